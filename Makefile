@@ -1,0 +1,88 @@
+# `make` alone lists the targets. Needs Python 3.11 or newer; Kafka (for test, kafka, bench, chaos) needs Java 17.
+# Nothing is installed outside this folder and nothing needs sudo.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first that is new enough and can make environments; 3.11 first, because the lock is made with it.
+# Override it: make setup PYTHON=/opt/python/bin/python3
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTEST := $(BIN)/python -m pytest
+
+NODES ?= 1
+SEEDS ?= 1000
+ARGS ?=
+
+.PHONY: help setup demo test check format lock kafka bench chaos simulate schemas clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv from the lock file (again only when it or pyproject.toml changed)
+
+$(STAMP): pyproject.toml requirements.lock
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "cartsync needs Python 3.11 or newer with the venv module; none was found on the PATH." >&2; \
+		echo "Install it (Debian: python3.11 and python3.11-venv), or name one: make setup PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi
+	@echo "setup: $$($(PYTHON) --version) in .venv, packages of requirements.lock (about a minute the first time)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## see it work: a worker, a shop and a provider, on this machine
+	@$(BIN)/cartsync demo $(ARGS)
+
+test: setup ## every test: the pure parts to 100 % coverage, then against a real Kafka (under 15 minutes)
+	@echo "test 1/3: unit, scenarios, contract, simulation"
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -m "not integration and not slow" --durations=5 $(ARGS)
+	@echo "test 2/3: coverage of worker.core, worker.providers, schemas"
+	@$(BIN)/coverage report
+	@echo "test 3/3: integration, with a real Kafka"
+	@$(PYTEST) -m "integration and not slow" --durations=5 -v $(ARGS)
+
+check: setup ## formatting, lint, types and the rules of the layout
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(PYTEST) -q tests/test_layout.py
+
+format: setup ## let ruff format and repair what it can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: setup ## write requirements.lock anew (ARGS=--upgrade for the newest of everything)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "lock: make it with Python 3.11, the oldest that we support: its set is the largest")'
+	@$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-build-isolation \
+		--no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file requirements.lock $(ARGS) pyproject.toml
+	@if grep -n '://' requirements.lock; then echo "lock: an address has come in" >&2; exit 1; fi
+
+kafka: setup ## a Kafka on this machine until Ctrl-C (NODES=3 for a cluster)
+	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES)
+
+bench: setup ## throughput and latency against a real Kafka
+	@$(PYTEST) tests/bench -m "" --timeout=0 -s $(ARGS)
+
+chaos: setup ## kill, freeze and cut off workers and brokers (long)
+	@$(PYTEST) tests/chaos -m "" --timeout=0 -s $(ARGS)
+
+simulate: setup ## many simulated days under faults: SEEDS=1000 (0 to 999), SEEDS=40-49, SEEDS=7,12
+	@$(PYTEST) tests/simulation -m "" --timeout=0 --seeds=$(SEEDS) -q $(ARGS)
+
+schemas: setup ## write schemas/json anew from the types
+	@$(BIN)/python -m schemas.generate
+
+clean: ## remove everything that the other targets made
+	@rm -rf .venv .kafka .cartsync build dist *.egg-info .coverage .coverage.* htmlcov \
+		.mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find worker schemas tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,56 @@
+"""What every test folder shares: markers by folder, and the seeds of the simulations."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+FOLDER_MARKERS = {
+    "integration": ("integration",),
+    "chaos": ("integration", "slow"),
+    "bench": ("integration", "slow"),
+}
+
+DEFAULT_SEEDS = "20"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--seeds`."""
+    parser.addoption(
+        "--seeds",
+        default=DEFAULT_SEEDS,
+        help="for tests that take `seed`: a count (20 is 0 to 19), a range (40-49) or a list (7,12)",
+    )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that `--seeds` names; raise `pytest.UsageError` when it names none."""
+    try:
+        if "," in text:
+            seeds = [int(part) for part in text.split(",") if part.strip()]
+        elif "-" in text:
+            first, last = text.split("-")
+            seeds = list(range(int(first), int(last) + 1))
+        else:
+            seeds = list(range(int(text)))
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise pytest.UsageError(f"--seeds {text}: a count (20), a range (40-49) or a list (7,12) is expected")
+    return seeds
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `seed` and does not say which once for each of `--seeds`."""
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize") if mark.args]
+    if "seed" in metafunc.fixturenames and not any("seed" in names for names in named):
+        metafunc.parametrize("seed", parse_seeds(metafunc.config.getoption("--seeds")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the folder that they are in, so that none runs in the wrong step of `make test`."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        for marker in FOLDER_MARKERS.get(folder, ()):
+            item.add_marker(marker)
