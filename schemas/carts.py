@@ -1,0 +1,50 @@
+"""What follows from an order's facts, as an adapter renders it: two carts and what belongs to them."""
+
+from msgspec import Struct
+
+from schemas.events import Attributes, LineType, Tracking
+from schemas.facts import OrderDetails
+
+
+class Item(Struct, frozen=True):
+    """A share of one line in one cart."""
+
+    type: LineType
+    reference: str | None
+    name: str | None
+    quantity: int
+    """0 on charges and adjustments."""
+    unit_price_minor: int
+    total_minor: int
+    downloadable: bool = False
+    attributes: Attributes | None = None
+
+
+class Cart(Struct, frozen=True):
+    """Items of one cart; the total is always their sum."""
+
+    items: list[Item]
+    total_minor: int
+
+
+class CancellationReason(Struct, frozen=True):
+    """Why both carts are empty though nothing was ever shipped."""
+
+    given: str | None
+    by_shopper: bool
+
+
+class Order(Struct, frozen=True):
+    """The current state of an order, to be told to its provider."""
+
+    reference: str
+    """As in the event's subject, after the first slash."""
+    currency: str
+    shipped: Cart
+    unshipped: Cart
+    details: OrderDetails
+    trackings: list[Tracking]
+    """In the order of their shipments' stamps."""
+    cancellation: CancellationReason | None
+    confirmed_total_minor: int
+    """What the provider approved: growth is measured against it."""

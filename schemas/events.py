@@ -1,0 +1,565 @@
+"""Order events as a shop writes them: twelve `order.*` types in CloudEvents 1.0 (`events.md`).
+
+`Event` is the union of all of them; `worker.core.intake` decodes records into it. A rule that a type cannot hold
+stands in `__post_init__` and raises `RuleError`, so that a refusal names the member to blame.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from schemas.base import (
+    AmountMinor,
+    Count,
+    Currency,
+    Date,
+    HttpsUrl,
+    Minor,
+    Name,
+    NonEmpty,
+    Period,
+    PriceMinor,
+    Quantity,
+    RuleError,
+    Sequence,
+    Subject,
+    Text,
+    Time,
+    TraceParent,
+    Version,
+    require_time,
+)
+
+GOODS = frozenset({"product", "service", "subscriber_fee"})
+CHARGES = frozenset({"handling", "invoice_fee"})
+ADJUSTMENTS = frozenset({"discount", "other_payment", "voucher", "registration"})
+NEGATIVE = frozenset({"discount", "other_payment"})
+
+LineType = Literal[
+    "product",
+    "service",
+    "subscriber_fee",
+    "handling",
+    "invoice_fee",
+    "discount",
+    "other_payment",
+    "voucher",
+    "registration",
+]
+PaymentState = Literal["approved", "on_hold", "refused"]
+
+
+class Subscription(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """Terms of a subscription that a line starts."""
+
+    period_months: Count | UnsetType = UNSET
+    price_minor: Minor | UnsetType = UNSET
+    price_per_item_minor: Minor | UnsetType = UNSET
+    vat_rate_bp: Count | UnsetType = UNSET
+    """Basis points: 2100 is 21 %."""
+
+
+class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """What a provider may want to know of an article."""
+
+    perishable: bool | UnsetType = UNSET
+    personalized: bool | UnsetType = UNSET
+    restockable: bool | UnsetType = UNSET
+    rendered: bool | UnsetType = UNSET
+    category: Text | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+    manufacturer: Text | UnsetType = UNSET
+    supplier: Text | UnsetType = UNSET
+    product_id: Text | UnsetType = UNSET
+    url: Text | UnsetType = UNSET
+    tracking_reference: Text | UnsetType = UNSET
+    ends_on: Date | UnsetType = UNSET
+    ends_in: Period | UnsetType = UNSET
+    subscription: Subscription | UnsetType = UNSET
+
+
+class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """One position of a cart: goods (with quantity and unit price), a charge, or an adjustment."""
+
+    total_minor: Minor
+    """Of the whole line; need not be quantity x unit price."""
+    type: LineType = "product"
+    line_id: Name | UnsetType = UNSET
+    reference: Name | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+    quantity: Quantity | UnsetType = UNSET
+    unit_price_minor: PriceMinor | UnsetType = UNSET
+    applies_to: (
+        Annotated[list[Name], Meta(min_length=1, extra={"expected": "a list of at least one line id"})] | UnsetType
+    ) = UNSET
+    downloadable: bool = False
+    attributes: Attributes | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.type != "invoice_fee":
+            if self.reference is UNSET:
+                raise RuleError("a member reference")
+            if self.name is UNSET:
+                raise RuleError("a member name")
+        if self.type in GOODS:
+            self._check_goods()
+        else:
+            if self.quantity is not UNSET or self.unit_price_minor is not UNSET:
+                raise RuleError(f"no quantity and no unit_price_minor on a line of type {self.type}")
+            if self.applies_to is not UNSET and self.type not in ADJUSTMENTS:
+                raise RuleError(f"no applies_to on a line of type {self.type}")
+        if self.type in NEGATIVE:
+            if self.total_minor >= 0:
+                raise RuleError(f"a total_minor below 0 on a line of type {self.type}, got {self.total_minor}")
+        elif self.total_minor < 0:
+            raise RuleError(f"a total_minor of 0 or more on a line of type {self.type}, got {self.total_minor}")
+
+    def _check_goods(self) -> None:
+        if self.quantity is UNSET:
+            raise RuleError("a member quantity")
+        if self.unit_price_minor is UNSET:
+            raise RuleError("a member unit_price_minor")
+        if self.applies_to is not UNSET:
+            raise RuleError(f"no applies_to on a line of type {self.type}")
+        if self.type == "service":
+            attributes = self.attributes
+            ends = 0 if attributes is UNSET else (attributes.ends_on is not UNSET) + (attributes.ends_in is not UNSET)
+            if ends != 1:
+                raise RuleError("exactly one of attributes.ends_on and attributes.ends_in on a line of type service")
+
+    @property
+    def id(self) -> str:
+        """`line_id`, by default the reference, by default `invoice_fee`; unique in the cart."""
+        if self.line_id is not UNSET:
+            return self.line_id
+        return "invoice_fee" if self.reference is UNSET else self.reference
+
+
+def check_lines(lines: list[Line], member: str) -> None:
+    """Raises `RuleError` when an id stands twice in the cart, or `applies_to` names no goods line of it."""
+    ids = [line.id for line in lines]
+    if len(set(ids)) != len(ids):
+        raise RuleError("every line_id (by default the reference) once", member)
+    for index, line in enumerate(lines):
+        if line.applies_to is not UNSET:
+            goods = {other.id for other in lines if other.type in GOODS}
+            if not goods.issuperset(line.applies_to):
+                raise RuleError("applies_to to name goods lines of this cart", f"{member}[{index}]")
+
+
+class Units(Struct, forbid_unknown_fields=True, frozen=True):
+    """So many units of one goods line."""
+
+    line_id: Name
+    quantity: Quantity
+
+
+def check_units(units: list[Units]) -> None:
+    """Raises `RuleError` when a line is named twice."""
+    if len({unit.line_id for unit in units}) != len(units):
+        raise RuleError("every line_id once", ".lines")
+
+
+Lines = Annotated[list[Line], Meta(min_length=1, extra={"expected": "a list of at least one line"})]
+UnitsList = Annotated[list[Units], Meta(min_length=1, extra={"expected": "a list of at least one line"})]
+
+
+class References(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """Further references of the order."""
+
+    secondary: Text | UnsetType = UNSET
+    subscription: Text | UnsetType = UNSET
+
+
+class Vehicle(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """The shopper's vehicle, where a contract asks for it."""
+
+    plaque: Text | UnsetType = UNSET
+    brand: Text | UnsetType = UNSET
+    model: Text | UnsetType = UNSET
+    frame: Text | UnsetType = UNSET
+    first_registration_date: Date | UnsetType = UNSET
+
+
+class Customer(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """The shopper. Personal data."""
+
+    given_names: Text | UnsetType = UNSET
+    surnames: Text | UnsetType = UNSET
+    email: Text | UnsetType = UNSET
+    title: Text | UnsetType = UNSET
+    ref: Text | UnsetType = UNSET
+    date_of_birth: Date | UnsetType = UNSET
+    nin: Text | UnsetType = UNSET
+    company: Text | UnsetType = UNSET
+    vat_number: Text | UnsetType = UNSET
+    vehicle: Vehicle | UnsetType = UNSET
+
+
+class Address(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """A postal address. Personal data."""
+
+    given_names: Text | UnsetType = UNSET
+    surnames: Text | UnsetType = UNSET
+    company: Text | UnsetType = UNSET
+    line_1: Text | UnsetType = UNSET
+    line_2: Text | UnsetType = UNSET
+    postal_code: Text | UnsetType = UNSET
+    city: Text | UnsetType = UNSET
+    country_code: Text | UnsetType = UNSET
+    state: Text | UnsetType = UNSET
+    phone: Text | UnsetType = UNSET
+    mobile_phone: Text | UnsetType = UNSET
+    extra: Text | UnsetType = UNSET
+    vat_number: Text | UnsetType = UNSET
+
+
+class DeliveryMethod(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """How the order travels."""
+
+    name: Text | UnsetType = UNSET
+    days: Text | Count | UnsetType = UNSET
+    provider: Text | UnsetType = UNSET
+    home_delivery: bool | UnsetType = UNSET
+
+
+class Tracking(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """One parcel, or one place where the shopper picks it up."""
+
+    reference: Name
+    type: Literal["postal", "pickup_point", "pickup_store"]
+    carrier: Text | UnsetType = UNSET
+    tracking_number: Text | UnsetType = UNSET
+    tracking_url: HttpsUrl | UnsetType = UNSET
+    delivered_at: Time | UnsetType = UNSET
+    available_at: Time | UnsetType = UNSET
+    store_ref: Text | UnsetType = UNSET
+    operator_ref: Text | UnsetType = UNSET
+    line_1: Text | UnsetType = UNSET
+    line_2: Text | UnsetType = UNSET
+    postal_code: Text | UnsetType = UNSET
+    city: Text | UnsetType = UNSET
+    state: Text | UnsetType = UNSET
+    country_code: Text | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.type == "postal" and self.carrier is UNSET:
+            raise RuleError("a member carrier on a tracking of type postal")
+        require_time(self.delivered_at, ".delivered_at")
+        require_time(self.available_at, ".available_at")
+
+
+DETAILS = (
+    "references",
+    "customer",
+    "delivery_address",
+    "invoice_address",
+    "delivery_method",
+    "gift",
+    "cart_ref",
+    "store_ref",
+)
+"""The members of Details; each is kept, replaced and removed on its own."""
+
+
+class Data(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
+    """The base of every event's `data`. An unknown member is refused: a misspelt one must not pass unseen."""
+
+
+class Details(Data, frozen=True):
+    """What an order is known by besides its lines."""
+
+    references: References | UnsetType = UNSET
+    customer: Customer | UnsetType = UNSET
+    delivery_address: Address | UnsetType = UNSET
+    invoice_address: Address | UnsetType = UNSET
+    delivery_method: DeliveryMethod | UnsetType = UNSET
+    gift: bool | UnsetType = UNSET
+    cart_ref: Text | UnsetType = UNSET
+    store_ref: Text | UnsetType = UNSET
+
+
+class ConfirmedData(Details, kw_only=True, frozen=True):
+    """The order as the provider approved it."""
+
+    currency: Currency
+    lines: Lines
+    payment_state: Literal["approved", "on_hold"] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_lines(self.lines, ".lines")
+
+
+class PaymentStateChangedData(Data, kw_only=True, frozen=True):
+    """The provider's word on the payment."""
+
+    payment_state: PaymentState
+
+
+class CartUpdatedData(Data, kw_only=True, frozen=True):
+    """The whole new content, as ordered."""
+
+    currency: Currency
+    lines: Lines
+    cart_version: Version | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_lines(self.lines, ".lines")
+
+
+class ItemsShippedData(Data, kw_only=True, frozen=True):
+    """Units that left the shop."""
+
+    shipment_id: Name
+    lines: UnitsList
+    shipped_at: Time | UnsetType = UNSET
+    tracking: list[Tracking] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_units(self.lines)
+        require_time(self.shipped_at, ".shipped_at")
+
+
+class ItemsDeliveredData(Data, kw_only=True, frozen=True):
+    """A shipment reached the shopper."""
+
+    shipment_id: Name
+    delivered_at: Time
+
+    def __post_init__(self) -> None:
+        require_time(self.delivered_at, ".delivered_at")
+
+
+class ItemsReturnedData(Data, kw_only=True, frozen=True):
+    """Units that came back, or were refunded before they were sent."""
+
+    return_id: Name
+    lines: list[Units]
+    origin: Literal["shipped", "unshipped"] = field(name="from", default="shipped")
+    refund_handling_minor: AmountMinor | UnsetType = UNSET
+    fee_minor: AmountMinor | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if not self.lines and self.refund_handling_minor is UNSET:
+            raise RuleError("at least one line, or refund_handling_minor", ".lines")
+        if self.fee_minor is not UNSET and self.origin == "unshipped":
+            raise RuleError("no fee_minor on a return from unshipped", ".fee_minor")
+        check_units(self.lines)
+
+
+class ItemsCancelledData(Data, kw_only=True, frozen=True):
+    """Units that will not be sent."""
+
+    cancellation_id: Name
+    lines: UnitsList
+    reason: Text | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_units(self.lines)
+
+
+class RefundedData(Data, kw_only=True, frozen=True):
+    """Money back without goods."""
+
+    refund_id: Name
+    amount_minor: AmountMinor
+    name: Name | UnsetType = UNSET
+
+
+class CancelledData(Data, kw_only=True, frozen=True):
+    """Everything not yet shipped is cancelled."""
+
+    reason: Text | UnsetType = UNSET
+    by: Literal["merchant", "shopper", "provider"] = "merchant"
+
+
+class CartsStatedData(Data, kw_only=True, frozen=True):
+    """Both carts outright."""
+
+    currency: Currency
+    shipped: list[Line]
+    unshipped: list[Line]
+    cart_version: Version | UnsetType = UNSET
+    reason: Text | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_lines(self.shipped, ".shipped")
+        check_lines(self.unshipped, ".unshipped")
+
+
+class DetailsChangedData(Data, kw_only=True, frozen=True):
+    """A member given replaces what is known, `null` removes it, one not named stays."""
+
+    references: References | UnsetType | None = UNSET
+    customer: Customer | UnsetType | None = UNSET
+    delivery_address: Address | UnsetType | None = UNSET
+    invoice_address: Address | UnsetType | None = UNSET
+    delivery_method: DeliveryMethod | UnsetType | None = UNSET
+    gift: bool | UnsetType | None = UNSET
+    cart_ref: Text | UnsetType | None = UNSET
+    store_ref: Text | UnsetType | None = UNSET
+
+
+class RetractedData(Data, kw_only=True, frozen=True):
+    """A fact that did not happen after all."""
+
+    shipment_id: Name | UnsetType = UNSET
+    return_id: Name | UnsetType = UNSET
+    cancellation_id: Name | UnsetType = UNSET
+    refund_id: Name | UnsetType = UNSET
+    cancelled: Literal[True] | UnsetType = UNSET
+    stated: Literal[True] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        given = [getattr(self, name) for name in self.__struct_fields__]
+        if sum(value is not UNSET for value in given) != 1:
+            raise RuleError(f"exactly one of {', '.join(self.__struct_fields__)}")
+
+
+EventData = (
+    ConfirmedData
+    | PaymentStateChangedData
+    | CartUpdatedData
+    | ItemsShippedData
+    | ItemsDeliveredData
+    | ItemsReturnedData
+    | ItemsCancelledData
+    | RefundedData
+    | CancelledData
+    | CartsStatedData
+    | DetailsChangedData
+    | RetractedData
+)
+
+
+class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True):
+    """CloudEvents 1.0 attributes; extension attributes that we do not know are ignored."""
+
+    specversion: Literal["1.0"]
+    id: NonEmpty
+    """With `source` it identifies the event: the same again changes nothing."""
+    source: NonEmpty
+    time: Time
+    """When it happened in the shop; at most 24 h ahead of the record's own timestamp."""
+    subject: Subject
+    sequence: Sequence | None = None
+    traceparent: TraceParent | None = None
+    origin: str | None = None
+    """The system where the change was made; a provider's name when it was made there."""
+
+
+class Confirmed(Envelope, tag="order.confirmed", kw_only=True, frozen=True):
+    """The order as the provider approved it. Of several, the newest gives the content, the oldest the baseline."""
+
+    data: ConfirmedData
+
+
+class PaymentStateChanged(Envelope, tag="order.payment_state_changed", kw_only=True, frozen=True):
+    """The payment was approved, put on hold or refused."""
+
+    data: PaymentStateChangedData
+
+
+class CartUpdated(Envelope, tag="order.cart_updated", kw_only=True, frozen=True):
+    """The whole new content. A line that is gone from it must not be kept by the shopper."""
+
+    data: CartUpdatedData
+
+
+class ItemsShipped(Envelope, tag="order.items_shipped", kw_only=True, frozen=True):
+    """Units left the shop."""
+
+    data: ItemsShippedData
+
+
+class ItemsDelivered(Envelope, tag="order.items_delivered", kw_only=True, frozen=True):
+    """Fills the `delivered_at` that the shipment's trackings lack."""
+
+    data: ItemsDeliveredData
+
+
+class ItemsReturned(Envelope, tag="order.items_returned", kw_only=True, frozen=True):
+    """Units came back, or were refunded before they were sent."""
+
+    data: ItemsReturnedData
+
+
+class ItemsCancelled(Envelope, tag="order.items_cancelled", kw_only=True, frozen=True):
+    """Units will not be sent."""
+
+    data: ItemsCancelledData
+
+
+class Refunded(Envelope, tag="order.refunded", kw_only=True, frozen=True):
+    """Money back without goods."""
+
+    data: RefundedData
+
+
+class Cancelled(Envelope, tag="order.cancelled", kw_only=True, frozen=True):
+    """Everything not yet shipped is cancelled."""
+
+    data: CancelledData
+
+
+class CartsStated(Envelope, tag="order.carts_stated", kw_only=True, frozen=True):
+    """The shop states both carts outright; its newest statement is the carts."""
+
+    data: CartsStatedData
+
+
+class DetailsChanged(Envelope, tag="order.details_changed", kw_only=True, frozen=True):
+    """Details were replaced or removed."""
+
+    data: DetailsChangedData
+
+
+class Retracted(Envelope, tag="order.retracted", kw_only=True, frozen=True):
+    """A fact did not happen; a newer event with its id counts again."""
+
+    data: RetractedData
+
+
+Event = (
+    Confirmed
+    | PaymentStateChanged
+    | CartUpdated
+    | ItemsShipped
+    | ItemsDelivered
+    | ItemsReturned
+    | ItemsCancelled
+    | Refunded
+    | Cancelled
+    | CartsStated
+    | DetailsChanged
+    | Retracted
+)
+EVENT_TYPES: tuple[type[Envelope], ...] = (
+    Confirmed,
+    PaymentStateChanged,
+    CartUpdated,
+    ItemsShipped,
+    ItemsDelivered,
+    ItemsReturned,
+    ItemsCancelled,
+    Refunded,
+    Cancelled,
+    CartsStated,
+    DetailsChanged,
+    Retracted,
+)
+
+
+class OrderEvent(Struct, frozen=True):
+    """A decoded event, as the reducer takes it."""
+
+    subject: str
+    uid: bytes
+    """8 bytes that stand for (source, id)."""
+    sequence: int
+    """-1 when the event has none: it ranks below every event with one."""
+    time_us: int
+    """Microseconds since 1970-01-01 UTC."""
+    data: EventData
+    origin: str | None = None
+    traceparent: str | None = None

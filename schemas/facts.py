@@ -1,0 +1,212 @@
+"""One order's facts: what the reducer keeps of its events (`domain.md` sections 2 and 4).
+
+Facts are written to the state topic as MessagePack arrays, so the order of members is part of the format: new ones
+go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept encoded (`Raw`), so
+an event costs no more to apply on an order of a hundred lines than on one of three.
+"""
+
+from typing import Literal
+
+from msgspec import Raw, Struct, msgpack
+
+from schemas.events import (
+    Address,
+    Attributes,
+    Customer,
+    DeliveryMethod,
+    LineType,
+    PaymentState,
+    References,
+    Tracking,
+)
+
+_encoder = msgpack.Encoder()
+
+
+def pack(value: object) -> Raw:
+    """The value as the facts keep it: encoded, left alone until somebody needs it."""
+    return Raw(_encoder.encode(value))
+
+
+NIL = pack(None)
+"""Stands for nothing where something is kept encoded (msgspec has no optional `Raw`)."""
+
+
+def is_nil(raw: Raw) -> bool:
+    """Whether this is `NIL`."""
+    return memoryview(raw)[0] == 0xC0
+
+
+Stamp = tuple[int, int, int]
+"""(sequence or -1, microseconds since 1970 UTC, position in the partition): the greatest wins."""
+
+UnitList = list[tuple[str, int]]
+"""(line id, units), each line once."""
+
+
+class Line(Struct, array_like=True, frozen=True):
+    """One position of an order, its defaults filled in."""
+
+    line_id: str
+    type: LineType
+    reference: str | None
+    name: str | None
+    quantity: int
+    """0 on charges and adjustments."""
+    unit_price_minor: int
+    total_minor: int
+    applies_to: list[str] | None = None
+    downloadable: bool = False
+    attributes: Attributes | None = None
+
+
+class Content(Struct, array_like=True, frozen=True):
+    """The whole cart as ordered; the newest by (cart version, stamp) counts."""
+
+    stamp: Stamp
+    version: int | None
+    currency: str
+    total_minor: int
+    lines: Raw
+
+    @property
+    def rank(self) -> tuple[bool, int, Stamp]:
+        """What contents compete by: a missing cart version is lowest."""
+        return (self.version is not None, self.version or 0, self.stamp)
+
+
+class Confirmation(Struct, array_like=True, frozen=True):
+    """The oldest confirmation: the currency, the total that growth is measured against, the baseline."""
+
+    stamp: Stamp
+    currency: str
+    total_minor: int
+    lines: Raw
+    """`NIL` while the newest content is this confirmation's own."""
+    details: dict[str, Raw]
+    """Its details that newer facts have replaced; the others are still in `Facts.details`, under its stamp."""
+
+
+class Payment(Struct, array_like=True, frozen=True):
+    """The newest payment state that was written."""
+
+    stamp: Stamp
+    state: PaymentState
+
+
+class Shipment(Struct, array_like=True, frozen=True):
+    """Units that left. `units` is `None` when it was retracted."""
+
+    stamp: Stamp
+    units: UnitList | None
+    shipped_at: str | None = None
+    tracking: Raw = NIL
+
+
+class Return(Struct, array_like=True, frozen=True):
+    """Units that came back (`shipped`) or were refunded unsent (`unshipped`). `units` is `None` when retracted."""
+
+    stamp: Stamp
+    units: UnitList | None
+    origin: Literal["shipped", "unshipped"] = "shipped"
+    refund_handling_minor: int = 0
+    fee_minor: int = 0
+
+
+class ItemCancellation(Struct, array_like=True, frozen=True):
+    """Units that will not be sent. `units` is `None` when it was retracted."""
+
+    stamp: Stamp
+    units: UnitList | None
+    reason: str | None = None
+
+
+class Refund(Struct, array_like=True, frozen=True):
+    """Money back without goods. `amount_minor` is 0 when it was retracted."""
+
+    stamp: Stamp
+    amount_minor: int
+    name: str | None = None
+
+
+class Cancellation(Struct, array_like=True, frozen=True):
+    """The order was cancelled, or (`retracted`) it was not after all."""
+
+    stamp: Stamp
+    retracted: bool = False
+    reason: str | None = None
+    by: Literal["merchant", "shopper", "provider"] = "merchant"
+
+
+class Statement(Struct, array_like=True, frozen=True):
+    """Both carts as the shop stated them."""
+
+    stamp: Stamp
+    version: int | None
+    currency: str
+    shipped: Raw
+    unshipped: Raw
+    reason: str | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int, Stamp]:
+        """What statements compete by: a missing cart version is lowest."""
+        return (self.version is not None, self.version or 0, self.stamp)
+
+
+class Facts(Struct, array_like=True):
+    """All that is known of one order. Treated as a value: the reducer copies before it changes anything."""
+
+    seen: bytes = b""
+    """The uids (8 bytes each) of the last events that were taken: one of them again changes nothing."""
+    confirmation: Confirmation | None = None
+    content: Content | None = None
+    content_total_max_minor: int = 0
+    """The largest total that any content had."""
+    former_lines: dict[str, bool] = {}
+    """Line ids of contents that are not the newest; whether the line was ever goods."""
+    payment: Payment | None = None
+    details: dict[str, tuple[Stamp, Raw]] = {}
+    """By member of Details; `NIL` when it was removed."""
+    shipments: dict[str, Shipment] = {}
+    deliveries: dict[str, tuple[Stamp, str]] = {}
+    returns: dict[str, Return] = {}
+    item_cancellations: dict[str, ItemCancellation] = {}
+    refunds: dict[str, Refund] = {}
+    cancellation: Cancellation | None = None
+    statements: list[Statement] = []
+    """The newest by rank, and those that would count if it were retracted."""
+    statement_retraction: Stamp | None = None
+
+
+class OrderDetails(Struct, frozen=True):
+    """Details as they stand now."""
+
+    references: References | None = None
+    customer: Customer | None = None
+    delivery_address: Address | None = None
+    invoice_address: Address | None = None
+    delivery_method: DeliveryMethod | None = None
+    gift: bool | None = None
+    cart_ref: str | None = None
+    store_ref: str | None = None
+
+
+_lines = msgpack.Decoder(list[Line])
+_trackings = msgpack.Decoder(list[Tracking])
+_details = msgpack.Decoder(OrderDetails)
+
+
+def unpack_lines(raw: Raw) -> list[Line]:
+    """The lines that `pack` kept."""
+    return _lines.decode(raw)
+
+
+def unpack_trackings(raw: Raw) -> list[Tracking]:
+    """The trackings that `pack` kept."""
+    return _trackings.decode(raw)
+
+
+def unpack_details(raws: dict[str, Raw]) -> OrderDetails:
+    """The details whose members `pack` kept."""
+    return _details.decode(_encoder.encode(raws)) if raws else OrderDetails()

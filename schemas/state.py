@@ -1,0 +1,133 @@
+"""Records of the state topic.
+
+Keys: `o:<subject>` an order, `m:next` how far the input was taken, `m:owner` the barrier. Values are MessagePack
+arrays whose first member is the schema number: members are only ever added at the end, with a default. A worker
+that meets a newer number refuses to start. Times are UTC wall milliseconds.
+"""
+
+from msgspec import Struct, field, msgpack
+
+from schemas.facts import Facts
+
+SCHEMA = 1
+
+ORDER_PREFIX = "o:"
+NEXT_KEY = b"m:next"
+OWNER_KEY = b"m:owner"
+
+TOPIC_EPOCH_BITS = 44
+"""revision = topic_epoch << 44 | (offset + 1): below 2^53 while the epoch is below 512."""
+
+
+class Park(Struct, array_like=True, frozen=True):
+    """Not sent until the payload's digest changes or an operator releases it."""
+
+    reason: str
+    digest: bytes
+    revision: int
+    """The newest revision that was found to have this payload; a newer one has to be looked at."""
+    at_ms: int
+
+
+class Attempts(Struct, array_like=True, frozen=True):
+    """Requests that were made for the payload with this digest."""
+
+    digest: bytes = b""
+    conflict: int = 0
+    not_found: int = 0
+    transient: int = 0
+
+
+class OrderHeader(Struct, array_like=True):
+    """What a restore needs of an order: the first members of `OrderRecord`."""
+
+    schema: int = SCHEMA
+    revision: int = 0
+    acked: int = 0
+    """The newest revision with a definite 2xx (or known to the provider otherwise)."""
+    uncertain: bool = False
+    """Some request of an older revision may still land."""
+    doubt: bool = False
+    """The provider may hold something else than `acked_digest`: nothing is suppressed as equal."""
+    park: Park | None = None
+    not_before_ms: int = 0
+    """No attempt before; 0: no delay."""
+    owed_since_ms: int = 0
+    """When the oldest change that is not acknowledged was taken; 0: none."""
+    inconsistent_since_ms: int = 0
+    """When its facts were found to contradict each other; 0: they do not."""
+    unconfirmed_since_ms: int = 0
+    """When its first event was taken while no confirmation is known; 0: confirmed."""
+
+
+class OrderRecord(OrderHeader, array_like=True):
+    """One order: its facts, and what has been acknowledged for it."""
+
+    acked_digest: bytes = b""
+    """Of the payload that the provider holds; empty: only what was confirmed at checkout."""
+    attempts: Attempts = Attempts()
+    reason: str = ""
+    """What stands in the way, for operators."""
+    not_found_delay: bool = False
+    """`not_before_ms` is the delay after a 404, which an approval ends."""
+    echo: bool = False
+    """Every change since `acked` was made at the provider itself: it is not told back."""
+    event_ms: int = 0
+    """`time` of the newest event taken."""
+    trace: str | None = None
+    """`traceparent` of the newest event that had one."""
+    facts: Facts = field(default_factory=Facts)
+
+
+class NextRecord(Struct, array_like=True, frozen=True):
+    """How far the input of the partition was taken."""
+
+    schema: int
+    offset: int
+    """The next input offset."""
+    topic_epoch: int
+    clean: bool
+    """The owner left in order: what it was not sure of is marked in the orders."""
+    version: str
+    """Of cartsync."""
+
+
+class OwnerRecord(Struct, array_like=True, frozen=True):
+    """Written by a new owner first: who reads it back has seen everything before it."""
+
+    schema: int
+    owner: str
+    at_ms: int
+    version: str
+
+
+_encoder = msgpack.Encoder()
+_order = msgpack.Decoder(OrderRecord)
+_header = msgpack.Decoder(OrderHeader)
+_next = msgpack.Decoder(NextRecord)
+_owner = msgpack.Decoder(OwnerRecord)
+
+
+def encode(record: OrderRecord | NextRecord | OwnerRecord) -> bytes:
+    """The record as it stands in the topic."""
+    return _encoder.encode(record)
+
+
+def decode_order(value: bytes) -> OrderRecord:
+    """An order's record."""
+    return _order.decode(value)
+
+
+def decode_header(value: bytes) -> OrderHeader:
+    """The first members of an order's record; cheap."""
+    return _header.decode(value)
+
+
+def decode_next(value: bytes) -> NextRecord:
+    """The record of `m:next`."""
+    return _next.decode(value)
+
+
+def decode_owner(value: bytes) -> OwnerRecord:
+    """The record of `m:owner`."""
+    return _owner.decode(value)

@@ -1,0 +1,77 @@
+"""What people and programs get to see of an order, an account and a partition: `order show`, `/status`, scenarios."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
+"""The first that holds, in the order of `domain.md` section 4."""
+
+
+class ItemView(Struct, frozen=True):
+    """One item of a cart."""
+
+    type: str
+    reference: str | None
+    name: str | None
+    quantity: int
+    total_minor: int
+
+
+class OrderView(Struct, frozen=True):
+    """An order as it stands, and why."""
+
+    subject: str
+    status: Status
+    reason: str
+    """What stands in the way; empty when nothing does. May hold a provider's words: not for logs."""
+    currency: str | None = None
+    shipped_minor: int | None = None
+    unshipped_minor: int | None = None
+    shipped: list[ItemView] | None = None
+    unshipped: list[ItemView] | None = None
+    revision: int = 0
+    acked: int = 0
+    next_attempt_s: float | None = None
+    """Seconds until the next look at it; `None`: when something happens."""
+    in_flight: bool = False
+    partition: int = -1
+
+
+class AccountView(Struct, frozen=True):
+    """A merchant account as it stands."""
+
+    name: str
+    provider: str
+    guarantee: str
+    paused: str | None
+    """Why it is paused; `None`: it is not."""
+    waiting_s: float
+    """How long `Retry-After` still holds it."""
+    queued: int
+    in_flight: int
+
+
+class PartitionView(Struct, frozen=True):
+    """A partition of ours as it stands."""
+
+    partition: int
+    role: Literal["restoring", "serving", "halted", "closing"]
+    detail: str
+    next_offset: int
+    lag: int | None
+    orders: int
+    owed: int
+    held: int
+    parked: int
+    oldest_owed_s: float
+    lease_left_s: float
+
+
+class StatusView(Struct, frozen=True):
+    """The answer of `/status`."""
+
+    version: str
+    ready: bool
+    partitions: list[PartitionView]
+    accounts: list[AccountView]

@@ -1,0 +1,311 @@
+"""What follows from an order's facts: contradictions, standing, and the state to tell the provider.
+
+`assess` is a pure function of the facts. Contradictions never refuse an event: they make the order inconsistent,
+nothing is sent, and the fact that resolves them releases it (`domain.md` section 4).
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from schemas.base import AMOUNT_MAX_MINOR
+from schemas.carts import CancellationReason, Cart, Order
+from schemas.events import GOODS, Tracking
+from schemas.facts import (
+    Confirmation,
+    Content,
+    Facts,
+    Line,
+    OrderDetails,
+    Statement,
+    UnitList,
+    is_nil,
+    unpack_details,
+    unpack_lines,
+    unpack_trackings,
+)
+from worker.core.carts import Tally, cart_of_statement, carts_of_content, tally
+
+REASONS_MAX = 20
+
+
+class Standing(Struct, frozen=True):
+    """What the facts say of an order."""
+
+    state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "ready"]
+    reasons: list[str] = []
+    """Each contradiction in words, at most `REASONS_MAX`."""
+    order: Order | None = None
+    """What the provider should hold; `None` while unconfirmed or inconsistent."""
+
+
+def assess(facts: Facts, reference: str) -> Standing:
+    """The standing of the order with this reference (the subject after its first slash)."""
+    confirmation = facts.confirmation
+    if confirmation is None:
+        return Standing("unconfirmed", ["no order.confirmed yet"])
+    if facts.statements:
+        reasons, carts = _from_statement(facts, confirmation, facts.statements[0])
+    else:
+        reasons, carts = _from_content(facts, confirmation)
+    order = None if carts is None else _order(facts, reference, confirmation, *carts)
+    payment = facts.payment
+    if payment is not None and payment.state != "approved":
+        return Standing(payment.state, reasons[:REASONS_MAX], order)
+    if reasons:
+        return Standing("inconsistent", reasons[:REASONS_MAX], order)
+    return Standing("ready", [], order)
+
+
+def baseline(facts: Facts, reference: str) -> Order | None:
+    """The state that the oldest confirmation alone gives: what the provider already knows (`events.md` section 5).
+
+    `None` while unconfirmed, or when the confirmation contradicts itself.
+    """
+    confirmation = facts.confirmation
+    if confirmation is None:
+        return None
+    lines = confirmation.lines
+    if is_nil(lines):
+        assert facts.content is not None  # a confirmation without lines shares those of the newest content
+        lines = facts.content.lines
+    details = {name: fact for name, fact in facts.details.items() if fact[0] == confirmation.stamp}
+    details |= {name: (confirmation.stamp, raw) for name, raw in confirmation.details.items()}
+    alone = Facts(
+        confirmation=confirmation,
+        content=Content(confirmation.stamp, None, confirmation.currency, confirmation.total_minor, lines),
+        content_total_max_minor=confirmation.total_minor,
+        details=details,
+    )
+    return assess(alone, reference).order
+
+
+def _order(facts: Facts, reference: str, confirmation: Confirmation, shipped: Cart, unshipped: Cart) -> Order:
+    details = (
+        unpack_details({name: raw for name, (_, raw) in facts.details.items()}) if facts.details else OrderDetails()
+    )
+    return Order(
+        reference,
+        confirmation.currency,
+        shipped,
+        unshipped,
+        details,
+        _trackings(facts),
+        None if shipped.items or unshipped.items else _cancellation_reason(facts),
+        confirmation.total_minor,
+    )
+
+
+# --- both carts stated -----------------------------------------------------------------------------------------
+
+
+def _from_statement(
+    facts: Facts, confirmation: Confirmation, statement: Statement
+) -> tuple[list[str], tuple[Cart, Cart] | None]:
+    shipped_lines, unshipped_lines = unpack_lines(statement.shipped), unpack_lines(statement.unshipped)
+    reasons: list[str] = []
+    if statement.currency != confirmation.currency:
+        reasons.append(f"carts stated in {statement.currency}, order confirmed in {confirmation.currency}")
+    reasons += _newer_than(facts, statement)
+    kept = {line.line_id: line.quantity for line in shipped_lines if line.type in GOODS}
+    reasons += _cancelled_while_kept(facts, kept, nothing_left=not unshipped_lines)
+    shipped, unshipped = cart_of_statement(shipped_lines), cart_of_statement(unshipped_lines)
+    for name, cart in (("shipped", shipped), ("unshipped", unshipped)):
+        if cart.total_minor < 0:
+            reasons.append(f"{name} cart stated as {_number(cart.total_minor)}")
+        reasons += _too_large(name, cart)
+    if facts.cancellation is not None and not facts.cancellation.retracted:
+        unshipped = Cart([], 0)
+    return reasons, None if reasons else (shipped, unshipped)
+
+
+def _newer_than(facts: Facts, statement: Statement) -> list[str]:
+    """The facts that the shop told after it stated both carts: who is right, cannot be known."""
+    stamp = statement.stamp
+    found: list[str] = []
+    if facts.content is not None and facts.content.stamp > stamp:
+        found.append("the content")
+    found += [
+        f"shipment {key}" for key, fact in facts.shipments.items() if fact.units is not None and fact.stamp > stamp
+    ]
+    found += [f"return {key}" for key, fact in facts.returns.items() if fact.units is not None and fact.stamp > stamp]
+    found += [
+        f"cancellation {key}"
+        for key, fact in facts.item_cancellations.items()
+        if fact.units is not None and fact.stamp > stamp
+    ]
+    found += [f"refund {key}" for key, fact in facts.refunds.items() if fact.amount_minor and fact.stamp > stamp]
+    return [f"{name} is newer than the statement" for name in found]
+
+
+# --- carts computed from the content -----------------------------------------------------------------------------
+
+
+def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], tuple[Cart, Cart] | None]:
+    content = facts.content
+    assert content is not None  # a confirmation is a content
+    lines = unpack_lines(content.lines)
+    tallies = tally(facts)
+    reasons: list[str] = []
+    if content.currency != confirmation.currency:
+        reasons.append(f"cart in {content.currency}, order confirmed in {confirmation.currency}")
+    if tallies:
+        reasons += _unit_contradictions(facts, lines, tallies)
+    if facts.refunds or facts.returns:
+        reasons += _money_contradictions(facts, lines)
+    if facts.cancellation is not None:
+        reasons += _cancelled_content(facts, lines, tallies)
+    if reasons:
+        return reasons, None
+    shipped, unshipped, before_refunds_minor = carts_of_content(facts, lines, tallies)
+    if before_refunds_minor < 0:
+        return [_below_zero(before_refunds_minor, shipped, unshipped)], None
+    reasons = _too_large("shipped", shipped) + _too_large("unshipped", unshipped)
+    return reasons, None if reasons else (shipped, unshipped)
+
+
+def _unit_contradictions(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> list[str]:
+    reasons: list[str] = []
+    known = {line.line_id: line for line in lines}
+    for line_id, units in tallies.items():
+        line = known.get(line_id)
+        if line is None and line_id not in facts.former_lines:
+            reasons += _who(facts, line_id, "which the order does not have")
+        elif (line.type not in GOODS) if line is not None else not facts.former_lines[line_id]:
+            reasons += _who(facts, line_id, "which is no goods line")
+        else:
+            reasons += _counts(line_id, line, units)
+    return reasons
+
+
+def _who(facts: Facts, line_id: str, what: str) -> list[str]:
+    """`shipment s2 ships 1 x hat, which the order does not have`, for each fact that names the line."""
+
+    def name(kind: str, verb: str, named: list[tuple[str, UnitList | None]]) -> list[str]:
+        return [
+            f"{kind} {key} {verb} {units} × {line_id}, {what}"
+            for key, lines in named
+            for one, units in lines or ()
+            if one == line_id
+        ]
+
+    return [
+        *name("shipment", "ships", [(key, fact.units) for key, fact in facts.shipments.items()]),
+        *name("return", "returns", [(key, fact.units) for key, fact in facts.returns.items()]),
+        *name("cancellation", "cancels", [(key, fact.units) for key, fact in facts.item_cancellations.items()]),
+    ]
+
+
+def _counts(line_id: str, line: Line | None, units: Tally) -> list[str]:
+    if units.returned > units.shipped:
+        return [f"line {line_id}: {units.returned} returned, {units.shipped} shipped"]
+    if line is None:
+        return [f"line {line_id}: {units.kept} kept, which the newest cart does not have"] if units.kept else []
+    if units.cancelled + units.gone + units.kept <= line.quantity:
+        return []
+    if not (units.cancelled or units.gone or units.returned):
+        return [f"line {line_id}: {units.shipped} shipped of {line.quantity} ordered"]
+    text = f"line {line_id}: {units.kept} kept"
+    if units.cancelled:
+        text += f" + {units.cancelled} cancelled"
+    if units.gone:
+        text += f" + {units.gone} returned unsent"
+    return [f"{text} of {line.quantity} ordered ({units.shipped} shipped, {units.returned} returned)"]
+
+
+def _money_contradictions(facts: Facts, lines: list[Line]) -> list[str]:
+    reasons: list[str] = []
+    refunds = sum(refund.amount_minor for refund in facts.refunds.values())
+    chargeable = facts.content_total_max_minor + sum(back.fee_minor for back in facts.returns.values())
+    if refunds and refunds > chargeable:
+        reasons.append(f"refunds {refunds}, chargeable {chargeable}")
+    handling_refunds = sum(back.refund_handling_minor for back in facts.returns.values())
+    handling = sum(line.total_minor for line in lines if line.type == "handling")
+    if handling_refunds > handling:
+        reasons.append(f"handling refunded {handling_refunds}, handling {handling}")
+    return reasons
+
+
+def _cancelled_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> list[str]:
+    kept = {line_id: units.kept for line_id, units in tallies.items() if units.kept > 0}
+    left = 0
+    for line in lines:
+        if line.type in GOODS:
+            units = tallies.get(line.line_id) or Tally()
+            left += max(0, line.quantity - units.gone - units.shipped)
+    return _cancelled_while_kept(facts, kept, nothing_left=left == 0)
+
+
+def _cancelled_while_kept(facts: Facts, kept: dict[str, int], *, nothing_left: bool) -> list[str]:
+    cancellation = facts.cancellation
+    if cancellation is None or cancellation.retracted or not kept:
+        return []
+    units = ", ".join(f"{count} × {line_id}" for line_id, count in kept.items())
+    are = "is" if sum(kept.values()) == 1 else "are"
+    if cancellation.by == "provider":
+        return [f"cancelled by the provider, but {units} {are} not returned"]
+    return [f"cancelled, but all is shipped and {units} {are} not returned"] if nothing_left else []
+
+
+def _below_zero(total_minor: int, shipped: Cart, unshipped: Cart) -> str:
+    parts: dict[str, int] = {}
+    for item in shipped.items + unshipped.items:
+        name = "goods" if item.type in GOODS else item.type
+        parts[name] = parts.get(name, 0) + item.total_minor
+    listed = ", ".join(f"{name} {_number(minor)}" for name, minor in sorted(parts.items()))
+    return f"carts {_number(total_minor)}: {listed}"
+
+
+def _too_large(name: str, cart: Cart) -> list[str]:
+    if cart.total_minor <= AMOUNT_MAX_MINOR:
+        return []
+    return [f"{name} cart {cart.total_minor}, at most {AMOUNT_MAX_MINOR}"]
+
+
+def _number(minor: int) -> str:
+    return str(minor).replace("-", "−")
+
+
+# --- what goes along with the carts ------------------------------------------------------------------------------
+
+
+def _trackings(facts: Facts) -> list[Tracking]:
+    shipped = [
+        (shipment.stamp, key, shipment.tracking)
+        for key, shipment in facts.shipments.items()
+        if shipment.units is not None and not is_nil(shipment.tracking)
+    ]
+    found: list[Tracking] = []
+    for _, key, raw in sorted(shipped, key=lambda entry: entry[0]):
+        delivery = facts.deliveries.get(key)
+        for tracking in unpack_trackings(raw):
+            lacks = delivery is not None and not tracking.delivered_at
+            found.append(_delivered(tracking, delivery[1]) if delivery is not None and lacks else tracking)
+    return found
+
+
+def _delivered(tracking: Tracking, at: str) -> Tracking:
+    fields = {name: getattr(tracking, name) for name in tracking.__struct_fields__}
+    return Tracking(**(fields | {"delivered_at": at}))
+
+
+def _cancellation_reason(facts: Facts) -> CancellationReason | None:
+    """Why both carts are empty; `None` when something was shipped once, or only returns or refunds emptied them."""
+    if any(shipment.units is not None for shipment in facts.shipments.values()):
+        return None
+    cancellation = facts.cancellation
+    if cancellation is not None and cancellation.retracted:
+        cancellation = None
+    statement = facts.statements[0] if facts.statements else None
+    given: str | None = None
+    if statement is not None:
+        given = statement.reason or None
+    else:
+        items = [fact for fact in facts.item_cancellations.values() if fact.units is not None]
+        if cancellation is None and not items:
+            return None
+        told = [fact for fact in items if fact.reason]
+        given = max(told, key=lambda fact: fact.stamp).reason if told else None
+    if cancellation is not None and cancellation.reason:
+        given = cancellation.reason
+    return CancellationReason(given, cancellation is not None and cancellation.by == "shopper")

@@ -1,0 +1,374 @@
+"""What is owed to a provider, and when it may be told.
+
+Theory of operation. An order's record holds two revisions: `revision`, of its facts, and `acked`, the newest that the
+provider is known to have taken. While they differ the order is *owed*, so the state topic itself is the outbox and
+nothing can be forgotten: who reads the topic knows what is owed. A revision is not a message waiting in a queue. When
+an order's turn comes, its payload is rendered from the facts as they are then; whatever happened meanwhile is in it,
+and what was overtaken is never sent.
+
+Four rules keep the provider from ending up with something old, though it would take any request at any time:
+
+1. one attempt in flight per order, from the moment it is taken until its outcome is committed;
+2. after an attempt whose outcome is unknown the order is *held*: its request may still land, so nothing is sent until
+   it must have (`settle`); `uncertain` in the record tells the next owner to do the same by its own clock;
+3. while the provider may hold something else than what we last knew (`doubt`), nothing is left out as unchanged;
+4. an owner that took over from one that did not leave in order holds everything that was owed (`inherit`).
+
+What is told apart is the *digest*: of what comes from the order's facts. Counts, parking and suppression go by it, so
+a new release or a changed setting makes no order of the past owed. A payload that was refused for good is *parked*
+until its digest changes or an operator releases it.
+
+Everything here is a value or a function of values; `Outbox` is an index of what is owed in memory, made anew from the
+records at every restore. `now` is seconds on the monotonic clock, `now_ms` UTC; the first is never stored.
+"""
+
+import heapq
+from copy import copy
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from schemas.carts import Order
+from schemas.events import CancelledData, ConfirmedData, OrderEvent
+from schemas.facts import Facts
+from schemas.state import Attempts, OrderHeader, OrderRecord, Park
+from schemas.updates import Account, Update
+from worker.core.order import Standing, assess, baseline
+from worker.core.reducer import reduce
+from worker.core.rules import Rules
+
+Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
+
+
+class Renders(Protocol):
+    """What the outbox needs of an adapter (`providers/base.py` says more)."""
+
+    @property
+    def name(self) -> str: ...
+    def render(self, order: Order, account: Account) -> Update: ...
+    def digest(self, order: Order) -> bytes: ...
+
+
+class Addressee(Struct, frozen=True):
+    """To whom an order is told: its account and the account's adapter."""
+
+    account: Account
+    provider: Renders
+
+
+def reference_of(subject: str) -> str:
+    """The order reference in a subject."""
+    return subject.partition("/")[2]
+
+
+def account_of(subject: str) -> str:
+    """The name of the account in a subject."""
+    return subject.partition("/")[0]
+
+
+# --- what is to be done about an order ---------------------------------------------------------------------------
+
+
+class Send(Struct, frozen=True):
+    """This is owed and may be told."""
+
+    order: Order
+    update: Update
+
+
+class Same(Struct, frozen=True):
+    """The provider holds just this: acknowledged without a call."""
+
+    digest: bytes
+
+
+class ParkIt(Struct, frozen=True):
+    """It must not be sent as it is."""
+
+    reason: str
+    digest: bytes
+
+
+class Wait(Struct, frozen=True):
+    """Nothing can be sent until an event or an operator changes something."""
+
+    state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked"]
+    reasons: list[str]
+
+
+Plan = Send | Same | ParkIt | Wait
+
+
+def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
+    """What is to be done about an order that is owed, delays and holds apart."""
+    reference = reference_of(subject)
+    standing = assess(record.facts, reference)
+    if standing.state != "ready":
+        return Wait(standing.state, standing.reasons)
+    order = standing.order
+    assert order is not None  # ready means that there are carts
+    update = addressee.provider.render(order, addressee.account)
+    if record.park is not None and record.park.digest == update.digest:
+        if record.park.revision == record.revision:
+            return Wait("parked", [record.park.reason])
+        return ParkIt(record.park.reason, update.digest)
+    if not (record.doubt or record.uncertain) and update.digest == _known_digest(record, order, reference, addressee):
+        return Same(update.digest)
+    if update.problem is not None:
+        return ParkIt(update.problem, update.digest)
+    return Send(order, update)
+
+
+def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: Addressee) -> bytes | None:
+    """The digest of what the provider holds, as far as we know."""
+    if record.acked_digest:
+        return record.acked_digest
+    if addressee.account.send_on_confirm:
+        return None
+    if any(item.quantity for item in order.shipped.items):
+        return None  # a confirmation alone ships nothing: it differs, without being rendered
+    confirmed = baseline(record.facts, reference)
+    return None if confirmed is None else addressee.provider.digest(confirmed)
+
+
+# --- how a record changes ----------------------------------------------------------------------------------------
+
+
+def take_event(
+    record: OrderRecord,
+    event: OrderEvent,
+    *,
+    position: int,
+    revision: int,
+    now_ms: int,
+    addressee: Addressee | None,
+    in_flight: bool = False,
+) -> OrderRecord:
+    """The record after an event; the very same one when it was seen before."""
+    facts = reduce(record.facts, event, position)
+    if facts is record.facts:
+        return record
+    after = copy(record)
+    after.facts = facts
+    after.revision = revision
+    after.event_ms = max(record.event_ms, event.time_us // 1000)
+    if event.traceparent is not None:
+        after.trace = event.traceparent
+    if record.revision == record.acked:
+        after.owed_since_ms = now_ms
+    if facts.confirmation is None:
+        after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
+    else:
+        after.unconfirmed_since_ms = 0
+    if _newly_approved(record.facts, facts):
+        release(after)
+        if after.not_found_delay:
+            after.not_before_ms, after.not_found_delay = 0, False
+    _follow_origin(record, after, event, addressee, in_flight)
+    return after
+
+
+def _newly_approved(before: Facts, after: Facts) -> bool:
+    payment = after.payment
+    if payment is None or payment.state != "approved":
+        return False
+    return before.payment is None or before.payment.stamp != payment.stamp
+
+
+def _follow_origin(
+    before: OrderRecord, after: OrderRecord, event: OrderEvent, addressee: Addressee | None, in_flight: bool
+) -> None:
+    """A change made at the provider itself counts as acknowledged when nothing else is owed: no echo."""
+    if addressee is None:
+        return
+    if _made_at(event, addressee.provider.name):
+        after.echo = before.echo or (not in_flight and _nothing_owed(before, event.subject, addressee))
+    elif before.echo:
+        confirms = isinstance(event.data, ConfirmedData) and before.facts.confirmation is None
+        after.echo = confirms and not addressee.account.send_on_confirm
+    if after.echo:
+        order = assess(after.facts, reference_of(event.subject)).order
+        if order is not None:
+            _acknowledge(after, addressee.provider.digest(order))
+
+
+def _made_at(event: OrderEvent, provider: str) -> bool:
+    return event.origin == provider or (isinstance(event.data, CancelledData) and event.data.by == "provider")
+
+
+def _nothing_owed(record: OrderRecord, subject: str, addressee: Addressee) -> bool:
+    if record.revision == record.acked:
+        return True
+    return isinstance(plan(record, subject, addressee), Same)
+
+
+def _acknowledge(record: OrderRecord, digest: bytes) -> None:
+    record.acked = record.revision
+    record.acked_digest = digest
+    record.echo = False
+    record.park = None
+    record.attempts = Attempts()
+    record.reason = ""
+    record.owed_since_ms = record.inconsistent_since_ms = 0
+
+
+def acknowledge(record: OrderRecord, digest: bytes) -> OrderRecord:
+    """The record once it is known that the provider holds just this payload."""
+    after = copy(record)
+    _acknowledge(after, digest)
+    return after
+
+
+def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int) -> OrderRecord:
+    """The record, not to be sent until its payload changes or an operator releases it."""
+    after = copy(record)
+    after.park = Park(reason, digest, record.revision, now_ms)
+    after.reason = reason
+    after.inconsistent_since_ms = 0
+    return after
+
+
+def mark_waiting(record: OrderRecord, inconsistent: bool, now_ms: int) -> OrderRecord:
+    """The record with the beginning of its inconsistency noted, or forgotten; the very same one if it is already."""
+    if inconsistent == bool(record.inconsistent_since_ms):
+        return record
+    after = copy(record)
+    after.inconsistent_since_ms = now_ms if inconsistent else 0
+    return after
+
+
+def release(record: OrderRecord) -> None:
+    """Starts anew what was parked and counted; delays and holds that are running stay. Changes `record` itself."""
+    record.park = None
+    record.attempts = Attempts()
+
+
+def resend(record: OrderRecord, now_ms: int) -> None:
+    """Makes the newest revision owed again, whatever was acknowledged. Changes `record` itself."""
+    release(record)
+    record.acked = 0
+    record.doubt = True
+    record.owed_since_ms = record.owed_since_ms or now_ms
+
+
+def inherit(record: OrderRecord) -> OrderRecord:
+    """The record as taken over from an owner that did not leave in order: its last attempt may still land."""
+    after = copy(record)
+    after.uncertain = after.doubt = True
+    return after
+
+
+def must_inherit(header: OrderHeader) -> bool:
+    """Whether a restore after an unclean stop has to mark and hold this order."""
+    return header.uncertain or header.revision > header.acked
+
+
+# --- what people see ---------------------------------------------------------------------------------------------
+
+
+def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules) -> Status:
+    """The first that holds of `domain.md` section 4."""
+    match standing.state:
+        case "unconfirmed" | "refused" | "on_hold":
+            return standing.state
+        case "inconsistent":
+            began = record.inconsistent_since_ms
+            return "parked" if began and now_ms >= began + rules.inconsistent_after_s * 1000 else "inconsistent"
+        case "ready":
+            if record.revision == record.acked:
+                return "settled"
+            return "parked" if is_parked(record) else "owed"
+
+
+def is_parked(header: OrderHeader) -> bool:
+    """Whether the newest revision is known to be parked."""
+    return header.park is not None and header.park.revision == header.revision
+
+
+# --- the index in memory -----------------------------------------------------------------------------------------
+
+
+class Entry(Struct):
+    """What the outbox knows of an order that is owed."""
+
+    revision: int
+    owed_since_ms: int
+    due: float
+    """When to look at it; infinity: when something happens."""
+    hold_until: float = 0.0
+    in_flight: bool = False
+    queued: bool = False
+    """Offered to the publisher, which will take it when its turn comes."""
+    waiting: str = ""
+    """Why nothing can be sent, for the figures; empty: it can."""
+    prepared: Send | None = None
+    """The plan for `revision`, kept so that it need not be made twice when the order is taken at once."""
+
+
+NEVER = float("inf")
+
+
+class Outbox:
+    """The orders of one partition that are owed, and when each is to be looked at."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._heap: list[tuple[float, int, str]] = []
+        self._count = 0
+
+    def put(
+        self,
+        subject: str,
+        header: OrderHeader,
+        *,
+        now: float,
+        now_ms: int,
+        hold_until: float = 0.0,
+        delay_max_s: float,
+    ) -> None:
+        """Follows a committed record: it is owed or not, and from when it may be looked at.
+
+        `delay_max_s` bounds a delay that was stored by a clock that was wrong.
+        """
+        entry = self.entries.get(subject)
+        if header.revision == header.acked and hold_until <= now:
+            if entry is not None and not entry.in_flight:
+                del self.entries[subject]
+            elif entry is not None:
+                entry.revision = header.revision
+            return
+        if entry is None:
+            entry = self.entries[subject] = Entry(header.revision, header.owed_since_ms, NEVER)
+        entry.revision = header.revision
+        entry.owed_since_ms = header.owed_since_ms
+        entry.prepared = None
+        entry.hold_until = max(entry.hold_until, hold_until)
+        entry.waiting = "parked" if is_parked(header) else ""
+        delay_s = min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s) if header.not_before_ms else 0.0
+        self.schedule(subject, NEVER if entry.waiting else max(now + delay_s, entry.hold_until))
+
+    def schedule(self, subject: str, due: float) -> None:
+        """Looks at the order again at `due`; an earlier appointment is void."""
+        entry = self.entries[subject]
+        entry.due = due
+        if due != NEVER:
+            self._count += 1
+            heapq.heappush(self._heap, (due, self._count, subject))
+
+    def next_due(self) -> float:
+        """When there is something to look at; infinity: not before something happens."""
+        while self._heap:
+            due, _, subject = self._heap[0]
+            entry = self.entries.get(subject)
+            if entry is not None and entry.due == due and not entry.in_flight and not entry.queued:
+                return due
+            heapq.heappop(self._heap)
+        return NEVER
+
+    def pop_due(self, now: float) -> str | None:
+        """The next order to look at, if any is due."""
+        if self.next_due() > now:
+            return None
+        _, _, subject = heapq.heappop(self._heap)
+        self.entries[subject].due = NEVER
+        return subject

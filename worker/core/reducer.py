@@ -1,0 +1,259 @@
+"""The only code that changes facts: `reduce(facts, event, position)`.
+
+An order is a set of facts, each the last-writer-wins register of its kind and id, ordered by *stamp*
+(sequence, time, position). So duplicates and disorder are harmless: whatever the order of arrival and the split into
+batches, events of distinct stamps end in the same facts. `reduce` is total, deterministic and pure; it returns the
+very facts it was given when the event was seen before, and new ones otherwise. Source: `domain.md` section 4.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
+
+from schemas import events as e
+from schemas.facts import (
+    NIL,
+    Cancellation,
+    Confirmation,
+    Content,
+    Facts,
+    ItemCancellation,
+    Line,
+    Payment,
+    Refund,
+    Return,
+    Shipment,
+    Stamp,
+    Statement,
+    UnitList,
+    is_nil,
+    pack,
+    unpack_lines,
+)
+
+SEEN_MAX = 1_000
+"""Events of one order that are remembered by id. An older one again is still harmless unless its stamp ties."""
+
+_UID_BYTES = 8
+
+T = TypeVar("T")
+Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund)
+
+
+def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
+    """The facts after `event`, which stands at `position` (the record's offset) in its partition."""
+    if _has_seen(facts.seen, event.uid):
+        return facts
+    changed = copy(facts)
+    changed.seen = (facts.seen + event.uid)[-SEEN_MAX * _UID_BYTES :]
+    _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
+    return changed
+
+
+def _has_seen(seen: bytes, uid: bytes) -> bool:
+    index = seen.find(uid)
+    while index >= 0 and index % _UID_BYTES:  # a hit across two neighbours is none
+        index = seen.find(uid, index + 1)
+    return index >= 0
+
+
+def _or_none(value: T | UnsetType) -> T | None:
+    return None if value is UNSET else value
+
+
+def _line(line: e.Line) -> Line:
+    return Line(
+        line.id,
+        line.type,
+        _or_none(line.reference),
+        _or_none(line.name),
+        _or_none(line.quantity) or 0,
+        _or_none(line.unit_price_minor) or 0,
+        line.total_minor,
+        _or_none(line.applies_to),
+        line.downloadable,
+        _or_none(line.attributes),
+    )
+
+
+def _units(units: list[e.Units]) -> UnitList:
+    return [(unit.line_id, unit.quantity) for unit in units]
+
+
+def _put(known: dict[str, Stamped], key: str, fact: Stamped) -> dict[str, Stamped]:
+    """`known` with `fact` under `key`, unless a newer one stands there. Never changes `known` itself."""
+    old = known.get(key)
+    return known if old is not None and old.stamp > fact.stamp else {**known, key: fact}
+
+
+def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
+    total = sum(line.total_minor for line in data.lines)
+    lines = pack([_line(line) for line in data.lines])
+    details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
+    _set_content(facts, Content(stamp, None, data.currency, total, lines))
+    for name, raw in details.items():
+        _set_detail(facts, name, stamp, raw)
+    if facts.confirmation is None or stamp < facts.confirmation.stamp:
+        facts.confirmation = Confirmation(
+            stamp,
+            data.currency,
+            total,
+            NIL if facts.content is not None and facts.content.stamp == stamp else lines,
+            {name: raw for name, raw in details.items() if facts.details[name][0] != stamp},
+        )
+    if data.payment_state is not UNSET:
+        _set_payment(facts, data.payment_state, stamp)
+
+
+def _set_content(facts: Facts, content: Content) -> None:
+    facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
+    old = facts.content
+    if old is None:
+        facts.content = content
+        return
+    winner, loser = (content, old) if content.rank > old.rank else (old, content)
+    facts.content = winner
+    former = dict(facts.former_lines)
+    for line in unpack_lines(loser.lines):
+        former[line.line_id] = former.get(line.line_id, False) or line.type in e.GOODS
+    facts.former_lines = former
+    confirmation = facts.confirmation
+    if confirmation is not None and is_nil(confirmation.lines) and confirmation.stamp == loser.stamp:
+        facts.confirmation = replace(confirmation, lines=loser.lines)
+
+
+def _set_detail(facts: Facts, name: str, stamp: Stamp, raw: Raw) -> None:
+    old = facts.details.get(name)
+    if old is not None and old[0] > stamp:
+        return
+    facts.details = {**facts.details, name: (stamp, raw)}
+    confirmation = facts.confirmation
+    if old is not None and confirmation is not None and old[0] == confirmation.stamp:
+        facts.confirmation = replace(confirmation, details={**confirmation.details, name: old[1]})
+
+
+def _set_payment(facts: Facts, state: e.PaymentState, stamp: Stamp) -> None:
+    if facts.payment is None or stamp > facts.payment.stamp:
+        facts.payment = Payment(stamp, state)
+
+
+def _payment_state_changed(facts: Facts, data: e.PaymentStateChangedData, stamp: Stamp) -> None:
+    _set_payment(facts, data.payment_state, stamp)
+
+
+def _cart_updated(facts: Facts, data: e.CartUpdatedData, stamp: Stamp) -> None:
+    total = sum(line.total_minor for line in data.lines)
+    lines = pack([_line(line) for line in data.lines])
+    _set_content(facts, Content(stamp, _or_none(data.cart_version), data.currency, total, lines))
+
+
+def _items_shipped(facts: Facts, data: e.ItemsShippedData, stamp: Stamp) -> None:
+    tracking = pack(data.tracking) if data.tracking else NIL
+    shipment = Shipment(stamp, _units(data.lines), _or_none(data.shipped_at), tracking)
+    facts.shipments = _put(facts.shipments, data.shipment_id, shipment)
+
+
+def _items_delivered(facts: Facts, data: e.ItemsDeliveredData, stamp: Stamp) -> None:
+    old = facts.deliveries.get(data.shipment_id)
+    if old is None or stamp > old[0]:
+        facts.deliveries = {**facts.deliveries, data.shipment_id: (stamp, data.delivered_at)}
+
+
+def _items_returned(facts: Facts, data: e.ItemsReturnedData, stamp: Stamp) -> None:
+    fact = Return(
+        stamp,
+        _units(data.lines),
+        data.origin,
+        _or_none(data.refund_handling_minor) or 0,
+        _or_none(data.fee_minor) or 0,
+    )
+    facts.returns = _put(facts.returns, data.return_id, fact)
+
+
+def _items_cancelled(facts: Facts, data: e.ItemsCancelledData, stamp: Stamp) -> None:
+    fact = ItemCancellation(stamp, _units(data.lines), _or_none(data.reason))
+    facts.item_cancellations = _put(facts.item_cancellations, data.cancellation_id, fact)
+
+
+def _refunded(facts: Facts, data: e.RefundedData, stamp: Stamp) -> None:
+    facts.refunds = _put(facts.refunds, data.refund_id, Refund(stamp, data.amount_minor, _or_none(data.name)))
+
+
+def _cancelled(facts: Facts, data: e.CancelledData, stamp: Stamp) -> None:
+    _set_cancellation(facts, Cancellation(stamp, False, _or_none(data.reason), data.by))
+
+
+def _set_cancellation(facts: Facts, cancellation: Cancellation) -> None:
+    if facts.cancellation is None or cancellation.stamp > facts.cancellation.stamp:
+        facts.cancellation = cancellation
+
+
+def _carts_stated(facts: Facts, data: e.CartsStatedData, stamp: Stamp) -> None:
+    statement = Statement(
+        stamp,
+        _or_none(data.cart_version),
+        data.currency,
+        pack([_line(line) for line in data.shipped]),
+        pack([_line(line) for line in data.unshipped]),
+        _or_none(data.reason),
+    )
+    _keep_statements(facts, [*facts.statements, statement])
+
+
+def _keep_statements(facts: Facts, statements: list[Statement]) -> None:
+    """Keeps the statements that count now or would after some retraction.
+
+    A retraction voids all statements up to its stamp, so one is out of the game for ever when another one outranks
+    it and is newer: whatever voids the other voids it too.
+    """
+    retraction = facts.statement_retraction
+    kept: list[Statement] = []
+    for statement in sorted(statements, key=lambda s: s.rank, reverse=True):
+        if retraction is not None and statement.stamp < retraction:
+            continue
+        if all(statement.stamp > better.stamp for better in kept):
+            kept.append(statement)
+    facts.statements = kept
+
+
+def _details_changed(facts: Facts, data: e.DetailsChangedData, stamp: Stamp) -> None:
+    for name in e.DETAILS:
+        value = getattr(data, name)
+        if value is not UNSET:
+            _set_detail(facts, name, stamp, NIL if value is None else pack(value))
+
+
+def _retracted(facts: Facts, data: e.RetractedData, stamp: Stamp) -> None:
+    if data.shipment_id is not UNSET:
+        facts.shipments = _put(facts.shipments, data.shipment_id, Shipment(stamp, None))
+    elif data.return_id is not UNSET:
+        facts.returns = _put(facts.returns, data.return_id, Return(stamp, None))
+    elif data.cancellation_id is not UNSET:
+        cancellations = _put(facts.item_cancellations, data.cancellation_id, ItemCancellation(stamp, None))
+        facts.item_cancellations = cancellations
+    elif data.refund_id is not UNSET:
+        facts.refunds = _put(facts.refunds, data.refund_id, Refund(stamp, 0))
+    elif data.cancelled is not UNSET:
+        _set_cancellation(facts, Cancellation(stamp, retracted=True))
+    elif facts.statement_retraction is None or stamp > facts.statement_retraction:
+        facts.statement_retraction = stamp
+        _keep_statements(facts, facts.statements)
+
+
+_APPLY: dict[type[e.Data], Callable[[Facts, Any, Stamp], None]] = {
+    e.ConfirmedData: _confirmed,
+    e.PaymentStateChangedData: _payment_state_changed,
+    e.CartUpdatedData: _cart_updated,
+    e.ItemsShippedData: _items_shipped,
+    e.ItemsDeliveredData: _items_delivered,
+    e.ItemsReturnedData: _items_returned,
+    e.ItemsCancelledData: _items_cancelled,
+    e.RefundedData: _refunded,
+    e.CancelledData: _cancelled,
+    e.CartsStatedData: _carts_stated,
+    e.DetailsChangedData: _details_changed,
+    e.RetractedData: _retracted,
+}

@@ -1,0 +1,87 @@
+"""What follows from an outcome: acknowledged, again and when, held, or parked (`domain.md` section 6)."""
+
+from copy import copy
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from schemas.state import Attempts, OrderRecord, Park
+from schemas.updates import Outcome, OutcomeKind
+from worker.core.rules import Rules
+
+
+def backoff_s(count: int, chance: float, rules: Rules) -> float:
+    """The delay after `count` failures in a row: full jitter below a cap that doubles up to `retry_max`."""
+    cap = min(rules.retry_max_s, rules.retry_initial_s * 2.0 ** min(count, 40))
+    return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
+
+
+def settle(
+    record: OrderRecord,
+    revision: int,
+    digest: bytes,
+    outcome: Outcome,
+    *,
+    now_ms: int,
+    chance: float,
+    rules: Rules,
+) -> tuple[OrderRecord, float]:
+    """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
+    order must be held because the request may still land.
+    """
+    after = copy(record)
+    tried = record.attempts if record.attempts.digest == digest else Attempts(digest)
+    after.reason = outcome.reason
+    after.not_found_delay = False
+    after.not_before_ms = 0
+    match outcome.kind:
+        case OutcomeKind.APPLIED:
+            return _applied(after, revision, digest, now_ms), 0.0
+        case OutcomeKind.CONFLICT:
+            tried = replace(tried, conflict=tried.conflict + 1)
+            if tried.conflict >= rules.conflict_attempts:
+                after.park = Park(outcome.reason, digest, revision, now_ms)
+            else:
+                after.not_before_ms = _after(now_ms, backoff_s(tried.conflict, chance, rules), None)
+        case OutcomeKind.NOT_FOUND:
+            tried = replace(tried, not_found=tried.not_found + 1)
+            if tried.not_found >= rules.not_found_attempts:
+                after.park = Park(outcome.reason, digest, revision, now_ms)
+            else:
+                delays = rules.not_found_delays_s
+                after.not_before_ms = _after(now_ms, delays[min(tried.not_found, len(delays)) - 1], None)
+                after.not_found_delay = True
+        case OutcomeKind.REJECTED | OutcomeKind.NOT_SENT:
+            tried = replace(tried, transient=tried.transient + 1)
+            after.not_before_ms = _after(now_ms, backoff_s(tried.transient, chance, rules), outcome.retry_after_s)
+            after.doubt = record.doubt or (outcome.status is not None and outcome.status >= 500)
+        case OutcomeKind.UNKNOWN:
+            tried = replace(tried, transient=tried.transient + 1)
+            after.uncertain = after.doubt = True
+            if outcome.retry_after_s:
+                after.not_before_ms = _after(now_ms, 0.0, outcome.retry_after_s)
+            after.attempts = tried
+            return after, rules.settle_s
+        case OutcomeKind.PERMANENT:
+            after.park = Park(outcome.reason, digest, revision, now_ms)
+        case OutcomeKind.CREDENTIALS:
+            pass  # the account pauses; the order waits as it is
+        case unknown:
+            assert_never(unknown)
+    after.attempts = tried
+    return after, 0.0
+
+
+def _applied(after: OrderRecord, revision: int, digest: bytes, now_ms: int) -> OrderRecord:
+    after.acked = max(after.acked, revision)
+    after.acked_digest = digest
+    after.uncertain = after.doubt = False
+    after.park = None
+    after.attempts = Attempts()
+    after.reason = ""
+    after.owed_since_ms = 0 if after.revision == after.acked else now_ms
+    return after
+
+
+def _after(now_ms: int, delay_s: float, retry_after_s: float | None) -> int:
+    return now_ms + int(1000 * max(delay_s, retry_after_s or 0.0)) + 1

@@ -1,0 +1,66 @@
+"""The times and counts that the protocol goes by, checked against each other."""
+
+from msgspec import Struct
+
+from schemas.updates import RETRY_AFTER_MAX_S
+from worker.errors import ConfigError
+
+CLOCK_RATE_ERROR = 0.01
+"""How far the rates of two machines' clocks may differ."""
+
+
+class Rules(Struct, frozen=True):
+    """Settings of the core, in seconds and counts (`domain.md` section 6, `protocol.md` section 3)."""
+
+    attempt_deadline_s: float = 8.0
+    """D: the whole of one HTTP attempt, connecting included."""
+    settle_s: float = 30.0
+    """G: the longest that a request we gave up on may still be applied."""
+    lease_s: float = 20.0
+    """L: for how long a commit lets us send."""
+    retry_initial_s: float = 0.2
+    retry_max_s: float = 300.0
+    conflict_attempts: int = 4
+    not_found_attempts: int = 5
+    not_found_delays_s: tuple[float, ...] = (30.0, 300.0, 1800.0, 10800.0)
+    inconsistent_after_s: float = 900.0
+    unconfirmed_after_s: float = 3600.0
+
+    @property
+    def takeover_hold_s(self) -> float:
+        """H: until then a request of an unclean predecessor may still land (L + G, with a margin for the clocks)."""
+        return (self.lease_s + self.settle_s) * (1 + CLOCK_RATE_ERROR) + 1.0
+
+    @property
+    def keep_alive_s(self) -> float:
+        """How early a lease that is needed is renewed."""
+        return (self.lease_s - self.attempt_deadline_s) / 3
+
+    @property
+    def delay_max_s(self) -> float:
+        """The longest delay that a record may hold; a longer one comes from a clock that was wrong."""
+        return max(self.retry_max_s, RETRY_AFTER_MAX_S, *self.not_found_delays_s)
+
+    def check(self) -> None:
+        """Raises `ConfigError` naming the rule that the settings break."""
+        for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name.removesuffix('_s')} must be above 0")
+        if self.attempt_deadline_s >= self.lease_s:
+            raise ConfigError(
+                f"attempt_deadline ({self.attempt_deadline_s:g}s) must be shorter than lease ({self.lease_s:g}s): "
+                "an attempt must have ended before another owner may send"
+            )
+        if self.keep_alive_s + 1.0 >= self.lease_s - self.attempt_deadline_s:
+            raise ConfigError(
+                f"lease ({self.lease_s:g}s) must exceed attempt_deadline ({self.attempt_deadline_s:g}s) by more than "
+                "1.5s: otherwise nothing could be sent between two commits"
+            )
+        if self.retry_initial_s > self.retry_max_s:
+            raise ConfigError(
+                f"retry_initial ({self.retry_initial_s:g}s) must not be above retry_max ({self.retry_max_s:g}s)"
+            )
+        if self.conflict_attempts < 1 or self.not_found_attempts < 1:
+            raise ConfigError("conflict_attempts and not_found_attempts must be at least 1")
+        if len(self.not_found_delays_s) < 1:
+            raise ConfigError("not_found_delays must name at least one delay")

@@ -1,0 +1,64 @@
+"""Every error of ours, and whose fault it is.
+
+    CartsyncError
+    ├── ConfigError            the operator's: a setting is missing, wrong, or breaks a rule with another one
+    ├── MalformedEventError    the shop's: a record that the input contract refuses
+    ├── UsageError             the caller's: a file that cannot be read, a word that means nothing
+    ├── TopicError             the cluster's: a topic is missing or not as the protocol needs it
+    ├── LogError               the cluster's: the log did not do what was asked
+    │   ├── FencedError        another owner of the partition, or a transaction of ours that took too long
+    │   └── GapError           the input does not reach back to where the state ends
+    └── InvariantError         ours: the worker must stop
+
+What a provider answers is never an error but an `Outcome`.
+"""
+
+from collections.abc import Iterable
+
+
+class CartsyncError(Exception):
+    """The base of all of them."""
+
+
+class ConfigError(CartsyncError):
+    """A setting is missing, wrong, or breaks a rule with another one. Says which, and what to write."""
+
+
+class MalformedEventError(CartsyncError):
+    """A record that the input contract refuses (`events.md` section 4).
+
+    `reason` is one of the contract's words; `detail` a path and what was expected there, never a text of the event.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class UsageError(CartsyncError):
+    """A file that cannot be read, or words that mean nothing here."""
+
+
+class TopicError(CartsyncError):
+    """A topic is missing or is not as the protocol needs it. Says which, and how to mend it."""
+
+
+class LogError(CartsyncError):
+    """The log did not do what was asked; the actor is closed and starts anew."""
+
+
+class FencedError(LogError):
+    """Another owner of the partition has taken over, or a transaction of ours took too long."""
+
+
+class GapError(LogError):
+    """The input does not reach back to where the state ends: events are missing. Says of which partitions."""
+
+    def __init__(self, message: str, partitions: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.partitions = frozenset(partitions)
+
+
+class InvariantError(CartsyncError):
+    """Something that cannot be has happened: a defect of ours."""

@@ -1,0 +1,50 @@
+"""What must not be sent to seQura: checked here, with the arithmetic, before a request is made of it."""
+
+from msgspec import UNSET
+
+from schemas.base import AMOUNT_MAX_MINOR
+from worker.providers.sequra import wire
+
+
+def problem_of(order: wire.OrderUpdate, confirmed_total_minor: int) -> str | None:
+    """Why seQura would refuse (or should not be told) this; `None` when nothing is known against it."""
+    carts = {"shipped_cart": order.shipped_cart, "unshipped_cart": order.unshipped_cart}
+    if order.shipped_cart.currency != order.unshipped_cart.currency:
+        return f"shipped_cart in {order.shipped_cart.currency}, unshipped_cart in {order.unshipped_cart.currency}"
+    for name, cart in carts.items():
+        problem = _cart_problem(name, cart)
+        if problem is not None:
+            return problem
+    total = order.shipped_cart.order_total_with_tax + order.unshipped_cart.order_total_with_tax
+    if total * 100 > confirmed_total_minor * (100 + wire.GROWTH_MAX_PERCENT):
+        return (
+            f"carts {total}, confirmed {confirmed_total_minor}: seQura refuses an increase above "
+            f"{wire.GROWTH_MAX_PERCENT} %"
+        )
+    return None
+
+
+def _cart_problem(name: str, cart: wire.Cart) -> str | None:
+    addends = [item.total_with_tax for item in cart.items if item.total_with_tax is not UNSET]
+    if sum(addends) != cart.order_total_with_tax:
+        return f"{name}: items add up to {sum(addends)}, order_total_with_tax is {cart.order_total_with_tax}"
+    if not 0 <= cart.order_total_with_tax <= AMOUNT_MAX_MINOR:
+        return f"{name}: order_total_with_tax {cart.order_total_with_tax}, expected 0 to {AMOUNT_MAX_MINOR}"
+    for item in cart.items:
+        problem = _item_problem(item)
+        if problem is not None:
+            return f"{name}: {item.type} {item.reference or ''}: {problem}"
+    return None
+
+
+def _item_problem(item: wire.Item) -> str | None:
+    total = item.total_with_tax
+    if total is UNSET:
+        return "no total_with_tax"
+    if (total >= 0) if item.type in wire.NEGATIVE else (total < 0):
+        return f"total_with_tax {total} has the wrong sign"
+    if item.type in wire.WITHOUT_UNITS:
+        return "has quantity or price_with_tax" if (item.quantity, item.price_with_tax) != (UNSET, UNSET) else None
+    if item.quantity is UNSET or item.quantity < 1:
+        return f"quantity {item.quantity or 0}, expected at least 1"
+    return "no price_with_tax" if item.price_with_tax is UNSET else None

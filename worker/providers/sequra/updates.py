@@ -1,0 +1,243 @@
+"""Order updates to seQura: an order's state becomes one PUT, its answer an outcome. Pure."""
+
+import re
+from base64 import b64encode
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from schemas import carts, events
+from schemas.facts import OrderDetails
+from schemas.updates import Account, HttpRequest, HttpResponse, Outcome, Update
+from worker.providers.answers import describe, kind_of_status, retry_after_s
+from worker.providers.base import GuaranteeLevel
+from worker.providers.sequra import wire
+from worker.providers.sequra.checks import problem_of
+
+_encoder = msgspec.json.Encoder()
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_HOLDS_ACCOUNT = frozenset({429, 503})
+
+
+class Sequra:
+    """The adapter. Level D: nothing in the API lets seQura tell an old request from a new one."""
+
+    name = "sequra"
+    guarantee: GuaranteeLevel = "D"
+
+    def render(self, order: carts.Order, account: Account) -> Update:
+        """The update that seQura should get; with a `problem` when it must not be sent."""
+        body = _body(order, account)
+        return Update(_digest(body, order.details), problem_of(body, order.confirmed_total_minor), body)
+
+    def digest(self, order: carts.Order) -> bytes:
+        """Of what comes from the order's facts."""
+        return _digest(_body(order, _NOBODY), order.details)
+
+    def next_request(self, order: carts.Order, update: Update, account: Account, idempotency_key: str) -> HttpRequest:
+        """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
+        merchant, reference = quote(account.merchant_id, safe=""), quote(order.reference, safe="")
+        return HttpRequest(
+            "PUT",
+            f"{account.base_url.rstrip('/')}/merchants/{merchant}/orders/{reference}",
+            {
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                "Authorization": _basic(account.username, account.password),
+                "Sequra-Merchant-Id": account.merchant_id,
+                "Idempotency-Key": idempotency_key,
+            },
+            _encoder.encode(wire.OrderUpdateBody(update.body)),
+        )
+
+    def read_response(self, response: HttpResponse, now_ms: int) -> Outcome:
+        """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10)."""
+        kind = kind_of_status(response.status)
+        wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
+        return Outcome(
+            kind,
+            "" if response.status < 300 else describe(response),
+            response.status,
+            wait_s,
+            holds_account=wait_s is not None and response.status in _HOLDS_ACCOUNT,
+        )
+
+
+_NOBODY = Account("", "sequra", "", "", "", "")
+
+
+@lru_cache(maxsize=256)
+def _basic(username: str, password: str) -> str:
+    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _digest(body: wire.OrderUpdate, details: OrderDetails) -> bytes:
+    """What configuration adds does not count, nor does the reason alone: or a new release would make all owed."""
+    told = (
+        body.merchant_reference,
+        body.shipped_cart,
+        body.unshipped_cart,
+        _told(body.trackings),
+        _told(body.delivery_method),
+        _told(body.delivery_address),
+        _told(body.invoice_address),
+        _told(body.customer),
+        details.store_ref,
+    )
+    return blake2b(_encoder.encode(told), digest_size=16).digest()
+
+
+def _told(value: Any) -> Any:
+    return None if value is UNSET else value
+
+
+def _or_unset(value: Any) -> Any:
+    return UNSET if value is None else value
+
+
+def _or_empty(value: str | UnsetType) -> str:
+    return "" if value is UNSET else value
+
+
+def _body(order: carts.Order, account: Account) -> wire.OrderUpdate:
+    details = order.details
+    references = details.references or events.References()
+    return wire.OrderUpdate(
+        wire.Merchant(account.merchant_id, _or_unset(details.store_ref or account.store_ref)),
+        wire.MerchantReference(order.reference, references.secondary, references.subscription),
+        _cart(order.shipped, order),
+        _cart(order.unshipped, order),
+        wire.PLATFORM if account.platform is None else wire.PLATFORM | account.platform,
+        UNSET if order.cancellation is None else _reason(order.cancellation, account),
+        [_tracking(tracking) for tracking in order.trackings] or UNSET,
+        UNSET if details.delivery_method is None else _delivery_method(details.delivery_method),
+        UNSET if details.delivery_address is None else _address(details.delivery_address),
+        UNSET if details.invoice_address is None else _address(details.invoice_address),
+        UNSET if details.customer is None else _customer(details.customer),
+    )
+
+
+def _cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
+    return wire.Cart(
+        order.currency,
+        cart.total_minor,
+        [_item(item) for item in cart.items],
+        _or_unset(order.details.gift),
+        _or_unset(order.details.cart_ref),
+    )
+
+
+def _item(item: carts.Item) -> wire.Item:
+    if item.type == "invoice_fee":
+        return wire.Item(item.type, total_with_tax=item.total_minor)
+    if item.type not in events.GOODS:
+        return wire.Item(item.type, item.reference or UNSET, item.name or UNSET, total_with_tax=item.total_minor)
+    reference, name = item.reference or UNSET, item.name or UNSET
+    if item.attributes is None:
+        return wire.Item(
+            item.type,
+            reference,
+            name,
+            item.quantity,
+            item.unit_price_minor,
+            item.total_minor,
+            item.downloadable,
+        )
+    a = item.attributes
+    terms = a.subscription or events.Subscription()
+    return wire.Item(
+        item.type,
+        reference,
+        name,
+        item.quantity,
+        item.unit_price_minor,
+        item.total_minor,
+        item.downloadable,
+        a.perishable,
+        a.personalized,
+        a.restockable,
+        a.rendered,
+        a.category,
+        a.description,
+        a.manufacturer,
+        a.supplier,
+        a.product_id,
+        a.url,
+        a.tracking_reference,
+        a.ends_on,
+        a.ends_in,
+        terms.period_months,
+        terms.price_minor,
+        terms.price_per_item_minor,
+        terms.vat_rate_bp,
+    )
+
+
+def _reason(reason: carts.CancellationReason, account: Account) -> str:
+    """A clerk's sentence is not sent: the account's table, a code as it is, or a default."""
+    given = reason.given
+    if given is not None:
+        if given in account.cancellation_reasons:
+            return account.cancellation_reasons[given]
+        if _CODE.fullmatch(given):
+            return given
+    return "customer_cancel" if reason.by_shopper else account.default_cancellation_reason
+
+
+def _customer(customer: events.Customer) -> wire.Customer:
+    vehicle = customer.vehicle
+    return wire.Customer(
+        _or_empty(customer.given_names),
+        _or_empty(customer.surnames),
+        _or_empty(customer.email),
+        customer.title,
+        customer.ref,
+        customer.date_of_birth,
+        customer.nin,
+        customer.company,
+        customer.vat_number,
+        UNSET
+        if vehicle is UNSET
+        else wire.Vehicle(
+            _or_empty(vehicle.plaque),
+            vehicle.brand,
+            vehicle.model,
+            vehicle.frame,
+            vehicle.first_registration_date,
+        ),
+    )
+
+
+def _address(address: events.Address) -> wire.Address:
+    return wire.Address(
+        _or_empty(address.given_names),
+        _or_empty(address.surnames),
+        _or_empty(address.company),
+        _or_empty(address.line_1),
+        _or_empty(address.line_2),
+        _or_empty(address.postal_code),
+        _or_empty(address.city),
+        _or_empty(address.country_code),
+        address.state,
+        address.phone,
+        address.mobile_phone,
+        address.extra,
+        address.vat_number,
+    )
+
+
+def _delivery_method(method: events.DeliveryMethod) -> wire.DeliveryMethod:
+    return wire.DeliveryMethod(_or_empty(method.name), method.days, method.provider, method.home_delivery)
+
+
+_WIRE_NAMES = {"line_1": "address_line_1", "line_2": "address_line_2"}
+
+
+def _tracking(tracking: events.Tracking) -> wire.Tracking:
+    members = {_WIRE_NAMES.get(name, name): getattr(tracking, name) for name in wire.TRACKING_MEMBERS[tracking.type]}
+    return wire.Tracking(tracking.type, tracking.reference, **members)

@@ -1,0 +1,198 @@
+"""seQura's JSON and its tables, in seQura's own words.
+
+Source of every name and rule: seQura's Order Update and Delivery Report documentation (docs.sequra.com,
+docs.sequrapi.com, read 2026-10), and the official clients where the documentation is silent. Members that are unset
+are left out: seQura's own clients drop null keys before sending.
+"""
+
+from datetime import date
+
+from msgspec import UNSET, Struct, UnsetType
+
+
+class Merchant(Struct, omit_defaults=True, frozen=True):
+    """`store_ref` is mandatory for multistore merchants and forbidden for the others."""
+
+    id: str
+    store_ref: str | UnsetType = UNSET
+
+
+class MerchantReference(Struct, omit_defaults=True, frozen=True):
+    """What the shop calls the order."""
+
+    order_ref_1: str
+    order_ref_2: str | UnsetType = UNSET
+    subscription_ref_1: str | UnsetType = UNSET
+
+
+class Item(Struct, omit_defaults=True, frozen=True):
+    """An item of any type; amounts are integer cents with tax."""
+
+    type: str
+    reference: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    quantity: int | UnsetType = UNSET
+    price_with_tax: int | UnsetType = UNSET
+    total_with_tax: int | UnsetType = UNSET
+    downloadable: bool | UnsetType = UNSET
+    perishable: bool | UnsetType = UNSET
+    personalized: bool | UnsetType = UNSET
+    restockable: bool | UnsetType = UNSET
+    rendered: bool | UnsetType = UNSET
+    category: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    manufacturer: str | UnsetType = UNSET
+    supplier: str | UnsetType = UNSET
+    product_id: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    tracking_reference: str | UnsetType = UNSET
+    ends_on: date | UnsetType = UNSET
+    ends_in: str | UnsetType = UNSET
+    subscription_period: int | UnsetType = UNSET
+    subscription_price: int | UnsetType = UNSET
+    subscription_price_per_item: int | UnsetType = UNSET
+    subscription_vat_rate: int | UnsetType = UNSET
+
+
+class Cart(Struct, omit_defaults=True, frozen=True):
+    """An empty cart is total 0 with no items: never left out, never null."""
+
+    currency: str
+    order_total_with_tax: int
+    items: list[Item]
+    gift: bool | UnsetType = UNSET
+    cart_ref: str | UnsetType = UNSET
+
+
+class Vehicle(Struct, omit_defaults=True, frozen=True):
+    """`plaque` is mandatory."""
+
+    plaque: str
+    brand: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    frame: str | UnsetType = UNSET
+    first_registration_date: date | UnsetType = UNSET
+
+
+class Customer(Struct, omit_defaults=True, frozen=True):
+    """The first three are mandatory; an unknown one is sent empty."""
+
+    given_names: str
+    surnames: str
+    email: str
+    title: str | UnsetType = UNSET
+    ref: str | UnsetType = UNSET
+    date_of_birth: date | UnsetType = UNSET
+    nin: str | UnsetType = UNSET
+    company: str | UnsetType = UNSET
+    vat_number: str | UnsetType = UNSET
+    vehicle: Vehicle | UnsetType = UNSET
+
+
+class Address(Struct, omit_defaults=True, frozen=True):
+    """The first eight are mandatory; an unknown one is sent empty."""
+
+    given_names: str
+    surnames: str
+    company: str
+    address_line_1: str
+    address_line_2: str
+    postal_code: str
+    city: str
+    country_code: str
+    state: str | UnsetType = UNSET
+    phone: str | UnsetType = UNSET
+    mobile_phone: str | UnsetType = UNSET
+    extra: str | UnsetType = UNSET
+    vat_number: str | UnsetType = UNSET
+
+
+class DeliveryMethod(Struct, omit_defaults=True, frozen=True):
+    """`name` is mandatory."""
+
+    name: str
+    days: str | int | UnsetType = UNSET
+    provider: str | UnsetType = UNSET
+    home_delivery: bool | UnsetType = UNSET
+
+
+class Tracking(Struct, omit_defaults=True, frozen=True):
+    """A parcel, or a place where the shopper picks it up."""
+
+    type: str
+    reference: str
+    carrier: str | UnsetType = UNSET
+    tracking_number: str | UnsetType = UNSET
+    tracking_url: str | UnsetType = UNSET
+    delivered_at: str | UnsetType = UNSET
+    available_at: str | UnsetType = UNSET
+    store_ref: str | UnsetType = UNSET
+    operator_ref: str | UnsetType = UNSET
+    address_line_1: str | UnsetType = UNSET
+    address_line_2: str | UnsetType = UNSET
+    postal_code: str | UnsetType = UNSET
+    city: str | UnsetType = UNSET
+    state: str | UnsetType = UNSET
+    country_code: str | UnsetType = UNSET
+
+
+class OrderUpdate(Struct, omit_defaults=True, frozen=True):
+    """The full current state of an order."""
+
+    merchant: Merchant
+    merchant_reference: MerchantReference
+    shipped_cart: Cart
+    unshipped_cart: Cart
+    platform: dict[str, str]
+    cancellation_reason: str | UnsetType = UNSET
+    trackings: list[Tracking] | UnsetType = UNSET
+    delivery_method: DeliveryMethod | UnsetType = UNSET
+    delivery_address: Address | UnsetType = UNSET
+    invoice_address: Address | UnsetType = UNSET
+    customer: Customer | UnsetType = UNSET
+
+
+class OrderUpdateBody(Struct, frozen=True):
+    """The top-level key is the resource's name."""
+
+    order: OrderUpdate
+
+
+PLATFORM = {
+    "name": "cartsync",
+    "version": "0.1.0",
+    "uname": "Linux",
+    "db_name": "kafka",
+    "db_version": "4",
+}
+"""What is sent as `platform` unless the account says otherwise; its members are mandatory (docs, 2026-10)."""
+
+GROWTH_MAX_PERCENT = 15
+"""An increase above this over the initial price is not accepted (docs.sequra.com, Order Update API, 2026-10)."""
+
+WITHOUT_UNITS = frozenset({"handling", "invoice_fee", "discount", "other_payment", "voucher", "registration"})
+"""Types on which `quantity` and `price_with_tax` are forbidden (docs.sequrapi.com, field list, 2026-10).
+
+Unverified: `registration`, which only seQura's own plugins send; they send neither member.
+"""
+NEGATIVE = frozenset({"discount", "other_payment"})
+
+# Which members each kind of tracking may have (docs.sequrapi.com, Delivery Report field list, 2026-10).
+_PICKUP = (
+    "operator_ref",
+    "store_ref",
+    "tracking_number",
+    "available_at",
+    "delivered_at",
+    "line_1",
+    "line_2",
+    "postal_code",
+    "city",
+    "state",
+    "country_code",
+)
+TRACKING_MEMBERS = {
+    "postal": ("carrier", "tracking_number", "tracking_url", "delivered_at"),
+    "pickup_point": _PICKUP,
+    "pickup_store": _PICKUP,
+}
