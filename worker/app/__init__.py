@@ -1,0 +1,6 @@
+"""Wires a worker together from its ports; `run` does so for a process of its own."""
+
+from worker.app.clock import SystemClock
+from worker.app.worker import PROVIDERS, Ports, Worker
+
+__all__ = ["PROVIDERS", "Ports", "SystemClock", "Worker"]

@@ -1,0 +1,316 @@
+"""One worker: its parts wired together, what operators ask of it, what it shows."""
+
+import asyncio
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from schemas import state
+from schemas.carts import Cart
+from schemas.updates import Account
+from schemas.views import ItemView, OrderView, PartitionView, StatusView
+from worker import __version__
+from worker.config import WorkerSection
+from worker.core import outbox as core
+from worker.core.order import Standing, assess
+from worker.core.outbox import Addressee
+from worker.errors import CartsyncError, UsageError
+from worker.metrics import Metrics
+from worker.partition.actor import PartitionActor
+from worker.partition.assignment import Assignment, Holding
+from worker.partition.context import Context, Pace
+from worker.ports import Clock, EventLog, Sender, StateLog
+from worker.providers.base import Provider
+from worker.providers.sequra import Sequra
+from worker.publisher.publisher import Publisher
+
+PROVIDERS: Mapping[str, Provider] = {"sequra": Sequra()}
+"""Every adapter, by the name that an account gives."""
+
+_LOOP_STALL_S = 5.0
+_TICK_S = 60.0
+_NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
+
+
+class Ports(Struct, frozen=True):
+    """The world, as a worker is given it."""
+
+    clock: Clock
+    events: EventLog
+    states: StateLog
+    sender: Sender
+
+
+class Worker:
+    """One worker: joins the group, serves the partitions it is given, tells providers, answers operators."""
+
+    def __init__(
+        self,
+        settings: WorkerSection,
+        accounts: Mapping[str, Account],
+        ports: Ports,
+        *,
+        owner_id: str,
+        metrics: Metrics,
+        event_topic: str = "orders.events",
+        poll_timeout_s: float = 1.0,
+    ) -> None:
+        rules = settings.rules()
+        rules.check()
+        self._metrics = metrics
+        self._loop_late_s = 0.0
+        self.failed: asyncio.Future[CartsyncError] = asyncio.get_running_loop().create_future()
+        """Resolved with what the worker cannot go on from."""
+        self._ports = ports
+        self._rules = rules
+        self._publisher = Publisher(
+            accounts,
+            PROVIDERS,
+            ports.sender,
+            ports.clock,
+            attempt_deadline_s=rules.attempt_deadline_s,
+            metrics=metrics,
+            fatal=self._fail,
+        )
+        self._context = Context(
+            owner_id=owner_id,
+            version=__version__,
+            rules=rules,
+            pace=Pace(
+                commit_interval_s=settings.commit_interval_s,
+                commits_per_s=settings.commits_per_second,
+                batch_records_max=settings.max_batch_records,
+                inbox_records_max=settings.max_inbox_records,
+            ),
+            clock=ports.clock,
+            events=ports.events,
+            dispatcher=self._publisher,
+            addressees={name: Addressee(account, PROVIDERS[account.provider]) for name, account in accounts.items()},
+            metrics=metrics,
+            event_topic=event_topic,
+            topic_epoch=settings.topic_epoch,
+            start_latest=settings.start_at == "latest",
+            sending=settings.sending,
+        )
+        self._assignment = Assignment(
+            ports.states,
+            self._context,
+            Holding(
+                poll_records_max=settings.max_poll_records,
+                poll_timeout_s=poll_timeout_s,
+                drain_s=rules.attempt_deadline_s,
+                warm_s=settings.warm_s,
+            ),
+            self._fail,
+        )
+        for name, account in accounts.items():
+            metrics.guarantee(name, PROVIDERS[account.provider].guarantee)
+
+    def _fail(self, error: CartsyncError) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    # --- its life ---
+
+    async def start(self) -> None:
+        """Connects and joins the group. Raises `TopicError` when the topics are not as the protocol needs them."""
+        await self._ports.states.start()
+        await self._assignment.start()
+
+    async def serving(self) -> None:
+        """Until every partition that the group has given us is served (or halted)."""
+        while not (self._assignment.was_assigned and self._assignment.is_settled()):
+            if self.failed.done():
+                raise self.failed.result()
+            await self._assignment.changed()
+
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Leaves in order: attempts under way get `drain_s` seconds (the attempt deadline unless said)."""
+        await self._assignment.stop(drain_s)
+        await self._publisher.stop()
+        await self._ports.states.stop()
+
+    async def kill(self) -> None:
+        """Drops everything as a killed process would; nothing is written. For simulations."""
+        await self._assignment.kill()
+        await self._publisher.stop()
+
+    def idle(self) -> bool:
+        """All input is taken up, no order is owed, no attempt is under way."""
+        if not self._assignment.is_settled() or self._publisher.in_flight():
+            return False
+        for partition, actor in self._assignment.actors.items():
+            if not actor.is_quiet() or actor.inbox_size or self._ports.events.lag(partition) not in (0, None):
+                return False
+            if any(entry.waiting not in _NOT_OWED for entry in actor.outbox.entries.values()):
+                return False
+        return True
+
+    def loop_late(self, seconds: float) -> None:
+        """Takes note of how late the event loop ran a timer."""
+        self._metrics.loop_lag(seconds)
+        self._loop_late_s = seconds
+
+    def is_stuck(self) -> bool:
+        """What is still owed waits for accounts that are paused or not configured: nothing moves by itself."""
+        entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
+        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in _NOT_OWED]
+        return bool(owed) and all(
+            entry.waiting == "account" or (entry.queued and self._publisher.paused(core.account_of(subject)))
+            for subject, entry in owed
+        )
+
+    # --- what operators ask ---
+
+    async def release(self, subject: str) -> None:
+        """Sends a parked order again. Raises `UsageError` when it is not ours; returns once it is committed."""
+        await self._actor_of(subject).command(subject, lambda record, _now_ms: core.release(record))
+
+    async def resend(self, subject: str) -> None:
+        """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
+        await self._actor_of(subject).command(subject, core.resend)
+
+    async def resume_account(self, name: str) -> None:
+        """Ends the pause of a merchant account. Raises `UsageError` when there is no such account."""
+        try:
+            self._publisher.resume(name)
+        except KeyError:
+            known = ", ".join(sorted(self._context.addressees)) or "none"
+            raise UsageError(f"no account {name} is configured (there are: {known})") from None
+
+    def _actor_of(self, subject: str) -> PartitionActor:
+        for actor in self._assignment.actors.values():
+            if subject in actor.orders:
+                return actor
+        raise UsageError(f"no order {subject} is known to this worker: another one may serve its partition")
+
+    # --- what people see ---
+
+    def show(self, subject: str) -> OrderView | None:
+        """The order as it is committed; `None` when it is not known here."""
+        for actor in self._assignment.actors.values():
+            value = actor.orders.get(subject)
+            if value is not None:
+                return self._view(subject, state.decode_order(value), actor)
+        return None
+
+    def shown(self) -> list[OrderView]:
+        """Every order of ours; for small numbers of them."""
+        actors = self._assignment.actors.values()
+        return [
+            self._view(subject, state.decode_order(value), actor)
+            for actor in actors
+            for subject, value in actor.orders.items()
+        ]
+
+    def _view(self, subject: str, record: state.OrderRecord, actor: PartitionActor) -> OrderView:
+        now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
+        standing = assess(record.facts, core.reference_of(subject))
+        status = core.status(record, standing, now_ms=now_ms, rules=self._rules)
+        entry = actor.outbox.entries.get(subject)
+        order = standing.order
+        return OrderView(
+            subject=subject,
+            status=status,
+            reason=self._reason(subject, record, standing, status, entry),
+            currency=None if order is None else order.currency,
+            shipped_minor=None if order is None else order.shipped.total_minor,
+            unshipped_minor=None if order is None else order.unshipped.total_minor,
+            shipped=None if order is None else _items(order.shipped),
+            unshipped=None if order is None else _items(order.unshipped),
+            revision=record.revision,
+            acked=record.acked,
+            next_attempt_s=None if entry is None or entry.due == core.NEVER else max(0.0, entry.due - now),
+            in_flight=entry is not None and entry.in_flight,
+            partition=actor.partition,
+        )
+
+    def _reason(
+        self,
+        subject: str,
+        record: state.OrderRecord,
+        standing: Standing,
+        status: core.Status,
+        entry: core.Entry | None,
+    ) -> str:
+        now = self._ports.clock.now()
+        if status == "settled":
+            return ""
+        if standing.state != "ready":
+            words = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
+            said = [words[standing.state]] if standing.state in words else []
+            return "; ".join(said + standing.reasons)
+        if status == "parked":
+            return "" if record.park is None else record.park.reason
+        paused = self._publisher.paused(core.account_of(subject))
+        if paused is not None:
+            return paused
+        if entry is None:
+            return "sending is off"
+        if entry.in_flight:
+            return "an attempt is under way"
+        if entry.hold_until > now:
+            last = f" ({record.reason})" if record.reason else ""
+            return f"held for {entry.hold_until - now:.0f} s more: the last request may still land{last}"
+        if entry.due > now:
+            return f"next attempt in {entry.due - now:.1f} s; the last one: {record.reason}"
+        return record.reason or "waiting for its turn"
+
+    def status(self) -> StatusView:
+        """The worker as it stands."""
+        ready, _ = self.readyz()
+        partitions = [self._partition_view(actor) for actor in self._assignment.actors.values()]
+        return StatusView(__version__, ready, sorted(partitions, key=lambda v: v.partition), self._publisher.views())
+
+    def _partition_view(self, actor: PartitionActor) -> PartitionView:
+        now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
+        owed = [entry for entry in actor.outbox.entries.values() if entry.waiting not in _NOT_OWED]
+        since = [entry.owed_since_ms for entry in owed if entry.owed_since_ms]
+        return PartitionView(
+            partition=actor.partition,
+            role="closing" if actor.role == "closed" else actor.role,
+            detail=actor.detail,
+            next_offset=actor.next_offset,
+            lag=self._ports.events.lag(actor.partition),
+            orders=len(actor.orders),
+            owed=len(owed),
+            held=sum(entry.hold_until > now for entry in owed),
+            parked=sum(entry.waiting == "parked" for entry in actor.outbox.entries.values()),
+            oldest_owed_s=max(0.0, (now_ms - min(since)) / 1000) if since else 0.0,
+            lease_left_s=max(0.0, actor.lease_until - now),
+        )
+
+    def livez(self) -> tuple[bool, str]:
+        """False: something is stuck, and only a restart helps. A provider's outage is not that."""
+        now = self._ports.clock.now()
+        if self.failed.done():
+            return False, str(self.failed.result())
+        if self._loop_late_s > _LOOP_STALL_S:
+            return False, f"the event loop was {self._loop_late_s:.1f} s late"
+        for partition, actor in self._assignment.actors.items():
+            if actor.busy_s(now) > _TICK_S:
+                return False, f"partition {partition} has been at one batch for {actor.busy_s(now):.0f} s"
+        if now - self._assignment.polled_at > _TICK_S:
+            return False, f"no poll for {now - self._assignment.polled_at:.0f} s"
+        return True, "ok"
+
+    def readyz(self) -> tuple[bool, str]:
+        """Whether the worker has joined the group and every partition of its is served, or at least known halted."""
+        if not self._assignment.was_assigned:
+            return False, "not assigned any partitions yet"
+        if not self._assignment.is_settled():
+            return False, "restoring"
+        return True, "ok"
+
+    def startupz(self) -> tuple[bool, str]:
+        """Whether the topics were found as they must be and the group was joined."""
+        return self._assignment.was_assigned, "ok" if self._assignment.was_assigned else "starting"
+
+    def metrics_page(self) -> bytes:
+        """All metrics, as Prometheus reads them."""
+        self._metrics.show(self.status())
+        return self._metrics.render()
+
+
+def _items(cart: Cart) -> list[ItemView]:
+    return [ItemView(item.type, item.reference, item.name, item.quantity, item.total_minor) for item in cart.items]

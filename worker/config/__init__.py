@@ -1,0 +1,257 @@
+"""The configuration: one typed object from a TOML file < environment variables < secret files.
+
+    [worker]                                 the file: --config, CARTSYNC_CONFIG, or ./cartsync.toml when it is there
+    lease = "20s"
+    CARTSYNC_WORKER__LEASE=20s               the same from the environment; empty counts as not set
+    $CARTSYNC_SECRETS_DIR/CARTSYNC_…         a file named like the variable, with the value in it
+    password_file = "/run/secrets/acme"      on the account, instead of `password`
+
+`Config.load` finds all mistakes at once and says of each what is wrong, where it was given and what to write.
+Durations are texts with a unit (`"250ms"`, `"8s"`, `"15m"`, `"6h"`); in code their names end in `_s`. The environment
+is read here and nowhere else.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.updates import Account
+from worker.config.mistakes import account_name_problems, explained, provider_problems
+from worker.config.sections import AccountSection, HttpSection, KafkaSection, LogSection, WorkerSection
+from worker.config.sources import Layer, SettingPath, Tree, read_layers
+from worker.config.values import format_duration, parse_duration
+from worker.core.rules import Rules
+from worker.errors import ConfigError
+
+__all__ = [
+    "KNOWN_PROVIDERS",
+    "AccountSection",
+    "Config",
+    "HttpSection",
+    "KafkaSection",
+    "LogSection",
+    "WorkerSection",
+    "account_from",
+    "configured_accounts",
+    "format_duration",
+    "http_section",
+    "parse_duration",
+    "worker_settings_from",
+]
+
+KNOWN_PROVIDERS = frozenset({"sequra"})
+"""The folders of `worker/providers`."""
+
+
+class _Source(PydanticBaseSettingsSource):
+    """A layer, as pydantic-settings takes it. Its own reading of variables guesses JSON in passwords."""
+
+    def __init__(self, settings: type[BaseSettings], tree: Tree) -> None:
+        super().__init__(settings)
+        self._tree = tree
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - theirs
+        return self._tree.get(field_name), field_name, False
+
+    def __call__(self) -> Tree:
+        return self._tree
+
+
+class Config(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    kafka: KafkaSection
+    worker: WorkerSection = WorkerSection()
+    accounts: dict[str, AccountSection]
+    http: HttpSection = HttpSection()
+    log: LogSection = LogSection()
+    _origins: dict[SettingPath, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        providers: Collection[str] = KNOWN_PROVIDERS,
+        checks: Sequence[Callable[[Self], None]] = (),
+    ) -> Self:
+        """The configuration of this process.
+
+        `path`: the file, instead of `CARTSYNC_CONFIG` and `./cartsync.toml`. `environ`: instead of the real one.
+        `checks`: rules of parts that this module does not know; each raises `ConfigError`. Raises `ConfigError`
+        with one line for every mistake.
+        """
+        layers = [Layer(tree={"kafka": {}, "accounts": {}}), *read_layers(path, _environ(environ))]
+        config = _build(cls, layers, providers)
+        for layer in layers:
+            config._origins |= layer.origins  # noqa: SLF001 - its own
+        if problems := list(_broken_rules(config, [_rules_hold, _times_fit, _names_fit, *checks])):
+            raise _refused(problems)
+        return config
+
+    def rules(self) -> Rules:
+        """The part that the core goes by."""
+        return self.worker.rules()
+
+    def merchant_accounts(self) -> dict[str, Account]:
+        """The accounts by name. They hold passwords: not to be printed."""
+        return {name: section.account(name) for name, section in self.accounts.items()}
+
+    def redacted(self) -> dict[str, Any]:
+        """Everything by its name in the file, durations as texts, secrets as `***`."""
+        shown: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return shown
+
+    def origin(self, *path: str) -> str:
+        """Where a setting was given; `default` when nowhere."""
+        return self._origins.get(path, "default")
+
+
+def account_from(
+    name: str,
+    members: Mapping[str, Any],
+    *,
+    providers: Collection[str] = KNOWN_PROVIDERS,
+    scenario: bool = False,
+) -> Account:
+    """One account of its members as they stand in `[accounts.NAME]`.
+
+    `scenario`: what is left out is filled in as `scenarios.md` says. Raises `ConfigError` with one line a mistake.
+    """
+    members = (_SCENARIO_ACCOUNT | {"merchant_id": name} if scenario else {}) | dict(members)
+    layer = Layer("the scenario" if scenario else "the account", {"accounts": {name: members}})
+    problems = [*provider_problems(layer, providers), *account_name_problems(name)]
+    try:
+        section = AccountSection.model_validate(members)
+    except ValidationError as error:
+        problems += explained(error, AccountSection, layer.origins, ("accounts", name))
+        raise _refused(problems) from None
+    if problems:
+        raise _refused(problems)
+    return section.account(name)
+
+
+_SCENARIO_ACCOUNT = {
+    "provider": "sequra",
+    "base_url": "https://sandbox.sequrapi.com",
+    "username": "user",
+    "password": "secret",
+}
+
+
+def worker_settings_from(members: Mapping[str, Any]) -> WorkerSection:
+    """`[worker]` of its members. Raises `ConfigError` with one line for every mistake."""
+    try:
+        section = WorkerSection.model_validate(dict(members))
+    except ValidationError as error:
+        raise _refused(explained(error, WorkerSection, {}, ("worker",))) from None
+    section.rules().check()
+    return section
+
+
+class _Http(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    http: HttpSection = HttpSection()
+
+
+class _Accounts(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    accounts: dict[str, AccountSection] = {}
+
+
+def http_section(path: Path | None = None, environ: Mapping[str, str] | None = None) -> HttpSection:
+    """`[http]` alone, for those who ask a running worker. Raises `ConfigError`."""
+    return _build(_Http, read_layers(path, _environ(environ))).http
+
+
+def configured_accounts(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    providers: Collection[str] = KNOWN_PROVIDERS,
+) -> dict[str, Account]:
+    """The accounts alone, by name, for those who need no Kafka; there may be none. Raises `ConfigError`."""
+    sections = _build(_Accounts, read_layers(path, _environ(environ)), providers).accounts
+    if problems := [problem for name in sections for problem in account_name_problems(name)]:
+        raise _refused(problems)
+    return {name: section.account(name) for name, section in sections.items()}
+
+
+_Settings = TypeVar("_Settings", bound=BaseSettings)
+
+
+def _build(
+    settings: type[_Settings], layers: Sequence[Layer], providers: Collection[str] = KNOWN_PROVIDERS
+) -> _Settings:
+    """Raises `ConfigError` with every problem of the layers, and of what they add up to."""
+    problems = [problem for layer in layers for problem in layer.problems]
+    origins: dict[SettingPath, str] = {}
+    for layer in layers:
+        problems += provider_problems(layer, providers)
+        origins |= layer.origins
+    try:
+        sources = tuple(_Source(settings, layer.tree) for layer in reversed(layers))
+        built = settings(_build_sources=(sources, {}))
+    except ValidationError as error:
+        raise _refused(problems + explained(error, settings, origins)) from None
+    if problems:
+        raise _refused(problems)
+    return built
+
+
+def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if environ is None else environ
+
+
+def _refused(problems: Sequence[str]) -> ConfigError:
+    return ConfigError("\n".join(problems))
+
+
+def _broken_rules(config: Config, rules: Sequence[Callable[[Any], None]]) -> Iterator[str]:
+    for rule in rules:
+        try:
+            rule(config)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _rules_hold(config: Config) -> None:
+    try:
+        config.rules().check()
+    except ConfigError as error:
+        raise ConfigError(f"[worker] {error}") from None
+
+
+def _names_fit(config: Config) -> None:
+    problems = [problem for name in config.accounts for problem in account_name_problems(name)]
+    if not config.accounts:
+        problems.append("[accounts]: no account is configured; add [accounts.NAME]")
+    if problems:
+        raise _refused(problems)
+
+
+def _times_fit(config: Config) -> None:
+    """`protocol.md` section 4, step 18: attempts must be able to end before their partitions go."""
+    kafka, worker = config.kafka, config.worker
+    drain_s = kafka.rebalance_timeout_s - 2 * kafka.heartbeat_s - 5
+    if worker.attempt_deadline_s >= drain_s:
+        raise ConfigError(
+            f"[worker] attempt_deadline ({format_duration(worker.attempt_deadline_s)}) must be shorter than "
+            f"[kafka] rebalance_timeout − 2 × heartbeat − 5s ({format_duration(max(0.0, drain_s))}): "
+            "a revoked partition waits for its attempts"
+        )
+    if worker.commit_interval_s >= config.rules().keep_alive_s:
+        raise ConfigError(
+            f"[worker] commit_interval ({format_duration(worker.commit_interval_s)}) must be shorter than "
+            f"(lease − attempt_deadline) / 3 ({config.rules().keep_alive_s:g}s): commits keep the lease"
+        )

@@ -1,0 +1,82 @@
+"""What is wrong with settings, in words that say where, what and what to do. Secrets are never quoted."""
+
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from worker.config.sections import SECTIONS
+from worker.config.sources import PREFIX, Layer, SettingPath, setting_name, walk
+
+
+def _where(path: SettingPath, origins: Mapping[SettingPath, str]) -> str:
+    """Where a setting was given, or the table in which it is missing."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in origins:
+            return origins[path[:length]]
+    below = (origin for known, origin in origins.items() if known[: len(path)] == path)
+    return next(below, setting_name(path))
+
+
+def explained(
+    error: ValidationError, model: type[BaseModel], origins: Mapping[SettingPath, str], above: SettingPath = ()
+) -> list[str]:
+    """One line for each mistake: where, what was given, what is wrong, what to do."""
+    problems = []
+    for each in error.errors(include_url=False):
+        path = above + tuple(str(part) for part in each["loc"])
+        problems.append(f"{_where(path, origins)}{_given(each)}: {_advice(each, path, model, above)}")
+    return problems
+
+
+def _given(error: Any) -> str:
+    """The value, unless it is missing, long, or may be a secret."""
+    value, names = error["input"], {str(part) for part in error["loc"]}
+    if error["type"] in {"missing", "extra_forbidden"} or isinstance(value, (dict, SecretStr)):
+        return ""
+    if any("password" in name or name == "username" for name in names):
+        return ""
+    shown = repr(value)
+    return f" = {shown}" if len(shown) <= 80 and "@" not in shown else ""
+
+
+def _advice(error: Any, path: SettingPath, model: type[BaseModel], above: SettingPath) -> str:
+    if error["type"] == "extra_forbidden":
+        names = _names(model, path[len(above) : -1])
+        near = get_close_matches(path[-1], names, 1, 0.6)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+        return f"there is no setting {setting_name(path)}; {hint}"
+    if error["type"] == "missing":
+        variable = PREFIX + "__".join(part.upper().replace("-", "_") for part in path)
+        return f"{path[-1]} is missing; set it as {setting_name(path)} or as {variable}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message.replace("Input should be", "should be")
+
+
+def _names(model: type[BaseModel], path: SettingPath) -> list[str]:
+    """What may stand at a place, secret files included."""
+    if model not in SECTIONS.values() and path:
+        model = SECTIONS.get(path[0], model)
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    return names + [f"{name}_file" for name in names if name.endswith("password")]
+
+
+def provider_problems(layer: Layer, providers: Collection[str]) -> Iterator[str]:
+    """One line for each account of a provider that there is not."""
+    for path, value in walk(layer.tree):
+        is_provider = len(path) == 3 and path[0] == "accounts" and path[2] == "provider"
+        if is_provider and isinstance(value, str) and value and value not in providers:
+            near = get_close_matches(value, providers, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(providers))}"
+            yield f"{_where(path, layer.origins)} = {value!r}: there is no such provider; {hint}"
+
+
+def account_name_problems(name: str) -> Iterator[str]:
+    """One line when no event could name the account."""
+    if not name or "/" in name or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        yield (
+            f"[accounts.{name!r}]: an account's name has no slash and no control character: "
+            "it is what stands before the first slash of an event's subject"
+        )

@@ -1,0 +1,167 @@
+"""The sections of the configuration: what can be set, within which bounds, and what it is otherwise."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from schemas.updates import Account
+from worker.config.values import (
+    BaseUrl,
+    Count,
+    Duration,
+    Durations,
+    MerchantId,
+    NonEmpty,
+    Password,
+    Secret,
+    Servers,
+    Username,
+)
+from worker.core.rules import Rules
+
+_RULES = Rules()
+
+
+def _key(name: str) -> str:
+    """`lease_s` in code is `lease` in the file, where the text names its unit."""
+    return name.removesuffix("_s")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class _TimedSection(_Section):
+    model_config = ConfigDict(alias_generator=_key)
+
+
+class KafkaSection(_TimedSection):
+    """`[kafka]`: the members of `kafka.settings.KafkaSettings`, which has the reasons for the times."""
+
+    bootstrap_servers: Servers
+    """`host:port`, with commas between several, or a list."""
+    client_id: NonEmpty = "cartsync"
+    group_id: NonEmpty = "cartsync"
+    transactional_id_prefix: NonEmpty = "cartsync"
+    event_topic: NonEmpty = "orders.events"
+    state_topic: NonEmpty = "cartsync.state"
+    dead_letter_topic: NonEmpty = "cartsync.dlq"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: Secret = SecretStr("")
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    tls_key_password: Secret = SecretStr("")
+    input_isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    session_timeout_s: Duration = 30.0
+    heartbeat_s: Duration = 3.0
+    rebalance_timeout_s: Duration = 45.0
+    max_poll_interval_s: Duration = 120.0
+    group_request_timeout_s: Duration = 60.0
+    request_timeout_s: Duration = 8.0
+    fetch_wait_s: Duration = 0.05
+    connect_timeout_s: Duration = 60.0
+    join_timeout_s: Duration = 180.0
+    fence_timeout_s: Duration = 30.0
+    commit_timeout_s: Duration = 25.0
+    transaction_timeout_s: Duration = 60.0
+
+    def members(self) -> dict[str, Any]:
+        """Everything by its name in code, passwords as they are: `KafkaSettings(**members)`."""
+        members = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in members.items()
+        }
+
+
+class WorkerSection(_TimedSection):
+    """`[worker]`: the times and counts of the protocol (`domain.md` section 6, `protocol.md` section 3)."""
+
+    attempt_deadline_s: Duration = _RULES.attempt_deadline_s
+    """The whole of one HTTP attempt, connecting included."""
+    settle_s: Duration = _RULES.settle_s
+    """The longest that a request we gave up on may still be applied. Ask the provider."""
+    lease_s: Duration = _RULES.lease_s
+    """For how long a commit lets us send."""
+    retry_initial_s: Duration = _RULES.retry_initial_s
+    retry_max_s: Duration = _RULES.retry_max_s
+    conflict_attempts: Count = _RULES.conflict_attempts
+    not_found_attempts: Count = _RULES.not_found_attempts
+    not_found_delays_s: Durations = _RULES.not_found_delays_s
+    inconsistent_after_s: Duration = _RULES.inconsistent_after_s
+    unconfirmed_after_s: Duration = _RULES.unconfirmed_after_s
+    commit_interval_s: Duration = 0.05
+    """A busy partition commits at most this often."""
+    commits_per_second: Annotated[float, Field(gt=0, le=10_000)] = 40.0
+    """Transactions over all partitions of a worker, at most."""
+    max_poll_records: Count = 2_000
+    max_batch_records: Count = 2_000
+    """Events in one transaction, at most."""
+    max_inbox_records: Count = 10_000
+    """Events waiting in one partition before its input is paused."""
+    start_at: Literal["earliest", "latest"] = "earliest"
+    """Where the very first start begins to read."""
+    topic_epoch: Annotated[int, Field(ge=0, le=511)] = 0
+    """Raised by a rebuild or a new partition count; `epoch << 44` has to stay below 2^53."""
+    sending: bool = True
+    """false: shadow mode, nothing is sent."""
+    warm_s: Duration = 900.0
+    """For how long the state of a revoked partition is kept in memory."""
+
+    def rules(self) -> Rules:
+        """The part that the core goes by."""
+        return Rules(**{name: getattr(self, name) for name in Rules.__struct_fields__})
+
+
+class AccountSection(_Section):
+    """`[accounts.NAME]`: a merchant account (`schemas.updates.Account`)."""
+
+    provider: NonEmpty
+    merchant_id: MerchantId
+    base_url: BaseUrl
+    username: Username
+    password: Password
+    store_ref: NonEmpty | None = None
+    platform: dict[str, str] | None = None
+    send_on_confirm: bool = False
+    cancellation_reasons: dict[str, NonEmpty] = {}
+    default_cancellation_reason: NonEmpty = "unspecified"
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
+    rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+
+    def account(self, name: str) -> Account:
+        """The account, its password as it is."""
+        members = {member: getattr(self, member) for member in type(self).model_fields}
+        return Account(name, **members | {"password": self.password.get_secret_value()})
+
+
+class HttpSection(_Section):
+    """`[http]`: the private port, and what is taken of a provider's answer."""
+
+    host: NonEmpty = "127.0.0.1"
+    """0.0.0.0 in a container: nobody is asked who they are, so keep the port off public networks."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """0: any that is free."""
+    response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 65_536
+    """An answer's body is cut here."""
+
+
+class LogSection(_Section):
+    """`[log]`."""
+
+    format: Literal["json", "console", "auto"] = "auto"
+    """auto: text on a terminal, JSON otherwise."""
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "kafka": KafkaSection,
+    "worker": WorkerSection,
+    "accounts": AccountSection,
+    "http": HttpSection,
+    "log": LogSection,
+}
+"""By name; `accounts` has one for each account."""

@@ -1,0 +1,176 @@
+"""Where settings come from: a TOML file < environment variables < secret files. Each keeps its name there."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worker.errors import ConfigError
+
+SettingPath = tuple[str, ...]
+"""Where a setting is: `("worker", "lease")`, `("accounts", "acme", "password")`."""
+Tree = dict[str, Any]
+
+DEFAULT_FILE = "cartsync.toml"
+PREFIX = "CARTSYNC_"
+_NOT_SETTINGS = frozenset({"CARTSYNC_CONFIG", "CARTSYNC_SECRETS_DIR"})
+_EXAMPLE = "CARTSYNC_WORKER__LEASE"
+_SECRET_MAX_BYTES = 65_536
+_UNREADABLE = "unreadable"
+"""Stands in for a secret that could not be read, so that it is not reported as missing, too."""
+
+
+class Layer:
+    """Settings from one place, and for each of them its name there."""
+
+    def __init__(self, label: str = "", tree: Tree | None = None) -> None:
+        self.tree: Tree = tree or {}
+        self.origins: dict[SettingPath, str] = {}
+        self.problems: list[str] = []
+        for path, value in walk(self.tree) if label else ():
+            name = f"[{'.'.join(path)}]" if isinstance(value, dict) else setting_name(path)
+            self.origins[path] = f"{label}: {name}"
+
+    def put(self, path: SettingPath, value: str, origin: str) -> None:
+        """Sets one value; its tables are made. What is in the way of a table is a problem."""
+        table = self.tree
+        for step, part in enumerate(path[:-1]):
+            inner = table.setdefault(part, {})
+            if not isinstance(inner, dict):
+                self.problems.append(f"{origin}: {setting_name(path[: step + 1])} is set, too, and has no parts")
+                return
+            table = inner
+        table[path[-1]] = value
+        self.origins[path] = origin
+
+    def take_files(self, folder: Path) -> dict[SettingPath, tuple[Path, str]]:
+        """Removes every `…password_file`; returns which files hold which secrets, and where that was said.
+
+        Relative paths are below `folder`.
+        """
+        files = {}
+        for path, value in list(walk(self.tree)):
+            if path[-1].endswith("password_file") and isinstance(value, str):
+                table = self.tree
+                for part in path[:-1]:
+                    table = table[part]
+                del table[path[-1]]
+                target, origin = path[-1].removesuffix("_file"), self.origins.pop(path)
+                files[(*path[:-1], target)] = (folder / value, origin)
+                if target in table:
+                    self.problems.append(f"{origin}: {target} is given beside it; keep one of them")
+        return files
+
+
+def read_layers(path: Path | None, environ: Mapping[str, str]) -> list[Layer]:
+    """File, environment, secret files: the later wins.
+
+    Raises `ConfigError` when a file or folder cannot be read at all; other problems are those of the layers.
+    """
+    file = _file(path, environ)
+    from_file = Layer() if file is None else Layer(str(file), _read_toml(file))
+    accounts = from_file.tree.get("accounts")
+    names = list(accounts) if isinstance(accounts, dict) else []
+    from_environ = _from_variables(environ, names)
+    files = from_file.take_files(Path() if file is None else file.parent) | from_environ.take_files(Path())
+    return [from_file, from_environ, _from_secrets(files, environ.get("CARTSYNC_SECRETS_DIR", ""), names)]
+
+
+def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    named = environ.get("CARTSYNC_CONFIG")
+    if path is not None or named:
+        return path or Path(str(named))
+    return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None
+
+
+def _read_toml(file: Path) -> Tree:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}; name another with --config") from None
+
+
+_SERVICE_LINK = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$", re.ASCII)
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Kubernetes gives each pod such variables for every service; one called `cartsync…` is not a setting."""
+    return "__" not in variable and ("://" in value or _SERVICE_LINK.search(variable) is not None)
+
+
+def _from_variables(environ: Mapping[str, str], accounts: Sequence[str]) -> Layer:
+    layer = Layer()
+    for variable in sorted(name for name in environ if name.startswith(PREFIX) and name not in _NOT_SETTINGS):
+        value = environ[variable]
+        if not value or _is_service_link(variable, value):
+            continue
+        if "__" in variable:
+            layer.put(_path_of(variable, accounts), value, variable)
+        else:
+            layer.problems.append(f"{variable}: not a setting; they are called {PREFIX}SECTION__NAME, as {_EXAMPLE}")
+    return layer
+
+
+def _path_of(variable: str, accounts: Sequence[str]) -> SettingPath:
+    """`CARTSYNC_ACCOUNTS__MY_SHOP__PASSWORD` → accounts, my-shop, password: names in the file are as they are."""
+    section, *rest = variable.removeprefix(PREFIX).lower().split("__")
+    if section == "accounts" and rest:
+        written = {name.lower().replace("-", "_").replace(".", "_"): name for name in accounts}
+        rest[0] = written.get(rest[0], rest[0])
+    return (section, *rest)
+
+
+def _from_secrets(files: Mapping[SettingPath, tuple[Path, str]], folder: str, accounts: Sequence[str]) -> Layer:
+    layer = Layer()
+    named = dict(files)
+    for file in _files_in(folder):
+        named.setdefault(_path_of(file.name.upper(), accounts), (file, str(file)))
+    for path, (file, origin) in named.items():
+        try:
+            layer.put(path, _secret(file), origin)
+        except ConfigError as error:
+            layer.problems.append(str(error) if origin == str(file) else f"{origin}: {error}")
+            layer.put(path, _UNREADABLE, origin)
+    return layer
+
+
+def _files_in(folder: str) -> list[Path]:
+    """Those named like variables; a mounted folder holds links of its own beside them."""
+    if not folder:
+        return []
+    try:
+        return sorted(file for file in Path(folder).iterdir() if file.name.upper().startswith(PREFIX))
+    except OSError as error:
+        raise ConfigError(f"CARTSYNC_SECRETS_DIR: {folder}: cannot be read: {error.strerror}") from None
+
+
+def _secret(file: Path) -> str:
+    """What a file holds, without the line feed that editors put at its end."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_SECRET_MAX_BYTES + 1)
+        if len(content) > _SECRET_MAX_BYTES:
+            raise ConfigError(f"{file}: larger than {_SECRET_MAX_BYTES} bytes: no secret")
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not UTF-8") from None
+
+
+def walk(tree: Mapping[str, Any], above: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+    """Every table and value with its path, the outer first."""
+    for name, value in tree.items():
+        yield (*above, name), value
+        if isinstance(value, dict):
+            yield from walk(value, (*above, name))
+
+
+def setting_name(path: SettingPath) -> str:
+    """How a setting is called in the file: `[worker] lease`."""
+    return f"[{path[0]}]" if len(path) == 1 else f"[{'.'.join(path[:-1])}] {path[-1]}"

@@ -1,0 +1,96 @@
+"""What a single setting may be: durations with a unit, texts that fit into a header, addresses, secrets."""
+
+import re
+import unicodedata
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s?(ms|s|m|h)", re.ASCII)
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of a text such as `250ms`, `8s`, `1.5m` or `6h`. Raises `ValueError` that says what to write."""
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and (match := _DURATION.fullmatch(text)):
+        return float(match[1]) * _UNITS_S[match[2]]
+    if not isinstance(value, bool) and _NUMBER.fullmatch(str(text)):
+        raise ValueError(f'a duration needs a unit: write "{text}s" for seconds (units: ms, s, m, h)')
+    raise ValueError('a duration is a text with a unit, such as "250ms", "8s", "15m" or "6h"')
+
+
+def format_duration(seconds: float) -> str:
+    """The text that `parse_duration` reads as these seconds, in the largest unit that keeps it whole."""
+    for unit, size in _UNITS_S.items():
+        count = round(seconds / size, 6)
+        if count and count.is_integer():
+            return f"{count:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
+def _split(value: object) -> object:
+    """A list may be one text with commas: environment variables know no lists."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _joined(value: object) -> object:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _header_text(value: str) -> str:
+    if not value or value != value.strip():
+        raise ValueError("must not be empty, nor begin or end with a space")
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+        raise ValueError("must hold no control characters: it goes into a header of HTTP")
+    return value
+
+
+def _merchant(value: str) -> str:
+    if value in {".", ".."}:
+        raise ValueError("must not be . or ..: no URL can carry it")
+    return _header_text(value)
+
+
+def _username(value: str) -> str:
+    if ":" in value:
+        raise ValueError("must hold no colon: HTTP's basic authentication (RFC 7617) cannot carry it")
+    return _header_text(value)
+
+
+def _password(value: SecretStr) -> SecretStr:
+    _header_text(value.get_secret_value())
+    return value
+
+
+def _base_url(value: str) -> str:
+    form = 'must look like "https://live.example.com", without credentials, query or fragment'
+    try:
+        url = urlsplit(value)
+        _ = url.port
+    except ValueError:
+        raise ValueError(form) from None
+    if not url.hostname or "@" in url.netloc or "?" in value or "#" in value or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError(form)
+    if url.scheme == "http" and url.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        raise ValueError("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
+    if url.scheme not in {"http", "https"}:
+        raise ValueError("must begin with https://")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
+Durations = Annotated[tuple[Duration, ...], BeforeValidator(_split)]
+Secret = Annotated[
+    SecretStr,
+    PlainSerializer(lambda secret: "***" if secret.get_secret_value() else "", return_type=str),
+]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+MerchantId = Annotated[str, AfterValidator(_merchant)]
+Username = Annotated[str, AfterValidator(_username)]
+Password = Annotated[Secret, AfterValidator(_password)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Servers = Annotated[NonEmpty, BeforeValidator(_joined)]

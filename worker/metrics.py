@@ -1,0 +1,284 @@
+"""What is counted and measured, in a registry of its own, so that many workers can live in one process.
+
+`METRICS` is the list of all of them; the reference page and the tests go by it. Labels take few values, all
+known at start or bounded by configuration: never an order, never a text that came from outside. Children are
+resolved beforehand, so that counting on the hot path is one method call. Gauges are not kept up to date one
+by one: they are set from a `StatusView` when somebody looks (`show`).
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from schemas.updates import OutcomeKind
+from schemas.views import PartitionView, StatusView
+from worker import __version__
+from worker.providers.base import GuaranteeLevel
+
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+"""Of `Metrics.render`: the Prometheus text format."""
+
+EventResult = Literal["changed", "unchanged", "skipped"]
+"""What an event did: it changed an order, was known already, or is none of ours (`events.md` section 4)."""
+DeadLetterReason = Literal[
+    "no_key",
+    "too_large",
+    "not_utf8",
+    "not_json",
+    "not_cloudevents",
+    "unknown_type",
+    "invalid_data",
+    "order_too_large",
+]
+"""The words of `events.md` section 4."""
+TransactionFailure = Literal["fenced", "failed"]
+"""Another owner has taken over, or something else went wrong (then the outcome is unknown)."""
+Role = Literal["restoring", "serving", "halted", "closing"]
+
+_SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+_LONG_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
+_LAG_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0)
+_RECORDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
+
+
+class Metric(NamedTuple):
+    """One metric, as it is listed and made."""
+
+    name: str
+    """As Prometheus shows it, `_total` of counters included."""
+    type: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS: tuple[Metric, ...] = (
+    # input
+    Metric("cartsync_events_total", "counter", "Events read, by what they did", ("result",)),
+    Metric("cartsync_dlq_total", "counter", "Records refused, sent to the dead-letter topic", ("reason",)),
+    Metric("cartsync_consumer_lag_records", "gauge", "Records behind the end of the input", ("partition",)),
+    # state
+    Metric("cartsync_txn_duration_seconds", "histogram", "State transactions, from begin to commit", (), _SHORT_S),
+    Metric("cartsync_txn_batch_records", "histogram", "Records of one state transaction", (), _RECORDS),
+    Metric("cartsync_txn_failures_total", "counter", "State transactions that did not commit", ("kind",)),
+    Metric("cartsync_fenced_total", "counter", "Times that another owner took a partition over from us"),
+    Metric("cartsync_restore_records_total", "counter", "Records read while restoring"),
+    Metric("cartsync_restore_seconds", "histogram", "Restores, from fence to ready", (), _LONG_S),
+    Metric("cartsync_state_orders", "gauge", "Orders in memory", ("partition",)),
+    # ownership
+    Metric("cartsync_rebalances_total", "counter", "Assignments and revocations of the group"),
+    Metric("cartsync_rebalance_seconds", "histogram", "Letting revoked partitions go", (), _SHORT_S),
+    Metric("cartsync_partitions_assigned", "gauge", "Partitions of ours, by what they are doing", ("role",)),
+    Metric("cartsync_lease_remaining_seconds", "gauge", "For how long we may still send; 0: over", ("partition",)),
+    Metric("cartsync_lease_refused_total", "counter", "Attempts not made because the lease was too short"),
+    # output
+    Metric("cartsync_backlog_age_seconds", "gauge", "Age of what is owed longest: the SLO", ("partition",)),
+    Metric("cartsync_event_to_ack_seconds", "histogram", "From an event to its acknowledgement", (), _LONG_S),
+    Metric("cartsync_outbox_orders", "gauge", "Orders owed", ("partition",)),
+    Metric("cartsync_held_orders", "gauge", "Orders held because a request may still land", ("partition",)),
+    Metric("cartsync_parked_orders", "gauge", "Orders parked until something changes", ("partition",)),
+    Metric("cartsync_parked_total", "counter", "Times that an order was parked"),
+    Metric("cartsync_coalesced_total", "counter", "Revisions never sent because a newer one came"),
+    Metric("cartsync_suppressed_total", "counter", "Revisions acknowledged without a call"),
+    Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("class",)),
+    Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
+    Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
+    Metric("cartsync_silent_repeat_total", "counter", "Requests that the HTTP client sent more than once"),
+    Metric("cartsync_account_paused", "gauge", "1: the account is paused (credentials)", ("account",)),
+    Metric("cartsync_account_waiting_seconds", "gauge", "For how long Retry-After holds it", ("account",)),
+    Metric("cartsync_account_queued", "gauge", "Orders waiting for their turn", ("account",)),
+    Metric("cartsync_account_inflight", "gauge", "Attempts under way", ("account",)),
+    # runtime
+    Metric("cartsync_loop_lag_seconds", "histogram", "How late the event loop was", (), _LAG_S),
+    Metric("cartsync_ready", "gauge", "1: ready, as /readyz says"),
+    Metric("cartsync_build_info", "gauge", "Always 1; the version is the label", ("version",)),
+    Metric("cartsync_guarantee_level", "gauge", "Always 1; A to D as the label", ("account", "level")),
+)
+
+_PARTITION_GAUGES: Mapping[str, str] = {
+    "cartsync_consumer_lag_records": "lag",
+    "cartsync_state_orders": "orders",
+    "cartsync_lease_remaining_seconds": "lease_left_s",
+    "cartsync_backlog_age_seconds": "oldest_owed_s",
+    "cartsync_outbox_orders": "owed",
+    "cartsync_held_orders": "held",
+    "cartsync_parked_orders": "parked",
+}
+"""Which member of a `PartitionView` each of them shows."""
+
+
+class Metrics:
+    """The metrics of one worker. Methods do not block, do not fail and may be called from any thread."""
+
+    def __init__(self, *, process: bool = False) -> None:
+        """`process`: also those of the process, the interpreter and its garbage collector; for `run`."""
+        self.registry = CollectorRegistry()
+        if process:
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+        # A time of creation for each child would double the page and help nobody.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._histograms: dict[str, Histogram] = {}
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        for name, kind, text, labels, buckets in METRICS:
+            if kind == "histogram":
+                histogram = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+                self._histograms[name] = histogram
+            elif kind == "counter":
+                self._counters[name] = Counter(name, text, labels, registry=self.registry)
+            else:
+                self._gauges[name] = Gauge(name, text, labels, registry=self.registry)
+        self._resolve()
+        self._gauges["cartsync_build_info"].labels(__version__).set(1)
+
+    def _resolve(self) -> None:
+        """Makes every child whose label is known: it shows as 0 from the start and costs nothing later."""
+        events, dead = self._counters["cartsync_events_total"], self._counters["cartsync_dlq_total"]
+        self._events = {result: events.labels(result) for result in get_args(EventResult)}
+        self._dead_letters = {reason: dead.labels(reason) for reason in get_args(DeadLetterReason)}
+        failures = self._counters["cartsync_txn_failures_total"]
+        self._failures = {kind: failures.labels(kind) for kind in get_args(TransactionFailure)}
+        attempts = self._counters["cartsync_delivery_attempts_total"]
+        seconds = self._histograms["cartsync_delivery_attempt_seconds"]
+        self._attempts = {kind.value: (attempts.labels(kind), seconds.labels(kind)) for kind in OutcomeKind}
+        self._txn_s = self._histograms["cartsync_txn_duration_seconds"]
+        self._txn_records = self._histograms["cartsync_txn_batch_records"]
+        self._event_to_ack_s = self._histograms["cartsync_event_to_ack_seconds"]
+        self._loop_lag_s = self._histograms["cartsync_loop_lag_seconds"]
+        self._coalesced = self._counters["cartsync_coalesced_total"]
+        self._suppressed = self._counters["cartsync_suppressed_total"]
+
+    # --- input ---
+
+    def event(self, result: EventResult, count: int = 1) -> None:
+        """Events were read, with this result."""
+        self._events[result].inc(count)
+
+    def dead_letter(self, reason: str) -> None:
+        """A record was refused, for this reason of `events.md` section 4. Raises `KeyError` for any other."""
+        self._dead_letters[reason].inc()
+
+    # --- state and ownership ---
+
+    def committed(self, seconds: float, records: int) -> None:
+        """A state transaction of so many records took so long."""
+        self._txn_s.observe(seconds)
+        self._txn_records.observe(records)
+
+    def commit_failed(self, kind: TransactionFailure) -> None:
+        """A state transaction did not commit, or nobody knows."""
+        self._failures[kind].inc()
+        if kind == "fenced":
+            self._counters["cartsync_fenced_total"].inc()
+
+    def restored_records(self, count: int) -> None:
+        """So many records were read while restoring."""
+        self._counters["cartsync_restore_records_total"].inc(count)
+
+    def restored(self, seconds: float) -> None:
+        """A partition became ready, so long after it was fenced."""
+        self._histograms["cartsync_restore_seconds"].observe(seconds)
+
+    def rebalanced(self, seconds: float | None = None) -> None:
+        """The group assigned or revoked partitions; letting go of them took so long."""
+        self._counters["cartsync_rebalances_total"].inc()
+        if seconds is not None:
+            self._histograms["cartsync_rebalance_seconds"].observe(seconds)
+
+    def lease_refused(self) -> None:
+        """An attempt was not made because the lease would end before it."""
+        self._counters["cartsync_lease_refused_total"].inc()
+
+    # --- output ---
+
+    def attempt(self, kind: str, seconds: float) -> None:
+        """An attempt had an outcome of this class (a value of `OutcomeKind`), so long after it was begun."""
+        counter, histogram = self._attempts[kind]
+        counter.inc()
+        histogram.observe(seconds)
+
+    def acknowledged(self, event_age_s: float) -> None:
+        """The newest revision of an order was taken; its newest event happened so long ago."""
+        self._event_to_ack_s.observe(max(0.0, event_age_s))
+
+    def coalesced(self, count: int = 1) -> None:
+        """Revisions were overtaken before they were sent."""
+        self._coalesced.inc(count)
+
+    def suppressed(self) -> None:
+        """A revision was acknowledged without a call."""
+        self._suppressed.inc()
+
+    def parked(self) -> None:
+        """An order was parked."""
+        self._counters["cartsync_parked_total"].inc()
+
+    def held(self) -> None:
+        """An order is held because the outcome of an attempt is unknown."""
+        self._counters["cartsync_unknown_outcome_total"].inc()
+
+    def repeated(self, copies: int) -> None:
+        """The HTTP client sent a request so many times more than it was asked to."""
+        self._counters["cartsync_silent_repeat_total"].inc(copies)
+
+    def account_paused(self, account: str, paused: bool) -> None:
+        """An account paused or goes on; `account` is a name of the configuration."""
+        self._gauges["cartsync_account_paused"].labels(account).set(paused)
+
+    # --- runtime ---
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop ran a timer so late."""
+        self._loop_lag_s.observe(max(0.0, seconds))
+
+    def guarantee(self, account: str, level: GuaranteeLevel) -> None:
+        """What is guaranteed for an account (`protocol.md` section 5)."""
+        self._gauges["cartsync_guarantee_level"].labels(account, level).set(1)
+
+    # --- looking ---
+
+    def show(self, status: StatusView) -> None:
+        """Sets every gauge of partitions and accounts; partitions that have gone are shown no more."""
+        self._gauges["cartsync_ready"].set(status.ready)
+        for name, member in _PARTITION_GAUGES.items():
+            self._show_partitions(name, member, status.partitions)
+        roles = self._gauges["cartsync_partitions_assigned"]
+        for role in get_args(Role):
+            roles.labels(role).set(sum(view.role == role for view in status.partitions))
+        for account in status.accounts:
+            self.account_paused(account.name, account.paused is not None)
+            self._gauges["cartsync_account_waiting_seconds"].labels(account.name).set(account.waiting_s)
+            self._gauges["cartsync_account_queued"].labels(account.name).set(account.queued)
+            self._gauges["cartsync_account_inflight"].labels(account.name).set(account.in_flight)
+
+    def _show_partitions(self, name: str, member: str, views: list[PartitionView]) -> None:
+        gauge = self._gauges[name]
+        gauge.clear()
+        for view in views:
+            value = getattr(view, member)
+            if value is not None:
+                gauge.labels(str(view.partition)).set(value)
+
+    def render(self) -> bytes:
+        """Everything, as Prometheus reads it (`CONTENT_TYPE`)."""
+        return generate_latest(self.registry)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """One sample, by the name that Prometheus shows; `None` when there is none. For tests and summaries.
+
+        A label called `class` has to be given as `**{"class": …}`.
+        """
+        return self.registry.get_sample_value(name, labels)

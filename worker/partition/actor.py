@@ -1,0 +1,469 @@
+"""The actor of one partition: restore, process, commit, hand out what is owed, leave."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import structlog
+from msgspec import Struct
+
+from schemas import state
+from schemas.state import NextRecord, OrderHeader, OrderRecord
+from schemas.updates import Outcome
+from worker.core import outbox as core
+from worker.core.outbox import NEVER, Outbox, Send
+from worker.errors import TopicError, UsageError
+from worker.partition.batch import Batch, Change
+from worker.partition.context import Context, Warm
+from worker.partition.restore import Restored, restore
+from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition
+
+log = structlog.get_logger(__name__)
+
+Role = Literal["restoring", "serving", "halted", "closing", "closed"]
+_SLICE = 200
+
+
+class Command(Struct, eq=False):
+    """What an operator asks of one order; `done` is resolved once it is committed."""
+
+    subject: str
+    change: Callable[[OrderRecord, int], None]
+    done: asyncio.Future[None]
+
+
+class PartitionActor:
+    """Owns one partition from its fence to its end. A new ownership is a new actor."""
+
+    def __init__(
+        self,
+        partition: int,
+        hold: StatePartition,
+        context: Context,
+        warm: Warm | None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called when the role has changed."""
+        self.partition = partition
+        self.role: Role = "restoring"
+        self.detail = ""
+        self.orders: dict[str, bytes] = {}
+        self.outbox = Outbox()
+        self.next_offset = 0
+        """The next input offset that is not committed."""
+        self.wanted_offset = 0
+        """The next input offset that was not fed."""
+        self.ticked_at = context.clock.now()
+        self.lease_until = 0.0
+        self._hold = hold
+        self._context = context
+        self._warm = warm
+        self._changed = changed
+        self._position = 0
+        self._last_next: NextRecord | None = None
+        self._inbox: deque[InputRecord] = deque()
+        self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
+        self._changes: deque[Change] = deque()
+        self._commands: deque[Command] = deque()
+        self._inherited: set[str] = set()
+        """Orders whose inherited doubt stands in memory only."""
+        self._awaiting_lease: list[str] = []
+        self._prepared = 0
+        self._in_flight = 0
+        self._wake = asyncio.Event()
+        self._lease_wanted = False
+        self._committing = False
+        self._committed_at = 0.0
+        self._leave_at: float | None = None
+
+    # --- its life ---
+
+    async def run(self, restoring: asyncio.Semaphore) -> None:
+        """From the fence to the end; `restoring` bounds how many restore at once.
+
+        Raises `LogError` when the hold is lost: the partition may be taken anew.
+        """
+        try:
+            async with restoring:
+                await self._take_over()
+            await self._serve()
+        finally:
+            clean = self.role == "closing"
+            self._let_go(clean)
+            await self._hold.close()
+
+    def leave(self, drain_s: float) -> None:
+        """Asks it to end in order: attempts under way get `drain_s` seconds, then they are given up and marked."""
+        self._leave_at = self._context.clock.now() + drain_s
+        if self.role in ("serving", "halted"):
+            self.role = "closing"
+            self._context.dispatcher.withdraw(self)
+        self._wake.set()
+
+    def warm(self) -> Warm | None:
+        """What a later owner in this process can start from; `None` when there is nothing."""
+        if self._last_next is None:
+            return self._warm
+        return Warm(self.orders, self._position, self._last_next, self._context.clock.now())
+
+    def _let_go(self, clean: bool) -> None:
+        self.role = "closed"
+        self.lease_until = 0.0
+        self._context.dispatcher.withdraw(self)
+        self._context.dispatcher.cut(self)
+        for command in self._commands:
+            if not command.done.done():
+                command.done.set_exception(UsageError("the partition has moved to another worker; ask again"))
+        log.info("partition_left", partition=self.partition, clean=clean, next_offset=self.next_offset)
+
+    # --- restore (steps 3 to 9) ---
+
+    async def _take_over(self) -> None:
+        context = self._context
+        began = context.clock.now()
+        found = await restore(self._hold, context, self._warm)
+        self.orders, self._position = found.orders, found.position
+        self.next_offset = await self._first_offset(found)
+        clean = found.next is not None and found.next.clean
+        self._inherit(found, clean)
+        await self._write([], self._next(self.next_offset, clean=False), [])
+        self.wanted_offset = self.next_offset
+        context.events.seek(self.partition, self.next_offset)
+        context.events.resume(self.partition)
+        self.role = "serving"
+        self._changed()
+        context.metrics.restored(context.clock.now() - began)
+        log.info(
+            "partition_serving",
+            partition=self.partition,
+            orders=len(self.orders),
+            owed=len(self.outbox.entries),
+            clean=clean,
+            next_offset=self.next_offset,
+            records=found.records,
+            seconds=round(context.clock.now() - began, 3),
+        )
+
+    async def _first_offset(self, found: Restored) -> int:
+        if found.next is not None:
+            return found.next.offset
+        group_offset = await self._context.events.group_offset(self.partition)
+        if group_offset:
+            raise TopicError(
+                f"partition {self.partition}: the group has read up to offset {group_offset}, but the state topic is "
+                "empty: it was lost or is the wrong one. Restore it, or reset the group to start anew"
+            )
+        return await self._context.events.start_offset(self.partition, self._context.start_latest)
+
+    def _inherit(self, found: Restored, clean: bool) -> None:
+        """Orders that a predecessor may have under way are held; all that is owed gets its turn."""
+        context = self._context
+        now, now_ms = context.clock.now(), context.clock.wall_ms()
+        hold_until = found.fenced_at + context.rules.takeover_hold_s
+        for subject, value in self.orders.items():
+            header = state.decode_header(value)
+            held = header.uncertain or (not clean and core.must_inherit(header))
+            if held and not clean:
+                record = core.inherit(state.decode_order(value))
+                self.orders[subject] = state.encode(record)
+                self._inherited.add(subject)
+                header = record
+            if context.sending and (held or header.revision != header.acked):
+                self._put(subject, header, now, now_ms, hold_until if held else 0.0)
+
+    # --- mail ---
+
+    def feed(self, records: Sequence[InputRecord]) -> None:
+        """Events, in the order of their offsets."""
+        self._inbox.extend(records)
+        self.wanted_offset = records[-1].offset + 1
+        self._wake.set()
+
+    @property
+    def inbox_size(self) -> int:
+        """Events waiting."""
+        return len(self._inbox)
+
+    def done(self, attempt: Attempt, outcome: Outcome) -> None:
+        """`ports.Outlet`: what became of an attempt."""
+        self._in_flight -= 1
+        self._outcomes.append((attempt, outcome, self._context.clock.now()))
+        self._wake.set()
+
+    async def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
+        """Changes an order's record as an operator asks; returns once it is committed. Raises `UsageError`."""
+        if self.role not in ("serving", "halted"):
+            raise UsageError(f"partition {self.partition} is {self.role}; ask again in a while")
+        if subject not in self.orders:
+            raise UsageError(f"no order {subject} is known")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._commands.append(Command(subject, change, done))
+        self._wake.set()
+        await done
+
+    def halt(self, reason: str) -> None:
+        """Takes no events any more; what is owed is still sent."""
+        self.role, self.detail = "halted", reason
+        log.critical("partition_halted", partition=self.partition, reason=reason)
+
+    # --- process (steps 10 to 13) ---
+
+    async def _serve(self) -> None:
+        clock = self._context.clock
+        while not (self._leave_at is not None and self._in_flight == 0 and not self._outcomes):
+            self.ticked_at = now = clock.now()
+            if self._leave_at is not None:
+                self._closing(now)
+            else:
+                self._look(now)
+            if self._has_mail() or self._lease_wanted:
+                self._committing = True
+                await self._pace()
+                await self._commit(clean=False)
+                self._committing = False
+            elif self._leave_at is not None and self._in_flight == 0:
+                break
+            else:
+                await self._sleep(self._next_look())
+        await self._commit(clean=True)
+
+    def _closing(self, now: float) -> None:
+        self.role = "closing"
+        self._inbox.clear()
+        assert self._leave_at is not None
+        if now >= self._leave_at and self._in_flight:
+            self._context.dispatcher.cut(self)
+
+    def _has_mail(self) -> bool:
+        events = bool(self._inbox) and self.role == "serving"
+        return events or bool(self._outcomes or self._changes or self._commands)
+
+    def is_quiet(self) -> bool:
+        """No mail, nothing under way, nothing being committed."""
+        busy = self._committing or self._has_mail() or self._in_flight > 0
+        return self.role in ("serving", "halted") and not busy
+
+    def busy_s(self, now: float) -> float:
+        """For how long it has been at one batch; 0 when it waits for mail."""
+        return now - self.ticked_at if self._committing else 0.0
+
+    def _next_look(self) -> float:
+        if self._leave_at is not None:
+            return max(self._leave_at, self._context.clock.now() + 0.05)
+        return min(self.outbox.next_due(), self._committed_at + self._context.pace.idle_commit_s)
+
+    async def _sleep(self, until: float) -> None:
+        """Until there is mail or the clock says `until`."""
+        self._wake.clear()
+        if self._has_mail():
+            return
+        alarm = None
+        if until != NEVER:
+            delay_s = max(0.0, until - self._context.clock.now())
+            alarm = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        await self._wake.wait()
+        if alarm is not None:
+            alarm.cancel()
+        if self._context.clock.now() >= self._committed_at + self._context.pace.idle_commit_s:
+            self._lease_wanted = True
+
+    async def _pace(self) -> None:
+        """Lets a busy partition's batch grow; an idle one commits at once."""
+        if self._leave_at is not None or self._lease_wanted:
+            return
+        wait_s = self._committed_at + self._context.commit_interval_s() - self._context.clock.now()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+    async def _commit(self, *, clean: bool) -> None:
+        """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
+        context = self._context
+        batch = Batch(self.partition, self.orders, context, self.next_offset, self._hold.value_max_bytes)
+        commands = await self._fill(batch)
+        if clean:
+            for subject in self._inherited:
+                batch.keep(subject)
+        self._lease_wanted = False
+        await self._write(batch.entries(), self._next(batch.next_offset, clean=clean), batch.dead_letters)
+        self.next_offset = batch.next_offset
+        self._apply(batch)
+        for command in commands:
+            if not command.done.done():
+                command.done.set_result(None)
+
+    async def _fill(self, batch: Batch) -> list[Command]:
+        while self._outcomes:
+            attempt, outcome, ended_at = self._outcomes.popleft()
+            batch.outcome(attempt, outcome, ended_at)
+        while self._changes:
+            batch.change(self._changes.popleft())
+        commands = list(self._commands)
+        self._commands.clear()
+        for command in commands:
+            batch.command(command.subject, command.change)
+        if self.role == "serving":
+            count = 0
+            while self._inbox and count < self._context.pace.batch_records_max:
+                record = self._inbox.popleft()
+                if record.offset >= batch.next_offset:
+                    batch.event(record, self._is_in_flight)
+                count += 1
+                if count % _SLICE == 0:
+                    await asyncio.sleep(0)
+        return commands
+
+    def _is_in_flight(self, subject: str) -> bool:
+        entry = self.outbox.entries.get(subject)
+        return entry is not None and entry.in_flight
+
+    async def _write(
+        self, entries: list[tuple[bytes, bytes | None]], following: NextRecord, dead_letters: list[DeadLetter]
+    ) -> None:
+        """One transaction with `m:next` in it; extends the lease from the moment it began."""
+        clock = self._context.clock
+        began = clock.now()
+        entries.append((state.NEXT_KEY, state.encode(following)))
+        last = await self._hold.write(entries, dead_letters)
+        self._committed_at = began
+        self.lease_until = began + self._context.rules.lease_s
+        self._position, self._last_next = last + 1, following
+        self._context.metrics.committed(clock.now() - began, len(entries) + len(dead_letters))
+
+    def _apply(self, batch: Batch) -> None:
+        context = self._context
+        now, now_ms = context.clock.now(), context.clock.wall_ms()
+        for subject, record, value in batch.encoded:
+            self.orders[subject] = value
+            self._inherited.discard(subject)
+            entry = self.outbox.entries.get(subject)
+            if entry is not None:
+                entry.in_flight = entry.in_flight and subject not in batch.holds
+                self._prepared -= entry.prepared is not None
+            if context.sending:
+                self._put(subject, record, now, now_ms, batch.holds.get(subject, 0.0))
+        waiting, self._awaiting_lease = self._awaiting_lease, []
+        for subject in waiting:
+            if subject in self.outbox.entries:
+                self.outbox.schedule(subject, now)
+        batch.announce()
+
+    def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
+        self.outbox.put(
+            subject,
+            header,
+            now=now,
+            now_ms=now_ms,
+            hold_until=hold_until,
+            delay_max_s=self._context.rules.delay_max_s,
+        )
+
+    def _next(self, offset: int, *, clean: bool) -> NextRecord:
+        return NextRecord(state.SCHEMA, offset, self._context.topic_epoch, clean, self._context.version)
+
+    # --- publish (steps 14 and 15) ---
+
+    def _may_send(self) -> bool:
+        return self._context.clock.now() + self._context.rules.attempt_deadline_s <= self.lease_until
+
+    def _look(self, now: float) -> None:
+        """Decides about the orders that are due: offered to the publisher, acknowledged, parked, or left to wait."""
+        for _ in range(self._context.pace.look_max):
+            subject = self.outbox.pop_due(now)
+            if subject is None:
+                return
+            self._look_at(subject, now)
+
+    def _look_at(self, subject: str, now: float) -> None:
+        record = state.decode_order(self.orders[subject])
+        entry = self.outbox.entries[subject]
+        if record.revision == record.acked:
+            del self.outbox.entries[subject]
+            return
+        addressee = self._context.addressees.get(core.account_of(subject))
+        if addressee is None:
+            entry.waiting = "account"
+            return
+        plan = core.plan(record, subject, addressee)
+        if isinstance(plan, Send):
+            if record.inconsistent_since_ms:
+                self._changes.append(Change(subject, record.revision, plan))
+            self._offer(subject, plan)
+        else:
+            self._wait(subject, record, plan, now)
+
+    def _offer(self, subject: str, plan: Send) -> None:
+        entry = self.outbox.entries[subject]
+        entry.waiting = ""
+        if not self._may_send():
+            self._await_lease(subject)
+            return
+        if self._prepared < self._context.pace.prepared_max:
+            entry.prepared = plan
+            self._prepared += 1
+        entry.queued = True
+        self._context.dispatcher.offer(core.account_of(subject), entry.owed_since_ms, subject, self)
+
+    def _await_lease(self, subject: str) -> None:
+        self._context.metrics.lease_refused()
+        self._awaiting_lease.append(subject)
+        self._lease_wanted = True
+        self._wake.set()
+
+    def _wait(self, subject: str, record: OrderRecord, plan: core.Same | core.ParkIt | core.Wait, now: float) -> None:
+        context, entry = self._context, self.outbox.entries[subject]
+        if not isinstance(plan, core.Wait):
+            self._changes.append(Change(subject, record.revision, plan))
+            return
+        entry.waiting = plan.state
+        now_ms = context.clock.wall_ms()
+        since_ms, after_s = 0, 0.0
+        if plan.state == "unconfirmed":
+            since_ms, after_s = record.unconfirmed_since_ms, context.rules.unconfirmed_after_s
+        elif plan.state == "inconsistent":
+            since_ms, after_s = record.inconsistent_since_ms or now_ms, context.rules.inconsistent_after_s
+        if (plan.state == "inconsistent") != bool(record.inconsistent_since_ms):
+            self._changes.append(Change(subject, record.revision, plan))
+        if since_ms:
+            left_s = after_s - (now_ms - since_ms) / 1000
+            if left_s > 0:
+                self.outbox.schedule(subject, now + left_s)
+            else:
+                entry.waiting = "parked" if plan.state == "inconsistent" else plan.state
+                log.warning("order_overdue", order=subject, partition=self.partition, state=plan.state)
+
+    def take(self, subject: str) -> Attempt | None:
+        """`ports.Outlet`: what is owed for the order as of now."""
+        entry = self.outbox.entries.get(subject)
+        if entry is None or not entry.queued or self.role not in ("serving", "halted"):
+            return None
+        entry.queued = False
+        now = self._context.clock.now()
+        prepared, entry.prepared = entry.prepared, None
+        if prepared is not None:
+            self._prepared -= 1
+        if entry.hold_until > now:
+            self.outbox.schedule(subject, entry.hold_until)
+            return None
+        if not self._may_send():
+            self._await_lease(subject)
+            return None
+        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
+            self._lease_wanted = True
+            self._wake.set()
+        plan = prepared or self._plan_again(subject, now)
+        if plan is None:
+            return None
+        entry.in_flight = True
+        self._in_flight += 1
+        return Attempt(subject, entry.revision, plan.order, plan.update, now, self._may_send)
+
+    def _plan_again(self, subject: str, now: float) -> Send | None:
+        """The order has changed since it was offered, or was offered too early to keep its plan."""
+        record = state.decode_order(self.orders[subject])
+        plan = core.plan(record, subject, self._context.addressees[core.account_of(subject)])
+        if isinstance(plan, Send):
+            return plan
+        self._wait(subject, record, plan, now)
+        self._wake.set()
+        return None

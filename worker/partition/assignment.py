@@ -1,0 +1,275 @@
+"""The partitions of ours: which they are, what they are fed, and what happens when one is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import structlog
+from msgspec import Struct
+
+from worker.errors import CartsyncError, FencedError, GapError, InvariantError, LogError, TopicError
+from worker.partition.actor import PartitionActor
+from worker.partition.context import Context, Warm
+from worker.ports import StateLog
+
+log = structlog.get_logger(__name__)
+
+
+class Holding(Struct, frozen=True):
+    """How partitions are taken, fed and left."""
+
+    poll_records_max: int = 2_000
+    poll_timeout_s: float = 1.0
+    drain_s: float = 8.0
+    """What attempts under way get when a partition leaves; then they are given up and marked."""
+    leave_s: float = 30.0
+    """What leaving may take in all, before it is given up: safe, but the next owner has to hold."""
+    warm_s: float = 900.0
+    """For how long a partition that left is remembered."""
+    restores_max: int = 4
+    """Restores at the same time."""
+    group_commit_s: float = 5.0
+    retry_s: float = 0.5
+    """Before a lost partition is taken anew; doubles up to ten times this."""
+
+
+class Assignment:
+    """`ports.AssignmentListener`: keeps an actor for each partition that the group gives us."""
+
+    def __init__(
+        self, states: StateLog, context: Context, holding: Holding, fatal: Callable[[CartsyncError], None]
+    ) -> None:
+        self.actors: dict[int, PartitionActor] = {}
+        self.polled_at = context.clock.now()
+        self.was_assigned = False
+        self._states = states
+        self._context = context
+        self._holding = holding
+        self._fatal = fatal
+        self._owners: dict[int, asyncio.Task[None]] = {}
+        self._warm: dict[int, Warm] = {}
+        self._full: set[int] = set()
+        self._restoring = asyncio.Semaphore(holding.restores_max)
+        self._generation = 0
+        self._born: dict[int, int] = {}
+        self._told: dict[int, int] = {}
+        self._told_at = 0.0
+        self._telling: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._change = asyncio.Event()
+
+    # --- its life ---
+
+    async def start(self) -> None:
+        """Joins the group and begins to poll. Raises `TopicError`."""
+        await self._context.events.start(self)
+        self._polling = asyncio.create_task(self._poll(), name="poll")
+        self._polling.add_done_callback(self._ended)
+
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Leaves all partitions in order, then the group; attempts under way get `drain_s` seconds."""
+        await self._end_polling()
+        await self._leave(list(self._owners), self._holding.drain_s if drain_s is None else drain_s)
+        await self._tell_group()
+        await self._context.events.stop()
+
+    async def kill(self) -> None:
+        """Drops everything as it is: nothing is written, nobody is told."""
+        await self._end_polling()
+        owners = list(self._owners.values())
+        for owner in owners:
+            owner.cancel()
+        await asyncio.gather(*owners, return_exceptions=True)
+
+    def is_settled(self) -> bool:
+        """Whether every partition of ours is served (or halted)."""
+        roles = [None if (actor := self.actors.get(p)) is None else actor.role for p in self._owners]
+        return all(role in ("serving", "halted") for role in roles)
+
+    async def changed(self) -> None:
+        """Until some partition may have changed its role."""
+        self._change.clear()
+        await self._change.wait()
+
+    async def _end_polling(self) -> None:
+        # A cancelled poll upsets the client's idle check; that is of no matter to a client that is about to stop.
+        tasks = [task for task in (self._polling, self._telling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(task.get_name(), error)
+
+    def _changed(self, _what: object = None) -> None:
+        self._change.set()
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        log.critical("task_failed", task=what, exc_info=error)
+        self._changed()
+        if isinstance(error, CartsyncError):
+            self._fatal(error)
+        else:
+            self._fatal(InvariantError(f"{what} failed: {type(error).__name__}"))
+
+    # --- ports.AssignmentListener ---
+
+    def assigned(self, partitions: set[int]) -> None:
+        """Starts an owner for each; it restores while others are fed."""
+        self.was_assigned = True
+        self._generation += 1
+        self._changed()
+        self._forget_cold()
+        for partition in sorted(partitions):
+            owner = asyncio.create_task(self._own(partition), name=f"partition {partition}")
+            self._owners[partition] = owner
+            owner.add_done_callback(self._ended)
+        self._context.partitions = max(1, len(self._owners))
+        self._context.metrics.rebalanced()
+        log.info("partitions_assigned", partitions=sorted(partitions))
+
+    async def revoked(self, partitions: set[int]) -> None:
+        """Lets them go in order; late, they are dropped: the fence and the hold keep that safe."""
+        self._generation += 1
+        if partitions:
+            log.info("partitions_revoked", partitions=sorted(partitions))
+            began = self._context.clock.now()
+            await self._leave(partitions, self._holding.drain_s)
+            self._context.metrics.rebalanced(self._context.clock.now() - began)
+
+    async def _leave(self, partitions: Iterable[int], drain_s: float) -> None:
+        owners: list[asyncio.Task[None]] = []
+        for partition in list(partitions):
+            owner = self._owners.pop(partition, None)
+            if owner is None:
+                continue
+            owners.append(owner)
+            actor = self.actors.get(partition)
+            if actor is None or actor.role in ("restoring", "closed"):
+                owner.cancel()
+            else:
+                actor.leave(drain_s)
+        if owners:
+            _, late = await asyncio.wait(owners, timeout=drain_s + self._holding.leave_s)
+            for owner in late:
+                log.warning("partition_left_late", task=owner.get_name())
+                owner.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._context.partitions = max(1, len(self._owners))
+
+    def _forget_cold(self) -> None:
+        now = self._context.clock.now()
+        self._warm = {p: warm for p, warm in self._warm.items() if now - warm.left_at < self._holding.warm_s}
+
+    # --- one partition ---
+
+    async def _own(self, partition: int) -> None:
+        """Owns a partition until it is revoked; when it is lost meanwhile, takes it anew."""
+        delay_s = self._holding.retry_s
+        while True:
+            warm = self._warm.pop(partition, None)
+            actor = PartitionActor(partition, self._states.partition(partition), self._context, warm, self._changed)
+            self._generation += 1
+            self._born[partition] = self._generation
+            self.actors[partition] = actor
+            began = self._context.clock.now()
+            try:
+                await actor.run(self._restoring)
+                return
+            except TopicError as error:
+                log.critical("partition_refused", partition=partition, error=str(error))
+                self._fatal(error)
+                return
+            except LogError as error:
+                log.error(
+                    "partition_lost",
+                    partition=partition,
+                    error=str(error),
+                    fenced=isinstance(error, FencedError),
+                )
+                self._context.metrics.commit_failed("fenced" if isinstance(error, FencedError) else "failed")
+                if self._context.clock.now() - began > 60:
+                    delay_s = self._holding.retry_s
+            finally:
+                self._changed()
+                warm = actor.warm()
+                if warm is not None:
+                    self._warm[partition] = warm
+                if self.actors.get(partition) is actor:
+                    del self.actors[partition]
+            self._context.events.pause(partition)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, self._holding.retry_s * 10)
+            await self._prove_membership()
+
+    async def _prove_membership(self) -> None:
+        """A black-holed old owner must not fence its successor: only a member of the group takes over anew."""
+        async for proven in self._proofs():
+            if proven:
+                return
+
+    async def _proofs(self) -> AsyncIterator[bool]:
+        while True:
+            yield await self._context.events.commit_group(self._told)
+            await asyncio.sleep(self._holding.retry_s * 2)
+
+    # --- feeding ---
+
+    async def _poll(self) -> None:
+        context, holding = self._context, self._holding
+        while True:
+            self.polled_at = context.clock.now()
+            generation = self._generation
+            timeout_s = min(holding.poll_timeout_s, 0.05) if self._full else holding.poll_timeout_s
+            try:
+                batches = await context.events.poll(timeout_s, holding.poll_records_max)
+            except GapError as error:
+                self._halt(error)
+                continue
+            for partition, records in batches.items():
+                actor = self.actors.get(partition)
+                if actor is None or actor.role != "serving":
+                    continue
+                if self._born[partition] > generation:
+                    # Fetched for an owner before this one: beyond what this one has taken, it would leave a gap.
+                    context.events.seek(partition, actor.wanted_offset)
+                    continue
+                actor.feed(records)
+                if actor.inbox_size > context.pace.inbox_records_max:
+                    context.events.pause(partition)
+                    self._full.add(partition)
+            self._reopen()
+            self._tell()
+
+    def _halt(self, error: GapError) -> None:
+        for partition in error.partitions:
+            self._context.events.pause(partition)
+            actor = self.actors.get(partition)
+            if actor is not None:
+                actor.halt(str(error))
+
+    def _reopen(self) -> None:
+        """Feeds a partition again once its inbox is half empty."""
+        for partition in list(self._full):
+            actor = self.actors.get(partition)
+            if actor is None or actor.role != "serving":
+                self._full.discard(partition)
+            elif actor.inbox_size < self._context.pace.inbox_records_max // 2:
+                self._full.discard(partition)
+                self._context.events.resume(partition)
+
+    def _tell(self) -> None:
+        """Tells the group how far we are, at most every few seconds and beside the polling: for lag tools only."""
+        now = self._context.clock.now()
+        idle = self._telling is None or self._telling.done()
+        if idle and now - self._told_at >= self._holding.group_commit_s and self._offsets() != self._told:
+            self._told_at = now
+            self._telling = asyncio.create_task(self._tell_group(), name="tell group")
+
+    def _offsets(self) -> dict[int, int]:
+        return {p: actor.next_offset for p, actor in self.actors.items() if actor.role == "serving"}
+
+    async def _tell_group(self) -> None:
+        offsets = self._offsets()
+        if offsets and await self._context.events.commit_group(offsets):
+            self._told = offsets

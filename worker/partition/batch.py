@@ -1,0 +1,217 @@
+"""One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
+
+from collections.abc import Callable
+from copy import copy
+
+import structlog
+from msgspec import Struct
+
+from schemas import state
+from schemas.state import OrderRecord
+from schemas.updates import Outcome, OutcomeKind
+from worker.core import outbox as core
+from worker.core.intake import decode
+from worker.core.outbox import ParkIt, Same, Send, Wait
+from worker.core.retry import settle
+from worker.errors import MalformedEventError
+from worker.partition.context import Context
+from worker.ports import Attempt, DeadLetter, InputRecord
+
+log = structlog.get_logger(__name__)
+
+_RECORD_OVERHEAD_BYTES = 512
+"""Key, framing and what an event adds besides itself: below the limit by this much, a record is not measured."""
+
+
+class Change(Struct, frozen=True):
+    """What was decided about an order when it was looked at, at this revision."""
+
+    subject: str
+    revision: int
+    plan: Send | Same | ParkIt | Wait
+
+
+class Batch:
+    """Reads the committed records, keeps the changed ones; nothing of it counts before it is committed."""
+
+    def __init__(
+        self,
+        partition: int,
+        orders: dict[str, bytes],
+        context: Context,
+        next_offset: int,
+        value_max_bytes: int,
+    ) -> None:
+        self._partition = partition
+        self.next_offset = next_offset
+        self.dead_letters: list[DeadLetter] = []
+        self.holds: dict[str, float] = {}
+        """By order whose attempt has ended: until when (*now*) it is held."""
+        self.encoded: list[tuple[str, OrderRecord, bytes]] = []
+        self._orders = orders
+        self._context = context
+        self._value_max_bytes = value_max_bytes
+        self._now_ms = context.clock.wall_ms()
+        self._changed: dict[str, OrderRecord] = {}
+        self._notes: list[tuple[str, dict[str, object]]] = []
+        self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
+
+    def record(self, subject: str) -> OrderRecord:
+        """The order as it stands in this batch; a new one when nothing is known of it."""
+        record = self._changed.get(subject)
+        if record is not None:
+            return record
+        value = self._orders.get(subject)
+        return OrderRecord() if value is None else state.decode_order(value)
+
+    def keep(self, subject: str) -> None:
+        """Writes the order as it stands in memory."""
+        if subject in self._orders:
+            self._changed.setdefault(subject, self.record(subject))
+
+    # --- events ---
+
+    def event(self, record: InputRecord, in_flight: Callable[[str], bool]) -> None:
+        """Takes the next record of the input: an event, something to skip, or something to refuse."""
+        offset = record.offset
+        metrics = self._context.metrics
+        self.next_offset = offset + 1
+        headers = dict(record.headers) if record.headers else {}
+        try:
+            event = decode(record.key, record.value, headers, record.timestamp)
+            if event is None:
+                metrics.event("skipped")
+                return
+            subject = event.subject
+            before = self.record(subject)
+            after = core.take_event(
+                before,
+                event,
+                position=offset,
+                revision=self._epoch | (offset + 1),
+                now_ms=self._now_ms,
+                addressee=self._context.addressees.get(core.account_of(subject)),
+                in_flight=subject not in self.holds and in_flight(subject),
+            )
+            if after is before:
+                metrics.event("unchanged")
+                return
+            self._check_size(subject, after, record.value)
+        except MalformedEventError as error:
+            self._refuse(record, error)
+            return
+        metrics.event("changed")
+        self._changed[subject] = after
+
+    def _check_size(self, subject: str, record: OrderRecord, value: bytes | None) -> None:
+        known = len(self._orders.get(subject, b"")) if subject not in self._changed else self._value_max_bytes
+        if known + 2 * len(value or b"") + _RECORD_OVERHEAD_BYTES < self._value_max_bytes:
+            return
+        size = len(state.encode(record)) + len(subject) + _RECORD_OVERHEAD_BYTES
+        if size > self._value_max_bytes:
+            raise MalformedEventError(
+                "order_too_large",
+                f"$: expected an order's record of at most {self._value_max_bytes} bytes, got {size}",
+            )
+
+    def _refuse(self, record: InputRecord, error: MalformedEventError) -> None:
+        said = {
+            "reason": error.reason,
+            "detail": error.detail,
+            "topic": self._context.event_topic,
+            "partition": str(self._partition),
+            "offset": str(record.offset),
+            "timestamp": str(record.timestamp),
+            "version": self._context.version,
+        }
+        headers = [*record.headers, *((f"x-dlq-{name}", text.encode()) for name, text in said.items())]
+        self.dead_letters.append(DeadLetter(record.key, record.value, headers))
+        self._context.metrics.dead_letter(error.reason)
+        self._notes.append(("event_refused", {"offset": record.offset, "reason": error.reason, "detail": error.detail}))
+
+    # --- what became of attempts, decisions, commands ---
+
+    def outcome(self, attempt: Attempt, outcome: Outcome, ended_at: float) -> None:
+        """An attempt has ended, at `ended_at` (*now*)."""
+        context = self._context
+        subject = attempt.subject
+        before = self.record(subject)
+        after, hold_s = settle(
+            before,
+            attempt.revision,
+            attempt.update.digest,
+            outcome,
+            now_ms=self._now_ms,
+            chance=context.clock.chance(),
+            rules=context.rules,
+        )
+        self._changed[subject] = after
+        self.holds[subject] = ended_at + hold_s if hold_s else 0.0
+        fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "status": outcome.status}
+        if outcome.kind is OutcomeKind.APPLIED:
+            context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
+            self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+        elif after.park is not None:
+            context.metrics.parked()
+            self._notes.append(("order_parked", fields | {"outcome": outcome.kind.value}))
+        else:
+            wait_s = hold_s or max(0, after.not_before_ms - self._now_ms) / 1000
+            name = "order_held" if hold_s else "order_retry"
+            if hold_s:
+                context.metrics.held()
+            self._notes.append((name, fields | {"outcome": outcome.kind.value, "wait_s": round(wait_s, 3)}))
+
+    def change(self, change: Change) -> None:
+        """Follows a decision, unless the order has changed since: then it is looked at again."""
+        subject = change.subject
+        record = self.record(subject)
+        if record.revision != change.revision:
+            return
+        match change.plan:
+            case Same(digest):
+                record = core.acknowledge(record, digest)
+                self._context.metrics.suppressed()
+                self._note("order_settled", subject, record, unchanged=True)
+            case ParkIt(reason, digest):
+                if record.park is None or record.park.digest != digest:
+                    self._context.metrics.parked()
+                    self._note("order_parked", subject, record, outcome="check")
+                record = core.park(record, reason, digest, self._now_ms)
+            case Wait(waiting):
+                record = core.mark_waiting(record, waiting == "inconsistent", self._now_ms)
+                self._note(f"order_{waiting}", subject, record)
+            case Send():
+                record = core.mark_waiting(record, False, self._now_ms)
+                self._note("order_consistent", subject, record)
+        self._changed[subject] = record
+
+    def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
+        """An operator's change."""
+        record = copy(self.record(subject))
+        change(record, self._now_ms)
+        self._changed[subject] = record
+        self._note("order_operated", subject, record)
+
+    def _note(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
+        self._notes.append((name, {"order": subject, "revision": record.revision, **fields}))
+
+    # --- the transaction ---
+
+    def entries(self) -> list[tuple[bytes, bytes | None]]:
+        """The changed orders as they go into the state topic."""
+        self.encoded = [(subject, record, state.encode(record)) for subject, record in self._changed.items()]
+        return [((state.ORDER_PREFIX + subject).encode(), value) for subject, _, value in self.encoded]
+
+    def announce(self) -> None:
+        """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""
+        for name, fields in self._notes:
+            level = _LEVELS.get(name, "info")
+            getattr(log, level)(name, partition=self._partition, **fields)
+
+
+_LEVELS = {
+    "order_parked": "warning",
+    "order_held": "warning",
+    "order_inconsistent": "warning",
+    "event_refused": "warning",
+}

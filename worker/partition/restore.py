@@ -1,0 +1,57 @@
+"""Taking a partition over: fence, barrier, restore (steps 3 to 6 of `protocol.md`)."""
+
+from msgspec import Struct
+
+from schemas import state
+from worker.errors import TopicError
+from worker.partition.context import Context, Warm
+from worker.ports import StatePartition
+
+
+class Restored(Struct):
+    """A partition as its new owner finds it."""
+
+    orders: dict[str, bytes]
+    position: int
+    """The state partition was read up to here."""
+    next: state.NextRecord | None
+    """`None`: nobody ever owned it."""
+    fenced_at: float
+    """*now* when no older owner could commit any more."""
+    records: int
+    """How many were read."""
+
+
+async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> Restored:
+    """Becomes the owner and reads all that was committed. Raises `LogError`.
+
+    Reading back the barrier, a committed record of our own, proves that everything before it was seen; the log's end
+    offset proves nothing while a foreign transaction is open.
+    """
+    await hold.fence()
+    fenced_at = context.clock.now()
+    owner = state.OwnerRecord(state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version)
+    barrier = await hold.write([(state.OWNER_KEY, state.encode(owner))])
+    orders = {} if warm is None else warm.orders
+    last = None if warm is None else warm.next
+    records = 0
+    prefix = state.ORDER_PREFIX.encode()
+    start = len(prefix)
+    async for entries in hold.read(0 if warm is None else warm.position, barrier):
+        records += len(entries)
+        for entry in entries:
+            key, value = entry.key, entry.value
+            if key.startswith(prefix):
+                if value is None:
+                    orders.pop(key[start:].decode(), None)
+                else:
+                    orders[key[start:].decode()] = value
+            elif key == state.NEXT_KEY and value is not None:
+                last = state.decode_next(value)
+        context.metrics.restored_records(len(entries))
+    if last is not None and last.schema > state.SCHEMA:
+        raise TopicError(
+            f"the state topic holds records of schema {last.schema}, this version knows {state.SCHEMA}: "
+            f"run version {last.version} or newer"
+        )
+    return Restored(orders, barrier + 1, last, fenced_at, records)

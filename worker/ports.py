@@ -1,0 +1,230 @@
+"""What the worker needs of the world. Kafka and HTTP implement these, and so do the stand-ins of `sim`.
+
+Every implementation passes the same contract tests. Times called *now* are seconds on a clock that only grows and
+counts suspends too; times called *wall* are UTC milliseconds, for records and for people.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from schemas.carts import Order
+from schemas.updates import Fault, HttpRequest, HttpResponse, Outcome, Update
+
+
+class Clock(Protocol):
+    """The two clocks, and chance: arguments of everything pure."""
+
+    def now(self) -> float:
+        """Seconds; only differences mean anything."""
+        ...
+
+    def wall_ms(self) -> int:
+        """UTC milliseconds since 1970."""
+        ...
+
+    def chance(self) -> float:
+        """A number in [0, 1), for jitter."""
+        ...
+
+
+class InputRecord(Protocol):
+    """One record of the event topic (aiokafka's `ConsumerRecord` is one)."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    @property
+    def timestamp(self) -> int:
+        """UTC milliseconds."""
+        ...
+
+
+class AssignmentListener(Protocol):
+    """Is told which partitions are ours."""
+
+    def assigned(self, partitions: set[int]) -> None:
+        """These partitions are ours from now on; nothing of them is delivered before `resume`. Must not block."""
+        ...
+
+    async def revoked(self, partitions: set[int]) -> None:
+        """These partitions are about to go (or are gone already). May take up to the rebalance timeout."""
+        ...
+
+
+class EventLog(Protocol):
+    """The event topic, read as a member of a consumer group."""
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Joins the group. Raises `TopicError` when the topics are not as the protocol needs them."""
+        ...
+
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
+        """Records by partition, each in the order of its offsets; empty when nothing came in time.
+
+        Raises `GapError` (with `.partitions`) when a position is outside what the topic still holds. Never cancelled.
+        """
+        ...
+
+    def seek(self, partition: int, offset: int) -> None:
+        """The next record wanted of an assigned partition."""
+        ...
+
+    def pause(self, partition: int) -> None:
+        """Delivers nothing of this partition until `resume`; what was fetched ahead is thrown away."""
+        ...
+
+    def resume(self, partition: int) -> None:
+        """Delivers again."""
+        ...
+
+    async def start_offset(self, partition: int, latest: bool) -> int:
+        """The first offset that the topic still holds, or the one after its last."""
+        ...
+
+    async def group_offset(self, partition: int) -> int | None:
+        """What the group has committed: only ever compared, never trusted."""
+        ...
+
+    async def commit_group(self, offsets: Mapping[int, int]) -> bool:
+        """Tells the group how far we are, for lag tools. True: the broker took us for a member of the group."""
+        ...
+
+    def lag(self, partition: int) -> int | None:
+        """Records behind the position that are there to be read, where known."""
+        ...
+
+    async def stop(self) -> None:
+        """Leaves the group. Does not call the listener."""
+        ...
+
+
+class StateEntry(Struct, frozen=True):
+    """One record of a state partition, as read."""
+
+    offset: int
+    key: bytes
+    value: bytes | None
+    """`None`: a tombstone."""
+
+
+class DeadLetter(Struct, frozen=True):
+    """A refused record, untouched, and what is said of it."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    """The record's own, then ours (`x-dlq-…`)."""
+
+
+class StatePartition(Protocol):
+    """One owner's hold on one state partition."""
+
+    async def fence(self) -> None:
+        """Takes ownership: after it returns, no older owner can commit anything. Raises `LogError`."""
+        ...
+
+    async def write(
+        self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
+    ) -> int:
+        """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
+        another owner has taken over), the outcome is then unknown and this hold must be closed.
+        """
+        ...
+
+    def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
+        """All committed records from `position` on, in lists, until the one at offset `until` was read.
+
+        Raises `LogError` when nothing comes for longer than a hanging transaction may last.
+        """
+        ...
+
+    @property
+    def value_max_bytes(self) -> int:
+        """The largest value that the topic takes."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go. Bounded; never raises."""
+        ...
+
+
+class StateLog(Protocol):
+    """The compacted state topic: the database and the outbox."""
+
+    async def start(self) -> None:
+        """Raises `TopicError` when the topics are not as the protocol needs them."""
+        ...
+
+    def partition(self, partition: int) -> StatePartition:
+        """A new hold; nothing happens before its `fence`."""
+        ...
+
+    async def stop(self) -> None:
+        """Closes what is shared between partitions."""
+        ...
+
+
+class Sender(Protocol):
+    """The only way out to a provider."""
+
+    async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
+        """One attempt; never raises but for cancellation, never follows a redirect, never repeats.
+
+        `may_send` is asked again when the headers are about to go out: when it says no, nothing is sent.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        ...
+
+
+class Attempt(Struct, eq=False):
+    """One attempt to tell an order to its provider, taken from the outbox as of that moment."""
+
+    subject: str
+    revision: int
+    order: Order
+    update: Update
+    taken_at: float
+    """*now*."""
+    may_send: Callable[[], bool]
+
+
+class Outlet(Protocol):
+    """Where the publisher gets attempts from, and where it brings the outcomes."""
+
+    def take(self, subject: str) -> Attempt | None:
+        """What is owed for the order as of now; `None` when nothing may be sent after all."""
+        ...
+
+    def done(self, attempt: Attempt, outcome: Outcome) -> None:
+        """What became of it. Called exactly once for each attempt taken."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """What sends, for all partitions of a worker together."""
+
+    def offer(self, account: str, owed_since_ms: int, subject: str, outlet: Outlet) -> None:
+        """An order that may be sent. It is taken when its turn comes: the longest owed first."""
+        ...
+
+    def withdraw(self, outlet: Outlet) -> None:
+        """Forgets all offers of this outlet. Attempts under way go on."""
+        ...
+
+    def cut(self, outlet: Outlet) -> None:
+        """Gives up the attempts of this outlet that are under way: their outcome is unknown."""
+        ...
+
+    def paused(self, account: str) -> str | None:
+        """Why the account sends nothing now; `None`: it does."""
+        ...
