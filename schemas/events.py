@@ -110,9 +110,9 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
                 raise RuleError(f"no applies_to on a line of type {self.type}")
         if self.type in NEGATIVE:
             if self.total_minor >= 0:
-                raise RuleError(f"a total_minor below 0 on a line of type {self.type}, got {self.total_minor}")
+                raise RuleError(f"an amount below 0 on a line of type {self.type}", ".total_minor")
         elif self.total_minor < 0:
-            raise RuleError(f"a total_minor of 0 or more on a line of type {self.type}, got {self.total_minor}")
+            raise RuleError(f"an amount of 0 or more on a line of type {self.type}", ".total_minor")
 
     def _check_goods(self) -> None:
         if self.quantity is UNSET:

@@ -1,8 +1,12 @@
-"""What every test folder shares: markers by folder, and the seeds of the simulations."""
+"""What every test folder shares: markers by folder, the seeds of the simulations, and one real Kafka."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from worker.tools.local_kafka import JARS, LocalKafka, missing_requirements
 
 TESTS = Path(__file__).parent
 
@@ -54,3 +58,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         for marker in FOLDER_MARKERS.get(folder, ()):
             item.add_marker(marker)
+
+
+@pytest.fixture(scope="session")
+def kafka_jars() -> Path:
+    """The folder of Kafka's jars. Skips the test where Kafka cannot be run; in CI that is a failure."""
+    jars = Path(os.environ.get("KAFKA_JARS", JARS))
+    if missing := missing_requirements(jars):
+        reason = "; ".join(missing)
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return jars
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_jars: Path) -> Iterator[LocalKafka]:
+    """A running Kafka of one node, shared by the whole run: use topics of your own, and leave the node alone."""
+    with LocalKafka(jars=kafka_jars) as running:
+        yield running

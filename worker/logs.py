@@ -31,11 +31,14 @@ LogFormat = Literal["json", "console", "auto"]
 """`auto`: text on a terminal, JSON otherwise."""
 
 MASK = "***"
-_CREDENTIAL_NAMES = ("password", "passwd", "secret", "authorization", "credential", "apikey", "cookie")
+_PRIVATE_NAMES = (
+    *("password", "passwd", "secret", "authorization", "credential", "apikey", "cookie"),
+    *("deliveryaddress", "invoiceaddress", "emailaddress"),
+)
 """Anywhere in the name of a field, underscores left out."""
 _PRIVATE_WORDS = frozenset(
     {"pwd", "token", "body", "payload", "header", "headers", "facts", "data", "value"}
-    | {"customer", "address", "email", "phone", "nin", "surnames", "birth"}
+    | {"customer", "email", "phone", "nin", "surnames", "birth"}
 )
 """Words of which the name of a field consists: bodies and personal data."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
@@ -126,7 +129,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 @lru_cache(maxsize=1024)
 def _is_sensitive(name: str) -> bool:
     flat = name.lower().replace("_", "").replace("-", "")
-    if any(word in flat for word in _CREDENTIAL_NAMES):
+    if any(word in flat for word in _PRIVATE_NAMES):
         return True
     return any(word.lower() in _PRIVATE_WORDS for word in _WORD.findall(name))
 

@@ -57,7 +57,7 @@ class Worker:
     ) -> None:
         rules = settings.rules()
         rules.check()
-        self._metrics = metrics
+        self.metrics = metrics
         self._loop_late_s = 0.0
         self.failed: asyncio.Future[CartsyncError] = asyncio.get_running_loop().create_future()
         """Resolved with what the worker cannot go on from."""
@@ -148,7 +148,7 @@ class Worker:
 
     def loop_late(self, seconds: float) -> None:
         """Takes note of how late the event loop ran a timer."""
-        self._metrics.loop_lag(seconds)
+        self.metrics.loop_lag(seconds)
         self._loop_late_s = seconds
 
     def is_stuck(self) -> bool:
@@ -308,8 +308,8 @@ class Worker:
 
     def metrics_page(self) -> bytes:
         """All metrics, as Prometheus reads them."""
-        self._metrics.show(self.status())
-        return self._metrics.render()
+        self.metrics.show(self.status())
+        return self.metrics.render()
 
 
 def _items(cart: Cart) -> list[ItemView]:

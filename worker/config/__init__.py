@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from schemas.updates import Account
 from worker.config.mistakes import account_name_problems, explained, provider_problems
 from worker.config.sections import AccountSection, HttpSection, KafkaSection, LogSection, WorkerSection
-from worker.config.sources import Layer, SettingPath, Tree, read_layers
+from worker.config.sources import Layer, SettingPath, Tree, find_file, read_layers
 from worker.config.values import format_duration, parse_duration
 from worker.core.rules import Rules
 from worker.errors import ConfigError
@@ -44,6 +44,7 @@ __all__ = [
     "worker_settings_from",
 ]
 
+_NO_FILE = "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"
 KNOWN_PROVIDERS = frozenset({"sequra"})
 """The folders of `worker/providers`."""
 
@@ -89,8 +90,13 @@ class Config(BaseSettings):
         `checks`: rules of parts that this module does not know; each raises `ConfigError`. Raises `ConfigError`
         with one line for every mistake.
         """
-        layers = [Layer(tree={"kafka": {}, "accounts": {}}), *read_layers(path, _environ(environ))]
-        config = _build(cls, layers, providers)
+        environ = _environ(environ)
+        file = find_file(path, environ)
+        layers = [Layer(tree={"kafka": {}, "accounts": {}}), *read_layers(file, environ)]
+        try:
+            config = _build(cls, layers, providers)
+        except ConfigError as error:
+            raise _refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
         if problems := list(_broken_rules(config, [_rules_hold, _times_fit, _names_fit, *checks])):
@@ -171,7 +177,7 @@ class _Accounts(BaseSettings):
 
 def http_section(path: Path | None = None, environ: Mapping[str, str] | None = None) -> HttpSection:
     """`[http]` alone, for those who ask a running worker. Raises `ConfigError`."""
-    return _build(_Http, read_layers(path, _environ(environ))).http
+    return _build(_Http, _all_layers(path, environ)).http
 
 
 def configured_accounts(
@@ -181,7 +187,7 @@ def configured_accounts(
     providers: Collection[str] = KNOWN_PROVIDERS,
 ) -> dict[str, Account]:
     """The accounts alone, by name, for those who need no Kafka; there may be none. Raises `ConfigError`."""
-    sections = _build(_Accounts, read_layers(path, _environ(environ)), providers).accounts
+    sections = _build(_Accounts, _all_layers(path, environ), providers).accounts
     if problems := [problem for name in sections for problem in account_name_problems(name)]:
         raise _refused(problems)
     return {name: section.account(name) for name, section in sections.items()}
@@ -207,6 +213,11 @@ def _build(
     if problems:
         raise _refused(problems)
     return built
+
+
+def _all_layers(path: Path | None, environ: Mapping[str, str] | None) -> list[Layer]:
+    environ = _environ(environ)
+    return read_layers(find_file(path, environ), environ)
 
 
 def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:

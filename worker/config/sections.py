@@ -95,7 +95,7 @@ class WorkerSection(_TimedSection):
     unconfirmed_after_s: Duration = _RULES.unconfirmed_after_s
     commit_interval_s: Duration = 0.05
     """A busy partition commits at most this often."""
-    commits_per_second: Annotated[float, Field(gt=0, le=10_000)] = 40.0
+    commits_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 40.0
     """Transactions over all partitions of a worker, at most."""
     max_poll_records: Count = 2_000
     max_batch_records: Count = 2_000

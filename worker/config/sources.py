@@ -63,12 +63,11 @@ class Layer:
         return files
 
 
-def read_layers(path: Path | None, environ: Mapping[str, str]) -> list[Layer]:
+def read_layers(file: Path | None, environ: Mapping[str, str]) -> list[Layer]:
     """File, environment, secret files: the later wins.
 
     Raises `ConfigError` when a file or folder cannot be read at all; other problems are those of the layers.
     """
-    file = _file(path, environ)
     from_file = Layer() if file is None else Layer(str(file), _read_toml(file))
     accounts = from_file.tree.get("accounts")
     names = list(accounts) if isinstance(accounts, dict) else []
@@ -77,7 +76,8 @@ def read_layers(path: Path | None, environ: Mapping[str, str]) -> list[Layer]:
     return [from_file, from_environ, _from_secrets(files, environ.get("CARTSYNC_SECRETS_DIR", ""), names)]
 
 
-def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file of the configuration: `path`, else the one that the environment names, else the usual one if any."""
     named = environ.get("CARTSYNC_CONFIG")
     if path is not None or named:
         return path or Path(str(named))

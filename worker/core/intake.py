@@ -205,12 +205,20 @@ def _detail(error: ValidationError, data: Any, value: Any) -> str:
         return f"$.data{path}: {what} {_known_safe(named[2])}"
     cause = error.__cause__
     if isinstance(cause, RuleError):
-        return f"$.data{path}{cause.member}: expected {cause.expected}"
+        blamed = _at(value, path + cause.member)
+        got = f", got {_got(blamed)}" if isinstance(blamed, int | float) else ""
+        return f"$.data{path}{cause.member}: expected {cause.expected}{got}"
     info = inspect.type_info(data)
     for step in _STEP.finditer(path):
         info = _below(info, step[1])
+    return f"$.data{path}: expected {_expected(info)}, got {_got(_at(value, path))}"
+
+
+def _at(value: Any, path: str) -> Any:
+    """What stands at a path below a plain value."""
+    for step in _STEP.finditer(path):
         value = value[step[1]] if step[1] else value[int(step[2])]
-    return f"$.data{path}: expected {_expected(info)}, got {_got(value)}"
+    return value
 
 
 def _message_and_path(text: str) -> tuple[str, str]:

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _SLICE = 200
+"""Events between two breaths of the loop."""
+_RESTORE_SLICE = 5_000
 
 
 class Command(Struct, eq=False):
@@ -66,6 +68,8 @@ class PartitionActor:
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         self._changes: deque[Change] = deque()
         self._commands: deque[Command] = deque()
+        self._committed_with: list[Command] = []
+        """Commands in the transaction under way."""
         self._inherited: set[str] = set()
         """Orders whose inherited doubt stands in memory only."""
         self._awaiting_lease: list[str] = []
@@ -112,9 +116,9 @@ class PartitionActor:
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
         self._context.dispatcher.cut(self)
-        for command in self._commands:
+        for command in (*self._committed_with, *self._commands):
             if not command.done.done():
-                command.done.set_exception(UsageError("the partition has moved to another worker; ask again"))
+                command.done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
         log.info("partition_left", partition=self.partition, clean=clean, next_offset=self.next_offset)
 
     # --- restore (steps 3 to 9) ---
@@ -126,7 +130,7 @@ class PartitionActor:
         self.orders, self._position = found.orders, found.position
         self.next_offset = await self._first_offset(found)
         clean = found.next is not None and found.next.clean
-        self._inherit(found, clean)
+        await self._inherit(found, clean)
         await self._write([], self._next(self.next_offset, clean=False), [])
         self.wanted_offset = self.next_offset
         context.events.seek(self.partition, self.next_offset)
@@ -156,12 +160,14 @@ class PartitionActor:
             )
         return await self._context.events.start_offset(self.partition, self._context.start_latest)
 
-    def _inherit(self, found: Restored, clean: bool) -> None:
+    async def _inherit(self, found: Restored, clean: bool) -> None:
         """Orders that a predecessor may have under way are held; all that is owed gets its turn."""
         context = self._context
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         hold_until = found.fenced_at + context.rules.takeover_hold_s
-        for subject, value in self.orders.items():
+        for count, (subject, value) in enumerate(self.orders.items()):
+            if count % _RESTORE_SLICE == 0:
+                await asyncio.sleep(0)
             header = state.decode_header(value)
             held = header.uncertain or (not clean and core.must_inherit(header))
             if held and not clean:
@@ -280,7 +286,7 @@ class PartitionActor:
         """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
         context = self._context
         batch = Batch(self.partition, self.orders, context, self.next_offset, self._hold.value_max_bytes)
-        commands = await self._fill(batch)
+        await self._fill(batch)
         if clean:
             for subject in self._inherited:
                 batch.keep(subject)
@@ -288,19 +294,20 @@ class PartitionActor:
         await self._write(batch.entries(), self._next(batch.next_offset, clean=clean), batch.dead_letters)
         self.next_offset = batch.next_offset
         self._apply(batch)
-        for command in commands:
+        for command in self._committed_with:
             if not command.done.done():
                 command.done.set_result(None)
+        self._committed_with = []
 
-    async def _fill(self, batch: Batch) -> list[Command]:
+    async def _fill(self, batch: Batch) -> None:
         while self._outcomes:
             attempt, outcome, ended_at = self._outcomes.popleft()
             batch.outcome(attempt, outcome, ended_at)
         while self._changes:
             batch.change(self._changes.popleft())
-        commands = list(self._commands)
+        self._committed_with = list(self._commands)
         self._commands.clear()
-        for command in commands:
+        for command in self._committed_with:
             batch.command(command.subject, command.change)
         if self.role == "serving":
             count = 0
@@ -311,7 +318,6 @@ class PartitionActor:
                 count += 1
                 if count % _SLICE == 0:
                     await asyncio.sleep(0)
-        return commands
 
     def _is_in_flight(self, subject: str) -> bool:
         entry = self.outbox.entries.get(subject)

@@ -159,7 +159,8 @@ class Assignment:
 
     def _forget_cold(self) -> None:
         now = self._context.clock.now()
-        self._warm = {p: warm for p, warm in self._warm.items() if now - warm.left_at < self._holding.warm_s}
+        if self._warm:
+            self._warm = {p: warm for p, warm in self._warm.items() if now - warm.left_at < self._holding.warm_s}
 
     # --- one partition ---
 
@@ -181,7 +182,7 @@ class Assignment:
                 self._fatal(error)
                 return
             except LogError as error:
-                log.error(
+                log.warning(
                     "partition_lost",
                     partition=partition,
                     error=str(error),
@@ -200,17 +201,17 @@ class Assignment:
             self._context.events.pause(partition)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, self._holding.retry_s * 10)
-            await self._prove_membership()
+            await self._prove_membership(partition)
 
-    async def _prove_membership(self) -> None:
+    async def _prove_membership(self, partition: int) -> None:
         """A black-holed old owner must not fence its successor: only a member of the group takes over anew."""
-        async for proven in self._proofs():
+        async for proven in self._proofs(partition):
             if proven:
                 return
 
-    async def _proofs(self) -> AsyncIterator[bool]:
+    async def _proofs(self, partition: int) -> AsyncIterator[bool]:
         while True:
-            yield await self._context.events.commit_group(self._told)
+            yield await self._context.events.commit_group(self._offsets() or self._told or {partition: 0})
             await asyncio.sleep(self._holding.retry_s * 2)
 
     # --- feeding ---
@@ -239,6 +240,7 @@ class Assignment:
                     context.events.pause(partition)
                     self._full.add(partition)
             self._reopen()
+            self._forget_cold()
             self._tell()
 
     def _halt(self, error: GapError) -> None:

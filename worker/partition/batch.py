@@ -101,6 +101,8 @@ class Batch:
             self._refuse(record, error)
             return
         metrics.event("changed")
+        if before.acked < before.revision:
+            metrics.coalesced()
         self._changed[subject] = after
 
     def _check_size(self, subject: str, record: OrderRecord, value: bytes | None) -> None:

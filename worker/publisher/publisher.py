@@ -197,10 +197,9 @@ class Publisher:
             answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
             outcome = self._read(queue, answer)
         except asyncio.CancelledError:
-            if attempt not in self._cut:
-                raise
-            lane.uncancel()
             outcome = Outcome(OutcomeKind.UNKNOWN, "given up: the partition is leaving")
+            if attempt not in self._cut or lane.uncancel() > 0:
+                raise  # not the attempt is to end, but the lane
         finally:
             self._cut.discard(attempt)
             del self._under_way[attempt]
@@ -210,6 +209,8 @@ class Publisher:
 
     def _read(self, queue: _AccountQueue, answer: HttpResponse | Fault) -> Outcome:
         if isinstance(answer, Fault):
+            if answer.copies > 1:
+                self._metrics.repeated(answer.copies - 1)
             return Outcome(OutcomeKind.UNKNOWN if answer.sent else OutcomeKind.NOT_SENT, answer.detail)
         outcome = queue.provider.read_response(answer, self._clock.wall_ms())
         name = queue.account.name

@@ -85,7 +85,8 @@ class HttpSender:
             ) as response:
                 body = b"" if response.status == 204 else await self._read(response)
                 if under.copies > 1:
-                    return Fault(True, f"{response.status}, but {under.copies} copies of the request went out")
+                    said = f"{response.status}, but {under.copies} copies of the request went out"
+                    return Fault(True, said, under.copies)
                 return HttpResponse(
                     response.status, {name.lower(): value for name, value in response.headers.items()}, body
                 )

@@ -1,0 +1,191 @@
+"""The worlds that the contract is held against. Another implementation is one more class, and a name in `WORLDS`."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from msgspec.structs import replace
+
+from tests.contract.world import Hold, Join, Member, World
+from worker.kafka.events import KafkaEventLog
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.state import KafkaStateLog
+from worker.kafka.topics import create_topics
+from worker.ports import DeadLetter, EventLog, StateLog, StatePartition
+from worker.sim.log import MemoryLog
+from worker.sim.loop import VirtualClock
+
+
+class MemoryWorld:
+    """The in-memory log, in real time."""
+
+    partitions = 3
+    quiet_s = 0.01
+
+    def __init__(self) -> None:
+        self._log = MemoryLog(self.partitions, VirtualClock(asyncio.get_running_loop()))
+
+    async def append(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> tuple[int, int]:
+        """Writes an event."""
+        return self._log.append(key, value, headers, timestamp_ms, partition)
+
+    async def truncate(self, partition: int, before_offset: int) -> None:
+        """Forgets events."""
+        self._log.truncate(partition, before_offset)
+
+    def events(self, member: str) -> EventLog:
+        """The event topic for a process."""
+        return self._log.events(member)
+
+    def states(self, member: str) -> StateLog:
+        """The state topic for a process."""
+        return self._log.states(member)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """What is committed."""
+        return list(self._log.dead_letters)
+
+
+@asynccontextmanager
+async def memory_world(_: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A world in memory, which needs no cleaning up."""
+    yield MemoryWorld()
+
+
+class KafkaWorld:
+    """A real broker, with topics of this world's own."""
+
+    partitions = 3
+    quiet_s = 0.3
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        name = f"contract-{uuid.uuid4().hex[:10]}"
+        self.settings = KafkaSettings(
+            bootstrap_servers=bootstrap_servers,
+            group_id=name,
+            transactional_id_prefix=name,
+            event_topic=f"{name}.events",
+            state_topic=f"{name}.state",
+            dead_letter_topic=f"{name}.dlq",
+        )
+        self.producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+
+    async def append(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> tuple[int, int]:
+        """Writes an event."""
+        place = await self.producer.send_and_wait(
+            self.settings.event_topic, value, key, partition, timestamp_ms, list(headers)
+        )
+        return place.partition, place.offset
+
+    async def truncate(self, partition: int, before_offset: int) -> None:
+        """Forgets events."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.bootstrap_servers)
+        await admin.start()
+        here = TopicPartition(self.settings.event_topic, partition)
+        await admin.delete_records({here: RecordsToDelete(before_offset=before_offset)})
+        await admin.close()
+
+    def events(self, member: str) -> EventLog:
+        """The event topic for a process."""
+        return KafkaEventLog(replace(self.settings, client_id=member))
+
+    def states(self, member: str) -> StateLog:
+        """The state topic for a process."""
+        return KafkaStateLog(replace(self.settings, client_id=member))
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """What is committed: read up to where anything was written, for a commit is seen a moment after it returned."""
+        servers = self.settings.bootstrap_servers
+        places = [TopicPartition(self.settings.dead_letter_topic, partition) for partition in range(self.partitions)]
+        async with AIOKafkaConsumer(bootstrap_servers=servers) as everything:
+            ends = await everything.end_offsets(places)
+        found: list[DeadLetter] = []
+        async with AIOKafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed") as consumer:
+            for here in places:
+                consumer.assign([here])
+                consumer.seek(here, 0)
+                while await consumer.position(here) < ends[here]:
+                    for record in (await consumer.getmany(timeout_ms=100)).get(here, []):
+                        found.append(DeadLetter(record.key, record.value, list(record.headers)))
+        return found
+
+
+@asynccontextmanager
+async def kafka_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A world on the Kafka that the whole run shares."""
+    opened = KafkaWorld(request.getfixturevalue("kafka").bootstrap)
+    await create_topics(opened.settings, opened.partitions)
+    async with opened.producer:
+        yield opened
+
+
+OpenWorld = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[World]]
+
+WORLDS: dict[str, OpenWorld] = {"memory": memory_world, "kafka": kafka_world}
+"""A function that opens a world with fresh topics; what it needs of other fixtures it asks the request for."""
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Each world in turn."""
+    async with WORLDS[request.param](request) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def join(world: World) -> AsyncIterator[Join]:
+    """Starts members of the group; those that are left leave at the end."""
+    members: list[Member] = []
+
+    async def start(name: str) -> Member:
+        member = Member(world.events(name))
+        members.append(member)
+        await member.start()
+        return member
+
+    yield start
+    for member in members:
+        await member.stop()
+
+
+@pytest.fixture
+async def hold(world: World) -> AsyncIterator[Hold]:
+    """Gives new holds on a state partition, fenced; each from a process of its own. They are closed at the end."""
+    logs: list[StateLog] = []
+    holds: list[StatePartition] = []
+
+    async def take(partition: int = 0, *, fence: bool = True) -> StatePartition:
+        log = world.states(f"owner-{len(logs)}")
+        await log.start()
+        logs.append(log)
+        taken = log.partition(partition)
+        holds.append(taken)
+        if fence:
+            await taken.fence()
+        return taken
+
+    yield take
+    for taken in holds:
+        await taken.close()
+    for log in logs:
+        await log.stop()

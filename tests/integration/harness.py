@@ -1,0 +1,453 @@
+"""Workers as processes of their own, between a real Kafka and a sandbox provider that lives in the test.
+
+A `Stage` has topics, a group and a provider that no other test uses; the workers on it are configured by one TOML file
+and their environment, and end with it. Times are much shorter than the defaults, so that what takes minutes in
+production is over in seconds.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import unquote
+
+import aiohttp
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.views import OrderView, StatusView
+from worker.core.rules import Rules
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.topics import create_topics
+from worker.kafka.writer import EventWriter
+from worker.ports import DeadLetter
+from worker.sim.sandbox import Attempt, Sandbox
+from worker.tools.kafka_ports import free_ports
+from worker.tools.reaper import Reaper
+from worker.tools.shop import History
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+ATTEMPT_DEADLINE_S, LEASE_S, SETTLE_S, SESSION_S = 1.0, 4.0, 2.0, 6.0
+HOLD_S = Rules(attempt_deadline_s=ATTEMPT_DEADLINE_S, lease_s=LEASE_S, settle_s=SETTLE_S).takeover_hold_s
+TAKEOVER_S = SESSION_S + HOLD_S
+"""How long the orders of a killed worker are held at least: until the group misses it, and then the hold."""
+
+MERCHANT, USERNAME, PASSWORD = "camisasonline", "camisas", "a-password-of-camisas"
+ACCOUNT = "camisas"
+"""The account's name: what stands before the slash in a subject."""
+
+Carts = tuple[int, int]
+"""(shipped, unshipped), in minor units."""
+
+_COMMAND = (sys.executable, "-m", "worker")
+_TAIL_LINES = 25
+
+
+def utc_now() -> datetime:
+    """The clock that the sandbox and the workers' logs go by."""
+    return datetime.now(UTC)
+
+
+async def until(condition: Callable[[], bool], within_s: float, said: Callable[[], str]) -> None:
+    """Waits until something is so; when it is not in time, the test fails with what `said` says."""
+    give_up_at = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"not within {within_s:g} s: {said()}")
+        await asyncio.sleep(0.02)
+
+
+class Ran(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class WorkerProcess:
+    """One `cartsync run`."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log_file: Path, port: int) -> None:
+        self.name = name
+        self.url = f"http://127.0.0.1:{port}"
+        self._process = process
+        self._log_file = log_file
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        """Is there such a process still?"""
+        return self._process.poll() is None
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    async def ended(self, within_s: float = 15) -> int:
+        """The exit code, once there is one."""
+        await until(lambda: not self.is_running(), within_s, lambda: f"{self.name} to end\n{self.tail()}")
+        return self._process.returncode
+
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        """What it has logged: all of it, or the lines of one event."""
+        lines = self._log_file.read_bytes().splitlines(keepends=True)
+        whole = (line for line in lines if line.startswith(b"{") and line.endswith(b"\n"))
+        parsed: list[dict[str, Any]] = [msgspec.json.decode(line) for line in whole]
+        return [line for line in parsed if event in (None, line["event"])]
+
+    def tail(self) -> str:
+        """The end of its log, for a failure's message."""
+        lines = self._log_file.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        return "\n".join([f"--- {self.name} ({'runs' if self.is_running() else self._process.returncode})", *lines])
+
+    async def serving(self, partitions: int, within_s: float = 30) -> None:
+        """Waits until it serves just so many partitions."""
+        give_up_at = time.monotonic() + within_s
+        while True:
+            serving = await self.served()
+            if len(serving) == partitions:
+                return
+            if time.monotonic() > give_up_at or not self.is_running():
+                raise AssertionError(f"{self.name} serves {serving}, not {partitions} partitions\n{self.tail()}")
+            await asyncio.sleep(0.05)
+
+    async def served(self) -> list[int]:
+        """The partitions that it serves now; none while its port is closed."""
+        try:
+            status = await self.status()
+        except aiohttp.ClientError:
+            return []
+        return [view.partition for view in status.partitions if view.role == "serving"]
+
+    async def status(self) -> StatusView:
+        """What `/status` says."""
+        _, body = await self.get("/status")
+        return msgspec.json.decode(body, type=StatusView)
+
+    async def show(self, subject: str) -> OrderView:
+        """What `/orders/…` says."""
+        code, body = await self.get(f"/orders/{subject}")
+        assert code == 200, f"{code} {body!r}"
+        return msgspec.json.decode(body, type=OrderView)
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Asks the private port."""
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
+            return response.status, await response.read()
+
+    def fenced_at(self, partition: int) -> datetime:
+        """The earliest that its last fence of the partition may have been: its log says when it had restored."""
+        line = [line for line in self.log("partition_serving") if line["partition"] == partition][-1]
+        served_at = datetime.fromisoformat(line["time"]).timestamp()
+        return datetime.fromtimestamp(served_at - line["seconds"] - 0.002, UTC)
+
+
+class Stage:
+    """Everything around the workers of one test; an asynchronous context manager."""
+
+    def __init__(self, bootstrap: str, folder: Path, partitions: int, worker: Mapping[str, Any] | None = None) -> None:
+        """`worker`: settings of `[worker]` over the short ones."""
+        self.name = f"i{uuid.uuid4().hex[:10]}"
+        self.folder = folder
+        self.partitions = partitions
+        self.settings = KafkaSettings(
+            bootstrap_servers=bootstrap,
+            group_id=self.name,
+            transactional_id_prefix=self.name,
+            event_topic=f"{self.name}.events",
+            state_topic=f"{self.name}.state",
+            dead_letter_topic=f"{self.name}.dlq",
+        )
+        self.sandbox = Sandbox({MERCHANT: (USERNAME, PASSWORD)}, seed=7)
+        self.base_url = ""
+        self.workers: list[WorkerProcess] = []
+        self._worker_settings = worker or {}
+        self._writer = EventWriter(self.settings)
+        self._reaper: Reaper | None = None
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(parents=True)
+        await create_topics(self.settings, self.partitions)
+        self.base_url = await self.sandbox.start()
+        self.configure()
+        await self._writer.start()
+        (self.folder / "reaped").mkdir()
+        self._reaper = Reaper(self.folder / "reaped")  # should the test be killed itself
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            if worker.is_running():
+                worker.kill()
+        if self._reaper is not None:
+            self._reaper.watch([])
+            self._reaper.close()
+        await self._writer.stop()
+        await self.sandbox.stop()
+
+    # --- the workers ---
+
+    def configure(self, **sections: Mapping[str, Any]) -> None:
+        """Writes the configuration of the workers that start from now on; `sections` come over the usual ones."""
+        kafka = {
+            name: getattr(self.settings, name)
+            for name in (
+                *("bootstrap_servers", "group_id", "transactional_id_prefix"),
+                *("event_topic", "state_topic", "dead_letter_topic"),
+            )
+        }
+        account = {"provider": "sequra", "merchant_id": MERCHANT, "base_url": self.base_url, "username": USERNAME}
+        tables = {
+            "kafka": kafka
+            | {"session_timeout": f"{SESSION_S:g}s", "heartbeat": "1s", "rebalance_timeout": "10s"}
+            | dict(sections.get("kafka", {})),
+            "worker": {
+                "attempt_deadline": f"{ATTEMPT_DEADLINE_S:g}s",
+                "lease": f"{LEASE_S:g}s",
+                "settle": f"{SETTLE_S:g}s",
+                "retry_initial": "50ms",
+                "retry_max": "1s",
+                "commit_interval": "20ms",
+            }
+            | dict(self._worker_settings)
+            | dict(sections.get("worker", {})),
+            f"accounts.{ACCOUNT}": account,
+            "log": {"format": "json"},
+        }
+        text = "".join(
+            f"[{table}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in members.items())
+            for table, members in tables.items()
+        )
+        (self.folder / "cartsync.toml").write_text(text)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Of a worker or a command: the file, the password and what a test adds, nothing of this process's own."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        ours = {
+            "PYTHONPATH": str(PROJECT),
+            "CARTSYNC_CONFIG": str(self.folder / "cartsync.toml"),
+            f"CARTSYNC_ACCOUNTS__{ACCOUNT.upper()}__PASSWORD": PASSWORD,
+        }
+        return kept | ours | more
+
+    def start(self, **environment: str) -> WorkerProcess:
+        """Starts one more worker; does not wait for it."""
+        name = f"worker {len(self.workers) + 1}"
+        (port,) = free_ports(1)
+        log_file = self.folder / f"{name}.log"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [*_COMMAND, "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=self.environment(CARTSYNC_HTTP__PORT=str(port), **environment),
+            )
+        worker = WorkerProcess(name, process, log_file, port)
+        self.workers.append(worker)
+        if self._reaper is not None:
+            self._reaper.watch(each.pid for each in self.workers if each.is_running())
+        return worker
+
+    async def started(self, **environment: str) -> WorkerProcess:
+        """Starts one more worker and waits until it serves all partitions."""
+        worker = self.start(**environment)
+        await worker.serving(self.partitions)
+        return worker
+
+    async def command(self, *words: str, within_s: float = 30, **environment: str) -> Ran:
+        """Runs `cartsync …` to its end."""
+        ran = await asyncio.to_thread(
+            subprocess.run,
+            [*_COMMAND, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            cwd=self.folder,
+            env=self.environment(**environment),
+            check=False,
+        )
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def tails(self) -> str:
+        """The ends of all logs."""
+        return "\n".join(worker.tail() for worker in self.workers)
+
+    # --- the shop ---
+
+    async def write(self, key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        """One record into the event topic; returns when it is there."""
+        await self._writer.write(key, value, headers)
+
+    async def play(self, history: History) -> None:
+        """Writes what a shop does, at its own pace."""
+        began = time.monotonic()
+        written = []
+        for event in history.events:
+            await asyncio.sleep(max(0.0, event.at_s - (time.monotonic() - began)))
+            written.append(await self._writer.post(event.subject.encode(), event.value))
+        await asyncio.gather(*written)
+
+    # --- the provider ---
+
+    def holds(self, subject: str) -> Carts | None:
+        """What the provider holds of an order."""
+        held = self.sandbox.held.get((MERCHANT, _reference(subject)))
+        return None if held is None else (held.shipped_minor, held.unshipped_minor)
+
+    def attempts(self, subject: str) -> list[Attempt]:
+        """The requests about an order that reached the provider, in the order of their arrival."""
+        return [attempt for attempt in self.sandbox.log if attempt.order_ref == _reference(subject)]
+
+    def script(self, subjects: Iterable[str], fault: str, times: int = 100) -> None:
+        """What the next requests about these orders meet."""
+        for subject in subjects:
+            self.sandbox.faults.script(MERCHANT, _reference(subject), *[fault] * times)
+
+    async def agreed(self, wanted: Mapping[str, Carts | None], within_s: float = 30) -> None:
+        """Waits until the provider holds just this of these orders; `None`: it was never told of the order."""
+
+        def differing() -> list[str]:
+            return [subject for subject, carts in wanted.items() if self.holds(subject) != carts]
+
+        def said() -> str:
+            different = differing()
+            shown = [f"{subject}: wanted {wanted[subject]}, held {self.holds(subject)}" for subject in different[:5]]
+            last = [f"{different[0]}: {attempt}" for attempt in self.attempts(different[0])[-5:]]
+            return "\n".join([f"{len(different)} of {len(wanted)} orders differ", *shown, *last, self.tails()])
+
+        await until(lambda: not differing(), within_s, said)
+
+    def assert_monotone(self) -> None:
+        """No update of an order was applied after a newer one, and every request carried its key."""
+        revisions: dict[str, list[tuple[datetime, int, int]]] = defaultdict(list)
+        for attempt in self.sandbox.log:
+            subject, revision = key_of(attempt)
+            assert (attempt.merchant, attempt.order_ref) == (MERCHANT, _reference(subject))
+            if attempt.applied_at is not None:
+                revisions[subject].append((attempt.applied_at, attempt.number, revision))
+        for subject, applied in revisions.items():
+            in_time = [revision for _, _, revision in sorted(applied)]
+            assert in_time == sorted(in_time), f"{subject}: {self.attempts(subject)}\n{self.tails()}"
+
+    async def dead_letters(self, count: int, within_s: float = 20) -> list[DeadLetter]:
+        """All that is in the dead-letter topic, once there are so many (or more: it looks a little longer)."""
+        found: list[DeadLetter] = []
+        partitions = [TopicPartition(self.settings.dead_letter_topic, p) for p in range(self.partitions)]
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings.bootstrap_servers,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        try:
+            consumer.assign(partitions)
+            give_up_at = time.monotonic() + within_s
+            while True:
+                batches = await consumer.getmany(timeout_ms=500)
+                records = [record for batch in batches.values() for record in batch]
+                found += [DeadLetter(r.key, r.value, list(r.headers)) for r in records]
+                if not records and (len(found) >= count or time.monotonic() > give_up_at):
+                    return found
+        finally:
+            await consumer.stop()
+
+
+class ShopOrder:
+    """One order whose events a test writes by hand, each with the next sequence."""
+
+    def __init__(self, stage: Stage, subject: str) -> None:
+        self.subject = subject
+        self._stage = stage
+        self._count = 0
+
+    def event(self, kind: str, data: Mapping[str, Any]) -> bytes:
+        """The next event."""
+        self._count += 1
+        return msgspec.json.encode(
+            {
+                "specversion": "1.0",
+                "id": f"{self.subject}#{self._count}",
+                "source": "/shops/camisas",
+                "type": f"order.{kind}",
+                "time": utc_now(),
+                "subject": self.subject,
+                "sequence": str(self._count),
+                "data": data,
+            }
+        )
+
+    async def tell(self, kind: str, **data: Any) -> None:
+        """Writes the next event."""
+        await self._stage.write(self.subject.encode(), self.event(kind, data))
+
+    async def confirm(self, *lines: Mapping[str, Any]) -> None:
+        """The provider has approved it."""
+        await self.tell("confirmed", currency="EUR", lines=list(lines))
+
+    async def ship(self, shipment_id: str, **units: int) -> None:
+        """Some of it was sent."""
+        await self.tell("items_shipped", shipment_id=shipment_id, lines=_units(units))
+
+    async def take_back(self, return_id: str, **units: int) -> None:
+        """Some of it came back."""
+        await self.tell("items_returned", return_id=return_id, lines=_units(units))
+
+
+def line(reference: str, unit_price_minor: int, quantity: int = 1, name: str = "") -> dict[str, Any]:
+    """A line of goods."""
+    return {
+        "reference": reference,
+        "name": name or reference,
+        "quantity": quantity,
+        "unit_price_minor": unit_price_minor,
+        "total_minor": quantity * unit_price_minor,
+    }
+
+
+def key_of(attempt: Attempt) -> tuple[str, int]:
+    """The subject and the revision in the request's Idempotency-Key."""
+    assert attempt.idempotency_key is not None
+    subject, _, revision = attempt.idempotency_key.partition(":")
+    return unquote(subject), int(revision)
+
+
+def wanted_of(histories: Sequence[History]) -> dict[str, Carts | None]:
+    """What the provider must hold in the end of all that shops did."""
+    return {subject: order.carts_minor() for history in histories for subject, order in history.orders.items()}
+
+
+def _reference(subject: str) -> str:
+    return subject.partition("/")[2]
+
+
+def _units(units: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [{"line_id": line_id, "quantity": quantity} for line_id, quantity in units.items()]
+
+
+def _toml(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,167 @@
+"""One sample of each event type with all its members, and one with only those that it must have."""
+
+from typing import Any
+
+from tests.unit.core.shop import Told
+
+ADDRESS: dict[str, Any] = {
+    "given_names": "Ana",
+    "surnames": "García Núñez",
+    "company": "ACME",
+    "line_1": "Calle Mayor 1",
+    "line_2": "2º B",
+    "postal_code": "08010",
+    "city": "Barcelona",
+    "country_code": "ES",
+    "state": "B",
+    "phone": "+34931234567",
+    "mobile_phone": "+34666123456",
+    "extra": "Ring twice",
+    "vat_number": "ESX1234567X",
+}
+DETAILS: dict[str, Any] = {
+    "references": {"secondary": "S-7", "subscription": "SUB-1"},
+    "customer": {
+        "given_names": "Ana",
+        "surnames": "García",
+        "email": "ana@example.org",
+        "title": "mrs",
+        "ref": "C-1",
+        "date_of_birth": "1980-02-29",
+        "nin": "12345678Z",
+        "company": "ACME",
+        "vat_number": "ESX1",
+        "vehicle": {
+            "plaque": "1234ABC",
+            "brand": "Seat",
+            "model": "Ibiza",
+            "frame": "VSS1",
+            "first_registration_date": "2019-05-01",
+        },
+    },
+    "delivery_address": ADDRESS,
+    "invoice_address": ADDRESS,
+    "delivery_method": {"name": "post", "days": "2-3", "provider": "Correos", "home_delivery": True},
+    "gift": False,
+    "cart_ref": "cart-1",
+    "store_ref": "store-9",
+}
+PRODUCT: dict[str, Any] = {
+    "line_id": "1",
+    "type": "product",
+    "reference": "SKU-1",
+    "name": "Camiseta ñ €",
+    "quantity": 3,
+    "unit_price_minor": 333,
+    "total_minor": 1000,
+    "downloadable": False,
+    "attributes": {
+        "perishable": False,
+        "personalized": True,
+        "restockable": True,
+        "category": "shirts",
+        "description": "A shirt",
+        "manufacturer": "M",
+        "supplier": "S",
+        "product_id": "P-1",
+        "url": "https://shop.example/p/1",
+        "tracking_reference": "T1",
+        "subscription": {
+            "period_months": 12,
+            "price_minor": 500,
+            "price_per_item_minor": 250,
+            "vat_rate_bp": 2100,
+        },
+    },
+}
+SERVICE: dict[str, Any] = {
+    "type": "service",
+    "reference": "SRV",
+    "name": "Course",
+    "quantity": 1,
+    "unit_price_minor": 900,
+    "total_minor": 900,
+    "downloadable": True,
+    "attributes": {"ends_in": "P3M15D", "rendered": True, "supplier": "S"},
+}
+OTHERS: list[dict[str, Any]] = [
+    {"type": "handling", "reference": "ship", "name": "Shipping", "total_minor": 500},
+    {"type": "invoice_fee", "total_minor": 95},
+    {"type": "discount", "reference": "COUPON", "name": "Coupon", "total_minor": -100, "applies_to": ["1"]},
+    {"type": "other_payment", "reference": "GIFT", "name": "Gift card", "total_minor": -50},
+    {"type": "voucher", "reference": "V", "name": "Voucher", "total_minor": 10},
+    {"type": "registration", "reference": "SKU-1-reg", "name": "Reg. Camiseta", "total_minor": 20},
+]
+LINES = [PRODUCT, SERVICE, *OTHERS]
+POSTAL: dict[str, Any] = {
+    "reference": "T1",
+    "type": "postal",
+    "carrier": "UPS",
+    "tracking_number": "1Z",
+    "tracking_url": "https://ups.example/1Z",
+    "delivered_at": "2026-03-05T10:00:00Z",
+}
+PICKUP: dict[str, Any] = {
+    "reference": "T2",
+    "type": "pickup_store",
+    "tracking_number": "2Z",
+    "delivered_at": "2026-03-05T10:00:00.123456+01:00",
+    "available_at": "2026-03-04t10:00:00z",
+    "store_ref": "9",
+    "operator_ref": "op",
+    "line_1": "Gran Vía 2",
+    "line_2": "",
+    "postal_code": "28001",
+    "city": "Madrid",
+    "state": "M",
+    "country_code": "ES",
+}
+UNITS = [{"line_id": "1", "quantity": 2}]
+MINIMAL_LINES = [{"reference": "A", "name": "A", "quantity": 1, "unit_price_minor": 1, "total_minor": 1}]
+
+FULL: dict[str, dict[str, Any]] = {
+    "order.confirmed": {"currency": "EUR", "lines": LINES, "payment_state": "approved"} | DETAILS,
+    "order.payment_state_changed": {"payment_state": "on_hold"},
+    "order.cart_updated": {"currency": "EUR", "lines": LINES, "cart_version": 7},
+    "order.items_shipped": {
+        "shipment_id": "s1",
+        "lines": UNITS,
+        "shipped_at": "2026-03-02T08:00:00Z",
+        "tracking": [POSTAL, PICKUP],
+    },
+    "order.items_delivered": {"shipment_id": "s1", "delivered_at": "2026-03-05T10:00:00Z"},
+    "order.items_returned": {
+        "return_id": "r1",
+        "lines": UNITS,
+        "from": "shipped",
+        "refund_handling_minor": 100,
+        "fee_minor": 50,
+    },
+    "order.items_cancelled": {"cancellation_id": "c1", "lines": UNITS, "reason": "out_of_stock"},
+    "order.refunded": {"refund_id": "f1", "amount_minor": 250, "name": "Goodwill"},
+    "order.cancelled": {"reason": "changed my mind", "by": "shopper"},
+    "order.carts_stated": {
+        "currency": "EUR",
+        "shipped": [PRODUCT],
+        "unshipped": [SERVICE],
+        "cart_version": -1,
+        "reason": "repaired by hand",
+    },
+    "order.details_changed": DETAILS,
+    "order.retracted": {"shipment_id": "s1"},
+}
+MINIMAL: dict[str, dict[str, Any]] = {
+    "order.confirmed": {"currency": "EUR", "lines": MINIMAL_LINES},
+    "order.payment_state_changed": {"payment_state": "refused"},
+    "order.cart_updated": {"currency": "EUR", "lines": MINIMAL_LINES},
+    "order.items_shipped": {"shipment_id": "s1", "lines": UNITS},
+    "order.items_delivered": {"shipment_id": "s1", "delivered_at": "2026-03-05T10:00:00Z"},
+    "order.items_returned": {"return_id": "r1", "lines": [], "refund_handling_minor": 1},
+    "order.items_cancelled": {"cancellation_id": "c1", "lines": UNITS},
+    "order.refunded": {"refund_id": "f1", "amount_minor": 1},
+    "order.cancelled": {},
+    "order.carts_stated": {"currency": "EUR", "shipped": [], "unshipped": []},
+    "order.details_changed": {name: None for name in DETAILS},
+    "order.retracted": {"stated": True},
+}
+SAMPLES = [Told(kind, data) for samples in (FULL, MINIMAL) for kind, data in samples.items()]

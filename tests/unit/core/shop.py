@@ -1,0 +1,213 @@
+"""A shop that tells what happens to one order: builders of events, through the real door.
+
+A builder such as `shipped("s1", A=2)` returns a `Told`: the type and `data` of an event. `log` gives them ids, times
+and positions, one second apart, in the order told; `facts`, `standing` and `carts` say what follows.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+from schemas.carts import Item, Order
+from schemas.events import OrderEvent
+from schemas.facts import Facts
+from worker.core.intake import decode
+from worker.core.order import Standing, assess
+from worker.core.reducer import reduce
+
+ACCOUNT = "acme"
+REFERENCE = "A14/12345"
+SUBJECT = f"{ACCOUNT}/{REFERENCE}"
+START = datetime(2026, 3, 1, tzinfo=UTC)
+START_MS = int(START.timestamp() * 1000)
+START_US = START_MS * 1000
+
+
+class Told(NamedTuple):
+    """Type and data of an event, and attributes that differ from the usual ones."""
+
+    type: str
+    data: dict[str, Any]
+    attributes: dict[str, Any] = {}
+
+    def but(self, **attributes: Any) -> "Told":
+        """The same with these attributes of the envelope."""
+        return self._replace(attributes={**self.attributes, **attributes})
+
+
+def time_text(at_s: float) -> str:
+    """The time so many seconds after the start, as events write it."""
+    return (START + timedelta(seconds=at_s)).isoformat(timespec="microseconds")
+
+
+def envelope(told: Told, number: int = 1) -> dict[str, Any]:
+    """The CloudEvents object of what was told; `number` makes its id and its time."""
+    return {
+        "specversion": "1.0",
+        "id": f"e{number}",
+        "source": "/shops/acme",
+        "type": told.type,
+        "time": time_text(number),
+        "subject": SUBJECT,
+        "data": told.data,
+    } | told.attributes
+
+
+def event(told: Told, number: int = 1) -> OrderEvent:
+    """The event as the worker gets it."""
+    decoded = decode(b"k", msgspec.json.encode(envelope(told, number)), {}, START_MS + 10**9)
+    assert decoded is not None
+    return decoded
+
+
+def log(*tellings: Told) -> list[OrderEvent]:
+    """The events of these tellings, a second apart."""
+    return [event(told, number) for number, told in enumerate(tellings, start=1)]
+
+
+def fold(events: list[OrderEvent], facts: Facts | None = None) -> Facts:
+    """The facts after these events, at positions 0, 1, …"""
+    facts = facts or Facts()
+    for position, one in enumerate(events):
+        facts = reduce(facts, one, position)
+    return facts
+
+
+def facts_of(*tellings: Told) -> Facts:
+    """The facts after these tellings."""
+    return fold(log(*tellings))
+
+
+def standing(*tellings: Told) -> Standing:
+    """What follows from these tellings."""
+    return assess(facts_of(*tellings), REFERENCE)
+
+
+def order(*tellings: Told) -> Order:
+    """The order after these tellings, which do not contradict each other."""
+    found = standing(*tellings)
+    assert found.state == "ready", found
+    assert found.order is not None
+    return found.order
+
+
+Rows = list[tuple[str | None, int, int]]
+
+
+def rows(items: list[Item]) -> Rows:
+    """(reference, quantity, total) of each item."""
+    return [(item.reference, item.quantity, item.total_minor) for item in items]
+
+
+def carts(*tellings: Told) -> tuple[Rows, Rows]:
+    """The rows of the shipped and of the unshipped cart after these tellings, whose sums must be the totals."""
+    found = order(*tellings)
+    for cart in (found.shipped, found.unshipped):
+        assert cart.total_minor == sum(item.total_minor for item in cart.items)
+    return rows(found.shipped.items), rows(found.unshipped.items)
+
+
+def totals(*tellings: Told) -> tuple[int, int]:
+    """What the two carts add up to after these tellings."""
+    shipped, unshipped = carts(*tellings)
+    return sum(row[2] for row in shipped), sum(row[2] for row in unshipped)
+
+
+# --- lines -------------------------------------------------------------------------------------------------------
+
+LineDict = dict[str, Any]
+
+
+def goods(reference: str, quantity: int, total: int, **members: Any) -> LineDict:
+    """A goods line."""
+    unit_price = members.pop("unit_price_minor", total // quantity)
+    return {
+        "reference": reference,
+        "name": reference.title(),
+        "quantity": quantity,
+        "unit_price_minor": unit_price,
+        "total_minor": total,
+    } | members
+
+
+def other(kind: str, reference: str, total: int, **members: Any) -> LineDict:
+    """A charge or an adjustment."""
+    return {"type": kind, "reference": reference, "name": reference.title(), "total_minor": total} | members
+
+
+def units(named: dict[str, int]) -> list[dict[str, Any]]:
+    """A list of Units."""
+    return [{"line_id": line_id, "quantity": quantity} for line_id, quantity in named.items()]
+
+
+# --- tellings ----------------------------------------------------------------------------------------------------
+
+
+def confirmed(*lines: LineDict, currency: str = "EUR", **members: Any) -> Told:
+    """`order.confirmed`."""
+    return Told("order.confirmed", {"currency": currency, "lines": list(lines)} | members)
+
+
+def cart_updated(*lines: LineDict, currency: str = "EUR", **members: Any) -> Told:
+    """`order.cart_updated`."""
+    return Told("order.cart_updated", {"currency": currency, "lines": list(lines)} | members)
+
+
+def payment(state: str) -> Told:
+    """`order.payment_state_changed`."""
+    return Told("order.payment_state_changed", {"payment_state": state})
+
+
+def shipped(shipment_id: str, tracking: list[dict[str, Any]] | None = None, **named: int) -> Told:
+    """`order.items_shipped`."""
+    data: dict[str, Any] = {"shipment_id": shipment_id, "lines": units(named)}
+    return Told("order.items_shipped", data if tracking is None else data | {"tracking": tracking})
+
+
+def delivered(shipment_id: str, at: str = "2026-03-05T10:00:00Z") -> Told:
+    """`order.items_delivered`."""
+    return Told("order.items_delivered", {"shipment_id": shipment_id, "delivered_at": at})
+
+
+def returned(
+    return_id: str, *, origin: str = "shipped", fee: int | None = None, handling: int | None = None, **named: int
+) -> Told:
+    """`order.items_returned`."""
+    data: dict[str, Any] = {"return_id": return_id, "lines": units(named), "from": origin}
+    if fee is not None:
+        data["fee_minor"] = fee
+    if handling is not None:
+        data["refund_handling_minor"] = handling
+    return Told("order.items_returned", data)
+
+
+def items_cancelled(cancellation_id: str, reason: str | None = None, **named: int) -> Told:
+    """`order.items_cancelled`."""
+    data: dict[str, Any] = {"cancellation_id": cancellation_id, "lines": units(named)}
+    return Told("order.items_cancelled", data if reason is None else data | {"reason": reason})
+
+
+def refunded(refund_id: str, amount: int, **members: Any) -> Told:
+    """`order.refunded`."""
+    return Told("order.refunded", {"refund_id": refund_id, "amount_minor": amount} | members)
+
+
+def cancelled(**members: Any) -> Told:
+    """`order.cancelled`."""
+    return Told("order.cancelled", members)
+
+
+def stated(shipped: list[LineDict], unshipped: list[LineDict], currency: str = "EUR", **members: Any) -> Told:
+    """`order.carts_stated`."""
+    return Told("order.carts_stated", {"currency": currency, "shipped": shipped, "unshipped": unshipped} | members)
+
+
+def details(**members: Any) -> Told:
+    """`order.details_changed`."""
+    return Told("order.details_changed", members)
+
+
+def retracted(**member: Any) -> Told:
+    """`order.retracted`."""
+    return Told("order.retracted", member)

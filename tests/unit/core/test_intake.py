@@ -1,0 +1,641 @@
+"""Every refusal of `events.md` section 4, with reason, path and wording, and which of several is given."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas import events as e
+from tests.unit.core.samples import FULL, MINIMAL, SAMPLES
+from tests.unit.core.shop import START_MS, START_US, SUBJECT, Told, confirmed, envelope, goods
+from worker.core import intake
+from worker.errors import MalformedEventError
+
+HOUR_MS = 3_600_000
+SHIPPED = Told("order.items_shipped", MINIMAL["order.items_shipped"])
+
+
+def encode(body: Any) -> bytes:
+    """The JSON of a record's value."""
+    return msgspec.json.encode(body)
+
+
+def decode(
+    value: bytes | None, headers: Mapping[str, bytes] | None = None, key: bytes | None = b"k"
+) -> e.OrderEvent | None:
+    """What the door makes of a record whose own timestamp is the start of March."""
+    return intake.decode(key, value, headers or {}, START_MS)
+
+
+def refusal(value: bytes | None, headers: Mapping[str, bytes] | None = None, key: bytes | None = b"k") -> str:
+    """`reason: detail` of a record that the door must refuse."""
+    with pytest.raises(MalformedEventError) as raised:
+        decode(value, headers, key)
+    assert str(raised.value) == f"{raised.value.reason}: {raised.value.detail}"
+    return str(raised.value)
+
+
+def with_attributes(**attributes: Any) -> bytes:
+    """A good event but for these attributes; `None` leaves one out."""
+    body = envelope(SHIPPED) | attributes
+    return encode({name: value for name, value in body.items() if value is not None})
+
+
+def binary(told: Told = SHIPPED, **headers: bytes) -> dict[str, bytes]:
+    """The headers of an event in binary mode."""
+    body = envelope(told)
+    attributes = {f"ce_{name}": str(value).encode() for name, value in body.items() if name != "data"}
+    return attributes | {"content-type": b"application/json"} | headers
+
+
+# --- what is accepted ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", SAMPLES, ids=lambda told: told.type)
+def test_samples_are_accepted_in_both_modes(told: Told) -> None:
+    """Each type, with all members and with the fewest, means the same in structured and in binary mode."""
+    structured = decode(encode(envelope(told)))
+    assert structured is not None
+    assert structured.subject == SUBJECT
+    assert structured.time_us == START_US + 1_000_000
+    assert (structured.sequence, structured.origin, structured.traceparent) == (-1, None, None)
+    assert decode(encode(told.data), binary(told)) == structured
+
+
+def test_all_attributes_are_read() -> None:
+    """Sequence, origin and traceparent come along, in both modes."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    told = SHIPPED.but(sequence="000042", origin="sequra", traceparent=trace)
+    found = decode(encode(envelope(told)))
+    assert found is not None
+    assert (found.sequence, found.origin, found.traceparent) == (42, "sequra", trace)
+    assert decode(encode(told.data), binary(told)) == found
+
+
+def test_data_keeps_what_was_given() -> None:
+    """Members that were not given are unset, defaults of the contract are filled in."""
+    found = decode(encode(envelope(Told("order.items_returned", {"return_id": "r", "lines": [{"line_id": "A", "quantity": 1}]}))))
+    assert found is not None
+    assert isinstance(found.data, e.ItemsReturnedData)
+    assert (found.data.origin, found.data.fee_minor) == ("shipped", msgspec.UNSET)
+    stop = decode(encode(envelope(Told("order.cancelled", {}))))
+    assert stop is not None
+    assert isinstance(stop.data, e.CancelledData)
+    assert stop.data.by == "merchant"
+
+
+def test_unknown_attributes_are_ignored() -> None:
+    """Extension attributes that we do not know do no harm, whatever they hold."""
+    plain = decode(with_attributes())
+    assert decode(with_attributes(tenant="x", datacontenttype="application/json", nested={"a": [1, {}]})) == plain
+    headers = binary(ce_tenant=b"\xff\xfe", other=b"\xff")
+    assert decode(encode(SHIPPED.data), headers) == plain
+
+
+@pytest.mark.parametrize("name", ["sequence", "traceparent", "origin"])
+def test_null_of_an_optional_attribute_is_absence(name: str) -> None:
+    """CloudEvents knows no null: an optional attribute that is null was not given."""
+    body = envelope(SHIPPED) | {name: None}
+    assert decode(encode(body)) == decode(with_attributes())
+    wrong = envelope(SHIPPED) | {name: None, "data": {}}
+    assert refusal(encode(wrong)) == "invalid_data: $.data: expected a member shipment_id"
+
+
+def test_record_without_value_is_skipped() -> None:
+    """A tombstone is no event, whatever its key."""
+    assert decode(None) is None
+    assert decode(None, key=None) is None
+
+
+@pytest.mark.parametrize("kind", ["provider.order_cancelled", "customer.created", "order", "orders.x", " order.cancelled"])
+def test_types_outside_order_are_skipped(kind: str) -> None:
+    """… before their envelope is looked at, in both modes."""
+    assert decode(encode({"type": kind})) is None
+    assert decode(encode({"type": kind, "data": 5, "time": "nonsense"})) is None
+    assert decode(b"[]", {"ce_specversion": b"9", "ce_type": kind.encode()}) is None
+
+
+# --- the record ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, b""])
+def test_no_key(key: bytes | None) -> None:
+    """A record without a key is refused: its order could be spread over partitions."""
+    assert refusal(with_attributes(), key=key).startswith("no_key: a record key")
+
+
+def test_too_large() -> None:
+    """1 MiB is taken, a byte more is not."""
+    body = with_attributes()
+    fits = body + b" " * ((1 << 20) - len(body))
+    assert decode(fits) is not None
+    assert refusal(fits + b" ") == "too_large: $: expected at most 1048576 bytes, got 1048577"
+
+
+# --- the envelope ------------------------------------------------------------------------------------------------
+
+TIME = "an RFC 3339 time with an offset, up to microseconds"
+SUBJECT_RULE = "<account>/<order reference>, the reference of 1 to 200 characters, not . or .."
+EXPECTED = {
+    "specversion": "the text 1.0",
+    "id": "a text that is not empty",
+    "source": "a text that is not empty",
+    "time": TIME,
+    "subject": SUBJECT_RULE,
+    "sequence": "1 to 18 digits as text or null",
+    "traceparent": "a W3C traceparent or null",
+    "origin": "a text or null",
+}
+
+
+@pytest.mark.parametrize("name", ["specversion", "id", "source", "type", "time", "subject", "data"])
+def test_missing_attribute(name: str) -> None:
+    """A missing attribute is named."""
+    expected = f"not_cloudevents: $.{name}: expected a member {name}, got nothing"
+    assert refusal(with_attributes(**{name: None})) == expected
+
+
+@pytest.mark.parametrize("name", ["id", "source", "type", "time", "subject"])
+def test_missing_attribute_in_binary_mode(name: str) -> None:
+    """… with the same path in binary mode."""
+    headers = binary()
+    del headers[f"ce_{name}"]
+    expected = f"not_cloudevents: $.{name}: expected a member {name}, got nothing"
+    assert refusal(encode(SHIPPED.data), headers) == expected
+
+
+ODD: list[tuple[Any, str]] = [(5, "5"), (True, "true"), (1.5, "1.5"), ([], "a list"), ({}, "an object")]
+
+
+@pytest.mark.parametrize(("value", "got"), ODD, ids=[row[1] for row in ODD])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_attribute_of_wrong_type(name: str, value: Any, got: str) -> None:
+    """A wrong attribute is refused with what was expected and what stood there."""
+    assert refusal(with_attributes(**{name: value})) == f"not_cloudevents: $.{name}: expected {EXPECTED[name]}, got {got}"
+
+
+@pytest.mark.parametrize("name", ["specversion", "id", "source", "time", "subject"])
+def test_null_of_a_required_attribute(name: str) -> None:
+    """A required attribute must not be null."""
+    body = encode(envelope(SHIPPED) | {name: None})
+    assert refusal(body) == f"not_cloudevents: $.{name}: expected {EXPECTED[name]}, got null"
+
+
+@pytest.mark.parametrize(("value", "got"), [*ODD, (None, "null"), ("", "a text")])
+def test_type_of_wrong_type(value: Any, got: str) -> None:
+    """The type must be a text with something in it."""
+    assert refusal(encode(envelope(SHIPPED) | {"type": value})) == f"not_cloudevents: $.type: expected a type, got {got}"
+
+
+@pytest.mark.parametrize(("value", "got"), [*ODD[:4], (None, "null"), ("{}", "a text")])
+def test_data_must_be_an_object(value: Any, got: str) -> None:
+    """`data` is an object in both modes."""
+    expected = f"not_cloudevents: $.data: expected an object, got {got}"
+    assert refusal(encode(envelope(SHIPPED) | {"data": value})) == expected
+    assert refusal(encode(value), binary()) == expected
+
+
+def test_data_base64_and_batches_are_not_supported() -> None:
+    """Base64 data is no `data`, a list of events is no event."""
+    body = envelope(SHIPPED)
+    del body["data"]
+    assert refusal(encode(body | {"data_base64": "e30="})).startswith("not_cloudevents: $.data: expected a member data")
+    assert refusal(encode([envelope(SHIPPED)])) == "not_cloudevents: $: expected an object, got a list"
+
+
+@pytest.mark.parametrize(("body", "got"), [(b"5", "5"), (b"null", "null"), (b'"x"', "a text"), (b"false", "false")])
+def test_value_must_be_an_object(body: bytes, got: str) -> None:
+    """Other JSON is no event."""
+    assert refusal(body) == f"not_cloudevents: $: expected an object, got {got}"
+
+
+WRONG_ATTRIBUTES: list[tuple[str, str]] = [
+    *(("specversion", text) for text in ("1.1", "0.3", "1", "", "1.0 ")),
+    ("id", ""),
+    ("source", ""),
+    *(("subject", text) for text in ("", "acme", "acme/", "/1", "/", "acme/.", "acme/..", "acme/" + "x" * 201)),
+    *(("sequence", text) for text in ("", "-1", "1.0", " 1", "1\n", "1e3", "٣", "1" * 19)),
+    *(("traceparent", text) for text in ("", "00-x", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01")),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG_ATTRIBUTES)
+def test_attribute_with_wrong_text(name: str, text: str) -> None:
+    """A text is never quoted: only that it is one; the same in binary mode."""
+    expected = f"not_cloudevents: $.{name}: expected {EXPECTED[name]}, got a text"
+    assert refusal(with_attributes(**{name: text})) == expected
+    assert refusal(encode(SHIPPED.data), binary(**{f"ce_{name}": text.encode()})) == expected
+
+
+GOOD_ATTRIBUTES: list[tuple[str, str]] = [
+    *(("subject", text) for text in ("a/b", "a/b/c", "a//", "a/...", "a/. ", "a/" + "x" * 200, "a/😀" * 28, "ñ/\n")),
+    *(("sequence", text) for text in ("0", "000", "9" * 18)),
+    ("origin", ""),
+    ("id", " "),
+    ("source", "x" * 5000),
+    ("traceparent", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), GOOD_ATTRIBUTES)
+def test_attribute_at_its_bounds(name: str, text: str) -> None:
+    """What the contract just allows is taken."""
+    assert decode(with_attributes(**{name: text})) is not None
+
+
+def test_subject_is_split_at_its_first_slash() -> None:
+    """The reference may hold other slashes; it has at most 200 characters, not bytes."""
+    found = decode(with_attributes(subject="acme/" + "/ñ" * 100))
+    assert found is not None
+    assert found.subject == "acme/" + "/ñ" * 100
+
+
+# --- times -------------------------------------------------------------------------------------------------------
+
+GOOD_TIMES = {
+    "2026-02-28T22:00:00Z": -7_200_000_000,
+    "2026-03-01t00:00:00z": 0,
+    "2026-03-01T00:00:00.1Z": 100_000,
+    "2026-03-01T00:00:00.000001Z": 1,
+    "2026-03-01T02:00:00.123456+02:00": 123_456,
+    "2026-02-28T18:30:00-05:30": 0,
+    "2026-03-01T23:59:00+23:59": 0,
+    "2026-03-01T00:00:00-00:00": 0,
+    "0001-01-01T00:00:00+23:59": -63_907_920_000_000_000 - 86_340_000_000,
+}
+
+
+@pytest.mark.parametrize("text", GOOD_TIMES)
+def test_time_is_read_to_the_microsecond(text: str) -> None:
+    """Offsets, lower-case letters and fractions mean what RFC 3339 says."""
+    found = decode(with_attributes(time=text))
+    assert found is not None
+    assert found.time_us - START_US == GOOD_TIMES[text]
+
+
+BAD_TIMES = [
+    "2026-03-01T00:00:00",
+    "2026-03-01 00:00:00Z",
+    "2026-03-01T00:00Z",
+    "2026-03-01",
+    "20260301T000000Z",
+    "2026-3-1T0:0:0Z",
+    "2026-03-01T00:00:00.1234567Z",
+    "2026-03-01T00:00:00.Z",
+    "2026-03-01T00:00:00,5Z",
+    "2026-03-01T23:59:60Z",
+    "2026-12-31T23:59:60+00:00",
+    "2026-03-01T24:00:00Z",
+    "2026-03-01T00:60:00Z",
+    "2026-02-29T00:00:00Z",
+    "2026-13-01T00:00:00Z",
+    "2026-00-01T00:00:00Z",
+    "0000-01-01T00:00:00Z",
+    "2026-03-01T00:00:00+24:00",
+    "2026-03-01T00:00:00+01:60",
+    "2026-03-01T00:00:00+0100",
+    "2026-03-01T00:00:00+01",
+    "2026-03-01T00:00:00Z\n",
+    " 2026-03-01T00:00:00Z",
+    "２026-03-01T00:00:00Z",
+    "2026-03-01T00:00:00.٣Z",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", BAD_TIMES)
+def test_wrong_time(text: str) -> None:
+    """Seven digits, leap seconds, a missing offset, days that do not exist: refused, in the envelope and in data."""
+    expected = f"not_cloudevents: $.time: expected {TIME}, got a text"
+    assert refusal(with_attributes(time=text)) == expected
+    assert refusal(encode(SHIPPED.data), binary(ce_time=text.encode())) == expected
+    told = Told("order.items_delivered", {"shipment_id": "s", "delivered_at": text})
+    assert refusal(encode(envelope(told))).startswith(f"invalid_data: $.data.delivered_at: expected {TIME}")
+
+
+def test_time_ahead_of_the_record() -> None:
+    """Exactly 24 h ahead of the record's own timestamp is taken, one microsecond more is not."""
+    assert decode(with_attributes(time="2026-03-02T00:00:00Z")) is not None
+    expected = "not_cloudevents: $.time: expected a time at most 24 h ahead of the record's timestamp"
+    assert refusal(with_attributes(time="2026-03-02T00:00:00.000001Z")) == expected
+    assert refusal(encode(SHIPPED.data), binary(ce_time=b"9999-12-31T23:59:59-23:59")) == expected
+    late = intake.decode(b"k", with_attributes(time="2026-03-02T00:00:00.001Z"), {}, START_MS + 1)
+    assert late is not None
+
+
+def test_time_may_be_any_time_ago() -> None:
+    """An old event is an event."""
+    assert decode(with_attributes(time="1969-12-31T23:59:59.999999Z")) is not None
+
+
+# --- the type and the data -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["order.", "order.items_shiped", "order.Confirmed", "order.confirmed "])
+def test_unknown_type(kind: str) -> None:
+    """A type inside `order.*` that does not exist is named, freed of what could break a header."""
+    expected = f"unknown_type: $.type: expected a type of order.*, got {kind.replace(' ', '?')}"
+    assert refusal(with_attributes(type=kind)) == expected
+    assert refusal(encode(SHIPPED.data), binary(ce_type=kind.encode())) == expected
+
+
+def test_long_names_are_cut() -> None:
+    """A name that is quoted has at most 100 characters and none that could end a line."""
+    assert refusal(with_attributes(type="order.\r\n" + "x" * 200)).endswith("got order.??" + "x" * 92)
+    told = Told("order.cancelled", {"a\nb" + "y" * 200: 1})
+    assert refusal(encode(envelope(told))) == "invalid_data: $.data: expected no member a?b" + "y" * 97
+
+
+def told_with(lines: list[dict[str, Any]], **members: Any) -> Told:
+    """A confirmation with these lines."""
+    return Told("order.confirmed", {"currency": "EUR", "lines": lines} | members)
+
+
+GOOD = goods("A", 1, 100)
+UNITS = [{"line_id": "A", "quantity": 1}]
+
+INVALID: list[tuple[str, dict[str, Any], str]] = [
+    ("order.confirmed", {"lines": [GOOD]}, "$.data: expected a member currency"),
+    ("order.confirmed", {"currency": "EUR"}, "$.data: expected a member lines"),
+    ("order.confirmed", {"currency": "EUR", "lines": []}, "$.data.lines: expected a list of at least one line, got a list"),
+    ("order.confirmed", {"currency": "EUR", "lines": {}}, "$.data.lines: expected a list of at least one line, got an object"),
+    ("order.confirmed", {"currency": "EUR", "lines": [5]}, "$.data.lines[0]: expected an object, got 5"),
+    ("order.confirmed", {"currency": "eur", "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got a text"),
+    ("order.confirmed", {"currency": "EUR\n", "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got a text"),
+    ("order.confirmed", {"currency": "ÉUR", "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got a text"),
+    ("order.confirmed", {"currency": 978, "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got 978"),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "payment_state": "refused"},
+        "$.data.payment_state: expected one of approved, on_hold, got a text",
+    ),
+    ("order.confirmed", {"currency": "EUR", "lines": [GOOD], "cart_version": 1}, "$.data: expected no member cart_version"),
+    ("order.confirmed", {"currency": "EUR", "lines": [GOOD], "gift": None}, "$.data.gift: expected true or false, got null"),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "customer": {"email": None}},
+        "$.data.customer.email: expected a text of at most 1000 characters, got null",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "customer": {"e_mail": "x"}},
+        "$.data.customer: expected no member e_mail",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "customer": {"vehicle": {"first_registration_date": "2026-02-30"}}},
+        "$.data.customer.vehicle.first_registration_date: expected a date YYYY-MM-DD, got a text",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "delivery_method": {"days": -1}},
+        "$.data.delivery_method.days: expected a text of at most 1000 characters or an integer from 0 to 1000000, got -1",
+    ),
+    (
+        "order.payment_state_changed",
+        {"payment_state": "paid"},
+        "$.data.payment_state: expected one of approved, on_hold, refused, got a text",
+    ),
+    ("order.payment_state_changed", {}, "$.data: expected a member payment_state"),
+    ("order.cart_updated", {"currency": "EUR", "lines": [GOOD], "cart_version": "1"}, "$.data.cart_version: expected an integer of at most 64 bits, got a text"),
+    ("order.cart_updated", {"currency": "EUR", "lines": [GOOD], "gift": True}, "$.data: expected no member gift"),
+    ("order.items_shipped", {"shipment_id": "", "lines": UNITS}, "$.data.shipment_id: expected a text of 1 to 1000 characters, got a text"),
+    ("order.items_shipped", {"shipment_id": 7, "lines": UNITS}, "$.data.shipment_id: expected a text of 1 to 1000 characters, got 7"),
+    ("order.items_shipped", {"shipment_id": "s", "lines": []}, "$.data.lines: expected a list of at least one line, got a list"),
+    ("order.items_shipped", {"shipment_id": "s", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
+    ("order.items_shipped", {"shipment_id": "s", "lines": [{"line_id": "A"}]}, "$.data.lines[0]: expected a member quantity"),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": [*UNITS, {"line_id": "B", "quantity": 1, "qty": 1}]},
+        "$.data.lines[1]: expected no member qty",
+    ),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": [{"line_id": "A", "quantity": 1}, {"line_id": "B", "quantity": 2}, {"line_id": "C", "quantity": -3}]},
+        "$.data.lines[2].quantity: expected an integer from 1 to 1000000, got -3",
+    ),
+    ("order.items_shipped", {"shipment_id": "s", "lines": UNITS, "tracking": None}, "$.data.tracking: expected a list, got null"),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "postal"}]},
+        "$.data.tracking[0]: expected a member carrier on a tracking of type postal",
+    ),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "drone"}]},
+        "$.data.tracking[0].type: expected one of pickup_point, pickup_store, postal, got a text",
+    ),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "postal", "carrier": "C", "tracking_url": "http://x"}]},
+        "$.data.tracking[0].tracking_url: expected an https address of at most 1000 characters, got a text",
+    ),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "pickup_point", "available_at": "2026-02-30T00:00:00Z"}]},
+        f"$.data.tracking[0].available_at: expected {TIME}",
+    ),
+    ("order.items_shipped", {"shipment_id": "s", "lines": UNITS, "shipped_at": "soon"}, f"$.data.shipped_at: expected {TIME}, got a text"),
+    ("order.items_delivered", {"shipment_id": "s"}, "$.data: expected a member delivered_at"),
+    ("order.items_returned", {"return_id": "r", "lines": []}, "$.data.lines: expected at least one line, or refund_handling_minor"),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": UNITS, "from": "unshipped", "fee_minor": 1},
+        "$.data.fee_minor: expected no fee_minor on a return from unshipped",
+    ),
+    ("order.items_returned", {"return_id": "r", "lines": UNITS, "from": "both"}, "$.data.from: expected one of shipped, unshipped, got a text"),
+    ("order.items_returned", {"return_id": "r", "lines": UNITS, "origin": "shipped"}, "$.data: expected no member origin"),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": UNITS, "refund_handling_minor": 0},
+        "$.data.refund_handling_minor: expected an integer from 1 to 1000000000000, got 0",
+    ),
+    ("order.items_returned", {"return_id": "r", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
+    ("order.items_cancelled", {"cancellation_id": "c", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
+    ("order.items_cancelled", {"lines": UNITS}, "$.data: expected a member cancellation_id"),
+    ("order.refunded", {"refund_id": "f", "amount_minor": 0}, "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 0"),
+    ("order.refunded", {"refund_id": "f", "amount_minor": 10.0}, "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 10.0"),
+    ("order.refunded", {"refund_id": "f", "amount_minor": 1, "name": ""}, "$.data.name: expected a text of 1 to 1000 characters, got a text"),
+    ("order.cancelled", {"by": "customer"}, "$.data.by: expected one of merchant, provider, shopper, got a text"),
+    ("order.cancelled", {"reason": None}, "$.data.reason: expected a text of at most 1000 characters, got null"),
+    ("order.carts_stated", {"currency": "EUR", "shipped": []}, "$.data: expected a member unshipped"),
+    ("order.carts_stated", {"currency": "EUR", "shipped": [GOOD, GOOD], "unshipped": []}, "$.data.shipped: expected every line_id (by default the reference) once"),
+    (
+        "order.carts_stated",
+        {"currency": "EUR", "shipped": [], "unshipped": [GOOD, GOOD]},
+        "$.data.unshipped: expected every line_id (by default the reference) once",
+    ),
+    (
+        "order.carts_stated",
+        {"currency": "EUR", "shipped": [GOOD], "unshipped": [goods("B", 1, 1), {"type": "discount", "reference": "D", "name": "D", "total_minor": -1, "applies_to": ["A"]}]},
+        "$.data.unshipped[1]: expected applies_to to name goods lines of this cart",
+    ),
+    ("order.details_changed", {"gift": 1}, "$.data.gift: expected true or false or null, got 1"),
+    ("order.details_changed", {"customer": {"title": None}}, "$.data.customer.title: expected a text of at most 1000 characters, got null"),
+    ("order.details_changed", {"delivery_address": {"street": "x"}}, "$.data.delivery_address: expected no member street"),
+    ("order.details_changed", {"customer": []}, "$.data.customer: expected an object or null, got a list"),
+    (
+        "order.retracted",
+        {},
+        "$.data: expected exactly one of shipment_id, return_id, cancellation_id, refund_id, cancelled, stated",
+    ),
+    (
+        "order.retracted",
+        {"shipment_id": "s", "cancelled": True},
+        "$.data: expected exactly one of shipment_id, return_id, cancellation_id, refund_id, cancelled, stated",
+    ),
+    ("order.retracted", {"cancelled": False}, "$.data.cancelled: expected true, got false"),
+    ("order.retracted", {"stated": "true"}, "$.data.stated: expected true, got a text"),
+]
+
+
+@pytest.mark.parametrize(("kind", "data", "detail"), INVALID, ids=[f"{row[0]} {row[2][:60]}" for row in INVALID])
+def test_invalid_data(kind: str, data: dict[str, Any], detail: str) -> None:
+    """Wrong type, range or combination, or an unknown member: the path, what was expected, what stood there."""
+    told = Told(kind, data)
+    assert refusal(encode(envelope(told))) == f"invalid_data: {detail}"
+    assert refusal(encode(data), binary(told)) == f"invalid_data: {detail}"
+
+
+def without(line: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The line without these members."""
+    return {name: value for name, value in line.items() if name not in names}
+
+
+HANDLING = {"type": "handling", "reference": "H", "name": "H", "total_minor": 1}
+DISCOUNT = {"type": "discount", "reference": "D", "name": "D", "total_minor": -1}
+SERVICE = GOOD | {"type": "service"}
+ENDS = "exactly one of attributes.ends_on and attributes.ends_in on a line of type service"
+
+WRONG_LINES: list[tuple[dict[str, Any], str]] = [
+    (without(GOOD, "total_minor"), "$.data.lines[1]: expected a member total_minor"),
+    (without(GOOD, "reference"), "$.data.lines[1]: expected a member reference"),
+    (without(GOOD, "name"), "$.data.lines[1]: expected a member name"),
+    (without(GOOD, "quantity"), "$.data.lines[1]: expected a member quantity"),
+    (without(GOOD, "unit_price_minor"), "$.data.lines[1]: expected a member unit_price_minor"),
+    (without(HANDLING, "name"), "$.data.lines[1]: expected a member name"),
+    (GOOD | {"quantiy": 1}, "$.data.lines[1]: expected no member quantiy"),
+    (GOOD | {"type": "gift"}, "$.data.lines[1].type: expected one of "),
+    (GOOD | {"total_minor": -1}, "$.data.lines[1]: expected a total_minor of 0 or more on a line of type product, got -1"),
+    (HANDLING | {"total_minor": -1}, "$.data.lines[1]: expected a total_minor of 0 or more on a line of type handling, got -1"),
+    (DISCOUNT | {"total_minor": 0}, "$.data.lines[1]: expected a total_minor below 0 on a line of type discount, got 0"),
+    (
+        DISCOUNT | {"type": "other_payment", "total_minor": 100},
+        "$.data.lines[1]: expected a total_minor below 0 on a line of type other_payment, got 100",
+    ),
+    (
+        DISCOUNT | {"type": "voucher"},
+        "$.data.lines[1]: expected a total_minor of 0 or more on a line of type voucher, got -1",
+    ),
+    (HANDLING | {"quantity": 1}, "$.data.lines[1]: expected no quantity and no unit_price_minor on a line of type handling"),
+    (DISCOUNT | {"unit_price_minor": 1}, "$.data.lines[1]: expected no quantity and no unit_price_minor on a line of type discount"),
+    ({"type": "invoice_fee", "total_minor": 1, "quantity": 1}, "$.data.lines[1]: expected no quantity and no unit_price_minor"),
+    (GOOD | {"applies_to": ["A"]}, "$.data.lines[1]: expected no applies_to on a line of type product"),
+    (HANDLING | {"applies_to": ["A"]}, "$.data.lines[1]: expected no applies_to on a line of type handling"),
+    (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of at least one line id, got a list"),
+    (DISCOUNT | {"applies_to": [""]}, "$.data.lines[1].applies_to[0]: expected a text of 1 to 1000 characters, got a text"),
+    (DISCOUNT | {"applies_to": ["Z"]}, "$.data.lines[1]: expected applies_to to name goods lines of this cart"),
+    (DISCOUNT | {"applies_to": ["D"]}, "$.data.lines[1]: expected applies_to to name goods lines of this cart"),
+    (GOOD | {"reference": "first"}, "$.data.lines: expected every line_id (by default the reference) once"),
+    (GOOD | {"line_id": "first"}, "$.data.lines: expected every line_id (by default the reference) once"),
+    (SERVICE, f"$.data.lines[1]: expected {ENDS}"),
+    (SERVICE | {"attributes": {}}, f"$.data.lines[1]: expected {ENDS}"),
+    (SERVICE | {"attributes": {"ends_on": "2026-05-01", "ends_in": "P1M"}}, f"$.data.lines[1]: expected {ENDS}"),
+    (
+        SERVICE | {"attributes": {"ends_in": "3 months"}},
+        "$.data.lines[1].attributes.ends_in: expected an ISO 8601 period such as P3M, got a text",
+    ),
+    (SERVICE | {"attributes": {"ends_on": "01/05/2026"}}, "$.data.lines[1].attributes.ends_on: expected a date YYYY-MM-DD, got a text"),
+    (GOOD | {"attributes": {"perishible": True}}, "$.data.lines[1].attributes: expected no member perishible"),
+    (GOOD | {"attributes": {"perishable": "yes"}}, "$.data.lines[1].attributes.perishable: expected true or false, got a text"),
+    (
+        GOOD | {"attributes": {"subscription": {"period_months": -1}}},
+        "$.data.lines[1].attributes.subscription.period_months: expected an integer from 0 to 1000000, got -1",
+    ),
+    (GOOD | {"downloadable": None}, "$.data.lines[1].downloadable: expected true or false, got null"),
+    (GOOD | {"line_id": ""}, "$.data.lines[1].line_id: expected a text of 1 to 1000 characters, got a text"),
+]
+
+
+@pytest.mark.parametrize(("line", "detail"), WRONG_LINES, ids=[row[1][:90] for row in WRONG_LINES])
+def test_wrong_line(line: dict[str, Any], detail: str) -> None:
+    """A rule across members points to the line, a duplicate to the list, a member's own rule to the member."""
+    told = told_with([goods("first", 1, 100), line])
+    assert refusal(encode(envelope(told))).startswith(f"invalid_data: {detail}")
+
+
+def test_lines_without_an_id_of_their_own() -> None:
+    """The id of an invoice fee without a reference is `invoice_fee`: there can be one of them."""
+    fee = {"type": "invoice_fee", "total_minor": 1}
+    assert decode(encode(envelope(told_with([GOOD, fee])))) is not None
+    detail = "invalid_data: $.data.lines: expected every line_id (by default the reference) once"
+    assert refusal(encode(envelope(told_with([GOOD, fee, fee])))) == detail
+    assert refusal(encode(envelope(told_with([GOOD, fee, GOOD | {"reference": "invoice_fee"}])))) == detail
+    assert decode(encode(envelope(told_with([GOOD, fee, GOOD | {"reference": "invoice_fee", "line_id": "B"}])))) is not None
+
+
+def test_same_reference_under_different_ids() -> None:
+    """Two lines may share a reference when their ids differ."""
+    assert decode(encode(envelope(told_with([GOOD | {"line_id": "1"}, GOOD | {"line_id": "2"}])))) is not None
+
+
+def test_texts_are_never_quoted() -> None:
+    """Whatever text is wrong, it stands in no detail; numbers, booleans and null do."""
+    secret = "Ana García, ana@example.org"
+    for data in (
+        {"currency": secret, "lines": [GOOD]},
+        {"currency": "EUR", "lines": secret},
+        {"currency": "EUR", "lines": [GOOD | {"type": secret}]},
+        {"currency": "EUR", "lines": [GOOD | {"quantity": secret}]},
+        {"currency": "EUR", "lines": [GOOD], "customer": {"date_of_birth": secret}},
+        {"currency": "EUR", "lines": [GOOD], "payment_state": secret},
+    ):
+        assert "García" not in refusal(encode(envelope(Told("order.confirmed", data))))
+    for name in EXPECTED:
+        if name not in ("id", "source", "origin"):
+            assert "García" not in refusal(with_attributes(**{name: secret}))
+
+
+def test_long_numbers_are_not_quoted() -> None:
+    """A number of up to 24 characters is quoted, of a longer one only its length."""
+    for number, got in (("9" * 24, "9" * 24), ("9" * 25, "a number of 25 characters")):
+        body = encode(envelope(SHIPPED)).replace(b'"quantity":2', b'"quantity":' + number.encode())
+        assert refusal(body).endswith(f"got {got}")
+
+
+# --- which of several ------------------------------------------------------------------------------------------------
+
+
+def test_order_of_precedence() -> None:
+    """Of several reasons the first in the contract's order is given."""
+    big = b" " * (1 << 20)
+    wrong_data = {"type": "order.refunded", "data": {}}
+    good_envelope = envelope(SHIPPED)
+    ladder: list[tuple[str, bytes | None, bytes]] = [
+        ("too_large", None, b"\xff" + big),
+        ("no_key", None, b"\xff{"),
+        ("not_utf8", b"k", b"\xff{"),
+        ("not_json", b"k", b"{"),
+        ("not_cloudevents", b"k", encode({"type": "order.bogus"})),
+        ("not_cloudevents", b"k", encode(good_envelope | wrong_data | {"time": "x"})),
+        ("unknown_type", b"k", encode(good_envelope | {"type": "order.bogus", "data": {"x": 1}})),
+        ("invalid_data", b"k", encode(good_envelope | wrong_data)),
+    ]
+    for reason, key, value in ladder:
+        assert refusal(value, key=key).split(":")[0] == reason
+
+
+def test_attributes_are_judged_in_the_order_of_the_contract() -> None:
+    """Of several wrong attributes the first one is named."""
+    names = ["specversion", "id", "source", "time", "subject", "sequence", "traceparent", "origin"]
+    for index, name in enumerate(names):
+        wrong = dict.fromkeys(names[index:], 5)
+        assert refusal(with_attributes(**wrong)).startswith(f"not_cloudevents: $.{name}:")
+
+
+def test_every_type_has_samples() -> None:
+    """The samples name exactly the types of the contract."""
+    assert set(FULL) == set(MINIMAL) == set(intake._envelopes)
+    assert len(FULL) == 12
+    assert confirmed(GOOD).type in FULL

@@ -1,0 +1,296 @@
+"""How a record follows an event: revisions, moments, approval, and changes made at the provider itself."""
+
+import pytest
+from msgspec.structs import replace
+
+from schemas.state import Attempts, OrderRecord, Park
+from schemas.updates import Account
+from tests.unit.core.shop import (
+    START_MS,
+    SUBJECT,
+    Told,
+    cancelled,
+    cart_updated,
+    confirmed,
+    details,
+    event,
+    goods,
+    payment,
+    refunded,
+    returned,
+    shipped,
+)
+from worker.core.outbox import Addressee, Same, Send, Wait, acknowledge, plan, take_event
+from worker.providers.sequra import Sequra
+
+ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret")
+TO = Addressee(ACCOUNT, Sequra())
+EAGER = Addressee(replace(ACCOUNT, send_on_confirm=True), Sequra())
+CONFIRMED = confirmed(goods("A", 2, 200))
+
+
+class Telling:
+    """An order that is told step by step; events are a second apart, revisions 1, 2, …"""
+
+    def __init__(self, *tellings: Told, addressee: Addressee | None = TO) -> None:
+        self.record = OrderRecord()
+        self.addressee = addressee
+        self.count = 0
+        self.tell(*tellings)
+
+    def tell(self, *tellings: Told, in_flight: bool = False) -> OrderRecord:
+        """Takes these events and gives the record after them."""
+        for told in tellings:
+            self.count += 1
+            self.record = take_event(
+                self.record,
+                event(told, self.count),
+                position=self.count,
+                revision=self.count,
+                now_ms=START_MS + self.count,
+                addressee=self.addressee,
+                in_flight=in_flight,
+            )
+        return self.record
+
+    def send(self) -> None:
+        """The provider takes what is planned."""
+        found = self.plan()
+        assert isinstance(found, Send | Same)
+        self.record = acknowledge(self.record, found.update.digest if isinstance(found, Send) else found.digest)
+
+    def plan(self) -> object:
+        """What is to be done now."""
+        return plan(self.record, SUBJECT, self.addressee or TO)
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the newest revision is not acknowledged."""
+        return self.record.revision != self.record.acked
+
+
+# --- moments and revisions ---------------------------------------------------------------------------------------------
+
+
+def test_event_moves_the_revision() -> None:
+    """The record gets the revision, the newest event time and the newest traceparent."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    order = Telling(CONFIRMED.but(traceparent=trace), shipped("s1", A=1).but(time="2026-02-01T00:00:00Z"))
+    assert order.record.revision == 2
+    assert order.record.event_ms == START_MS + 1000
+    assert order.record.trace == trace
+
+
+def test_known_event_gives_the_very_same_record() -> None:
+    """A duplicate changes nothing at all, not even the revision."""
+    order = Telling(CONFIRMED)
+    again = take_event(
+        order.record, event(CONFIRMED, 1), position=50, revision=50, now_ms=START_MS + 50, addressee=TO
+    )
+    assert again is order.record
+
+
+def test_owed_since_the_oldest_change() -> None:
+    """An order is owed since the oldest change that is not acknowledged, and anew after an acknowledgement."""
+    order = Telling(CONFIRMED, shipped("s1", A=1))
+    assert order.record.owed_since_ms == START_MS + 1
+    order.send()
+    assert order.record.owed_since_ms == 0
+    order.tell(details(gift=True), details(gift=False))
+    assert order.record.owed_since_ms == START_MS + 3
+
+
+def test_unconfirmed_since_its_first_event() -> None:
+    """The clock of an unconfirmed order starts with its first event and stops with the confirmation."""
+    order = Telling(shipped("s1", A=1), details(gift=True))
+    assert order.record.unconfirmed_since_ms == START_MS + 1
+    assert order.tell(CONFIRMED).unconfirmed_since_ms == 0
+
+
+def test_events_of_an_unknown_account_are_kept() -> None:
+    """Without an addressee there is nobody to tell, but the facts are kept and owed."""
+    order = Telling(CONFIRMED, shipped("s1", A=1).but(origin="sequra"), addressee=None)
+    assert order.is_owed
+    assert order.record.facts.shipments["s1"].units == [("A", 1)]
+
+
+# --- approval ------------------------------------------------------------------------------------------------------------
+
+
+def parked(order: Telling) -> Telling:
+    """The same, parked and counted after a 404."""
+    order.record.park = Park("404", b"d", order.record.revision, 1)
+    order.record.attempts = Attempts(b"d", 1, 2, 3)
+    order.record.not_before_ms = START_MS + 10**6
+    order.record.not_found_delay = True
+    return order
+
+
+@pytest.mark.parametrize(
+    "approval",
+    [payment("approved"), confirmed(goods("A", 2, 200), payment_state="approved")],
+)
+def test_approval_releases_and_ends_the_delay_of_a_404(approval: Told) -> None:
+    """A newer written `approved`, also over the unwritten default, starts the order anew."""
+    record = parked(Telling(CONFIRMED, shipped("s1", A=1))).tell(approval)
+    assert (record.park, record.attempts, record.not_before_ms, record.not_found_delay) == (None, Attempts(), 0, False)
+
+
+def test_approval_shortens_no_other_delay() -> None:
+    """A delay that is no 404's goes on."""
+    order = parked(Telling(CONFIRMED, shipped("s1", A=1)))
+    order.record.not_found_delay = False
+    record = order.tell(payment("approved"))
+    assert (record.park, record.attempts, record.not_before_ms) == (None, Attempts(), START_MS + 10**6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        payment("on_hold"),
+        details(gift=True),
+        CONFIRMED,
+        payment("approved").but(time="2026-02-01T00:00:00Z"),
+        shipped("s2", A=1),
+    ],
+)
+def test_other_events_release_nothing(other: Told) -> None:
+    """Only a newer approval does: not another state, nor an old approval, nor a confirmation that writes none."""
+    order = Telling(CONFIRMED, payment("approved"), shipped("s1", A=1))
+    record = parked(order).tell(other)
+    assert (record.park, record.not_found_delay) == (Park("404", b"d", 3, 1), True)
+
+
+def test_approval_after_approval_releases_again() -> None:
+    """An operator of the shop may say it twice: the newer one releases."""
+    order = parked(Telling(CONFIRMED, payment("approved"), shipped("s1", A=1)))
+    assert order.tell(payment("approved")).park is None
+
+
+# --- changes made at the provider ----------------------------------------------------------------------------------------
+
+AT_SEQURA = [
+    cancelled(by="provider"),
+    cancelled().but(origin="sequra"),
+    cart_updated(goods("A", 1, 100)).but(origin="sequra"),
+    refunded("f1", 5).but(origin="sequra"),
+]
+
+
+@pytest.mark.parametrize("change", AT_SEQURA)
+def test_change_made_at_the_provider_is_not_told_back(change: Told) -> None:
+    """When nothing else is owed, it moves what counts as acknowledged along with it."""
+    order = Telling(CONFIRMED)
+    order.tell(change)
+    assert not order.is_owed
+    assert isinstance(order.plan(), Same)
+    order.tell(payment("approved"))
+    assert isinstance(order.plan(), Same)
+
+
+@pytest.mark.parametrize("change", AT_SEQURA)
+def test_change_made_at_the_provider_after_an_acknowledgement(change: Told) -> None:
+    """The same once something was sent and acknowledged."""
+    order = Telling(CONFIRMED, details(cart_ref="x"))
+    order.send()
+    order.tell(change)
+    assert not order.is_owed
+
+
+@pytest.mark.parametrize("origin", ["qliro", "erp", "", "Sequra"])
+def test_change_made_elsewhere_is_told(origin: str) -> None:
+    """Another system's change is news for the provider."""
+    order = Telling(CONFIRMED, refunded("f1", 5).but(origin=origin))
+    assert order.is_owed
+    assert isinstance(order.plan(), Send)
+
+
+def test_newest_state_is_sent_when_something_else_is_owed() -> None:
+    """When something is owed already, the change goes out with it as usual."""
+    order = Telling(CONFIRMED, shipped("s1", A=1), refunded("f1", 5).but(origin="sequra"))
+    found = order.plan()
+    assert order.is_owed
+    assert isinstance(found, Send)
+    assert found.order.shipped.total_minor == 95
+
+
+def test_nothing_is_taken_as_known_while_an_attempt_is_under_way() -> None:
+    """What the attempt under way will do there is not known yet."""
+    order = Telling(CONFIRMED)
+    order.send()
+    order.tell(refunded("f1", 5).but(origin="sequra"), in_flight=True)
+    assert order.is_owed
+    assert isinstance(order.plan(), Send)
+
+
+@pytest.mark.parametrize("mark", ["doubt", "uncertain"])
+def test_nothing_is_taken_as_known_in_doubt(mark: str) -> None:
+    """An owed revision of the same payload is something owed while there is doubt."""
+    order = Telling(CONFIRMED)
+    setattr(order.record, mark, True)
+    order.tell(refunded("f1", 5).but(origin="sequra"))
+    assert order.is_owed
+
+
+def test_parked_order_is_owed() -> None:
+    """A change made at the provider does not acknowledge what is parked."""
+    order = Telling(CONFIRMED, cart_updated(goods("A", 9, 900)), refunded("f1", 5).but(origin="sequra"))
+    assert order.is_owed
+
+
+def test_acknowledged_echo_clears_what_stood_in_the_way() -> None:
+    """It ends parking, counts, reason and the clocks of the order."""
+    order = Telling(CONFIRMED)
+    order.send()
+    order.record.reason = "old"
+    order.record.attempts = Attempts(b"d", 1)
+    record = order.tell(refunded("f1", 5).but(origin="sequra"))
+    assert (record.reason, record.attempts, record.owed_since_ms, record.echo) == ("", Attempts(), 0, False)
+    assert record.acked == record.revision == 2
+
+
+def test_inconsistent_echo_waits_for_what_resolves_it() -> None:
+    """A contradictory change at the provider is acknowledged once the provider's next change resolves it."""
+    order = Telling(CONFIRMED, shipped("s1", A=2))
+    order.send()
+    order.tell(cancelled(by="provider"))
+    assert order.record.echo
+    assert order.is_owed
+    assert isinstance(order.plan(), Wait)
+    order.tell(returned("r1", A=2).but(origin="sequra"))
+    assert not order.is_owed
+    assert not order.record.echo
+
+
+def test_shop_resolves_an_inconsistent_echo() -> None:
+    """When the shop resolves it, the provider has to be told how."""
+    order = Telling(CONFIRMED, shipped("s1", A=2))
+    order.send()
+    order.tell(cancelled(by="provider"), returned("r1", A=2))
+    assert not order.record.echo
+    assert order.is_owed
+    assert isinstance(order.plan(), Send)
+
+
+def test_echo_before_the_confirmation() -> None:
+    """What was made at the provider before the shop's confirmation arrives is not told back, unless asked for."""
+    order = Telling(cancelled(by="provider"))
+    assert order.record.echo
+    order.tell(CONFIRMED)
+    assert not order.is_owed
+    eager = Telling(cancelled(by="provider"), CONFIRMED, addressee=EAGER)
+    assert eager.is_owed
+    assert isinstance(eager.plan(), Send)
+
+
+def test_other_event_before_the_confirmation_ends_the_echo() -> None:
+    """A change of the shop's own among them has to be told."""
+    order = Telling(cancelled(by="provider"), details(gift=True), CONFIRMED)
+    assert order.is_owed
+    assert isinstance(order.plan(), Send)
+
+
+def test_confirmation_from_the_provider_is_known() -> None:
+    """A confirmation made at the provider is what it holds, also when confirmations are sent."""
+    order = Telling(CONFIRMED.but(origin="sequra"), addressee=EAGER)
+    assert not order.is_owed

@@ -1,0 +1,204 @@
+"""The index of what is owed: when each order is to be looked at."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.state import OrderHeader, Park
+from worker.core.outbox import NEVER, Outbox
+
+NOW, NOW_MS = 1_000.0, 5_000_000
+
+
+def header(revision: int = 2, acked: int = 1, delay_ms: int = 0, parked: bool = False) -> OrderHeader:
+    """The first members of a record."""
+    found = OrderHeader(revision=revision, acked=acked, owed_since_ms=7)
+    found.not_before_ms = NOW_MS + delay_ms if delay_ms else 0
+    found.park = Park("why", b"", revision, 0) if parked else None
+    return found
+
+
+def put(outbox: Outbox, subject: str, what: OrderHeader, hold_s: float = 0.0, at: float = 0.0) -> None:
+    """Puts it `at` seconds after the start, to be held for `hold_s` from then on."""
+    hold_until = NOW + at + hold_s if hold_s else 0.0
+    now_ms = NOW_MS + int(at * 1000)
+    outbox.put(subject, what, now=NOW + at, now_ms=now_ms, hold_until=hold_until, delay_max_s=10_800.0)
+
+
+def test_empty_outbox_has_nothing_to_look_at() -> None:
+    """Nothing is due before something happens."""
+    outbox = Outbox()
+    assert outbox.next_due() == NEVER
+    assert outbox.pop_due(10**9) is None
+
+
+def test_owed_order_is_due_at_once_and_given_once() -> None:
+    """An order that is owed is looked at now, once."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    entry = outbox.entries["a"]
+    assert (entry.revision, entry.owed_since_ms, entry.waiting, outbox.next_due()) == (2, 7, "", NOW)
+    assert outbox.pop_due(NOW) == "a"
+    assert outbox.pop_due(NOW) is None
+    assert outbox.next_due() == NEVER
+    assert "a" in outbox.entries
+
+
+def test_settled_order_is_no_entry() -> None:
+    """What is acknowledged is not in the outbox, and leaves it."""
+    outbox = Outbox()
+    put(outbox, "a", header(acked=2))
+    assert outbox.entries == {}
+    put(outbox, "a", header())
+    put(outbox, "a", header(acked=2))
+    assert outbox.entries == {}
+    assert outbox.next_due() == NEVER
+
+
+def test_delay_and_hold_both_count() -> None:
+    """Looked at after the delay of the record and after the hold, whichever is later."""
+    outbox = Outbox()
+    put(outbox, "delay", header(delay_ms=5_000))
+    put(outbox, "hold", header(), hold_s=30.0)
+    put(outbox, "both", header(delay_ms=5_000), hold_s=2.0)
+    put(outbox, "past", header(delay_ms=-5_000))
+    due = {subject: entry.due - NOW for subject, entry in outbox.entries.items()}
+    assert due == {"delay": 5.0, "hold": 30.0, "both": 5.0, "past": 0.0}
+
+
+def test_delay_of_a_wrong_clock_is_bounded() -> None:
+    """A delay that was stored by a clock far ahead lasts no longer than the longest that the rules know."""
+    outbox = Outbox()
+    put(outbox, "a", header(delay_ms=10_800_000))
+    put(outbox, "b", header(delay_ms=10_800_001))
+    put(outbox, "c", header(delay_ms=10**12))
+    assert {entry.due - NOW for entry in outbox.entries.values()} == {10_800.0}
+
+
+def test_hold_that_is_over_holds_nothing() -> None:
+    """An acknowledged order whose hold has just ended leaves the outbox."""
+    outbox = Outbox()
+    outbox.put("a", header(acked=2), now=NOW, now_ms=NOW_MS, hold_until=NOW, delay_max_s=1.0)
+    assert outbox.entries == {}
+    outbox.put("a", header(acked=2), now=NOW, now_ms=NOW_MS, hold_until=NOW + 0.001, delay_max_s=1.0)
+    assert outbox.next_due() == NOW + 0.001
+
+
+def test_hold_outlives_a_newer_revision() -> None:
+    """A new event does not shorten a hold that is running."""
+    outbox = Outbox()
+    put(outbox, "a", header(), hold_s=30.0)
+    put(outbox, "a", header(revision=3), at=1.0)
+    assert outbox.entries["a"].due == NOW + 30.0
+    put(outbox, "a", header(revision=4), hold_s=60.0, at=2.0)
+    assert outbox.entries["a"].due == NOW + 62.0
+
+
+def test_acknowledged_order_can_be_held() -> None:
+    """An order that is settled but whose old request may still land stays an entry until the hold is over."""
+    outbox = Outbox()
+    put(outbox, "a", header(acked=2), hold_s=30.0)
+    assert outbox.next_due() == NOW + 30.0
+
+
+def test_parked_order_waits_for_something_to_happen() -> None:
+    """Parked: an entry, but never due; a newer revision is looked at."""
+    outbox = Outbox()
+    put(outbox, "a", header(parked=True))
+    assert (outbox.entries["a"].waiting, outbox.next_due()) == ("parked", NEVER)
+    newer = header(revision=3)
+    newer.park = Park("why", b"", 2, 0)
+    put(outbox, "a", newer)
+    assert (outbox.entries["a"].waiting, outbox.next_due()) == ("", NOW)
+
+
+def test_later_appointment_replaces_an_earlier_one() -> None:
+    """The newest appointment counts, be it later or sooner, and there is only one."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    outbox.schedule("a", NOW + 5)
+    assert outbox.pop_due(NOW + 4) is None
+    outbox.schedule("a", NOW + 2)
+    assert outbox.next_due() == NOW + 2
+    assert outbox.pop_due(NOW + 9) == "a"
+    assert outbox.pop_due(NOW + 9) is None
+    outbox.schedule("a", NEVER)
+    assert outbox.next_due() == NEVER
+
+
+def test_same_appointment_twice_is_one() -> None:
+    """Being scheduled twice for one moment does not make an order due twice."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    put(outbox, "a", header())
+    assert outbox.pop_due(NOW) == "a"
+    assert outbox.pop_due(NOW) is None
+
+
+def test_orders_come_by_time_then_in_the_order_put() -> None:
+    """The earliest first; among equals the one put first, so that none starves."""
+    outbox = Outbox()
+    for subject, delay_ms in (("z", 0), ("late", 3_000), ("a", 0), ("soon", 1_000)):
+        put(outbox, subject, header(delay_ms=delay_ms))
+    assert [outbox.pop_due(NOW + 9) for _ in range(5)] == ["z", "a", "soon", "late", None]
+
+
+def test_order_in_flight_or_queued_is_not_due() -> None:
+    """One attempt at a time: who is under way or offered is not offered again."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    outbox.entries["a"].in_flight = True
+    assert outbox.pop_due(NOW) is None
+    put(outbox, "b", header())
+    outbox.entries["b"].queued = True
+    assert outbox.next_due() == NEVER
+
+
+def test_order_in_flight_stays_an_entry_when_it_is_acknowledged() -> None:
+    """What is under way keeps its entry, with the newest revision, until its outcome is put."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    outbox.entries["a"].in_flight = True
+    put(outbox, "a", header(revision=9, acked=9))
+    assert outbox.entries["a"].revision == 9
+    outbox.entries["a"].in_flight = False
+    put(outbox, "a", header(revision=9, acked=9))
+    assert outbox.entries == {}
+
+
+def test_entry_that_has_gone_is_forgotten() -> None:
+    """An appointment of an order that is settled by now leads nowhere."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    put(outbox, "a", header(acked=2))
+    put(outbox, "b", header(delay_ms=1_000))
+    assert outbox.next_due() == NOW + 1.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 20), st.booleans()), max_size=30
+    )
+)
+def test_index_agrees_with_a_plain_list(steps: list[tuple[str, int, int, bool]]) -> None:
+    """Against a model that keeps one appointment per order: whatever is due is given, nothing else is."""
+    outbox, model, now = Outbox(), {}, 0.0
+    for subject, action, number, settled in steps:
+        if action == 0:
+            put(outbox, subject, header(acked=2 if settled else 1), hold_s=float(number) if not settled else 0.0, at=now)
+            if settled:
+                model.pop(subject, None)
+            else:
+                model[subject] = outbox.entries[subject].due
+                assert model[subject] >= NOW + now + number
+        elif action == 1 and subject in model:
+            outbox.schedule(subject, NOW + now + number)
+            model[subject] = NOW + now + number
+        else:
+            now += number / 4
+            due = {one: at for one, at in model.items() if at <= NOW + now}
+            found = outbox.pop_due(NOW + now)
+            assert (found is None) == (not due)
+            if found is not None:
+                assert due[found] == min(due.values())
+                model[found] = NEVER
+        assert outbox.next_due() == min(model.values(), default=NEVER)

@@ -1,0 +1,346 @@
+"""What is to be done about an order that is owed: sent, suppressed, parked, or left to wait."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from schemas.state import Attempts, OrderRecord, Park
+from schemas.updates import Account
+from tests.unit.core.shop import (
+    START_MS,
+    SUBJECT,
+    Told,
+    cancelled,
+    cart_updated,
+    confirmed,
+    details,
+    goods,
+    items_cancelled,
+    log,
+    other,
+    payment,
+    refunded,
+    returned,
+    shipped,
+)
+from worker.core.order import Standing, assess
+from worker.core.outbox import (
+    Addressee,
+    ParkIt,
+    Plan,
+    Same,
+    Send,
+    Wait,
+    account_of,
+    acknowledge,
+    inherit,
+    is_parked,
+    mark_waiting,
+    must_inherit,
+    park,
+    plan,
+    reference_of,
+    release,
+    resend,
+    status,
+    take_event,
+)
+from worker.core.rules import Rules
+from worker.providers.sequra import Sequra
+
+ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret")
+TO = Addressee(ACCOUNT, Sequra())
+CONFIRMED = confirmed(goods("A", 2, 200), goods("B", 1, 100))
+NOW_MS = START_MS
+
+
+def record_of(*tellings: Told, addressee: Addressee | None = TO) -> OrderRecord:
+    """The record after these tellings, none of which was sent; revisions are 1, 2, …"""
+    record = OrderRecord()
+    for position, event in enumerate(log(*tellings)):
+        record = take_event(
+            record, event, position=position, revision=position + 1, now_ms=NOW_MS + position, addressee=addressee
+        )
+    return record
+
+
+def plan_of(record: OrderRecord, addressee: Addressee = TO) -> Plan:
+    """The plan for the order of the tests."""
+    return plan(record, SUBJECT, addressee)
+
+
+def sent(record: OrderRecord) -> OrderRecord:
+    """The record once the provider has taken what is planned."""
+    found = plan_of(record)
+    assert isinstance(found, Send)
+    return acknowledge(record, found.update.digest)
+
+
+def told_more(record: OrderRecord, *tellings: Told, **arguments: Any) -> OrderRecord:
+    """The record after further tellings, a second apart from 100 s on."""
+    for number, one in enumerate(tellings):
+        position = 100 + number
+        event = log(*[one] * (position + 1))[-1]
+        record = take_event(
+            record,
+            event,
+            position=position,
+            revision=record.revision + 1,
+            now_ms=NOW_MS + position,
+            addressee=arguments.get("addressee", TO),
+            in_flight=arguments.get("in_flight", False),
+        )
+    return record
+
+
+def test_subject_is_account_and_reference() -> None:
+    """The account stands before the first slash, the reference after it."""
+    assert (account_of("acme/A14/12345"), reference_of("acme/A14/12345")) == ("acme", "A14/12345")
+
+
+# --- sent, or the same ---------------------------------------------------------------------------------------------
+
+
+def test_shipment_is_sent() -> None:
+    """What differs from what the provider knows is sent, with the carts as they are now."""
+    found = plan_of(record_of(CONFIRMED, shipped("s1", A=1)))
+    assert isinstance(found, Send)
+    assert (found.order.shipped.total_minor, found.order.unshipped.total_minor) == (100, 200)
+    assert found.update.problem is None
+
+
+def test_confirmation_alone_is_known() -> None:
+    """A provider approved the content at checkout: nothing is sent until something differs from it."""
+    assert isinstance(plan_of(record_of(CONFIRMED)), Same)
+    assert isinstance(plan_of(record_of(CONFIRMED, payment("approved"))), Same)
+
+
+def test_confirmation_is_sent_on_demand() -> None:
+    """`send_on_confirm` sends it all the same, once."""
+    eager = Addressee(replace(ACCOUNT, send_on_confirm=True), Sequra())
+    record = record_of(CONFIRMED, addressee=eager)
+    found = plan_of(record, eager)
+    assert isinstance(found, Send)
+    assert isinstance(plan_of(acknowledge(record, found.update.digest), eager), Same)
+
+
+DIFFERENT = [
+    shipped("s1", A=1),
+    items_cancelled("c1", A=1),
+    returned("r1", origin="unshipped", A=1),
+    refunded("f1", 5),
+    cancelled(),
+    cart_updated(goods("A", 2, 200)),
+    details(cart_ref="x"),
+    details(customer={"email": "a@b.c"}),
+    details(store_ref="7"),
+    details(references={"secondary": "S"}),
+]
+
+
+@pytest.mark.parametrize("telling", DIFFERENT)
+def test_whatever_differs_is_sent(telling: Told) -> None:
+    """Carts, references and details: each alone makes the order owed."""
+    record = record_of(CONFIRMED, telling)
+    assert isinstance(plan_of(record), Send)
+    assert isinstance(plan_of(sent(record)), Same)
+
+
+def test_change_and_change_back_is_known() -> None:
+    """A revision whose payload equals the last acknowledged one needs no call: the confirmed one at first."""
+    back = cart_updated(goods("A", 2, 200), goods("B", 1, 100))
+    assert isinstance(plan_of(record_of(CONFIRMED, cart_updated(goods("A", 1, 100)), back)), Same)
+
+
+def test_once_acknowledged_the_confirmed_state_is_news() -> None:
+    """After something was told, going back to the confirmed state has to be told."""
+    record = sent(record_of(CONFIRMED, cart_updated(goods("A", 1, 100))))
+    record = told_more(record, cart_updated(goods("A", 2, 200), goods("B", 1, 100)))
+    assert isinstance(plan_of(record), Send)
+
+
+@pytest.mark.parametrize("mark", ["doubt", "uncertain"])
+def test_nothing_is_suppressed_in_doubt(mark: str) -> None:
+    """While the provider may hold something else, the same payload is sent again."""
+    record = record_of(CONFIRMED, shipped("s1", A=1))
+    record = sent(record)
+    assert isinstance(plan_of(record), Same)
+    setattr(record, mark, True)
+    assert isinstance(plan_of(record), Send)
+
+
+def test_configuration_makes_nothing_owed() -> None:
+    """A new release or a changed setting makes no order of the past owed."""
+    record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
+    changed = replace(ACCOUNT, merchant_id="m2", platform={"name": "other"}, store_ref="9", base_url="https://other")
+    assert isinstance(plan_of(record, Addressee(changed, Sequra())), Same)
+
+
+def test_cancellation_reason_alone_makes_nothing_owed() -> None:
+    """A reason that is told later changes no cart."""
+    record = sent(record_of(CONFIRMED, cancelled()))
+    assert isinstance(plan_of(told_more(record, cancelled(reason="late"))), Same)
+
+
+def test_contradictory_confirmation_leaves_nothing_known() -> None:
+    """When the confirmation alone has no carts, the repaired order is sent."""
+    bad = confirmed(goods("A", 1, 10), other("discount", "D", -20))
+    record = record_of(bad, cart_updated(goods("A", 1, 10)))
+    found = plan_of(record)
+    assert isinstance(found, ParkIt)  # 10 is more than 115 % of −10
+    assert "confirmed -10" in found.reason
+
+
+# --- parked ----------------------------------------------------------------------------------------------------------
+
+
+def test_problem_is_parked_with_its_arithmetic() -> None:
+    """What must not be sent is parked, and says why."""
+    found = plan_of(record_of(CONFIRMED, cart_updated(goods("A", 1, 346))))
+    assert isinstance(found, ParkIt)
+    assert found.reason == "carts 346, confirmed 300: seQura refuses an increase above 15 %"
+
+
+def test_parked_order_waits_until_its_payload_changes() -> None:
+    """The same payload stays parked, at newer revisions too; another one is sent."""
+    record = record_of(CONFIRMED, shipped("s1", A=1))
+    found = plan_of(record)
+    assert isinstance(found, Send)
+    parked = park(record, "409: no", found.update.digest, NOW_MS)
+    assert plan_of(parked) == Wait("parked", ["409: no"])
+    same_again = told_more(parked, payment("on_hold"), payment("on_hold"))
+    assert plan_of(same_again).__class__ is Wait
+    newer = told_more(parked, shipped("s1", A=1))
+    assert plan_of(newer) == ParkIt("409: no", found.update.digest)
+    assert isinstance(plan_of(told_more(parked, shipped("s2", B=1))), Send)
+
+
+def test_park_keeps_reason_and_moment() -> None:
+    """Parking notes reason, digest, revision and time, and ends the inconsistency's clock."""
+    record = record_of(CONFIRMED, shipped("s1", A=1))
+    record.inconsistent_since_ms = 5
+    found = park(record, "why", b"d", 77)
+    assert (found.park, found.reason, found.inconsistent_since_ms) == (Park("why", b"d", 2, 77), "why", 0)
+    assert (record.park, record.inconsistent_since_ms) == (None, 5)
+    assert is_parked(found)
+    assert not is_parked(record)
+    assert not is_parked(replace(found, revision=3))
+
+
+@pytest.mark.parametrize(
+    ("tellings", "state"),
+    [
+        ([shipped("s1", A=1)], "unconfirmed"),
+        ([CONFIRMED, payment("on_hold")], "on_hold"),
+        ([CONFIRMED, payment("refused")], "refused"),
+        ([CONFIRMED, shipped("s1", A=9)], "inconsistent"),
+    ],
+)
+def test_order_that_is_not_ready_waits(tellings: list[Told], state: str) -> None:
+    """Nothing is sent of an order that is unconfirmed, on hold, refused or inconsistent."""
+    found = plan_of(record_of(*tellings))
+    assert isinstance(found, Wait)
+    assert found.state == state
+
+
+# --- released, resent, inherited -------------------------------------------------------------------------------------
+
+
+def parked_record() -> OrderRecord:
+    """An order that is parked, delayed and counted."""
+    record = record_of(CONFIRMED, shipped("s1", A=1))
+    found = plan_of(record)
+    assert isinstance(found, Send)
+    record = park(record, "404", found.update.digest, NOW_MS)
+    record.attempts = Attempts(found.update.digest, 1, 2, 3)
+    record.not_before_ms = 12345
+    return record
+
+
+def test_release_starts_anew_but_shortens_no_delay() -> None:
+    """Parking and counts are gone, a running delay and uncertainty stay."""
+    record = parked_record()
+    record.uncertain = record.doubt = True
+    release(record)
+    assert (record.park, record.attempts) == (None, Attempts())
+    assert (record.not_before_ms, record.uncertain, record.doubt) == (12345, True, True)
+    assert isinstance(plan_of(record), Send)
+
+
+def test_resend_makes_the_newest_revision_owed_again() -> None:
+    """Whatever was acknowledged, the newest state is sent; it is owed since now, or since it was before."""
+    record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
+    assert isinstance(plan_of(record), Same)
+    resend(record, 777)
+    assert (record.acked, record.owed_since_ms, record.revision) == (0, 777, 2)
+    assert isinstance(plan_of(record), Send)
+    resend(record, 999)
+    assert record.owed_since_ms == 777
+
+
+def test_inherited_order_is_in_doubt() -> None:
+    """An owner that took over from one that stopped hard trusts nothing that was owed."""
+    record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
+    found = inherit(record)
+    assert (found.uncertain, found.doubt) == (True, True)
+    assert (record.uncertain, record.doubt) == (False, False)
+    assert isinstance(plan_of(found), Send)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (OrderRecord(revision=2, acked=2), False),
+        (OrderRecord(revision=3, acked=2), True),
+        (OrderRecord(revision=2, acked=2, uncertain=True), True),
+        (OrderRecord(revision=2, acked=2, doubt=True), False),
+    ],
+)
+def test_what_has_to_be_inherited(record: OrderRecord, expected: bool) -> None:
+    """What was owed, or uncertain: a request of it may be under way."""
+    assert must_inherit(record) is expected
+
+
+def test_beginning_of_an_inconsistency_is_noted_once() -> None:
+    """The record notes when its facts began to contradict each other, and forgets it when they no longer do."""
+    record = OrderRecord()
+    assert mark_waiting(record, False, 5) is record
+    began = mark_waiting(record, True, 5)
+    assert (began.inconsistent_since_ms, record.inconsistent_since_ms) == (5, 0)
+    assert mark_waiting(began, True, 9) is began
+    assert mark_waiting(began, False, 9).inconsistent_since_ms == 0
+
+
+# --- status ------------------------------------------------------------------------------------------------------------
+
+RULES = Rules()
+
+
+def status_of(record: OrderRecord, now_ms: int = NOW_MS) -> str:
+    """What people see of the order of the tests."""
+    return status(record, assess(record.facts, reference_of(SUBJECT)), now_ms=now_ms, rules=RULES)
+
+
+def test_status_is_the_first_that_holds() -> None:
+    """Unconfirmed, refused or on hold, inconsistent (then parked), settled, parked, owed."""
+    assert status_of(record_of(shipped("s1", A=1))) == "unconfirmed"
+    assert status_of(record_of(CONFIRMED, payment("on_hold"), shipped("s1", A=9))) == "on_hold"
+    assert status_of(record_of(CONFIRMED, payment("refused"))) == "refused"
+    assert status_of(record_of(CONFIRMED, shipped("s1", A=9))) == "inconsistent"
+    assert status_of(record_of(CONFIRMED, shipped("s1", A=1))) == "owed"
+    assert status_of(parked_record()) == "parked"
+    assert status_of(sent(record_of(CONFIRMED, shipped("s1", A=1)))) == "settled"
+    assert status_of(acknowledge(parked_record(), b"d")) == "settled"
+
+
+def test_inconsistent_order_is_parked_after_a_while() -> None:
+    """After `inconsistent_after` (15 min), not a millisecond sooner."""
+    record = mark_waiting(record_of(CONFIRMED, shipped("s1", A=9)), True, NOW_MS)
+    assert status_of(record, NOW_MS + 899_999) == "inconsistent"
+    assert status_of(record, NOW_MS + 900_000) == "parked"
+
+
+def test_status_needs_no_record_to_be_told() -> None:
+    """A standing without a record's marks is just inconsistent."""
+    assert status(OrderRecord(), Standing("inconsistent", ["x"]), now_ms=10**15, rules=RULES) == "inconsistent"

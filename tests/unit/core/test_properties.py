@@ -1,0 +1,252 @@
+"""What must hold of every order, whatever happens to it."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.base import AMOUNT_MAX_MINOR
+from schemas.carts import Order
+from schemas.events import GOODS, OrderEvent
+from schemas.facts import Facts, unpack_lines
+from schemas.state import OrderRecord, decode_header, decode_order, encode
+from tests.unit.core.histories import contents, histories
+from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
+from worker.core.carts import divide, tally
+from worker.core.order import Standing, assess, baseline
+from worker.core.outbox import take_event
+from worker.core.reducer import SEEN_MAX, reduce
+
+
+def seen_of(facts: Facts) -> tuple[str, bool, Order | None, Order | None]:
+    """All that anybody gets to see of an order: state, whether there are reasons, carts and the rest, baseline."""
+    found = assess(facts, REFERENCE)
+    return found.state, bool(found.reasons), found.order, baseline(facts, REFERENCE)
+
+
+@settings(max_examples=300)
+@given(histories(), st.data())
+def test_order_of_arrival_does_not_matter(events: list[OrderEvent], data: st.DataObject) -> None:
+    """Events of distinct stamps end in the same order, in whatever order they arrive."""
+    shuffled = data.draw(st.permutations(events))
+    assert seen_of(fold(shuffled)) == seen_of(fold(events))
+
+
+@settings(max_examples=300)
+@given(histories(ties=True), st.data())
+def test_repetition_does_not_matter(events: list[OrderEvent], data: st.DataObject) -> None:
+    """An event that comes again, also with other content under its id, changes nothing: not even a tie."""
+    facts = fold(events)
+    for _ in range(3):
+        again = data.draw(st.sampled_from(events))
+        changed = data.draw(st.sampled_from(events))
+        twin = msgspec.structs.replace(changed, uid=again.uid)
+        assert reduce(facts, again, 10_000) is facts
+        assert reduce(facts, twin, 10_001) is facts
+
+
+@settings(max_examples=200)
+@given(histories(ties=True), st.data())
+def test_repetition_within_the_log_does_not_matter(events: list[OrderEvent], data: st.DataObject) -> None:
+    """Repetitions anywhere after the first occurrence leave the facts as they are."""
+    facts = Facts()
+    for position, event in enumerate(events):
+        facts = reduce(facts, event, position)
+        again = data.draw(st.sampled_from(events[: position + 1]))
+        facts = reduce(facts, again, position)
+    assert facts == fold(events)
+
+
+@settings(max_examples=200)
+@given(histories(ties=True), st.data())
+def test_split_into_batches_does_not_matter(events: list[OrderEvent], data: st.DataObject) -> None:
+    """Writing the record to the topic and reading it back between any two events changes nothing."""
+    record = OrderRecord()
+    for position, event in enumerate(events):
+        record = take_event(
+            record, event, position=position, revision=position + 1, now_ms=1_000, addressee=None
+        )
+        if data.draw(st.booleans()):
+            record = decode_order(encode(record))
+    assert record.facts == fold(events)
+    assert seen_of(record.facts) == seen_of(fold(events))
+
+
+@settings(max_examples=200)
+@given(histories(ties=True))
+def test_record_survives_the_topic(events: list[OrderEvent]) -> None:
+    """A record that was written and read is the same, and so are the first members that a restore reads."""
+    record = OrderRecord(revision=7, acked=3, uncertain=True, facts=fold(events), reason="why", trace="t")
+    value = encode(record)
+    assert decode_order(value) == record
+    header = decode_header(value)
+    assert all(getattr(header, name) == getattr(record, name) for name in header.__struct_fields__)
+
+
+@settings(max_examples=200)
+@given(histories(ties=True))
+def test_reduce_leaves_its_argument_alone(events: list[OrderEvent]) -> None:
+    """Facts are values: applying an event changes nothing of what was there before it."""
+    facts = Facts()
+    for position, event in enumerate(events):
+        before = msgspec.msgpack.encode(facts)
+        after = reduce(facts, event, position)
+        assert msgspec.msgpack.encode(facts) == before
+        facts = after
+
+
+@settings(max_examples=200)
+@given(histories(ties=True), st.data())
+def test_revision_grows_iff_facts_change(events: list[OrderEvent], data: st.DataObject) -> None:
+    """A record gets its new revision with every new event, and stays the very same with an old one."""
+    record = OrderRecord()
+    told: list[OrderEvent] = []
+    for position, event in enumerate(events):
+        told.append(event)
+        for one in (event, data.draw(st.sampled_from(told))):
+            is_new = not any(record.facts.seen[i : i + 8] == one.uid for i in range(0, len(record.facts.seen), 8))
+            after = take_event(
+                record, one, position=position, revision=record.revision + 5, now_ms=1_000, addressee=None
+            )
+            assert (after is not record) == is_new
+            assert after.revision == record.revision + 5 * is_new
+            assert (after.facts == record.facts) == (not is_new)
+            record = after
+
+
+def check_carts(order: Order, facts: Facts) -> None:
+    """Both carts are within their bounds, their totals are the sums of their items, no item is empty."""
+    for cart in (order.shipped, order.unshipped):
+        assert cart.total_minor == sum(item.total_minor for item in cart.items)
+        assert 0 <= cart.total_minor <= AMOUNT_MAX_MINOR
+        for item in cart.items:
+            assert item.quantity >= 1 if item.type in GOODS else item.quantity == 0
+            assert item.total_minor != 0 or item.type in GOODS
+            assert (item.total_minor <= 0) if item.type in ("discount", "other_payment") else item.total_minor >= 0
+
+
+def has_losses(facts: Facts) -> bool:
+    """Whether anything was cancelled, returned or refunded, or stated outright."""
+    return bool(
+        facts.statements
+        or facts.item_cancellations
+        or facts.returns
+        or facts.refunds
+        or (facts.cancellation is not None and not facts.cancellation.retracted)
+    )
+
+
+@settings(max_examples=600)
+@given(histories(max_size=12))
+def test_carts_are_within_bounds_and_lose_nothing(events: list[OrderEvent]) -> None:
+    """No negative quantity or cart, totals are sums; and what nobody took away is in one of the two carts."""
+    facts = fold(events)
+    found = assess(facts, REFERENCE)
+    if found.order is None:
+        assert found.state != "ready"
+        return
+    assert found.state != "inconsistent"
+    check_carts(found.order, facts)
+    assert facts.content is not None
+    lines = unpack_lines(facts.content.lines)
+    if not has_losses(facts) and any(line.type in GOODS for line in lines):
+        shipped_minor, unshipped_minor = found.order.shipped.total_minor, found.order.unshipped.total_minor
+        assert shipped_minor + unshipped_minor == sum(line.total_minor for line in lines)
+
+
+@settings(max_examples=400)
+@given(histories(max_size=12))
+def test_units_are_conserved(events: list[OrderEvent]) -> None:
+    """Units kept, pending and lost of each goods line add up to what was ordered."""
+    facts = fold(events)
+    order = assess(facts, REFERENCE).order
+    if order is None or facts.statements:
+        return
+    assert facts.content is not None
+    lines = [line for line in unpack_lines(facts.content.lines) if line.type in GOODS]
+    tallies = tally(facts)
+    by_reference: dict[str, int] = {}
+    for item in order.unshipped.items:
+        if item.type in GOODS and item.reference is not None:
+            by_reference[item.reference] = item.quantity
+    for line in lines:
+        units = tallies.get(line.line_id)
+        pending = by_reference.get(line.line_id, 0)
+        lost = 0 if units is None else units.cancelled + units.gone + units.returned
+        kept = 0 if units is None else units.kept
+        assert kept + pending <= line.quantity
+        shipped_again = units is not None and units.shipped > line.quantity - units.cancelled - units.gone
+        if not shipped_again and (facts.cancellation is None or facts.cancellation.retracted):
+            assert kept + pending + lost == line.quantity
+
+
+@given(
+    st.integers(-(10**12), 10**12),
+    st.integers(0, 10**12),
+    st.integers(0, 10**12),
+    st.integers(0, 10**12),
+)
+def test_divide_never_loses_a_cent(total: int, first: int, second: int, rest: int) -> None:
+    """Each part is within half a unit of the exact cumulative share, and all parts add up to the whole."""
+    whole = first + second + rest
+    if whole == 0:
+        return
+    one, two = divide(total, first, second, rest)
+    assert abs(2 * (one * whole - total * first)) <= whole
+    assert abs(2 * ((one + two) * whole - total * (first + second))) <= whole
+    assert rest or one + two == total
+    assert one * total >= 0
+    assert two * total >= 0
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
+def test_divide_is_symmetric_in_sign(total: int, first: int, second: int, rest: int) -> None:
+    """Halves go away from zero: a reduction is divided like the same amount of goods."""
+    one, two = divide(total, first, second, rest)
+    assert divide(-total, first, second, rest) == (-one, -two)
+
+
+@settings(max_examples=100)
+@given(contents(), st.lists(st.integers(1, 2), min_size=1, max_size=6))
+def test_order_of_shipments_does_not_matter(lines: list[dict[str, Any]], sizes: list[int]) -> None:
+    """The same units in one parcel or in several give the same carts."""
+    if not any(line["reference"] == "a" for line in lines):
+        return
+    together = log(confirmed(*lines), shipped("s0", a=sum(sizes)))
+    apart = log(confirmed(*lines), *(shipped(f"s{i}", a=size) for i, size in enumerate(sizes, start=1)))
+    one, other = assess(fold(together), REFERENCE), assess(fold(apart), REFERENCE)
+    assert (one.state, one.order) == (other.state, other.order)
+
+
+@pytest.mark.parametrize("count", [SEEN_MAX, SEEN_MAX + 5])
+def test_memory_of_seen_events_is_bounded(count: int) -> None:
+    """The ids of the newest thousand events are remembered, and no more."""
+    one = log(confirmed({"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 1, "total_minor": 1}))[0]
+    facts = Facts()
+    for number in range(count):
+        facts = reduce(facts, msgspec.structs.replace(one, uid=number.to_bytes(8, "big")), number)
+    assert len(facts.seen) == 8 * SEEN_MAX
+    newest, oldest = (count - 1).to_bytes(8, "big"), (count - SEEN_MAX).to_bytes(8, "big")
+    for uid in (newest, oldest):
+        assert reduce(facts, msgspec.structs.replace(one, uid=uid), count) is facts
+    forgotten = msgspec.structs.replace(one, uid=(count - SEEN_MAX - 1).to_bytes(8, "big", signed=True))
+    assert reduce(facts, forgotten, count) is not facts
+
+
+def test_ids_are_found_at_their_own_place_only() -> None:
+    """An id that stands across two neighbours in memory is not taken for seen."""
+    one = log(confirmed({"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 1, "total_minor": 1}))[0]
+    facts = Facts(seen=b"abcdefgh" + b"ijklmnop")
+    across = msgspec.structs.replace(one, uid=b"efghijkl")
+    assert reduce(facts, across, 1) is not facts
+    both = Facts(seen=b"abcdefgh" + b"ijklmnop" + b"efghijkl")
+    assert reduce(both, across, 1) is both
+
+
+def test_standing_is_a_value_of_the_facts() -> None:
+    """No event, no order: the standing says so and needs nothing."""
+    assert assess(Facts(), REFERENCE) == Standing("unconfirmed", ["no order.confirmed yet"])
+    assert baseline(Facts(), REFERENCE) is None
+    assert SUBJECT.endswith(REFERENCE)

@@ -1,0 +1,68 @@
+"""The settings of the core: what follows from them, and which break a rule with another one."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from worker.core.rules import Rules
+from worker.errors import ConfigError
+
+
+def test_defaults_are_sound() -> None:
+    """The defaults keep every rule, and are those of `domain.md` section 6."""
+    rules = Rules()
+    rules.check()
+    assert (rules.attempt_deadline_s, rules.settle_s, rules.lease_s) == (8, 30, 20)
+    assert (rules.retry_initial_s, rules.retry_max_s) == (0.2, 300)
+    assert (rules.conflict_attempts, rules.not_found_attempts) == (4, 5)
+    assert rules.not_found_delays_s == (30, 300, 1800, 10800)
+    assert (rules.inconsistent_after_s, rules.unconfirmed_after_s) == (900, 3600)
+
+
+def test_takeover_hold_covers_lease_and_settle() -> None:
+    """A successor waits until an unclean predecessor's request must have landed, by any clock."""
+    rules = Rules()
+    assert rules.takeover_hold_s == pytest.approx((20 + 30) * 1.01 + 1)
+    assert rules.keep_alive_s == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("rules", "longest"),
+    [
+        (Rules(), 10_800),
+        (Rules(not_found_delays_s=(1.0,)), 3600),
+        (Rules(retry_max_s=50_000), 50_000),
+    ],
+)
+def test_longest_delay(rules: Rules, longest: float) -> None:
+    """The longest delay is that of a retry, of `Retry-After`, or after a 404."""
+    assert rules.delay_max_s == longest
+
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    *(
+        ({name: value}, f"{name.removesuffix('_s')} must be above 0")
+        for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s")
+        for value in (0, -1)
+    ),
+    ({"attempt_deadline_s": 20.0}, "must be shorter than lease"),
+    ({"attempt_deadline_s": 18.5}, "lease \\(20s\\) must exceed attempt_deadline \\(18.5s\\)"),
+    ({"retry_initial_s": 301.0}, "retry_initial \\(301s\\) must not be above retry_max \\(300s\\)"),
+    ({"conflict_attempts": 0}, "must be at least 1"),
+    ({"not_found_attempts": 0}, "must be at least 1"),
+    ({"not_found_delays_s": ()}, "at least one delay"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BROKEN)
+def test_broken_rule_is_named(change: dict[str, Any], words: str) -> None:
+    """The error names the setting and what it collides with."""
+    with pytest.raises(ConfigError, match=words):
+        replace(Rules(), **change).check()
+
+
+@pytest.mark.parametrize("change", [{"attempt_deadline_s": 18.4}, {"retry_initial_s": 300.0}, {"conflict_attempts": 1}])
+def test_rule_at_its_bound(change: dict[str, Any]) -> None:
+    """What the rules just allow passes."""
+    replace(Rules(), **change).check()

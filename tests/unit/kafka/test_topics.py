@@ -1,0 +1,86 @@
+"""What is said about topics that are not as the protocol needs them."""
+
+import pytest
+from msgspec.structs import replace
+
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.topics import Topic, judge
+
+SETTINGS = KafkaSettings(bootstrap_servers="kafka:9092", event_topic="in", state_topic="state", dead_letter_topic="dlq")
+CONFIG = {"max.message.bytes": "1048588", "min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
+SOUND = {
+    "in": Topic("in", 12, 3, CONFIG | {"cleanup.policy": "delete", "retention.ms": "604800000"}),
+    "state": Topic("state", 12, 3, CONFIG | {"cleanup.policy": "compact", "delete.retention.ms": "172800000"}),
+    "dlq": Topic("dlq", 1, 3, CONFIG | {"cleanup.policy": "delete", "max.message.bytes": "1114124"}),
+}
+
+
+def test_sound_topics() -> None:
+    """Topics as the protocol needs them give no finding; the dead letters need no partition of their own each."""
+    assert judge(SETTINGS, SOUND) == []
+
+
+def test_endless_retention_is_long() -> None:
+    """A retention of −1 keeps everything."""
+    config = {**(SOUND["in"].config or {}), "retention.ms": "-1"}
+    assert judge(SETTINGS, SOUND | {"in": replace(SOUND["in"], config=config)}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "level", "said"),
+    [
+        ("in", "cleanup.policy", "compact,delete", "error", "only the last event"),
+        ("in", "retention.ms", "86399999", "warning", "24 h only"),
+        ("state", "cleanup.policy", "delete", "error", "forgets orders"),
+        ("state", "cleanup.policy", "compact,delete", "error", "forgets orders"),
+        ("state", "min.insync.replicas", "1", "warning", "min.insync.replicas"),
+        ("state", "unclean.leader.election.enable", "true", "warning", "unclean"),
+        ("state", "delete.retention.ms", "172799999", "warning", "tombstones after 48 h"),
+        ("dlq", "cleanup.policy", "compact", "error", "without a key"),
+        ("dlq", "max.message.bytes", "1114123", "error", "1114124 or more"),
+    ],
+)
+def test_setting(name: str, setting: str, value: str, level: str, said: str) -> None:
+    """Each setting that the protocol needs is judged, with its level and the way to mend it."""
+    topic = replace(SOUND[name], config={**(SOUND[name].config or {}), setting: value})
+    (finding,) = judge(SETTINGS, SOUND | {name: topic})
+    assert (finding.level, finding.topic) == (level, name)
+    assert said in finding.text
+
+
+def test_partition_counts_must_be_equal() -> None:
+    """An order's state would lie in another partition than its events."""
+    (finding,) = judge(SETTINGS, SOUND | {"state": replace(SOUND["state"], partitions=11)})
+    assert finding.level == "error"
+    assert "11 partitions and in has 12" in finding.text
+
+
+def test_few_replicas_are_a_warning() -> None:
+    """One broker is enough for a laptop, and is said to be few."""
+    (finding,) = judge(SETTINGS, SOUND | {"state": replace(SOUND["state"], replicas=1)})
+    assert finding.level == "warning"
+
+
+def test_missing_topics() -> None:
+    """Each missing topic is an error of its own."""
+    findings = judge(SETTINGS, {})
+    assert [(finding.level, finding.topic) for finding in findings] == [
+        ("error", "in"),
+        ("error", "state"),
+        ("error", "dlq"),
+    ]
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_unreadable_configuration(name: str) -> None:
+    """What cannot be checked is not taken on trust."""
+    (finding,) = judge(SETTINGS, SOUND | {name: replace(SOUND[name], config=None)})
+    assert finding.level == "error"
+    assert "DescribeConfigs" in finding.text
+
+
+def test_errors_come_first() -> None:
+    """A warning does not hide an error."""
+    config = {**(SOUND["in"].config or {}), "retention.ms": "1"}
+    findings = judge(SETTINGS, {"in": replace(SOUND["in"], config=config), "state": SOUND["state"]})
+    assert [finding.level for finding in findings] == ["error", "warning"]

@@ -1,0 +1,535 @@
+"""The configuration: where settings come from, what they may be, and what is said when they are wrong."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.updates import Account
+from worker import providers
+from worker.config import (
+    KNOWN_PROVIDERS,
+    AccountSection,
+    Config,
+    KafkaSection,
+    account_from,
+    configured_accounts,
+    format_duration,
+    http_section,
+    parse_duration,
+    worker_settings_from,
+)
+from worker.core.rules import Rules
+from worker.errors import ConfigError
+from worker.kafka.settings import KafkaSettings
+from worker.partition.context import Pace
+
+SECRET = "s3cr3t-99"
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "cartsync.example.toml"
+MINIMAL = """
+[kafka]
+bootstrap_servers = "broker:9092"
+[accounts.acme]
+provider = "sequra"
+merchant_id = "acme"
+base_url = "https://sandbox.example"
+username = "user"
+password = "s3cr3t-99"
+"""
+
+MISSING = "{0}: {1} is missing; set it as {2} {1} or as CARTSYNC_{3}"
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a file into the folder in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_file(text: str = MINIMAL, name: str = "cartsync.toml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+def problems(**environ: str) -> list[str]:
+    """The lines that a refused configuration is refused with."""
+    with pytest.raises(ConfigError) as caught:
+        Config.load(environ=environ)
+    assert SECRET not in str(caught.value)
+    return str(caught.value).splitlines()
+
+
+def account_problem(**members: Any) -> str:
+    """What is said of an account with these members."""
+    with pytest.raises(ConfigError) as caught:
+        account_from("acme", members, scenario=True)
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+# --- durations ---
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("250ms", 0.25), ("8s", 8), ("1.5m", 90), ("6h", 21600), (" 0s ", 0), ("3 h", 10800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    """A duration is a number with a unit."""
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", [8, 8.5, "8", "0.5"])
+def test_duration_without_unit(value: object) -> None:
+    """A number without a unit is refused, and told what to write instead."""
+    with pytest.raises(ValueError, match=f'needs a unit: write "{value}s"'):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize("value", ["", "s", "-1s", "1d", "1h30m", "٣s", True, None, "1e3s", "inf s", ["1s"]])
+def test_wrong_durations(value: object) -> None:
+    """Anything else is refused with examples."""
+    with pytest.raises(ValueError, match="250ms"):
+        parse_duration(value)
+
+
+@given(st.integers(0, 10**9))
+def test_duration_round_trip(milliseconds: int) -> None:
+    """What is printed reads as it was."""
+    text = format_duration(milliseconds / 1000)
+    assert parse_duration(text) == pytest.approx(milliseconds / 1000, rel=1e-5)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "200ms"), (90, "90s"), (10800, "3h"), (0, "0s"), (300, "5m")])
+def test_duration_units(seconds: float, text: str) -> None:
+    """It is printed in the largest unit that keeps it whole."""
+    assert format_duration(seconds) == text
+
+
+# --- where settings come from ---
+
+
+def test_defaults(write: Write) -> None:
+    """What is not set is as the core, the protocol and the Kafka measurements have it."""
+    write()
+    config = Config.load(environ={})
+    assert config.rules() == Rules()
+    given = KafkaSettings(bootstrap_servers="broker:9092")
+    assert KafkaSettings(**config.kafka.members()) == given
+    assert config.worker.commit_interval_s == Pace().commit_interval_s
+    assert config.worker.commits_per_second == Pace().commits_per_s
+    assert config.worker.max_batch_records == Pace().batch_records_max
+    assert config.worker.max_inbox_records == Pace().inbox_records_max
+    expected = Account("acme", "sequra", "acme", "https://sandbox.example", "user", SECRET)
+    assert config.merchant_accounts() == {"acme": expected}
+
+
+def test_kafka_members_are_those_of_its_settings() -> None:
+    """What can be set of Kafka is what the Kafka part knows."""
+    assert set(KafkaSection.model_fields) == set(KafkaSettings.__struct_fields__)
+
+
+def test_known_providers() -> None:
+    """The providers that can be named are the folders that there are."""
+    folders = {path.parent.name for path in Path(providers.__file__).parent.glob("*/__init__.py")}
+    assert folders == KNOWN_PROVIDERS
+
+
+def test_order_of_sources(write: Write) -> None:
+    """The environment goes over the file, secret files go over both."""
+    write('[worker]\nlease = "25s"\nsettle = "40s"\n' + MINIMAL)
+    secrets = write(SECRET + "-b\n", "secrets/cartsync_accounts__acme__password").parent
+    environ = {
+        "CARTSYNC_WORKER__LEASE": "21s",
+        "CARTSYNC_WORKER__NOT_FOUND_DELAYS": "10s, 1m",
+        "CARTSYNC_WORKER__CONFLICT_ATTEMPTS": "",
+        "CARTSYNC_ACCOUNTS__ACME__PASSWORD": "12345",
+        "CARTSYNC_HTTP__PORT": "9000",
+        "CARTSYNC_WORKER__SENDING": "false",
+    }
+    config = Config.load(environ=environ)
+    assert (config.worker.lease_s, config.worker.settle_s) == (21.0, 40.0)
+    assert config.worker.not_found_delays_s == (10.0, 60.0)
+    assert (config.http.port, config.worker.sending, config.worker.conflict_attempts) == (9000, False, 4)
+    assert config.merchant_accounts()["acme"].password == "12345"
+    assert config.origin("worker", "lease") == "CARTSYNC_WORKER__LEASE"
+    assert config.origin("worker", "settle") == "cartsync.toml: [worker] settle"
+    assert config.origin("worker", "warm") == "default"
+    with_secrets = Config.load(environ=environ | {"CARTSYNC_SECRETS_DIR": str(secrets)})
+    assert with_secrets.merchant_accounts()["acme"].password == SECRET + "-b"
+
+
+def test_named_files(write: Write) -> None:
+    """The file is the one that is given, else the one of the environment."""
+    one, other = write(MINIMAL, "one.toml"), write(MINIMAL.replace("acme", "beta"), "other.toml")
+    assert set(Config.load(one, environ={"CARTSYNC_CONFIG": str(other)}).accounts) == {"acme"}
+    assert set(Config.load(environ={"CARTSYNC_CONFIG": str(other)}).accounts) == {"beta"}
+
+
+def test_environment_alone(write: Write) -> None:
+    """No file is needed."""
+    names = {"PROVIDER": "sequra", "MERCHANT_ID": "acme", "BASE_URL": "https://x", "USERNAME": "u", "PASSWORD": "p"}
+    environ = {f"CARTSYNC_ACCOUNTS__ACME__{name}": value for name, value in names.items()}
+    config = Config.load(environ=environ | {"CARTSYNC_KAFKA__BOOTSTRAP_SERVERS": "a:1,b:2"})
+    assert config.kafka.bootstrap_servers == "a:1,b:2"
+    assert config.merchant_accounts()["acme"].password == "p"
+
+
+def test_account_names_as_variables(write: Write) -> None:
+    """A variable finds the account of the file whose name no variable could spell."""
+    write(MINIMAL.replace("accounts.acme", 'accounts."My-Shop.es"'))
+    config = Config.load(environ={"CARTSYNC_ACCOUNTS__MY_SHOP_ES__CONCURRENCY": "7"})
+    assert {name: section.concurrency for name, section in config.accounts.items()} == {"My-Shop.es": 7}
+
+
+def test_password_file(write: Write) -> None:
+    """A password may stand in a file, found from the folder of the configuration; one line feed is cut off."""
+    write("p w \r\n", "secrets/acme")
+    write(MINIMAL.replace(f'password = "{SECRET}"', 'password_file = "secrets/acme"'))
+    environ = {"CARTSYNC_ACCOUNTS__ACME__PASSWORD": "less"}
+    with pytest.raises(ConfigError, match="begin or end with a space"):
+        Config.load(environ=environ)
+    write("p w\n", "secrets/acme")
+    assert Config.load(environ=environ).merchant_accounts()["acme"].password == "p w"
+
+
+def test_password_file_of_kafka(write: Write) -> None:
+    """So may Kafka's."""
+    secret = write(SECRET, "scram")
+    write(MINIMAL + "[http]\nport = 1\n")
+    config = Config.load(environ={"CARTSYNC_KAFKA__SASL_PASSWORD_FILE": str(secret)})
+    assert config.kafka.members()["sasl_password"] == SECRET
+
+
+def test_service_links_are_no_settings(write: Write) -> None:
+    """What Kubernetes puts into the environment for a service called cartsync does not stop the start."""
+    write()
+    environ = {
+        "CARTSYNC_SERVICE_HOST": "10.0.0.1",
+        "CARTSYNC_SERVICE_PORT_HTTP": "8080",
+        "CARTSYNC_PORT": "tcp://10.0.0.1:8080",
+        "CARTSYNC_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "CARTSYNC_HTTP_PORT": "tcp://10.0.0.1:8080",
+    }
+    assert Config.load(environ=environ).http.port == 8080
+
+
+# --- what is wrong ---
+
+
+def test_all_mistakes_at_once(write: Write) -> None:
+    """Every mistake is a line of its own that says where, what, and what to do."""
+    write(
+        """
+        [kafak]
+        [worker]
+        leese = "20s"
+        settle = 30
+        conflict_attempts = 0
+        [accounts.acme]
+        provider = "seqra"
+        merchant_id = ".."
+        base_url = "http://x"
+        username = "us:er"
+        password = "s3cr3t-99\\n-"
+        [http]
+        port = 99999
+        [log]
+        format = "jsn"
+        """
+    )
+    assert problems(CARTSYNC_WORKER__WRAM="1m", CARTSYNC_WORKER__WARM="x", CARTSYNC_HTTP_PORT="1") == [
+        "CARTSYNC_HTTP_PORT: not a setting; they are called CARTSYNC_SECTION__NAME, as CARTSYNC_WORKER__LEASE",
+        "cartsync.toml: [accounts.acme] provider = 'seqra': there is no such provider; did you mean sequra?",
+        MISSING.format("[kafka] bootstrap_servers", "bootstrap_servers", "[kafka]", "KAFKA__BOOTSTRAP_SERVERS"),
+        'cartsync.toml: [worker] settle = 30: a duration needs a unit: write "30s" for seconds (units: ms, s, m, h)',
+        "cartsync.toml: [worker] conflict_attempts = 0: should be greater than or equal to 1",
+        'CARTSYNC_WORKER__WARM = \'x\': a duration is a text with a unit, such as "250ms", "8s", "15m" or "6h"',
+        "cartsync.toml: [worker] leese: there is no setting [worker] leese; did you mean lease?",
+        "CARTSYNC_WORKER__WRAM: there is no setting [worker] wram; did you mean warm?",
+        "cartsync.toml: [accounts.acme] merchant_id = '..': must not be . or ..: no URL can carry it",
+        (
+            "cartsync.toml: [accounts.acme] base_url = 'http://x': must begin with https:// (http:// is for 127.0.0.1 "
+            "and localhost only)"
+        ),
+        (
+            "cartsync.toml: [accounts.acme] username: must hold no colon: "
+            "HTTP's basic authentication (RFC 7617) cannot carry it"
+        ),
+        "cartsync.toml: [accounts.acme] password: must hold no control characters: it goes into a header of HTTP",
+        "cartsync.toml: [http] port = 99999: should be less than or equal to 65535",
+        "cartsync.toml: [log] format = 'jsn': should be 'json', 'console' or 'auto'",
+        "cartsync.toml: [kafak]: there is no setting [kafak]; did you mean kafka?",
+    ]
+
+
+def test_missing_members_of_an_account(write: Write) -> None:
+    """What an account lacks is named with the table where it is missing."""
+    write(MINIMAL.replace("merchant_id", "merchantid"))
+    table = "cartsync.toml: [accounts.acme]"
+    assert problems() == [
+        MISSING.format(table, "merchant_id", "[accounts.acme]", "ACCOUNTS__ACME__MERCHANT_ID"),
+        f"{table} merchantid: there is no setting [accounts.acme] merchantid; did you mean merchant_id?",
+    ]
+
+
+def test_misspelt_password_is_not_shown(write: Write) -> None:
+    """The value of an unknown setting may be a secret."""
+    write(MINIMAL.replace("password =", "pasword ="))
+    assert any("did you mean password?" in line for line in problems())
+
+
+def test_secret_files_that_cannot_be_read(write: Write) -> None:
+    """Each secret file that is missing, too large or no text is a problem, and the password is not missing, too."""
+    write(MINIMAL.replace(f'password = "{SECRET}"', 'password_file = "none"'))
+    (line,) = problems()
+    assert line.startswith("cartsync.toml: [accounts.acme] password_file: ")
+    assert line.endswith("none: cannot be read: No such file or directory")
+    secrets = write("x" * 70_000, "secrets/CARTSYNC_KAFKA__SASL_PASSWORD").parent
+    (secrets / "CARTSYNC_KAFKA__TLS_KEY_PASSWORD").write_bytes(b"\xff")
+    (secrets / "..data").write_text("not ours", encoding="utf-8")
+    assert problems(CARTSYNC_SECRETS_DIR=str(secrets))[1:] == [
+        f"{secrets}/CARTSYNC_KAFKA__SASL_PASSWORD: larger than 65536 bytes: no secret",
+        f"{secrets}/CARTSYNC_KAFKA__TLS_KEY_PASSWORD: not UTF-8",
+    ]
+
+
+def test_password_twice(write: Write) -> None:
+    """A password and a file for it in one place contradict each other."""
+    write(MINIMAL + 'password_file = "acme"\n')
+    write("x", "acme")
+    (line,) = problems()
+    assert line == "cartsync.toml: [accounts.acme] password_file: password is given beside it; keep one of them"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[worker]\nlease = "8s"\n', "[worker] attempt_deadline (8s) must be shorter than lease (8s)"),
+        ('[worker]\ncommit_interval = "5s"\n', "[worker] commit_interval (5s) must be shorter than"),
+        (
+            '[worker]\nattempt_deadline = "34s"\nlease = "60s"\n',
+            "[worker] attempt_deadline (34s) must be shorter than [kafka] rebalance_timeout − 2 × heartbeat − 5s (34s)",
+        ),
+    ],
+)
+def test_times_that_do_not_fit(write: Write, text: str, expected: str) -> None:
+    """Times are checked against each other, across sections too."""
+    write(MINIMAL + text)
+    assert expected in "\n".join(problems())
+
+
+def test_checks_of_others(write: Write) -> None:
+    """Rules that the configuration does not know itself are held, too."""
+    write(MINIMAL.replace('"broker:9092"', '"broker:9092"\nheartbeat = "20s"'))
+
+    def check(config: Config) -> None:
+        KafkaSettings(**config.kafka.members()).check()
+
+    with pytest.raises(ConfigError, match="a third of session_timeout"):
+        Config.load(environ={}, checks=[check])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("[worker", "cartsync.toml: not TOML: "), ("lease = 1\n", "there is no setting [lease]"), ("", "bootstrap_")],
+)
+def test_files_that_are_wrong_as_a_whole(write: Write, text: str, expected: str) -> None:
+    """A file that is no TOML, or no configuration, is refused with its name."""
+    write(text)
+    assert expected in problems()[-1 if "lease" in text else 0]
+
+
+def test_files_that_cannot_be_read(write: Write) -> None:
+    """A file or folder that is named has to be there."""
+    assert problems(CARTSYNC_CONFIG="none.toml") == [
+        "none.toml: cannot be read: No such file or directory; name another with --config"
+    ]
+    write()
+    assert problems(CARTSYNC_SECRETS_DIR="none")[0].startswith("CARTSYNC_SECRETS_DIR: none: cannot be read")
+    Path("cartsync.toml").write_bytes(b"\xff")
+    assert problems() == ["cartsync.toml: not UTF-8"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "accounts = 3",
+        "[accounts]\nacme = 3",
+        '[worker.lease]\na = "1s"',
+        "worker = []",
+        '[kafka]\nbootstrap_servers = [1, "a"]\n',
+    ],
+)
+def test_wrong_shapes(write: Write, text: str) -> None:
+    """Whatever stands in the file, the answer is a list of problems."""
+    write(text)
+    assert problems(CARTSYNC_WORKER__LEASE="20s", CARTSYNC_WORKER__LEASE__X="1")
+
+
+def test_account_names(write: Write) -> None:
+    """A name with a slash could not be told from the reference in an event's subject."""
+    write(MINIMAL.replace("accounts.acme", 'accounts."a/b"'))
+    (line,) = problems()
+    assert "no slash" in line
+
+
+def test_no_file(write: Write) -> None:
+    """Who starts without any configuration learns where it would be looked for."""
+    assert problems()[-1] == "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"
+
+
+def test_no_account(write: Write) -> None:
+    """A worker without accounts would do nothing."""
+    write('[kafka]\nbootstrap_servers = "a:1"\n')
+    assert problems() == ["[accounts]: no account is configured; add [accounts.NAME]"]
+
+
+# --- what is shown ---
+
+
+def test_redacted(write: Write) -> None:
+    """What is printed has the names and texts of the file, and no secret; it can be read again."""
+    write(MINIMAL)
+    config = Config.load(environ={"CARTSYNC_KAFKA__SASL_PASSWORD": SECRET})
+    shown = config.redacted()
+    assert SECRET not in str(shown) + repr(config) + str(config)
+    assert shown["accounts"]["acme"]["password"] == shown["kafka"]["sasl_password"] == "***"
+    assert shown["worker"]["lease"] == "20s"
+    assert shown["worker"]["not_found_delays"] == ["30s", "5m", "30m", "3h"]
+    assert worker_settings_from(shown["worker"]) == config.worker
+
+
+def test_example_file(tmp_path: Path) -> None:
+    """The example is a configuration, and shows every setting with its default."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    shown = tomllib.loads("\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines()))
+    path = tmp_path / "example.toml"
+    path.write_text(text.replace("/run/secrets/acme", "acme"), encoding="utf-8")
+    (tmp_path / "acme").write_text("x", encoding="utf-8")
+    defaults = Config.load(path, environ={}).redacted()
+    assert {name: shown[name] for name in defaults if name != "accounts"} == {
+        name: section for name, section in defaults.items() if name != "accounts"
+    }
+    assert set(shown["accounts"]["acme"]) - {"password_file"} == set(AccountSection.model_fields) - {"password"}
+
+
+# --- accounts and settings on their own ---
+
+
+def test_scenario_account() -> None:
+    """A scenario may leave out nearly everything of an account."""
+    expected = Account("acme", "sequra", "acme", "https://sandbox.sequrapi.com", "user", "secret")
+    assert account_from("acme", {}, scenario=True) == expected
+    assert account_from("b", {"merchant_id": "a/b c", "password": "p"}, scenario=True).merchant_id == "a/b c"
+    with pytest.raises(ConfigError, match="password is missing"):
+        account_from("acme", {"provider": "sequra"})
+
+
+def test_account_options() -> None:
+    """Every member of an account can be set."""
+    members = {
+        "store_ref": "s1",
+        "platform": {"name": "shop", "version": "1"},
+        "send_on_confirm": True,
+        "cancellation_reasons": {"No stock!": "out_of_stock"},
+        "default_cancellation_reason": "shop_cancel",
+        "concurrency": 4,
+        "rate_per_s": 2.5,
+    }
+    account = account_from("acme", members, scenario=True)
+    assert {name: getattr(account, name) for name in members} == members
+
+
+@pytest.mark.parametrize("merchant_id", ["", ".", "..", " a", "a ", "a\nb", "a\x00", "\ud800", 7])
+def test_wrong_merchants(merchant_id: object) -> None:
+    """A merchant id goes into a URL and a header."""
+    assert "[accounts.acme] merchant_id" in account_problem(merchant_id=merchant_id)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        *("", "sandbox.example", "ftp://x", "https://", "http://10.0.0.1", "https://u:s3cr3t-99@x"),
+        *("https://x?a", "https://x#a", "https://x y", "https://x:port", "https://[::1"),
+    ],
+)
+def test_wrong_addresses(base_url: str) -> None:
+    """An address is https, with nothing but host, port and path."""
+    assert "[accounts.acme] base_url" in account_problem(base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:8090", "http://localhost/x", "http://[::1]:1", "https://x:8443/a/"]
+)
+def test_right_addresses(base_url: str) -> None:
+    """Without TLS only this machine may be asked."""
+    assert account_from("acme", {"base_url": base_url}, scenario=True).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        *({"password": 99}, {"concurrency": 0}, {"rate_per_s": -1}, {"rate_per_s": float("nan")}),
+        *({"platform": {"name": 1}}, {"store_ref": ""}, {"provider": "qlro"}, {"unknown": SECRET}),
+    ],
+)
+def test_wrong_members(members: dict[str, object]) -> None:
+    """Bounds and types hold for every member, and the member is named."""
+    assert next(iter(members)) in account_problem(**members)
+
+
+def test_wrong_account_name() -> None:
+    """The name is checked here, too."""
+    with pytest.raises(ConfigError, match="no slash"):
+        account_from("a/b", {}, scenario=True)
+
+
+def test_worker_settings() -> None:
+    """Settings by their configuration names; the rest is as it is by default."""
+    settings = worker_settings_from({"lease": "30s", "not_found_delays": ["1s"]})
+    assert settings.rules() == Rules(lease_s=30.0, not_found_delays_s=(1.0,))
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"lease_s": "30s"}, "did you mean lease?"),
+        ({"lease": 30}, "[worker] lease = 30: a duration needs a unit"),
+        ({"lease": "5s"}, "attempt_deadline"),
+        ({"not_found_delays": ["1s", 2]}, "[worker.not_found_delays] 1 = 2: a duration needs a unit"),
+        ({"topic_epoch": 512}, "less than or equal to 511"),
+    ],
+)
+def test_wrong_worker_settings(members: dict[str, object], expected: str) -> None:
+    """Wrong ones are refused as those of the file are."""
+    with pytest.raises(ConfigError) as caught:
+        worker_settings_from(members)
+    assert expected in str(caught.value)
+
+
+def test_http_section_alone(write: Write) -> None:
+    """Who only wants to ask a worker needs no more than its port."""
+    write("[http]\nport = 9001\n[accounts.acme]\nprovider = 3\n")
+    assert http_section(environ={}).port == 9001
+    assert http_section(environ={"CARTSYNC_HTTP__PORT": "9002"}).port == 9002
+    with pytest.raises(ConfigError, match=r"CARTSYNC_HTTP__PORT = 'x'"):
+        http_section(environ={"CARTSYNC_HTTP__PORT": "x"})
+
+
+def test_accounts_alone(write: Write) -> None:
+    """Who needs no Kafka needs no more than the accounts; there may be none."""
+    assert configured_accounts(environ={}) == {}
+    write(MINIMAL.replace("bootstrap_servers", "servers"))
+    assert configured_accounts(environ={})["acme"].password == SECRET
+    write(MINIMAL.replace("accounts.acme", 'accounts."a/b"'))
+    with pytest.raises(ConfigError, match="no slash"):
+        configured_accounts(environ={})

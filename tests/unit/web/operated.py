@@ -1,0 +1,60 @@
+"""A worker of a few lines, to put behind the private port."""
+
+from schemas.views import AccountView, OrderView, PartitionView, StatusView
+from worker.errors import UsageError
+from worker.metrics import Metrics
+
+SUBJECTS = ("acme/1", "acme/A14/12345", "acme/a%2Fb", "acme/ü ?#&+", "acme/release", 'acme/"\n', "acme/x/../y")
+"""A client may resolve the dots of the last one when its slashes are plain."""
+
+
+class Worker:
+    """`Operated`: holds some orders, one of them not releasable, and notes what was asked of it."""
+
+    def __init__(self) -> None:
+        self.orders = {subject: OrderView(subject, "parked", "422: no") for subject in (*SUBJECTS, "acme/busy")}
+        self.done: list[tuple[str, str]] = []
+        self.fails: Exception | None = None
+        self.state = (True, "")
+        self.figures = Metrics()
+
+    def livez(self) -> tuple[bool, str]:
+        return self.state
+
+    def readyz(self) -> tuple[bool, str]:
+        return self.state
+
+    def startupz(self) -> tuple[bool, str]:
+        return self.state
+
+    def status(self) -> StatusView:
+        partition = PartitionView(0, "serving", "", 10, 0, 8, 1, 0, 1, 2.0, 19.0)
+        account = AccountView("acme", "sequra", "D", "401", 0.0, 1, 0)
+        return StatusView("0.1.0", True, [partition], [account])
+
+    def metrics_page(self) -> bytes:
+        return self.figures.render()
+
+    def show(self, subject: str) -> OrderView | None:
+        return self.orders.get(subject)
+
+    async def release(self, subject: str) -> None:
+        self._do("release", subject)
+
+    async def resend(self, subject: str) -> None:
+        self._do("resend", subject)
+
+    def _do(self, action: str, subject: str) -> None:
+        if self.fails is not None:
+            raise self.fails
+        if subject == "acme/busy":
+            raise UsageError("partition 3 is being restored")
+        if subject not in self.orders:
+            raise UsageError(f"no order {subject}")
+        self.orders[subject] = OrderView(subject, "owed", "")
+        self.done.append((action, subject))
+
+    async def resume_account(self, name: str) -> None:
+        if name != "acme":
+            raise UsageError(f"no account {name}")
+        self.done.append(("resume", name))

@@ -1,0 +1,208 @@
+"""The Kafka client library: all of it that is used, how it connects, how it is stopped, how its errors read here.
+
+Written against aiokafka 0.14.0 and measured with Apache Kafka 4.3.1. Where this package works around a behaviour of
+the library, the comment says which; `tests/contract` and `tests/integration` hold those behaviours.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable
+from typing import Any
+
+import structlog
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    TopicPartition,
+)
+from aiokafka import errors as kafka_errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import (
+    StickyPartitionAssignor,
+)
+from aiokafka.helpers import create_ssl_context
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from worker.errors import CartsyncError, ConfigError, FencedError, LogError
+from worker.kafka.settings import KafkaSettings
+
+__all__ = [
+    "AIOKafkaAdminClient",
+    "AIOKafkaConsumer",
+    "AIOKafkaProducer",
+    "ConfigResource",
+    "ConfigResourceType",
+    "Connection",
+    "ConsumerRebalanceListener",
+    "NewTopic",
+    "StickyPartitionAssignor",
+    "TopicPartition",
+    "kafka_errors",
+    "stop_consumer",
+    "stop_producer",
+    "translated",
+    "translated_or_refused",
+]
+
+log = structlog.get_logger(__name__)
+
+_REFUSED_CREDENTIALS = (
+    kafka_errors.AuthenticationFailedError,
+    kafka_errors.AuthenticationMethodNotSupported,
+    kafka_errors.IllegalSaslStateError,
+    kafka_errors.SaslAuthenticationFailed,
+    kafka_errors.UnsupportedSaslMechanismError,
+)
+_REFUSED_ACCESS = (
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.TransactionalIdAuthorizationFailed,
+)
+_LEFTOVERS_S = 2.0
+
+
+class Connection:
+    """How every client of this process connects. Reads the certificates once: new ones need a restart."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        """Raises `ConfigError` when the settings or the certificates cannot be used."""
+        settings.check()
+        self.settings = settings
+        try:
+            self._hosts = collect_hosts(settings.bootstrap_servers)
+        except ValueError as error:
+            raise ConfigError(f"bootstrap_servers: {settings.bootstrap_servers!r} is not host:port,…") from error
+        self._security = _security(settings)
+
+    def options(self, request_timeout_s: float) -> dict[str, Any]:
+        """The arguments that all of the library's clients share."""
+        return {
+            "bootstrap_servers": self.settings.bootstrap_servers,
+            "client_id": self.settings.client_id,
+            "request_timeout_ms": _ms(request_timeout_s),
+            **self._security,
+        }
+
+    async def start(self, client: Any) -> None:
+        """Starts a client, again and again while no broker answers.
+
+        Raises `ConfigError` when a broker refuses us, `LogError` when none answered within `connect_timeout_s`.
+        """
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(LogError),
+            stop=stop_after_delay(self.settings.connect_timeout_s),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    await client.start()
+                except kafka_errors.KafkaConnectionError:
+                    raise await self._why_unreachable() from None
+                except kafka_errors.KafkaError as error:
+                    raise translated_or_refused(error, "connecting to Kafka") from error
+
+    async def _why_unreachable(self) -> CartsyncError:
+        """Asks each broker once more: the client logs why a connection failed, but does not raise it."""
+        said = ""
+        for host, port, _ in self._hosts:
+            where = f"{host}:{port}"
+            options = self.options(self.settings.request_timeout_s)
+            del options["bootstrap_servers"]
+            try:
+                connection = await create_conn(host, port, **options)
+            except _REFUSED_CREDENTIALS as error:
+                return ConfigError(
+                    f"Kafka at {where} refuses {self.settings.sasl_mechanism} as {self.settings.sasl_username!r} "
+                    f"({type(error).__name__}): check sasl_mechanism, sasl_username and sasl_password"
+                )
+            except ssl.SSLCertVerificationError as error:
+                return ConfigError(
+                    f"the certificate of Kafka at {where} is not trusted ({error.verify_message}): check tls_ca_file"
+                )
+            except (OSError, kafka_errors.KafkaError) as error:
+                said = f" ({where}: {type(error).__name__}; is security_protocol {self.settings.security_protocol}?)"
+            else:
+                connection.close()
+        return LogError(f"no Kafka broker answers at {self.settings.bootstrap_servers}{said}")
+
+
+def _security(settings: KafkaSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.security_protocol.endswith("SSL"):
+        try:
+            options["ssl_context"] = create_ssl_context(
+                cafile=settings.tls_ca_file or None,
+                certfile=settings.tls_cert_file or None,
+                keyfile=settings.tls_key_file or None,
+                # A text even when it is empty: OpenSSL would otherwise ask for one on the terminal.
+                password=settings.tls_key_password,
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"tls_ca_file, tls_cert_file or tls_key_file cannot be used ({type(error).__name__})"
+            ) from error
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password,
+        }
+    return options
+
+
+def translated(error: BaseException, doing: str) -> LogError:
+    """The error of ours that an exception of the library means; never holds what a record holds."""
+    text = f"{doing}: {type(error).__name__}"
+    if isinstance(error, kafka_errors.KafkaError | AssertionError | TimeoutError) and str(error):
+        text = f"{text}: {error}"
+    if isinstance(error, _REFUSED_ACCESS):
+        text = f"{text}: a permission (ACL) is missing"
+    if isinstance(error, kafka_errors.ProducerFenced | kafka_errors.InvalidProducerEpoch):
+        return FencedError(text)
+    return LogError(text)
+
+
+def translated_or_refused(error: BaseException, doing: str) -> CartsyncError:
+    """As `translated`, but what only an operator can mend is a `ConfigError`: no use in trying again."""
+    said = translated(error, doing)
+    return ConfigError(str(said)) if isinstance(error, _REFUSED_ACCESS) else said
+
+
+async def stop_producer(producer: Any, within_s: float) -> None:
+    """Stops a producer, whatever state it is in, and what it would leave running. Never raises.
+
+    `stop()` waits for all that was sent, without a limit (10 s and more with a frozen broker). Cut short, it leaves
+    the sender, the flush that it waits for, and all connections; and it returns at once when called again.
+    """
+    if await _stopped(producer.stop(), within_s):
+        return
+    producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())  # noqa: SLF001 - ends that flush
+    if (sender := producer._sender.sender_task) is not None:  # noqa: SLF001 - nothing public ends it
+        sender.cancel()
+        await asyncio.wait({sender}, timeout=_LEFTOVERS_S)
+    await _stopped(producer.client.close(), _LEFTOVERS_S)
+
+
+async def stop_consumer(consumer: Any, within_s: float) -> None:
+    """Stops a consumer and what it would leave running. Never raises. (`stop()` may hang: aiokafka issue 773.)"""
+    if not await _stopped(consumer.stop(), within_s):
+        await _stopped(consumer._client.close(), _LEFTOVERS_S)  # noqa: SLF001 - nothing public closes them
+
+
+async def _stopped(stopping: Awaitable[None], within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            await stopping
+    except Exception as error:  # noqa: BLE001 - whoever closes has no use for an error
+        log.debug("kafka_client_stopped_late", error=type(error).__name__)
+        return False
+    return True
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)

@@ -1,0 +1,271 @@
+"""The state topic: one fenced transactional producer for each partition that we own, and a reader to restore from.
+
+What a transaction of ours must respect (aiokafka 0.14.0, measured with Kafka 4.3.1):
+
+* A commit after a failed send returns normally and commits half a transaction; and the producer keeps a sequence gap,
+  so that all later sends fail while commits still succeed, also after an abort. So every send is awaited and checked
+  before the commit, and a hold in which anything went wrong is never used again.
+* A fenced producer raises `ProducerFenced` once and a bare `AssertionError` ever after. `ProducerFenced` does not
+  prove another owner: a transaction of ours that outlived its timeout gives the same.
+* A commit has no timeout of its own, and never returns once the producer was stopped.
+* The first send of a transaction that follows closely on another one is refused once, and the library then sleeps
+  20 ms: what counts is the number of transactions, not their size.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from worker.errors import InvariantError, LogError
+from worker.kafka.client import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    Connection,
+    TopicPartition,
+    kafka_errors,
+    stop_consumer,
+    stop_producer,
+    translated,
+)
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.topics import require_topics
+from worker.ports import DeadLetter, StateEntry
+
+__all__ = ["KafkaStateLog", "KafkaStatePartition"]
+
+KEY_ROOM_BYTES = 8 * 1024
+"""What the largest value leaves of `max.message.bytes` for its key and the framing of its batch."""
+
+_BATCH_MAX_BYTES = 2**20
+_FETCH_MAX_BYTES = 8 * 2**20
+_READ_RECORDS_MAX = 5_000
+"""With `_FETCH_MAX_BYTES` the fastest of those measured; more records at once block the loop for 0.2 s."""
+_READ_WAIT_S = 0.5
+_HANGING_MARGIN_S = 15.0
+"""How long after its timeout a broker may take to abort a transaction: it looks every 10 s."""
+_CLOSE_WITHIN_S = 5.0
+
+
+_Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+"""Key, value, headers."""
+_NO_HEADERS: list[tuple[str, bytes]] = []
+
+
+class _Limits(Struct, frozen=True):
+    """What the topics take."""
+
+    value_max_bytes: int
+    batch_max_bytes: int
+    """Before compression, so that no batch can be refused for its size."""
+    dead_letter_partitions: int
+
+
+class KafkaStateLog:
+    """ports.StateLog on the compacted state topic."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._shared: tuple[Connection, _Limits] | None = None
+
+    async def start(self) -> None:
+        """Raises `TopicError`; `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
+        connection = Connection(self._settings)
+        topics = await require_topics(connection)
+        state, dead = topics[self._settings.state_topic], topics[self._settings.dead_letter_topic]
+        limits = _Limits(
+            value_max_bytes=state.message_max_bytes - KEY_ROOM_BYTES,
+            batch_max_bytes=min(_BATCH_MAX_BYTES, state.message_max_bytes, dead.message_max_bytes),
+            dead_letter_partitions=dead.partitions,
+        )
+        self._shared = connection, limits
+
+    def partition(self, partition: int) -> "KafkaStatePartition":
+        """A new hold; nothing happens before its `fence`."""
+        assert self._shared is not None, "start() comes first"
+        return KafkaStatePartition(*self._shared, partition)
+
+    async def stop(self) -> None:
+        """Nothing is shared between partitions but settings."""
+
+
+class KafkaStatePartition:
+    """ports.StatePartition: one producer with one epoch, from `fence` to the first failure or `close`."""
+
+    def __init__(self, connection: Connection, limits: _Limits, partition: int) -> None:
+        self._connection = connection
+        self._settings = connection.settings
+        self._limits = limits
+        self._partition = partition
+        self._producer: Any = None
+        self._is_usable = False
+        self._is_closed = False
+
+    @property
+    def value_max_bytes(self) -> int:
+        """The largest value that the topic takes."""
+        return self._limits.value_max_bytes
+
+    async def fence(self) -> None:
+        """Takes ownership: after it returns, no older owner can commit anything. Raises `LogError`."""
+        if self._producer is not None or self._is_closed:
+            raise LogError(f"this hold of partition {self._partition} has fenced already")
+        settings = self._settings
+        self._producer = AIOKafkaProducer(
+            **self._connection.options(settings.request_timeout_s),
+            transactional_id=settings.transactional_id(self._partition),
+            transaction_timeout_ms=round(1000 * settings.transaction_timeout_s),
+            acks="all",
+            enable_idempotence=True,
+            compression_type="zstd",
+            linger_ms=0,
+            max_batch_size=self._limits.batch_max_bytes,
+        )
+        try:
+            async with asyncio.timeout(settings.fence_timeout_s):
+                await self._producer.start()
+        except Exception as error:
+            raise translated(error, f"fencing partition {self._partition}") from error
+        self._is_usable = True
+
+    async def write(
+        self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
+    ) -> int:
+        """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
+        another owner has taken over), the outcome is then unknown and this hold must be closed.
+        """
+        if not entries:
+            raise InvariantError("a transaction without entries")
+        if not self._is_usable:
+            raise LogError(f"this hold of partition {self._partition} is over")
+        self._is_usable = False  # until all has gone well; a cancellation is a failure too
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout_s):
+                offset = await self._transact(entries, dead_letters)
+        except LogError:
+            raise
+        except Exception as error:
+            raise translated(error, f"writing partition {self._partition}") from error
+        self._is_usable = not self._is_closed
+        return offset
+
+    async def _transact(self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter]) -> int:
+        producer, settings = self._producer, self._settings
+        if any(value is not None and len(value) > self.value_max_bytes for _, value in entries):
+            raise LogError(f"a value above {self.value_max_bytes} bytes")
+        sent: list[asyncio.Future[Any]] = []
+        await producer.begin_transaction()
+        try:
+            if dead_letters:
+                letters = ((letter.key, letter.value, list(letter.headers)) for letter in dead_letters)
+                partition = self._partition % self._limits.dead_letter_partitions
+                await self._send(settings.dead_letter_topic, partition, letters, sent)
+            state = ((key, value, _NO_HEADERS) for key, value in entries)
+            last = await self._send(settings.state_topic, self._partition, state, sent)
+            await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
+            _raise_failed(sent)
+        finally:
+            _forget(sent)
+        await producer.commit_transaction()
+        base: int = sent[-1].result().offset
+        if base < 0:  # DuplicateSequenceNumber: it is there, but the broker has forgotten where
+            raise LogError(f"the broker does not say where partition {self._partition} was written")
+        return base + last
+
+    async def _send(
+        self, topic: str, partition: int, records: Iterable[_Record], sent: list[asyncio.Future[Any]]
+    ) -> int:
+        """Sends the records in batches of our own making, a future each; returns the place of the last record in its
+        batch. Half the work of `send()`, which makes a future for each record.
+        """
+        batch = self._producer.create_batch()
+        for key, value, headers in records:
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+                batch = self._producer.create_batch()
+                batch.append(timestamp=None, key=key, value=value, headers=headers)  # one always fits
+        sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+        last: int = batch.record_count() - 1
+        return last
+
+    async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
+        """All committed records from `position` on, in lists, until the one at offset `until` was read.
+
+        Raises `LogError` when nothing comes for longer than a hanging transaction may last. It never asks for the end
+        of the topic: with a transaction open that is where the transaction began, and a restore would stop short.
+        """
+        if position > until:
+            return
+        here = TopicPartition(self._settings.state_topic, self._partition)
+        consumer = AIOKafkaConsumer(
+            **self._connection.options(self._settings.request_timeout_s),
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=_FETCH_MAX_BYTES,
+        )
+        loop = asyncio.get_running_loop()
+        patience_s = self._settings.transaction_timeout_s + _HANGING_MARGIN_S
+        give_up_at = loop.time() + patience_s
+        try:
+            async with asyncio.timeout(self._settings.fence_timeout_s):
+                consumer.assign([here])
+                await consumer.start()
+            consumer.seek(here, position)
+            # The position and not the last record tells the end: markers, aborted and compacted records move it too.
+            while position <= until:
+                fetched = await consumer.getmany(timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX)
+                if self._is_closed:
+                    raise LogError(f"this hold of partition {self._partition} is over")
+                if entries := [
+                    StateEntry(r.offset, r.key, r.value) for r in fetched.get(here, ()) if r.offset <= until
+                ]:
+                    yield entries
+                    await asyncio.sleep(0)  # what is fetched already comes without a pause: others are to run too
+                before, position = position, await consumer.position(here)
+                if position > before:
+                    give_up_at = loop.time() + patience_s
+                elif loop.time() > give_up_at:
+                    raise LogError(self._hanging(consumer, here, position, patience_s))
+        except (kafka_errors.KafkaError, TimeoutError) as error:
+            raise translated(error, f"reading partition {self._partition} of {here.topic}") from error
+        finally:
+            await stop_consumer(consumer, _CLOSE_WITHIN_S)
+
+    def _hanging(self, consumer: Any, here: Any, position: int, patience_s: float) -> str:
+        said = (
+            f"no record of partition {here.partition} of {here.topic} came for {patience_s:.0f} s at offset {position}"
+        )
+        highwater, stable = consumer.highwater(here), consumer.last_stable_offset(here)
+        if highwater is None or stable is None or highwater <= stable:
+            return said
+        return (
+            f"{said}: {highwater - stable} records are behind a transaction that nobody ends. Look for it with "
+            f"`kafka-transactions.sh find-hanging --topic {here.topic} --partition {here.partition}` "
+            "and end it with `kafka-transactions.sh abort`"
+        )
+
+    async def close(self) -> None:
+        """Lets go. Bounded (7 s with a frozen broker); never raises."""
+        self._is_usable, self._is_closed = False, True
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop_producer(producer, _CLOSE_WITHIN_S)
+
+
+def _raise_failed(sent: Iterable[asyncio.Future[Any]]) -> None:
+    """Raises what a send failed with, a fencing before all else."""
+    errors = [error for future in sent if future.done() and (error := future.exception()) is not None]
+    for error in errors:
+        if isinstance(error, kafka_errors.ProducerFenced):
+            raise error
+    if errors:
+        raise errors[0]
+
+
+def _forget(sent: Iterable[asyncio.Future[Any]]) -> None:
+    """Leaves no future behind whose exception nobody has asked for: asyncio would log it."""
+    for future in sent:
+        if not future.cancel() and not future.cancelled():
+            future.exception()

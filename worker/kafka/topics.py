@@ -1,0 +1,280 @@
+"""The three topics: what the protocol needs of them, and how they are made.
+
+Existing topics are never altered. The library's `alter_configs` replaces a topic's whole configuration: setting
+`segment.ms` alone turned `cleanup.policy=compact` into `delete`, which would destroy the state (measured with Kafka
+4.3.1).
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import structlog
+from msgspec import Struct
+
+from worker.errors import LogError, TopicError
+from worker.kafka.client import (
+    AIOKafkaAdminClient,
+    ConfigResource,
+    ConfigResourceType,
+    Connection,
+    NewTopic,
+    kafka_errors,
+    translated_or_refused,
+)
+from worker.kafka.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+MESSAGE_MAX_BYTES = 1_048_588
+"""Kafka's own default of `max.message.bytes`."""
+DEAD_LETTER_ROOM_BYTES = 64 * 1024
+"""What the headers of a dead letter may add to a record."""
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_RETENTION_MIN_MS = _DAY_MS
+_TOMBSTONES_MIN_MS = 2 * _DAY_MS
+_EXISTS_ALREADY = 36
+
+Level = Literal["error", "warning"]
+
+
+class Topic(Struct, frozen=True):
+    """A topic as the cluster has it."""
+
+    name: str
+    partitions: int
+    replicas: int
+    """The fewest that any partition has."""
+    config: Mapping[str, str] | None
+    """`None`: we may not read it."""
+
+    @property
+    def message_max_bytes(self) -> int:
+        """The largest batch of records that the topic takes, as compressed; Kafka's default when unknown."""
+        return self.number("max.message.bytes") or MESSAGE_MAX_BYTES
+
+    def number(self, name: str) -> int | None:
+        """A setting that is a number; `None` when it cannot be read."""
+        return int(self.config[name]) if self.config and name in self.config else None
+
+    def is_set(self, name: str, value: str) -> bool:
+        """Has the setting this value among its values? False when it cannot be read."""
+        return self.config is not None and value in self.config.get(name, "").split(",")
+
+
+class Finding(Struct, frozen=True):
+    """Something about a topic that is not as it should be."""
+
+    level: Level
+    """`error`: the worker does not start."""
+    topic: str
+    text: str
+    """What is wrong, and how to mend it."""
+
+
+def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]:
+    """What is wrong with the topics; errors first."""
+    names = (settings.event_topic, settings.state_topic, settings.dead_letter_topic)
+    found = [
+        Finding("error", name, f"topic {name} is missing, or we may not describe it: create it or grant Describe")
+        for name in names
+        if name not in topics
+    ]
+    found += [
+        Finding("error", name, f"the configuration of topic {name} cannot be read: grant DescribeConfigs")
+        for name in names
+        if name in topics and topics[name].config is None
+    ]
+    events, state, dead = (topics.get(name) for name in names)
+    if events:
+        found += _judge_events(events)
+    if state:
+        found += _judge_state(state, events)
+    if dead:
+        found += _judge_dead_letters(dead, events)
+    return sorted(found, key=lambda finding: finding.level)
+
+
+def _judge_events(events: Topic) -> Iterator[Finding]:
+    if events.is_set("cleanup.policy", "compact"):
+        yield Finding(
+            "error",
+            events.name,
+            f"{events.name} is compacted, so only the last event of an order would stay: use cleanup.policy=delete",
+        )
+    retention = events.number("retention.ms")
+    if retention is not None and 0 <= retention < _RETENTION_MIN_MS:
+        yield Finding(
+            "warning",
+            events.name,
+            f"{events.name} keeps events for {retention / _HOUR_MS:.3g} h only: a longer outage would lose some for "
+            f"good; set retention.ms to {_RETENTION_MIN_MS} or more",
+        )
+
+
+def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
+    name = state.name
+    if events and events.partitions != state.partitions:
+        yield Finding(
+            "error",
+            name,
+            f"{name} has {state.partitions} partitions and {events.name} has {events.partitions}: they must be equal, "
+            "for the state of an order lies in the partition of its events; see `migrate` in the runbook",
+        )
+    if state.config is None:
+        return
+    if not state.is_set("cleanup.policy", "compact") or state.is_set("cleanup.policy", "delete"):
+        yield Finding(
+            "error",
+            name,
+            f"{name} has cleanup.policy={state.config.get('cleanup.policy')}, which forgets orders: set it to compact",
+        )
+    yield from _judge_safety(state)
+    tombstones = state.number("delete.retention.ms")
+    if tombstones is not None and tombstones < _TOMBSTONES_MIN_MS:
+        yield Finding(
+            "warning",
+            name,
+            f"{name} drops tombstones after {tombstones / _HOUR_MS:.3g} h, which a slow restore could miss: set "
+            f"delete.retention.ms to {_TOMBSTONES_MIN_MS} or more",
+        )
+
+
+def _judge_dead_letters(dead: Topic, events: Topic | None) -> Iterator[Finding]:
+    if dead.is_set("cleanup.policy", "compact"):
+        yield Finding(
+            "error",
+            dead.name,
+            f"{dead.name} is compacted and so refuses records without a key: use cleanup.policy=delete",
+        )
+    needed = events.message_max_bytes + DEAD_LETTER_ROOM_BYTES if events and events.config else 0
+    if dead.config is not None and dead.message_max_bytes < needed:
+        yield Finding(
+            "error",
+            dead.name,
+            f"{dead.name} takes {dead.message_max_bytes} bytes, so the largest record of the input could not be put "
+            f"aside: set max.message.bytes to {needed} or more",
+        )
+
+
+def _judge_safety(state: Topic) -> Iterator[Finding]:
+    """One broker may be lost without a committed order being lost: else a warning (a laptop has one broker)."""
+    if state.replicas < 3:
+        yield Finding("warning", state.name, f"{state.name} has {state.replicas} replicas: 3 survive a lost broker")
+    elif (state.number("min.insync.replicas") or 2) < 2:
+        yield Finding(
+            "warning", state.name, f"{state.name} acknowledges what one broker has: set min.insync.replicas to 2"
+        )
+    if state.is_set("unclean.leader.election.enable", "true"):
+        yield Finding(
+            "warning",
+            state.name,
+            f"{state.name} may lose committed orders: set unclean.leader.election.enable to false",
+        )
+
+
+async def check_topics(settings: KafkaSettings) -> list[Finding]:
+    """What is wrong with the topics; empty: nothing. Raises `ConfigError` or `LogError` when Kafka cannot be asked."""
+    async with _admin(Connection(settings)) as admin:
+        return judge(settings, await _describe(admin, settings))
+
+
+async def require_topics(connection: Connection) -> Mapping[str, Topic]:
+    """The three topics, by name. Raises `TopicError` with all errors found; warnings are logged."""
+    settings = connection.settings
+    async with _admin(connection) as admin:
+        topics = await _describe(admin, settings)
+    findings = judge(settings, topics)
+    if errors := [finding.text for finding in findings if finding.level == "error"]:
+        raise TopicError("; ".join(errors))
+    for finding in findings:
+        log.warning("topic_check", topic=finding.topic, finding=finding.text)
+    return topics
+
+
+async def create_topics(settings: KafkaSettings, partitions: int | None = None) -> list[str]:
+    """Creates those that are missing, as the protocol needs them; returns their names.
+
+    `partitions`: of the event topic, should it be missing. Others keep what they have: `check_topics` tells. Raises
+    `TopicError` when Kafka refuses, or when the event topic is missing and no number of partitions is given.
+    """
+    async with _admin(Connection(settings)) as admin:
+        topics = await _describe(admin, settings)
+        brokers = len((await admin.describe_cluster())["brokers"])
+        wanted = list(_missing(settings, topics, partitions, min(3, brokers)))
+        if wanted:
+            answer = await admin.create_topics(wanted)
+            _raise_refused(answer.topic_errors)
+        return [topic.name for topic in wanted]
+
+
+def _missing(
+    settings: KafkaSettings, topics: Mapping[str, Topic], partitions: int | None, replicas: int
+) -> Iterator[Any]:
+    safe = {"min.insync.replicas": str(max(1, replicas - 1)), "unclean.leader.election.enable": "false"}
+    events = topics.get(settings.event_topic)
+    if events is None:
+        if partitions is None:
+            raise TopicError(f"topic {settings.event_topic} is missing, and how many partitions it shall have is open")
+        events = Topic(settings.event_topic, partitions, replicas, None)
+        yield NewTopic(events.name, partitions, replicas, topic_configs={"cleanup.policy": "delete"} | safe)
+    if settings.state_topic not in topics:
+        compact = {
+            "cleanup.policy": "compact",
+            "segment.ms": str(3 * _HOUR_MS),
+            "min.cleanable.dirty.ratio": "0.3",
+            "delete.retention.ms": str(_TOMBSTONES_MIN_MS),
+            "message.timestamp.type": "CreateTime",
+        }
+        yield NewTopic(settings.state_topic, events.partitions, replicas, topic_configs=compact | safe)
+    if settings.dead_letter_topic not in topics:
+        # More than the check asks for: what the shop compressed well may come out larger from us.
+        keep = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(90 * _DAY_MS),
+            "max.message.bytes": str(2 * events.message_max_bytes),
+        }
+        yield NewTopic(settings.dead_letter_topic, events.partitions, replicas, topic_configs=keep | safe)
+
+
+def _raise_refused(answers: Iterable[tuple[Any, ...]]) -> None:
+    """The library raises nothing of what Kafka says of single topics."""
+    refused = [
+        f"{name}: {kafka_errors.for_code(code).__name__} {' '.join(filter(None, said))}".strip()
+        for name, code, *said in answers
+        if code not in (0, _EXISTS_ALREADY)
+    ]
+    if refused:
+        raise TopicError("Kafka does not create " + "; ".join(refused))
+
+
+@asynccontextmanager
+async def _admin(connection: Connection) -> AsyncIterator[Any]:
+    admin = AIOKafkaAdminClient(**connection.options(connection.settings.request_timeout_s))
+    try:
+        await connection.start(admin)
+        yield admin
+    except kafka_errors.KafkaError as error:
+        raise translated_or_refused(error, "asking Kafka about its topics") from error
+    except TimeoutError as error:
+        raise LogError("asking Kafka about its topics: no answer") from error
+    finally:
+        await admin.close()
+
+
+async def _describe(admin: Any, settings: KafkaSettings) -> dict[str, Topic]:
+    """Those of the three topics that there are. All topics are asked for: asking for one by name may create it."""
+    names = (settings.event_topic, settings.state_topic, settings.dead_letter_topic)
+    known = {entry["topic"]: entry["partitions"] for entry in await admin.describe_topics() if not entry["error_code"]}
+    here = [name for name in names if name in known]
+    configs: dict[str, dict[str, str] | None] = dict.fromkeys(here)
+    if here:
+        for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in here]):
+            for error_code, _said, _kind, name, entries in answer.resources:
+                configs[name] = None if error_code else {entry[0]: entry[1] or "" for entry in entries}
+    return {
+        name: Topic(name, len(known[name]), min(len(part["replicas"]) for part in known[name]), configs[name])
+        for name in here
+    }

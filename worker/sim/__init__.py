@@ -1,0 +1,1 @@
+"""Implementations of the ports without the world, and a provider over real HTTP."""

@@ -1,0 +1,344 @@
+"""The event topic and its consumer group in memory, with the habits of aiokafka's classic, eager group.
+
+Every change of the members calls all of them: each revokes all that it has, joins again, and gets its share when
+all have joined or the rebalance timeout has dropped the rest. Nothing is delivered between the two calls of the
+listener. A member that was expelled goes on reading what it had, learns of it at a poll and joins again: after that
+poll has delivered once more, as a frozen process does when it thaws.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from worker.errors import GapError, LogError
+from worker.ports import AssignmentListener, Clock
+from worker.sim.process import Bell, Process
+
+
+class MemoryRecord(Struct, frozen=True):
+    """`ports.InputRecord`."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp: int
+
+
+@dataclass(eq=False)
+class EventTopicPartition:
+    """What the brokers hold of one partition: records from `start` to before `end`, not every offset with one."""
+
+    start: int = 0
+    end: int = 0
+    records: list[MemoryRecord] = field(default_factory=list)
+
+    def append(self, record: MemoryRecord) -> None:
+        """Adds a record; its offset is the end."""
+        self.records.append(record)
+        self.end = record.offset + 1
+
+    def truncate(self, before: int) -> None:
+        """Forgets what is below an offset."""
+        self.start = max(self.start, min(before, self.end))
+        del self.records[: self._index(self.start)]
+
+    def has(self, position: int) -> bool:
+        """Whether there is a record at a position or after it."""
+        return bool(self.records) and self.records[-1].offset >= position
+
+    def after(self, position: int, count_max: int) -> list[MemoryRecord]:
+        """The next records from a position on."""
+        index = self._index(position)
+        return self.records[index : index + count_max]
+
+    def _index(self, offset: int) -> int:
+        records = self.records
+        guess = offset - records[0].offset if records else 0
+        if 0 <= guess < len(records) and records[guess].offset == offset:
+            return guess
+        return bisect_left(records, offset, key=_offset)
+
+
+def _offset(record: MemoryRecord) -> int:
+    return record.offset
+
+
+@dataclass(eq=False)
+class _Round:
+    """One rebalance, from the call to the shares."""
+
+    generation: int
+    give_up_at: float
+    joined: dict["MemoryEventLog", None] = field(default_factory=dict)
+    shares: dict["MemoryEventLog", frozenset[int]] = field(default_factory=dict)
+    is_done: bool = False
+    bell: Bell = field(default_factory=Bell)
+
+
+class Group:
+    """What the coordinator knows."""
+
+    def __init__(self, partitions: int, clock: Clock, rebalance_timeout_s: float) -> None:
+        self.members: dict[MemoryEventLog, None] = {}
+        self.generation = 0
+        self.committed: dict[int, int] = {}
+        self._partitions = partitions
+        self._clock = clock
+        self._rebalance_timeout_s = rebalance_timeout_s
+        self._round: _Round | None = None
+
+    async def join(self, member: "MemoryEventLog") -> tuple[int, frozenset[int]]:
+        """The generation and the member's share of it, once all have joined."""
+        while True:
+            current = self._enter(member)
+            while not current.is_done and member in current.joined:
+                await current.bell.wait(current.give_up_at - self._clock.now())
+                if self._clock.now() >= current.give_up_at:
+                    self._drop_missing(current)
+            if member in current.shares:
+                return current.generation, current.shares[member]
+
+    def remove(self, member: "MemoryEventLog") -> None:
+        """A member leaves or is thrown out: the others share anew."""
+        if member not in self.members:
+            return
+        del self.members[member]
+        current = self._call()
+        current.joined.pop(member, None)
+        current.bell.ring()
+        self._settle()
+
+    def commit(self, member: "MemoryEventLog", offsets: Mapping[int, int]) -> bool:
+        """Keeps offsets when they come from a member that knows the newest generation."""
+        if member not in self.members or member.generation != self.generation:
+            return False
+        self.committed.update(offsets)
+        return True
+
+    def _enter(self, member: "MemoryEventLog") -> _Round:
+        self.members[member] = None
+        current = self._call()
+        current.joined[member] = None
+        member.called.clear()
+        self._settle()
+        return current
+
+    def _call(self) -> _Round:
+        """The rebalance that is under way, or a new one, to which all are called."""
+        if self._round is None:
+            self._round = _Round(self.generation + 1, self._clock.now() + self._rebalance_timeout_s)
+            for member in self.members:
+                member.called.set()
+        return self._round
+
+    def _drop_missing(self, current: _Round) -> None:
+        if not current.is_done:
+            self.members = {member: None for member in self.members if member in current.joined}
+            self._settle()
+
+    def _settle(self) -> None:
+        """Gives out the shares when nobody is missing: ranges, in the order in which members came."""
+        current = self._round
+        if current is None or self.members.keys() - current.joined.keys():
+            return
+        self._round = None
+        self.generation = current.generation
+        size, larger = divmod(self._partitions, max(len(self.members), 1))
+        first = 0
+        for index, member in enumerate(self.members):
+            last = first + size + (index < larger)
+            current.shares[member] = frozenset(range(first, last))
+            first = last
+        current.is_done = True
+        current.bell.ring()
+
+
+class MemoryEventLog:
+    """`ports.EventLog` of one process: one member of the group."""
+
+    def __init__(self, process: Process, topic: Sequence[EventTopicPartition], group: Group, clock: Clock) -> None:
+        self.process = process
+        self.generation = -1
+        self.called = asyncio.Event()
+        """To join again."""
+        self.arrived = asyncio.Event()
+        """Something that a poll may be waiting for."""
+        self.unaware_until = 0.0
+        """*now* before which it does not learn that it was expelled."""
+        self._topic = topic
+        self._group = group
+        self._clock = clock
+        self._positions: dict[int, int | None] = {}
+        self._paused: set[int] = set()
+        self._is_sharing = True
+        self._first_share = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._is_stopped = False
+        self._turn = 0
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Joins the group; returns after the first assignment."""
+        await self.process.step("start")
+        self._task = asyncio.create_task(self._take_part(listener), name=f"group member {self.process.name}")
+        await self._first_share.wait()
+        self._check()
+
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[MemoryRecord]]:
+        """Records by partition, from each in turn first."""
+        self._check()
+        await self.process.step("poll")
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (self._is_stopped or self._failure or self._has_news()):
+                    self.arrived.clear()
+                    await self.arrived.wait()
+        except TimeoutError:
+            pass
+        await self.process.step("poll:done")
+        self._check()
+        try:
+            return {} if self._is_sharing else self._take(max_records)
+        finally:
+            if self not in self._group.members and self._clock.now() >= self.unaware_until:
+                self.called.set()
+
+    def seek(self, partition: int, offset: int) -> None:
+        """The next record wanted."""
+        self._require(partition)
+        self._positions[partition] = offset
+        self.arrived.set()
+
+    def pause(self, partition: int) -> None:
+        """Delivers nothing of it."""
+        self._require(partition)
+        self._paused.add(partition)
+
+    def resume(self, partition: int) -> None:
+        """Delivers again, from the offset that was sought: before a `seek` there is none."""
+        self._require(partition)
+        self._paused.discard(partition)
+        self.arrived.set()
+
+    async def start_offset(self, partition: int, latest: bool) -> int:
+        """The first offset, or the end."""
+        await self.process.step("start_offset", partition)
+        here = self._topic[partition]
+        return here.end if latest else here.start
+
+    async def group_offset(self, partition: int) -> int | None:
+        """What was committed last, by whomever."""
+        await self.process.step("group_offset", partition)
+        return self._group.committed.get(partition)
+
+    async def commit_group(self, offsets: Mapping[int, int]) -> bool:
+        """Commits; whatever goes wrong, the answer is no."""
+        try:
+            await self.process.step("commit_group")
+            taken = offsets.keys() <= self._positions.keys() and self._group.commit(self, offsets)
+            await self.process.step("commit_group:done")
+        except LogError:
+            return False
+        return taken
+
+    def lag(self, partition: int) -> int | None:
+        """Offsets between the position and the end."""
+        position = self._positions.get(partition)
+        return None if position is None else max(0, self._topic[partition].end - position)
+
+    async def stop(self) -> None:
+        """Leaves the group."""
+        self._is_stopped = True
+        self.arrived.set()
+        try:
+            await self.process.step("stop")
+        except LogError:
+            return
+        self.halt()
+        self._group.remove(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody will ever hear of it again."""
+        return (self._is_stopped or self.process.crashed) and self not in self._group.members
+
+    def halt(self) -> None:
+        """Ends taking part without telling the group."""
+        self._first_share.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    # Taking part
+
+    async def _take_part(self, listener: AssignmentListener) -> None:
+        try:
+            while True:
+                await self.process.step("revoke")
+                self._is_sharing = True
+                await listener.revoked(set(self._positions))
+                await self.process.step("join")
+                generation, share = await self._group.join(self)
+                await self.process.step("join:done")
+                self.generation = generation
+                self._positions = dict.fromkeys(sorted(share))
+                self._paused = set(share)
+                self._is_sharing = False
+                listener.assigned(set(share))
+                self._first_share.set()
+                await self.called.wait()
+        except Exception as error:  # noqa: BLE001 - shown by the next poll, for this task is nobody's
+            self._failure = error
+            self._first_share.set()
+            self.arrived.set()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._is_stopped:
+            raise LogError("the event log is stopped")
+
+    def _require(self, partition: int) -> None:
+        if partition not in self._positions:
+            raise LogError(f"partition {partition} is not assigned to {self.process.name}")
+
+    # Delivery
+
+    def _flowing(self) -> list[tuple[int, int]]:
+        """Partitions that may deliver, with their positions."""
+        return [
+            (partition, position)
+            for partition, position in self._positions.items()
+            if position is not None and partition not in self._paused
+        ]
+
+    def _has_news(self) -> bool:
+        return not self._is_sharing and any(
+            not self._is_inside(partition, position) or self._topic[partition].has(position)
+            for partition, position in self._flowing()
+        )
+
+    def _is_inside(self, partition: int, position: int) -> bool:
+        return self._topic[partition].start <= position <= self._topic[partition].end
+
+    def _take(self, max_records: int) -> dict[int, Sequence[MemoryRecord]]:
+        flowing = self._flowing()
+        if outside := [partition for partition, position in flowing if not self._is_inside(partition, position)]:
+            raise GapError(f"offsets outside the topic, of partitions {outside}", outside)
+        self._turn += 1
+        taken: dict[int, Sequence[MemoryRecord]] = {}
+        for index in range(len(flowing)):
+            partition, position = flowing[(index + self._turn) % len(flowing)]
+            records = self._topic[partition].after(position, max_records)
+            if records:
+                taken[partition] = records
+                self._positions[partition] = records[-1].offset + 1
+                max_records -= len(records)
+            else:
+                self._positions[partition] = self._topic[partition].end
+            if max_records == 0:
+                break
+        return taken

@@ -1,0 +1,283 @@
+"""The compacted state topic in memory: epochs, transactions, the last stable offset, compaction.
+
+A transaction takes the offsets of its records as they are written and one more for its marker. Readers see committed
+records below the first open transaction. Whoever fences a partition aborts what its predecessor left open; nothing
+else does, except for time.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import takewhile
+
+from worker.errors import FencedError, InvariantError, LogError
+from worker.ports import Clock, DeadLetter, StateEntry
+from worker.sim.process import Bell, Process
+
+Entries = Sequence[tuple[bytes, bytes | None]]
+
+READ_MAX = 1_000
+"""Entries in one list of a read."""
+STALL_MARGIN_S = 15.0
+"""How much longer than the transaction timeout a reader waits: brokers look for old transactions every 10 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """What the broker was told about the topic."""
+
+    value_max_bytes: int
+    transaction_timeout_s: float
+    tombstone_s: float
+    """How long compaction keeps a tombstone after it first met it."""
+
+
+class _Status(Enum):
+    OPEN = 0
+    COMMITTED = 1
+    ABORTED = 2
+
+
+@dataclass(eq=False, slots=True)
+class _Transaction:
+    epoch: int | None
+    """Of the owner; `None`: of somebody who is not fenced with the others."""
+    first: int
+    expires_at: float
+    dead_letters: Sequence[DeadLetter] = ()
+    status: _Status = _Status.OPEN
+
+
+@dataclass(slots=True)
+class _Cell:
+    entry: StateEntry
+    transaction: _Transaction
+    drop_at: float | None = None
+
+
+@dataclass(eq=False)
+class StateTopicPartition:
+    """What the brokers hold and know of one partition."""
+
+    clock: Clock
+    settings: StateSettings
+    dead_letters: list[DeadLetter]
+    """Of all partitions; the committed ones."""
+    end: int = 0
+    epoch: int = -1
+    changed: Bell = field(default_factory=Bell)
+    _cells: list[_Cell] = field(default_factory=list)
+    _open: list[_Transaction] = field(default_factory=list)
+
+    def fence(self) -> int:
+        """The next epoch. What an older one left open is aborted."""
+        self.expire()
+        self._settle_own(_Status.ABORTED)
+        self.epoch += 1
+        return self.epoch
+
+    def begin(self, epoch: int | None, entries: Entries, dead_letters: Sequence[DeadLetter]) -> _Transaction:
+        """Writes records that nobody sees yet. Raises `FencedError` when the epoch is not the newest."""
+        self.expire()
+        if epoch is not None and epoch != self.epoch:
+            raise FencedError(f"epoch {epoch} is over, {self.epoch} is current")
+        lasts_until = self.clock.now() + self.settings.transaction_timeout_s
+        transaction = _Transaction(epoch, self.end, lasts_until, dead_letters)
+        for key, value in entries:
+            self._cells.append(_Cell(StateEntry(self.end, key, value), transaction))
+            self.end += 1
+        self._open.append(transaction)
+        return transaction
+
+    def commit(self, transaction: _Transaction) -> None:
+        """Shows all of it at once. Raises `FencedError` when it was aborted meanwhile."""
+        self.expire()
+        if transaction.status is _Status.ABORTED:
+            raise FencedError("the transaction was aborted by the next owner, or took too long")
+        if transaction.status is _Status.OPEN:
+            self._settle(transaction, _Status.COMMITTED)
+
+    def commit_left_open(self) -> bool:
+        """Commits what the owner left open, if anything, as if its commit had been under way for long."""
+        self.expire()
+        return self._settle_own(_Status.COMMITTED)
+
+    def hang(self, timeout_s: float) -> None:
+        """Opens a transaction of somebody else, which nobody ends before its timeout."""
+        transaction = self.begin(None, [(b"foreign", b"")], ())
+        transaction.expires_at = self.clock.now() + timeout_s
+
+    def expire(self) -> None:
+        """Aborts transactions that are older than they may be; their owner is fenced by that."""
+        now = self.clock.now()
+        for transaction in [each for each in self._open if now >= each.expires_at]:
+            if transaction.epoch == self.epoch:
+                self.epoch += 1
+            self._settle(transaction, _Status.ABORTED)
+
+    def next_expiry(self) -> float | None:
+        """*now* of the next abort for age."""
+        return min((each.expires_at for each in self._open), default=None)
+
+    def stable(self) -> int:
+        """The last stable offset: readers get what is below."""
+        return min((each.first for each in self._open), default=self.end)
+
+    def read(self, position: int, until: int, count_max: int) -> tuple[list[StateEntry], int]:
+        """Committed entries up to and with offset `until`, and the position after them."""
+        self.expire()
+        stop = min(self.stable(), until + 1)
+        found: list[StateEntry] = []
+        for index in range(bisect_left(self._cells, position, key=_offset), len(self._cells)):
+            cell = self._cells[index]
+            if cell.entry.offset >= stop:
+                break
+            if len(found) == count_max:
+                return found, cell.entry.offset
+            if cell.transaction.status is _Status.COMMITTED:
+                found.append(cell.entry)
+        return found, max(position, stop)
+
+    def compact(self, before: int | None) -> None:
+        """Keeps the newest entry of each key among the committed ones below `before` (default: all stable)."""
+        self.expire()
+        now, stop = self.clock.now(), self.stable() if before is None else min(before, self.stable())
+        closed = [cell for cell in self._cells if cell.entry.offset < stop]
+        live = [cell for cell in closed if cell.transaction.status is _Status.COMMITTED]
+        newest = {cell.entry.key: cell for cell in live}
+        kept = [cell for cell in live if newest[cell.entry.key] is cell and not self._is_over(cell, now)]
+        self._cells[: len(closed)] = kept
+
+    def _is_over(self, cell: _Cell, now: float) -> bool:
+        if cell.entry.value is not None:
+            return False
+        if cell.drop_at is None:
+            cell.drop_at = now + self.settings.tombstone_s
+        return now >= cell.drop_at
+
+    def _settle_own(self, status: _Status) -> bool:
+        own = [each for each in self._open if each.epoch is not None]
+        for transaction in own:
+            self._settle(transaction, status)
+        return bool(own)
+
+    def _settle(self, transaction: _Transaction, status: _Status) -> None:
+        self._open.remove(transaction)
+        transaction.status = status
+        self.end += 1  # the marker
+        if status is _Status.COMMITTED:
+            self.dead_letters += transaction.dead_letters
+        self.changed.ring()
+
+
+def _offset(cell: _Cell) -> int:
+    return cell.entry.offset
+
+
+class _Stage(Enum):
+    NEW = 0
+    HELD = 1
+    BUSY = 2
+    DONE = 3
+
+
+class MemoryStatePartition:
+    """`ports.StatePartition` of one process."""
+
+    def __init__(self, process: Process, partition: int, topic: StateTopicPartition) -> None:
+        self._process = process
+        self._partition = partition
+        self._topic = topic
+        self._stage = _Stage.NEW
+        self._epoch = -1
+
+    @property
+    def value_max_bytes(self) -> int:
+        """The largest value that the topic takes."""
+        return self._topic.settings.value_max_bytes
+
+    async def fence(self) -> None:
+        """Takes ownership."""
+        self._enter(_Stage.NEW, "fenced")
+        await self._process.step("fence", self._partition)
+        self._epoch = self._topic.fence()
+        await self._process.step("fence:done", self._partition)
+        self._leave()
+
+    async def write(self, entries: Entries, dead_letters: Sequence[DeadLetter] = ()) -> int:
+        """One transaction. Whatever goes wrong on the way ends this hold, and the transaction stays as it is then."""
+        if not entries:
+            raise InvariantError("a transaction without entries")
+        self._enter(_Stage.HELD, "written")
+        await self._process.step("write", self._partition)
+        taken = list(takewhile(self._fits, entries))
+        transaction = self._topic.begin(self._epoch, taken, dead_letters)
+        last = self._topic.end - 1
+        if len(taken) < len(entries):
+            raise LogError(f"a value above {self.value_max_bytes} bytes")
+        await self._process.step("write:open", self._partition)
+        self._topic.commit(transaction)
+        await self._process.step("write:done", self._partition)
+        self._leave()
+        return last
+
+    async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
+        """Committed entries, with everything before offset `until` and with it."""
+        now, patience_s = self._topic.clock.now, self._topic.settings.transaction_timeout_s + STALL_MARGIN_S
+        give_up_at = now() + patience_s
+        while position <= until:
+            await self._process.step("read", self._partition)
+            if self._stage is _Stage.DONE:
+                raise LogError("read after close")
+            found, after = self._topic.read(position, until, READ_MAX)
+            if after > position:
+                position, give_up_at = after, now() + patience_s
+                if found:
+                    yield found
+            elif now() >= give_up_at:
+                raise LogError(f"nothing to read at offset {position} for {patience_s:g} s")
+            else:
+                wake_at = min(give_up_at, self._topic.next_expiry() or give_up_at)
+                await self._topic.changed.wait(wake_at - now())
+
+    async def close(self) -> None:
+        """Lets go. A transaction that is open stays so, as when a client goes away."""
+        self._stage = _Stage.DONE
+        with suppress(LogError):
+            await self._process.step("close", self._partition)
+
+    def _fits(self, entry: tuple[bytes, bytes | None]) -> bool:
+        return len(entry[1] or b"") <= self.value_max_bytes
+
+    def _enter(self, stage: _Stage, what: str) -> None:
+        if self._stage is not stage:
+            raise LogError(f"partition {self._partition} cannot be {what}: the hold is {self._stage.name.lower()}")
+        self._stage = _Stage.BUSY
+
+    def _leave(self) -> None:
+        if self._stage is not _Stage.BUSY:
+            raise LogError(f"the hold of partition {self._partition} was closed meanwhile")
+        self._stage = _Stage.HELD
+
+
+class MemoryStateLog:
+    """`ports.StateLog` of one process."""
+
+    def __init__(self, process: Process, topic: Sequence[StateTopicPartition]) -> None:
+        self._process = process
+        self._topic = topic
+
+    async def start(self) -> None:
+        """Nothing to do but to take a step."""
+        await self._process.step("start_states")
+
+    def partition(self, partition: int) -> MemoryStatePartition:
+        """A new hold."""
+        return MemoryStatePartition(self._process, partition, self._topic[partition])
+
+    async def stop(self) -> None:
+        """Nothing is shared."""
+        await asyncio.sleep(0)

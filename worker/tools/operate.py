@@ -1,0 +1,170 @@
+"""What an operator asks of a running worker, over its private port: `order show|release|resend`, `account resume`.
+
+When no worker answers, `order show` looks into what the last demo left (`.cartsync/demo.json`).
+"""
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Literal
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
+
+import msgspec
+
+from schemas.views import ItemView, OrderView, StatusView
+from worker.errors import InvariantError, LogError, UsageError
+
+DEMO_FILE = Path(".cartsync/demo.json")
+ANSWER_WITHIN_S = 60.0
+"""Longer than the port waits for a commit."""
+
+# The private port is asked directly, whatever proxy the environment names for the world outside.
+_open = build_opener(ProxyHandler({})).open
+
+
+class NoAnswerError(LogError):
+    """Nobody answers at the worker's private port."""
+
+
+class _Problem(msgspec.Struct):
+    """RFC 9457."""
+
+    title: str = ""
+    detail: str = ""
+
+
+class _Demo(msgspec.Struct):
+    orders: dict[str, OrderView]
+
+
+def show_order(ref: str, url: str, *, as_json: bool, demo_file: Path = DEMO_FILE) -> int:
+    """Prints an order; 0. `ref`: `account/reference`, or a reference that only one account has.
+
+    Raises `UsageError` when there is none, or several, `NoAnswerError` when neither a worker nor a demo can be asked.
+    """
+    try:
+        _, view = _find(ref, url)
+    except NoAnswerError as error:
+        if not demo_file.is_file():
+            raise NoAnswerError(f"{error}; give the worker's private port with --url") from None
+        orders = _read_demo(demo_file)
+        _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, f"{demo_file}")
+        sys.stderr.write(f"no worker answers at {url}; this is how the demo left it ({demo_file})\n")
+    print(msgspec.json.format(msgspec.json.encode(view)).decode() if as_json else "\n".join(_lines(view)))
+    return 0
+
+
+def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as_json: bool) -> int:
+    """Releases or resends an order; 0 once that is committed. Raises as `show_order` does."""
+    subject, _ = _find(ref, url)
+    body = _ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
+    done = {"release": "released", "resend": "will be sent again"}[action]
+    print(body.decode() if as_json else f"{_shown(subject)}: {done}")
+    return 0
+
+
+def resume_account(name: str, url: str, *, as_json: bool) -> int:
+    """Ends an account's pause; 0. Raises `UsageError` when there is no such account, `NoAnswerError`."""
+    body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
+    print(body.decode() if as_json else f"account {_shown(name)}: goes on")
+    return 0
+
+
+def _find(ref: str, url: str) -> tuple[str, OrderView]:
+    def get(subject: str) -> OrderView | None:
+        try:
+            return msgspec.json.decode(_ask(url, "GET", f"/orders/{quote(subject, safe='')}"), type=OrderView)
+        except UsageError:
+            return None
+
+    status = msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
+    return _pick(ref, get, [account.name for account in status.accounts], f"the worker at {url}")
+
+
+def _pick(
+    ref: str, get: Callable[[str], OrderView | None], accounts: Collection[str], where: str
+) -> tuple[str, OrderView]:
+    """A reference may hold slashes, so what looks like account and reference may be a reference alone."""
+    if "/" in ref and (view := get(ref)) is not None:
+        return ref, view
+    subjects = [f"{account}/{ref}" for account in sorted(accounts)]
+    found = [(subject, view) for subject in subjects if (view := get(subject)) is not None]
+    if len(found) > 1:
+        raise UsageError(f"{ref} is ambiguous: say {' or '.join(subject for subject, _ in found)}")
+    if not found:
+        raise UsageError(f"no order {ref} in {where}; another worker may have it")
+    return found[0]
+
+
+def _read_demo(file: Path) -> dict[str, OrderView]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Demo).orders
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from None
+
+
+def _ask(url: str, method: str, path: str) -> bytes:
+    """The answer's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{url}: the worker's private port is named as http://host:port")
+    request = Request(url.rstrip("/") + path, method=method, data=b"" if method == "POST" else None)  # noqa: S310
+    try:
+        with _open(request, timeout=ANSWER_WITHIN_S) as response:
+            content: bytes = response.read()
+            return content
+    except HTTPError as error:
+        with error:
+            raise _refusal(error.code, error.read()) from None
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise NoAnswerError(f"no worker answers at {url}: {reason}") from None
+
+
+def _refusal(status: int, body: bytes) -> Exception:
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except msgspec.DecodeError:
+        problem = _Problem()
+    text = problem.detail or problem.title or f"status {status}"
+    if status < 500:
+        return UsageError(text)
+    return LogError(text) if status == 503 else InvariantError(text)
+
+
+# --- for people ---
+
+
+def _lines(view: OrderView) -> Iterator[str]:
+    yield f"{_shown(view.subject)}: {view.status}"
+    if view.reason:
+        yield f"  why        {_shown(view.reason)}"
+    for title, total, items in (
+        ("shipped", view.shipped_minor, view.shipped),
+        ("unshipped", view.unshipped_minor, view.unshipped),
+    ):
+        if total is not None:
+            yield f"  {title:<10} {total} {view.currency or ''} (minor units)"
+        for item in items or ():
+            yield f"  {'':<10} {_item(item)}"
+    yield f"  revision   {view.revision}, acknowledged {view.acked or 'none'}"
+    if view.in_flight:
+        yield "  next       an attempt is under way"
+    elif view.next_attempt_s is not None:
+        yield f"  next       in {view.next_attempt_s:.1f} s"
+    if view.partition >= 0:
+        yield f"  partition  {view.partition}"
+
+
+def _item(item: ItemView) -> str:
+    what = _shown(item.reference or item.type)
+    count = f"{item.quantity} × " if item.quantity else ""
+    name = f" ({_shown(item.name)})" if item.name else ""
+    return f"{item.total_minor:>10}  {count}{what}{name}"
+
+
+def _shown(text: str) -> str:
+    """Without what a terminal would take for a command."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

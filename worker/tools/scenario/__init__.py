@@ -1,0 +1,83 @@
+"""`cartsync scenario PATH…`: event files with expectations, run through the real worker in virtual time.
+
+The format, for users, is in the README. A file is read (`files`), played (`play`) in a world of its own (`world`:
+embedded log, scripted provider, virtual time) and compared (`expect`, `matching`); `report` says what came of it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from schemas.updates import Account
+from worker.config import WorkerSection, account_from, worker_settings_from
+from worker.errors import CartsyncError, ConfigError, UsageError
+from worker.tools.scenario.files import Scenario, find_files, read_scenario
+from worker.tools.scenario.play import play
+from worker.tools.scenario.report import Report, Result, as_junit, as_object, as_text
+
+__all__ = ["run_file", "run_files"]
+
+PARTITIONS_MAX = 1_000
+"""Of the embedded log."""
+_DEFAULT_ACCOUNTS: Mapping[str, dict[str, object]] = {"acme": {}}
+_DEFAULT_SETTINGS = {
+    # The whole log is one batch, and a commit costs no time to speak of.
+    "commit_interval": "1ms",
+    "commits_per_second": 1_000_000,
+    "max_poll_records": 1_000_000,
+    "max_batch_records": 1_000_000,
+    "max_inbox_records": 5_000_000,
+}
+
+
+def run_files(paths: Iterable[Path], as_json: bool = False, junit: Path | None = None) -> int:
+    """Runs scenario files and folders of them, and prints what came of it.
+
+    Returns the exit code: 0, 1 (an expectation failed) or 2 (usage, a file that cannot be read).
+    """
+    began = time.monotonic()
+    results: list[Result] = []
+    unreadable: list[str] = []
+    try:
+        files = find_files(paths)
+    except UsageError as error:
+        files, unreadable = [], [str(error)]
+    for file in files:
+        try:
+            results.append(run_file(file))
+        except UsageError as error:
+            unreadable.append(str(error))
+    report = Report(results, unreadable, time.monotonic() - began)
+    print(json.dumps(as_object(report), ensure_ascii=False, indent=2) if as_json else as_text(report))
+    if junit is not None:
+        try:
+            junit.write_bytes(as_junit(report))
+        except OSError as error:
+            print(f"{junit}: {error}", file=sys.stderr)
+            return 2
+    return report.exit_code
+
+
+def run_file(file: Path) -> Result:
+    """Runs one scenario. Raises `UsageError` when the file is none."""
+    began = time.monotonic()
+    scenario = read_scenario(file)
+    accounts, settings, partitions = _prepare(scenario, f"{file}")
+    failures = play(scenario, accounts, settings, partitions)
+    return Result(f"{file}", scenario.name, scenario.title, failures, time.monotonic() - began)
+
+
+def _prepare(scenario: Scenario, where: str) -> tuple[dict[str, Account], WorkerSection, int]:
+    """Accounts, settings and the number of partitions. Raises `UsageError`."""
+    given = _DEFAULT_ACCOUNTS if scenario.accounts is None else scenario.accounts
+    settings = dict(scenario.settings)
+    partitions = settings.pop("partitions", 1)
+    if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
+        raise UsageError(f"{where}: settings.partitions: expected an integer from 1 to {PARTITIONS_MAX}")
+    try:
+        accounts = {name: account_from(name, members, scenario=True) for name, members in given.items()}
+        return accounts, worker_settings_from({**_DEFAULT_SETTINGS, **settings}), partitions
+    except ConfigError as error:
+        raise UsageError(f"{where}: {error}") from None

@@ -1,0 +1,187 @@
+"""What is compared with what, one function per expectation: each gives the differences, in lines for people. Pure."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET, structs
+
+from schemas.views import ItemView, OrderView
+from worker.config import parse_duration
+from worker.ports import DeadLetter
+from worker.sim.scripted import Exchange, ScriptedProvider
+from worker.tools.scenario.files import (
+    DeadLetterPattern,
+    HeldPattern,
+    OrderPattern,
+    RequestCount,
+    RequestPattern,
+)
+from worker.tools.scenario.matching import differences, header_differences, show, unordered_differences
+
+_CLOCK_ERROR_S = 1e-6
+"""Virtual time is a sum of floats."""
+
+
+def requests(
+    expected: Sequence[RequestPattern], exchanges: Sequence[Exchange], since: float, *, any_order: bool
+) -> list[str]:
+    """Exactly these requests; times count from `since`."""
+
+    def differ(pattern: RequestPattern, exchange: Exchange) -> list[str]:
+        return _request_differences(pattern, exchange, exchange.at - since)
+
+    if len(expected) != len(exchanges):
+        return [f"expected {len(expected)} requests, got {len(exchanges)}", *_told(exchanges, since)]
+    if any_order:
+        lines = unordered_differences(expected, exchanges, "requests", differ)
+    else:
+        pairs = enumerate(zip(expected, exchanges, strict=True))
+        lines = [f"requests[{index}].{line}" for index, (e, exchange) in pairs for line in differ(e, exchange)]
+    return lines + _told(exchanges, since) if lines else []
+
+
+def request_count(expected: RequestCount, exchanges: Sequence[Exchange], since: float) -> list[str]:
+    """So many requests."""
+    count, most = len(exchanges), expected.at_most
+    if expected.at_least <= count and (most is None or count <= most):
+        return []
+    bounds = f"at least {expected.at_least}" + ("" if most is None else f" and at most {most}")
+    return [f"expected {bounds} requests, got {count}", *_told(exchanges, since)]
+
+
+def order(expected: OrderPattern, actual: OrderView | None) -> list[str]:
+    """An order as it stands; one of which nothing was accepted is not confirmed."""
+    actual = actual or OrderView(expected.subject, "unconfirmed", "no event of it was accepted")
+    seen = {
+        "status": actual.status,
+        "shipped_minor": actual.shipped_minor,
+        "unshipped_minor": actual.unshipped_minor,
+        "shipped": _items(actual.shipped),
+        "unshipped": _items(actual.unshipped),
+    }
+    pattern = {name: value for name, value in structs.asdict(expected).items() if name in seen and value is not UNSET}
+    lines = differences(pattern, seen)
+    lines += _lacking("reason", expected.reason_contains, actual.reason)
+    if lines and actual.reason:
+        lines.append(f"its reason: {actual.reason}")
+    return [f"{expected.subject}: {line}" for line in lines]
+
+
+def dead_letters(expected: Sequence[DeadLetterPattern], letters: Sequence[DeadLetter]) -> list[str]:
+    """Exactly these dead letters."""
+    said = [_said(letter) for letter in letters]
+    lines: list[str] = []
+    if len(expected) != len(said):
+        lines.append(f"expected {len(expected)} dead letters, got {len(said)}")
+    else:
+        for index, (pattern, (reason, detail)) in enumerate(zip(expected, said, strict=True)):
+            if pattern.reason is not UNSET:
+                lines += differences(pattern.reason, reason, f"dead_letters[{index}].reason")
+            lines += _lacking(f"dead_letters[{index}].detail", pattern.detail_contains, detail)
+    return lines + [f"  {index}: {reason}: {detail}" for index, (reason, detail) in enumerate(said)] if lines else []
+
+
+def held(expected: Mapping[str, HeldPattern | None], provider: ScriptedProvider) -> list[str]:
+    """What the provider holds."""
+    lines: list[str] = []
+    for name, pattern in expected.items():
+        try:
+            carts = provider.held(name)
+        except ValueError as error:
+            lines.append(str(error))
+            continue
+        seen = None if carts is None else structs.asdict(carts)
+        wanted = None if pattern is None else _given(pattern)
+        lines += differences(wanted, seen, name)
+    return lines
+
+
+def lacks(
+    texts: Iterable[str], log_lines: Iterable[str], labels: Iterable[str], letters: Iterable[DeadLetter]
+) -> list[str]:
+    """Texts that are nowhere to be found."""
+    places = [("a log line", each) for line in log_lines for each in (line, *_texts(json.loads(line)))]
+    places += [("a metric label", label) for label in labels]
+    headers = [header for letter in letters for header in letter.headers]
+    places += [("a dead-letter header", f"{name}: {value.decode('utf-8', 'replace')}") for name, value in headers]
+    lines: list[str] = []
+    for text in texts:
+        found = next(((what, each) for what, each in places if text in each), None)
+        if found is not None:
+            lines.append(f"{show(text)} is in {found[0]}: {show(found[1])}")
+    return lines
+
+
+def not_idle(within: str, orders: Iterable[OrderView]) -> list[str]:
+    """Why nothing came to rest."""
+    owed = [f"{each.subject} is owed: {each.reason}" for each in orders if each.status == "owed" or each.in_flight]
+    return [f"not idle within {within}", *(owed or ["no order is owed, but the worker is not done"])]
+
+
+# --- inside ---
+
+
+def _request_differences(pattern: RequestPattern, exchange: Exchange, at_s: float) -> list[str]:
+    lines: list[str] = []
+    for member in ("method", "url", "body"):
+        expected = getattr(pattern, member)
+        if expected is not UNSET:
+            lines += differences(expected, getattr(exchange, member), member)
+    if pattern.headers is not UNSET:
+        lines += header_differences(pattern.headers, exchange.headers, "headers")
+    if pattern.after is not None and at_s < parse_duration(pattern.after) - _CLOCK_ERROR_S:
+        lines.append(f"after: expected {pattern.after} or later, got {at_s:.3f} s")
+    if pattern.before is not None and at_s > parse_duration(pattern.before) + _CLOCK_ERROR_S:
+        lines.append(f"before: expected {pattern.before} or sooner, got {at_s:.3f} s")
+    return lines
+
+
+def _told(exchanges: Sequence[Exchange], since: float) -> list[str]:
+    """The requests that there were, one line each."""
+    return [
+        f"  {index}: after {each.at - since:.3f} s {each.method} {each.url} {show(each.body)}"
+        for index, each in enumerate(exchanges)
+    ]
+
+
+def _items(items: Sequence[ItemView] | None) -> list[dict[str, Any]] | None:
+    return None if items is None else [_item(item) for item in items]
+
+
+def _item(item: ItemView) -> dict[str, Any]:
+    """An item as scenarios speak of it: without what its type does not have."""
+    seen: dict[str, Any] = {"type": item.type, "total_minor": item.total_minor}
+    if item.reference is not None:
+        seen["reference"] = item.reference
+    if item.quantity:
+        seen["quantity"] = item.quantity
+    return seen
+
+
+def _lacking(path: str, expected: str | list[str], actual: str) -> list[str]:
+    texts = [expected] if isinstance(expected, str) else expected
+    return [f"{path}: expected a text with {show(text)}, got {show(actual)}" for text in texts if text not in actual]
+
+
+def _said(letter: DeadLetter) -> tuple[str, str]:
+    """Reason and detail. Ours come after the record's own headers, which may have such names too."""
+    headers = {name: value.decode("utf-8", "replace") for name, value in letter.headers}
+    return headers.get("x-dlq-reason", ""), headers.get("x-dlq-detail", "")
+
+
+def _given(pattern: HeldPattern) -> dict[str, Any]:
+    return {name: value for name, value in structs.asdict(pattern).items() if value is not UNSET}
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """Every text inside of a JSON value."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for each in value.values():
+                yield from _texts(each)
+        case list():
+            for each in value:
+                yield from _texts(each)

@@ -1,0 +1,188 @@
+"""Plays a scenario: its steps one after the other, and what was not as expected."""
+
+import base64
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_never
+
+from msgspec import UNSET
+
+from schemas.base import RuleError, parse_time_us
+from schemas.updates import Account
+from worker.config import WorkerSection, parse_duration
+from worker.errors import CartsyncError, InvariantError, UsageError
+from worker.sim.loop import START_WALL_MS
+from worker.tools.scenario import expect
+from worker.tools.scenario.files import (
+    AnswersForStep,
+    AnswersStep,
+    EventStep,
+    ExpectDeadLettersStep,
+    ExpectHeldStep,
+    ExpectLogLacksStep,
+    ExpectNoRequestStep,
+    ExpectOrderStep,
+    ExpectRequestsStep,
+    OperatorStep,
+    RecordStep,
+    RecordValue,
+    RequestCount,
+    RestartStep,
+    RunStep,
+    Scenario,
+    Step,
+    answers_of,
+    kind_of,
+)
+from worker.tools.scenario.report import Failure
+from worker.tools.scenario.world import World
+
+_TRACEBACK_LINES = 12
+
+
+def play(
+    scenario: Scenario, accounts: Mapping[str, Account], settings: WorkerSection, partitions: int
+) -> list[Failure]:
+    """Everything that was not as expected. A worker that breaks ends the scenario, and is a failure of it."""
+    failures: list[Failure] = []
+    number, kind = 0, "start"
+    with World(accounts, settings, partitions) as world:
+        try:
+            world.start()
+            player = _Player(world)
+            for number, step in enumerate(scenario.steps, 1):
+                kind = kind_of(step)
+                differences = player.step(step)
+                if differences:
+                    failures.append(Failure(number, kind, differences))
+                if broken := world.broken():
+                    raise InvariantError(broken)
+        except Exception as error:  # noqa: BLE001 - whatever breaks in the worker is what a scenario is there to find
+            failures.append(Failure(number, kind, _broken(error, world.log_lines)))
+    return failures
+
+
+def _broken(error: Exception, log_lines: Sequence[str]) -> list[str]:
+    """What broke, and where: of the exception itself, else of the last one that was logged."""
+    lines = [f"the worker broke: {type(error).__name__}: {error}"]
+    logged = [json.loads(line).get("exception") for line in log_lines if '"exception"' in line]
+    text = logged[-1] if logged else "".join(traceback.format_exception(error))
+    return lines + text.rstrip().splitlines()[-_TRACEBACK_LINES:]
+
+
+class _Player:
+    """Where in the scenario we are, and what the last expectations have seen already."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._events = 0
+        self._requests_seen = 0
+        self._letters_seen = 0
+        self._since = 0.0
+        """When requests were last expected."""
+
+    def step(self, step: Step) -> list[str]:
+        """Takes one step; the differences from what it expects."""
+        world = self._world
+        match step:
+            case EventStep():
+                self._event(step)
+            case RecordStep(record):
+                self._record(record)
+            case AnswersStep(answers):
+                world.provider.answer(answers_of(answers))
+            case AnswersForStep(answers_for):
+                for name, answers in answers_for.items():
+                    world.provider.answer_for(name, answers_of(answers))
+            case RestartStep(restart):
+                world.restart(restart)
+            case RunStep():
+                return self._run(step)
+            case OperatorStep(operator):
+                return self._operate(operator)
+            case _:
+                return self._expect(step)
+        return []
+
+    def _expect(self, step: Step) -> list[str]:
+        world = self._world
+        match step:
+            case ExpectRequestsStep(expected, any_order):
+                return self._requests(expected, any_order)
+            case ExpectNoRequestStep():
+                return self._requests([], False)
+            case ExpectOrderStep(pattern):
+                return expect.order(pattern, world.order(pattern.subject))
+            case ExpectDeadLettersStep(patterns):
+                letters = world.dead_letters()[self._letters_seen :]
+                self._letters_seen += len(letters)
+                return expect.dead_letters(patterns, letters)
+            case ExpectHeldStep(patterns):
+                return expect.held(patterns, world.provider)
+            case ExpectLogLacksStep(texts):
+                return expect.lacks(texts, world.log_lines, world.metric_labels(), world.dead_letters())
+            case _:
+                raise InvariantError(f"no step: {type(step).__name__}")
+
+    def _requests(self, expected: Any, any_order: bool) -> list[str]:
+        world = self._world
+        exchanges = world.provider.exchanges[self._requests_seen :]
+        since, self._since = self._since, world.now
+        self._requests_seen += len(exchanges)
+        if isinstance(expected, RequestCount):
+            return expect.request_count(expected, exchanges, since)
+        return expect.requests(expected, exchanges, since, any_order=any_order)
+
+    def _event(self, step: EventStep) -> None:
+        """An event as the shop would write it, with what the scenario leaves out filled in."""
+        self._events += 1
+        start = datetime.fromtimestamp(START_WALL_MS / 1000, UTC)
+        time = start + timedelta(seconds=self._events - 1)
+        defaults = {
+            "specversion": "1.0",
+            "id": f"e{self._events}",
+            "source": "/test",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        event = defaults | step.event
+        key = event.get("subject") if step.key is UNSET else step.key
+        value = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        headers = [("content-type", b"application/cloudevents+json")]
+        self._world.put(_bytes(key), value, headers, self._time_ms(event["time"]))
+
+    def _time_ms(self, time: Any) -> int:
+        """The event's own time; of one that is none, the present."""
+        try:
+            return parse_time_us(time) // 1000
+        except (RuleError, AttributeError):
+            return self._world.wall_ms
+
+    def _record(self, record: RecordValue) -> None:
+        value = _bytes(record.value)
+        if record.value_base64 is not None:
+            value = base64.b64decode(record.value_base64)
+        headers = [(name, text.encode("utf-8", "surrogatepass")) for name, text in record.headers.items()]
+        self._world.put(_bytes(record.key), value, headers, self._world.wall_ms)
+
+    def _run(self, step: RunStep) -> list[str]:
+        if step.within is None:
+            self._world.run_for(parse_duration(step.run))
+            return []
+        if self._world.run_idle(parse_duration(step.within)):
+            return []
+        return expect.not_idle(step.within, self._world.orders())
+
+    def _operate(self, operator: Mapping[Any, str]) -> list[str]:
+        for action, target in operator.items():
+            try:
+                self._world.operate(action, target)
+            except UsageError as error:
+                return [f"{action} {target}: {error}"]
+        return []
+
+
+def _bytes(text: Any) -> bytes | None:
+    """A key or a value; what is no text is no key."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None

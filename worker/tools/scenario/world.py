@@ -1,0 +1,234 @@
+"""The world of one scenario: the real worker on an embedded log, a scripted provider, and time that passes only when told.
+
+Between runs nothing moves: what is put into the log lies there until the next run takes it up, and nothing is sent.
+Operators and restarts need the loop, but no time; the publisher's lanes are frozen meanwhile, and at the beginning of
+a run until all input is taken up: what is sent is then the newest, however much was put into the log.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal, Self
+
+from msgspec import Struct
+
+from schemas.updates import Account
+from schemas.views import OrderView
+from worker import logs
+from worker.app import Ports, Worker
+from worker.config import WorkerSection
+from worker.metrics import Metrics
+from worker.ports import DeadLetter
+from worker.sim.log import MemoryLog
+from worker.sim.loop import VirtualClock, VirtualLoop
+from worker.sim.scripted import ScriptedProvider
+
+_LANES = "lanes"
+_LANE_COROUTINE = "Publisher._lane"
+_POLL_TIMEOUT_S = 3600.0
+"""A poll returns when there is something; each turn without costs real time and brings nothing."""
+
+
+class _Loop(VirtualLoop):
+    """Can stop when nothing more happens at the present moment, before time goes on; can freeze what sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._awaited: tuple[Callable[[], bool], asyncio.Future[None]] | None = None
+
+    def run_until(self, condition: Callable[[], bool], at_latest: float) -> None:
+        """Runs until everything that can happen now has happened and the condition holds or the time has come."""
+        reached = self.create_future()
+        self._awaited = (lambda: self.time() >= at_latest or condition()), reached
+        alarm = self.call_at(at_latest, lambda: None)
+        try:
+            self.run_until_complete(reached)
+        finally:
+            self._awaited = None
+            alarm.cancel()
+
+    def create_task(self, coro: Any, **named: Any) -> asyncio.Task[Any]:
+        """Makes the publisher's lanes a process of their own, which can be frozen."""
+        if not named.get("context") and inspect.iscoroutine(coro) and coro.__qualname__ == _LANE_COROUTINE:
+            return self.spawn(_LANES, coro)
+        return super().create_task(coro, **named)
+
+    def _advance(self) -> None:
+        if self._awaited is not None and self._awaited[0]():
+            self._awaited[1].set_result(None)
+            self._awaited = None
+        else:
+            super()._advance()
+
+
+class _Staged(Struct, frozen=True):
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    timestamp_ms: int
+
+
+class World:
+    """One scenario's world, from `with` to the end of its block. Time begins at 0."""
+
+    def __init__(self, accounts: Mapping[str, Account], settings: WorkerSection, partitions: int) -> None:
+        self.log_lines: list[str] = []
+        """Every line that was logged so far, as JSON."""
+        self._loop = _Loop()
+        self._clock = VirtualClock(self._loop)
+        self._log = MemoryLog(partitions, self._clock)
+        self.provider = ScriptedProvider(accounts, self._clock)
+        self._accounts = accounts
+        self._settings = settings
+        self._staged: list[_Staged] = []
+        self._ends: dict[int, int] = {}
+        """By partition, the offset after the last record that was put into it."""
+        self._lives = 0
+        self._worker: Worker | None = None
+        self._metrics = Metrics()
+        self._labels: set[str] = set()
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._exits.enter_context(logs.capture(self.log_lines, "debug", self._clock.wall_ms))
+        self._exits.callback(self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    # --- time ---
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self._loop.time()
+
+    @property
+    def wall_ms(self) -> int:
+        """UTC milliseconds."""
+        return self._clock.wall_ms()
+
+    def run_for(self, seconds: float) -> None:
+        """Takes up all input, then lets the worker run until so much time has passed."""
+        end = self.now + seconds
+        self._take_up(end)
+        self._loop.run_until(lambda: self.broken() is not None, end)
+
+    def run_idle(self, within_s: float) -> bool:
+        """Takes up all input, then lets the worker run until nothing is owed; False: it did not come to that."""
+        worker, end = self._present(), self.now + within_s
+        self._take_up(end)
+        self._loop.run_until(lambda: self.broken() is not None or worker.idle(), end)
+        return worker.idle()
+
+    def _take_up(self, end: float) -> None:
+        for each in self._staged:
+            partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms)
+            self._ends[partition] = offset + 1
+        self._staged.clear()
+        self._loop.run_until(lambda: self.broken() is not None or self._is_taken_up(), end)
+        self._loop.thaw(_LANES)
+
+    def _is_taken_up(self) -> bool:
+        taken = {view.partition: view.next_offset for view in self._present().status().partitions}
+        return all(taken.get(partition, 0) >= end for partition, end in self._ends.items())
+
+    # --- what happens to the worker ---
+
+    def put(
+        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], timestamp_ms: int
+    ) -> None:
+        """A record for the log; the next run takes it up."""
+        self._staged.append(_Staged(key, value, headers, timestamp_ms))
+
+    def start(self) -> None:
+        """A worker joins; it serves when this returns."""
+        self._lives += 1
+        self._loop.freeze(_LANES)
+        self._loop.run_until_complete(self._start(f"w{self._lives}"))
+
+    async def _start(self, member: str) -> None:
+        self._metrics = Metrics()
+        ports = Ports(self._clock, self._log.events(member), self._log.states(member), self.provider)
+        self._worker = Worker(
+            self._settings,
+            self._accounts,
+            ports,
+            owner_id=member,
+            metrics=self._metrics,
+            poll_timeout_s=_POLL_TIMEOUT_S,
+        )
+        await self._worker.start()
+        await self._worker.serving()
+
+    def restart(self, how: Literal["clean", "crash"]) -> None:
+        """Another worker takes over: after the first has left in order, or was killed."""
+        worker, member = self._present(), f"w{self._lives}"
+        self._remember_labels(worker)
+        if how == "crash":
+            self._log.crash(member)
+        leaving = self._loop.create_task(worker.stop(0.0) if how == "clean" else worker.kill())
+        self._loop.freeze(_LANES)
+        self._loop.run_until(lambda: True, self.now)
+        self._loop.thaw(_LANES)  # nothing is handed out any more: they may wake up to hear it
+        self._loop.run_until_complete(leaving)
+        self._log.expel(member)
+        self.start()
+
+    def operate(self, action: Literal["release", "resend", "resume_account"], target: str) -> None:
+        """What an operator does; it is committed when this returns. Raises `UsageError`."""
+        worker = self._present()
+        actions = {"release": worker.release, "resend": worker.resend, "resume_account": worker.resume_account}
+        self._loop.freeze(_LANES)
+        self._loop.run_until_complete(actions[action](target))
+
+    # --- what can be seen ---
+
+    def order(self, subject: str) -> OrderView | None:
+        """The order as it is committed."""
+        return self._present().show(subject)
+
+    def orders(self) -> list[OrderView]:
+        """All that are known."""
+        return self._present().shown()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """All so far, in the order of the log."""
+        return self._log.dead_letters
+
+    def metric_labels(self) -> set[str]:
+        """The value of every metric label so far."""
+        self._remember_labels(self._present())
+        return self._labels
+
+    def broken(self) -> str | None:
+        """What the worker cannot go on from, or what failed in it and nobody asked; `None`: all is well."""
+        failed = self._present().failed
+        if failed.done():
+            return f"the worker gave up: {failed.result()}"
+        if self._loop.failures:
+            failure = self._loop.failures[0]
+            return f"{failure['message']}: {failure.get('exception')!r}"
+        return None
+
+    def _remember_labels(self, worker: Worker) -> None:
+        self._metrics.show(worker.status())
+        for family in self._metrics.registry.collect():
+            for sample in family.samples:
+                self._labels.update(sample.labels.values())
+
+    def _present(self) -> Worker:
+        assert self._worker is not None  # `start` comes first
+        return self._worker
+
+    def _end(self) -> None:
+        """Drops what is left; nobody looks at it any more."""
+        self._loop.thaw_all()
+        left = sorted(asyncio.all_tasks(self._loop), key=hash)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True) if left else asyncio.sleep(0))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()

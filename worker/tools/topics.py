@@ -1,0 +1,33 @@
+"""`cartsync topics check|create`: whether the three topics are as the protocol needs them, and making them so."""
+
+import asyncio
+import json
+
+import msgspec
+
+from worker.config import Config
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.topics import check_topics, create_topics
+
+EXIT_DONE, EXIT_TOPICS = 0, 72
+
+
+def run_check(config: Config, *, as_json: bool = False) -> int:
+    """Prints what is wrong; 0, or 72 when a worker would not start. Raises `LogError` when Kafka does not answer."""
+    findings = asyncio.run(check_topics(KafkaSettings(**config.kafka.members())))
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(findings), ensure_ascii=False, indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.level}: {finding.text}")
+        if not findings:
+            print("the topics are as they should be")
+    return EXIT_TOPICS if any(finding.level == "error" for finding in findings) else EXIT_DONE
+
+
+def run_create(config: Config, *, partitions: int | None = None, as_json: bool = False) -> int:
+    """Creates the topics that are missing, then checks all; 0 or 72. Raises `TopicError` when Kafka refuses."""
+    created = asyncio.run(create_topics(KafkaSettings(**config.kafka.members()), partitions))
+    if not as_json:
+        print(f"created: {', '.join(created)}" if created else "no topic was missing")
+    return run_check(config, as_json=as_json)

@@ -1,0 +1,1 @@
+"""The ports that the worker opens: the private one of operations."""
