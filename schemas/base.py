@@ -87,7 +87,7 @@ Time = Annotated[
     Meta(
         pattern=_TIME,
         extra=_expected("an RFC 3339 time with an offset, up to microseconds"),
-        description="RFC 3339 with an offset, up to microseconds",
+        description="RFC 3339 time with an offset, up to microseconds",
     ),
 ]
 Period = Annotated[

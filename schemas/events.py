@@ -66,6 +66,7 @@ class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=
     personalized: bool | UnsetType = UNSET
     restockable: bool | UnsetType = UNSET
     rendered: bool | UnsetType = UNSET
+    """Whether a service was rendered."""
     category: Text | UnsetType = UNSET
     description: Text | UnsetType = UNSET
     manufacturer: Text | UnsetType = UNSET
@@ -73,25 +74,38 @@ class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=
     product_id: Text | UnsetType = UNSET
     url: Text | UnsetType = UNSET
     tracking_reference: Text | UnsetType = UNSET
+    """The `reference` of the tracking that the article travels with."""
     ends_on: Date | UnsetType = UNSET
+    """When a service ends."""
     ends_in: Period | UnsetType = UNSET
+    """How long a service lasts from now on."""
     subscription: Subscription | UnsetType = UNSET
 
 
 class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """One position of a cart: goods (with quantity and unit price), a charge, or an adjustment."""
+    """One position of a cart: goods, a charge, or an adjustment.
+
+    Goods are `product`, `service` and `subscriber_fee`; charges `handling` and `invoice_fee`; adjustments `discount`,
+    `other_payment`, `voucher` and `registration`. Goods need `quantity` and `unit_price_minor`, the others must not have
+    them; an `invoice_fee` alone needs neither `reference` nor `name`. A `service` has exactly one of
+    `attributes.ends_on` and `attributes.ends_in`.
+    """
 
     total_minor: Minor
-    """Of the whole line; need not be quantity x unit price."""
+    """Of the whole line; need not be quantity × unit price. Below 0 on `discount` and `other_payment`, else not."""
     type: LineType = "product"
     line_id: Name | UnsetType = UNSET
+    """Unique in the cart; by default the `reference`, or `invoice_fee` when there is none."""
     reference: Name | UnsetType = UNSET
+    """The article number, the coupon's code, …"""
     name: Name | UnsetType = UNSET
     quantity: Quantity | UnsetType = UNSET
     unit_price_minor: PriceMinor | UnsetType = UNSET
+    """Of one unit, with tax; not negative."""
     applies_to: (
         Annotated[list[Name], Meta(min_length=1, extra={"expected": "a list of at least one line id"})] | UnsetType
     ) = UNSET
+    """Adjustments only: ids of goods lines of the same cart. The shares follow these lines instead of the whole order."""
     downloadable: bool = False
     attributes: Attributes | UnsetType = UNSET
 
@@ -224,7 +238,10 @@ class DeliveryMethod(Struct, forbid_unknown_fields=True, omit_defaults=True, fro
 
 
 class Tracking(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """One parcel, or one place where the shopper picks it up."""
+    """One parcel, or one place where the shopper picks it up.
+
+    A `postal` one needs a `carrier`. Sent in the order of their shipments; trackings of returned shipments stay.
+    """
 
     reference: Name
     type: Literal["postal", "pickup_point", "pickup_store"]
@@ -275,16 +292,23 @@ class Details(Data, frozen=True):
     invoice_address: Address | UnsetType = UNSET
     delivery_method: DeliveryMethod | UnsetType = UNSET
     gift: bool | UnsetType = UNSET
+    """Stands in both carts."""
     cart_ref: Text | UnsetType = UNSET
+    """Stands in both carts."""
     store_ref: Text | UnsetType = UNSET
+    """The store of the order, where a merchant has several."""
 
 
 class ConfirmedData(Details, kw_only=True, frozen=True):
-    """The order as the provider approved it."""
+    """The order as the provider approved it. Every line id stands once, and `applies_to` names goods lines of the cart.
+
+    What it says is taken as known to the provider, so nothing is sent until something differs from it.
+    """
 
     currency: Currency
     lines: Lines
     payment_state: Literal["approved", "on_hold"] | UnsetType = UNSET
+    """`approved` unless said; one that is not written competes with none."""
 
     def __post_init__(self) -> None:
         check_lines(self.lines, ".lines")
@@ -297,7 +321,10 @@ class PaymentStateChangedData(Data, kw_only=True, frozen=True):
 
 
 class CartUpdatedData(Data, kw_only=True, frozen=True):
-    """The whole new content, as ordered."""
+    """The whole new content, as ordered. Units that other events ship, cancel or return are still in it.
+
+    One change is told once: a shop that sends what is left after a cancellation does not send the cancellation too.
+    """
 
     currency: Currency
     lines: Lines
@@ -308,11 +335,12 @@ class CartUpdatedData(Data, kw_only=True, frozen=True):
 
 
 class ItemsShippedData(Data, kw_only=True, frozen=True):
-    """Units that left the shop."""
+    """Units that left the shop. Each line is named once."""
 
     shipment_id: Name
     lines: UnitsList
     shipped_at: Time | UnsetType = UNSET
+    """When the units left."""
     tracking: list[Tracking] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
@@ -321,7 +349,7 @@ class ItemsShippedData(Data, kw_only=True, frozen=True):
 
 
 class ItemsDeliveredData(Data, kw_only=True, frozen=True):
-    """A shipment reached the shopper."""
+    """A shipment reached the shopper. Without trackings it changes nothing."""
 
     shipment_id: Name
     delivered_at: Time
@@ -331,13 +359,19 @@ class ItemsDeliveredData(Data, kw_only=True, frozen=True):
 
 
 class ItemsReturnedData(Data, kw_only=True, frozen=True):
-    """Units that came back, or were refunded before they were sent."""
+    """Units that came back, or were refunded before they were sent. Each line is named once.
+
+    `lines` may be empty when there is a `refund_handling_minor`; there is no `fee_minor` on a return from `unshipped`.
+    """
 
     return_id: Name
     lines: list[Units]
     origin: Literal["shipped", "unshipped"] = field(name="from", default="shipped")
+    """`unshipped`: refunded before it was sent."""
     refund_handling_minor: AmountMinor | UnsetType = UNSET
+    """What of the handling is given back; above 0."""
     fee_minor: AmountMinor | UnsetType = UNSET
+    """What the shopper pays for the return; above 0."""
 
     def __post_init__(self) -> None:
         if not self.lines and self.refund_handling_minor is UNSET:
@@ -348,11 +382,12 @@ class ItemsReturnedData(Data, kw_only=True, frozen=True):
 
 
 class ItemsCancelledData(Data, kw_only=True, frozen=True):
-    """Units that will not be sent."""
+    """Units that will not be sent. Each line is named once."""
 
     cancellation_id: Name
     lines: UnitsList
     reason: Text | UnsetType = UNSET
+    """A code or a sentence; each account has a table of what the provider gets to know of it."""
 
     def __post_init__(self) -> None:
         check_units(self.lines)
@@ -364,17 +399,20 @@ class RefundedData(Data, kw_only=True, frozen=True):
     refund_id: Name
     amount_minor: AmountMinor
     name: Name | UnsetType = UNSET
+    """What the provider shows for it; "Refund" unless given."""
 
 
 class CancelledData(Data, kw_only=True, frozen=True):
-    """Everything not yet shipped is cancelled."""
+    """Everything not yet shipped is cancelled. It stays so, whatever content follows, until it is retracted."""
 
     reason: Text | UnsetType = UNSET
+    """A code or a sentence; each account has a table of what the provider gets to know of it."""
     by: Literal["merchant", "shopper", "provider"] = "merchant"
+    """`provider`: made there, so it is not told back."""
 
 
 class CartsStatedData(Data, kw_only=True, frozen=True):
-    """Both carts outright."""
+    """Both carts outright. In each every line id stands once, and `applies_to` names goods lines of the same cart."""
 
     currency: Currency
     shipped: list[Line]
@@ -388,7 +426,7 @@ class CartsStatedData(Data, kw_only=True, frozen=True):
 
 
 class DetailsChangedData(Data, kw_only=True, frozen=True):
-    """A member given replaces what is known, `null` removes it, one not named stays."""
+    """Members of the details. One given replaces the whole member, `null` removes it, one not named stays."""
 
     references: References | UnsetType | None = UNSET
     customer: Customer | UnsetType | None = UNSET
@@ -401,14 +439,16 @@ class DetailsChangedData(Data, kw_only=True, frozen=True):
 
 
 class RetractedData(Data, kw_only=True, frozen=True):
-    """A fact that did not happen after all."""
+    """A fact that did not happen after all. Exactly one member names it."""
 
     shipment_id: Name | UnsetType = UNSET
     return_id: Name | UnsetType = UNSET
     cancellation_id: Name | UnsetType = UNSET
     refund_id: Name | UnsetType = UNSET
     cancelled: Literal[True] | UnsetType = UNSET
+    """A reopened order."""
     stated: Literal[True] | UnsetType = UNSET
+    """Back from statements to facts."""
 
     def __post_init__(self) -> None:
         given = [getattr(self, name) for name in self.__struct_fields__]
@@ -439,6 +479,7 @@ class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_onl
     id: NonEmpty
     """With `source` it identifies the event: the same again changes nothing."""
     source: NonEmpty
+    """Where the event comes from: a shop, a system."""
     time: Time
     """When it happened in the shop; at most 24 h ahead of the record's own timestamp."""
     subject: Subject

@@ -164,6 +164,7 @@ def replay(
         raise ConfigError("no account is configured; add [accounts.NAME], or try --dry-run")
     from worker.tools.replay import run_replay
 
+    _log_to_stderr()
     made_up = {"acme": account_from("acme", {}, scenario=True)}
     raise typer.Exit(run_replay(file, accounts or made_up, dry_run=dry_run, as_json=as_json))
 
@@ -201,9 +202,9 @@ def version(as_json: AsJson = False) -> None:
 
 @order_app.command("show")
 def order_show(ref: Ref, url: Url = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
-    """What is known of an order: its carts, what stands in the way, what comes next.
+    """Show an order, and what stands in its way.
 
-    Asks the worker; when none answers, what the last demo left.
+    Its carts, what was acknowledged, what comes next. Asks the worker; when none answers, what the last demo left.
 
     \b
     cartsync order show acme/A14
@@ -291,6 +292,7 @@ def topics_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
     settings = _load(config)
     from worker.tools.topics import run_check
 
+    _log_to_stderr()
     raise typer.Exit(run_check(settings, as_json=as_json))
 
 
@@ -310,7 +312,15 @@ def topics_create(
     settings = _load(config)
     from worker.tools.topics import run_create
 
+    _log_to_stderr()
     raise typer.Exit(run_create(settings, partitions=partitions, as_json=as_json))
+
+
+def _log_to_stderr() -> None:
+    """What a tool prints is on stdout alone."""
+    from worker import logs
+
+    logs.configure(level="warning", stream=sys.stderr)
 
 
 def _load(path: Path | None) -> "Config":

@@ -162,6 +162,11 @@ class StateLog(Protocol):
         """Raises `TopicError` when the topics are not as the protocol needs them."""
         ...
 
+    @property
+    def partitions(self) -> int:
+        """How many it has; known once it was started."""
+        ...
+
     def partition(self, partition: int) -> StatePartition:
         """A new hold; nothing happens before its `fence`."""
         ...

@@ -36,12 +36,11 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (answering.measure, (answering.P50, answering.P99)),
     (restoring.measure, (restoring.RESTORE, restoring.MEMORY)),
 )
-NOTES = (
-    "ratio: the median over rounds, which take turns with the limit's; spread: its least and greatest; by CPU: the same "
-    "in CPU time of the measured process.",
-    "What is measured runs alone in a process pinned to one core; brokers, servers and shops run on the others. Both "
-    "sides use uvloop, the collector settings of `cartsync run`, and log from `warning` on.",
-)
+NOTES = """\
+ratio: the median over rounds, which take turns with the limit's; spread: its least and greatest; by CPU: the same in
+CPU time of the measured process. What is measured runs alone in a process pinned to one core; brokers, servers and
+shops run on the others. Both sides use uvloop, the collector settings of `cartsync run`, and log from `warning` on.\
+"""
 
 
 async def _run(only: str | None, console: Console) -> list[Figure]:
@@ -67,8 +66,7 @@ def _show(figures: list[Figure], console: Console) -> None:
     for figure in figures:
         table.add_row(*figure.as_texts())
     console.print(table)
-    for note in NOTES:
-        console.print(note, highlight=False)
+    console.print(NOTES, highlight=False, markup=False)
 
 
 def main() -> int:

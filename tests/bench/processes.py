@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +45,7 @@ class Process:
         self._target = target
         self._arguments = arguments
         self._cores = cores()[0 if measured else 1]
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __aexit__
 
     async def __aenter__(self) -> Self:
         words = [self._target, json.dumps(self._arguments), ",".join(map(str, self._cores))]
@@ -115,6 +116,12 @@ class Watch:
     def read(self) -> tuple[float, float]:
         """Since it was made."""
         return time.perf_counter() - self._clock, time.process_time() - self._cpu
+
+
+async def until(holds: Callable[[], bool], every_s: float) -> None:
+    """Looks again and again: what is measured tells nobody when it is done."""
+    while not holds():  # noqa: ASYNC110 - see above
+        await asyncio.sleep(every_s)
 
 
 def calm() -> None:

@@ -41,12 +41,10 @@ async def measure(_brokers: object, tell: Tell) -> list[Figure]:
     return [figure]
 
 
-async def rounds(line: Line, orders: int, rounds: int) -> None:  # noqa: RUF029 - as all that a process runs
+async def rounds(line: Line, orders: int, rounds: int) -> None:
     """Reads the same events again and again, into no orders at first each time."""
     made = in_log_order(1, orders)
-    records = [
-        BenchEvent(offset, subject_of(number).encode(), value) for offset, (number, value) in enumerate(made)
-    ]
+    records = [BenchEvent(offset, subject_of(number).encode(), value) for offset, (number, value) in enumerate(made)]
     calm()
     for _ in range(rounds):
         line.say([len(records), _reduce(records), _decode(records)])
@@ -61,8 +59,7 @@ def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
         for record in batch_records:
             batch.event(record, _never)
         batch.entries()
-        for subject, _, value in batch.encoded:
-            known[subject] = value
+        known.update((subject, value) for subject, _, value in batch.encoded)
     return watch.read()
 
 

@@ -42,9 +42,11 @@ HOLD_S = Rules(attempt_deadline_s=ATTEMPT_DEADLINE_S, lease_s=LEASE_S, settle_s=
 TAKEOVER_S = SESSION_S + HOLD_S
 """How long the orders of a killed worker are held at least: until the group misses it, and then the hold."""
 
-MERCHANT, USERNAME, PASSWORD = "camisasonline", "camisas", "a-password-of-camisas"
-ACCOUNT = "camisas"
-"""The account's name: what stands before the slash in a subject."""
+ACCOUNT, OTHER_ACCOUNT = "camisas", "zapatos"
+"""What stands before the first slash in a subject."""
+MERCHANTS = {ACCOUNT: "camisasonline", OTHER_ACCOUNT: "zapatosonline"}
+"""By account, what seQura calls it."""
+PASSWORD = "a-password-of-both"
 
 Carts = tuple[int, int]
 """(shipped, unshipped), in minor units."""
@@ -119,35 +121,50 @@ class WorkerProcess:
         lines = self._log_file.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join([f"--- {self.name} ({'runs' if self.is_running() else self._process.returncode})", *lines])
 
-    async def serving(self, partitions: int, within_s: float = 30) -> None:
-        """Waits until it serves just so many partitions."""
+    async def answers(self, within_s: float = 10) -> None:
+        """Waits until its port is open; it may not be a member of the group yet."""
         give_up_at = time.monotonic() + within_s
         while True:
-            serving = await self.served()
-            if len(serving) == partitions:
+            try:
+                await self.get("/livez")
+            except aiohttp.ClientError:
+                if time.monotonic() > give_up_at or not self.is_running():
+                    raise AssertionError(f"no answer from {self.name}\n{self.tail()}") from None
+                await asyncio.sleep(0.05)
+            else:
                 return
+
+    async def serving(self, partitions: int, within_s: float = 30, role: str = "serving") -> None:
+        """Waits until just so many partitions of its have this role."""
+        give_up_at = time.monotonic() + within_s
+        while len(found := await self.served(role)) != partitions:
             if time.monotonic() > give_up_at or not self.is_running():
-                raise AssertionError(f"{self.name} serves {serving}, not {partitions} partitions\n{self.tail()}")
+                raise AssertionError(f"{self.name} has {found}, not {partitions} partitions {role}\n{self.tail()}")
             await asyncio.sleep(0.05)
 
-    async def served(self) -> list[int]:
-        """The partitions that it serves now; none while its port is closed."""
+    async def served(self, role: str = "serving") -> list[int]:
+        """The partitions that have this role now; none while its port is closed."""
         try:
             status = await self.status()
         except aiohttp.ClientError:
             return []
-        return [view.partition for view in status.partitions if view.role == "serving"]
+        return [view.partition for view in status.partitions if view.role == role]
 
     async def status(self) -> StatusView:
         """What `/status` says."""
         _, body = await self.get("/status")
         return msgspec.json.decode(body, type=StatusView)
 
-    async def show(self, subject: str) -> OrderView:
-        """What `/orders/…` says."""
-        code, body = await self.get(f"/orders/{subject}")
-        assert code == 200, f"{code} {body!r}"
-        return msgspec.json.decode(body, type=OrderView)
+    async def shown(self, subject: str, status: str, within_s: float = 10) -> OrderView:
+        """What `/orders/…` says, once it says that the order has this status."""
+        give_up_at = time.monotonic() + within_s
+        while True:
+            code, body = await self.get(f"/orders/{subject}")
+            if code == 200 and (view := msgspec.json.decode(body, type=OrderView)).status == status:
+                return view
+            if time.monotonic() > give_up_at:
+                raise AssertionError(f"{subject} is not {status} within {within_s:g} s: {code} {body!r}\n{self.tail()}")
+            await asyncio.sleep(0.05)
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Asks the private port."""
@@ -177,7 +194,7 @@ class Stage:
             state_topic=f"{self.name}.state",
             dead_letter_topic=f"{self.name}.dlq",
         )
-        self.sandbox = Sandbox({MERCHANT: (USERNAME, PASSWORD)}, seed=7)
+        self.sandbox = Sandbox({merchant: (account, PASSWORD) for account, merchant in MERCHANTS.items()}, seed=7)
         self.base_url = ""
         self.workers: list[WorkerProcess] = []
         self._worker_settings = worker or {}
@@ -217,7 +234,15 @@ class Stage:
                 *("event_topic", "state_topic", "dead_letter_topic"),
             )
         }
-        account = {"provider": "sequra", "merchant_id": MERCHANT, "base_url": self.base_url, "username": USERNAME}
+        accounts = {
+            f"accounts.{account}": {
+                "provider": "sequra",
+                "merchant_id": merchant,
+                "base_url": self.base_url,
+                "username": account,
+            }
+            for account, merchant in MERCHANTS.items()
+        }
         tables = {
             "kafka": kafka
             | {"session_timeout": f"{SESSION_S:g}s", "heartbeat": "1s", "rebalance_timeout": "10s"}
@@ -232,9 +257,8 @@ class Stage:
             }
             | dict(self._worker_settings)
             | dict(sections.get("worker", {})),
-            f"accounts.{ACCOUNT}": account,
             "log": {"format": "json"},
-        }
+        } | accounts
         text = "".join(
             f"[{table}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in members.items())
             for table, members in tables.items()
@@ -247,8 +271,7 @@ class Stage:
         ours = {
             "PYTHONPATH": str(PROJECT),
             "CARTSYNC_CONFIG": str(self.folder / "cartsync.toml"),
-            f"CARTSYNC_ACCOUNTS__{ACCOUNT.upper()}__PASSWORD": PASSWORD,
-        }
+        } | {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in MERCHANTS}
         return kept | ours | more
 
     def start(self, **environment: str) -> WorkerProcess:
@@ -263,7 +286,7 @@ class Stage:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env=self.environment(CARTSYNC_HTTP__PORT=str(port), **environment),
+                env=self.environment(**{"CARTSYNC_HTTP__PORT": str(port)} | environment),
             )
         worker = WorkerProcess(name, process, log_file, port)
         self.workers.append(worker)
@@ -274,7 +297,7 @@ class Stage:
     async def started(self, **environment: str) -> WorkerProcess:
         """Starts one more worker and waits until it serves all partitions."""
         worker = self.start(**environment)
-        await worker.serving(self.partitions)
+        await worker.serving(self.partitions, within_s=30)
         return worker
 
     async def command(self, *words: str, within_s: float = 30, **environment: str) -> Ran:
@@ -315,17 +338,17 @@ class Stage:
 
     def holds(self, subject: str) -> Carts | None:
         """What the provider holds of an order."""
-        held = self.sandbox.held.get((MERCHANT, _reference(subject)))
+        held = self.sandbox.held.get(at_provider(subject))
         return None if held is None else (held.shipped_minor, held.unshipped_minor)
 
     def attempts(self, subject: str) -> list[Attempt]:
         """The requests about an order that reached the provider, in the order of their arrival."""
-        return [attempt for attempt in self.sandbox.log if attempt.order_ref == _reference(subject)]
+        return [a for a in self.sandbox.log if (a.merchant, a.order_ref) == at_provider(subject)]
 
     def script(self, subjects: Iterable[str], fault: str, times: int = 100) -> None:
         """What the next requests about these orders meet."""
         for subject in subjects:
-            self.sandbox.faults.script(MERCHANT, _reference(subject), *[fault] * times)
+            self.sandbox.faults.script(*at_provider(subject), *[fault] * times)
 
     async def agreed(self, wanted: Mapping[str, Carts | None], within_s: float = 30) -> None:
         """Waits until the provider holds just this of these orders; `None`: it was never told of the order."""
@@ -346,7 +369,7 @@ class Stage:
         revisions: dict[str, list[tuple[datetime, int, int]]] = defaultdict(list)
         for attempt in self.sandbox.log:
             subject, revision = key_of(attempt)
-            assert (attempt.merchant, attempt.order_ref) == (MERCHANT, _reference(subject))
+            assert (attempt.merchant, attempt.order_ref) == at_provider(subject)
             if attempt.applied_at is not None:
                 revisions[subject].append((attempt.applied_at, attempt.number, revision))
         for subject, applied in revisions.items():
@@ -380,10 +403,11 @@ class Stage:
 class ShopOrder:
     """One order whose events a test writes by hand, each with the next sequence."""
 
-    def __init__(self, stage: Stage, subject: str) -> None:
+    def __init__(self, stage: Stage, subject: str, told: int = 0) -> None:
+        """`told`: events that were written before."""
         self.subject = subject
         self._stage = stage
-        self._count = 0
+        self._count = told
 
     def event(self, kind: str, data: Mapping[str, Any]) -> bytes:
         """The next event."""
@@ -429,6 +453,12 @@ def line(reference: str, unit_price_minor: int, quantity: int = 1, name: str = "
     }
 
 
+def at_provider(subject: str) -> tuple[str, str]:
+    """What the provider calls an order: merchant and reference."""
+    account, _, reference = subject.partition("/")
+    return MERCHANTS[account], reference
+
+
 def key_of(attempt: Attempt) -> tuple[str, int]:
     """The subject and the revision in the request's Idempotency-Key."""
     assert attempt.idempotency_key is not None
@@ -439,10 +469,6 @@ def key_of(attempt: Attempt) -> tuple[str, int]:
 def wanted_of(histories: Sequence[History]) -> dict[str, Carts | None]:
     """What the provider must hold in the end of all that shops did."""
     return {subject: order.carts_minor() for history in histories for subject, order in history.orders.items()}
-
-
-def _reference(subject: str) -> str:
-    return subject.partition("/")[2]
 
 
 def _units(units: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import ACCOUNT, MERCHANT, ShopOrder, key_of, line
+from tests.integration.harness import ACCOUNT, MERCHANTS, ShopOrder, key_of, line
 
 SHIRT = line("shirt1234", 1250, name="shirt")
 SHIRT_XL = line("shirt_XL", 1250, name="shirt XL")
@@ -73,6 +73,7 @@ async def cart_updated(order: ShopOrder) -> None:
     await order.ship("s1", shirt_XL=1, jacket9876=1)
 
 
+MERCHANT = MERCHANTS[ACCOUNT]
 SITUATIONS = {
     "A14/1": (shipped, cart(SHIRT_ITEM, JACKET_ITEM), cart(), None),
     "A14/2": (partially_shipped, cart(JACKET_ITEM), cart(SHIRT_ITEM), None),
@@ -105,9 +106,11 @@ async def test_the_six_situations_end_in_the_documented_carts(open_stage: OpenSt
         assert order["merchant_reference"] == {"order_ref_1": reference}
         last = stage.attempts(f"{ACCOUNT}/{reference}")[-1]
         assert last.raw_path == f"/merchants/{MERCHANT}/orders/{reference.replace('/', '%2F')}"
-        assert key_of(last) == (f"{ACCOUNT}/{reference}", (await worker.show(f"{ACCOUNT}/{reference}")).acked)
-    confirmed_only = await worker.show(f"{ACCOUNT}/A14/7")
-    assert confirmed_only.status == "settled"
+        assert key_of(last) == (
+            f"{ACCOUNT}/{reference}",
+            (await worker.shown(f"{ACCOUNT}/{reference}", "settled")).acked,
+        )
+    confirmed_only = await worker.shown(f"{ACCOUNT}/A14/7", "settled")
     assert stage.holds(confirmed_only.subject) is None
     stage.assert_monotone()
 

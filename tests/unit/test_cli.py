@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -15,7 +15,7 @@ import pytest
 
 from schemas.views import ItemView, OrderView
 from tests.unit.web.operated import Worker
-from worker import __version__, errors
+from worker import __version__, errors, logs
 from worker.cli import EXIT_CODES, app, main
 from worker.errors import CartsyncError, InvariantError, LogError
 from worker.web.operations import Operations
@@ -39,7 +39,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     """Runs the program with arguments in an empty folder; exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     for name in ("CARTSYNC_CONFIG", "CARTSYNC_SECRETS_DIR"):
@@ -55,7 +55,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         assert SECRET not in out + err
         return int(code or 0), out, err
 
-    return run
+    with logs.capture([]):  # where commands send logs ends with the test
+        yield run
 
 
 @pytest.fixture
@@ -326,6 +327,28 @@ def test_orders_of_the_demo(cli: Cli) -> None:
 
 
 # --- programs ---
+
+
+def test_replay_without_accounts(cli: Cli) -> None:
+    """A dry run needs no configuration: updates are on stdout, what the worker logs is not."""
+    event = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/shop",
+        "type": "order.confirmed",
+        "time": "2026-01-01T00:00:00Z",
+        "subject": "acme/1",
+        "data": {"currency": "EUR", "lines": [GOODS]},
+    }
+    shipped = {"shipment_id": "s", "lines": [{"line_id": "a", "quantity": 1}]}
+    second = event | {"id": "2", "type": "order.items_shipped", "data": shipped}
+    Path("events.jsonl").write_text(f"{json.dumps(event)}\n{json.dumps(second)}\n", encoding="utf-8")
+    code, out, _ = cli("replay", "events.jsonl", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[0])["url"] == "https://sandbox.sequrapi.com/merchants/acme/orders/1"
+
+
+GOODS = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
 
 
 def test_scenario_codes(cli: Cli) -> None:

@@ -284,7 +284,7 @@ def _got(value: Any) -> str:
             return "a number out of range"
         text = str(value)
         return text if len(text) <= 24 else f"a number of {len(text)} characters"
-    return {str: "a text", list: "a list", dict: "an object"}[type(value)]
+    return "a text" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"
 
 
 def _known_safe(name: str) -> str:

@@ -198,6 +198,11 @@ async def _stopped(stopping: Awaitable[None], within_s: float) -> bool:
     try:
         async with asyncio.timeout(within_s):
             await stopping
+    except asyncio.CancelledError:
+        # A consumer that is stopped right after its start raises this of its own accord.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        return False
     except Exception as error:  # noqa: BLE001 - whoever closes has no use for an error
         log.debug("kafka_client_stopped_late", error=type(error).__name__)
         return False

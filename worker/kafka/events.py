@@ -106,9 +106,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
         """Records by partition, each in the order of its offsets; empty when nothing came in time.
 
-        Raises `GapError` (with `.partitions`) when a position is outside what the topic still holds, again and again
-        until that partition is paused or sought elsewhere; also when its records cannot be decoded, and then it is
-        paused. Any other error: this member is finished.
+        Raises `GapError` (with `.partitions`) when a position is outside what the topic still holds, or when records
+        cannot be decoded; those partitions are paused then. Any other error: this member is finished.
         """
         if self._consumer is None:
             raise LogError("the event log is stopped")
@@ -136,7 +135,12 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         return fetched.records
 
     async def _fetch(self, wanted: list[Any], timeout_s: float, max_records: int) -> _Fetched:
-        batches = await self._consumer.getmany(*wanted, timeout_ms=_ms(timeout_s), max_records=max_records)
+        try:
+            batches = await self._consumer.getmany(*wanted, timeout_ms=_ms(timeout_s), max_records=max_records)
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as error:
+            gap = _gap(error)
+            self._consumer.pause(*map(self._here, gap.partitions))  # before it is fetched, and so fails, once more
+            raise gap from error
         generation = self._generation
         if self._is_rebalancing:
             return _Fetched(generation, {}, {})
@@ -145,8 +149,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
 
     def _failed(self, error: Exception) -> None:
         """Raises what an exception of `getmany` means, or has the partition looked for that it comes from."""
-        if isinstance(error, kafka_errors.OffsetOutOfRangeError | kafka_errors.NoOffsetForPartitionError):
-            raise _gap(error) from error
+        if isinstance(error, GapError):
+            raise error
         is_finished = isinstance(error, kafka_errors.KafkaError | kafka_errors.ConsumerStoppedError)
         if is_finished and not isinstance(error, kafka_errors.CorruptRecordException):
             raise translated_or_refused(error, "polling events") from error

@@ -60,6 +60,7 @@ class _Limits(Struct, frozen=True):
     batch_max_bytes: int
     """Before compression, so that no batch can be refused for its size."""
     dead_letter_partitions: int
+    state_partitions: int
 
 
 class KafkaStateLog:
@@ -78,8 +79,15 @@ class KafkaStateLog:
             value_max_bytes=state.message_max_bytes - KEY_ROOM_BYTES,
             batch_max_bytes=min(_BATCH_MAX_BYTES, state.message_max_bytes, dead.message_max_bytes),
             dead_letter_partitions=dead.partitions,
+            state_partitions=state.partitions,
         )
         self._shared = connection, limits
+
+    @property
+    def partitions(self) -> int:
+        """How many the state topic has; known once it was started."""
+        assert self._shared is not None, "start() comes first"
+        return self._shared[1].state_partitions
 
     def partition(self, partition: int) -> "KafkaStatePartition":
         """A new hold; nothing happens before its `fence`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 
 import structlog
 from msgspec import Struct
@@ -120,6 +121,16 @@ class Assignment:
         self._generation += 1
         self._changed()
         self._forget_cold()
+        beyond = [partition for partition in partitions if partition >= self._states.partitions]
+        if beyond:
+            self._fatal(
+                TopicError(
+                    f"the event topic has more partitions than the state topic ({self._states.partitions}): keys have "
+                    "moved between partitions, and an order would get two states. Drain, migrate, raise topic_epoch"
+                )
+            )
+            return
+        self._warn_of_dark_times(len(partitions))
         for partition in sorted(partitions):
             owner = asyncio.create_task(self._own(partition), name=f"partition {partition}")
             self._owners[partition] = owner
@@ -127,6 +138,13 @@ class Assignment:
         self._context.partitions = max(1, len(self._owners))
         self._context.metrics.rebalanced()
         log.info("partitions_assigned", partitions=sorted(partitions))
+
+    def _warn_of_dark_times(self, partitions: int) -> None:
+        """So many partitions that commits come too rarely to keep a lease: sending would stop and go."""
+        rules, pace = self._context.rules, self._context.pace
+        between_s = partitions / pace.commits_per_s
+        if between_s > (rules.lease_s - rules.attempt_deadline_s) / 2:
+            log.warning("commits_too_rare", partitions=partitions, seconds=round(between_s, 1), do="more workers")
 
     async def revoked(self, partitions: set[int]) -> None:
         """Lets them go in order; late, they are dropped: the fence and the hold keep that safe."""
@@ -198,7 +216,8 @@ class Assignment:
                     self._warm[partition] = warm
                 if self.actors.get(partition) is actor:
                     del self.actors[partition]
-            self._context.events.pause(partition)
+            with suppress(LogError):  # it may have gone meanwhile; then this task is about to be cancelled
+                self._context.events.pause(partition)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, self._holding.retry_s * 10)
             await self._prove_membership(partition)

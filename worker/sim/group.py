@@ -96,9 +96,11 @@ class Group:
         while True:
             current = self._enter(member)
             while not current.is_done and member in current.joined:
-                await current.bell.wait(current.give_up_at - self._clock.now())
-                if self._clock.now() >= current.give_up_at:
-                    self._drop_missing(current)
+                if (left_s := current.give_up_at - self._clock.now()) > 0:
+                    await current.bell.wait(left_s)
+                else:
+                    self.members = {each: None for each in self.members if each in current.joined}
+                    self._settle()
             if member in current.shares:
                 return current.generation, current.shares[member]
 
@@ -134,11 +136,6 @@ class Group:
             for member in self.members:
                 member.called.set()
         return self._round
-
-    def _drop_missing(self, current: _Round) -> None:
-        if not current.is_done:
-            self.members = {member: None for member in self.members if member in current.joined}
-            self._settle()
 
     def _settle(self) -> None:
         """Gives out the shares when nobody is missing: ranges, in the order in which members came."""

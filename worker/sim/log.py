@@ -82,7 +82,8 @@ class MemoryLog:
         timestamp = self._clock.wall_ms() if timestamp_ms is None else timestamp_ms
         record = MemoryRecord(here.end, key, value, tuple(headers), timestamp)
         here.append(record)
-        self._wake()
+        for log in self._members:
+            log.arrived.set()
         return partition, record.offset
 
     def skip(self, partition: int, count: int) -> None:
@@ -92,7 +93,6 @@ class MemoryLog:
     def truncate(self, partition: int, before_offset: int) -> None:
         """Retention: forgets events below an offset."""
         self._inputs[partition].truncate(before_offset)
-        self._wake()
 
     def end_offset(self, partition: int) -> int:
         """The offset that the next event gets."""
@@ -158,7 +158,3 @@ class MemoryLog:
         if process is None or process.crashed:
             process = self._processes[name] = Process(name, lambda: self.gate)
         return process
-
-    def _wake(self) -> None:
-        for log in self._members:
-            log.arrived.set()

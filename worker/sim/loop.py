@@ -102,9 +102,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def thaw(self, process: str) -> None:
         """Lets a process run again."""
         self._frozen.discard(process)
-        held, self._held = self._held, []
-        for handle in held:
-            (self._held if self._is_frozen(handle) else self._ready).append(handle)
+        self._ready += self._held  # those of others that are still frozen come back
+        self._held.clear()
 
     def thaw_all(self) -> None:
         """Lets every process run again."""
@@ -193,7 +192,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._advance()
         timers = self._timers
         while timers and timers[0][0] <= self._time:
-            self._take_timer()
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001
+            ready.append(timer)
         self._idle_callbacks += len(ready)
         if self._idle_callbacks > BUSY_MAX:
             raise StuckError(f"more than {BUSY_MAX} callbacks and no time passed; waiting: {self._waiting()}")
@@ -210,19 +211,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 continue
             handle._run()  # noqa: SLF001
 
-    def _take_timer(self) -> None:
-        timer = heapq.heappop(self._timers)[2]
-        timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001
-        if timer.cancelled():
-            self._cancelled_count -= 1
-        else:
-            self._ready.append(timer)
-
     def _advance(self) -> None:
         """Jumps to the next timer."""
         timers = self._timers
-        while timers and timers[0][2].cancelled():
-            self._take_timer()
         if not timers:
             frozen = f"; frozen: {', '.join(sorted(self._frozen))}" if self._frozen else ""
             raise StuckError(f"nothing is ready and no timer runs{frozen}; waiting: {self._waiting()}")

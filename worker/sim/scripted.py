@@ -30,11 +30,18 @@ class Answer(Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     fault: FaultName | None = None
-    """Instead of the answer. `…_applied`: the provider takes the request, its answer is lost; `…_lost`: the request is."""
+    """Instead of the answer. `…_applied`: the provider takes the request and its answer is lost."""
     applied_after_s: float = 0.0
     """How long after the sending the provider takes it, with a fault."""
     times: int | None = 1
     """How many requests in a row get it; `None`: all from now on."""
+
+
+class HeldCarts(Struct, frozen=True):
+    """What a provider is told, and then holds, of an order."""
+
+    shipped_minor: int
+    unshipped_minor: int
 
 
 class Exchange(Struct, frozen=True):
@@ -45,15 +52,10 @@ class Exchange(Struct, frozen=True):
     headers: dict[str, str]
     body: Any
     """The JSON value; the text when it is none; `None` without a body."""
+    carts: HeldCarts | None
+    """What it tells; `None`: it is no update."""
     at: float
     """*now* of the sending, in seconds."""
-
-
-class HeldCarts(Struct, frozen=True):
-    """What a provider holds of an order."""
-
-    shipped_minor: int
-    unshipped_minor: int
 
 
 class Address(Struct, frozen=True):
@@ -102,16 +104,19 @@ class ScriptedProvider:
     # --- ports.Sender ---
 
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
-        """One attempt, as the script has it. What the provider has taken or will take stays so when this is cancelled."""
+        """One attempt, as the script has it. What the provider takes stays taken when this is cancelled."""
         if not may_send():
             return Fault(False, "the lease of the partition ran out before the request went out")
         body = _json(request.body)
-        self.exchanges.append(Exchange(request.method, request.url, dict(request.headers), body, self._clock.now()))
+        carts = _carts(body)
+        self.exchanges.append(
+            Exchange(request.method, request.url, dict(request.headers), body, carts, self._clock.now())
+        )
         address = _address(request, self._accounts)
         answer = self._next(address)
         applied = answer.fault.endswith("_applied") if answer.fault else 200 <= answer.status < 300
         if applied and address is not None:
-            self._take(address, _carts(body), answer.applied_after_s)
+            self._take(address, carts, answer.applied_after_s)
         await asyncio.sleep(0)
         match answer.fault:
             case None:

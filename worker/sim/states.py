@@ -111,11 +111,9 @@ class StateTopicPartition:
         transaction.expires_at = self.clock.now() + timeout_s
 
     def expire(self) -> None:
-        """Aborts transactions that are older than they may be; their owner is fenced by that."""
+        """Aborts transactions that are older than they may be: to their owners it is as if they were fenced."""
         now = self.clock.now()
         for transaction in [each for each in self._open if now >= each.expires_at]:
-            if transaction.epoch == self.epoch:
-                self.epoch += 1
             self._settle(transaction, _Status.ABORTED)
 
     def next_expiry(self) -> float | None:
@@ -273,6 +271,11 @@ class MemoryStateLog:
     async def start(self) -> None:
         """Nothing to do but to take a step."""
         await self._process.step("start_states")
+
+    @property
+    def partitions(self) -> int:
+        """How many the topic has."""
+        return len(self._topic)
 
     def partition(self, partition: int) -> MemoryStatePartition:
         """A new hold."""

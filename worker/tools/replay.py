@@ -135,7 +135,8 @@ def _conclude(views: list[OrderView], refused: int, as_json: bool) -> int:
     for view in views:
         if view.status != "settled":
             sys.stderr.write(f"{view.subject}: {view.status}: {view.reason}\n")
-    summary: dict[str, int] = {"orders": len(views), "refused_events": refused, **counts}
+    summary = {"orders": len(views), "refused_events": refused}
+    summary |= {str(status): count for status, count in counts.items()}
     if as_json:
         sys.stdout.write(msgspec.json.encode({"summary": summary}).decode() + "\n")
     else:

@@ -8,7 +8,7 @@ from worker.errors import ConfigError
 from worker.kafka.client import Connection
 from worker.kafka.settings import KafkaSettings
 
-SASL = {"security_protocol": "SASL_SSL", "sasl_username": "cartsync", "sasl_password": "hunter2"}
+SASL: dict[str, Any] = {"security_protocol": "SASL_SSL", "sasl_username": "cartsync", "sasl_password": "hunter2"}
 
 
 def test_defaults_pass() -> None:
@@ -54,6 +54,8 @@ def test_one_fence_for_each_partition() -> None:
 @pytest.mark.parametrize("file", ["tls_ca_file", "tls_cert_file"])
 def test_unusable_certificate(file: str) -> None:
     """A certificate file that is not there is the operator's error, before anything is connected."""
-    files = {file: "/nowhere.pem"} | ({"tls_key_file": "/nowhere.pem"} if file == "tls_cert_file" else {})
+    files: dict[str, Any] = {file: "/nowhere.pem"} | (
+        {"tls_key_file": "/nowhere.pem"} if file == "tls_cert_file" else {}
+    )
     with pytest.raises(ConfigError, match=file):
         Connection(KafkaSettings(bootstrap_servers="kafka:9092", security_protocol="SSL", **files))

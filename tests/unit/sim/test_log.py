@@ -10,6 +10,7 @@ from worker.errors import FencedError, GapError, InvariantError, LogError
 from worker.ports import DeadLetter, EventLog, StateEntry, StatePartition
 from worker.sim.log import MemoryLog
 from worker.sim.loop import START_WALL_MS, VirtualClock, run
+from worker.sim.process import Bell
 
 Scene = Callable[[MemoryLog], Coroutine[Any, Any, Any]]
 
@@ -235,6 +236,36 @@ def test_reader_gives_up() -> None:
     play(scene)
 
 
+def test_reader_is_patient_while_it_gets_on() -> None:
+    """Each step forward, also over what was aborted, gives a reader its whole patience again."""
+
+    async def scene(log: MemoryLog) -> None:
+        owner = await hold(log)
+        reading = asyncio.create_task(read(log.states("w2").partition(0), 0, 7))
+        for _ in range(3):
+            await asyncio.sleep(50)
+            log.hang(0, 1)
+        await asyncio.sleep(50)
+        assert await owner.write([(b"a", b"1"), (b"b", b"2")]) == 7
+        assert [entry.offset for entry in await reading] == [6, 7]
+        assert now() == 200
+
+    play(scene)
+
+
+def test_read_after_close() -> None:
+    """A reader stops when its hold is closed, rather than to wait for what it will not use."""
+
+    async def scene(log: MemoryLog) -> None:
+        owner = await hold(log)
+        await owner.write([(b"a", b"1")])
+        await owner.close()
+        with pytest.raises(LogError, match="close"):
+            await read(owner, 0, 0)
+
+    play(scene)
+
+
 def test_unknown_outcome() -> None:
     """When a write fails after its commit, the records are there, and the hold is over all the same."""
 
@@ -267,6 +298,27 @@ def test_late_commit() -> None:
             await hold(log)
             assert not log.commit_late(0)
             assert seen(log) == expected
+
+    play(scene)
+
+
+def test_commit_that_came_through_on_its_own() -> None:
+    """A write whose transaction was committed while it waited for the answer succeeds, once."""
+
+    async def scene(log: MemoryLog) -> None:
+        owner = await hold(log)
+
+        async def slow(op: str, *_: object) -> None:
+            await asyncio.sleep(5 if op == "write:open" else 0)
+
+        log.gate = slow
+        writing = asyncio.create_task(owner.write([(b"a", b"1")], [LETTER]))
+        await asyncio.sleep(1)
+        assert log.commit_late(0)
+        assert seen(log) == [(0, b"a", b"1")]
+        assert await writing == 0
+        assert log.dead_letters == [LETTER]
+        assert await owner.write([(b"a", b"2")]) == 2
 
     play(scene)
 
@@ -415,6 +467,7 @@ def test_compaction_stays_below_limits() -> None:
         assert seen(log) == [(2, b"a", b"1"), (4, b"a", b"2")]
         log.hang(0, 10)
         await owner.write([(b"a", b"3")])
+        log.compact(0, before=100)
         log.compact(0)
         await asyncio.sleep(10)
         assert seen(log) == [(4, b"a", b"2"), (7, b"a", b"3")]
@@ -467,6 +520,12 @@ def test_frozen_process_does_nothing() -> None:
         owner = await hold(log, "w1", 1)
         assert await owner.write([(b"a", b"0")]) == 0
         log.freeze("w1")
+        passed: list[str] = []
+
+        async def gate(op: str, member: str, _: int) -> None:
+            passed.append(f"{member} {op}")
+
+        log.gate = gate
         waiting = [
             asyncio.create_task(operation)
             for operation in (
@@ -476,6 +535,7 @@ def test_frozen_process_does_nothing() -> None:
             )
         ]
         await asyncio.sleep(100)
+        assert passed == []
         assert not any(task.done() for task in waiting)
         assert seen(log, 1) == [(0, b"a", b"0")]
         await (await hold(log, "w2")).write([(b"b", b"2")])
@@ -496,6 +556,7 @@ def test_crashed_process_has_no_effect() -> None:
         writing = asyncio.create_task(owner.write([(b"a", b"1")]))
         await asyncio.sleep(1)
         log.crash("w1")
+        log.freeze("w1")
         for attempt in (writing, owner.write([(b"a", b"1")]), read(owner, 0, 0), member.offsets()):
             with pytest.raises(LogError):
                 await attempt
@@ -531,6 +592,28 @@ def test_crash_in_open_transaction() -> None:
     play(scene)
 
 
+def test_crash_ends_the_listener() -> None:
+    """A listener that is in the middle of a revocation when its process crashes does not come to its end."""
+
+    async def scene(log: MemoryLog) -> list[str]:
+        done: list[str] = []
+
+        class Slow(Member):
+            async def revoked(self, partitions: set[int]) -> None:
+                await super().revoked(partitions)
+                done.extend("revoked" for _ in partitions)
+
+        member = Slow(log.events("w1"), revoke_s=5)
+        await member.events.start(member)
+        joining = asyncio.create_task(join(log, "w2"))
+        await asyncio.sleep(1)
+        log.crash("w1")
+        await joining
+        return done
+
+    assert play(scene) == []
+
+
 def test_next_life_of_a_process() -> None:
     """A process lives again under its name; expelled is then its former life."""
 
@@ -544,6 +627,8 @@ def test_next_life_of_a_process() -> None:
         again = await joining
         assert again.told[-1] == (10, "assigned", {0, 1, 2, 3})
         assert await again.events.commit_group({0: 0})
+        log.expel("w1")
+        assert not await again.events.commit_group({0: 0})
 
     play(scene)
 
@@ -577,6 +662,17 @@ def test_gate_sees_every_step() -> None:
         *("start", "revoke", "join", "join:done", "poll", "poll:done"),
         *("commit_group", "commit_group:done", "stop"),
     ]
+
+
+def test_bell_lets_time_pass() -> None:
+    """Waiting for no time takes some: whoever waits for the rest of a time comes to its end."""
+
+    async def main() -> float:
+        for _ in range(10):
+            await Bell().wait(-1)
+        return now()
+
+    assert 0 < run(main()) < 1
 
 
 # The group
@@ -626,6 +722,70 @@ def test_slow_revocation_is_left_behind() -> None:
         await asyncio.sleep(1)
         assert first.told[-1][2] | second.told[-1][2] == {0, 1, 2, 3}
         assert len(first.told[-1][2]) == 2
+
+    play(scene)
+
+
+def test_expelled_while_it_waits() -> None:
+    """A member that is expelled while it waits for the others joins the same rebalance again."""
+
+    async def scene(log: MemoryLog) -> None:
+        first = await join(log, "w1", revoke_s=7)
+        joining = asyncio.create_task(join(log, "w2"))
+        await asyncio.sleep(1)
+        log.expel("w2")
+        second = await joining
+        await asyncio.sleep(20)
+        assert first.told[2:] == [(0, "revoked", {0, 1, 2, 3}), (7, "assigned", {0, 1})]
+        assert second.told[1:] == [(7, "assigned", {2, 3})]
+
+    play(scene)
+
+
+def test_commits_of_the_past() -> None:
+    """Neither an expelled member can commit while the others share anew, nor one that knows the old share."""
+
+    async def scene(log: MemoryLog) -> None:
+        first = await join(log, "w1")
+        second = await join(log, "w2", revoke_s=10)
+        await asyncio.sleep(1)
+        log.expel("w1")
+        await asyncio.sleep(1)
+        assert await second.events.commit_group({2: 1})
+        assert not await first.events.commit_group({0: 1})
+
+        async def slow(op: str, member: str, _: int) -> None:
+            await asyncio.sleep(5 if (op, member) == ("join:done", "w2") else 0)
+
+        log.gate = slow
+        await asyncio.sleep(11)
+        assert second.told[-1][1] == "revoked"
+        assert not await second.events.commit_group({2: 2})
+        await asyncio.sleep(5)
+        assert await second.events.commit_group({2: 2})
+
+    play(scene)
+
+
+def test_no_position_before_seek() -> None:
+    """A partition that was only resumed delivers nothing, whatever its position was before the rebalance."""
+
+    async def scene(log: MemoryLog) -> None:
+        class Resuming(Member):
+            def assigned(self, partitions: set[int]) -> None:
+                for partition in partitions:
+                    self.events.resume(partition)
+
+        member = Resuming(log.events("w1"))
+        await member.events.start(member)
+        log.append(b"k", b"v", partition=0)
+        assert await member.offsets() == {}
+        assert member.events.lag(0) is None
+        member.events.seek(0, 0)
+        assert await member.offsets() == {0: [0]}
+        await join(log, "w2")
+        log.append(b"k", b"v", partition=0)
+        assert await member.offsets() == {}
 
     play(scene)
 
@@ -717,8 +877,9 @@ def test_members_come_and_go_at_once() -> None:
         members = await asyncio.gather(*(join(log, "w" * number, revoke_s=number) for number in range(1, 7)))
         log.expel("www")
         log.freeze("wwww")
-        stopping = (member.events.stop() for member in members[:2])
-        late, *_ = await asyncio.gather(join(log, "late"), *stopping)
+        joining = asyncio.create_task(join(log, "late"))
+        await asyncio.gather(*(member.events.stop() for member in members[:2]))
+        late = await joining
         log.thaw("wwww")
         left = [*members[2:], late]
         for _ in range(200):
@@ -777,7 +938,9 @@ def test_failing_listener_is_told() -> None:
         joining = asyncio.create_task(join(log, "w2"))
         with pytest.raises(ValueError, match="listener"):
             await polling
+        assert now() == 1
         await joining
+        assert now() == pytest.approx(46, abs=0.01)
 
     play(scene)
 
@@ -810,6 +973,17 @@ def test_poll_waits_for_its_time() -> None:
         partition, offset = log.append(b"k", b"v")
         assert await polling == {partition: [offset]}
         assert now() == 3.5
+        member.events.pause(partition)
+        log.append(b"k", b"v")
+        polling = asyncio.create_task(member.offsets(100))
+        await asyncio.sleep(1)
+        member.events.resume(partition)
+        assert await polling == {partition: [offset + 1]}
+        polling = asyncio.create_task(member.offsets(100))
+        await asyncio.sleep(1)
+        member.events.seek(partition, offset)
+        assert await polling == {partition: [offset, offset + 1]}
+        assert now() == 5.5
 
     play(scene)
 
@@ -875,6 +1049,14 @@ def test_offsets_without_records() -> None:
         member.events.seek(0, 4)
         with pytest.raises(GapError):
             await member.offsets()
+        log.append(None, b"")
+        log.append(None, b"")
+        log.skip(0, 5)
+        log.append(None, b"")
+        member.events.seek(0, 9)
+        assert await member.offsets() == {0: [9, 15]}
+        member.events.seek(0, 8)
+        assert await member.offsets() == {0: [8, 9, 15]}
 
     play(scene)
 
@@ -889,6 +1071,7 @@ def test_truncation_stops_at_end() -> None:
         assert await member.events.start_offset(0, latest=False) == 1
         assert log.append(None, b"") == (0, 1)
         log.truncate(0, 0)
+        assert await member.events.start_offset(0, latest=False) == 1
         assert [record.offset for record in log.records(0)] == [1]
 
     play(scene)

@@ -6,16 +6,8 @@ from pathlib import Path
 import pytest
 
 from worker.errors import UsageError
-from worker.tools.scenario.files import (
-    AnswersStep,
-    EventStep,
-    ExpectRequestsStep,
-    RecordStep,
-    answers_of,
-    find_files,
-    read_scenario,
-    read_step,
-)
+from worker.tools.scenario.files import answers_of, find_files, read_scenario, read_step
+from worker.tools.scenario.steps import AnswersStep, EventStep, ExpectRequestsStep, RecordStep
 
 
 @pytest.mark.parametrize(
@@ -190,10 +182,10 @@ def test_folders(tmp_path: Path):
     (tmp_path / "b").mkdir()
     for name in ("b/2.json", "1.json", "README.md"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    found = find_files([tmp_path, tmp_path / "README.md"])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["1.json", "b/2.json", "README.md"]
+    assert find_files(tmp_path) == [tmp_path / "1.json", tmp_path / "b" / "2.json"]
+    assert find_files(tmp_path / "README.md") == [tmp_path / "README.md"]
     with pytest.raises(UsageError, match="no such file"):
-        find_files([tmp_path / "c"])
+        find_files(tmp_path / "c")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="there is no"):
-        find_files([tmp_path / "empty"])
+        find_files(tmp_path / "empty")

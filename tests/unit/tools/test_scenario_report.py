@@ -1,6 +1,6 @@
 """What a run of scenarios says."""
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_object():
 
 def test_junit():
     """CI gets a case per scenario and per unreadable file, in well-formed XML whatever a difference holds."""
-    suite = ElementTree.fromstring(as_junit(Report([PASSED, FAILED], ["x.json: no"], 1.0)))[0]
+    suite = ET.fromstring(as_junit(Report([PASSED, FAILED], ["x.json: no"], 1.0)))[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
     failure = suite[1].find("failure")
     assert failure is not None

@@ -12,24 +12,25 @@ from pathlib import Path
 
 from schemas.updates import Account
 from worker.config import WorkerSection, account_from, worker_settings_from
-from worker.errors import CartsyncError, ConfigError, UsageError
-from worker.tools.scenario.files import Scenario, find_files, read_scenario
+from worker.errors import ConfigError, UsageError
+from worker.tools.scenario.files import find_files, read_scenario
 from worker.tools.scenario.play import play
 from worker.tools.scenario.report import Report, Result, as_junit, as_object, as_text
+from worker.tools.scenario.steps import Scenario
 
-__all__ = ["run_file", "run_files"]
+__all__ = ["SETTINGS", "run_file", "run_files"]
 
 PARTITIONS_MAX = 1_000
 """Of the embedded log."""
 _DEFAULT_ACCOUNTS: Mapping[str, dict[str, object]] = {"acme": {}}
-_DEFAULT_SETTINGS = {
-    # The whole log is one batch, and a commit costs no time to speak of.
-    "commit_interval": "1ms",
+SETTINGS = {
+    "commit_interval": "0.001ms",
     "commits_per_second": 1_000_000,
     "max_poll_records": 1_000_000,
     "max_batch_records": 1_000_000,
     "max_inbox_records": 5_000_000,
 }
+"""Unless the scenario says otherwise: the whole log is one batch, and a commit costs no time to speak of."""
 
 
 def run_files(paths: Iterable[Path], as_json: bool = False, junit: Path | None = None) -> int:
@@ -40,17 +41,20 @@ def run_files(paths: Iterable[Path], as_json: bool = False, junit: Path | None =
     began = time.monotonic()
     results: list[Result] = []
     unreadable: list[str] = []
-    try:
-        files = find_files(paths)
-    except UsageError as error:
-        files, unreadable = [], [str(error)]
-    for file in files:
+    for path in paths:
         try:
-            results.append(run_file(file))
+            files = find_files(path)
         except UsageError as error:
             unreadable.append(str(error))
+            continue
+        for file in files:
+            try:
+                results.append(run_file(file))
+            except UsageError as error:
+                unreadable.append(str(error))
     report = Report(results, unreadable, time.monotonic() - began)
-    print(json.dumps(as_object(report), ensure_ascii=False, indent=2) if as_json else as_text(report))
+    said = json.dumps(as_object(report), indent=2) if as_json else as_text(report)
+    print(said.encode("utf-8", "backslashreplace").decode())  # a difference may hold half of a surrogate pair
     if junit is not None:
         try:
             junit.write_bytes(as_junit(report))
@@ -78,6 +82,6 @@ def _prepare(scenario: Scenario, where: str) -> tuple[dict[str, Account], Worker
         raise UsageError(f"{where}: settings.partitions: expected an integer from 1 to {PARTITIONS_MAX}")
     try:
         accounts = {name: account_from(name, members, scenario=True) for name, members in given.items()}
-        return accounts, worker_settings_from({**_DEFAULT_SETTINGS, **settings}), partitions
+        return accounts, worker_settings_from({**SETTINGS, **settings}), partitions
     except ConfigError as error:
         raise UsageError(f"{where}: {error}") from None

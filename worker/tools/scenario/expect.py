@@ -10,14 +10,8 @@ from schemas.views import ItemView, OrderView
 from worker.config import parse_duration
 from worker.ports import DeadLetter
 from worker.sim.scripted import Exchange, ScriptedProvider
-from worker.tools.scenario.files import (
-    DeadLetterPattern,
-    HeldPattern,
-    OrderPattern,
-    RequestCount,
-    RequestPattern,
-)
 from worker.tools.scenario.matching import differences, header_differences, show, unordered_differences
+from worker.tools.scenario.steps import DeadLetterPattern, HeldPattern, OrderPattern, RequestCount, RequestPattern
 
 _CLOCK_ERROR_S = 1e-6
 """Virtual time is a sum of floats."""
@@ -140,9 +134,14 @@ def _request_differences(pattern: RequestPattern, exchange: Exchange, at_s: floa
 def _told(exchanges: Sequence[Exchange], since: float) -> list[str]:
     """The requests that there were, one line each."""
     return [
-        f"  {index}: after {each.at - since:.3f} s {each.method} {each.url} {show(each.body)}"
+        f"  {index}: after {each.at - since:.3f} s {each.method} {each.url} {_content(each)}"
         for index, each in enumerate(exchanges)
     ]
+
+
+def _content(exchange: Exchange) -> str:
+    carts = exchange.carts
+    return show(exchange.body) if carts is None else f"{carts.shipped_minor} | {carts.unshipped_minor}"
 
 
 def _items(items: Sequence[ItemView] | None) -> list[dict[str, Any]] | None:

@@ -1,240 +1,52 @@
-"""Scenario files: what may stand in them, and reading them with errors that name the place.
-
-The format is a contract with users (README, section Scenarios): a member or a step that is not known is an error, so
-that a misspelt expectation cannot pass for one that is met.
-"""
+"""Reading scenario files, with errors that name the file, the step, the member and what was expected."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
 from worker.config import parse_duration
 from worker.errors import UsageError
-from worker.sim.scripted import Answer, FaultName
+from worker.sim.scripted import Answer
 from worker.tools.scenario.matching import pattern_problem
+from worker.tools.scenario.steps import (
+    STEPS,
+    AnswersForStep,
+    AnswerValue,
+    ExpectDeadLettersStep,
+    ExpectNoRequestStep,
+    ExpectOrderStep,
+    ExpectRequestsStep,
+    OperatorStep,
+    RecordStep,
+    RequestPattern,
+    RunStep,
+    Scenario,
+    Step,
+)
 
 TEXT_MAX_BYTES = 64 * 1024 * 1024
 """The longest text that `{"repeat": [...]}` may make."""
 
-Texts = str | list[str]
-
 _T = TypeVar("_T")
 
-
-class RecordValue(Struct, frozen=True, forbid_unknown_fields=True):
-    """A raw record, as it will stand in the log."""
-
-    key: str | None = None
-    value: str | None = None
-    value_base64: str | None = None
-    headers: dict[str, str] = {}
-
-
-class AnswerValue(Struct, frozen=True, forbid_unknown_fields=True):
-    """One answer of the provider, or a fault on the way to it or back."""
-
-    status: int | None = None
-    headers: dict[str, str | int] = {}
-    json: Any | UnsetType = UNSET
-    text: str | None = None
-    fault: FaultName | None = None
-    applied_after: str | None = None
-    times: int | None = None
-    forever: bool = False
-
-
-class RequestPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """An expected request; what is not given is not looked at."""
-
-    method: Any | UnsetType = UNSET
-    url: Any | UnsetType = UNSET
-    headers: dict[str, Any] | UnsetType = UNSET
-    body: Any | UnsetType = UNSET
-    after: str | None = None
-    before: str | None = None
-
-
-class RequestCount(Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of the number of requests."""
-
-    at_least: int = 0
-    at_most: int | None = None
-
-
-class OrderPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an order should look like."""
-
-    subject: str
-    status: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"] | UnsetType = (
-        UNSET
-    )
-    reason_contains: Texts = []
-    shipped_minor: int | None | UnsetType = UNSET
-    unshipped_minor: int | None | UnsetType = UNSET
-    shipped: list[Any] | None | UnsetType = UNSET
-    unshipped: list[Any] | None | UnsetType = UNSET
-
-
-class DeadLetterPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """An expected dead letter."""
-
-    reason: Any | UnsetType = UNSET
-    detail_contains: Texts = []
-
-
-class HeldPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """The carts that the provider should hold of an order."""
-
-    shipped_minor: int | UnsetType = UNSET
-    unshipped_minor: int | UnsetType = UNSET
-
-
-class EventStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Puts an event into the log; `key` is the event's subject unless given."""
-
-    event: dict[str, Any]
-    key: str | None | UnsetType = UNSET
-
-
-class RecordStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Puts a raw record into the log."""
-
-    record: RecordValue
-
-
-class AnswersStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the provider does with the next requests."""
-
-    answers: list[AnswerValue]
-
-
-class AnswersForStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What it does with the next requests of certain orders."""
-
-    answers_for: dict[str, list[AnswerValue]]
-
-
-class RunStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Lets virtual time pass: so much, or until nothing is owed."""
-
-    run: str
-    within: str | None = None
-
-
-class RestartStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """A new worker takes over."""
-
-    restart: Literal["clean", "crash"]
-
-
-class OperatorStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an operator does."""
-
-    operator: dict[Literal["release", "resend", "resume_account"], str]
-
-
-class ExpectRequestsStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """The requests since the last such step."""
-
-    expect_requests: list[RequestPattern] | RequestCount
-    any_order: bool = False
-
-
-class ExpectNoRequestStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """None since the last such step."""
-
-    expect_no_request: bool
-
-
-class ExpectOrderStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an order looks like."""
-
-    expect_order: OrderPattern
-
-
-class ExpectDeadLettersStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """The dead letters since the last such step."""
-
-    expect_dead_letters: list[DeadLetterPattern]
-
-
-class ExpectHeldStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the provider holds of certain orders."""
-
-    expect_held: dict[str, HeldPattern | None]
-
-
-class ExpectLogLacksStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What no log line, metric label or dead-letter header may contain."""
-
-    expect_log_lacks: list[str]
-
-
-Step = (
-    EventStep
-    | RecordStep
-    | AnswersStep
-    | AnswersForStep
-    | RunStep
-    | RestartStep
-    | OperatorStep
-    | ExpectRequestsStep
-    | ExpectNoRequestStep
-    | ExpectOrderStep
-    | ExpectDeadLettersStep
-    | ExpectHeldStep
-    | ExpectLogLacksStep
-)
-
-STEPS: dict[str, type[Step]] = {
-    "event": EventStep,
-    "record": RecordStep,
-    "answers": AnswersStep,
-    "answers_for": AnswersForStep,
-    "run": RunStep,
-    "restart": RestartStep,
-    "operator": OperatorStep,
-    "expect_requests": ExpectRequestsStep,
-    "expect_no_request": ExpectNoRequestStep,
-    "expect_order": ExpectOrderStep,
-    "expect_dead_letters": ExpectDeadLettersStep,
-    "expect_held": ExpectHeldStep,
-    "expect_log_lacks": ExpectLogLacksStep,
-}
 _WITH_TEXTS = frozenset({"event", "record", "answers", "answers_for"})
 """Steps whose texts may be `{"repeat": [text, count]}`."""
 
 
-class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
-    """One file, read and checked."""
-
-    name: str
-    steps: list[Any]
-    """Of `Step`, as `read_scenario` leaves them."""
-    title: str = ""
-    source: str = ""
-    accounts: dict[str, dict[str, Any]] | None = None
-    settings: dict[str, Any] = {}
-
-
-def find_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that are named, and all `*.json` in and below the folders that are. Raises `UsageError`."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(path.rglob("*.json"))
-            if not found:
-                raise UsageError(f"{path}: there is no *.json in this folder")
-            files += found
-        elif path.exists():
-            files.append(path)
-        else:
-            raise UsageError(f"{path}: there is no such file or folder")
-    return files
+def find_files(path: Path) -> list[Path]:
+    """The file that is named, or all `*.json` in and below the folder that is. Raises `UsageError`."""
+    if path.is_dir():
+        found = sorted(path.rglob("*.json"))
+        if not found:
+            raise UsageError(f"{path}: there is no *.json in this folder")
+        return found
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or folder")
+    return [path]
 
 
 def read_scenario(path: Path) -> Scenario:
@@ -262,13 +74,9 @@ def read_step(value: Any, where: str) -> Step:
     if kind in _WITH_TEXTS:
         value = value | {kind: _with_texts(value[kind], where)}
     step = _convert(value, STEPS[kind], where)
-    _check(step, where)
+    if kind in _CHECKS:
+        _CHECKS[kind](step, where)
     return step
-
-
-def kind_of(step: Step) -> str:
-    """The member that says what a step is."""
-    return next(kind for kind, type_ in STEPS.items() if type_ is type(step))
 
 
 def answers_of(values: Iterable[AnswerValue]) -> list[Answer]:
@@ -291,7 +99,7 @@ def _answer(value: AnswerValue) -> Answer:
             headers["content-type"] = "application/json"
     elif value.text is not None:
         body = value.text.encode("utf-8", "surrogatepass")
-    assert value.status is not None  # checked by `_check`
+    assert value.status is not None  # checked when it was read
     return Answer(value.status, headers, body, times=times)
 
 
@@ -321,36 +129,39 @@ def _with_texts(value: Any, where: str) -> Any:
             return value
 
 
-def _check(step: Step, where: str) -> None:
-    """What the types do not say. Raises `UsageError`."""
-    match step:
-        case RecordStep():
-            _check_record(step.record, f"{where}: record")
-        case AnswersStep():
-            _check_answers(step.answers, f"{where}: answers")
-        case AnswersForStep():
-            for name, answers in step.answers_for.items():
-                _check_answers(answers, f"{where}: answers_for.{name}")
-        case RunStep():
-            _check_run(step, where)
-        case OperatorStep() if len(step.operator) != 1:
-            raise UsageError(f"{where}: operator: expected exactly one of release, resend, resume_account")
-        case ExpectNoRequestStep() if not step.expect_no_request:
-            raise UsageError(f"{where}: expect_no_request: expected true")
-        case ExpectRequestsStep(expect_requests=list(patterns)):
-            for index, pattern in enumerate(patterns):
-                _check_request(pattern, f"{where}: expect_requests[{index}]")
-        case ExpectOrderStep():
-            for member in ("shipped", "unshipped"):
-                _check_pattern(getattr(step.expect_order, member), f"{where}: expect_order.{member}")
-        case ExpectDeadLettersStep():
-            for index, letter in enumerate(step.expect_dead_letters):
-                _check_pattern(letter.reason, f"{where}: expect_dead_letters[{index}].reason")
-        case _:
-            pass
+def _check_operator(step: OperatorStep, where: str) -> None:
+    if len(step.operator) != 1:
+        raise UsageError(f"{where}: operator: expected exactly one of release, resend, resume_account")
 
 
-def _check_record(record: RecordValue, where: str) -> None:
+def _check_no_request(step: ExpectNoRequestStep, where: str) -> None:
+    if not step.expect_no_request:
+        raise UsageError(f"{where}: expect_no_request: expected true")
+
+
+def _check_requests(step: ExpectRequestsStep, where: str) -> None:
+    if isinstance(step.expect_requests, list):
+        for index, pattern in enumerate(step.expect_requests):
+            _check_request(pattern, f"{where}: expect_requests[{index}]")
+
+
+def _check_order(step: ExpectOrderStep, where: str) -> None:
+    for member in ("shipped", "unshipped"):
+        _check_pattern(getattr(step.expect_order, member), f"{where}: expect_order.{member}")
+
+
+def _check_dead_letters(step: ExpectDeadLettersStep, where: str) -> None:
+    for index, letter in enumerate(step.expect_dead_letters):
+        _check_pattern(letter.reason, f"{where}: expect_dead_letters[{index}].reason")
+
+
+def _check_all_answers(step: AnswersForStep, where: str) -> None:
+    for name, answers in step.answers_for.items():
+        _check_answers(answers, f"{where}: answers_for.{name}")
+
+
+def _check_record(step: RecordStep, where: str) -> None:
+    record, where = step.record, f"{where}: record"
     if record.value is not None and record.value_base64 is not None:
         raise UsageError(f"{where}: expected value or value_base64, got both")
     if record.value_base64 is not None:
@@ -419,3 +230,17 @@ def _duration_problem(text: str, member: str) -> str | None:
 
 def _type(value: Any) -> str:
     return {list: "a list", str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+
+
+_CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "record": _check_record,
+    "answers": lambda step, where: _check_answers(step.answers, f"{where}: answers"),
+    "answers_for": _check_all_answers,
+    "run": _check_run,
+    "operator": _check_operator,
+    "expect_requests": _check_requests,
+    "expect_no_request": _check_no_request,
+    "expect_order": _check_order,
+    "expect_dead_letters": _check_dead_letters,
+}
+"""By kind of step: what the types do not say. Each raises `UsageError`."""

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from xml.etree import ElementTree as Xml  # only written, never parsed
+from xml.etree import ElementTree as ET  # only written, never parsed
 
 from msgspec import Struct
 
@@ -55,7 +55,7 @@ def as_text(report: Report) -> str:
         for failure in result.failures:
             lines.append(f"     {result.file}: step {failure.step}, {failure.kind}")
             lines += [f"       {line}" for text in failure.differences for line in text.splitlines()]
-    lines += [f"ERROR {line}" for line in report.unreadable]
+    lines += ["ERROR " + text.replace("\n", "\n      ") for text in report.unreadable]
     unreadable = f", {len(report.unreadable)} unreadable" if report.unreadable else ""
     lines.append(f"{len(report.results)} scenarios, {report.failed} failed{unreadable}, {report.elapsed_s:.1f} s")
     return "\n".join(lines)
@@ -87,7 +87,7 @@ def as_object(report: Report) -> dict[str, object]:
 
 def as_junit(report: Report) -> bytes:
     """For CI: one test case per scenario, an error per file that cannot be read."""
-    suite = Xml.Element(
+    suite = ET.Element(
         "testsuite",
         name="cartsync scenario",
         tests=str(len(report.results) + len(report.unreadable)),
@@ -96,7 +96,7 @@ def as_junit(report: Report) -> bytes:
         time=f"{report.elapsed_s:.3f}",
     )
     for result in report.results:
-        case = Xml.SubElement(
+        case = ET.SubElement(
             suite,
             "testcase",
             classname=_allowed(Path(result.file).parent.as_posix()),
@@ -109,14 +109,15 @@ def as_junit(report: Report) -> bytes:
                 f"step {failure.step}, {failure.kind}\n" + "\n".join(failure.differences) for failure in result.failures
             ]
             message = texts[0].replace("\n", ": ", 1).partition("\n")[0]
-            Xml.SubElement(case, "failure", message=_allowed(message)).text = _allowed("\n\n".join(texts))
+            ET.SubElement(case, "failure", message=_allowed(message)).text = _allowed("\n\n".join(texts))
     for line in report.unreadable:
-        case = Xml.SubElement(suite, "testcase", classname="unreadable", name=_allowed(line.partition(": ")[0]))
-        Xml.SubElement(case, "error", message=_allowed(line))
-    root = Xml.Element("testsuites")
+        case = ET.SubElement(suite, "testcase", classname="unreadable", name=_allowed(line.partition(": ")[0]))
+        ET.SubElement(case, "error", message=_allowed(line))
+    root = ET.Element("testsuites")
     root.append(suite)
-    Xml.indent(root)
-    return Xml.tostring(root, encoding="utf-8", xml_declaration=True)
+    ET.indent(root)
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2

@@ -1,4 +1,4 @@
-"""The world of one scenario: the real worker on an embedded log, a scripted provider, and time that passes only when told.
+"""The world of one scenario: the real worker on an embedded log, a scripted provider, and time that we let pass.
 
 Between runs nothing moves: what is put into the log lies there until the next run takes it up, and nothing is sent.
 Operators and restarts need the loop, but no time; the publisher's lanes are frozen meanwhile, and at the beginning of
@@ -18,6 +18,7 @@ from schemas.views import OrderView
 from worker import logs
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.errors import InvariantError
 from worker.metrics import Metrics
 from worker.ports import DeadLetter
 from worker.sim.log import MemoryLog
@@ -28,6 +29,8 @@ _LANES = "lanes"
 _LANE_COROUTINE = "Publisher._lane"
 _POLL_TIMEOUT_S = 3600.0
 """A poll returns when there is something; each turn without costs real time and brings nothing."""
+_TAKE_UP_S = 0.1
+"""What even the shortest run has to take up its input: commits keep an interval."""
 
 
 class _Loop(VirtualLoop):
@@ -114,13 +117,13 @@ class World:
         """Takes up all input, then lets the worker run until so much time has passed."""
         end = self.now + seconds
         self._take_up(end)
-        self._loop.run_until(lambda: self.broken() is not None, end)
+        self._loop.run_until(self._is_broken, end)
 
     def run_idle(self, within_s: float) -> bool:
         """Takes up all input, then lets the worker run until nothing is owed; False: it did not come to that."""
         worker, end = self._present(), self.now + within_s
         self._take_up(end)
-        self._loop.run_until(lambda: self.broken() is not None or worker.idle(), end)
+        self._loop.run_until(lambda: self._is_broken() or worker.idle(), end)
         return worker.idle()
 
     def _take_up(self, end: float) -> None:
@@ -128,7 +131,8 @@ class World:
             partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms)
             self._ends[partition] = offset + 1
         self._staged.clear()
-        self._loop.run_until(lambda: self.broken() is not None or self._is_taken_up(), end)
+        self._loop.freeze(_LANES)
+        self._loop.run_until(lambda: self._is_broken() or self._is_taken_up(), max(end, self.now + _TAKE_UP_S))
         self._loop.thaw(_LANES)
 
     def _is_taken_up(self) -> bool:
@@ -203,15 +207,16 @@ class World:
         self._remember_labels(self._present())
         return self._labels
 
-    def broken(self) -> str | None:
-        """What the worker cannot go on from, or what failed in it and nobody asked; `None`: all is well."""
+    def check(self) -> None:
+        """Raises what the worker cannot go on from, or `InvariantError` for a task that failed and nobody asked."""
         failed = self._present().failed
         if failed.done():
-            return f"the worker gave up: {failed.result()}"
-        if self._loop.failures:
-            failure = self._loop.failures[0]
-            return f"{failure['message']}: {failure.get('exception')!r}"
-        return None
+            raise failed.result()
+        for failure in self._loop.failures:
+            raise InvariantError(failure["message"]) from failure.get("exception")
+
+    def _is_broken(self) -> bool:
+        return self._present().failed.done() or bool(self._loop.failures)
 
     def _remember_labels(self, worker: Worker) -> None:
         self._metrics.show(worker.status())

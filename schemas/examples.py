@@ -1,0 +1,58 @@
+"""One example of each event, as a shop may write it: shown in the generated reference, and tested to be taken."""
+
+from typing import Any
+
+_SHIRT = {"reference": "shirt1234", "name": "Shirt", "quantity": 2, "unit_price_minor": 1250, "total_minor": 2500}
+_JACKET = {"reference": "jacket9876", "name": "Jacket", "quantity": 1, "unit_price_minor": 7100, "total_minor": 7100}
+_SHIPPING = {"type": "handling", "reference": "standard", "name": "Shipping", "total_minor": 495}
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "order.confirmed": {
+        "currency": "EUR",
+        "lines": [
+            _SHIRT,
+            _JACKET,
+            _SHIPPING,
+            {"type": "discount", "reference": "SPRING", "name": "Coupon", "total_minor": -500},
+        ],
+        "delivery_method": {"name": "Standard delivery", "days": "2-3"},
+    },
+    "order.payment_state_changed": {"payment_state": "on_hold"},
+    "order.cart_updated": {"currency": "EUR", "lines": [_SHIRT, _SHIPPING], "cart_version": 2},
+    "order.items_shipped": {
+        "shipment_id": "s1",
+        "lines": [{"line_id": "shirt1234", "quantity": 1}],
+        "tracking": [{"reference": "p1", "type": "postal", "carrier": "Correos", "tracking_number": "PQ123456789ES"}],
+    },
+    "order.items_delivered": {"shipment_id": "s1", "delivered_at": "2026-03-05T10:30:00+01:00"},
+    "order.items_returned": {
+        "return_id": "r1",
+        "lines": [{"line_id": "shirt1234", "quantity": 1}],
+        "from": "shipped",
+        "fee_minor": 299,
+    },
+    "order.items_cancelled": {
+        "cancellation_id": "c1",
+        "lines": [{"line_id": "jacket9876", "quantity": 1}],
+        "reason": "out_of_stock",
+    },
+    "order.refunded": {"refund_id": "f1", "amount_minor": 1000, "name": "Goodwill"},
+    "order.cancelled": {"reason": "out_of_stock", "by": "merchant"},
+    "order.carts_stated": {"currency": "EUR", "shipped": [_SHIRT], "unshipped": [_SHIPPING]},
+    "order.details_changed": {"cart_ref": "cart-77", "gift": None},
+    "order.retracted": {"shipment_id": "s1"},
+}
+"""`data` by event type."""
+
+
+def example_event(kind: str) -> dict[str, Any]:
+    """The whole CloudEvents object of the example of this type."""
+    return {
+        "specversion": "1.0",
+        "id": "7c1f",
+        "source": "/shops/acme",
+        "type": kind,
+        "time": "2026-03-02T08:15:00Z",
+        "subject": "acme/A14/12345",
+        "data": EXAMPLES[kind],
+    }

@@ -1,0 +1,121 @@
+"""Events consumed and committed on a real Kafka, beside a bare loop of the same shape."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from schemas import events
+from schemas.updates import Account
+from tests.bench.brokers import PRODUCER, Brokers, write_events
+from tests.bench.histories import ACCOUNT, EVENTS_PER_ORDER, PARTITIONS, in_log_order
+from tests.bench.measuring import Figure, Row, Tell, take_turns
+from tests.bench.processes import Line, Watch, calm, run, until
+from worker.app import Ports, SystemClock, Worker
+from worker.config import worker_settings_from
+from worker.kafka.client import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from worker.kafka.events import KafkaEventLog
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.state import KafkaStateLog
+from worker.metrics import Metrics
+from worker.publisher.sender import HttpSender
+
+ROUNDS = 3
+ORDERS = 20_000
+
+CONSUME = Row(
+    "consume",
+    f"events consumed and committed, Kafka, {ORDERS * EVENTS_PER_ORDER:,} events of {ORDERS:,} orders, "
+    f"{PARTITIONS} partitions, nothing sent",
+    "events/s",
+    "getmany, typed decode, a dict, a record per event, a transaction per partition and batch",
+    0.65,
+)
+
+
+async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
+    """The same events for all rounds; a new group and a new state topic for each."""
+    tell("starting Kafka, writing events")
+    settings = await brokers.topics()
+    total = await write_events(settings, in_log_order(2, ORDERS))
+
+    async def half(target: str) -> Any:
+        fresh = await brokers.topics(settings["event_topic"])
+        return await run(f"consuming:{target}", {"settings": fresh, "total": total})
+
+    figure = Figure(CONSUME)
+    for ours, bare in await take_turns(ROUNDS, lambda _: half("ours"), lambda _: half("bare"), tell):
+        (ours_count, ours_s, ours_cpu_s), (bare_count, bare_s, bare_cpu_s) = ours, bare
+        figure.add(ours_count / ours_s, bare_count / bare_s, bare_cpu_s / bare_count * ours_count / ours_cpu_s)
+    return [figure]
+
+
+async def ours(line: Line, settings: dict[str, Any], total: int) -> None:
+    """A whole worker that sends nothing, from ready until all is committed."""
+    kafka = KafkaSettings(**settings)
+    sender = HttpSender(deadline_s=8.0, user_agent="bench")
+    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)
+    account = Account(ACCOUNT, "sequra", "acme", "http://127.0.0.1", "user", "secret")
+    worker = Worker(
+        worker_settings_from({"sending": False}),
+        {ACCOUNT: account},
+        ports,
+        owner_id="bench",
+        metrics=Metrics(),
+        event_topic=kafka.event_topic,
+    )
+    await worker.start()
+    calm()
+    await worker.serving()
+    before = _committed(worker)
+    watch = Watch()
+    await until(lambda: _committed(worker) >= total, every_s=0.02)
+    line.say([total - before, *watch.read()])
+
+
+def _committed(worker: Worker) -> int:
+    return sum(view.next_offset for view in worker.status().partitions)
+
+
+async def bare(line: Line, settings: dict[str, Any], total: int) -> None:
+    """What a person would write who trusts the network."""
+    server = settings["bootstrap_servers"]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=server, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=50
+    )
+    here = [TopicPartition(settings["event_topic"], partition) for partition in range(PARTITIONS)]
+    consumer.assign(here)
+    await consumer.start()
+    name = settings["transactional_id_prefix"]
+    producers = {each: await _producer(server, f"{name}.{each.partition}") for each in here}
+    decode = msgspec.json.Decoder(events.Event).decode
+    newest: dict[str, bytes] = {}
+
+    async def take(each: Any, records: list[Any]) -> None:
+        producer = producers[each]
+        await producer.begin_transaction()
+        sent = []
+        for record in records:
+            event = decode(record.value)
+            newest[event.subject] = record.value
+            key = event.subject.encode()
+            sent.append(
+                await producer.send(settings["state_topic"], key=key, value=record.value, partition=each.partition)
+            )
+        await asyncio.gather(*sent)
+        await producer.commit_transaction()
+
+    calm()
+    watch = Watch()
+    done = 0
+    while done < total:
+        batches = await consumer.getmany(timeout_ms=1000, max_records=2000)
+        await asyncio.gather(*(take(each, records) for each, records in batches.items()))
+        done += sum(map(len, batches.values()))
+    line.say([done, *watch.read()])
+
+
+async def _producer(server: str, name: str) -> Any:
+    producer = AIOKafkaProducer(bootstrap_servers=server, transactional_id=name, **PRODUCER)
+    await producer.start()
+    return producer

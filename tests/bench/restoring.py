@@ -1,0 +1,146 @@
+"""Taking over partitions of a real Kafka: how fast, and what their orders take in memory."""
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+from typing import Any, cast
+
+from schemas import state
+from schemas.state import NextRecord
+from tests.bench.brokers import Brokers
+from tests.bench.histories import PARTITIONS, partition_of, subject_of
+from tests.bench.measuring import Figure, Row, Tell, take_turns
+from tests.bench.processes import Line, Watch, calm, run
+from tests.bench.sending import account_at, records_of
+from worker.app import SystemClock
+from worker.core.outbox import acknowledge
+from worker.core.rules import Rules
+from worker.kafka.client import AIOKafkaConsumer, TopicPartition
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.state import KafkaStateLog
+from worker.metrics import Metrics
+from worker.partition.actor import PartitionActor
+from worker.partition.context import Context, Pace
+from worker.ports import EventLog
+
+ROUNDS = 5
+ORDERS = 200_000
+EVENTS = 4
+KINDS = 4_000
+"""Orders that differ; each stands in the topic so often that there are `ORDERS`."""
+OWED_EACH = 100
+"""One order of so many is owed, and so inherited."""
+BATCH = 5_000
+
+RESTORE = Row(
+    "restore",
+    f"orders restored and inherited, Kafka, {ORDERS:,} orders, {PARTITIONS} partitions",
+    "orders/s",
+    "getmany, read_committed, into a dict",
+    0.60,
+)
+MEMORY = Row(
+    "memory",
+    f"memory of an order of 3 lines after a restore, growth of the process by {ORDERS:,} orders",
+    "bytes",
+    "its encoded bytes",
+    1.5,
+    is_cost=True,
+)
+
+
+async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
+    """One state topic for all rounds; each owner is killed, so the next one has to inherit."""
+    tell(f"writing {ORDERS:,} orders")
+    settings = await brokers.topics()
+    encoded_bytes = await run("restoring:fill", {"settings": settings})
+    figures = [Figure(RESTORE), Figure(MEMORY)]
+
+    async def half(target: str) -> Any:
+        return await run(f"restoring:{target}", {"settings": settings})
+
+    for ours, bare in await take_turns(ROUNDS, lambda _: half("ours"), lambda _: half("bare"), tell):
+        (ours_s, ours_cpu_s, grown_bytes), (bare_s, bare_cpu_s) = ours, bare
+        figures[0].add(ORDERS / ours_s, ORDERS / bare_s, bare_cpu_s / ours_cpu_s)
+        figures[1].add(grown_bytes / ORDERS, encoded_bytes / ORDERS)
+    return figures
+
+
+async def fill(line: Line, settings: dict[str, Any]) -> None:
+    """The state topic as an owner leaves it that was killed."""
+    account = account_at("http://127.0.0.1")
+    values = []
+    for number, record in records_of(KINDS, EVENTS, account):
+        owed = number % OWED_EACH == 0
+        values.append(state.encode(record if owed else acknowledge(record, b"0123456789abcdef")))
+    entries: list[list[tuple[bytes, bytes | None]]] = [[] for _ in range(PARTITIONS)]
+    for number in range(ORDERS):
+        key = (state.ORDER_PREFIX + subject_of(number)).encode()
+        entries[partition_of(number)].append((key, values[number // PARTITIONS % KINDS]))
+    log = KafkaStateLog(KafkaSettings(**settings))
+    await log.start()
+    for partition, all_of_it in enumerate(entries):
+        hold = log.partition(partition)
+        await hold.fence()
+        for start in range(0, len(all_of_it), BATCH):
+            left = NextRecord(state.SCHEMA, 0, 0, clean=False, version="bench")
+            await hold.write([*all_of_it[start : start + BATCH], (state.NEXT_KEY, state.encode(left))])
+        await hold.close()
+    line.say(sum(len(value or b"") for all_of_it in entries for _, value in all_of_it))
+
+
+class _Input:
+    """What a restore asks of `ports.EventLog`."""
+
+    def seek(self, partition: int, offset: int) -> None:
+        """There is nothing to read."""
+
+    def resume(self, partition: int) -> None:
+        """Nothing comes."""
+
+
+async def ours(line: Line, settings: dict[str, Any]) -> None:
+    """The actors of all partitions, from before their fence until they are ready to serve."""
+    states = KafkaStateLog(KafkaSettings(**settings))
+    await states.start()
+    nobody = cast(Any, None)  # nothing is offered before an actor serves
+    context = Context("bench", "bench", Rules(), Pace(), SystemClock(), cast(EventLog, _Input()), nobody, {}, Metrics())
+    calm()
+    before_bytes = _resident_bytes()
+    watch = Watch()
+    actors = [PartitionActor(p, states.partition(p), context, None) for p in range(PARTITIONS)]
+    await asyncio.gather(*(actor._take_over() for actor in actors))
+    found = watch.read()
+    assert sum(len(actor.orders) for actor in actors) == ORDERS
+    gc.collect()
+    line.say([*found, _resident_bytes() - before_bytes])
+
+
+async def bare(line: Line, settings: dict[str, Any]) -> None:
+    """Reads up to where the topic ends now."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings["bootstrap_servers"],
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=8 * 2**20,
+    )
+    here = [TopicPartition(settings["state_topic"], partition) for partition in range(PARTITIONS)]
+    calm()
+    watch = Watch()
+    consumer.assign(here)
+    await consumer.start()
+    ends = await consumer.end_offsets(here)
+    await consumer.seek_to_beginning(*here)
+    orders: dict[bytes, bytes] = {}
+    while any([await consumer.position(each) < ends[each] for each in here]):
+        for records in (await consumer.getmany(timeout_ms=500, max_records=5_000)).values():
+            for record in records:
+                orders[record.key] = record.value
+    line.say(watch.read())
+    assert len(orders) >= ORDERS
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,173 @@
+"""What is written to the state topic, and the values that messages are made of."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.base import RuleError, parse_time_us, require_time
+from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line, Tracking
+from schemas.facts import (
+    NIL,
+    Content,
+    Facts,
+    OrderDetails,
+    Statement,
+    is_nil,
+    pack,
+    unpack_details,
+    unpack_lines,
+    unpack_trackings,
+)
+from schemas.facts import Line as KeptLine
+from schemas.state import (
+    SCHEMA,
+    NextRecord,
+    OrderHeader,
+    OrderRecord,
+    OwnerRecord,
+    Park,
+    decode_header,
+    decode_next,
+    decode_order,
+    decode_owner,
+    encode,
+)
+
+# --- records -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_record_begins_with_the_schema_number() -> None:
+    """A worker that meets a newer number can tell before it reads anything else."""
+    for record in (OrderRecord(), NextRecord(SCHEMA, 1, 0, True, "v"), OwnerRecord(SCHEMA, "me", 5, "v")):
+        assert msgspec.msgpack.decode(encode(record))[0] == SCHEMA
+
+
+def test_records_survive_the_topic() -> None:
+    """What is written is what is read."""
+    following, owner = NextRecord(SCHEMA, 2**40, 3, False, "0.1.0"), OwnerRecord(SCHEMA, "worker-1", 2**41, "0.1.0")
+    assert decode_next(encode(following)) == following
+    assert decode_owner(encode(owner)) == owner
+    order = OrderRecord(revision=2**53 - 1, park=Park("why", b"d", 7, 1), reason="ñ", echo=True)
+    assert decode_order(encode(order)) == order
+    assert decode_header(encode(order)).park == order.park
+
+
+def test_header_is_the_beginning_of_a_record() -> None:
+    """The members that a restore reads stand first and in their order, whatever is added behind them."""
+    header, record = msgspec.structs.fields(OrderHeader), msgspec.structs.fields(OrderRecord)
+    assert [field.name for field in record[: len(header)]] == [field.name for field in header]
+
+
+@pytest.mark.parametrize("kind", [OrderHeader, OrderRecord, NextRecord, OwnerRecord])
+def test_reader_ignores_what_a_newer_writer_added(kind: type) -> None:
+    """Members are only ever added at the end: an older reader leaves them alone."""
+    values = {OrderHeader: OrderHeader(), OrderRecord: OrderRecord()}
+    record = values.get(kind) or (
+        NextRecord(SCHEMA, 1, 0, True, "v") if kind is NextRecord else OwnerRecord(SCHEMA, "me", 5, "v")
+    )
+    longer = [*msgspec.msgpack.decode(msgspec.msgpack.encode(record)), "new"]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(longer), type=kind) == record
+
+
+def test_reader_fills_what_an_older_writer_did_not_know() -> None:
+    """Missing members at the end have their defaults."""
+    assert decode_order(msgspec.msgpack.encode([1, 7, 3])) == OrderRecord(revision=7, acked=3)
+
+
+def test_defaults_are_not_shared() -> None:
+    """Two records never share their facts."""
+    one, other = OrderRecord(), OrderRecord()
+    one.facts.shipments["s"] = None  # type: ignore[assignment]
+    assert other.facts == Facts()
+
+
+# --- what facts keep encoded ---------------------------------------------------------------------------------------------
+
+
+def test_nil_stands_for_nothing() -> None:
+    """Only the encoded null is it, not an empty list or an empty text."""
+    assert is_nil(NIL)
+    assert is_nil(pack(None))
+    assert not any(is_nil(pack(value)) for value in ([], "", False, 0, {}))
+
+
+def test_lines_and_trackings_are_kept() -> None:
+    """What is packed is unpacked as it was."""
+    lines = [
+        KeptLine("1", "product", "A", "A", 1, 5, 5, None, True, Attributes(category="c")),
+        KeptLine("invoice_fee", "invoice_fee", None, None, 0, 0, 5),
+        KeptLine("D", "discount", "D", "D", 0, 0, -5, ["1"]),
+    ]
+    assert unpack_lines(pack(lines)) == lines
+    trackings = [Tracking("T", "postal", carrier="UPS")]
+    assert unpack_trackings(pack(trackings)) == trackings
+
+
+def test_details_are_put_together() -> None:
+    """Each member is kept on its own; those not known and those removed are nothing."""
+    assert unpack_details({}) == OrderDetails()
+    kept = {"customer": pack(Customer(email="a@b.c")), "gift": pack(False), "delivery_address": NIL}
+    assert unpack_details(kept) == OrderDetails(customer=Customer(email="a@b.c"), gift=False)
+
+
+def test_details_have_the_same_members_everywhere() -> None:
+    """The contract's details, their changes and what is kept of them agree on the members."""
+    for struct in (Details, DetailsChangedData, OrderDetails):
+        assert struct.__struct_fields__ == DETAILS
+    assert Address() == Address()
+
+
+@pytest.mark.parametrize("kind", [Content, Statement])
+def test_rank_puts_the_version_before_the_stamp(kind: type[Content] | type[Statement]) -> None:
+    """A missing version is lowest, below any number; equal versions go by stamp."""
+
+    def rank(version: int | None, stamp: int) -> tuple[bool, int, tuple[int, int, int]]:
+        if kind is Content:
+            return Content((0, stamp, 0), version, "EUR", 0, NIL).rank
+        return Statement((0, stamp, 0), version, "EUR", NIL, NIL).rank
+
+    ranks = [rank(None, 1), rank(None, 2), rank(-5, 0), rank(0, 0), rank(0, 1), rank(7, 0)]
+    assert ranks == sorted(ranks)
+    assert len(set(ranks)) == len(ranks)
+
+
+# --- values --------------------------------------------------------------------------------------------------------------
+
+
+@given(st.datetimes(timezones=st.timezones()))
+def test_parse_time_agrees_with_the_calendar(moment: object) -> None:
+    """Microseconds since 1970 UTC of any moment, exactly, in upper and in lower case."""
+    assert isinstance(moment, datetime)
+    offset = moment.utcoffset()
+    if offset is None or offset % timedelta(minutes=1):
+        return
+    text = moment.isoformat(timespec="microseconds")
+    exact = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert parse_time_us(text) == parse_time_us(text.lower()) == exact
+
+
+@pytest.mark.parametrize("text", ["2026-02-30T00:00:00Z", "2026-01-01T25:00:00Z", "0000-01-01T00:00:00Z"])
+def test_moment_that_does_not_exist(text: str) -> None:
+    """A text of the right form whose day or hour does not exist is blamed on its member."""
+    with pytest.raises(RuleError) as raised:
+        parse_time_us(text)
+    assert raised.value.member == ""
+    with pytest.raises(RuleError) as blamed:
+        require_time(text, ".shipped_at")
+    assert (blamed.value.member, blamed.value.expected) == (".shipped_at", raised.value.expected)
+    assert str(blamed.value).startswith("expected an RFC 3339 time")
+
+
+def test_unset_time_passes() -> None:
+    """A time that was not given breaks no rule."""
+    require_time(msgspec.UNSET, ".shipped_at")
+
+
+def test_id_of_a_line() -> None:
+    """`line_id`, by default the reference, by default `invoice_fee`."""
+    assert Line(1, "invoice_fee").id == "invoice_fee"
+    assert Line(1, "handling", reference="R", name="N").id == "R"
+    assert Line(1, "handling", line_id="L", reference="R", name="N").id == "L"
