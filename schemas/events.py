@@ -86,8 +86,8 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """One position of a cart: goods, a charge, or an adjustment.
 
     Goods are `product`, `service` and `subscriber_fee`; charges `handling` and `invoice_fee`; adjustments `discount`,
-    `other_payment`, `voucher` and `registration`. Goods need `quantity` and `unit_price_minor`, the others must not have
-    them; an `invoice_fee` alone needs neither `reference` nor `name`. A `service` has exactly one of
+    `other_payment`, `voucher` and `registration`. Goods need `quantity` and `unit_price_minor`, the others must not
+    have them; an `invoice_fee` alone needs neither `reference` nor `name`. A `service` has exactly one of
     `attributes.ends_on` and `attributes.ends_in`.
     """
 
@@ -105,7 +105,7 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     applies_to: (
         Annotated[list[Name], Meta(min_length=1, extra={"expected": "a list of at least one line id"})] | UnsetType
     ) = UNSET
-    """Adjustments only: ids of goods lines of the same cart. The shares follow these lines instead of the whole order."""
+    """Adjustments only: ids of goods lines of the same cart, which the shares follow instead of the whole order."""
     downloadable: bool = False
     attributes: Attributes | UnsetType = UNSET
 

@@ -154,7 +154,9 @@ _REFUSED: Schema = {
         "type": "object",
         "properties": {
             "x-dlq-reason": {"enum": list(reference.REASONS)},
-            **{f"x-dlq-{name}": {"type": "string", "description": text} for name, text in reference.DLQ_HEADERS.items()},
+            **{
+                f"x-dlq-{name}": {"type": "string", "description": text} for name, text in reference.DLQ_HEADERS.items()
+            },
         },
         "required": ["x-dlq-reason", *(f"x-dlq-{name}" for name in reference.DLQ_HEADERS)],
     },

@@ -53,9 +53,9 @@ record with a null value, and a type outside `order.*`, is counted and skipped.
 
 **Which event wins.** Shipments, returns, cancellations, refunds and deliveries are kept by their own id; content,
 statement, each detail, payment state and cancellation by their kind. Of several the newest counts, by (`sequence`,
-`time`, position in the partition), a missing sequence being lowest; among contents, and among statements, `cart_version`
-comes before it. So an event may come twice, late, or in any order. Facts that contradict each other refuse no event:
-nothing is sent of that order until a further event resolves it.
+`time`, position in the partition), a missing sequence being lowest; among contents, and among statements,
+`cart_version` comes before it. So an event may come twice, late, or in any order. Facts that contradict each other
+refuse no event: nothing is sent of that order until a further event resolves it.
 """
 
 _REFUSALS = """\

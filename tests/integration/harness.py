@@ -7,24 +7,22 @@ production is over in seconds.
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
-from urllib.parse import unquote
+from typing import Any, Self
 
-import aiohttp
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.views import OrderView, StatusView
+from tests.integration.orders import MERCHANTS, Carts, ShopOrder, at_provider, key_of
+from tests.integration.process import Ran, WorkerProcess, until
 from worker.core.rules import Rules
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
@@ -42,140 +40,9 @@ HOLD_S = Rules(attempt_deadline_s=ATTEMPT_DEADLINE_S, lease_s=LEASE_S, settle_s=
 TAKEOVER_S = SESSION_S + HOLD_S
 """How long the orders of a killed worker are held at least: until the group misses it, and then the hold."""
 
-ACCOUNT, OTHER_ACCOUNT = "camisas", "zapatos"
-"""What stands before the first slash in a subject."""
-MERCHANTS = {ACCOUNT: "camisasonline", OTHER_ACCOUNT: "zapatosonline"}
-"""By account, what seQura calls it."""
 PASSWORD = "a-password-of-both"
 
-Carts = tuple[int, int]
-"""(shipped, unshipped), in minor units."""
-
 _COMMAND = (sys.executable, "-m", "worker")
-_TAIL_LINES = 25
-
-
-def utc_now() -> datetime:
-    """The clock that the sandbox and the workers' logs go by."""
-    return datetime.now(UTC)
-
-
-async def until(condition: Callable[[], bool], within_s: float, said: Callable[[], str]) -> None:
-    """Waits until something is so; when it is not in time, the test fails with what `said` says."""
-    give_up_at = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > give_up_at:
-            raise AssertionError(f"not within {within_s:g} s: {said()}")
-        await asyncio.sleep(0.02)
-
-
-class Ran(NamedTuple):
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class WorkerProcess:
-    """One `cartsync run`."""
-
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log_file: Path, port: int) -> None:
-        self.name = name
-        self.url = f"http://127.0.0.1:{port}"
-        self._process = process
-        self._log_file = log_file
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    def is_running(self) -> bool:
-        """Is there such a process still?"""
-        return self._process.poll() is None
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """SIGKILL; returns when the process is gone."""
-        self._process.kill()
-        self._process.wait()
-
-    async def ended(self, within_s: float = 15) -> int:
-        """The exit code, once there is one."""
-        await until(lambda: not self.is_running(), within_s, lambda: f"{self.name} to end\n{self.tail()}")
-        return self._process.returncode
-
-    def log(self, event: str | None = None) -> list[dict[str, Any]]:
-        """What it has logged: all of it, or the lines of one event."""
-        lines = self._log_file.read_bytes().splitlines(keepends=True)
-        whole = (line for line in lines if line.startswith(b"{") and line.endswith(b"\n"))
-        parsed: list[dict[str, Any]] = [msgspec.json.decode(line) for line in whole]
-        return [line for line in parsed if event in (None, line["event"])]
-
-    def tail(self) -> str:
-        """The end of its log, for a failure's message."""
-        lines = self._log_file.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        return "\n".join([f"--- {self.name} ({'runs' if self.is_running() else self._process.returncode})", *lines])
-
-    async def answers(self, within_s: float = 10) -> None:
-        """Waits until its port is open; it may not be a member of the group yet."""
-        give_up_at = time.monotonic() + within_s
-        while True:
-            try:
-                await self.get("/livez")
-            except aiohttp.ClientError:
-                if time.monotonic() > give_up_at or not self.is_running():
-                    raise AssertionError(f"no answer from {self.name}\n{self.tail()}") from None
-                await asyncio.sleep(0.05)
-            else:
-                return
-
-    async def serving(self, partitions: int, within_s: float = 30, role: str = "serving") -> None:
-        """Waits until just so many partitions of its have this role."""
-        give_up_at = time.monotonic() + within_s
-        while len(found := await self.served(role)) != partitions:
-            if time.monotonic() > give_up_at or not self.is_running():
-                raise AssertionError(f"{self.name} has {found}, not {partitions} partitions {role}\n{self.tail()}")
-            await asyncio.sleep(0.05)
-
-    async def served(self, role: str = "serving") -> list[int]:
-        """The partitions that have this role now; none while its port is closed."""
-        try:
-            status = await self.status()
-        except aiohttp.ClientError:
-            return []
-        return [view.partition for view in status.partitions if view.role == role]
-
-    async def status(self) -> StatusView:
-        """What `/status` says."""
-        _, body = await self.get("/status")
-        return msgspec.json.decode(body, type=StatusView)
-
-    async def shown(self, subject: str, status: str, within_s: float = 10) -> OrderView:
-        """What `/orders/…` says, once it says that the order has this status."""
-        give_up_at = time.monotonic() + within_s
-        while True:
-            code, body = await self.get(f"/orders/{subject}")
-            if code == 200 and (view := msgspec.json.decode(body, type=OrderView)).status == status:
-                return view
-            if time.monotonic() > give_up_at:
-                raise AssertionError(f"{subject} is not {status} within {within_s:g} s: {code} {body!r}\n{self.tail()}")
-            await asyncio.sleep(0.05)
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        """Asks the private port."""
-        async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
-            return response.status, await response.read()
-
-    def fenced_at(self, partition: int) -> datetime:
-        """The earliest that its last fence of the partition may have been: its log says when it had restored."""
-        line = [line for line in self.log("partition_serving") if line["partition"] == partition][-1]
-        served_at = datetime.fromisoformat(line["time"]).timestamp()
-        return datetime.fromtimestamp(served_at - line["seconds"] - 0.002, UTC)
 
 
 class Stage:
@@ -200,6 +67,7 @@ class Stage:
         self._worker_settings = worker or {}
         self._writer = EventWriter(self.settings)
         self._reaper: Reaper | None = None
+        self._shops: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True)
@@ -214,6 +82,9 @@ class Stage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for shop in self._shops:
+            shop.cancel()
+        await asyncio.gather(*self._shops, return_exceptions=True)
         for worker in self.workers:
             if worker.is_running():
                 worker.kill()
@@ -321,12 +192,20 @@ class Stage:
 
     # --- the shop ---
 
+    def order(self, subject: str, told: int = 0) -> ShopOrder:
+        """An order of the shop; `told`: of which so many events were written before."""
+        return ShopOrder(self.write, subject, told)
+
     async def write(self, key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) -> None:
         """One record into the event topic; returns when it is there."""
         await self._writer.write(key, value, headers)
 
-    async def play(self, history: History) -> None:
-        """Writes what a shop does, at its own pace."""
+    def play(self, history: History) -> asyncio.Task[None]:
+        """Begins to write what a shop does, at its own pace; the task ends with the last event, or with the stage."""
+        self._shops.append(asyncio.create_task(self._play(history)))
+        return self._shops[-1]
+
+    async def _play(self, history: History) -> None:
         began = time.monotonic()
         written = []
         for event in history.events:
@@ -398,81 +277,6 @@ class Stage:
                     return found
         finally:
             await consumer.stop()
-
-
-class ShopOrder:
-    """One order whose events a test writes by hand, each with the next sequence."""
-
-    def __init__(self, stage: Stage, subject: str, told: int = 0) -> None:
-        """`told`: events that were written before."""
-        self.subject = subject
-        self._stage = stage
-        self._count = told
-
-    def event(self, kind: str, data: Mapping[str, Any]) -> bytes:
-        """The next event."""
-        self._count += 1
-        return msgspec.json.encode(
-            {
-                "specversion": "1.0",
-                "id": f"{self.subject}#{self._count}",
-                "source": "/shops/camisas",
-                "type": f"order.{kind}",
-                "time": utc_now(),
-                "subject": self.subject,
-                "sequence": str(self._count),
-                "data": data,
-            }
-        )
-
-    async def tell(self, kind: str, **data: Any) -> None:
-        """Writes the next event."""
-        await self._stage.write(self.subject.encode(), self.event(kind, data))
-
-    async def confirm(self, *lines: Mapping[str, Any]) -> None:
-        """The provider has approved it."""
-        await self.tell("confirmed", currency="EUR", lines=list(lines))
-
-    async def ship(self, shipment_id: str, **units: int) -> None:
-        """Some of it was sent."""
-        await self.tell("items_shipped", shipment_id=shipment_id, lines=_units(units))
-
-    async def take_back(self, return_id: str, **units: int) -> None:
-        """Some of it came back."""
-        await self.tell("items_returned", return_id=return_id, lines=_units(units))
-
-
-def line(reference: str, unit_price_minor: int, quantity: int = 1, name: str = "") -> dict[str, Any]:
-    """A line of goods."""
-    return {
-        "reference": reference,
-        "name": name or reference,
-        "quantity": quantity,
-        "unit_price_minor": unit_price_minor,
-        "total_minor": quantity * unit_price_minor,
-    }
-
-
-def at_provider(subject: str) -> tuple[str, str]:
-    """What the provider calls an order: merchant and reference."""
-    account, _, reference = subject.partition("/")
-    return MERCHANTS[account], reference
-
-
-def key_of(attempt: Attempt) -> tuple[str, int]:
-    """The subject and the revision in the request's Idempotency-Key."""
-    assert attempt.idempotency_key is not None
-    subject, _, revision = attempt.idempotency_key.partition(":")
-    return unquote(subject), int(revision)
-
-
-def wanted_of(histories: Sequence[History]) -> dict[str, Carts | None]:
-    """What the provider must hold in the end of all that shops did."""
-    return {subject: order.carts_minor() for history in histories for subject, order in history.orders.items()}
-
-
-def _units(units: Mapping[str, int]) -> list[dict[str, Any]]:
-    return [{"line_id": line_id, "quantity": quantity} for line_id, quantity in units.items()]
 
 
 def _toml(value: object) -> str:

@@ -84,8 +84,8 @@ async def committed(settings: KafkaSettings, topic: str, count: int) -> list[Any
 async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
     """Waits until something holds."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - what is waited for is the broker's
+        while not condition():  # noqa: ASYNC110 - what is waited for is the broker's
+            await asyncio.sleep(0.02)
 
 
 # --- topics ---
@@ -124,8 +124,8 @@ async def test_existing_topics_are_left_alone(names: KafkaSettings) -> None:
 async def until_described(settings: KafkaSettings, topic: str) -> None:
     """Waits until the broker's metadata has a new topic."""
     async with admin_of(settings) as admin, asyncio.timeout(20):
-        while topic not in await admin.list_topics():
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - what is waited for is the broker's
+        while topic not in await admin.list_topics():  # noqa: ASYNC110 - what is waited for is the broker's
+            await asyncio.sleep(0.02)
 
 
 # --- state ---

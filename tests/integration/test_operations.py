@@ -7,18 +7,9 @@ import msgspec
 
 from schemas.views import OrderView, StatusView
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import (
-    ACCOUNT,
-    MERCHANTS,
-    OTHER_ACCOUNT,
-    Ran,
-    ShopOrder,
-    Stage,
-    WorkerProcess,
-    key_of,
-    line,
-    until,
-)
+from tests.integration.harness import Stage
+from tests.integration.orders import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, key_of, line
+from tests.integration.process import Ran, WorkerProcess, until
 from worker import __version__
 
 
@@ -38,7 +29,7 @@ async def test_the_private_port_tells_how_it_stands(open_stage: OpenStage) -> No
     """Probes, status and metrics of a worker that has told one order and refused one event."""
     stage = await open_stage(partitions=2)
     worker = await stage.started()
-    order = ShopOrder(stage, f"{ACCOUNT}/A14/1")
+    order = stage.order(f"{ACCOUNT}/A14/1")
     await order.confirm(line("mug", 1000))
     await stage.write(order.subject.encode(), b"not json")
     await order.ship("s1", mug=1)
@@ -65,7 +56,7 @@ async def test_a_parked_order_is_shown_released_and_sent_again(open_stage: OpenS
     """`order show|release|resend` with their exit codes; each returns when it is committed."""
     stage = await open_stage(partitions=2)
     worker = await stage.started()
-    order = ShopOrder(stage, f"{ACCOUNT}/A14/12345")
+    order = stage.order(f"{ACCOUNT}/A14/12345")
     stage.script([order.subject], "422", times=1)
     await order.confirm(line("mug", 1000))
     await order.ship("s1", mug=1)
@@ -114,8 +105,8 @@ async def test_refused_credentials_pause_one_account(open_stage: OpenStage) -> N
     stage = await open_stage()
     worker = await stage.started()
     stage.sandbox.faults.denied = {MERCHANTS[ACCOUNT]}
-    paused = [ShopOrder(stage, f"{ACCOUNT}/{number}") for number in range(3)]
-    other = ShopOrder(stage, f"{OTHER_ACCOUNT}/1")
+    paused = [stage.order(f"{ACCOUNT}/{number}") for number in range(3)]
+    other = stage.order(f"{OTHER_ACCOUNT}/1")
     for order in (paused[0], other):
         await order.confirm(line("mug", 1000))
         await order.ship("s1", mug=1)

@@ -6,7 +6,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import ACCOUNT, ATTEMPT_DEADLINE_S, SETTLE_S, ShopOrder, line, until
+from tests.integration.harness import ATTEMPT_DEADLINE_S, SETTLE_S
+from tests.integration.orders import ACCOUNT, line
+from tests.integration.process import until
 from worker.sim.sandbox import FaultPlan
 
 
@@ -19,7 +21,7 @@ async def test_after_an_outage_each_order_is_told_once(open_stage: OpenStage, ho
         await stage.sandbox.stop()
     else:
         stage.sandbox.faults.plan = FaultPlan.parse("503=1")
-    orders = [ShopOrder(stage, f"{ACCOUNT}/{number}") for number in range(25)]
+    orders = [stage.order(f"{ACCOUNT}/{number}") for number in range(25)]
     for order in orders:
         await order.confirm(line("mug", 1000, quantity=4))
     for shipped in range(1, 4):
@@ -48,13 +50,13 @@ async def test_a_blocked_order_does_not_stop_its_partition(open_stage: OpenStage
     """Orders that the provider never answers for wait by themselves: the others of the partition are told at once."""
     stage = await open_stage(partitions=1)
     worker = await stage.started()
-    blocked = [ShopOrder(stage, f"{ACCOUNT}/blocked/{number}") for number in range(5)]
+    blocked = [stage.order(f"{ACCOUNT}/blocked/{number}") for number in range(5)]
     stage.script((order.subject for order in blocked), "timeout_lost:30s")
     for order in blocked:
         await order.confirm(line("mug", 1000))
         await order.ship("s1", mug=1)
     await until(lambda: all(stage.attempts(order.subject) for order in blocked), 10, stage.tails)
-    others = [ShopOrder(stage, f"{ACCOUNT}/{number}") for number in range(40)]
+    others = [stage.order(f"{ACCOUNT}/{number}") for number in range(40)]
     for order in others:
         await order.confirm(line("mug", 1000))
         await order.ship("s1", mug=1)
@@ -74,7 +76,7 @@ async def test_a_graceful_stop_lets_attempts_end(open_stage: OpenStage) -> None:
     stage = await open_stage(partitions=2)
     first = await stage.started()
     stage.sandbox.faults.plan = FaultPlan.parse("slow=1:700ms")
-    orders = [ShopOrder(stage, f"{ACCOUNT}/{number}") for number in range(20)]
+    orders = [stage.order(f"{ACCOUNT}/{number}") for number in range(20)]
     for order in orders:
         await order.confirm(line("mug", 1000))
         await order.ship("s1", mug=1)

@@ -4,7 +4,8 @@ import time
 from typing import NamedTuple
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import ACCOUNT, ShopOrder, Stage, line
+from tests.integration.harness import Stage
+from tests.integration.orders import ACCOUNT, ShopOrder, line
 from worker import __version__
 from worker.ports import DeadLetter
 
@@ -67,7 +68,7 @@ async def test_refused_records_are_put_aside_as_they_are(open_stage: OpenStage) 
     """Key, value and headers are untouched, ours come after them, and the good events around them are told."""
     stage = await open_stage(partitions=2)
     worker = await stage.started()
-    order = ShopOrder(stage, f"{ACCOUNT}/poisoned")
+    order = stage.order(f"{ACCOUNT}/poisoned")
     written = await write_with_poison(stage, order)
     await stage.agreed({order.subject: (1000, 0)})
     letters = await stage.dead_letters(len(written))
@@ -94,7 +95,7 @@ async def test_a_killed_worker_puts_nothing_aside_twice(open_stage: OpenStage) -
     """Poison before, around and after a `kill -9`: each record is in the dead-letter topic exactly once."""
     stage = await open_stage(partitions=1)
     first = await stage.started()
-    orders = [ShopOrder(stage, f"{ACCOUNT}/{number}") for number in range(60)]
+    orders = [stage.order(f"{ACCOUNT}/{number}") for number in range(60)]
     written = []
     second = None
     for number, order in enumerate(orders):

@@ -13,7 +13,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import ACCOUNT, ShopOrder, Stage, WorkerProcess, line
+from tests.integration.harness import Stage
+from tests.integration.orders import ACCOUNT, line
+from tests.integration.process import WorkerProcess
 from worker.tools.kafka_ports import free_ports
 
 
@@ -45,7 +47,7 @@ async def group_offset(stage: Stage) -> int | None:
 async def one_order_told(stage: Stage) -> WorkerProcess:
     """A worker has told an order."""
     worker = await stage.started()
-    order = ShopOrder(stage, f"{ACCOUNT}/1")
+    order = stage.order(f"{ACCOUNT}/1")
     await order.confirm(line("mug", 1000))
     await order.ship("s1", mug=1)
     await stage.agreed({order.subject: (1000, 0)})
@@ -172,7 +174,7 @@ async def test_a_gap_in_the_input_halts_the_partition(open_stage: OpenStage) -> 
     """Events that retention took before they were read are not skipped over: the partition says so and waits."""
     stage = await open_stage()
     await left(await one_order_told(stage))
-    order = ShopOrder(stage, f"{ACCOUNT}/2")
+    order = stage.order(f"{ACCOUNT}/2")
     await order.confirm(line("mug", 1000))
     await order.ship("s1", mug=1)
     async with admin_of(stage) as admin:

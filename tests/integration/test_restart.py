@@ -4,18 +4,9 @@ import asyncio
 from datetime import timedelta
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import (
-    ACCOUNT,
-    HOLD_S,
-    TAKEOVER_S,
-    Carts,
-    ShopOrder,
-    Stage,
-    line,
-    until,
-    utc_now,
-    wanted_of,
-)
+from tests.integration.harness import HOLD_S, TAKEOVER_S, Stage
+from tests.integration.orders import ACCOUNT, Carts, line, wanted_of
+from tests.integration.process import until, utc_now
 from worker.sim.sandbox import FaultPlan
 from worker.tools.shop import History, make_history
 
@@ -32,7 +23,7 @@ def history(seed: int, orders: int, seconds: float) -> History:
 
 async def shipped_orders(stage: Stage, name: str, count: int) -> dict[str, Carts | None]:
     """Orders that are shipped at once; what the provider must hold of each."""
-    orders = [ShopOrder(stage, f"{ACCOUNT}/{name}/{number}") for number in range(count)]
+    orders = [stage.order(f"{ACCOUNT}/{name}/{number}") for number in range(count)]
     for number, order in enumerate(orders):
         await order.confirm(line("mug", 1000 + number, quantity=2))
         await order.ship("s1", mug=2)
@@ -63,7 +54,7 @@ async def test_sigterm_hands_over_in_order(open_stage: OpenStage) -> None:
     stage.script(owed, "500")
     owed_carts = await shipped_orders(stage, "owed", 10)
     await ended(stage, owed_carts)
-    shop = asyncio.create_task(stage.play(stream := history(1, 100, 5.0)))
+    shop = stage.play(stream := history(1, 100, 5.0))
     await asyncio.sleep(2.0)
 
     first.terminate()
@@ -106,6 +97,17 @@ async def test_a_second_sigterm_ends_it_at_once(open_stage: OpenStage) -> None:
     stage.assert_monotone()
 
 
+async def test_sigterm_ends_a_worker_that_waits_for_the_group(open_stage: OpenStage) -> None:
+    """While the group still waits for a killed member, the next one leaves when it is told to, without an error."""
+    stage = await open_stage()
+    (await stage.started()).kill()
+    waiting = stage.start()
+    await waiting.answers()
+    assert await waiting.served() == []
+    waiting.terminate()
+    assert await waiting.ended(within_s=3) == 0
+
+
 async def test_sigkill_loses_nothing_and_what_was_owed_is_held(open_stage: OpenStage) -> None:
     """Under load and faults, with requests that land late: all orders agree, to the cent, and none ever goes back."""
     stage = await open_stage(partitions=2)
@@ -116,7 +118,7 @@ async def test_sigkill_loses_nothing_and_what_was_owed_is_held(open_stage: OpenS
     stage.script((f"{ACCOUNT}/unknown/{number}" for number in range(5)), "timeout_lost")
     stage.script((f"{ACCOUNT}/refused/{number}" for number in range(5)), "500")
     owed = await shipped_orders(stage, "unknown", 5) | await shipped_orders(stage, "refused", 5)
-    shop = asyncio.create_task(stage.play(stream := history(3, 120, 10.0)))
+    shop = stage.play(stream := history(3, 120, 10.0))
     await ended(stage, owed)
     await asyncio.sleep(2.0)
 
@@ -125,7 +127,7 @@ async def test_sigkill_loses_nothing_and_what_was_owed_is_held(open_stage: OpenS
     sent_before = stage.sandbox.attempt_count
     stage.sandbox.faults.stop()
     second = await stage.started()
-    back = ShopOrder(stage, next(iter(settled)), told=2)
+    back = stage.order(next(iter(settled)), told=2)
     await back.take_back("r1", mug=1)
     settled[back.subject] = (1000, 0)
     await stage.agreed({back.subject: (1000, 0)}, within_s=HOLD_S / 2)

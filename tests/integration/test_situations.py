@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import ACCOUNT, MERCHANTS, ShopOrder, key_of, line
+from tests.integration.orders import ACCOUNT, MERCHANTS, ShopOrder, key_of, line
 
 SHIRT = line("shirt1234", 1250, name="shirt")
 SHIRT_XL = line("shirt_XL", 1250, name="shirt XL")
@@ -90,8 +90,8 @@ async def test_the_six_situations_end_in_the_documented_carts(open_stage: OpenSt
     stage = await open_stage(partitions=2)
     worker = await stage.started()
     for reference, (happen, *_) in SITUATIONS.items():
-        await happen(ShopOrder(stage, f"{ACCOUNT}/{reference}"))
-    await ShopOrder(stage, f"{ACCOUNT}/A14/7").confirm(SHIRT)
+        await happen(stage.order(f"{ACCOUNT}/{reference}"))
+    await stage.order(f"{ACCOUNT}/A14/7").confirm(SHIRT)
     await stage.agreed(
         {
             f"{ACCOUNT}/{reference}": (shipped["order_total_with_tax"], unshipped["order_total_with_tax"])
@@ -119,7 +119,7 @@ async def test_every_step_is_told_when_there_is_time(open_stage: OpenStage) -> N
     """Steps that are far apart are told one by one: the provider follows the order, each time with a higher key."""
     stage = await open_stage()
     await stage.started()
-    order = ShopOrder(stage, f"{ACCOUNT}/A14/12345")
+    order = stage.order(f"{ACCOUNT}/A14/12345")
     await order.confirm(SHIRT, JACKET)
     await order.ship("s1", jacket9876=1)
     await stage.agreed({order.subject: (7100, 1250)})

@@ -3,7 +3,9 @@
 import asyncio
 
 from tests.integration.conftest import OpenStage
-from tests.integration.harness import ACCOUNT, HOLD_S, SESSION_S, TAKEOVER_S, key_of, utc_now, wanted_of
+from tests.integration.harness import HOLD_S, SESSION_S, TAKEOVER_S
+from tests.integration.orders import ACCOUNT, wanted_of
+from tests.integration.process import utc_now
 from worker.sim.sandbox import FaultPlan
 from worker.tools.shop import make_history
 
@@ -19,7 +21,7 @@ async def test_a_killed_worker_is_replaced_by_the_other(open_stage: OpenStage) -
     assert sorted(await first.served() + await second.served()) == [0, 1, 2, 3]
     lost = await first.served()
     stage.sandbox.faults.plan = FaultPlan.parse(FAULTS)
-    shop = asyncio.create_task(stage.play(stream := make_history(5, 120, 9.0, account=ACCOUNT, began_at=utc_now())))
+    shop = stage.play(stream := make_history(5, 120, 9.0, account=ACCOUNT, began_at=utc_now()))
     await asyncio.sleep(4.0)
 
     first.kill()

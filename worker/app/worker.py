@@ -160,6 +160,10 @@ class Worker:
             for subject, entry in owed
         )
 
+    def suspend_sending(self, suspended: bool) -> None:
+        """Begins no attempt any more, until it is called with `False`; everything else goes on."""
+        self._publisher.suspend(suspended)
+
     # --- what operators ask ---
 
     async def release(self, subject: str) -> None:
@@ -220,7 +224,7 @@ class Worker:
             unshipped=None if order is None else _items(order.unshipped),
             revision=record.revision,
             acked=record.acked,
-            next_attempt_s=None if entry is None or entry.due == core.NEVER else max(0.0, entry.due - now),
+            next_attempt_s=None if entry is None or entry.waiting else max(0.0, entry.not_before - now),
             in_flight=entry is not None and entry.in_flight,
             partition=actor.partition,
         )
@@ -252,8 +256,8 @@ class Worker:
         if entry.hold_until > now:
             last = f" ({record.reason})" if record.reason else ""
             return f"held for {entry.hold_until - now:.0f} s more: the last request may still land{last}"
-        if entry.due > now:
-            return f"next attempt in {entry.due - now:.1f} s; the last one: {record.reason}"
+        if entry.not_before > now:
+            return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
         return record.reason or "waiting for its turn"
 
     def status(self) -> StatusView:

@@ -268,16 +268,14 @@ def must_inherit(header: OrderHeader) -> bool:
 
 def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules) -> Status:
     """The first that holds of `domain.md` section 4."""
-    match standing.state:
-        case "unconfirmed" | "refused" | "on_hold":
-            return standing.state
-        case "inconsistent":
-            began = record.inconsistent_since_ms
-            return "parked" if began and now_ms >= began + rules.inconsistent_after_s * 1000 else "inconsistent"
-        case "ready":
-            if record.revision == record.acked:
-                return "settled"
-            return "parked" if is_parked(record) else "owed"
+    if standing.state == "inconsistent":
+        began = record.inconsistent_since_ms
+        return "parked" if began and now_ms >= began + rules.inconsistent_after_s * 1000 else "inconsistent"
+    if standing.state != "ready":
+        return standing.state
+    if record.revision == record.acked:
+        return "settled"
+    return "parked" if is_parked(record) else "owed"
 
 
 def is_parked(header: OrderHeader) -> bool:
@@ -296,6 +294,9 @@ class Entry(Struct):
     due: float
     """When to look at it; infinity: when something happens."""
     hold_until: float = 0.0
+    """Until then the last request may still land."""
+    not_before: float = 0.0
+    """When it may be sent: its delay and its hold are over."""
     in_flight: bool = False
     queued: bool = False
     """Offered to the publisher, which will take it when its turn comes."""
@@ -326,7 +327,8 @@ class Outbox:
         hold_until: float = 0.0,
         delay_max_s: float,
     ) -> None:
-        """Follows a committed record: it is owed or not, and from when it may be looked at.
+        """Follows a committed record: it is to be looked at now, and if it is owed, sent not before its delay and
+        hold are over.
 
         `delay_max_s` bounds a delay that was stored by a clock that was wrong.
         """
@@ -345,7 +347,8 @@ class Outbox:
         entry.hold_until = max(entry.hold_until, hold_until)
         entry.waiting = "parked" if is_parked(header) else ""
         delay_s = min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s) if header.not_before_ms else 0.0
-        self.schedule(subject, NEVER if entry.waiting else max(now + delay_s, entry.hold_until))
+        entry.not_before = max(now + delay_s, entry.hold_until)
+        self.schedule(subject, NEVER if entry.waiting else now)
 
     def schedule(self, subject: str, due: float) -> None:
         """Looks at the order again at `due`; an earlier appointment is void."""

@@ -173,6 +173,11 @@ class KafkaStatePartition:
             last = await self._send(settings.state_topic, self._partition, state, sent)
             await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
             _raise_failed(sent)
+        except kafka_errors.IllegalOperation:
+            # An earlier send has ended the producer, and this one was only told that there is no transaction now.
+            await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
+            _raise_failed(sent)
+            raise
         finally:
             _forget(sent)
         await producer.commit_transaction()

@@ -5,6 +5,7 @@ Existing topics are never altered. The library's `alter_configs` replaces a topi
 4.3.1).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -36,6 +37,7 @@ _DAY_MS = 24 * _HOUR_MS
 _RETENTION_MIN_MS = _DAY_MS
 _TOMBSTONES_MIN_MS = 2 * _DAY_MS
 _EXISTS_ALREADY = 36
+_LOOK_AGAIN_S = 0.1
 
 Level = Literal["error", "warning"]
 
@@ -74,9 +76,13 @@ class Finding(Struct, frozen=True):
     """What is wrong, and how to mend it."""
 
 
+def _names(settings: KafkaSettings) -> tuple[str, str, str]:
+    return settings.event_topic, settings.state_topic, settings.dead_letter_topic
+
+
 def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]:
     """What is wrong with the topics; errors first."""
-    names = (settings.event_topic, settings.state_topic, settings.dead_letter_topic)
+    names = _names(settings)
     found = [
         Finding("error", name, f"topic {name} is missing, or we may not describe it: create it or grant Describe")
         for name in names
@@ -207,6 +213,10 @@ async def create_topics(settings: KafkaSettings, partitions: int | None = None) 
         if wanted:
             answer = await admin.create_topics(wanted)
             _raise_refused(answer.topic_errors)
+            # A broker hears of new topics a moment after the controller has made them.
+            async with asyncio.timeout(settings.request_timeout_s):
+                while len(await _describe(admin, settings)) < len(_names(settings)):  # noqa: ASYNC110 - nothing tells us
+                    await asyncio.sleep(_LOOK_AGAIN_S)
         return [topic.name for topic in wanted]
 
 
@@ -266,7 +276,7 @@ async def _admin(connection: Connection) -> AsyncIterator[Any]:
 
 async def _describe(admin: Any, settings: KafkaSettings) -> dict[str, Topic]:
     """Those of the three topics that there are. All topics are asked for: asking for one by name may create it."""
-    names = (settings.event_topic, settings.state_topic, settings.dead_letter_topic)
+    names = _names(settings)
     known = {entry["topic"]: entry["partitions"] for entry in await admin.describe_topics() if not entry["error_code"]}
     here = [name for name in names if name in known]
     configs: dict[str, dict[str, str] | None] = dict.fromkeys(here)

@@ -394,13 +394,16 @@ class PartitionActor:
         if isinstance(plan, Send):
             if record.inconsistent_since_ms:
                 self._changes.append(Change(subject, record.revision, plan))
-            self._offer(subject, plan)
+            self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
 
-    def _offer(self, subject: str, plan: Send) -> None:
+    def _offer(self, subject: str, plan: Send, now: float) -> None:
         entry = self.outbox.entries[subject]
         entry.waiting = ""
+        if entry.not_before > now:
+            self.outbox.schedule(subject, entry.not_before)
+            return
         if not self._may_send():
             self._await_lease(subject)
             return
@@ -448,8 +451,8 @@ class PartitionActor:
         prepared, entry.prepared = entry.prepared, None
         if prepared is not None:
             self._prepared -= 1
-        if entry.hold_until > now:
-            self.outbox.schedule(subject, entry.hold_until)
+        if entry.not_before > now:
+            self.outbox.schedule(subject, entry.not_before)
             return None
         if not self._may_send():
             self._await_lease(subject)

@@ -82,6 +82,7 @@ class Publisher:
         self._under_way: dict[Attempt, tuple[Outlet, asyncio.Task[None]]] = {}
         self._cut: set[Attempt] = set()
         self._count = 0
+        self._suspended = False
 
     # --- what partitions ask of it ---
 
@@ -123,6 +124,13 @@ class Publisher:
         log.info("account_resumed", account=account)
         queue.wake(len(queue.offers))
 
+    def suspend(self, suspended: bool) -> None:
+        """Begins no attempt any more, until it is called with `False`. Those under way go on."""
+        self._suspended = suspended
+        for queue in self._queues.values():
+            if not suspended:
+                queue.wake(len(queue.offers))
+
     def views(self) -> list[AccountView]:
         """All accounts as they stand."""
         now = self._clock.now()
@@ -162,28 +170,33 @@ class Publisher:
 
     async def _ready(self, queue: _AccountQueue) -> None:
         """Until there is an offer that the account's limits let out now."""
-        loop = asyncio.get_running_loop()
         while True:
-            now = self._clock.now()
-            if queue.is_open(now):
-                if queue.limiter is None:
+            if self._is_open(queue):
+                if queue.limiter is not None:
+                    await queue.limiter.acquire()
+                if self._is_open(queue):  # it may have changed while we waited
+                    if len(queue.offers) > 1:
+                        queue.wake()
                     return
-                await queue.limiter.acquire()
-                if queue.is_open(self._clock.now()):  # it may have changed while we waited
-                    return
-                continue
-            future = loop.create_future()
-            queue.idle.append(future)
-            # One lane keeps the alarm for all: the first that is let out wakes the next by taking an offer.
-            held = queue.offers and queue.paused is None
-            alarm = loop.call_later(queue.hold_until - now, queue.wake) if held else None
-            try:
-                await future
-            finally:
-                if alarm is not None:
-                    alarm.cancel()
-            if len(queue.offers) > 1:
-                queue.wake()
+            else:
+                await self._idle(queue)
+
+    def _is_open(self, queue: _AccountQueue) -> bool:
+        return not self._suspended and queue.is_open(self._clock.now())
+
+    async def _idle(self, queue: _AccountQueue) -> None:
+        """Until somebody wakes the lane: an offer, an operator, or the end of `Retry-After`."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        queue.idle.append(future)
+        alarm = None
+        if queue.offers and queue.paused is None and not self._suspended:
+            alarm = loop.call_later(queue.hold_until - self._clock.now(), queue.wake)
+        try:
+            await future
+        finally:
+            if alarm is not None:
+                alarm.cancel()
 
     async def _send(self, queue: _AccountQueue, outlet: Outlet, attempt: Attempt) -> None:
         lane = asyncio.current_task()

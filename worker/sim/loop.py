@@ -25,7 +25,7 @@ START_WALL_MS = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
 BUSY_MAX = 1_000_000
 """Callbacks that may run while no time passes; more is taken for a busy loop."""
 PURGE_MIN = 1_000
-"""Cancelled timers that are left in the heap before it is looked through."""
+"""Timers that may be cancelled before the heap is looked through; those that had gone off count too."""
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -154,7 +154,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Runs a callback at this time; those of one time in the order in which they were asked for."""
         self._check_open()
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001 - has it tell us when it is cancelled
         heapq.heappush(self._timers, (when, self.next_number(), timer))
         return timer
 
@@ -192,9 +191,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._advance()
         timers = self._timers
         while timers and timers[0][0] <= self._time:
-            timer = heapq.heappop(timers)[2]
-            timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001
-            ready.append(timer)
+            ready.append(heapq.heappop(timers)[2])
         self._idle_callbacks += len(ready)
         if self._idle_callbacks > BUSY_MAX:
             raise StuckError(f"more than {BUSY_MAX} callbacks and no time passed; waiting: {self._waiting()}")

@@ -97,7 +97,9 @@ def _tracking(draw: Draw) -> list[dict[str, Any]] | None:
 def _confirmed(draw: Draw, shelf: _Shelf) -> Told:
     lines = shelf.has(draw(contents()))
     shelf.ordered(lines)
-    members = draw(st.sampled_from([{}, {}, {}, {"payment_state": "approved"}, {"payment_state": "on_hold"}, {"gift": True}]))
+    members = draw(
+        st.sampled_from([{}, {}, {}, {"payment_state": "approved"}, {"payment_state": "on_hold"}, {"gift": True}])
+    )
     return shop.confirmed(*lines, **members)
 
 
@@ -105,7 +107,9 @@ def _cart_updated(draw: Draw, shelf: _Shelf) -> Told:
     lines = shelf.has(draw(contents()))
     shelf.ordered(lines)
     members = {"cart_version": draw(st.integers(-1, 3))} if draw(st.booleans()) else {}
-    return shop.cart_updated(*lines, currency="USD" if shelf.careless and draw(st.integers(0, 9)) == 0 else "EUR", **members)
+    return shop.cart_updated(
+        *lines, currency="USD" if shelf.careless and draw(st.integers(0, 9)) == 0 else "EUR", **members
+    )
 
 
 def _shipped(draw: Draw, shelf: _Shelf) -> Told:

@@ -92,7 +92,7 @@ def _winners(log: Sequence[e.OrderEvent]) -> Winners:
     return winners
 
 
-def _take(winners: Winners, stamp: Stamp, data: Any) -> None:
+def _take(winners: Winners, stamp: Stamp, data: Any) -> None:  # noqa: C901 - one case for each type, no more
     version = getattr(data, "cart_version", UNSET)
     rank = (version is not UNSET, 0 if version is UNSET else version, stamp)
     match data:
@@ -289,8 +289,8 @@ def _money_contradicts(winners: Winners, lines: list[e.Line]) -> bool:
     returns = [data for _, data in _living(winners.returns)]
     fees = sum(data.fee_minor for data in returns if data.fee_minor is not UNSET)
     largest = max(sum(line.total_minor for line in content.lines) for _, content in winners.contents)
-    refunds = sum(data.amount_minor for _, data in _living(winners.refunds))
-    back = sum(data.refund_handling_minor for data in returns if data.refund_handling_minor is not UNSET)
+    refunds: int = sum(data.amount_minor for _, data in _living(winners.refunds))
+    back: int = sum(data.refund_handling_minor for data in returns if data.refund_handling_minor is not UNSET)
     handling = sum(line.total_minor for line in lines if line.type == "handling")
     return (refunds > 0 and refunds > largest + fees) or back > handling
 

@@ -161,7 +161,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "order.refunded": {"refund_id": "f1", "amount_minor": 1},
     "order.cancelled": {},
     "order.carts_stated": {"currency": "EUR", "shipped": [], "unshipped": []},
-    "order.details_changed": {name: None for name in DETAILS},
+    "order.details_changed": dict.fromkeys(DETAILS),
     "order.retracted": {"stated": True},
 }
 SAMPLES = [Told(kind, data) for samples in (FULL, MINIMAL) for kind, data in samples.items()]

@@ -4,7 +4,9 @@ A builder such as `shipped("s1", A=2)` returns a `Told`: the type and `data` of 
 and positions, one second apart, in the order told; `facts`, `standing` and `carts` say what follows.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,7 +31,7 @@ class Told(NamedTuple):
 
     type: str
     data: dict[str, Any]
-    attributes: dict[str, Any] = {}
+    attributes: Mapping[str, Any] = MappingProxyType({})
 
     def but(self, **attributes: Any) -> "Told":
         """The same with these attributes of the envelope."""
@@ -51,7 +53,7 @@ def envelope(told: Told, number: int = 1) -> dict[str, Any]:
         "time": time_text(number),
         "subject": SUBJECT,
         "data": told.data,
-    } | told.attributes
+    } | dict(told.attributes)
 
 
 def event(told: Told, number: int = 1) -> OrderEvent:
@@ -159,8 +161,8 @@ def payment(state: str) -> Told:
     return Told("order.payment_state_changed", {"payment_state": state})
 
 
-def shipped(shipment_id: str, tracking: list[dict[str, Any]] | None = None, **named: int) -> Told:
-    """`order.items_shipped`."""
+def shipped(shipment_id: str, tracking: list[dict[str, Any]] | None = None, **named: Any) -> Told:
+    """`order.items_shipped`; `named` are units by line id."""
     data: dict[str, Any] = {"shipment_id": shipment_id, "lines": units(named)}
     return Told("order.items_shipped", data if tracking is None else data | {"tracking": tracking})
 

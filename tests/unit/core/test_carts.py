@@ -198,7 +198,13 @@ def test_return_fee_is_a_handling_item() -> None:
     """`fee_minor` is a `handling` item in `shipped_cart`: reference is the return's, name "Return fee"."""
     found = order(confirmed(goods("A", 2, 2000)), shipped("s1", A=2), returned("r7", fee=150, A=1))
     fee = found.shipped.items[-1]
-    assert (fee.type, fee.reference, fee.name, fee.quantity, fee.total_minor) == ("handling", "r7", "Return fee", 0, 150)
+    assert (fee.type, fee.reference, fee.name, fee.quantity, fee.total_minor) == (
+        "handling",
+        "r7",
+        "Return fee",
+        0,
+        150,
+    )
     assert found.shipped.total_minor == 1150
 
 
@@ -314,7 +320,13 @@ def test_refund_takes_the_shipped_cart_first() -> None:
 def test_refund_items_are_named() -> None:
     """A refund without a name is a "Refund", an `other_payment` in the shipped cart."""
     item = order(confirmed(*A_AND_B), shipped("s1", B=1), refunded("f1", 1)).shipped.items[-1]
-    assert (item.type, item.reference, item.name, item.quantity, item.total_minor) == ("other_payment", "f1", "Refund", 0, -1)
+    assert (item.type, item.reference, item.name, item.quantity, item.total_minor) == (
+        "other_payment",
+        "f1",
+        "Refund",
+        0,
+        -1,
+    )
 
 
 def test_refunds_go_by_stamp() -> None:

@@ -1,5 +1,7 @@
 """The table of contradictions of `domain.md` section 4, row by row, with the words of the reasons."""
 
+from typing import Any
+
 import pytest
 
 from schemas.base import AMOUNT_MAX_MINOR
@@ -133,7 +135,11 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
         "carts −200: discount −1200, goods 1000",
     ),
     ("stated cart below 0", [SHIRTS, stated([other("discount", "D", -1)], [])], "shipped cart stated as −1"),
-    ("stated unshipped cart below 0", [SHIRTS, stated([], [other("discount", "D", -9)])], "unshipped cart stated as −9"),
+    (
+        "stated unshipped cart below 0",
+        [SHIRTS, stated([], [other("discount", "D", -9)])],
+        "unshipped cart stated as −9",
+    ),
     (
         "cart above the greatest amount",
         [confirmed(goods("A", 1, AMOUNT_MAX_MINOR), goods("B", 1, 1)), shipped("s1", A=1, B=1)],
@@ -144,9 +150,21 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
         [SHIRTS, stated([], [goods("A", 1, AMOUNT_MAX_MINOR), goods("B", 1, 1)])],
         f"unshipped cart {AMOUNT_MAX_MINOR + 1}, at most {AMOUNT_MAX_MINOR}",
     ),
-    ("content newer than the statement", [SHIRTS, STATED, cart_updated(goods("b", 1, 1))], "the content is newer than the statement"),
-    ("shipment newer than the statement", [SHIRTS, STATED, shipped("s3", shirt=1)], "shipment s3 is newer than the statement"),
-    ("return newer than the statement", [SHIRTS, STATED, returned("r1", shirt=1)], "return r1 is newer than the statement"),
+    (
+        "content newer than the statement",
+        [SHIRTS, STATED, cart_updated(goods("b", 1, 1))],
+        "the content is newer than the statement",
+    ),
+    (
+        "shipment newer than the statement",
+        [SHIRTS, STATED, shipped("s3", shirt=1)],
+        "shipment s3 is newer than the statement",
+    ),
+    (
+        "return newer than the statement",
+        [SHIRTS, STATED, returned("r1", shirt=1)],
+        "return r1 is newer than the statement",
+    ),
     ("refund newer than the statement", [SHIRTS, STATED, refunded("f1", 1)], "refund f1 is newer than the statement"),
     (
         "item cancellation newer than the statement",
@@ -187,8 +205,14 @@ CONSISTENT: list[tuple[str, list[Told]]] = [
         [SHIRTS, shipped("s1", shirt=1), items_cancelled("c1", shirt=2), cancelled()],
     ),
     ("cancelled beside a statement with something unshipped", [SHIRTS, STATED, cancelled()]),
-    ("cancelled beside a statement that keeps no goods", [SHIRTS, stated([other("handling", "H", 5)], []), cancelled()]),
-    ("a line that is gone and not kept", [SHIRTS, shipped("s1", shirt=1), returned("r1", shirt=1), cart_updated(goods("hat", 1, 1))]),
+    (
+        "cancelled beside a statement that keeps no goods",
+        [SHIRTS, stated([other("handling", "H", 5)], []), cancelled()],
+    ),
+    (
+        "a line that is gone and not kept",
+        [SHIRTS, shipped("s1", shirt=1), returned("r1", shirt=1), cart_updated(goods("hat", 1, 1))],
+    ),
     ("cart at the greatest amount", [confirmed(goods("A", 1, AMOUNT_MAX_MINOR))]),
     ("carts at 0", [confirmed(goods("A", 1, 100), other("discount", "D", -100))]),
     ("stated carts at 0", [SHIRTS, stated([], [])]),
@@ -222,7 +246,8 @@ def test_several_contradictions_are_all_named() -> None:
 
 def test_reasons_are_bounded() -> None:
     """A thousand wrong lines do not make a thousand reasons."""
-    wrong = shipped("s1", **{f"x{number}": 1 for number in range(REASONS_MAX + 5)})
+    named: dict[str, Any] = {f"x{number}": 1 for number in range(REASONS_MAX + 5)}
+    wrong = shipped("s1", **named)
     assert len(standing(SHIRTS, wrong).reasons) == REASONS_MAX
     assert len(standing(SHIRTS, wrong, payment("on_hold")).reasons) == REASONS_MAX
 

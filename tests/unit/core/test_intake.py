@@ -42,7 +42,7 @@ def with_attributes(**attributes: Any) -> bytes:
     return encode({name: value for name, value in body.items() if value is not None})
 
 
-def binary(told: Told = SHIPPED, **headers: bytes) -> dict[str, bytes]:
+def binary(told: Told = SHIPPED, **headers: Any) -> dict[str, bytes]:
     """The headers of an event in binary mode."""
     body = envelope(told)
     attributes = {f"ce_{name}": str(value).encode() for name, value in body.items() if name != "data"}
@@ -75,7 +75,9 @@ def test_all_attributes_are_read() -> None:
 
 def test_data_keeps_what_was_given() -> None:
     """Members that were not given are unset, defaults of the contract are filled in."""
-    found = decode(encode(envelope(Told("order.items_returned", {"return_id": "r", "lines": [{"line_id": "A", "quantity": 1}]}))))
+    found = decode(
+        encode(envelope(Told("order.items_returned", {"return_id": "r", "lines": [{"line_id": "A", "quantity": 1}]})))
+    )
     assert found is not None
     assert isinstance(found.data, e.ItemsReturnedData)
     assert (found.data.origin, found.data.fee_minor) == ("shipped", msgspec.UNSET)
@@ -108,7 +110,9 @@ def test_record_without_value_is_skipped() -> None:
     assert decode(None, key=None) is None
 
 
-@pytest.mark.parametrize("kind", ["provider.order_cancelled", "customer.created", "order", "orders.x", " order.cancelled"])
+@pytest.mark.parametrize(
+    "kind", ["provider.order_cancelled", "customer.created", "order", "orders.x", " order.cancelled"]
+)
 def test_types_outside_order_are_skipped(kind: str) -> None:
     """… before their envelope is looked at, in both modes."""
     assert decode(encode({"type": kind})) is None
@@ -172,7 +176,9 @@ ODD: list[tuple[Any, str]] = [(5, "5"), (True, "true"), (1.5, "1.5"), ([], "a li
 @pytest.mark.parametrize("name", EXPECTED)
 def test_attribute_of_wrong_type(name: str, value: Any, got: str) -> None:
     """A wrong attribute is refused with what was expected and what stood there."""
-    assert refusal(with_attributes(**{name: value})) == f"not_cloudevents: $.{name}: expected {EXPECTED[name]}, got {got}"
+    assert (
+        refusal(with_attributes(**{name: value})) == f"not_cloudevents: $.{name}: expected {EXPECTED[name]}, got {got}"
+    )
 
 
 @pytest.mark.parametrize("name", ["specversion", "id", "source", "time", "subject"])
@@ -185,7 +191,9 @@ def test_null_of_a_required_attribute(name: str) -> None:
 @pytest.mark.parametrize(("value", "got"), [*ODD, (None, "null"), ("", "a text")])
 def test_type_of_wrong_type(value: Any, got: str) -> None:
     """The type must be a text with something in it."""
-    assert refusal(encode(envelope(SHIPPED) | {"type": value})) == f"not_cloudevents: $.type: expected a type, got {got}"
+    assert (
+        refusal(encode(envelope(SHIPPED) | {"type": value})) == f"not_cloudevents: $.type: expected a type, got {got}"
+    )
 
 
 @pytest.mark.parametrize(("value", "got"), [*ODD[:4], (None, "null"), ("{}", "a text")])
@@ -225,7 +233,7 @@ def test_attribute_with_wrong_text(name: str, text: str) -> None:
     """A text is never quoted: only that it is one; the same in binary mode."""
     expected = f"not_cloudevents: $.{name}: expected {EXPECTED[name]}, got a text"
     assert refusal(with_attributes(**{name: text})) == expected
-    assert refusal(encode(SHIPPED.data), binary(**{f"ce_{name}": text.encode()})) == expected
+    assert refusal(encode(SHIPPED.data), binary() | {f"ce_{name}": text.encode()}) == expected
 
 
 GOOD_ATTRIBUTES: list[tuple[str, str]] = [
@@ -298,7 +306,7 @@ BAD_TIMES = [
     "2026-03-01T00:00:00+01",
     "2026-03-01T00:00:00Z\n",
     " 2026-03-01T00:00:00Z",
-    "２026-03-01T00:00:00Z",
+    "\uff12026-03-01T00:00:00Z",
     "2026-03-01T00:00:00.٣Z",
     "",
 ]
@@ -358,20 +366,52 @@ UNITS = [{"line_id": "A", "quantity": 1}]
 INVALID: list[tuple[str, dict[str, Any], str]] = [
     ("order.confirmed", {"lines": [GOOD]}, "$.data: expected a member currency"),
     ("order.confirmed", {"currency": "EUR"}, "$.data: expected a member lines"),
-    ("order.confirmed", {"currency": "EUR", "lines": []}, "$.data.lines: expected a list of at least one line, got a list"),
-    ("order.confirmed", {"currency": "EUR", "lines": {}}, "$.data.lines: expected a list of at least one line, got an object"),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": []},
+        "$.data.lines: expected a list of at least one line, got a list",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": {}},
+        "$.data.lines: expected a list of at least one line, got an object",
+    ),
     ("order.confirmed", {"currency": "EUR", "lines": [5]}, "$.data.lines[0]: expected an object, got 5"),
-    ("order.confirmed", {"currency": "eur", "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got a text"),
-    ("order.confirmed", {"currency": "EUR\n", "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got a text"),
-    ("order.confirmed", {"currency": "ÉUR", "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got a text"),
-    ("order.confirmed", {"currency": 978, "lines": [GOOD]}, "$.data.currency: expected three upper-case letters, got 978"),
+    (
+        "order.confirmed",
+        {"currency": "eur", "lines": [GOOD]},
+        "$.data.currency: expected three upper-case letters, got a text",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "EUR\n", "lines": [GOOD]},
+        "$.data.currency: expected three upper-case letters, got a text",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "ÉUR", "lines": [GOOD]},
+        "$.data.currency: expected three upper-case letters, got a text",
+    ),
+    (
+        "order.confirmed",
+        {"currency": 978, "lines": [GOOD]},
+        "$.data.currency: expected three upper-case letters, got 978",
+    ),
     (
         "order.confirmed",
         {"currency": "EUR", "lines": [GOOD], "payment_state": "refused"},
         "$.data.payment_state: expected one of approved, on_hold, got a text",
     ),
-    ("order.confirmed", {"currency": "EUR", "lines": [GOOD], "cart_version": 1}, "$.data: expected no member cart_version"),
-    ("order.confirmed", {"currency": "EUR", "lines": [GOOD], "gift": None}, "$.data.gift: expected true or false, got null"),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "cart_version": 1},
+        "$.data: expected no member cart_version",
+    ),
+    (
+        "order.confirmed",
+        {"currency": "EUR", "lines": [GOOD], "gift": None},
+        "$.data.gift: expected true or false, got null",
+    ),
     (
         "order.confirmed",
         {"currency": "EUR", "lines": [GOOD], "customer": {"email": None}},
@@ -398,13 +438,33 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
         "$.data.payment_state: expected one of approved, on_hold, refused, got a text",
     ),
     ("order.payment_state_changed", {}, "$.data: expected a member payment_state"),
-    ("order.cart_updated", {"currency": "EUR", "lines": [GOOD], "cart_version": "1"}, "$.data.cart_version: expected an integer of at most 64 bits, got a text"),
+    (
+        "order.cart_updated",
+        {"currency": "EUR", "lines": [GOOD], "cart_version": "1"},
+        "$.data.cart_version: expected an integer of at most 64 bits, got a text",
+    ),
     ("order.cart_updated", {"currency": "EUR", "lines": [GOOD], "gift": True}, "$.data: expected no member gift"),
-    ("order.items_shipped", {"shipment_id": "", "lines": UNITS}, "$.data.shipment_id: expected a text of 1 to 1000 characters, got a text"),
-    ("order.items_shipped", {"shipment_id": 7, "lines": UNITS}, "$.data.shipment_id: expected a text of 1 to 1000 characters, got 7"),
-    ("order.items_shipped", {"shipment_id": "s", "lines": []}, "$.data.lines: expected a list of at least one line, got a list"),
+    (
+        "order.items_shipped",
+        {"shipment_id": "", "lines": UNITS},
+        "$.data.shipment_id: expected a text of 1 to 1000 characters, got a text",
+    ),
+    (
+        "order.items_shipped",
+        {"shipment_id": 7, "lines": UNITS},
+        "$.data.shipment_id: expected a text of 1 to 1000 characters, got 7",
+    ),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": []},
+        "$.data.lines: expected a list of at least one line, got a list",
+    ),
     ("order.items_shipped", {"shipment_id": "s", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
-    ("order.items_shipped", {"shipment_id": "s", "lines": [{"line_id": "A"}]}, "$.data.lines[0]: expected a member quantity"),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": [{"line_id": "A"}]},
+        "$.data.lines[0]: expected a member quantity",
+    ),
     (
         "order.items_shipped",
         {"shipment_id": "s", "lines": [*UNITS, {"line_id": "B", "quantity": 1, "qty": 1}]},
@@ -412,10 +472,21 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "order.items_shipped",
-        {"shipment_id": "s", "lines": [{"line_id": "A", "quantity": 1}, {"line_id": "B", "quantity": 2}, {"line_id": "C", "quantity": -3}]},
+        {
+            "shipment_id": "s",
+            "lines": [
+                {"line_id": "A", "quantity": 1},
+                {"line_id": "B", "quantity": 2},
+                {"line_id": "C", "quantity": -3},
+            ],
+        },
         "$.data.lines[2].quantity: expected an integer from 1 to 1000000, got -3",
     ),
-    ("order.items_shipped", {"shipment_id": "s", "lines": UNITS, "tracking": None}, "$.data.tracking: expected a list, got null"),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": UNITS, "tracking": None},
+        "$.data.tracking: expected a list, got null",
+    ),
     (
         "order.items_shipped",
         {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "postal"}]},
@@ -428,39 +499,83 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "order.items_shipped",
-        {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "postal", "carrier": "C", "tracking_url": "http://x"}]},
+        {
+            "shipment_id": "s",
+            "lines": UNITS,
+            "tracking": [{"reference": "T", "type": "postal", "carrier": "C", "tracking_url": "http://x"}],
+        },
         "$.data.tracking[0].tracking_url: expected an https address of at most 1000 characters, got a text",
     ),
     (
         "order.items_shipped",
-        {"shipment_id": "s", "lines": UNITS, "tracking": [{"reference": "T", "type": "pickup_point", "available_at": "2026-02-30T00:00:00Z"}]},
+        {
+            "shipment_id": "s",
+            "lines": UNITS,
+            "tracking": [{"reference": "T", "type": "pickup_point", "available_at": "2026-02-30T00:00:00Z"}],
+        },
         f"$.data.tracking[0].available_at: expected {TIME}",
     ),
-    ("order.items_shipped", {"shipment_id": "s", "lines": UNITS, "shipped_at": "soon"}, f"$.data.shipped_at: expected {TIME}, got a text"),
+    (
+        "order.items_shipped",
+        {"shipment_id": "s", "lines": UNITS, "shipped_at": "soon"},
+        f"$.data.shipped_at: expected {TIME}, got a text",
+    ),
     ("order.items_delivered", {"shipment_id": "s"}, "$.data: expected a member delivered_at"),
-    ("order.items_returned", {"return_id": "r", "lines": []}, "$.data.lines: expected at least one line, or refund_handling_minor"),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": []},
+        "$.data.lines: expected at least one line, or refund_handling_minor",
+    ),
     (
         "order.items_returned",
         {"return_id": "r", "lines": UNITS, "from": "unshipped", "fee_minor": 1},
-        "$.data.fee_minor: expected no fee_minor on a return from unshipped",
+        "$.data.fee_minor: expected no fee_minor on a return from unshipped, got 1",
     ),
-    ("order.items_returned", {"return_id": "r", "lines": UNITS, "from": "both"}, "$.data.from: expected one of shipped, unshipped, got a text"),
-    ("order.items_returned", {"return_id": "r", "lines": UNITS, "origin": "shipped"}, "$.data: expected no member origin"),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": UNITS, "from": "both"},
+        "$.data.from: expected one of shipped, unshipped, got a text",
+    ),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": UNITS, "origin": "shipped"},
+        "$.data: expected no member origin",
+    ),
     (
         "order.items_returned",
         {"return_id": "r", "lines": UNITS, "refund_handling_minor": 0},
         "$.data.refund_handling_minor: expected an integer from 1 to 1000000000000, got 0",
     ),
     ("order.items_returned", {"return_id": "r", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
-    ("order.items_cancelled", {"cancellation_id": "c", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
+    (
+        "order.items_cancelled",
+        {"cancellation_id": "c", "lines": UNITS * 2},
+        "$.data.lines: expected every line_id once",
+    ),
     ("order.items_cancelled", {"lines": UNITS}, "$.data: expected a member cancellation_id"),
-    ("order.refunded", {"refund_id": "f", "amount_minor": 0}, "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 0"),
-    ("order.refunded", {"refund_id": "f", "amount_minor": 10.0}, "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 10.0"),
-    ("order.refunded", {"refund_id": "f", "amount_minor": 1, "name": ""}, "$.data.name: expected a text of 1 to 1000 characters, got a text"),
+    (
+        "order.refunded",
+        {"refund_id": "f", "amount_minor": 0},
+        "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 0",
+    ),
+    (
+        "order.refunded",
+        {"refund_id": "f", "amount_minor": 10.0},
+        "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 10.0",
+    ),
+    (
+        "order.refunded",
+        {"refund_id": "f", "amount_minor": 1, "name": ""},
+        "$.data.name: expected a text of 1 to 1000 characters, got a text",
+    ),
     ("order.cancelled", {"by": "customer"}, "$.data.by: expected one of merchant, provider, shopper, got a text"),
     ("order.cancelled", {"reason": None}, "$.data.reason: expected a text of at most 1000 characters, got null"),
     ("order.carts_stated", {"currency": "EUR", "shipped": []}, "$.data: expected a member unshipped"),
-    ("order.carts_stated", {"currency": "EUR", "shipped": [GOOD, GOOD], "unshipped": []}, "$.data.shipped: expected every line_id (by default the reference) once"),
+    (
+        "order.carts_stated",
+        {"currency": "EUR", "shipped": [GOOD, GOOD], "unshipped": []},
+        "$.data.shipped: expected every line_id (by default the reference) once",
+    ),
     (
         "order.carts_stated",
         {"currency": "EUR", "shipped": [], "unshipped": [GOOD, GOOD]},
@@ -468,12 +583,27 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "order.carts_stated",
-        {"currency": "EUR", "shipped": [GOOD], "unshipped": [goods("B", 1, 1), {"type": "discount", "reference": "D", "name": "D", "total_minor": -1, "applies_to": ["A"]}]},
+        {
+            "currency": "EUR",
+            "shipped": [GOOD],
+            "unshipped": [
+                goods("B", 1, 1),
+                {"type": "discount", "reference": "D", "name": "D", "total_minor": -1, "applies_to": ["A"]},
+            ],
+        },
         "$.data.unshipped[1]: expected applies_to to name goods lines of this cart",
     ),
     ("order.details_changed", {"gift": 1}, "$.data.gift: expected true or false or null, got 1"),
-    ("order.details_changed", {"customer": {"title": None}}, "$.data.customer.title: expected a text of at most 1000 characters, got null"),
-    ("order.details_changed", {"delivery_address": {"street": "x"}}, "$.data.delivery_address: expected no member street"),
+    (
+        "order.details_changed",
+        {"customer": {"title": None}},
+        "$.data.customer.title: expected a text of at most 1000 characters, got null",
+    ),
+    (
+        "order.details_changed",
+        {"delivery_address": {"street": "x"}},
+        "$.data.delivery_address: expected no member street",
+    ),
     ("order.details_changed", {"customer": []}, "$.data.customer: expected an object or null, got a list"),
     (
         "order.retracted",
@@ -517,24 +647,45 @@ WRONG_LINES: list[tuple[dict[str, Any], str]] = [
     (without(HANDLING, "name"), "$.data.lines[1]: expected a member name"),
     (GOOD | {"quantiy": 1}, "$.data.lines[1]: expected no member quantiy"),
     (GOOD | {"type": "gift"}, "$.data.lines[1].type: expected one of "),
-    (GOOD | {"total_minor": -1}, "$.data.lines[1]: expected a total_minor of 0 or more on a line of type product, got -1"),
-    (HANDLING | {"total_minor": -1}, "$.data.lines[1]: expected a total_minor of 0 or more on a line of type handling, got -1"),
-    (DISCOUNT | {"total_minor": 0}, "$.data.lines[1]: expected a total_minor below 0 on a line of type discount, got 0"),
+    (
+        GOOD | {"total_minor": -1},
+        "$.data.lines[1].total_minor: expected an amount of 0 or more on a line of type product, got -1",
+    ),
+    (
+        HANDLING | {"total_minor": -1},
+        "$.data.lines[1].total_minor: expected an amount of 0 or more on a line of type handling, got -1",
+    ),
+    (
+        DISCOUNT | {"total_minor": 0},
+        "$.data.lines[1].total_minor: expected an amount below 0 on a line of type discount, got 0",
+    ),
     (
         DISCOUNT | {"type": "other_payment", "total_minor": 100},
-        "$.data.lines[1]: expected a total_minor below 0 on a line of type other_payment, got 100",
+        "$.data.lines[1].total_minor: expected an amount below 0 on a line of type other_payment, got 100",
     ),
     (
         DISCOUNT | {"type": "voucher"},
-        "$.data.lines[1]: expected a total_minor of 0 or more on a line of type voucher, got -1",
+        "$.data.lines[1].total_minor: expected an amount of 0 or more on a line of type voucher, got -1",
     ),
-    (HANDLING | {"quantity": 1}, "$.data.lines[1]: expected no quantity and no unit_price_minor on a line of type handling"),
-    (DISCOUNT | {"unit_price_minor": 1}, "$.data.lines[1]: expected no quantity and no unit_price_minor on a line of type discount"),
-    ({"type": "invoice_fee", "total_minor": 1, "quantity": 1}, "$.data.lines[1]: expected no quantity and no unit_price_minor"),
+    (
+        HANDLING | {"quantity": 1},
+        "$.data.lines[1]: expected no quantity and no unit_price_minor on a line of type handling",
+    ),
+    (
+        DISCOUNT | {"unit_price_minor": 1},
+        "$.data.lines[1]: expected no quantity and no unit_price_minor on a line of type discount",
+    ),
+    (
+        {"type": "invoice_fee", "total_minor": 1, "quantity": 1},
+        "$.data.lines[1]: expected no quantity and no unit_price_minor",
+    ),
     (GOOD | {"applies_to": ["A"]}, "$.data.lines[1]: expected no applies_to on a line of type product"),
     (HANDLING | {"applies_to": ["A"]}, "$.data.lines[1]: expected no applies_to on a line of type handling"),
     (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of at least one line id, got a list"),
-    (DISCOUNT | {"applies_to": [""]}, "$.data.lines[1].applies_to[0]: expected a text of 1 to 1000 characters, got a text"),
+    (
+        DISCOUNT | {"applies_to": [""]},
+        "$.data.lines[1].applies_to[0]: expected a text of 1 to 1000 characters, got a text",
+    ),
     (DISCOUNT | {"applies_to": ["Z"]}, "$.data.lines[1]: expected applies_to to name goods lines of this cart"),
     (DISCOUNT | {"applies_to": ["D"]}, "$.data.lines[1]: expected applies_to to name goods lines of this cart"),
     (GOOD | {"reference": "first"}, "$.data.lines: expected every line_id (by default the reference) once"),
@@ -546,9 +697,15 @@ WRONG_LINES: list[tuple[dict[str, Any], str]] = [
         SERVICE | {"attributes": {"ends_in": "3 months"}},
         "$.data.lines[1].attributes.ends_in: expected an ISO 8601 period such as P3M, got a text",
     ),
-    (SERVICE | {"attributes": {"ends_on": "01/05/2026"}}, "$.data.lines[1].attributes.ends_on: expected a date YYYY-MM-DD, got a text"),
+    (
+        SERVICE | {"attributes": {"ends_on": "01/05/2026"}},
+        "$.data.lines[1].attributes.ends_on: expected a date YYYY-MM-DD, got a text",
+    ),
     (GOOD | {"attributes": {"perishible": True}}, "$.data.lines[1].attributes: expected no member perishible"),
-    (GOOD | {"attributes": {"perishable": "yes"}}, "$.data.lines[1].attributes.perishable: expected true or false, got a text"),
+    (
+        GOOD | {"attributes": {"perishable": "yes"}},
+        "$.data.lines[1].attributes.perishable: expected true or false, got a text",
+    ),
     (
         GOOD | {"attributes": {"subscription": {"period_months": -1}}},
         "$.data.lines[1].attributes.subscription.period_months: expected an integer from 0 to 1000000, got -1",
@@ -572,7 +729,10 @@ def test_lines_without_an_id_of_their_own() -> None:
     detail = "invalid_data: $.data.lines: expected every line_id (by default the reference) once"
     assert refusal(encode(envelope(told_with([GOOD, fee, fee])))) == detail
     assert refusal(encode(envelope(told_with([GOOD, fee, GOOD | {"reference": "invoice_fee"}])))) == detail
-    assert decode(encode(envelope(told_with([GOOD, fee, GOOD | {"reference": "invoice_fee", "line_id": "B"}])))) is not None
+    assert (
+        decode(encode(envelope(told_with([GOOD, fee, GOOD | {"reference": "invoice_fee", "line_id": "B"}]))))
+        is not None
+    )
 
 
 def test_same_reference_under_different_ids() -> None:

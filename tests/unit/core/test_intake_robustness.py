@@ -165,6 +165,11 @@ def test_lone_surrogates(value: str) -> None:
     assert outcome(in_line(f'"quantity":{value}')) == expected
 
 
+def test_lone_surrogate_in_what_is_no_json() -> None:
+    """What is no JSON has no texts to judge: NaN beside half of a surrogate pair is not JSON."""
+    assert outcome(plus(',"x":"\\ud800","y":NaN')) == "not_json: $: expected JSON"
+
+
 def test_surrogate_pairs_are_text() -> None:
     """Both halves together are one character."""
     body = BODY.replace(b'"name":"A"', b'"name":"\\ud83d\\ude00"')
@@ -212,7 +217,10 @@ LAST_WRONG: list[tuple[bytes, str | None]] = [
     (plus(',"type":5'), "not_cloudevents: $.type: expected a type, got 5"),
     (plus(',"data":5'), "not_cloudevents: $.data: expected an object, got 5"),
     (plus(',"id":""'), "not_cloudevents: $.id: expected a text that is not empty, got a text"),
-    (in_line('"quantity":1,"quantity":-3'), "invalid_data: $.data.lines[0].quantity: expected an integer from 1 to 1000000, got -3"),
+    (
+        in_line('"quantity":1,"quantity":-3'),
+        "invalid_data: $.data.lines[0].quantity: expected an integer from 1 to 1000000, got -3",
+    ),
 ]
 
 
@@ -302,7 +310,24 @@ def test_random_json(value: Any) -> None:
         assert outcome(encoded) == slow_outcome(encoded)
 
 
-SALT: list[Any] = [None, True, 0, -1, 10**13, 1.5, "", "A", "x - at `$.a`", "é" * 1001, [], {}, [None], {"a": 1}, "postal", "2026-02-30"]
+SALT: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    10**13,
+    1.5,
+    "",
+    "A",
+    "x - at `$.a`",
+    "é" * 1001,
+    [],
+    {},
+    [None],
+    {"a": 1},
+    "postal",
+    "2026-02-30",
+]
 
 
 def mutated(value: Any, chance: random.Random) -> Any:
@@ -315,7 +340,9 @@ def mutated(value: Any, chance: random.Random) -> Any:
         if action < 0.7:
             return {name: value[name] for name in value if name != key}
         if action < 0.85:
-            return value | {chance.choice(["line_id", "type", "bogus", "quantity", "a\nb` - at `$"]): chance.choice(SALT)}
+            return value | {
+                chance.choice(["line_id", "type", "bogus", "quantity", "a\nb` - at `$"]): chance.choice(SALT)
+            }
         return value | {key: value[chance.choice(list(value))]}
     if isinstance(value, list) and value and chance.random() < 0.9:
         index = chance.randrange(len(value))
@@ -354,6 +381,8 @@ def test_mutated_bytes(told: Told, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         index = data.draw(st.integers(0, len(value) - 1))
         value[index : index + data.draw(st.integers(0, 2))] = data.draw(
-            st.sampled_from([b"", b'"', b"\\", b"\xff", b"\x00", b"{", b"}", b"0", b"-", b"e", b"\\ud800", b",", b"null"])
+            st.sampled_from(
+                [b"", b'"', b"\\", b"\xff", b"\x00", b"{", b"}", b"0", b"-", b"e", b"\\ud800", b",", b"null"]
+            )
         )
     assert outcome(bytes(value)) == slow_outcome(bytes(value))

@@ -109,7 +109,11 @@ REASONS: list[tuple[str, list[Told], CancellationReason | None]] = [
         [items_cancelled("c1", "items", A=1), cancelled(by="shopper")],
         CancellationReason("items", True),
     ),
-    ("an empty text is no reason", [items_cancelled("c1", "x", A=1), cancelled(reason="")], CancellationReason("x", False)),
+    (
+        "an empty text is no reason",
+        [items_cancelled("c1", "x", A=1), cancelled(reason="")],
+        CancellationReason("x", False),
+    ),
     ("stated", [stated([], [], reason="fraud")], CancellationReason("fraud", False)),
     ("stated without a reason", [EMPTY], CancellationReason(None, False)),
     ("stated with an empty reason", [stated([], [], reason="")], CancellationReason(None, False)),

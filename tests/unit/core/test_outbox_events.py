@@ -84,9 +84,7 @@ def test_event_moves_the_revision() -> None:
 def test_known_event_gives_the_very_same_record() -> None:
     """A duplicate changes nothing at all, not even the revision."""
     order = Telling(CONFIRMED)
-    again = take_event(
-        order.record, event(CONFIRMED, 1), position=50, revision=50, now_ms=START_MS + 50, addressee=TO
-    )
+    again = take_event(order.record, event(CONFIRMED, 1), position=50, revision=50, now_ms=START_MS + 50, addressee=TO)
     assert again is order.record
 
 
@@ -254,12 +252,10 @@ def test_inconsistent_echo_waits_for_what_resolves_it() -> None:
     order = Telling(CONFIRMED, shipped("s1", A=2))
     order.send()
     order.tell(cancelled(by="provider"))
-    assert order.record.echo
-    assert order.is_owed
+    assert (order.record.echo, order.is_owed) == (True, True)
     assert isinstance(order.plan(), Wait)
     order.tell(returned("r1", A=2).but(origin="sequra"))
-    assert not order.is_owed
-    assert not order.record.echo
+    assert (order.record.echo, order.is_owed) == (False, False)
 
 
 def test_shop_resolves_an_inconsistent_echo() -> None:

@@ -3,8 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.carts import Cart, Order
+from schemas.facts import OrderDetails
 from schemas.state import OrderHeader, Park
-from worker.core.outbox import NEVER, Outbox
+from schemas.updates import Update
+from worker.core.outbox import NEVER, Outbox, Send
 
 NOW, NOW_MS = 1_000.0, 5_000_000
 
@@ -54,15 +57,20 @@ def test_settled_order_is_no_entry() -> None:
     assert outbox.next_due() == NEVER
 
 
+def waits_s(outbox: Outbox) -> dict[str, float]:
+    """By order, for how long from the start it may not be sent."""
+    return {subject: entry.not_before - NOW for subject, entry in outbox.entries.items()}
+
+
 def test_delay_and_hold_both_count() -> None:
-    """Looked at after the delay of the record and after the hold, whichever is later."""
+    """Looked at at once, to find out what is owed; sent after the delay and after the hold, whichever is later."""
     outbox = Outbox()
     put(outbox, "delay", header(delay_ms=5_000))
     put(outbox, "hold", header(), hold_s=30.0)
     put(outbox, "both", header(delay_ms=5_000), hold_s=2.0)
     put(outbox, "past", header(delay_ms=-5_000))
-    due = {subject: entry.due - NOW for subject, entry in outbox.entries.items()}
-    assert due == {"delay": 5.0, "hold": 30.0, "both": 5.0, "past": 0.0}
+    assert waits_s(outbox) == {"delay": 5.0, "hold": 30.0, "both": 5.0, "past": 0.0}
+    assert {entry.due for entry in outbox.entries.values()} == {NOW}
 
 
 def test_delay_of_a_wrong_clock_is_bounded() -> None:
@@ -71,7 +79,7 @@ def test_delay_of_a_wrong_clock_is_bounded() -> None:
     put(outbox, "a", header(delay_ms=10_800_000))
     put(outbox, "b", header(delay_ms=10_800_001))
     put(outbox, "c", header(delay_ms=10**12))
-    assert {entry.due - NOW for entry in outbox.entries.values()} == {10_800.0}
+    assert set(waits_s(outbox).values()) == {10_800.0}
 
 
 def test_hold_that_is_over_holds_nothing() -> None:
@@ -80,24 +88,28 @@ def test_hold_that_is_over_holds_nothing() -> None:
     outbox.put("a", header(acked=2), now=NOW, now_ms=NOW_MS, hold_until=NOW, delay_max_s=1.0)
     assert outbox.entries == {}
     outbox.put("a", header(acked=2), now=NOW, now_ms=NOW_MS, hold_until=NOW + 0.001, delay_max_s=1.0)
-    assert outbox.next_due() == NOW + 0.001
+    assert outbox.entries["a"].not_before == NOW + 0.001
 
 
 def test_hold_outlives_a_newer_revision() -> None:
-    """A new event does not shorten a hold that is running."""
+    """A new event does not shorten a hold that is running, though the order is looked at again."""
     outbox = Outbox()
     put(outbox, "a", header(), hold_s=30.0)
     put(outbox, "a", header(revision=3), at=1.0)
-    assert outbox.entries["a"].due == NOW + 30.0
+    assert (waits_s(outbox), outbox.next_due()) == ({"a": 30.0}, NOW + 1.0)
     put(outbox, "a", header(revision=4), hold_s=60.0, at=2.0)
-    assert outbox.entries["a"].due == NOW + 62.0
+    assert waits_s(outbox) == {"a": 62.0}
+    assert outbox.entries["a"].hold_until == NOW + 62.0
 
 
-def test_acknowledged_order_can_be_held() -> None:
-    """An order that is settled but whose old request may still land stays an entry until the hold is over."""
+def test_newer_revision_voids_what_was_prepared() -> None:
+    """A plan is for one revision."""
     outbox = Outbox()
-    put(outbox, "a", header(acked=2), hold_s=30.0)
-    assert outbox.next_due() == NOW + 30.0
+    put(outbox, "a", header())
+    order = Order("1", "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
+    outbox.entries["a"].prepared = Send(order, Update(b"", None, None))
+    put(outbox, "a", header(revision=3))
+    assert outbox.entries["a"].prepared is None
 
 
 def test_parked_order_waits_for_something_to_happen() -> None:
@@ -137,8 +149,8 @@ def test_same_appointment_twice_is_one() -> None:
 def test_orders_come_by_time_then_in_the_order_put() -> None:
     """The earliest first; among equals the one put first, so that none starves."""
     outbox = Outbox()
-    for subject, delay_ms in (("z", 0), ("late", 3_000), ("a", 0), ("soon", 1_000)):
-        put(outbox, subject, header(delay_ms=delay_ms))
+    for subject, at in (("z", 0.0), ("late", 3.0), ("a", 0.0), ("soon", 1.0)):
+        put(outbox, subject, header(), at=at)
     assert [outbox.pop_due(NOW + 9) for _ in range(5)] == ["z", "a", "soon", "late", None]
 
 
@@ -170,26 +182,25 @@ def test_entry_that_has_gone_is_forgotten() -> None:
     outbox = Outbox()
     put(outbox, "a", header())
     put(outbox, "a", header(acked=2))
-    put(outbox, "b", header(delay_ms=1_000))
+    put(outbox, "b", header(), at=1.0)
     assert outbox.next_due() == NOW + 1.0
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 20), st.booleans()), max_size=30
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 20), st.booleans()), max_size=30))
 def test_index_agrees_with_a_plain_list(steps: list[tuple[str, int, int, bool]]) -> None:
     """Against a model that keeps one appointment per order: whatever is due is given, nothing else is."""
-    outbox, model, now = Outbox(), {}, 0.0
+    outbox, now = Outbox(), 0.0
+    model: dict[str, float] = {}
     for subject, action, number, settled in steps:
         if action == 0:
-            put(outbox, subject, header(acked=2 if settled else 1), hold_s=float(number) if not settled else 0.0, at=now)
+            put(
+                outbox, subject, header(acked=2 if settled else 1), hold_s=float(number) if not settled else 0.0, at=now
+            )
             if settled:
                 model.pop(subject, None)
             else:
-                model[subject] = outbox.entries[subject].due
-                assert model[subject] >= NOW + now + number
+                model[subject] = NOW + now
+                assert outbox.entries[subject].not_before >= NOW + now + number
         elif action == 1 and subject in model:
             outbox.schedule(subject, NOW + now + number)
             model[subject] = NOW + now + number

@@ -96,9 +96,17 @@ def test_id_and_source_do_not_run_together() -> None:
 
 
 CONTENTS = [
-    (cart_updated(goods("A", 1, 11), cart_version=2), cart_updated(goods("A", 1, 22), cart_version=1).but(time=LATE), 11),
+    (
+        cart_updated(goods("A", 1, 11), cart_version=2),
+        cart_updated(goods("A", 1, 22), cart_version=1).but(time=LATE),
+        11,
+    ),
     (cart_updated(goods("A", 1, 11), cart_version=-5), cart_updated(goods("A", 1, 22)).but(time=LATE), 11),
-    (cart_updated(goods("A", 1, 11), cart_version=1), cart_updated(goods("A", 1, 22), cart_version=1).but(time=LATE), 22),
+    (
+        cart_updated(goods("A", 1, 11), cart_version=1),
+        cart_updated(goods("A", 1, 22), cart_version=1).but(time=LATE),
+        22,
+    ),
     (
         cart_updated(goods("A", 1, 11), cart_version=1),
         cart_updated(goods("A", 1, 22), cart_version=0).but(sequence="5"),

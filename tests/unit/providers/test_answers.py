@@ -20,8 +20,10 @@ TABLE: dict[OutcomeKind, list[int]] = {
     OutcomeKind.UNKNOWN: [408, 502, 504, 506, 507, 508, 511, 520, 522, 524, 599, 600],
     OutcomeKind.NOT_FOUND: [404],
     OutcomeKind.CREDENTIALS: [401, 403],
-    OutcomeKind.PERMANENT: [100, 101, 300, 301, 302, 303, 304, 307, 308, 400, 402, 405, 406, 410, 411, 412, 413, 414]
-    + [415, 418, 421, 422, 424, 426, 428, 431, 451, 499],
+    OutcomeKind.PERMANENT: [
+        *(100, 101, 300, 301, 302, 303, 304, 307, 308, 400, 402, 405, 406, 410, 411, 412, 413, 414),
+        *(415, 418, 421, 422, 424, 426, 428, 431, 451, 499),
+    ],
 }
 
 
@@ -113,7 +115,10 @@ BODIES: list[tuple[str, str]] = [
     ('"just text"', '409: "just text"'),
     ("HTTP Basic: Access denied.", "409: HTTP Basic: Access denied."),
     ("two\n  lines\tof text", "409: two lines of text"),
-    ("<html><head><title>404</title></head><body><h1>Not Found</h1><p>No&nbsp;such order</p></body></html>", "409: Not Found No such order"),
+    (
+        "<html><head><title>404</title></head><body><h1>Not Found</h1><p>No&nbsp;such order</p></body></html>",
+        "409: Not Found No such order",
+    ),
     ("<script>var a = 1 < 2;</script><b>Sorry</b><!-- hidden --><style>b{}</style> &amp; bye", "409: Sorry & bye"),
     ("<p>cut in the middle <scri", "409: cut in the middle"),
     ("<p>a</p><script>never ends", "409: a"),
@@ -131,7 +136,7 @@ def test_words_of_an_error(body: str, expected: str) -> None:
 def test_words_that_are_not_utf8() -> None:
     """Bytes that are no UTF-8 are replaced, and harm nothing."""
     assert words(b"caf\xe9") == "409: caf�"
-    assert words('{"errors": ["caf'.encode() + b'\xe9"]}') == "409: caf�"
+    assert words(b'{"errors": ["caf\xe9"]}') == "409: caf�"
 
 
 def test_words_are_cut() -> None:
@@ -151,7 +156,15 @@ def test_any_body_gives_a_reason(body: bytes, status: int) -> None:
     assert len(found) < REASON_MAX + 10
 
 
-@given(st.recursive(st.none() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["errors", "title"]), inner, max_size=2), max_leaves=6))
+@given(
+    st.recursive(
+        st.none() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["errors", "title"]), inner, max_size=2)
+        ),
+        max_leaves=6,
+    )
+)
 def test_any_json_gives_a_reason(body: object) -> None:
     """So does any JSON."""
     assert words(msgspec.json.encode(body)).startswith("409")

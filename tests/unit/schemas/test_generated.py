@@ -115,7 +115,7 @@ def test_examples_are_good_events(kind: str) -> None:
     example = example_event(kind)
     VALIDATORS[kind].validate(example)
     assert is_taken(example)
-    assert VALIDATORS[kind].schema["examples"] == [example]
+    assert json.loads(FILES[f"{kind}.json"].read_text(encoding="utf-8"))["examples"] == [example]
     assert set(EXAMPLES) == set(TYPES)
 
 
@@ -170,7 +170,11 @@ def test_views_fit_their_schemas() -> None:
     order = OrderView("acme/1", "owed", "", "EUR", 100, 0, [item], [], 5, 3, 1.5, True, 0)
     partition = PartitionView(0, "serving", "", 5, None, 1, 1, 0, 0, 2.5, 19.0)
     status = StatusView("0.1.0", True, [partition], [AccountView("acme", "sequra", "D", None, 0.0, 0, 0)])
-    for name, view in (("view.order", order), ("view.order", OrderView("acme/1", "unconfirmed", "")), ("view.status", status)):
+    for name, view in (
+        ("view.order", order),
+        ("view.order", OrderView("acme/1", "unconfirmed", "")),
+        ("view.status", status),
+    ):
         validator(name).validate(msgspec.to_builtins(view))
     assert not validator("view.order").is_valid(msgspec.to_builtins(order) | {"status": "lost"})
 

@@ -1,15 +1,14 @@
 """The world of one scenario: the real worker on an embedded log, a scripted provider, and time that we let pass.
 
 Between runs nothing moves: what is put into the log lies there until the next run takes it up, and nothing is sent.
-Operators and restarts need the loop, but no time; the publisher's lanes are frozen meanwhile, and at the beginning of
-a run until all input is taken up: what is sent is then the newest, however much was put into the log.
+Operators and restarts need the loop, but no time; sending is suspended meanwhile, and at the beginning of a run until
+all input is taken up: what is sent is then the newest, however much was put into the log.
 """
 
 import asyncio
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from msgspec import Struct
 
@@ -25,8 +24,6 @@ from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, VirtualLoop
 from worker.sim.scripted import ScriptedProvider
 
-_LANES = "lanes"
-_LANE_COROUTINE = "Publisher._lane"
 _POLL_TIMEOUT_S = 3600.0
 """A poll returns when there is something; each turn without costs real time and brings nothing."""
 _TAKE_UP_S = 0.1
@@ -34,7 +31,7 @@ _TAKE_UP_S = 0.1
 
 
 class _Loop(VirtualLoop):
-    """Can stop when nothing more happens at the present moment, before time goes on; can freeze what sends."""
+    """Can stop when nothing more happens at the present moment, before time goes on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,12 +47,6 @@ class _Loop(VirtualLoop):
         finally:
             self._awaited = None
             alarm.cancel()
-
-    def create_task(self, coro: Any, **named: Any) -> asyncio.Task[Any]:
-        """Makes the publisher's lanes a process of their own, which can be frozen."""
-        if not named.get("context") and inspect.iscoroutine(coro) and coro.__qualname__ == _LANE_COROUTINE:
-            return self.spawn(_LANES, coro)
-        return super().create_task(coro, **named)
 
     def _advance(self) -> None:
         if self._awaited is not None and self._awaited[0]():
@@ -121,19 +112,23 @@ class World:
 
     def run_idle(self, within_s: float) -> bool:
         """Takes up all input, then lets the worker run until nothing is owed; False: it did not come to that."""
-        worker, end = self._present(), self.now + within_s
+        end = self.now + within_s
         self._take_up(end)
-        self._loop.run_until(lambda: self._is_broken() or worker.idle(), end)
-        return worker.idle()
+        self._loop.run_until(lambda: self._is_broken() or self._rests(), end)
+        return self._rests()
+
+    def _rests(self) -> bool:
+        """No order is owed and no attempt is under way. An order that only waits is not owed, held or not."""
+        return self._present().idle()
 
     def _take_up(self, end: float) -> None:
         for each in self._staged:
             partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms)
             self._ends[partition] = offset + 1
         self._staged.clear()
-        self._loop.freeze(_LANES)
+        self._present().suspend_sending(True)
         self._loop.run_until(lambda: self._is_broken() or self._is_taken_up(), max(end, self.now + _TAKE_UP_S))
-        self._loop.thaw(_LANES)
+        self._present().suspend_sending(False)
 
     def _is_taken_up(self) -> bool:
         taken = {view.partition: view.next_offset for view in self._present().status().partitions}
@@ -150,7 +145,6 @@ class World:
     def start(self) -> None:
         """A worker joins; it serves when this returns."""
         self._lives += 1
-        self._loop.freeze(_LANES)
         self._loop.run_until_complete(self._start(f"w{self._lives}"))
 
     async def _start(self, member: str) -> None:
@@ -164,6 +158,7 @@ class World:
             metrics=self._metrics,
             poll_timeout_s=_POLL_TIMEOUT_S,
         )
+        self._worker.suspend_sending(True)
         await self._worker.start()
         await self._worker.serving()
 
@@ -173,11 +168,8 @@ class World:
         self._remember_labels(worker)
         if how == "crash":
             self._log.crash(member)
-        leaving = self._loop.create_task(worker.stop(0.0) if how == "clean" else worker.kill())
-        self._loop.freeze(_LANES)
-        self._loop.run_until(lambda: True, self.now)
-        self._loop.thaw(_LANES)  # nothing is handed out any more: they may wake up to hear it
-        self._loop.run_until_complete(leaving)
+        worker.suspend_sending(True)
+        self._loop.run_until_complete(worker.stop(0.0) if how == "clean" else worker.kill())
         self._log.expel(member)
         self.start()
 
@@ -185,7 +177,7 @@ class World:
         """What an operator does; it is committed when this returns. Raises `UsageError`."""
         worker = self._present()
         actions = {"release": worker.release, "resend": worker.resend, "resume_account": worker.resume_account}
-        self._loop.freeze(_LANES)
+        worker.suspend_sending(True)
         self._loop.run_until_complete(actions[action](target))
 
     # --- what can be seen ---

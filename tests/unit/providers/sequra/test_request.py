@@ -139,7 +139,12 @@ ERRORS = b'{"errors": ["Invalid data: In shipped_cart, items do not add up"]}'
 ANSWERS: list[tuple[int, bytes, OutcomeKind, str]] = [
     (409, ERRORS, OutcomeKind.CONFLICT, "409: Invalid data: In shipped_cart, items do not add up"),
     (401, b"HTTP Basic: Access denied.\n", OutcomeKind.CREDENTIALS, "401: HTTP Basic: Access denied."),
-    (403, b'{"errors":["You do not have access to this URL"]}', OutcomeKind.CREDENTIALS, "403: You do not have access to this URL"),
+    (
+        403,
+        b'{"errors":["You do not have access to this URL"]}',
+        OutcomeKind.CREDENTIALS,
+        "403: You do not have access to this URL",
+    ),
     (404, b"<html><body>Not Found</body></html>", OutcomeKind.NOT_FOUND, "404: Not Found"),
     (422, b'{"errors":[{"title":"order_ref_2"}]}', OutcomeKind.PERMANENT, "422: order_ref_2"),
     (400, b"", OutcomeKind.PERMANENT, "400"),
@@ -160,7 +165,8 @@ def test_answers(status: int, body: bytes, kind: OutcomeKind, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("status", "holds"), [(429, True), (503, True), (500, False), (502, False), (409, False), (423, False), (404, False)]
+    ("status", "holds"),
+    [(429, True), (503, True), (500, False), (502, False), (409, False), (423, False), (404, False)],
 )
 def test_retry_after_of_some_answers_holds_the_account(status: int, holds: bool) -> None:
     """Of a 429 or a 503 it concerns the whole account, of another answer the order alone."""
