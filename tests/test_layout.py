@@ -263,11 +263,7 @@ def environment(module: Module, tree: Tree) -> list[str]:
     """Report a look at the environment outside worker/config.py."""
     if module.name == "worker.config":
         return []
-    return [
-        module.at(line, name)
-        for line, name in module.uses
-        if any(is_or_in(name, each) for each in ENVIRONMENT)
-    ]
+    return [module.at(line, name) for line, name in module.uses if any(is_or_in(name, each) for each in ENVIRONMENT)]
 
 
 def kafka_client(module: Module, tree: Tree) -> list[str]:
@@ -307,9 +303,7 @@ def pure(module: Module, tree: Tree) -> list[str]:
     """Report in the pure areas whatever waits, measures time, throws dice, or reaches the world."""
     if module.area not in PURE:
         return []
-    found = [
-        module.at(line, name) for line, name in module.uses if any(is_or_in(name, each) for each in IMPURE)
-    ]
+    found = [module.at(line, name) for line, name in module.uses if any(is_or_in(name, each) for each in IMPURE)]
     for node in ast.walk(module.tree):
         match node:
             case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncFor() | ast.AsyncWith():
@@ -580,9 +574,7 @@ def test_every_area_is_read() -> None:
     assert {"schemas", "core"} <= {module.area for module in TREE.values()}
 
 
-@pytest.mark.parametrize(
-    ("entry", "fits"), [("notes.txt", False), ("docs", False), (".ci", True), ("worker", True)]
-)
+@pytest.mark.parametrize(("entry", "fits"), [("notes.txt", False), ("docs", False), (".ci", True), ("worker", True)])
 def test_top_level_rule(entry: str, fits: bool) -> None:
     """The rule of the root tells what belongs there from what does not."""
     assert top_level_fits(entry) is fits

@@ -103,9 +103,11 @@ async def test_sigterm_ends_a_worker_that_waits_for_the_group(open_stage: OpenSt
     (await stage.started()).kill()
     waiting = stage.start()
     await waiting.answers()
-    assert await waiting.served() == []
+    await asyncio.sleep(1.0)
+    assert (await waiting.get("/startupz"))[0] == 503
     waiting.terminate()
     assert await waiting.ended(within_s=3) == 0
+    assert waiting.log("left")
 
 
 async def test_sigkill_loses_nothing_and_what_was_owed_is_held(open_stage: OpenStage) -> None:

@@ -58,7 +58,9 @@ class Rules:
     # Leaving
     lease_cut_on_leave: bool = rule("Who leaves sends no more.", "step 18")
     leave_drains: bool = rule("Who leaves waits for its attempts or marks them uncertain.", "step 19")
-    flags_before_clean: bool = rule("The clean flag is written with all inherited marks, never before.", "step 6 and 20")
+    flags_before_clean: bool = rule(
+        "The clean flag is written with all inherited marks, never before.", "step 6 and 20"
+    )
 
     def without(self, *names: str) -> "Rules":
         """Return these rules with some switched off. Raises `TypeError` for an unknown name."""

@@ -65,6 +65,7 @@ async def _run(config: Config) -> int:
         address = await operations.start(config.http.host, config.http.port)
     except OSError as error:
         log.critical("no_operations_port", host=config.http.host, port=config.http.port, error=error.strerror)
+        await sender.close()
         return EXIT_CONFIG
     try:
         log.info("operations", address=address)
@@ -75,33 +76,48 @@ async def _run(config: Config) -> int:
 
 
 async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
-    try:
-        started = asyncio.ensure_future(worker.start())
-        await _first(started, asyncio.ensure_future(stopping.wait()))
-        if not started.done():
-            started.cancel()
-            return EXIT_DONE
-        started.result()
-    except CartsyncError as error:
-        log.critical("not_started", error=str(error))
-        return _exit_code(error)
-    _calm_collector()
-    watch = asyncio.create_task(_watch(worker), name="watch")
-    stop = asyncio.ensure_future(stopping.wait())
-    await _first(stop, worker.failed, watch)
-    code = EXIT_DONE
-    if worker.failed.done():
-        log.critical("stopping", error=str(worker.failed.result()))
-        code = _exit_code(worker.failed.result())
-    elif watch.done():
-        return EXIT_WATCHDOG
-    watch.cancel()
+    told = asyncio.create_task(stopping.wait(), name="told to stop")
+    code = await _started(worker, told)
+    if code is None:
+        code = await _served(worker, told)
+    told.cancel()
+    if code == EXIT_WATCHDOG:
+        return code
     log.info("leaving")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_STOP_MARGIN_S):
             await worker.stop()
     log.info("left")
     return code
+
+
+async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
+    """The exit code when it must not, or shall not, go on; leaving is of use all the same: we may have joined."""
+    starting = asyncio.create_task(worker.start(), name="start")
+    await _first(starting, told)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return EXIT_DONE
+    try:
+        starting.result()
+    except CartsyncError as error:
+        log.critical("not_started", error=str(error))
+        return _exit_code(error)
+    return None
+
+
+async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
+    _calm_collector()
+    watch = asyncio.create_task(_watch(worker), name="watch")
+    await _first(told, worker.failed, watch)
+    if watch.done():
+        return EXIT_WATCHDOG
+    watch.cancel()
+    if worker.failed.done():
+        log.critical("stopping", error=str(worker.failed.result()))
+        return _exit_code(worker.failed.result())
+    return EXIT_DONE
 
 
 async def _first(*waited: "asyncio.Future[Any]") -> None:

@@ -5,6 +5,7 @@ the library, the comment says which; `tests/contract` and `tests/integration` ho
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable
 from typing import Any
@@ -63,6 +64,10 @@ _REFUSED_ACCESS = (
     kafka_errors.TransactionalIdAuthorizationFailed,
 )
 _LEFTOVERS_S = 2.0
+
+for _name in ("aiokafka.conn", "aiokafka.producer.producer"):
+    # At debug the first writes every request, the SASL password in it, the second the key and value of every record.
+    logging.getLogger(_name).setLevel(logging.INFO)
 
 
 class Connection:
