@@ -59,7 +59,7 @@ def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
         for record in batch_records:
             batch.event(record, _never)
         batch.entries()
-        known.update((subject, value) for subject, _, value in batch.encoded)
+        known.update((subject, value) for subject, _, value in batch.changed())
     return watch.read()
 
 

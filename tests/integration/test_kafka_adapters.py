@@ -433,13 +433,16 @@ async def test_pause_and_seek_back(settings: KafkaSettings) -> None:
 
 
 async def test_only_committed_events(settings: KafkaSettings) -> None:
-    """Events of an aborted transaction are not delivered, and the markers leave no lag behind."""
+    """Events of open and aborted transactions are not delivered, and neither they nor the markers count as lag."""
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers, transactional_id=f"{settings.group_id}.x")
     async with member_of(settings) as member, producer:
         member.open(0)
+        await until(lambda: member.log.lag(0) == 0)
         for value, ends_with in ((b"no", producer.abort_transaction), (b"yes", producer.commit_transaction)):
             await producer.begin_transaction()
             await producer.send_and_wait(settings.event_topic, value, key=b"k", partition=0)
+            await asyncio.sleep(0.3)
+            assert member.log.lag(0) == 0  # what is not committed cannot be read
             await ends_with()
         await until(lambda: member.values(0) == [b"yes"])
         await until(lambda: member.log.lag(0) == 0)
@@ -546,6 +549,30 @@ async def test_undecodable_record_harms_no_other_partition(names: KafkaSettings)
                     records.setdefault(partition, []).extend(record.value for record in batch)
         assert gaps == [{0}]
         assert records == dict.fromkeys(range(1, 6), values)
+    finally:
+        await log.stop()
+
+
+@pytest.mark.parametrize("sought", [None, 1])
+async def test_paused_in_the_last_moment(settings: KafkaSettings, sought: int | None) -> None:
+    """What has been fetched when a partition is paused or sought is not delivered, and nothing of it is lost."""
+    await produce(settings, 0, b"a", b"b", b"c")
+    log = KafkaEventLog(settings)
+    try:
+        await log.start(Listener())
+        log.seek(0, 0)
+        log.resume(0)
+        polling = asyncio.create_task(log.poll(10.0, 100))
+        while log._fetching is None or not log._fetching.done():  # noqa: ASYNC110 - a moment inside of the poll
+            await asyncio.sleep(0)
+        if sought is None:
+            log.pause(0)
+        else:
+            log.seek(0, sought)
+        assert await polling == {}
+        log.resume(0)
+        records = (await log.poll(10.0, 100))[0]
+        assert [record.value for record in records] == [b"a", b"b", b"c"][sought or 0 :]
     finally:
         await log.stop()
 

@@ -4,8 +4,10 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from tests.model.protocol import FAULT, FREE, HARMS, OPTIONAL, Protocol, State, Step
+from tests.model.orders import HARMS
+from tests.model.protocol import Protocol
 from tests.model.rules import Rules, Setup
+from tests.model.states import FAULT, FREE, OPTIONAL, State, Step
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,23 @@ def search(rules: Rules, setup: Setup, *, invariants: bool = True, seconds: floa
     first, _ = protocol.canonical(protocol.first())
     parents: dict[State, State | None] = {first: None}
     queue = deque([first])
-    known: dict[State, State] = {}
     count = 0
     while queue:
         state = queue.popleft()
         steps = protocol.steps(state)
-        harm = "" if any(step.kind == FREE for step in steps) else protocol.quiet_harm(state)
+        harm = "" if any(step.kind == FREE for step in steps) else protocol.orders.quiet_harm(state)
         if harm:
             return _found(protocol, parents, state, None, harm, count, began)
         for step in steps:
             count += 1
             if step.harm and (invariants or step.harm in HARMS):
                 return _found(protocol, parents, state, step, step.harm, count, began)
-            raw = step.state
-            if raw in known:
-                continue
-            after, _ = protocol.canonical(raw)
+            after, _ = protocol.canonical(step.state)
             if after in parents:
                 continue
             parents[after] = state
             queue.append(after)
-            if harm := protocol.harm(after):
+            if harm := protocol.orders.harm(after):
                 return _found(protocol, parents, after, None, harm, count, began)
         over = seconds and time.perf_counter() - began > seconds
         if over or (states_max and len(parents) >= states_max):

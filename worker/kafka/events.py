@@ -52,6 +52,7 @@ class _Fetched(NamedTuple):
     records: Mapping[int, Sequence[InputRecord]]
     positions: Mapping[int, int]
     """Of all assigned partitions, after these records; transaction markers move them too."""
+    error: Exception | None = None
 
 
 class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
@@ -67,6 +68,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._is_rebalancing = False
         self._positions: dict[int, int] = {}
         """Of the assigned partitions: where what was not delivered yet begins."""
+        self._touched: set[int] = set()
+        """Paused or sought since the last `getmany` returned: what it brought of these is out of date."""
         self._suspects: list[int] = []
         """Polled one by one, because the records of one of them cannot be decoded."""
         self._listener_error: Exception | None = None
@@ -123,54 +126,77 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._fetching = None
         if fetching.cancelled():
             raise LogError("the event log is stopped")
-        try:
-            fetched = fetching.result()
-        except Exception as error:  # noqa: BLE001 - decoding may raise anything
-            self._failed(error)
+        fetched = fetching.result()
+        if fetched.error is not None:
+            self._failed(fetched, fetched.error)
             return {}
-        if fetched.generation != self._generation:
-            return {}
-        self._positions.update(fetched.positions)
-        del self._suspects[:1]
-        return fetched.records
+        return self._delivered(fetched) if fetched.generation == self._generation else {}
 
     async def _fetch(self, wanted: list[Any], timeout_s: float, max_records: int) -> _Fetched:
+        batches: Mapping[Any, Sequence[InputRecord]] = {}
+        error: Exception | None = None
         try:
             batches = await self._consumer.getmany(*wanted, timeout_ms=_ms(timeout_s), max_records=max_records)
-        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as error:
-            gap = _gap(error)
-            self._consumer.pause(*map(self._here, gap.partitions))  # before it is fetched, and so fails, once more
-            raise gap from error
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as caught:
+            error = gap = _gap(caught)
+            if not self._is_rebalancing:
+                self._consumer.pause(*map(self._here, gap.partitions))  # before it is fetched, and so fails, once more
+        except Exception as caught:  # noqa: BLE001 - decoding may raise anything
+            error = caught
+        self._touched.clear()
         generation = self._generation
-        if self._is_rebalancing:
-            return _Fetched(generation, {}, {})
+        if error is not None or self._is_rebalancing:
+            return _Fetched(generation, {}, {}, error)
         positions = {p: await self._consumer.position(self._here(p)) for p in self._positions}
         return _Fetched(generation, {here.partition: records for here, records in batches.items()}, positions)
 
-    def _failed(self, error: Exception) -> None:
+    def _delivered(self, fetched: _Fetched) -> Mapping[int, Sequence[InputRecord]]:
+        """What is delivered of it: nothing of a partition that was paused or sought after it had been fetched."""
+        for partition in self._touched & fetched.records.keys():
+            self._consumer.seek(self._here(partition), self._positions[partition])
+        untouched = fetched.positions.keys() - self._touched
+        self._positions.update({partition: fetched.positions[partition] for partition in untouched})
+        del self._suspects[:1]
+        return {partition: records for partition, records in fetched.records.items() if partition in untouched}
+
+    def _failed(self, fetched: _Fetched, error: Exception) -> None:
         """Raises what an exception of `getmany` means, or has the partition looked for that it comes from."""
+        is_stale = fetched.generation != self._generation or self._is_rebalancing
         if isinstance(error, GapError):
+            if is_stale or error.partitions <= self._touched:
+                return
             raise error
         is_finished = isinstance(error, kafka_errors.KafkaError | kafka_errors.ConsumerStoppedError)
         if is_finished and not isinstance(error, kafka_errors.CorruptRecordException):
             raise translated_or_refused(error, "polling events") from error
-        # The partition whose records cannot be decoded is not named, and what was taken of others is lost with it.
-        if self._suspects:
-            culprit = self._suspects[0]
-            self.pause(culprit)
-            self._suspects.clear()
-            where = f"partition {culprit} of {self._settings.event_topic}, offset {self._positions[culprit]} or after"
-            raise GapError(f"records cannot be decoded: {where} ({type(error).__name__})", [culprit]) from error
-        paused = {here.partition for here in self._consumer.paused()}
-        self._suspects = sorted(self._positions.keys() - paused)
+        if not is_stale:
+            self._look_for_undecodable(error)
+
+    def _look_for_undecodable(self, error: Exception) -> None:
+        """Has partitions polled one by one, and in the end raises `GapError` for the one that was found.
+
+        The exception does not name it, and what `getmany` had taken of others before it is lost: back to where all of
+        them were.
+        """
         for partition, position in self._positions.items():
             self._consumer.seek(self._here(partition), position)
-        log.warning("events_undecodable", partitions=self._suspects, error=type(error).__name__)
+        if not self._suspects:
+            paused = {here.partition for here in self._consumer.paused()}
+            self._suspects = sorted(self._positions.keys() - paused)
+            log.warning("events_undecodable", partitions=self._suspects, error=type(error).__name__)
+            return
+        culprit = self._suspects[0]
+        self._suspects.clear()
+        self.pause(culprit)
+        where = f"partition {culprit} of {self._settings.event_topic}, offset {self._positions[culprit]} or after"
+        raise GapError(f"records cannot be decoded: {where} ({type(error).__name__})", [culprit]) from error
 
     # --- what the library calls; what is raised there is only logged, so it is kept for the next `poll` ---
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         """All of it before any await, or records could come of a partition that nobody has sought yet."""
+        if self._consumer is None:  # stopped while the broker was still to answer our join
+            return
         for here in assigned:
             self._consumer.pause(here)
             self._consumer.seek(here, 0)  # a placeholder, never fetched; saves the look-up of the committed offset
@@ -202,10 +228,12 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         """The next record wanted of an assigned partition."""
         self._consumer.seek(self._ours(partition), offset)
         self._positions[partition] = offset
+        self._touched.add(partition)
 
     def pause(self, partition: int) -> None:
         """Delivers nothing of this partition until `resume`; what was fetched ahead is thrown away."""
         self._consumer.pause(self._ours(partition))
+        self._touched.add(partition)
 
     def resume(self, partition: int) -> None:
         """Delivers again."""
@@ -277,7 +305,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             await stop_consumer(consumer, _STOP_WITHIN_S)
 
     def _ours(self, partition: int) -> Any:
-        if partition not in self._positions:
+        if partition not in self._positions or self._here(partition) not in self._consumer.assignment():
             raise LogError(f"partition {partition} is not assigned to this member")
         return self._here(partition)
 

@@ -339,7 +339,7 @@ class PartitionActor:
     def _apply(self, batch: Batch) -> None:
         context = self._context
         now, now_ms = context.clock.now(), context.clock.wall_ms()
-        for subject, record, value in batch.encoded:
+        for subject, header, value in batch.changed():
             self.orders[subject] = value
             self._inherited.discard(subject)
             entry = self.outbox.entries.get(subject)
@@ -347,7 +347,7 @@ class PartitionActor:
                 entry.in_flight = entry.in_flight and subject not in batch.holds
                 self._prepared -= entry.prepared is not None
             if context.sending:
-                self._put(subject, record, now, now_ms, batch.holds.get(subject, 0.0))
+                self._put(subject, header, now, now_ms, batch.holds.get(subject, 0.0))
         waiting, self._awaiting_lease = self._awaiting_lease, []
         for subject in waiting:
             if subject in self.outbox.entries:

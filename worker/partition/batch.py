@@ -1,26 +1,28 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from schemas import state
-from schemas.state import OrderRecord
+from schemas.state import OrderHeader, OrderRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
 from worker.core.intake import decode
 from worker.core.outbox import ParkIt, Same, Send, Wait
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
+from worker.metrics import EventResult
 from worker.partition.context import Context
 from worker.ports import Attempt, DeadLetter, InputRecord
 
 log = structlog.get_logger(__name__)
 
 _RECORD_OVERHEAD_BYTES = 512
-"""Key, framing and what an event adds besides itself: below the limit by this much, a record is not measured."""
+"""Key, framing, and what attempts may still add."""
 
 
 class Change(Struct, frozen=True):
@@ -47,40 +49,43 @@ class Batch:
         self.dead_letters: list[DeadLetter] = []
         self.holds: dict[str, float] = {}
         """By order whose attempt has ended: until when (*now*) it is held."""
-        self.encoded: list[tuple[str, OrderRecord, bytes]] = []
         self._orders = orders
         self._context = context
         self._value_max_bytes = value_max_bytes
         self._now_ms = context.clock.wall_ms()
-        self._changed: dict[str, OrderRecord] = {}
+        # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
+        self._changed: dict[str, tuple[OrderHeader, bytes]] = {}
+        self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
+        self._coalesced = 0
         self._notes: list[tuple[str, dict[str, object]]] = []
         self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
 
     def record(self, subject: str) -> OrderRecord:
         """The order as it stands in this batch; a new one when nothing is known of it."""
-        record = self._changed.get(subject)
-        if record is not None:
-            return record
-        value = self._orders.get(subject)
+        changed = self._changed.get(subject)
+        value = self._orders.get(subject) if changed is None else changed[1]
         return OrderRecord() if value is None else state.decode_order(value)
 
     def keep(self, subject: str) -> None:
         """Writes the order as it stands in memory."""
-        if subject in self._orders:
-            self._changed.setdefault(subject, self.record(subject))
+        value = self._orders.get(subject)
+        if value is not None and subject not in self._changed:
+            self._changed[subject] = state.decode_header(value), value
+
+    def _put(self, subject: str, record: OrderRecord) -> None:
+        self._changed[subject] = _header(record), state.encode(record)
 
     # --- events ---
 
     def event(self, record: InputRecord, in_flight: Callable[[str], bool]) -> None:
         """Takes the next record of the input: an event, something to skip, or something to refuse."""
         offset = record.offset
-        metrics = self._context.metrics
         self.next_offset = offset + 1
         headers = dict(record.headers) if record.headers else {}
         try:
             event = decode(record.key, record.value, headers, record.timestamp)
             if event is None:
-                metrics.event("skipped")
+                self._events["skipped"] += 1
                 return
             subject = event.subject
             before = self.record(subject)
@@ -94,22 +99,18 @@ class Batch:
                 in_flight=subject not in self.holds and in_flight(subject),
             )
             if after is before:
-                metrics.event("unchanged")
+                self._events["unchanged"] += 1
                 return
-            self._check_size(subject, after, record.value)
+            value = state.encode(after)
+            self._check_size(len(value) + len(subject) + _RECORD_OVERHEAD_BYTES)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
-        metrics.event("changed")
-        if before.acked < before.revision:
-            metrics.coalesced()
-        self._changed[subject] = after
+        self._events["changed"] += 1
+        self._coalesced += before.acked < before.revision
+        self._changed[subject] = _header(after), value
 
-    def _check_size(self, subject: str, record: OrderRecord, value: bytes | None) -> None:
-        known = len(self._orders.get(subject, b"")) if subject not in self._changed else self._value_max_bytes
-        if known + 2 * len(value or b"") + _RECORD_OVERHEAD_BYTES < self._value_max_bytes:
-            return
-        size = len(state.encode(record)) + len(subject) + _RECORD_OVERHEAD_BYTES
+    def _check_size(self, size: int) -> None:
         if size > self._value_max_bytes:
             raise MalformedEventError(
                 "order_too_large",
@@ -147,7 +148,7 @@ class Batch:
             chance=context.clock.chance(),
             rules=context.rules,
         )
-        self._changed[subject] = after
+        self._put(subject, after)
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
         fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "status": outcome.status}
         if outcome.kind is OutcomeKind.APPLIED:
@@ -185,13 +186,13 @@ class Batch:
             case Send():
                 record = core.mark_waiting(record, False, self._now_ms)
                 self._note("order_consistent", subject, record)
-        self._changed[subject] = record
+        self._put(subject, record)
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
         """An operator's change."""
         record = copy(self.record(subject))
         change(record, self._now_ms)
-        self._changed[subject] = record
+        self._put(subject, record)
         self._note("order_operated", subject, record)
 
     def _note(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
@@ -201,16 +202,28 @@ class Batch:
 
     def entries(self) -> list[tuple[bytes, bytes | None]]:
         """The changed orders as they go into the state topic."""
-        self.encoded = [(subject, record, state.encode(record)) for subject, record in self._changed.items()]
-        return [((state.ORDER_PREFIX + subject).encode(), value) for subject, _, value in self.encoded]
+        return [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+
+    def changed(self) -> Iterator[tuple[str, OrderHeader, bytes]]:
+        """The changed orders."""
+        return ((subject, header, value) for subject, (header, value) in self._changed.items())
 
     def announce(self) -> None:
         """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""
+        metrics = self._context.metrics
+        for result, count in self._events.items():
+            metrics.event(result, count)
+        metrics.coalesced(self._coalesced)
         for name, fields in self._notes:
             level = _LEVELS.get(name, "info")
             getattr(log, level)(name, partition=self._partition, **fields)
 
 
+def _header(record: OrderRecord) -> OrderHeader:
+    return OrderHeader(*astuple(record)[:_HEADER_LENGTH])
+
+
+_HEADER_LENGTH = len(OrderHeader.__struct_fields__)
 _LEVELS = {
     "order_parked": "warning",
     "order_held": "warning",

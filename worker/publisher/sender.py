@@ -1,6 +1,5 @@
 """The only outbound HTTP: one attempt, its deadline, and what is known of it when there is no answer."""
 
-import asyncio
 import socket
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -14,6 +13,10 @@ from schemas.updates import Fault, HttpRequest, HttpResponse
 
 BODY_MAX_BYTES = 64 * 1024
 """An answer is cut here: only its first words are of use."""
+
+
+_FAILURES = (TimeoutError, aiohttp.ClientError, OSError, ValueError)
+"""What a request can end with instead of an answer."""
 
 
 class _LeaseOverError(Exception):
@@ -92,9 +95,7 @@ class HttpSender:
                 )
         except _LeaseOverError:
             return Fault(False, "the lease of the partition ran out before the request went out")
-        except (TimeoutError, asyncio.CancelledError, aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error, asyncio.CancelledError):
-                raise
+        except _FAILURES as error:
             return Fault(under.copies > 0, _said(error, deadline_s))
         finally:
             _under.reset(token)
@@ -102,12 +103,15 @@ class HttpSender:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_chunked(self._body_max_bytes):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size >= self._body_max_bytes:
-                response.close()  # the rest is not worth the connection
-                break
+        try:
+            async for chunk in response.content.iter_chunked(self._body_max_bytes):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size >= self._body_max_bytes:
+                    response.close()  # the rest is not worth the connection
+                    break
+        except _FAILURES:
+            response.close()  # the status has come, and it decides: what is missing are words
         return b"".join(chunks)[: self._body_max_bytes]
 
     async def close(self) -> None:

@@ -7,7 +7,8 @@ asked for.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from worker.ports import Clock, DeadLetter, EventLog, StateEntry, StateLog
 from worker.sim.group import EventTopicPartition, Group, MemoryEventLog, MemoryRecord
@@ -120,6 +121,13 @@ class MemoryLog:
     def commit_late(self, partition: int) -> bool:
         """Commits a transaction that a failed `write` left open: its commit arrived after all. False: none was."""
         return self._states[partition].commit_left_open()
+
+    def watch(self, watcher: Callable[[int, Sequence[StateEntry], Sequence[DeadLetter]], None]) -> None:
+        """Tells of each transaction on the state topic at the moment when it is committed: partition, entries, dead
+        letters. For invariants.
+        """
+        for partition, here in enumerate(self._states):
+            here.watcher = partial(watcher, partition)
 
     # Faults of processes
 

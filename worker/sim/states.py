@@ -7,7 +7,7 @@ else does, except for time.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -69,6 +69,8 @@ class StateTopicPartition:
     end: int = 0
     epoch: int = -1
     changed: Bell = field(default_factory=Bell)
+    watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter]], None] | None = None
+    """Told of each transaction at the moment when it is committed, whoever did it and whether he comes to know."""
     _cells: list[_Cell] = field(default_factory=list)
     _open: list[_Transaction] = field(default_factory=list)
 
@@ -168,6 +170,10 @@ class StateTopicPartition:
         self.end += 1  # the marker
         if status is _Status.COMMITTED:
             self.dead_letters += transaction.dead_letters
+            if self.watcher is not None:
+                written = self._cells[bisect_left(self._cells, transaction.first, key=_offset) :]
+                own = [cell.entry for cell in written if cell.transaction is transaction]
+                self.watcher(own, transaction.dead_letters)
         self.changed.ring()
 
 

@@ -45,7 +45,7 @@ class _Shelf:
         known = {line["reference"]: line for line in lines}
         missing = [one for one, count in self.kept.items() if count and one not in known]
         for one, count in self.kept.items():
-            if one in known:
+            if "quantity" in known.get(one, {}):
                 known[one]["quantity"] = max(count, known[one]["quantity"])
         return lines + [shop.goods(one, self.kept[one], 700, unit_price_minor=0) for one in missing]
 
@@ -55,6 +55,7 @@ def contents(draw: Draw) -> list[LineDict]:
     """A cart: up to three goods lines, sometimes none, and up to four charges and adjustments."""
     ids = draw(st.lists(st.sampled_from(GOODS_IDS), unique=True, max_size=3)) or draw(st.sampled_from([["a"], []]))
     lines = [shop.goods(one, draw(st.integers(1, 4)), draw(AMOUNTS), unit_price_minor=0) for one in ids]
+    free = [one for one in GOODS_IDS if one not in ids]
     kinds = st.sampled_from(
         ["handling", "handling", "discount", "discount", "other_payment", "registration", "voucher", "invoice_fee"]
     )
@@ -62,7 +63,9 @@ def contents(draw: Draw) -> list[LineDict]:
         total = draw(st.one_of(st.integers(0, 100), st.integers(0, 800)))
         if kind in ("discount", "other_payment"):
             total = -max(1, total)
-        line = shop.other(kind, f"{kind}-{number}", total)
+        # One time in eight the id is one that goods have in another cart.
+        reference = free.pop() if free and draw(st.integers(0, 7)) == 0 else f"{kind}-{number}"
+        line = shop.other(kind, reference, total)
         if ids and kind in ("discount", "other_payment", "registration") and draw(st.booleans()):
             line["applies_to"] = draw(st.lists(st.sampled_from(ids), min_size=1, max_size=3))
         lines.append(line)

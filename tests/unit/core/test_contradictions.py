@@ -57,6 +57,11 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
         [MIXED, cart_updated(goods("shirt", 3, 300)), returned("r1", origin="unshipped", post=1)],
         "return r1 returns 1 × post, which is no goods line",
     ),
+    (
+        "units of a line that is a charge by now",
+        [SHIRTS, shipped("s1", shirt=1), cart_updated(other("handling", "shirt", 5), goods("hat", 1, 1))],
+        "shipment s1 ships 1 × shirt, which is no goods line",
+    ),
     ("more shipped than ordered", [SHIRTS, shipped("s1", shirt=4)], "line shirt: 4 shipped of 3 ordered"),
     (
         "kept and cancelled exceed the ordered",
@@ -212,6 +217,16 @@ CONSISTENT: list[tuple[str, list[Told]]] = [
     (
         "a line that is gone and not kept",
         [SHIRTS, shipped("s1", shirt=1), returned("r1", shirt=1), cart_updated(goods("hat", 1, 1))],
+    ),
+    (
+        "a line that was goods once, then a charge, and is gone",
+        [
+            SHIRTS,
+            shipped("s1", shirt=1),
+            cart_updated(other("handling", "shirt", 5), goods("hat", 1, 1)),
+            returned("r1", shirt=1),
+            cart_updated(goods("hat", 1, 1)),
+        ],
     ),
     ("cart at the greatest amount", [confirmed(goods("A", 1, AMOUNT_MAX_MINOR))]),
     ("carts at 0", [confirmed(goods("A", 1, 100), other("discount", "D", -100))]),

@@ -1,0 +1,309 @@
+"""Watches the log and each worker's hold on it, and compares with what the protocol allows.
+
+What is committed is judged where it is committed, whoever did it and whether he came to know: the state must be the
+fold of all input below `m:next`, revisions grow, nothing is acknowledged that the provider does not hold, and who says
+that he left in order has marked every order that a request of his may still reach. Only the orders that a transaction
+touches are looked at, so a step costs the same in a long run as in a short one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+from schemas import state
+from schemas.carts import Order
+from schemas.facts import Facts
+from schemas.state import OrderRecord
+from schemas.updates import Account
+from tests.simulation.provider import Network, told_by
+from tests.simulation.shop import Told
+from tests.simulation.trace import Trace
+from worker.core.intake import decode
+from worker.core.order import assess, baseline
+from worker.core.outbox import account_of, is_parked, reference_of
+from worker.core.reducer import reduce
+from worker.core.rules import Rules
+from worker.errors import MalformedEventError
+from worker.ports import DeadLetter, InputRecord, StateEntry, StateLog, StatePartition
+from worker.providers.sequra import Sequra
+
+CLOCK_RATE_MAX = 1.005
+"""How much faster than the true time a worker's clock may run."""
+_EPSILON_S = 1e-6
+_ORDER = state.ORDER_PREFIX.encode()
+
+
+class PartitionAudit:
+    """One partition: what is committed, and what it must be."""
+
+    def __init__(self) -> None:
+        self.input: list[InputRecord] = []
+        """Everything that was ever written to the event topic, whatever retention took away."""
+        self.taken = 0
+        """How many of `input` lie below `next`."""
+        self.next = 0
+        self.clean = False
+        self.facts: dict[str, Facts] = {}
+        self.revisions: dict[str, int] = {}
+        self.facts_at: dict[tuple[str, int], Facts] = {}
+        """By subject and revision."""
+        self.records: dict[str, OrderRecord] = {}
+
+
+class Auditor:
+    """All partitions and all holds."""
+
+    def __init__(
+        self, partitions: int, rules: Rules, network: Network, accounts: dict[str, Account], trace: Trace
+    ) -> None:
+        self.partitions = [PartitionAudit() for _ in range(partitions)]
+        self.partition_of: dict[str, int] = {}
+        self.owed: set[str] = set()
+        self.dead_letters: Counter[bytes | None] = Counter()
+        self._holds: dict[tuple[str, int], AuditedPartition] = {}
+        self._rules = rules
+        self._network = network
+        self._accounts = accounts
+        self._trace = trace
+        self._provider = Sequra()
+        self._loop = asyncio.get_running_loop()
+
+    def record(self, subject: str) -> OrderRecord:
+        """The order as it is committed."""
+        return self.partitions[self.partition_of[subject]].records[subject]
+
+    def audited(self, process: str, states: StateLog) -> StateLog:
+        """The state log of a process, with each hold under watch."""
+        return AuditedStateLog(process, states, self)
+
+    def now(self) -> float:
+        """True seconds."""
+        return self._loop.time()
+
+    # --- what is committed ---
+
+    def committed(self, partition: int, entries: Sequence[StateEntry], dead_letters: Sequence[DeadLetter]) -> None:
+        """A transaction is there for all to see."""
+        here = self.partitions[partition]
+        orders = {e.key[2:].decode(): state.decode_order(e.value) for e in entries if e.key.startswith(_ORDER) and e.value}
+        following = [state.decode_next(e.value) for e in entries if e.key == state.NEXT_KEY and e.value]
+        self._trace.add("committed", partition, sorted(orders), [(n.offset, n.clean) for n in following], len(dead_letters))
+        if not following:
+            if orders or dead_letters:
+                self._trace.violate(f"partition {partition}: a transaction of orders without m:next")
+            return
+        changed, refused = self._fold(here, partition, following[0].offset)
+        here.clean = following[0].clean
+        self._check_letters(partition, refused, dead_letters)
+        for subject in changed - orders.keys():
+            self._trace.violate(f"{subject} has changed below m:next, but the transaction lacks it")
+        for subject, record in orders.items():
+            self.partition_of[subject] = partition
+            self._check_order(here, subject, record)
+            here.records[subject] = record
+            (self.owed.add if record.revision != record.acked else self.owed.discard)(subject)
+        if here.clean:
+            self._check_leaving(here)
+
+    def _fold(self, here: PartitionAudit, partition: int, until: int) -> tuple[set[str], list[bytes | None]]:
+        """The orders that the input up to an offset has changed, and the records that must be refused."""
+        if until < here.next:
+            self._trace.violate(f"partition {partition}: m:next went back from {here.next} to {until}")
+        changed: set[str] = set()
+        refused: list[bytes | None] = []
+        while here.taken < len(here.input) and here.input[here.taken].offset < until:
+            record = here.input[here.taken]
+            here.taken += 1
+            try:
+                event = decode(record.key, record.value, dict(record.headers), record.timestamp)
+            except MalformedEventError:
+                refused.append(record.value)
+                continue
+            if event is None:
+                continue
+            before = here.facts.get(event.subject, _NOTHING)
+            after = reduce(before, event, record.offset)
+            if after is not before:
+                here.facts[event.subject] = after
+                here.revisions[event.subject] = record.offset + 1
+                here.facts_at[event.subject, record.offset + 1] = after
+                changed.add(event.subject)
+        here.next = until
+        return changed, refused
+
+    def _check_letters(self, partition: int, refused: list[bytes | None], dead_letters: Sequence[DeadLetter]) -> None:
+        letters = [letter.value for letter in dead_letters]
+        self.dead_letters.update(letters)
+        if letters != refused:
+            self._trace.violate(f"partition {partition}: refused are {refused}, dead-lettered {letters}")
+
+    def _check_order(self, here: PartitionAudit, subject: str, record: OrderRecord) -> None:
+        if record.facts != here.facts.get(subject):
+            self._trace.violate(f"{subject}: the committed facts are not the fold of the input below m:next")
+        if record.revision != here.revisions.get(subject):
+            self._trace.violate(f"{subject}: revision {record.revision}, its last change was at {here.revisions.get(subject)}")
+        before = here.records.get(subject)
+        if before is not None and record.revision < before.revision:
+            self._trace.violate(f"{subject}: revision went back from {before.revision} to {record.revision}")
+        if record.acked > (0 if before is None else before.acked):
+            self._check_acknowledged(subject, record.acked, here.facts_at.get((subject, record.acked)))
+
+    def _check_acknowledged(self, subject: str, revision: int, facts: Facts | None) -> None:
+        provider = self._network.provider
+        if revision in provider.applied.get(subject, ()):
+            return
+        order = None if facts is None else assess(facts, reference_of(subject)).order
+        if facts is None or order is None:
+            self._trace.violate(f"{subject}: revision {revision} is acknowledged, and it cannot even be told")
+            return
+        confirmed = baseline(facts, reference_of(subject))
+        known = provider.held.get(subject)
+        if known is None and confirmed is not None:
+            known = self._render(subject, confirmed)
+        if self._render(subject, order) != known:
+            self._trace.violate(f"{subject}: revision {revision} is acknowledged, the provider never took it")
+
+    def _render(self, subject: str, order: Order) -> Told:
+        account = self._accounts[account_of(subject)]
+        update = self._provider.render(order, account)
+        return told_by(self._provider.next_request(order, update, account, "").body)
+
+    def _check_leaving(self, here: PartitionAudit) -> None:
+        """Nobody will hold what is not marked now."""
+        for subject in self._network.live:
+            record = here.records.get(subject)
+            if record is not None and not record.uncertain and (live := self._network.may_land(subject)):
+                self._trace.violate(f"left in order, but {live[0]} may still land and {subject} is not marked")
+
+    # --- who may send ---
+
+    def held_by(self, hold: "AuditedPartition") -> None:
+        """A process has a new hold on a partition."""
+        self._holds[hold.process, hold.number] = hold
+
+    def taken(self, process: str, subject: str, revision: int) -> None:
+        """`provider.Guard`: what is sent is the newest that the process has committed or read, and it is owed."""
+        hold = self._hold(process, subject)
+        if hold is None:
+            return
+        value = hold.view.get(subject)
+        header = None if value is None else state.decode_header(value)
+        if header is None:
+            self._trace.violate(f"{process} sends {subject}:{revision}, which it never saw committed")
+        elif header.revision != revision:
+            self._trace.violate(f"{process} sends {subject}:{revision}, the newest that it committed is {header.revision}")
+        elif header.acked == revision or is_parked(header):
+            self._trace.violate(f"{process} sends {subject}:{revision}, which is {'parked' if header.park else 'acknowledged'}")
+
+    def sent(self, process: str, subject: str, deadline_s: float) -> None:
+        """`provider.Guard`: it is sent under a lease, by an owner that has not left."""
+        hold = self._hold(process, subject)
+        if hold is None:
+            return
+        now = self.now()
+        if hold.is_over:
+            self._trace.violate(f"{process} sends {subject} after it has left its partition")
+        elif now + deadline_s > hold.leased_from + self._rules.lease_s * CLOCK_RATE_MAX + _EPSILON_S:
+            self._trace.violate(f"{process} sends {subject} without a lease: its last commit began at {hold.leased_from:.3f} s")
+
+    def _hold(self, process: str, subject: str) -> "AuditedPartition | None":
+        partition = self.partition_of.get(subject)
+        hold = None if partition is None else self._holds.get((process, partition))
+        if hold is None:
+            self._trace.violate(f"{process} sends {subject}, whose partition it never had")
+        return hold
+
+    # --- at the end ---
+
+    def check_end(self, told: dict[str, Told], confirmed: dict[str, Told], poison: list[bytes]) -> None:
+        """Everything is told, everything refused is there once."""
+        held = self._network.provider.held
+        for subject, expected in told.items():
+            known = held.get(subject, confirmed[subject])
+            if known != expected:
+                self._trace.violate(f"{subject} ends as {known}, the shop says {expected}")
+        if self.dead_letters != Counter(poison):
+            self._trace.violate(f"dead letters {self.dead_letters}, poisoned {Counter(poison)}")
+
+
+_NOTHING = Facts()
+
+
+class AuditedPartition:
+    """`ports.StatePartition` that remembers what its process knows: commits that returned, records that were read."""
+
+    def __init__(self, process: str, number: int, hold: StatePartition, view: dict[str, bytes], auditor: Auditor) -> None:
+        self.process = process
+        self.number = number
+        self.view = view
+        self.leased_from = float("-inf")
+        """True seconds of the beginning of its last commit of `m:next` that succeeded."""
+        self.is_over = False
+        """`m:next` says that it left in order, or it was closed."""
+        self._hold = hold
+        self._auditor = auditor
+
+    @property
+    def value_max_bytes(self) -> int:
+        """The largest value."""
+        return self._hold.value_max_bytes
+
+    async def fence(self) -> None:
+        """Takes ownership."""
+        await self._hold.fence()
+        self._auditor.held_by(self)
+
+    async def write(self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()) -> int:
+        """One transaction."""
+        began = self._auditor.now()
+        last = await self._hold.write(entries, dead_letters)
+        for key, value in entries:
+            self._saw(key, value)
+            if key == state.NEXT_KEY and value is not None:
+                self.leased_from = began
+                self.is_over = state.decode_next(value).clean
+        return last
+
+    async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
+        """Committed entries."""
+        async for entries in self._hold.read(position, until):
+            for entry in entries:
+                self._saw(entry.key, entry.value)
+            yield entries
+
+    def _saw(self, key: bytes, value: bytes | None) -> None:
+        if key.startswith(_ORDER) and value is not None:
+            self.view[key[2:].decode()] = value
+
+    async def close(self) -> None:
+        """Lets go."""
+        self.is_over = True
+        await self._hold.close()
+
+
+class AuditedStateLog:
+    """`ports.StateLog` of one process."""
+
+    def __init__(self, process: str, states: StateLog, auditor: Auditor) -> None:
+        self._process = process
+        self._states = states
+        self._auditor = auditor
+        self._views: list[dict[str, bytes]] = [{} for _ in auditor.partitions]
+
+    async def start(self) -> None:
+        """Passes on."""
+        await self._states.start()
+
+    @property
+    def partitions(self) -> int:
+        """Passes on."""
+        return self._states.partitions
+
+    def partition(self, partition: int) -> StatePartition:
+        """A new hold, under watch."""
+        hold = self._states.partition(partition)
+        return AuditedPartition(self._process, partition, hold, self._views[partition], self._auditor)
+
+    async def stop(self) -> None:
+        """Passes on."""
+        await self._states.stop()

@@ -1,0 +1,98 @@
+"""What goes wrong in one run: drawn from the seed, so that each run has troubles of its own.
+
+Not every run has every fault: where all of them happen at once, one hides the other.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.simulation import provider
+from worker.core.rules import Rules
+from worker.errors import LogError
+
+ACTIONS = ("crash", "restart", "freeze", "expel", "silence", "stall", "outage", "compact", "hang", "operate", "shrink")
+REFUSABLE = frozenset(
+    ("fence", "fence:done", "write", "write:open", "write:done", "read", "commit_group", "commit_group:done")
+)
+"""Operations of the log that may fail (`MemoryLog.gate`)."""
+SILENT = frozenset(("poll", "poll:done", "commit_group", "join"))
+"""What a coordinator that has fallen silent does not answer."""
+
+_RULES = (
+    Rules(not_found_delays_s=(3.0, 10.0, 20.0), retry_max_s=20.0),
+    Rules(
+        attempt_deadline_s=3.0,
+        lease_s=9.0,
+        settle_s=8.0,
+        not_found_delays_s=(2.0, 5.0),
+        not_found_attempts=3,
+        retry_max_s=10.0,
+    ),
+)
+
+
+@dataclass
+class Plan:
+    """The troubles of one run."""
+
+    rules: Rules
+    workers: int
+    partitions: int
+    gap_s: float
+    """Between two actions, on average."""
+    weights: dict[str, float]
+    network: provider.Faults
+    refusals: float
+    """Of the operations of the log."""
+    slowness: float
+    freezes_in_send_gap: bool = False
+
+
+def draw_plan(random: Random) -> Plan:
+    """A plan for the safety phase."""
+    weights = {name: random.choice((0.0, 1.0, 1.0, 3.0)) for name in ACTIONS}
+    weights["compact"] += 1.0
+    network = provider.Faults()
+    for name in vars(network):
+        setattr(network, name, random.choice((0.0, 0.0, 0.02, 0.1)))
+    network.unauthorized *= random.choice((0.0, 0.1))
+    return Plan(
+        rules=random.choice(_RULES),
+        workers=random.choice((1, 2, 2, 3)),
+        partitions=random.choice((1, 2, 4)),
+        gap_s=random.choice((3.0, 10.0, 30.0)),
+        weights=weights,
+        network=network,
+        refusals=random.choice((0.0, 0.0, 0.01, 0.03)),
+        slowness=random.choice((0.0, 0.01, 0.03)),
+    )
+
+
+@dataclass
+class Gate:
+    """`MemoryLog.gate`: what each step of each operation of the log goes through."""
+
+    random: Random
+    plan: Plan
+    stalled_until: float = 0.0
+    """A broker is gone: no transaction goes on before."""
+    silent_until: dict[str, float] = field(default_factory=dict)
+    """By process: its coordinator does not answer before."""
+    is_calm: bool = False
+
+    async def __call__(self, op: str, process: str, partition: int) -> None:
+        """Waits, and may refuse."""
+        if op == "write:open":
+            await asyncio.sleep(self.random.choice((0.002, 0.01, 0.03)))
+        if self.is_calm:
+            return
+        now = asyncio.get_running_loop().time
+        if op in SILENT and self.silent_until.get(process, 0.0) > now():
+            await asyncio.sleep(self.silent_until[process] - now())
+        if op.startswith(("write", "fence")) and self.stalled_until > now():
+            await asyncio.sleep(self.stalled_until - now())
+        if self.plan.slowness and self.random.random() < self.plan.slowness:
+            await asyncio.sleep(self.random.choice((0.1, 2.0, 15.0)) * self.random.random())
+        if op in REFUSABLE and self.plan.refusals and self.random.random() < self.plan.refusals:
+            raise LogError(f"{op} of partition {partition}: as simulated")

@@ -1,0 +1,302 @@
+"""Lanes: who is sent when, within which limits. Under virtual time, with a sender that answers as it is told."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from schemas.carts import Cart, Order
+from schemas.facts import OrderDetails
+from schemas.updates import Account, Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind, Update
+from worker.errors import CartsyncError
+from worker.metrics import Metrics
+from worker.ports import Attempt
+from worker.providers.sequra import Sequra
+from worker.publisher.publisher import Publisher
+from worker.sim.loop import VirtualClock, run
+
+
+class Answers:
+    """A sender that takes a while and answers from a list, 204 when it is empty."""
+
+    def __init__(self, took_s: float = 1.0) -> None:
+        self.took_s = took_s
+        self.answers: list[HttpResponse | Fault] = []
+        self.sent: list[tuple[float, str]] = []
+        self.now = 0
+        self.most = 0
+
+    async def send(
+        self, request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]
+    ) -> HttpResponse | Fault:
+        self.sent.append((asyncio.get_running_loop().time(), request.url.rpartition("/")[2]))
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(self.took_s)
+        finally:
+            self.now -= 1
+        return self.answers.pop(0) if self.answers else HttpResponse(204, {}, b"")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Book:
+    """An outlet whose orders are all owed."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.closed = False
+
+    def take(self, subject: str) -> Attempt | None:
+        if self.closed:
+            return None
+        reference = subject.partition("/")[2]
+        order = Order(reference, "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
+        update = Sequra().render(order, account())
+        return Attempt(subject, 1, order, update, self.clock.now(), lambda: True)
+
+    def done(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.outcomes.append((attempt.subject, outcome))
+
+
+def account(name: str = "acme", **members: Any) -> Account:
+    """A merchant account of a provider that is never reached."""
+    return Account(name, "sequra", name, "https://x", "u", "p", **members)
+
+
+class Scene:
+    """A publisher, its sender and one outlet."""
+
+    def __init__(self, *accounts: Account) -> None:
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.sender = Answers()
+        self.metrics = Metrics()
+        self.failures: list[CartsyncError] = []
+        self.book = Book(self.clock)
+        self.publisher = Publisher(
+            {each.name: each for each in accounts},
+            {"sequra": Sequra()},
+            self.sender,
+            self.clock,
+            attempt_deadline_s=8.0,
+            metrics=self.metrics,
+            fatal=self.failures.append,
+        )
+
+    def offer(self, *subjects: str, owed_since_ms: int = 0) -> None:
+        for subject in subjects:
+            self.publisher.offer(subject.partition("/")[0], owed_since_ms, subject, self.book)
+
+    def kinds(self) -> list[OutcomeKind]:
+        return [outcome.kind for _, outcome in self.book.outcomes]
+
+    def references(self) -> list[str]:
+        return [reference for _, reference in self.sender.sent]
+
+
+def played(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs it on a virtual loop."""
+    run(main())
+
+
+def test_longest_owed_goes_first_within_the_concurrency() -> None:
+    """With two lanes two are under way at a time, and the oldest waits least."""
+
+    async def main() -> None:
+        scene = Scene(account(concurrency=2))
+        scene.offer("acme/a", "acme/b", owed_since_ms=50)
+        await asyncio.sleep(0.5)
+        scene.offer("acme/young", owed_since_ms=90)
+        scene.offer("acme/old", owed_since_ms=10)
+        await asyncio.sleep(5)
+        assert scene.references() == ["a", "b", "old", "young"]
+        assert scene.sender.most == 2
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_rate_limit() -> None:
+    """Two a second: the third in a burst waits."""
+
+    async def main() -> None:
+        scene = Scene(account(rate_per_s=2.0))
+        scene.offer("acme/a", "acme/b", "acme/c", "acme/d")
+        await asyncio.sleep(5)
+        times = [at for at, _ in scene.sender.sent]
+        assert times[0] == times[1] == 0
+        assert times[2] >= 0.5
+        assert times[3] >= times[2] + 0.4
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_rate_below_one_a_second() -> None:
+    """A bucket holds at least one attempt."""
+
+    async def main() -> None:
+        scene = Scene(account(rate_per_s=0.5))
+        scene.offer("acme/a", "acme/b")
+        await asyncio.sleep(10)
+        assert [round(at) for at, _ in scene.sender.sent] == [0, 2]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_credentials_pause_one_account_until_it_is_resumed() -> None:
+    """401 stops the account and no other; its offers wait, and idle lanes do not spin."""
+
+    async def main() -> None:
+        scene = Scene(account(), account("beta"))
+        scene.sender.answers = [HttpResponse(401, {}, b"HTTP Basic: Access denied.")]
+        scene.offer("acme/a")
+        await asyncio.sleep(2)
+        scene.offer("acme/b", "acme/c", "acme/d", "beta/x")
+        await asyncio.sleep(3600)
+        assert scene.references() == ["a", "x"]
+        assert "Access denied" in (scene.publisher.paused("acme") or "")
+        assert scene.publisher.paused("beta") is None
+        assert scene.metrics.value("cartsync_account_paused", account="acme") == 1
+        scene.publisher.resume("acme")
+        await asyncio.sleep(10)
+        assert scene.references() == ["a", "x", "b", "c", "d"]
+        assert scene.kinds() == [OutcomeKind.CREDENTIALS] + [OutcomeKind.APPLIED] * 4
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_retry_after_of_429_holds_the_account() -> None:
+    """Nothing of the account goes out before, everything after; another account is not touched."""
+
+    async def main() -> None:
+        scene = Scene(account(), account("beta"))
+        scene.sender.answers = [HttpResponse(429, {"retry-after": "60"}, b"")]
+        scene.offer("acme/a")
+        await asyncio.sleep(2)
+        scene.offer("acme/b", "acme/c", "beta/x")
+        await asyncio.sleep(30)
+        assert scene.references() == ["a", "x"]
+        waiting = {view.name: view.waiting_s for view in scene.publisher.views()}
+        assert round(waiting["acme"]) == 29
+        assert waiting["beta"] == 0
+        await asyncio.sleep(60)
+        assert sorted(scene.references()) == ["a", "b", "c", "x"]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_cut_gives_up_what_is_under_way_and_the_lane_lives_on() -> None:
+    """The outcome is unknown, and is told once; other outlets' attempts go on in the same lanes."""
+
+    async def main() -> None:
+        scene = Scene(account(concurrency=1))
+        scene.sender.took_s = 100.0
+        scene.offer("acme/a", "acme/b")
+        await asyncio.sleep(1)
+        scene.publisher.withdraw(scene.book)
+        scene.publisher.cut(scene.book)
+        scene.publisher.cut(scene.book)
+        await asyncio.sleep(1)
+        assert scene.kinds() == [OutcomeKind.UNKNOWN]
+        assert scene.publisher.in_flight() == 0
+        scene.sender.took_s = 1.0
+        scene.offer("acme/c")
+        await asyncio.sleep(2)
+        assert scene.references() == ["a", "c"]
+        assert scene.kinds() == [OutcomeKind.UNKNOWN, OutcomeKind.APPLIED]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_what_is_not_owed_any_more_is_not_sent() -> None:
+    """An outlet that has nothing to give costs a look."""
+
+    async def main() -> None:
+        scene = Scene(account())
+        scene.book.closed = True
+        scene.offer("acme/a")
+        await asyncio.sleep(5)
+        assert scene.sender.sent == []
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_faults_become_outcomes() -> None:
+    """Bytes that left make it unknown, none make it not sent; copies are counted."""
+
+    async def main() -> None:
+        scene = Scene(account(concurrency=1))
+        scene.sender.answers = [Fault(False, "no connection"), Fault(True, "reset"), Fault(True, "twice", 3)]
+        scene.offer("acme/a", "acme/b", "acme/c")
+        await asyncio.sleep(10)
+        assert scene.kinds() == [OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN, OutcomeKind.UNKNOWN]
+        assert scene.metrics.value("cartsync_silent_repeat_total") == 2
+        assert scene.metrics.value("cartsync_delivery_attempts_total", **{"class": "unknown"}) == 2
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_suspended_begins_nothing() -> None:
+    """Offers wait while sending is suspended, and go out when it is not."""
+
+    async def main() -> None:
+        scene = Scene(account())
+        scene.publisher.suspend(True)
+        scene.offer("acme/a", "acme/b")
+        await asyncio.sleep(60)
+        assert scene.sender.sent == []
+        scene.publisher.suspend(False)
+        await asyncio.sleep(5)
+        assert sorted(scene.references()) == ["a", "b"]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_lane_that_fails_is_told() -> None:
+    """A defect in an adapter stops the worker instead of stopping an account silently."""
+
+    async def main() -> None:
+        scene = Scene(account())
+
+        def broken(subject: str) -> Attempt | None:
+            update = Update(b"", None, None)
+            return Attempt(subject, 1, None, update, 0.0, lambda: True)  # type: ignore[arg-type]
+
+        scene.book.take = broken  # type: ignore[method-assign]
+        scene.offer("acme/a")
+        await asyncio.sleep(1)
+        assert len(scene.failures) == 1
+        assert scene.kinds() == [OutcomeKind.UNKNOWN]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_idempotency_key_names_order_and_revision() -> None:
+    """The subject is percent-encoded, so the key is plain ASCII whatever the reference."""
+
+    async def main() -> None:
+        scene = Scene(account())
+        keys: list[str] = []
+
+        async def send(request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]) -> HttpResponse:
+            keys.append(request.headers["Idempotency-Key"])
+            return HttpResponse(204, {}, b"")
+
+        scene.sender.send = send  # type: ignore[assignment, method-assign]
+        scene.offer("acme/A14/ñ 1")
+        await asyncio.sleep(1)
+        assert keys == ["acme%2FA14%2F%C3%B1%201:1"]
+        await scene.publisher.stop()
+
+    played(main)
