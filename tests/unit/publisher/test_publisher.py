@@ -293,7 +293,7 @@ def test_idempotency_key_names_order_and_revision() -> None:
             keys.append(request.headers["Idempotency-Key"])
             return HttpResponse(204, {}, b"")
 
-        scene.sender.send = send  # type: ignore[assignment, method-assign]
+        scene.sender.send = send  # type: ignore[method-assign]
         scene.offer("acme/A14/ñ 1")
         await asyncio.sleep(1)
         assert keys == ["acme%2FA14%2F%C3%B1%201:1"]
