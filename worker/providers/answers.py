@@ -65,7 +65,7 @@ def _errors(text: str) -> str:
     try:
         body: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return ""
+        return _visible(text)  # it only begins like JSON, or was cut
     errors = body.get("errors") if isinstance(body, dict) else body
     if not isinstance(errors, list):
         return ""
