@@ -8,6 +8,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -186,7 +187,9 @@ async def stop_producer(producer: Any, within_s: float) -> None:
     """
     if await _stopped(producer.stop(), within_s):
         return
-    producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())  # noqa: SLF001 - ends that flush
+    accumulator = producer._message_accumulator  # noqa: SLF001 - nothing public ends that flush
+    for batch in [*accumulator._pending_batches, *chain.from_iterable(accumulator._batches.values())]:  # noqa: SLF001
+        batch.done_noack()  # whoever waited for it has given up; an exception would be logged as nobody's
     if (sender := producer._sender.sender_task) is not None:  # noqa: SLF001 - nothing public ends it
         sender.cancel()
         await asyncio.wait({sender}, timeout=_LEFTOVERS_S)

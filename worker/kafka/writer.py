@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-
-from worker.kafka.client import Connection, stop_producer
+from worker.kafka.client import AIOKafkaProducer, Connection, stop_producer
 from worker.kafka.settings import KafkaSettings
 
 _LINGER_MS = 5
