@@ -150,8 +150,9 @@ class Protocol(Machine):
         said = "".join(f", {name} is held" for name, hold in zip(self.orders.names, holds, strict=True) if hold)
         text = f"{{w}} restores{how} and activates ({'clean' if clean else 'unclean'}{said})"
         harm = "I3: a clean handover, but memory and log differ" if clean and records != log.records else ""
+        unread = self._false if self.setup.warm else ()
         decided = self._none if self.setup.operator else ()
-        active = Worker(SERVING, worker.epoch, RUNNING, following, tuple(memory), tuple(holds), self._false, decided)
+        active = Worker(SERVING, worker.epoch, RUNNING, following, tuple(memory), tuple(holds), unread, decided)
         active = active._replace(survivor=worker.survivor)
         log = log._replace(next=following, clean=clean and not rules.activation_unclean)
         self.add(FREE, text, slot, exchange(state, slot, active, log), harm=harm)

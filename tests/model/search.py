@@ -2,7 +2,9 @@
 
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.model.orders import HARMS
 from tests.model.protocol import Protocol
@@ -23,6 +25,8 @@ class Result:
     """The first one; empty: none."""
     trace: tuple[str, ...]
     """How it comes about, a line per step."""
+    seen: frozenset[str]
+    """What has happened at all: the texts of all steps."""
 
     def __str__(self) -> str:
         """The result in a line, and the trace below."""
@@ -38,6 +42,12 @@ def search(rules: Rules, setup: Setup, *, invariants: bool = True, seconds: floa
     """
     began = time.perf_counter()
     protocol = Protocol(rules, setup)
+    seen: set[str] = set()
+
+    def result(harm: str = "", trace: Iterable[str] = (), *, is_complete: bool = False) -> Result:
+        spent = time.perf_counter() - began
+        return Result(len(parents), count, spent, is_complete, harm, tuple(trace), frozenset(seen))
+
     first, _ = protocol.canonical(protocol.first())
     parents: dict[State, State | None] = {first: None}
     queue = deque([first])
@@ -47,59 +57,44 @@ def search(rules: Rules, setup: Setup, *, invariants: bool = True, seconds: floa
         steps = protocol.steps(state)
         harm = "" if any(step.kind == FREE for step in steps) else protocol.orders.quiet_harm(state)
         if harm:
-            return _found(protocol, parents, state, None, harm, count, began)
+            return result(harm, _tell(protocol, parents, state, None))
         for step in steps:
             count += 1
+            seen.add(step.text)
             if step.harm and (invariants or step.harm in HARMS):
-                return _found(protocol, parents, state, step, step.harm, count, began)
+                return result(step.harm, _tell(protocol, parents, state, step))
             after, _ = protocol.canonical(step.state)
             if after in parents:
                 continue
             parents[after] = state
             queue.append(after)
             if harm := protocol.orders.harm(after):
-                return _found(protocol, parents, after, None, harm, count, began)
+                return result(harm, _tell(protocol, parents, after, None))
         over = seconds and time.perf_counter() - began > seconds
         if over or (states_max and len(parents) >= states_max):
-            return Result(len(parents), count, time.perf_counter() - began, False, "", ())
-    return Result(len(parents), count, time.perf_counter() - began, True, "", ())
+            return result()
+    return result(is_complete=True)
 
 
-def _found(
-    protocol: Protocol,
-    parents: dict[State, State | None],
-    state: State,
-    last: Step | None,
-    harm: str,
-    count: int,
-    began: float,
-) -> Result:
+def _tell(protocol: Protocol, parents: dict[State, State | None], state: State, last: Step | None) -> Iterator[str]:
+    """The way to `state`, and the step out of it that does harm, if one does.
+
+    Canonical states forget which worker is which: the names follow them through.
+    """
     path = [state]
     while (parent := parents[path[-1]]) is not None:
         path.append(parent)
     path.reverse()
-    return Result(len(parents), count, time.perf_counter() - began, False, harm, tuple(_tell(protocol, path, last)))
-
-
-def _tell(protocol: Protocol, path: list[State], last: Step | None) -> list[str]:
-    """The way along `path` in words. Canonical states forget who is who: names follow the workers through them."""
     names = ["A", "B"]
-    lines: list[str] = []
-    for before, after in zip(path, [*path[1:], None], strict=True):
-        step, swapped = last, False
-        if after is not None:
-            step, swapped = next(
-                (step, swapped)
-                for step in protocol.steps(before)
-                for state, swapped in [protocol.canonical(step.state)]
-                if state == after
-            )
-        if step is None:
-            break
-        lines.append(_line(protocol, len(lines) + 1, step, names))
-        if swapped:
-            names.reverse()
-    return lines
+    for number, (before, after) in enumerate(pairwise(path), 1):
+        for step in protocol.steps(before):
+            reached, swapped = protocol.canonical(step.state)
+            if reached == after:
+                yield _line(protocol, number, step, names)
+                names = names[::-1] if swapped else names
+                break
+    if last is not None:
+        yield _line(protocol, len(path), last, names)
 
 
 def _line(protocol: Protocol, number: int, step: Step, names: list[str]) -> str:

@@ -18,6 +18,7 @@ from tests.simulation.shop import History, make_history
 from tests.simulation.trace import Trace, ViolationError
 from tests.simulation.world import ACCOUNTS, Life, World
 from worker import logs
+from worker.core.outbox import is_parked
 from worker.sim.loop import START_WALL_MS, StuckError, VirtualLoop
 from worker.sim.loop import run as run_virtually
 
@@ -231,15 +232,16 @@ async def _heal(world: World) -> None:
 
 
 async def _settle(world: World) -> None:
-    """Until everything is told and nothing is under way; operators release what is parked."""
+    """Until everything is told and nothing is under way; operators release what is parked as it is now."""
     end = world.loop.time() + LIVENESS_MAX_S
     while not _is_told(world):
         if world.loop.time() > end:
             world.trace.violate(f"not told after {LIVENESS_MAX_S:g} s: {_left(world)}")
+            return
         for name in ACCOUNTS:
             world.soon(world.operate("resume_account", name))
         for subject in sorted(world.auditor.owed):
-            if world.auditor.record(subject).park is not None:
+            if is_parked(world.auditor.record(subject)):
                 world.soon(world.operate("release", subject))
         await asyncio.sleep(5.0)
     await asyncio.sleep(max(0.0, world.network.settled_at() - world.loop.time()))

@@ -1,7 +1,7 @@
 """The processes of one run: workers that start, crash, freeze, leave and come back, around one log and one network."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -16,6 +16,7 @@ from worker.app import Ports, Worker
 from worker.config import WorkerSection
 from worker.errors import UsageError
 from worker.metrics import Metrics
+from worker.ports import EventLog, InputRecord
 from worker.sim.log import MemoryLog
 from worker.sim.loop import START_WALL_MS, VirtualClock, VirtualLoop
 
@@ -37,6 +38,24 @@ class DriftingClock(VirtualClock):
     def now(self) -> float:
         """Seconds, at a rate of its own."""
         return super().now() * self._rate
+
+
+class LateEvents:
+    """`ports.EventLog` whose poll returns a moment after it has taken its records: meanwhile anything may happen."""
+
+    def __init__(self, events: EventLog, random: Random) -> None:
+        self._events = events
+        self._random = random
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._events, name)
+
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
+        """Records, late."""
+        records = await self._events.poll(timeout_s, max_records)
+        if records and self._random.random() < 0.2:
+            await asyncio.sleep(self._random.choice((0.0, 0.01, 1.0)) * self._random.random())
+        return records
 
 
 @dataclass(eq=False)
@@ -103,7 +122,7 @@ class World:
         clock = DriftingClock(self.loop, self.random)
         ports = Ports(
             clock,
-            self.log.events(life.name),
+            LateEvents(self.log.events(life.name), self.random),
             self.auditor.audited(life.name, self.log.states(life.name)),
             life.wire,
         )

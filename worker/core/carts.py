@@ -126,7 +126,10 @@ def _share_goods(share: _Share, units: Tally, cancelled: bool) -> None:
     share.shipped_units, share.unshipped_units = kept, pending
     share.shipped_minor, share.unshipped_minor = divide(line.total_minor, kept, pending, line.quantity - kept - pending)
     ever = share.ever_shipped_units = min(units.shipped, line.quantity)
-    share.ever_shipped_minor = divide(line.total_minor, ever, 0, line.quantity - ever)[0]
+    if ever == kept:
+        share.ever_shipped_minor = share.shipped_minor
+    else:
+        share.ever_shipped_minor = divide(line.total_minor, ever, 0, line.quantity - ever)[0]
 
 
 def _share_charges(facts: Facts, shares: list[_Share], goods: list[_Share]) -> None:

@@ -7,6 +7,7 @@ nothing is sent, and the fact that resolves them releases it (`domain.md` sectio
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.carts import CancellationReason, Cart, Order
@@ -280,13 +281,8 @@ def _trackings(facts: Facts) -> list[Tracking]:
         delivery = facts.deliveries.get(key)
         for tracking in unpack_trackings(raw):
             lacks = delivery is not None and not tracking.delivered_at
-            found.append(_delivered(tracking, delivery[1]) if delivery is not None and lacks else tracking)
+            found.append(replace(tracking, delivered_at=delivery[1]) if delivery is not None and lacks else tracking)
     return found
-
-
-def _delivered(tracking: Tracking, at: str) -> Tracking:
-    fields = {name: getattr(tracking, name) for name in tracking.__struct_fields__}
-    return Tracking(**(fields | {"delivered_at": at}))
 
 
 def _cancellation_reason(facts: Facts) -> CancellationReason | None:

@@ -12,7 +12,7 @@ from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord
 from schemas.updates import Outcome
 from worker.core import outbox as core
-from worker.core.outbox import NEVER, Outbox, Send
+from worker.core.outbox import NEVER, Entry, Outbox, Send
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Warm
@@ -70,8 +70,8 @@ class PartitionActor:
         self._commands: deque[Command] = deque()
         self._committed_with: list[Command] = []
         """Commands in the transaction under way."""
-        self._inherited: set[str] = set()
-        """Orders whose inherited doubt stands in memory only."""
+        self._inherited: dict[str, None] = {}
+        """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
         self._awaiting_lease: list[str] = []
         self._prepared = 0
         self._in_flight = 0
@@ -173,7 +173,7 @@ class PartitionActor:
             if held and not clean:
                 record = core.inherit(state.decode_order(value))
                 self.orders[subject] = state.encode(record)
-                self._inherited.add(subject)
+                self._inherited[subject] = None
                 header = record
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
@@ -341,7 +341,7 @@ class PartitionActor:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         for subject, header, value in batch.changed():
             self.orders[subject] = value
-            self._inherited.discard(subject)
+            self._inherited.pop(subject, None)
             entry = self.outbox.entries.get(subject)
             if entry is not None:
                 entry.in_flight = entry.in_flight and subject not in batch.holds
@@ -390,6 +390,9 @@ class PartitionActor:
         if addressee is None:
             entry.waiting = "account"
             return
+        if self._has_enough(entry, now, addressee.account.name) and not record.inconsistent_since_ms:
+            self._offer(subject, None, now)
+            return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
             if record.inconsistent_since_ms:
@@ -398,7 +401,12 @@ class PartitionActor:
         else:
             self._wait(subject, record, plan, now)
 
-    def _offer(self, subject: str, plan: Send, now: float) -> None:
+    def _has_enough(self, entry: Entry, now: float, account: str) -> bool:
+        """So many are prepared that this one is judged when its turn comes: now and then would be twice the work."""
+        may_come_soon = entry.not_before <= now and self._context.dispatcher.paused(account) is None
+        return may_come_soon and self._prepared >= self._context.pace.prepared_max
+
+    def _offer(self, subject: str, plan: Send | None, now: float) -> None:
         entry = self.outbox.entries[subject]
         entry.waiting = ""
         if entry.not_before > now:
@@ -407,7 +415,7 @@ class PartitionActor:
         if not self._may_send():
             self._await_lease(subject)
             return
-        if self._prepared < self._context.pace.prepared_max:
+        if plan is not None and self._prepared < self._context.pace.prepared_max:
             entry.prepared = plan
             self._prepared += 1
         entry.queued = True
@@ -468,7 +476,7 @@ class PartitionActor:
         return Attempt(subject, entry.revision, plan.order, plan.update, now, self._may_send)
 
     def _plan_again(self, subject: str, now: float) -> Send | None:
-        """The order has changed since it was offered, or was offered too early to keep its plan."""
+        """The order was offered when there were enough plans to keep."""
         record = state.decode_order(self.orders[subject])
         plan = core.plan(record, subject, self._context.addressees[core.account_of(subject)])
         if isinstance(plan, Send):

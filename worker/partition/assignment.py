@@ -22,8 +22,10 @@ class Holding(Struct, frozen=True):
     poll_timeout_s: float = 1.0
     drain_s: float = 8.0
     """What attempts under way get when a partition leaves; then they are given up and marked."""
-    leave_s: float = 30.0
-    """What leaving may take in all, before it is given up: safe, but the next owner has to hold."""
+    leave_s: float = 20.0
+    """What the last transaction may take after that, before it is given up: safe, but the next owner has to hold.
+    Together they stay below the rebalance timeout.
+    """
     warm_s: float = 900.0
     """For how long a partition that left is remembered."""
     restores_max: int = 4
@@ -70,7 +72,6 @@ class Assignment:
         """Leaves all partitions in order, then the group; attempts under way get `drain_s` seconds."""
         await self._end_polling()
         await self._leave(list(self._owners), self._holding.drain_s if drain_s is None else drain_s)
-        await self._tell_group()
         await self._context.events.stop()
 
     async def kill(self) -> None:
@@ -157,7 +158,8 @@ class Assignment:
 
     async def _leave(self, partitions: Iterable[int], drain_s: float) -> None:
         owners: list[asyncio.Task[None]] = []
-        for partition in list(partitions):
+        partitions = list(partitions)
+        for partition in partitions:
             owner = self._owners.pop(partition, None)
             if owner is None:
                 continue
@@ -173,7 +175,14 @@ class Assignment:
                 log.warning("partition_left_late", task=owner.get_name())
                 owner.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+            await self._tell_left(partitions)
         self._context.partitions = max(1, len(self._owners))
+
+    async def _tell_left(self, partitions: Iterable[int]) -> None:
+        """Tells the group where we left: for lag tools, and for who looks whether a state topic was lost."""
+        left = {p: warm.next.offset for p in partitions if (warm := self._warm.get(p)) and warm.next is not None}
+        if left:
+            await self._context.events.commit_group(left)
 
     def _forget_cold(self) -> None:
         now = self._context.clock.now()
