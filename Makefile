@@ -70,8 +70,8 @@ lock: setup ## write requirements.lock anew (ARGS=--upgrade for the newest of ev
 kafka: setup ## a Kafka on this machine until Ctrl-C (NODES=3 for a cluster)
 	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES)
 
-bench: setup ## throughput and latency against a real Kafka
-	@$(PYTEST) tests/bench -m "" --timeout=0 -s $(ARGS)
+bench: setup ## throughput, latency and memory, each beside its limit (5 minutes; ARGS="--only reduce" for one row)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 chaos: setup ## kill, freeze and cut off workers and brokers (long)
 	@$(PYTEST) tests/chaos -m "" --timeout=0 -s $(ARGS)

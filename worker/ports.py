@@ -93,7 +93,10 @@ class EventLog(Protocol):
         ...
 
     async def commit_group(self, offsets: Mapping[int, int]) -> bool:
-        """Tells the group how far we are, for lag tools. True: the broker took us for a member of the group."""
+        """Tells the group how far we are, for lag tools. True: the broker took us for a member of the group.
+
+        Of partitions that are not ours nothing is told; when none is left, it still says whether we are a member.
+        """
         ...
 
     def lag(self, partition: int) -> int | None:

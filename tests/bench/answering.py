@@ -12,7 +12,7 @@ from schemas.updates import Account
 from tests.bench.brokers import PRODUCER, Brokers, write_events
 from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell, take_turns
-from tests.bench.processes import Line, Process, calm, until
+from tests.bench.processes import Line, Process, Watch, calm, until
 from tests.bench.serving import serve
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
@@ -59,12 +59,17 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
             async with Process(f"answering:{target}", arguments) as worker:
                 await worker.hear()
                 shop.go()
-                return await shop.hear()
+                percentiles = await shop.hear()
+                worker.go()
+                return percentiles, await worker.hear()
 
     figures = [Figure(P50), Figure(P99)]
-    for ours, bare in await take_turns(ROUNDS, lambda _: half("ours"), lambda _: half("bare"), tell):
+    for (ours, ours_cpu_s), (bare, bare_cpu_s) in await take_turns(
+        ROUNDS, lambda _: half("ours"), lambda _: half("bare"), tell
+    ):
         for figure, value, limit in zip(figures, ours, bare, strict=True):
-            figure.add(value, limit)
+            figure.add(value, limit, ours_cpu_s / bare_cpu_s)
+        tell(f"of a core: cartsync {ours_cpu_s / SECONDS:.0%}, the limit {bare_cpu_s / SECONDS:.0%}")
     return figures
 
 
@@ -117,8 +122,7 @@ async def ours(line: Line, settings: dict[str, Any], base_url: str, known: int) 
     await until(
         lambda: sum(view.next_offset for view in worker.status().partitions) >= known and worker.idle(), every_s=0.05
     )
-    line.say("ready")
-    await asyncio.Event().wait()
+    await _ready(line)
 
 
 async def bare(line: Line, settings: dict[str, Any], base_url: str, known: int) -> None:
@@ -165,10 +169,20 @@ async def bare(line: Line, settings: dict[str, Any], base_url: str, known: int) 
     workers = [asyncio.create_task(work(each, inbox)) for each, inbox in inboxes.items()]
     calm()
     done = 0
+    ready: asyncio.Task[None] | None = None
     while not any(worker.done() for worker in workers):
         for each, records in (await consumer.getmany(timeout_ms=1000, max_records=2000)).items():
             for record in records:
                 inboxes[each].put_nowait(record)
             done += len(records)
-        if done == known and all(inbox.empty() for inbox in inboxes.values()):
-            line.say("ready")
+        if ready is None and done == known and all(inbox.empty() for inbox in inboxes.values()):
+            ready = asyncio.create_task(_ready(line))
+
+
+async def _ready(line: Line) -> None:
+    """Says that the shop may begin, and when it has ended what CPU time that took, in seconds."""
+    line.say("ready")
+    watch = Watch()
+    await line.wait()
+    line.say(watch.read()[1])
+    await asyncio.Event().wait()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from tests.bench.processes import cores
 from worker.kafka.client import AIOKafkaProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
-from worker.tools.local_kafka import LocalKafka
+from worker.tools.local_kafka import JARS, LocalKafka
 
 PRODUCER = {
     "acks": "all",
@@ -42,9 +43,11 @@ class Brokers:
         if self._kafka is None:
             all_cores = os.sched_getaffinity(0)
             os.sched_setaffinity(0, cores()[1])  # inherited by the broker
-            self._kafka = LocalKafka(heap="1g")
-            self._kafka.start()
-            os.sched_setaffinity(0, all_cores)
+            try:
+                self._kafka = LocalKafka(jars=Path(os.environ.get("KAFKA_JARS", JARS)), heap="1g")
+                self._kafka.start()
+            finally:
+                os.sched_setaffinity(0, all_cores)
         self._count += 1
         name = f"bench{self._count}"
         return {
@@ -71,9 +74,8 @@ async def write_events(settings: dict[str, Any], events: Iterable[tuple[int, byt
     try:
         for number, value in events:
             key, partition = subject_of(number).encode(), partition_of(number)
-            sent = await producer.send(settings["event_topic"], key=key, value=value, partition=partition)
+            await producer.send(settings["event_topic"], key=key, value=value, partition=partition)
             count += 1
-        await sent
         await producer.flush()
     finally:
         await producer.stop()

@@ -6,6 +6,7 @@ from tests.model.states import Record, State
 STALE = "stale: nothing is left to happen, and the provider or the state topic is older than the newest event"
 BACKWARDS = "backwards: the provider has taken a payload older than the one it had, or had acknowledged"
 LOST = "lost: the state topic is older than its next offset says, so an event will never be taken"
+FORGOTTEN = "I8: an order is owed, and nothing will ever be done about it"
 HARMS = (STALE, BACKWARDS, LOST)
 """What a shop would see. Whatever else a search reports is a broken invariant: not harm yet."""
 
@@ -71,6 +72,9 @@ class Orders:
             if record.event != newest and not is_gone:
                 return STALE
             wanted, held = self.payloads[order, newest], self.payloads[order, state.provider[order][1]]
-            if held != wanted and not (self.is_parked(record) and record.refused == wanted):
+            is_refused = self.is_parked(record) and record.refused == wanted
+            if held != wanted and not is_refused:
                 return STALE
+            if record.acked < record.revision and not is_refused:
+                return FORGOTTEN
         return ""

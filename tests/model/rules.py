@@ -22,38 +22,46 @@ class Rules:
     fence: bool = rule("A new owner fences first: after that no older owner can commit.", "step 3, I2")
     read_to_barrier: bool = rule("A restore ends where the own barrier was read back, not earlier.", "step 5, I3")
     hold_inherited: bool = rule("What was owed at an unclean takeover is held for H.", "step 6, I7")
-    hold_covers_lease: bool = rule("H is L + G: the old owner may send until its lease ends, not until the fence.", "3")
+    hold_covers_lease: bool = rule(
+        "H is L + G: the old owner may send until its lease ends, not until the fence.", "section 3"
+    )
     doubt_inherited: bool = rule("What was owed at an unclean takeover is in doubt: never taken for equal.", "step 6")
     hold_uncertain: bool = rule("What is marked uncertain is held also after a clean takeover.", "step 6")
     activation_unclean: bool = rule("The activation takes the clean flag away before anything is sent.", "step 7")
     reread_after_loss: bool = rule("After a commit that raised, the log says what is so, not the memory.", "step 13")
     one_incarnation: bool = rule("A batch that was fetched for an earlier owner is dropped.", "step 10")
-    warm_expires: bool = rule("A remembered partition is forgotten before a tombstone can be.", "2, 4 warm restart")
+    warm_expires: bool = rule("A remembered partition is forgotten before a tombstone can be.", "sections 2 and 4")
 
     # Processing
     one_transaction: bool = rule("Records and next offset are one transaction.", "step 12, I4")
     apply_after_commit: bool = rule("Memory changes only when the commit has returned.", "step 12, I1")
     facts_are_a_set: bool = rule("An event seen before changes nothing.", "step 11, I4")
-    revision_from_offset: bool = rule("A revision is made of the offset, not counted: it never restarts.", "2, I9")
+    revision_from_offset: bool = rule(
+        "A revision is made of the offset, not counted: it never restarts.", "section 2, I9"
+    )
     decision_rechecked: bool = rule(
-        "A decision made before a commit is dropped when the order has come into doubt since.", "2, step 14"
+        "A decision made before a commit is dropped when the order has come into doubt since.", "section 2, step 14"
     )
 
     # Sending
     lease_check: bool = rule("Nothing is sent without a lease.", "step 14 and 15, I6")
-    lease_from_commits: bool = rule("Only a commit extends the lease; being assigned does not.", "3")
-    lease_from_commit_start: bool = rule("A lease counts from before the commit call, not from its return.", "3")
-    attempt_within_lease: bool = rule("An attempt is given up before the lease ends: now + D, not now.", "3, I6")
+    lease_from_commits: bool = rule("Only a commit extends the lease; being assigned does not.", "section 3")
+    lease_from_commit_start: bool = rule(
+        "A lease counts from before the commit call, not from its return.", "section 3"
+    )
+    attempt_within_lease: bool = rule(
+        "An attempt is given up before the lease ends: now + D, not now.", "section 3, I6"
+    )
     one_attempt: bool = rule("One attempt in flight per order.", "I5")
     newest_only: bool = rule("What is sent is the order as of now, never a revision queued before.", "step 14")
-    suppress_without_doubt: bool = rule("An equal payload is left out only when there is no doubt.", "2")
+    suppress_without_doubt: bool = rule("An equal payload is left out only when there is no doubt.", "section 2")
 
     # Outcomes
     ack_own_revision: bool = rule("An answer acknowledges the revision that was sent, not the newest.", "step 17")
     hold_unknown: bool = rule("After an unknown outcome the order is held for G.", "ack table, I5")
     uncertain_unknown: bool = rule("An unknown outcome is marked in the record, for the next owner.", "ack table")
-    doubt_after_5xx: bool = rule("A 5xx puts the order in doubt: it may have been applied.", "2")
-    park_by_revision: bool = rule("A parked order is looked at again when its revision grew.", "2, ack table")
+    doubt_after_5xx: bool = rule("A 5xx puts the order in doubt: it may have been applied.", "section 2")
+    park_by_revision: bool = rule("A parked order is looked at again when its revision grew.", "section 2, ack table")
 
     # Leaving
     lease_cut_on_leave: bool = rule("Who leaves sends no more.", "step 18")

@@ -56,7 +56,7 @@ def search(rules: Rules, setup: Setup, *, invariants: bool = True, seconds: floa
         state = queue.popleft()
         steps = protocol.steps(state)
         harm = "" if any(step.kind == FREE for step in steps) else protocol.orders.quiet_harm(state)
-        if harm:
+        if harm and (invariants or harm in HARMS):
             return result(harm, _tell(protocol, parents, state, None))
         for step in steps:
             count += 1
@@ -100,7 +100,7 @@ def _tell(protocol: Protocol, parents: dict[State, State | None], state: State, 
 def _line(protocol: Protocol, number: int, step: Step, names: list[str]) -> str:
     orders = protocol.setup.orders
     order = orders[step.order]
-    who = next((name for name, slot in zip(names, (0, 1), strict=True) if slot == step.slot), "")
+    who = names[step.slot] if step.slot >= 0 else ""
     said = step.text.format(w=who, e=f"{order}{step.event}", o=order)
     mark = {FREE: " ", OPTIONAL: "?", FAULT: "!"}[step.kind]
     state = step.state

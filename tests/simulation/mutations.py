@@ -24,6 +24,7 @@ from worker.partition.assignment import Assignment
 from worker.partition.batch import Batch
 from worker.ports import Attempt, StateEntry
 from worker.providers.sequra import updates
+from worker.publisher.publisher import Publisher
 
 
 @dataclass(frozen=True)
@@ -120,28 +121,37 @@ def lease_counted_from_the_end_of_the_commit(real: Any) -> Any:
 
 
 @mutation(PartitionActor, "leave")
-def sends_while_it_leaves(_real: Any) -> Any:
-    """Step 18."""
+def leaves_without_waiting_for_attempts(real: Any) -> Any:
+    """Step 19."""
 
     def leave(self: PartitionActor, drain_s: float) -> None:
-        self._leave_at = self._context.clock.now() + drain_s
-        self._wake.set()
+        real(self, drain_s)
+        self._in_flight = 0
 
     return leave
 
 
-@mutation(PartitionActor, "take")  # type: ignore[no-redef]
-def sends_while_it_leaves(real: Any) -> Any:  # noqa: F811
-    """Whatever the role."""
+@mutation(PartitionActor, "_let_go")
+def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:
+    """Step 13: neither its lease nor its attempts end."""
 
-    def take(self: PartitionActor, subject: str) -> Attempt | None:
-        role, self.role = self.role, "serving"
-        try:
-            return real(self, subject)  # type: ignore[no-any-return]
-        finally:
-            self.role = role
+    def let_go(self: PartitionActor, clean: bool) -> None:
+        lease_until = self.lease_until
+        real(self, clean)
+        self.lease_until = lease_until
 
-    return take
+    return let_go
+
+
+@mutation(Publisher, "cut")  # type: ignore[no-redef]
+def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:  # noqa: F811
+    """They go on."""
+
+    def cut(self: Publisher, outlet: Any) -> None:
+        if outlet.role != "closed":
+            real(self, outlet)
+
+    return cut
 
 
 @mutation(outbox, "plan")
@@ -235,7 +245,7 @@ def cut_attempts_not_marked(real: Any) -> Any:
     def outcome(self: Batch, attempt: Attempt, outcome: Outcome, ended_at: float) -> None:
         if outcome.reason.startswith("given up"):
             self.holds[attempt.subject] = 0.0
-            self._changed[attempt.subject] = self.record(attempt.subject)
+            self.keep(attempt.subject)
         else:
             real(self, attempt, outcome, ended_at)
 

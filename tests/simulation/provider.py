@@ -145,7 +145,8 @@ class Network:
         self.live: dict[str, list[Request]] = {}
         """By subject: requests that may still land."""
         self.outage: Callable[[], bool] = lambda: False
-        self.freezes_in_send_gap = False
+        self.stop_in_send_gap: Callable[[str], None] | None = None
+        """Called with a process between its last look at the lease and the sending; then only harm counts as wrong."""
         self._random = random
         self._trace = trace
         self._settle_s = settle_s * SETTLE_SHARE
@@ -172,7 +173,7 @@ class Network:
         subject, revision = key_of(request)
         sent = Request(subject, revision, request.body, process, now, now + deadline_s + self._settle_s)
         trace.add("sent", subject, revision, process)
-        for older in self.may_land(subject):
+        for older in self.may_land(subject) if self.stop_in_send_gap is None else ():
             trace.violate(f"{sent} went out while {older}, sent at {older.sent_at:.3f} s, may still land")
         if now < self._wait_until.get(subject, 0.0) - SKEW_MAX_S:
             trace.violate(f"{sent} went out before the provider's Retry-After was over")
@@ -251,9 +252,11 @@ class Wire:
             return Fault(False, "refused")
         if self.is_dead or not may_send():
             return Fault(False, "the lease of the partition ran out before the request went out")
-        if network.freezes_in_send_gap:
+        if network.stop_in_send_gap is None:
+            self._guard.sent(self._process, subject, deadline_s)
+        else:
+            network.stop_in_send_gap(self._process)
             await asyncio.sleep(0.001)
-        self._guard.sent(self._process, subject, deadline_s)
         sent = network.hand_over(self._process, request, deadline_s)
         left_s = began + deadline_s - network._loop.time()
         try:
@@ -306,7 +309,7 @@ class Wire:
             if happens(share):
                 return await self._status(sent, at_s, random.choice(statuses))
         network.land(sent, at_s)
-        await self._wait(at_s + random.choice((0.001, 0.05, left_s - at_s)) * random.random())
+        await self._wait(at_s + random.choice((0.001, 0.05, max(0.0, left_s - at_s))) * random.random())
         network.over(sent)
         return self._say(sent, random.choice((200, 202, 204)))
 

@@ -222,7 +222,7 @@ async def _heal(world: World) -> None:
     world.gate.is_calm = True
     world.network.faults = Faults()
     world.network.outage = lambda: False
-    world.network.freezes_in_send_gap = False
+    world.network.stop_in_send_gap = None
     for life in list(world.lives.values()):
         if life.is_frozen:
             world.thaw(life)

@@ -23,6 +23,8 @@ from worker.sim.loop import START_WALL_MS, VirtualClock, VirtualLoop
 ACCOUNTS = ("acme", "beta")
 SESSION_S = 30.0
 """After so long without a sign of life the group goes on without a member."""
+GAP_SHARE = 0.05
+"""How many of the attempts have their process stopped right before they go out, where that is wanted at all."""
 _METRICS = Metrics()
 """Shared by all workers of all runs: nobody reads them, and a registry takes longer than a restart."""
 
@@ -87,7 +89,8 @@ class World:
         self.log = MemoryLog(plan.partitions, VirtualClock(loop))
         self.log.gate = self.gate
         self.network = Network(random, trace, settle_s=plan.rules.settle_s, faults=plan.network)
-        self.network.freezes_in_send_gap = plan.freezes_in_send_gap
+        if plan.freezes_in_send_gap:
+            self.network.stop_in_send_gap = self._stop_in_send_gap
         self.auditor = Auditor(plan.partitions, plan.rules, self.network, self.accounts, trace)
         self.log.watch(self.auditor.committed)
         self.lives: dict[int, Life] = {}
@@ -127,7 +130,7 @@ class World:
             life.wire,
         )
         life.worker = Worker(
-            self.settings, self.accounts, ports, owner_id=life.name, metrics=_METRICS, poll_timeout_s=self.random.choice((0.5, 5.0))
+            self.settings, self.accounts, ports, owner_id=life.name, metrics=_METRICS, poll_timeout_s=self.random.choice((1.0, 5.0))
         )
         await life.worker.start()
         error = await asyncio.shield(life.worker.failed)
@@ -155,7 +158,8 @@ class World:
             return
         self.trace.add("leaving", life.name)
         life.main.cancel()
-        stopping = self.soon(life.worker.stop(), life.name)
+        drain_s = self.random.choice((None, None, 0.0, 1.0))
+        stopping = self.soon(life.worker.stop(drain_s), life.name)
         life.main = stopping
         with suppress(asyncio.CancelledError):
             await asyncio.wait([stopping])
@@ -185,6 +189,11 @@ class World:
             await asyncio.sleep(seconds - SESSION_S)
         if not life.is_over:
             self.thaw(life)
+
+    def _stop_in_send_gap(self, process: str) -> None:
+        life = next((life for life in self.lives.values() if life.name == process), None)
+        if life is not None and not life.is_frozen and self.random.random() < GAP_SHARE:
+            self.soon(self.freeze(life, self.random.uniform(2.0, 6.0) * self.plan.rules.lease_s))
 
     def thaw(self, life: Life) -> None:
         """It goes on."""

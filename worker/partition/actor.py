@@ -16,7 +16,7 @@ from worker.core.outbox import NEVER, Entry, Outbox, Send
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Warm
-from worker.partition.restore import Restored, restore
+from worker.partition.restore import Restored, restore, write_barrier
 from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition
 
 log = structlog.get_logger(__name__)
@@ -154,6 +154,7 @@ class PartitionActor:
             return found.next.offset
         group_offset = await self._context.events.group_offset(self.partition)
         if group_offset:
+            await write_barrier(self._hold, self._context)  # a successor that read on explains it, too: then we go
             raise TopicError(
                 f"partition {self.partition}: the group has read up to offset {group_offset}, but the state topic is "
                 "empty: it was lost or is the wrong one. Restore it, or reset the group to start anew"
@@ -396,7 +397,7 @@ class PartitionActor:
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
             if record.inconsistent_since_ms:
-                self._changes.append(Change(subject, record.revision, plan))
+                self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
@@ -430,7 +431,7 @@ class PartitionActor:
     def _wait(self, subject: str, record: OrderRecord, plan: core.Same | core.ParkIt | core.Wait, now: float) -> None:
         context, entry = self._context, self.outbox.entries[subject]
         if not isinstance(plan, core.Wait):
-            self._changes.append(Change(subject, record.revision, plan))
+            self._changes.append(Change(subject, self.orders[subject], plan))
             return
         entry.waiting = plan.state
         now_ms = context.clock.wall_ms()
@@ -440,7 +441,7 @@ class PartitionActor:
         elif plan.state == "inconsistent":
             since_ms, after_s = record.inconsistent_since_ms or now_ms, context.rules.inconsistent_after_s
         if (plan.state == "inconsistent") != bool(record.inconsistent_since_ms):
-            self._changes.append(Change(subject, record.revision, plan))
+            self._changes.append(Change(subject, self.orders[subject], plan))
         if since_ms:
             left_s = after_s - (now_ms - since_ms) / 1000
             if left_s > 0:

@@ -1,7 +1,7 @@
 """The partitions of ours: which they are, what they are fed, and what happens when one is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import structlog
@@ -49,6 +49,8 @@ class Assignment:
         self._holding = holding
         self._fatal = fatal
         self._owners: dict[int, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Owners that were told to leave: a stop waits also for those that a revoke has told."""
         self._warm: dict[int, Warm] = {}
         self._full: set[int] = set()
         self._restoring = asyncio.Semaphore(holding.restores_max)
@@ -77,7 +79,7 @@ class Assignment:
     async def kill(self) -> None:
         """Drops everything as it is: nothing is written, nobody is told."""
         await self._end_polling()
-        owners = list(self._owners.values())
+        owners = [*self._owners.values(), *self._leaving]
         for owner in owners:
             owner.cancel()
         await asyncio.gather(*owners, return_exceptions=True)
@@ -157,20 +159,20 @@ class Assignment:
             self._context.metrics.rebalanced(self._context.clock.now() - began)
 
     async def _leave(self, partitions: Iterable[int], drain_s: float) -> None:
-        owners: list[asyncio.Task[None]] = []
         partitions = list(partitions)
         for partition in partitions:
             owner = self._owners.pop(partition, None)
             if owner is None:
                 continue
-            owners.append(owner)
+            self._leaving.add(owner)
+            owner.add_done_callback(self._leaving.discard)
             actor = self.actors.get(partition)
             if actor is None or actor.role in ("restoring", "closed"):
                 owner.cancel()
             else:
                 actor.leave(drain_s)
-        if owners:
-            _, late = await asyncio.wait(owners, timeout=drain_s + self._holding.leave_s)
+        if self._leaving:
+            _, late = await asyncio.wait(self._leaving, timeout=drain_s + self._holding.leave_s)
             for owner in late:
                 log.warning("partition_left_late", task=owner.get_name())
                 owner.cancel()
@@ -216,6 +218,8 @@ class Assignment:
                     fenced=isinstance(error, FencedError),
                 )
                 self._context.metrics.commit_failed("fenced" if isinstance(error, FencedError) else "failed")
+                if self._owners.get(partition) is not asyncio.current_task():
+                    return  # it was leaving: the next owner starts from what is committed
                 if self._context.clock.now() - began > 60:
                     delay_s = self._holding.retry_s
             finally:
@@ -229,17 +233,11 @@ class Assignment:
                 self._context.events.pause(partition)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, self._holding.retry_s * 10)
-            await self._prove_membership(partition)
+            await self._prove_membership()
 
-    async def _prove_membership(self, partition: int) -> None:
+    async def _prove_membership(self) -> None:
         """A black-holed old owner must not fence its successor: only a member of the group takes over anew."""
-        async for proven in self._proofs(partition):
-            if proven:
-                return
-
-    async def _proofs(self, partition: int) -> AsyncIterator[bool]:
-        while True:
-            yield await self._context.events.commit_group(self._offsets() or self._told or {partition: 0})
+        while not await self._context.events.commit_group(self._offsets()):  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(self._holding.retry_s * 2)
 
     # --- feeding ---

@@ -26,10 +26,11 @@ _RECORD_OVERHEAD_BYTES = 512
 
 
 class Change(Struct, frozen=True):
-    """What was decided about an order when it was looked at, at this revision."""
+    """What was decided about an order when it was looked at."""
 
     subject: str
-    revision: int
+    basis: bytes
+    """The record that it was decided on, as committed then."""
     plan: Send | Same | ParkIt | Wait
 
 
@@ -73,7 +74,7 @@ class Batch:
             self._changed[subject] = state.decode_header(value), value
 
     def _put(self, subject: str, record: OrderRecord) -> None:
-        self._changed[subject] = _header(record), state.encode(record)
+        self._changed[subject] = _encoded(record)
 
     # --- events ---
 
@@ -101,14 +102,14 @@ class Batch:
             if after is before:
                 self._events["unchanged"] += 1
                 return
-            value = state.encode(after)
-            self._check_size(len(value) + len(subject) + _RECORD_OVERHEAD_BYTES)
+            changed = _encoded(after)
+            self._check_size(len(changed[1]) + len(subject) + _RECORD_OVERHEAD_BYTES)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
         self._events["changed"] += 1
         self._coalesced += before.acked < before.revision
-        self._changed[subject] = _header(after), value
+        self._changed[subject] = changed
 
     def _check_size(self, size: int) -> None:
         if size > self._value_max_bytes:
@@ -165,11 +166,13 @@ class Batch:
             self._notes.append((name, fields | {"outcome": outcome.kind.value, "wait_s": round(wait_s, 3)}))
 
     def change(self, change: Change) -> None:
-        """Follows a decision, unless the order has changed since: then it is looked at again."""
+        """Follows a decision, unless the order's record has changed since, an operator's doing included: then it is
+        looked at again.
+        """
         subject = change.subject
-        record = self.record(subject)
-        if record.revision != change.revision:
+        if subject in self._changed or self._orders.get(subject) is not change.basis:
             return
+        record = self.record(subject)
         match change.plan:
             case Same(digest):
                 record = core.acknowledge(record, digest)
@@ -219,8 +222,9 @@ class Batch:
             getattr(log, level)(name, partition=self._partition, **fields)
 
 
-def _header(record: OrderRecord) -> OrderHeader:
-    return OrderHeader(*astuple(record)[:_HEADER_LENGTH])
+def _encoded(record: OrderRecord) -> tuple[OrderHeader, bytes]:
+    # The encoder's buffer is longer than what it returns, and the order keeps it: a copy takes 8 % less memory.
+    return OrderHeader(*astuple(record)[:_HEADER_LENGTH]), bytes(memoryview(state.encode(record)))
 
 
 _HEADER_LENGTH = len(OrderHeader.__struct_fields__)

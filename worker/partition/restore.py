@@ -30,8 +30,7 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
     """
     await hold.fence()
     fenced_at = context.clock.now()
-    owner = state.OwnerRecord(state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version)
-    barrier = await hold.write([(state.OWNER_KEY, state.encode(owner))])
+    barrier = await write_barrier(hold, context)
     orders = {} if warm is None else warm.orders
     last = None if warm is None else warm.next
     records = 0
@@ -55,3 +54,9 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
             f"run version {last.version} or newer"
         )
     return Restored(orders, barrier + 1, last, fenced_at, records)
+
+
+async def write_barrier(hold: StatePartition, context: Context) -> int:
+    """The offset of a record of our own: nobody has taken over before it. Raises `FencedError` when somebody has."""
+    owner = state.OwnerRecord(state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version)
+    return await hold.write([(state.OWNER_KEY, state.encode(owner))])

@@ -233,10 +233,13 @@ class MemoryEventLog:
         return self._group.committed.get(partition)
 
     async def commit_group(self, offsets: Mapping[int, int]) -> bool:
-        """Commits; whatever goes wrong, the answer is no."""
+        """Commits, of the partitions that are its own; of none, it is only asked whether it is a member. Whatever goes
+        wrong, the answer is no.
+        """
         try:
             await self.process.step("commit_group")
-            taken = offsets.keys() <= self._positions.keys() and self._group.commit(self, offsets)
+            ours = {partition: offset for partition, offset in offsets.items() if partition in self._positions}
+            taken = bool(self._positions) and self._group.commit(self, ours)
             await self.process.step("commit_group:done")
         except LogError:
             return False

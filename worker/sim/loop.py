@@ -29,6 +29,8 @@ NUDGE_S = 1e-6
 """So much time passes with so many callbacks at one moment: code that waits for a rest lost to rounding would spin for
 ever (aiolimiter 1.3 sets a timer for now while it lacks 1e-15 of a token); on a real clock it spins once.
 """
+ENDINGS_MAX = 100
+"""How often what is left is cancelled: a task may start another one when it is."""
 PURGE_MIN = 1_000
 """Timers that may be cancelled before the heap is looked through; those that had gone off count too."""
 
@@ -279,9 +281,12 @@ def run(main: Coroutine[Any, Any, _T], *, seed: int | None = None) -> _T:
 
 
 def _end(loop: VirtualLoop) -> None:
-    """Cancels what is left, and waits for it."""
+    """Cancels what is left, and what that starts, and waits for it."""
     loop.thaw_all()
-    if left := sorted(asyncio.all_tasks(loop), key=hash):
+    for _ in range(ENDINGS_MAX):
+        left = sorted(asyncio.all_tasks(loop), key=hash)
+        if not left:
+            break
         for task in left:
             task.cancel()
         for result in loop.run_until_complete(asyncio.gather(*left, return_exceptions=True)):

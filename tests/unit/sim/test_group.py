@@ -240,7 +240,7 @@ def test_commit_group_swallows_faults() -> None:
 
 
 def test_foreign_partitions() -> None:
-    """What is not assigned can be neither sought nor committed."""
+    """What is not assigned cannot be sought, and is not committed."""
 
     async def scene(log: MemoryLog) -> None:
         first, second = await join(log, "w1"), await join(log, "w2")
@@ -248,7 +248,8 @@ def test_foreign_partitions() -> None:
         for use in (first.events.pause, first.events.resume, lambda partition: first.events.seek(partition, 0)):
             with pytest.raises(LogError, match="not assigned"):
                 use(3)
-        assert not await first.events.commit_group({3: 1})
+        assert await first.events.commit_group({3: 7})  # it is a member all the same
+        assert await second.events.group_offset(3) is None
         assert await second.events.commit_group({3: 1})
 
     play(scene)
