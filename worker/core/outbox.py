@@ -247,6 +247,7 @@ def resend(record: OrderRecord, now_ms: int) -> None:
     """Makes the newest revision owed again, whatever was acknowledged. Changes `record` itself."""
     release(record)
     record.acked = 0
+    record.echo = False
     record.doubt = True
     record.owed_since_ms = record.owed_since_ms or now_ms
 
@@ -333,6 +334,8 @@ class Outbox:
         `delay_max_s` bounds a delay that was stored by a clock that was wrong.
         """
         entry = self.entries.get(subject)
+        if entry is not None:
+            hold_until = max(hold_until, entry.hold_until)
         if header.revision == header.acked and hold_until <= now:
             if entry is not None and not entry.in_flight:
                 del self.entries[subject]
@@ -344,7 +347,7 @@ class Outbox:
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
         entry.prepared = None
-        entry.hold_until = max(entry.hold_until, hold_until)
+        entry.hold_until = hold_until
         entry.waiting = "parked" if is_parked(header) else ""
         delay_s = min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s) if header.not_before_ms else 0.0
         entry.not_before = max(now + delay_s, entry.hold_until)

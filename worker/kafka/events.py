@@ -289,7 +289,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         stable: int | None = self._consumer.last_stable_offset(here)
         if end is None:
             return None
-        if stable is not None and stable >= 0:  # −1 where open transactions do not matter
+        # Brokers tell it under read_uncommitted, too, where it is not what ends our reading.
+        if stable is not None and stable >= 0 and self._settings.input_isolation == "read_committed":
             end = min(end, stable)
         return max(0, end - self._positions[partition])
 

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _SLICE = 200
+_BREATH_S = 0.01
 """Events between two breaths of the loop."""
 _RESTORE_SLICE = 5_000
 
@@ -276,12 +277,18 @@ class PartitionActor:
             self._lease_wanted = True
 
     async def _pace(self) -> None:
-        """Lets a busy partition's batch grow; an idle one commits at once."""
-        if self._leave_at is not None or self._lease_wanted:
-            return
-        wait_s = self._committed_at + self._context.commit_interval_s() - self._context.clock.now()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        """Lets a busy partition's batch grow, and goes on looking meanwhile; an idle one commits at once."""
+        while self._leave_at is None and not self._lease_wanted:
+            now = self._context.clock.now()
+            wait_s = self._committed_at + self._context.commit_interval_s() - now
+            if wait_s <= _BREATH_S or self.outbox.next_due() > now:
+                await asyncio.sleep(max(0.0, wait_s))
+                return
+            if self._prepared < self._context.pace.prepared_max:
+                self._look(now)
+                await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(_BREATH_S)  # while the publisher takes some
 
     async def _commit(self, *, clean: bool) -> None:
         """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
@@ -385,7 +392,10 @@ class PartitionActor:
         record = state.decode_order(self.orders[subject])
         entry = self.outbox.entries[subject]
         if record.revision == record.acked:
-            del self.outbox.entries[subject]
+            if entry.hold_until > now:  # the next change has to wait for it
+                self.outbox.schedule(subject, entry.hold_until)
+            else:
+                del self.outbox.entries[subject]
             return
         addressee = self._context.addressees.get(core.account_of(subject))
         if addressee is None:

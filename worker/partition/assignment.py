@@ -197,6 +197,7 @@ class Assignment:
         """Owns a partition until it is revoked; when it is lost meanwhile, takes it anew."""
         delay_s = self._holding.retry_s
         while True:
+            self._forget_cold()  # a frozen process may have slept through its tombstones
             warm = self._warm.pop(partition, None)
             actor = PartitionActor(partition, self._states.partition(partition), self._context, warm, self._changed)
             self._generation += 1

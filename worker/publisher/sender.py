@@ -1,8 +1,10 @@
 """The only outbound HTTP: one attempt, its deadline, and what is known of it when there is no answer."""
 
+import math
 import socket
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -17,6 +19,12 @@ BODY_MAX_BYTES = 64 * 1024
 
 _FAILURES = (TimeoutError, aiohttp.ClientError, OSError, ValueError)
 """What a request can end with instead of an answer."""
+
+
+@lru_cache(maxsize=16)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    # By default aiohttp rounds 5 s and more up to a full second: an attempt would outlive the lease that allowed it.
+    return aiohttp.ClientTimeout(total=total_s, ceil_threshold=math.inf)
 
 
 class _LeaseOverError(Exception):
@@ -66,7 +74,7 @@ class HttpSender:
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_Request,
             headers={"User-Agent": user_agent},
-            timeout=aiohttp.ClientTimeout(total=deadline_s),
+            timeout=_timeout(deadline_s),
             trust_env=False,
         )
         # aiohttp repeats an idempotent request silently when a kept connection turns out dead, and the first copy may
@@ -84,7 +92,7 @@ class HttpSender:
                 data=request.body,
                 headers=request.headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=deadline_s),
+                timeout=_timeout(deadline_s),
             ) as response:
                 body = b"" if response.status == 204 else await self._read(response)
                 if under.copies > 1:

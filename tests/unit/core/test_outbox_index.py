@@ -73,6 +73,17 @@ def test_delay_and_hold_both_count() -> None:
     assert {entry.due for entry in outbox.entries.values()} == {NOW}
 
 
+def test_hold_outlives_an_acknowledgement() -> None:
+    """What the provider itself changed is acknowledged while an old request may still land: the next change waits."""
+    outbox = Outbox()
+    put(outbox, "a", header(), hold_s=30.0)
+    put(outbox, "a", header(acked=2), at=1.0)
+    put(outbox, "a", header(revision=3, acked=2), at=2.0)
+    assert waits_s(outbox) == {"a": 30.0}
+    put(outbox, "a", header(revision=3, acked=3), at=30.0)
+    assert outbox.entries == {}
+
+
 def test_delay_of_a_wrong_clock_is_bounded() -> None:
     """A delay that was stored by a clock far ahead lasts no longer than the longest that the rules know."""
     outbox = Outbox()
@@ -191,16 +202,19 @@ def test_index_agrees_with_a_plain_list(steps: list[tuple[str, int, int, bool]])
     """Against a model that keeps one appointment per order: whatever is due is given, nothing else is."""
     outbox, now = Outbox(), 0.0
     model: dict[str, float] = {}
+    holds: dict[str, float] = {}
     for subject, action, number, settled in steps:
         if action == 0:
             put(
                 outbox, subject, header(acked=2 if settled else 1), hold_s=float(number) if not settled else 0.0, at=now
             )
-            if settled:
+            holds[subject] = max(holds.get(subject, 0.0), 0.0 if settled else NOW + now + number)
+            if settled and holds[subject] <= NOW + now:
                 model.pop(subject, None)
+                del holds[subject]
             else:
                 model[subject] = NOW + now
-                assert outbox.entries[subject].not_before >= NOW + now + number
+                assert outbox.entries[subject].not_before >= holds[subject]
         elif action == 1 and subject in model:
             outbox.schedule(subject, NOW + now + number)
             model[subject] = NOW + now + number

@@ -272,8 +272,9 @@ def test_resend_makes_the_newest_revision_owed_again() -> None:
     """Whatever was acknowledged, the newest state is sent; it is owed since now, or since it was before."""
     record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
     assert isinstance(plan_of(record), Same)
+    record.echo = True
     resend(record, 777)
-    assert (record.acked, record.owed_since_ms, record.revision) == (0, 777, 2)
+    assert (record.acked, record.owed_since_ms, record.revision, record.echo) == (0, 777, 2, False)
     assert isinstance(plan_of(record), Send)
     resend(record, 999)
     assert record.owed_since_ms == 777

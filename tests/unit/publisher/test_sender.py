@@ -1,6 +1,7 @@
 """The only way out: what is on the wire, and what is said when no answer comes. Against a real socket."""
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -136,6 +137,13 @@ async def test_silence_is_unknown(sender: HttpSender) -> None:
     assert isinstance(answer, Fault)
     assert answer.sent
     assert "0.05 s" in answer.detail
+
+
+async def test_deadline_is_kept_to_the_moment() -> None:
+    """Deadlines of 5 s and more are not rounded up, as aiohttp would: the lease counts on them."""
+    sender = HttpSender(deadline_s=8.0, user_agent="x")
+    assert sender._session.timeout.ceil_threshold == math.inf
+    await sender.close()
 
 
 async def test_reset_is_unknown(sender: HttpSender) -> None:
