@@ -5,9 +5,9 @@ is how a refusal words it. Source of every rule: the input contract, `events.md`
 """
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 AMOUNT_MAX_MINOR = 10**12
 QUANTITY_MAX = 1_000_000
@@ -164,3 +164,12 @@ def require_time(text: str | UnsetType, member: str) -> None:
             parse_time_us(text)
         except RuleError as error:
             raise RuleError(error.expected, member) from None
+
+
+_S = TypeVar("_S", bound=Struct)
+
+
+def copied(value: _S) -> _S:
+    """A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""
+    made: _S = value.__copy__()  # type: ignore[attr-defined]
+    return made

@@ -23,11 +23,11 @@ records at every restore. `now` is seconds on the monotonic clock, `now_ms` UTC;
 """
 
 import heapq
-from copy import copy
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from schemas.base import copied
 from schemas.carts import Order
 from schemas.events import CancelledData, ConfirmedData, OrderEvent
 from schemas.facts import Facts
@@ -148,7 +148,7 @@ def take_event(
     facts = reduce(record.facts, event, position)
     if facts is record.facts:
         return record
-    after = copy(record)
+    after = copied(record)
     after.facts = facts
     after.revision = revision
     after.event_ms = max(record.event_ms, event.time_us // 1000)
@@ -214,14 +214,14 @@ def _acknowledge(record: OrderRecord, digest: bytes) -> None:
 
 def acknowledge(record: OrderRecord, digest: bytes) -> OrderRecord:
     """The record once it is known that the provider holds just this payload."""
-    after = copy(record)
+    after = copied(record)
     _acknowledge(after, digest)
     return after
 
 
 def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int) -> OrderRecord:
     """The record, not to be sent until its payload changes or an operator releases it."""
-    after = copy(record)
+    after = copied(record)
     after.park = Park(reason, digest, record.revision, now_ms)
     after.reason = reason
     after.inconsistent_since_ms = 0
@@ -232,7 +232,7 @@ def mark_waiting(record: OrderRecord, inconsistent: bool, now_ms: int) -> OrderR
     """The record with the beginning of its inconsistency noted, or forgotten; the very same one if it is already."""
     if inconsistent == bool(record.inconsistent_since_ms):
         return record
-    after = copy(record)
+    after = copied(record)
     after.inconsistent_since_ms = now_ms if inconsistent else 0
     return after
 
@@ -254,7 +254,7 @@ def resend(record: OrderRecord, now_ms: int) -> None:
 
 def inherit(record: OrderRecord) -> OrderRecord:
     """The record as taken over from an owner that did not leave in order: its last attempt may still land."""
-    after = copy(record)
+    after = copied(record)
     after.uncertain = after.doubt = True
     return after
 

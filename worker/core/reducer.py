@@ -7,13 +7,13 @@ very facts it was given when the event was seen before, and new ones otherwise. 
 """
 
 from collections.abc import Callable
-from copy import copy
 from typing import Any, TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from schemas import events as e
+from schemas.base import copied
 from schemas.facts import (
     NIL,
     Cancellation,
@@ -47,7 +47,7 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     """The facts after `event`, which stands at `position` (the record's offset) in its partition."""
     if _has_seen(facts.seen, event.uid):
         return facts
-    changed = copy(facts)
+    changed = copied(facts)
     changed.seen = (facts.seen + event.uid)[-SEEN_MAX * _UID_BYTES :]
     _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
     return changed
@@ -68,14 +68,14 @@ def _line(line: e.Line) -> Line:
     return Line(
         line.id,
         line.type,
-        _or_none(line.reference),
-        _or_none(line.name),
-        _or_none(line.quantity) or 0,
-        _or_none(line.unit_price_minor) or 0,
+        line.reference or None,
+        line.name or None,
+        line.quantity or 0,
+        line.unit_price_minor or 0,
         line.total_minor,
-        _or_none(line.applies_to),
+        line.applies_to or None,
         line.downloadable,
-        _or_none(line.attributes),
+        line.attributes or None,
     )
 
 

@@ -1,10 +1,10 @@
 """What follows from an outcome: acknowledged, again and when, held, or parked (`domain.md` section 6)."""
 
-from copy import copy
 from typing import assert_never
 
 from msgspec.structs import replace
 
+from schemas.base import copied
 from schemas.state import Attempts, OrderRecord, Park
 from schemas.updates import Outcome, OutcomeKind
 from worker.core.rules import Rules
@@ -29,7 +29,7 @@ def settle(
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
-    after = copy(record)
+    after = copied(record)
     tried = record.attempts if record.attempts.digest == digest else Attempts(digest)
     after.reason = outcome.reason
     after.not_found_delay = False

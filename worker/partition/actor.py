@@ -23,7 +23,6 @@ log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _SLICE = 200
-_BREATH_S = 0.01
 """Events between two breaths of the loop."""
 _RESTORE_SLICE = 5_000
 
@@ -224,7 +223,7 @@ class PartitionActor:
             if self._leave_at is not None:
                 self._closing(now)
             else:
-                self._look(now)
+                await self._look(now)
             if self._has_mail() or self._lease_wanted:
                 self._committing = True
                 await self._pace()
@@ -277,18 +276,12 @@ class PartitionActor:
             self._lease_wanted = True
 
     async def _pace(self) -> None:
-        """Lets a busy partition's batch grow, and goes on looking meanwhile; an idle one commits at once."""
-        while self._leave_at is None and not self._lease_wanted:
-            now = self._context.clock.now()
-            wait_s = self._committed_at + self._context.commit_interval_s() - now
-            if wait_s <= _BREATH_S or self.outbox.next_due() > now:
-                await asyncio.sleep(max(0.0, wait_s))
-                return
-            if self._prepared < self._context.pace.prepared_max:
-                self._look(now)
-                await asyncio.sleep(0)
-            else:
-                await asyncio.sleep(_BREATH_S)  # while the publisher takes some
+        """Lets a busy partition's batch grow; an idle one commits at once."""
+        if self._leave_at is not None or self._lease_wanted:
+            return
+        wait_s = self._committed_at + self._context.commit_interval_s() - self._context.clock.now()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     async def _commit(self, *, clean: bool) -> None:
         """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
@@ -380,13 +373,21 @@ class PartitionActor:
     def _may_send(self) -> bool:
         return self._context.clock.now() + self._context.rules.attempt_deadline_s <= self.lease_until
 
-    def _look(self, now: float) -> None:
-        """Decides about the orders that are due: offered to the publisher, acknowledged, parked, or left to wait."""
-        for _ in range(self._context.pace.look_max):
-            subject = self.outbox.pop_due(now)
-            if subject is None:
-                return
-            self._look_at(subject, now)
+    async def _look(self, now: float) -> None:
+        """Decides about the orders that are due: offered to the publisher, acknowledged, parked, or left to wait.
+
+        The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
+        """
+        clock, pace = self._context.clock, self._context.pace
+        until = now + pace.look_s
+        while self._leave_at is None and now < until:
+            for _ in range(pace.look_max):
+                subject = self.outbox.pop_due(now)
+                if subject is None:
+                    return
+                self._look_at(subject, now)
+            await asyncio.sleep(0)
+            now = clock.now()
 
     def _look_at(self, subject: str, now: float) -> None:
         record = state.decode_order(self.orders[subject])

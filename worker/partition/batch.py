@@ -1,13 +1,13 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
 from collections.abc import Callable, Iterator
-from copy import copy
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import astuple
 
 from schemas import state
+from schemas.base import copied
 from schemas.state import OrderHeader, OrderRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
@@ -193,7 +193,7 @@ class Batch:
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
         """An operator's change."""
-        record = copy(self.record(subject))
+        record = copied(self.record(subject))
         change(record, self._now_ms)
         self._put(subject, record)
         self._note("order_operated", subject, record)

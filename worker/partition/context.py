@@ -26,6 +26,8 @@ class Pace(Struct, frozen=True):
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
     look_max: int = 100
     """Orders looked at in one go, before others get the loop."""
+    look_s: float = 0.1
+    """For how long orders are looked at between two transactions; the next turn goes on with the rest."""
     idle_commit_s: float = 6 * 3600.0
     """Brokers forget a producer that is idle for a day."""
 

@@ -41,10 +41,9 @@ class Sequra:
 
     def next_request(self, order: carts.Order, update: Update, account: Account, idempotency_key: str) -> HttpRequest:
         """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
-        merchant, reference = quote(account.merchant_id, safe=""), quote(order.reference, safe="")
         return HttpRequest(
             "PUT",
-            f"{account.base_url.rstrip('/')}/merchants/{merchant}/orders/{reference}",
+            _orders_url(account.base_url, account.merchant_id) + quote(order.reference, safe=""),
             {
                 "Accept": "application/json",
                 "Content-Type": "application/json",
@@ -74,6 +73,11 @@ _NOBODY = Account("", "sequra", "", "", "", "")
 @lru_cache(maxsize=256)
 def _basic(username: str, password: str) -> str:
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
+
+
+@lru_cache(maxsize=256)
+def _orders_url(base_url: str, merchant_id: str) -> str:
+    return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}/orders/"
 
 
 def _digest(body: wire.OrderUpdate, details: OrderDetails) -> bytes:
