@@ -12,7 +12,7 @@ from schemas.updates import Account
 from tests.bench.brokers import PRODUCER, Brokers, write_events
 from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell, take_turns
-from tests.bench.processes import Line, Process, Watch, calm, until
+from tests.bench.processes import Line, Process, ProcessError, Watch, calm, until
 from tests.bench.serving import serve
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
@@ -28,8 +28,8 @@ RATE_PER_S = 1_000
 SECONDS = 10
 WARM = 1_000
 """Events at the beginning that are not counted."""
-KNOWN_EVENTS = 3
-"""Of each order, before the one that is measured."""
+SHIPMENT = 3
+"""Which of an order's events is measured; before it only the confirmation is known, which nobody is told."""
 SETTINGS = {"commit_interval": "10ms", "commits_per_second": 10_000}
 
 _LIMIT = "getmany, a transaction per partition and batch, a PUT per event"
@@ -52,7 +52,7 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
 
     async def half(target: str) -> Any:
         settings = await brokers.topics()
-        known = ((number, value) for number in range(count) for value in history(4, number, KNOWN_EVENTS))
+        known = ((number, next(history(4, number))) for number in range(count))
         total = await write_events(settings, known)
         async with Process("answering:shop", {"settings": settings, "count": count}, measured=False) as shop:
             arguments = {"settings": settings, "base_url": await shop.hear(), "known": total}
@@ -84,11 +84,13 @@ async def shop(line: Line, settings: dict[str, Any], count: int) -> None:
             all_answered.set()
 
     line.say(await serve(took))
-    shipments = [list(history(4, number, KNOWN_EVENTS + 1))[-1] for number in range(count)]
+    shipments = [list(history(4, number))[SHIPMENT] for number in range(count)]
     producer = AIOKafkaProducer(bootstrap_servers=settings["bootstrap_servers"], acks="all")
     await producer.start()
     await line.wait()
     calm()
+    if answered_at:
+        raise ProcessError("orders were told that nobody had shipped")
     due_at = []
     began = time.perf_counter() + 0.1
     for number, value in enumerate(shipments):

@@ -8,14 +8,16 @@ touches are looked at, so a step costs the same in a long run as in a short one.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from schemas import state
 from schemas.carts import Order
 from schemas.facts import Facts
 from schemas.state import OrderRecord
-from schemas.updates import Account
-from tests.simulation.provider import Network, told_by
+from schemas.updates import Account, HttpRequest
+from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
+from tests.simulation.network import Network
+from tests.simulation.provider import told_by
 from tests.simulation.shop import Told
 from tests.simulation.trace import Trace
 from worker.core.intake import decode
@@ -24,13 +26,12 @@ from worker.core.outbox import account_of, is_parked, reference_of
 from worker.core.reducer import reduce
 from worker.core.rules import Rules
 from worker.errors import MalformedEventError
-from worker.ports import DeadLetter, InputRecord, StateEntry, StateLog, StatePartition
+from worker.ports import DeadLetter, InputRecord, StateEntry
 from worker.providers.sequra import Sequra
 
 CLOCK_RATE_MAX = 1.005
 """How much faster than the true time a worker's clock may run."""
 _EPSILON_S = 1e-6
-_ORDER = state.ORDER_PREFIX.encode()
 
 
 class PartitionAudit:
@@ -61,6 +62,8 @@ class Auditor:
         self.owed: set[str] = set()
         self.dead_letters: Counter[bytes | None] = Counter()
         self._holds: dict[tuple[str, int], AuditedPartition] = {}
+        self._bodies: dict[tuple[str, int], bytes] = {}
+        self._confirmed: dict[str, Told] = {}
         self._rules = rules
         self._network = network
         self._accounts = accounts
@@ -72,10 +75,6 @@ class Auditor:
         """The order as it is committed."""
         return self.partitions[self.partition_of[subject]].records[subject]
 
-    def audited(self, process: str, states: StateLog) -> StateLog:
-        """The state log of a process, with each hold under watch."""
-        return AuditedStateLog(process, states, self)
-
     def now(self) -> float:
         """True seconds."""
         return self._loop.time()
@@ -85,9 +84,15 @@ class Auditor:
     def committed(self, partition: int, entries: Sequence[StateEntry], dead_letters: Sequence[DeadLetter]) -> None:
         """A transaction is there for all to see."""
         here = self.partitions[partition]
-        orders = {e.key[2:].decode(): state.decode_order(e.value) for e in entries if e.key.startswith(_ORDER) and e.value}
+        orders = {
+            e.key[2:].decode(): state.decode_order(e.value)
+            for e in entries
+            if e.key.startswith(ORDER_PREFIX) and e.value
+        }
         following = [state.decode_next(e.value) for e in entries if e.key == state.NEXT_KEY and e.value]
-        self._trace.add("committed", partition, sorted(orders), [(n.offset, n.clean) for n in following], len(dead_letters))
+        self._trace.add(
+            "committed", partition, sorted(orders), [(n.offset, n.clean) for n in following], len(dead_letters)
+        )
         if not following:
             if orders or dead_letters:
                 self._trace.violate(f"partition {partition}: a transaction of orders without m:next")
@@ -141,7 +146,9 @@ class Auditor:
         if record.facts != here.facts.get(subject):
             self._trace.violate(f"{subject}: the committed facts are not the fold of the input below m:next")
         if record.revision != here.revisions.get(subject):
-            self._trace.violate(f"{subject}: revision {record.revision}, its last change was at {here.revisions.get(subject)}")
+            self._trace.violate(
+                f"{subject}: revision {record.revision}, its last change was at {here.revisions.get(subject)}"
+            )
         before = here.records.get(subject)
         if before is not None and record.revision < before.revision:
             self._trace.violate(f"{subject}: revision went back from {before.revision} to {record.revision}")
@@ -156,17 +163,22 @@ class Auditor:
         if facts is None or order is None:
             self._trace.violate(f"{subject}: revision {revision} is acknowledged, and it cannot even be told")
             return
-        confirmed = baseline(facts, reference_of(subject))
-        known = provider.held.get(subject)
-        if known is None and confirmed is not None:
-            known = self._render(subject, confirmed)
+        known = provider.held.get(subject) or self._known_from_checkout(subject, facts)
         if self._render(subject, order) != known:
             self._trace.violate(f"{subject}: revision {revision} is acknowledged, the provider never took it")
 
+    def _known_from_checkout(self, subject: str, facts: Facts) -> Told | None:
+        if subject not in self._confirmed and (order := baseline(facts, reference_of(subject))) is not None:
+            self._confirmed[subject] = self._render(subject, order)
+        return self._confirmed.get(subject)
+
     def _render(self, subject: str, order: Order) -> Told:
+        return told_by(self._request(subject, order).body)
+
+    def _request(self, subject: str, order: Order) -> HttpRequest:
         account = self._accounts[account_of(subject)]
         update = self._provider.render(order, account)
-        return told_by(self._provider.next_request(order, update, account, "").body)
+        return self._provider.next_request(order, update, account, "")
 
     def _check_leaving(self, here: PartitionAudit) -> None:
         """Nobody will hold what is not marked now."""
@@ -177,12 +189,13 @@ class Auditor:
 
     # --- who may send ---
 
-    def held_by(self, hold: "AuditedPartition") -> None:
+    def held_by(self, hold: AuditedPartition) -> None:
         """A process has a new hold on a partition."""
         self._holds[hold.process, hold.number] = hold
 
-    def taken(self, process: str, subject: str, revision: int) -> None:
+    def taken(self, process: str, subject: str, revision: int, body: bytes) -> None:
         """`provider.Guard`: what is sent is the newest that the process has committed or read, and it is owed."""
+        self._check_body(subject, revision, body)
         hold = self._hold(process, subject)
         if hold is None:
             return
@@ -191,9 +204,23 @@ class Auditor:
         if header is None:
             self._trace.violate(f"{process} sends {subject}:{revision}, which it never saw committed")
         elif header.revision != revision:
-            self._trace.violate(f"{process} sends {subject}:{revision}, the newest that it committed is {header.revision}")
+            self._trace.violate(
+                f"{process} sends {subject}:{revision}, the newest that it committed is {header.revision}"
+            )
         elif header.acked == revision or is_parked(header):
-            self._trace.violate(f"{process} sends {subject}:{revision}, which is {'parked' if header.park else 'acknowledged'}")
+            self._trace.violate(
+                f"{process} sends {subject}:{revision}, which is {'parked' if header.park else 'acknowledged'}"
+            )
+
+    def _check_body(self, subject: str, revision: int, body: bytes) -> None:
+        if self._bodies.get((subject, revision)) == body:
+            return
+        self._bodies[subject, revision] = body
+        partition = self.partition_of.get(subject)
+        facts = None if partition is None else self.partitions[partition].facts_at.get((subject, revision))
+        order = None if facts is None else assess(facts, reference_of(subject)).order
+        if order is None or self._request(subject, order).body != body:
+            self._trace.violate(f"{subject}:{revision} is sent with something else than its facts say")
 
     def sent(self, process: str, subject: str, deadline_s: float) -> None:
         """`provider.Guard`: it is sent under a lease, by an owner that has not left."""
@@ -204,9 +231,11 @@ class Auditor:
         if hold.is_over:
             self._trace.violate(f"{process} sends {subject} after it has left its partition")
         elif now + deadline_s > hold.leased_from + self._rules.lease_s * CLOCK_RATE_MAX + _EPSILON_S:
-            self._trace.violate(f"{process} sends {subject} without a lease: its last commit began at {hold.leased_from:.3f} s")
+            self._trace.violate(
+                f"{process} sends {subject} without a lease: its last commit began at {hold.leased_from:.3f} s"
+            )
 
-    def _hold(self, process: str, subject: str) -> "AuditedPartition | None":
+    def _hold(self, process: str, subject: str) -> AuditedPartition | None:
         partition = self.partition_of.get(subject)
         hold = None if partition is None else self._holds.get((process, partition))
         if hold is None:
@@ -227,83 +256,3 @@ class Auditor:
 
 
 _NOTHING = Facts()
-
-
-class AuditedPartition:
-    """`ports.StatePartition` that remembers what its process knows: commits that returned, records that were read."""
-
-    def __init__(self, process: str, number: int, hold: StatePartition, view: dict[str, bytes], auditor: Auditor) -> None:
-        self.process = process
-        self.number = number
-        self.view = view
-        self.leased_from = float("-inf")
-        """True seconds of the beginning of its last commit of `m:next` that succeeded."""
-        self.is_over = False
-        """`m:next` says that it left in order, or it was closed."""
-        self._hold = hold
-        self._auditor = auditor
-
-    @property
-    def value_max_bytes(self) -> int:
-        """The largest value."""
-        return self._hold.value_max_bytes
-
-    async def fence(self) -> None:
-        """Takes ownership."""
-        await self._hold.fence()
-        self._auditor.held_by(self)
-
-    async def write(self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()) -> int:
-        """One transaction."""
-        began = self._auditor.now()
-        last = await self._hold.write(entries, dead_letters)
-        for key, value in entries:
-            self._saw(key, value)
-            if key == state.NEXT_KEY and value is not None:
-                self.leased_from = began
-                self.is_over = state.decode_next(value).clean
-        return last
-
-    async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
-        """Committed entries."""
-        async for entries in self._hold.read(position, until):
-            for entry in entries:
-                self._saw(entry.key, entry.value)
-            yield entries
-
-    def _saw(self, key: bytes, value: bytes | None) -> None:
-        if key.startswith(_ORDER) and value is not None:
-            self.view[key[2:].decode()] = value
-
-    async def close(self) -> None:
-        """Lets go."""
-        self.is_over = True
-        await self._hold.close()
-
-
-class AuditedStateLog:
-    """`ports.StateLog` of one process."""
-
-    def __init__(self, process: str, states: StateLog, auditor: Auditor) -> None:
-        self._process = process
-        self._states = states
-        self._auditor = auditor
-        self._views: list[dict[str, bytes]] = [{} for _ in auditor.partitions]
-
-    async def start(self) -> None:
-        """Passes on."""
-        await self._states.start()
-
-    @property
-    def partitions(self) -> int:
-        """Passes on."""
-        return self._states.partitions
-
-    def partition(self, partition: int) -> StatePartition:
-        """A new hold, under watch."""
-        hold = self._states.partition(partition)
-        return AuditedPartition(self._process, partition, hold, self._views[partition], self._auditor)
-
-    async def stop(self) -> None:
-        """Passes on."""
-        await self._states.stop()

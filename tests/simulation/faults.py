@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.simulation import provider
+from tests.simulation.network import Faults
 from worker.core.rules import Rules
 from worker.errors import LogError
 
@@ -42,7 +42,7 @@ class Plan:
     gap_s: float
     """Between two actions, on average."""
     weights: dict[str, float]
-    network: provider.Faults
+    network: Faults
     refusals: float
     """Of the operations of the log."""
     slowness: float
@@ -53,7 +53,7 @@ def draw_plan(random: Random) -> Plan:
     """A plan for the safety phase."""
     weights = {name: random.choice((0.0, 1.0, 1.0, 3.0)) for name in ACTIONS}
     weights["compact"] += 1.0
-    network = provider.Faults()
+    network = Faults()
     for name in vars(network):
         setattr(network, name, random.choice((0.0, 0.0, 0.02, 0.1)))
     network.unauthorized *= random.choice((0.0, 0.1))
@@ -87,12 +87,16 @@ class Gate:
             await asyncio.sleep(self.random.choice((0.002, 0.01, 0.03)))
         if self.is_calm:
             return
-        now = asyncio.get_running_loop().time
-        if op in SILENT and self.silent_until.get(process, 0.0) > now():
-            await asyncio.sleep(self.silent_until[process] - now())
-        if op.startswith(("write", "fence")) and self.stalled_until > now():
-            await asyncio.sleep(self.stalled_until - now())
+        if self.silent_until and op in SILENT:
+            await self._until(self.silent_until.get(process, 0.0))
+        if self.stalled_until and op.startswith(("write", "fence")):
+            await self._until(self.stalled_until)
         if self.plan.slowness and self.random.random() < self.plan.slowness:
             await asyncio.sleep(self.random.choice((0.1, 2.0, 15.0)) * self.random.random())
-        if op in REFUSABLE and self.plan.refusals and self.random.random() < self.plan.refusals:
+        if self.plan.refusals and op in REFUSABLE and self.random.random() < self.plan.refusals:
             raise LogError(f"{op} of partition {partition}: as simulated")
+
+    async def _until(self, time: float) -> None:
+        left_s = time - asyncio.get_running_loop().time()
+        if left_s > 0:
+            await asyncio.sleep(left_s)

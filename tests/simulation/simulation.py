@@ -6,20 +6,20 @@ bounded time, and every provider must hold what the shop says, to the cent.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 
 from schemas.state import OrderRecord
-from tests.simulation.faults import ACTIONS, Plan, draw_plan
-from tests.simulation.provider import Faults
-from tests.simulation.shop import History, make_history
+from tests.simulation.chaos import Chaos
+from tests.simulation.faults import Plan, draw_plan
+from tests.simulation.history import History, make_history
+from tests.simulation.network import Faults
 from tests.simulation.trace import Trace, ViolationError
-from tests.simulation.world import ACCOUNTS, Life, World
+from tests.simulation.world import ACCOUNTS, World
 from worker import logs
 from worker.core.outbox import is_parked
-from worker.sim.loop import START_WALL_MS, StuckError, VirtualLoop
+from worker.sim.loop import START_WALL_MS
 from worker.sim.loop import run as run_virtually
 
 EVENTS = 500
@@ -46,19 +46,22 @@ def simulate(
     *,
     events: int = EVENTS,
     duration_s: float = DURATION_S,
-    adjust: Callable[[Plan], None] = lambda plan: None,
-    log_lines: list[str] | None = None,
+    adjust: Callable[[Plan], None] | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> Run:
-    """Raises `ViolationError` with the seed and the last lines of the trace."""
-    lines: list[str] = [] if log_lines is None else log_lines
+    """One run. `adjust` may change its plan; `tell` gets every line of its trace, those of the workers' logs among
+    them. Raises `ViolationError` with the seed and the last lines of the trace.
+    """
     traces: list[Trace] = []
+    lines = _Lines(traces)
 
     async def main() -> None:
-        trace = Trace(asyncio.get_running_loop())
+        trace = Trace(asyncio.get_running_loop(), tell)
         traces.append(trace)
         random = Random(seed)
         plan = draw_plan(random)
-        adjust(plan)
+        if adjust is not None:
+            adjust(plan)
         began_at = datetime.fromtimestamp(START_WALL_MS / 1000, UTC)
         history = make_history(random, records=events, duration_s=duration_s, accounts=ACCOUNTS, began_at=began_at)
         world = World(random, plan, trace)
@@ -67,27 +70,34 @@ def simulate(
         if trace.violation is None and phases.exception() is not None:
             trace.violate(f"the simulation failed: {phases.exception()!r}")
 
-    with logs.capture(lines, "critical" if log_lines is None else "debug"):
+    with logs.capture(lines, "critical" if tell is None else "debug"):
         try:
             run_virtually(main(), seed=seed if seed % 2 else None)
-        except Exception as error:
-            if not traces or traces[0].violation is None:
-                raise ViolationError(f"seed {seed}: {error!r}\n{_story(traces, lines)}") from error
+        except Exception as error:  # noqa: BLE001 - whatever broke, the seed has to be said
+            traces[0].violate(f"the run failed: {error!r}")
     trace = traces[0]
     if trace.violation is not None:
-        raise ViolationError(f"seed {seed}: {trace.violation}\n{_story(traces, lines)}")
+        story = "\n".join(trace.tail(40))
+        raise ViolationError(f"seed {seed}: {trace.violation}\n{story}")
     return Run(seed, trace.hash(), trace.lines[-1][0], len(trace.lines))
 
 
-def _story(traces: list[Trace], lines: list[str]) -> str:
-    return "\n".join([*(traces[0].tail(40) if traces else []), *lines[-5:]])
+class _Lines(list[str]):
+    """Log lines become lines of the trace; they are not part of its hash."""
+
+    def __init__(self, traces: list[Trace]) -> None:
+        super().__init__()
+        self._traces = traces
+
+    def append(self, line: str) -> None:
+        self._traces[0].say(line)
 
 
 async def _phases(world: World, history: History) -> None:
     for slot in range(world.plan.workers):
         world.start(slot)
     shop = asyncio.create_task(_sell(world, history))
-    chaos = asyncio.create_task(_Chaos(world, history).run())
+    chaos = asyncio.create_task(Chaos(world, history).run())
     await shop
     chaos.cancel()
     await _heal(world)
@@ -108,109 +118,6 @@ async def _sell(world: World, history: History) -> None:
         auditor.partitions[partition].input.append(log.records(partition)[-1])
         if world.random.random() < 0.02:
             log.skip(partition, world.random.randint(1, 3))
-
-
-# --- safety ---
-
-
-class _Chaos:
-    """Does one thing after the other, as the plan weighs them."""
-
-    def __init__(self, world: World, history: History) -> None:
-        self._world = world
-        self._subjects = sorted(history.told)
-
-    async def run(self) -> None:
-        """For ever."""
-        world = self._world
-        plan, random = world.plan, world.random
-        weights = [plan.weights[name] for name in ACTIONS]
-        while True:
-            await asyncio.sleep(random.expovariate(1.0 / plan.gap_s))
-            getattr(self, random.choices(ACTIONS, weights)[0])()
-
-    def _life(self) -> Life | None:
-        lives = list(self._world.lives.values())
-        return self._world.random.choice(lives) if lives else None
-
-    def crash(self) -> None:
-        """A process is killed, and comes back after a while."""
-        if (life := self._life()) is not None:
-            self._world.soon(self._again(life, "crash"))
-
-    def restart(self) -> None:
-        """A process is asked to end, and comes back."""
-        if (life := self._life()) is not None and not life.is_frozen:
-            self._world.soon(self._again(life, "leave"))
-
-    def shrink(self) -> None:
-        """A process ends and comes back much later."""
-        if (life := self._life()) is not None and not life.is_frozen and len(self._world.lives) > 1:
-            self._world.soon(self._again(life, "leave", 60.0))
-
-    async def _again(self, life: Life, how: str, after_s: float = 0.0) -> None:
-        world = self._world
-        await getattr(world, how)(life)
-        await asyncio.sleep(after_s + world.random.choice((0.0, 1.0, 20.0)) * world.random.random())
-        if life.slot not in world.lives:
-            world.start(life.slot)
-
-    def freeze(self) -> None:
-        """Shorter and longer than a lease, than a session."""
-        if (life := self._life()) is not None and not life.is_frozen:
-            seconds = self._world.random.choice((0.5, 5.0, 15.0, 30.0, 60.0)) * self._world.random.uniform(0.5, 1.5)
-            self._world.soon(self._world.freeze(life, seconds))
-
-    def expel(self) -> None:
-        """The group goes on without a member, which may learn of it late."""
-        if (life := self._life()) is not None:
-            unaware_s = self._world.random.choice((0.0, 10.0, 60.0)) * self._world.random.random()
-            self._world.trace.add("expelled", life.name, round(unaware_s, 3))
-            with suppress(KeyError):
-                self._world.log.expel(life.name, unaware_s)
-
-    def silence(self) -> None:
-        """A worker's coordinator does not answer."""
-        if (life := self._life()) is not None:
-            seconds = self._world.random.choice((5.0, 40.0)) * self._world.random.random()
-            self._world.trace.add("silent", life.name, round(seconds, 3))
-            self._world.gate.silent_until[life.name] = self._world.loop.time() + seconds
-
-    def stall(self) -> None:
-        """A broker is gone for a while."""
-        seconds = self._world.random.choice((1.0, 13.0, 30.0)) * self._world.random.random()
-        self._world.trace.add("stalled", round(seconds, 3))
-        self._world.gate.stalled_until = self._world.loop.time() + seconds
-
-    def outage(self) -> None:
-        """The provider is out for a while."""
-        until = self._world.loop.time() + self._world.random.choice((2.0, 20.0)) * self._world.random.random()
-        self._world.trace.add("outage", round(until, 3))
-        self._world.network.outage = lambda: self._world.loop.time() < until
-
-    def compact(self) -> None:
-        """The state topic is compacted; the event topic forgets what was taken up."""
-        partition = self._world.random.randrange(self._world.plan.partitions)
-        self._world.trace.add("compacted", partition)
-        self._world.log.compact(partition)
-        if self._world.random.random() < 0.3:
-            self._world.log.truncate(partition, self._world.auditor.partitions[partition].next)
-
-    def hang(self) -> None:
-        """Somebody else's transaction stays open for a while; a commit that failed may arrive after all."""
-        partition = self._world.random.randrange(self._world.plan.partitions)
-        if self._world.random.random() < 0.5:
-            self._world.trace.add("late commit", partition)
-            self._world.log.commit_late(partition)
-        else:
-            self._world.trace.add("hanging", partition)
-            self._world.log.hang(partition, self._world.random.choice((1.0, 30.0)))
-
-    def operate(self) -> None:
-        """Operators release, resend, resume."""
-        action = self._world.random.choice(("release", "resend", "resend", "resume_account"))
-        target = self._world.random.choice(ACCOUNTS if action == "resume_account" else self._subjects)
-        self._world.soon(self._world.operate(action, target))
 
 
 # --- liveness ---
@@ -249,7 +156,10 @@ async def _settle(world: World) -> None:
 
 def _is_told(world: World) -> bool:
     auditor = world.auditor
-    taken = all(here.next >= world.log.end_offset(number) or here.taken == len(here.input) for number, here in enumerate(auditor.partitions))
+    taken = all(
+        here.next >= world.log.end_offset(number) or here.taken == len(here.input)
+        for number, here in enumerate(auditor.partitions)
+    )
     return taken and not auditor.owed
 
 

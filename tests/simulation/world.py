@@ -10,7 +10,8 @@ from typing import Any
 from schemas.updates import Account
 from tests.simulation.auditor import Auditor
 from tests.simulation.faults import Gate, Plan
-from tests.simulation.provider import Network, Wire
+from tests.simulation.holds import AuditedStateLog
+from tests.simulation.network import Network, Wire
 from tests.simulation.trace import Trace
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
@@ -39,7 +40,7 @@ class DriftingClock(VirtualClock):
 
     def now(self) -> float:
         """Seconds, at a rate of its own."""
-        return super().now() * self._rate
+        return self._loop.time() * self._rate
 
 
 class LateEvents:
@@ -119,18 +120,22 @@ class World:
         life = Life(name, slot, Wire(name, self.network, self.random, self.auditor))
         self.lives[slot] = life
         self.trace.add("started", name)
-        life.main = self.soon(self._live(life), name)
-
-    async def _live(self, life: Life) -> None:
-        clock = DriftingClock(self.loop, self.random)
         ports = Ports(
-            clock,
-            LateEvents(self.log.events(life.name), self.random),
-            self.auditor.audited(life.name, self.log.states(life.name)),
+            DriftingClock(self.loop, self.random),
+            LateEvents(self.log.events(name), self.random),
+            AuditedStateLog(name, self.log.states(name), self.auditor),
             life.wire,
         )
+        life.main = self.soon(self._live(life, ports), name)
+
+    async def _live(self, life: Life, ports: Ports) -> None:
         life.worker = Worker(
-            self.settings, self.accounts, ports, owner_id=life.name, metrics=_METRICS, poll_timeout_s=self.random.choice((1.0, 5.0))
+            self.settings,
+            self.accounts,
+            ports,
+            owner_id=life.name,
+            metrics=_METRICS,
+            poll_timeout_s=self.random.choice((1.0, 5.0)),
         )
         await life.worker.start()
         error = await asyncio.shield(life.worker.failed)

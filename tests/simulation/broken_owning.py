@@ -1,0 +1,232 @@
+"""Breaks of the rules of owning a partition: handing over, transactions."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from schemas import state
+from schemas.state import NextRecord, OrderHeader
+from schemas.updates import Outcome
+from tests.simulation.breaks import Breaks
+from worker.errors import LogError
+from worker.partition import actor
+from worker.partition.actor import PartitionActor
+from worker.partition.assignment import Assignment
+from worker.partition.batch import Batch
+from worker.ports import Attempt, StateEntry
+
+breaks = Breaks()
+
+
+# --- handing over ---
+
+
+@breaks(PartitionActor, "_inherit")
+def inherited_uncertainty_not_held(real: Any) -> Any:
+    """After a clean revoke only the flag tells the next owner to hold."""
+
+    async def inherit(self: Any, found: Any, clean: bool) -> None:
+        self.is_trusting = clean
+        await real(self, found, clean)
+        self.is_trusting = False
+
+    return inherit
+
+
+@breaks(PartitionActor, "_put")  # type: ignore[no-redef]
+def inherited_uncertainty_not_held(real: Any) -> Any:  # noqa: F811
+    """Without its hold."""
+
+    def put(self: Any, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
+        real(self, subject, header, now, now_ms, 0.0 if getattr(self, "is_trusting", False) else hold_until)
+
+    return put
+
+
+@breaks(PartitionActor, "_take_over")
+def activation_keeps_the_clean_flag(real: Any) -> Any:
+    """Step 7."""
+
+    async def take_over(self: Any) -> None:
+        self.is_activating = True
+        await real(self)
+        self.is_activating = False
+
+    return take_over
+
+
+@breaks(PartitionActor, "_write")  # type: ignore[no-redef]
+def activation_keeps_the_clean_flag(real: Any) -> Any:  # noqa: F811
+    """As the predecessor has left it."""
+
+    async def write(self: Any, entries: Any, following: NextRecord, letters: Any) -> None:
+        before = self.found_next if getattr(self, "is_activating", False) else None
+        await real(self, entries, following if before is None else replace(following, clean=before.clean), letters)
+
+    return write
+
+
+@breaks(PartitionActor, "_first_offset")  # type: ignore[no-redef]
+def activation_keeps_the_clean_flag(real: Any) -> Any:  # noqa: F811
+    """Looks at what was found."""
+
+    async def first_offset(self: Any, found: Any) -> Any:
+        self.found_next = found.next
+        return await real(self, found)
+
+    return first_offset
+
+
+@breaks(Batch, "outcome")
+def cut_attempts_not_marked(real: Any) -> Any:
+    """Step 19: what is given up at a revoke is uncertain."""
+
+    def outcome(self: Batch, attempt: Attempt, outcome: Outcome, ended_at: float) -> None:
+        if outcome.reason.startswith("given up"):
+            self.holds[attempt.subject] = 0.0
+            self.keep(attempt.subject)
+        else:
+            real(self, attempt, outcome, ended_at)
+
+    return outcome
+
+
+@breaks(PartitionActor, "_commit")
+def inherited_flags_not_persisted(real: Any) -> Any:
+    """Step 6: clean=true only in the transaction that persists them."""
+
+    async def commit(self: PartitionActor, *, clean: bool) -> None:
+        if clean:
+            self._inherited.clear()
+        await real(self, clean=clean)
+
+    return commit
+
+
+@breaks(actor, "restore")
+def warm_state_trusted_without_reading(real: Any) -> Any:
+    """Step 5: the barrier has to be read back, also from a warm position."""
+
+    class Unread:
+        def __init__(self, hold: Any) -> None:
+            self.hold = hold
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.hold, name)
+
+        async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
+            if position == 0:
+                async for entries in self.hold.read(position, until):
+                    yield entries
+
+    return lambda hold, context, warm: real(Unread(hold), context, warm)
+
+
+@breaks(actor, "restore")
+def restore_stops_early(real: Any) -> Any:
+    """I3: the newest transaction before the barrier is not seen."""
+
+    class Hasty:
+        def __init__(self, hold: Any) -> None:
+            self.hold = hold
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.hold, name)
+
+        async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
+            async for entries in self.hold.read(position, until):
+                yield [entry for entry in entries if entry.offset < until - 6]
+
+    return lambda hold, context, warm: real(Hasty(hold), context, warm)
+
+
+@breaks(Assignment, "__init__")
+def old_batch_into_a_new_actor(real: Any) -> Any:
+    """Step 10: each batch belongs to one incarnation."""
+
+    class Ageless(dict[int, int]):
+        def __getitem__(self, key: int) -> int:
+            return 0
+
+    def init(self: Any, *args: Any) -> None:
+        real(self, *args)
+        self._born = Ageless()
+
+    return init
+
+
+# --- transactions ---
+
+
+@breaks(PartitionActor, "_write")
+def applied_before_it_is_committed(real: Any) -> Any:
+    """I1."""
+
+    async def write(self: PartitionActor, entries: Any, *others: Any) -> None:
+        now, now_ms = self._context.clock.now(), self._context.clock.wall_ms()
+        for key, value in entries:
+            if key.startswith(b"o:"):
+                self.orders[key[2:].decode()] = value
+                self._put(key[2:].decode(), state.decode_header(value), now, now_ms, 0.0)
+        await real(self, entries, *others)
+
+    return write
+
+
+@breaks(PartitionActor, "_write")
+def failed_commit_taken_for_a_success(real: Any) -> Any:
+    """Step 13."""
+
+    async def write(self: PartitionActor, *args: Any) -> None:
+        try:
+            await real(self, *args)
+        except LogError:
+            self.lease_until = self._context.clock.now() + self._context.rules.lease_s
+
+    return write
+
+
+@breaks(PartitionActor, "_write")
+def offset_in_a_transaction_of_its_own(real: Any) -> Any:
+    """I4."""
+
+    async def write(self: PartitionActor, entries: Any, *others: Any) -> None:
+        if entries:
+            await self._hold.write(entries)
+        await real(self, [], *others)
+
+    return write
+
+
+@breaks(PartitionActor, "_first_offset")
+def restart_skips_a_record(real: Any) -> Any:
+    """Step 8."""
+
+    async def first_offset(self: PartitionActor, found: Any) -> int:
+        return int(await real(self, found)) + (found.next is not None)
+
+    return first_offset
+
+
+@breaks(PartitionActor, "_next")
+def restart_repeats_a_record(real: Any) -> Any:
+    """I4: each event once."""
+    return lambda self, offset, *, clean: real(self, max(0, offset - clean), clean=clean)
+
+
+@breaks(Batch, "_refuse")
+def poison_dropped(_real: Any) -> Any:
+    """Step 11."""
+    return lambda _self, _record, _error: None
+
+
+@breaks(Batch, "_refuse")
+def poison_dead_lettered_twice(real: Any) -> Any:
+    """Step 11."""
+
+    def refuse(self: Batch, *args: Any) -> None:
+        real(self, *args)
+        real(self, *args)
+
+    return refuse

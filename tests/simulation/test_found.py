@@ -1,0 +1,149 @@
+"""What the simulation has found, each as the shortest story that shows it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from schemas import state
+from schemas.updates import Account
+from worker.app import Ports, Worker
+from worker.config import WorkerSection
+from worker.errors import LogError
+from worker.metrics import Metrics
+from worker.sim.log import MemoryLog
+from worker.sim.loop import VirtualClock, run
+from worker.sim.scripted import ScriptedProvider
+
+ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
+
+
+class Stage:
+    """A log, a provider, and workers on them."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.log = MemoryLog(2, self.clock)
+        self._provider = ScriptedProvider(ACCOUNTS, self.clock)
+
+    def worker(self, name: str) -> Worker:
+        """A worker that has not started."""
+        ports = Ports(self.clock, self.log.events(name), self.log.states(name), self._provider)
+        return Worker(WorkerSection(), ACCOUNTS, ports, owner_id=name, metrics=Metrics())
+
+    async def serving(self, name: str) -> Worker:
+        """A worker that serves."""
+        worker = self.worker(name)
+        await worker.start()
+        await worker.serving()
+        return worker
+
+    def left_in_order(self) -> list[bool]:
+        """By partition, what `m:next` says."""
+        found = [{entry.key: entry.value for entry in self.log.entries(number)} for number in range(2)]
+        values = [each.get(state.NEXT_KEY) for each in found]
+        return [value is not None and state.decode_next(value).clean for value in values]
+
+    def roles(self, worker: Worker) -> dict[int, str]:
+        """By partition."""
+        return {view.partition: view.role for view in worker.status().partitions}
+
+
+def play(story: Callable[[Stage], Awaitable[None]]) -> None:
+    """Plays a story in virtual time."""
+
+    async def main() -> None:
+        await story(Stage())
+
+    run(main())
+
+
+def test_leave_whose_last_commit_fails_is_over() -> None:
+    """Who cannot write that he left is gone all the same: he does not take the partition anew until he is thrown out."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+
+        async def gate(op: str, _process: str, _partition: int) -> None:
+            if op == "write":
+                raise LogError("no broker")
+
+        stage.log.gate = gate
+        began = stage.clock.now()
+        await worker.stop()
+        assert stage.clock.now() - began < 1.0
+
+    play(story)
+
+
+def test_stop_waits_for_partitions_that_a_rebalance_has_told_to_leave() -> None:
+    """A stop in the middle of a revoke does not end the process under the last commits."""
+
+    async def story(stage: Stage) -> None:
+        first = await stage.serving("w1")
+
+        async def gate(op: str, process: str, _partition: int) -> None:
+            if op == "write" and process == "w1":
+                await asyncio.sleep(5.0)
+
+        stage.log.gate = gate
+        second = stage.worker("w2")
+        joining = asyncio.create_task(second.start())
+        await asyncio.sleep(1.0)
+        assert set(stage.roles(first).values()) == {"closing"}
+        await first.stop()
+        assert stage.left_in_order() == [True, True]
+        await joining
+        await second.stop()
+
+    play(story)
+
+
+def test_partition_lost_right_after_a_rebalance_is_taken_anew() -> None:
+    """A member proves that it is one although what it told the group last was of partitions that have gone since."""
+
+    async def story(stage: Stage) -> None:
+        first = await stage.serving("w1")
+        for partition in range(2):
+            stage.log.append(b"k", b"no event", partition=partition)
+        await asyncio.sleep(10.0)
+        failures = 1
+
+        async def gate(op: str, process: str, _partition: int) -> None:
+            nonlocal failures
+            if op == "fence" and process == "w1" and failures:
+                failures -= 1
+                raise LogError("no broker")
+
+        stage.log.gate = gate
+        second = await stage.serving("w2")
+        await asyncio.sleep(10.0)
+        assert failures == 0
+        assert list(stage.roles(first).values()) == ["serving"]
+        await first.stop()
+        await second.stop()
+
+    play(story)
+
+
+def test_successor_of_a_slow_first_start_is_no_lost_state_topic() -> None:
+    """An owner that stalls in its very first restore finds a group that has read on, for another one has taken over
+    meanwhile: it is fenced, and does not call the state topic lost.
+    """
+
+    async def story(stage: Stage) -> None:
+        async def gate(op: str, process: str, _partition: int) -> None:
+            if op == "group_offset" and process == "w1":
+                await asyncio.sleep(30.0)
+
+        stage.log.gate = gate
+        slow = stage.worker("w1")
+        await slow.start()
+        stage.log.append(b"k", b"no event", partition=0)
+        stage.log.expel("w1", unaware_s=60.0)
+        second = await stage.serving("w2")
+        await asyncio.sleep(40.0)
+        assert stage.roles(second) != {}
+        assert not slow.failed.done()
+        await second.stop()
+        await slow.kill()
+
+    play(story)

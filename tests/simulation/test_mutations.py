@@ -1,0 +1,74 @@
+"""Each break of the protocol is noticed by the simulation: otherwise a rule would be there that nothing holds."""
+
+from functools import cache
+
+import pytest
+
+from tests.simulation.breaks import broken
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.simulation import simulate
+from tests.simulation.trace import ViolationError
+
+SEEDS = {
+    "no_hold_after_an_unknown_outcome": 1,
+    "hold_counted_from_the_beginning_of_the_attempt": 1,
+    "bad_gateway_taken_for_a_refusal": 6,
+    "no_takeover_hold": 2,
+    "takeover_hold_without_the_lease": 44,
+    "no_lease_check": 0,
+    "attempt_outlasts_the_lease": 36,
+    "lease_counted_from_the_end_of_the_commit": 1,
+    "leaves_without_waiting_for_attempts": 3,
+    "lease_not_cut_when_the_partition_is_lost": 15,
+    "equal_payload_suppressed_while_in_doubt": 6,
+    "server_error_leaves_no_doubt": 47,
+    "two_attempts_in_flight": 0,
+    "old_payload_retried": 0,
+    "newest_revision_acknowledged": 4,
+    "outcome_of_another_order": 0,
+    "parked_order_not_looked_at_again": 25,
+    "delay_lost": 37,
+    "revision_is_a_counter": 0,
+    "inherited_uncertainty_not_held": 2,
+    "activation_keeps_the_clean_flag": 5,
+    "cut_attempts_not_marked": 43,
+    "inherited_flags_not_persisted": 9,
+    "warm_state_trusted_without_reading": 2,
+    "restore_stops_early": 0,
+    "old_batch_into_a_new_actor": 26,
+    "applied_before_it_is_committed": 0,
+    "failed_commit_taken_for_a_success": 0,
+    "offset_in_a_transaction_of_its_own": 0,
+    "restart_skips_a_record": 0,
+    "restart_repeats_a_record": 3,
+    "poison_dropped": 0,
+    "poison_dead_lettered_twice": 0,
+}
+"""A seed that shows the mutation soon, as `python -m tests.simulation --mutations` found it."""
+OTHERS = range(200)
+"""Tried when the code has changed so much that the seed shows it no more; then it is time to search anew."""
+
+
+@cache
+def sound(number: int) -> None:
+    """Without a break nothing is wrong."""
+    simulate(number)
+
+
+def test_every_mutation_has_a_seed() -> None:
+    """The two tables speak of the same mutations, and of enough of them."""
+    assert SEEDS.keys() == MUTATIONS.keys()
+    assert len(MUTATIONS) >= 30
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutation_is_noticed(name: str) -> None:
+    """With the break in it, a run violates an invariant; without, the same run is sound."""
+    for number in (SEEDS[name], *OTHERS):
+        try:
+            with broken(MUTATIONS[name]):
+                simulate(number)
+        except ViolationError:
+            sound(number)
+            return
+    pytest.fail(f"{name}: no run noticed it")
