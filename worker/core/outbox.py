@@ -26,10 +26,11 @@ import heapq
 from typing import Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.base import copied
 from schemas.carts import Order
-from schemas.events import CancelledData, ConfirmedData, OrderEvent
+from schemas.events import CancelledData, ConfirmedData, OrderEvent, PaymentStateChangedData
 from schemas.facts import Facts
 from schemas.state import Attempts, OrderHeader, OrderRecord, Park
 from schemas.updates import Account, Update
@@ -38,6 +39,10 @@ from worker.core.reducer import reduce
 from worker.core.rules import Rules
 
 Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
+
+
+REASON_MAX = 510
+"""Characters of a reason that a record keeps: a record must not outgrow its topic by being parked."""
 
 
 class Renders(Protocol):
@@ -94,6 +99,8 @@ class Wait(Struct, frozen=True):
 
     state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked"]
     reasons: list[str]
+    contradicts: bool = False
+    """Whether its facts contradict each other, also while the payment is on hold."""
 
 
 Plan = Send | Same | ParkIt | Wait
@@ -104,7 +111,7 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
     reference = reference_of(subject)
     standing = assess(record.facts, reference)
     if standing.state != "ready":
-        return Wait(standing.state, standing.reasons)
+        return wait_of(standing)
     order = standing.order
     assert order is not None  # ready means that there are carts
     update = addressee.provider.render(order, addressee.account)
@@ -113,10 +120,16 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
             return Wait("parked", [record.park.reason])
         return ParkIt(record.park.reason, update.digest)
     if not (record.doubt or record.uncertain) and update.digest == _known_digest(record, order, reference, addressee):
-        return Same(update.digest)
+        return Same(record.acked_digest)  # empty stays empty: an older confirmation may come yet
     if update.problem is not None:
         return ParkIt(update.problem, update.digest)
     return Send(order, update)
+
+
+def wait_of(standing: Standing) -> Wait:
+    """What an order of this standing waits for, which is not ready."""
+    assert standing.state != "ready"
+    return Wait(standing.state, standing.reasons, standing.state != "unconfirmed" and bool(standing.reasons))
 
 
 def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: Addressee) -> bytes | None:
@@ -145,6 +158,8 @@ def take_event(
     in_flight: bool = False,
 ) -> OrderRecord:
     """The record after an event; the very same one when it was seen before."""
+    if addressee is not None and event.origin == addressee.provider.name and isinstance(event.data, CancelledData):
+        event = _by_provider(event, event.data)
     facts = reduce(record.facts, event, position)
     if facts is record.facts:
         return record
@@ -168,6 +183,11 @@ def take_event(
     return after
 
 
+def _by_provider(event: OrderEvent, data: CancelledData) -> OrderEvent:
+    """A cancellation made at the provider is the provider's, whether `by` or `origin` says so."""
+    return event if data.by != "merchant" else replace(event, data=replace(data, by="provider"))
+
+
 def _newly_approved(before: Facts, after: Facts) -> bool:
     payment = after.payment
     if payment is None or payment.state != "approved":
@@ -185,7 +205,8 @@ def _follow_origin(
         after.echo = before.echo or (not in_flight and _nothing_owed(before, event.subject, addressee))
     elif before.echo:
         confirms = isinstance(event.data, ConfirmedData) and before.facts.confirmation is None
-        after.echo = confirms and not addressee.account.send_on_confirm
+        pays = isinstance(event.data, PaymentStateChangedData)
+        after.echo = pays or (confirms and not addressee.account.send_on_confirm)
     if after.echo:
         order = assess(after.facts, reference_of(event.subject)).order
         if order is not None:
@@ -199,7 +220,32 @@ def _made_at(event: OrderEvent, provider: str) -> bool:
 def _nothing_owed(record: OrderRecord, subject: str, addressee: Addressee) -> bool:
     if record.revision == record.acked:
         return True
-    return isinstance(plan(record, subject, addressee), Same)
+    if record.doubt or record.uncertain:
+        return False
+    reference = reference_of(subject)
+    standing = assess(record.facts, reference)
+    if standing.state == "unconfirmed":
+        return not _tells(record.facts)
+    order = standing.order
+    if order is None:
+        return False
+    return addressee.provider.digest(order) == _known_digest(record, order, reference, addressee)
+
+
+def _tells(facts: Facts) -> bool:
+    """Whether there is anything but payment states, of which a provider is never told."""
+    return bool(
+        facts.content
+        or facts.details
+        or facts.shipments
+        or facts.deliveries
+        or facts.returns
+        or facts.item_cancellations
+        or facts.refunds
+        or facts.cancellation
+        or facts.statements
+        or facts.statement_retraction
+    )
 
 
 def _acknowledge(record: OrderRecord, digest: bytes) -> None:
@@ -222,6 +268,7 @@ def acknowledge(record: OrderRecord, digest: bytes) -> OrderRecord:
 def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int) -> OrderRecord:
     """The record, not to be sent until its payload changes or an operator releases it."""
     after = copied(record)
+    reason = reason[:REASON_MAX]
     after.park = Park(reason, digest, record.revision, now_ms)
     after.reason = reason
     after.inconsistent_since_ms = 0
@@ -308,6 +355,7 @@ class Entry(Struct):
 
 
 NEVER = float("inf")
+_HEAP_SLACK = 1_000
 
 
 class Outbox:
@@ -356,18 +404,30 @@ class Outbox:
     def schedule(self, subject: str, due: float) -> None:
         """Looks at the order again at `due`; an earlier appointment is void."""
         entry = self.entries[subject]
+        if due == entry.due:
+            return
         entry.due = due
         if due != NEVER:
             self._count += 1
             heapq.heappush(self._heap, (due, self._count, subject))
+        if len(self._heap) > 2 * len(self.entries) + _HEAP_SLACK:
+            self._purge()
+
+    def _purge(self) -> None:
+        """Forgets void appointments: there must not be more of them than there are orders, however many events come."""
+        kept = [item for item in self._heap if (entry := self.entries.get(item[2])) and entry.due == item[0]]
+        heapq.heapify(kept)
+        self._heap = kept
 
     def next_due(self) -> float:
         """When there is something to look at; infinity: not before something happens."""
         while self._heap:
             due, _, subject = self._heap[0]
             entry = self.entries.get(subject)
-            if entry is not None and entry.due == due and not entry.in_flight and not entry.queued:
-                return due
+            if entry is not None and entry.due == due:
+                if not entry.in_flight:
+                    return due
+                entry.due = NEVER  # its outcome will make another one
             heapq.heappop(self._heap)
         return NEVER
 

@@ -32,6 +32,8 @@ def settle(
     after = copied(record)
     tried = record.attempts if record.attempts.digest == digest else Attempts(digest)
     after.reason = outcome.reason
+    if after.park is not None and after.park.digest != digest:
+        after.park = None  # another payload was tried meanwhile: this one would count anew
     after.not_found_delay = False
     after.not_before_ms = 0
     match outcome.kind:

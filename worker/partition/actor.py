@@ -12,6 +12,7 @@ from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord
 from schemas.updates import Outcome
 from worker.core import outbox as core
+from worker.core.order import assess
 from worker.core.outbox import NEVER, Entry, Outbox, Send
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
@@ -80,6 +81,7 @@ class PartitionActor:
         self._committing = False
         self._committed_at = 0.0
         self._leave_at: float | None = None
+        self._left_in_order = False
 
     # --- its life ---
 
@@ -93,7 +95,7 @@ class PartitionActor:
                 await self._take_over()
             await self._serve()
         finally:
-            clean = self.role == "closing"
+            clean = self._left_in_order
             self._let_go(clean)
             await self._hold.close()
 
@@ -234,6 +236,7 @@ class PartitionActor:
             else:
                 await self._sleep(self._next_look())
         await self._commit(clean=True)
+        self._left_in_order = True
 
     def _closing(self, now: float) -> None:
         self.role = "closing"
@@ -400,14 +403,19 @@ class PartitionActor:
             return
         addressee = self._context.addressees.get(core.account_of(subject))
         if addressee is None:
-            entry.waiting = "account"
+            standing = assess(record.facts, core.reference_of(subject))
+            if standing.state == "ready":
+                entry.waiting = "account"
+            else:
+                self._wait(subject, record, core.wait_of(standing), now)
             return
-        if self._has_enough(entry, now, addressee.account.name) and not record.inconsistent_since_ms:
+        has_news = bool(record.inconsistent_since_ms) or record.park is not None
+        if not has_news and self._has_enough(entry, now, addressee.account.name):
             self._offer(subject, None, now)
             return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            if record.inconsistent_since_ms:
+            if has_news:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
@@ -427,9 +435,11 @@ class PartitionActor:
         if not self._may_send():
             self._await_lease(subject)
             return
-        if plan is not None and self._prepared < self._context.pace.prepared_max:
+        if plan is not None and entry.prepared is None and self._prepared < self._context.pace.prepared_max:
             entry.prepared = plan
             self._prepared += 1
+        if entry.queued:
+            return  # its offer still stands
         entry.queued = True
         self._context.dispatcher.offer(core.account_of(subject), entry.owed_since_ms, subject, self)
 
@@ -451,7 +461,7 @@ class PartitionActor:
             since_ms, after_s = record.unconfirmed_since_ms, context.rules.unconfirmed_after_s
         elif plan.state == "inconsistent":
             since_ms, after_s = record.inconsistent_since_ms or now_ms, context.rules.inconsistent_after_s
-        if (plan.state == "inconsistent") != bool(record.inconsistent_since_ms):
+        if plan.contradicts != bool(record.inconsistent_since_ms):
             self._changes.append(Change(subject, self.orders[subject], plan))
         if since_ms:
             left_s = after_s - (now_ms - since_ms) / 1000

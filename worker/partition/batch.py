@@ -1,6 +1,7 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -21,8 +22,8 @@ from worker.ports import Attempt, DeadLetter, InputRecord
 
 log = structlog.get_logger(__name__)
 
-_RECORD_OVERHEAD_BYTES = 512
-"""Key, framing, and what attempts may still add."""
+_RECORD_OVERHEAD_BYTES = 8 * 1024
+"""Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
 
 
 class Change(Struct, frozen=True):
@@ -82,7 +83,7 @@ class Batch:
         """Takes the next record of the input: an event, something to skip, or something to refuse."""
         offset = record.offset
         self.next_offset = offset + 1
-        headers = dict(record.headers) if record.headers else {}
+        headers = _given(record.headers) if record.headers else {}
         try:
             event = decode(record.key, record.value, headers, record.timestamp)
             if event is None:
@@ -183,12 +184,15 @@ class Batch:
                     self._context.metrics.parked()
                     self._note("order_parked", subject, record, outcome="check")
                 record = core.park(record, reason, digest, self._now_ms)
-            case Wait(waiting):
-                record = core.mark_waiting(record, waiting == "inconsistent", self._now_ms)
+            case Wait(waiting, _, contradicts):
+                record = core.mark_waiting(record, contradicts, self._now_ms)
                 self._note(f"order_{waiting}", subject, record)
             case Send():
-                record = core.mark_waiting(record, False, self._now_ms)
-                self._note("order_consistent", subject, record)
+                record = copied(record)
+                record.inconsistent_since_ms = 0
+                if record.park is not None:
+                    core.release(record)
+                self._note("order_sendable", subject, record)
         self._put(subject, record)
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
@@ -220,6 +224,11 @@ class Batch:
         for name, fields in self._notes:
             level = _LEVELS.get(name, "info")
             getattr(log, level)(name, partition=self._partition, **fields)
+
+
+def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
+    """The last of each name. A value may be null in Kafka, whatever the client says of its types: as good as none."""
+    return {name: value for name, value in headers if value is not None}
 
 
 def _encoded(record: OrderRecord) -> tuple[OrderHeader, bytes]:

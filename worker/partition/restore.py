@@ -53,6 +53,11 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
             f"the state topic holds records of schema {last.schema}, this version knows {state.SCHEMA}: "
             f"run version {last.version} or newer"
         )
+    if last is not None and last.topic_epoch > context.topic_epoch:
+        raise TopicError(
+            f"the state topic was written with topic_epoch {last.topic_epoch}, the configuration says "
+            f"{context.topic_epoch}: revisions would go back. Set [worker] topic_epoch to {last.topic_epoch} or more"
+        )
     return Restored(orders, barrier + 1, last, fenced_at, records)
 
 

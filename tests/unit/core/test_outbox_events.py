@@ -290,3 +290,11 @@ def test_confirmation_from_the_provider_is_known() -> None:
     """A confirmation made at the provider is what it holds, also when confirmations are sent."""
     order = Telling(CONFIRMED.but(origin="sequra"), addressee=EAGER)
     assert not order.is_owed
+
+
+def test_change_made_at_the_provider_on_an_inconsistent_order_is_told_once_it_is_consistent() -> None:
+    """Nobody can say what an order owes whose facts contradict each other: it is told rather than forgotten."""
+    order = Telling(CONFIRMED, shipped("s1", A=3))
+    order.tell(refunded("f1", 5).but(origin="sequra"), shipped("s1", A=1))
+    assert order.is_owed
+    assert isinstance(order.plan(), Send)

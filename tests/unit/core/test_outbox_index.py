@@ -165,15 +165,44 @@ def test_orders_come_by_time_then_in_the_order_put() -> None:
     assert [outbox.pop_due(NOW + 9) for _ in range(5)] == ["z", "a", "soon", "late", None]
 
 
-def test_order_in_flight_or_queued_is_not_due() -> None:
-    """One attempt at a time: who is under way or offered is not offered again."""
+def test_order_in_flight_is_not_due_but_a_queued_one_is() -> None:
+    """Who is under way is left alone; who waits in the publisher's queue is judged anew when something changes."""
     outbox = Outbox()
     put(outbox, "a", header())
     outbox.entries["a"].in_flight = True
     assert outbox.pop_due(NOW) is None
     put(outbox, "b", header())
     outbox.entries["b"].queued = True
+    assert outbox.pop_due(NOW) == "b"
+
+
+def test_an_appointment_dropped_while_in_flight_can_be_made_again() -> None:
+    """At the very same moment, too: virtual time stands still between a commit and the next."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    outbox.entries["a"].in_flight = True
+    assert outbox.pop_due(NOW) is None
+    outbox.entries["a"].in_flight = False
+    put(outbox, "a", header())
+    assert outbox.pop_due(NOW) == "a"
+
+
+def test_an_appointment_can_be_taken_back() -> None:
+    """What waits for an event is not due."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    outbox.schedule("a", NEVER)
     assert outbox.next_due() == NEVER
+
+
+def test_void_appointments_do_not_pile_up() -> None:
+    """However many events an order gets while it waits, the index stays of the size of the orders."""
+    outbox = Outbox()
+    put(outbox, "a", header())
+    for number in range(10_000):
+        outbox.schedule("a", NOW + 3600.0 + number)
+    assert len(outbox._heap) <= 1_003
+    assert outbox.next_due() == NOW + 3600.0 + 9_999
 
 
 def test_order_in_flight_stays_an_entry_when_it_is_acknowledged() -> None:

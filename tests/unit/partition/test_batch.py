@@ -82,3 +82,27 @@ def test_a_decision_on_the_committed_record_counts() -> None:
         assert (after.acked, after.acked_digest) == (7, b"digest")
 
     run(main())
+
+
+class Record:
+    """A record of the input."""
+
+    offset = 3
+    key = b"k"
+    value = b"{}"
+    headers = (("ce_specversion", b"1.0"), ("ce_id", None))
+    timestamp = 0
+
+
+def test_a_null_header_is_refused_like_a_missing_one() -> None:
+    """Kafka allows headers without a value: such a record is a dead letter, not the end of its partition."""
+
+    async def main() -> None:
+        batch, _ = batch_of(OrderRecord(revision=7, acked=7))
+        batch.event(Record(), lambda _subject: False)  # type: ignore[arg-type]
+        [letter] = batch.dead_letters
+        assert ("x-dlq-reason", b"not_cloudevents") in letter.headers
+        assert "ce_id" in dict(letter.headers)
+        assert batch.next_offset == 4
+
+    run(main())

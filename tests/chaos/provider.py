@@ -1,0 +1,199 @@
+"""The provider: a sandbox with faults and a witness, in a process of its own so that its load is its own.
+
+    python -m tests.chaos.provider '{"orders": 500, "slots": 5, "seed": 1, "log_file": "provider.jsonl"}'
+
+It listens on one port for each worker, so that its log can say who sent what, and takes questions on its standard
+input, one JSON line each. It ends with its input.
+"""
+
+import asyncio
+import signal
+import sys
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import uvloop
+from aiohttp import web
+from msgspec import Struct
+
+from tests.chaos.shop import ACCOUNTS
+from tests.chaos.witness import Report, Witness
+from worker.sim.sandbox import Attempt, FaultPlan, Sandbox
+from worker.sim.sandbox_orders import Answer, Orders
+
+PASSWORD = "a-password-of-both"
+ROOT = Path(__file__).parents[2]
+_ANSWER_S = 30.0
+_LOG_LIMIT = 1_000
+"""In memory; all of it is in the file."""
+_BEAT_S = 0.1
+_CHECKOUT_MINOR = 10**9
+
+_slot: ContextVar[int] = ContextVar("slot", default=-1)
+
+
+class Setting(Struct, frozen=True):
+    """How it is to be."""
+
+    orders: int
+    slots: int
+    """Workers that there may be."""
+    seed: int
+    log_file: str
+
+
+class Question(Struct, frozen=True, omit_defaults=True):
+    """What is asked of it; the answer is always a `Report`."""
+
+    plan: str | None = None
+    """Faults from now on."""
+    wanted: str | None = None
+    """The file that says what must be held."""
+
+
+class _WitnessedOrders(Orders):
+    def __init__(self, witness: Witness) -> None:
+        super().__init__({account: (account, PASSWORD) for account in ACCOUNTS}, None, validate=True)
+        self._witness = witness
+
+    def take(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes, now: Any) -> Answer:
+        # Without a total from the checkout, growth would be measured against the first update, and an older one that
+        # comes after it be refused. It has to be applied, and seen.
+        self.register(key, _CHECKOUT_MINOR)
+        answer = super().take(attempt, key, authorization, body, now)
+        if attempt.applied:
+            self._witness.applied(_slot.get(), attempt, key, body)
+        elif answer.status >= 400:
+            self._witness.oddities[f"refused for what it says: {answer.status} {answer.body.decode()[:200]}"] += 1
+        return answer
+
+
+class _Provider(Sandbox):
+    """The sandbox, and who sent what by the port that it came in at."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__({}, seed=setting.seed, log_limit=_LOG_LIMIT)
+        self.witness = Witness(setting.orders, Path(setting.log_file))
+        self.late_max_s = 0.0
+        self.slot_of_port: dict[int, int] = {}
+        self._orders = _WitnessedOrders(self.witness)
+        self.held = self._orders.held
+
+    async def open(self, slots: int) -> list[str]:
+        """The base URL of each slot."""
+        first = await self.start()
+        assert self._runner is not None
+        for _ in range(1, slots):
+            await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        ports = [address[1] for address in self._runner.addresses]
+        self.slot_of_port = {port: slot for slot, port in enumerate(ports)}
+        return [f"{first.rpartition(':')[0]}:{port}" for port in ports]
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answers one request of the worker whose port it came in at."""
+        transport = request.transport
+        if transport is not None:
+            _slot.set(self.slot_of_port.get(transport.get_extra_info("sockname")[1], -1))
+        return await super().handle(request)
+
+    async def _update(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes) -> Answer | None:
+        answer: Answer | None = None
+        try:
+            answer = await super()._update(attempt, key, authorization, body)
+        finally:
+            attempt.ended_at = self._wall()
+            self.witness.ended(_slot.get(), attempt, None if answer is None else answer.status)
+        return answer
+
+    async def beat(self) -> None:
+        """Measures how late this process is."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _BEAT_S
+            await asyncio.sleep(_BEAT_S)
+            self.late_max_s = max(self.late_max_s, loop.time() - due)
+
+    def answer(self, question: Question) -> Report:
+        """Does what is asked, and says how things are."""
+        if question.plan is not None:
+            self.faults.plan = FaultPlan.parse(question.plan)
+        if question.wanted is not None:
+            self.witness.want(Path(question.wanted))
+        report = self.witness.report()
+        report.attempts = self.attempt_count
+        report.faults = dict(self.fault_counts)
+        report.statuses = {str(status): count for status, count in sorted(self.status_counts.items())}
+        report.late_max_s = self.late_max_s
+        return report
+
+
+async def _serve(setting: Setting) -> None:
+    provider = _Provider(setting)
+    with provider.witness:
+        _say(await provider.open(setting.slots))
+        beat = asyncio.create_task(provider.beat())
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            _say(provider.answer(msgspec.json.decode(line, type=Question)))
+        beat.cancel()
+        await provider.stop()
+
+
+def _say(value: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+class Provider:
+    """The conductor's side; an asynchronous context manager."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.urls: list[str] = []
+        """By slot."""
+        self._setting = setting
+        self._asking = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._child.pid
+
+    async def __aenter__(self) -> Self:
+        self._child = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "tests.chaos.provider", msgspec.json.encode(self._setting).decode()],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            limit=2**24,
+        )
+        self.urls = msgspec.json.decode(await self._line(), type=list[str])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child.returncode is None:
+            self._child.kill()
+        await self._child.wait()
+
+    async def ask(self, question: Question | None = None) -> Report:
+        """Sets what the question says, and returns how things are."""
+        assert self._child.stdin is not None
+        async with self._asking:
+            self._child.stdin.write(msgspec.json.encode(question or Question()) + b"\n")
+            return msgspec.json.decode(await self._line(), type=Report)
+
+    async def _line(self) -> bytes:
+        assert self._child.stdout is not None
+        async with asyncio.timeout(_ANSWER_S):
+            line = await self._child.stdout.readline()
+        if not line:
+            raise RuntimeError("the provider has ended")
+        return line
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the conductor, who ends us
+    uvloop.run(_serve(msgspec.json.decode(sys.argv[1], type=Setting)))

@@ -1,0 +1,360 @@
+"""One run, from an empty cluster to the verdict."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from tests.chaos.cluster import Asking, Cluster
+from tests.chaos.conductor import Conductor, Deed, base_faults
+from tests.chaos.crew import Crew, Ending
+from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
+from tests.chaos.provider import Provider, Question, Setting
+from tests.chaos.shop import Shop
+from tests.chaos.verdict import (
+    Log,
+    Place,
+    Takeover,
+    check_dead_letters,
+    check_offsets,
+    check_workers,
+    is_freeze_gap,
+    read_log,
+    remarks,
+    shortened,
+    takeovers,
+)
+from tests.chaos.witness import Report, write_wanted
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.topics import create_topics
+from worker.kafka.writer import EventWriter
+from worker.tools.kafka_jars import JARS
+
+Tell = Callable[[str], None]
+
+_UNACKNOWLEDGED_MAX = 5_000
+_SHOP_REQUEST_S = 90.0
+"""Longer than any broker is away: a shop that gives up could not tell whether its event is there."""
+_READY_WITHIN_S = 60.0
+_AGREE_WITHIN_S = 300.0
+"""At least; a longer run has a longer backlog."""
+_PROGRESS_S = 5.0
+_LOOK_S = 0.5
+_BROKER_LOG_LINES = 200
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """How large, how long, and from which seed."""
+
+    folder: Path
+    """For logs; is emptied before."""
+    orders: int = 100_000
+    seconds: float = 1_200.0
+    """For which the shop is open and things go wrong."""
+    seed: int = 1
+    workers: int = 3
+    spare: int = 2
+    """Slots for workers that are added."""
+    partitions: int = 6
+    gap_s: float = 7.0
+    """From one fault to the next, on average."""
+    patience_s: float = 120.0
+    """How long nothing may get better in the end, before it is given up."""
+    long_freezes: bool = False
+    times: Times = SHORT
+    jars: Path = JARS
+
+
+class Findings(Struct, kw_only=True):
+    """What came of a run."""
+
+    violations: list[str]
+    remarks: list[str]
+    """What no promise covers, but should not be so either."""
+    events: int
+    poisoned: int
+    provider: Report
+    deeds: list[Deed]
+    skipped: int
+    endings: list[Ending]
+    takeovers: list[Takeover]
+    log_counts: dict[str, int]
+    unclean: int
+    """Partitions taken over from an owner that did not leave in order."""
+    gaps: int
+    """Relapses that a freeze explains which no hold covers."""
+    agreement_s: float | None
+    """From the last fault's end and the last event to agreement; `None`: never."""
+    seconds: float
+    pids: list[int]
+    """Of all that was started; all of them have ended."""
+
+
+class _Run:
+    """What one run has to know of."""
+
+    def __init__(self, options: Options, tell: Tell) -> None:
+        self.options = options
+        self.tell = tell
+        self.poisoned: dict[Place, bytes] = {}
+        self.written = 0
+        self.violations: list[str] = []
+        self.settings = KafkaSettings(
+            bootstrap_servers="",
+            group_id="chaos",
+            transactional_id_prefix="chaos",
+            event_topic="chaos.events",
+            state_topic="chaos.state",
+            dead_letter_topic="chaos.dlq",
+        )
+
+    async def run(self) -> Findings:
+        """Everything is ended when it returns, raises or is cancelled."""
+        began = time.monotonic()
+        options = self.options
+        async with AsyncExitStack() as stack:
+            self.tell("starting three brokers")
+            self.cluster = Cluster(options.workers + options.spare, options.jars)
+            stack.push_async_callback(_in_thread, self.cluster.stop)
+            await asyncio.to_thread(self.cluster.start)
+            self._brokers = [self.cluster.pid(node) for node in self.cluster.nodes]
+            self.settings = msgspec.structs.replace(self.settings, bootstrap_servers=self.cluster.bootstrap)
+            self.asking = Asking(self.cluster.bootstrap)
+            await create_topics(self.settings, options.partitions)
+            await self._hire(stack)
+            try:
+                return await self._play(began)
+            finally:
+                self._keep_broker_logs()
+
+    async def _hire(self, stack: AsyncExitStack) -> None:
+        """The provider and the workers."""
+        options = self.options
+        slots = options.workers + options.spare
+        setting = Setting(options.orders, slots, options.seed, str(options.folder / "provider.jsonl"))
+        self.provider = await stack.enter_async_context(Provider(setting))
+        ways = [self.cluster.way(slot) for slot in range(slots)]
+        self.crew = Crew(ways, options.folder, self.settings, options.times)
+        stack.push_async_callback(self.crew.close)
+        self.crew.guard([self.provider.pid])
+        for slot in self.crew.slots:
+            await slot.way.open()
+            stack.push_async_callback(slot.way.shut)
+            self.crew.configure(slot, self.cluster.bootstrap_of(slot.number), self.provider.urls[slot.number])
+        started = self.crew.slots[: options.workers]
+        for slot in started:
+            self.crew.start(slot)
+        give_up_at = time.monotonic() + _READY_WITHIN_S
+        while not (self.crew.serves(options.partitions) and all(of.view and of.view.partitions for of in started)):
+            if time.monotonic() > give_up_at:
+                raise RuntimeError(f"the workers are not ready; see {options.folder}")
+            await asyncio.sleep(_LOOK_S)
+            await self.crew.look()
+
+    async def _play(self, began: float) -> Findings:
+        options = self.options
+        rate = 10 * options.orders / options.seconds
+        self.conductor = Conductor(
+            self.crew,
+            self.cluster,
+            self.provider,
+            self.settings,
+            options.times,
+            seed=options.seed,
+            faults=base_faults(rate, options.times),
+            partitions=options.partitions,
+            tell=self.tell,
+        )
+        if options.long_freezes:
+            acts = make_long_freezes(options.seed, options.seconds, options.times)
+        else:
+            acts = make_plan(options.seed, options.seconds, options.times, options.gap_s)
+        self.shop = Shop(options.seed, options.orders, options.seconds, datetime.now(UTC))
+        self.began = time.monotonic()
+        self.tell(f"the shop opens: {options.orders} orders, {len(acts)} faults to come in {options.seconds:g} s")
+        watch = asyncio.create_task(self.conductor.watch(), name="watch")
+        progress = asyncio.create_task(self._show_progress(), name="progress")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write(), name="shop")
+                group.create_task(self.conductor.play(acts, options.seconds), name="conductor")
+            self.tell("all is made good, and all is written: waiting for agreement")
+            agreement_s = await self._agree()
+        finally:
+            for task in (watch, progress):
+                task.cancel()
+            await asyncio.gather(watch, progress, return_exceptions=True)
+        return await self._judge(agreement_s, began)
+
+    # --- the shop ---
+
+    async def _write(self) -> None:
+        writer = EventWriter(msgspec.structs.replace(self.settings, request_timeout_s=_SHOP_REQUEST_S))
+        await writer.start()
+        under_way: deque[tuple[asyncio.Future[Any], bytes | None]] = deque()
+        try:
+            for event in self.shop.events():
+                wait_s = event.at_s - (time.monotonic() - self.began)
+                if wait_s > 0.01:
+                    await asyncio.sleep(wait_s)
+                under_way.append(
+                    (await writer.post(event.key, event.value), event.value if event.is_poisoned else None)
+                )
+                while under_way and (under_way[0][0].done() or len(under_way) > _UNACKNOWLEDGED_MAX):
+                    await self._written(*under_way.popleft())
+            while under_way:
+                await self._written(*under_way.popleft())
+        finally:
+            await writer.stop()
+
+    async def _written(self, sent: asyncio.Future[Any], poison: bytes | None) -> None:
+        place = await sent
+        self.written += 1
+        if poison is not None:
+            self.poisoned[place.partition, place.offset] = poison
+
+    # --- looking on ---
+
+    async def _show_progress(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            report = await self.provider.ask()
+            views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
+            running = sum(slot.is_running() for slot in self.crew.slots)
+            served = sum(view.role == "serving" for view in views)
+            differ = f", {report.differing} orders differ" if report.differing >= 0 else ""
+            self.tell(
+                f"{self.written} events, lag {self._lag()}, owed {sum(view.owed for view in views)}, held "
+                f"{sum(view.held for view in views)}, parked {sum(view.parked for view in views)}; {report.applied} "
+                f"updates, {report.relapse_count} relapses{differ}; {served}/{self.options.partitions} partitions by "
+                f"{running} workers, {len(self.cluster.nodes) - self.conductor.down} brokers"
+            )
+
+    def _lag(self) -> int:
+        """Records that no worker has taken up, of what was written."""
+        taken: dict[int, int] = {}
+        for slot in self.crew.slots:
+            for view in () if slot.view is None else slot.view.partitions:
+                taken[view.partition] = max(taken.get(view.partition, 0), view.next_offset)
+        return self.written - sum(taken.values())
+
+    async def _agree(self) -> float | None:
+        """How long it took until every order was held as it must be, and stayed so for as long as requests travel."""
+        file = self.options.folder / "wanted.bin"
+        write_wanted(file, self.shop.wanted)
+        began = progressed_at = time.monotonic()
+        give_up_at = began + max(_AGREE_WITHIN_S, self.options.seconds)
+        best: tuple[int, int] | None = None
+        report = await self.provider.ask(Question(wanted=str(file)))
+        agreed_at: float | None = None
+        while True:
+            report = await self.provider.ask()
+            now = time.monotonic()
+            lag = self._lag()
+            if report.differing == 0 and lag == 0 and self.crew.serves(self.options.partitions):
+                agreed_at = agreed_at or now
+                if now - agreed_at > self.options.times.settle_s + 1:
+                    return agreed_at - began
+            else:
+                agreed_at = None
+            standing = max(lag, 0), report.differing
+            if best is None or standing < best:
+                best, progressed_at = standing, now
+            if agreed_at is None and (now - progressed_at > self.options.patience_s or now > give_up_at):
+                return None
+            await asyncio.sleep(_LOOK_S)
+
+    # --- the verdict ---
+
+    async def _judge(self, agreement_s: float | None, began: float) -> Findings:
+        options, wrong = self.options, self.violations
+        views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
+        self.tell("the workers leave")
+        running = [slot for slot in self.crew.slots if slot.is_running()]
+        await asyncio.gather(*(self.crew.leave(slot) for slot in running))
+        report = await self.provider.ask()
+        logs = [read_log(file) for file in self.crew.log_files()]
+        gaps = sum(is_freeze_gap(relapse, self.conductor.deeds, options.times) for relapse in report.relapses)
+        wrong += self._check_provider(report, agreement_s, gaps)
+        if parked := sum(view.parked for view in views):
+            wrong.append(f"{parked} orders are parked: no provider refused anything for good")
+        self.tell("reading the topics")
+        asked = self.asking, self.settings, options.partitions
+        wrong += shortened(await check_offsets(*asked, self.written))
+        wrong += await check_dead_letters(*asked, self.poisoned)
+        wrong += check_workers(logs, self.crew.endings)
+        return Findings(
+            violations=wrong,
+            remarks=remarks(logs, self.crew.endings),
+            events=self.written,
+            poisoned=len(self.poisoned),
+            provider=report,
+            deeds=self.conductor.deeds,
+            skipped=self.conductor.skipped,
+            endings=self.crew.endings,
+            takeovers=takeovers(self.conductor.deeds, logs),
+            log_counts=_summed(logs),
+            unclean=sum(
+                line.event == "partition_serving" and line.clean is False for log in logs for line in log.lines
+            ),
+            gaps=gaps,
+            agreement_s=agreement_s,
+            seconds=time.monotonic() - began,
+            pids=[self.provider.pid, *(worker.pid for worker in self.crew.workers), *self._brokers],
+        )
+
+    def _check_provider(self, report: Report, agreement_s: float | None, gaps: int) -> list[str]:
+        forgiven = self.options.long_freezes
+        wrong = [
+            f"{d.subject}: wanted {d.wanted_minor}, held {d.held_minor} at revision {d.revision}"
+            for d in report.differences
+            if not (forgiven and d.relapsed)
+        ]
+        if wrong:
+            wrong = [f"{report.differing} orders are not held as they must be", *shortened(wrong)]
+        elif agreement_s is None and not report.differing:
+            wrong = ["the orders agree, but the partitions were not all served to their end"]
+        unexplained = [
+            f"{r.subject}: revision {r.revision} applied after {r.newest} (attempt {r.attempt}, slot {r.slot}, received "
+            f"{r.received_at:%H:%M:%S.%f}, applied {r.applied_at:%H:%M:%S.%f}, fault {r.fault})"
+            + (": a freeze explains it" if is_freeze_gap(r, self.conductor.deeds, self.options.times) else "")
+            for r in report.relapses
+            if not (forgiven and is_freeze_gap(r, self.conductor.deeds, self.options.times))
+        ]
+        if unexplained:
+            wrong += [f"{report.relapse_count} relapses, {gaps} by a freeze", *shortened(unexplained)]
+        if wrong and report.late_max_s > self.options.times.settle_s / 2:
+            wrong.append(
+                f"(the provider's process was {report.late_max_s:.1f} s late at worst: requests may have been applied "
+                f"later than settle, {self.options.times.settle_s:g} s, on this machine)"
+            )
+        return wrong + shortened(report.oddities)
+
+    def _keep_broker_logs(self) -> None:
+        for node in self.cluster.nodes:
+            with suppress(Exception):  # they help, when they are there
+                text = self.cluster.log_tail(node, _BROKER_LOG_LINES)
+                (self.options.folder / f"broker-{node}.log").write_text(text)
+
+
+async def run_chaos(options: Options, tell: Tell) -> Findings:
+    """One run. Ends all that it starts, also when it is cancelled."""
+    return await _Run(options, tell).run()
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    await asyncio.to_thread(call)
+
+
+def _summed(logs: list[Log]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for log in logs:
+        total.update(log.counts)
+    return dict(total)

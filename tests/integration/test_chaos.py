@@ -1,0 +1,150 @@
+"""A small run of `make chaos`, and that its witnesses would see what must not be."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+
+from schemas.state import OrderRecord
+from schemas.updates import Account
+from tests.chaos.conductor import Deed
+from tests.chaos.plan import SHORT
+from tests.chaos.run import Options, run_chaos
+from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
+from tests.chaos.verdict import is_freeze_gap
+from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
+from worker.core.intake import decode
+from worker.core.outbox import Addressee, Send, plan, take_event
+from worker.errors import MalformedEventError
+from worker.providers.sequra import Sequra
+from worker.sim.sandbox import Attempt
+
+NOW = datetime.now(UTC)
+ACCOUNT = Account("acme", "sequra", "acme", "http://provider.example", "acme", "secret")
+SECONDS = 60.0
+"""For which things go wrong."""
+
+
+@pytest.mark.timeout(280)
+async def test_a_small_cluster_under_faults(kafka_jars: Path, tmp_path: Path) -> None:
+    """Workers killed, frozen and cut off, brokers killed, a provider at fault: all orders agree, and no more."""
+    said: list[str] = []
+    options = Options(folder=tmp_path, orders=400, seconds=SECONDS, seed=4, gap_s=4.0, jars=kafka_jars)
+    found = await run_chaos(options, said.append)
+    assert not found.violations, "\n".join([*found.violations, *said])
+    kinds = {deed.kind for deed in found.deeds}
+    assert any("kill worker" in kind for kind in kinds)
+    assert any("freeze worker" in kind for kind in kinds)
+    assert any("kill broker" in kind for kind in kinds)
+    assert found.takeovers
+    assert found.events > 10 * options.orders
+    assert found.poisoned
+    assert sum(found.provider.faults.values()) > 50
+    assert not [pid for pid in found.pids if _exists(pid)]
+
+
+def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
+    """Of every order: what the shop's own arithmetic wants held is what the worker would send, to the cent."""
+    shop = Shop(11, 150, 60.0, NOW)
+    records: dict[str, OrderRecord] = {}
+    addressee = Addressee(ACCOUNT, Sequra())
+    refused = poisoned = 0
+    for offset, event in enumerate(shop.events()):
+        poisoned += event.is_poisoned
+        try:
+            read = decode(event.key, event.value, {}, round(1000 * (NOW.timestamp() + 60)))
+        except MalformedEventError:
+            refused += event.is_poisoned
+            continue
+        assert read is not None
+        record = records.get(read.subject, OrderRecord())
+        records[read.subject] = take_event(
+            record, read, position=offset, revision=offset + 1, now_ms=0, addressee=addressee
+        )
+    assert len(records) == len(shop.wanted) == 150
+    assert refused == poisoned > 0
+    for subject, record in records.items():
+        owed = plan(record, subject, addressee)
+        assert isinstance(owed, Send), owed
+        request = Sequra().next_request(owed.order, owed.update, ACCOUNT, "key")
+        assert told_by(request.body) == shop.wanted[number_of(subject)], subject
+
+
+def _attempt(number: int, order: int, revision: int, applied_s: float) -> Attempt:
+    merchant, _, reference = subject_of(order).partition("/")
+    key = f"{quote(subject_of(order), safe='')}:{revision}"
+    attempt = Attempt(number, NOW, "/", merchant, reference, key, "")
+    attempt.applied_at = NOW + timedelta(seconds=applied_s)
+    return attempt
+
+
+def _body(wanted: Wanted) -> bytes:
+    """An update with such totals; its items are of no matter here."""
+    carts: dict[str, Any] = {
+        name: {"order_total_with_tax": minor, "items": []}
+        for name, minor in (("shipped_cart", wanted.shipped_minor), ("unshipped_cart", wanted.unshipped_minor))
+    }
+    return msgspec.json.encode({"order": carts | {"delivery_address": {"city": "Vigo"}}})
+
+
+def test_a_witness_sees_relapses_repeats_and_differences(tmp_path: Path) -> None:
+    """An older revision after a newer one, the same one twice, another content for it, an order that is not right."""
+    right = [told_by(_body(Wanted(100 * number, 5, b""))) for number in range(3)]
+    write_wanted(tmp_path / "wanted", right)
+    with Witness(3, tmp_path / "log") as witness:
+        witness.want(tmp_path / "wanted")
+        assert len(witness.differing()) == 3
+
+        def applied(number: int, order: int, revision: int, wanted: Wanted) -> None:
+            key = tuple(subject_of(order).split("/", 1))
+            assert len(key) == 2
+            witness.applied(2, _attempt(number, order, revision, number), key, _body(wanted))
+
+        applied(1, 0, 10, right[0])
+        applied(2, 1, 11, right[0])
+        applied(3, 1, 15, right[1])
+        assert witness.differing() == [2]
+        applied(4, 1, 15, right[1])
+        assert (witness.relapses, witness.repeat_count, dict(witness.oddities)) == ([], 1, {})
+
+        applied(5, 1, 11, right[0])
+        applied(6, 0, 10, right[2])
+        report = witness.report()
+    assert [(of.subject, of.revision, of.newest, of.slot) for of in report.relapses] == [(subject_of(1), 11, 15, 2)]
+    assert report.differing == 3
+    assert [of.relapsed for of in report.differences] == [False, True, False]
+    assert report.oddities == [f"two contents of revision 10 of {subject_of(0)} (1 ×)"]
+
+
+def test_what_a_freeze_explains(tmp_path: Path) -> None:
+    """Only what the frozen worker itself sent right after a freeze that was too long for the hold."""
+    at = NOW.timestamp()
+
+    def explained(slot: int, frozen_s: float, received_s: float) -> bool:
+        deed = Deed("freeze worker, longer than the lease", "worker", at - frozen_s, at, slot=1)
+        received = NOW + timedelta(seconds=received_s)
+        return is_freeze_gap(Relapse("acme/1", slot, 1, 2, 3, received, received, None), [deed], SHORT)
+
+    assert explained(slot=1, frozen_s=20, received_s=0.01)
+    assert not explained(slot=0, frozen_s=20, received_s=0.01)
+    assert not explained(slot=1, frozen_s=6, received_s=0.01)
+    assert not explained(slot=1, frozen_s=20, received_s=8)
+    assert not explained(slot=1, frozen_s=20, received_s=-8)
+
+
+def test_an_order_is_the_same_each_time() -> None:
+    """The seed decides: another one makes another order."""
+    assert make_order(3, 17) == make_order(3, 17)
+    assert make_order(3, 17) != make_order(4, 17)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
