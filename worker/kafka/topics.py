@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import structlog
 from msgspec import Struct
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from worker.errors import LogError, TopicError
 from worker.kafka.client import (
@@ -190,8 +191,7 @@ async def check_topics(settings: KafkaSettings) -> list[Finding]:
 async def require_topics(connection: Connection) -> Mapping[str, Topic]:
     """The three topics, by name. Raises `TopicError` with all errors found; warnings are logged."""
     settings = connection.settings
-    async with _admin(connection) as admin:
-        topics = await _describe(admin, settings)
+    topics = await _described(connection)
     findings = judge(settings, topics)
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise TopicError("; ".join(errors))
@@ -272,6 +272,20 @@ async def _admin(connection: Connection) -> AsyncIterator[Any]:
         raise LogError("asking Kafka about its topics: no answer") from error
     finally:
         await admin.close()
+
+
+async def _described(connection: Connection) -> dict[str, Topic]:
+    """The library asks a broker of its choice and gives up when that one is down: asked again, it takes another."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(LogError),
+        stop=stop_after_delay(connection.settings.connect_timeout_s),
+        wait=wait_random_exponential(multiplier=0.2, max=5.0),
+        reraise=True,
+    ):
+        with attempt:
+            async with _admin(connection) as admin:
+                return await _describe(admin, connection.settings)
+    raise AssertionError  # the loop ends by returning or raising
 
 
 async def _describe(admin: Any, settings: KafkaSettings) -> dict[str, Topic]:
