@@ -117,12 +117,12 @@ def test_logging_of_libraries() -> None:
     """What libraries log comes out as lines of the same kind, theirs from `warning` on."""
     lines: list[str] = []
     with logs.capture(lines, "info"):
-        logging.getLogger("aiokafka.conn").info("chatter")
-        logging.getLogger("aiokafka.conn").warning("lost %s", "https://user:s3cr3t-99@broker")
+        logging.getLogger("aiokafka.cluster").info("chatter")
+        logging.getLogger("aiokafka.cluster").warning("lost %s", "https://user:s3cr3t-99@broker")
         logging.getLogger("other").info("said with %d", 1)
     read = [json.loads(line) for line in lines]
     assert [(line["event"], line["logger"], line["level"]) for line in read] == [
-        ("lost https://***@broker", "aiokafka.conn", "warning"),
+        ("lost https://***@broker", "aiokafka.cluster", "warning"),
         ("said with 1", "other", "info"),
     ]
 
@@ -131,7 +131,7 @@ def test_libraries_at_debug() -> None:
     """At `debug` nothing is held back."""
     lines: list[str] = []
     with logs.capture(lines, "debug"):
-        logging.getLogger("aiokafka.conn").debug("chatter")
+        logging.getLogger("aiokafka.cluster").debug("chatter")
     assert json.loads(lines[0])["event"] == "chatter"
 
 
