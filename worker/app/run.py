@@ -31,7 +31,7 @@ EXIT_DONE, EXIT_CONFIG, EXIT_WATCHDOG, EXIT_TWO_OWNERS, EXIT_TOPICS, EXIT_TEMPOR
 EXIT_AT_ONCE = 143
 """A second SIGTERM: nothing is lost by it, but the next owner has to hold what was owed."""
 
-STUCK_LOG_S, STUCK_EXIT_S = 0.0, 60.0
+STUCK_EXIT_S = 60.0
 """After `livez` has failed, which takes a minute of doing nothing."""
 _WATCH_S = 1.0
 _STOP_MARGIN_S = 60.0
@@ -178,7 +178,7 @@ async def _watch(worker: Worker) -> None:
         if stuck_s > STUCK_EXIT_S:
             log.critical("stuck", why=why, seconds=round(stuck_s))
             return
-        if stuck_s >= STUCK_LOG_S and not told:
+        if not told:
             told = True
             stacks = {task.get_name(): [str(frame) for frame in task.get_stack()] for task in asyncio.all_tasks()}
             log.error("stuck", why=why, tasks=stacks)

@@ -95,8 +95,7 @@ class PartitionActor:
                 await self._take_over()
             await self._serve()
         finally:
-            clean = self._left_in_order
-            self._let_go(clean)
+            self._let_go()
             await self._hold.close()
 
     def leave(self, drain_s: float) -> None:
@@ -113,7 +112,7 @@ class PartitionActor:
             return self._warm
         return Warm(self.orders, self._position, self._last_next, self._context.clock.now())
 
-    def _let_go(self, clean: bool) -> None:
+    def _let_go(self) -> None:
         self.role = "closed"
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
@@ -121,7 +120,7 @@ class PartitionActor:
         for command in (*self._committed_with, *self._commands):
             if not command.done.done():
                 command.done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
-        log.info("partition_left", partition=self.partition, clean=clean, next_offset=self.next_offset)
+        log.info("partition_left", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset)
 
     # --- restore (steps 3 to 9) ---
 
