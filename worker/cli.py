@@ -11,29 +11,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from worker import __version__
-from worker.errors import (
-    CartsyncError,
-    ConfigError,
-    FencedError,
-    InvariantError,
-    MalformedEventError,
-    TopicError,
-    UsageError,
-)
+from worker.errors import CartsyncError, ConfigError
 
 if TYPE_CHECKING:
     from worker.config import Config
-
-EXIT_CODES: tuple[tuple[type[CartsyncError], int], ...] = (
-    (UsageError, 2),
-    (MalformedEventError, 2),
-    (ConfigError, 64),
-    (InvariantError, 70),
-    (FencedError, 71),
-    (TopicError, 72),
-    (CartsyncError, 75),
-)
-"""The first that fits: usage, configuration, a defect, two owners, topics, and what may work later."""
 
 _EXITS = """Exit codes: 0 done, 1 a difference was found, 2 usage or unreadable file, 64 configuration, 70 watchdog or
 defect, 71 two owners, 72 topics, 75 try again later, 143 second SIGTERM."""
@@ -262,7 +243,7 @@ def config_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
         if not as_json:
             raise
         print(json.dumps({"ok": False, "problems": str(error).splitlines()}, ensure_ascii=False))
-        raise typer.Exit(_code_of(error)) from None
+        raise typer.Exit(error.exit_code) from None
     accounts = ", ".join(settings.accounts)
     print(json.dumps({"ok": True, "problems": []}) if as_json else f"the configuration is right; accounts: {accounts}")
 
@@ -347,10 +328,6 @@ def _url(url: str | None, path: Path | None) -> str:
     return f"http://[{host}]:{http.port}" if ":" in host else f"http://{host}:{http.port}"
 
 
-def _code_of(error: CartsyncError) -> int:
-    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-
-
 def main() -> NoReturn:
     """The program: runs a command and ends the process with its exit code."""
     try:
@@ -362,5 +339,5 @@ def main() -> NoReturn:
         if len(lines) > 1:
             lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
         sys.stderr.write("cartsync: " + "\n".join(lines) + "\n")
-        sys.exit(_code_of(error))
+        sys.exit(error.exit_code)
     sys.exit(0)

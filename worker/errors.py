@@ -5,12 +5,13 @@
     ├── MalformedEventError    the shop's: a record that the input contract refuses
     ├── UsageError             the caller's: a file that cannot be read, a word that means nothing
     ├── TopicError             the cluster's: a topic is missing or not as the protocol needs it
+    ├── TwoOwnersError         the deployment's: another worker takes partitions that the group has given to us
     ├── LogError               the cluster's: the log did not do what was asked
     │   ├── FencedError        another owner of the partition, or a transaction of ours that took too long
     │   └── GapError           the input does not reach back to where the state ends
     └── InvariantError         ours: the worker must stop
 
-What a provider answers is never an error but an `Outcome`.
+Each has the exit code of a process that ends with it. What a provider answers is never an error but an `Outcome`.
 """
 
 from collections.abc import Iterable
@@ -19,9 +20,14 @@ from collections.abc import Iterable
 class CartsyncError(Exception):
     """The base of all of them."""
 
+    exit_code = 75
+    """It may work later; the other codes stand with their errors."""
+
 
 class ConfigError(CartsyncError):
     """A setting is missing, wrong, or breaks a rule with another one. Says which, and what to write."""
+
+    exit_code = 64
 
 
 class MalformedEventError(CartsyncError):
@@ -29,6 +35,8 @@ class MalformedEventError(CartsyncError):
 
     `reason` is one of the contract's words; `detail` a path and what was expected there, never a text of the event.
     """
+
+    exit_code = 2
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -39,9 +47,19 @@ class MalformedEventError(CartsyncError):
 class UsageError(CartsyncError):
     """A file that cannot be read, or words that mean nothing here."""
 
+    exit_code = 2
+
 
 class TopicError(CartsyncError):
     """A topic is missing or is not as the protocol needs it. Says which, and how to mend it."""
+
+    exit_code = 72
+
+
+class TwoOwnersError(CartsyncError):
+    """Another worker takes over partitions that the group has given to us, again and again. Says which worker."""
+
+    exit_code = 71
 
 
 class LogError(CartsyncError):
@@ -62,3 +80,5 @@ class GapError(LogError):
 
 class InvariantError(CartsyncError):
     """Something that cannot be has happened: a defect of ours."""
+
+    exit_code = 70

@@ -15,10 +15,11 @@ from tests.chaos.conductor import Deed
 from tests.chaos.crew import Ending
 from tests.chaos.plan import Times, is_kill
 from tests.chaos.witness import Relapse
-from worker.app.run import EXIT_TEMPORARY, EXIT_TWO_OWNERS, EXIT_WATCHDOG
+from worker.app.run import EXIT_WATCHDOG
+from worker.errors import LogError
 from worker.kafka.settings import KafkaSettings
 
-BORNE_CODES = frozenset({EXIT_TWO_OWNERS, EXIT_WATCHDOG, EXIT_TEMPORARY})
+BORNE_CODES = frozenset({EXIT_WATCHDOG, LogError.exit_code})
 """With which a worker may end by itself, for an orchestrator to start it again."""
 SHOWN_MAX = 5
 _LANDING_S = 1.0

@@ -1,59 +1,9 @@
 """What the simulation has found, each as the shortest story that shows it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
-from schemas import state
-from schemas.updates import Account
-from worker.app import Ports, Worker
-from worker.config import WorkerSection
+from tests.simulation.stage import Stage, play
 from worker.errors import LogError
-from worker.metrics import Metrics
-from worker.sim.log import MemoryLog
-from worker.sim.loop import VirtualClock, run
-from worker.sim.scripted import ScriptedProvider
-
-ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
-
-
-class Stage:
-    """A log, a provider, and workers on them."""
-
-    def __init__(self) -> None:
-        self.clock = VirtualClock(asyncio.get_running_loop())
-        self.log = MemoryLog(2, self.clock)
-        self._provider = ScriptedProvider(ACCOUNTS, self.clock)
-
-    def worker(self, name: str) -> Worker:
-        """A worker that has not started."""
-        ports = Ports(self.clock, self.log.events(name), self.log.states(name), self._provider)
-        return Worker(WorkerSection(), ACCOUNTS, ports, owner_id=name, metrics=Metrics())
-
-    async def serving(self, name: str) -> Worker:
-        """A worker that serves."""
-        worker = self.worker(name)
-        await worker.start()
-        await worker.serving()
-        return worker
-
-    def left_in_order(self) -> list[bool]:
-        """By partition, what `m:next` says."""
-        found = [{entry.key: entry.value for entry in self.log.entries(number)} for number in range(2)]
-        values = [each.get(state.NEXT_KEY) for each in found]
-        return [value is not None and state.decode_next(value).clean for value in values]
-
-    def roles(self, worker: Worker) -> dict[int, str]:
-        """By partition."""
-        return {view.partition: view.role for view in worker.status().partitions}
-
-
-def play(story: Callable[[Stage], Awaitable[None]]) -> None:
-    """Plays a story in virtual time."""
-
-    async def main() -> None:
-        await story(Stage())
-
-    run(main())
 
 
 def test_leave_whose_last_commit_fails_is_over() -> None:

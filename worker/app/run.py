@@ -17,7 +17,7 @@ from worker import __version__, logs
 from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
 from worker.config import Config
-from worker.errors import CartsyncError, ConfigError, FencedError, TopicError
+from worker.errors import CartsyncError, ConfigError
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -27,7 +27,7 @@ from worker.web.operations import Operations
 
 log = structlog.get_logger(__name__)
 
-EXIT_DONE, EXIT_CONFIG, EXIT_WATCHDOG, EXIT_TWO_OWNERS, EXIT_TOPICS, EXIT_TEMPORARY = 0, 64, 70, 71, 72, 75
+EXIT_DONE, EXIT_WATCHDOG = 0, 70
 EXIT_AT_ONCE = 143
 """A second SIGTERM: nothing is lost by it, but the next owner has to hold what was owed."""
 
@@ -67,7 +67,7 @@ async def _run(config: Config) -> int:
     except OSError as error:
         log.critical("no_operations_port", host=config.http.host, port=config.http.port, error=error.strerror)
         await sender.close()
-        return EXIT_CONFIG
+        return ConfigError.exit_code
     try:
         log.info("operations", address=address)
         return await _serve(worker, stopping)
@@ -104,7 +104,7 @@ async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
         starting.result()
     except CartsyncError as error:
         log.critical("not_started", error=str(error))
-        return _exit_code(error)
+        return error.exit_code
     return None
 
 
@@ -116,25 +116,14 @@ async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
         return EXIT_WATCHDOG
     watch.cancel()
     if worker.failed.done():
-        log.critical("stopping", error=str(worker.failed.result()))
-        return _exit_code(worker.failed.result())
+        error = worker.failed.result()
+        log.critical("stopping", error=str(error))
+        return error.exit_code
     return EXIT_DONE
 
 
 async def _first(*waited: "asyncio.Future[Any]") -> None:
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _exit_code(error: CartsyncError) -> int:
-    match error:
-        case ConfigError():
-            return EXIT_CONFIG
-        case TopicError():
-            return EXIT_TOPICS
-        case FencedError():
-            return EXIT_TWO_OWNERS
-        case _:
-            return EXIT_TEMPORARY
 
 
 def _on_signals() -> asyncio.Event:

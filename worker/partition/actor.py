@@ -46,8 +46,11 @@ class PartitionActor:
         context: Context,
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
+        rivalled: Callable[[str, int], None] = lambda _owner, _barrier: None,
     ) -> None:
-        """`changed` is called when the role has changed."""
+        """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
+        barrier, that was found to have come between this actor and what `warm` remembers.
+        """
         self.partition = partition
         self.role: Role = "restoring"
         self.detail = ""
@@ -63,6 +66,7 @@ class PartitionActor:
         self._context = context
         self._warm = warm
         self._changed = changed
+        self._rivalled = rivalled
         self._position = 0
         self._last_next: NextRecord | None = None
         self._inbox: deque[InputRecord] = deque()
@@ -128,6 +132,8 @@ class PartitionActor:
         context = self._context
         began = context.clock.now()
         found = await restore(self._hold, context, self._warm)
+        if found.rival is not None and self._warm is not None:
+            self._rivalled(*found.rival)
         self.orders, self._position = found.orders, found.position
         self.next_offset = await self._first_offset(found)
         clean = found.next is not None and found.next.clean

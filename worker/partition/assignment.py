@@ -3,11 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 import structlog
 from msgspec import Struct
 
-from worker.errors import CartsyncError, FencedError, GapError, InvariantError, LogError, TopicError
+from worker.errors import (
+    CartsyncError,
+    FencedError,
+    GapError,
+    InvariantError,
+    LogError,
+    TopicError,
+    TwoOwnersError,
+)
 from worker.partition.actor import PartitionActor
 from worker.partition.context import Context, Warm
 from worker.ports import StateLog
@@ -33,6 +42,8 @@ class Holding(Struct, frozen=True):
     group_commit_s: float = 5.0
     retry_s: float = 0.5
     """Before a lost partition is taken anew; doubles up to ten times this."""
+    rivals_s: float = 60.0
+    """Twice within this time the same partition was found taken over by another worker: we are not alone."""
 
 
 class Assignment:
@@ -52,6 +63,8 @@ class Assignment:
         self._leaving: set[asyncio.Task[None]] = set()
         """Owners that were told to leave: a stop waits also for those that a revoke has told."""
         self._warm: dict[int, Warm] = {}
+        self._rivals: dict[int, tuple[int, float]] = {}
+        """Partitions of this assignment that had another owner meanwhile: its barrier, and when it was found."""
         self._full: set[int] = set()
         self._restoring = asyncio.Semaphore(holding.restores_max)
         self._generation = 0
@@ -122,6 +135,7 @@ class Assignment:
         """Starts an owner for each; it restores while others are fed."""
         self.was_assigned = True
         self._generation += 1
+        self._rivals.clear()
         self._changed()
         self._forget_cold()
         beyond = [partition for partition in partitions if partition >= self._states.partitions]
@@ -196,10 +210,14 @@ class Assignment:
     async def _own(self, partition: int) -> None:
         """Owns a partition until it is revoked; when it is lost meanwhile, takes it anew."""
         delay_s = self._holding.retry_s
+        # What others did before the group gave the partition to us is no rivalry; only what comes while it is ours.
+        rivalled: Callable[[str, int], None] = lambda _owner, _barrier: None  # noqa: E731
         while True:
             self._forget_cold()  # a frozen process may have slept through its tombstones
             warm = self._warm.pop(partition, None)
-            actor = PartitionActor(partition, self._states.partition(partition), self._context, warm, self._changed)
+            hold = self._states.partition(partition)
+            actor = PartitionActor(partition, hold, self._context, warm, self._changed, rivalled)
+            rivalled = partial(self._rivalled, partition)
             self._generation += 1
             self._born[partition] = self._generation
             self.actors[partition] = actor
@@ -235,6 +253,23 @@ class Assignment:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, self._holding.retry_s * 10)
             await self._prove_membership()
+
+    def _rivalled(self, partition: int, owner: str, barrier: int) -> None:
+        """Another worker took a partition over that the group has left with us: once may be a rebalance under way."""
+        now = self._context.clock.now()
+        before = self._rivals.get(partition)
+        if before is not None and before[0] == barrier:
+            return  # read again
+        self._rivals[partition] = barrier, now
+        log.error("partition_rivalled", partition=partition, owner=owner, again=before is not None)
+        if before is not None and now - before[1] < self._holding.rivals_s:
+            self._fatal(
+                TwoOwnersError(
+                    f"partition {partition} is ours by the group, but worker {owner} takes it over again and again: "
+                    "another deployment writes to the same state topic under the same transactional_id_prefix. Stop "
+                    "one of them, or give it a state topic, a prefix and a group of its own"
+                )
+            )
 
     async def _prove_membership(self) -> None:
         """A black-holed old owner must not fence its successor: only a member of the group takes over anew."""

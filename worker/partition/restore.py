@@ -20,6 +20,8 @@ class Restored(Struct):
     """*now* when no older owner could commit any more."""
     records: int
     """How many were read."""
+    rival: tuple[str, int] | None
+    """The newest owner besides us, and the offset of its barrier; with a warm start, one that has come since."""
 
 
 async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> Restored:
@@ -34,6 +36,7 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
     orders = {} if warm is None else warm.orders
     last = None if warm is None else warm.next
     records = 0
+    rival: tuple[str, int] | None = None
     prefix = state.ORDER_PREFIX.encode()
     start = len(prefix)
     async for entries in hold.read(0 if warm is None else warm.position, barrier):
@@ -47,6 +50,9 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
                     orders[key[start:].decode()] = value
             elif key == state.NEXT_KEY and value is not None:
                 last = state.decode_next(value)
+            elif key == state.OWNER_KEY and value is not None:
+                owner = state.decode_owner(value).owner
+                rival = rival if owner == context.owner_id else (owner, entry.offset)
         context.metrics.restored_records(len(entries))
     if last is not None and last.schema > state.SCHEMA:
         raise TopicError(
@@ -58,7 +64,7 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
             f"the state topic was written with topic_epoch {last.topic_epoch}, the configuration says "
             f"{context.topic_epoch}: revisions would go back. Set [worker] topic_epoch to {last.topic_epoch} or more"
         )
-    return Restored(orders, barrier + 1, last, fenced_at, records)
+    return Restored(orders, barrier + 1, last, fenced_at, records, rival)
 
 
 async def write_barrier(hold: StatePartition, context: Context) -> int:

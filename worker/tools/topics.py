@@ -6,10 +6,9 @@ import json
 import msgspec
 
 from worker.config import Config
+from worker.errors import TopicError
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import check_topics, create_topics
-
-EXIT_DONE, EXIT_TOPICS = 0, 72
 
 
 def run_check(config: Config, *, as_json: bool = False) -> int:
@@ -22,7 +21,7 @@ def run_check(config: Config, *, as_json: bool = False) -> int:
             print(f"{finding.level}: {finding.text}")
         if not findings:
             print("the topics are as they should be")
-    return EXIT_TOPICS if any(finding.level == "error" for finding in findings) else EXIT_DONE
+    return TopicError.exit_code if any(finding.level == "error" for finding in findings) else 0
 
 
 def run_create(config: Config, *, partitions: int | None = None, as_json: bool = False) -> int:

@@ -1,0 +1,59 @@
+"""A worker or two on a log in memory, in virtual time: for stories that a test tells step by step."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from schemas import state
+from schemas.updates import Account
+from worker.app import Ports, Worker
+from worker.config import worker_settings_from
+from worker.metrics import Metrics
+from worker.sim.log import MemoryLog
+from worker.sim.loop import VirtualClock, run
+from worker.sim.scripted import ScriptedProvider
+
+ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
+
+
+class Stage:
+    """A log, a provider, and workers on them."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.log = MemoryLog(2, self.clock)
+        self.elsewhere = MemoryLog(2, self.clock)
+        """Of another deployment: its own input and group."""
+        self.provider = ScriptedProvider(ACCOUNTS, self.clock)
+
+    def worker(self, name: str, settings: Mapping[str, Any] | None = None, *, elsewhere: bool = False) -> Worker:
+        """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
+        events = (self.elsewhere if elsewhere else self.log).events(name)
+        ports = Ports(self.clock, events, self.log.states(name), self.provider)
+        return Worker(worker_settings_from(settings or {}), ACCOUNTS, ports, owner_id=name, metrics=Metrics())
+
+    async def serving(self, name: str) -> Worker:
+        """A worker that serves."""
+        worker = self.worker(name)
+        await worker.start()
+        await worker.serving()
+        return worker
+
+    def left_in_order(self) -> list[bool]:
+        """By partition, what `m:next` says."""
+        found = [{entry.key: entry.value for entry in self.log.entries(number)} for number in range(2)]
+        values = [each.get(state.NEXT_KEY) for each in found]
+        return [value is not None and state.decode_next(value).clean for value in values]
+
+    def roles(self, worker: Worker) -> dict[int, str]:
+        """By partition."""
+        return {view.partition: view.role for view in worker.status().partitions}
+
+
+def play(story: Callable[[Stage], Awaitable[None]]) -> None:
+    """Plays a story in virtual time."""
+
+    async def main() -> None:
+        await story(Stage())
+
+    run(main())
