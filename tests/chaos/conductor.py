@@ -270,7 +270,7 @@ class Conductor:
             well = [slot for slot in self._crew.slots if slot.is_well()]
             free = [slot for slot in well if slot.rests_until < time.monotonic()]
             if needs_calm:
-                free = [slot for slot in free if slot.view is not None and slot.view.ready and slot.view.partitions]
+                free = [slot for slot in free if slot.serves_all()]
             if free and len(well) > 1:
                 return self._random.choice(free)
             await asyncio.sleep(0.25)

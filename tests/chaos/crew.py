@@ -100,6 +100,11 @@ class Slot:
         """Nobody is here, nor about to come back."""
         return not (self.is_running() or self.is_wanted or self.harm)
 
+    def serves_all(self) -> bool:
+        """It has partitions, and serves every one of them, as far as it said when it was asked last."""
+        partitions = [] if self.view is None else self.view.partitions
+        return bool(partitions) and all(view.role == "serving" for view in partitions)
+
     def is_well(self) -> bool:
         """Runs, and nothing is in its way."""
         return self.is_wanted and self.is_running() and not self.harm

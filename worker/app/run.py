@@ -55,7 +55,15 @@ async def _run(config: Config) -> int:
     )
     owner_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)
-    worker = Worker(config.worker, accounts, ports, owner_id=owner_id, metrics=metrics, event_topic=kafka.event_topic)
+    worker = Worker(
+        config.worker,
+        accounts,
+        ports,
+        owner_id=owner_id,
+        metrics=metrics,
+        event_topic=kafka.event_topic,
+        leave_s=config.leave_s(),
+    )
     log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():
         guarantee = PROVIDERS[account.provider].guarantee

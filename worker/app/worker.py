@@ -54,7 +54,9 @@ class Worker:
         metrics: Metrics,
         event_topic: str = "orders.events",
         poll_timeout_s: float = 1.0,
+        leave_s: float = 20.0,
     ) -> None:
+        """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`)."""
         rules = settings.rules()
         rules.check()
         self.metrics = metrics
@@ -63,6 +65,7 @@ class Worker:
         """Resolved with what the worker cannot go on from."""
         self._ports = ports
         self._rules = rules
+        self._restore_budget_s = settings.restore_budget_s
         self._publisher = Publisher(
             accounts,
             PROVIDERS,
@@ -99,6 +102,7 @@ class Worker:
                 poll_records_max=settings.max_poll_records,
                 poll_timeout_s=poll_timeout_s,
                 drain_s=rules.attempt_deadline_s,
+                leave_s=leave_s,
                 warm_s=settings.warm_s,
             ),
             self._fail,
@@ -299,11 +303,15 @@ class Worker:
         return True, "ok"
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether the worker has joined the group and every partition of its is served, or at least known halted."""
+        """Whether the worker has joined the group, and no partition takes longer to restore than it may.
+
+        One that restores in time is ready: a rolling update must not wait for it, or for a provider.
+        """
         if not self._assignment.was_assigned:
             return False, "not assigned any partitions yet"
-        if not self._assignment.is_settled():
-            return False, "restoring"
+        restoring_s = self._assignment.restoring_s()
+        if restoring_s > self._restore_budget_s:
+            return False, f"a partition has been restoring for {restoring_s:.0f} s"
         return True, "ok"
 
     def startupz(self) -> tuple[bool, str]:

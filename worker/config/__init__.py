@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 _NO_FILE = "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"
+LEAVE_MIN_S = 1.0
+"""The least that the last transaction of a revoked partition gets."""
 KNOWN_PROVIDERS = frozenset({"sequra"})
 """The folders of `worker/providers`."""
 
@@ -106,6 +108,13 @@ class Config(BaseSettings):
     def rules(self) -> Rules:
         """The part that the core goes by."""
         return self.worker.rules()
+
+    def leave_s(self) -> float:
+        """What the last transaction of a revoked partition may take once its attempts have had their deadline, so that
+        all of it fits into the rebalance timeout (`protocol.md` section 4, step 18).
+        """
+        kafka = self.kafka
+        return kafka.rebalance_timeout_s - 2 * kafka.heartbeat_s - 5 - self.worker.attempt_deadline_s
 
     def merchant_accounts(self) -> dict[str, Account]:
         """The accounts by name. They hold passwords: not to be printed."""
@@ -253,13 +262,13 @@ def _names_fit(config: Config) -> None:
 
 def _times_fit(config: Config) -> None:
     """`protocol.md` section 4, step 18: attempts must be able to end before their partitions go."""
-    kafka, worker = config.kafka, config.worker
-    drain_s = kafka.rebalance_timeout_s - 2 * kafka.heartbeat_s - 5
-    if worker.attempt_deadline_s >= drain_s:
+    worker = config.worker
+    if config.leave_s() < LEAVE_MIN_S:
+        window_s = config.leave_s() + worker.attempt_deadline_s
         raise ConfigError(
-            f"[worker] attempt_deadline ({format_duration(worker.attempt_deadline_s)}) must be shorter than "
-            f"[kafka] rebalance_timeout − 2 × heartbeat − 5s ({format_duration(max(0.0, drain_s))}): "
-            "a revoked partition waits for its attempts"
+            f"[worker] attempt_deadline ({format_duration(worker.attempt_deadline_s)}) must be shorter by at least "
+            f"{format_duration(LEAVE_MIN_S)} than [kafka] rebalance_timeout − 2 × heartbeat − 5s "
+            f"({format_duration(max(0.0, window_s))}): a revoked partition waits for its attempts, then commits"
         )
     if worker.commit_interval_s >= config.rules().keep_alive_s:
         raise ConfigError(

@@ -110,6 +110,8 @@ class WorkerSection(_TimedSection):
     """false: shadow mode, nothing is sent."""
     warm_s: Duration = 900.0
     """For how long the state of a revoked partition is kept in memory."""
+    restore_budget_s: Duration = 300.0
+    """A partition that takes longer to restore makes `/readyz` fail."""
 
     def rules(self) -> Rules:
         """The part that the core goes by."""

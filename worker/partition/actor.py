@@ -54,6 +54,7 @@ class PartitionActor:
         self.partition = partition
         self.role: Role = "restoring"
         self.detail = ""
+        self.has_served = False
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
@@ -142,7 +143,7 @@ class PartitionActor:
         self.wanted_offset = self.next_offset
         context.events.seek(self.partition, self.next_offset)
         context.events.resume(self.partition)
-        self.role = "serving"
+        self.role, self.has_served = "serving", True
         self._changed()
         context.metrics.restored(context.clock.now() - began)
         log.info(

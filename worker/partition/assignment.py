@@ -65,6 +65,8 @@ class Assignment:
         self._warm: dict[int, Warm] = {}
         self._rivals: dict[int, tuple[int, float]] = {}
         """Partitions of this assignment that had another owner meanwhile: its barrier, and when it was found."""
+        self._unserved_since: dict[int, float] = {}
+        """When a partition of ours came to us, or was last lost."""
         self._full: set[int] = set()
         self._restoring = asyncio.Semaphore(holding.restores_max)
         self._generation = 0
@@ -101,6 +103,12 @@ class Assignment:
         """Whether every partition of ours is served (or halted)."""
         roles = [None if (actor := self.actors.get(p)) is None else actor.role for p in self._owners]
         return all(role in ("serving", "halted") for role in roles)
+
+    def restoring_s(self) -> float:
+        """For how long the slowest partition of ours has not been served; 0: all of them are (or are halted)."""
+        now = self._context.clock.now()
+        waiting = [p for p in self._owners if (a := self.actors.get(p)) is None or a.role not in ("serving", "halted")]
+        return max((now - self._unserved_since.get(p, now) for p in waiting), default=0.0)
 
     async def changed(self) -> None:
         """Until some partition may have changed its role."""
@@ -210,6 +218,7 @@ class Assignment:
     async def _own(self, partition: int) -> None:
         """Owns a partition until it is revoked; when it is lost meanwhile, takes it anew."""
         delay_s = self._holding.retry_s
+        self._unserved_since[partition] = self._context.clock.now()
         # What others did before the group gave the partition to us is no rivalry; only what comes while it is ours.
         rivalled: Callable[[str, int], None] = lambda _owner, _barrier: None  # noqa: E731
         while True:
@@ -239,6 +248,8 @@ class Assignment:
                 self._context.metrics.commit_failed("fenced" if isinstance(error, FencedError) else "failed")
                 if self._owners.get(partition) is not asyncio.current_task():
                     return  # it was leaving: the next owner starts from what is committed
+                if actor.has_served:
+                    self._unserved_since[partition] = self._context.clock.now()
                 if self._context.clock.now() - began > 60:
                     delay_s = self._holding.retry_s
             finally:
