@@ -14,6 +14,7 @@ from worker import __version__
 from worker.errors import CartsyncError, ConfigError
 
 if TYPE_CHECKING:
+    from schemas.views import OrderView
     from worker.config import Config
 
 _EXITS = """Exit codes: 0 done, 1 a difference was found, 2 usage or unreadable file, 64 configuration, 70 watchdog or
@@ -185,15 +186,26 @@ def version(as_json: AsJson = False) -> None:
 def order_show(ref: Ref, url: Url = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
     """Show an order, and what stands in its way.
 
-    Its carts, what was acknowledged, what comes next. Asks the worker; when none answers, what the last demo left.
+    Its carts, what was acknowledged, what comes next. Asks the worker; when it does not answer, or does not serve the
+    order, the state topic; without a configured Kafka, what the last demo left.
 
     \b
     cartsync order show acme/A14
     cartsync order show A14 --json
     """
+    from worker.config import state_sections
     from worker.tools.operate import show_order
 
-    raise typer.Exit(show_order(ref, _url(url, config), as_json=as_json))
+    def read_topic(ref: str) -> "list[OrderView]":
+        assert sections is not None
+        from worker.tools.state_topic import read_orders
+
+        _log_to_stderr()
+        return read_orders(ref, *sections)
+
+    sections = state_sections(config)
+    topic = None if sections is None else read_topic
+    raise typer.Exit(show_order(ref, _url(url, config), as_json=as_json, topic=topic))
 
 
 @order_app.command("release")

@@ -95,9 +95,44 @@ async def test_commands_say_why_they_cannot(open_stage: OpenStage) -> None:
         assert said in ran.err
     worker.terminate()
     assert await worker.ended() == 0
-    ran = await asked(stage, worker, "order", "show", f"{ACCOUNT}/nowhere")
+    ran = await asked(stage, worker, "order", "release", f"{ACCOUNT}/nowhere")
     assert ran.code == 75
     assert worker.url in ran.err
+
+
+async def test_an_order_is_shown_from_the_state_topic(open_stage: OpenStage) -> None:
+    """When another worker serves the order, and when no worker runs at all: what is committed, and where it was read."""
+    stage = await open_stage(partitions=2)
+    first = await stage.started()
+    told, owed = stage.order(f"{ACCOUNT}/told/1"), stage.order(f"{ACCOUNT}/owed/2")
+    for order in (told, owed):
+        await order.confirm(line("mug", 1000))
+    await told.ship("s1", mug=1)
+    await stage.agreed({told.subject: (1000, 0)})
+    stage.script([owed.subject], "503:60s")
+    await owed.ship("s1", mug=1)
+    await until(lambda: bool(stage.attempts(owed.subject)), 10, stage.tails)
+    second = stage.start()
+    await second.serving(1)
+    await first.serving(1)
+    for worker in (first, second):
+        shown = await asked(stage, worker, "order", "show", "told/1", "--json")
+        assert shown.code == 0
+        assert msgspec.json.decode(shown.out, type=OrderView).shipped_minor == 1000
+    first.terminate()
+    second.terminate()
+    assert (await first.ended(), await second.ended()) == (0, 0)
+
+    shown = await asked(stage, first, "order", "show", told.subject, "--json")
+    assert (shown.code, "no worker answers" in shown.err, "the state topic" in shown.err) == (0, True, True)
+    assert msgspec.json.decode(shown.out, type=OrderView).status == "settled"
+    shown = await asked(stage, first, "order", "show", owed.subject, "--json")
+    view = msgspec.json.decode(shown.out, type=OrderView)
+    assert (view.status, view.shipped_minor, view.partition in (0, 1)) == ("owed", 1000, True)
+    assert "503" in view.reason
+    nowhere = await asked(stage, first, "order", "show", f"{ACCOUNT}/nowhere")
+    assert (nowhere.code, nowhere.out) == (2, "")
+    assert "no order" in nowhere.err
 
 
 async def test_refused_credentials_pause_one_account(open_stage: OpenStage) -> None:

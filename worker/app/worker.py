@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from schemas import state
-from schemas.carts import Cart
 from schemas.updates import Account
-from schemas.views import ItemView, OrderView, PartitionView, StatusView
+from schemas.views import OrderView, PartitionView, StatusView
 from worker import __version__
 from worker.config import WorkerSection
 from worker.core import outbox as core
-from worker.core.order import Standing, assess
 from worker.core.outbox import Addressee
+from worker.core.view import view_order
 from worker.errors import CartsyncError, UsageError
 from worker.metrics import Metrics
 from worker.partition.actor import PartitionActor
@@ -212,57 +211,17 @@ class Worker:
         ]
 
     def _view(self, subject: str, record: state.OrderRecord, actor: PartitionActor) -> OrderView:
-        now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
-        standing = assess(record.facts, core.reference_of(subject))
-        status = core.status(record, standing, now_ms=now_ms, rules=self._rules)
-        entry = actor.outbox.entries.get(subject)
-        order = standing.order
-        return OrderView(
-            subject=subject,
-            status=status,
-            reason=self._reason(subject, record, standing, status, entry),
-            currency=None if order is None else order.currency,
-            shipped_minor=None if order is None else order.shipped.total_minor,
-            unshipped_minor=None if order is None else order.unshipped.total_minor,
-            shipped=None if order is None else _items(order.shipped),
-            unshipped=None if order is None else _items(order.unshipped),
-            revision=record.revision,
-            acked=record.acked,
-            next_attempt_s=None if entry is None or entry.waiting else max(0.0, entry.not_before - now),
-            in_flight=entry is not None and entry.in_flight,
+        return view_order(
+            subject,
+            record,
             partition=actor.partition,
+            rules=self._rules,
+            now_ms=self._ports.clock.wall_ms(),
+            now=self._ports.clock.now(),
+            entry=actor.outbox.entries.get(subject),
+            paused=self._publisher.paused(core.account_of(subject)),
+            idle="sending is off",
         )
-
-    def _reason(
-        self,
-        subject: str,
-        record: state.OrderRecord,
-        standing: Standing,
-        status: core.Status,
-        entry: core.Entry | None,
-    ) -> str:
-        now = self._ports.clock.now()
-        if status == "settled":
-            return ""
-        if standing.state != "ready":
-            words = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
-            said = [words[standing.state]] if standing.state in words else []
-            return "; ".join(said + standing.reasons)
-        if status == "parked":
-            return "" if record.park is None else record.park.reason
-        paused = self._publisher.paused(core.account_of(subject))
-        if paused is not None:
-            return paused
-        if entry is None:
-            return "sending is off"
-        if entry.in_flight:
-            return "an attempt is under way"
-        if entry.hold_until > now:
-            last = f" ({record.reason})" if record.reason else ""
-            return f"held for {entry.hold_until - now:.0f} s more: the last request may still land{last}"
-        if entry.not_before > now:
-            return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
-        return record.reason or "waiting for its turn"
 
     def status(self) -> StatusView:
         """The worker as it stands."""
@@ -322,7 +281,3 @@ class Worker:
         """All metrics, as Prometheus reads them."""
         self.metrics.show(self.status())
         return self.metrics.render()
-
-
-def _items(cart: Cart) -> list[ItemView]:
-    return [ItemView(item.type, item.reference, item.name, item.quantity, item.total_minor) for item in cart.items]

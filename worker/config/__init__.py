@@ -41,6 +41,7 @@ __all__ = [
     "format_duration",
     "http_section",
     "parse_duration",
+    "state_sections",
     "worker_settings_from",
 ]
 
@@ -187,6 +188,23 @@ class _Accounts(BaseSettings):
 def http_section(path: Path | None = None, environ: Mapping[str, str] | None = None) -> HttpSection:
     """`[http]` alone, for those who ask a running worker. Raises `ConfigError`."""
     return _build(_Http, _all_layers(path, environ)).http
+
+
+class _State(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    kafka: KafkaSection | None = None
+    worker: WorkerSection = WorkerSection()
+
+
+def state_sections(
+    path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[KafkaSection, WorkerSection] | None:
+    """`[kafka]` and `[worker]`, for those who read the state topic; `None`: no Kafka is configured. Raises
+    `ConfigError`.
+    """
+    found = _build(_State, _all_layers(path, environ))
+    return None if found.kafka is None else (found.kafka, found.worker)
 
 
 def configured_accounts(

@@ -13,11 +13,12 @@ What a transaction of ours must respect (aiokafka 0.14.0, measured with Kafka 4.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from schemas.state import ORDER_PREFIX
 from worker.errors import InvariantError, LogError
 from worker.kafka.client import (
     AIOKafkaConsumer,
@@ -28,12 +29,13 @@ from worker.kafka.client import (
     stop_consumer,
     stop_producer,
     translated,
+    translated_or_refused,
 )
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import require_topics
 from worker.ports import DeadLetter, StateEntry
 
-__all__ = ["KafkaStateLog", "KafkaStatePartition"]
+__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders"]
 
 KEY_ROOM_BYTES = 8 * 1024
 """What the largest value leaves of `max.message.bytes` for its key and the framing of its batch."""
@@ -211,13 +213,7 @@ class KafkaStatePartition:
         if position > until:
             return
         here = TopicPartition(self._settings.state_topic, self._partition)
-        consumer = AIOKafkaConsumer(
-            **self._connection.options(self._settings.request_timeout_s),
-            isolation_level="read_committed",
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=_FETCH_MAX_BYTES,
-        )
+        consumer = _reader(self._connection)
         loop = asyncio.get_running_loop()
         patience_s = self._settings.transaction_timeout_s + _HANGING_MARGIN_S
         give_up_at = loop.time() + patience_s
@@ -265,6 +261,62 @@ class KafkaStatePartition:
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_producer(producer, _CLOSE_WITHIN_S)
+
+
+async def find_orders(
+    settings: KafkaSettings, wanted: Callable[[str], bool], tell: Callable[[int, int], None]
+) -> list[tuple[int, str, bytes]]:
+    """Orders as the state topic has them now, for people to look at: partition, subject and record of those that are
+    `wanted`. Reads all of it, for only who serves a partition knows where an order lies; `tell` is told how many
+    offsets of how many are behind us.
+
+    Raises `TopicError`, `ConfigError` or `LogError`. A transaction that is open hides what came after it.
+    """
+    connection = Connection(settings)
+    topics = await require_topics(connection)
+    here = [TopicPartition(settings.state_topic, p) for p in range(topics[settings.state_topic].partitions)]
+    consumer = _reader(connection)
+    found: dict[tuple[int, str], bytes] = {}
+    prefix = ORDER_PREFIX.encode()
+    try:
+        consumer.assign(here)
+        await connection.start(consumer)
+        begins, ends = await consumer.beginning_offsets(here), await consumer.end_offsets(here)
+        for partition in here:
+            consumer.seek(partition, begins[partition])
+        total = sum(ends[p] - begins[p] for p in here)
+        left = [partition for partition in here if begins[partition] < ends[partition]]
+        while left:
+            fetched = await consumer.getmany(
+                *left, timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX
+            )
+            for partition, records in fetched.items():
+                for record in records:
+                    subject = record.key[len(prefix) :].decode() if record.key.startswith(prefix) else ""
+                    if subject and wanted(subject):
+                        if record.value is None:
+                            found.pop((partition.partition, subject), None)
+                        else:
+                            found[partition.partition, subject] = record.value
+            at = {partition: await consumer.position(partition) for partition in here}
+            left = [partition for partition in left if at[partition] < ends[partition]]
+            tell(total - sum(max(0, ends[p] - at[p]) for p in left), total)
+    except kafka_errors.KafkaError as error:
+        raise translated_or_refused(error, f"reading {settings.state_topic}") from error
+    finally:
+        await stop_consumer(consumer, _CLOSE_WITHIN_S)
+    return [(partition, subject, value) for (partition, subject), value in sorted(found.items())]
+
+
+def _reader(connection: Connection) -> Any:
+    """A consumer of the state topic that belongs to no group."""
+    return AIOKafkaConsumer(
+        **connection.options(connection.settings.request_timeout_s),
+        isolation_level="read_committed",
+        auto_offset_reset="none",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=_FETCH_MAX_BYTES,
+    )
 
 
 def _raise_failed(sent: Iterable[asyncio.Future[Any]]) -> None:

@@ -1,6 +1,7 @@
 """What an operator asks of a running worker, over its private port: `order show|release|resend`, `account resume`.
 
-When no worker answers, `order show` looks into what the last demo left (`.cartsync/demo.json`).
+When no worker answers, or another one serves the order, `order show` reads the state topic; without a configured
+Kafka it looks into what the last demo left (`.cartsync/demo.json`).
 """
 
 import sys
@@ -15,7 +16,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 
 from schemas.views import ItemView, OrderView, StatusView
-from worker.errors import InvariantError, LogError, UsageError
+from worker.errors import CartsyncError, InvariantError, LogError, UsageError
 
 DEMO_FILE = Path(".cartsync/demo.json")
 ANSWER_WITHIN_S = 60.0
@@ -29,6 +30,10 @@ class NoAnswerError(LogError):
     """Nobody answers at the worker's private port."""
 
 
+class UnknownOrderError(UsageError):
+    """There is no such order where we looked."""
+
+
 class _Problem(msgspec.Struct):
     """RFC 9457."""
 
@@ -40,21 +45,36 @@ class _Demo(msgspec.Struct):
     orders: dict[str, OrderView]
 
 
-def show_order(ref: str, url: str, *, as_json: bool, demo_file: Path = DEMO_FILE) -> int:
-    """Prints an order; 0. `ref`: `account/reference`, or a reference that only one account has.
+def show_order(
+    ref: str, url: str, *, as_json: bool, topic: Callable[[str], list[OrderView]] | None, demo_file: Path = DEMO_FILE
+) -> int:
+    """Prints an order; 0. `ref`: `account/reference`, or a reference that only one account has. `topic`: reads the
+    orders that may be meant from the state topic; `None`: there is none.
 
-    Raises `UsageError` when there is none, or several, `NoAnswerError` when neither a worker nor a demo can be asked.
+    Raises `UsageError` when there is none, or several, `NoAnswerError` when nobody and nothing can be asked.
     """
     try:
         _, view = _find(ref, url)
-    except NoAnswerError as error:
-        if not demo_file.is_file():
-            raise NoAnswerError(f"{error}; give the worker's private port with --url") from None
-        orders = _read_demo(demo_file)
-        _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, f"{demo_file}")
-        sys.stderr.write(f"no worker answers at {url}; this is how the demo left it ({demo_file})\n")
+    except (NoAnswerError, UnknownOrderError) as error:
+        view = _shown_elsewhere(ref, error, topic, demo_file)
     print(msgspec.json.format(msgspec.json.encode(view)).decode() if as_json else "\n".join(_lines(view)))
     return 0
+
+
+def _shown_elsewhere(
+    ref: str, error: CartsyncError, topic: Callable[[str], list[OrderView]] | None, demo_file: Path
+) -> OrderView:
+    """The order, when the worker that was asked does not show it. Raises `error` when there is no other place."""
+    is_silent = isinstance(error, NoAnswerError)
+    if topic is None and not is_silent:
+        raise error
+    if topic is None and not demo_file.is_file():
+        raise NoAnswerError(f"{error}; give the worker's private port with --url, or configure [kafka]") from None
+    source = f"{demo_file}, which the demo left" if topic is None else "the state topic"
+    sys.stderr.write(f"{error}; looking into {source}\n")
+    orders = _read_demo(demo_file) if topic is None else {view.subject: view for view in topic(ref)}
+    _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, source)
+    return view
 
 
 def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as_json: bool) -> int:
@@ -81,7 +101,9 @@ def _find(ref: str, url: str) -> tuple[str, OrderView]:
             return None
 
     status = msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
-    return _pick(ref, get, [account.name for account in status.accounts], f"the worker at {url}")
+    return _pick(
+        ref, get, [account.name for account in status.accounts], f"the worker at {url} (another one may serve it)"
+    )
 
 
 def _pick(
@@ -95,7 +117,7 @@ def _pick(
     if len(found) > 1:
         raise UsageError(f"{ref} is ambiguous: say {' or '.join(subject for subject, _ in found)}")
     if not found:
-        raise UsageError(f"no order {ref} in {where}; another worker may have it")
+        raise UnknownOrderError(f"no order {ref} in {where}")
     return found[0]
 
 

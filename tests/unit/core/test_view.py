@@ -1,0 +1,111 @@
+"""What people see of an order: its status, its carts, and the one reason why it is where it is."""
+
+import pytest
+
+from schemas.state import OrderRecord, Park
+from schemas.views import OrderView
+from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, payment, shipped
+from worker.core.outbox import Entry
+from worker.core.rules import Rules
+from worker.core.view import view_order
+
+CONFIRMED = confirmed(goods("A", 2, 200))
+SHIPPED = (CONFIRMED, shipped("s1", A=1))
+NOW = 100.0
+
+
+def record(*tellings: Told, **members: object) -> OrderRecord:
+    """A record at revision 2 of which nothing was acknowledged, unless said."""
+    return OrderRecord(facts=facts_of(*tellings), **{"revision": 2, **members})  # type: ignore[arg-type]
+
+
+def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None) -> OrderView:
+    """Its view."""
+    return view_order(
+        SUBJECT, of, partition=3, rules=Rules(), now_ms=1, now=NOW, entry=entry, paused=paused, idle="nobody sends"
+    )
+
+
+def entry(**members: object) -> Entry:
+    """What the outbox knows of it."""
+    return Entry(2, 1, NOW, **members)  # type: ignore[arg-type]
+
+
+def test_carts_and_revisions() -> None:
+    """Both carts with their items, and how far the provider has been told."""
+    found = view(record(*SHIPPED, acked=1))
+    assert (found.subject, found.partition, found.revision, found.acked) == (SUBJECT, 3, 2, 1)
+    assert (found.currency, found.shipped_minor, found.unshipped_minor) == ("EUR", 100, 100)
+    assert found.shipped is not None
+    assert [(item.reference, item.quantity, item.total_minor) for item in found.shipped] == [("A", 1, 100)]
+
+
+def test_no_carts_while_unconfirmed() -> None:
+    """What cannot be known yet is not shown as zero."""
+    found = view(record(shipped("s1", A=1)))
+    assert (found.status, found.reason, found.shipped_minor, found.shipped) == (
+        "unconfirmed",
+        "no order.confirmed yet",
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "entry", "paused", "expected"),
+    [
+        (record(*SHIPPED, acked=2), None, None, ("settled", "")),
+        (record(*SHIPPED, payment("on_hold")), None, None, ("on_hold", "the payment is on hold")),
+        (record(CONFIRMED, shipped("s1", A=3)), None, None, ("inconsistent", "line A: 3 shipped of 2 ordered")),
+        (record(*SHIPPED, park=Park("422", b"", 2, 0)), None, None, ("parked", "422")),
+        (record(*SHIPPED), entry(), "account paused", ("owed", "account paused")),
+        (record(*SHIPPED), None, None, ("owed", "nobody sends")),
+        (record(*SHIPPED, reason="503"), None, None, ("owed", "nobody sends; the last attempt: 503")),
+        (record(*SHIPPED), entry(in_flight=True), None, ("owed", "an attempt is under way")),
+        (record(*SHIPPED), entry(), None, ("owed", "waiting for its turn")),
+        (record(*SHIPPED, reason="500"), entry(), None, ("owed", "500")),
+        (
+            record(*SHIPPED, reason="503"),
+            entry(not_before=NOW + 2),
+            None,
+            ("owed", "next attempt in 2.0 s; the last one: 503"),
+        ),
+        (
+            record(*SHIPPED, reason="reset"),
+            entry(hold_until=NOW + 9, not_before=NOW + 9),
+            None,
+            ("owed", "held for 9 s more: the last request may still land (reset)"),
+        ),
+        (
+            record(*SHIPPED),
+            entry(hold_until=NOW + 9, not_before=NOW + 9),
+            None,
+            ("owed", "held for 9 s more: the last request may still land"),
+        ),
+    ],
+)
+def test_status_and_reason(of: OrderRecord, entry: Entry | None, paused: str | None, expected: tuple[str, str]) -> None:
+    """The first that holds, and why."""
+    found = view(of, entry, paused)
+    assert (found.status, found.reason) == expected
+
+
+def test_inconsistent_for_long_is_shown_as_parked() -> None:
+    """Then its contradictions are the reason all the same."""
+    found = view_order(
+        SUBJECT,
+        record(CONFIRMED, shipped("s1", A=3), inconsistent_since_ms=1),
+        partition=0,
+        rules=Rules(inconsistent_after_s=1.0),
+        now_ms=1_001,
+        idle="",
+    )
+    assert (found.status, found.reason) == ("parked", "line A: 3 shipped of 2 ordered")
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"), [({"not_before": NOW + 2}, 2.0), ({"waiting": "parked"}, None), ({}, 0.0)]
+)
+def test_next_attempt(members: dict[str, object], expected: float | None) -> None:
+    """Seconds from now; nothing when it waits for something to happen."""
+    assert view(record(*SHIPPED), entry(**members)).next_attempt_s == expected

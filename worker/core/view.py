@@ -1,0 +1,82 @@
+"""An order as people see it: its status, its carts, and what stands in its way. Pure."""
+
+from schemas.carts import Cart
+from schemas.state import OrderRecord
+from schemas.views import ItemView, OrderView
+from worker.core.order import Standing, assess
+from worker.core.outbox import Entry, Status, reference_of, status
+from worker.core.rules import Rules
+
+
+def view_order(
+    subject: str,
+    record: OrderRecord,
+    *,
+    partition: int,
+    rules: Rules,
+    now_ms: int,
+    now: float = 0.0,
+    entry: Entry | None = None,
+    paused: str | None = None,
+    idle: str,
+) -> OrderView:
+    """The view of a committed record.
+
+    `entry`: what the outbox of its owner knows of it, at `now` on that owner's monotonic clock. `paused`: why its
+    account sends nothing. `idle`: why it is not sent when there is no entry although it is owed.
+    """
+    standing = assess(record.facts, reference_of(subject))
+    held_as = status(record, standing, now_ms=now_ms, rules=rules)
+    order = standing.order
+    return OrderView(
+        subject=subject,
+        status=held_as,
+        reason=_reason(record, standing, held_as, entry, now, paused, idle),
+        currency=None if order is None else order.currency,
+        shipped_minor=None if order is None else order.shipped.total_minor,
+        unshipped_minor=None if order is None else order.unshipped.total_minor,
+        shipped=None if order is None else _items(order.shipped),
+        unshipped=None if order is None else _items(order.unshipped),
+        revision=record.revision,
+        acked=record.acked,
+        next_attempt_s=None if entry is None or entry.waiting else max(0.0, entry.not_before - now),
+        in_flight=entry is not None and entry.in_flight,
+        partition=partition,
+    )
+
+
+_PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
+
+
+def _reason(
+    record: OrderRecord,
+    standing: Standing,
+    held_as: Status,
+    entry: Entry | None,
+    now: float,
+    paused: str | None,
+    idle: str,
+) -> str:
+    if held_as == "settled":
+        return ""
+    if standing.state != "ready":
+        said = [_PAYMENTS[standing.state]] if standing.state in _PAYMENTS else []
+        return "; ".join(said + standing.reasons)
+    if held_as == "parked":
+        return "" if record.park is None else record.park.reason
+    if paused is not None:
+        return paused
+    if entry is None:
+        return f"{idle}; the last attempt: {record.reason}" if record.reason else idle
+    if entry.in_flight:
+        return "an attempt is under way"
+    if entry.hold_until > now:
+        last = f" ({record.reason})" if record.reason else ""
+        return f"held for {entry.hold_until - now:.0f} s more: the last request may still land{last}"
+    if entry.not_before > now:
+        return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
+    return record.reason or "waiting for its turn"
+
+
+def _items(cart: Cart) -> list[ItemView]:
+    return [ItemView(item.type, item.reference, item.name, item.quantity, item.total_minor) for item in cart.items]
