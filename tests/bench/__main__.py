@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import answering, consuming, reducing, restoring, sending
+from tests.bench import answering, consuming, reducing, restoring, sending, takeover
 from tests.bench.brokers import Brokers
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import ProcessError
@@ -35,6 +35,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (sending.measure, (sending.UPDATE,)),
     (answering.measure, (answering.P50, answering.P99)),
     (restoring.measure, (restoring.RESTORE, restoring.MEMORY)),
+    (takeover.measure, (takeover.TAKEOVER,)),
 )
 NOTES = """\
 ratio: the median over rounds, which take turns with the limit's; spread: its least and greatest; by CPU: the same in
