@@ -74,8 +74,8 @@ async def _ship(settings: dict[str, Any]) -> float:
         if (wait_s := began + number / RATE_PER_S - time.monotonic()) > 0:
             await asyncio.sleep(wait_s)
         key, value = subject_of(number).encode(), list(history(5, number, SHIPMENT + 1))[SHIPMENT]
-        last = await producer.send(settings["event_topic"], key=key, value=value, partition=partition_of(number))
-    await last
+        await producer.send(settings["event_topic"], key=key, value=value, partition=partition_of(number))
+    await producer.flush()
     written_at = time.monotonic()
     await producer.stop()
     return written_at
