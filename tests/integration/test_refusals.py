@@ -186,3 +186,26 @@ async def test_a_gap_in_the_input_halts_the_partition(open_stage: OpenStage) -> 
     assert "partition 0 from offset 2" in view.detail
     assert stage.holds(order.subject) is None
     assert [(await worker.get(f"/{probe}"))[0] for probe in ("livez", "readyz")] == [200, 200]
+
+
+async def test_one_of_two_deployments_on_one_state_topic_stops(open_stage: OpenStage) -> None:
+    """Two groups that write to the same state topic fence each other: one worker ends with 71 and names the other, which
+    goes on; nothing is lost by it.
+    """
+    stage = await open_stage()
+    first = await stage.started()
+    stage.configure(kafka={"group_id": f"{stage.name}-copy"})
+    second = await stage.started()
+    orders = []
+    give_up_at = time.monotonic() + 60
+    while first.is_running() and second.is_running() and time.monotonic() < give_up_at:
+        orders.append(order := stage.order(f"{ACCOUNT}/{len(orders)}"))
+        await order.confirm(line("mug", 1000))
+        await order.ship("s1", mug=1)
+        await asyncio.sleep(0.3)
+    stopped, goes_on = (second, first) if first.is_running() else (first, second)
+    assert await stopped.ended() == 71, stage.tails()
+    (said,) = stopped.log("stopping")
+    assert "takes it over again and again" in said["error"]
+    assert f"-{goes_on.pid}-" in said["error"]
+    await stage.agreed({order.subject: (1000, 0) for order in orders}, within_s=30)
