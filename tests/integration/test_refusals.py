@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, line
+from tests.integration.orders import ACCOUNT, ShopOrder, line
 from tests.integration.process import WorkerProcess
 from worker.tools.kafka_ports import free_ports
 
@@ -196,7 +196,7 @@ async def test_one_of_two_deployments_on_one_state_topic_stops(open_stage: OpenS
     first = await stage.started()
     stage.configure(kafka={"group_id": f"{stage.name}-copy"})
     second = await stage.started()
-    orders = []
+    orders: list[ShopOrder] = []
     give_up_at = time.monotonic() + 60
     while first.is_running() and second.is_running() and time.monotonic() < give_up_at:
         orders.append(order := stage.order(f"{ACCOUNT}/{len(orders)}"))
