@@ -147,13 +147,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_time_us(text: str) -> int:
-    """Microseconds since 1970-01-01 UTC of a text that matches `Time`.
+    """Microseconds since 1970-01-01 UTC of a time with an offset, as `Time` describes it.
 
-    Raises `RuleError` for a day or an hour that does not exist.
+    Raises `RuleError` for a day or an hour that does not exist, or when there is no offset.
     """
     try:
         return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):  # the last one: without an offset
         raise RuleError("an RFC 3339 time with an offset, up to microseconds") from None
 
 

@@ -27,6 +27,8 @@ class Park(Struct, array_like=True, frozen=True):
     revision: int
     """The newest revision that was found to have this payload; a newer one has to be looked at."""
     at_ms: int
+    by_check: bool = False
+    """By a check of ours before sending, which is made anew with every change; otherwise the provider refused it."""
 
 
 class Attempts(Struct, array_like=True, frozen=True):

@@ -3,8 +3,10 @@
 # ruff: noqa: PLC0415 - imports inside of commands: each loads only what it needs
 
 import json
+import os
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -340,10 +342,22 @@ def _url(url: str | None, path: Path | None) -> str:
     return f"http://[{host}]:{http.port}" if ":" in host else f"http://{host}:{http.port}"
 
 
+def _abandon_stdout() -> None:
+    """The interpreter would try once more to write what is left, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> NoReturn:
     """The program: runs a command and ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no ñ must not end a command
     try:
-        app(prog_name="cartsync")
+        try:
+            app(prog_name="cartsync")
+        except SystemExit:
+            sys.stdout.flush()  # what cannot be written is told below, not by the interpreter at its end
+            raise
     except CartsyncError as error:
         if "--debug" in sys.argv[1:]:
             traceback.print_exception(error)
@@ -352,4 +366,11 @@ def main() -> NoReturn:
             lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
         sys.stderr.write("cartsync: " + "\n".join(lines) + "\n")
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _abandon_stdout()  # who reads has seen enough: `cartsync … | head`
+        sys.exit(1)  # as the library says, when it is the one to notice
+    except OSError as error:
+        _abandon_stdout()
+        sys.stderr.write(f"cartsync: {error.filename or 'the output'}: {error.strerror}\n")
+        sys.exit(CartsyncError.exit_code)
     sys.exit(0)

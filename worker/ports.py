@@ -234,5 +234,9 @@ class Dispatcher(Protocol):
         ...
 
     def paused(self, account: str) -> str | None:
-        """Why the account sends nothing now; `None`: it does."""
+        """Why the account sends nothing until somebody acts; `None`: it is not paused."""
+        ...
+
+    def waits(self, account: str) -> str:
+        """Why the account sends nothing now: a pause, or `Retry-After`; empty: nothing keeps it."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -131,6 +132,39 @@ def test_as_a_module() -> None:
     """`python -m worker` is the same program."""
     run = subprocess.run([sys.executable, "-m", "worker", "version"], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, f"cartsync {__version__}\n", "")
+
+
+# --- output ---
+
+PROGRAM = [sys.executable, "-m", "worker"]
+SCENARIOS = str(Path(__file__).parents[1] / "scenarios" / "own")
+
+
+def test_output_that_cannot_be_written() -> None:
+    """A full disk is said in one line, with 75: another try may work. No traceback."""
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([*PROGRAM, "scenario", SCENARIOS], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (run.returncode, run.stderr) == (75, b"cartsync: the output: No space left on device\n")
+
+
+def test_reader_that_has_seen_enough() -> None:
+    """`cartsync … | head` ends without a word."""
+    writing = subprocess.Popen([*PROGRAM, "scenario", SCENARIOS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert writing.stdout is not None
+    writing.stdout.close()
+    assert writing.stderr is not None
+    with writing.stderr:
+        assert (writing.stderr.read(), writing.wait()) == (b"", 1)
+
+
+def test_terminal_without_the_characters(tmp_path: Path) -> None:
+    """What a terminal cannot show is shown as its code."""
+    (tmp_path / "s.json").write_text(json.dumps({"name": "ñ", "steps": []}))
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    words = [*PROGRAM, "scenario", str(tmp_path / "s.json")]
+    run = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "\\xf1" in run.stdout
 
 
 # --- exit codes ---
@@ -338,7 +372,7 @@ def test_replay_without_accounts(cli: Cli) -> None:
         "id": "1",
         "source": "/shop",
         "type": "order.confirmed",
-        "time": "2026-01-01T00:00:00Z",
+        "time": "2026-06-01T00:00:00Z",
         "subject": "acme/1",
         "data": {"currency": "EUR", "lines": [GOODS]},
     }
@@ -348,6 +382,17 @@ def test_replay_without_accounts(cli: Cli) -> None:
     code, out, _ = cli("replay", "events.jsonl", "--dry-run", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[0])["url"] == "https://sandbox.sequrapi.com/merchants/acme/orders/1"
+
+
+@pytest.mark.parametrize("subject", ["\\ud800", "acme/1"])
+def test_replay_says_which_line_is_wrong(cli: Cli, subject: str) -> None:
+    """Half of a surrogate pair is refused like any event, nesting without end as no JSON; nothing ends in a traceback."""
+    Path("events.jsonl").write_text(f'{{"subject": "{subject}"}}\n', encoding="utf-8")
+    code, _, err = cli("replay", "events.jsonl", "--dry-run")
+    assert (code, "line 1 refused" in err) == (1, True)
+    Path("events.jsonl").write_text("[" * 100_000 + "\n", encoding="utf-8")
+    code, _, err = cli("replay", "events.jsonl", "--dry-run")
+    assert (code, "line 1: expected a JSON object" in err) == (2, True)
 
 
 GOODS = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}

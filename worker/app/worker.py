@@ -159,7 +159,7 @@ class Worker:
         entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
         owed = [(subject, entry) for subject, entry in entries if entry.waiting not in _NOT_OWED]
         return bool(owed) and all(
-            entry.waiting == "account" or (entry.queued and self._publisher.paused(core.account_of(subject)))
+            entry.waiting == "no_account" or (entry.queued and self._publisher.paused(core.account_of(subject)))
             for subject, entry in owed
         )
 
@@ -220,6 +220,7 @@ class Worker:
             now=self._ports.clock.now(),
             entry=actor.outbox.entries.get(subject),
             paused=self._publisher.paused(core.account_of(subject)),
+            waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
         )
 

@@ -44,7 +44,9 @@ def decode(
     if len(value) > VALUE_MAX_BYTES:
         raise MalformedEventError("too_large", f"$: expected at most {VALUE_MAX_BYTES} bytes, got {len(value)}")
     if not key:
-        raise MalformedEventError("no_key", "a record key: the same, not empty, for all events of an order")
+        raise MalformedEventError(
+            "no_key", "key: expected a record key, not empty, the same for all events of an order, got nothing"
+        )
     if "ce_specversion" not in headers:
         try:
             if not value.isascii():
@@ -57,10 +59,7 @@ def decode(
 
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
-    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US:
-        raise MalformedEventError(
-            "not_cloudevents", "$.time: expected a time at most 24 h ahead of the record's timestamp"
-        )
+    _check_ahead(time_us, timestamp_ms)
     return e.OrderEvent(
         event.subject,
         blake2b(f"{len(event.source)} {event.source}{event.id}".encode(), digest_size=8).digest(),
@@ -70,6 +69,13 @@ def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
         event.origin,
         event.traceparent,
     )
+
+
+def _check_ahead(time_us: int, timestamp_ms: int) -> None:
+    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US:
+        raise MalformedEventError(
+            "not_cloudevents", "$.time: expected a time at most 24 h ahead of the record's timestamp"
+        )
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
@@ -89,7 +95,7 @@ def _explain(value: bytes, headers: Mapping[str, bytes], timestamp_ms: int) -> e
     kind = envelope.get("type")
     if isinstance(kind, str) and kind and not kind.startswith("order."):
         return None
-    _check_envelope(envelope)
+    _check_envelope(envelope, timestamp_ms)
     if kind not in _envelopes:
         raise MalformedEventError("unknown_type", f"$.type: expected a type of order.*, got {_known_safe(str(kind))}")
     return _finished(_data(_envelopes[str(kind)], envelope), timestamp_ms)
@@ -147,7 +153,7 @@ def _header(value: bytes, name: str) -> str:
         raise MalformedEventError("not_utf8", f"$.{name}: expected UTF-8") from None
 
 
-def _check_envelope(envelope: dict[str, Any]) -> None:
+def _check_envelope(envelope: dict[str, Any], timestamp_ms: int) -> None:
     for name in ATTRIBUTES:
         value = envelope.get(name)
         if name not in envelope or (value is None and name not in _REQUIRED):
@@ -172,6 +178,7 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
         raise MalformedEventError("not_cloudevents", "$.data: expected a member data, got nothing")
     if not isinstance(envelope["data"], dict):
         raise MalformedEventError("not_cloudevents", f"$.data: expected an object, got {_got(envelope['data'])}")
+    _check_ahead(parse_time_us(envelope["time"]), timestamp_ms)
 
 
 _PYTHON_TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(e.Envelope)}

@@ -92,12 +92,14 @@ class ParkIt(Struct, frozen=True):
 
     reason: str
     digest: bytes
+    by_check: bool = True
+    """By a check of ours; otherwise the provider has refused this payload."""
 
 
 class Wait(Struct, frozen=True):
     """Nothing can be sent until an event or an operator changes something."""
 
-    state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked"]
+    state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "no_account"]
     reasons: list[str]
     contradicts: bool = False
     """Whether its facts contradict each other, also while the payment is on hold."""
@@ -115,15 +117,33 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
     order = standing.order
     assert order is not None  # ready means that there are carts
     update = addressee.provider.render(order, addressee.account)
-    if record.park is not None and record.park.digest == update.digest:
-        if record.park.revision == record.revision:
-            return Wait("parked", [record.park.reason])
-        return ParkIt(record.park.reason, update.digest)
     if not (record.doubt or record.uncertain) and update.digest == _known_digest(record, order, reference, addressee):
         return Same(record.acked_digest)  # empty stays empty: an older confirmation may come yet
-    if update.problem is not None:
-        return ParkIt(update.problem, update.digest)
-    return Send(order, update)
+    parked = record.park
+    if parked is not None and parked.digest != update.digest:
+        parked = None
+    # A check is made anew: what the payload is measured against may be another one now.
+    is_refused = parked is not None and not parked.by_check
+    reason = parked.reason if parked is not None and is_refused else update.problem
+    if reason is None:
+        return Send(order, update)
+    if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
+        return Wait("parked", [reason])
+    return ParkIt(reason, update.digest, by_check=not is_refused)
+
+
+def plan_unaddressed(record: OrderRecord, subject: str) -> Same | Wait:
+    """What is to be done about an order whose account is not configured: as while an account is paused, and no
+    adapter can tell more than whether it is still just as it was confirmed.
+    """
+    reference = reference_of(subject)
+    standing = assess(record.facts, reference)
+    if standing.state != "ready":
+        return wait_of(standing)
+    is_known = not (record.doubt or record.uncertain or record.acked_digest)
+    if is_known and baseline(record.facts, reference) == standing.order:
+        return Same(b"")
+    return Wait("no_account", [])
 
 
 def wait_of(standing: Standing) -> Wait:
@@ -185,7 +205,7 @@ def take_event(
 
 def _by_provider(event: OrderEvent, data: CancelledData) -> OrderEvent:
     """A cancellation made at the provider is the provider's, whether `by` or `origin` says so."""
-    return event if data.by != "merchant" else replace(event, data=replace(data, by="provider"))
+    return event if data.by == "provider" else replace(event, data=replace(data, by="provider"))
 
 
 def _newly_approved(before: Facts, after: Facts) -> bool:
@@ -203,6 +223,8 @@ def _follow_origin(
         return
     if _made_at(event, addressee.provider.name):
         after.echo = before.echo or (not in_flight and _nothing_owed(before, event.subject, addressee))
+        if not after.echo and not isinstance(event.data, ConfirmedData | PaymentStateChangedData):
+            after.doubt = True  # it holds a change that we shall not acknowledge, even if all is undone again
     elif before.echo:
         confirms = isinstance(event.data, ConfirmedData) and before.facts.confirmation is None
         pays = isinstance(event.data, PaymentStateChangedData)
@@ -265,11 +287,11 @@ def acknowledge(record: OrderRecord, digest: bytes) -> OrderRecord:
     return after
 
 
-def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int) -> OrderRecord:
+def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int, *, by_check: bool) -> OrderRecord:
     """The record, not to be sent until its payload changes or an operator releases it."""
     after = copied(record)
     reason = reason[:REASON_MAX]
-    after.park = Park(reason, digest, record.revision, now_ms)
+    after.park = Park(reason, digest, record.revision, now_ms, by_check)
     after.reason = reason
     after.inconsistent_since_ms = 0
     return after

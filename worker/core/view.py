@@ -18,12 +18,14 @@ def view_order(
     now: float = 0.0,
     entry: Entry | None = None,
     paused: str | None = None,
+    waits: str = "",
     idle: str,
 ) -> OrderView:
     """The view of a committed record.
 
     `entry`: what the outbox of its owner knows of it, at `now` on that owner's monotonic clock. `paused`: why its
-    account sends nothing. `idle`: why it is not sent when there is no entry although it is owed.
+    account sends nothing until somebody acts. `waits`: why it sends nothing now. `idle`: why an order that is owed and
+    has no entry is not sent.
     """
     standing = assess(record.facts, reference_of(subject))
     held_as = status(record, standing, now_ms=now_ms, rules=rules)
@@ -31,7 +33,7 @@ def view_order(
     return OrderView(
         subject=subject,
         status=held_as,
-        reason=_reason(record, standing, held_as, entry, now, paused, idle),
+        reason=_reason(record, standing, held_as, entry, now, paused, waits, idle),
         currency=None if order is None else order.currency,
         shipped_minor=None if order is None else order.shipped.total_minor,
         unshipped_minor=None if order is None else order.unshipped.total_minor,
@@ -55,6 +57,7 @@ def _reason(
     entry: Entry | None,
     now: float,
     paused: str | None,
+    waits: str,
     idle: str,
 ) -> str:
     if held_as == "settled":
@@ -75,7 +78,7 @@ def _reason(
         return f"held for {entry.hold_until - now:.0f} s more: the last request may still land{last}"
     if entry.not_before > now:
         return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
-    return record.reason or "waiting for its turn"
+    return waits or record.reason or "waiting for its turn"
 
 
 def _items(cart: Cart) -> list[ItemView]:

@@ -12,7 +12,6 @@ from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord
 from schemas.updates import Outcome
 from worker.core import outbox as core
-from worker.core.order import assess
 from worker.core.outbox import NEVER, Entry, Outbox, Send
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
@@ -409,11 +408,7 @@ class PartitionActor:
             return
         addressee = self._context.addressees.get(core.account_of(subject))
         if addressee is None:
-            standing = assess(record.facts, core.reference_of(subject))
-            if standing.state == "ready":
-                entry.waiting = "account"
-            else:
-                self._wait(subject, record, core.wait_of(standing), now)
+            self._wait(subject, record, core.plan_unaddressed(record, subject), now)
             return
         has_news = bool(record.inconsistent_since_ms) or record.park is not None
         if not has_news and self._has_enough(entry, now, addressee.account.name):
@@ -429,7 +424,7 @@ class PartitionActor:
 
     def _has_enough(self, entry: Entry, now: float, account: str) -> bool:
         """So many are prepared that this one is judged when its turn comes: now and then would be twice the work."""
-        may_come_soon = entry.not_before <= now and self._context.dispatcher.paused(account) is None
+        may_come_soon = entry.not_before <= now and not self._context.dispatcher.waits(account)
         return may_come_soon and self._prepared >= self._context.pace.prepared_max
 
     def _offer(self, subject: str, plan: Send | None, now: float) -> None:

@@ -179,11 +179,11 @@ class Batch:
                 record = core.acknowledge(record, digest)
                 self._context.metrics.suppressed()
                 self._note("order_settled", subject, record, unchanged=True)
-            case ParkIt(reason, digest):
+            case ParkIt(reason, digest, by_check):
                 if record.park is None or record.park.digest != digest:
                     self._context.metrics.parked()
                     self._note("order_parked", subject, record, outcome="check")
-                record = core.park(record, reason, digest, self._now_ms)
+                record = core.park(record, reason, digest, self._now_ms, by_check=by_check)
             case Wait(waiting, _, contradicts):
                 record = core.mark_waiting(record, contradicts, self._now_ms)
                 self._note(f"order_{waiting}", subject, record)

@@ -114,12 +114,17 @@ class Publisher:
         queue = self._queues.get(account)
         return f"account {account} is not configured" if queue is None else queue.paused
 
+    def waits(self, account: str) -> str:
+        wait_s = 0.0 if (queue := self._queues.get(account)) is None else queue.hold_until - self._clock.now()
+        held = f"account {account} waits {wait_s:.0f} s more: its provider asked for it" if wait_s > 0 else ""
+        return self.paused(account) or held
+
     # --- what operators ask of it ---
 
     def resume(self, account: str) -> None:
-        """Ends a pause and the wait for `Retry-After`. Raises `KeyError` for an unknown account."""
+        """Ends a pause, but no wait for `Retry-After`. Raises `KeyError` for an unknown account."""
         queue = self._queues[account]
-        queue.paused, queue.hold_until = None, 0.0
+        queue.paused = None
         self._metrics.account_paused(account, False)
         log.info("account_resumed", account=account)
         queue.wake(len(queue.offers))

@@ -7,6 +7,7 @@ Each line is one CloudEvents object, as a record's value in structured mode; its
 import asyncio
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +36,8 @@ class _Printer:
     """`ports.Sender` that prints what would be sent, and takes it as sent."""
 
     def __init__(self, out: TextIO, as_json: bool) -> None:
-        self.count = 0
+        self.failure: OSError | None = None
+        """Why nothing more can be printed."""
         self._out = out
         self._as_json = as_json
 
@@ -43,13 +45,15 @@ class _Printer:
         self, request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]
     ) -> HttpResponse | Fault:
         """Prints the request, its credentials left out."""
-        self.count += 1
         body: Any = json.loads(request.body)
+        text = f"{request.method} {request.url}\n{json.dumps(body, indent=2, ensure_ascii=False)}\n"
         if self._as_json:
             line = {"method": request.method, "url": request.url, "body": body}
-            self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        else:
-            self._out.write(f"{request.method} {request.url}\n{json.dumps(body, indent=2, ensure_ascii=False)}\n")
+            text = json.dumps(line, ensure_ascii=False) + "\n"
+        try:
+            self._out.write(text)
+        except OSError as error:
+            self.failure = error
         return HttpResponse(204, {}, b"")
 
     async def close(self) -> None:
@@ -67,11 +71,11 @@ def read_lines(path: Path) -> list[tuple[int, bytes, bytes]]:
         if line.strip():
             try:
                 event = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}, line {number}: expected a JSON object: {error}") from None
             if not isinstance(event, dict):
                 raise UsageError(f"{path}, line {number}: expected a JSON object")
-            found.append((number, str(event.get("subject") or number).encode(), line))
+            found.append((number, str(event.get("subject") or number).encode("utf-8", "surrogatepass"), line))
     return found
 
 
@@ -105,19 +109,25 @@ async def _replay(
     as_json: bool,
 ) -> int:
     log = MemoryLog(1, clock)
-    offsets = {log.append(key, value)[1]: number for number, key, value in lines}
+    # As if they were written now, whatever the clock says that a dry run goes by.
+    now_ms = time.time_ns() // 1_000_000
+    offsets = {log.append(key, value, timestamp_ms=now_ms)[1]: number for number, key, value in lines}
     settings = worker_settings_from(_SETTINGS)
     printer = _Printer(sys.stdout, as_json)
     ports = Ports(clock, log.events("replay"), log.states("replay"), sender or printer)
     worker = Worker(settings, accounts, ports, owner_id="replay", metrics=Metrics())
     await worker.start()
     await worker.serving()
-    while not _at_rest(worker):
+    while not (_at_rest(worker) or printer.failure):
+        if worker.failed.done():
+            raise worker.failed.result()
         await asyncio.sleep(_PROGRESS_S if sender is not None else 0.05)
         if sender is not None:
             sys.stderr.write(f"{sum(p.owed for p in worker.status().partitions)} orders owed\n")
     views = worker.shown()
     await worker.stop(drain_s=0.0)
+    if printer.failure is not None:
+        raise printer.failure
     for letter in log.dead_letters:
         said = dict(letter.headers)
         number = offsets[int(said["x-dlq-offset"])]

@@ -126,7 +126,7 @@ def test_types_outside_order_are_skipped(kind: str) -> None:
 @pytest.mark.parametrize("key", [None, b""])
 def test_no_key(key: bytes | None) -> None:
     """A record without a key is refused: its order could be spread over partitions."""
-    assert refusal(with_attributes(), key=key).startswith("no_key: a record key")
+    assert refusal(with_attributes(), key=key).startswith("no_key: key: expected a record key")
 
 
 def test_too_large() -> None:

@@ -17,6 +17,7 @@ from tests.unit.core.shop import (
     goods,
     payment,
     refunded,
+    retracted,
     returned,
     shipped,
 )
@@ -210,6 +211,30 @@ def test_newest_state_is_sent_when_something_else_is_owed() -> None:
     assert order.is_owed
     assert isinstance(found, Send)
     assert found.order.shipped.total_minor == 95
+
+
+def test_change_made_there_while_something_was_owed_is_told_even_when_all_is_undone() -> None:
+    """What was acknowledged is not what it holds any more: its own change is in between."""
+    order = Telling(CONFIRMED, shipped("s1", A=1), refunded("f1", 5).but(origin="sequra"))
+    order.tell(retracted(shipment_id="s1"), retracted(refund_id="f1"))
+    assert isinstance(order.plan(), Send)
+
+
+@pytest.mark.parametrize("news", [CONFIRMED, payment("approved")])
+def test_what_a_provider_tells_of_itself_leaves_no_doubt(news: Told) -> None:
+    """A confirmation or a payment state from there changes no carts."""
+    order = Telling(CONFIRMED, shipped("s1", A=1), news.but(origin="sequra"))
+    order.tell(retracted(shipment_id="s1"))
+    assert isinstance(order.plan(), Same)
+
+
+@pytest.mark.parametrize("by", ["merchant", "shopper", "provider"])
+def test_cancelled_there_is_cancelled_by_the_provider(by: str) -> None:
+    """Whoever asked for it: units that the shopper keeps contradict it."""
+    order = Telling(CONFIRMED, shipped("s1", A=1), cancelled(by=by).but(origin="sequra"))
+    found = order.plan()
+    assert isinstance(found, Wait)
+    assert "cancelled by the provider" in found.reasons[0]
 
 
 def test_nothing_is_taken_as_known_while_an_attempt_is_under_way() -> None:

@@ -21,8 +21,10 @@ from tests.unit.core.shop import (
     other,
     payment,
     refunded,
+    retracted,
     returned,
     shipped,
+    time_text,
 )
 from worker.core.order import Standing, assess
 from worker.core.outbox import (
@@ -40,6 +42,7 @@ from worker.core.outbox import (
     must_inherit,
     park,
     plan,
+    plan_unaddressed,
     reference_of,
     release,
     resend,
@@ -207,21 +210,60 @@ def test_parked_order_waits_until_its_payload_changes() -> None:
     record = record_of(CONFIRMED, shipped("s1", A=1))
     found = plan_of(record)
     assert isinstance(found, Send)
-    parked = park(record, "409: no", found.update.digest, NOW_MS)
+    parked = park(record, "409: no", found.update.digest, NOW_MS, by_check=False)
     assert plan_of(parked) == Wait("parked", ["409: no"])
     same_again = told_more(parked, payment("on_hold"), payment("on_hold"))
     assert plan_of(same_again).__class__ is Wait
     newer = told_more(parked, shipped("s1", A=1))
-    assert plan_of(newer) == ParkIt("409: no", found.update.digest)
+    assert plan_of(newer) == ParkIt("409: no", found.update.digest, by_check=False)
     assert isinstance(plan_of(told_more(parked, shipped("s2", B=1))), Send)
+
+
+def test_check_is_made_anew_with_every_change() -> None:
+    """Growth is measured against the oldest confirmation: one that comes late may make the same payload right."""
+    grown = (CONFIRMED.but(time=time_text(50)), cart_updated(goods("A", 1, 346)).but(time=time_text(60)))
+    record = record_of(*grown)
+    found = plan_of(record)
+    assert isinstance(found, ParkIt)
+    parked = park(record, found.reason, found.digest, NOW_MS, by_check=found.by_check)
+    assert plan_of(parked) == Wait("parked", [found.reason])
+    assert plan_of(told_more(parked, payment("approved"))) == found
+    smaller = confirmed(goods("A", 1, 290)).but(time=time_text(1))
+    assert plan_of(told_more(parked, smaller)) == replace(found, reason=found.reason.replace("300", "290"))
+    larger = confirmed(goods("A", 1, 320)).but(time=time_text(1))
+    assert isinstance(plan_of(told_more(parked, larger)), Send)
+    the_same = confirmed(goods("A", 1, 346)).but(time=time_text(1))
+    assert plan_of(told_more(parked, the_same)) == Same(b"")
+
+
+@pytest.mark.parametrize(
+    ("tellings", "expected"),
+    [
+        ([shipped("s1", A=1)], Wait("unconfirmed", ["no order.confirmed yet"])),
+        ([CONFIRMED], Same(b"")),
+        ([CONFIRMED, shipped("s1", A=1)], Wait("no_account", [])),
+        ([CONFIRMED, shipped("s1", A=1), retracted(shipment_id="s1")], Same(b"")),
+    ],
+)
+def test_order_whose_account_is_not_configured(tellings: list[Told], expected: Plan) -> None:
+    """It waits for the account; what is just as it was confirmed needs none."""
+    assert plan_unaddressed(record_of(*tellings, addressee=None), SUBJECT) == expected
+
+
+@pytest.mark.parametrize("member", ["doubt", "uncertain", "acked_digest"])
+def test_order_of_an_account_that_is_gone(member: str) -> None:
+    """Whoever was told something may hold something else than what was confirmed."""
+    record = record_of(CONFIRMED, addressee=None)
+    setattr(record, member, b"d" if member == "acked_digest" else True)
+    assert plan_unaddressed(record, SUBJECT) == Wait("no_account", [])
 
 
 def test_park_keeps_reason_and_moment() -> None:
     """Parking notes reason, digest, revision and time, and ends the inconsistency's clock."""
     record = record_of(CONFIRMED, shipped("s1", A=1))
     record.inconsistent_since_ms = 5
-    found = park(record, "why", b"d", 77)
-    assert (found.park, found.reason, found.inconsistent_since_ms) == (Park("why", b"d", 2, 77), "why", 0)
+    found = park(record, "why", b"d", 77, by_check=True)
+    assert (found.park, found.reason, found.inconsistent_since_ms) == (Park("why", b"d", 2, 77, True), "why", 0)
     assert (record.park, record.inconsistent_since_ms) == (None, 5)
     assert is_parked(found)
     assert not is_parked(record)
@@ -252,7 +294,7 @@ def parked_record() -> OrderRecord:
     record = record_of(CONFIRMED, shipped("s1", A=1))
     found = plan_of(record)
     assert isinstance(found, Send)
-    record = park(record, "404", found.update.digest, NOW_MS)
+    record = park(record, "404", found.update.digest, NOW_MS, by_check=False)
     record.attempts = Attempts(found.update.digest, 1, 2, 3)
     record.not_before_ms = 12345
     return record

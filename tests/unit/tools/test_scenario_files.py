@@ -189,3 +189,13 @@ def test_folders(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="there is no"):
         find_files(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("depth", [600, 950])
+def test_nesting_beyond_what_can_be_read(tmp_path: Path, depth: int) -> None:
+    """It is said of the file; the others in the folder are run all the same."""
+    path = tmp_path / "deep.json"
+    nested = '{"a":' * depth + "1" + "}" * depth
+    path.write_text(f'{{"name": "deep", "steps": [{{"event": {{"data": {nested}}}}}]}}')
+    with pytest.raises(UsageError, match="deep.json"):
+        read_scenario(path)

@@ -57,8 +57,13 @@ def read_scenario(path: Path) -> Scenario:
         raise UsageError(f"{path}: {error}") from None
     if isinstance(value, dict):
         value.setdefault("name", path.stem)
-    scenario = _convert(value, Scenario, f"{path}")
-    steps = [read_step(step, f"{path}: step {number}") for number, step in enumerate(scenario.steps, 1)]
+    try:
+        scenario = _convert(value, Scenario, f"{path}")
+        steps = [read_step(step, f"{path}: step {number}") for number, step in enumerate(scenario.steps, 1)]
+    except RecursionError:
+        raise UsageError(
+            f"{path}: expected a scenario that is nested less deep; give such an event as a record"
+        ) from None
     return msgspec.structs.replace(scenario, steps=steps)
 
 
@@ -108,7 +113,7 @@ def _convert(value: Any, kind: type[_T], where: str) -> _T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
-        place = place.strip("`").removeprefix("$").removeprefix(".")
+        place = place.replace("`", "").removeprefix("key in ").removeprefix("$").removeprefix(".")
         what = what.removeprefix("Object ")
         what = what[:1].lower() + what[1:]
         raise UsageError(f"{where}: {place + ': ' if place else ''}{what}") from None
