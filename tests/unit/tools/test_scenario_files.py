@@ -197,5 +197,5 @@ def test_nesting_beyond_what_can_be_read(tmp_path: Path, depth: int) -> None:
     path = tmp_path / "deep.json"
     nested = '{"a":' * depth + "1" + "}" * depth
     path.write_text(f'{{"name": "deep", "steps": [{{"event": {{"data": {nested}}}}}]}}')
-    with pytest.raises(UsageError, match="deep.json"):
+    with pytest.raises(UsageError, match=r"deep\.json"):
         read_scenario(path)
