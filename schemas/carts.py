@@ -2,8 +2,8 @@
 
 from msgspec import Struct
 
-from schemas.events import Attributes, LineType, Tracking
-from schemas.facts import OrderDetails
+from schemas.events import Attributes, LineType
+from schemas.facts import OrderDetails, Tracking
 
 
 class Item(Struct, frozen=True):

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import events
 from schemas.base import RuleError, parse_time_us, require_time
-from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line, Tracking
+from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line
 from schemas.facts import (
     NIL,
     Content,
     Facts,
     OrderDetails,
     Statement,
+    Tracking,
     is_nil,
     pack,
     unpack_details,
@@ -102,8 +104,14 @@ def test_lines_and_trackings_are_kept() -> None:
         KeptLine("D", "discount", "D", "D", 0, 0, -5, ["1"]),
     ]
     assert unpack_lines(pack(lines)) == lines
-    trackings = [Tracking("T", "postal", carrier="UPS")]
-    assert unpack_trackings(pack(trackings)) == trackings
+    told = [events.Tracking("T", "postal", carrier="UPS", delivered_at="2026-03-05T10:00:00Z")]
+    assert unpack_trackings(pack(told)) == [Tracking("T", "postal", "UPS", delivered_at="2026-03-05T10:00:00Z")]
+
+
+def test_trackings_have_the_same_members_everywhere() -> None:
+    """What is kept of a tracking is all that the contract knows of it."""
+    assert Tracking.__struct_fields__ == events.Tracking.__struct_fields__
+    assert Tracking.__struct_defaults__ == events.Tracking.__struct_defaults__
 
 
 def test_details_are_put_together() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from schemas import carts, events
-from schemas.facts import OrderDetails
+from schemas.facts import OrderDetails, Tracking
 from schemas.updates import Account, HttpRequest, HttpResponse, Outcome, Update
 from worker.providers.answers import describe, kind_of_status, retry_after_s
 from worker.providers.base import GuaranteeLevel
@@ -239,9 +239,25 @@ def _delivery_method(method: events.DeliveryMethod) -> wire.DeliveryMethod:
     return wire.DeliveryMethod(_or_empty(method.name), method.days, method.provider, method.home_delivery)
 
 
-_WIRE_NAMES = {"line_1": "address_line_1", "line_2": "address_line_2"}
-
-
-def _tracking(tracking: events.Tracking) -> wire.Tracking:
-    members = {_WIRE_NAMES.get(name, name): getattr(tracking, name) for name in wire.TRACKING_MEMBERS[tracking.type]}
-    return wire.Tracking(tracking.type, tracking.reference, **members)
+def _tracking(tracking: Tracking) -> wire.Tracking:
+    """With the members that its kind may have (docs.sequrapi.com, Delivery Report field list, 2026-10)."""
+    t = tracking
+    if t.type == "postal":
+        return wire.Tracking(t.type, t.reference, t.carrier, t.tracking_number, t.tracking_url, t.delivered_at)
+    return wire.Tracking(
+        t.type,
+        t.reference,
+        UNSET,
+        t.tracking_number,
+        UNSET,
+        t.delivered_at,
+        t.available_at,
+        t.store_ref,
+        t.operator_ref,
+        t.line_1,
+        t.line_2,
+        t.postal_code,
+        t.city,
+        t.state,
+        t.country_code,
+    )

@@ -176,23 +176,3 @@ WITHOUT_UNITS = frozenset({"handling", "invoice_fee", "discount", "other_payment
 Unverified: `registration`, which only seQura's own plugins send; they send neither member.
 """
 NEGATIVE = frozenset({"discount", "other_payment"})
-
-# Which members each kind of tracking may have (docs.sequrapi.com, Delivery Report field list, 2026-10).
-_PICKUP = (
-    "operator_ref",
-    "store_ref",
-    "tracking_number",
-    "available_at",
-    "delivered_at",
-    "line_1",
-    "line_2",
-    "postal_code",
-    "city",
-    "state",
-    "country_code",
-)
-TRACKING_MEMBERS = {
-    "postal": ("carrier", "tracking_number", "tracking_url", "delivered_at"),
-    "pickup_point": _PICKUP,
-    "pickup_store": _PICKUP,
-}
