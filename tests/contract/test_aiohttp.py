@@ -17,11 +17,12 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
+from aiohttp.helpers import ceil_timeout
 from aiohttp.http import HttpProcessingError, StreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
-from worker.publisher.sender import _UNTIMED
+from worker.publisher.sender import _connecting
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -92,7 +93,7 @@ def address(url: str) -> ClientRequest:
 
 async def begin(connector: aiohttp.TCPConnector, server: ClientRequest, path: str = "/") -> Connection:
     """Sends a request as the sender does; the answer is still to come."""
-    connection = await connector.connect(server, [], _UNTIMED)
+    connection = await connector.connect(server, [], _connecting(10.0))
     writer = StreamWriter(protocol_of(connection), asyncio.get_running_loop())
     await writer.write_headers(f"PUT {path} HTTP/1.1", CIMultiDict({"Host": "x", "Content-Length": "2"}))
     await writer.write(b"{}", drain=False)
@@ -165,7 +166,7 @@ async def test_failure_to_connect_comes_from_connect(where: Callable[[], Awaitab
     """Nothing can have been sent then; `os_error` says what is wrong (`HttpSender._tell`, `_said`)."""
     async with connecting() as connector:
         with pytest.raises(aiohttp.ClientConnectorError) as raised:
-            await connector.connect(address(await where()), [], _UNTIMED)
+            await connector.connect(address(await where()), [], _connecting(10.0))
     assert isinstance(raised.value.os_error, OSError)
 
 
@@ -179,7 +180,7 @@ async def test_failure_of_tls_comes_from_connect() -> None:
     async with await asyncio.start_server(speak_no_tls, "127.0.0.1", 0) as listening, connecting() as connector:
         url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         with pytest.raises(aiohttp.ClientConnectorError):
-            await connector.connect(address(url), [], _UNTIMED)
+            await connector.connect(address(url), [], _connecting(10.0))
 
 
 async def test_tls_is_verified_unless_said() -> None:
@@ -195,12 +196,12 @@ async def test_one_request_stands_for_many() -> None:
     """
     async with serving() as server, connecting() as connector:
         shared = address(server.url)
-        owned = await asyncio.gather(*(connector.connect(shared, [], _UNTIMED) for _ in range(3)))
+        owned = await asyncio.gather(*(connector.connect(shared, [], _connecting(10.0)) for _ in range(3)))
         protocols = {protocol_of(connection) for connection in owned}
         assert len(protocols) == 3
         for connection in owned:
             connection.release()
-        again = [await connector.connect(shared, [], _UNTIMED) for _ in range(3)]
+        again = [await connector.connect(shared, [], _connecting(10.0)) for _ in range(3)]
         assert {protocol_of(connection) for connection in again} == protocols
         for connection in again:
             connection.close()
@@ -285,7 +286,7 @@ async def test_unasked_words_show() -> None:
         assert await put(connector, server) == 200
         idle.set()
         await asyncio.sleep(0.1)
-        connection = await connector.connect(server, [], _UNTIMED)
+        connection = await connector.connect(server, [], _connecting(10.0))
         assert protocol_of(connection).should_close
         connection.close()
         over.set()
@@ -341,7 +342,7 @@ async def test_write_waits_for_nobody() -> None:
     out (`HttpSender._tell`).
     """
     async with serving() as server, connecting() as connector:
-        connection = await connector.connect(address(server.url), [], _UNTIMED)
+        connection = await connector.connect(address(server.url), [], _connecting(10.0))
         writer = StreamWriter(protocol_of(connection), asyncio.get_running_loop())
         await writer.write_headers("PUT / HTTP/1.1", CIMultiDict({"Content-Length": "30000000"}))
         with pytest.raises(StopIteration):
@@ -353,7 +354,7 @@ async def test_write_waits_for_nobody() -> None:
 async def test_transport_that_is_closing_takes_nothing() -> None:
     """`write` raises a `ClientError` then (`HttpSender._tell`)."""
     async with serving() as server, connecting() as connector:
-        connection = await connector.connect(address(server.url), [], _UNTIMED)
+        connection = await connector.connect(address(server.url), [], _connecting(10.0))
         writer = StreamWriter(protocol_of(connection), asyncio.get_running_loop())
         await writer.write_headers("PUT / HTTP/1.1", CIMultiDict({"Content-Length": "2"}))
         connection.close()
@@ -430,32 +431,73 @@ class SilentResolver(AbstractResolver):
         """Has nothing to close."""
 
 
-async def test_deadline_covers_resolving() -> None:
-    """`connect` can be given up while the name is looked up (`HttpSender.send`)."""
+async def test_connect_covers_resolving() -> None:
+    """`ClientTimeout(connect=…)` ends `connect` while the name is looked up (`_connecting`)."""
     async with connecting(resolver=SilentResolver()) as connector:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await connector.connect(address("http://provider.example/"), [], _UNTIMED)
+            await connector.connect(address("http://provider.example/"), [], _connecting(0.05))
 
 
-async def test_deadline_covers_the_handshake() -> None:
-    """`connect` can be given up while a peer that accepts is silent in the TLS handshake (`HttpSender.send`)."""
+async def test_connect_covers_the_handshake() -> None:
+    """`ClientTimeout(connect=…)` ends `connect` while a peer that accepts is silent in the TLS handshake
+    (`_connecting`).
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with connecting() as connector:
             server = address(f"https://127.0.0.1:{silent.getsockname()[1]}")
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await connector.connect(server, [], _UNTIMED)
+                await connector.connect(server, [], _connecting(0.05))
 
 
-async def test_deadline_covers_the_body() -> None:
-    """Reading can be given up, so a trickle ends with the deadline (`HttpSender._hear`)."""
-    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"
+async def test_connect_is_not_rounded_up() -> None:
+    """From `ceil_threshold` on, 5 s unless said, a timeout ends with a full second of the loop's clock: up to 1 s
+    late, past what the lease allows for. With `math.inf` none is rounded (`_connecting`).
+    """
+    assert aiohttp.ClientTimeout().ceil_threshold == 5
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    async with ceil_timeout(8.0, _connecting(8.0).ceil_threshold) as timeout:
+        at = timeout.when()
+        assert at is not None
+        assert before + 8.0 <= at <= loop.time() + 8.0
+
+
+async def test_connection_that_is_aborted_ends_the_wait_for_an_answer() -> None:
+    """`transport.abort` makes `ResponseHandler.read` raise a `ClientError` (`_Exchange.expire`)."""
+    async with serving(lambda _: b"") as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        assert connection.transport is not None
+        asyncio.get_running_loop().call_later(0.05, connection.transport.abort)
+        with pytest.raises(aiohttp.ClientError):
+            await protocol_of(connection).read()
+        connection.close()
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 100\r\n", b"Transfer-Encoding: chunked\r\n"])
+async def test_connection_that_is_aborted_ends_the_wait_for_the_body(length: bytes) -> None:
+    """`transport.abort` makes `StreamReader.readany` raise a `ClientError`, so a trickle ends with the deadline
+    (`_Exchange.expire`).
+    """
+    begun = b"HTTP/1.1 200 OK\r\n" + length + b"\r\n5\r\nbegun"
     async with serving(lambda _: begun) as server, connecting() as connector:
         connection = await begin(connector, address(server.url))
         message, content = await protocol_of(connection).read()
-        assert (message.code, await content.readany()) == (200, b"begun")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await content.readany()
+        assert (message.code, (await content.readany())[-5:]) == (200, b"begun")
+        assert connection.transport is not None
+        asyncio.get_running_loop().call_later(0.05, connection.transport.abort)
+        with pytest.raises(aiohttp.ClientError):
+            await content.readany()
+        connection.close()
+
+
+async def test_body_without_a_length_ends_with_its_connection() -> None:
+    """Where the end of the connection is that of the body, `transport.abort` ends it, too (`_Exchange.expire`)."""
+    async with serving(lambda _: b"HTTP/1.1 200 OK\r\n\r\nbegun") as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        _, content = await protocol_of(connection).read()
+        assert await content.readany() == b"begun"
+        assert connection.transport is not None
+        asyncio.get_running_loop().call_later(0.05, connection.transport.abort)
+        assert await content.readany() == b""
+        assert content.at_eof()
         connection.close()

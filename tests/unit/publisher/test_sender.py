@@ -152,6 +152,28 @@ async def test_silence_is_unknown(sender: HttpSender) -> None:
     assert "0.05 s" in answer.detail
 
 
+async def test_trickle_ends_with_the_deadline(sender: HttpSender) -> None:
+    """A body that never ends does not hold the attempt: its status has come, and what of it has."""
+    raw = b"HTTP/1.1 409 Conflict\r\nContent-Length: 500\r\n\r\nbegun"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(raw)
+        await reader.read()  # until the client gives up
+
+    async with served(handle) as base:
+        answer = await sender.send(put(base), 0.05, yes)
+    assert isinstance(answer, HttpResponse)
+    assert (answer.status, answer.body) == (409, b"begun")
+
+
+async def test_handshake_that_takes_too_long_was_not_sent(sender: HttpSender) -> None:
+    """The deadline covers connecting, and no byte of the request has left by then."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answer = await sender.send(put(f"https://127.0.0.1:{silent.getsockname()[1]}/"), 0.05, yes)
+    assert answer == Fault(False, "no answer within 0.05 s")
+
+
 async def test_deadline_is_kept_to_the_moment() -> None:
     """Deadlines of 5 s and more are not rounded up, as aiohttp would: the lease counts on them."""
     sender = HttpSender(deadline_s=8.0, user_agent="x")
