@@ -1,9 +1,8 @@
 """Requests to providers, what comes back, and what became of it."""
 
 from enum import StrEnum
-from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 RETRY_AFTER_MAX_S = 3600.0
 """`Retry-After` is clamped to this: a provider that errs must not silence us for days."""
@@ -100,5 +99,5 @@ class Update(Struct, frozen=True):
     """Of what comes from the order's facts; configuration and the cancellation reason do not count."""
     problem: str | None
     """Why it must not be sent, with the arithmetic."""
-    body: Any
-    """The provider's own Struct."""
+    body: Raw
+    """What the adapter makes its request of, encoded."""

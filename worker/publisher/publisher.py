@@ -16,6 +16,7 @@ from aiolimiter import AsyncLimiter
 
 from schemas.updates import Account, Fault, HttpResponse, Outcome, OutcomeKind
 from schemas.views import AccountView
+from worker.core.outbox import reference_of
 from worker.errors import CartsyncError, InvariantError
 from worker.metrics import Metrics
 from worker.ports import Attempt, Clock, Outlet, Sender
@@ -206,7 +207,7 @@ class Publisher:
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
             key = f"{quote(attempt.subject, safe='')}:{attempt.revision}"
-            request = queue.provider.next_request(attempt.order, attempt.update, queue.account, key)
+            request = queue.provider.next_request(reference_of(attempt.subject), attempt.update, queue.account, key)
             answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
             outcome = self._read(queue, answer)
         except asyncio.CancelledError:

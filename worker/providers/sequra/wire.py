@@ -7,7 +7,7 @@ are left out: seQura's own clients drop null keys before sending.
 
 from datetime import date
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 
 class Merchant(Struct, omit_defaults=True, frozen=True):
@@ -137,25 +137,19 @@ class Tracking(Struct, omit_defaults=True, frozen=True):
 
 
 class OrderUpdate(Struct, omit_defaults=True, frozen=True):
-    """The full current state of an order."""
+    """The full current state of an order; what comes from its facts is encoded already."""
 
     merchant: Merchant
-    merchant_reference: MerchantReference
-    shipped_cart: Cart
-    unshipped_cart: Cart
+    merchant_reference: Raw
+    shipped_cart: Raw
+    unshipped_cart: Raw
     platform: dict[str, str]
     cancellation_reason: str | UnsetType = UNSET
-    trackings: list[Tracking] | UnsetType = UNSET
-    delivery_method: DeliveryMethod | UnsetType = UNSET
-    delivery_address: Address | UnsetType = UNSET
-    invoice_address: Address | UnsetType = UNSET
-    customer: Customer | UnsetType = UNSET
-
-
-class OrderUpdateBody(Struct, frozen=True):
-    """The top-level key is the resource's name."""
-
-    order: OrderUpdate
+    trackings: Raw | UnsetType = UNSET
+    delivery_method: Raw | UnsetType = UNSET
+    delivery_address: Raw | UnsetType = UNSET
+    invoice_address: Raw | UnsetType = UNSET
+    customer: Raw | UnsetType = UNSET
 
 
 PLATFORM = {

@@ -31,7 +31,7 @@ ONE = confirmed(goods("A", 2, 200))
 
 def body_of(found: Order, account: Account = ACCOUNT) -> dict[str, Any]:
     """The JSON object `order` as it is sent."""
-    request = SEQURA.next_request(found, SEQURA.render(found, account), account, "key")
+    request = SEQURA.next_request(found.reference, SEQURA.render(found, account), account, "key")
     body = msgspec.json.decode(request.body)
     assert list(body) == ["order"]
     result: dict[str, Any] = body["order"]
