@@ -392,15 +392,18 @@ class PartitionActor:
             now = clock.now()
 
     def _look_at(self, subject: str, now: float) -> None:
-        record = state.decode_order(self.orders[subject])
         entry = self.outbox.entries[subject]
+        addressee = self._context.addressees.get(core.account_of(subject))
+        if addressee is not None and not entry.has_news and self._has_enough(entry, now, addressee.account.name):
+            self._offer(subject, None, now)
+            return
+        record = state.decode_order(self.orders[subject])
         if record.revision == record.acked:
             if entry.hold_until > now:  # the next change has to wait for it
                 self.outbox.schedule(subject, entry.hold_until)
             else:
                 del self.outbox.entries[subject]
             return
-        addressee = self._context.addressees.get(core.account_of(subject))
         if addressee is None:
             standing = assess(record.facts, core.reference_of(subject))
             if standing.state == "ready":
@@ -408,13 +411,9 @@ class PartitionActor:
             else:
                 self._wait(subject, record, core.wait_of(standing), now)
             return
-        has_news = bool(record.inconsistent_since_ms) or record.park is not None
-        if not has_news and self._has_enough(entry, now, addressee.account.name):
-            self._offer(subject, None, now)
-            return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            if has_news:
+            if entry.has_news:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:

@@ -162,12 +162,14 @@ class Publisher:
     # --- lanes ---
 
     async def _lane(self, queue: _AccountQueue) -> None:
+        lane = asyncio.current_task()
+        assert lane is not None
         while True:
             await self._ready(queue)
             _, _, subject, outlet = heapq.heappop(queue.offers)
             attempt = outlet.take(subject)
             if attempt is not None:
-                await self._send(queue, outlet, attempt)
+                await self._send(queue, outlet, attempt, lane)
 
     async def _ready(self, queue: _AccountQueue) -> None:
         """Until there is an offer that the account's limits let out now."""
@@ -199,9 +201,7 @@ class Publisher:
             if alarm is not None:
                 alarm.cancel()
 
-    async def _send(self, queue: _AccountQueue, outlet: Outlet, attempt: Attempt) -> None:
-        lane = asyncio.current_task()
-        assert lane is not None
+    async def _send(self, queue: _AccountQueue, outlet: Outlet, attempt: Attempt, lane: asyncio.Task[None]) -> None:
         self._under_way[attempt] = (outlet, lane)
         queue.in_flight += 1
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
