@@ -5,9 +5,9 @@ arrays whose first member is the schema number: members are only ever added at t
 that meets a newer number refuses to start. Times are UTC wall milliseconds.
 """
 
-from msgspec import Struct, field, msgpack
+from msgspec import Raw, Struct, field, msgpack
 
-from schemas.facts import Facts
+from schemas.facts import Facts, pack
 
 SCHEMA = 1
 
@@ -60,8 +60,8 @@ class OrderHeader(Struct, array_like=True):
     """When its first event was taken while no confirmation is known; 0: confirmed."""
 
 
-class OrderRecord(OrderHeader, array_like=True):
-    """One order: its facts, and what has been acknowledged for it."""
+class OrderProgress(OrderHeader, array_like=True):
+    """What has been acknowledged for an order, and what stands in the way: all of `OrderRecord` but the facts."""
 
     acked_digest: bytes = b""
     """Of the payload that the provider holds; empty: only what was confirmed at checkout."""
@@ -76,7 +76,20 @@ class OrderRecord(OrderHeader, array_like=True):
     """`time` of the newest event taken."""
     trace: str | None = None
     """`traceparent` of the newest event that had one."""
+
+
+class OrderRecord(OrderProgress, array_like=True):
+    """One order: its facts, and what has been acknowledged for it."""
+
     facts: Facts = field(default_factory=Facts)
+
+
+class SealedRecord(OrderProgress, array_like=True):
+    """An order's record whose facts are left as they are: what becomes of an attempt does not depend on them, and to
+    decode and encode them takes 2.2 us and makes a hundred objects.
+    """
+
+    facts: Raw = pack(Facts())
 
 
 class NextRecord(Struct, array_like=True, frozen=True):
@@ -103,12 +116,13 @@ class OwnerRecord(Struct, array_like=True, frozen=True):
 
 _encoder = msgpack.Encoder()
 _order = msgpack.Decoder(OrderRecord)
+_sealed = msgpack.Decoder(SealedRecord)
 _header = msgpack.Decoder(OrderHeader)
 _next = msgpack.Decoder(NextRecord)
 _owner = msgpack.Decoder(OwnerRecord)
 
 
-def encode(record: OrderRecord | NextRecord | OwnerRecord) -> bytes:
+def encode(record: OrderProgress | NextRecord | OwnerRecord) -> bytes:
     """The record as it stands in the topic."""
     return _encoder.encode(record)
 
@@ -116,6 +130,11 @@ def encode(record: OrderRecord | NextRecord | OwnerRecord) -> bytes:
 def decode_order(value: bytes) -> OrderRecord:
     """An order's record."""
     return _order.decode(value)
+
+
+def decode_sealed(value: bytes) -> SealedRecord:
+    """An order's record, its facts left encoded."""
+    return _sealed.decode(value)
 
 
 def decode_header(value: bytes) -> OrderHeader:

@@ -15,6 +15,7 @@ from schemas.facts import (
     Content,
     Facts,
     OrderDetails,
+    Shipment,
     Statement,
     Tracking,
     is_nil,
@@ -31,10 +32,12 @@ from schemas.state import (
     OrderRecord,
     OwnerRecord,
     Park,
+    SealedRecord,
     decode_header,
     decode_next,
     decode_order,
     decode_owner,
+    decode_sealed,
     encode,
 )
 
@@ -61,6 +64,21 @@ def test_header_is_the_beginning_of_a_record() -> None:
     """The members that a restore reads stand first and in their order, whatever is added behind them."""
     header, record = msgspec.structs.fields(OrderHeader), msgspec.structs.fields(OrderRecord)
     assert [field.name for field in record[: len(header)]] == [field.name for field in header]
+
+
+def test_sealed_record_is_a_record() -> None:
+    """What is read and written sealed is the same order, its facts byte by byte."""
+    sealed, record = msgspec.structs.fields(SealedRecord), msgspec.structs.fields(OrderRecord)
+    assert [(field.name, field.default) for field in sealed[:-1]] == [
+        (field.name, field.default) for field in record[:-1]
+    ]
+    facts = Facts(b"12345678", shipments={"s1": Shipment((-1, 2, 3), [("1", 2)], "2026-03-05T10:00:00Z")})
+    order = OrderRecord(revision=7, reason="ñ", trace="00-1", facts=facts)
+    kept = decode_sealed(encode(order))
+    kept.acked = order.acked = 7
+    assert encode(kept) == encode(order)
+    assert decode_order(encode(SealedRecord())) == OrderRecord()
+    assert decode_sealed(msgspec.msgpack.encode([1, 7, 3])) == SealedRecord(revision=7, acked=3)
 
 
 RECORDS = [OrderHeader(), OrderRecord(), NextRecord(SCHEMA, 1, 0, True, "v"), OwnerRecord(SCHEMA, "me", 5, "v")]
