@@ -61,6 +61,8 @@ class PartitionActor:
         self.lease_until = 0.0
         self._hold = hold
         self._context = context
+        self._delay_max_s = context.rules.delay_max_s
+        self._keep_alive_s = context.rules.keep_alive_s
         self._warm = warm
         self._changed = changed
         self._position = 0
@@ -364,7 +366,7 @@ class PartitionActor:
             now=now,
             now_ms=now_ms,
             hold_until=hold_until,
-            delay_max_s=self._context.rules.delay_max_s,
+            delay_max_s=self._delay_max_s,
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
@@ -485,7 +487,7 @@ class PartitionActor:
         if not self._may_send():
             self._await_lease(subject)
             return None
-        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
+        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._keep_alive_s:
             self._lease_wanted = True
             self._wake.set()
         plan = prepared or self._plan_again(subject, now)

@@ -179,15 +179,16 @@ class Publisher:
     async def _ready(self, queue: _AccountQueue) -> None:
         """Until there is an offer that the account's limits let out now."""
         while True:
-            if self._is_open(queue):
-                if queue.limiter is not None:
-                    await queue.limiter.acquire()
-                if self._is_open(queue):  # it may have changed while we waited
-                    if len(queue.offers) > 1:
-                        queue.wake()
-                    return
-            else:
+            if not self._is_open(queue):
                 await self._idle(queue)
+                continue
+            if queue.limiter is not None:
+                await queue.limiter.acquire()
+                if not self._is_open(queue):  # it has changed while we waited
+                    continue
+            if len(queue.offers) > 1:
+                queue.wake()
+            return
 
     def _is_open(self, queue: _AccountQueue) -> bool:
         return not self._suspended and queue.is_open(self._clock.now())

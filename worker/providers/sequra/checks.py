@@ -23,9 +23,9 @@ def problem_of(shipped: wire.Cart, unshipped: wire.Cart, confirmed_total_minor: 
 
 
 def _cart_problem(name: str, cart: wire.Cart) -> str | None:
-    addends = [item.total_with_tax for item in cart.items if item.total_with_tax is not UNSET]
-    if sum(addends) != cart.order_total_with_tax:
-        return f"{name}: items add up to {sum(addends)}, order_total_with_tax is {cart.order_total_with_tax}"
+    added = sum([item.total_with_tax for item in cart.items if item.total_with_tax is not UNSET])
+    if added != cart.order_total_with_tax:
+        return f"{name}: items add up to {added}, order_total_with_tax is {cart.order_total_with_tax}"
     if not 0 <= cart.order_total_with_tax <= AMOUNT_MAX_MINOR:
         return f"{name}: order_total_with_tax {cart.order_total_with_tax}, expected 0 to {AMOUNT_MAX_MINOR}"
     for item in cart.items:
