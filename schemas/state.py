@@ -19,7 +19,7 @@ TOPIC_EPOCH_BITS = 44
 """revision = topic_epoch << 44 | (offset + 1): below 2^53 while the epoch is below 512."""
 
 
-class Park(Struct, array_like=True, frozen=True):
+class Park(Struct, array_like=True, frozen=True, gc=False):
     """Not sent until the payload's digest changes or an operator releases it."""
 
     reason: str
@@ -29,7 +29,7 @@ class Park(Struct, array_like=True, frozen=True):
     at_ms: int
 
 
-class Attempts(Struct, array_like=True, frozen=True):
+class Attempts(Struct, array_like=True, frozen=True, gc=False):
     """Requests that were made for the payload with this digest."""
 
     digest: bytes = b""
@@ -38,7 +38,7 @@ class Attempts(Struct, array_like=True, frozen=True):
     transient: int = 0
 
 
-class OrderHeader(Struct, array_like=True):
+class OrderHeader(Struct, array_like=True, gc=False):
     """What a restore needs of an order: the first members of `OrderRecord`."""
 
     schema: int = SCHEMA

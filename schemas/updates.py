@@ -33,7 +33,7 @@ class Account(Struct, frozen=True):
         return f"Account({self.name!r}, {self.provider!r}, {self.merchant_id!r})"
 
 
-class HttpRequest(Struct, frozen=True):
+class HttpRequest(Struct, frozen=True, gc=False):
     """One HTTP request, ready to be sent as it is."""
 
     method: str
@@ -46,7 +46,7 @@ class HttpRequest(Struct, frozen=True):
         return f"HttpRequest({self.method!r})"  # the rest holds credentials and personal data
 
 
-class HttpResponse(Struct, frozen=True):
+class HttpResponse(Struct, frozen=True, gc=False):
     """What the provider answered."""
 
     status: int
@@ -79,7 +79,7 @@ class OutcomeKind(StrEnum):
     CREDENTIALS = "credentials"
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one attempt."""
 
     kind: OutcomeKind
@@ -92,7 +92,7 @@ class Outcome(Struct, frozen=True):
     """The whole account waits `retry_after_s`, not only the order."""
 
 
-class Update(Struct, frozen=True):
+class Update(Struct, frozen=True, gc=False):
     """A rendered order, before it is sent."""
 
     digest: bytes

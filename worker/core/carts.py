@@ -15,7 +15,7 @@ FEE_NAME = "Return fee"
 REFUND_NAME = "Refund"
 
 
-class Tally(Struct):
+class Tally(Struct, gc=False):
     """Units of one line, over all facts that count."""
 
     shipped: int = 0
@@ -33,7 +33,7 @@ class Tally(Struct):
 _NO_UNITS = Tally()
 
 
-class _Share(Struct):
+class _Share(Struct, gc=False):
     """One line's part in each cart."""
 
     line: Line

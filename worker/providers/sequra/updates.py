@@ -79,7 +79,7 @@ def _orders_url(base_url: str, merchant_id: str) -> str:
     return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}/orders/"
 
 
-class _Told(Struct, array_like=True, frozen=True):
+class _Told(Struct, array_like=True, frozen=True, gc=False):
     """What comes from the order's facts, in the order in which the digest goes over it; null where there is nothing.
 
     Encoded member by member, once for the digest and the body: to encode both from the objects costs 1.6 us more, and

@@ -10,14 +10,14 @@ from datetime import date
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 
-class Merchant(Struct, omit_defaults=True, frozen=True):
+class Merchant(Struct, omit_defaults=True, frozen=True, gc=False):
     """`store_ref` is mandatory for multistore merchants and forbidden for the others."""
 
     id: str
     store_ref: str | UnsetType = UNSET
 
 
-class MerchantReference(Struct, omit_defaults=True, frozen=True):
+class MerchantReference(Struct, omit_defaults=True, frozen=True, gc=False):
     """What the shop calls the order."""
 
     order_ref_1: str
@@ -25,7 +25,7 @@ class MerchantReference(Struct, omit_defaults=True, frozen=True):
     subscription_ref_1: str | UnsetType = UNSET
 
 
-class Item(Struct, omit_defaults=True, frozen=True):
+class Item(Struct, omit_defaults=True, frozen=True, gc=False):
     """An item of any type; amounts are integer cents with tax."""
 
     type: str
@@ -54,7 +54,7 @@ class Item(Struct, omit_defaults=True, frozen=True):
     subscription_vat_rate: int | UnsetType = UNSET
 
 
-class Cart(Struct, omit_defaults=True, frozen=True):
+class Cart(Struct, omit_defaults=True, frozen=True, gc=False):
     """An empty cart is total 0 with no items: never left out, never null."""
 
     currency: str
@@ -64,7 +64,7 @@ class Cart(Struct, omit_defaults=True, frozen=True):
     cart_ref: str | UnsetType = UNSET
 
 
-class Vehicle(Struct, omit_defaults=True, frozen=True):
+class Vehicle(Struct, omit_defaults=True, frozen=True, gc=False):
     """`plaque` is mandatory."""
 
     plaque: str
@@ -74,7 +74,7 @@ class Vehicle(Struct, omit_defaults=True, frozen=True):
     first_registration_date: date | UnsetType = UNSET
 
 
-class Customer(Struct, omit_defaults=True, frozen=True):
+class Customer(Struct, omit_defaults=True, frozen=True, gc=False):
     """The first three are mandatory; an unknown one is sent empty."""
 
     given_names: str
@@ -89,7 +89,7 @@ class Customer(Struct, omit_defaults=True, frozen=True):
     vehicle: Vehicle | UnsetType = UNSET
 
 
-class Address(Struct, omit_defaults=True, frozen=True):
+class Address(Struct, omit_defaults=True, frozen=True, gc=False):
     """The first eight are mandatory; an unknown one is sent empty."""
 
     given_names: str
@@ -107,7 +107,7 @@ class Address(Struct, omit_defaults=True, frozen=True):
     vat_number: str | UnsetType = UNSET
 
 
-class DeliveryMethod(Struct, omit_defaults=True, frozen=True):
+class DeliveryMethod(Struct, omit_defaults=True, frozen=True, gc=False):
     """`name` is mandatory."""
 
     name: str
@@ -116,7 +116,7 @@ class DeliveryMethod(Struct, omit_defaults=True, frozen=True):
     home_delivery: bool | UnsetType = UNSET
 
 
-class Tracking(Struct, omit_defaults=True, frozen=True):
+class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
     """A parcel, or a place where the shopper picks it up."""
 
     type: str
@@ -136,7 +136,7 @@ class Tracking(Struct, omit_defaults=True, frozen=True):
     country_code: str | UnsetType = UNSET
 
 
-class OrderUpdate(Struct, omit_defaults=True, frozen=True):
+class OrderUpdate(Struct, omit_defaults=True, frozen=True, gc=False):
     """The full current state of an order; what comes from its facts is encoded already."""
 
     merchant: Merchant
