@@ -109,8 +109,10 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
         _share_charges(facts, shares, goods)
         _share_adjustments(shares, goods)
     fees = _fees(facts) if facts.returns else []
-    shipped_minor = sum([share.shipped_minor for share in shares]) + sum([fee.total_minor for fee in fees])
-    unshipped_minor = sum([share.unshipped_minor for share in shares])
+    shipped_minor, unshipped_minor = sum([fee.total_minor for fee in fees]), 0
+    for share in shares:
+        shipped_minor += share.shipped_minor
+        unshipped_minor += share.unshipped_minor
     before_refunds_minor = shipped_minor + unshipped_minor
     if (shipped_minor < 0 or unshipped_minor < 0) and before_refunds_minor >= 0:
         _move_reductions(shares, min(shipped_minor, 0), min(unshipped_minor, 0))
@@ -138,9 +140,14 @@ def _share_of_goods(line: Line, units: Tally, cancelled: bool) -> _Share:
 
 def _share_charges(facts: Facts, shares: list[_Share], goods: list[_Share]) -> None:
     """A charge follows what was ever shipped: a return does not bring the shipping cost back."""
-    refunded = sum(back.refund_handling_minor for back in facts.returns.values())
-    weights = (sum([s.ever_shipped_minor for s in goods]), sum([s.unshipped_minor for s in goods]), 0)
-    units = (sum([s.ever_shipped_units for s in goods]), sum([s.unshipped_units for s in goods]), 0)
+    refunded = sum([back.refund_handling_minor for back in facts.returns.values()])
+    ever_minor = ever_units = unshipped_minor = unshipped_units = 0
+    for share in goods:
+        ever_minor += share.ever_shipped_minor
+        ever_units += share.ever_shipped_units
+        unshipped_minor += share.unshipped_minor
+        unshipped_units += share.unshipped_units
+    weights, units = (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
     for share in shares:
         line = share.line
         if line.type in CHARGES:
