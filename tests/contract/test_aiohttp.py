@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
@@ -335,6 +336,29 @@ async def test_headers_wait_for_the_body() -> None:
         with pytest.raises(StopIteration):
             step.send(None)
     assert wire.written == [b"PUT / HTTP/1.1\r\nA: b\r\n\r\n{}"]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_written_bytes_leave_at_once(run: Callable[..., None]) -> None:
+    """Both loops hand a request to the kernel before `transport.write` returns (uvloop 0.23): nothing but a paused
+    process comes between the last look at the lease and the bytes (`HttpSender._tell`).
+    """
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                asyncio.Protocol, *listening.getsockname()
+            )
+            peer, _ = listening.accept()
+            with peer:
+                peer.settimeout(10)
+                transport.write(b"x" * 4000)
+                assert transport.get_write_buffer_size() == 0
+                assert peer.recv(1) == b"x"
+                transport.close()
+                await asyncio.sleep(0.05)
+
+    run(main())
 
 
 async def test_write_waits_for_nobody() -> None:

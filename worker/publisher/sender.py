@@ -32,9 +32,6 @@ BODY_MAX_BYTES = 64 * 1024
 _FAILURES = (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 """What a request can end with instead of an answer."""
 
-_UNTIMED = aiohttp.ClientTimeout(total=None, sock_connect=None)
-"""The deadline of the attempt covers connecting, too."""
-
 
 @lru_cache(maxsize=16)
 def _connecting(deadline_s: float) -> aiohttp.ClientTimeout:
