@@ -1,12 +1,16 @@
-"""What follows from an order's facts, as an adapter renders it: two carts and what belongs to them."""
+"""What follows from an order's facts, as an adapter renders it: two carts and what belongs to them.
+
+`gc=False`, here and wherever many are made of what is a value without a way back to itself: Python's collector does
+not keep books about them. Over an update that saves 4 us of 65 (without HTTP).
+"""
 
 from msgspec import Struct
 
-from schemas.events import Attributes, LineType, Tracking
-from schemas.facts import OrderDetails
+from schemas.events import Attributes, LineType
+from schemas.facts import OrderDetails, Tracking
 
 
-class Item(Struct, frozen=True):
+class Item(Struct, frozen=True, gc=False):
     """A share of one line in one cart."""
 
     type: LineType
@@ -20,21 +24,21 @@ class Item(Struct, frozen=True):
     attributes: Attributes | None = None
 
 
-class Cart(Struct, frozen=True):
+class Cart(Struct, frozen=True, gc=False):
     """Items of one cart; the total is always their sum."""
 
     items: list[Item]
     total_minor: int
 
 
-class CancellationReason(Struct, frozen=True):
+class CancellationReason(Struct, frozen=True, gc=False):
     """Why both carts are empty though nothing was ever shipped."""
 
     given: str | None
     by_shopper: bool
 
 
-class Order(Struct, frozen=True):
+class Order(Struct, frozen=True, gc=False):
     """The current state of an order, to be told to its provider."""
 
     reference: str

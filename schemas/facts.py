@@ -7,7 +7,7 @@ an event costs no more to apply on an order of a hundred lines than on one of th
 
 from typing import Literal
 
-from msgspec import Raw, Struct, msgpack
+from msgspec import UNSET, Raw, Struct, UnsetType, msgpack
 
 from schemas.events import (
     Address,
@@ -17,7 +17,6 @@ from schemas.events import (
     LineType,
     PaymentState,
     References,
-    Tracking,
 )
 
 _encoder = msgpack.Encoder()
@@ -190,6 +189,28 @@ class OrderDetails(Struct, frozen=True):
     gift: bool | None = None
     cart_ref: str | None = None
     store_ref: str | None = None
+
+
+class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
+    """`events.Tracking` as it was taken. It was checked at the door: with the contract's own type its times and
+    addresses would be checked anew whenever the order is rendered (3.4 us for two instead of 0.5 us).
+    """
+
+    reference: str
+    type: Literal["postal", "pickup_point", "pickup_store"]
+    carrier: str | UnsetType = UNSET
+    tracking_number: str | UnsetType = UNSET
+    tracking_url: str | UnsetType = UNSET
+    delivered_at: str | UnsetType = UNSET
+    available_at: str | UnsetType = UNSET
+    store_ref: str | UnsetType = UNSET
+    operator_ref: str | UnsetType = UNSET
+    line_1: str | UnsetType = UNSET
+    line_2: str | UnsetType = UNSET
+    postal_code: str | UnsetType = UNSET
+    city: str | UnsetType = UNSET
+    state: str | UnsetType = UNSET
+    country_code: str | UnsetType = UNSET
 
 
 _lines = msgpack.Decoder(list[Line])

@@ -5,9 +5,9 @@ arrays whose first member is the schema number: members are only ever added at t
 that meets a newer number refuses to start. Times are UTC wall milliseconds.
 """
 
-from msgspec import Struct, field, msgpack
+from msgspec import Raw, Struct, field, msgpack
 
-from schemas.facts import Facts
+from schemas.facts import Facts, pack
 
 SCHEMA = 1
 
@@ -19,7 +19,7 @@ TOPIC_EPOCH_BITS = 44
 """revision = topic_epoch << 44 | (offset + 1): below 2^53 while the epoch is below 512."""
 
 
-class Park(Struct, array_like=True, frozen=True):
+class Park(Struct, array_like=True, frozen=True, gc=False):
     """Not sent until the payload's digest changes or an operator releases it."""
 
     reason: str
@@ -31,7 +31,7 @@ class Park(Struct, array_like=True, frozen=True):
     """By a check of ours before sending, which is made anew with every change; otherwise the provider refused it."""
 
 
-class Attempts(Struct, array_like=True, frozen=True):
+class Attempts(Struct, array_like=True, frozen=True, gc=False):
     """Requests that were made for the payload with this digest."""
 
     digest: bytes = b""
@@ -40,7 +40,7 @@ class Attempts(Struct, array_like=True, frozen=True):
     transient: int = 0
 
 
-class OrderHeader(Struct, array_like=True):
+class OrderHeader(Struct, array_like=True, gc=False):
     """What a restore needs of an order: the first members of `OrderRecord`."""
 
     schema: int = SCHEMA
@@ -62,8 +62,8 @@ class OrderHeader(Struct, array_like=True):
     """When its first event was taken while no confirmation is known; 0: confirmed."""
 
 
-class OrderRecord(OrderHeader, array_like=True):
-    """One order: its facts, and what has been acknowledged for it."""
+class OrderProgress(OrderHeader, array_like=True):
+    """What has been acknowledged for an order, and what stands in the way: all of `OrderRecord` but the facts."""
 
     acked_digest: bytes = b""
     """Of the payload that the provider holds; empty: only what was confirmed at checkout."""
@@ -78,7 +78,20 @@ class OrderRecord(OrderHeader, array_like=True):
     """`time` of the newest event taken."""
     trace: str | None = None
     """`traceparent` of the newest event that had one."""
+
+
+class OrderRecord(OrderProgress, array_like=True):
+    """One order: its facts, and what has been acknowledged for it."""
+
     facts: Facts = field(default_factory=Facts)
+
+
+class SealedRecord(OrderProgress, array_like=True):
+    """An order's record whose facts are left as they are: what becomes of an attempt does not depend on them, and to
+    decode and encode them takes 2.2 us and makes a hundred objects.
+    """
+
+    facts: Raw = pack(Facts())
 
 
 class NextRecord(Struct, array_like=True, frozen=True):
@@ -105,12 +118,13 @@ class OwnerRecord(Struct, array_like=True, frozen=True):
 
 _encoder = msgpack.Encoder()
 _order = msgpack.Decoder(OrderRecord)
+_sealed = msgpack.Decoder(SealedRecord)
 _header = msgpack.Decoder(OrderHeader)
 _next = msgpack.Decoder(NextRecord)
 _owner = msgpack.Decoder(OwnerRecord)
 
 
-def encode(record: OrderRecord | NextRecord | OwnerRecord) -> bytes:
+def encode(record: OrderProgress | NextRecord | OwnerRecord) -> bytes:
     """The record as it stands in the topic."""
     return _encoder.encode(record)
 
@@ -118,6 +132,11 @@ def encode(record: OrderRecord | NextRecord | OwnerRecord) -> bytes:
 def decode_order(value: bytes) -> OrderRecord:
     """An order's record."""
     return _order.decode(value)
+
+
+def decode_sealed(value: bytes) -> SealedRecord:
+    """An order's record, its facts left encoded."""
+    return _sealed.decode(value)
 
 
 def decode_header(value: bytes) -> OrderHeader:

@@ -1,9 +1,8 @@
 """Requests to providers, what comes back, and what became of it."""
 
 from enum import StrEnum
-from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 RETRY_AFTER_MAX_S = 3600.0
 """`Retry-After` is clamped to this: a provider that errs must not silence us for days."""
@@ -34,7 +33,7 @@ class Account(Struct, frozen=True):
         return f"Account({self.name!r}, {self.provider!r}, {self.merchant_id!r})"
 
 
-class HttpRequest(Struct, frozen=True):
+class HttpRequest(Struct, frozen=True, gc=False):
     """One HTTP request, ready to be sent as it is."""
 
     method: str
@@ -47,7 +46,7 @@ class HttpRequest(Struct, frozen=True):
         return f"HttpRequest({self.method!r})"  # the rest holds credentials and personal data
 
 
-class HttpResponse(Struct, frozen=True):
+class HttpResponse(Struct, frozen=True, gc=False):
     """What the provider answered."""
 
     status: int
@@ -80,7 +79,7 @@ class OutcomeKind(StrEnum):
     CREDENTIALS = "credentials"
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one attempt."""
 
     kind: OutcomeKind
@@ -93,12 +92,12 @@ class Outcome(Struct, frozen=True):
     """The whole account waits `retry_after_s`, not only the order."""
 
 
-class Update(Struct, frozen=True):
+class Update(Struct, frozen=True, gc=False):
     """A rendered order, before it is sent."""
 
     digest: bytes
     """Of what comes from the order's facts; configuration and the cancellation reason do not count."""
     problem: str | None
     """Why it must not be sent, with the arithmetic."""
-    body: Any
-    """The provider's own Struct."""
+    body: Raw
+    """What the adapter makes its request of, encoded."""

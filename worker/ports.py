@@ -9,7 +9,6 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from schemas.carts import Order
 from schemas.updates import Fault, HttpRequest, HttpResponse, Outcome, Update
 
 
@@ -199,7 +198,6 @@ class Attempt(Struct, eq=False):
 
     subject: str
     revision: int
-    order: Order
     update: Update
     taken_at: float
     """*now*."""

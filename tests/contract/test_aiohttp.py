@@ -1,22 +1,29 @@
-"""What `worker/publisher/sender.py` leans on in aiohttp, private things included: an upgrade that changes one is red here.
+"""What `worker/publisher/sender.py` leans on in aiohttp, beyond what it documents: an upgrade that changes one is red here.
 
-Each docstring says what we rely on, and in parentheses where. Against real sockets, so that the wire is the witness.
+`BaseConnector.connect`, `Connection.close` and `Connection.release` are documented; that a `ClientRequest` may stand for
+others, `StreamWriter` and `ResponseHandler` are not. Each docstring says what we rely on, and in parentheses where.
+Against real sockets, so that the wire is the witness.
 """
 
 import asyncio
-import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
-from aiohttp.helpers import TimeoutHandle
+from aiohttp.connector import Connection
+from aiohttp.helpers import ceil_timeout
+from aiohttp.http import HttpProcessingError, StreamWriter
+from multidict import CIMultiDict
 from yarl import URL
+
+from worker.publisher.sender import _connecting
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -72,34 +79,49 @@ async def serving(answer: Callable[[int], bytes | None] = lambda _: OK) -> Async
         listening.close()
 
 
-async def put(session: aiohttp.ClientSession, url: str | URL, **options: Any) -> int:
-    """One PUT with a body; its status, once the answer was read."""
-    async with session.put(url, data=b"{}", **options) as response:
-        await response.read()
-        return response.status
+@asynccontextmanager
+async def connecting(**options: Any) -> AsyncIterator[aiohttp.TCPConnector]:
+    """A connector with these options."""
+    connector = aiohttp.TCPConnector(limit=0, **options)
+    yield connector
+    await connector.close()
 
 
-calls: ContextVar[list[str]] = ContextVar("calls")
+def address(url: str) -> ClientRequest:
+    """What stands for all requests to a server."""
+    return ClientRequest("PUT", URL(url, encoded=True), loop=asyncio.get_running_loop())
 
 
-class Watched(ClientRequest):
-    """Notes each `send` in a variable of the caller's context, as the sender's own request does."""
-
-    async def send(self, conn: Any) -> Any:
-        """Notes the call."""
-        calls.get().append(self.method)
-        return await super().send(conn)
-
-
-@pytest.fixture
-def sends() -> list[str]:
-    """What `Watched.send` has noted."""
-    noted: list[str] = []
-    calls.set(noted)
-    return noted
+async def begin(connector: aiohttp.TCPConnector, server: ClientRequest, path: str = "/") -> Connection:
+    """Sends a request as the sender does; the answer is still to come."""
+    connection = await connector.connect(server, [], _connecting(10.0))
+    writer = StreamWriter(protocol_of(connection), asyncio.get_running_loop())
+    await writer.write_headers(f"PUT {path} HTTP/1.1", CIMultiDict({"Host": "x", "Content-Length": "2"}))
+    await writer.write(b"{}", drain=False)
+    protocol_of(connection).set_response_params(read_until_eof=True)
+    return connection
 
 
-# --- the silent repeat, and what counts it ---
+def protocol_of(connection: Connection) -> ResponseHandler:
+    """What reads and writes."""
+    assert connection.protocol is not None
+    return connection.protocol
+
+
+async def put(connector: aiohttp.TCPConnector, server: ClientRequest, path: str = "/") -> int:
+    """One PUT with a body; its status, once the answer was read and the connection given back."""
+    connection = await begin(connector, server, path)
+    try:
+        message, content = await protocol_of(connection).read()
+        while not content.at_eof():
+            await content.readany()
+        connection.release()
+    finally:
+        connection.close()
+    return message.code
+
+
+# --- why the session is not used ---
 
 
 def dies_at_second(number: int) -> bytes | None:
@@ -107,56 +129,25 @@ def dies_at_second(number: int) -> bytes | None:
     return None if number == 2 else OK
 
 
-async def test_put_on_a_dead_kept_connection_is_repeated_silently() -> None:
-    """Why the repeat is turned off: one call, one 200, and the server had the PUT twice (`HttpSender.__init__`)."""
+async def test_session_repeats_a_put_on_a_dead_kept_connection() -> None:
+    """Why `ClientSession` is not used: one call, one 200, and the server had the PUT twice; no public switch."""
     async with serving(dies_at_second) as server, aiohttp.ClientSession() as session:
-        assert [await put(session, server.url), await put(session, server.url)] == [200, 200]
+        for _ in range(2):
+            async with session.put(server.url, data=b"{}") as response:
+                assert response.status == 200
     assert [request.connection for request in server.seen] == [1, 1, 2]
 
 
-async def test_retry_connection_off_ends_the_repeat() -> None:
-    """`_retry_connection = False` makes of the repeat an error that means "unknown" (`HttpSender.__init__`)."""
-    async with serving(dies_at_second) as server, aiohttp.ClientSession() as session:
-        assert session._retry_connection
-        session._retry_connection = False
-        assert await put(session, server.url) == 200
+async def test_connection_that_dies_is_an_error() -> None:
+    """`ResponseHandler.read` raises when the connection is lost: "unknown" (`HttpSender._hear`)."""
+    async with serving(dies_at_second) as server, connecting() as connector:
+        assert await put(connector, address(server.url)) == 200
         with pytest.raises(aiohttp.ClientError):
-            await put(session, server.url)
+            await put(connector, address(server.url))
     assert len(server.seen) == 2
 
 
-async def test_every_copy_goes_through_send(sends: list[str]) -> None:
-    """`request_class` is honoured, and `send` runs in the caller's context, once for each copy (`_Request.send`)."""
-    async with serving(dies_at_second) as server, aiohttp.ClientSession(request_class=Watched) as session:
-        await put(session, server.url)
-        assert sends == ["PUT"]
-        await put(session, server.url)
-    assert len(server.seen) == len(sends) == 3
-
-
-async def test_send_stands_between_connection_and_first_byte() -> None:
-    """What raises in `send` does so on an open connection with nothing written, and closes it (`_Request.send`)."""
-
-    class RefusedError(Exception):
-        pass
-
-    class Refusing(ClientRequest):
-        async def send(self, conn: Any) -> Any:
-            assert conn.protocol.connected
-            raise RefusedError
-
-    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    async def read_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ended.set_result(await reader.read())
-        writer.close()
-
-    async with await asyncio.start_server(read_all, "127.0.0.1", 0) as listening:
-        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        async with aiohttp.ClientSession(request_class=Refusing) as session:
-            with pytest.raises(RefusedError):
-                await put(session, url)
-            assert await asyncio.wait_for(ended, 10) == b""
+# --- connections ---
 
 
 async def nothing_listens() -> str:
@@ -172,56 +163,61 @@ async def no_such_host() -> str:
 
 
 @pytest.mark.parametrize("where", [nothing_listens, no_such_host])
-async def test_without_connection_there_is_no_send(where: Callable[[], Awaitable[str]], sends: list[str]) -> None:
-    """A failure to connect comes before any `send`, as `ClientConnectorError`: "not sent" (`HttpSender.send`)."""
-    async with aiohttp.ClientSession(request_class=Watched) as session:
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await put(session, await where())
-    assert sends == []
+async def test_failure_to_connect_comes_from_connect(where: Callable[[], Awaitable[str]]) -> None:
+    """Nothing can have been sent then; `os_error` says what is wrong (`HttpSender._tell`, `_said`)."""
+    async with connecting() as connector:
+        with pytest.raises(aiohttp.ClientConnectorError) as raised:
+            await connector.connect(address(await where()), [], _connecting(10.0))
+    assert isinstance(raised.value.os_error, OSError)
 
 
-async def test_without_tls_there_is_no_send(sends: list[str]) -> None:
-    """A TLS handshake that fails is a `ClientConnectorError` before any `send` too: "not sent" (`HttpSender.send`)."""
+async def test_failure_of_tls_comes_from_connect() -> None:
+    """A handshake that fails is a `ClientConnectorError` of `connect` too (`HttpSender._tell`)."""
 
     async def speak_no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(speak_no_tls, "127.0.0.1", 0) as listening:
+    async with await asyncio.start_server(speak_no_tls, "127.0.0.1", 0) as listening, connecting() as connector:
         url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        async with aiohttp.ClientSession(request_class=Watched) as session:
-            with pytest.raises(aiohttp.ClientConnectorError):
-                await put(session, url)
-    assert sends == []
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await connector.connect(address(url), [], _connecting(10.0))
 
 
-# --- what goes out ---
-
-RAW_PATH = "/merchants/a%2fb%41/orders/A14%2F12345%3F%7e"
-
-
-async def test_encoded_url_keeps_the_raw_path() -> None:
-    """`URL(…, encoded=True)` goes out letter by letter, where a plain text would be rewritten (`HttpSender.send`)."""
-    async with serving() as server, aiohttp.ClientSession() as session:
-        await put(session, URL(f"{server.url}{RAW_PATH}", encoded=True))
-        await put(session, f"{server.url}{RAW_PATH}")
-    kept, rewritten = (request.head.split(" ")[1] for request in server.seen)
-    assert kept == RAW_PATH
-    assert rewritten != RAW_PATH
+async def test_tls_is_verified_unless_said() -> None:
+    """A request that says nothing of TLS has its certificate and name checked (`HttpSender._meet`)."""
+    assert address("https://provider.example").ssl is True
+    key = address("https://provider.example").connection_key
+    assert (key.host, key.port, key.is_ssl, key.ssl, key.proxy) == ("provider.example", 443, True, True, None)
 
 
-@pytest.mark.parametrize(("jar", "is_sent"), [(aiohttp.DummyCookieJar, False), (aiohttp.CookieJar, True)])
-async def test_dummy_jar_keeps_no_cookie(jar: Callable[..., aiohttp.abc.AbstractCookieJar], is_sent: bool) -> None:
-    """With a `DummyCookieJar` one order's session cookie never goes out with another's (`HttpSender.__init__`)."""
-    options = {"unsafe": True} if is_sent else {}  # a real jar takes cookies of bare addresses only then
-    baked = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: 0\r\n\r\n"
-    async with serving(lambda _: baked) as server, aiohttp.ClientSession(cookie_jar=jar(**options)) as session:
-        await put(session, server.url)
-        await put(session, server.url)
-    assert ["Cookie: session=1" in request.head for request in server.seen] == [False, is_sent]
+async def test_one_request_stands_for_many() -> None:
+    """A `ClientRequest` that is never sent gets any number of connections, each with one owner, and those that were
+    given back again (`_Server.address`).
+    """
+    async with serving() as server, connecting() as connector:
+        shared = address(server.url)
+        owned = await asyncio.gather(*(connector.connect(shared, [], _connecting(10.0)) for _ in range(3)))
+        protocols = {protocol_of(connection) for connection in owned}
+        assert len(protocols) == 3
+        for connection in owned:
+            connection.release()
+        again = [await connector.connect(shared, [], _connecting(10.0)) for _ in range(3)]
+        assert {protocol_of(connection) for connection in again} == protocols
+        for connection in again:
+            connection.close()
 
 
-# --- connections ---
+async def test_close_after_release_does_nothing() -> None:
+    """`close` in a `finally` closes only what was not given back (`HttpSender._tell`)."""
+    async with serving() as server, connecting() as connector:
+        for _ in range(2):
+            connection = await begin(connector, address(server.url))
+            await protocol_of(connection).read()
+            await asyncio.sleep(0)
+            connection.release()
+            connection.close()
+    assert [request.connection for request in server.seen] == [1, 1]
 
 
 async def test_socket_factory_makes_the_socket() -> None:
@@ -237,37 +233,64 @@ async def test_socket_factory_makes_the_socket() -> None:
         ports.append(made.getsockname()[1])
         return made
 
-    connector = aiohttp.TCPConnector(socket_factory=make)
-    async with serving() as server, aiohttp.ClientSession(connector=connector) as session:
-        await put(session, server.url)
+    async with serving() as server, connecting(socket_factory=make) as connector:
+        await put(connector, address(server.url))
     assert [port for _, port in server.peers] == ports
 
 
-@pytest.mark.parametrize(("closes", "connections"), [(True, 2), (False, 1)])
-async def test_closed_response_gives_no_connection_back(closes: bool, connections: int) -> None:
-    """After `response.close()` with words still to come the connection is not used again (`HttpSender._read`)."""
+@pytest.mark.parametrize(("is_read", "connections"), [(False, 2), (True, 1)])
+async def test_connection_with_words_to_come_is_not_used_again(is_read: bool, connections: int) -> None:
+    """`release` closes it, so an answer can be cut (`HttpSender._hear`)."""
     page = b"x" * 3_000_000
     long = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page
-    async with serving(lambda _: long) as server, aiohttp.ClientSession() as session:
-        async with session.put(server.url, data=b"{}") as response:
-            assert len(await response.content.read(10)) == 10
-            if closes:
-                response.close()
-            else:
-                await response.read()
-        await put(session, server.url)
+    async with serving(lambda _: long) as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        _, content = await protocol_of(connection).read()
+        assert await content.readany()
+        while is_read and not content.at_eof():
+            await content.readany()
+        connection.release()
+        await put(connector, address(server.url))
     assert server.connections == connections
 
 
 async def test_given_up_attempt_gives_no_connection_back() -> None:
     """The connection of an attempt that ran out of time is not used again: its late answer would be taken for that of
-    the next order (`HttpSender.send`).
+    the next order (`HttpSender._tell`).
     """
-    async with serving(lambda number: b"" if number == 1 else OK) as server, aiohttp.ClientSession() as session:
+    async with serving(lambda number: b"" if number == 1 else OK) as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
         with pytest.raises(TimeoutError):
-            await put(session, server.url, timeout=aiohttp.ClientTimeout(total=0.05))
-        await put(session, server.url)
+            async with asyncio.timeout(0.05):
+                await protocol_of(connection).read()
+        connection.close()
+        await put(connector, address(server.url))
     assert [request.connection for request in server.seen] == [1, 2]
+
+
+async def test_unasked_words_show() -> None:
+    """`should_close` tells that a server has spoken on an idle connection, which `connect` hands out all the same
+    (`HttpSender._tell`).
+    """
+    idle, over = asyncio.Event(), asyncio.Event()
+
+    async def say_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(OK)
+        await idle.wait()
+        writer.write(OK)
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_more, "127.0.0.1", 0) as listening, connecting() as connector:
+        server = address(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        assert await put(connector, server) == 200
+        idle.set()
+        await asyncio.sleep(0.1)
+        connection = await connector.connect(server, [], _connecting(10.0))
+        assert protocol_of(connection).should_close
+        connection.close()
+        over.set()
 
 
 @pytest.mark.parametrize(("keepalive_s", "connections"), [(0.05, 2), (60.0, 1)])
@@ -275,12 +298,147 @@ async def test_connection_kept_too_long_is_not_used(keepalive_s: float, connecti
     """After `keepalive_timeout` of idleness a connection is not used again: a frozen process that goes on finds none
     (`HttpSender.__init__`).
     """
-    connector = aiohttp.TCPConnector(keepalive_timeout=keepalive_s)
-    async with serving() as server, aiohttp.ClientSession(connector=connector) as session:
-        await put(session, server.url)
+    async with serving() as server, connecting(keepalive_timeout=keepalive_s) as connector:
+        await put(connector, address(server.url))
         await asyncio.sleep(0.2)
-        await put(session, server.url)
+        await put(connector, address(server.url))
     assert server.connections == connections
+
+
+# --- what goes out ---
+
+
+class _Wire(asyncio.Transport):
+    """Notes what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        """Notes it."""
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+
+async def test_headers_wait_for_the_body() -> None:
+    """`write_headers` writes nothing; `write` writes both at once, before it returns and without a turn of the loop:
+    so the lease can be asked for in between (`HttpSender._tell`).
+    """
+    protocol = ResponseHandler(asyncio.get_running_loop())
+    protocol.transport = wire = _Wire()
+    writer = StreamWriter(protocol, asyncio.get_running_loop())
+    for step in (writer.write_headers("PUT / HTTP/1.1", CIMultiDict({"A": "b"})), writer.write(b"{}", drain=False)):
+        assert wire.written == []
+        with pytest.raises(StopIteration):
+            step.send(None)
+    assert wire.written == [b"PUT / HTTP/1.1\r\nA: b\r\n\r\n{}"]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_written_bytes_leave_at_once(run: Callable[..., None]) -> None:
+    """Both loops hand a request to the kernel before `transport.write` returns (uvloop 0.23): nothing but a paused
+    process comes between the last look at the lease and the bytes (`HttpSender._tell`).
+    """
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                asyncio.Protocol, *listening.getsockname()
+            )
+            peer, _ = listening.accept()
+            with peer:
+                peer.settimeout(10)
+                transport.write(b"x" * 4000)
+                assert transport.get_write_buffer_size() == 0
+                assert peer.recv(1) == b"x"
+                transport.close()
+                await asyncio.sleep(0.05)
+
+    run(main())
+
+
+async def test_write_waits_for_nobody() -> None:
+    """With `drain=False` a body of any size is left to the transport, and `writing_paused` tells that it has not gone
+    out (`HttpSender._tell`).
+    """
+    async with serving() as server, connecting() as connector:
+        connection = await connector.connect(address(server.url), [], _connecting(10.0))
+        writer = StreamWriter(protocol_of(connection), asyncio.get_running_loop())
+        await writer.write_headers("PUT / HTTP/1.1", CIMultiDict({"Content-Length": "30000000"}))
+        with pytest.raises(StopIteration):
+            writer.write(b"x" * 30_000_000, drain=False).send(None)
+        assert protocol_of(connection).writing_paused
+        connection.close()
+
+
+async def test_transport_that_is_closing_takes_nothing() -> None:
+    """`write` raises a `ClientError` then (`HttpSender._tell`)."""
+    async with serving() as server, connecting() as connector:
+        connection = await connector.connect(address(server.url), [], _connecting(10.0))
+        writer = StreamWriter(protocol_of(connection), asyncio.get_running_loop())
+        await writer.write_headers("PUT / HTTP/1.1", CIMultiDict({"Content-Length": "2"}))
+        connection.close()
+        with pytest.raises(aiohttp.ClientError):
+            await writer.write(b"{}", drain=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "headers"),
+    [("PUT /a\r\nB: c HTTP/1.1", {}), ("PUT / HTTP/1.1", {"A": "b\r\nC: d"}), ("PUT / HTTP/1.1", {"A\n": "b"})],
+)
+async def test_line_break_in_a_header_is_refused(line: str, headers: dict[str, str]) -> None:
+    """`write_headers` raises `ValueError`: no value becomes a header of its own (`HttpSender._tell`)."""
+    writer = StreamWriter(ResponseHandler(asyncio.get_running_loop()), asyncio.get_running_loop())
+    with pytest.raises(ValueError, match="header"):
+        await writer.write_headers(line, CIMultiDict(headers))
+
+
+RAW_PATH = "/merchants/a%2fb%41/orders/A14%2F12345%3F%7e"
+
+
+async def test_request_target_goes_out_letter_by_letter() -> None:
+    """What is given as the first line is the first line (`HttpSender._tell`)."""
+    async with serving() as server, connecting() as connector:
+        await put(connector, address(server.url), RAW_PATH)
+    assert server.seen[0].head.split(" ")[1] == RAW_PATH
+
+
+# --- what comes back ---
+
+
+async def test_what_is_no_http_is_an_error() -> None:
+    """`read` raises `HttpProcessingError`, which is no `ClientError` (`_FAILURES`)."""
+    assert not issubclass(HttpProcessingError, aiohttp.ClientError)
+    async with serving(lambda _: b"220 smtp.example ESMTP\r\n") as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        with pytest.raises(HttpProcessingError):
+            await protocol_of(connection).read()
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"],
+)
+async def test_answer_without_a_body_is_at_its_end(answer: bytes) -> None:
+    """Nothing is waited for then (`HttpSender._hear`)."""
+    async with serving(lambda _: answer) as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        _, content = await protocol_of(connection).read()
+        assert content.at_eof()
+        connection.close()
+
+
+async def test_interim_answers_are_messages() -> None:
+    """102 and its like come before the answer, as messages of their own (`HttpSender._hear`)."""
+    async with serving(lambda _: b"HTTP/1.1 102 Processing\r\n\r\n" + OK) as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        assert [(await protocol_of(connection).read())[0].code for _ in range(2)] == [102, 200]
+        connection.close()
 
 
 # --- the deadline ---
@@ -297,60 +455,73 @@ class SilentResolver(AbstractResolver):
         """Has nothing to close."""
 
 
-async def test_total_covers_resolving(sends: list[str]) -> None:
-    """`ClientTimeout(total=…)` runs while the name is looked up, and ends it before any `send` (`HttpSender.send`)."""
-    connector = aiohttp.TCPConnector(resolver=SilentResolver())
-    async with aiohttp.ClientSession(connector=connector, request_class=Watched) as session:
+async def test_connect_covers_resolving() -> None:
+    """`ClientTimeout(connect=…)` ends `connect` while the name is looked up (`_connecting`)."""
+    async with connecting(resolver=SilentResolver()) as connector:
         with pytest.raises(TimeoutError):
-            await put(session, "http://provider.example/", timeout=aiohttp.ClientTimeout(total=0.05))
-    assert sends == []
+            await connector.connect(address("http://provider.example/"), [], _connecting(0.05))
 
 
-async def test_total_covers_the_handshake(sends: list[str]) -> None:
-    """`ClientTimeout(total=…)` runs while a peer that accepts is silent in the TLS handshake (`HttpSender.send`)."""
+async def test_connect_covers_the_handshake() -> None:
+    """`ClientTimeout(connect=…)` ends `connect` while a peer that accepts is silent in the TLS handshake
+    (`_connecting`).
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with aiohttp.ClientSession(request_class=Watched) as session:
+        async with connecting() as connector:
+            server = address(f"https://127.0.0.1:{silent.getsockname()[1]}")
             with pytest.raises(TimeoutError):
-                await put(
-                    session,
-                    f"https://127.0.0.1:{silent.getsockname()[1]}",
-                    timeout=aiohttp.ClientTimeout(total=0.05),
-                )
-    assert sends == []
+                await connector.connect(server, [], _connecting(0.05))
 
 
-async def test_total_covers_the_body() -> None:
-    """`ClientTimeout(total=…)` runs while the answer is read, so a trickle ends with it (`HttpSender._read`)."""
-    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"
-    async with (
-        serving(lambda _: begun) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session,
-        session.put(server.url, data=b"{}") as response,
-    ):
-        assert response.status == 200
-        with pytest.raises(TimeoutError):
-            await response.read()
-
-
-async def test_long_total_is_rounded_up() -> None:
-    """From `ceil_threshold` on, 5 s unless said, a total ends with a full second of the loop's clock: `attempt_deadline`
-    (8 s) up to 1 s late, past what the lease allows for (`HttpSender.send`).
+async def test_connect_is_not_rounded_up() -> None:
+    """From `ceil_threshold` on, 5 s unless said, a timeout ends with a full second of the loop's clock: up to 1 s
+    late, past what the lease allows for. With `math.inf` none is rounded (`_connecting`).
     """
     assert aiohttp.ClientTimeout().ceil_threshold == 5
     loop = asyncio.get_running_loop()
-    async with serving(lambda _: b"") as server, aiohttp.ClientSession() as session:
-        may_end_at = math.ceil(loop.time() + 0.05)
-        with pytest.raises(TimeoutError):
-            await put(session, server.url, timeout=aiohttp.ClientTimeout(total=0.05, ceil_threshold=0.01))
-        assert loop.time() > may_end_at - 0.01
-
-
-async def test_infinite_threshold_makes_a_total_exact() -> None:
-    """With `ceil_threshold=math.inf` no total is rounded: the cure of the above (`HttpSender.send`)."""
-    loop = asyncio.get_running_loop()
-    threshold_s = aiohttp.ClientTimeout(total=8.0, ceil_threshold=math.inf).ceil_threshold
     before = loop.time()
-    timer = TimeoutHandle(loop, 8.0, ceil_threshold=threshold_s).start()
-    assert timer is not None
-    timer.cancel()
-    assert before + 8.0 <= timer.when() <= loop.time() + 8.0
+    async with ceil_timeout(8.0, _connecting(8.0).ceil_threshold) as timeout:
+        at = timeout.when()
+        assert at is not None
+        assert before + 8.0 <= at <= loop.time() + 8.0
+
+
+async def test_connection_that_is_aborted_ends_the_wait_for_an_answer() -> None:
+    """`transport.abort` makes `ResponseHandler.read` raise a `ClientError` (`_Exchange.expire`)."""
+    async with serving(lambda _: b"") as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        assert connection.transport is not None
+        asyncio.get_running_loop().call_later(0.05, connection.transport.abort)
+        with pytest.raises(aiohttp.ClientError):
+            await protocol_of(connection).read()
+        connection.close()
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 100\r\n", b"Transfer-Encoding: chunked\r\n"])
+async def test_connection_that_is_aborted_ends_the_wait_for_the_body(length: bytes) -> None:
+    """`transport.abort` makes `StreamReader.readany` raise a `ClientError`, so a trickle ends with the deadline
+    (`_Exchange.expire`).
+    """
+    begun = b"HTTP/1.1 200 OK\r\n" + length + b"\r\n5\r\nbegun"
+    async with serving(lambda _: begun) as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        message, content = await protocol_of(connection).read()
+        assert (message.code, (await content.readany())[-5:]) == (200, b"begun")
+        assert connection.transport is not None
+        asyncio.get_running_loop().call_later(0.05, connection.transport.abort)
+        with pytest.raises(aiohttp.ClientError):
+            await content.readany()
+        connection.close()
+
+
+async def test_body_without_a_length_ends_with_its_connection() -> None:
+    """Where the end of the connection is that of the body, `transport.abort` ends it, too (`_Exchange.expire`)."""
+    async with serving(lambda _: b"HTTP/1.1 200 OK\r\n\r\nbegun") as server, connecting() as connector:
+        connection = await begin(connector, address(server.url))
+        _, content = await protocol_of(connection).read()
+        assert await content.readany() == b"begun"
+        assert connection.transport is not None
+        asyncio.get_running_loop().call_later(0.05, connection.transport.abort)
+        assert await content.readany() == b""
+        assert content.at_eof()
+        connection.close()

@@ -70,7 +70,7 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
     for subject, record in records.items():
         owed = plan(record, subject, addressee)
         assert isinstance(owed, Send), owed
-        request = Sequra().next_request(owed.order, owed.update, ACCOUNT, "key")
+        request = Sequra().next_request(owed.order.reference, owed.update, ACCOUNT, "key")
         assert told_by(request.body) == shop.wanted[number_of(subject)], subject
 
 

@@ -178,7 +178,7 @@ class Auditor:
     def _request(self, subject: str, order: Order) -> HttpRequest:
         account = self._accounts[account_of(subject)]
         update = self._provider.render(order, account)
-        return self._provider.next_request(order, update, account, "")
+        return self._provider.next_request(order.reference, update, account, "")
 
     def _check_leaving(self, here: PartitionAudit) -> None:
         """Nobody will hold what is not marked now."""

@@ -159,7 +159,7 @@ def old_payload_retried(real: Any) -> Any:
         attempt: Attempt | None = real(self, subject)
         if attempt is not None:
             kept = self.__dict__.setdefault("kept", {})
-            attempt.order, attempt.update = kept.setdefault(subject, (attempt.order, attempt.update))
+            attempt.update = kept.setdefault(subject, attempt.update)
         return attempt
 
     return take

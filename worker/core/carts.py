@@ -15,7 +15,7 @@ FEE_NAME = "Return fee"
 REFUND_NAME = "Refund"
 
 
-class Tally(Struct):
+class Tally(Struct, gc=False):
     """Units of one line, over all facts that count."""
 
     shipped: int = 0
@@ -30,7 +30,10 @@ class Tally(Struct):
         return self.shipped - self.returned
 
 
-class _Share(Struct):
+_NO_UNITS = Tally()
+
+
+class _Share(Struct, gc=False):
     """One line's part in each cart."""
 
     line: Line
@@ -69,11 +72,12 @@ def tally(facts: Facts) -> dict[str, Tally]:
 
 def divide(total: int, first: int, second: int, rest: int) -> tuple[int, int]:
     """The parts of `total` that belong to the first two of three weights (none negative, not all 0)."""
-    whole = first + second + rest
     if not rest and not second:
         return total, 0
-    part = _rounded(total * first, whole)
-    return part, _rounded(total * (first + second), whole) - part
+    whole = first + second + rest
+    part = _rounded(total * first, whole) if first else 0
+    both = _rounded(total * (first + second), whole) if rest else total
+    return part, both - part
 
 
 def _rounded(dividend: int, divisor: int) -> int:
@@ -92,17 +96,23 @@ def _divide_or_units(total: int, weights: tuple[int, int, int], units: tuple[int
 def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> tuple[Cart, Cart, int]:
     """Shipped cart, unshipped cart, and what both add up to before refunds (below 0: a contradiction)."""
     cancelled = facts.cancellation is not None and not facts.cancellation.retracted
-    shares = [_Share(line) for line in lines]
-    goods = [share for share in shares if share.line.type in GOODS]
-    for share in goods:
-        _share_goods(share, tallies.get(share.line.line_id) or Tally(), cancelled)
+    shares: list[_Share] = []
+    goods: list[_Share] = []
+    for line in lines:
+        if line.type in GOODS:
+            share = _share_of_goods(line, tallies.get(line.line_id) or _NO_UNITS, cancelled)
+            goods.append(share)
+        else:
+            share = _Share(line)
+        shares.append(share)
     if len(goods) < len(shares):
         _share_charges(facts, shares, goods)
         _share_adjustments(shares, goods)
-    fees = _fees(facts)
-    fees_minor = sum(fee.total_minor for fee in fees)
-    shipped_minor = sum(share.shipped_minor for share in shares) + fees_minor
-    unshipped_minor = sum(share.unshipped_minor for share in shares)
+    fees = _fees(facts) if facts.returns else []
+    shipped_minor, unshipped_minor = sum([fee.total_minor for fee in fees]), 0
+    for share in shares:
+        shipped_minor += share.shipped_minor
+        unshipped_minor += share.unshipped_minor
     before_refunds_minor = shipped_minor + unshipped_minor
     if (shipped_minor < 0 or unshipped_minor < 0) and before_refunds_minor >= 0:
         _move_reductions(shares, min(shipped_minor, 0), min(unshipped_minor, 0))
@@ -119,24 +129,25 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
     return shipped_cart, unshipped_cart, before_refunds_minor
 
 
-def _share_goods(share: _Share, units: Tally, cancelled: bool) -> None:
-    line = share.line
+def _share_of_goods(line: Line, units: Tally, cancelled: bool) -> _Share:
     kept = units.kept
     pending = 0 if cancelled else max(0, line.quantity - units.cancelled - units.gone - units.shipped)
-    share.shipped_units, share.unshipped_units = kept, pending
-    share.shipped_minor, share.unshipped_minor = divide(line.total_minor, kept, pending, line.quantity - kept - pending)
-    ever = share.ever_shipped_units = min(units.shipped, line.quantity)
-    if ever == kept:
-        share.ever_shipped_minor = share.shipped_minor
-    else:
-        share.ever_shipped_minor = divide(line.total_minor, ever, 0, line.quantity - ever)[0]
+    shipped_minor, unshipped_minor = divide(line.total_minor, kept, pending, line.quantity - kept - pending)
+    ever = min(units.shipped, line.quantity)
+    ever_minor = shipped_minor if ever == kept else divide(line.total_minor, ever, 0, line.quantity - ever)[0]
+    return _Share(line, kept, pending, shipped_minor, unshipped_minor, ever, ever_minor)
 
 
 def _share_charges(facts: Facts, shares: list[_Share], goods: list[_Share]) -> None:
     """A charge follows what was ever shipped: a return does not bring the shipping cost back."""
-    refunded = sum(back.refund_handling_minor for back in facts.returns.values())
-    weights = (sum(s.ever_shipped_minor for s in goods), sum(s.unshipped_minor for s in goods), 0)
-    units = (sum(s.ever_shipped_units for s in goods), sum(s.unshipped_units for s in goods), 0)
+    refunded = sum([back.refund_handling_minor for back in facts.returns.values()])
+    ever_minor = ever_units = unshipped_minor = unshipped_units = 0
+    for share in goods:
+        ever_minor += share.ever_shipped_minor
+        ever_units += share.ever_shipped_units
+        unshipped_minor += share.unshipped_minor
+        unshipped_units += share.unshipped_units
+    weights, units = (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
     for share in shares:
         line = share.line
         if line.type in CHARGES:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.carts import CancellationReason, Cart, Order
-from schemas.events import GOODS, Tracking
+from schemas.events import GOODS
 from schemas.facts import (
     Confirmation,
     Content,
@@ -19,6 +19,7 @@ from schemas.facts import (
     Line,
     OrderDetails,
     Statement,
+    Tracking,
     UnitList,
     is_nil,
     unpack_details,

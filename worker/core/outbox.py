@@ -372,6 +372,8 @@ class Entry(Struct):
     """Offered to the publisher, which will take it when its turn comes."""
     waiting: str = ""
     """Why nothing can be sent, for the figures; empty: it can."""
+    has_news: bool = False
+    """Its record does not say that it is owed and nothing else: it must be looked at before its turn comes."""
     prepared: Send | None = None
     """The plan for `revision`, kept so that it need not be made twice when the order is taken at once."""
 
@@ -411,12 +413,14 @@ class Outbox:
                 del self.entries[subject]
             elif entry is not None:
                 entry.revision = header.revision
+                entry.has_news = True
             return
         if entry is None:
             entry = self.entries[subject] = Entry(header.revision, header.owed_since_ms, NEVER)
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
         entry.prepared = None
+        entry.has_news = header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
         entry.hold_until = hold_until
         entry.waiting = "parked" if is_parked(header) else ""
         delay_s = min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s) if header.not_before_ms else 0.0

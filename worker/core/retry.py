@@ -1,11 +1,11 @@
 """What follows from an outcome: acknowledged, again and when, held, or parked (`domain.md` section 6)."""
 
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from msgspec.structs import replace
 
 from schemas.base import copied
-from schemas.state import Attempts, OrderRecord, Park
+from schemas.state import Attempts, OrderProgress, Park
 from schemas.updates import Outcome, OutcomeKind
 from worker.core.rules import Rules
 
@@ -16,8 +16,11 @@ def backoff_s(count: int, chance: float, rules: Rules) -> float:
     return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
 
 
+_Record = TypeVar("_Record", bound=OrderProgress)
+
+
 def settle(
-    record: OrderRecord,
+    record: _Record,
     revision: int,
     digest: bytes,
     outcome: Outcome,
@@ -25,7 +28,7 @@ def settle(
     now_ms: int,
     chance: float,
     rules: Rules,
-) -> tuple[OrderRecord, float]:
+) -> tuple[_Record, float]:
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
@@ -74,7 +77,7 @@ def settle(
     return after, 0.0
 
 
-def _applied(after: OrderRecord, revision: int, digest: bytes, now_ms: int) -> OrderRecord:
+def _applied(after: _Record, revision: int, digest: bytes, now_ms: int) -> _Record:
     after.acked = max(after.acked, revision)
     after.acked_digest = digest
     after.uncertain = after.doubt = False

@@ -64,6 +64,8 @@ class PartitionActor:
         self.lease_until = 0.0
         self._hold = hold
         self._context = context
+        self._delay_max_s = context.rules.delay_max_s
+        self._keep_alive_s = context.rules.keep_alive_s
         self._warm = warm
         self._changed = changed
         self._rivalled = rivalled
@@ -370,7 +372,7 @@ class PartitionActor:
             now=now,
             now_ms=now_ms,
             hold_until=hold_until,
-            delay_max_s=self._context.rules.delay_max_s,
+            delay_max_s=self._delay_max_s,
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
@@ -398,25 +400,24 @@ class PartitionActor:
             now = clock.now()
 
     def _look_at(self, subject: str, now: float) -> None:
-        record = state.decode_order(self.orders[subject])
         entry = self.outbox.entries[subject]
+        addressee = self._context.addressees.get(core.account_of(subject))
+        if addressee is not None and not entry.has_news and self._has_enough(entry, now, addressee.account.name):
+            self._offer(subject, None, now)
+            return
+        record = state.decode_order(self.orders[subject])
         if record.revision == record.acked:
             if entry.hold_until > now:  # the next change has to wait for it
                 self.outbox.schedule(subject, entry.hold_until)
             else:
                 del self.outbox.entries[subject]
             return
-        addressee = self._context.addressees.get(core.account_of(subject))
         if addressee is None:
             self._wait(subject, record, core.plan_unaddressed(record, subject), now)
             return
-        has_news = bool(record.inconsistent_since_ms) or record.park is not None
-        if not has_news and self._has_enough(entry, now, addressee.account.name):
-            self._offer(subject, None, now)
-            return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            if has_news:
+            if entry.has_news:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
@@ -488,7 +489,7 @@ class PartitionActor:
         if not self._may_send():
             self._await_lease(subject)
             return None
-        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
+        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._keep_alive_s:
             self._lease_wanted = True
             self._wake.set()
         plan = prepared or self._plan_again(subject, now)
@@ -496,7 +497,7 @@ class PartitionActor:
             return None
         entry.in_flight = True
         self._in_flight += 1
-        return Attempt(subject, entry.revision, plan.order, plan.update, now, self._may_send)
+        return Attempt(subject, entry.revision, plan.update, now, self._may_send)
 
     def _plan_again(self, subject: str, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep."""

@@ -9,7 +9,7 @@ from msgspec.structs import astuple
 
 from schemas import state
 from schemas.base import copied
-from schemas.state import OrderHeader, OrderRecord
+from schemas.state import OrderHeader, OrderProgress, OrderRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
 from worker.core.intake import decode
@@ -64,9 +64,12 @@ class Batch:
 
     def record(self, subject: str) -> OrderRecord:
         """The order as it stands in this batch; a new one when nothing is known of it."""
-        changed = self._changed.get(subject)
-        value = self._orders.get(subject) if changed is None else changed[1]
+        value = self._value(subject)
         return OrderRecord() if value is None else state.decode_order(value)
+
+    def _value(self, subject: str) -> bytes | None:
+        changed = self._changed.get(subject)
+        return self._orders.get(subject) if changed is None else changed[1]
 
     def keep(self, subject: str) -> None:
         """Writes the order as it stands in memory."""
@@ -74,7 +77,7 @@ class Batch:
         if value is not None and subject not in self._changed:
             self._changed[subject] = state.decode_header(value), value
 
-    def _put(self, subject: str, record: OrderRecord) -> None:
+    def _put(self, subject: str, record: OrderProgress) -> None:
         self._changed[subject] = _encoded(record)
 
     # --- events ---
@@ -140,7 +143,9 @@ class Batch:
         """An attempt has ended, at `ended_at` (*now*)."""
         context = self._context
         subject = attempt.subject
-        before = self.record(subject)
+        value = self._value(subject)
+        assert value is not None  # an attempt is of an order that is known
+        before = state.decode_sealed(value)
         after, hold_s = settle(
             before,
             attempt.revision,
@@ -231,7 +236,7 @@ def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
     return {name: value for name, value in headers if value is not None}
 
 
-def _encoded(record: OrderRecord) -> tuple[OrderHeader, bytes]:
+def _encoded(record: OrderProgress) -> tuple[OrderHeader, bytes]:
     # The encoder's buffer is longer than what it returns, and the order keeps it: a copy takes 8 % less memory.
     return OrderHeader(*astuple(record)[:_HEADER_LENGTH]), bytes(memoryview(state.encode(record)))
 

@@ -16,6 +16,7 @@ from aiolimiter import AsyncLimiter
 
 from schemas.updates import Account, Fault, HttpResponse, Outcome, OutcomeKind
 from schemas.views import AccountView
+from worker.core.outbox import account_of, reference_of
 from worker.errors import CartsyncError, InvariantError
 from worker.metrics import Metrics
 from worker.ports import Attempt, Clock, Outlet, Sender
@@ -30,6 +31,11 @@ def _limiter(rate_per_s: float) -> AsyncLimiter | None:
         return None
     bucket = max(1.0, rate_per_s)
     return AsyncLimiter(bucket, bucket / rate_per_s)
+
+
+def _idempotency_key(subject: str, revision: int) -> str:
+    """The subject percent-encoded, in its two parts: `quote` is fast where there is nothing to encode."""
+    return f"{quote(account_of(subject), safe='')}%2F{quote(reference_of(subject), safe='')}:{revision}"
 
 
 class _AccountQueue:
@@ -166,25 +172,28 @@ class Publisher:
     # --- lanes ---
 
     async def _lane(self, queue: _AccountQueue) -> None:
+        lane = asyncio.current_task()
+        assert lane is not None
         while True:
             await self._ready(queue)
             _, _, subject, outlet = heapq.heappop(queue.offers)
             attempt = outlet.take(subject)
             if attempt is not None:
-                await self._send(queue, outlet, attempt)
+                await self._send(queue, outlet, attempt, lane)
 
     async def _ready(self, queue: _AccountQueue) -> None:
         """Until there is an offer that the account's limits let out now."""
         while True:
-            if self._is_open(queue):
-                if queue.limiter is not None:
-                    await queue.limiter.acquire()
-                if self._is_open(queue):  # it may have changed while we waited
-                    if len(queue.offers) > 1:
-                        queue.wake()
-                    return
-            else:
+            if not self._is_open(queue):
                 await self._idle(queue)
+                continue
+            if queue.limiter is not None:
+                await queue.limiter.acquire()
+                if not self._is_open(queue):  # it has changed while we waited
+                    continue
+            if len(queue.offers) > 1:
+                queue.wake()
+            return
 
     def _is_open(self, queue: _AccountQueue) -> bool:
         return not self._suspended and queue.is_open(self._clock.now())
@@ -203,15 +212,13 @@ class Publisher:
             if alarm is not None:
                 alarm.cancel()
 
-    async def _send(self, queue: _AccountQueue, outlet: Outlet, attempt: Attempt) -> None:
-        lane = asyncio.current_task()
-        assert lane is not None
+    async def _send(self, queue: _AccountQueue, outlet: Outlet, attempt: Attempt, lane: asyncio.Task[None]) -> None:
         self._under_way[attempt] = (outlet, lane)
         queue.in_flight += 1
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
-            key = f"{quote(attempt.subject, safe='')}:{attempt.revision}"
-            request = queue.provider.next_request(attempt.order, attempt.update, queue.account, key)
+            key = _idempotency_key(attempt.subject, attempt.revision)
+            request = queue.provider.next_request(reference_of(attempt.subject), attempt.update, queue.account, key)
             answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
             outcome = self._read(queue, answer)
         except asyncio.CancelledError:

@@ -370,7 +370,7 @@ def test_mutated_events(told: Told, seed: int) -> None:
         for order in (assess(facts, "1").order, baseline(facts, "1")):
             if order is not None:
                 update = Sequra().render(order, ACCOUNT)
-                assert Sequra().next_request(order, update, ACCOUNT, "i").body
+                assert Sequra().next_request(order.reference, update, ACCOUNT, "i").body
 
 
 @settings(max_examples=500)

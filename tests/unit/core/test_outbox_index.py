@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from schemas.carts import Cart, Order
 from schemas.facts import OrderDetails
@@ -118,7 +119,7 @@ def test_newer_revision_voids_what_was_prepared() -> None:
     outbox = Outbox()
     put(outbox, "a", header())
     order = Order("1", "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
-    outbox.entries["a"].prepared = Send(order, Update(b"", None, None))
+    outbox.entries["a"].prepared = Send(order, Update(b"", None, Raw()))
     put(outbox, "a", header(revision=3))
     assert outbox.entries["a"].prepared is None
 

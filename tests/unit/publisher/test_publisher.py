@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.carts import Cart, Order
 from schemas.facts import OrderDetails
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind, Update
+from schemas.updates import Account, Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.errors import CartsyncError
 from worker.metrics import Metrics
 from worker.ports import Attempt
@@ -55,7 +55,7 @@ class Book:
         reference = subject.partition("/")[2]
         order = Order(reference, "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
         update = Sequra().render(order, account())
-        return Attempt(subject, 1, order, update, self.clock.now(), lambda: True)
+        return Attempt(subject, 1, update, self.clock.now(), lambda: True)
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         self.outcomes.append((attempt.subject, outcome))
@@ -269,8 +269,7 @@ def test_lane_that_fails_is_told() -> None:
         scene = Scene(account())
 
         def broken(subject: str) -> Attempt | None:
-            update = Update(b"", None, None)
-            return Attempt(subject, 1, None, update, 0.0, lambda: True)  # type: ignore[arg-type]
+            return Attempt(subject, 1, None, 0.0, lambda: True)  # type: ignore[arg-type]
 
         scene.book.take = broken  # type: ignore[method-assign]
         scene.offer("acme/a")

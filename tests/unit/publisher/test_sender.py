@@ -1,10 +1,9 @@
 """The only way out: what is on the wire, and what is said when no answer comes. Against a real socket."""
 
 import asyncio
-import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -35,11 +34,25 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str
 @asynccontextmanager
 async def served(handler: Handler) -> AsyncIterator[str]:
     """A server on a free port; its base URL."""
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    handlers: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
+        try:
+            await handler(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for task in handlers:
+            task.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
 
 
 @pytest.fixture
@@ -139,10 +152,44 @@ async def test_silence_is_unknown(sender: HttpSender) -> None:
     assert "0.05 s" in answer.detail
 
 
+async def test_trickle_ends_with_the_deadline(sender: HttpSender) -> None:
+    """A body that never ends does not hold the attempt: its status has come, and what of it has."""
+    raw = b"HTTP/1.1 409 Conflict\r\nContent-Length: 500\r\n\r\nbegun"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(raw)
+        await reader.read()  # until the client gives up
+
+    async with served(handle) as base:
+        answer = await sender.send(put(base), 0.05, yes)
+    assert isinstance(answer, HttpResponse)
+    assert (answer.status, answer.body) == (409, b"begun")
+
+
+async def test_handshake_that_takes_too_long_was_not_sent(sender: HttpSender) -> None:
+    """The deadline covers connecting, and no byte of the request has left by then."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answer = await sender.send(put(f"https://127.0.0.1:{silent.getsockname()[1]}/"), 0.05, yes)
+    assert answer == Fault(False, "no answer within 0.05 s")
+
+
 async def test_deadline_is_kept_to_the_moment() -> None:
     """Deadlines of 5 s and more are not rounded up, as aiohttp would: the lease counts on them."""
     sender = HttpSender(deadline_s=8.0, user_agent="x")
-    assert sender._session.timeout.ceil_threshold == math.inf
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        timers.extend(timer.when() for timer in loop._scheduled if not timer.cancelled())  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await reader.read()
+
+    async with served(handle) as base:
+        before = loop.time()
+        await sender.send(put(base), 8.0, yes)
+        assert any(before + 8.0 <= at <= loop.time() + 8.0 for at in timers)
     await sender.close()
 
 
@@ -191,34 +238,143 @@ async def test_dead_kept_connection_is_not_repeated(sender: HttpSender) -> None:
     assert len(seen) == 2
 
 
-async def test_copies_make_the_outcome_unknown(sender: HttpSender) -> None:
-    """Were the repeat on again, an answer would not hide that two copies went out."""
-    sender._session._retry_connection = True
-    served_count = 0
+async def test_unasked_words_are_no_answer(sender: HttpSender) -> None:
+    """What a server says on an idle connection is not taken for the answer to the next request, which is not sent."""
+    seen: list[tuple[str, dict[str, str], bytes]] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal served_count
-        while True:
-            await read_request(reader)
-            served_count += 1
-            if served_count == 2:
-                writer.transport.abort()
-                return
-            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-            await writer.drain()
+        seen.append(await read_request(reader))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await idle.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
 
+    idle = asyncio.Event()
     async with served(handle) as base:
         await sender.send(put(base), 2.0, yes)
+        idle.set()
+        await asyncio.sleep(0.1)
         answer = await sender.send(put(base), 2.0, yes)
-    assert served_count == 3
+        assert isinstance(answer, Fault)
+        assert not answer.sent
+        assert len(seen) == 1
+    assert "ClientConnectionError" in answer.detail
+
+
+async def test_interim_answers_are_passed_over(sender: HttpSender) -> None:
+    """102 and its like say that the answer is still to come."""
+    raw = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno"
+    async with served(answering(raw)) as base:
+        assert await sender.send(put(base), 2.0, yes) == HttpResponse(409, {"content-length": "2"}, b"no")
+
+
+async def test_early_answer_leaves_no_connection(sender: HttpSender) -> None:
+    """An answer that comes before the request has gone out counts, and the rest of that goes nowhere."""
+    connections = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        with suppress(ConnectionError):
+            await reader.read()  # until the client gives up
+        writer.close()
+
+    async with served(handle) as base:
+        for _ in range(2):
+            answer = await sender.send(put(base, b"x" * 30_000_000), 2.0, yes)
+            assert isinstance(answer, HttpResponse)
+            assert answer.status == 413
+    assert connections == 2
+
+
+async def test_answer_that_is_no_http_is_unknown(sender: HttpSender) -> None:
+    """The request was read by somebody, whatever that is."""
+    async with served(answering(b"220 smtp.example ESMTP\r\n")) as base:
+        answer = await sender.send(put(base), 2.0, yes)
     assert isinstance(answer, Fault)
-    assert (answer.sent, answer.copies) == (True, 2)
+    assert answer.sent
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http:///x", "nonsense", "http://127.0.0.1:99999/"])
+async def test_impossible_address_was_not_sent(sender: HttpSender, url: str) -> None:
+    """What is no address of a server is a fault like any other."""
+    answer = await sender.send(put(url), 2.0, yes)
+    assert isinstance(answer, Fault)
+    assert not answer.sent
+
+
+async def test_line_break_in_a_header_lets_nothing_out(sender: HttpSender) -> None:
+    """No value can become a header of its own, or a request."""
+    seen: list[tuple[str, dict[str, str], bytes]] = []
+    async with served(answering(b"HTTP/1.1 204 No Content\r\n\r\n", seen)) as base:
+        for request in (HttpRequest("PUT", base, {"A": "b\r\nC: d"}, b""), put(f"{base}/a HTTP/1.1\r\nC: d")):
+            answer = await sender.send(request, 2.0, yes)
+            assert isinstance(answer, Fault)
+            assert not answer.sent
+    assert seen == []
+
+
+async def test_attempt_that_is_cut_closes_its_connection(sender: HttpSender) -> None:
+    """A late answer has nobody to reach."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    began = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        began.set()
+        with suppress(ConnectionError):
+            await reader.read()
+        ended.set_result(None)
+        writer.close()
+
+    async with served(handle) as base:
+        attempt = asyncio.create_task(sender.send(put(base), 2.0, yes))
+        await began.wait()
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        await asyncio.wait_for(ended, 2)
+
+
+async def test_many_at_once_share_no_connection(sender: HttpSender) -> None:
+    """Each attempt under way has a connection to itself; afterwards they are used again."""
+    connections = 0
+    together = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            while True:
+                first, _, _ = await read_request(reader)
+                if connections == 5:
+                    together.set()
+                await together.wait()
+                name = first.split(" ")[1].encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name))
+                await writer.drain()
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    async with served(handle) as base:
+        for _ in range(2):
+            answers = await asyncio.gather(*(sender.send(put(f"{base}/{n}"), 2.0, yes) for n in range(5)))
+            assert [answer.body for answer in answers if isinstance(answer, HttpResponse)] == [
+                b"/%d" % n for n in range(5)
+            ]
+        assert connections == 5
+        await sender.close()
 
 
 async def test_socket_gives_up_when_we_do() -> None:
     """The kernel must not retransmit for minutes what a killed process left: TCP_USER_TIMEOUT and SO_LINGER (1, 0)."""
     sender = HttpSender(deadline_s=3.0, user_agent="x")
-    factory = sender._session.connector._socket_factory  # type: ignore[union-attr]
+    factory = sender._connector._socket_factory
+    assert factory is not None
     with factory((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == b"\x01\x00\x00\x00\x00\x00\x00\x00"

@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import events
 from schemas.base import RuleError, parse_time_us, require_time
-from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line, Tracking
+from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line
 from schemas.facts import (
     NIL,
     Content,
     Facts,
     OrderDetails,
+    Shipment,
     Statement,
+    Tracking,
     is_nil,
     pack,
     unpack_details,
@@ -29,10 +32,12 @@ from schemas.state import (
     OrderRecord,
     OwnerRecord,
     Park,
+    SealedRecord,
     decode_header,
     decode_next,
     decode_order,
     decode_owner,
+    decode_sealed,
     encode,
 )
 
@@ -59,6 +64,21 @@ def test_header_is_the_beginning_of_a_record() -> None:
     """The members that a restore reads stand first and in their order, whatever is added behind them."""
     header, record = msgspec.structs.fields(OrderHeader), msgspec.structs.fields(OrderRecord)
     assert [field.name for field in record[: len(header)]] == [field.name for field in header]
+
+
+def test_sealed_record_is_a_record() -> None:
+    """What is read and written sealed is the same order, its facts byte by byte."""
+    sealed, record = msgspec.structs.fields(SealedRecord), msgspec.structs.fields(OrderRecord)
+    assert [(field.name, field.default) for field in sealed[:-1]] == [
+        (field.name, field.default) for field in record[:-1]
+    ]
+    facts = Facts(b"12345678", shipments={"s1": Shipment((-1, 2, 3), [("1", 2)], "2026-03-05T10:00:00Z")})
+    order = OrderRecord(revision=7, reason="ñ", trace="00-1", facts=facts)
+    kept = decode_sealed(encode(order))
+    kept.acked = order.acked = 7
+    assert encode(kept) == encode(order)
+    assert decode_order(encode(SealedRecord())) == OrderRecord()
+    assert decode_sealed(msgspec.msgpack.encode([1, 7, 3])) == SealedRecord(revision=7, acked=3)
 
 
 RECORDS = [OrderHeader(), OrderRecord(), NextRecord(SCHEMA, 1, 0, True, "v"), OwnerRecord(SCHEMA, "me", 5, "v")]
@@ -102,8 +122,14 @@ def test_lines_and_trackings_are_kept() -> None:
         KeptLine("D", "discount", "D", "D", 0, 0, -5, ["1"]),
     ]
     assert unpack_lines(pack(lines)) == lines
-    trackings = [Tracking("T", "postal", carrier="UPS")]
-    assert unpack_trackings(pack(trackings)) == trackings
+    told = [events.Tracking("T", "postal", carrier="UPS", delivered_at="2026-03-05T10:00:00Z")]
+    assert unpack_trackings(pack(told)) == [Tracking("T", "postal", "UPS", delivered_at="2026-03-05T10:00:00Z")]
+
+
+def test_trackings_have_the_same_members_everywhere() -> None:
+    """What is kept of a tracking is all that the contract knows of it."""
+    assert Tracking.__struct_fields__ == events.Tracking.__struct_fields__
+    assert Tracking.__struct_defaults__ == events.Tracking.__struct_defaults__
 
 
 def test_details_are_put_together() -> None:

@@ -6,16 +6,14 @@ from schemas.base import AMOUNT_MAX_MINOR
 from worker.providers.sequra import wire
 
 
-def problem_of(order: wire.OrderUpdate, confirmed_total_minor: int) -> str | None:
-    """Why seQura would refuse (or should not be told) this; `None` when nothing is known against it."""
-    carts = {"shipped_cart": order.shipped_cart, "unshipped_cart": order.unshipped_cart}
-    if order.shipped_cart.currency != order.unshipped_cart.currency:
-        return f"shipped_cart in {order.shipped_cart.currency}, unshipped_cart in {order.unshipped_cart.currency}"
-    for name, cart in carts.items():
-        problem = _cart_problem(name, cart)
-        if problem is not None:
-            return problem
-    total = order.shipped_cart.order_total_with_tax + order.unshipped_cart.order_total_with_tax
+def problem_of(shipped: wire.Cart, unshipped: wire.Cart, confirmed_total_minor: int) -> str | None:
+    """Why seQura would refuse (or should not be told) these; `None` when nothing is known against them."""
+    if shipped.currency != unshipped.currency:
+        return f"shipped_cart in {shipped.currency}, unshipped_cart in {unshipped.currency}"
+    problem = _cart_problem("shipped_cart", shipped) or _cart_problem("unshipped_cart", unshipped)
+    if problem is not None:
+        return problem
+    total = shipped.order_total_with_tax + unshipped.order_total_with_tax
     if total * 100 > confirmed_total_minor * (100 + wire.GROWTH_MAX_PERCENT):
         return (
             f"carts {total}, confirmed {confirmed_total_minor}: seQura refuses an increase above "
@@ -25,9 +23,9 @@ def problem_of(order: wire.OrderUpdate, confirmed_total_minor: int) -> str | Non
 
 
 def _cart_problem(name: str, cart: wire.Cart) -> str | None:
-    addends = [item.total_with_tax for item in cart.items if item.total_with_tax is not UNSET]
-    if sum(addends) != cart.order_total_with_tax:
-        return f"{name}: items add up to {sum(addends)}, order_total_with_tax is {cart.order_total_with_tax}"
+    added = sum([item.total_with_tax for item in cart.items if item.total_with_tax is not UNSET])
+    if added != cart.order_total_with_tax:
+        return f"{name}: items add up to {added}, order_total_with_tax is {cart.order_total_with_tax}"
     if not 0 <= cart.order_total_with_tax <= AMOUNT_MAX_MINOR:
         return f"{name}: order_total_with_tax {cart.order_total_with_tax}, expected 0 to {AMOUNT_MAX_MINOR}"
     for item in cart.items:

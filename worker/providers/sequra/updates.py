@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from schemas import carts, events
-from schemas.facts import OrderDetails
+from schemas.facts import Tracking
 from schemas.updates import Account, HttpRequest, HttpResponse, Outcome, Update
 from worker.providers.answers import describe, kind_of_status, retry_after_s
 from worker.providers.base import GuaranteeLevel
@@ -32,18 +32,20 @@ class Sequra:
 
     def render(self, order: carts.Order, account: Account) -> Update:
         """The update that seQura should get; with a `problem` when it must not be sent."""
-        body = _body(order, account)
-        return Update(_digest(body, order.details), problem_of(body, order.confirmed_total_minor), body)
+        shipped, unshipped = _cart(order.shipped, order), _cart(order.unshipped, order)
+        told = _told(order, shipped, unshipped)
+        problem = problem_of(shipped, unshipped, order.confirmed_total_minor)
+        return Update(_digest(told), problem, _raw(_body(told, order, account)))
 
     def digest(self, order: carts.Order) -> bytes:
         """Of what comes from the order's facts."""
-        return _digest(_body(order, _NOBODY), order.details)
+        return _digest(_told(order, _cart(order.shipped, order), _cart(order.unshipped, order)))
 
-    def next_request(self, order: carts.Order, update: Update, account: Account, idempotency_key: str) -> HttpRequest:
+    def next_request(self, reference: str, update: Update, account: Account, idempotency_key: str) -> HttpRequest:
         """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
         return HttpRequest(
             "PUT",
-            _orders_url(account.base_url, account.merchant_id) + quote(order.reference, safe=""),
+            _orders_url(account.base_url, account.merchant_id) + quote(reference, safe=""),
             {
                 "Accept": "application/json",
                 "Content-Type": "application/json",
@@ -51,7 +53,7 @@ class Sequra:
                 "Sequra-Merchant-Id": account.merchant_id,
                 "Idempotency-Key": idempotency_key,
             },
-            _encoder.encode(wire.OrderUpdateBody(update.body)),
+            b'{"order":' + update.body + b"}",
         )
 
     def read_response(self, response: HttpResponse, now_ms: int) -> Outcome:
@@ -67,9 +69,6 @@ class Sequra:
         )
 
 
-_NOBODY = Account("", "sequra", "", "", "", "")
-
-
 @lru_cache(maxsize=256)
 def _basic(username: str, password: str) -> str:
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
@@ -80,24 +79,72 @@ def _orders_url(base_url: str, merchant_id: str) -> str:
     return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}/orders/"
 
 
-def _digest(body: wire.OrderUpdate, details: OrderDetails) -> bytes:
-    """What configuration adds does not count, nor does the reason alone: or a new release would make all owed."""
-    told = (
-        body.merchant_reference,
-        body.shipped_cart,
-        body.unshipped_cart,
-        _told(body.trackings),
-        _told(body.delivery_method),
-        _told(body.delivery_address),
-        _told(body.invoice_address),
-        _told(body.customer),
-        details.store_ref,
+class _Told(Struct, array_like=True, frozen=True, gc=False):
+    """What comes from the order's facts, in the order in which the digest goes over it; null where there is nothing.
+
+    Encoded member by member, once for the digest and the body: to encode both from the objects costs 1.6 us more, and
+    what waits to be sent, or to be committed, is one text instead of a hundred objects.
+    """
+
+    merchant_reference: Raw
+    shipped_cart: Raw
+    unshipped_cart: Raw
+    trackings: Raw
+    delivery_method: Raw
+    delivery_address: Raw
+    invoice_address: Raw
+    customer: Raw
+    store_ref: Raw
+
+
+_NULL = Raw(b"null")
+
+
+def _raw(value: Any) -> Raw:
+    return _NULL if value is None else Raw(_encoder.encode(value))
+
+
+def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> _Told:
+    details = order.details
+    references = details.references or events.References()
+    method, customer = details.delivery_method, details.customer
+    delivered_to, invoiced_to = details.delivery_address, details.invoice_address
+    return _Told(
+        _raw(wire.MerchantReference(order.reference, references.secondary, references.subscription)),
+        _raw(shipped),
+        _raw(unshipped),
+        _raw([_tracking(tracking) for tracking in order.trackings] or None),
+        _NULL if method is None else _raw(_delivery_method(method)),
+        _NULL if delivered_to is None else _raw(_address(delivered_to)),
+        _NULL if invoiced_to is None else _raw(_address(invoiced_to)),
+        _NULL if customer is None else _raw(_customer(customer)),
+        _raw(details.store_ref),
     )
+
+
+def _digest(told: _Told) -> bytes:
+    """What configuration adds does not count, nor does the reason alone: or a new release would make all owed."""
     return blake2b(_encoder.encode(told), digest_size=16).digest()
 
 
-def _told(value: Any) -> Any:
-    return None if value is UNSET else value
+def _body(told: _Told, order: carts.Order, account: Account) -> wire.OrderUpdate:
+    return wire.OrderUpdate(
+        wire.Merchant(account.merchant_id, _or_unset(order.details.store_ref or account.store_ref)),
+        told.merchant_reference,
+        told.shipped_cart,
+        told.unshipped_cart,
+        wire.PLATFORM if account.platform is None else wire.PLATFORM | account.platform,
+        UNSET if order.cancellation is None else _reason(order.cancellation, account),
+        _or_left_out(told.trackings),
+        _or_left_out(told.delivery_method),
+        _or_left_out(told.delivery_address),
+        _or_left_out(told.invoice_address),
+        _or_left_out(told.customer),
+    )
+
+
+def _or_left_out(raw: Raw) -> Raw | UnsetType:
+    return UNSET if raw is _NULL else raw
 
 
 def _or_unset(value: Any) -> Any:
@@ -106,24 +153,6 @@ def _or_unset(value: Any) -> Any:
 
 def _or_empty(value: str | UnsetType) -> str:
     return "" if value is UNSET else value
-
-
-def _body(order: carts.Order, account: Account) -> wire.OrderUpdate:
-    details = order.details
-    references = details.references or events.References()
-    return wire.OrderUpdate(
-        wire.Merchant(account.merchant_id, _or_unset(details.store_ref or account.store_ref)),
-        wire.MerchantReference(order.reference, references.secondary, references.subscription),
-        _cart(order.shipped, order),
-        _cart(order.unshipped, order),
-        wire.PLATFORM if account.platform is None else wire.PLATFORM | account.platform,
-        UNSET if order.cancellation is None else _reason(order.cancellation, account),
-        [_tracking(tracking) for tracking in order.trackings] or UNSET,
-        UNSET if details.delivery_method is None else _delivery_method(details.delivery_method),
-        UNSET if details.delivery_address is None else _address(details.delivery_address),
-        UNSET if details.invoice_address is None else _address(details.invoice_address),
-        UNSET if details.customer is None else _customer(details.customer),
-    )
 
 
 def _cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
@@ -239,9 +268,25 @@ def _delivery_method(method: events.DeliveryMethod) -> wire.DeliveryMethod:
     return wire.DeliveryMethod(_or_empty(method.name), method.days, method.provider, method.home_delivery)
 
 
-_WIRE_NAMES = {"line_1": "address_line_1", "line_2": "address_line_2"}
-
-
-def _tracking(tracking: events.Tracking) -> wire.Tracking:
-    members = {_WIRE_NAMES.get(name, name): getattr(tracking, name) for name in wire.TRACKING_MEMBERS[tracking.type]}
-    return wire.Tracking(tracking.type, tracking.reference, **members)
+def _tracking(tracking: Tracking) -> wire.Tracking:
+    """With the members that its kind may have (docs.sequrapi.com, Delivery Report field list, 2026-10)."""
+    t = tracking
+    if t.type == "postal":
+        return wire.Tracking(t.type, t.reference, t.carrier, t.tracking_number, t.tracking_url, t.delivered_at)
+    return wire.Tracking(
+        t.type,
+        t.reference,
+        UNSET,
+        t.tracking_number,
+        UNSET,
+        t.delivered_at,
+        t.available_at,
+        t.store_ref,
+        t.operator_ref,
+        t.line_1,
+        t.line_2,
+        t.postal_code,
+        t.city,
+        t.state,
+        t.country_code,
+    )

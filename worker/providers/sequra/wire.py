@@ -7,17 +7,17 @@ are left out: seQura's own clients drop null keys before sending.
 
 from datetime import date
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 
-class Merchant(Struct, omit_defaults=True, frozen=True):
+class Merchant(Struct, omit_defaults=True, frozen=True, gc=False):
     """`store_ref` is mandatory for multistore merchants and forbidden for the others."""
 
     id: str
     store_ref: str | UnsetType = UNSET
 
 
-class MerchantReference(Struct, omit_defaults=True, frozen=True):
+class MerchantReference(Struct, omit_defaults=True, frozen=True, gc=False):
     """What the shop calls the order."""
 
     order_ref_1: str
@@ -25,7 +25,7 @@ class MerchantReference(Struct, omit_defaults=True, frozen=True):
     subscription_ref_1: str | UnsetType = UNSET
 
 
-class Item(Struct, omit_defaults=True, frozen=True):
+class Item(Struct, omit_defaults=True, frozen=True, gc=False):
     """An item of any type; amounts are integer cents with tax."""
 
     type: str
@@ -54,7 +54,7 @@ class Item(Struct, omit_defaults=True, frozen=True):
     subscription_vat_rate: int | UnsetType = UNSET
 
 
-class Cart(Struct, omit_defaults=True, frozen=True):
+class Cart(Struct, omit_defaults=True, frozen=True, gc=False):
     """An empty cart is total 0 with no items: never left out, never null."""
 
     currency: str
@@ -64,7 +64,7 @@ class Cart(Struct, omit_defaults=True, frozen=True):
     cart_ref: str | UnsetType = UNSET
 
 
-class Vehicle(Struct, omit_defaults=True, frozen=True):
+class Vehicle(Struct, omit_defaults=True, frozen=True, gc=False):
     """`plaque` is mandatory."""
 
     plaque: str
@@ -74,7 +74,7 @@ class Vehicle(Struct, omit_defaults=True, frozen=True):
     first_registration_date: date | UnsetType = UNSET
 
 
-class Customer(Struct, omit_defaults=True, frozen=True):
+class Customer(Struct, omit_defaults=True, frozen=True, gc=False):
     """The first three are mandatory; an unknown one is sent empty."""
 
     given_names: str
@@ -89,7 +89,7 @@ class Customer(Struct, omit_defaults=True, frozen=True):
     vehicle: Vehicle | UnsetType = UNSET
 
 
-class Address(Struct, omit_defaults=True, frozen=True):
+class Address(Struct, omit_defaults=True, frozen=True, gc=False):
     """The first eight are mandatory; an unknown one is sent empty."""
 
     given_names: str
@@ -107,7 +107,7 @@ class Address(Struct, omit_defaults=True, frozen=True):
     vat_number: str | UnsetType = UNSET
 
 
-class DeliveryMethod(Struct, omit_defaults=True, frozen=True):
+class DeliveryMethod(Struct, omit_defaults=True, frozen=True, gc=False):
     """`name` is mandatory."""
 
     name: str
@@ -116,7 +116,7 @@ class DeliveryMethod(Struct, omit_defaults=True, frozen=True):
     home_delivery: bool | UnsetType = UNSET
 
 
-class Tracking(Struct, omit_defaults=True, frozen=True):
+class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
     """A parcel, or a place where the shopper picks it up."""
 
     type: str
@@ -136,26 +136,20 @@ class Tracking(Struct, omit_defaults=True, frozen=True):
     country_code: str | UnsetType = UNSET
 
 
-class OrderUpdate(Struct, omit_defaults=True, frozen=True):
-    """The full current state of an order."""
+class OrderUpdate(Struct, omit_defaults=True, frozen=True, gc=False):
+    """The full current state of an order; what comes from its facts is encoded already."""
 
     merchant: Merchant
-    merchant_reference: MerchantReference
-    shipped_cart: Cart
-    unshipped_cart: Cart
+    merchant_reference: Raw
+    shipped_cart: Raw
+    unshipped_cart: Raw
     platform: dict[str, str]
     cancellation_reason: str | UnsetType = UNSET
-    trackings: list[Tracking] | UnsetType = UNSET
-    delivery_method: DeliveryMethod | UnsetType = UNSET
-    delivery_address: Address | UnsetType = UNSET
-    invoice_address: Address | UnsetType = UNSET
-    customer: Customer | UnsetType = UNSET
-
-
-class OrderUpdateBody(Struct, frozen=True):
-    """The top-level key is the resource's name."""
-
-    order: OrderUpdate
+    trackings: Raw | UnsetType = UNSET
+    delivery_method: Raw | UnsetType = UNSET
+    delivery_address: Raw | UnsetType = UNSET
+    invoice_address: Raw | UnsetType = UNSET
+    customer: Raw | UnsetType = UNSET
 
 
 PLATFORM = {
@@ -176,23 +170,3 @@ WITHOUT_UNITS = frozenset({"handling", "invoice_fee", "discount", "other_payment
 Unverified: `registration`, which only seQura's own plugins send; they send neither member.
 """
 NEGATIVE = frozenset({"discount", "other_payment"})
-
-# Which members each kind of tracking may have (docs.sequrapi.com, Delivery Report field list, 2026-10).
-_PICKUP = (
-    "operator_ref",
-    "store_ref",
-    "tracking_number",
-    "available_at",
-    "delivered_at",
-    "line_1",
-    "line_2",
-    "postal_code",
-    "city",
-    "state",
-    "country_code",
-)
-TRACKING_MEMBERS = {
-    "postal": ("carrier", "tracking_number", "tracking_url", "delivered_at"),
-    "pickup_point": _PICKUP,
-    "pickup_store": _PICKUP,
-}

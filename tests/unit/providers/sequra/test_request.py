@@ -23,7 +23,7 @@ NOW_MS = 1_772_323_200_000
 def request(reference: str = "A14/12345", account: Account = ACCOUNT, key: str = "k1") -> HttpRequest:
     """The request of an order with this reference."""
     found = replace(ORDER, reference=reference)
-    return SEQURA.next_request(found, SEQURA.render(found, account), account, key)
+    return SEQURA.next_request(reference, SEQURA.render(found, account), account, key)
 
 
 def path(reference: str) -> str:

@@ -1,0 +1,70 @@
+"""One timer for all that is under way, in virtual time: it goes off exactly when it is due."""
+
+import asyncio
+
+from worker.publisher.deadlines import Deadlines
+from worker.sim.loop import run
+
+
+class Item:
+    """Notes when it expired."""
+
+    def __init__(self, noted: list[tuple[str, float]], name: str) -> None:
+        self._noted = noted
+        self._name = name
+
+    def expire(self) -> None:
+        """Notes it."""
+        self._noted.append((self._name, asyncio.get_running_loop().time()))
+
+
+def test_each_expires_at_its_moment() -> None:
+    """Whatever the order in which they were added, and though one timer serves all."""
+
+    async def main() -> list[tuple[str, float]]:
+        noted: list[tuple[str, float]] = []
+        deadlines = Deadlines(asyncio.get_running_loop())
+        for name, until in (("second", 8.0), ("third", 8.25), ("first", 0.125), ("also second", 8.0)):
+            deadlines.add(Item(noted, name), until)
+        await asyncio.sleep(1.0)
+        deadlines.add(Item(noted, "fourth"), 9.0)
+        await asyncio.sleep(20.0)
+        deadlines.add(Item(noted, "last"), 22.0)
+        await asyncio.sleep(20.0)
+        return noted
+
+    assert run(main()) == [
+        *(("first", 0.125), ("second", 8.0), ("also second", 8.0), ("third", 8.25), ("fourth", 9.0), ("last", 22.0))
+    ]
+
+
+def test_what_has_ended_does_not_expire() -> None:
+    """Its timer stays and finds nothing; the next one is due at its own moment all the same."""
+
+    async def main() -> list[tuple[str, float]]:
+        noted: list[tuple[str, float]] = []
+        deadlines = Deadlines(asyncio.get_running_loop())
+        ended, expired = Item(noted, "ended"), Item(noted, "expired")
+        deadlines.add(ended, 1.0)
+        deadlines.add(expired, 2.0)
+        deadlines.remove(ended)
+        await asyncio.sleep(5.0)
+        deadlines.remove(expired)  # it says so at its end, too
+        return noted
+
+    assert run(main()) == [("expired", 2.0)]
+
+
+def test_nothing_expires_after_the_end() -> None:
+    """Nor is a timer left, or one made."""
+
+    async def main() -> list[tuple[str, float]]:
+        noted: list[tuple[str, float]] = []
+        Deadlines(asyncio.get_running_loop()).close()
+        deadlines = Deadlines(asyncio.get_running_loop())
+        deadlines.add(Item(noted, "under way"), 1.0)
+        deadlines.close()
+        await asyncio.sleep(5.0)
+        return noted
+
+    assert run(main()) == []

@@ -1,0 +1,55 @@
+"""Ends what is under way when its time is up."""
+
+import asyncio
+from typing import Protocol
+
+
+class Expiring(Protocol):
+    """Something under way; told apart by identity."""
+
+    def expire(self) -> None:
+        """Its time is up."""
+        ...
+
+
+class Deadlines:
+    """One timer for all that is under way: to set and cancel one for each costs 2.8 us (uvloop), a tenth of a PUT.
+
+    The timer is set for the first that is due, to the moment. It is not cancelled when that one ends: it rings, finds
+    nothing due, and is set for the next, about once in a deadline.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._until: dict[Expiring, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, item: Expiring, until: float) -> None:
+        """Expires the item at `until`, on the loop's clock, unless it is removed before."""
+        self._until[item] = until
+        if self._timer is None or until < self._timer.when():
+            self._set(until)
+
+    def remove(self, item: Expiring) -> None:
+        """It has ended, or has expired."""
+        self._until.pop(item, None)
+
+    def close(self) -> None:
+        """Expires nothing any more."""
+        self._until.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for item in [item for item, until in self._until.items() if until <= now]:
+            del self._until[item]
+            item.expire()
+        if self._until:
+            self._set(min(self._until.values()))
