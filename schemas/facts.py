@@ -1,8 +1,8 @@
 """One order's facts: what the reducer keeps of its events (`domain.md` sections 2 and 4).
 
 Facts are written to the state topic as MessagePack arrays, so the order of members is part of the format: new ones
-go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept encoded (`Raw`), so
-an event costs no more to apply on an order of a hundred lines than on one of three.
+go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept `Packed`, so an event
+costs no more to apply on an order of a hundred lines than on one of three.
 """
 
 from typing import Literal
@@ -23,18 +23,26 @@ from schemas.events import (
 _encoder = msgpack.Encoder()
 
 
-def pack(value: object) -> Raw:
-    """The value as the facts keep it: encoded, left alone until somebody needs it."""
-    return Raw(_encoder.encode(value))
+Packed = bytes
+"""A value as the facts keep it: encoded, left alone until somebody needs it.
+
+Bytes within the record and not a `Raw` part of it: who reads the record steps over bytes at once, but through each
+member of a `Raw`. That is 0.7 of the 2.5 µs that it takes to decode a record of 1,500 bytes, and half of a header.
+"""
+
+
+def pack(value: object) -> Packed:
+    """The value as the facts keep it."""
+    return _encoder.encode(value)
 
 
 NIL = pack(None)
-"""Stands for nothing where something is kept encoded (msgspec has no optional `Raw`)."""
+"""Stands for nothing where something is kept packed."""
 
 
-def is_nil(raw: Raw) -> bool:
+def is_nil(packed: Packed) -> bool:
     """Whether this is `NIL`."""
-    return memoryview(raw)[0] == 0xC0
+    return packed == NIL
 
 
 Stamp = tuple[int, int, int]
@@ -67,7 +75,7 @@ class Content(Struct, array_like=True, frozen=True):
     version: int | None
     currency: str
     total_minor: int
-    lines: Raw
+    lines: Packed
 
     @property
     def rank(self) -> tuple[bool, int, Stamp]:
@@ -81,9 +89,9 @@ class Confirmation(Struct, array_like=True, frozen=True):
     stamp: Stamp
     currency: str
     total_minor: int
-    lines: Raw
+    lines: Packed
     """`NIL` while the newest content is this confirmation's own."""
-    details: dict[str, Raw]
+    details: dict[str, Packed]
     """Its details that newer facts have replaced; the others are still in `Facts.details`, under its stamp."""
 
 
@@ -100,7 +108,7 @@ class Shipment(Struct, array_like=True, frozen=True):
     stamp: Stamp
     units: UnitList | None
     shipped_at: str | None = None
-    tracking: Raw = NIL
+    tracking: Packed = NIL
 
 
 class Return(Struct, array_like=True, frozen=True):
@@ -144,8 +152,8 @@ class Statement(Struct, array_like=True, frozen=True):
     stamp: Stamp
     version: int | None
     currency: str
-    shipped: Raw
-    unshipped: Raw
+    shipped: Packed
+    unshipped: Packed
     reason: str | None = None
 
     @property
@@ -166,7 +174,7 @@ class Facts(Struct, array_like=True):
     former_lines: dict[str, bool] = {}
     """Line ids of contents that are not the newest; whether the line was ever goods."""
     payment: Payment | None = None
-    details: dict[str, tuple[Stamp, Raw]] = {}
+    details: dict[str, tuple[Stamp, Packed]] = {}
     """By member of Details; `NIL` when it was removed."""
     shipments: dict[str, Shipment] = {}
     deliveries: dict[str, tuple[Stamp, str]] = {}
@@ -197,16 +205,17 @@ _trackings = msgpack.Decoder(list[Tracking])
 _details = msgpack.Decoder(OrderDetails)
 
 
-def unpack_lines(raw: Raw) -> list[Line]:
+def unpack_lines(packed: Packed) -> list[Line]:
     """The lines that `pack` kept."""
-    return _lines.decode(raw)
+    return _lines.decode(packed)
 
 
-def unpack_trackings(raw: Raw) -> list[Tracking]:
+def unpack_trackings(packed: Packed) -> list[Tracking]:
     """The trackings that `pack` kept."""
-    return _trackings.decode(raw)
+    return _trackings.decode(packed)
 
 
-def unpack_details(raws: dict[str, Raw]) -> OrderDetails:
+def unpack_details(members: dict[str, Packed]) -> OrderDetails:
     """The details whose members `pack` kept."""
+    raws = {name: Raw(packed) for name, packed in members.items()}
     return _details.decode(_encoder.encode(raws)) if raws else OrderDetails()

@@ -9,7 +9,7 @@ very facts it was given when the event was seen before, and new ones otherwise. 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schemas import events as e
@@ -22,6 +22,7 @@ from schemas.facts import (
     Facts,
     ItemCancellation,
     Line,
+    Packed,
     Payment,
     Refund,
     Return,
@@ -94,15 +95,15 @@ def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
     lines = pack([_line(line) for line in data.lines])
     details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
     _set_content(facts, Content(stamp, None, data.currency, total, lines))
-    for name, raw in details.items():
-        _set_detail(facts, name, stamp, raw)
+    for name, packed in details.items():
+        _set_detail(facts, name, stamp, packed)
     if facts.confirmation is None or stamp < facts.confirmation.stamp:
         facts.confirmation = Confirmation(
             stamp,
             data.currency,
             total,
             NIL if facts.content is not None and facts.content.stamp == stamp else lines,
-            {name: raw for name, raw in details.items() if facts.details[name][0] != stamp},
+            {name: packed for name, packed in details.items() if facts.details[name][0] != stamp},
         )
     if data.payment_state is not UNSET:
         _set_payment(facts, data.payment_state, stamp)
@@ -125,11 +126,11 @@ def _set_content(facts: Facts, content: Content) -> None:
         facts.confirmation = replace(confirmation, lines=loser.lines)
 
 
-def _set_detail(facts: Facts, name: str, stamp: Stamp, raw: Raw) -> None:
+def _set_detail(facts: Facts, name: str, stamp: Stamp, packed: Packed) -> None:
     old = facts.details.get(name)
     if old is not None and old[0] > stamp:
         return
-    facts.details = {**facts.details, name: (stamp, raw)}
+    facts.details = {**facts.details, name: (stamp, packed)}
     confirmation = facts.confirmation
     if old is not None and confirmation is not None and old[0] == confirmation.stamp:
         facts.confirmation = replace(confirmation, details={**confirmation.details, name: old[1]})
