@@ -63,13 +63,22 @@ def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
         )
     return e.OrderEvent(
         event.subject,
-        blake2b(f"{len(event.source)} {event.source}{event.id}".encode(), digest_size=8).digest(),
+        _uid(event.source, event.id),
         -1 if event.sequence is None else int(event.sequence),
         time_us,
         event.data,
         event.origin,
         event.traceparent,
     )
+
+
+_EMPTY_UID = blake2b(digest_size=8)
+
+
+def _uid(source: str, event_id: str) -> bytes:
+    uid = _EMPTY_UID.copy()  # 0.3 µs in all, where a new one with its digest_size takes 0.45 µs
+    uid.update(f"{len(source)} {source}{event_id}".encode())
+    return uid.digest()
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
