@@ -2,7 +2,8 @@
 
 Facts are written to the state topic as MessagePack arrays, so the order of members is part of the format: new ones
 go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept `Packed`, so an event
-costs no more to apply on an order of a hundred lines than on one of three.
+costs no more to apply on an order of a hundred lines than on one of three. Nothing of them can refer back to itself,
+so the collector need not know them (`gc=False`).
 """
 
 from typing import Literal
@@ -68,7 +69,7 @@ class Line(Struct, array_like=True, frozen=True):
     attributes: Attributes | None = None
 
 
-class Content(Struct, array_like=True, frozen=True):
+class Content(Struct, array_like=True, frozen=True, gc=False):
     """The whole cart as ordered; the newest by (cart version, stamp) counts."""
 
     stamp: Stamp
@@ -83,7 +84,7 @@ class Content(Struct, array_like=True, frozen=True):
         return (self.version is not None, self.version or 0, self.stamp)
 
 
-class Confirmation(Struct, array_like=True, frozen=True):
+class Confirmation(Struct, array_like=True, frozen=True, gc=False):
     """The oldest confirmation: the currency, the total that growth is measured against, the baseline."""
 
     stamp: Stamp
@@ -95,14 +96,14 @@ class Confirmation(Struct, array_like=True, frozen=True):
     """Its details that newer facts have replaced; the others are still in `Facts.details`, under its stamp."""
 
 
-class Payment(Struct, array_like=True, frozen=True):
+class Payment(Struct, array_like=True, frozen=True, gc=False):
     """The newest payment state that was written."""
 
     stamp: Stamp
     state: PaymentState
 
 
-class Shipment(Struct, array_like=True, frozen=True):
+class Shipment(Struct, array_like=True, frozen=True, gc=False):
     """Units that left. `units` is `None` when it was retracted."""
 
     stamp: Stamp
@@ -111,7 +112,7 @@ class Shipment(Struct, array_like=True, frozen=True):
     tracking: Packed = NIL
 
 
-class Return(Struct, array_like=True, frozen=True):
+class Return(Struct, array_like=True, frozen=True, gc=False):
     """Units that came back (`shipped`) or were refunded unsent (`unshipped`). `units` is `None` when retracted."""
 
     stamp: Stamp
@@ -121,7 +122,7 @@ class Return(Struct, array_like=True, frozen=True):
     fee_minor: int = 0
 
 
-class ItemCancellation(Struct, array_like=True, frozen=True):
+class ItemCancellation(Struct, array_like=True, frozen=True, gc=False):
     """Units that will not be sent. `units` is `None` when it was retracted."""
 
     stamp: Stamp
@@ -129,7 +130,7 @@ class ItemCancellation(Struct, array_like=True, frozen=True):
     reason: str | None = None
 
 
-class Refund(Struct, array_like=True, frozen=True):
+class Refund(Struct, array_like=True, frozen=True, gc=False):
     """Money back without goods. `amount_minor` is 0 when it was retracted."""
 
     stamp: Stamp
@@ -137,7 +138,7 @@ class Refund(Struct, array_like=True, frozen=True):
     name: str | None = None
 
 
-class Cancellation(Struct, array_like=True, frozen=True):
+class Cancellation(Struct, array_like=True, frozen=True, gc=False):
     """The order was cancelled, or (`retracted`) it was not after all."""
 
     stamp: Stamp
@@ -146,7 +147,7 @@ class Cancellation(Struct, array_like=True, frozen=True):
     by: Literal["merchant", "shopper", "provider"] = "merchant"
 
 
-class Statement(Struct, array_like=True, frozen=True):
+class Statement(Struct, array_like=True, frozen=True, gc=False):
     """Both carts as the shop stated them."""
 
     stamp: Stamp
@@ -162,7 +163,7 @@ class Statement(Struct, array_like=True, frozen=True):
         return (self.version is not None, self.version or 0, self.stamp)
 
 
-class Facts(Struct, array_like=True):
+class Facts(Struct, array_like=True, gc=False):
     """All that is known of one order. Treated as a value: the reducer copies before it changes anything."""
 
     seen: bytes = b""

@@ -3,9 +3,15 @@
 Keys: `o:<subject>` an order, `m:next` how far the input was taken, `m:owner` the barrier. Values are MessagePack
 arrays whose first member is the schema number: members are only ever added at the end, with a default. A worker
 that meets a newer number refuses to start. Times are UTC wall milliseconds.
+
+An order's record is made and thrown away with every event: `gc=False` (nothing of it can ever refer back to itself)
+saves 0.2 of the 12 µs that an event takes, `partial_decoder` a whole one.
 """
 
-from msgspec import Struct, field, msgpack
+from collections.abc import Callable, Collection
+from typing import cast
+
+from msgspec import Raw, Struct, defstruct, field, msgpack
 
 from schemas.facts import Facts
 
@@ -29,7 +35,7 @@ class Park(Struct, array_like=True, frozen=True):
     at_ms: int
 
 
-class Attempts(Struct, array_like=True, frozen=True):
+class Attempts(Struct, array_like=True, gc=False, frozen=True):
     """Requests that were made for the payload with this digest."""
 
     digest: bytes = b""
@@ -38,7 +44,7 @@ class Attempts(Struct, array_like=True, frozen=True):
     transient: int = 0
 
 
-class OrderHeader(Struct, array_like=True):
+class OrderHeader(Struct, array_like=True, gc=False):
     """What a restore needs of an order: the first members of `OrderRecord`."""
 
     schema: int = SCHEMA
@@ -60,7 +66,7 @@ class OrderHeader(Struct, array_like=True):
     """When its first event was taken while no confirmation is known; 0: confirmed."""
 
 
-class OrderRecord(OrderHeader, array_like=True):
+class OrderRecord(OrderHeader, array_like=True, gc=False):
     """One order: its facts, and what has been acknowledged for it."""
 
     acked_digest: bytes = b""
@@ -102,6 +108,7 @@ class OwnerRecord(Struct, array_like=True, frozen=True):
 
 
 _encoder = msgpack.Encoder()
+_buffer = bytearray()
 _order = msgpack.Decoder(OrderRecord)
 _header = msgpack.Decoder(OrderHeader)
 _next = msgpack.Decoder(NextRecord)
@@ -110,12 +117,28 @@ _owner = msgpack.Decoder(OwnerRecord)
 
 def encode(record: OrderRecord | NextRecord | OwnerRecord) -> bytes:
     """The record as it stands in the topic."""
-    return _encoder.encode(record)
+    # Through one buffer that has grown already: 0.3 of 1.1 µs less than a new one that grows with the record. And what
+    # is kept has the exact length, while the bytes of `Encoder.encode` have room to grow: 8 % of the orders' memory.
+    _encoder.encode_into(record, _buffer)
+    return bytes(_buffer)
 
 
 def decode_order(value: bytes) -> OrderRecord:
     """An order's record."""
     return _order.decode(value)
+
+
+def partial_decoder(members: Collection[str]) -> Callable[[bytes], OrderRecord]:
+    """A decoder of an order's record that takes apart only these members of its facts.
+
+    The others are whatever stands in the record (`Raw`, in spite of their type): not to be looked at, and encoded again
+    just as they are.
+    """
+    nothing = Facts()
+    left = [(name, Raw, getattr(nothing, name)) for name in Facts.__struct_fields__ if name not in members]
+    facts = defstruct("PartialFacts", left, bases=(Facts,))
+    record = defstruct("PartialRecord", [("facts", facts, field(default_factory=facts))], bases=(OrderRecord,))
+    return msgpack.Decoder(cast(type[OrderRecord], record)).decode
 
 
 def decode_header(value: bytes) -> OrderHeader:

@@ -39,6 +39,7 @@ SEEN_MAX = 1_000
 """Events of one order that are remembered by id. An older one again is still harmless unless its stamp ties."""
 
 _UID_BYTES = 8
+_SEEN_BYTES_MAX = SEEN_MAX * _UID_BYTES
 
 T = TypeVar("T")
 Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund)
@@ -49,7 +50,7 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     if _has_seen(facts.seen, event.uid):
         return facts
     changed = copied(facts)
-    changed.seen = (facts.seen + event.uid)[-SEEN_MAX * _UID_BYTES :]
+    changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
     _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
     return changed
 
@@ -258,3 +259,22 @@ _APPLY: dict[type[e.Data], Callable[[Facts, Any, Stamp], None]] = {
     e.DetailsChangedData: _details_changed,
     e.RetractedData: _retracted,
 }
+
+READS: dict[type[e.Data], tuple[str, ...]] = {
+    e.ConfirmedData: ("content", "former_lines", "details"),
+    e.PaymentStateChangedData: (),
+    e.CartUpdatedData: ("content", "former_lines"),
+    e.ItemsShippedData: ("shipments",),
+    e.ItemsDeliveredData: ("deliveries",),
+    e.ItemsReturnedData: ("returns",),
+    e.ItemsCancelledData: ("item_cancellations",),
+    e.RefundedData: ("refunds",),
+    e.CancelledData: (),
+    e.CartsStatedData: ("statements",),
+    e.DetailsChangedData: ("details",),
+    e.RetractedData: ("shipments", "returns", "item_cancellations", "refunds", "statements"),
+}
+"""The members of the facts that an event of each kind is reduced with, besides `READS_ALWAYS`."""
+
+READS_ALWAYS = ("seen", "confirmation", "payment", "content_total_max_minor", "cancellation", "statement_retraction")
+"""For every kind of event. The last three are mostly nothing, or a number: cheaper to read than to leave out."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
-from msgspec.structs import astuple
 
 from schemas import state
 from schemas.base import copied
+from schemas.facts import Facts
 from schemas.state import OrderHeader, OrderRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
@@ -64,9 +64,12 @@ class Batch:
 
     def record(self, subject: str) -> OrderRecord:
         """The order as it stands in this batch; a new one when nothing is known of it."""
-        changed = self._changed.get(subject)
-        value = self._orders.get(subject) if changed is None else changed[1]
+        value = self._value(subject)
         return OrderRecord() if value is None else state.decode_order(value)
+
+    def _value(self, subject: str) -> bytes | None:
+        changed = self._changed.get(subject)
+        return self._orders.get(subject) if changed is None else changed[1]
 
     def keep(self, subject: str) -> None:
         """Writes the order as it stands in memory."""
@@ -90,15 +93,17 @@ class Batch:
                 self._events["skipped"] += 1
                 return
             subject = event.subject
-            before = self.record(subject)
+            value = self._value(subject)
+            before = OrderRecord() if value is None else core.record_for(event, value)
+            matters = core.may_concern_provider(before, event)
             after = core.take_event(
                 before,
                 event,
                 position=offset,
                 revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
-                addressee=self._context.addressees.get(core.account_of(subject)),
-                in_flight=subject not in self.holds and in_flight(subject),
+                addressee=self._context.addressees.get(core.account_of(subject)) if matters else None,
+                in_flight=matters and subject not in self.holds and in_flight(subject),
             )
             if after is before:
                 self._events["unchanged"] += 1
@@ -232,11 +237,13 @@ def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
 
 
 def _encoded(record: OrderRecord) -> tuple[OrderHeader, bytes]:
-    # The encoder's buffer is longer than what it returns, and the order keeps it: a copy takes 8 % less memory.
-    return OrderHeader(*astuple(record)[:_HEADER_LENGTH]), bytes(memoryview(state.encode(record)))
+    """The record without its facts, as the header that it is, and its value."""
+    value = state.encode(record)
+    record.facts = _NO_FACTS  # to copy the header's ten members instead would take 0.5 µs
+    return record, value
 
 
-_HEADER_LENGTH = len(OrderHeader.__struct_fields__)
+_NO_FACTS = Facts()
 _LEVELS = {
     "order_parked": "warning",
     "order_held": "warning",
