@@ -69,6 +69,13 @@ class Line(Struct, array_like=True, frozen=True):
     attributes: Attributes | None = None
 
 
+class LineKind(Struct, array_like=True, frozen=True):
+    """The first members of a `Line`."""
+
+    line_id: str
+    type: LineType
+
+
 class Content(Struct, array_like=True, frozen=True, gc=False):
     """The whole cart as ordered; the newest by (cart version, stamp) counts."""
 
@@ -202,6 +209,7 @@ class OrderDetails(Struct, frozen=True):
 
 
 _lines = msgpack.Decoder(list[Line])
+_line_kinds = msgpack.Decoder(list[LineKind])
 _trackings = msgpack.Decoder(list[Tracking])
 _details = msgpack.Decoder(OrderDetails)
 
@@ -209,6 +217,11 @@ _details = msgpack.Decoder(OrderDetails)
 def unpack_lines(packed: Packed) -> list[Line]:
     """The lines that `pack` kept."""
     return _lines.decode(packed)
+
+
+def unpack_line_kinds(packed: Packed) -> list[LineKind]:
+    """Of these lines only what they are."""
+    return _line_kinds.decode(packed)
 
 
 def unpack_trackings(packed: Packed) -> list[Tracking]:

@@ -32,7 +32,7 @@ from schemas.facts import (
     UnitList,
     is_nil,
     pack,
-    unpack_lines,
+    unpack_line_kinds,
 )
 
 SEEN_MAX = 1_000
@@ -119,7 +119,7 @@ def _set_content(facts: Facts, content: Content) -> None:
     winner, loser = (content, old) if content.rank > old.rank else (old, content)
     facts.content = winner
     former = dict(facts.former_lines)
-    for line in unpack_lines(loser.lines):
+    for line in unpack_line_kinds(loser.lines):
         former[line.line_id] = former.get(line.line_id, False) or line.type in e.GOODS
     facts.former_lines = former
     confirmation = facts.confirmation
