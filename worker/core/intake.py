@@ -25,6 +25,7 @@ ATTRIBUTES = ("specversion", "id", "source", "type", "time", "subject", "sequenc
 _REQUIRED = ("specversion", "id", "source", "type", "time", "subject")
 
 _decoder = msgspec.json.Decoder(e.Event)
+_EMPTY_UID = blake2b(digest_size=8)
 _plain = msgspec.json.Decoder()
 _envelopes: dict[str, Any] = {str(event.__struct_config__.tag): event for event in e.EVENT_TYPES}
 _attribute_types: dict[str, Any] = {
@@ -61,24 +62,17 @@ def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
         raise MalformedEventError(
             "not_cloudevents", "$.time: expected a time at most 24 h ahead of the record's timestamp"
         )
+    uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
+    uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
     return e.OrderEvent(
         event.subject,
-        _uid(event.source, event.id),
+        uid.digest(),
         -1 if event.sequence is None else int(event.sequence),
         time_us,
         event.data,
         event.origin,
         event.traceparent,
     )
-
-
-_EMPTY_UID = blake2b(digest_size=8)
-
-
-def _uid(source: str, event_id: str) -> bytes:
-    uid = _EMPTY_UID.copy()  # 0.3 µs in all, where a new one with its digest_size takes 0.45 µs
-    uid.update(f"{len(source)} {source}{event_id}".encode())
-    return uid.digest()
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
