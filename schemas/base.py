@@ -4,7 +4,7 @@ A bound lives in the type, once: the decoder enforces it, the JSON Schema shows 
 is how a refusal words it. Source of every rule: the input contract, `events.md` sections 1 and 2.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Annotated, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -143,7 +143,6 @@ class RuleError(ValueError):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_time_us(text: str) -> int:
@@ -152,9 +151,10 @@ def parse_time_us(text: str) -> int:
     Raises `RuleError` for a day or an hour that does not exist, or when there is no offset.
     """
     try:
-        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
+        since = datetime.fromisoformat(text.upper()) - _EPOCH
     except (ValueError, OverflowError, TypeError):  # the last one: without an offset
         raise RuleError("an RFC 3339 time with an offset, up to microseconds") from None
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def require_time(text: str | UnsetType, member: str) -> None:

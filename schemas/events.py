@@ -591,7 +591,7 @@ EVENT_TYPES: tuple[type[Envelope], ...] = (
 )
 
 
-class OrderEvent(Struct, frozen=True):
+class OrderEvent(Struct, frozen=True, gc=False):
     """A decoded event, as the reducer takes it."""
 
     subject: str

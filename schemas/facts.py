@@ -1,8 +1,9 @@
 """One order's facts: what the reducer keeps of its events (`domain.md` sections 2 and 4).
 
 Facts are written to the state topic as MessagePack arrays, so the order of members is part of the format: new ones
-go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept encoded (`Raw`), so
-an event costs no more to apply on an order of a hundred lines than on one of three.
+go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept `Packed`, so an event
+costs no more to apply on an order of a hundred lines than on one of three. Nothing of them can refer back to itself,
+so the collector need not know them (`gc=False`).
 """
 
 from typing import Literal
@@ -22,18 +23,26 @@ from schemas.events import (
 _encoder = msgpack.Encoder()
 
 
-def pack(value: object) -> Raw:
-    """The value as the facts keep it: encoded, left alone until somebody needs it."""
-    return Raw(_encoder.encode(value))
+Packed = bytes
+"""A value as the facts keep it: encoded, left alone until somebody needs it.
+
+Bytes within the record and not a `Raw` part of it: who reads the record steps over bytes at once, but through each
+member of a `Raw`. That is 0.7 of the 2.5 µs that it takes to decode a record of 1,500 bytes, and half of a header.
+"""
+
+
+def pack(value: object) -> Packed:
+    """The value as the facts keep it."""
+    return _encoder.encode(value)
 
 
 NIL = pack(None)
-"""Stands for nothing where something is kept encoded (msgspec has no optional `Raw`)."""
+"""Stands for nothing where something is kept packed."""
 
 
-def is_nil(raw: Raw) -> bool:
+def is_nil(packed: Packed) -> bool:
     """Whether this is `NIL`."""
-    return memoryview(raw)[0] == 0xC0
+    return packed == NIL
 
 
 Stamp = tuple[int, int, int]
@@ -59,14 +68,21 @@ class Line(Struct, array_like=True, frozen=True):
     attributes: Attributes | None = None
 
 
-class Content(Struct, array_like=True, frozen=True):
+class LineKind(Struct, array_like=True, frozen=True):
+    """The first members of a `Line`."""
+
+    line_id: str
+    type: LineType
+
+
+class Content(Struct, array_like=True, frozen=True, gc=False):
     """The whole cart as ordered; the newest by (cart version, stamp) counts."""
 
     stamp: Stamp
     version: int | None
     currency: str
     total_minor: int
-    lines: Raw
+    lines: Packed
 
     @property
     def rank(self) -> tuple[bool, int, Stamp]:
@@ -74,35 +90,35 @@ class Content(Struct, array_like=True, frozen=True):
         return (self.version is not None, self.version or 0, self.stamp)
 
 
-class Confirmation(Struct, array_like=True, frozen=True):
+class Confirmation(Struct, array_like=True, frozen=True, gc=False):
     """The oldest confirmation: the currency, the total that growth is measured against, the baseline."""
 
     stamp: Stamp
     currency: str
     total_minor: int
-    lines: Raw
+    lines: Packed
     """`NIL` while the newest content is this confirmation's own."""
-    details: dict[str, Raw]
+    details: dict[str, Packed]
     """Its details that newer facts have replaced; the others are still in `Facts.details`, under its stamp."""
 
 
-class Payment(Struct, array_like=True, frozen=True):
+class Payment(Struct, array_like=True, frozen=True, gc=False):
     """The newest payment state that was written."""
 
     stamp: Stamp
     state: PaymentState
 
 
-class Shipment(Struct, array_like=True, frozen=True):
+class Shipment(Struct, array_like=True, frozen=True, gc=False):
     """Units that left. `units` is `None` when it was retracted."""
 
     stamp: Stamp
     units: UnitList | None
     shipped_at: str | None = None
-    tracking: Raw = NIL
+    tracking: Packed = NIL
 
 
-class Return(Struct, array_like=True, frozen=True):
+class Return(Struct, array_like=True, frozen=True, gc=False):
     """Units that came back (`shipped`) or were refunded unsent (`unshipped`). `units` is `None` when retracted."""
 
     stamp: Stamp
@@ -112,7 +128,7 @@ class Return(Struct, array_like=True, frozen=True):
     fee_minor: int = 0
 
 
-class ItemCancellation(Struct, array_like=True, frozen=True):
+class ItemCancellation(Struct, array_like=True, frozen=True, gc=False):
     """Units that will not be sent. `units` is `None` when it was retracted."""
 
     stamp: Stamp
@@ -120,7 +136,7 @@ class ItemCancellation(Struct, array_like=True, frozen=True):
     reason: str | None = None
 
 
-class Refund(Struct, array_like=True, frozen=True):
+class Refund(Struct, array_like=True, frozen=True, gc=False):
     """Money back without goods. `amount_minor` is 0 when it was retracted."""
 
     stamp: Stamp
@@ -128,7 +144,7 @@ class Refund(Struct, array_like=True, frozen=True):
     name: str | None = None
 
 
-class Cancellation(Struct, array_like=True, frozen=True):
+class Cancellation(Struct, array_like=True, frozen=True, gc=False):
     """The order was cancelled, or (`retracted`) it was not after all."""
 
     stamp: Stamp
@@ -137,14 +153,14 @@ class Cancellation(Struct, array_like=True, frozen=True):
     by: Literal["merchant", "shopper", "provider"] = "merchant"
 
 
-class Statement(Struct, array_like=True, frozen=True):
+class Statement(Struct, array_like=True, frozen=True, gc=False):
     """Both carts as the shop stated them."""
 
     stamp: Stamp
     version: int | None
     currency: str
-    shipped: Raw
-    unshipped: Raw
+    shipped: Packed
+    unshipped: Packed
     reason: str | None = None
 
     @property
@@ -153,7 +169,7 @@ class Statement(Struct, array_like=True, frozen=True):
         return (self.version is not None, self.version or 0, self.stamp)
 
 
-class Facts(Struct, array_like=True):
+class Facts(Struct, array_like=True, gc=False):
     """All that is known of one order. Treated as a value: the reducer copies before it changes anything."""
 
     seen: bytes = b""
@@ -165,7 +181,7 @@ class Facts(Struct, array_like=True):
     former_lines: dict[str, bool] = {}
     """Line ids of contents that are not the newest; whether the line was ever goods."""
     payment: Payment | None = None
-    details: dict[str, tuple[Stamp, Raw]] = {}
+    details: dict[str, tuple[Stamp, Packed]] = {}
     """By member of Details; `NIL` when it was removed."""
     shipments: dict[str, Shipment] = {}
     deliveries: dict[str, tuple[Stamp, str]] = {}
@@ -214,20 +230,27 @@ class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 _lines = msgpack.Decoder(list[Line])
+_line_kinds = msgpack.Decoder(list[LineKind])
 _trackings = msgpack.Decoder(list[Tracking])
 _details = msgpack.Decoder(OrderDetails)
 
 
-def unpack_lines(raw: Raw) -> list[Line]:
+def unpack_lines(packed: Packed) -> list[Line]:
     """The lines that `pack` kept."""
-    return _lines.decode(raw)
+    return _lines.decode(packed)
 
 
-def unpack_trackings(raw: Raw) -> list[Tracking]:
+def unpack_line_kinds(packed: Packed) -> list[LineKind]:
+    """Of these lines only what they are."""
+    return _line_kinds.decode(packed)
+
+
+def unpack_trackings(packed: Packed) -> list[Tracking]:
     """The trackings that `pack` kept."""
-    return _trackings.decode(raw)
+    return _trackings.decode(packed)
 
 
-def unpack_details(raws: dict[str, Raw]) -> OrderDetails:
+def unpack_details(members: dict[str, Packed]) -> OrderDetails:
     """The details whose members `pack` kept."""
+    raws = {name: Raw(packed) for name, packed in members.items()}
     return _details.decode(_encoder.encode(raws)) if raws else OrderDetails()

@@ -3,9 +3,15 @@
 Keys: `o:<subject>` an order, `m:next` how far the input was taken, `m:owner` the barrier. Values are MessagePack
 arrays whose first member is the schema number: members are only ever added at the end, with a default. A worker
 that meets a newer number refuses to start. Times are UTC wall milliseconds.
+
+An order's record is made and thrown away with every event: `gc=False` (nothing of it can ever refer back to itself)
+saves 0.2 of the 12 µs that an event takes, `partial_decoder` a whole one.
 """
 
-from msgspec import Raw, Struct, field, msgpack
+from collections.abc import Callable, Collection
+from typing import cast
+
+from msgspec import Raw, Struct, defstruct, field, msgpack
 
 from schemas.facts import Facts, pack
 
@@ -62,7 +68,7 @@ class OrderHeader(Struct, array_like=True, gc=False):
     """When its first event was taken while no confirmation is known; 0: confirmed."""
 
 
-class OrderProgress(OrderHeader, array_like=True):
+class OrderProgress(OrderHeader, array_like=True, gc=False):
     """What has been acknowledged for an order, and what stands in the way: all of `OrderRecord` but the facts."""
 
     acked_digest: bytes = b""
@@ -80,18 +86,18 @@ class OrderProgress(OrderHeader, array_like=True):
     """`traceparent` of the newest event that had one."""
 
 
-class OrderRecord(OrderProgress, array_like=True):
+class OrderRecord(OrderProgress, array_like=True, gc=False):
     """One order: its facts, and what has been acknowledged for it."""
 
     facts: Facts = field(default_factory=Facts)
 
 
-class SealedRecord(OrderProgress, array_like=True):
+class SealedRecord(OrderProgress, array_like=True, gc=False):
     """An order's record whose facts are left as they are: what becomes of an attempt does not depend on them, and to
     decode and encode them takes 2.2 us and makes a hundred objects.
     """
 
-    facts: Raw = pack(Facts())
+    facts: Raw = Raw(pack(Facts()))
 
 
 class NextRecord(Struct, array_like=True, frozen=True):
@@ -117,6 +123,7 @@ class OwnerRecord(Struct, array_like=True, frozen=True):
 
 
 _encoder = msgpack.Encoder()
+_buffer = bytearray()
 _order = msgpack.Decoder(OrderRecord)
 _sealed = msgpack.Decoder(SealedRecord)
 _header = msgpack.Decoder(OrderHeader)
@@ -126,7 +133,10 @@ _owner = msgpack.Decoder(OwnerRecord)
 
 def encode(record: OrderProgress | NextRecord | OwnerRecord) -> bytes:
     """The record as it stands in the topic."""
-    return _encoder.encode(record)
+    # Through one buffer that has grown already: 0.3 of 1.1 µs less than a new one that grows with the record. And what
+    # is kept has the exact length, while the bytes of `Encoder.encode` have room to grow: 8 % of the orders' memory.
+    _encoder.encode_into(record, _buffer)
+    return bytes(_buffer)
 
 
 def decode_order(value: bytes) -> OrderRecord:
@@ -137,6 +147,19 @@ def decode_order(value: bytes) -> OrderRecord:
 def decode_sealed(value: bytes) -> SealedRecord:
     """An order's record, its facts left encoded."""
     return _sealed.decode(value)
+
+
+def partial_decoder(members: Collection[str]) -> Callable[[bytes], OrderRecord]:
+    """A decoder of an order's record that takes apart only these members of its facts.
+
+    The others are whatever stands in the record (`Raw`, in spite of their type): not to be looked at, and encoded again
+    just as they are.
+    """
+    nothing = Facts()
+    left = [(name, Raw, getattr(nothing, name)) for name in Facts.__struct_fields__ if name not in members]
+    facts = defstruct("PartialFacts", left, bases=(Facts,))
+    record = defstruct("PartialRecord", [("facts", facts, field(default_factory=facts))], bases=(OrderRecord,))
+    return msgpack.Decoder(cast(type[OrderRecord], record)).decode
 
 
 def decode_header(value: bytes) -> OrderHeader:

@@ -25,6 +25,7 @@ ATTRIBUTES = ("specversion", "id", "source", "type", "time", "subject", "sequenc
 _REQUIRED = ("specversion", "id", "source", "type", "time", "subject")
 
 _decoder = msgspec.json.Decoder(e.Event)
+_EMPTY_UID = blake2b(digest_size=8)
 _plain = msgspec.json.Decoder()
 _envelopes: dict[str, Any] = {str(event.__struct_config__.tag): event for event in e.EVENT_TYPES}
 _attribute_types: dict[str, Any] = {
@@ -60,9 +61,11 @@ def decode(
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
     _check_ahead(time_us, timestamp_ms)
+    uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
+    uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
     return e.OrderEvent(
         event.subject,
-        blake2b(f"{len(event.source)} {event.source}{event.id}".encode(), digest_size=8).digest(),
+        uid.digest(),
         -1 if event.sequence is None else int(event.sequence),
         time_us,
         event.data,

@@ -28,6 +28,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from schemas import state
 from schemas.base import copied
 from schemas.carts import Order
 from schemas.events import CancelledData, ConfirmedData, OrderEvent, PaymentStateChangedData
@@ -35,7 +36,7 @@ from schemas.facts import Facts
 from schemas.state import Attempts, OrderHeader, OrderRecord, Park
 from schemas.updates import Account, Update
 from worker.core.order import Standing, assess, baseline
-from worker.core.reducer import reduce
+from worker.core.reducer import READS, READS_ALWAYS, reduce
 from worker.core.rules import Rules
 
 Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
@@ -167,6 +168,24 @@ def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: 
 # --- how a record changes ----------------------------------------------------------------------------------------
 
 
+def may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
+    """Whether it matters to whom the order is told: this change may have been made there, or all since `acked` were."""
+    return record.echo or event.origin is not None or isinstance(event.data, CancelledData)
+
+
+_partial = {kind: state.partial_decoder(READS_ALWAYS + members) for kind, members in READS.items()}
+
+
+def record_for(event: OrderEvent, value: bytes) -> OrderRecord:
+    """A record decoded as far as `take_event` needs it to take this event.
+
+    That takes 1.1 instead of 1.8 µs for 1,500 bytes, and half a microsecond less to encode it and let go of it again.
+    """
+    record = _partial[type(event.data)](value)
+    # Whole orders are compared when the provider has to do with it.
+    return state.decode_order(value) if may_concern_provider(record, event) else record
+
+
 def take_event(
     record: OrderRecord,
     event: OrderEvent,
@@ -186,7 +205,9 @@ def take_event(
     after = copied(record)
     after.facts = facts
     after.revision = revision
-    after.event_ms = max(record.event_ms, event.time_us // 1000)
+    event_ms = event.time_us // 1000
+    if event_ms > record.event_ms:
+        after.event_ms = event_ms
     if event.traceparent is not None:
         after.trace = event.traceparent
     if record.revision == record.acked:
@@ -195,11 +216,13 @@ def take_event(
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
     else:
         after.unconfirmed_since_ms = 0
-    if _newly_approved(record.facts, facts):
+    payment = facts.payment
+    if payment is not None and payment is not record.facts.payment and payment.state == "approved":
         release(after)
         if after.not_found_delay:
             after.not_before_ms, after.not_found_delay = 0, False
-    _follow_origin(record, after, event, addressee, in_flight)
+    if addressee is not None:
+        _follow_origin(record, after, event, addressee, in_flight)
     return after
 
 
@@ -208,19 +231,10 @@ def _by_provider(event: OrderEvent, data: CancelledData) -> OrderEvent:
     return event if data.by == "provider" else replace(event, data=replace(data, by="provider"))
 
 
-def _newly_approved(before: Facts, after: Facts) -> bool:
-    payment = after.payment
-    if payment is None or payment.state != "approved":
-        return False
-    return before.payment is None or before.payment.stamp != payment.stamp
-
-
 def _follow_origin(
-    before: OrderRecord, after: OrderRecord, event: OrderEvent, addressee: Addressee | None, in_flight: bool
+    before: OrderRecord, after: OrderRecord, event: OrderEvent, addressee: Addressee, in_flight: bool
 ) -> None:
     """A change made at the provider itself counts as acknowledged when nothing else is owed: no echo."""
-    if addressee is None:
-        return
     if _made_at(event, addressee.provider.name):
         after.echo = before.echo or (not in_flight and _nothing_owed(before, event.subject, addressee))
         if not after.echo and not isinstance(event.data, ConfirmedData | PaymentStateChangedData):

@@ -9,7 +9,7 @@ very facts it was given when the event was seen before, and new ones otherwise. 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schemas import events as e
@@ -22,6 +22,7 @@ from schemas.facts import (
     Facts,
     ItemCancellation,
     Line,
+    Packed,
     Payment,
     Refund,
     Return,
@@ -31,13 +32,14 @@ from schemas.facts import (
     UnitList,
     is_nil,
     pack,
-    unpack_lines,
+    unpack_line_kinds,
 )
 
 SEEN_MAX = 1_000
 """Events of one order that are remembered by id. An older one again is still harmless unless its stamp ties."""
 
 _UID_BYTES = 8
+_SEEN_BYTES_MAX = SEEN_MAX * _UID_BYTES
 
 T = TypeVar("T")
 Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund)
@@ -48,7 +50,7 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     if _has_seen(facts.seen, event.uid):
         return facts
     changed = copied(facts)
-    changed.seen = (facts.seen + event.uid)[-SEEN_MAX * _UID_BYTES :]
+    changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
     _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
     return changed
 
@@ -94,15 +96,15 @@ def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
     lines = pack([_line(line) for line in data.lines])
     details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
     _set_content(facts, Content(stamp, None, data.currency, total, lines))
-    for name, raw in details.items():
-        _set_detail(facts, name, stamp, raw)
+    for name, packed in details.items():
+        _set_detail(facts, name, stamp, packed)
     if facts.confirmation is None or stamp < facts.confirmation.stamp:
         facts.confirmation = Confirmation(
             stamp,
             data.currency,
             total,
             NIL if facts.content is not None and facts.content.stamp == stamp else lines,
-            {name: raw for name, raw in details.items() if facts.details[name][0] != stamp},
+            {name: packed for name, packed in details.items() if facts.details[name][0] != stamp},
         )
     if data.payment_state is not UNSET:
         _set_payment(facts, data.payment_state, stamp)
@@ -117,7 +119,7 @@ def _set_content(facts: Facts, content: Content) -> None:
     winner, loser = (content, old) if content.rank > old.rank else (old, content)
     facts.content = winner
     former = dict(facts.former_lines)
-    for line in unpack_lines(loser.lines):
+    for line in unpack_line_kinds(loser.lines):
         former[line.line_id] = former.get(line.line_id, False) or line.type in e.GOODS
     facts.former_lines = former
     confirmation = facts.confirmation
@@ -125,11 +127,11 @@ def _set_content(facts: Facts, content: Content) -> None:
         facts.confirmation = replace(confirmation, lines=loser.lines)
 
 
-def _set_detail(facts: Facts, name: str, stamp: Stamp, raw: Raw) -> None:
+def _set_detail(facts: Facts, name: str, stamp: Stamp, packed: Packed) -> None:
     old = facts.details.get(name)
     if old is not None and old[0] > stamp:
         return
-    facts.details = {**facts.details, name: (stamp, raw)}
+    facts.details = {**facts.details, name: (stamp, packed)}
     confirmation = facts.confirmation
     if old is not None and confirmation is not None and old[0] == confirmation.stamp:
         facts.confirmation = replace(confirmation, details={**confirmation.details, name: old[1]})
@@ -257,3 +259,22 @@ _APPLY: dict[type[e.Data], Callable[[Facts, Any, Stamp], None]] = {
     e.DetailsChangedData: _details_changed,
     e.RetractedData: _retracted,
 }
+
+READS: dict[type[e.Data], tuple[str, ...]] = {
+    e.ConfirmedData: ("content", "former_lines", "details"),
+    e.PaymentStateChangedData: (),
+    e.CartUpdatedData: ("content", "former_lines"),
+    e.ItemsShippedData: ("shipments",),
+    e.ItemsDeliveredData: ("deliveries",),
+    e.ItemsReturnedData: ("returns",),
+    e.ItemsCancelledData: ("item_cancellations",),
+    e.RefundedData: ("refunds",),
+    e.CancelledData: (),
+    e.CartsStatedData: ("statements",),
+    e.DetailsChangedData: ("details",),
+    e.RetractedData: ("shipments", "returns", "item_cancellations", "refunds", "statements"),
+}
+"""The members of the facts that an event of each kind is reduced with, besides `READS_ALWAYS`."""
+
+READS_ALWAYS = ("seen", "confirmation", "payment", "content_total_max_minor", "cancellation", "statement_retraction")
+"""For every kind of event. The last three are mostly nothing, or a number: cheaper to read than to leave out."""

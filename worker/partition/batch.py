@@ -5,11 +5,11 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
-from msgspec.structs import astuple
 
 from schemas import state
 from schemas.base import copied
-from schemas.state import OrderHeader, OrderProgress, OrderRecord
+from schemas.facts import Facts
+from schemas.state import OrderHeader, OrderRecord, SealedRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
 from worker.core.intake import decode
@@ -77,7 +77,7 @@ class Batch:
         if value is not None and subject not in self._changed:
             self._changed[subject] = state.decode_header(value), value
 
-    def _put(self, subject: str, record: OrderProgress) -> None:
+    def _put(self, subject: str, record: OrderRecord | SealedRecord) -> None:
         self._changed[subject] = _encoded(record)
 
     # --- events ---
@@ -93,15 +93,17 @@ class Batch:
                 self._events["skipped"] += 1
                 return
             subject = event.subject
-            before = self.record(subject)
+            value = self._value(subject)
+            before = OrderRecord() if value is None else core.record_for(event, value)
+            matters = core.may_concern_provider(before, event)
             after = core.take_event(
                 before,
                 event,
                 position=offset,
                 revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
-                addressee=self._context.addressees.get(core.account_of(subject)),
-                in_flight=subject not in self.holds and in_flight(subject),
+                addressee=self._context.addressees.get(core.account_of(subject)) if matters else None,
+                in_flight=matters and subject not in self.holds and in_flight(subject),
             )
             if after is before:
                 self._events["unchanged"] += 1
@@ -236,12 +238,15 @@ def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
     return {name: value for name, value in headers if value is not None}
 
 
-def _encoded(record: OrderProgress) -> tuple[OrderHeader, bytes]:
-    # The encoder's buffer is longer than what it returns, and the order keeps it: a copy takes 8 % less memory.
-    return OrderHeader(*astuple(record)[:_HEADER_LENGTH]), bytes(memoryview(state.encode(record)))
+def _encoded(record: OrderRecord | SealedRecord) -> tuple[OrderHeader, bytes]:
+    """The record without its facts, as the header that it is, and its value."""
+    value = state.encode(record)
+    if isinstance(record, OrderRecord):
+        record.facts = _NO_FACTS  # to copy the header's ten members instead would take 0.5 µs
+    return record, value
 
 
-_HEADER_LENGTH = len(OrderHeader.__struct_fields__)
+_NO_FACTS = Facts()
 _LEVELS = {
     "order_parked": "warning",
     "order_held": "warning",

@@ -1,5 +1,6 @@
 """What must hold of every order, whatever happens to it."""
 
+import functools
 from typing import Any
 
 import msgspec
@@ -12,12 +13,16 @@ from schemas.carts import Order
 from schemas.events import GOODS, OrderEvent
 from schemas.facts import Facts, unpack_lines
 from schemas.state import OrderRecord, decode_header, decode_order, encode
+from schemas.updates import Account
 from tests.unit.core.histories import contents, histories
 from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
 from worker.core.carts import divide, tally
 from worker.core.order import Standing, assess, baseline
-from worker.core.outbox import take_event
+from worker.core.outbox import Addressee, acknowledge, may_concern_provider, record_for, take_event
 from worker.core.reducer import SEEN_MAX, reduce
+from worker.providers.sequra import Sequra
+
+ADDRESSEE = Addressee(Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret"), Sequra())
 
 
 def seen_of(facts: Facts) -> tuple[str, bool, Order | None, Order | None]:
@@ -70,6 +75,29 @@ def test_split_into_batches_does_not_matter(events: list[OrderEvent], data: st.D
             record = decode_order(encode(record))
     assert record.facts == fold(events)
     assert seen_of(record.facts) == seen_of(fold(events))
+
+
+@settings(max_examples=300)
+@given(histories(ties=True), st.data())
+def test_partly_decoded_records_take_events_as_whole_ones(events: list[OrderEvent], data: st.DataObject) -> None:
+    """What `record_for` leaves encoded, and an addressee that does not matter, play no part: byte for byte the same."""
+    value = encode(OrderRecord())
+    for position, one in enumerate(data.draw(st.permutations(events + events[:2]))):
+        event = msgspec.structs.replace(one, origin=data.draw(st.sampled_from([None, None, "sequra", "erp"])))
+        partial, whole = record_for(event, value), decode_order(value)
+        take = functools.partial(
+            take_event,
+            event=event,
+            position=position,
+            revision=position + 1,
+            now_ms=1_000,
+            in_flight=data.draw(st.booleans()),
+        )
+        after = take(partial, addressee=ADDRESSEE if may_concern_provider(partial, event) else None)
+        expected = take(whole, addressee=ADDRESSEE)
+        assert (after is partial) == (expected is whole)
+        assert encode(after) == encode(expected)
+        value = encode(acknowledge(expected, b"digest") if data.draw(st.booleans()) else expected)
 
 
 @settings(max_examples=150)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas import state
 from schemas.facts import Facts
 from tests.unit.core.shop import (
     REFERENCE,
@@ -23,13 +24,15 @@ from tests.unit.core.shop import (
     order,
     payment,
     refunded,
+    retracted,
     returned,
     shipped,
     standing,
+    stated,
     totals,
 )
 from worker.core.order import assess, baseline
-from worker.core.reducer import reduce
+from worker.core.reducer import READS, READS_ALWAYS, reduce
 
 ONE = confirmed(goods("A", 9, 900))
 EARLY, LATE = "2026-03-01T00:00:00.000001Z", "2026-03-09T00:00:00Z"
@@ -258,3 +261,44 @@ def test_reduce_gives_the_same_facts_for_a_known_event() -> None:
     facts = reduce(Facts(), event(ONE), 0)
     assert reduce(facts, event(ONE), 1) is facts
     assert reduce(facts, event(ONE.but(id="other")), 1) is not facts
+
+
+# --- what is read ------------------------------------------------------------------------------------------------------
+
+RETRACTIONS = [
+    retracted(**member)
+    for member in (
+        {"shipment_id": "s1"},
+        {"return_id": "r1"},
+        {"cancellation_id": "c1"},
+        {"refund_id": "f1"},
+        {"cancelled": True},
+        {"stated": True},
+    )
+]
+EVERYTHING = [
+    confirmed(goods("A", 9, 900), gift=False),
+    cart_updated(goods("A", 8, 800)),
+    payment("approved"),
+    shipped("s1", A=1),
+    delivered("s1"),
+    returned("r1", A=1),
+    items_cancelled("c1", A=1),
+    refunded("f1", 5),
+    details(gift=True),
+    stated([], [goods("A", 1, 100)]),
+    stated([goods("A", 1, 100)], [], cart_version=2),
+    cancelled(),
+]
+
+
+@pytest.mark.parametrize("told", EVERYTHING + RETRACTIONS, ids=lambda told: "-".join([told.type, *told.data]))
+def test_reads_names_all_that_an_event_is_reduced_with(told: Told) -> None:
+    """With everything else left encoded, an event makes the same of an order that has every kind of fact."""
+    one = event(told, 50)
+    decode = state.partial_decoder(READS_ALWAYS + READS[type(one.data)])
+    for before in (Facts(), facts_of(*EVERYTHING), facts_of(*EVERYTHING, *RETRACTIONS)):
+        record = state.OrderRecord(facts=before)
+        partial = decode(state.encode(record))
+        record.facts, partial.facts = reduce(before, one, 50), reduce(partial.facts, one, 50)
+        assert state.encode(partial) == state.encode(record)
