@@ -202,6 +202,8 @@ class Attempt(Struct, eq=False):
     taken_at: float
     """*now*."""
     may_send: Callable[[], bool]
+    trace: str | None = None
+    """`traceparent` of the newest event in it that had one."""
 
 
 class Outlet(Protocol):

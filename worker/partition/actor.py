@@ -497,7 +497,7 @@ class PartitionActor:
             return None
         entry.in_flight = True
         self._in_flight += 1
-        return Attempt(subject, entry.revision, plan.update, now, self._may_send)
+        return Attempt(subject, entry.revision, plan.update, now, self._may_send, plan.trace)
 
     def _plan_again(self, subject: str, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep."""

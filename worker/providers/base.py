@@ -24,8 +24,10 @@ class Provider(Protocol):
         """The digest that `render` would give: of what comes from the order's facts alone."""
         ...
 
-    def next_request(self, reference: str, update: Update, account: Account, idempotency_key: str) -> HttpRequest:
-        """The request that tells it to the provider of the order with this reference."""
+    def next_request(
+        self, reference: str, update: Update, account: Account, idempotency_key: str, trace: str | None = None
+    ) -> HttpRequest:
+        """The request that tells it to the provider of the order with this reference, as part of this trace."""
         ...
 
     def read_response(self, response: HttpResponse, now_ms: int) -> Outcome:

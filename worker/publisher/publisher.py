@@ -218,7 +218,9 @@ class Publisher:
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
             key = _idempotency_key(attempt.subject, attempt.revision)
-            request = queue.provider.next_request(reference_of(attempt.subject), attempt.update, queue.account, key)
+            request = queue.provider.next_request(
+                reference_of(attempt.subject), attempt.update, queue.account, key, attempt.trace
+            )
             answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
             outcome = self._read(queue, answer)
         except asyncio.CancelledError:

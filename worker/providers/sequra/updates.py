@@ -20,6 +20,9 @@ from worker.providers.sequra.checks import problem_of
 
 _encoder = msgspec.json.Encoder()
 
+TRACE_LENGTH = 55
+"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
+
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _HOLDS_ACCOUNT = frozenset({429, 503})
 
@@ -41,20 +44,21 @@ class Sequra:
         """Of what comes from the order's facts."""
         return _digest(_told(order, _cart(order.shipped, order), _cart(order.unshipped, order)))
 
-    def next_request(self, reference: str, update: Update, account: Account, idempotency_key: str) -> HttpRequest:
+    def next_request(
+        self, reference: str, update: Update, account: Account, idempotency_key: str, trace: str | None = None
+    ) -> HttpRequest:
         """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
-        return HttpRequest(
-            "PUT",
-            _orders_url(account.base_url, account.merchant_id) + quote(reference, safe=""),
-            {
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-                "Authorization": _basic(account.username, account.password),
-                "Sequra-Merchant-Id": account.merchant_id,
-                "Idempotency-Key": idempotency_key,
-            },
-            b'{"order":' + update.body + b"}",
-        )
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "Authorization": _basic(account.username, account.password),
+            "Sequra-Merchant-Id": account.merchant_id,
+            "Idempotency-Key": idempotency_key,
+        }
+        if trace is not None:
+            headers["traceparent"] = trace[:TRACE_LENGTH]
+        url = _orders_url(account.base_url, account.merchant_id) + quote(reference, safe="")
+        return HttpRequest("PUT", url, headers, b'{"order":' + update.body + b"}")
 
     def read_response(self, response: HttpResponse, now_ms: int) -> Outcome:
         """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10)."""

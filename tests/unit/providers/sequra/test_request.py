@@ -43,6 +43,15 @@ def test_method_and_url() -> None:
     assert found.url == "https://sandbox.sequrapi.com/merchants/camisasonline/orders/A14%2F12345"
 
 
+def test_trace() -> None:
+    """`traceparent` goes along as far as every version defines it: what may follow is any text, line ends included."""
+    update = SEQURA.render(ORDER, ACCOUNT)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    found = SEQURA.next_request("1", update, ACCOUNT, "k1", parent + "-x\r\nInjected: yes")
+    assert found.headers["traceparent"] == parent
+    assert "traceparent" not in request().headers
+
+
 ENCODED = {
     "12345": "12345",
     "a b": "a%20b",
