@@ -94,7 +94,7 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
     """An order's record whose facts are left as they are: what becomes of an attempt does not depend on them, and to
-    decode and encode them takes 2.2 us and makes a hundred objects.
+    decode and encode them takes 2.2 us more and makes dozens of objects.
     """
 
     facts: Raw = Raw(pack(Facts()))
