@@ -60,7 +60,8 @@ def decode(
 
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
-    _check_ahead(time_us, timestamp_ms)
+    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US:
+        raise _too_far_ahead()
     uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
     uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
     return e.OrderEvent(
@@ -74,11 +75,10 @@ def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     )
 
 
-def _check_ahead(time_us: int, timestamp_ms: int) -> None:
-    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US:
-        raise MalformedEventError(
-            "not_cloudevents", "$.time: expected a time at most 24 h ahead of the record's timestamp"
-        )
+def _too_far_ahead() -> MalformedEventError:
+    return MalformedEventError(
+        "not_cloudevents", "$.time: expected a time at most 24 h ahead of the record's timestamp"
+    )
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
@@ -181,7 +181,8 @@ def _check_envelope(envelope: dict[str, Any], timestamp_ms: int) -> None:
         raise MalformedEventError("not_cloudevents", "$.data: expected a member data, got nothing")
     if not isinstance(envelope["data"], dict):
         raise MalformedEventError("not_cloudevents", f"$.data: expected an object, got {_got(envelope['data'])}")
-    _check_ahead(parse_time_us(envelope["time"]), timestamp_ms)
+    if parse_time_us(envelope["time"]) - timestamp_ms * 1000 > AHEAD_MAX_US:
+        raise _too_far_ahead()
 
 
 _PYTHON_TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(e.Envelope)}

@@ -178,14 +178,17 @@ def may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
 _partial = {kind: state.partial_decoder(READS_ALWAYS + members) for kind, members in READS.items()}
 
 
-def record_for(event: OrderEvent, value: bytes) -> OrderRecord:
-    """A record decoded as far as `take_event` needs it to take this event.
+def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, bool]:
+    """A record decoded as far as `take_event` needs it to take this event, and whether that needs the addressee. A new
+    one when there is no value.
 
     That takes 1.1 instead of 1.8 µs for 1,500 bytes, and half a microsecond less to encode it and let go of it again.
     """
-    record = _partial[type(event.data)](value)
-    # Whole orders are compared when the provider has to do with it.
-    return state.decode_order(value) if may_concern_provider(record, event) else record
+    record = OrderRecord() if value is None else _partial[type(event.data)](value)
+    matters = may_concern_provider(record, event)
+    if matters and value is not None:
+        record = state.decode_order(value)  # whole orders are compared when the provider has to do with it
+    return record, matters
 
 
 def take_event(

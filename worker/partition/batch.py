@@ -93,9 +93,7 @@ class Batch:
                 self._events["skipped"] += 1
                 return
             subject = event.subject
-            value = self._value(subject)
-            before = OrderRecord() if value is None else core.record_for(event, value)
-            matters = core.may_concern_provider(before, event)
+            before, matters = core.record_for(event, self._value(subject))
             after = core.take_event(
                 before,
                 event,
@@ -109,7 +107,8 @@ class Batch:
                 self._events["unchanged"] += 1
                 return
             changed = _encoded(after)
-            self._check_size(len(changed[1]) + len(subject) + _RECORD_OVERHEAD_BYTES)
+            if (size := len(changed[1]) + len(subject) + _RECORD_OVERHEAD_BYTES) > self._value_max_bytes:
+                raise self._too_large(size)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
@@ -117,12 +116,11 @@ class Batch:
         self._coalesced += before.acked < before.revision
         self._changed[subject] = changed
 
-    def _check_size(self, size: int) -> None:
-        if size > self._value_max_bytes:
-            raise MalformedEventError(
-                "order_too_large",
-                f"$: expected an order's record of at most {self._value_max_bytes} bytes, got {size}",
-            )
+    def _too_large(self, size: int) -> MalformedEventError:
+        return MalformedEventError(
+            "order_too_large",
+            f"$: expected an order's record of at most {self._value_max_bytes} bytes, got {size}",
+        )
 
     def _refuse(self, record: InputRecord, error: MalformedEventError) -> None:
         said = {

@@ -18,7 +18,7 @@ from tests.unit.core.histories import contents, histories
 from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
 from worker.core.carts import divide, tally
 from worker.core.order import Standing, assess, baseline
-from worker.core.outbox import Addressee, acknowledge, may_concern_provider, record_for, take_event
+from worker.core.outbox import Addressee, acknowledge, record_for, take_event
 from worker.core.reducer import SEEN_MAX, reduce
 from worker.providers.sequra import Sequra
 
@@ -84,7 +84,7 @@ def test_partly_decoded_records_take_events_as_whole_ones(events: list[OrderEven
     value = encode(OrderRecord())
     for position, one in enumerate(data.draw(st.permutations(events + events[:2]))):
         event = msgspec.structs.replace(one, origin=data.draw(st.sampled_from([None, None, "sequra", "erp"])))
-        partial, whole = record_for(event, value), decode_order(value)
+        (partial, matters), whole = record_for(event, value), decode_order(value)
         take = functools.partial(
             take_event,
             event=event,
@@ -93,7 +93,7 @@ def test_partly_decoded_records_take_events_as_whole_ones(events: list[OrderEven
             now_ms=1_000,
             in_flight=data.draw(st.booleans()),
         )
-        after = take(partial, addressee=ADDRESSEE if may_concern_provider(partial, event) else None)
+        after = take(partial, addressee=ADDRESSEE if matters else None)
         expected = take(whole, addressee=ADDRESSEE)
         assert (after is partial) == (expected is whole)
         assert encode(after) == encode(expected)
