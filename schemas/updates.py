@@ -62,8 +62,6 @@ class Fault(Struct, frozen=True):
     sent: bool
     """Whether bytes of the request may have left: then its outcome is unknown."""
     detail: str
-    copies: int = 1
-    """How often its headers went out."""
 
 
 class OutcomeKind(StrEnum):

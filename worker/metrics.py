@@ -94,7 +94,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("class",)),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
     Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
-    Metric("cartsync_silent_repeat_total", "counter", "Requests that the HTTP client sent more than once"),
     Metric("cartsync_account_paused", "gauge", "1: the account is paused (credentials)", ("account",)),
     Metric("cartsync_account_waiting_seconds", "gauge", "For how long Retry-After holds it", ("account",)),
     Metric("cartsync_account_queued", "gauge", "Orders waiting for their turn", ("account",)),
@@ -229,10 +228,6 @@ class Metrics:
     def held(self) -> None:
         """An order is held because the outcome of an attempt is unknown."""
         self._counters["cartsync_unknown_outcome_total"].inc()
-
-    def repeated(self, copies: int) -> None:
-        """The HTTP client sent a request so many times more than it was asked to."""
-        self._counters["cartsync_silent_repeat_total"].inc(copies)
 
     def account_paused(self, account: str, paused: bool) -> None:
         """An account paused or goes on; `account` is a name of the configuration."""

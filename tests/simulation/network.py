@@ -258,7 +258,7 @@ class Wire:
                 for request in (sent, *others):
                     self._network.given_up(request)
         self._network._trace.add("reset", sent.subject, sent.revision, copies)
-        return Fault(True, "reset", copies)
+        return Fault(True, "reset")
 
     def _say(self, sent: Request, status: int, headers: dict[str, str] | None = None) -> HttpResponse:
         self._network._trace.add("answered", sent.subject, sent.revision, status, headers or "")

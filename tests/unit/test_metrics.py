@@ -72,7 +72,6 @@ def test_counters_and_histograms() -> None:
     metrics.suppressed()
     metrics.parked()
     metrics.held()
-    metrics.repeated(2)
     metrics.loop_lag(0.01)
     metrics.guarantee("acme", "D")
     shown = {
@@ -92,7 +91,6 @@ def test_counters_and_histograms() -> None:
         "cartsync_suppressed_total": (1.0, {}),
         "cartsync_parked_total": (1.0, {}),
         "cartsync_unknown_outcome_total": (1.0, {}),
-        "cartsync_silent_repeat_total": (2.0, {}),
         "cartsync_loop_lag_seconds_count": (1.0, {}),
         "cartsync_guarantee_level": (1.0, {"account": "acme", "level": "D"}),
         "cartsync_build_info": (1.0, {"version": __version__}),

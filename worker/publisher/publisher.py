@@ -236,8 +236,6 @@ class Publisher:
 
     def _read(self, queue: _AccountQueue, answer: HttpResponse | Fault) -> Outcome:
         if isinstance(answer, Fault):
-            if answer.copies > 1:
-                self._metrics.repeated(answer.copies - 1)
             return Outcome(OutcomeKind.UNKNOWN if answer.sent else OutcomeKind.NOT_SENT, answer.detail)
         outcome = queue.provider.read_response(answer, self._clock.wall_ms())
         name = queue.account.name
