@@ -111,11 +111,11 @@ def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
 
 
 def _set_content(facts: Facts, content: Content) -> None:
-    facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
     old = facts.content
     if old is None:
-        facts.content = content
+        facts.content, facts.content_total_max_minor = content, content.total_minor
         return
+    facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
     winner, loser = (content, old) if content.rank > old.rank else (old, content)
     facts.content = winner
     former = dict(facts.former_lines)

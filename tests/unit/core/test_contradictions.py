@@ -103,6 +103,16 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
         [confirmed(goods("A", 1, 10_000)), shipped("s1", A=1), refunded("f1", 12_500)],
         "refunds 12500, chargeable 10000",
     ),
+    (
+        "refunds above what a cart below zero and a fee leave",
+        [
+            confirmed(goods("A", 1, 0), other("discount", "d", -1)),
+            shipped("s1", A=1),
+            returned("r1", fee=1, A=1),
+            refunded("f1", 1),
+        ],
+        "refunds 1, chargeable 0",
+    ),
     ("handling refunded above handling", [MIXED, returned("r1", handling=51)], "handling refunded 51, handling 50"),
     (
         "cancelled though all is shipped and kept",
