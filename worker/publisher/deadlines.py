@@ -1,6 +1,7 @@
 """Ends what is under way when its time is up."""
 
 import asyncio
+import math
 from typing import Protocol
 
 
@@ -22,12 +23,13 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._until: dict[Expiring, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = math.inf
 
     def add(self, item: Expiring, until: float) -> None:
         """Expires the item at `until`, on the loop's clock, unless it is removed before."""
         self._until[item] = until
-        if self._timer is None or until < self._timer.when():
+        if until < self._rings_at:
             self._set(until)
 
     def remove(self, item: Expiring) -> None:
@@ -43,10 +45,12 @@ class Deadlines:
     def _set(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        # Kept beside the timer: what uvloop gives for a moment that has passed does not know when it was.
+        self._rings_at = at
         self._timer = self._loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, math.inf
         now = self._loop.time()
         for item in [item for item, until in self._until.items() if until <= now]:
             del self._until[item]

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import uvloop
+
 from worker.publisher.deadlines import Deadlines
 from worker.sim.loop import run
 
@@ -68,3 +70,21 @@ def test_nothing_expires_after_the_end() -> None:
         return noted
 
     assert run(main()) == []
+
+
+def test_a_moment_that_has_passed() -> None:
+    """A process that was frozen adds what is due already: it expires at once, and what comes after it, too. uvloop's
+    handle of such a moment does not know when it was.
+    """
+
+    async def main() -> list[str]:
+        noted: list[tuple[str, float]] = []
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines(loop)
+        for name, late_s in (("first", 1.0), ("second", 2.0), ("third", 0.5)):
+            deadlines.add(Item(noted, name), loop.time() - late_s)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [name for name, _ in noted]
+
+    assert sorted(uvloop.run(main())) == sorted(run(main())) == ["first", "second", "third"]
