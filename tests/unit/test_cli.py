@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -343,6 +345,32 @@ def test_nobody_answers(cli: Cli) -> None:
         code, _, err = cli(*command, *NOBODY)
         assert code == 75
         assert "no worker answers at http://127.0.0.1:1" in err
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (200, b'{"a": 1}'), (404, b"not here"), (500, b"{}")], ids=str
+)
+def test_something_else_answers(cli: Cli, status: int, body: bytes) -> None:
+    """The port belongs to another program: said as such, and the order is looked for where it can be found."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        for command in ("show", "release"):
+            code, out, err = cli("order", command, "acme/1", "--url", url)
+            assert (code, out) == (75, "")
+            assert f"what answers at {url} is no cartsync worker" in err
+        server.shutdown()
 
 
 def test_orders_of_the_demo(cli: Cli) -> None:

@@ -72,7 +72,7 @@ def _base_url(value: str) -> str:
         _ = url.port
     except ValueError:
         raise ValueError(form) from None
-    if not url.hostname or "@" in url.netloc or "?" in value or "#" in value or not re.fullmatch(r"[!-~]+", value):
+    if not url.hostname or "@" in url.netloc or "?" in value or "#" in value or not re.fullmatch(r"[!-\[\]-~]+", value):
         raise ValueError(form)
     if url.scheme == "http" and url.hostname not in {"127.0.0.1", "localhost", "::1"}:
         raise ValueError("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")

@@ -48,6 +48,8 @@ _READ_WAIT_S = 0.5
 _HANGING_MARGIN_S = 15.0
 """How long after its timeout a broker may take to abort a transaction: it looks every 10 s."""
 _CLOSE_WITHIN_S = 5.0
+_PATIENCE_S = 30.0
+"""Of a person, with brokers that send nothing."""
 
 
 _Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -286,6 +288,8 @@ async def find_orders(
             consumer.seek(partition, begins[partition])
         total = sum(ends[p] - begins[p] for p in here)
         left = [partition for partition in here if begins[partition] < ends[partition]]
+        loop = asyncio.get_running_loop()
+        give_up_at, before = loop.time() + _PATIENCE_S, -1
         while left:
             fetched = await consumer.getmany(
                 *left, timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX
@@ -300,7 +304,14 @@ async def find_orders(
                             found[partition.partition, subject] = record.value
             at = {partition: await consumer.position(partition) for partition in here}
             left = [partition for partition in left if at[partition] < ends[partition]]
-            tell(total - sum(max(0, ends[p] - at[p]) for p in left), total)
+            behind = total - sum(max(0, ends[p] - at[p]) for p in left)
+            tell(behind, total)
+            if behind > before:
+                give_up_at, before = loop.time() + _PATIENCE_S, behind
+            elif loop.time() > give_up_at:
+                stuck = ", ".join(str(partition.partition) for partition in left)
+                said = f"{behind} of {total} records read, and no more come of partition {stuck}"
+                raise LogError(f"reading {settings.state_topic}: {said}")
     except kafka_errors.KafkaError as error:
         raise translated_or_refused(error, f"reading {settings.state_topic}") from error
     finally:

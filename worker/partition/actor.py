@@ -25,6 +25,8 @@ Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _SLICE = 200
 """Events between two breaths of the loop."""
 _RESTORE_SLICE = 5_000
+_JUDGE_AFTER_S = 60.0
+"""When an order is looked at that was offered without, should it still wait then."""
 
 
 class Command(Struct, eq=False):
@@ -404,6 +406,9 @@ class PartitionActor:
         addressee = self._context.addressees.get(core.account_of(subject))
         if addressee is not None and not entry.has_news and self._has_enough(entry, now, addressee.account.name):
             self._offer(subject, None, now)
+            # Its turn may be hours away, and what is wrong with it is to be seen before.
+            entry.has_news = True
+            self.outbox.schedule(subject, now + _JUDGE_AFTER_S)
             return
         record = state.decode_order(self.orders[subject])
         if record.revision == record.acked:
@@ -417,7 +422,7 @@ class PartitionActor:
             return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            if entry.has_news:
+            if record.inconsistent_since_ms or record.park is not None:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:

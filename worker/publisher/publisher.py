@@ -7,6 +7,7 @@ newest there is.
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import quote
@@ -23,6 +24,9 @@ from worker.ports import Attempt, Clock, Outlet, Sender
 from worker.providers.base import Provider
 
 log = structlog.get_logger(__name__)
+
+_TAKES_IN_A_ROW = 100
+"""Offers that may lead to nothing before others get the loop."""
 
 
 def _limiter(rate_per_s: float) -> AsyncLimiter | None:
@@ -176,10 +180,22 @@ class Publisher:
         assert lane is not None
         while True:
             await self._ready(queue)
+            found = await self._next(queue)
+            if found is not None:
+                await self._send(queue, *found, lane)
+
+    async def _next(self, queue: _AccountQueue) -> tuple[Outlet, Attempt] | None:
+        """The next offer that leads to a request: one that turns out to need none uses up nothing of the rate."""
+        for count in itertools.count(1):
+            if not self._is_open(queue):
+                break
             _, _, subject, outlet = heapq.heappop(queue.offers)
             attempt = outlet.take(subject)
             if attempt is not None:
-                await self._send(queue, outlet, attempt, lane)
+                return outlet, attempt
+            if count % _TAKES_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        return None
 
     async def _ready(self, queue: _AccountQueue) -> None:
         """Until there is an offer that the account's limits let out now."""

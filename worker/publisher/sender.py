@@ -16,15 +16,19 @@ from functools import lru_cache
 from typing import Any
 
 import aiohttp
+import structlog
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
+from aiohttp.streams import StreamReader
 from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
 
 from schemas.updates import Fault, HttpRequest, HttpResponse
 from worker.publisher.deadlines import Deadlines
+
+log = structlog.get_logger(__name__)
 
 BODY_MAX_BYTES = 64 * 1024
 """An answer is cut here: only its first words are of use."""
@@ -51,8 +55,10 @@ class _Server(Struct, frozen=True):
 class _Exchange(Struct, eq=False):
     """What is known so far of a request under way."""
 
-    transport: asyncio.Transport | None = None
+    protocol: ResponseHandler | None = None
     """While it has a connection."""
+    content: StreamReader | None = None
+    """Of the answer, while it is read."""
     sent: bool = False
     """Whether bytes of it may have left."""
     message: RawResponseMessage | None = None
@@ -62,10 +68,16 @@ class _Exchange(Struct, eq=False):
     """The deadline has passed."""
 
     def expire(self) -> None:
-        """`Expiring`. What is being waited for ends with the connection; connecting has the same deadline."""
+        """`Expiring`. Whoever waits is told, too: the end of a connection that a malformed body has closed already
+        reaches nobody. Connecting has the same deadline.
+        """
         self.is_late = True
-        if self.transport is not None:
-            self.transport.abort()
+        if self.content is not None:
+            self.content.set_exception(TimeoutError())
+        if self.protocol is not None:
+            self.protocol.set_exception(TimeoutError())
+            if self.protocol.transport is not None:
+                self.protocol.transport.abort()
 
 
 class HttpSender:
@@ -87,10 +99,12 @@ class HttpSender:
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
         """One attempt, written once or not at all."""
         exchange = _Exchange()
-        self._deadlines.add(exchange, self._loop.time() + deadline_s)
         try:
+            self._deadlines.add(exchange, self._loop.time() + deadline_s)
             await self._tell(request, exchange, _connecting(deadline_s), may_send)
-        except _FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - `ports.Sender` never raises: whatever it was, an outcome follows
+            if not isinstance(error, _FAILURES):
+                log.warning("attempt_failed_oddly", error=type(error).__name__)
             if exchange.message is None:
                 is_late = exchange.is_late or isinstance(error, TimeoutError)
                 return Fault(exchange.sent, f"no answer within {deadline_s:g} s" if is_late else _said(error))
@@ -120,7 +134,7 @@ class HttpSender:
                 raise TimeoutError
             if protocol.should_close:  # it spoke unasked while it was idle: that would be taken for our answer
                 raise aiohttp.ClientConnectionError
-            exchange.transport = protocol.transport
+            exchange.protocol = protocol
             writer = StreamWriter(protocol, self._loop)
             await writer.write_headers(f"{request.method} {target} HTTP/1.1", self._headers(request, server))
             if not may_send():
@@ -131,8 +145,10 @@ class HttpSender:
             if not protocol.writing_paused:  # or the answer came before we had said all
                 connection.release()
         finally:
-            exchange.transport = None
-            connection.close()  # unless it was released
+            exchange.protocol = exchange.content = None
+            if connection.transport is not None:  # not released: what has not left yet is not to leave any more
+                connection.transport.abort()
+            connection.close()
 
     def _meet(self, origin: str) -> _Server:
         url = URL(origin, encoded=True)
@@ -158,7 +174,7 @@ class HttpSender:
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:
             message, content = await protocol.read()  # what comes first is not the answer
-        exchange.message = message
+        exchange.message, exchange.content = message, content
         while len(exchange.body) < self._body_max_bytes and not content.at_eof():
             exchange.body += await content.readany()
         exchange.body = exchange.body[: self._body_max_bytes]

@@ -100,7 +100,11 @@ def _find(ref: str, url: str) -> tuple[str, OrderView]:
         except UsageError:
             return None
 
-    status = msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
+    _check(url)
+    try:
+        status = msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
+    except (msgspec.MsgspecError, UsageError, InvariantError):
+        raise NoAnswerError(f"what answers at {url} is no cartsync worker, or not one of this version") from None
     return _pick(
         ref, get, [account.name for account in status.accounts], f"the worker at {url} (another one may serve it)"
     )
@@ -130,8 +134,7 @@ def _read_demo(file: Path) -> dict[str, OrderView]:
 
 def _ask(url: str, method: str, path: str) -> bytes:
     """The answer's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{url}: the worker's private port is named as http://host:port")
+    _check(url)
     request = Request(url.rstrip("/") + path, method=method, data=b"" if method == "POST" else None)  # noqa: S310
     try:
         with _open(request, timeout=ANSWER_WITHIN_S) as response:
@@ -143,6 +146,11 @@ def _ask(url: str, method: str, path: str) -> bytes:
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise NoAnswerError(f"no worker answers at {url}: {reason}") from None
+
+
+def _check(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{url}: the worker's private port is named as http://host:port")
 
 
 def _refusal(status: int, body: bytes) -> Exception:

@@ -48,9 +48,10 @@ class Book:
         self.clock = clock
         self.outcomes: list[tuple[str, Outcome]] = []
         self.closed = False
+        self.not_owed: set[str] = set()
 
     def take(self, subject: str) -> Attempt | None:
-        if self.closed:
+        if self.closed or subject in self.not_owed:
             return None
         reference = subject.partition("/")[2]
         order = Order(reference, "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
@@ -129,6 +130,22 @@ def test_rate_limit() -> None:
         assert times[0] == times[1] == 0
         assert times[2] >= 0.5
         assert times[3] >= times[2] + 0.4
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_offers_that_need_no_request_use_up_no_rate() -> None:
+    """What turns out to be known there already does not hold up what is owed."""
+
+    async def main() -> None:
+        scene = Scene(account(rate_per_s=1.0, concurrency=1))
+        known = [f"acme/known{number}" for number in range(1_000)]
+        scene.book.not_owed.update(known)
+        scene.offer("acme/first", *known, "acme/last")
+        await asyncio.sleep(30)
+        assert [reference for _, reference in scene.sender.sent] == ["first", "last"]
+        assert scene.sender.sent[1][0] < 5
         await scene.publisher.stop()
 
     played(main)

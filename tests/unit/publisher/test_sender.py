@@ -379,3 +379,65 @@ async def test_socket_gives_up_when_we_do() -> None:
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == b"\x01\x00\x00\x00\x00\x00\x00\x00"
     await sender.close()
+
+
+MALFORMED = {
+    "second chunk": b"2\r\nab\r\nzz\r\n",
+    "chunk of a huge size": b"2\r\nab\r\nfffffffffffffffffff\r\n",
+    "trailer": b"2\r\nab\r\n0\r\n\x00: \x00\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("status", [200, 409])
+@pytest.mark.parametrize("rest", MALFORMED.values(), ids=MALFORMED)
+async def test_body_that_turns_out_malformed(sender: HttpSender, rest: bytes, status: int) -> None:
+    """The status has come and decides, at the deadline at the latest; the connection is not used again."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 %d Said\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+        await writer.drain()
+        await asyncio.sleep(0.02)  # another packet: what is read together is refused together
+        writer.write(rest)
+        await asyncio.sleep(10)
+
+    async with served(handle) as base, asyncio.timeout(1.5):
+        answer = await sender.send(put(base), 0.3, yes)
+    assert isinstance(answer, HttpResponse)
+    assert answer.status == status
+
+
+async def test_whatever_the_client_raises_becomes_an_outcome(
+    sender: HttpSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loop may raise what nobody has listed (uvloop: RuntimeError for OSError): that must not end a worker."""
+
+    async def connect(*_: object) -> None:
+        raise RuntimeError("File descriptor 7 is used by transport")
+
+    monkeypatch.setattr(sender._connector, "connect", connect)
+    assert await sender.send(put("http://127.0.0.1:1"), 2.0, yes) == Fault(False, "RuntimeError")
+
+
+async def test_given_up_attempt_sends_nothing_more(sender: HttpSender) -> None:
+    """A body that is still on its way out when its attempt is cut does not go on to leave."""
+    received = 0
+    go_on = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        await reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        with suppress(ConnectionError):
+            while chunk := await reader.read(65_536):
+                received += len(chunk)
+
+    body = b"x" * 30_000_000
+    async with served(handle) as base:
+        sending = asyncio.create_task(sender.send(put(base, body), 5.0, yes))
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        await asyncio.wait({sending})
+        go_on.set()
+        await asyncio.sleep(0.2)
+    assert received < len(body) / 2

@@ -1,0 +1,55 @@
+"""An account with a long backlog, in virtual time: nobody's standing waits for its turn."""
+
+import asyncio
+
+import msgspec
+
+from schemas.updates import Account
+from tests.simulation.stage import Stage, play
+from worker.app import Ports, Worker
+from worker.config import worker_settings_from
+from worker.metrics import Metrics
+
+SLOW = Account("acme", "sequra", "acme", "https://provider.example", "u", "p", rate_per_s=0.01)
+LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
+
+
+def _tell(stage: Stage, reference: str, units: int) -> None:
+    """An order is confirmed and so many units of its one line leave."""
+    shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": units}]}
+    for kind, data in (("confirmed", {"currency": "EUR", "lines": [LINE]}), ("items_shipped", shipped)):
+        event = {
+            "specversion": "1.0",
+            "id": f"{reference} {kind}",
+            "source": "/shop",
+            "type": f"order.{kind}",
+            "time": "2026-01-01T00:00:00Z",
+            "subject": f"acme/{reference}",
+            "data": data,
+        }
+        stage.log.append(b"k", msgspec.json.encode(event), partition=0)
+
+
+def test_contradiction_in_a_long_backlog_is_announced_in_time() -> None:
+    """Four hundred orders are ahead of it, more than are prepared, and hours: it is parked after `inconsistent_after`
+    and counted as such all the same.
+    """
+
+    async def story(stage: Stage) -> None:
+        ports = Ports(stage.clock, stage.log.events("w1"), stage.log.states("w1"), stage.provider)
+        settings = worker_settings_from({"inconsistent_after": "15m"})
+        worker = Worker(settings, {"acme": SLOW}, ports, owner_id="w1", metrics=Metrics())
+        await worker.start()
+        await worker.serving()
+        for number in range(400):
+            _tell(stage, f"{number:03}", 1)
+        _tell(stage, "wrong", 9)
+        await asyncio.sleep(18 * 60.0)
+        view = worker.show("acme/wrong")
+        assert view is not None
+        assert view.status == "parked"
+        assert [partition.parked for partition in worker.status().partitions] == [1, 0]
+        assert sum(partition.owed for partition in worker.status().partitions) > 300
+        await worker.stop(0.0)
+
+    play(story)
