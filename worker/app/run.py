@@ -18,6 +18,7 @@ from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
 from worker.config import Config
 from worker.errors import CartsyncError, ConfigError
+from worker.kafka.client import hush_leftovers
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -44,6 +45,7 @@ def run_worker(config: Config) -> int:
 
 
 async def _run(config: Config) -> int:
+    hush_leftovers(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
     accounts = config.merchant_accounts()
     metrics = Metrics(process=True)
