@@ -4,6 +4,8 @@ from enum import StrEnum
 
 from msgspec import Raw, Struct
 
+REASON_MAX = 510
+"""Characters of a reason that an order's record keeps: it must not outgrow its topic by being parked."""
 RETRY_AFTER_MAX_S = 3600.0
 """`Retry-After` is clamped to this: a provider that errs must not silence us for days."""
 

@@ -34,16 +34,12 @@ from schemas.carts import Order
 from schemas.events import CancelledData, ConfirmedData, OrderEvent, PaymentStateChangedData
 from schemas.facts import Facts
 from schemas.state import Attempts, OrderHeader, OrderRecord, Park
-from schemas.updates import Account, Update
+from schemas.updates import REASON_MAX, Account, Update
 from worker.core.order import Standing, assess, baseline
 from worker.core.reducer import READS, READS_ALWAYS, reduce
 from worker.core.rules import Rules
 
 Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
-
-
-REASON_MAX = 510
-"""Characters of a reason that a record keeps: a record must not outgrow its topic by being parked."""
 
 
 class Renders(Protocol):

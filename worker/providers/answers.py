@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from schemas.updates import RETRY_AFTER_MAX_S, HttpResponse, OutcomeKind
+from schemas.updates import REASON_MAX, RETRY_AFTER_MAX_S, HttpResponse, OutcomeKind
 
-REASON_MAX = 500
-"""Characters of a provider's words that are kept."""
+WORDS_MAX = REASON_MAX - 10
+"""Characters of a provider's words that are kept; the status and the sign that they were cut take the rest."""
 _READ_MAX = 16_384
 """Bytes of an error body that are looked at."""
 
@@ -56,8 +56,8 @@ def describe(response: HttpResponse) -> str:
     text = response.body[:_READ_MAX].decode("utf-8", "replace")
     words = _errors(text) if text.lstrip()[:1] in ("{", "[") else _visible(text)
     words = " ".join(words.split())
-    if len(words) > REASON_MAX:
-        words = words[:REASON_MAX] + " …"
+    if len(words) > WORDS_MAX:
+        words = words[:WORDS_MAX] + " …"
     return f"{response.status}: {words}" if words else f"{response.status}"
 
 

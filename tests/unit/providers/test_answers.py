@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.updates import HttpResponse, OutcomeKind
-from worker.providers.answers import REASON_MAX, describe, kind_of_status, retry_after_s
+from worker.providers.answers import WORDS_MAX, describe, kind_of_status, retry_after_s
 
 NOW_MS = 1_772_323_200_000  # 2026-03-01T00:00:00Z
 
@@ -142,8 +142,8 @@ def test_words_that_are_not_utf8() -> None:
 
 def test_words_are_cut() -> None:
     """A long answer is cut; of a very long one only the beginning is looked at."""
-    assert words("x" * REASON_MAX) == "409: " + "x" * 500
-    assert words("x" * (REASON_MAX + 1)) == "409: " + "x" * 500 + " …"
+    assert words("x" * WORDS_MAX) == "409: " + "x" * 500
+    assert words("x" * (WORDS_MAX + 1)) == "409: " + "x" * 500 + " …"
     assert words(" " * 16_384 + "x") == "409"
     assert words("<" * 1_000_000) == "409"
 
@@ -154,7 +154,7 @@ def test_any_body_gives_a_reason(body: bytes, status: int) -> None:
     found = words(body, status)
     assert found.startswith(str(status))
     assert "\n" not in found
-    assert len(found) < REASON_MAX + 10
+    assert len(found) < WORDS_MAX + 10
 
 
 @given(
