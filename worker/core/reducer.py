@@ -47,7 +47,7 @@ Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund)
 
 def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     """The facts after `event`, which stands at `position` (the record's offset) in its partition."""
-    if _has_seen(facts.seen, event.uid):
+    if event.uid in facts.seen and _has_seen(facts.seen, event.uid):
         return facts
     changed = copied(facts)
     changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
@@ -56,8 +56,9 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
 
 
 def _has_seen(seen: bytes, uid: bytes) -> bool:
+    """Whether the bytes, which are there, are one of the uids: a hit across two neighbours is none."""
     index = seen.find(uid)
-    while index >= 0 and index % _UID_BYTES:  # a hit across two neighbours is none
+    while index >= 0 and index % _UID_BYTES:
         index = seen.find(uid, index + 1)
     return index >= 0
 
