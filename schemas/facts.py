@@ -52,11 +52,16 @@ UnitList = list[tuple[str, int]]
 """(line id, units), each line once."""
 
 
-class Line(Struct, array_like=True, frozen=True):
-    """One position of an order, its defaults filled in."""
+class LineKind(Struct, array_like=True, frozen=True):
+    """The first members of a `Line`."""
 
     line_id: str
     type: LineType
+
+
+class Line(LineKind, array_like=True, frozen=True):
+    """One position of an order, its defaults filled in."""
+
     reference: str | None
     name: str | None
     quantity: int
@@ -66,13 +71,6 @@ class Line(Struct, array_like=True, frozen=True):
     applies_to: list[str] | None = None
     downloadable: bool = False
     attributes: Attributes | None = None
-
-
-class LineKind(Struct, array_like=True, frozen=True):
-    """The first members of a `Line`."""
-
-    line_id: str
-    type: LineType
 
 
 class Content(Struct, array_like=True, frozen=True, gc=False):

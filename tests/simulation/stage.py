@@ -26,11 +26,18 @@ class Stage:
         """Of another deployment: its own input and group."""
         self.provider = ScriptedProvider(ACCOUNTS, self.clock)
 
-    def worker(self, name: str, settings: Mapping[str, Any] | None = None, *, elsewhere: bool = False) -> Worker:
+    def worker(
+        self,
+        name: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        accounts: Mapping[str, Account] = ACCOUNTS,
+        elsewhere: bool = False,
+    ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
         ports = Ports(self.clock, events, self.log.states(name), self.provider)
-        return Worker(worker_settings_from(settings or {}), ACCOUNTS, ports, owner_id=name, metrics=Metrics())
+        return Worker(worker_settings_from(settings or {}), accounts, ports, owner_id=name, metrics=Metrics())
 
     async def serving(self, name: str) -> Worker:
         """A worker that serves."""

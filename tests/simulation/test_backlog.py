@@ -6,9 +6,6 @@ import msgspec
 
 from schemas.updates import Account
 from tests.simulation.stage import Stage, play
-from worker.app import Ports, Worker
-from worker.config import worker_settings_from
-from worker.metrics import Metrics
 
 SLOW = Account("acme", "sequra", "acme", "https://provider.example", "u", "p", rate_per_s=0.01)
 LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
@@ -36,9 +33,7 @@ def test_contradiction_in_a_long_backlog_is_announced_in_time() -> None:
     """
 
     async def story(stage: Stage) -> None:
-        ports = Ports(stage.clock, stage.log.events("w1"), stage.log.states("w1"), stage.provider)
-        settings = worker_settings_from({"inconsistent_after": "15m"})
-        worker = Worker(settings, {"acme": SLOW}, ports, owner_id="w1", metrics=Metrics())
+        worker = stage.worker("w1", {"inconsistent_after": "15m"}, accounts={"acme": SLOW})
         await worker.start()
         await worker.serving()
         for number in range(400):

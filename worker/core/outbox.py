@@ -166,7 +166,7 @@ def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: 
 # --- how a record changes ----------------------------------------------------------------------------------------
 
 
-def may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
+def _may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
     """Whether it matters to whom the order is told: this change may have been made there, or all since `acked` were."""
     return record.echo or event.origin is not None or isinstance(event.data, CancelledData)
 
@@ -181,7 +181,7 @@ def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, boo
     That takes 1.1 instead of 1.8 µs for 1,500 bytes, and half a microsecond less to encode it and let go of it again.
     """
     record = OrderRecord() if value is None else _partial[type(event.data)](value)
-    matters = may_concern_provider(record, event)
+    matters = _may_concern_provider(record, event)
     if matters and value is not None:
         record = state.decode_order(value)  # whole orders are compared when the provider has to do with it
     return record, matters
@@ -388,7 +388,7 @@ class Entry(Struct):
     waiting: str = ""
     """Why nothing can be sent, for the figures; empty: it can."""
     has_news: bool = False
-    """Its record does not say that it is owed and nothing else: it must be looked at before its turn comes."""
+    """Its record says more than that it is owed, or it was offered without a look: it is read at the next one."""
     prepared: Send | None = None
     """The plan for `revision`, kept so that it need not be made twice when the order is taken at once."""
 

@@ -278,7 +278,7 @@ async def find_orders(
     topics = await require_topics(connection)
     here = [TopicPartition(settings.state_topic, p) for p in range(topics[settings.state_topic].partitions)]
     consumer = _reader(connection)
-    found: dict[tuple[int, str], bytes] = {}
+    found: dict[tuple[int, str], bytes | None] = {}
     prefix = ORDER_PREFIX.encode()
     try:
         consumer.assign(here)
@@ -296,12 +296,8 @@ async def find_orders(
             )
             for partition, records in fetched.items():
                 for record in records:
-                    subject = record.key[len(prefix) :].decode() if record.key.startswith(prefix) else ""
-                    if subject and wanted(subject):
-                        if record.value is None:
-                            found.pop((partition.partition, subject), None)
-                        else:
-                            found[partition.partition, subject] = record.value
+                    if record.key.startswith(prefix) and wanted(subject := record.key[len(prefix) :].decode()):
+                        found[partition.partition, subject] = record.value
             at = {partition: await consumer.position(partition) for partition in here}
             left = [partition for partition in left if at[partition] < ends[partition]]
             behind = total - sum(max(0, ends[p] - at[p]) for p in left)
@@ -316,7 +312,8 @@ async def find_orders(
         raise translated_or_refused(error, f"reading {settings.state_topic}") from error
     finally:
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
-    return [(partition, subject, value) for (partition, subject), value in sorted(found.items())]
+    orders = [(partition, subject, value) for (partition, subject), value in found.items() if value is not None]
+    return sorted(orders)
 
 
 def _reader(connection: Connection) -> Any:

@@ -47,7 +47,7 @@ class PartitionActor:
         context: Context,
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
-        rivalled: Callable[[str, int], None] = lambda _owner, _barrier: None,
+        rivalled: Callable[[str, int], None] | None = None,
     ) -> None:
         """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
         barrier, that was found to have come between this actor and what `warm` remembers.
@@ -136,7 +136,7 @@ class PartitionActor:
         context = self._context
         began = context.clock.now()
         found = await restore(self._hold, context, self._warm)
-        if found.rival is not None and self._warm is not None:
+        if found.rival is not None and self._warm is not None and self._rivalled is not None:
             self._rivalled(*found.rival)
         self.orders, self._position = found.orders, found.position
         self.next_offset = await self._first_offset(found)

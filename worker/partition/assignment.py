@@ -101,14 +101,16 @@ class Assignment:
 
     def is_settled(self) -> bool:
         """Whether every partition of ours is served (or halted)."""
-        roles = [None if (actor := self.actors.get(p)) is None else actor.role for p in self._owners]
-        return all(role in ("serving", "halted") for role in roles)
+        return not self._unserved()
 
     def restoring_s(self) -> float:
         """For how long the slowest partition of ours has not been served; 0: all of them are (or are halted)."""
         now = self._context.clock.now()
-        waiting = [p for p in self._owners if (a := self.actors.get(p)) is None or a.role not in ("serving", "halted")]
-        return max((now - self._unserved_since.get(p, now) for p in waiting), default=0.0)
+        return max((now - self._unserved_since.get(p, now) for p in self._unserved()), default=0.0)
+
+    def _unserved(self) -> list[int]:
+        """Partitions of ours that are neither served nor halted."""
+        return [p for p in self._owners if (a := self.actors.get(p)) is None or a.role not in ("serving", "halted")]
 
     async def changed(self) -> None:
         """Until some partition may have changed its role."""
@@ -220,7 +222,7 @@ class Assignment:
         delay_s = self._holding.retry_s
         self._unserved_since[partition] = self._context.clock.now()
         # What others did before the group gave the partition to us is no rivalry; only what comes while it is ours.
-        rivalled: Callable[[str, int], None] = lambda _owner, _barrier: None  # noqa: E731
+        rivalled: Callable[[str, int], None] | None = None
         while True:
             self._forget_cold()  # a frozen process may have slept through its tombstones
             warm = self._warm.pop(partition, None)

@@ -290,11 +290,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="of the first node (default: a free one)")
     parser.add_argument("--jars", type=Path, default=JARS, help=f"folder of Kafka's jars (default: {JARS})")
     arguments = parser.parse_args()
-    for number in (
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGINT,
-    ):  # the last one: ignored where a shell has begun us with &
+    # SIGINT too: it is ignored where a shell has begun us with &.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _end)
     try:
         with LocalKafka(arguments.nodes, arguments.jars, port=arguments.port) as kafka:

@@ -65,12 +65,14 @@ def _shown_elsewhere(
     ref: str, error: CartsyncError, topic: Callable[[str], list[OrderView]] | None, demo_file: Path
 ) -> OrderView:
     """The order, when the worker that was asked does not show it. Raises `error` when there is no other place."""
-    is_silent = isinstance(error, NoAnswerError)
-    if topic is None and not is_silent:
+    if topic is not None:
+        source = "the state topic"
+    elif not isinstance(error, NoAnswerError):
         raise error
-    if topic is None and not demo_file.is_file():
+    elif demo_file.is_file():
+        source = f"{demo_file}, which the demo left"
+    else:
         raise NoAnswerError(f"{error}; give the worker's private port with --url, or configure [kafka]") from None
-    source = f"{demo_file}, which the demo left" if topic is None else "the state topic"
     sys.stderr.write(f"{error}; looking into {source}\n")
     orders = _read_demo(demo_file) if topic is None else {view.subject: view for view in topic(ref)}
     _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, source)

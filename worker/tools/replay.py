@@ -46,10 +46,11 @@ class _Printer:
     ) -> HttpResponse | Fault:
         """Prints the request, its credentials left out."""
         body: Any = json.loads(request.body)
-        text = f"{request.method} {request.url}\n{json.dumps(body, indent=2, ensure_ascii=False)}\n"
         if self._as_json:
             line = {"method": request.method, "url": request.url, "body": body}
             text = json.dumps(line, ensure_ascii=False) + "\n"
+        else:
+            text = f"{request.method} {request.url}\n{json.dumps(body, indent=2, ensure_ascii=False)}\n"
         try:
             self._out.write(text)
         except OSError as error:
