@@ -16,10 +16,11 @@ STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 NODES ?= 1
+PORT ?= 9092
 SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help setup demo test check format lock kafka bench chaos simulate schemas clean
+.PHONY: help setup demo test matrix check format lock kafka bench chaos simulate schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 	@echo "test 3/3: integration, with a real Kafka"
 	@$(PYTEST) -m "integration and not slow" --durations=5 -v $(ARGS)
 
+matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine
+	@.ci/matrix
+
 check: setup ## formatting, lint, types and the rules of the layout
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -67,8 +71,8 @@ lock: setup ## write requirements.lock anew (ARGS=--upgrade for the newest of ev
 		--output-file requirements.lock $(ARGS) pyproject.toml
 	@if grep -n '://' requirements.lock; then echo "lock: an address has come in" >&2; exit 1; fi
 
-kafka: setup ## a Kafka on this machine until Ctrl-C (NODES=3 for a cluster)
-	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES)
+kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a cluster)
+	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES) --port $(PORT)
 
 bench: setup ## throughput, latency and memory, each beside its limit (5 minutes; ARGS="--only reduce" for one row)
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -83,6 +87,6 @@ schemas: setup ## write schemas/json anew from the types
 	@$(BIN)/python -m schemas.generate
 
 clean: ## remove everything that the other targets made
-	@rm -rf .venv .kafka .cartsync build dist *.egg-info .coverage .coverage.* htmlcov \
+	@rm -rf .venv .venv-* .kafka .cartsync build dist *.egg-info .coverage .coverage.* htmlcov \
 		.mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find worker schemas tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

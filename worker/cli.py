@@ -295,7 +295,7 @@ def topics_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
 def topics_create(
     config: ConfigPath = None,
     partitions: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Of the event topic, when it is missing, too.")
+        int | None, typer.Option(min=1, max=10_000, help="Of the event topic, when it is missing, too. Default: 12.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -19,7 +19,7 @@ from worker.kafka import state as kafka_state
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog, KafkaStatePartition
-from worker.kafka.topics import check_topics, create_topics
+from worker.kafka.topics import PARTITIONS_DEFAULT, check_topics, create_topics
 from worker.ports import DeadLetter, InputRecord, StateEntry
 from worker.tools.local_kafka import LocalKafka
 
@@ -93,9 +93,10 @@ async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
 
 async def test_created_topics_are_sound(names: KafkaSettings) -> None:
     """What is created passes the check, and creating again does nothing."""
-    assert await create_topics(names, 3) == [names.event_topic, names.state_topic, names.dead_letter_topic]
+    created = dict.fromkeys((names.event_topic, names.state_topic, names.dead_letter_topic), 3)
+    assert await create_topics(names, 3) == created
     assert [finding.level for finding in await check_topics(names)] == ["warning"]  # one broker, one replica
-    assert await create_topics(names) == []
+    assert await create_topics(names) == {}
 
 
 async def test_missing_topics_stop_the_start(names: KafkaSettings) -> None:
@@ -105,8 +106,11 @@ async def test_missing_topics_stop_the_start(names: KafkaSettings) -> None:
             await log.start()
     with pytest.raises(TopicError, match=names.event_topic):
         await KafkaEventLog(names).start(Listener())
-    with pytest.raises(TopicError, match="how many partitions"):
-        await create_topics(names)
+
+
+async def test_created_event_topic_has_the_default_number_of_partitions(names: KafkaSettings) -> None:
+    """Nobody has to know how many partitions to ask for."""
+    assert set((await create_topics(names)).values()) == {PARTITIONS_DEFAULT}
 
 
 async def test_existing_topics_are_left_alone(names: KafkaSettings) -> None:

@@ -284,7 +284,7 @@ def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> int:
-    """Runs a Kafka until Ctrl-C or SIGTERM, or until a node ends by itself; returns the exit code."""
+    """Runs a Kafka until Ctrl-C or SIGTERM, or until no node is left; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m worker.tools.local_kafka", description="Kafka on this machine")
     parser.add_argument("--nodes", type=int, default=1, help="brokers, each a controller too (default: 1)")
     parser.add_argument("--port", type=int, help="of the first node (default: a free one)")
@@ -297,10 +297,11 @@ def main() -> int:
         with LocalKafka(arguments.nodes, arguments.jars, port=arguments.port) as kafka:
             print(f"Kafka is ready. Bootstrap servers: {kafka.bootstrap}")
             print("Ctrl-C (or SIGTERM) stops it and removes its data.", flush=True)
-            while all(kafka.is_running(node) for node in kafka.nodes):
+            running = set(kafka.nodes)
+            while running:  # a cluster goes on without a node that somebody has killed to see what happens
                 time.sleep(1)
-            for node in kafka.nodes:
-                if not kafka.is_running(node):
+                for node in [node for node in running if not kafka.is_running(node)]:
+                    running.remove(node)
                     print(f"Node {node} has ended by itself:\n{kafka.log_tail(node)}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import msgspec
 from worker.config import Config
 from worker.errors import TopicError
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.topics import check_topics, create_topics
+from worker.kafka.topics import PARTITIONS_DEFAULT, check_topics, create_topics
 
 
 def run_check(config: Config, *, as_json: bool = False) -> int:
@@ -26,7 +26,16 @@ def run_check(config: Config, *, as_json: bool = False) -> int:
 
 def run_create(config: Config, *, partitions: int | None = None, as_json: bool = False) -> int:
     """Creates the topics that are missing, then checks all; 0 or 72. Raises `TopicError` when Kafka refuses."""
-    created = asyncio.run(create_topics(KafkaSettings(**config.kafka.members()), partitions))
+    settings = KafkaSettings(**config.kafka.members())
+    created = asyncio.run(create_topics(settings, partitions or PARTITIONS_DEFAULT))
     if not as_json:
-        print(f"created: {', '.join(created)}" if created else "no topic was missing")
+        for name, count in created.items():
+            print(f"created {name} with {count} partitions")
+        if partitions is None and settings.event_topic in created:
+            print(
+                f"{PARTITIONS_DEFAULT} partitions are the default: at most so many workers share the work, and the "
+                "number cannot be changed while orders are open (--partitions N for another one)"
+            )
+        if not created:
+            print("no topic was missing")
     return run_check(config, as_json=as_json)
