@@ -81,7 +81,7 @@ class _Claim(Struct, gc=False):
     number: int
     refund: Refund
     lines: list[_Line]
-    """In the order of lines; what the newest content lacks comes last."""
+    """As the refund names them."""
     worths: list[int] = []
     returned_since: list[int] = []
     """Empty when no return has an amount of its own."""
@@ -172,8 +172,7 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
             else:
                 known = facts.former_worth.get(line_id)
                 lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
-        line_ids = sorted(refund.applies_to, key=lambda line_id: order.get(line_id, len(order)))
-        claims.append(_Claim(number, refund, [lines[line_id] for line_id in line_ids]))
+        claims.append(_Claim(number, refund, [lines[line_id] for line_id in refund.applies_to]))
     return claims
 
 
