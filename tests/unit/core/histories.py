@@ -67,7 +67,7 @@ def contents(draw: Draw) -> list[LineDict]:
         reference = free.pop() if free and draw(st.integers(0, 7)) == 0 else f"{kind}-{number}"
         line = shop.other(kind, reference, total)
         if ids and kind in ("discount", "other_payment", "registration") and draw(st.booleans()):
-            line["applies_to"] = draw(st.lists(st.sampled_from(ids), min_size=1, max_size=3))
+            line["applies_to"] = draw(st.lists(st.sampled_from(ids), min_size=1, max_size=3, unique=True))
         lines.append(line)
     lines = draw(st.permutations(lines))
     return lines or [shop.other("handling", "handling-0", 100)]
