@@ -8,7 +8,7 @@ from msgspec import Struct
 from schemas import state
 from schemas.updates import Account
 from schemas.views import OrderView, PartitionView, StatusView
-from worker import __version__
+from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core import outbox as core
 from worker.core.outbox import Addressee
@@ -255,6 +255,8 @@ class Worker:
             return False, str(self.failed.result())
         if self._loop_late_s > _LOOP_STALL_S:
             return False, f"the event loop was {self._loop_late_s:.1f} s late"
+        if abandoned := self._assignment.abandoned():
+            return False, f"nobody serves partition {abandoned[0]} any more"
         for partition, actor in self._assignment.actors.items():
             if actor.busy_s(now) > _TICK_S:
                 return False, f"partition {partition} has been at one batch for {actor.busy_s(now):.0f} s"
@@ -281,4 +283,5 @@ class Worker:
     def metrics_page(self) -> bytes:
         """All metrics, as Prometheus reads them."""
         self.metrics.show(self.status())
+        self.metrics.log_lines_dropped(logs.dropped())
         return self.metrics.render()

@@ -268,5 +268,5 @@ class Publisher:
         queue.lanes.discard(lane)
         if not lane.cancelled() and lane.exception() is not None:
             error = lane.exception()
-            log.critical("lane_failed", account=queue.account.name, exc_info=error)
             self._fatal(InvariantError(f"a lane of account {queue.account.name} failed: {type(error).__name__}"))
+            log.critical("lane_failed", account=queue.account.name, exc_info=error)
