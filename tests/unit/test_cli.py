@@ -26,7 +26,7 @@ from worker.web.operations import Operations
 SECRET = "s3cr3t-99"
 CONFIG = f"""
 [kafka]
-bootstrap_servers = "broker:9092"
+bootstrap_servers = "localhost:9092"
 [worker]
 lease = "25s"
 [accounts."My shop"]

@@ -132,8 +132,10 @@ class Assignment:
         self._change.set()
 
     def _fail(self, what: str, error: BaseException) -> None:
-        is_ours = isinstance(error, CartsyncError)
-        self._fatal(error if is_ours else InvariantError(f"{what} failed: {type(error).__name__}"))
+        if isinstance(error, CartsyncError):
+            self._fatal(error)
+        else:
+            self._fatal(InvariantError(f"{what} failed: {type(error).__name__}"))
         self._changed()
         log.critical("task_failed", task=what, exc_info=error)
 

@@ -30,6 +30,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from schemas.views import OrderView, StatusView
+from worker import is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 
@@ -48,7 +49,6 @@ CONNECTIONS_MAX = 64
 _OPEN = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 """Tells nothing of orders, and is asked by programs that know neither our name nor a token."""
 _UNGUARDED = _OPEN | {"/status"}
-_LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::\d{0,5})?")
 
 _ANY = r"{name:[\s\S]+}"
@@ -221,15 +221,7 @@ class Operations:
         if match is None:
             return False
         name = (match["address"] or match["name"]).lower()
-        return _is_address(name) or name in _LOCAL_NAMES or name in self.access.allowed_hosts
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens there."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() in _LOCAL_NAMES
+        return _is_address(name) or is_loopback(name) or name in self.access.allowed_hosts
 
 
 def _is_address(text: str) -> bool:

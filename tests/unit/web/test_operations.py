@@ -11,10 +11,10 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.unit.web.operated import SUBJECTS, Worker
-from worker import logs
+from worker import is_loopback, logs
 from worker.errors import InvariantError, LogError
 from worker.web import operations as module
-from worker.web.operations import CONNECTIONS_MAX, Access, Operations, is_loopback
+from worker.web.operations import CONNECTIONS_MAX, Access, Operations
 
 
 class Port:
