@@ -135,7 +135,7 @@ def _from_secrets(files: Mapping[SettingPath, tuple[Path, str]], folder: str, ac
         named.setdefault(_path_of(file.name.upper(), accounts), (file, str(file)))
     for path, (file, origin) in named.items():
         try:
-            layer.put(path, _secret(file), origin)
+            layer.put(path, read_secret(file), origin)
         except ConfigError as error:
             layer.problems.append(str(error) if origin == str(file) else f"{origin}: {error}")
             layer.put(path, _UNREADABLE, origin)
@@ -152,8 +152,8 @@ def _files_in(folder: str) -> list[Path]:
         raise ConfigError(f"CARTSYNC_SECRETS_DIR: {folder}: cannot be read: {error.strerror}") from None
 
 
-def _secret(file: Path) -> str:
-    """What a file holds, without the line feed that editors put at its end."""
+def read_secret(file: Path) -> str:
+    """What a file holds, without the line feed that editors put at its end. Raises `ConfigError`."""
     try:
         with file.open("rb") as stream:
             content = stream.read(_SECRET_MAX_BYTES + 1)

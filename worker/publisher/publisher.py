@@ -139,6 +139,13 @@ class Publisher:
         log.info("account_resumed", account=account)
         queue.wake(len(queue.offers))
 
+    def reconfigure(self, accounts: Mapping[str, Account]) -> None:
+        """These accounts, all of them known, are from now on as given; those that were paused go on."""
+        for name, account in accounts.items():
+            self._queues[name].account = account
+            if self._queues[name].paused is not None:
+                self.resume(name)
+
     def suspend(self, suspended: bool) -> None:
         """Begins no attempt any more, until it is called with `False`. Those under way go on."""
         self._suspended = suspended
