@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from worker import __version__
-from worker.errors import CartsyncError, ConfigError
+from worker.errors import CartsyncError, ConfigError, UsageError, exit_codes
 
 if TYPE_CHECKING:
     from schemas.views import OrderView
     from worker.config import Config
+    from worker.tools.operate import Port
 
-_EXITS = """Exit codes: 0 done, 1 a difference was found, 2 usage or unreadable file, 64 configuration, 70 watchdog or
-defect, 71 two owners, 72 topics, 75 try again later, 143 second SIGTERM."""
+_HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="cartsync",
@@ -28,12 +28,17 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog=_EXITS,
+    context_settings=_HELP,
+    epilog=exit_codes(),
 )
-order_app = typer.Typer(no_args_is_help=True, help="Look at one order, or have it sent.", rich_markup_mode=None)
-account_app = typer.Typer(no_args_is_help=True, help="Merchant accounts.", rich_markup_mode=None)
-config_app = typer.Typer(no_args_is_help=True, help="The configuration.", rich_markup_mode=None)
-topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None)
+order_app = typer.Typer(
+    no_args_is_help=True, help="Look at one order, or have it sent.", rich_markup_mode=None, context_settings=_HELP
+)
+account_app = typer.Typer(
+    no_args_is_help=True, help="Merchant accounts.", rich_markup_mode=None, context_settings=_HELP
+)
+config_app = typer.Typer(no_args_is_help=True, help="The configuration.", rich_markup_mode=None, context_settings=_HELP)
+topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None, context_settings=_HELP)
 app.add_typer(order_app, name="order")
 app.add_typer(account_app, name="account")
 app.add_typer(config_app, name="config")
@@ -48,12 +53,25 @@ Url = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The worker's private port. Default: [http] of the configuration."),
 ]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Holds the worker's [http] token. Default: that of the configuration."),
+]
 Ref = Annotated[str, typer.Argument(help="account/reference, or a reference that only one account has.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cartsync {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def cartsync(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Keeps payment providers in agreement with what became of an order.
 
@@ -71,19 +89,25 @@ def cartsync(
 
 
 @app.command()
-def run(config: ConfigPath = None) -> None:
+def run(
+    config: ConfigPath = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Of the private port, instead of [http] host.")
+    ] = None,
+) -> None:
     """Be a worker, until SIGTERM or Ctrl-C.
 
-    It leaves in order, which may take some seconds; a second signal ends it at once, which costs a hold.
+    It leaves in order, which may take some seconds, 24 at most; a second signal ends it at once, which costs a hold.
+    SIGHUP has secrets and accounts read again.
 
     \b
     cartsync run --config /etc/cartsync.toml
-    CARTSYNC_HTTP__HOST=0.0.0.0 cartsync run
+    cartsync run --host 0.0.0.0
     """
     settings = _load(config)
     from worker.app.run import run_worker
 
-    raise typer.Exit(run_worker(settings))
+    raise typer.Exit(run_worker(settings, lambda: _load(config), host))
 
 
 @app.command()
@@ -185,7 +209,13 @@ def version(as_json: AsJson = False) -> None:
 
 
 @order_app.command("show")
-def order_show(ref: Ref, url: Url = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
+def order_show(
+    ref: Ref,
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Show an order, and what stands in its way.
 
     Its carts, what was acknowledged, what comes next. Asks the worker; when it does not answer, or does not serve the
@@ -207,29 +237,41 @@ def order_show(ref: Ref, url: Url = None, config: ConfigPath = None, as_json: As
 
     sections = state_sections(config)
     topic = None if sections is None else read_topic
-    raise typer.Exit(show_order(ref, _url(url, config), as_json=as_json, topic=topic))
+    raise typer.Exit(show_order(ref, _url(url, config, token_file), as_json=as_json, topic=topic))
 
 
 @order_app.command("release")
-def order_release(ref: Ref, url: Url = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
+def order_release(
+    ref: Ref,
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Send a parked order again.
 
     Its counts start anew; delays and holds that are running stay. Returns when it is committed.
     """
     from worker.tools.operate import change_order
 
-    raise typer.Exit(change_order("release", ref, _url(url, config), as_json=as_json))
+    raise typer.Exit(change_order("release", ref, _url(url, config, token_file), as_json=as_json))
 
 
 @order_app.command("resend")
-def order_resend(ref: Ref, url: Url = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
+def order_resend(
+    ref: Ref,
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Send an order's newest state again.
 
     Whatever was acknowledged. Returns when it is committed; what is running first ends.
     """
     from worker.tools.operate import change_order
 
-    raise typer.Exit(change_order("resend", ref, _url(url, config), as_json=as_json))
+    raise typer.Exit(change_order("resend", ref, _url(url, config, token_file), as_json=as_json))
 
 
 @account_app.command("resume")
@@ -237,12 +279,16 @@ def account_resume(
     name: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
     url: Url = None,
     config: ConfigPath = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with an account whose credentials were refused."""
+    """Go on with an account whose credentials were refused.
+
+    The worker reads its password file again. Each worker has to be asked; SIGHUP does the same for all accounts of one.
+    """
     from worker.tools.operate import resume_account
 
-    raise typer.Exit(resume_account(name, _url(url, config), as_json=as_json))
+    raise typer.Exit(resume_account(name, _url(url, config, token_file), as_json=as_json))
 
 
 @config_app.command("check")
@@ -251,13 +297,7 @@ def config_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
 
     Exit 0, or 64 with one line for each mistake.
     """
-    try:
-        settings = _load(config)
-    except ConfigError as error:
-        if not as_json:
-            raise
-        print(json.dumps({"ok": False, "problems": str(error).splitlines()}, ensure_ascii=False))
-        raise typer.Exit(error.exit_code) from None
+    settings = _load(config)
     accounts = ", ".join(settings.accounts)
     print(json.dumps({"ok": True, "problems": []}) if as_json else f"the configuration is right; accounts: {accounts}")
 
@@ -275,7 +315,32 @@ def config_print(
     settings = _load(config)
     from worker.tools.show_config import config_text
 
-    print(json.dumps(settings.redacted(), ensure_ascii=False, indent=2) if as_json else config_text(settings), end="")
+    if as_json:
+        print(json.dumps(settings.redacted(), ensure_ascii=False, indent=2))
+    else:
+        print(config_text(settings), end="")
+
+
+@config_app.command("init")
+def config_init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("cartsync.toml"),
+    as_json: AsJson = False,
+) -> None:
+    """Write an example with every setting and its default.
+
+    What is there already is never overwritten.
+    """
+    from importlib.resources import files
+
+    example = files("worker.config").joinpath("cartsync.example.toml").read_bytes()
+    try:
+        with path.open("xb") as file:
+            file.write(example)
+    except FileExistsError:
+        raise UsageError(f"{path}: is there already, and is left as it is; name another file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    print(json.dumps({"written": str(path)}) if as_json else f"written: {path}; then `cartsync config check`")
 
 
 @topics_app.command("check")
@@ -331,15 +396,24 @@ def _load(path: Path | None) -> "Config":
     return Config.load(path, checks=[kafka_holds])
 
 
-def _url(url: str | None, path: Path | None) -> str:
-    """Where the worker is: a port that listens everywhere is asked on this machine."""
-    if url is not None:
-        return url
-    from worker.config import http_section
+def _url(url: str | None, path: Path | None, token_file: Path | None) -> "Port":
+    """Where the worker is, and with which token: a port that listens everywhere is asked on this machine."""
+    from worker.config import http_section, read_secret
+    from worker.tools.operate import Port
 
-    http = http_section(path)
+    token = None if token_file is None else read_secret(token_file)
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{token_file}: holds no token: one has no spaces, and is ASCII")
+    try:
+        http = http_section(path)
+    except ConfigError:
+        if url is None:
+            raise
+        return Port(url, token or "")  # who names the worker may have no configuration that is right here
+    token = http.token.get_secret_value() if token is None else token
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104 - not bound, but asked
-    return f"http://[{host}]:{http.port}" if ":" in host else f"http://{host}:{http.port}"
+    here = f"http://[{host}]:{http.port}" if ":" in host else f"http://{host}:{http.port}"
+    return Port(here if url is None else url, token)
 
 
 def _abandon_stdout() -> None:
@@ -355,6 +429,10 @@ def main() -> NoReturn:
     try:
         try:
             app(prog_name="cartsync")
+        except CartsyncError:
+            if (logs := sys.modules.get("worker.logs")) is not None:
+                logs.flush()  # what was logged comes before what it led to
+            raise
         except SystemExit:
             sys.stdout.flush()  # what cannot be written is told below, not by the interpreter at its end
             raise
@@ -362,6 +440,10 @@ def main() -> NoReturn:
         if "--debug" in sys.argv[1:]:
             traceback.print_exception(error)
         lines = str(error).splitlines() or [type(error).__name__]
+        if "--json" in sys.argv[1:]:
+            problem = {"ok": False, "problems": lines, "exit_code": error.exit_code}
+            print(json.dumps(problem, ensure_ascii=False), flush=True)
+            sys.exit(error.exit_code)
         if len(lines) > 1:
             lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
         sys.stderr.write("cartsync: " + "\n".join(lines) + "\n")

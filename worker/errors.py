@@ -14,7 +14,25 @@
 Each has the exit code of a process that ends with it. What a provider answers is never an error but an `Outcome`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "a difference was found",
+    2: "usage, or a file that cannot be read",
+    64: "configuration",
+    70: "stuck, or a defect",
+    71: "another deployment takes the same partitions",
+    72: "topics",
+    75: "try again later",
+    143: "not left in order (a second SIGTERM, or no more time)",
+}
+"""Of the program: the one list of them."""
+
+
+def exit_codes() -> str:
+    """The list as help and manual say it."""
+    return "Exit codes: " + ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
 class CartsyncError(Exception):

@@ -6,26 +6,37 @@
 The event is a snake_case message, everything else a field. Bodies, credentials and what a provider says in an
 error have no business here; as a second line of defence, fields whose names speak of such things are masked.
 
+Nobody waits for a line: it goes into a bounded queue, and a thread writes it. A disk that is full or a reader that
+hangs costs lines, which are counted, and told in the next one that can be written (`log_lines_dropped`). What comes in
+floods is sampled: the first lines of a kind within an interval in full, then one line with the count of the others
+(`log_lines_sampled`). Lines of libraries are so by themselves, those of ours that say `sampled_by`.
+
 Loggers are cached at their first use and cost one comparison when their level is off. So what can change
 while the process lives (where lines go, from which level on, how they look) is not in the logger but in one
 `_Output`, which `configure` and `capture` replace.
 """
 
+import atexit
 import logging
+import os
 import re
+import select
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, TextIO
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["Log", "LogFormat", "capture", "configure"]
+__all__ = ["Log", "LogFormat", "capture", "configure", "dropped", "flush"]
 
 LogFormat = Literal["json", "console", "auto"]
 """`auto`: text on a terminal, JSON otherwise."""
@@ -42,13 +53,31 @@ _PRIVATE_WORDS = frozenset(
 )
 """Words of which the name of a field consists: bodies and personal data."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_NUMBERS = re.compile(r"\d+")
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{6,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 """In free text: what follows the scheme of an Authorization header, and user:password of a URL."""
 _DEPTH_MAX = 4
+_TEXT_MAX = 1_024
+"""Characters of a field."""
+_TRACE_MAX = 16_384
+_LINE_MAX = 65_536
+
+QUEUE_MAX = 10_000
+"""Lines that may wait to be written; what comes then is dropped."""
+_GATHER_S = 0.005
+"""How long the thread lets lines gather: one write for many of them."""
+FLUSH_S = 1.0
+"""What the end of the process waits for lines to be written, at most."""
+SAMPLE_FIRST = 20
+"""Lines of a kind that are written in full within an interval."""
+SAMPLE_INTERVAL_S = 60.0
+_KINDS_MAX = 1_000
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _LIBRARIES = ("aiokafka", "aiohttp", "asyncio")
 """Theirs are shown from `warning` on, unless ours are shown from `debug` on."""
+_UNTRUSTED = ("aiohttp.server",)
+"""Their words hold what somebody sent to us, a token in a request line too: only the kind of the error is shown."""
 
 
 class _Output(NamedTuple):
@@ -60,39 +89,208 @@ class _Output(NamedTuple):
     render: Callable[[EventDict], str]
     wall_ms: Callable[[], int] | None
     """UTC milliseconds; `None`: the machine's own clock."""
+    sampler: "_Sampler"
+    writer: "_Writer | None" = None
+
+
+class _Kind:
+    """Lines of one kind within an interval."""
+
+    __slots__ = ("began", "count", "fields")
+
+    def __init__(self, began: float, fields: EventDict) -> None:
+        self.began = began
+        self.count = 0
+        self.fields = fields
+
+
+class _Sampler:
+    """Lets the first lines of a kind through, and counts the others of the interval."""
+
+    def __init__(self, wall_ms: Callable[[], int] | None) -> None:
+        self._wall_ms = wall_ms
+        self._kinds: dict[object, _Kind] = {}
+        self._lock = threading.RLock()  # a garbage collection may log while we are in it
+
+    def _now(self) -> float:
+        return time.monotonic() if self._wall_ms is None else self._wall_ms() / 1000
+
+    def admits(self, key: object, **fields: str) -> bool:
+        """Whether a line of this kind is written. `fields`: what the count is told with."""
+        with self._lock:
+            now = self._now()
+            kind = self._kinds.get(key)
+            ended = kind is not None and now - kind.began >= SAMPLE_INTERVAL_S
+            if ended or (kind is None and len(self._kinds) >= _KINDS_MAX):
+                self._tell(now, key if ended else None)
+                kind = None
+            if kind is None:
+                kind = self._kinds[key] = _Kind(now, fields)
+            kind.count += 1
+            admitted = kind.count <= SAMPLE_FIRST
+        if kind.count == SAMPLE_FIRST + 1 and _output.writer is not None:
+            _output.writer.wake()  # so that the count is told in time, whether another line comes or not
+        return admitted
+
+    def tell(self, *, everything: bool = False) -> bool:
+        """Writes the counts of the intervals that are over, or of all; true: some are still running."""
+        with self._lock:
+            now = self._now()
+            for key in [k for k, kind in self._kinds.items() if everything or now - kind.began >= SAMPLE_INTERVAL_S]:
+                self._tell(now, key)
+            return any(kind.count > SAMPLE_FIRST for kind in self._kinds.values())
+
+    def _tell(self, now: float, key: object | None) -> None:
+        """Forgets one kind, or all, and writes how many of its lines were left out."""
+        kinds = [self._kinds.pop(key)] if key is not None else list(self._kinds.values())
+        if key is None:
+            self._kinds.clear()
+        for kind in kinds:
+            if kind.count > SAMPLE_FIRST:
+                left_out = {"left_out": kind.count - SAMPLE_FIRST, "seconds": round(now - kind.began)}
+                _output.write(_line("warning", {"event": "log_lines_sampled", **kind.fields, **left_out}))
+
+
+class _Writer:
+    """A thread that writes lines to a stream: who logs never waits, and never hears of a failure."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        try:
+            self._file: int | None = stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            self._file = None
+        # Of all queues this one may be used by what a garbage collection calls while we are in it.
+        self._queue: SimpleQueue[str | threading.Event | None] = SimpleQueue()
+        self._refused = 0
+        self._failed = 0
+        self._told = 0
+        self._is_cut = False
+        """Whether what was written last has no end."""
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
+        return self._refused + self._failed
+
+    def write(self, line: str) -> None:
+        """Queues one line, without its end."""
+        if self._queue.qsize() < QUEUE_MAX:
+            self._queue.put(line)
+        else:
+            self._refused += 1
+
+    def wake(self) -> None:
+        """Has the thread look for counts that are to be told."""
+        self._queue.put(None)
+
+    def flush(self, within_s: float) -> bool:
+        """Waits until what was queued is written or dropped; false: not in time."""
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(within_s)
+
+    def end(self, within_s: float) -> None:
+        """Writes what is left and ends the thread; one that hangs is left behind."""
+        self._ended = True
+        self.wake()
+        self._thread.join(within_s)
+
+    def _run(self) -> None:
+        pause_s: float | None = None
+        while not (self._ended and self._queue.empty()):
+            with suppress(Empty):
+                first = self._queue.get(timeout=pause_s)
+                if not (self._ended or isinstance(first, threading.Event)):
+                    time.sleep(_GATHER_S)
+                self._take(first)
+            pause_s = SAMPLE_INTERVAL_S / 10 if _output.writer is self and _output.sampler.tell() else None
+
+    def _take(self, first: str | threading.Event | None) -> None:
+        """Writes what is queued now; what comes meanwhile is for the next time."""
+        taken = [first, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]
+        lines = [each for each in taken if isinstance(each, str)]
+        if lines:
+            self._put(lines)
+        for each in taken:
+            if isinstance(each, threading.Event):
+                each.set()
+
+    def _put(self, lines: list[str]) -> None:
+        missing = self.dropped - self._told
+        told = [_line("warning", {"event": "log_lines_dropped", "count": missing})] if missing else []
+        try:
+            text = "\n".join([*told, *lines, ""])
+            if self._file is None:
+                self._stream.write(text)
+                self._stream.flush()
+            else:
+                self._put_bytes(self._file, text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+            self._told += missing
+        except Exception:  # noqa: BLE001 - a full disk, a reader that is gone, a stream that is closed: all the same
+            self._failed += len(lines)
+
+    def _put_bytes(self, file: int, content: bytes) -> None:
+        if self._is_cut:
+            content = b"\n" + content
+        while content:
+            try:
+                count = os.write(file, content)
+            except BlockingIOError:  # somebody who shares it has made it so
+                select.select([], [file], [])
+                continue
+            self._is_cut = content[count - 1 : count] != b"\n"
+            content = content[count:]
 
 
 class Log(structlog.BoundLoggerBase):
-    """A logger. Levels that are off cost one comparison; no method ever raises because of what is logged."""
+    """A logger. Levels that are off cost one comparison; no method ever raises or waits.
+
+    `sampled_by`, a field of any line: lines of the same event and the same value of it may come in floods.
+    """
 
     def debug(self, event: str, **fields: Any) -> None:
         """For whoever looks into a defect."""
         if _output.threshold <= 10:
-            self._proxy_to_logger("debug", event, **fields)
+            self._write("debug", event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
         """What happened."""
         if _output.threshold <= 20:
-            self._proxy_to_logger("info", event, **fields)
+            self._write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """What may need somebody."""
         if _output.threshold <= 30:
-            self._proxy_to_logger("warning", event, **fields)
+            self._write("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
         """What needs somebody."""
         if _output.threshold <= 40:
-            self._proxy_to_logger("error", event, **fields)
+            self._write("error", event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:
         """As `error`, with the exception that is being handled."""
         if _output.threshold <= 40:
-            self._proxy_to_logger("error", event, **({"exc_info": True} | fields))
+            self._write("error", event, {"exc_info": True} | fields)
 
     def critical(self, event: str, **fields: Any) -> None:
         """What stops us."""
-        self._proxy_to_logger("critical", event, **fields)
+        self._write("critical", event, fields)
+
+    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        try:
+            if (kind := fields.pop("sampled_by", None)) is not None:
+                shown = {"of": event, "sampled_by": str(kind)[:_TEXT_MAX]}
+                if not _output.sampler.admits((event, kind), **shown):
+                    return
+            self._proxy_to_logger(level, event, **fields)
+        except Exception:  # noqa: BLE001 - a log line that cannot be made must not stop who wrote it
+            with suppress(Exception):
+                _output.write(_line("error", {"event": "log_line_failed", "of": event}))
 
 
 class _Sink:
@@ -109,15 +307,22 @@ class _Stdlib(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            fields: EventDict = {"event": _scrub(record.getMessage()), "logger": record.name}
-            if record.exc_info:
-                fields["exc_info"] = record.exc_info
+            # Without numbers: some put an address or an offset into the text, instead of beside it.
+            key = record.name, record.levelno, _NUMBERS.sub("#", str(record.msg)[:_TEXT_MAX])
+            of = _scrub(str(record.msg)[:_TEXT_MAX])
+            if not _output.sampler.admits(key, of=of, logger=record.name):
+                return
+            error = record.exc_info[0] if isinstance(record.exc_info, tuple) else None
+            if record.name in _UNTRUSTED:
+                fields: EventDict = {"event": of, "logger": record.name, "error": getattr(error, "__name__", None)}
+            else:
+                fields = {"event": _scrub(record.getMessage()), "logger": record.name}
+                if record.exc_info:
+                    fields["exc_info"] = record.exc_info
             level = record.levelname.lower()
-            for process in _PROCESSORS:
-                fields = process(None, level, fields)
-            _output.write(str(fields))
+            _output.write(_line(level, fields))
         except Exception:  # noqa: BLE001 - a log line that cannot be made must not stop who wrote it
-            self.handleError(record)
+            _output.write(_line("error", {"event": "log_line_failed", "logger": record.name}))
 
 
 # --- the chain ---
@@ -137,7 +342,11 @@ def _is_sensitive(name: str) -> bool:
 def _masked(value: Any, depth: int = 0) -> Any:
     """The value without what must not be shown. Objects become texts: encoded whole, they would show all."""
     if type(value) in _PLAIN:
-        return value
+        return (
+            f"{value[:_TEXT_MAX]}… ({len(value)} characters)"
+            if type(value) is str and len(value) > _TEXT_MAX
+            else value
+        )
     if depth == _DEPTH_MAX:
         return MASK
     match value:
@@ -162,7 +371,10 @@ def _scrub(text: str) -> str:
 
 def mask(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
     """Masks fields whose name speaks of credentials, bodies or personal data, also inside of others."""
-    return {name: MASK if _is_sensitive(name) else _masked(value) for name, value in fields.items()}
+    shown = {name: MASK if _is_sensitive(name) else _masked(value) for name, value in fields.items()}
+    if "exception" in fields:
+        shown["exception"] = fields["exception"]  # has a length of its own
+    return shown
 
 
 def _stamp(_logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
@@ -178,12 +390,15 @@ def _trace_back(logger: WrappedLogger, method: str, fields: EventDict) -> EventD
         return fields
     fields = structlog.processors.format_exc_info(logger, method, fields)
     if "exception" in fields:
-        fields["exception"] = _scrub(fields["exception"])
+        fields["exception"] = _scrub(fields["exception"])[-_TRACE_MAX:]
     return fields
 
 
 def _render(_logger: WrappedLogger, _method: str, fields: EventDict) -> str:
-    return _output.render(fields)
+    line = _output.render(fields)
+    if len(line) <= _LINE_MAX:
+        return line
+    return _output.render({name: fields[name] for name in ("time", "level", "event")} | {"characters": len(line)})
 
 
 _PROCESSORS: tuple[Callable[[WrappedLogger, str, EventDict], Any], ...] = (
@@ -193,6 +408,14 @@ _PROCESSORS: tuple[Callable[[WrappedLogger, str, EventDict], Any], ...] = (
     _stamp,
     _render,
 )
+
+
+def _line(level: str, fields: EventDict) -> str:
+    """A line that does not come from a logger of ours."""
+    for process in _PROCESSORS:
+        fields = process(None, level, fields)
+    return str(fields)
+
 
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
@@ -233,21 +456,39 @@ def configure(
     terminal = stream.isatty()
     is_text = format == "console" or (format == "auto" and terminal)
 
-    def write(line: str) -> None:
-        stream.write(line + "\n")
-        stream.flush()
+    threshold, before, writer = _LEVELS[level], _output.writer, _Writer(stream)
+    render = _as_text(terminal) if is_text else _as_json
+    _use(_Output(threshold, writer.write, render, wall_ms, _Sampler(wall_ms), writer))
+    if before is None:
+        atexit.register(flush)
+    else:
+        before.end(FLUSH_S)
 
-    _use(_Output(_LEVELS[level], write, _as_text(terminal) if is_text else _as_json, wall_ms))
+
+def flush(within_s: float = FLUSH_S) -> bool:
+    """Waits until what was logged is written, counts of samples included; false: it is not, in this time.
+
+    The end of the process does so by itself.
+    """
+    _output.sampler.tell(everything=True)
+    return _output.writer is None or _output.writer.flush(within_s)
+
+
+def dropped() -> int:
+    """How many lines could not be written since `configure`."""
+    return 0 if _output.writer is None else _output.writer.dropped
 
 
 @contextmanager
 def capture(lines: list[str], level: str = "debug", wall_ms: Callable[[], int] | None = None) -> Iterator[None]:
     """Collects every line, as JSON, instead of writing it, until the end of the `with` block."""
     before, handlers, root_level = _output, logging.root.handlers[:], logging.root.level
-    _use(_Output(_LEVELS[level], lines.append, _as_json, wall_ms))
+    _use(_Output(_LEVELS[level], lines.append, _as_json, wall_ms, _Sampler(wall_ms)))
     try:
         yield
     finally:
+        if _output.writer is not None and _output.writer is not before.writer:
+            _output.writer.end(FLUSH_S)
         _use(before)
         logging.root.handlers[:] = handlers
         logging.root.setLevel(root_level)
@@ -271,7 +512,8 @@ def _use(output: _Output) -> None:
 
 
 def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    with suppress(OSError, ValueError):
+        sys.stderr.write(line + "\n")
 
 
-_output = _Output(_LEVELS["info"], _to_stderr, _as_json, None)
+_output = _Output(_LEVELS["info"], _to_stderr, _as_json, None, _Sampler(None))

@@ -100,6 +100,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_account_inflight", "gauge", "Attempts under way", ("account",)),
     # runtime
     Metric("cartsync_loop_lag_seconds", "histogram", "How late the event loop was", (), _LAG_S),
+    Metric("cartsync_log_lines_dropped_total", "counter", "Log lines that could not be written"),
     Metric("cartsync_ready", "gauge", "1: ready, as /readyz says"),
     Metric("cartsync_build_info", "gauge", "Always 1; the version is the label", ("version",)),
     Metric("cartsync_guarantee_level", "gauge", "Always 1; A to D as the label", ("account", "level")),
@@ -159,6 +160,7 @@ class Metrics:
         self._loop_lag_s = self._histograms["cartsync_loop_lag_seconds"]
         self._coalesced = self._counters["cartsync_coalesced_total"]
         self._suppressed = self._counters["cartsync_suppressed_total"]
+        self._log_lines_dropped = 0
 
     # --- input ---
 
@@ -238,6 +240,12 @@ class Metrics:
     def loop_lag(self, seconds: float) -> None:
         """The event loop ran a timer so late."""
         self._loop_lag_s.observe(max(0.0, seconds))
+
+    def log_lines_dropped(self, total: int) -> None:
+        """So many lines of the log could not be written since the start of the process."""
+        counter = self._counters["cartsync_log_lines_dropped_total"]
+        counter.inc(max(0, total - self._log_lines_dropped))
+        self._log_lines_dropped = total
 
     def guarantee(self, account: str, level: GuaranteeLevel) -> None:
         """What is guaranteed for an account (`protocol.md` section 5)."""

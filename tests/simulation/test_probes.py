@@ -1,8 +1,10 @@
 """What the probes say while partitions come and go, in virtual time."""
 
 import asyncio
+import io
 
 from tests.simulation.stage import Stage, play
+from worker import logs
 from worker.errors import LogError
 
 
@@ -60,3 +62,45 @@ def test_not_ready_when_a_lost_partition_does_not_come_back() -> None:
         await worker.stop()
 
     play(story)
+
+
+def test_not_alive_when_nobody_serves_a_partition() -> None:
+    """A partition of ours whose owner has ended, however that came, is a reason for a restart."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        assert worker.livez() == (True, "ok")
+        (owner,) = (task for task in asyncio.all_tasks() if task.get_name() == "partition 1")
+        owner.cancel()
+        await asyncio.sleep(1.0)
+        assert worker.livez() == (False, "nobody serves partition 1 any more")
+        await worker.kill()
+
+    play(story)
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_full_disk_of_the_logs_stops_nothing() -> None:
+    """Events are taken and refused, partitions served and left in order, while not one line can be written."""
+
+    async def story(stage: Stage) -> None:
+        logs.configure("json", "debug", stream=Full())
+        worker = await stage.serving("w1")
+        for partition in (0, 1):
+            stage.log.append(b"k", b"no event", partition=partition)
+        await asyncio.sleep(1.0)
+        assert [view.next_offset for view in worker.status().partitions] == [1, 1]
+        assert worker.livez() == (True, "ok")
+        await worker.stop()
+        assert stage.left_in_order() == [True, True]
+        assert logs.flush()
+        assert b"cartsync_log_lines_dropped_total 0.0" not in worker.metrics_page()
+
+    with logs.capture([]):  # where lines go ends with the test
+        play(story)

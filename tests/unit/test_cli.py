@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from tests.unit.web.operated import Worker
 from worker import __version__, errors, logs
 from worker.cli import app, main
 from worker.errors import CartsyncError, InvariantError, LogError
-from worker.web.operations import Operations
+from worker.tools.demo import leave
+from worker.web.operations import Access, Operations
 
 SECRET = "s3cr3t-99"
 CONFIG = f"""
 [kafka]
-bootstrap_servers = "broker:9092"
+bootstrap_servers = "localhost:9092"
 [worker]
 lease = "25s"
 [accounts."My shop"]
@@ -115,6 +117,13 @@ def test_version(cli: Cli) -> None:
     assert json.loads(cli("version", "--json")[1]) == {"version": __version__}
 
 
+def test_short_and_long_options(cli: Cli) -> None:
+    """What every program knows: `--version`, and `-h` everywhere."""
+    assert cli("--version") == (0, f"cartsync {__version__}\n", "")
+    for words in ([], ["run"], ["order"], ["order", "show"], ["config", "init"], ["topics", "check"], ["account"]):
+        assert cli(*words, "-h") == cli(*words, "--help")
+
+
 def test_usage(cli: Cli) -> None:
     """Words that mean nothing end with 2."""
     for arguments in (["nonsense"], ["order", "show"], ["demo", "--orders", "x"], ["order", "show", "a", "--url", "x"]):
@@ -190,6 +199,40 @@ def test_every_error_has_an_exit_code() -> None:
     }
 
 
+def test_one_list_of_exit_codes(cli: Cli) -> None:
+    """Help and manual say the codes of the errors, no other ones."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CartsyncError)]
+    assert {kind.exit_code for kind in kinds} <= errors.EXIT_CODES.keys()
+    assert " ".join(cli("--help")[1].split()).endswith(errors.exit_codes())
+    manual = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    listed = manual.partition("Exit codes: ")[2].partition("\n")[0]
+    assert {int(code) for code in re.findall(r"\b\d+\b", listed)} <= errors.EXIT_CODES.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["config", "print"], 64),
+        (["config", "check"], 64),
+        (["topics", "check"], 64),
+        (["topics", "create"], 64),
+        (["order", "show", "acme/1", "--url", "http://127.0.0.1:1"], 75),
+        (["order", "show", "acme/1", "--url", "ftp://x"], 2),
+        (["order", "release", "acme/1", "--url", "http://127.0.0.1:1"], 75),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else None,
+)
+def test_errors_for_machines(cli: Cli, command: list[str], code: int) -> None:
+    """With `--json` an error is an object on stdout, too; without, words on stderr."""
+    ended, out, _ = cli(*command, "--json")
+    read = json.loads(out)
+    assert (ended, read["ok"], read["exit_code"]) == (code, False, code)
+    assert all(isinstance(line, str) and line for line in read["problems"])
+    ended, out, err = cli(*command)
+    assert (ended, out) == (code, "")
+    assert read["problems"][-1] in err
+
+
 def test_debug_shows_a_traceback(cli: Cli) -> None:
     """Only who asks for it gets a traceback."""
     assert "Traceback" not in cli("config", "check")[2]
@@ -232,8 +275,25 @@ def test_config_print(cli: Cli) -> None:
     assert re_spaced(out, 'lease = "25s" # cartsync.toml: [worker] lease')
     assert re_spaced(out, 'settle = "30s" # default')
     code, as_json, _ = cli("config", "print", "--json")
+    assert as_json.endswith("}\n")
     assert tomllib.loads(out) == json.loads(as_json)
     assert json.loads(as_json)["accounts"]["My shop"]["password"] == "***"
+
+
+def test_config_init(cli: Cli) -> None:
+    """The example is written where it is wanted, into no file that is there, be it a link to nowhere."""
+    example = (Path(__file__).parents[2] / "deploy" / "cartsync.example.toml").read_bytes()
+    assert cli("config", "init") == (0, "written: cartsync.toml; then `cartsync config check`\n", "")
+    assert Path("cartsync.toml").read_bytes() == example
+    Path("cartsync.toml").write_text("mine", encoding="utf-8")
+    Path("link.toml").symlink_to("elsewhere.toml")
+    for path in ("cartsync.toml", "link.toml"):
+        code, out, err = cli("config", "init", path)
+        assert (code, out, "is left as it is" in err) == (2, "", True)
+    assert Path("cartsync.toml").read_text(encoding="utf-8") == "mine"
+    assert not Path("elsewhere.toml").exists()
+    assert json.loads(cli("config", "init", "other.toml", "--json")[1]) == {"written": "other.toml"}
+    assert cli("config", "init", "nowhere/x.toml")[0] == 2
 
 
 def re_spaced(text: str, line: str) -> bool:
@@ -336,6 +396,43 @@ async def test_port_from_the_configuration(cli: Cli, worker: Worker, url: str, m
     assert worker.done == [("resume", "acme")]
 
 
+TOKEN = "a-token-of-24-characters"
+
+
+@pytest.fixture
+async def guarded(worker: Worker) -> AsyncIterator[str]:
+    """The number of a port that is open to other machines, and wants a token."""
+    operations = Operations(worker, Access(token=TOKEN))
+    base = await operations.start("0.0.0.0", 0)
+    yield base.rpartition(":")[2]
+    await operations.stop()
+
+
+def write(name: str, text: str) -> None:
+    """Writes a file where the test runs."""
+    Path(name).write_text(text, encoding="utf-8")
+
+
+async def test_token_of_the_configuration(cli: Cli, worker: Worker, guarded: str) -> None:
+    """Commands send the token that the worker wants; without it, or with another, they say what is missing."""
+    act = ["account", "resume", "acme"]
+    write("cartsync.toml", f'[http]\nport = {guarded}\nhost = "0.0.0.0"\ntoken_file = "token"\n')
+    write("token", TOKEN + "\n")
+    write("wrong", "another-token-than-that\n")
+    write("none", "no token\u00e9 at all")
+    url = ["--url", f"http://127.0.0.1:{guarded}"]
+    assert (await asyncio.to_thread(cli, *act))[0] == 0
+    assert (await asyncio.to_thread(cli, "order", "show", "acme/1", *url))[0] == 0
+    code, _, err = await asyncio.to_thread(cli, *act, "--token-file", "wrong")
+    assert (code, "token" in err, "another-token" in err) == (2, True, False)
+    code, _, err = await asyncio.to_thread(cli, *act, "--token-file", "none")
+    assert (code, "holds no token" in err, "at all" in err) == (64, True, False)
+    write("cartsync.toml", "[http")
+    assert (await asyncio.to_thread(cli, *act, *url, "--token-file", "token"))[0] == 0
+    assert (await asyncio.to_thread(cli, *act, *url))[0] == 2
+    assert worker.done == [("resume", "acme")] * 2
+
+
 NOBODY = ("--url", "http://127.0.0.1:1")
 
 
@@ -388,6 +485,45 @@ def test_orders_of_the_demo(cli: Cli) -> None:
     Path(".cartsync/demo.json").write_text("{", encoding="utf-8")
     code, _, err = cli("order", "show", "1", *NOBODY)
     assert (code, "cannot be read" in err) == (2, True)
+
+
+def test_demo_follows_no_link(cli: Cli) -> None:
+    """What the demo leaves goes into a folder of its own, wherever links in it lead."""
+    path = Path(".cartsync/demo.json")
+    Path("other").mkdir()
+    Path(".cartsync").symlink_to("other")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
+        leave(path, b"{}")
+    assert not list(Path("other").iterdir())
+    Path(".cartsync").unlink()
+    Path(".cartsync").mkdir()
+    Path("precious").write_text("mine", encoding="utf-8")
+    path.symlink_to("../precious")
+    leave(path, b"{}")
+    assert (path.read_bytes(), path.is_symlink()) == (b"{}", False)
+    assert Path("precious").read_text(encoding="utf-8") == "mine"
+    assert [each.name for each in path.parent.iterdir()] == ["demo.json"]
+
+
+# --- signals ---
+
+
+def test_signal_while_it_starts(tmp_path: Path) -> None:
+    """A worker that is told to end before it has begun to work ends, and by its own doing: as process 1 the usual way
+    of the system does not exist.
+    """
+    os.mkfifo(tmp_path / "config")
+    process = subprocess.Popen([*PROGRAM, "run", "--config", str(tmp_path / "config")])
+    with (tmp_path / "config").open("wb"):  # it reads now, which takes until we close
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_signals_come_first() -> None:
+    """They are handled before anything is loaded that takes time."""
+    code = "import sys, worker.__main__; print([n for n in ('typer', 'structlog', 'worker.cli') if n in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
 # --- programs ---

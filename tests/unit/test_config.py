@@ -258,7 +258,8 @@ def test_all_mistakes_at_once(write: Write) -> None:
         "cartsync.toml: [accounts.acme] merchant_id = '..': must not be . or ..: no URL can carry it",
         (
             "cartsync.toml: [accounts.acme] base_url = 'http://x': must begin with https:// (http:// is for 127.0.0.1 "
-            "and localhost only)"
+            "and localhost; elsewhere the password and the orders go in clear, which allow_http = true on the account "
+            "allows)"
         ),
         (
             "cartsync.toml: [accounts.acme] username: must hold no colon: "
@@ -285,6 +286,44 @@ def test_misspelt_password_is_not_shown(write: Write) -> None:
     """The value of an unknown setting may be a secret."""
     write(MINIMAL.replace("password =", "pasword ="))
     assert any("did you mean password?" in line for line in problems())
+
+
+HUNTER = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CARTSYNC_ACCOUNTS__ACME": f"user:{HUNTER}"},
+        {"CARTSYNC_ACCOUNTS": HUNTER},
+        {"CARTSYNC_KAFKA": f"broker:9092 {HUNTER}"},
+        {"CARTSYNC_ACCOUNTS__ACME__PASWORD": HUNTER},
+        {"CARTSYNC_ACCOUNTS__ACME__CONCURRENCY": HUNTER},
+        {"CARTSYNC_ACCOUNTS__ACME__BASE_URL": HUNTER},
+        {"CARTSYNC_ACCOUNTS__ACME__MERCHANT_ID": f" {HUNTER}"},
+        {"CARTSYNC_ACCOUNTS__ACME__PROVIDER": HUNTER},
+        {"CARTSYNC_ACCOUNTS__ACME__PLATFORM": HUNTER},
+        {"CARTSYNC_ACCOUNTS__ACME__PASSWORD__X": HUNTER},
+        {"CARTSYNC_ACCOUNTS__OTHER": HUNTER},
+        {"CARTSYNC_HTTP__TOKEN": HUNTER},
+        {"CARTSYNC_KAFKA__OAUTH_CLIENT_SECRET__X": HUNTER},
+        {"CARTSYNC_KAFKA__OAUTH_EXTENSIONS": HUNTER},
+        {"CARTSYNC_HUNTER": HUNTER},
+    ],
+    ids=lambda environ: next(iter(environ)),
+)
+def test_what_came_from_the_environment_is_not_quoted(write: Write, environ: dict[str, str]) -> None:
+    """Where a secret may have slipped into another setting, that setting is named and nothing of it shown."""
+    write(MINIMAL)
+    lines = problems(**environ)
+    assert HUNTER not in "\n".join(lines)
+    assert all(line.startswith((next(iter(environ)), "cartsync.toml", "[")) for line in lines)
+
+
+def test_mistyped_members_of_an_account_are_not_quoted(write: Write) -> None:
+    """A file may hold a secret at a place that is not made for it."""
+    write(MINIMAL + f'platform = "{HUNTER}"\n[accounts.acme.cancellation_reasons]\nx = ["{HUNTER}"]\n')
+    assert HUNTER not in "\n".join(problems())
 
 
 def test_secret_files_that_cannot_be_read(write: Write) -> None:
@@ -329,7 +368,7 @@ def test_times_that_do_not_fit(write: Write, text: str, expected: str) -> None:
 
 def test_checks_of_others(write: Write) -> None:
     """Rules that the configuration does not know itself are held, too."""
-    write(MINIMAL.replace('"broker:9092"', '"broker:9092"\nheartbeat = "20s"'))
+    write(MINIMAL.replace('"broker:9092"', '"localhost:9092"\nheartbeat = "20s"'))
 
     def check(config: Config) -> None:
         KafkaSettings(**config.kafka.members()).check()
@@ -475,6 +514,14 @@ def test_right_addresses(base_url: str) -> None:
     assert account_from("acme", {"base_url": base_url}, scenario=True).base_url == base_url
 
 
+def test_clear_text_where_it_is_allowed() -> None:
+    """A sandbox in the same private network may be asked without TLS, by who says so."""
+    members = {"base_url": "http://sandbox:8090", "allow_http": True}
+    assert account_from("acme", members, scenario=True).base_url == "http://sandbox:8090"
+    assert "allow_http = true" in account_problem(base_url="http://sandbox:8090")
+    assert "allow_http = true" in account_problem(base_url="http://sandbox:8090", allow_http=False)
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -523,6 +570,28 @@ def test_http_section_alone(write: Write) -> None:
     assert http_section(environ={"CARTSYNC_HTTP__PORT": "9002"}).port == 9002
     with pytest.raises(ConfigError, match=r"CARTSYNC_HTTP__PORT = 'x'"):
         http_section(environ={"CARTSYNC_HTTP__PORT": "x"})
+
+
+def test_who_may_ask(write: Write) -> None:
+    """Names and a token for the private port; the token may be in a file, and has to be a strong one."""
+    write("t" * 32 + "\n", "secret")
+    write('[http]\ntoken_file = "secret"\nallowed_hosts = ["Worker.Shop.internal"]\n')
+    http = http_section(environ={})
+    assert (http.token.get_secret_value(), http.allowed_hosts) == ("t" * 32, ("worker.shop.internal",))
+    assert http_section(environ={"CARTSYNC_HTTP__ALLOWED_HOSTS": "a, b"}).allowed_hosts == ("a", "b")
+    write("[http]\n")
+    for wrong in ("short", "with a space in it", "x" * 15 + "é"):
+        with pytest.raises(ConfigError, match="CARTSYNC_HTTP__TOKEN: must be 16 or more"):
+            http_section(environ={"CARTSYNC_HTTP__TOKEN": wrong})
+    with pytest.raises(ConfigError, match="without port"):
+        http_section(environ={"CARTSYNC_HTTP__ALLOWED_HOSTS": "a:1"})
+
+
+def test_token_url_of_kafka(write: Write) -> None:
+    """A client secret goes nowhere in clear."""
+    write(MINIMAL)
+    (line,) = problems(CARTSYNC_KAFKA__OAUTH_TOKEN_URL="http://login.example/token")
+    assert "must begin with https://" in line
 
 
 def test_accounts_alone(write: Write) -> None:

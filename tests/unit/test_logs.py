@@ -1,9 +1,14 @@
 """The logs: one line per event, nothing secret in any of them, and a place to collect them."""
 
+import gc
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -168,6 +173,7 @@ def test_json_stream_is_one_line_each() -> None:
     logs.configure("auto", "info", stream=stream)
     log.debug("unseen")
     log.info("seen", text="a\nb")
+    assert logs.flush()
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["text"] == "a\nb"
 
@@ -178,6 +184,7 @@ def test_console_cannot_be_forged() -> None:
     logs.configure("console", "info", stream=stream)
     log.info("seen", text="a\nb", password=SECRET)
     logging.getLogger("other").warning("one\ntwo")
+    assert logs.flush()
     first, second = stream.getvalue().splitlines()
     assert "seen" in first
     assert r"a\nb" in first
@@ -193,6 +200,225 @@ def test_capture_ends() -> None:
     with logs.capture(lines):
         log.info("inside")
     log.info("outside")
+    assert logs.flush()
     assert len(lines) == 1
     assert json.loads(stream.getvalue())["event"] == "outside"
     assert len(logging.root.handlers) == len(handlers) == 1
+
+
+# --- streams that fail ---
+
+
+class Flaky(io.StringIO):
+    """A stream that can be full."""
+
+    is_full = False
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def test_full_disk() -> None:
+    """A line that cannot be written is lost, whoever logs does not hear of it; the next that can be says how many."""
+    stream = Flaky()
+    logs.configure("json", "info", stream=stream)
+    stream.is_full = True
+    for number in range(3):
+        log.info("lost", number=number)
+    assert logs.flush()
+    assert logs.dropped() == 3
+    stream.is_full = False
+    log.info("written")
+    assert logs.flush()
+    log.info("written")
+    assert logs.flush()
+    read = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in read] == ["log_lines_dropped", "written", "written"]
+    assert (read[0]["count"], read[0]["level"]) == (3, "warning")
+
+
+def test_full_device() -> None:
+    """The same of a real file."""
+    with Path("/dev/full").open("w") as full:
+        logs.configure("json", "info", stream=full)
+        log.info("lost")
+        assert logs.flush()
+        assert logs.dropped() == 1
+
+
+def test_stream_that_is_closed() -> None:
+    """Nor does a stream matter that is there no more."""
+    stream = io.StringIO()
+    logs.configure("json", "info", stream=stream)
+    stream.close()
+    log.info("lost")
+    assert logs.flush()
+    assert logs.dropped() == 1
+
+
+def test_reader_that_hangs() -> None:
+    """While nobody reads the pipe lines are queued up to a bound, then dropped; read again, all comes out in order."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb", buffering=0) as reader, os.fdopen(writes, "w") as stream:
+        logs.configure("json", "info", stream=stream)
+        for number in range(2 * logs.QUEUE_MAX):
+            log.info("said", number=number)
+        assert not logs.flush(0.01)
+        assert logs.dropped() > 0
+        content = b""
+        while b"log_lines_dropped" not in content:
+            if b"said" in content[-65_536:]:
+                log.info("later")
+            content += reader.read(65_536)
+        read = [json.loads(line) for line in content.splitlines() if line.endswith(b"}")]
+        said = [line["number"] for line in read if line["event"] == "said"]
+        assert said == sorted(said)
+
+
+def test_line_that_was_cut() -> None:
+    """What a stream took only in part does not run into the next line."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with os.fdopen(reads, "rb", buffering=0) as reader, os.fdopen(writes, "w") as stream:
+        logs.configure("json", "info", stream=stream)
+        for number in range(1_000):
+            log.info("said", number=number, text="x" * 200)
+        content = b""
+        while b'"number":999' not in content:
+            content += reader.read(65_536)
+        assert [json.loads(line)["number"] for line in content.splitlines()] == list(range(1_000))
+
+
+HUNG = """
+import structlog, sys
+from worker import logs
+logs.configure("json", "info", stream=sys.stdout)
+for number in range(5000):
+    structlog.get_logger("x").info("said", number=number)
+"""
+
+
+def test_end_of_the_process_waits_for_nobody() -> None:
+    """A reader that hangs does not keep the process from ending."""
+    with subprocess.Popen([sys.executable, "-c", HUNG], stdout=subprocess.PIPE) as process:
+        assert process.wait(timeout=20) == 0
+
+
+def test_end_of_the_process_loses_nothing() -> None:
+    """What was logged last is written all the same."""
+    out = subprocess.run([sys.executable, "-c", HUNG], stdout=subprocess.PIPE, check=True).stdout
+    assert len(out.splitlines()) == 5000
+
+
+def test_logging_from_a_garbage_collection() -> None:
+    """What is logged while another line is being logged waits for no lock."""
+
+    class Leftover:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            logging.getLogger("asyncio").error("Task was destroyed but it is pending!")
+
+    stream = io.StringIO()
+    logs.configure("json", "info", stream=stream)
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for number in range(200):
+            Leftover()
+            log.warning("said", sampled_by="x", number=number)
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert logs.flush()
+    assert "log_lines_sampled" in stream.getvalue()
+
+
+def test_line_that_cannot_be_made() -> None:
+    """A value that raises when it is looked at costs the line, not more."""
+
+    class Raising:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    lines: list[str] = []
+    with logs.capture(lines):
+        log.info("something", what=Raising())
+        logging.getLogger("other").error("%d", "x")
+    assert [json.loads(line)["event"] for line in lines] == ["log_line_failed"] * 2
+
+
+def test_long_texts() -> None:
+    """A field is cut, so is a line."""
+    assert len(str(captured({"order": "x" * 1_000_000})["order"])) < 1_100
+    lines: list[str] = []
+    with logs.capture(lines):
+        log.info("something", many=["x" * 1_000] * 1_000)
+    assert json.loads(lines[0])["characters"] > 1_000_000
+    assert len(lines[0]) < 1_000
+
+
+# --- floods ---
+
+
+def test_flood_is_sampled() -> None:
+    """The first lines of a kind in full, then how many there were; other kinds are not touched by it."""
+    lines: list[str] = []
+    now_ms = 1_000_000
+    with logs.capture(lines, wall_ms=lambda: now_ms):
+        for number in range(1_000):
+            log.warning("event_refused", sampled_by="not_json", offset=number)
+        log.warning("event_refused", sampled_by="no_key", offset=1_000)
+        assert len(lines) == logs.SAMPLE_FIRST + 1
+        now_ms += round(1000 * logs.SAMPLE_INTERVAL_S)
+        log.warning("event_refused", sampled_by="not_json", offset=1_001)
+    read = [json.loads(line) for line in lines]
+    assert [line.get("offset") for line in read] == [*range(logs.SAMPLE_FIRST), 1_000, None, 1_001]
+    told = read[-2]
+    assert (told["event"], told["of"], told["sampled_by"]) == ("log_lines_sampled", "event_refused", "not_json")
+    assert (told["left_out"], told["seconds"]) == (1_000 - logs.SAMPLE_FIRST, 60)
+    assert "sampled_by" not in read[0]
+
+
+def test_flood_of_a_library_is_sampled() -> None:
+    """A library that cannot reach its server says so many times a second."""
+    lines: list[str] = []
+    with logs.capture(lines, "info"):
+        for number in range(500):
+            logging.getLogger("aiokafka.client").error("Unable connect to node with id %s: %s", number, "refused")
+            logging.getLogger("aiokafka.client").error(f"Topic {number} not found")  # noqa: G004 - as some do
+        logging.getLogger("aiokafka.conn").error("Unable connect to node with id %s: %s", 0, "refused")
+        assert len(lines) == 2 * logs.SAMPLE_FIRST + 1
+        logs.flush()
+    told = [json.loads(line) for line in lines[2 * logs.SAMPLE_FIRST + 1 :]]
+    assert [line["left_out"] for line in told] == [500 - logs.SAMPLE_FIRST] * 2
+    assert (told[0]["of"], told[0]["logger"]) == ("Unable connect to node with id %s: %s", "aiokafka.client")
+
+
+def test_many_kinds_are_no_leak() -> None:
+    """However many kinds there are, what is kept of them is bounded, and no count is lost by that."""
+    lines: list[str] = []
+    with logs.capture(lines, wall_ms=lambda: 0):
+        for _ in range(logs.SAMPLE_FIRST + 5):
+            log.info("said", sampled_by="first")
+        for number in range(5_000):
+            log.info("said", sampled_by=str(number))
+    counts = [json.loads(line) for line in lines if "log_lines_sampled" in line]
+    assert [(line["sampled_by"], line["left_out"]) for line in counts] == [("first", 5)]
+
+
+def test_what_a_server_was_sent_is_not_shown() -> None:
+    """A request that cannot be parsed may hold a token, in its line too: only the kind of the error is logged."""
+    lines: list[str] = []
+    with logs.capture(lines, "info"):
+        try:
+            refuse(SECRET)
+        except ValueError:
+            logging.getLogger("aiohttp.server").exception("Error handling request from %s", f"/{SECRET}")
+    read = json.loads(lines[0])
+    assert (read["event"], read["error"]) == ("Error handling request from %s", "ValueError")
+    assert SECRET not in lines[0]
+    assert "exception" not in read

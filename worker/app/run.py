@@ -7,16 +7,18 @@ import os
 import signal
 import socket
 import sys
+import threading
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import structlog
 import uvloop
 
-from worker import __version__, logs
+from worker import __version__, is_loopback, logs
 from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
-from worker.config import Config
+from worker.config import Config, HttpSection
 from worker.errors import CartsyncError, ConfigError
 from worker.kafka.client import hush_leftovers
 from worker.kafka.events import KafkaEventLog
@@ -24,27 +26,37 @@ from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
 from worker.publisher.sender import HttpSender
-from worker.web.operations import Operations
+from worker.web.operations import Access, Operations
 
 log = structlog.get_logger(__name__)
 
 EXIT_DONE, EXIT_WATCHDOG = 0, 70
 EXIT_AT_ONCE = 143
-"""A second SIGTERM: nothing is lost by it, but the next owner has to hold what was owed."""
+"""It did not leave in order, at a second SIGTERM or because there was no more time: nothing is lost by it, but the next
+owner has to hold what was owed.
+"""
 
 STUCK_EXIT_S = 60.0
 """After `livez` has failed, which takes a minute of doing nothing."""
 _WATCH_S = 1.0
-_STOP_MARGIN_S = 60.0
+LEAVE_WITHIN_S = 20.0
+"""What leaving may take: with a Kafka that is away it could go on for the time of a commit and more."""
+END_WITHIN_S = 24.0
+"""Then the process ends, whatever it is at: below the 30 s that orchestrators give."""
+_LAST_LINES_S = 0.5
 
 
-def run_worker(config: Config) -> int:
-    """Serves until SIGTERM or SIGINT; the process's exit code (`operations.md`)."""
+def run_worker(config: Config, reread: Callable[[], Config], host: str | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code (`operations.md`).
+
+    `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
+    the configuration.
+    """
     logs.configure(config.log.format, config.log.level)
-    return uvloop.run(_run(config))
+    return uvloop.run(_run(config, reread, host or config.http.host))
 
 
-async def _run(config: Config) -> int:
+async def _run(config: Config, reread: Callable[[], Config], host: str) -> int:
     hush_leftovers(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
     accounts = config.merchant_accounts()
@@ -70,16 +82,19 @@ async def _run(config: Config) -> int:
     for name, account in accounts.items():
         guarantee = PROVIDERS[account.provider].guarantee
         log.info("account_configured", account=name, provider=account.provider, guarantee=guarantee)
-    operations = Operations(worker)
-    stopping = _on_signals()
+    operations = Operations(worker, _access(config.http))
+    worker.reread = _Reread(config, reread, worker, operations)
+    stopping = _on_signals(worker.reread)
     try:
-        address = await operations.start(config.http.host, config.http.port)
+        address = await operations.start(host, config.http.port)
     except OSError as error:
-        log.critical("no_operations_port", host=config.http.host, port=config.http.port, error=error.strerror)
+        log.critical("no_operations_port", host=host, port=config.http.port, error=error.strerror)
         await sender.close()
         return ConfigError.exit_code
     try:
         log.info("operations", address=address)
+        if not is_loopback(host) and not operations.access.token:
+            log.warning("operations_without_token", do="set [http] token_file; until then nobody can see orders or act")
         return await _serve(worker, stopping)
     finally:
         await operations.stop()
@@ -95,9 +110,13 @@ async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
     if code == EXIT_WATCHDOG:
         return code
     log.info("leaving")
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_STOP_MARGIN_S):
+    _end_in_time()
+    try:
+        async with asyncio.timeout(LEAVE_WITHIN_S):
             await worker.stop()
+    except TimeoutError:
+        log.warning("left_late", seconds=LEAVE_WITHIN_S, because="Kafka did not answer in time")
+        return code or EXIT_AT_ONCE
     log.info("left")
     return code
 
@@ -136,20 +155,91 @@ async def _first(*waited: "asyncio.Future[Any]") -> None:
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
+def _on_signals(reread: "_Reread") -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the process at once. SIGHUP has secrets read again."""
     stopping = asyncio.Event()
 
     def told() -> None:
         if stopping.is_set():
-            sys.stderr.write("second signal: stopping at once\n")
-            os._exit(EXIT_AT_ONCE)
+            _end_at_once("second signal: stopping at once")
         stopping.set()
+        _end_in_time()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
+    loop.add_signal_handler(signal.SIGHUP, reread.begin)
     return stopping
+
+
+def _end_in_time() -> None:
+    """Ends the process after `END_WITHIN_S` also when the loop is stuck, or something cannot be closed."""
+    timer = threading.Timer(END_WITHIN_S, _end_at_once, ("not left in time: stopping at once",))
+    timer.daemon = True
+    timer.start()
+
+
+def _end_at_once(why: str) -> NoReturn:
+    logs.flush(_LAST_LINES_S)
+    with contextlib.suppress(OSError):
+        sys.stderr.write(why + "\n")
+    os._exit(EXIT_AT_ONCE)
+
+
+# --- what is read again ---
+
+
+def _access(http: HttpSection) -> Access:
+    return Access(http.token.get_secret_value(), http.allowed_hosts)
+
+
+class _Reread:
+    """Reads the configuration again: secrets and accounts hold from then on, all else from the next start on.
+
+    A mistake keeps everything as it is. Never raises.
+    """
+
+    def __init__(self, config: Config, read: Callable[[], Config], worker: Worker, operations: Operations) -> None:
+        self._config = config
+        """What the process was started with."""
+        self._read = read
+        self._worker = worker
+        self._operations = operations
+        self._running = asyncio.Lock()
+        self._begun: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """As a call does, without waiting."""
+        task = asyncio.create_task(self(), name="reread")
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+
+    async def __call__(self) -> None:
+        async with self._running:
+            problem = ""
+            try:
+                self._take(await asyncio.to_thread(self._read))
+            except CartsyncError as error:
+                problem = "; ".join(str(error).splitlines())
+            except Exception as error:  # noqa: BLE001 - whoever asked for it goes on with the old one
+                problem = type(error).__name__
+            if problem:
+                log.error("configuration_not_reread", error=problem, holds="the old one")
+
+    def _take(self, fresh: Config) -> None:
+        changed, later = self._worker.reconfigure(fresh.merchant_accounts())
+        self._operations.access = _access(fresh.http)
+        log.info("configuration_reread", accounts=changed, after_restart=[*later, *self._sections(fresh)])
+
+    def _sections(self, fresh: Config) -> list[str]:
+        """What has changed beside, and waits for a restart."""
+        before, now = self._config.redacted(), fresh.redacted()
+        for shown in (before, now):
+            for member in ("token", "allowed_hosts"):
+                shown["http"].pop(member, None)
+        kafka = self._config.kafka.members() != fresh.kafka.members()
+        others = [name for name in ("worker", "http", "log") if before[name] != now[name]]
+        return [f"[{name}]" for name in (*(["kafka"] if kafka else []), *others)]
 
 
 def _calm_collector() -> None:

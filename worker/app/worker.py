@@ -1,14 +1,14 @@
 """One worker: its parts wired together, what operators ask of it, what it shows."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import Struct
 
 from schemas import state
 from schemas.updates import Account
 from schemas.views import OrderView, PartitionView, StatusView
-from worker import __version__
+from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core import outbox as core
 from worker.core.outbox import Addressee
@@ -29,6 +29,12 @@ PROVIDERS: Mapping[str, Provider] = {"sequra": Sequra()}
 _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
 _NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
+
+
+def _is_same_place(one: Account, other: Account) -> bool:
+    """Whether what is owed to the one is owed to the other, in the same measure."""
+    names = ("provider", "merchant_id", "base_url", "concurrency", "rate_per_s")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 class Ports(Struct, frozen=True):
@@ -62,6 +68,8 @@ class Worker:
         self._loop_late_s = 0.0
         self.failed: asyncio.Future[CartsyncError] = asyncio.get_running_loop().create_future()
         """Resolved with what the worker cannot go on from."""
+        self.reread: Callable[[], Awaitable[None]] | None = None
+        """Has secrets and accounts read again, which calls `reconfigure`; never raises."""
         self._ports = ports
         self._rules = rules
         self._restore_budget_s = settings.restore_budget_s
@@ -74,6 +82,7 @@ class Worker:
             metrics=metrics,
             fatal=self._fail,
         )
+        self._addressees = {name: Addressee(account, PROVIDERS[account.provider]) for name, account in accounts.items()}
         self._context = Context(
             owner_id=owner_id,
             version=__version__,
@@ -87,7 +96,7 @@ class Worker:
             clock=ports.clock,
             events=ports.events,
             dispatcher=self._publisher,
-            addressees={name: Addressee(account, PROVIDERS[account.provider]) for name, account in accounts.items()},
+            addressees=self._addressees,
             metrics=metrics,
             event_topic=event_topic,
             topic_epoch=settings.topic_epoch,
@@ -178,12 +187,31 @@ class Worker:
         await self._actor_of(subject).command(subject, core.resend)
 
     async def resume_account(self, name: str) -> None:
-        """Ends the pause of a merchant account. Raises `UsageError` when there is no such account."""
+        """Ends the pause of a merchant account, its credentials read again. Raises `UsageError` when there is none."""
+        if self.reread is not None:
+            await self.reread()
         try:
             self._publisher.resume(name)
         except KeyError:
             known = ", ".join(sorted(self._context.addressees)) or "none"
             raise UsageError(f"no account {name} is configured (there are: {known})") from None
+
+    def reconfigure(self, accounts: Mapping[str, Account]) -> tuple[list[str], list[str]]:
+        """Takes what may change while we run: credentials and what is sent. An account that was paused goes on.
+
+        Returns the accounts that have changed, and those whose change, or coming or going, waits for a restart.
+        """
+        known = {name: addressee.account for name, addressee in self._context.addressees.items()}
+        later = sorted(
+            name
+            for name in known.keys() | accounts.keys()
+            if name not in known or name not in accounts or not _is_same_place(known[name], accounts[name])
+        )
+        changed = {name: account for name, account in accounts.items() if name not in later and account != known[name]}
+        for name, account in changed.items():
+            self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
+        self._publisher.reconfigure(changed)
+        return sorted(changed), [f"[accounts.{name}]" for name in later]
 
     def _actor_of(self, subject: str) -> PartitionActor:
         for actor in self._assignment.actors.values():
@@ -255,6 +283,8 @@ class Worker:
             return False, str(self.failed.result())
         if self._loop_late_s > _LOOP_STALL_S:
             return False, f"the event loop was {self._loop_late_s:.1f} s late"
+        if abandoned := self._assignment.abandoned():
+            return False, f"nobody serves partition {abandoned[0]} any more"
         for partition, actor in self._assignment.actors.items():
             if actor.busy_s(now) > _TICK_S:
                 return False, f"partition {partition} has been at one batch for {actor.busy_s(now):.0f} s"
@@ -281,4 +311,5 @@ class Worker:
     def metrics_page(self) -> bytes:
         """All metrics, as Prometheus reads them."""
         self.metrics.show(self.status())
+        self.metrics.log_lines_dropped(logs.dropped())
         return self.metrics.render()

@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from schemas.updates import Account
 from worker.config.mistakes import account_name_problems, explained, provider_problems
 from worker.config.sections import AccountSection, HttpSection, KafkaSection, LogSection, WorkerSection
-from worker.config.sources import Layer, SettingPath, Tree, find_file, read_layers
+from worker.config.sources import Layer, SettingPath, Tree, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
 from worker.core.rules import Rules
 from worker.errors import ConfigError
@@ -41,6 +41,7 @@ __all__ = [
     "format_duration",
     "http_section",
     "parse_duration",
+    "read_secret",
     "state_sections",
     "worker_settings_from",
 ]

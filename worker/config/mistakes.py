@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from worker.config.sections import SECTIONS
-from worker.config.sources import PREFIX, Layer, SettingPath, setting_name, walk
+from worker.config.sources import PREFIX, SECRETS, Layer, SettingPath, setting_name, walk
 
 
 def _where(path: SettingPath, origins: Mapping[SettingPath, str]) -> str:
@@ -27,19 +27,30 @@ def explained(
     problems = []
     for each in error.errors(include_url=False):
         path = above + tuple(str(part) for part in each["loc"])
-        problems.append(f"{_where(path, origins)}{_given(each)}: {_advice(each, path, model, above)}")
+        where = _where(path, origins)
+        problems.append(f"{where}{_given(each, path, where)}: {_advice(each, path, model, above)}")
     return problems
 
 
-def _given(error: Any) -> str:
+_HIDDEN = (*SECRETS, "username", "client_id", "extensions", "platform", "reasons")
+
+
+def _given(error: Any, path: SettingPath, where: str) -> str:
     """The value, unless it is missing, long, or may be a secret."""
-    value, names = error["input"], {str(part) for part in error["loc"]}
+    value = error["input"]
     if error["type"] in {"missing", "extra_forbidden"} or isinstance(value, (dict, SecretStr)):
         return ""
-    if any("password" in name or name == "username" for name in names):
+    if any(name.endswith(_HIDDEN) for name in path) or not _may_be_shown(path, where):
         return ""
     shown = repr(value)
     return f" = {shown}" if len(shown) <= 80 and "@" not in shown else ""
+
+
+def _may_be_shown(path: SettingPath, where: str) -> bool:
+    """Not what stands where a table should, which may be all of it in one text; of accounts only what a file says."""
+    if len(path) == 1 or path[0] == "accounts":
+        return len(path) == 3 and ": [" in where
+    return True
 
 
 def _advice(error: Any, path: SettingPath, model: type[BaseModel], above: SettingPath) -> str:
@@ -60,7 +71,7 @@ def _names(model: type[BaseModel], path: SettingPath) -> list[str]:
     if model not in SECTIONS.values() and path:
         model = SECTIONS.get(path[0], model)
     names = [field.alias or name for name, field in model.model_fields.items()]
-    return names + [f"{name}_file" for name in names if name.endswith("password")]
+    return names + [f"{name}_file" for name in names if name.endswith(SECRETS)]
 
 
 def provider_problems(layer: Layer, providers: Collection[str]) -> Iterator[str]:
@@ -70,7 +81,9 @@ def provider_problems(layer: Layer, providers: Collection[str]) -> Iterator[str]
         if is_provider and isinstance(value, str) and value and value not in providers:
             near = get_close_matches(value, providers, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(providers))}"
-            yield f"{_where(path, layer.origins)} = {value!r}: there is no such provider; {hint}"
+            where = _where(path, layer.origins)
+            shown = f" = {value!r}" if _may_be_shown(path, where) else ""
+            yield f"{where}{shown}: there is no such provider; {hint}"
 
 
 def account_name_problems(name: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from schemas.updates import Account
 from worker.config.values import (
@@ -11,12 +11,16 @@ from worker.config.values import (
     Count,
     Duration,
     Durations,
+    HostNames,
     MerchantId,
     NonEmpty,
     Password,
     Secret,
     Servers,
+    Token,
+    TokenUrl,
     Username,
+    is_clear,
 )
 from worker.core.rules import Rules
 
@@ -48,9 +52,22 @@ class KafkaSection(_TimedSection):
     state_topic: NonEmpty = "cartsync.state"
     dead_letter_topic: NonEmpty = "cartsync.dlq"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    allow_plaintext: bool = False
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"] = (
+        "SCRAM-SHA-512"
+    )
     sasl_username: str = ""
     sasl_password: Secret = SecretStr("")
+    oauth_token_url: TokenUrl = ""
+    oauth_client_id: str = ""
+    oauth_client_secret: Secret = SecretStr("")
+    oauth_scope: str = ""
+    oauth_audience: str = ""
+    oauth_ca_file: str = ""
+    oauth_extensions: dict[str, str] = {}
+    kerberos_service_name: NonEmpty = "kafka"
+    kerberos_domain_name: str = ""
+    aws_region: str = ""
     tls_ca_file: str = ""
     tls_cert_file: str = ""
     tls_key_file: str = ""
@@ -123,6 +140,8 @@ class AccountSection(_Section):
 
     provider: NonEmpty
     merchant_id: MerchantId
+    allow_http: bool = False
+    """Whether `base_url` may be http:// of another machine."""
     base_url: BaseUrl
     username: Username
     password: Password
@@ -134,9 +153,19 @@ class AccountSection(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
     rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_private(cls, value: str, info: ValidationInfo) -> str:
+        if is_clear(value) and not info.data.get("allow_http"):
+            raise ValueError(
+                "must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere the password and the "
+                "orders go in clear, which allow_http = true on the account allows)"
+            )
+        return value
+
     def account(self, name: str) -> Account:
         """The account, its password as it is."""
-        members = {member: getattr(self, member) for member in type(self).model_fields}
+        members = {member: getattr(self, member) for member in type(self).model_fields if member != "allow_http"}
         return Account(name, **members | {"password": self.password.get_secret_value()})
 
 
@@ -144,9 +173,13 @@ class HttpSection(_Section):
     """`[http]`: the private port, and what is taken of a provider's answer."""
 
     host: NonEmpty = "127.0.0.1"
-    """0.0.0.0 in a container: nobody is asked who they are, so keep the port off public networks."""
+    """0.0.0.0 in a container: orders and acts then need `token`; probes and metrics are open to all."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """0: any that is free."""
+    allowed_hosts: HostNames = ()
+    """Names by which the port is called, beside addresses and localhost."""
+    token: Token = SecretStr("")
+    """Who gives it may see orders and act where the port is not bound to loopback."""
     response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 65_536
     """An answer's body is cut here."""
 

@@ -16,6 +16,9 @@ DEFAULT_FILE = "cartsync.toml"
 PREFIX = "CARTSYNC_"
 _NOT_SETTINGS = frozenset({"CARTSYNC_CONFIG", "CARTSYNC_SECRETS_DIR"})
 _EXAMPLE = "CARTSYNC_WORKER__LEASE"
+SECRETS = ("password", "token", "client_secret")
+"""What the names of secrets end with; each may be in a file instead: `password_file`."""
+_FILES = tuple(f"{name}_file" for name in SECRETS)
 _SECRET_MAX_BYTES = 65_536
 _UNREADABLE = "unreadable"
 """Stands in for a secret that could not be read, so that it is not reported as missing, too."""
@@ -45,13 +48,13 @@ class Layer:
         self.origins[path] = origin
 
     def take_files(self, folder: Path) -> dict[SettingPath, tuple[Path, str]]:
-        """Removes every `…password_file`; returns which files hold which secrets, and where that was said.
+        """Removes every `…password_file` and its like; returns which files hold which secrets, and where that was said.
 
         Relative paths are below `folder`.
         """
         files = {}
         for path, value in list(walk(self.tree)):
-            if path[-1].endswith("password_file") and isinstance(value, str):
+            if path[-1].endswith(_FILES) and isinstance(value, str):
                 table = self.tree
                 for part in path[:-1]:
                     table = table[part]
@@ -132,7 +135,7 @@ def _from_secrets(files: Mapping[SettingPath, tuple[Path, str]], folder: str, ac
         named.setdefault(_path_of(file.name.upper(), accounts), (file, str(file)))
     for path, (file, origin) in named.items():
         try:
-            layer.put(path, _secret(file), origin)
+            layer.put(path, read_secret(file), origin)
         except ConfigError as error:
             layer.problems.append(str(error) if origin == str(file) else f"{origin}: {error}")
             layer.put(path, _UNREADABLE, origin)
@@ -149,8 +152,8 @@ def _files_in(folder: str) -> list[Path]:
         raise ConfigError(f"CARTSYNC_SECRETS_DIR: {folder}: cannot be read: {error.strerror}") from None
 
 
-def _secret(file: Path) -> str:
-    """What a file holds, without the line feed that editors put at its end."""
+def read_secret(file: Path) -> str:
+    """What a file holds, without the line feed that editors put at its end. Raises `ConfigError`."""
     try:
         with file.open("rb") as stream:
             content = stream.read(_SECRET_MAX_BYTES + 1)

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 
+from worker import is_loopback
+
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s?(ms|s|m|h)", re.ASCII)
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -74,10 +76,32 @@ def _base_url(value: str) -> str:
         raise ValueError(form) from None
     if not url.hostname or "@" in url.netloc or "?" in value or "#" in value or not re.fullmatch(r"[!-\[\]-~]+", value):
         raise ValueError(form)
-    if url.scheme == "http" and url.hostname not in {"127.0.0.1", "localhost", "::1"}:
-        raise ValueError("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
     if url.scheme not in {"http", "https"}:
         raise ValueError("must begin with https://")
+    return value
+
+
+def is_clear(url: str) -> bool:
+    """Whether what is sent there goes over a network, and can be read on its way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any(not re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in value):
+        raise ValueError('must be names of hosts, without port, such as "cartsync.shop.internal"')
+    return tuple(name.lower() for name in value)
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"([!-~]{16,4096})?", value.get_secret_value()):
+        raise ValueError("must be 16 or more characters of ASCII without spaces, such as `openssl rand -hex 32` makes")
+    return value
+
+
+def _token_url(value: str) -> str:
+    if value and is_clear(_base_url(value)):
+        raise ValueError("must begin with https:// (http:// is for 127.0.0.1 and localhost): it carries a secret")
     return value
 
 
@@ -93,4 +117,7 @@ Username = Annotated[str, AfterValidator(_username)]
 Password = Annotated[Secret, AfterValidator(_password)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Token = Annotated[Secret, AfterValidator(_token)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
+HostNames = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_host_names)]
 Servers = Annotated[NonEmpty, BeforeValidator(_joined)]

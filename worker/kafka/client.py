@@ -8,9 +8,11 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
+import aiokafka.conn
 import structlog
 from aiokafka import (
     AIOKafkaConsumer,
@@ -29,6 +31,7 @@ from aiokafka.helpers import create_ssl_context
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from worker.errors import CartsyncError, ConfigError, FencedError, LogError
+from worker.kafka.oauth import TokenError, tokens_of
 from worker.kafka.settings import KafkaSettings
 
 __all__ = [
@@ -70,6 +73,18 @@ _LEFTOVERS_S = 2.0
 for _name in ("aiokafka.conn", "aiokafka.producer.producer"):
     # At debug the first writes every request, the SASL password in it, the second the key and value of every record.
     logging.getLogger(_name).setLevel(logging.INFO)
+
+
+class _Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]  # the library has no types
+    """Notices that a broker does not take a token. The library takes any answer for a yes, and fails in odd ways."""
+
+    async def step(self, payload: bytes | None) -> Any:
+        if self._token_sent and payload:  # RFC 7628 section 3.2.3
+            raise kafka_errors.SaslAuthenticationFailed("the broker does not take the token")
+        return await super().step(payload)
+
+
+aiokafka.conn.OAuthAuthenticator = _Authenticator  # nothing public takes another one
 
 
 class Connection:
@@ -122,10 +137,13 @@ class Connection:
             del options["bootstrap_servers"]
             try:
                 connection = await create_conn(host, port, **options)
+            except TokenError as error:
+                return ConfigError(str(error)) if error.refused else LogError(str(error))
             except _REFUSED_CREDENTIALS as error:
+                mechanism, names = self.settings.sasl_mechanism, self.settings.credentials()
                 return ConfigError(
-                    f"Kafka at {where} refuses {self.settings.sasl_mechanism} as {self.settings.sasl_username!r} "
-                    f"({type(error).__name__}): check sasl_mechanism, sasl_username and sasl_password"
+                    f"Kafka at {where} refuses {mechanism} as {getattr(self.settings, names[0])!r} "
+                    f"({type(error).__name__}): check sasl_mechanism, {' and '.join(names)}"
                 )
             except ssl.SSLCertVerificationError as error:
                 return ConfigError(
@@ -154,11 +172,17 @@ def _security(settings: KafkaSettings) -> dict[str, Any]:
                 f"tls_ca_file, tls_cert_file or tls_key_file cannot be used ({type(error).__name__})"
             ) from error
     if settings.security_protocol.startswith("SASL"):
+        tokens = tokens_of(settings)
         options |= {
-            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_mechanism": settings.sasl_mechanism if tokens is None else "OAUTHBEARER",
             "sasl_plain_username": settings.sasl_username,
             "sasl_plain_password": settings.sasl_password,
+            "sasl_oauth_token_provider": tokens,
+            "sasl_kerberos_service_name": settings.kerberos_service_name,
+            "sasl_kerberos_domain_name": settings.kerberos_domain_name or None,
         }
+        if settings.sasl_mechanism == "GSSAPI" and find_spec("gssapi") is None:
+            raise ConfigError("sasl_mechanism GSSAPI needs one more package: install cartsync[gssapi]")
     return options
 
 

@@ -1,18 +1,40 @@
 """What the Kafka clients have to be told, with the values that measurements led to."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
 
+from worker import is_loopback
 from worker.errors import ConfigError
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"]
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 TRANSACTION_TIMEOUT_MAX_S = 900.0
 """A broker's `transaction.max.timeout.ms`; above it no producer starts (InvalidTransactionTimeout)."""
-_HIDDEN = ("sasl_password", "tls_key_password")
+_HIDDEN = ("sasl_password", "tls_key_password", "oauth_client_secret")
+_PASSWORD = ("sasl_username", "sasl_password")
+_TLS = ("tls_ca_file", "tls_cert_file", "tls_key_file", "tls_key_password")
+_OAUTH = ("oauth_token_url", "oauth_client_id", "oauth_client_secret")
+_OAUTH_MORE = ("oauth_scope", "oauth_audience", "oauth_ca_file", "oauth_extensions")
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "PLAIN": _PASSWORD,
+    "SCRAM-SHA-256": _PASSWORD,
+    "SCRAM-SHA-512": _PASSWORD,
+    "OAUTHBEARER": _OAUTH,
+    "GSSAPI": (),
+    "AWS_MSK_IAM": ("aws_region",),
+}
+"""By mechanism, what it cannot do without."""
+_USED: Mapping[str, tuple[str, ...]] = {
+    **_NEEDED,
+    "OAUTHBEARER": _OAUTH + _OAUTH_MORE,
+    "GSSAPI": ("kerberos_service_name", "kerberos_domain_name"),
+}
+"""By mechanism, what it goes by."""
+_SASL = tuple(dict.fromkeys(name for names in _USED.values() for name in names))
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
@@ -30,9 +52,26 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     dead_letter_topic: str = "cartsync.dlq"
 
     security_protocol: SecurityProtocol = "PLAINTEXT"
+    allow_plaintext: bool = False
+    """Whether a broker on another machine may be spoken to without TLS: orders, and passwords, go in clear."""
     sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
+    """`AWS_MSK_IAM` is OAUTHBEARER with a token that the AWS credentials of the environment sign."""
     sasl_username: str = ""
     sasl_password: str = ""
+    oauth_token_url: str = ""
+    """Where an OpenID Connect provider gives tokens for client credentials."""
+    oauth_client_id: str = ""
+    oauth_client_secret: str = ""
+    oauth_scope: str = ""
+    oauth_audience: str = ""
+    oauth_ca_file: str = ""
+    """PEM, of the token URL; empty: the system's authorities."""
+    oauth_extensions: dict[str, str] = {}
+    """What some brokers want beside the token, as Confluent Cloud does `logicalCluster` and `identityPoolId`."""
+    kerberos_service_name: str = "kafka"
+    kerberos_domain_name: str = ""
+    """Empty: the name of the broker's host."""
+    aws_region: str = ""
     tls_ca_file: str = ""
     """PEM; empty: the system's authorities."""
     tls_cert_file: str = ""
@@ -75,11 +114,46 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} must not be empty")
         if len({self.event_topic, self.state_topic, self.dead_letter_topic}) < 3:
             raise ConfigError("event_topic, state_topic and dead_letter_topic must be three topics")
-        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
-            raise ConfigError(f"{self.security_protocol} needs sasl_username and sasl_password")
+        self._check_security()
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise ConfigError("tls_cert_file and tls_key_file belong together: give both or neither")
         self._check_times()
+
+    def _check_security(self) -> None:
+        """What is set and not used is a mistake: somebody believes to be safe."""
+        protocol, mechanism = self.security_protocol, self.sasl_mechanism
+        if not protocol.endswith("SSL"):
+            self._refuse(_TLS, f"security_protocol {protocol} uses no TLS; write SSL or SASL_SSL")
+            hosts = [server.strip().rpartition(":")[0].strip("[]") for server in self.bootstrap_servers.split(",")]
+            far = [host for host in hosts if host and not is_loopback(host)]
+            if far and not self.allow_plaintext:
+                raise ConfigError(
+                    f"security_protocol {protocol} would send orders (and passwords) in clear to {far[0]}: write SSL "
+                    "or SASL_SSL, or allow_plaintext = true where the network may be trusted"
+                )
+        if not protocol.startswith("SASL"):
+            use = f"security_protocol {protocol} uses no SASL; write SASL_SSL"
+            self._refuse(("sasl_mechanism", *_SASL), use)
+            return
+        unused = tuple(name for name in _SASL if name not in _USED[mechanism])
+        self._refuse(unused, f"sasl_mechanism {mechanism} does not use it")
+        needed = _NEEDED[mechanism]
+        if not all(getattr(self, name) for name in needed):
+            raise ConfigError(f"{protocol} with {mechanism} needs {' and '.join(needed)}")
+
+    def credentials(self) -> tuple[str, ...]:
+        """The settings that say who we are, the first of them the name."""
+        names = {"GSSAPI": ("kerberos_service_name", "kerberos_domain_name"), "AWS_MSK_IAM": ("aws_region",)}
+        return names.get(self.sasl_mechanism) or tuple(
+            name for name in _NEEDED[self.sasl_mechanism] if name != "oauth_token_url"
+        )
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        usual = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+        for name in names:
+            value = getattr(self, name)
+            if value and value != getattr(usual, name):
+                raise ConfigError(f"{name} is set, but {why}")
 
     def _check_times(self) -> None:
         if self.heartbeat_s * 3 > self.session_timeout_s:

@@ -132,12 +132,16 @@ class Assignment:
         self._change.set()
 
     def _fail(self, what: str, error: BaseException) -> None:
-        log.critical("task_failed", task=what, exc_info=error)
-        self._changed()
         if isinstance(error, CartsyncError):
             self._fatal(error)
         else:
             self._fatal(InvariantError(f"{what} failed: {type(error).__name__}"))
+        self._changed()
+        log.critical("task_failed", task=what, exc_info=error)
+
+    def abandoned(self) -> list[int]:
+        """Partitions of ours that nobody serves, and nobody will."""
+        return sorted(partition for partition, owner in self._owners.items() if owner.done())
 
     # --- ports.AssignmentListener ---
 
@@ -237,8 +241,8 @@ class Assignment:
                 await actor.run(self._restoring)
                 return
             except TopicError as error:
-                log.critical("partition_refused", partition=partition, error=str(error))
                 self._fatal(error)
+                log.critical("partition_refused", partition=partition, error=str(error))
                 return
             except LogError as error:
                 log.warning(
@@ -274,7 +278,6 @@ class Assignment:
         if before is not None and before[0] == barrier:
             return  # read again
         self._rivals[partition] = barrier, now
-        log.error("partition_rivalled", partition=partition, owner=owner, again=before is not None)
         if before is not None and now - before[1] < self._holding.rivals_s:
             self._fatal(
                 TwoOwnersError(
@@ -283,6 +286,7 @@ class Assignment:
                     "one of them, or give it a state topic, a prefix and a group of its own"
                 )
             )
+        log.error("partition_rivalled", partition=partition, owner=owner, again=before is not None)
 
     async def _prove_membership(self) -> None:
         """A black-holed old owner must not fence its successor: only a member of the group takes over anew."""

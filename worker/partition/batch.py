@@ -135,7 +135,8 @@ class Batch:
         headers = [*record.headers, *((f"x-dlq-{name}", text.encode()) for name, text in said.items())]
         self.dead_letters.append(DeadLetter(record.key, record.value, headers))
         self._context.metrics.dead_letter(error.reason)
-        self._notes.append(("event_refused", {"offset": record.offset, "reason": error.reason, "detail": error.detail}))
+        fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
+        self._notes.append(("event_refused", fields))
 
     # --- what became of attempts, decisions, commands ---
 

@@ -139,6 +139,13 @@ class Publisher:
         log.info("account_resumed", account=account)
         queue.wake(len(queue.offers))
 
+    def reconfigure(self, accounts: Mapping[str, Account]) -> None:
+        """These accounts, all of them known, are from now on as given; those that were paused go on."""
+        for name, account in accounts.items():
+            self._queues[name].account = account
+            if self._queues[name].paused is not None:
+                self.resume(name)
+
     def suspend(self, suspended: bool) -> None:
         """Begins no attempt any more, until it is called with `False`. Those under way go on."""
         self._suspended = suspended
@@ -268,5 +275,5 @@ class Publisher:
         queue.lanes.discard(lane)
         if not lane.cancelled() and lane.exception() is not None:
             error = lane.exception()
-            log.critical("lane_failed", account=queue.account.name, exc_info=error)
             self._fatal(InvariantError(f"a lane of account {queue.account.name} failed: {type(error).__name__}"))
+            log.critical("lane_failed", account=queue.account.name, exc_info=error)

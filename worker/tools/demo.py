@@ -242,11 +242,13 @@ class _Demo:
         table.add_row(f"all {len(orders)}", "", "", f"{len(orders) - len(differing)} agree, {len(differing)} differ")
         say(table)
         say(f"refused events in the dead-letter topic: {dead}, poisoned ones written: {self.history.poisoned}")
-        PATH.parent.mkdir(exist_ok=True)
         shown = {subject: view for subject, view in views.items() if view is not None}
-        PATH.write_bytes(msgspec.json.format(msgspec.json.encode({"orders": shown})))
         example = (differing or orders)[-1].subject
-        say(f"\nlook at one order: [bold]{_program()} order show {example}[/bold]  (left in {PATH})")
+        try:
+            leave(PATH, msgspec.json.format(msgspec.json.encode({"orders": shown})))
+            say(f"\nlook at one order: [bold]{_program()} order show {example}[/bold]  (left in {PATH})")
+        except OSError as error:
+            say(f"\nnothing is left for `order show`: {PATH}: {error.strerror}")
         if differing or not settled or dead != self.history.poisoned:
             say("[red]not in agreement[/red]")
             return 1
@@ -265,6 +267,19 @@ class _Silent:
 
     def __exit__(self, *_: object) -> None:
         sys.stdout.flush()
+
+
+def leave(path: Path, content: bytes) -> None:
+    """Writes a file into a folder of ours in the current one, and follows no link there: whose it is nobody knows."""
+    path.parent.mkdir(exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        new = f"{path.name}.{os.getpid()}"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "wb") as file:  # noqa: PTH123
+            file.write(content)
+        os.replace(new, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # a link is replaced, not followed
+    finally:
+        os.close(folder)
 
 
 def _program() -> str:

@@ -26,6 +26,19 @@ ANSWER_WITHIN_S = 60.0
 _open = build_opener(ProxyHandler({})).open
 
 
+class Port(str):
+    """The URL of a worker's private port, with the token that it may want."""
+
+    __slots__ = ("token",)
+    token: str
+
+    def __new__(cls, url: str, token: str = "") -> "Port":
+        """`token`: empty where none is needed."""
+        port = super().__new__(cls, url)
+        port.token = token
+        return port
+
+
 class NoAnswerError(LogError):
     """Nobody answers at the worker's private port."""
 
@@ -138,6 +151,8 @@ def _ask(url: str, method: str, path: str) -> bytes:
     """The answer's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
     _check(url)
     request = Request(url.rstrip("/") + path, method=method, data=b"" if method == "POST" else None)  # noqa: S310
+    if isinstance(url, Port) and url.token:
+        request.add_unredirected_header("Authorization", f"Bearer {url.token}")
     try:
         with _open(request, timeout=ANSWER_WITHIN_S) as response:
             content: bytes = response.read()

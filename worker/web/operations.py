@@ -8,13 +8,20 @@
     POST /orders/{subject}/resend        the newest revision is owed again, whatever was acknowledged
     POST /accounts/{name}/resume         ends an account's pause
 
-A POST is answered when it is committed. Errors are problem details (RFC 9457). Nobody is asked who they are:
-bind the port to loopback or to a private network.
+A POST is answered when it is committed. Errors are problem details (RFC 9457).
+
+Who may ask: on loopback, everybody on this machine. Bound to anything else, orders and acts need the bearer token of
+`[http] token_file`, and without one they are refused; probes, status and metrics stay open. `Host` has to be an
+address, a name of this machine or one of `[http] allowed_hosts`: otherwise a page of another site, whose name was made
+to point here, could ask with an operator's browser. For probes and metrics it does not matter.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Collection
+from ipaddress import ip_address
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -23,6 +30,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from schemas.views import OrderView, StatusView
+from worker import is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 
@@ -34,6 +42,14 @@ BODY_MAX_BYTES = 1024
 """Bodies are not looked at."""
 STOP_S = 1.0
 """How long answers under way may still take when the port closes."""
+
+HEADER_WITHIN_S = 5.0
+"""From a connection, or the end of an answer, to the whole header of the next request."""
+CONNECTIONS_MAX = 64
+_OPEN = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+"""Tells nothing of orders, and is asked by programs that know neither our name nor a token."""
+_UNGUARDED = _OPEN | {"/status"}
+_HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::\d{0,5})?")
 
 _ANY = r"{name:[\s\S]+}"
 """A reference may hold line feeds."""
@@ -105,40 +121,172 @@ class Done(msgspec.Struct):
     order: OrderView | None = None
 
 
+class Access(msgspec.Struct, frozen=True):
+    """Whom the port answers, beside this machine."""
+
+    token: str = ""
+    """What orders and acts need where the port is not bound to loopback; empty: they are refused there."""
+    allowed_hosts: Collection[str] = ()
+    """Names that requests may call us by, in lower case."""
+
+
 class Operations:
     """The server of the private port, from `start` to `stop`."""
 
-    def __init__(self, operated: Operated) -> None:
+    def __init__(self, operated: Operated, access: Access | None = None) -> None:
+        self.access = access or Access()
         self._operated = operated
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._is_local = False
+        self._connections: set[_Connection] = set()
 
     async def start(self, host: str, port: int) -> str:
         """Begins to serve; returns the base URL. Port 0 takes any that is free.
 
         Raises `OSError` when the port cannot be had.
         """
-        runner = web.AppRunner(create_app(self._operated), access_log=None, shutdown_timeout=STOP_S)
+        self._is_local = is_loopback(host)
+        app = _create_app(self._operated, self._guarded)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            self._server = await asyncio.get_running_loop().create_server(self._connection, host, port, backlog=128)
         except BaseException:
             await runner.cleanup()
             raise
         self._runner = runner
-        bound = runner.addresses[0][1]
+        bound = self._server.sockets[0].getsockname()[1]
         return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
 
     async def stop(self) -> None:
         """Stops serving, within `STOP_S`."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
+    def _connection(self) -> asyncio.BaseProtocol:
+        runner = self._runner
+        if runner is None or runner.server is None or len(self._connections) >= CONNECTIONS_MAX:
+            return _Turned()
+        return _Connection(runner.server, self._connections)
 
-def create_app(operated: Operated) -> web.Application:
-    """The application of the private port."""
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Lets in who may, turns what goes wrong into problem details, and goes by the limits of a connection."""
+        connection = request.protocol
+        if isinstance(connection, _Connection):
+            connection.header_came()
+        try:
+            return self._refusal(request) or await handler(request)
+        except web.HTTPException as error:
+            detail = "" if error.text is None or error.text.startswith(f"{error.status}:") else error.text
+            response = _problem(error.status, detail)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+        except (LogError, TimeoutError):
+            return _problem(503, "not committed, or not known to be; look at it and try again")
+        except Exception:
+            log.exception("operation_failed", method=request.method, path=request.path)
+            return _problem(500, "a defect of the worker; its log has more")
+        finally:
+            if isinstance(connection, _Connection):
+                connection.await_header()
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to who may not ask this; `None`: it is answered."""
+        path = request.raw_path.partition("?")[0]
+        if path not in _OPEN and not self._is_our_name(request.headers.get("Host", "")):
+            return _problem(421, "called by a name that is not ours; see [http] allowed_hosts")
+        if request.method == "POST" and _is_foreign(request):
+            return _problem(403, "a page of another site may not do this")
+        if self._is_local or path in _UNGUARDED:
+            return None
+        if not self.access.token:
+            return _problem(403, "orders and acts are for loopback only; elsewhere they need an [http] token_file")
+        given = request.headers.get("Authorization", "")
+        # As bytes: texts that are not ASCII cannot be compared so.
+        if hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.access.token}".encode()):
+            return None
+        response = _problem(401, "this needs the token of [http] token_file: Authorization: Bearer …")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    def _is_our_name(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = (match["address"] or match["name"]).lower()
+        return _is_address(name) or is_loopback(name) or name in self.access.allowed_hosts
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class _Turned(asyncio.Protocol):
+    """A connection beyond `CONNECTIONS_MAX`."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class _Connection(web.RequestHandler):
+    """One connection. The library lets a client take its time with the header, and as many connections as it likes."""
+
+    def __init__(self, server: web.Server, connections: "set[_Connection]") -> None:
+        loop = asyncio.get_running_loop()
+        no_log: Any = None
+        super().__init__(server, loop=loop, access_log=no_log, lingering_time=STOP_S)
+        self._here = loop
+        self._connections = connections
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.add(self)
+        self.await_header()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.discard(self)
+        self.header_came()
+        super().connection_lost(exc)
+
+    def header_came(self) -> None:
+        """A request is being worked on."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def await_header(self) -> None:
+        """The next request has to come in time."""
+        self.header_came()
+        if self in self._connections:
+            self._patience = self._here.call_later(HEADER_WITHIN_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(self, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> Any:
+        """As the library does, without saying back what was sent."""
+        response = super().handle_error(request, status, exc, message)
+        if isinstance(response, web.Response):
+            response.text = _TITLES.get(status, "Error")
+        return response
+
+
+def _create_app(operated: Operated, guarded: Any) -> web.Application:
     routes = _Routes(operated)
-    app = web.Application(middlewares=[_guarded], client_max_size=BODY_MAX_BYTES)
+    app = web.Application(middlewares=[guarded], client_max_size=BODY_MAX_BYTES)
     for path, probe in (
         ("/livez", operated.livez),
         ("/readyz", operated.readyz),
@@ -182,7 +330,7 @@ class _Routes:
                 await _in_time(act(subject))
             except UsageError as error:
                 return _problem(404 if self._operated.show(subject) is None else 409, str(error))
-            log.info("operator_acted", action=action, order=subject)
+            log.info("operator_acted", action=action, order=subject, peer=request.remote)
             return _json(Done(order=self._operated.show(subject)))
 
         return handle
@@ -194,7 +342,7 @@ class _Routes:
         except UsageError as error:
             known = any(account.name == name for account in self._operated.status().accounts)
             return _problem(409 if known else 404, str(error))
-        log.info("operator_acted", action="resume", account=name)
+        log.info("operator_acted", action="resume", account=name, peer=request.remote)
         return _json(Done())
 
 
@@ -225,26 +373,6 @@ def _between(request: web.Request, before: str, after: str) -> str:
         raise web.HTTPBadRequest(text="the path is not UTF-8, percent-encoded") from None
 
 
-@web.middleware
-async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns what goes wrong into problem details, and lets no page of another site act for an operator."""
-    try:
-        if request.method == "POST" and _is_foreign(request):
-            return _problem(403, "a page of another site may not do this")
-        return await handler(request)
-    except web.HTTPException as error:
-        detail = "" if error.text is None or error.text.startswith(f"{error.status}:") else error.text
-        response = _problem(error.status, detail)
-        if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
-        return response
-    except (LogError, TimeoutError):
-        return _problem(503, "not committed, or not known to be; look at it and try again")
-    except Exception:
-        log.exception("operation_failed", method=request.method, path=request.path)
-        return _problem(500, "a defect of the worker; its log has more")
-
-
 def _is_foreign(request: web.Request) -> bool:
     """Whether a browser sends this on behalf of a page that is not ours (a form needs no leave to post)."""
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
@@ -266,10 +394,12 @@ _JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 _PROBLEM = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
 _TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     409: "Conflict",
+    421: "Misdirected Request",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }

@@ -191,7 +191,7 @@ def test_folders(tmp_path: Path):
         find_files(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("depth", [600, 950])
+@pytest.mark.parametrize("depth", [400, 600, 950, 3_000, 100_000])
 def test_nesting_beyond_what_can_be_read(tmp_path: Path, depth: int) -> None:
     """It is said of the file; the others in the folder are run all the same."""
     path = tmp_path / "deep.json"
@@ -199,3 +199,10 @@ def test_nesting_beyond_what_can_be_read(tmp_path: Path, depth: int) -> None:
     path.write_text(f'{{"name": "deep", "steps": [{{"event": {{"data": {nested}}}}}]}}')
     with pytest.raises(UsageError, match=r"deep\.json"):
         read_scenario(path)
+
+
+def test_nesting_that_can_be_read(tmp_path: Path) -> None:
+    """What is read is the same with every version of the interpreter."""
+    path = tmp_path / "deep.json"
+    path.write_text(f'{{"steps": [{{"event": {{"data": {"[" * 380}{"]" * 380}}}}}]}}')
+    assert read_scenario(path).name == "deep"

@@ -1,5 +1,8 @@
 """The private port, asked over HTTP on loopback, with a worker of a few lines behind it."""
 
+import asyncio
+import json
+import logging
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -8,8 +11,10 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.unit.web.operated import SUBJECTS, Worker
+from worker import is_loopback, logs
 from worker.errors import InvariantError, LogError
-from worker.web.operations import Operations
+from worker.web import operations as module
+from worker.web.operations import CONNECTIONS_MAX, Access, Operations
 
 
 class Port:
@@ -17,11 +22,11 @@ class Port:
 
     def __init__(self, session: ClientSession, base: str) -> None:
         self._session = session
-        self._base = base
+        self.base = base
 
     async def ask(self, method: str, path: str, **headers: str) -> tuple[int, str, bytes]:
         """Status, content type and body of the answer to a raw path."""
-        url = URL(self._base + path, encoded=True)
+        url = URL(self.base + path, encoded=True)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         async with self._session.request(method, url, headers=sent) as response:
             return response.status, response.content_type, await response.read()
@@ -153,7 +158,7 @@ async def test_pages_of_other_sites_cannot_act(port: Port, worker: Worker, heade
 
 async def test_own_page_can_act(port: Port, worker: Worker) -> None:
     """A page of the port itself may act."""
-    headers = {"Sec_Fetch_Site": "same-origin", "Origin": "http://here:1", "Host": "here:1"}
+    headers = {"Sec_Fetch_Site": "same-origin", "Origin": "http://localhost:1", "Host": "localhost:1"}
     assert (await port.ask("POST", "/orders/acme%2F1/release", **headers))[0] == 200
     assert worker.done == [("release", "acme/1")]
 
@@ -166,3 +171,180 @@ async def test_port_taken(worker: Worker) -> None:
         await second.start("127.0.0.1", URL(base).port or 0)
     await second.stop()
     await first.stop()
+
+
+# --- who may ask ---
+
+TOKEN = "s3cr3t-t0k3n"
+ACT = "/orders/acme%2F1/release"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *(("127.0.0.1:8080", 200), ("localhost", 200), ("LOCALHOST:1", 200), ("[::1]:8080", 200), ("10.1.2.3", 200)),
+        *(("worker.shop.internal:80", 200), ("Worker.Shop.Internal", 200)),
+        *(("evil.example", 421), ("evil.example:8080", 421), ("localhost.evil.example", 421), ("", 421)),
+        *(("[::1", 421), ("127.0.0.1@evil.example", 421), ("127.0.0.1:80:80", 421), ("evil.example\xff", 421)),
+    ],
+)
+async def test_host_has_to_be_ours(worker: Worker, host: str, expected: int) -> None:
+    """A foreign name that was made to point here reads no order and acts on none; probes and metrics do not mind."""
+    operations = Operations(worker, Access(allowed_hosts=["worker.shop.internal"]))
+    base = await operations.start("127.0.0.1", 0)
+    for method, path in (("GET", "/orders/acme%2F1"), ("POST", ACT), ("GET", "/status")):
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        assert (await raw(base, head)).startswith(f"HTTP/1.1 {expected} ")
+    assert bool(worker.done) == (expected == 200)
+    for path in ("/livez", "/metrics"):
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        assert (await raw(base, head)).startswith("HTTP/1.1 200 ")
+    await operations.stop()
+
+
+async def raw(base: str, head: str) -> str:
+    """What comes back for these bytes, until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(base).port)
+    writer.write(head.encode("latin-1"))
+    answer = await reader.read()
+    writer.close()
+    return answer.decode()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *((f"Bearer {TOKEN}", 200), (None, 401), ("Bearer wrong", 401), (f"bearer {TOKEN}", 401), (TOKEN, 401)),
+        *((f"Bearer {TOKEN} ", 200), ("Bearer s3cr3t-t0k3n\xe4", 401), ("Bearer ", 401), ("", 401)),
+    ],
+)
+async def test_beyond_loopback_a_token_is_needed(worker: Worker, given: str | None, expected: int) -> None:
+    """Orders are shown and changed for who has the token; probes, status and metrics need none."""
+    operations = Operations(worker, Access(token=TOKEN))
+    base = await operations.start("0.0.0.0", 0)
+    sent = "" if given is None else f"Authorization: {given}\r\n"
+    for method, path in (("POST", ACT), ("GET", "/orders/acme%2F1"), ("POST", "/accounts/acme/resume")):
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{sent}Connection: close\r\n\r\n"
+        answer = await raw(base, head)
+        assert answer.startswith(f"HTTP/1.1 {expected} ")
+        assert ("WWW-Authenticate: Bearer" in answer) == (expected == 401)
+        assert TOKEN not in answer
+    assert bool(worker.done) == (expected == 200)
+    for path in ("/livez", "/readyz", "/startupz", "/status", "/metrics"):
+        assert (await raw(base, f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")).startswith("HTTP/1.0 200 ")
+    await operations.stop()
+
+
+async def test_beyond_loopback_without_a_token_nobody_acts(worker: Worker) -> None:
+    """Who has set no token has an open port for probes, and none that acts: it says what to set."""
+    operations = Operations(worker)
+    base = await operations.start("0.0.0.0", 0)
+    for head in (f"POST {ACT}", "GET /orders/acme%2F1"):
+        answer = await raw(
+            base, f"{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \r\nConnection: close\r\n\r\n"
+        )
+        assert answer.startswith("HTTP/1.1 403 ")
+        assert "token_file" in answer
+    assert worker.done == []
+    await operations.stop()
+
+
+async def test_token_that_changes(worker: Worker) -> None:
+    """A new token holds from the next request on."""
+    operations = Operations(worker, Access(token="old"))
+    base = await operations.start("0.0.0.0", 0)
+    head = f"POST {ACT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer new\r\nConnection: close\r\n\r\n"
+    assert (await raw(base, head)).startswith("HTTP/1.1 401 ")
+    operations.access = Access(token="new")
+    assert (await raw(base, head)).startswith("HTTP/1.1 200 ")
+    await operations.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *(("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True)),
+        *(("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("worker", False), ("", False)),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    """Where only this machine can ask."""
+    assert is_loopback(host) == expected
+
+
+async def test_who_acted_is_logged(port: Port) -> None:
+    """The line of an operator's act says where it came from."""
+    lines: list[str] = []
+    with logs.capture(lines):
+        await port.ask("POST", ACT)
+        await port.ask("POST", "/accounts/acme/resume")
+    assert [json.loads(line)["peer"] for line in lines if "operator_acted" in line] == ["127.0.0.1"] * 2
+
+
+# --- who takes too long, or too much ---
+
+
+@pytest.mark.parametrize("head", ["", "GET /livez HT", "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+async def test_header_that_does_not_come(port: Port, monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+    """A client that does not finish its header is hung up on, at the first request and at a later one."""
+    monkeypatch.setattr(module, "HEADER_WITHIN_S", 0.05)
+    whole = "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    for before, answered in (("", 0), (whole, 1)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(port.base).port)
+        writer.write((before + head).encode())
+        try:
+            async with asyncio.timeout(5):
+                answer = await reader.read()
+        except ConnectionResetError:
+            answer = b"HTTP/1.1" * answered
+        assert answer.count(b"HTTP/1.1") == answered
+        writer.close()
+
+
+async def test_patience_is_for_the_header_only(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long to commit is waited for."""
+    monkeypatch.setattr(module, "HEADER_WITHIN_S", 0.01)
+    committed = asyncio.Event()
+
+    async def release(_subject: str) -> None:
+        await committed.wait()
+
+    monkeypatch.setattr(worker, "release", release)
+    operations = Operations(worker)
+    base = await operations.start("127.0.0.1", 0)
+    asked = asyncio.create_task(raw(base, f"POST {ACT} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"))
+    asyncio.get_running_loop().call_later(0.1, committed.set)
+    assert (await asked).startswith("HTTP/1.0 200 ")
+    await operations.stop()
+
+
+async def test_too_many_connections(port: Port) -> None:
+    """Connections beyond the limit are hung up on; when others end, there is room again."""
+    number = URL(port.base).port
+    pairs = [await asyncio.open_connection("127.0.0.1", number) for _ in range(CONNECTIONS_MAX)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    for _, each in [*pairs, (reader, writer)]:
+        each.close()
+        await each.wait_closed()
+    assert (await port.ask("GET", "/livez"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"POST /callbacks/{TOKEN}/1 HTTP/9.x\r\nHost: x\r\n\r\n",
+        f"GET /livez HTTP/1.1\r\nHost: x\r\nX-Token: {TOKEN}\x01\r\n\r\n",
+        f"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: {TOKEN}\r\n\r\n",
+    ],
+)
+async def test_what_cannot_be_parsed_is_not_repeated(port: Port, head: str) -> None:
+    """Neither the log nor the answer has what somebody sent by mistake."""
+    lines: list[str] = []
+    with logs.capture(lines, "info"):
+        answer = await raw(port.base, head)
+        logging.getLogger("other").error("the end")
+    assert answer.startswith(("HTTP/1.1 400 ", "HTTP/1.0 400 "))
+    assert TOKEN not in answer + "".join(lines)
+    assert all(len(line) < 300 for line in lines)

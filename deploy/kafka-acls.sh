@@ -1,0 +1,50 @@
+#!/bin/sh
+# Prints the commands that let cartsync, the shop and an operator do what each of them has to do, and nothing more.
+# Look at them, then run them as a principal that may alter the cluster:
+#
+#   BOOTSTRAP=kafka:9092 COMMAND_CONFIG=admin.properties deploy/kafka-acls.sh | sh -e
+#
+# What is granted and why: deploy/ACLS.md. The names are those of [kafka] in cartsync.toml.
+set -eu
+
+BOOTSTRAP=${BOOTSTRAP:?host:port of a broker}
+KAFKA_ACLS=${KAFKA_ACLS:-kafka-acls.sh}
+COMMAND_CONFIG=${COMMAND_CONFIG:-}
+WORKER=${WORKER:-User:cartsync}
+SHOP=${SHOP:-}         # who writes events; empty: nothing is granted
+OPERATOR=${OPERATOR:-} # who runs `topics create`, `topics check` and `order show`; empty: nothing is granted
+GROUP_ID=${GROUP_ID:-cartsync}
+TRANSACTIONAL_ID_PREFIX=${TRANSACTIONAL_ID_PREFIX:-cartsync}
+EVENT_TOPIC=${EVENT_TOPIC:-orders.events}
+STATE_TOPIC=${STATE_TOPIC:-cartsync.state}
+DEAD_LETTER_TOPIC=${DEAD_LETTER_TOPIC:-cartsync.dlq}
+
+quoted() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
+}
+
+# allow PRINCIPAL RESOURCE NAME PATTERN OPERATION…
+allow() {
+    printf '%s --bootstrap-server %s' "$(quoted "$KAFKA_ACLS")" "$(quoted "$BOOTSTRAP")"
+    if [ -n "$COMMAND_CONFIG" ]; then printf ' --command-config %s' "$(quoted "$COMMAND_CONFIG")"; fi
+    printf ' --add --allow-principal %s %s %s --resource-pattern-type %s' "$(quoted "$1")" "$2" "$(quoted "$3")" "$4"
+    shift 4
+    for operation in "$@"; do printf ' --operation %s' "$operation"; done
+    printf '\n'
+}
+
+allow "$WORKER" --topic "$EVENT_TOPIC" literal Read DescribeConfigs
+allow "$WORKER" --group "$GROUP_ID" literal Read
+allow "$WORKER" --topic "$STATE_TOPIC" literal Read Write DescribeConfigs
+allow "$WORKER" --topic "$DEAD_LETTER_TOPIC" literal Write DescribeConfigs
+allow "$WORKER" --transactional-id "$TRANSACTIONAL_ID_PREFIX.$EVENT_TOPIC." prefixed Write Describe
+
+if [ -n "$SHOP" ]; then
+    allow "$SHOP" --topic "$EVENT_TOPIC" literal Write
+fi
+
+if [ -n "$OPERATOR" ]; then
+    allow "$OPERATOR" --topic "$EVENT_TOPIC" literal Create Describe DescribeConfigs
+    allow "$OPERATOR" --topic "$STATE_TOPIC" literal Create Read DescribeConfigs
+    allow "$OPERATOR" --topic "$DEAD_LETTER_TOPIC" literal Create Read DescribeConfigs
+fi

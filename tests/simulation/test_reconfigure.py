@@ -1,0 +1,106 @@
+"""Accounts that change while a worker runs: what holds at once, and what waits for a restart."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from schemas.updates import Account, Fault, HttpRequest, HttpResponse
+from tests.simulation.stage import ACCOUNTS, Stage, play
+from worker.app import Worker
+from worker.errors import UsageError
+
+ACME = ACCOUNTS["acme"]
+NEW = replace(ACME, password="new")
+LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
+
+
+async def _with_an_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[Worker, list[bool]]:
+    """A worker that owes an order to a provider which wants the new password; the list has how each request fared."""
+    fared: list[bool] = []
+    wanted = f"Basic {b64encode(f'{NEW.username}:{NEW.password}'.encode()).decode()}"
+
+    async def send(request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]) -> HttpResponse | Fault:
+        fared.append(wanted in request.headers.values())
+        return HttpResponse(204 if fared[-1] else 401, {}, b"")
+
+    monkeypatch.setattr(stage.provider, "send", send)
+    worker = await stage.serving("w1")
+    shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": 1}]}
+    for kind, data in (("confirmed", {"currency": "EUR", "lines": [LINE]}), ("items_shipped", shipped)):
+        event = {
+            "specversion": "1.0",
+            "id": kind,
+            "source": "/shop",
+            "type": f"order.{kind}",
+            "time": "2026-01-01T00:00:00Z",
+            "subject": "acme/1",
+            "data": data,
+        }
+        stage.log.append(b"acme/1", msgspec.json.encode(event), partition=0)
+    await asyncio.sleep(5.0)
+    assert fared == [False]
+    assert worker.status().accounts[0].paused is not None
+    return worker, fared
+
+
+def test_new_credentials_end_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused with the old password is told with the new one, without a restart; the same again ends none."""
+
+    async def story(stage: Stage) -> None:
+        worker, fared = await _with_an_order(stage, monkeypatch)
+        assert worker.reconfigure({"acme": ACME}) == ([], [])
+        await asyncio.sleep(5.0)
+        assert fared == [False]
+        assert worker.reconfigure({"acme": NEW}) == (["acme"], [])
+        await asyncio.sleep(5.0)
+        assert fared == [False, True]
+        assert worker.status().accounts[0].paused is None
+        assert worker.idle()
+        await worker.stop()
+
+    play(story)
+
+
+def test_resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ends a pause by hand has the secrets read first; that an account is unknown is said all the same."""
+
+    async def story(stage: Stage) -> None:
+        worker, fared = await _with_an_order(stage, monkeypatch)
+
+        async def reread() -> None:
+            worker.reconfigure({"acme": NEW})
+
+        worker.reread = reread
+        await worker.resume_account("acme")
+        with pytest.raises(UsageError, match="no account nobody"):
+            await worker.resume_account("nobody")
+        await asyncio.sleep(5.0)
+        assert fared == [False, True]
+        await worker.stop()
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "later"),
+    [
+        ({}, ["[accounts.acme]"]),
+        ({"acme": NEW, "other": ACME}, ["[accounts.other]"]),
+        ({"acme": replace(NEW, base_url="https://elsewhere.example")}, ["[accounts.acme]"]),
+        ({"acme": replace(NEW, merchant_id="other")}, ["[accounts.acme]"]),
+        ({"acme": replace(NEW, concurrency=1)}, ["[accounts.acme]"]),
+    ],
+)
+def test_what_waits_for_a_restart(accounts: dict[str, Account], later: list[str]) -> None:
+    """Accounts that come, go, or are to be told elsewhere."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        assert worker.reconfigure(accounts) == (["acme"] if "other" in accounts else [], later)
+        await worker.stop()
+
+    play(story)

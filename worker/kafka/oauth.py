@@ -1,0 +1,182 @@
+"""Tokens for SASL OAUTHBEARER: from an OpenID Connect provider for client credentials, or signed for Amazon MSK.
+
+The client library asks for one whenever it connects. One request at a time gets it for all who ask meanwhile; it is
+asked for anew when most of its life is over, and the old one serves on while it is valid and a new one cannot be had.
+"""
+
+import asyncio
+import json
+import re
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote_plus
+
+import aiohttp
+import structlog
+from aiokafka import errors as kafka_errors
+from aiokafka.abc import AbstractTokenProvider
+from msgspec import Struct
+
+from worker.errors import ConfigError
+from worker.kafka.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+FETCH_WITHIN_S = 5.0
+"""Below the request timeout: a broker waits for the token meanwhile."""
+_FRESH = 0.8
+"""Of its life, for how much a token is used without asking for another one."""
+_LIFE_S = 300.0
+"""Of a token whose provider does not say."""
+_ANSWER_MAX_BYTES = 65_536
+_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
+"""Of RFC 6749 section 5.2: no other text of the provider is shown."""
+
+
+class TokenError(kafka_errors.KafkaError):  # type: ignore[misc]  # the library has no types
+    """There is no token. One of the library's errors, for it goes on from those only."""
+
+    def __init__(self, text: str, *, refused: bool = False) -> None:
+        """`refused`: trying again is of no use."""
+        super().__init__(text)
+        self.refused = refused
+
+
+class Token(Struct, frozen=True):
+    """What opens a connection, and for how long."""
+
+    value: str
+    life_s: float
+
+
+class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # the library has no types
+    """What the client library asks for a token."""
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Token]],
+        extensions: dict[str, str] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetch = fetch
+        self._extensions = extensions or {}
+        self._now = now
+        self._value = ""
+        self._fresh_until = self._valid_until = 0.0
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def token(self) -> str:
+        """A token that is valid now. Raises `TokenError`."""
+        if self._value and self._now() < self._fresh_until:
+            return self._value
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._renew(), name="token")
+            self._fetching.add_done_callback(_seen)  # should all who ask have given up meanwhile
+        await asyncio.shield(self._fetching)
+        return self._value
+
+    def extensions(self) -> dict[str, str]:
+        """What is sent beside it."""
+        return self._extensions
+
+    async def _renew(self) -> None:
+        try:
+            token = await self._fetch()
+        except TokenError as error:
+            if self._now() >= self._valid_until:
+                raise
+            log.warning("token_not_renewed", error=str(error), left_s=round(self._valid_until - self._now()))
+            return
+        now = self._now()
+        self._value = token.value
+        self._fresh_until, self._valid_until = now + _FRESH * token.life_s, now + token.life_s
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def tokens_of(settings: KafkaSettings) -> Tokens | None:
+    """Where the tokens of these settings come from; `None`: they need none. Raises `ConfigError`."""
+    match settings.sasl_mechanism:
+        case "OAUTHBEARER":
+            return Tokens(_from_provider(settings), settings.oauth_extensions)
+        case "AWS_MSK_IAM":
+            return Tokens(_signed_for_msk(settings.aws_region))
+        case _:
+            return None
+
+
+def _from_provider(settings: KafkaSettings) -> Callable[[], Awaitable[Token]]:
+    url = settings.oauth_token_url
+    try:
+        trusted = ssl.create_default_context(cafile=settings.oauth_ca_file or None)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"oauth_ca_file cannot be used ({type(error).__name__})") from error
+    # RFC 6749 section 2.3.1: encoded as in a form, then as in basic authentication.
+    client = f"{quote_plus(settings.oauth_client_id)}:{quote_plus(settings.oauth_client_secret)}"
+    headers = {"Authorization": f"Basic {b64encode(client.encode()).decode()}", "Accept": "application/json"}
+    form = {"grant_type": "client_credentials", "scope": settings.oauth_scope, "audience": settings.oauth_audience}
+    form = {name: value for name, value in form.items() if value}
+
+    async def fetch() -> Token:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FETCH_WITHIN_S)) as session,
+                session.post(url, data=form, headers=headers, ssl=trusted, allow_redirects=False) as response,
+            ):
+                return _read(response.status, await response.content.read(_ANSWER_MAX_BYTES), settings)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise TokenError(f"no token from {url}: {type(error).__name__}") from None
+
+    return fetch
+
+
+def _read(status: int, body: bytes, settings: KafkaSettings) -> Token:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    answer = answer if isinstance(answer, dict) else {}
+    url = settings.oauth_token_url
+    if status in {400, 401, 403}:
+        code = str(answer.get("error", ""))
+        said = code if _ERROR_CODE.fullmatch(code) else f"status {status}"
+        raise TokenError(
+            f"{url} refuses oauth_client_id {settings.oauth_client_id!r} ({said}): check oauth_client_id, "
+            "oauth_client_secret, oauth_scope and oauth_audience",
+            refused=True,
+        )
+    if status != 200:
+        raise TokenError(f"no token from {url}: status {status}")
+    value, life_s = answer.get("access_token"), answer.get("expires_in", _LIFE_S)
+    try:
+        life_s = float(life_s)  # some write it as a text
+    except (TypeError, ValueError):
+        life_s = 0.0
+    # What is no such text would end the message to the broker early.
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value) or not 0 < life_s < float("inf"):
+        raise TokenError(f"no token from {url}: its answer is not one of OAuth 2.0; is oauth_token_url right?")
+    return Token(value, life_s)
+
+
+def _signed_for_msk(region: str) -> Callable[[], Awaitable[Token]]:
+    try:
+        from aws_msk_iam_sasl_signer import MSKAuthTokenProvider  # noqa: PLC0415 - not everybody has it
+    except ImportError:
+        raise ConfigError("sasl_mechanism AWS_MSK_IAM needs one more package: install cartsync[msk]") from None
+
+    def sign() -> Token:
+        value, ends_ms = MSKAuthTokenProvider.generate_auth_token(region)
+        return Token(value, ends_ms / 1000 - time.time())
+
+    async def fetch() -> Token:
+        try:
+            return await asyncio.to_thread(sign)  # may ask the machine's metadata service for credentials
+        except Exception as error:  # noqa: BLE001 - botocore's errors have no common base with the signer's
+            raise TokenError(f"no AWS credentials to sign with ({type(error).__name__})") from None
+
+    return fetch
