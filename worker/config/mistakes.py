@@ -36,7 +36,7 @@ def _given(error: Any) -> str:
     value, names = error["input"], {str(part) for part in error["loc"]}
     if error["type"] in {"missing", "extra_forbidden"} or isinstance(value, (dict, SecretStr)):
         return ""
-    if any("password" in name or name == "username" for name in names):
+    if any("password" in name or name in {"username", "proxy"} for name in names):
         return ""
     shown = repr(value)
     return f" = {shown}" if len(shown) <= 80 and "@" not in shown else ""

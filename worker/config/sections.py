@@ -14,6 +14,7 @@ from worker.config.values import (
     MerchantId,
     NonEmpty,
     Password,
+    Proxy,
     Secret,
     Servers,
     Username,
@@ -133,11 +134,17 @@ class AccountSection(_Section):
     default_cancellation_reason: NonEmpty = "unspecified"
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
     rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    proxy: Proxy = SecretStr("")
+    """`http://[user:password@]host:port`; the environment's proxies are not used."""
 
     def account(self, name: str) -> Account:
         """The account, its password as it is."""
         members = {member: getattr(self, member) for member in type(self).model_fields}
-        return Account(name, **members | {"password": self.password.get_secret_value()})
+        secrets = {"password": self.password.get_secret_value(), "proxy": self.proxy.get_secret_value()}
+        return Account(name, **members | secrets)
 
 
 class HttpSection(_Section):
