@@ -9,6 +9,7 @@ written a second time only when the first was answered with 421, or by a proxy w
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -56,7 +57,7 @@ class HttpSender:
 
         Raises `ConfigError`: then all stays as it was.
         """
-        self._routes, self._tls = await asyncio.to_thread(lambda: (routes_of(accounts), default_tls()))
+        self._routes, self._tls = await asyncio.to_thread(_read_again, accounts)
         for server in self._servers.values():
             server.is_over = True
         self._servers.clear()
@@ -140,6 +141,12 @@ class HttpSender:
         """Closes all connections."""
         self._deadlines.close()
         await self._connections.close()
+
+
+def _read_again(accounts: Mapping[str, Account]) -> tuple[dict[str, Route], ssl.SSLContext]:
+    routes = routes_of(accounts)
+    default_tls.cache_clear()
+    return routes, default_tls()
 
 
 def _split(url: str) -> tuple[str, str]:
