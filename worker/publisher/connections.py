@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from worker.publisher.deadlines import Deadlines
 from worker.publisher.link import Link
-from worker.publisher.routes import Proxy, Route
+from worker.publisher.routes import Proxy
 
 
 class Limits(Struct, frozen=True):
@@ -51,8 +51,9 @@ class Server(Struct, eq=False):
 
     host: str
     port: int
-    is_tls: bool
-    route: Route
+    tls: ssl.SSLContext | None
+    """`None`: in clear text."""
+    proxy: Proxy | None
     prefix: str
     """Before the path of a request: the origin, where a proxy has to know it."""
     head: str
@@ -65,7 +66,7 @@ class Server(Struct, eq=False):
     @property
     def tunnel(self) -> Proxy | None:
         """The proxy that is asked for a way to the server; in clear text it is asked for the thing itself."""
-        return self.route.proxy if self.is_tls else None
+        return None if self.tls is None else self.proxy
 
 
 class TunnelRefusedError(OSError):
@@ -124,10 +125,10 @@ class Connections:
         link.home = server.idle
         self._idle.add(link, link.idle_until)
 
-    async def open(self, server: Server, tls: ssl.SSLContext) -> Link:
+    async def open(self, server: Server) -> Link:
         """A new one, verified. Raises `OSError`; whoever calls sets the deadline."""
         try:
-            return await self._open(server, tls)
+            return await self._open(server)
         except TunnelRefusedError as refused:
             if refused.status != 407:
                 raise
@@ -135,10 +136,10 @@ class Connections:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self.close_idle()  # the next one finds room
             raise
-        return await self._open(server, tls)
+        return await self._open(server)
 
-    async def _open(self, server: Server, tls: ssl.SSLContext) -> Link:
-        way = server.route.proxy or server
+    async def _open(self, server: Server) -> Link:
+        way = server.proxy or server
         made = await aiohappyeyeballs.start_connection(
             await self._names.find(way.host, way.port),
             happy_eyeballs_delay=self._limits.next_address_s,
@@ -151,7 +152,7 @@ class Connections:
             except BaseException:
                 made.close()
                 raise
-        verified: dict[str, Any] = {"ssl": tls, "server_hostname": server.host} if server.is_tls else {}
+        verified: dict[str, Any] = {} if server.tls is None else {"ssl": server.tls, "server_hostname": server.host}
         _, link = await self._loop.create_connection(lambda: Link(self._loop), sock=made, **verified)
         return link
 

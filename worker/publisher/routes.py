@@ -81,9 +81,10 @@ def _own_tls(account: Account) -> ssl.SSLContext | None:
 
 def _trusting(file: str) -> ssl.SSLContext:
     """Trusts what is in this file, and nobody else."""
-    pem = _read("tls_ca_file", file)
+    pem = _read("tls_ca_file", file).decode("ascii", "ignore")
     try:
-        return ssl.create_default_context(cadata=pem.decode("ascii", "ignore"))
+        # Without any data it would be the system's authorities.
+        return ssl.create_default_context(cadata=pem.strip() or "none")
     except (OSError, ValueError):
         raise ConfigError(f"tls_ca_file = {file!r}: holds no certificates as PEM") from None
 

@@ -85,7 +85,7 @@ class HttpSender:
     async def _connect(self, server: Server, until: float, deadline_s: float) -> Link | Fault:
         try:
             async with asyncio.timeout_at(until):
-                link = await self._connections.open(server, self._tls)
+                link = await self._connections.open(server)
         except Exception as error:  # noqa: BLE001 - `ports.Sender` never raises: whatever it was, an outcome follows
             if isinstance(error, TimeoutError) and error.errno is None:
                 return Fault(False, f"no connection within {deadline_s:g} s")
@@ -122,19 +122,20 @@ class HttpSender:
         url = urlsplit(origin)
         if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc:
             raise ValueError("no address of a server")
-        is_tls = url.scheme == "https"
-        standard = 443 if is_tls else 80
+        route = self._routes.get(account, Route())
+        tls = (route.tls or self._tls) if url.scheme == "https" else None
+        standard = 443 if tls else 80
         host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
         named = host if url.port in {None, standard} else f"{host}:{url.port}"
         head = f"Host: {named}\r\nUser-Agent: {self._user_agent}\r\nAccept-Encoding: identity\r\n"
-        route = self._routes.get(account, Route())
         prefix = ""
-        if route.proxy is not None and not is_tls:
+        if route.proxy is not None and tls is None:
             prefix = origin
             if route.proxy.authorization is not None:
                 head += f"Proxy-Authorization: {route.proxy.authorization}\r\n"
-        server = Server(url.hostname, url.port or standard, is_tls, route, prefix, head)
-        self._servers[account, origin] = server
+        server = self._servers[account, origin] = Server(
+            url.hostname, url.port or standard, tls, route.proxy, prefix, head
+        )
         return server
 
     async def close(self) -> None:
@@ -169,7 +170,7 @@ def _wire(request: HttpRequest, server: Server, target: str) -> bytes:
 
 def _is_misdirected(answer: HttpResponse, server: Server) -> bool:
     """Whether the request was sent back unprocessed by a server that is not for it, or by a proxy."""
-    return answer.status == 421 or (answer.status == 407 and server.route.proxy is not None)
+    return answer.status == 421 or (answer.status == 407 and server.proxy is not None)
 
 
 def _said(error: Exception) -> str:
