@@ -10,6 +10,7 @@ import errno
 import re
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -104,7 +105,8 @@ class Connections:
             link, _ = server.idle.popitem()
             link.home = None
             self._idle.remove(link)
-            if link.is_open and link.idle_until > self._loop.time():
+            # Not the loop's clock, which stands still while a turn of the loop lasts, as long as that may be.
+            if link.is_open and link.idle_until > time.monotonic():
                 return link
             link.abort()
         return None
@@ -117,13 +119,15 @@ class Connections:
         idle_s = self._idle_s
         if (kept_s := link.keeps_for_s()) is not None:
             idle_s = min(idle_s, kept_s / 2)  # the way there takes time, too
-        link.idle_until = min(self._loop.time() + idle_s, link.made_at + self._limits.age_max_s)
-        if link.idle_until <= self._loop.time():
+        now = time.monotonic()
+        idle_s = min(idle_s, link.made_at + self._limits.age_max_s - now)
+        if idle_s <= 0:
             link.abort()
             return
+        link.idle_until = now + idle_s
         server.idle[link] = None
         link.home = server.idle
-        self._idle.add(link, link.idle_until)
+        self._idle.add(link, self._loop.time() + idle_s)
 
     async def open(self, server: Server) -> Link:
         """A new one, verified. Raises `OSError`; whoever calls sets the deadline."""

@@ -6,6 +6,7 @@ update and said so in odd words is not asked again.
 """
 
 import asyncio
+import time
 from typing import cast
 
 import httptools
@@ -38,7 +39,7 @@ class Link(asyncio.Protocol):
         self._body = bytearray()
         self._why = ""
         self._deadline_s = 0.0
-        self.made_at = loop.time()
+        self.made_at = time.monotonic()
         self.idle_until = 0.0
         """How long it may wait for its next request."""
         self.home: dict[Link, None] | None = None
