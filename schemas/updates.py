@@ -30,6 +30,13 @@ class Account(Struct, frozen=True):
     """Attempts under way at once, at most."""
     rate_per_s: float = 0.0
     """Attempts a second, at most; 0: no limit."""
+    tls_ca_file: str = ""
+    """Who may vouch for the provider, instead of those whom the system trusts."""
+    tls_cert_file: str = ""
+    """Shown to the provider, with its key."""
+    tls_key_file: str = ""
+    proxy: str = ""
+    """The only way out, as a URL; may hold credentials."""
 
     def __repr__(self) -> str:
         return f"Account({self.name!r}, {self.provider!r}, {self.merchant_id!r})"
@@ -43,6 +50,8 @@ class HttpRequest(Struct, frozen=True, gc=False):
     """In its encoded form; passed on untouched."""
     headers: dict[str, str]
     body: bytes
+    account: str = ""
+    """By whose certificates and proxy it goes."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method!r})"  # the rest holds credentials and personal data

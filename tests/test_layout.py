@@ -80,6 +80,7 @@ IMPURE = (
 )
 IMPURE_BUILTINS = {"__import__", "breakpoint", "eval", "exec", "input", "open", "print"}
 ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.getenvb", "os.putenv", "os.unsetenv")
+OUR_HTTP_CLIENT = ("aiohappyeyeballs", "httptools")
 OTHER_HTTP_CLIENTS = ("http.client", "httpx", "requests", "urllib.request", "urllib3")
 # What a server may take of aiohttp beside `web`: the bare name, and types. None of it opens a connection.
 AIOHTTP_BOTH = {"", "abc", "typedefs"}
@@ -274,18 +275,20 @@ def kafka_client(module: Module, tree: Tree) -> list[str]:
 
 
 def http_client(module: Module, tree: Tree) -> list[str]:
-    """Report HTTP requests outside worker/publisher/sender.py, and servers outside web and the sandbox.
+    """Report HTTP requests outside worker/publisher, and servers outside web and the sandbox.
 
     Tokens for Kafka come over HTTP, too; no update does.
     """
     serves = module.area == "web" or module.name == "worker.sim.sandbox"
-    sends = module.name in {"worker.publisher.sender", "worker.kafka.oauth"}
+    asks_for_tokens = module.name == "worker.kafka.oauth"
     found = []
     for line, name in module.uses:
         if is_or_in(name, "aiohttp"):
             part = name.partition(".")[2].partition(".")[0]
             is_web = part == "web" or part.startswith("web_")
-            fits = (serves and (is_web or part in AIOHTTP_BOTH)) or (sends and not is_web)
+            fits = asks_for_tokens or (serves and (is_web or part in AIOHTTP_BOTH))
+        elif any(is_or_in(name, each) for each in OUR_HTTP_CLIENT):
+            fits = module.area == "publisher"
         else:
             # The programs for people ask the worker's own port and fetch Kafka; they send no update.
             is_client = any(is_or_in(name, each) for each in OTHER_HTTP_CLIENTS)
@@ -465,7 +468,8 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (kafka_client, "aiokafka.AIOKafkaProducer", WEB, "from aiokafka import AIOKafkaProducer"),
     (kafka_client, "aiokafka.errors", "worker/app.py", "def f():\n import aiokafka.errors"),
     (http_client, "worker/app.py:1: aiohttp", "worker/app.py", "import aiohttp"),
-    (http_client, "aiohttp.web", "worker/publisher/sender.py", "from aiohttp import web"),
+    (http_client, "aiohttp.ClientSession", "worker/publisher/sender.py", "from aiohttp import ClientSession"),
+    (http_client, "httptools", WEB, "import httptools"),
     (http_client, "aiohttp.web", "worker/sim/network.py", "import aiohttp.web"),
     (http_client, "aiohttp.ClientSession", WEB, "from aiohttp import ClientSession"),
     (http_client, "aiohttp.ClientSession", WEB, "import aiohttp.web\naiohttp.ClientSession()"),
@@ -514,7 +518,7 @@ SOUND: Files = {
     "worker/metrics.py": "import prometheus_client; from worker import __version__",
     "worker/kafka/__init__.py": "",
     "worker/kafka/log.py": "import aiokafka; from worker.ports import StateLog",
-    "worker/publisher/sender.py": "import aiohttp; from aiohttp.abc import A; aiohttp.ClientSession()",
+    "worker/publisher/sender.py": "import aiohappyeyeballs, httptools",
     "worker/web/page.py": "import aiohttp; from aiohttp.typedefs import Handler; aiohttp.web.Response()",
     "worker/sim/sandbox.py": "from aiohttp import web; from worker.providers.sequra import wire",
     "worker/core/__init__.py": "from worker.core import order",

@@ -386,6 +386,7 @@ def _log_to_stderr() -> None:
 def _load(path: Path | None) -> "Config":
     from worker.config import Config
     from worker.kafka.settings import KafkaSettings
+    from worker.publisher.routes import routes_of
 
     def kafka_holds(config: Config) -> None:
         try:
@@ -393,7 +394,10 @@ def _load(path: Path | None) -> "Config":
         except ConfigError as error:
             raise ConfigError(f"[kafka] {error}") from None
 
-    return Config.load(path, checks=[kafka_holds])
+    def routes_hold(config: Config) -> None:
+        routes_of(config.merchant_accounts())
+
+    return Config.load(path, checks=[kafka_holds, routes_hold])
 
 
 def _url(url: str | None, path: Path | None, token_file: Path | None) -> "Port":

@@ -182,7 +182,8 @@ class Sender(Protocol):
     """The only way out to a provider."""
 
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
-        """One attempt; never raises but for cancellation, never follows a redirect, never repeats.
+        """One attempt; never raises but for cancellation, never follows a redirect, never repeats what may have been
+        processed.
 
         `may_send` is asked again when the headers are about to go out: when it says no, nothing is sent.
         """

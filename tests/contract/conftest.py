@@ -2,10 +2,11 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from msgspec.structs import replace
@@ -18,6 +19,15 @@ from worker.kafka.topics import create_topics
 from worker.ports import DeadLetter, EventLog, StateLog, StatePartition
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
+
+_Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> _Loops:
+    """Run the modules that say so (`BOTH_LOOPS`) on both event loops, all others on the usual one."""
+    loops: _Loops = {"asyncio": asyncio.new_event_loop}
+    is_both = isinstance(item, pytest.Function) and getattr(item.module, "BOTH_LOOPS", False)
+    return {**loops, "uvloop": uvloop.new_event_loop} if is_both else loops
 
 
 class MemoryWorld:

@@ -483,6 +483,10 @@ def test_account_options() -> None:
         "default_cancellation_reason": "shop_cancel",
         "concurrency": 4,
         "rate_per_s": 2.5,
+        "tls_ca_file": "ca.pem",
+        "tls_cert_file": "cert.pem",
+        "tls_key_file": "key.pem",
+        "proxy": "http://user:p%40ss@proxy.example:3128",
     }
     account = account_from("acme", members, scenario=True)
     assert {name: getattr(account, name) for name in members} == members
@@ -504,6 +508,60 @@ def test_wrong_merchants(merchant_id: object) -> None:
 def test_wrong_addresses(base_url: str) -> None:
     """An address is https, with nothing but host, port and path."""
     assert "[accounts.acme] base_url" in account_problem(base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *(
+            "proxy.example:3128",
+            "https://proxy.example:3128",
+            "http://proxy.example",
+            "http://proxy.example:0",
+            "http://:1",
+        ),
+        *(
+            "http://s3cr3t-99:x",
+            "http://u:s3cr3t-99@x:port",
+            "http://u:s3cr3t-99@x",
+            "http://u:s3cr3t-99 @x:1",
+            "socks5://x:1",
+        ),
+        *(
+            "http://x:1/path",
+            "http://x:1?s3cr3t-99",
+            "http://u:s3cr3t-99#@x:1",
+            "http://u:s3cr3t\n-99@x:1",
+            "http://[::1:1",
+        ),
+    ],
+)
+def test_wrong_proxies(proxy: str) -> None:
+    """A proxy is http, with host and port; what is wrong with one shows nothing of its password."""
+    problem = account_problem(proxy=proxy)
+    assert "[accounts.acme] proxy: must look like" in problem
+    assert SECRET not in problem
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://proxy.example:3128", "http://proxy.example:3128"),
+        ("http://[::1]:3128/", "http://[::1]:3128/"),
+        ("http://user:s3cr3t-99@proxy.example:3128", "http://***@proxy.example:3128"),
+        ("http://s3cr3t-99@proxy.example:3128", "http://***@proxy.example:3128"),
+        ("http://user:a@s3cr3t-99@proxy.example:3128", "http://***@proxy.example:3128"),
+        ("", ""),
+    ],
+)
+def test_right_proxies(write: Write, proxy: str, shown: str) -> None:
+    """Its address is shown, its credentials are not; as a secret it may come from the environment, too."""
+    write(MINIMAL)
+    config = Config.load(environ={"CARTSYNC_ACCOUNTS__ACME__PROXY": proxy})
+    account = config.merchant_accounts()["acme"]
+    assert account.proxy == proxy
+    assert config.redacted()["accounts"]["acme"]["proxy"] == shown
+    assert SECRET not in str(config.redacted()) + repr(config) + str(config) + repr(account)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ async def _run(config: Config, reread: Callable[[], Config], host: str) -> int:
         deadline_s=rules.attempt_deadline_s,
         user_agent=f"cartsync/{__version__}",
         body_max_bytes=config.http.response_max_bytes,
+        accounts=accounts,
     )
     owner_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)

@@ -32,7 +32,7 @@ def explained(
     return problems
 
 
-_HIDDEN = (*SECRETS, "username", "client_id", "extensions", "platform", "reasons")
+_HIDDEN = (*SECRETS, "username", "client_id", "extensions", "proxy", "platform", "reasons")
 
 
 def _given(error: Any, path: SettingPath, where: str) -> str:

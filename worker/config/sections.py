@@ -15,6 +15,7 @@ from worker.config.values import (
     MerchantId,
     NonEmpty,
     Password,
+    Proxy,
     Secret,
     Servers,
     Token,
@@ -152,6 +153,11 @@ class AccountSection(_Section):
     default_cancellation_reason: NonEmpty = "unspecified"
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
     rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    proxy: Proxy = SecretStr("")
+    """`http://[user:password@]host:port`; the environment's proxies are not used."""
 
     @field_validator("base_url")
     @classmethod
@@ -166,7 +172,8 @@ class AccountSection(_Section):
     def account(self, name: str) -> Account:
         """The account, its password as it is."""
         members = {member: getattr(self, member) for member in type(self).model_fields if member != "allow_http"}
-        return Account(name, **members | {"password": self.password.get_secret_value()})
+        secrets = {"password": self.password.get_secret_value(), "proxy": self.proxy.get_secret_value()}
+        return Account(name, **members | secrets)
 
 
 class HttpSection(_Section):

@@ -105,6 +105,28 @@ def _token_url(value: str) -> str:
     return value
 
 
+def _proxy(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    try:
+        url = urlsplit(text)
+        has_address = bool(url.hostname and url.port)
+    except ValueError:
+        has_address = False
+    if text and not (has_address and re.fullmatch(r"http://[!-.0->@-\[\]-~]+/?", text)):
+        raise ValueError(
+            'must look like "http://proxy.example:3128" or "http://user:password@proxy.example:3128", '
+            "what is special in user and password percent-encoded"
+        )
+    return value
+
+
+def _proxy_shown(value: SecretStr) -> str:
+    """Without credentials."""
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    credentials, at, address = rest.rpartition("@")
+    return f"{scheme}{separator}{'***' if credentials else ''}{at}{address}"
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_split)]
 Secret = Annotated[
@@ -115,6 +137,7 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 MerchantId = Annotated[str, AfterValidator(_merchant)]
 Username = Annotated[str, AfterValidator(_username)]
 Password = Annotated[Secret, AfterValidator(_password)]
+Proxy = Annotated[SecretStr, AfterValidator(_proxy), PlainSerializer(_proxy_shown, return_type=str)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Token = Annotated[Secret, AfterValidator(_token)]

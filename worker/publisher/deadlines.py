@@ -32,9 +32,18 @@ class Deadlines:
         if until < self._rings_at:
             self._set(until)
 
+    def __len__(self) -> int:
+        return len(self._until)
+
     def remove(self, item: Expiring) -> None:
         """It has ended, or has expired."""
         self._until.pop(item, None)
+
+    def expire_all(self) -> None:
+        """The time of each is up."""
+        items, self._until = list(self._until), {}
+        for item in items:
+            item.expire()
 
     def close(self) -> None:
         """Expires nothing any more."""

@@ -95,7 +95,7 @@ def run_replay(path: Path, accounts: Mapping[str, Account], *, dry_run: bool, as
 async def _replay_for_real(
     lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account], as_json: bool
 ) -> int:
-    sender = HttpSender(deadline_s=Rules().attempt_deadline_s, user_agent=f"cartsync/{__version__}")
+    sender = HttpSender(deadline_s=Rules().attempt_deadline_s, user_agent=f"cartsync/{__version__}", accounts=accounts)
     try:
         return await _replay(lines, accounts, SystemClock(), sender, as_json)
     finally:

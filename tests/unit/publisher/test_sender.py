@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -171,7 +172,7 @@ async def test_handshake_that_takes_too_long_was_not_sent(sender: HttpSender) ->
     """The deadline covers connecting, and no byte of the request has left by then."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         answer = await sender.send(put(f"https://127.0.0.1:{silent.getsockname()[1]}/"), 0.05, yes)
-    assert answer == Fault(False, "no answer within 0.05 s")
+    assert answer == Fault(False, "no connection within 0.05 s")
 
 
 async def test_deadline_is_kept_to_the_moment() -> None:
@@ -238,29 +239,29 @@ async def test_dead_kept_connection_is_not_repeated(sender: HttpSender) -> None:
     assert len(seen) == 2
 
 
-async def test_unasked_words_are_no_answer(sender: HttpSender) -> None:
-    """What a server says on an idle connection is not taken for the answer to the next request, which is not sent."""
-    seen: list[tuple[str, dict[str, str], bytes]] = []
+@pytest.mark.parametrize("words", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 20", b"x"])
+async def test_unasked_words_are_no_answer(sender: HttpSender, words: bytes) -> None:
+    """What a server says on an idle connection is not taken for the answer to the next request, which takes another."""
+    seen: list[str] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await read_request(reader))
+        first, _, _ = await read_request(reader)
+        seen.append(first)
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-        await idle.wait()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        with suppress(ConnectionError):
-            await reader.read()
-        writer.close()
+        if len(seen) == 1:
+            await idle.wait()
+            writer.write(words)
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            spoken.set()
 
-    idle = asyncio.Event()
+    idle, spoken = asyncio.Event(), asyncio.Event()
     async with served(handle) as base:
-        await sender.send(put(base), 2.0, yes)
+        await sender.send(put(f"{base}/1"), 2.0, yes)
         idle.set()
-        await asyncio.sleep(0.1)
-        answer = await sender.send(put(base), 2.0, yes)
-        assert isinstance(answer, Fault)
-        assert not answer.sent
-        assert len(seen) == 1
-    assert "ClientConnectionError" in answer.detail
+        await asyncio.wait_for(spoken.wait(), 2)
+        assert await sender.send(put(f"{base}/2"), 2.0, yes) == HttpResponse(204, {}, b"")
+    assert seen == ["PUT /1 HTTP/1.1", "PUT /2 HTTP/1.1"]
 
 
 async def test_interim_answers_are_passed_over(sender: HttpSender) -> None:
@@ -370,14 +371,25 @@ async def test_many_at_once_share_no_connection(sender: HttpSender) -> None:
         await sender.close()
 
 
-async def test_socket_gives_up_when_we_do() -> None:
+async def test_socket_gives_up_when_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel must not retransmit for minutes what a killed process left: TCP_USER_TIMEOUT and SO_LINGER (1, 0)."""
+    made: asyncio.Queue[socket.socket] = asyncio.Queue()
+
+    class Watched(socket.socket):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.put_nowait(self)
+
     sender = HttpSender(deadline_s=3.0, user_agent="x")
-    factory = sender._connector._socket_factory
-    assert factory is not None
-    with factory((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
-        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
-        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == b"\x01\x00\x00\x00\x00\x00\x00\x00"
+    async with served(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as base:
+        monkeypatch.setattr(socket, "socket", Watched)
+        sending = asyncio.create_task(sender.send(put(base), 2.0, yes))
+        ours = await made.get()
+        await asyncio.sleep(0)
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == b"\x01\x00\x00\x00\x00\x00\x00\x00"
+        monkeypatch.undo()
+        assert await sending == HttpResponse(204, {}, b"")
     await sender.close()
 
 
@@ -415,8 +427,8 @@ async def test_whatever_the_client_raises_becomes_an_outcome(
     async def connect(*_: object) -> None:
         raise RuntimeError("File descriptor 7 is used by transport")
 
-    monkeypatch.setattr(sender._connector, "connect", connect)
-    assert await sender.send(put("http://127.0.0.1:1"), 2.0, yes) == Fault(False, "RuntimeError")
+    monkeypatch.setattr(sender._connections, "open", connect)
+    assert await sender.send(put("http://127.0.0.1:1"), 2.0, yes) == Fault(False, "no connection: RuntimeError")
 
 
 async def test_given_up_attempt_sends_nothing_more(sender: HttpSender) -> None:

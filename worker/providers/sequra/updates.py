@@ -58,7 +58,7 @@ class Sequra:
         if trace is not None:
             headers["traceparent"] = trace[:TRACE_LENGTH]
         url = _orders_url(account.base_url, account.merchant_id) + quote(reference, safe="")
-        return HttpRequest("PUT", url, headers, b'{"order":' + update.body + b"}")
+        return HttpRequest("PUT", url, headers, b'{"order":' + update.body + b"}", account.name)
 
     def read_response(self, response: HttpResponse, now_ms: int) -> Outcome:
         """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10)."""
