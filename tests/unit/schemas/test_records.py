@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import events
-from schemas.base import RuleError, parse_time_us, require_time
+from schemas.base import RuleError, parse_time_us
 from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line
 from schemas.facts import (
     NIL,
@@ -196,14 +196,31 @@ def test_moment_that_does_not_exist(text: str) -> None:
         parse_time_us(text)
     assert raised.value.member == ""
     with pytest.raises(RuleError) as blamed:
-        require_time(text, ".shipped_at")
-    assert (blamed.value.member, blamed.value.expected) == (".shipped_at", raised.value.expected)
+        events.ItemsDeliveredData(shipment_id="s", delivered_at=text)
+    assert (blamed.value.member, blamed.value.expected) == (".delivered_at", raised.value.expected)
     assert str(blamed.value).startswith("expected an RFC 3339 time")
+
+
+CUT = {
+    "2026-01-01T00:00:00.123456789Z": "2026-01-01T00:00:00.123456Z",
+    "2026-01-01T00:00:00.1234567+01:30": "2026-01-01T00:00:00.123456+01:30",
+    "2026-01-01T00:00:00.123456+01:30": "2026-01-01T00:00:00.123456+01:30",
+    "2026-01-01T00:00:00.1+00:00": "2026-01-01T00:00:00.1+00:00",
+    "2026-01-01T00:00:00Z": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_times_are_cut_to_microseconds(text: str) -> None:
+    """What is kept of a time has at most six fraction digits, and names the moment that is reckoned with."""
+    kept = events.ItemsDeliveredData(shipment_id="s", delivered_at=text).delivered_at
+    assert kept == CUT[text]
+    assert parse_time_us(kept) == parse_time_us(text)
 
 
 def test_unset_time_passes() -> None:
     """A time that was not given breaks no rule."""
-    require_time(msgspec.UNSET, ".shipped_at")
+    assert events.Tracking(reference="T", type="pickup_point").delivered_at is msgspec.UNSET
 
 
 def test_id_of_a_line() -> None:
