@@ -30,6 +30,8 @@ class Account(Struct, frozen=True):
     """Attempts under way at once, at most."""
     rate_per_s: float = 0.0
     """Attempts a second, at most; 0: no limit."""
+    trust_origin: bool = True
+    """Whether a change that an event says was made at the provider is not told back."""
 
     def __repr__(self) -> str:
         return f"Account({self.name!r}, {self.provider!r}, {self.merchant_id!r})"

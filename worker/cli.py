@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from worker import __version__
-from worker.errors import CartsyncError, ConfigError
+from worker.errors import CartsyncError, ConfigError, UsageError
 
 if TYPE_CHECKING:
     from schemas.views import OrderView
     from worker.config import Config
+    from worker.core.targets import TargetChoice
 
 _EXITS = """Exit codes: 0 done, 1 a difference was found, 2 usage or unreadable file, 64 configuration, 70 watchdog or
 defect, 71 two owners, 72 topics, 75 try again later, 143 second SIGTERM."""
@@ -71,19 +72,31 @@ def cartsync(
 
 
 @app.command()
-def run(config: ConfigPath = None) -> None:
+def run(
+    config: ConfigPath = None,
+    accept_target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ACCOUNT=send|keep", help="The account's address or merchant is another one; may be given again."
+        ),
+    ] = None,
+) -> None:
     """Be a worker, until SIGTERM or Ctrl-C.
 
     It leaves in order, which may take some seconds; a second signal ends it at once, which costs a hold.
+    When an account has another base_url, merchant_id or provider than its orders were told to, it does not start before
+    you say what follows: send (all of them are told anew) or keep (they count as told).
 
     \b
     cartsync run --config /etc/cartsync.toml
     CARTSYNC_HTTP__HOST=0.0.0.0 cartsync run
+    cartsync run --accept-target acme=send
     """
     settings = _load(config)
+    accepted = _accepted_targets(accept_target or [], settings)
     from worker.app.run import run_worker
 
-    raise typer.Exit(run_worker(settings))
+    raise typer.Exit(run_worker(settings, accepted))
 
 
 @app.command()
@@ -309,6 +322,17 @@ def topics_create(
 
     _log_to_stderr()
     raise typer.Exit(run_create(settings, partitions=partitions, as_json=as_json))
+
+
+def _accepted_targets(given: list[str], settings: "Config") -> "dict[str, TargetChoice]":
+    accepted: dict[str, TargetChoice] = {}
+    for each in given:
+        name, _, choice = each.rpartition("=")
+        if name not in settings.accounts or choice not in ("send", "keep"):
+            known = ", ".join(settings.accounts)
+            raise UsageError(f"--accept-target {each}: expected ACCOUNT=send or ACCOUNT=keep, the accounts are {known}")
+        accepted[name] = "send" if choice == "send" else "keep"
+    return accepted
 
 
 def _log_to_stderr() -> None:

@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import uuid
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -17,6 +19,7 @@ from worker import __version__, logs
 from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
 from worker.config import Config
+from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
 from worker.kafka.client import hush_leftovers
 from worker.kafka.events import KafkaEventLog
@@ -38,13 +41,16 @@ _WATCH_S = 1.0
 _STOP_MARGIN_S = 60.0
 
 
-def run_worker(config: Config) -> int:
-    """Serves until SIGTERM or SIGINT; the process's exit code (`operations.md`)."""
+def run_worker(config: Config, accepted_targets: Mapping[str, TargetChoice] = {}) -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code (`operations.md`).
+
+    `accepted_targets`: besides those of the configuration.
+    """
     logs.configure(config.log.format, config.log.level)
-    return uvloop.run(_run(config))
+    return uvloop.run(_run(config, config.accepted_targets() | dict(accepted_targets)))
 
 
-async def _run(config: Config) -> int:
+async def _run(config: Config, accepted_targets: Mapping[str, TargetChoice]) -> int:
     hush_leftovers(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
     accounts = config.merchant_accounts()
@@ -65,11 +71,14 @@ async def _run(config: Config) -> int:
         metrics=metrics,
         event_topic=kafka.event_topic,
         leave_s=config.leave_s(),
+        placing=kafka.placing(),
+        accepted_targets=accepted_targets,
     )
     log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():
         guarantee = PROVIDERS[account.provider].guarantee
-        log.info("account_configured", account=name, provider=account.provider, guarantee=guarantee)
+        host = urlsplit(account.base_url).netloc
+        log.info("account_configured", account=name, provider=account.provider, host=host, guarantee=guarantee)
     operations = Operations(worker)
     stopping = _on_signals()
     try:

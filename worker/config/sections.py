@@ -18,7 +18,9 @@ from worker.config.values import (
     Servers,
     Username,
 )
+from worker.core.placing import EventKey, PartitionerName
 from worker.core.rules import Rules
+from worker.core.targets import TargetChoice
 
 _RULES = Rules()
 
@@ -47,6 +49,8 @@ class KafkaSection(_TimedSection):
     event_topic: NonEmpty = "orders.events"
     state_topic: NonEmpty = "cartsync.state"
     dead_letter_topic: NonEmpty = "cartsync.dlq"
+    partitioner: PartitionerName | Literal[""] = ""
+    event_key: EventKey = "subject"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str = ""
@@ -133,10 +137,14 @@ class AccountSection(_Section):
     default_cancellation_reason: NonEmpty = "unspecified"
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
     rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+    trust_origin: bool = True
+    """false: an event that says it was made at the provider is told all the same."""
+    accept_target: TargetChoice | None = None
+    """What follows when base_url, merchant_id or provider has changed; for one start, as `run --accept-target`."""
 
     def account(self, name: str) -> Account:
         """The account, its password as it is."""
-        members = {member: getattr(self, member) for member in type(self).model_fields}
+        members = {member: getattr(self, member) for member in type(self).model_fields if member != "accept_target"}
         return Account(name, **members | {"password": self.password.get_secret_value()})
 
 

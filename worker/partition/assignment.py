@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from worker.errors import (
     CartsyncError,
+    ConfigError,
     FencedError,
     GapError,
     InvariantError,
@@ -236,7 +237,7 @@ class Assignment:
             try:
                 await actor.run(self._restoring)
                 return
-            except TopicError as error:
+            except (ConfigError, TopicError) as error:
                 log.critical("partition_refused", partition=partition, error=str(error))
                 self._fatal(error)
                 return
