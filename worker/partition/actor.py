@@ -244,7 +244,8 @@ class PartitionActor:
             if len(made) >= _ANEW_MAX or size >= _ANEW_MAX_BYTES:
                 await self._write_anew(made)
                 made, size = [], 0
-        await self._write_anew(made)
+        if made:
+            await self._write_anew(made)
 
     async def _write_anew(self, made: list[tuple[str, OrderRecord, bytes]]) -> None:
         clock = self._context.clock
