@@ -63,7 +63,7 @@ def cartsync(
     \b
     cartsync demo                          see it work; needs nothing
     cartsync scenario tests/scenarios      check expectations written as files
-    cartsync replay events.jsonl --dry-run what would be sent for these events
+    cartsync replay events.jsonl           what would be sent for these events
     cartsync config check                  is the configuration right?
     cartsync topics create                 make the Kafka topics
     cartsync run                           be a worker
@@ -142,28 +142,42 @@ def scenario(
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="CloudEvents, one JSON object a line.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent; send nothing.")] = False,
+    send: Annotated[
+        bool,
+        typer.Option("--send/--dry-run", help="Send it, over whatever the provider holds. Default: only print it."),
+    ] = False,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send what the events of a file lead to, without Kafka.
+    """Print what the events of a file lead to, without Kafka.
 
-    The accounts are those of the configuration; with --dry-run and none configured, an account `acme` is made up.
+    With --send it is sent, and overwrites what the provider holds of these orders, so not beside running workers.
+    The accounts are those of the configuration; when none is configured and nothing is sent, an account `acme` is made
+    up.
 
     \b
-    cartsync replay events.jsonl --dry-run
-    cartsync replay events.jsonl --config staging.toml
+    cartsync replay events.jsonl
+    cartsync replay events.jsonl --send --config staging.toml
     """
-    from worker.config import account_from, configured_accounts
+    from worker.config import account_from, configured_accounts, state_sections
 
     accounts = configured_accounts(config)
-    if not accounts and not dry_run:
-        raise ConfigError("no account is configured; add [accounts.NAME], or try --dry-run")
+    if not accounts and send:
+        raise ConfigError("no account is configured; add [accounts.NAME], or leave out --send")
+    sections = state_sections(config) if send else None
+
+    def workers() -> list[str]:
+        assert sections is not None
+        from worker.tools.running import running_workers
+
+        return running_workers(sections[0])
+
     from worker.tools.replay import run_replay
 
     _log_to_stderr()
     made_up = {"acme": account_from("acme", {}, scenario=True)}
-    raise typer.Exit(run_replay(file, accounts or made_up, dry_run=dry_run, as_json=as_json))
+    asked = None if sections is None else workers
+    raise typer.Exit(run_replay(file, accounts or made_up, send=send, as_json=as_json, workers=asked))
 
 
 @app.command()
