@@ -4,27 +4,58 @@ A bound lives in the type, once: the decoder enforces it, the JSON Schema shows 
 is how a refusal words it. Source of every rule: the input contract, `events.md` sections 1 and 2.
 """
 
+import re
 from datetime import UTC, date, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct
+from msgspec.structs import force_setattr
 
 AMOUNT_MAX_MINOR = 10**12
 QUANTITY_MAX = 1_000_000
 TEXT_MAX = 1_000
 REFERENCE_MAX = 200
+ACCOUNT_MAX = 100
 
-# Python's `$` also matches before a last newline; this does not, and JSON Schema's dialect knows it too.
-_END = r"(?![\s\S])"
 # Not `\d`, which also matches digits of other scripts.
 _OFFSET = r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-_TIME = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[Tt][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?{_OFFSET}{_END}"
-_DAYS = r"([0-9]+Y)?([0-9]+M)?([0-9]+W)?([0-9]+D)?"
-_PERIOD = rf"^P(?!{_END}){_DAYS}(T(?=[0-9])([0-9]+H)?([0-9]+M)?([0-9]+S)?)?{_END}"  # ISO 8601-1 section 5.5.2
+_TIME = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[Tt][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,9}})?{_OFFSET}$"
+TIME_RULE = "an RFC 3339 time with an offset, up to nanoseconds"
+_DAYS = "([0-9]+Y([0-9]+M)?([0-9]+W)?([0-9]+D)?|[0-9]+M([0-9]+W)?([0-9]+D)?|[0-9]+W([0-9]+D)?|[0-9]+D)"
+_HOURS = "T([0-9]+H([0-9]+M)?([0-9]+S)?|[0-9]+M([0-9]+S)?|[0-9]+S)"
+_PERIOD = f"^P({_DAYS}({_HOURS})?|{_HOURS})$"  # ISO 8601-1 section 5.5.2
+_SUBJECT = rf"^[^/]{{1,{ACCOUNT_MAX}}}/[\s\S]{{1,{REFERENCE_MAX}}}$"
+SUBJECT_RULE = (
+    f"<account>/<order reference>, the account of 1 to {ACCOUNT_MAX} characters, "
+    f"the reference of 1 to {REFERENCE_MAX}, no part of it . or .."
+)
+_TRACE_PARENT = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\s\S]*)?$"
+_SUBJECT_STRICT = rf"^[^/]{{1,{ACCOUNT_MAX}}}/(?=[\s\S]{{1,{REFERENCE_MAX}}}\Z)(?!(?:[\s\S]*/)?\.\.?(?:/|\Z))"
+_DOTS = r"/\.\.?(/|$)"  # the first slash of a subject stands before the reference
 
 
 def _expected(text: str) -> dict[str, str]:
     return {"expected": text}
+
+
+PUBLISHED: dict[str, str] = {}
+"""What the JSON Schemas say instead of a pattern of the decoder's."""
+
+
+def _matching(
+    pattern: str, expected: str, description: str, *, strict: str = "", schema: dict[str, Any] | None = None
+) -> Meta:
+    """A text of this pattern, which RE2, Python and JavaScript all take. Python's `$` also matches before a last
+    newline, so the decoder goes by a stricter one; `schema` says for others what only that can hold.
+    """
+    strict = strict or pattern.replace("$", r"\Z")
+    PUBLISHED[strict] = pattern
+    return Meta(
+        pattern=strict,
+        extra_json_schema=schema,
+        extra=_expected(expected),
+        description=description,
+    )
 
 
 Quantity = Annotated[
@@ -83,26 +114,9 @@ Version = Annotated[
 Text = Annotated[str, Meta(max_length=TEXT_MAX, extra=_expected(f"a text of at most {TEXT_MAX} characters"))]
 Name = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX, extra=_expected(f"a text of 1 to {TEXT_MAX} characters"))]
 NonEmpty = Annotated[str, Meta(min_length=1, extra=_expected("a text that is not empty"))]
-Currency = Annotated[
-    str,
-    Meta(
-        pattern=rf"^[A-Z]{{3}}{_END}",
-        extra=_expected("three upper-case letters"),
-        description="ISO 4217 code",
-    ),
-]
-Time = Annotated[
-    str,
-    Meta(
-        pattern=_TIME,
-        extra=_expected("an RFC 3339 time with an offset, up to microseconds"),
-        description="RFC 3339 time with an offset, up to microseconds",
-    ),
-]
-Period = Annotated[
-    str,
-    Meta(pattern=_PERIOD, extra=_expected("an ISO 8601 period such as P3M"), description="ISO 8601 period"),
-]
+Currency = Annotated[str, _matching("^[A-Z]{3}$", "three upper-case letters", "ISO 4217 code")]
+Time = Annotated[str, _matching(_TIME, TIME_RULE, "RFC 3339 time with an offset; digits beyond microseconds are cut")]
+Period = Annotated[str, _matching(_PERIOD, "an ISO 8601 period such as P3M", "ISO 8601 period")]
 Date = Annotated[date, Meta(extra=_expected("a date YYYY-MM-DD"), description="YYYY-MM-DD")]
 HttpsUrl = Annotated[
     str,
@@ -114,28 +128,23 @@ HttpsUrl = Annotated[
 ]
 Sequence = Annotated[
     str,
-    Meta(
-        pattern=rf"^[0-9]{{1,18}}{_END}",
-        extra=_expected("1 to 18 digits as text"),
-        description="per order; outranks `time`; all writers of an order give it, or none",
+    _matching(
+        "^[0-9]{1,18}$",
+        "1 to 18 digits as text",
+        "per order; outranks `time`; all writers of an order give it, or none",
     ),
 ]
 Subject = Annotated[
     str,
-    Meta(
-        pattern=rf"^[^/]+/(?!\.{{1,2}}{_END})[\s\S]{{1,{REFERENCE_MAX}}}{_END}",
-        extra=_expected(f"<account>/<order reference>, the reference of 1 to {REFERENCE_MAX} characters, not . or .."),
-        description="`<account>/<order reference>`, split at the first slash",
+    _matching(
+        _SUBJECT,
+        SUBJECT_RULE,
+        "`<account>/<order reference>`, split at the first slash",
+        strict=_SUBJECT_STRICT,
+        schema={"not": {"pattern": _DOTS}},
     ),
 ]
-TraceParent = Annotated[
-    str,
-    Meta(
-        pattern=rf"^[0-9a-f]{{2}}-[0-9a-f]{{32}}-[0-9a-f]{{16}}-[0-9a-f]{{2}}(-[\s\S]*)?{_END}",
-        extra=_expected("a W3C traceparent"),
-        description="W3C Trace Context",
-    ),
-]
+TraceParent = Annotated[str, _matching(_TRACE_PARENT, "a W3C traceparent", "W3C Trace Context")]
 
 
 class RuleError(ValueError):
@@ -155,24 +164,35 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_time_us(text: str) -> int:
-    """Microseconds since 1970-01-01 UTC of a time with an offset, as `Time` describes it.
+    """Microseconds since 1970-01-01 UTC of a time with an offset, as `Time` describes it; what is beyond them is cut.
 
     Raises `RuleError` for a day or an hour that does not exist, or when there is no offset.
     """
     try:
         since = datetime.fromisoformat(text.upper()) - _EPOCH
     except (ValueError, OverflowError, TypeError):  # the last one: without an offset
-        raise RuleError("an RFC 3339 time with an offset, up to microseconds") from None
+        raise RuleError(TIME_RULE) from None
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def require_time(text: str | UnsetType, member: str) -> None:
-    """Raises `RuleError` blaming `member` when the text names a moment that does not exist. Unset passes."""
-    if text is not UNSET:
-        try:
-            parse_time_us(text)
-        except RuleError as error:
-            raise RuleError(error.expected, member) from None
+def cut_time(owner: Struct, member: str) -> None:
+    """Cuts the digits beyond microseconds of a time in an object that is just being made; unset passes.
+
+    Raises `RuleError` blaming the member when it names a moment that does not exist.
+    """
+    text = getattr(owner, member)
+    if text is UNSET:
+        return
+    try:
+        parse_time_us(text)
+    except RuleError as error:
+        raise RuleError(error.expected, f".{member}") from None
+    if len(text) > _MICROSECONDS_LENGTH:
+        force_setattr(owner, member, _BEYOND_MICROSECONDS.sub(r"\1", text))
+
+
+_BEYOND_MICROSECONDS = re.compile(r"(\.[0-9]{6})[0-9]+")
+_MICROSECONDS_LENGTH = len("2026-03-01T00:00:00.123456Z")
 
 
 _S = TypeVar("_S", bound=Struct)

@@ -28,7 +28,7 @@ from schemas.base import (
     Time,
     TraceParent,
     Version,
-    require_time,
+    cut_time,
 )
 
 GOODS = frozenset({"product", "service", "subscriber_fee"})
@@ -298,8 +298,8 @@ class Tracking(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tr
     def __post_init__(self) -> None:
         if self.type == "postal" and self.carrier is UNSET:
             raise RuleError("a member carrier on a tracking of type postal")
-        require_time(self.delivered_at, ".delivered_at")
-        require_time(self.available_at, ".available_at")
+        cut_time(self, "delivered_at")
+        cut_time(self, "available_at")
 
 
 DETAILS = (
@@ -381,7 +381,7 @@ class ItemsShippedData(Data, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         check_units(self.lines)
-        require_time(self.shipped_at, ".shipped_at")
+        cut_time(self, "shipped_at")
 
 
 class ItemsDeliveredData(Data, kw_only=True, frozen=True):
@@ -391,7 +391,7 @@ class ItemsDeliveredData(Data, kw_only=True, frozen=True):
     delivered_at: Time
 
     def __post_init__(self) -> None:
-        require_time(self.delivered_at, ".delivered_at")
+        cut_time(self, "delivered_at")
 
 
 class ItemsReturnedData(Data, kw_only=True, frozen=True):
@@ -547,7 +547,7 @@ class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_onl
     source: NonEmpty
     """Where the event comes from: a shop, a system."""
     time: Time
-    """When it happened in the shop; at most 24 h ahead of the record's own timestamp."""
+    """When it happened in the shop; at most 24 h ahead of the record's own timestamp, if it has one."""
     subject: Subject
     sequence: Sequence | None = None
     traceparent: TraceParent | None = None

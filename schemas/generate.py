@@ -11,11 +11,12 @@ import ast
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from schemas import events, reference, views
+from schemas.base import PUBLISHED
 from schemas.examples import example_event
 
 FOLDER = Path(__file__).parent / "json"
@@ -78,7 +79,19 @@ def _components(types: tuple[type[msgspec.Struct], ...], docs: MemberDocs, place
             text = reference.doc_of(struct, member.name, docs)
             if text:
                 components[struct.__name__]["properties"][member.encode_name]["description"] = text
-    return components
+    return cast(dict[str, Schema], _published(components))
+
+
+def _published(node: Any) -> Any:
+    """The schema with patterns that others than Python take, too."""
+    if isinstance(node, list):
+        return [_published(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    node = {name: _published(each) for name, each in node.items()}
+    if node.get("pattern") in PUBLISHED:
+        node["pattern"] = PUBLISHED[node["pattern"]]
+    return node
 
 
 def _schema(struct: type[msgspec.Struct], docs: MemberDocs) -> Schema:

@@ -9,16 +9,21 @@ from msgspec import NODEFAULT, UNSET, Struct, UnsetType, inspect
 from schemas import events
 from schemas.examples import example_event
 
-KEY_RULE = "The same, not empty, for all events of an order (recommended: the subject)."
+KEY_RULE = (
+    "The same, not empty, for all events of an order (recommended: the subject; with `[kafka] partitioner` set, what "
+    "`event_key` says)."
+)
 
 REASONS = {
     "too_large": "a value above 1 MiB",
     "no_key": "no record key, or an empty one: the order could be spread over partitions",
     "not_utf8": "bytes that are no UTF-8 anywhere in the value, or half of a surrogate pair",
-    "not_json": "also a byte-order mark, NaN, nesting that exhausts the decoder",
+    "not_json": "also a byte-order mark, a schema registry's framing, NaN, nesting that exhausts the decoder",
     "not_cloudevents": "an attribute is missing or wrong, or `time` is more than 24 h ahead of the record's timestamp",
     "unknown_type": "a type inside `order.*` that is not on this page",
     "invalid_data": "wrong type, range or combination in `data`, or an unknown member",
+    "wrong_partition": "the key is not what `event_key` says, or does not lie where `partitioner` puts it; only when "
+    "`[kafka] partitioner` is set",
     "order_too_large": "the order's record would exceed what the state topic takes",
 }
 """Why a record is refused; when several hold, the first is given."""
@@ -49,7 +54,8 @@ assumed when there is no `ce_specversion` header. `data_base64` and batches are 
 
 **Values.** Money (`…_minor`) is an integer in minor units of the currency, with tax. Integers are written as integers:
 `2.0`, `1e3`, `"2"` and `true` are refused. A member given twice in one object is no error: the last one counts. A
-record with a null value, and a type outside `order.*`, is counted and skipped.
+record with a null value, and a type outside `order.*`, is counted and skipped. Times may have up to nine fraction
+digits; those beyond microseconds are cut.
 
 **Which event wins.** Shipments, returns, cancellations, refunds and deliveries are kept by their own id; content,
 statement, each detail, payment state and cancellation by their kind. Of several the newest counts, by (`sequence`,
@@ -75,8 +81,9 @@ Further headers:
 {headers}
 
 `x-dlq-detail` looks like `$.data.lines[2].quantity: expected an integer from 1 to 1000000, got -3`. Numbers, booleans
-and null are quoted, texts never: they may be personal. Attributes are `$.time` and so on in both modes. A missing or
-unknown member is named; a rule across members points to the object, a duplicate to the list.
+and null are quoted, texts never: they may be personal. Attributes are `$.time` and so on in both modes. A missing
+member is named, an unknown one or a type as far as it looks like a name (`[A-Za-z0-9_.-]{{1,64}}`; of others the length
+is told); a rule across members points to the object, a duplicate to the list.
 """
 
 MemberDocs = dict[tuple[str, str], str]

@@ -37,6 +37,8 @@ class Account(Struct, frozen=True):
     tls_key_file: str = ""
     proxy: str = ""
     """The only way out, as a URL; may hold credentials."""
+    trust_origin: bool = True
+    """Whether a change that an event says was made at the provider is not told back."""
 
     def __repr__(self) -> str:
         return f"Account({self.name!r}, {self.provider!r}, {self.merchant_id!r})"

@@ -36,6 +36,8 @@ class OrderView(Struct, frozen=True):
     """Seconds until the next look at it; `None`: when something happens."""
     in_flight: bool = False
     partition: int = -1
+    notes: list[str] = []
+    """What else is worth knowing: why it was not sent though it is settled, what looks wrong with its record keys."""
 
 
 class AccountView(Struct, frozen=True):

@@ -18,6 +18,7 @@ from worker.errors import CartsyncError, ConfigError, UsageError, exit_codes
 if TYPE_CHECKING:
     from schemas.views import OrderView
     from worker.config import Config
+    from worker.core.targets import TargetChoice
     from worker.tools.operate import Port
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -80,7 +81,7 @@ def cartsync(
     \b
     cartsync demo                          see it work; needs nothing
     cartsync scenario tests/scenarios      check expectations written as files
-    cartsync replay events.jsonl --dry-run what would be sent for these events
+    cartsync replay events.jsonl           what would be sent for these events
     cartsync config check                  is the configuration right?
     cartsync topics create                 make the Kafka topics
     cartsync run                           be a worker
@@ -94,20 +95,30 @@ def run(
     host: Annotated[
         str | None, typer.Option(metavar="HOST", help="Of the private port, instead of [http] host.")
     ] = None,
+    accept_target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ACCOUNT=send|keep", help="The account's address or merchant is another one; may be given again."
+        ),
+    ] = None,
 ) -> None:
     """Be a worker, until SIGTERM or Ctrl-C.
 
     It leaves in order, which may take some seconds, 24 at most; a second signal ends it at once, which costs a hold.
-    SIGHUP has secrets and accounts read again.
+    SIGHUP has secrets and accounts read again. When an account has another base_url, merchant_id or provider than its
+    orders were told to, it does not start before you say what follows: send (all of them are told anew) or keep (they
+    count as told).
 
     \b
     cartsync run --config /etc/cartsync.toml
     cartsync run --host 0.0.0.0
+    cartsync run --accept-target acme=send
     """
     settings = _load(config)
+    accepted = _accepted_targets(accept_target or [], settings)
     from worker.app.run import run_worker
 
-    raise typer.Exit(run_worker(settings, lambda: _load(config), host))
+    raise typer.Exit(run_worker(settings, lambda: _load(config), host, accepted))
 
 
 @app.command()
@@ -153,28 +164,42 @@ def scenario(
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="CloudEvents, one JSON object a line.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent; send nothing.")] = False,
+    send: Annotated[
+        bool,
+        typer.Option("--send/--dry-run", help="Send it, over whatever the provider holds. Default: only print it."),
+    ] = False,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send what the events of a file lead to, without Kafka.
+    """Print what the events of a file lead to, without Kafka.
 
-    The accounts are those of the configuration; with --dry-run and none configured, an account `acme` is made up.
+    With --send it is sent, and overwrites what the provider holds of these orders, so not beside running workers.
+    The accounts are those of the configuration; when none is configured and nothing is sent, an account `acme` is made
+    up.
 
     \b
-    cartsync replay events.jsonl --dry-run
-    cartsync replay events.jsonl --config staging.toml
+    cartsync replay events.jsonl
+    cartsync replay events.jsonl --send --config staging.toml
     """
-    from worker.config import account_from, configured_accounts
+    from worker.config import account_from, configured_accounts, state_sections
 
     accounts = configured_accounts(config)
-    if not accounts and not dry_run:
-        raise ConfigError("no account is configured; add [accounts.NAME], or try --dry-run")
+    if not accounts and send:
+        raise ConfigError("no account is configured; add [accounts.NAME], or leave out --send")
+    sections = state_sections(config) if send else None
+
+    def workers() -> list[str]:
+        assert sections is not None
+        from worker.tools.running import running_workers
+
+        return running_workers(sections[0])
+
     from worker.tools.replay import run_replay
 
     _log_to_stderr()
     made_up = {"acme": account_from("acme", {}, scenario=True)}
-    raise typer.Exit(run_replay(file, accounts or made_up, dry_run=dry_run, as_json=as_json))
+    asked = None if sections is None else workers
+    raise typer.Exit(run_replay(file, accounts or made_up, send=send, as_json=as_json, workers=asked))
 
 
 @app.command()
@@ -374,6 +399,17 @@ def topics_create(
 
     _log_to_stderr()
     raise typer.Exit(run_create(settings, partitions=partitions, as_json=as_json))
+
+
+def _accepted_targets(given: list[str], settings: "Config") -> "dict[str, TargetChoice]":
+    accepted: dict[str, TargetChoice] = {}
+    for each in given:
+        name, _, choice = each.rpartition("=")
+        if name not in settings.accounts or choice not in ("send", "keep"):
+            known = ", ".join(settings.accounts)
+            raise UsageError(f"--accept-target {each}: expected ACCOUNT=send or ACCOUNT=keep, the accounts are {known}")
+        accepted[name] = "send" if choice == "send" else "keep"
+    return accepted
 
 
 def _log_to_stderr() -> None:

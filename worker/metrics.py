@@ -29,8 +29,10 @@ from worker.providers.base import GuaranteeLevel
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 """Of `Metrics.render`: the Prometheus text format."""
 
-EventResult = Literal["changed", "unchanged", "skipped"]
-"""What an event did: it changed an order, was known already, or is none of ours (`events.md` section 4)."""
+EventResult = Literal["changed", "unchanged", "skipped", "lookalike"]
+"""What an event did: it changed an order, was known already, or is none of ours (`events.md` section 4), the last one
+with a type that looks like ours, such as `com.acme.order.confirmed`.
+"""
 DeadLetterReason = Literal[
     "no_key",
     "too_large",
@@ -39,6 +41,7 @@ DeadLetterReason = Literal[
     "not_cloudevents",
     "unknown_type",
     "invalid_data",
+    "wrong_partition",
     "order_too_large",
 ]
 """The words of `events.md` section 4."""
@@ -67,6 +70,9 @@ METRICS: tuple[Metric, ...] = (
     # input
     Metric("cartsync_events_total", "counter", "Events read, by what they did", ("result",)),
     Metric("cartsync_dlq_total", "counter", "Records refused, sent to the dead-letter topic", ("reason",)),
+    Metric(
+        "cartsync_order_keys_changed_total", "counter", "Orders whose events came under another record key than before"
+    ),
     Metric("cartsync_consumer_lag_records", "gauge", "Records behind the end of the input", ("partition",)),
     # state
     Metric("cartsync_txn_duration_seconds", "histogram", "State transactions, from begin to commit", (), _SHORT_S),
@@ -91,6 +97,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_parked_total", "counter", "Times that an order was parked"),
     Metric("cartsync_coalesced_total", "counter", "Revisions never sent because a newer one came"),
     Metric("cartsync_suppressed_total", "counter", "Revisions acknowledged without a call"),
+    Metric(
+        "cartsync_origin_acknowledged_total",
+        "counter",
+        "Revisions not sent because the change was made at the provider",
+        ("account",),
+    ),
     Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("class",)),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
     Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
@@ -172,6 +184,10 @@ class Metrics:
         """A record was refused, for this reason of `events.md` section 4. Raises `KeyError` for any other."""
         self._dead_letters[reason].inc()
 
+    def keys_changed(self, count: int) -> None:
+        """So many orders had an event under another record key than before."""
+        self._counters["cartsync_order_keys_changed_total"].inc(count)
+
     # --- state and ownership ---
 
     def committed(self, seconds: float, records: int) -> None:
@@ -222,6 +238,10 @@ class Metrics:
     def suppressed(self) -> None:
         """A revision was acknowledged without a call."""
         self._suppressed.inc()
+
+    def acknowledged_by_origin(self, account: str) -> None:
+        """A revision was acknowledged because its change was made at the provider; `account`: of the configuration."""
+        self._counters["cartsync_origin_acknowledged_total"].labels(account).inc()
 
     def parked(self) -> None:
         """An order was parked."""

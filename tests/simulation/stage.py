@@ -8,6 +8,7 @@ from schemas import state
 from schemas.updates import Account
 from worker.app import Ports, Worker
 from worker.config import worker_settings_from
+from worker.core.targets import TargetChoice
 from worker.metrics import Metrics
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
@@ -33,11 +34,19 @@ class Stage:
         *,
         accounts: Mapping[str, Account] = ACCOUNTS,
         elsewhere: bool = False,
+        accepted_targets: Mapping[str, TargetChoice] = {},
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
         ports = Ports(self.clock, events, self.log.states(name), self.provider)
-        return Worker(worker_settings_from(settings or {}), accounts, ports, owner_id=name, metrics=Metrics())
+        return Worker(
+            worker_settings_from(settings or {}),
+            accounts,
+            ports,
+            owner_id=name,
+            metrics=Metrics(),
+            accepted_targets=accepted_targets,
+        )
 
     async def serving(self, name: str) -> Worker:
         """A worker that serves."""

@@ -301,7 +301,9 @@ def re_spaced(text: str, line: str) -> bool:
     return line in [" ".join(each.split()) for each in text.splitlines()]
 
 
-@pytest.mark.parametrize("command", [["run"], ["topics", "check"], ["topics", "create"], ["replay", "events.jsonl"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["topics", "check"], ["topics", "create"], ["replay", "events.jsonl", "--send"]]
+)
 def test_what_needs_a_configuration(cli: Cli, command: list[str]) -> None:
     """Without one these end with 64 before they do anything."""
     assert cli(*command)[0] == 64
@@ -543,9 +545,25 @@ def test_replay_without_accounts(cli: Cli) -> None:
     shipped = {"shipment_id": "s", "lines": [{"line_id": "a", "quantity": 1}]}
     second = event | {"id": "2", "type": "order.items_shipped", "data": shipped}
     Path("events.jsonl").write_text(f"{json.dumps(event)}\n{json.dumps(second)}\n", encoding="utf-8")
-    code, out, _ = cli("replay", "events.jsonl", "--dry-run", "--json")
-    assert code == 0
-    assert json.loads(out.splitlines()[0])["url"] == "https://sandbox.sequrapi.com/merchants/acme/orders/1"
+    for arguments in ([], ["--dry-run"]):
+        code, out, err = cli("replay", "events.jsonl", "--json", *arguments)
+        assert code == 0
+        assert json.loads(out.splitlines()[0])["url"] == "https://sandbox.sequrapi.com/merchants/acme/orders/1"
+        assert err == ""
+
+
+def test_replay_does_not_send_where_nobody_knows_of_workers(cli: Cli) -> None:
+    """With Kafka configured and silent, a worker may be running: nothing is sent."""
+    Path("events.jsonl").write_text("{}\n", encoding="utf-8")
+    Path("cartsync.toml").write_text(
+        GOOD.replace(
+            'bootstrap_servers = "localhost:9092"', 'bootstrap_servers = "127.0.0.1:1"\nconnect_timeout = "10ms"'
+        ),
+        encoding="utf-8",
+    )
+    code, out, err = cli("replay", "events.jsonl", "--send")
+    assert (code, out) == (75, "")
+    assert "no Kafka broker answers" in err
 
 
 @pytest.mark.parametrize("subject", ["\\ud800", "acme/1"])

@@ -9,8 +9,9 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -19,6 +20,7 @@ from worker import __version__, is_loopback, logs
 from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
 from worker.config import Config, HttpSection
+from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
 from worker.kafka.client import hush_leftovers
 from worker.kafka.events import KafkaEventLog
@@ -46,17 +48,25 @@ END_WITHIN_S = 24.0
 _LAST_LINES_S = 0.5
 
 
-def run_worker(config: Config, reread: Callable[[], Config], host: str | None = None) -> int:
+def run_worker(
+    config: Config,
+    reread: Callable[[], Config],
+    host: str | None = None,
+    accepted_targets: Mapping[str, TargetChoice] = {},
+) -> int:
     """Serves until SIGTERM or SIGINT; the process's exit code (`operations.md`).
 
     `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
-    the configuration.
+    the configuration. `accepted_targets`: besides those of the configuration.
     """
     logs.configure(config.log.format, config.log.level)
-    return uvloop.run(_run(config, reread, host or config.http.host))
+    accepted = config.accepted_targets() | dict(accepted_targets)
+    return uvloop.run(_run(config, reread, host or config.http.host, accepted))
 
 
-async def _run(config: Config, reread: Callable[[], Config], host: str) -> int:
+async def _run(
+    config: Config, reread: Callable[[], Config], host: str, accepted_targets: Mapping[str, TargetChoice]
+) -> int:
     hush_leftovers(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
     accounts = config.merchant_accounts()
@@ -78,11 +88,14 @@ async def _run(config: Config, reread: Callable[[], Config], host: str) -> int:
         metrics=metrics,
         event_topic=kafka.event_topic,
         leave_s=config.leave_s(),
+        placing=kafka.placing(),
+        accepted_targets=accepted_targets,
     )
     log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():
         guarantee = PROVIDERS[account.provider].guarantee
-        log.info("account_configured", account=name, provider=account.provider, guarantee=guarantee)
+        target = urlsplit(account.base_url).netloc
+        log.info("account_configured", account=name, provider=account.provider, host=target, guarantee=guarantee)
     operations = Operations(worker, _access(config.http))
     worker.reread = _Reread(config, reread, worker, operations)
     stopping = _on_signals(worker.reread)

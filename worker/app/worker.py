@@ -1,7 +1,7 @@
 """One worker: its parts wired together, what operators ask of it, what it shows."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -12,6 +12,8 @@ from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core import outbox as core
 from worker.core.outbox import Addressee
+from worker.core.placing import Placing
+from worker.core.targets import TargetChoice
 from worker.core.view import view_order
 from worker.errors import CartsyncError, UsageError
 from worker.metrics import Metrics
@@ -60,8 +62,13 @@ class Worker:
         event_topic: str = "orders.events",
         poll_timeout_s: float = 1.0,
         leave_s: float = 20.0,
+        placing: Placing | None = None,
+        accepted_targets: Mapping[str, TargetChoice] = {},
     ) -> None:
-        """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`)."""
+        """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`). `placing`: where
+        records of orders must lie, if that is to be checked. `accepted_targets`: by account, what follows when it tells
+        another one than before.
+        """
         rules = settings.rules()
         rules.check()
         self.metrics = metrics
@@ -102,6 +109,8 @@ class Worker:
             topic_epoch=settings.topic_epoch,
             start_latest=settings.start_at == "latest",
             sending=settings.sending,
+            placing=placing,
+            accepted_targets=accepted_targets,
         )
         self._assignment = Assignment(
             ports.states,
@@ -127,6 +136,7 @@ class Worker:
     async def start(self) -> None:
         """Connects and joins the group. Raises `TopicError` when the topics are not as the protocol needs them."""
         await self._ports.states.start()
+        self._context.topic_partitions = self._ports.states.partitions
         await self._assignment.start()
 
     async def serving(self) -> None:
@@ -223,11 +233,11 @@ class Worker:
 
     def show(self, subject: str) -> OrderView | None:
         """The order as it is committed; `None` when it is not known here."""
-        for actor in self._assignment.actors.values():
-            value = actor.orders.get(subject)
-            if value is not None:
-                return self._view(subject, state.decode_order(value), actor)
-        return None
+        holders = [actor for actor in self._assignment.actors.values() if subject in actor.orders]
+        if not holders:
+            return None
+        also_in = [actor.partition for actor in holders[1:]]
+        return self._view(subject, state.decode_order(holders[0].orders[subject]), holders[0], also_in)
 
     def shown(self) -> list[OrderView]:
         """Every order of ours; for small numbers of them."""
@@ -238,7 +248,9 @@ class Worker:
             for subject, value in actor.orders.items()
         ]
 
-    def _view(self, subject: str, record: state.OrderRecord, actor: PartitionActor) -> OrderView:
+    def _view(
+        self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
+    ) -> OrderView:
         return view_order(
             subject,
             record,
@@ -250,6 +262,7 @@ class Worker:
             paused=self._publisher.paused(core.account_of(subject)),
             waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
+            also_in=also_in,
         )
 
     def status(self) -> StatusView:

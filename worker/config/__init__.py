@@ -26,6 +26,7 @@ from worker.config.sections import AccountSection, HttpSection, KafkaSection, Lo
 from worker.config.sources import Layer, SettingPath, Tree, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
 from worker.core.rules import Rules
+from worker.core.targets import TargetChoice, check_targets
 from worker.errors import ConfigError
 
 __all__ = [
@@ -103,7 +104,7 @@ class Config(BaseSettings):
             raise _refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
-        if problems := list(_broken_rules(config, [_rules_hold, _times_fit, _names_fit, *checks])):
+        if problems := list(_broken_rules(config, [_rules_hold, _times_fit, _names_fit, _targets_differ, *checks])):
             raise _refused(problems)
         return config
 
@@ -121,6 +122,10 @@ class Config(BaseSettings):
     def merchant_accounts(self) -> dict[str, Account]:
         """The accounts by name. They hold passwords: not to be printed."""
         return {name: section.account(name) for name, section in self.accounts.items()}
+
+    def accepted_targets(self) -> dict[str, TargetChoice]:
+        """By account: what follows when it tells another one than before, where that was said."""
+        return {name: section.accept_target for name, section in self.accounts.items() if section.accept_target}
 
     def redacted(self) -> dict[str, Any]:
         """Everything by its name in the file, durations as texts, secrets as `***`."""
@@ -277,6 +282,10 @@ def _names_fit(config: Config) -> None:
         problems.append("[accounts]: no account is configured; add [accounts.NAME]")
     if problems:
         raise _refused(problems)
+
+
+def _targets_differ(config: Config) -> None:
+    check_targets(config.merchant_accounts())
 
 
 def _times_fit(config: Config) -> None:

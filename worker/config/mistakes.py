@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from schemas.base import ACCOUNT_MAX
 from worker.config.sections import SECTIONS
 from worker.config.sources import PREFIX, SECRETS, Layer, SettingPath, setting_name, walk
 
@@ -88,7 +89,9 @@ def provider_problems(layer: Layer, providers: Collection[str]) -> Iterator[str]
 
 def account_name_problems(name: str) -> Iterator[str]:
     """One line when no event could name the account."""
-    if not name or "/" in name or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+    if len(name) > ACCOUNT_MAX:
+        yield f"[accounts.{name[:20]}…]: an account's name has at most {ACCOUNT_MAX} characters"
+    elif not name or "/" in name or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
         yield (
             f"[accounts.{name!r}]: an account's name has no slash and no control character: "
             "it is what stands before the first slash of an event's subject"

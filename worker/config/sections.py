@@ -23,7 +23,9 @@ from worker.config.values import (
     Username,
     is_clear,
 )
+from worker.core.placing import EventKey, PartitionerName
 from worker.core.rules import Rules
+from worker.core.targets import TargetChoice
 
 _RULES = Rules()
 
@@ -52,6 +54,8 @@ class KafkaSection(_TimedSection):
     event_topic: NonEmpty = "orders.events"
     state_topic: NonEmpty = "cartsync.state"
     dead_letter_topic: NonEmpty = "cartsync.dlq"
+    partitioner: PartitionerName | Literal[""] = ""
+    event_key: EventKey = "subject"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     allow_plaintext: bool = False
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"] = (
@@ -158,6 +162,10 @@ class AccountSection(_Section):
     tls_key_file: str = ""
     proxy: Proxy = SecretStr("")
     """`http://[user:password@]host:port`; the environment's proxies are not used."""
+    trust_origin: bool = True
+    """false: an event that says it was made at the provider is told all the same."""
+    accept_target: TargetChoice | None = None
+    """What follows when base_url, merchant_id or provider has changed; for one start, as `run --accept-target`."""
 
     @field_validator("base_url")
     @classmethod
@@ -171,7 +179,8 @@ class AccountSection(_Section):
 
     def account(self, name: str) -> Account:
         """The account, its password as it is."""
-        members = {member: getattr(self, member) for member in type(self).model_fields if member != "allow_http"}
+        ours = {"allow_http", "accept_target"}
+        members = {member: getattr(self, member) for member in type(self).model_fields if member not in ours}
         secrets = {"password": self.password.get_secret_value(), "proxy": self.proxy.get_secret_value()}
         return Account(name, **members | secrets)
 

@@ -1,20 +1,23 @@
 """The door: a record of the event topic becomes an `OrderEvent`, is skipped, or is refused with a path.
 
-The fast path is one typed decode; whatever it does not take goes through `_explain`, which walks the plain value and
-says in the words of `events.md` section 4 what was expected where. No text of an event ever gets into a reason.
+The fast path is one typed decode; whatever it does not take goes through `_explain`, which takes the value apart member
+by member, makes nothing of what it need not look into, and says in the words of `events.md` section 4 what was expected
+where. No text of an event ever gets into a reason.
 """
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
-from msgspec import DecodeError, ValidationError, inspect
+from msgspec import DecodeError, Meta, Raw, Struct, UnsetType, inspect
 
 from schemas import events as e
-from schemas.base import RuleError, parse_time_us
+from schemas.base import TIME_RULE, RuleError, parse_time_us
 from worker.errors import MalformedEventError
 
 VALUE_MAX_BYTES = 1 << 20
@@ -26,19 +29,22 @@ _REQUIRED = ("specversion", "id", "source", "type", "time", "subject")
 
 _decoder = msgspec.json.Decoder(e.Event)
 _EMPTY_UID = blake2b(digest_size=8)
-_plain = msgspec.json.Decoder()
 _envelopes: dict[str, Any] = {str(event.__struct_config__.tag): event for event in e.EVENT_TYPES}
-_attribute_types: dict[str, Any] = {
-    field.name: inspect.type_info(field.type) for field in msgspec.structs.fields(e.Envelope)
-}
+
+
+class Lookalike(Struct, frozen=True):
+    """A type outside `order.*` that holds the name of one of ours: somebody may believe that we read it."""
+
+    type: str
+    """Empty when it does not look like a name."""
 
 
 def decode(
     key: bytes | None, value: bytes | None, headers: Mapping[str, bytes], timestamp_ms: int
-) -> e.OrderEvent | None:
-    """The event in a record, or `None` for a record to skip (no value, or a type outside `order.*`).
+) -> e.OrderEvent | Lookalike | None:
+    """The event in a record; `None` or a `Lookalike` for a record to skip (no value, or a type outside `order.*`).
 
-    `timestamp_ms` is the record's own, since 1970 UTC. Raises `MalformedEventError`.
+    `timestamp_ms` is the record's own, since 1970 UTC; 0 or less: it has none. Raises `MalformedEventError`.
     """
     if value is None:
         return None
@@ -55,13 +61,15 @@ def decode(
             return _finished(_decoder.decode(value), timestamp_ms)
         except (DecodeError, UnicodeDecodeError, RecursionError, RuleError):
             pass
-    return _explain(value, headers, timestamp_ms)
+    try:
+        return _explain(value, headers, timestamp_ms)
+    except RecursionError:
+        raise MalformedEventError("not_json", "$: expected JSON, nested less deep") from None
 
 
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
-    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US:
-        raise _too_far_ahead()
+    _check_ahead(time_us, timestamp_ms)
     uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
     uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
     return e.OrderEvent(
@@ -75,78 +83,104 @@ def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     )
 
 
-def _too_far_ahead() -> MalformedEventError:
-    return MalformedEventError(
-        "not_cloudevents", "$.time: expected a time at most 24 h ahead of the record's timestamp"
-    )
+def _check_ahead(time_us: int, timestamp_ms: int) -> None:
+    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US and timestamp_ms > 0:
+        raise _not_cloudevents("$.time: expected a time at most 24 h ahead of the record's timestamp")
+
+
+def _not_cloudevents(detail: str) -> MalformedEventError:
+    return MalformedEventError("not_cloudevents", detail)
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
 
 
-def _explain(value: bytes, headers: Mapping[str, bytes], timestamp_ms: int) -> e.OrderEvent | None:
-    body = _json(value)
+def _explain(value: bytes, headers: Mapping[str, bytes], timestamp_ms: int) -> e.OrderEvent | Lookalike | None:
     if "ce_specversion" in headers:
-        attributes: dict[str, Any] = {
-            name: _header(headers[f"ce_{name}"], name) for name in ATTRIBUTES if f"ce_{name}" in headers
+        kind = headers.get("ce_type", b"").decode(errors="replace")
+        if kind and not kind.startswith(_OURS):
+            return _foreign(kind)  # whatever its value may be
+        envelope = {
+            name: Raw(msgspec.json.encode(_header(headers[f"ce_{name}"], name)))
+            for name in ATTRIBUTES
+            if f"ce_{name}" in headers
         }
-        envelope = attributes | {"data": body}
-    elif isinstance(body, dict):
-        envelope = body
+        envelope["data"] = _json(value)
     else:
-        raise MalformedEventError("not_cloudevents", f"$: expected an object, got {_got(body)}")
-    kind = envelope.get("type")
-    if isinstance(kind, str) and kind and not kind.startswith("order."):
+        body = _json(value)
+        if _begins(body) != b"{":
+            raise _not_cloudevents(f"$: expected an object, got {_got(body)}")
+        envelope = _members.decode(body)
+        if _begins(envelope.get("type", _NULL)) == b'"':
+            kind = msgspec.json.decode(envelope["type"], type=str)
+            if kind and not kind.startswith(_OURS):
+                return _foreign(kind)
+    attributes = _attributes(envelope, headers)
+    _check_ahead(parse_time_us(attributes["time"]), timestamp_ms)
+    event = _envelopes.get(kind := attributes.pop("type"))
+    if event is None:
+        got = kind if _NAME.fullmatch(kind) else f"a text of {len(kind)} characters"
+        raise MalformedEventError("unknown_type", f"$.type: expected a type of {_OURS}*, got {got}")
+    data = _typed(_kind(event.__annotations__["data"]), envelope["data"], "$.data", "invalid_data")
+    return _finished(event(data=data, **attributes), timestamp_ms)
+
+
+_OURS = "order."
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NULL = Raw(b"null")
+_LOOKS_LIKE_OURS = re.compile("|".join(map(re.escape, _envelopes)), re.IGNORECASE)
+_LOOKED_AT = 200
+"""Characters of a foreign type."""
+
+
+def _foreign(kind: str) -> Lookalike | None:
+    if not _LOOKS_LIKE_OURS.search(kind, 0, _LOOKED_AT):
         return None
-    _check_envelope(envelope, timestamp_ms)
-    if kind not in _envelopes:
-        raise MalformedEventError("unknown_type", f"$.type: expected a type of order.*, got {_known_safe(str(kind))}")
-    return _finished(_data(_envelopes[str(kind)], envelope), timestamp_ms)
+    return Lookalike(kind if _NAME.fullmatch(kind) else "")
 
 
-def _json(value: bytes) -> Any:
+# --- JSON ---
+
+_raw = msgspec.json.Decoder(Raw)
+_members = msgspec.json.Decoder(dict[str, Raw])
+_items = msgspec.json.Decoder(list[Raw])
+_HIGH_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _json(value: bytes) -> Raw:
+    """The value, once it is known to be JSON through and through: parts of it are taken for JSON from here on."""
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
-        raise MalformedEventError("not_utf8", f"$: expected UTF-8, byte {error.start} is not") from None
+        detail = f"$: expected UTF-8, byte {error.start} is not{_beginning(value)}"
+        raise MalformedEventError("not_utf8", detail) from None
     try:
-        return _plain.decode(text)
-    except RecursionError:
-        raise MalformedEventError("not_json", "$: expected JSON, nested less deep") from None
+        return _raw.decode(value)
     except DecodeError as error:
-        if _SURROGATE.search(text) or "out of range" in str(error):
-            return _json_beyond(text)
         where = re.search(r"byte (\d+)", str(error))
-        raise MalformedEventError(
-            "not_json", f"$: expected JSON, byte {where[1]} is not" if where else "$: expected JSON"
-        ) from None
+    # Half of a surrogate pair is JSON all the same; with all halves and pairs replaced, only what is none is left.
+    replaced, count = _HIGH_ESCAPE.subn(r"\\u00", text)
+    if count:
+        with suppress(DecodeError):
+            _raw.decode(replaced)
+            raise MalformedEventError("not_utf8", "$: expected text that UTF-8 can carry, got half of a surrogate pair")
+    found = f", byte {where[1]} is not" if where else ", it ends too early" if value else ", got nothing"
+    raise MalformedEventError("not_json", f"$: expected JSON{_beginning(value) or found}")
 
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_DIGITS_MAX = 4_000
-"""Python refuses to read integers of more than 4,300 digits, which JSON may well have."""
+def _beginning(value: bytes) -> str:
+    """What a value that is no JSON begins with, where that tells the cause."""
+    if value.startswith(b"\xef\xbb\xbf"):
+        return ": it begins with a byte-order mark"
+    if value.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ": it begins with a byte-order mark of UTF-16"
+    if value[:1] == b"\0" and len(value) > _REGISTRY_BYTES:
+        schema_id = int.from_bytes(value[1:_REGISTRY_BYTES])
+        return f": it begins as a schema registry's serializer writes it, a zero byte and the schema id {schema_id}"
+    return ""
 
 
-def _json_beyond(text: str) -> Any:
-    """JSON that our decoder does not take: a number beyond any float, or half of a surrogate pair."""
-
-    def refuse(name: str) -> Any:
-        raise ValueError(name)
-
-    def number(digits: str) -> int | float:
-        return int(digits) if len(digits) < _DIGITS_MAX else float(digits)
-
-    try:
-        value = json.loads(text, parse_constant=refuse, parse_int=number)
-    except (ValueError, RecursionError):
-        raise MalformedEventError("not_json", "$: expected JSON") from None
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise MalformedEventError(
-            "not_utf8", "$: expected text that UTF-8 can carry, got half of a surrogate pair"
-        ) from None
-    return value
+_REGISTRY_BYTES = 5
 
 
 def _header(value: bytes, name: str) -> str:
@@ -156,104 +190,148 @@ def _header(value: bytes, name: str) -> str:
         raise MalformedEventError("not_utf8", f"$.{name}: expected UTF-8") from None
 
 
-def _check_envelope(envelope: dict[str, Any], timestamp_ms: int) -> None:
-    time_us = 0
+# --- attributes ---
+
+
+def _attributes(envelope: Mapping[str, Raw], headers: Mapping[str, bytes]) -> dict[str, Any]:
+    """All attributes but `data`, each as its type."""
+    found: dict[str, Any] = {}
     for name in ATTRIBUTES:
-        value = envelope.get(name)
-        if name not in envelope or (value is None and name not in _REQUIRED):
+        raw = envelope.get(name)
+        if raw is None:
             if name in _REQUIRED:
-                raise MalformedEventError("not_cloudevents", f"$.{name}: expected a member {name}, got nothing")
-            continue
-        if name == "type":
-            if not isinstance(value, str) or not value:
-                raise MalformedEventError("not_cloudevents", f"$.type: expected a type, got {_got(value)}")
-            continue
-        try:
-            msgspec.convert(value, _PYTHON_TYPES[name])
-        except ValidationError:
-            expected = _expected(_attribute_types[name])
-            raise MalformedEventError("not_cloudevents", f"$.{name}: expected {expected}, got {_got(value)}") from None
-        if name == "time":
-            try:
-                time_us = parse_time_us(str(value))
-            except RuleError as error:
-                raise MalformedEventError("not_cloudevents", f"$.time: expected {error.expected}, got a text") from None
-    if "data" not in envelope:
-        raise MalformedEventError("not_cloudevents", "$.data: expected a member data, got nothing")
-    if not isinstance(envelope["data"], dict):
-        raise MalformedEventError("not_cloudevents", f"$.data: expected an object, got {_got(envelope['data'])}")
-    if time_us - timestamp_ms * 1000 > AHEAD_MAX_US:
-        raise _too_far_ahead()
+                raise _missing(name, headers)
+        elif name != "type":
+            found[name] = _typed(_members_of(e.Envelope)[name].kind, raw, f"$.{name}", "not_cloudevents")
+            if name == "time":
+                _check_time(found[name])
+        elif _begins(raw) != b'"' or not (kind := msgspec.json.decode(raw, type=str)):
+            raise _not_cloudevents(f"$.type: expected a type, got {_got(raw)}")
+        else:
+            found[name] = kind
+    data = envelope.get("data")
+    if data is None:
+        raise _missing("data", {})
+    if _begins(data) != b"{":
+        raise _not_cloudevents(f"$.data: expected an object, got {_got(data)}")
+    return found
 
 
-_PYTHON_TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(e.Envelope)}
+def _missing(name: str, headers: Mapping[str, bytes]) -> MalformedEventError:
+    """Names the attribute, or the header that was to be it: then the event is taken for one in structured mode."""
+    for header in headers:
+        if header.lower().replace("-", "_") == f"ce_{name}" != header:
+            return _not_cloudevents(f"$.{name}: expected a header ce_{name}, in lower case, got {header}")
+    return _not_cloudevents(f"$.{name}: expected a member {name}, got nothing")
 
 
-def _data(kind: Any, envelope: dict[str, Any]) -> Any:
-    """The typed event of an envelope whose attributes are right; `invalid_data` when its data is not."""
-    data = kind.__annotations__["data"]
+def _check_time(text: str) -> None:
     try:
-        typed = msgspec.convert(envelope["data"], data)
-    except ValidationError as error:
-        raise MalformedEventError("invalid_data", _detail(error, data, envelope["data"])) from None
-    attributes = {name: envelope.get(name) for name in ATTRIBUTES if name != "type"}
-    return kind(data=typed, **attributes)
+        parse_time_us(text)
+    except RuleError as error:
+        raise _not_cloudevents(f"$.time: expected {error.expected}, got a moment that does not exist") from None
 
 
-_STEP = re.compile(r"\.([a-z0-9_]+)|\[(\d+)\]")
-_PATH = re.compile(rf"(?:{_STEP.pattern})*")
-_NAMED = re.compile(r"Object (missing required|contains unknown) field `(.*?)`?", re.DOTALL)
+# --- values of a type ---
 
 
-def _detail(error: ValidationError, data: Any, value: Any) -> str:
-    message, path = _message_and_path(str(error))
-    named = _NAMED.fullmatch(message)
-    if named:
-        what = "expected a member" if named[1].startswith("missing") else "expected no member"
-        return f"$.data{path}: {what} {_known_safe(named[2])}"
-    cause = error.__cause__
-    if isinstance(cause, RuleError):
-        blamed = _at(value, path + cause.member)
-        got = f", got {_got(blamed)}" if isinstance(blamed, int | float) else ""
-        return f"$.data{path}{cause.member}: expected {cause.expected}{got}"
-    info = inspect.type_info(data)
-    for step in _STEP.finditer(path):
-        info = _below(info, step[1])
-    return f"$.data{path}: expected {_expected(info)}, got {_got(_at(value, path))}"
+class _Kind(Struct, frozen=True):
+    """A type, as far as a value is taken apart by it."""
+
+    expected: str
+    decoder: Any
+    """Of the whole."""
+    struct: type[Struct] | None
+    """What an object is."""
+    items: "_Kind | None"
+    """What the items of a list are."""
+    items_min: int
+    items_max: int
 
 
-def _at(value: Any, path: str) -> Any:
-    """What stands at a path below a plain value."""
-    for step in _STEP.finditer(path):
-        value = value[step[1]] if step[1] else value[int(step[2])]
-    return value
+def _kind(annotation: Any) -> _Kind:
+    choices = [choice for choice in _choices(annotation) if _plain(choice) is not UnsetType]
+    struct, items, bounds = None, None, Meta()
+    for choice in choices:
+        plain = _plain(choice)
+        if get_origin(plain) is list:
+            items = _kind(get_args(plain)[0])
+            bounds = next((meta for meta in get_args(choice) if isinstance(meta, Meta)), bounds)
+        elif isinstance(plain, type) and issubclass(plain, Struct):
+            struct = plain
+    return _Kind(
+        _expected(inspect.type_info(annotation)),
+        msgspec.json.Decoder(Union[tuple(choices)]),  # noqa: UP007 - of a list
+        struct,
+        items,
+        bounds.min_length or 0,
+        VALUE_MAX_BYTES if bounds.max_length is None else bounds.max_length,
+    )
 
 
-def _message_and_path(text: str) -> tuple[str, str]:
-    """The decoder's message, and the path that it ends with.
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
-    The message may hold a text of the event, made to look like a path: only the last one is the decoder's own.
+
+def _plain(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+class _Member(Struct, frozen=True):
+    name: str
+    """In code."""
+    kind: _Kind
+    required: bool
+
+
+@lru_cache(None)
+def _members_of(struct: type[Struct]) -> dict[str, _Member]:
+    return {
+        field.encode_name: _Member(field.name, _kind(field.type), field.required)
+        for field in msgspec.structs.fields(struct)
+    }
+
+
+def _typed(kind: _Kind, raw: Raw, path: str, reason: str) -> Any:
+    """A value as its type. What its decoder does not take is taken apart: of a member given twice the last one counts,
+    while a decoder of types stops at the first one that is wrong.
     """
-    message, found, path = text.rpartition(" - at `$")
-    path = path.removesuffix("`")
-    return (message, path) if found and _PATH.fullmatch(path) else (text, "")
+    begins = _begins(raw)
+    try:
+        return kind.decoder.decode(raw)
+    except DecodeError:
+        if begins == b"{" and kind.struct is not None:
+            return _object(kind.struct, raw, path, reason)
+    if begins == b"[" and kind.items is not None:
+        items = _items.decode(raw)
+        if kind.items_min <= len(items) <= kind.items_max:
+            return [_typed(kind.items, item, f"{path}[{index}]", reason) for index, item in enumerate(items)]
+    got = _got_time(raw) if kind.expected.startswith(TIME_RULE) else _got(raw)
+    raise MalformedEventError(reason, f"{path}: expected {kind.expected}, got {got}")
 
 
-def _below(info: Any, member: str | None) -> Any:
-    """The type one step down: of a member of an object, or of a list's items."""
-    while isinstance(info, inspect.Metadata):
-        info = info.type
-    if isinstance(info, inspect.UnionType):
-        wanted = inspect.StructType if member else inspect.ListType
-        info = next(kind for kind in map(_bare, info.types) if isinstance(kind, wanted))
-    if member is None:
-        return info.item_type
-    return next(item.type for item in info.fields if item.encode_name == member)
+def _object(struct: type[Struct], raw: Raw, path: str, reason: str) -> Any:
+    known = _members_of(struct)
+    given = _members.decode(raw)
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        member = known.get(name)
+        if member is None:
+            shown = name if _NAME.fullmatch(name) else f"of this name ({len(name)} characters)"
+            raise MalformedEventError(reason, f"{path}: expected no member {shown}")
+        values[member.name] = _typed(member.kind, value, f"{path}.{name}", reason)
+    for name, member in known.items():
+        if member.required and name not in given:
+            raise MalformedEventError(reason, f"{path}: expected a member {name}")
+    try:
+        return struct(**values)
+    except RuleError as error:
+        blamed = given.get(error.member.removeprefix("."))
+        got = f", got {_got(blamed)}" if blamed is not None and _begins(blamed) not in _NO_NUMBERS else ""
+        raise MalformedEventError(reason, f"{path}{error.member}: expected {error.expected}{got}") from None
 
 
-def _bare(info: Any) -> Any:
-    return info.type if isinstance(info, inspect.Metadata) else info
-
+# --- words ---
 
 _WORDS: dict[Any, str] = {
     inspect.StrType: "a text",
@@ -269,7 +347,7 @@ def _expected(info: Any) -> str:
     if isinstance(info, inspect.Metadata):
         return str((info.extra or {}).get("expected") or _expected(info.type))
     if isinstance(info, inspect.UnionType):
-        return " or ".join(_expected(kind) for kind in info.types)
+        return " or ".join(_expected(kind) for kind in info.types if not _is_unset(kind))
     if isinstance(info, inspect.LiteralType):
         values = [str(value).lower() if isinstance(value, bool) else str(value) for value in info.values]
         if len(values) == 1:
@@ -278,23 +356,45 @@ def _expected(info: Any) -> str:
     return _WORDS.get(type(info), "another value")
 
 
+def _is_unset(info: Any) -> bool:
+    return isinstance(info, inspect.CustomType) and info.cls is UnsetType
+
+
+_NO_NUMBERS = (b'"', b"[", b"{")
+_DIGITS_MAX = 4_000
+"""Python refuses to read integers of more than 4,300 digits, which JSON may well have."""
 _INFINITE = (float("inf"), float("-inf"))
 
 
-def _got(value: Any) -> str:
+def _begins(raw: Raw) -> bytes:
+    return bytes(memoryview(raw)[:1])
+
+
+def _got(raw: Raw) -> str:
     """What stood there: numbers, booleans and null as they are, of anything else only the kind."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        if value in _INFINITE:
-            return "a number out of range"
-        text = str(value)
-        return text if len(text) <= 24 else f"a number of {len(text)} characters"
-    return "a text" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"
+    begins, size = _begins(raw), len(memoryview(raw))
+    if begins in _NO_NUMBERS:
+        if begins == b'"':
+            return "a text" if size > len('""') else "an empty text"
+        return "a list" if begins == b"[" else "an object"
+    text = bytes(raw).decode()
+    if text in ("null", "true", "false"):
+        return text
+    is_integer = text.removeprefix("-").isdigit() and size < _DIGITS_MAX
+    number = int(text) if is_integer else float(text)
+    if number in _INFINITE:
+        return "a number out of range"
+    shown = str(number)
+    return shown if len(shown) <= 24 else f"a number of {len(shown)} characters"
 
 
-def _known_safe(name: str) -> str:
-    """A member's or a type's name, cut and freed of what could break a log line or a header."""
-    return re.sub(r"[^\w.$@/-]", "?", name)[:100]
+_MANY_DIGITS = re.compile(rb'".{19}\.([0-9]{10,})')
+_NO_OFFSET = re.compile(rb'"[0-9-]{10}[Tt][0-9:]{8}(\.[0-9]+)?"')
+
+
+def _got_time(raw: Raw) -> str:
+    """… of a time what may be wrong with it."""
+    text = memoryview(raw)
+    if digits := _MANY_DIGITS.match(text):
+        return f"{len(digits[1])} fraction digits"
+    return "a time without an offset" if _NO_OFFSET.fullmatch(text) else _got(raw)

@@ -33,7 +33,7 @@ from schemas.base import copied
 from schemas.carts import Order
 from schemas.events import CancelledData, ConfirmedData, OrderEvent, PaymentStateChangedData
 from schemas.facts import Facts
-from schemas.state import Attempts, OrderHeader, OrderRecord, Park
+from schemas.state import Attempts, MadeAt, OrderHeader, OrderRecord, Park
 from schemas.updates import REASON_MAX, Account, Update
 from worker.core.order import Standing, assess, baseline
 from worker.core.reducer import READS, READS_ALWAYS, reduce
@@ -198,7 +198,7 @@ def take_event(
     in_flight: bool = False,
 ) -> OrderRecord:
     """The record after an event; the very same one when it was seen before."""
-    if addressee is not None and event.origin == addressee.provider.name and isinstance(event.data, CancelledData):
+    if isinstance(event.data, CancelledData) and _is_believed(event, addressee):
         event = _by_provider(event, event.data)
     facts = reduce(record.facts, event, position)
     if facts is record.facts:
@@ -228,6 +228,11 @@ def take_event(
     return after
 
 
+def _is_believed(event: OrderEvent, addressee: Addressee | None) -> bool:
+    """Whether its `origin` is the provider, and the account takes its shop's word for it."""
+    return addressee is not None and addressee.account.trust_origin and event.origin == addressee.provider.name
+
+
 def _by_provider(event: OrderEvent, data: CancelledData) -> OrderEvent:
     """A cancellation made at the provider is the provider's, whether `by` or `origin` says so."""
     return event if data.by == "provider" else replace(event, data=replace(data, by="provider"))
@@ -236,8 +241,14 @@ def _by_provider(event: OrderEvent, data: CancelledData) -> OrderEvent:
 def _follow_origin(
     before: OrderRecord, after: OrderRecord, event: OrderEvent, addressee: Addressee, in_flight: bool
 ) -> None:
-    """A change made at the provider itself counts as acknowledged when nothing else is owed: no echo."""
-    if _made_at(event, addressee.provider.name):
+    """A change made at the provider itself counts as acknowledged when nothing else is owed: no echo.
+
+    Where the account does not trust `origin`, it only means that the provider may hold something else.
+    """
+    if _made_at(event, addressee.provider.name) and not addressee.account.trust_origin:
+        after.echo = False
+        after.doubt = before.doubt or not isinstance(event.data, ConfirmedData | PaymentStateChangedData)
+    elif _made_at(event, addressee.provider.name):
         after.echo = before.echo or (not in_flight and _nothing_owed(before, event.subject, addressee))
         if not after.echo and not isinstance(event.data, ConfirmedData | PaymentStateChangedData):
             after.doubt = True  # it holds a change that we shall not acknowledge, even if all is undone again
@@ -249,6 +260,7 @@ def _follow_origin(
         order = assess(after.facts, reference_of(event.subject)).order
         if order is not None:
             _acknowledge(after, addressee.provider.digest(order))
+            after.made_at = MadeAt(addressee.provider.name, after.revision)
 
 
 def _made_at(event: OrderEvent, provider: str) -> bool:
@@ -332,6 +344,7 @@ def release(record: OrderRecord) -> None:
 def resend(record: OrderRecord, now_ms: int) -> None:
     """Makes the newest revision owed again, whatever was acknowledged. Changes `record` itself."""
     release(record)
+    record.made_at = None
     record.acked = 0
     record.echo = False
     record.doubt = True
@@ -348,6 +361,16 @@ def inherit(record: OrderRecord) -> OrderRecord:
 def must_inherit(header: OrderHeader) -> bool:
     """Whether a restore after an unclean stop has to mark and hold this order."""
     return header.uncertain or header.revision > header.acked
+
+
+def note_key(record: OrderRecord, digest: int) -> bool:
+    """Notes the record key of an event that was taken; whether it is the first one that differs from the others.
+    Changes `record` itself.
+    """
+    changed = record.key_digest not in (0, digest) and not record.has_several_keys
+    record.has_several_keys = record.has_several_keys or changed
+    record.key_digest = digest
+    return changed
 
 
 # --- what people see ---------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """An order as people see it: its status, its carts, and what stands in its way. Pure."""
 
+from collections.abc import Iterator, Sequence
+
 from schemas.carts import Cart
 from schemas.state import OrderRecord
 from schemas.views import ItemView, OrderView
@@ -20,12 +22,13 @@ def view_order(
     paused: str | None = None,
     waits: str = "",
     idle: str,
+    also_in: Sequence[int] = (),
 ) -> OrderView:
     """The view of a committed record.
 
     `entry`: what the outbox of its owner knows of it, at `now` on that owner's monotonic clock. `paused`: why its
     account sends nothing until somebody acts. `waits`: why it sends nothing now. `idle`: why an order that is owed and
-    has no entry is not sent.
+    has no entry is not sent. `also_in`: other partitions that hold the order, too.
     """
     standing = assess(record.facts, reference_of(subject))
     held_as = status(record, standing, now_ms=now_ms, rules=rules)
@@ -44,7 +47,19 @@ def view_order(
         next_attempt_s=None if entry is None or entry.waiting else max(0.0, entry.not_before - now),
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
+        notes=list(_notes(record, partition, also_in)),
     )
+
+
+def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Iterator[str]:
+    made_at = record.made_at
+    if made_at is not None and made_at.revision == record.acked == record.revision:
+        yield f"not sent: the change was made at {made_at.provider}"
+    if also_in:
+        held = " and ".join(map(str, sorted([partition, *also_in])))
+        yield f"partitions {held} hold this order, each a part of its events: producers differ in key or partitioner"
+    elif record.has_several_keys:
+        yield "its events came under several record keys: some may lie in other partitions, as an order of their own"
 
 
 _PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}

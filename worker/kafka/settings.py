@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from worker import is_loopback
+from worker.core.placing import EventKey, PartitionerName, Placing, placing_of
 from worker.errors import ConfigError
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -50,6 +51,13 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     event_topic: str = "orders.events"
     state_topic: str = "cartsync.state"
     dead_letter_topic: str = "cartsync.dlq"
+
+    partitioner: PartitionerName | Literal[""] = ""
+    """How the shop's producers choose an event's partition: `murmur2` is the default of Java, aiokafka and
+    kafka-python, `crc32` that of librdkafka. Empty: where events lie is not checked.
+    """
+    event_key: EventKey = "subject"
+    """What the shop's record keys are; checked when `partitioner` is set."""
 
     security_protocol: SecurityProtocol = "PLAINTEXT"
     allow_plaintext: bool = False
@@ -176,6 +184,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
                 f"transaction_timeout ({self.transaction_timeout_s:g}s) must be at most "
                 f"{TRANSACTION_TIMEOUT_MAX_S:g}s: brokers refuse more"
             )
+
+    def placing(self) -> Placing | None:
+        """Where records of orders must lie; `None`: it is not checked."""
+        return placing_of(self.partitioner, self.event_key)
 
     def transactional_id(self, partition: int) -> str:
         """One for each input partition: an id for each worker would fence nothing across a rebalance."""

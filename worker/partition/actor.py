@@ -9,10 +9,11 @@ import structlog
 from msgspec import Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord
-from schemas.updates import Outcome
+from schemas.state import NextRecord, OrderHeader, OrderRecord, Target, TargetsRecord
+from schemas.updates import Account, Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
+from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Warm
@@ -25,6 +26,9 @@ Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _SLICE = 200
 """Events between two breaths of the loop."""
 _RESTORE_SLICE = 5_000
+_ANEW_MAX = 1_000
+_ANEW_MAX_BYTES = 2**20
+"""Of the orders that are made owed again in one transaction."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
@@ -73,6 +77,7 @@ class PartitionActor:
         self._rivalled = rivalled
         self._position = 0
         self._last_next: NextRecord | None = None
+        self._targets: dict[str, Target] = {}
         self._inbox: deque[InputRecord] = deque()
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         self._changes: deque[Change] = deque()
@@ -118,7 +123,7 @@ class PartitionActor:
         """What a later owner in this process can start from; `None` when there is nothing."""
         if self._last_next is None:
             return self._warm
-        return Warm(self.orders, self._position, self._last_next, self._context.clock.now())
+        return Warm(self.orders, self._position, self._last_next, self._context.clock.now(), self._targets)
 
     def _let_go(self) -> None:
         self.role = "closed"
@@ -138,11 +143,14 @@ class PartitionActor:
         found = await restore(self._hold, context, self._warm)
         if found.rival is not None and self._warm is not None and self._rivalled is not None:
             self._rivalled(*found.rival)
-        self.orders, self._position = found.orders, found.position
+        self.orders, self._position, self._targets = found.orders, found.position, found.targets
         self.next_offset = await self._first_offset(found)
         clean = found.next is not None and found.next.clean
+        anew = self._changed_targets(found)
         await self._inherit(found, clean)
-        await self._write([], self._next(self.next_offset, clean=False), [])
+        for account in anew:
+            await self._tell_anew(account)
+        await self._write(self._targets_entry(found), self._next(self.next_offset, clean=False), [])
         self.wanted_offset = self.next_offset
         context.events.seek(self.partition, self.next_offset)
         context.events.resume(self.partition)
@@ -189,6 +197,66 @@ class PartitionActor:
                 header = record
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
+
+    def _changed_targets(self, found: Restored) -> list[str]:
+        """Accounts whose orders have to be told anew, as others are told now. Raises `TargetChange`."""
+        context, anew = self._context, []
+        for name, old, new in changed_targets(found.targets, self._accounts()):
+            orders = sum(core.account_of(subject) == name for subject in self.orders)
+            choice = context.accepted_targets.get(name)
+            if choice is None and orders:
+                raise needs_choice(name, old, new, orders, self.partition)
+            if choice == "send":
+                anew.append(name)
+            fields = {"old": str(old), "new": str(new), "choice": choice, "orders": orders}
+            log.warning("account_target_changed", partition=self.partition, account=name, **fields)
+        return anew
+
+    def _accounts(self) -> list[Account]:
+        """Those that are told: in shadow mode nobody is."""
+        return [each.account for each in self._context.addressees.values()] if self._context.sending else []
+
+    def _targets_entry(self, found: Restored) -> list[tuple[bytes, bytes | None]]:
+        """Whom the accounts tell from now on, where that is news; accounts that are gone may come back."""
+        self._targets = found.targets | {account.name: target_of(account) for account in self._accounts()}
+        if self._targets == found.targets:
+            return []
+        return [(state.TARGETS_KEY, state.encode(TargetsRecord(state.SCHEMA, self._targets)))]
+
+    async def _tell_anew(self, account: str) -> None:
+        """Makes all orders of an account owed again, in transactions of bounded size.
+
+        Whom they are told is written after the last of them: after a crash in between it is begun anew, which does no
+        harm.
+        """
+        clock = self._context.clock
+        made: list[tuple[str, OrderRecord, bytes]] = []
+        size = 0
+        for count, subject in enumerate(list(self.orders)):
+            if count % _RESTORE_SLICE == 0:
+                await asyncio.sleep(0)
+            if core.account_of(subject) != account:
+                continue
+            record = state.decode_order(self.orders[subject])
+            core.resend(record, clock.wall_ms())
+            made.append((subject, record, state.encode(record)))
+            size += len(made[-1][2])
+            if len(made) >= _ANEW_MAX or size >= _ANEW_MAX_BYTES:
+                await self._write_anew(made)
+                made, size = [], 0
+        if made:
+            await self._write_anew(made)
+
+    async def _write_anew(self, made: list[tuple[str, OrderRecord, bytes]]) -> None:
+        clock = self._context.clock
+        entries: list[tuple[bytes, bytes | None]] = [
+            ((state.ORDER_PREFIX + subject).encode(), value) for subject, _, value in made
+        ]
+        await self._write(entries, self._next(self.next_offset, clean=False), [])
+        for subject, record, value in made:
+            self.orders[subject] = value
+            self._inherited.pop(subject, None)
+            self._put(subject, record, clock.now(), clock.wall_ms(), 0.0)
 
     # --- mail ---
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from worker.errors import (
     CartsyncError,
+    ConfigError,
     FencedError,
     GapError,
     InvariantError,
@@ -240,7 +241,7 @@ class Assignment:
             try:
                 await actor.run(self._restoring)
                 return
-            except TopicError as error:
+            except (ConfigError, TopicError) as error:
                 self._fatal(error)
                 log.critical("partition_refused", partition=partition, error=str(error))
                 return

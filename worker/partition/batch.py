@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from zlib import crc32
 
 import structlog
 from msgspec import Struct
@@ -12,7 +13,7 @@ from schemas.facts import Facts
 from schemas.state import OrderHeader, OrderRecord, SealedRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
-from worker.core.intake import decode
+from worker.core.intake import Lookalike, decode
 from worker.core.outbox import ParkIt, Same, Send, Wait
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
@@ -24,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 _RECORD_OVERHEAD_BYTES = 8 * 1024
 """Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
+
+
+_LOOKALIKE_EVERY_S = 60.0
 
 
 class Change(Struct, frozen=True):
@@ -57,8 +61,12 @@ class Batch:
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderHeader, bytes]] = {}
-        self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
+        self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0, "lookalike": 0}
+        self._lookalike = ""
         self._coalesced = 0
+        self._key_changes = 0
+        self._by_origin: list[str] = []
+        """Accounts of the orders that need not be told, because of where the change was made."""
         self._notes: list[tuple[str, dict[str, object]]] = []
         self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
 
@@ -92,7 +100,14 @@ class Batch:
             if event is None:
                 self._events["skipped"] += 1
                 return
+            if isinstance(event, Lookalike):
+                self._events["lookalike"] += 1
+                self._lookalike = event.type
+                return
             subject = event.subject
+            placing = self._context.placing
+            if placing is not None:
+                placing.check(record.key or b"", subject, self._partition, self._context.topic_partitions)
             before, matters = core.record_for(event, self._value(subject))
             after = core.take_event(
                 before,
@@ -106,14 +121,21 @@ class Batch:
             if after is before:
                 self._events["unchanged"] += 1
                 return
+            key_changed = core.note_key(after, crc32(record.key or b""))
             changed = _encoded(after)
-            if (size := len(changed[1]) + len(subject) + _RECORD_OVERHEAD_BYTES) > self._value_max_bytes:
+            if (size := len(changed[1]) + _RECORD_OVERHEAD_BYTES) > self._value_max_bytes:
                 raise self._too_large(size)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
         self._events["changed"] += 1
         self._coalesced += before.acked < before.revision
+        if key_changed:
+            self._key_changes += 1
+            self._note("order_key_changed", subject, after)
+        if after.acked == after.revision:
+            self._by_origin.append(core.account_of(subject))
+            self._note("order_settled", subject, after, made_at=after.made_at and after.made_at.provider)
         self._changed[subject] = changed
 
     def _too_large(self, size: int) -> MalformedEventError:
@@ -227,9 +249,23 @@ class Batch:
         for result, count in self._events.items():
             metrics.event(result, count)
         metrics.coalesced(self._coalesced)
+        metrics.keys_changed(self._key_changes)
+        for account in self._by_origin:
+            metrics.acknowledged_by_origin(account)
+        self._announce_lookalikes()
         for name, fields in self._notes:
             level = _LEVELS.get(name, "info")
             getattr(log, level)(name, partition=self._partition, **fields)
+
+    def _announce_lookalikes(self) -> None:
+        """Somebody may believe that these are read; once in a while is enough."""
+        context = self._context
+        count, now = self._events["lookalike"], context.clock.now()
+        if count and now - context.lookalike_told_at >= _LOOKALIKE_EVERY_S:
+            context.lookalike_told_at = now
+            log.warning(
+                "events_skipped", partition=self._partition, count=count, type=self._lookalike, expected="order.*"
+            )
 
 
 def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
@@ -250,5 +286,6 @@ _LEVELS = {
     "order_parked": "warning",
     "order_held": "warning",
     "order_inconsistent": "warning",
+    "order_key_changed": "warning",
     "event_refused": "warning",
 }

@@ -1,12 +1,15 @@
 """What all actors of a worker share."""
 
 from collections.abc import Mapping
+from math import inf
 
 from msgspec import Struct
 
-from schemas.state import NextRecord
+from schemas.state import NextRecord, Target
 from worker.core.outbox import Addressee
+from worker.core.placing import Placing
 from worker.core.rules import Rules
+from worker.core.targets import TargetChoice
 from worker.metrics import Metrics
 from worker.ports import Clock, Dispatcher, EventLog
 
@@ -51,6 +54,14 @@ class Context(Struct):
     sending: bool = True
     partitions: int = 1
     """Partitions of ours, now: they share `commits_per_s`."""
+    placing: Placing | None = None
+    """Where records of orders must lie; `None`: it is not checked."""
+    topic_partitions: int = 0
+    """Of the event topic; known once the topics were looked at."""
+    accepted_targets: Mapping[str, TargetChoice] = {}
+    """By account: what follows when it tells another one than before."""
+    lookalike_told_at: float = -inf
+    """*now*."""
 
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
@@ -66,3 +77,5 @@ class Warm(Struct):
     next: NextRecord | None
     left_at: float
     """*now*."""
+    targets: dict[str, Target] = {}
+    """Whom the accounts told."""

@@ -18,6 +18,8 @@ class Restored(Struct):
     """`None`: nobody ever owned it."""
     fenced_at: float
     """*now* when no older owner could commit any more."""
+    targets: dict[str, state.Target]
+    """Whom the accounts told, as far as it was written."""
     records: int
     """How many were read."""
     rival: tuple[str, int] | None
@@ -35,6 +37,7 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
     barrier = await write_barrier(hold, context)
     orders = {} if warm is None else warm.orders
     last = None if warm is None else warm.next
+    targets = {} if warm is None else warm.targets
     records = 0
     rival: tuple[str, int] | None = None
     prefix = state.ORDER_PREFIX.encode()
@@ -50,6 +53,8 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
                     orders[key[start:].decode()] = value
             elif key == state.NEXT_KEY and value is not None:
                 last = state.decode_next(value)
+            elif key == state.TARGETS_KEY and value is not None:
+                targets = state.decode_targets(value).targets
             elif key == state.OWNER_KEY and value is not None:
                 owner = state.decode_owner(value).owner
                 rival = rival if owner == context.owner_id else (owner, entry.offset)
@@ -64,7 +69,7 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
             f"the state topic was written with topic_epoch {last.topic_epoch}, the configuration says "
             f"{context.topic_epoch}: revisions would go back. Set [worker] topic_epoch to {last.topic_epoch} or more"
         )
-    return Restored(orders, barrier + 1, last, fenced_at, records, rival)
+    return Restored(orders, barrier + 1, last, fenced_at, targets, records, rival)
 
 
 async def write_barrier(hold: StatePartition, context: Context) -> int:

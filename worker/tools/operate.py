@@ -196,6 +196,8 @@ def _lines(view: OrderView) -> Iterator[str]:
             yield f"  {title:<10} {total} {view.currency or ''} (minor units)"
         for item in items or ():
             yield f"  {'':<10} {_item(item)}"
+    for note in view.notes:
+        yield f"  note       {_shown(note)}"
     yield f"  revision   {view.revision}, acknowledged {view.acked or 'none'}"
     if view.in_flight:
         yield "  next       an attempt is under way"

@@ -35,6 +35,9 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
     settings = KafkaSettings(**kafka.members() | {"connect_timeout_s": min(kafka.connect_timeout_s, _CONNECT_S)})
     found = asyncio.run(find_orders(settings, wanted, tell))
     now_ms = time.time_ns() // 1_000_000
+    holders: dict[str, list[int]] = {}
+    for partition, subject, _ in found:
+        holders.setdefault(subject, []).append(partition)
     return [
         view_order(
             subject,
@@ -43,6 +46,7 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
             rules=worker.rules(),
             now_ms=now_ms,
             idle="it waits for the worker that serves its partition",
+            also_in=[other for other in holders[subject] if other != partition],
         )
         for partition, subject, value in found
     ]

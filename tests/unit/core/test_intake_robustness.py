@@ -22,7 +22,7 @@ PLAIN = intake.decode(b"k", BODY, {}, START_MS)
 ACCOUNT = Account("acme", "sequra", "m", "https://sandbox.example", "u", "p")
 
 
-def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent | str | None:
+def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent | intake.Lookalike | str | None:
     """The event, `None`, or `reason: detail`; whatever else is raised fails the test."""
     try:
         return intake.decode(b"k", value, headers or {}, START_MS)
@@ -30,7 +30,7 @@ def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent
         return str(error)
 
 
-def slow_outcome(value: bytes) -> OrderEvent | str | None:
+def slow_outcome(value: bytes) -> OrderEvent | intake.Lookalike | str | None:
     """What the slow path alone makes of it."""
     try:
         return intake._explain(value, {}, START_MS)
@@ -167,7 +167,7 @@ def test_lone_surrogates(value: str) -> None:
 
 def test_lone_surrogate_in_what_is_no_json() -> None:
     """What is no JSON has no texts to judge: NaN beside half of a surrogate pair is not JSON."""
-    assert outcome(plus(',"x":"\\ud800","y":NaN')) == "not_json: $: expected JSON"
+    assert outcome(plus(',"x":"\\ud800","y":NaN')) == "not_json: $: expected JSON, byte 278 is not"
 
 
 def test_surrogate_pairs_are_text() -> None:
@@ -216,7 +216,7 @@ LAST_WRONG: list[tuple[bytes, str | None]] = [
     (plus(',"type":"other"'), None),
     (plus(',"type":5'), "not_cloudevents: $.type: expected a type, got 5"),
     (plus(',"data":5'), "not_cloudevents: $.data: expected an object, got 5"),
-    (plus(',"id":""'), "not_cloudevents: $.id: expected a text that is not empty, got a text"),
+    (plus(',"id":""'), "not_cloudevents: $.id: expected a text that is not empty, got an empty text"),
     (
         in_line('"quantity":1,"quantity":-3'),
         "invalid_data: $.data.lines[0].quantity: expected an integer from 1 to 1000000, got -3",

@@ -2,6 +2,9 @@
 
 import json
 import random
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,68 @@ def test_schemas_are_valid(name: str) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     Draft202012Validator.check_schema(schema)
     assert references(schema) == {f"#/$defs/{each}" for each in schema["$defs"]}
+
+
+def patterns(node: Any) -> set[str]:
+    """Every `pattern` in a document."""
+    if isinstance(node, dict):
+        own = {node["pattern"]} if isinstance(node.get("pattern"), str) else set()
+        return own.union(*map(patterns, node.values()))
+    return set().union(*map(patterns, node)) if isinstance(node, list) else set()
+
+
+PATTERNS = sorted(
+    set().union(*(patterns(json.loads(path.read_text())) for path in FILES.values() if path.suffix == ".json"))
+)
+PERL_ONLY = re.compile(r"\(\?|\\[1-9AZzGKRXCpPbBhHvVNkuxQE]|[*+?}][+]")
+"""Groups with a question mark (look-around, atomic, named), back-references, anchors of one dialect, possessive counts."""
+
+
+def test_patterns_are_of_no_dialect() -> None:
+    """RE2 (Go, Rust), Python and JavaScript take each pattern and mean the same: JSON Schema asks for such a subset."""
+    assert len(PATTERNS) > 5
+    assert [pattern for pattern in PATTERNS if PERL_ONLY.search(pattern)] == []
+    for pattern in PATTERNS:
+        assert all(int(count) <= 1_000 for count in re.findall(r"[{,]([0-9]+)", pattern)), "RE2 counts no further"
+        re.compile(pattern)
+
+
+VALUES = {
+    "subject": ["acme/1", "a/b/..c", "a/" + "😀" * 200, "./1", "acme/.", "acme/../x", "acme/x/..", "acme/1\n", "acme"],
+    "time": ["2026-03-01T00:00:00.123456789Z", "2026-03-01T00:00:00.1234567890Z", "2026-03-01T00:00:00", "x"],
+    "sequence": ["0", "9" * 18, "1" * 19, "1\n", "٣"],
+    "traceparent": ["01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", "00-x", ""],
+    "source": ["/shops", ""],
+}
+NODE = shutil.which("node")
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no Node.js")
+def test_patterns_in_javascript() -> None:
+    """Node compiles each pattern, with and without its flag for Unicode, and judges attributes as the door does."""
+    assert NODE is not None  # says the mark
+    attributes = json.loads(FILES["order.cancelled.json"].read_text(encoding="utf-8"))["properties"]
+    rules = {
+        name: [attributes[name].get("pattern", ""), attributes[name].get("not", {}).get("pattern", "(?!)")]
+        if "anyOf" not in attributes[name]
+        else [next(each["pattern"] for each in attributes[name]["anyOf"] if "pattern" in each), "(?!)"]
+        for name in VALUES
+        if name != "source"
+    }
+    program = """
+    const [patterns, rules, values] = JSON.parse(require("fs").readFileSync(0));
+    for (const each of patterns) { new RegExp(each); new RegExp(each, "u"); }
+    const judged = {};
+    for (const [name, [good, bad]] of Object.entries(rules))
+      judged[name] = values[name].map(text => new RegExp(good, "u").test(text) && !new RegExp(bad, "u").test(text));
+    console.log(JSON.stringify(judged));
+    """
+    asked = json.dumps([PATTERNS, rules, VALUES])
+    ended = subprocess.run([NODE, "-e", program], input=asked, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr == ""
+    body = envelope(Told("order.cancelled", {}))
+    for name, judged in json.loads(ended.stdout).items():
+        assert judged == [is_taken(body | {name: text}) for text in VALUES[name]], name
 
 
 def references(node: Any) -> set[str]:

@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from schemas.updates import Account
 from worker.config import WorkerSection, account_from, worker_settings_from
+from worker.core.placing import EventKey, PartitionerName, Placing, placing_of
 from worker.errors import ConfigError, UsageError
 from worker.tools.scenario.files import find_files, read_scenario
 from worker.tools.scenario.play import play
 from worker.tools.scenario.report import Report, Result, as_junit, as_object, as_text
-from worker.tools.scenario.steps import Scenario
+from worker.tools.scenario.steps import RecordStep, Scenario
 
 __all__ = ["SETTINGS", "run_file", "run_files"]
 
@@ -31,6 +35,14 @@ SETTINGS = {
     "max_inbox_records": 5_000_000,
 }
 """Unless the scenario says otherwise: the whole log is one batch, and a commit costs no time to speak of."""
+
+
+class _PlacingSettings(msgspec.Struct, frozen=True):
+    partitioner: PartitionerName | Literal[""] = ""
+    event_key: EventKey = "subject"
+
+
+_PLACING = _PlacingSettings.__struct_fields__
 
 
 def run_files(paths: Iterable[Path], as_json: bool = False, junit: Path | None = None) -> int:
@@ -68,20 +80,29 @@ def run_file(file: Path) -> Result:
     """Runs one scenario. Raises `UsageError` when the file is none."""
     began = time.monotonic()
     scenario = read_scenario(file)
-    accounts, settings, partitions = _prepare(scenario, f"{file}")
-    failures = play(scenario, accounts, settings, partitions)
+    accounts, settings, partitions, placing = _prepare(scenario, f"{file}")
+    failures = play(scenario, accounts, settings, partitions, placing)
     return Result(f"{file}", scenario.name, scenario.title, failures, time.monotonic() - began)
 
 
-def _prepare(scenario: Scenario, where: str) -> tuple[dict[str, Account], WorkerSection, int]:
-    """Accounts, settings and the number of partitions. Raises `UsageError`."""
+def _prepare(scenario: Scenario, where: str) -> tuple[dict[str, Account], WorkerSection, int, Placing | None]:
+    """Accounts, settings, the number of partitions, and where records must lie. Raises `UsageError`."""
     given = _DEFAULT_ACCOUNTS if scenario.accounts is None else scenario.accounts
     settings = dict(scenario.settings)
     partitions = settings.pop("partitions", 1)
     if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
         raise UsageError(f"{where}: settings.partitions: expected an integer from 1 to {PARTITIONS_MAX}")
+    for number, step in enumerate(scenario.steps, 1):
+        given_partition = step.record.partition if isinstance(step, RecordStep) else getattr(step, "partition", None)
+        if given_partition is not None and not 0 <= given_partition < partitions:
+            raise UsageError(f"{where}: step {number}: partition: expected an integer from 0 to {partitions - 1}")
+    try:
+        placing = msgspec.convert({name: settings.pop(name) for name in _PLACING if name in settings}, _PlacingSettings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: settings: {error}") from None
     try:
         accounts = {name: account_from(name, members, scenario=True) for name, members in given.items()}
-        return accounts, worker_settings_from({**SETTINGS, **settings}), partitions
+        section = worker_settings_from({**SETTINGS, **settings})
+        return accounts, section, partitions, placing_of(placing.partitioner, placing.event_key)
     except ConfigError as error:
         raise UsageError(f"{where}: {error}") from None

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from schemas.base import RuleError, parse_time_us
 from schemas.updates import Account
 from worker.config import WorkerSection, parse_duration
+from worker.core.placing import Placing
 from worker.errors import InvariantError, UsageError
 from worker.sim.loop import START_WALL_MS
 from worker.tools.scenario import expect
@@ -44,12 +45,16 @@ _TRACEBACK_LINES = 12
 
 
 def play(
-    scenario: Scenario, accounts: Mapping[str, Account], settings: WorkerSection, partitions: int
+    scenario: Scenario,
+    accounts: Mapping[str, Account],
+    settings: WorkerSection,
+    partitions: int,
+    placing: Placing | None = None,
 ) -> list[Failure]:
     """Everything that was not as expected. A worker that breaks ends the scenario, and is a failure of it."""
     failures: list[Failure] = []
     number, kind = 0, "start"
-    world = World(accounts, settings, partitions)
+    world = World(accounts, settings, partitions, placing)
     try:
         with world:
             world.start()
@@ -151,7 +156,7 @@ class _Player:
         key = event.get("subject") if step.key is UNSET else step.key
         value = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
         headers = [("content-type", b"application/cloudevents+json")]
-        self._world.put(_bytes(key), value, headers, self._time_ms(event["time"]))
+        self._world.put(_bytes(key), value, headers, self._time_ms(event["time"]), step.partition)
 
     def _time_ms(self, time: Any) -> int:
         """The event's own time; of one that is none, the present."""
@@ -165,7 +170,7 @@ class _Player:
         if record.value_base64 is not None:
             value = base64.b64decode(record.value_base64)
         headers = [(name, text.encode("utf-8", "surrogatepass")) for name, text in record.headers.items()]
-        self._world.put(_bytes(record.key), value, headers, self._world.wall_ms)
+        self._world.put(_bytes(record.key), value, headers, self._world.wall_ms, record.partition)
 
     def _run(self, step: RunStep) -> list[str]:
         if step.within is None:

@@ -19,6 +19,7 @@ class RecordValue(Struct, frozen=True, forbid_unknown_fields=True):
     value: str | None = None
     value_base64: str | None = None
     headers: dict[str, str] = {}
+    partition: int | None = None
 
 
 class AnswerValue(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,10 +82,11 @@ class HeldPattern(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Puts an event into the log; `key` is the event's subject unless given."""
+    """Puts an event into the log; `key` is the event's subject unless given, `partition` where its key belongs."""
 
     event: dict[str, Any]
     key: str | UnsetType | None = UNSET
+    partition: int | None = None
 
 
 class RecordStep(Struct, frozen=True, forbid_unknown_fields=True):

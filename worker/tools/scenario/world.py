@@ -17,6 +17,7 @@ from schemas.views import OrderView
 from worker import logs
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.placing import Placing
 from worker.errors import InvariantError
 from worker.metrics import Metrics
 from worker.ports import DeadLetter
@@ -61,12 +62,20 @@ class _Staged(Struct, frozen=True):
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
     timestamp_ms: int
+    partition: int | None
 
 
 class World:
     """One scenario's world, from `with` to the end of its block. Time begins at 0."""
 
-    def __init__(self, accounts: Mapping[str, Account], settings: WorkerSection, partitions: int) -> None:
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        settings: WorkerSection,
+        partitions: int,
+        placing: Placing | None = None,
+    ) -> None:
+        """`placing`: how the shop chooses partitions, when the worker is to check it."""
         self.log_lines: list[str] = []
         """Every line that was logged so far, as JSON."""
         self._loop = _Loop()
@@ -75,6 +84,7 @@ class World:
         self.provider = ScriptedProvider(accounts, self._clock)
         self._accounts = accounts
         self._settings = settings
+        self._placing = placing
         self._staged: list[_Staged] = []
         self._ends: dict[int, int] = {}
         """By partition, the offset after the last record that was put into it."""
@@ -123,7 +133,10 @@ class World:
 
     def _take_up(self, end: float) -> None:
         for each in self._staged:
-            partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms)
+            where = each.partition
+            if where is None and each.key and self._placing is not None:
+                where = self._placing.partition(each.key, self._log.partitions)
+            partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms, where)
             self._ends[partition] = offset + 1
         self._staged.clear()
         self._present().suspend_sending(True)
@@ -137,10 +150,15 @@ class World:
     # --- what happens to the worker ---
 
     def put(
-        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], timestamp_ms: int
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]],
+        timestamp_ms: int,
+        partition: int | None = None,
     ) -> None:
-        """A record for the log; the next run takes it up."""
-        self._staged.append(_Staged(key, value, headers, timestamp_ms))
+        """A record for the log, where its key belongs unless a partition is given; the next run takes it up."""
+        self._staged.append(_Staged(key, value, headers, timestamp_ms, partition))
 
     def start(self) -> None:
         """A worker joins; it serves when this returns."""
@@ -157,6 +175,7 @@ class World:
             owner_id=member,
             metrics=self._metrics,
             poll_timeout_s=_POLL_TIMEOUT_S,
+            placing=self._placing,
         )
         self._worker.suspend_sending(True)
         await self._worker.start()
