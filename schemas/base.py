@@ -62,6 +62,15 @@ Count = Annotated[
     int,
     Meta(ge=0, le=QUANTITY_MAX, extra=_expected(f"an integer from 0 to {QUANTITY_MAX}"), description="a count"),
 ]
+BasisPoints = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=10_000,
+        extra=_expected("an integer from 0 to 10000"),
+        description="basis points: 2100 is 21 %",
+    ),
+]
 Version = Annotated[
     int,
     Meta(

@@ -1,4 +1,4 @@
-"""Order events as a shop writes them: twelve `order.*` types in CloudEvents 1.0 (`events.md`).
+"""Order events as a shop writes them: thirteen `order.*` types in CloudEvents 1.0 (`events.md`).
 
 `Event` is the union of all of them; `worker.core.intake` decodes records into it. A rule that a type cannot hold
 stands in `__post_init__` and raises `RuleError`, so that a refusal names the member to blame.
@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from schemas.base import (
     AmountMinor,
+    BasisPoints,
     Count,
     Currency,
     Date,
@@ -32,8 +33,11 @@ from schemas.base import (
 
 GOODS = frozenset({"product", "service", "subscriber_fee"})
 CHARGES = frozenset({"handling", "invoice_fee"})
-ADJUSTMENTS = frozenset({"discount", "other_payment", "voucher", "registration"})
+PRICED = GOODS | CHARGES
 NEGATIVE = frozenset({"discount", "other_payment"})
+
+LINES_MAX = 2_000
+"""Lines of a cart, and units of an event, at most."""
 
 LineType = Literal[
     "product",
@@ -55,8 +59,7 @@ class Subscription(Struct, forbid_unknown_fields=True, omit_defaults=True, froze
     period_months: Count | UnsetType = UNSET
     price_minor: Minor | UnsetType = UNSET
     price_per_item_minor: Minor | UnsetType = UNSET
-    vat_rate_bp: Count | UnsetType = UNSET
-    """Basis points: 2100 is 21 %."""
+    vat_rate_bp: BasisPoints | UnsetType = UNSET
 
 
 class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -82,6 +85,22 @@ class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=
     subscription: Subscription | UnsetType = UNSET
 
 
+LineIds = Annotated[
+    list[Name],
+    Meta(
+        min_length=1,
+        max_length=LINES_MAX,
+        extra={"expected": f"a list of 1 to {LINES_MAX} line ids"},
+    ),
+]
+
+
+def _check_once(ids: list[str]) -> None:
+    """Raises `RuleError` when `applies_to` names a line twice."""
+    if len(set(ids)) != len(ids):
+        raise RuleError("every line id once", ".applies_to")
+
+
 class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """One position of a cart: goods, a charge, or an adjustment.
 
@@ -102,12 +121,12 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     quantity: Quantity | UnsetType = UNSET
     unit_price_minor: PriceMinor | UnsetType = UNSET
     """Of one unit, with tax; not negative."""
-    applies_to: (
-        Annotated[list[Name], Meta(min_length=1, extra={"expected": "a list of at least one line id"})] | UnsetType
-    ) = UNSET
-    """Adjustments only: ids of goods lines of the same cart, which the shares follow instead of the whole order."""
+    applies_to: LineIds | UnsetType = UNSET
+    """Ids of lines of the same cart, each once, which the shares follow instead of the whole order: of goods and charges
+    on adjustments, of goods on charges."""
     downloadable: bool = False
     attributes: Attributes | UnsetType = UNSET
+    vat_rate_bp: BasisPoints | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if self.type != "invoice_fee":
@@ -120,8 +139,8 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
         else:
             if self.quantity is not UNSET or self.unit_price_minor is not UNSET:
                 raise RuleError(f"no quantity and no unit_price_minor on a line of type {self.type}")
-            if self.applies_to is not UNSET and self.type not in ADJUSTMENTS:
-                raise RuleError(f"no applies_to on a line of type {self.type}")
+            if self.applies_to is not UNSET:
+                _check_once(self.applies_to)
         if self.type in NEGATIVE:
             if self.total_minor >= 0:
                 raise RuleError(f"an amount below 0 on a line of type {self.type}", ".total_minor")
@@ -150,15 +169,25 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
 
 
 def check_lines(lines: list[Line], member: str) -> None:
-    """Raises `RuleError` when an id stands twice in the cart, or `applies_to` names no goods line of it."""
+    """Raises `RuleError` when an id stands twice in the cart, or `applies_to` names a line that it must not name."""
     ids = [line.id for line in lines]
     if len(set(ids)) != len(ids):
         raise RuleError("every line_id (by default the reference) once", member)
+    goods: set[str] = set()
+    priced: set[str] = set()
     for index, line in enumerate(lines):
-        if line.applies_to is not UNSET:
-            goods = {other.id for other in lines if other.type in GOODS}
+        if line.applies_to is UNSET:
+            continue
+        if not priced:
+            goods = {one for one, other in zip(ids, lines, strict=True) if other.type in GOODS}
+            priced = goods.union(one for one, other in zip(ids, lines, strict=True) if other.type in CHARGES)
+        if line.type in CHARGES:
             if not goods.issuperset(line.applies_to):
-                raise RuleError("applies_to to name goods lines of this cart", f"{member}[{index}]")
+                raise RuleError(
+                    "applies_to of a charge to name goods lines of this cart", f"{member}[{index}].applies_to"
+                )
+        elif not priced.issuperset(line.applies_to):
+            raise RuleError("applies_to to name goods and charge lines of this cart", f"{member}[{index}].applies_to")
 
 
 class Units(Struct, forbid_unknown_fields=True, frozen=True):
@@ -174,8 +203,12 @@ def check_units(units: list[Units]) -> None:
         raise RuleError("every line_id once", ".lines")
 
 
-Lines = Annotated[list[Line], Meta(min_length=1, extra={"expected": "a list of at least one line"})]
-UnitsList = Annotated[list[Units], Meta(min_length=1, extra={"expected": "a list of at least one line"})]
+_LINES = {"expected": f"a list of 1 to {LINES_MAX} lines"}
+_LINES_OR_NONE = {"expected": f"a list of at most {LINES_MAX} lines"}
+Lines = Annotated[list[Line], Meta(min_length=1, max_length=LINES_MAX, extra=_LINES)]
+StatedLines = Annotated[list[Line], Meta(max_length=LINES_MAX, extra=_LINES_OR_NONE)]
+UnitsList = Annotated[list[Units], Meta(min_length=1, max_length=LINES_MAX, extra=_LINES)]
+UnitsOrNone = Annotated[list[Units], Meta(max_length=LINES_MAX, extra=_LINES_OR_NONE)]
 
 
 class References(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -183,6 +216,8 @@ class References(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=
 
     secondary: Text | UnsetType = UNSET
     subscription: Text | UnsetType = UNSET
+    provider: Text | UnsetType = UNSET
+    """The order's id at the provider."""
 
 
 class Vehicle(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -300,7 +335,7 @@ class Details(Data, frozen=True):
 
 
 class ConfirmedData(Details, kw_only=True, frozen=True):
-    """The order as the provider approved it. Every line id stands once, and `applies_to` names goods lines of the cart.
+    """The order as the provider approved it. Every line id stands once, and `applies_to` names lines of the cart.
 
     What it says is taken as known to the provider, so nothing is sent until something differs from it.
     """
@@ -361,23 +396,33 @@ class ItemsDeliveredData(Data, kw_only=True, frozen=True):
 class ItemsReturnedData(Data, kw_only=True, frozen=True):
     """Units that came back, or were refunded before they were sent. Each line is named once.
 
-    `lines` may be empty when there is a `refund_handling_minor`; there is no `fee_minor` on a return from `unshipped`.
+    `lines` may be empty when there is a `refund_handling_minor`. `fee_minor` and `refunded_minor` stand only on a return
+    from `shipped`, `refunded_minor` only beside units.
     """
 
     return_id: Name
-    lines: list[Units]
-    origin: Literal["shipped", "unshipped"] = field(name="from", default="shipped")
-    """`unshipped`: refunded before it was sent."""
+    lines: UnitsOrNone
+    origin: Literal["shipped", "unshipped", "any"] = field(name="from", default="shipped")
+    """`unshipped`: refunded before it was sent; `any`: what may still be pending was, the others came back."""
     refund_handling_minor: AmountMinor | UnsetType = UNSET
     """What of the handling is given back; above 0."""
     fee_minor: AmountMinor | UnsetType = UNSET
     """What the shopper pays for the return; above 0."""
+    refunded_minor: PriceMinor | UnsetType = UNSET
+    """What went back for the units alone, before `fee_minor` is kept of it; their share of what was paid unless given."""
+    reason: Text | UnsetType = UNSET
+    """Why; the provider gets to know it when nothing is left and nothing was ever shipped."""
 
     def __post_init__(self) -> None:
         if not self.lines and self.refund_handling_minor is UNSET:
             raise RuleError("at least one line, or refund_handling_minor", ".lines")
-        if self.fee_minor is not UNSET and self.origin == "unshipped":
-            raise RuleError("no fee_minor on a return from unshipped", ".fee_minor")
+        if self.origin != "shipped":
+            if self.fee_minor is not UNSET:
+                raise RuleError(f"no fee_minor on a return from {self.origin}", ".fee_minor")
+            if self.refunded_minor is not UNSET:
+                raise RuleError(f"no refunded_minor on a return from {self.origin}", ".refunded_minor")
+        if self.refunded_minor is not UNSET and not self.lines:
+            raise RuleError("no refunded_minor on a return without units", ".refunded_minor")
         check_units(self.lines)
 
 
@@ -394,12 +439,30 @@ class ItemsCancelledData(Data, kw_only=True, frozen=True):
 
 
 class RefundedData(Data, kw_only=True, frozen=True):
-    """Money back without goods."""
+    """Money back without goods, beside what returns and cancellations give back."""
 
     refund_id: Name
     amount_minor: AmountMinor
+    applies_to: LineIds | UnsetType = UNSET
+    """Goods and charge lines that any content had, each once: it is for these, and gone with units of them that are lost
+    later."""
     name: Name | UnsetType = UNSET
     """What the provider shows for it; "Refund" unless given."""
+    reason: Text | UnsetType = UNSET
+    """Why; the provider gets to know it when nothing is left and nothing was ever shipped."""
+
+    def __post_init__(self) -> None:
+        if self.applies_to is not UNSET:
+            _check_once(self.applies_to)
+
+
+class FeeChargedData(Data, kw_only=True, frozen=True):
+    """A charge without a return, due at once."""
+
+    fee_id: Name
+    amount_minor: AmountMinor
+    name: Name | UnsetType = UNSET
+    """What the provider shows for it; "Fee" unless given."""
 
 
 class CancelledData(Data, kw_only=True, frozen=True):
@@ -412,11 +475,11 @@ class CancelledData(Data, kw_only=True, frozen=True):
 
 
 class CartsStatedData(Data, kw_only=True, frozen=True):
-    """Both carts outright. In each every line id stands once, and `applies_to` names goods lines of the same cart."""
+    """Both carts outright. In each every line id stands once, and `applies_to` names lines of the same cart."""
 
     currency: Currency
-    shipped: list[Line]
-    unshipped: list[Line]
+    shipped: StatedLines
+    unshipped: StatedLines
     cart_version: Version | UnsetType = UNSET
     reason: Text | UnsetType = UNSET
 
@@ -445,6 +508,7 @@ class RetractedData(Data, kw_only=True, frozen=True):
     return_id: Name | UnsetType = UNSET
     cancellation_id: Name | UnsetType = UNSET
     refund_id: Name | UnsetType = UNSET
+    fee_id: Name | UnsetType = UNSET
     cancelled: Literal[True] | UnsetType = UNSET
     """A reopened order."""
     stated: Literal[True] | UnsetType = UNSET
@@ -465,6 +529,7 @@ EventData = (
     | ItemsReturnedData
     | ItemsCancelledData
     | RefundedData
+    | FeeChargedData
     | CancelledData
     | CartsStatedData
     | DetailsChangedData
@@ -537,6 +602,12 @@ class Refunded(Envelope, tag="order.refunded", kw_only=True, frozen=True):
     data: RefundedData
 
 
+class FeeCharged(Envelope, tag="order.fee_charged", kw_only=True, frozen=True):
+    """A charge without a return: a note of its own, a cancellation fee."""
+
+    data: FeeChargedData
+
+
 class Cancelled(Envelope, tag="order.cancelled", kw_only=True, frozen=True):
     """Everything not yet shipped is cancelled."""
 
@@ -570,6 +641,7 @@ Event = (
     | ItemsReturned
     | ItemsCancelled
     | Refunded
+    | FeeCharged
     | Cancelled
     | CartsStated
     | DetailsChanged
@@ -584,6 +656,7 @@ EVENT_TYPES: tuple[type[Envelope], ...] = (
     ItemsReturned,
     ItemsCancelled,
     Refunded,
+    FeeCharged,
     Cancelled,
     CartsStated,
     DetailsChanged,

@@ -71,6 +71,7 @@ class Line(LineKind, array_like=True, frozen=True):
     applies_to: list[str] | None = None
     downloadable: bool = False
     attributes: Attributes | None = None
+    vat_rate_bp: int | None = None
 
 
 class Content(Struct, array_like=True, frozen=True, gc=False):
@@ -117,13 +118,19 @@ class Shipment(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Return(Struct, array_like=True, frozen=True, gc=False):
-    """Units that came back (`shipped`) or were refunded unsent (`unshipped`). `units` is `None` when retracted."""
+    """Units that came back (`shipped`), were refunded unsent (`unshipped`), or one of both (`any`).
+
+    `units` is `None` when it was retracted.
+    """
 
     stamp: Stamp
     units: UnitList | None
-    origin: Literal["shipped", "unshipped"] = "shipped"
+    origin: Literal["shipped", "unshipped", "any"] = "shipped"
     refund_handling_minor: int = 0
     fee_minor: int = 0
+    refunded_minor: int | None = None
+    """What went back for the units; `None`: their share of what was paid."""
+    reason: str | None = None
 
 
 class ItemCancellation(Struct, array_like=True, frozen=True, gc=False):
@@ -136,6 +143,16 @@ class ItemCancellation(Struct, array_like=True, frozen=True, gc=False):
 
 class Refund(Struct, array_like=True, frozen=True, gc=False):
     """Money back without goods. `amount_minor` is 0 when it was retracted."""
+
+    stamp: Stamp
+    amount_minor: int
+    name: str | None = None
+    applies_to: list[str] | None = None
+    reason: str | None = None
+
+
+class Fee(Struct, array_like=True, frozen=True, gc=False):
+    """A charge without a return. `amount_minor` is 0 when it was retracted."""
 
     stamp: Stamp
     amount_minor: int
@@ -190,6 +207,10 @@ class Facts(Struct, array_like=True, gc=False):
     statements: list[Statement] = []
     """The newest by rank, and those that would count if it were retracted."""
     statement_retraction: Stamp | None = None
+    fees: dict[str, Fee] = {}
+    former_worth: dict[str, tuple[int | None, Stamp, int]] = {}
+    """Of goods and charges that the newest content lacks: version and stamp of the newest content that had the line, and
+    its total there."""
 
 
 class OrderDetails(Struct, frozen=True):

@@ -15,7 +15,8 @@ from msgspec import Raw, Struct, defstruct, field, msgpack
 
 from schemas.facts import Facts, pack
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: before returns from `any`, refunds of lines, and fees."""
 
 ORDER_PREFIX = "o:"
 NEXT_KEY = b"m:next"

@@ -4,6 +4,8 @@
 nothing is sent, and the fact that resolves them releases it (`domain.md` section 4).
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
@@ -11,7 +13,7 @@ from msgspec.structs import replace
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.carts import CancellationReason, Cart, Order
-from schemas.events import GOODS
+from schemas.events import GOODS, PRICED
 from schemas.facts import (
     Confirmation,
     Content,
@@ -26,7 +28,8 @@ from schemas.facts import (
     unpack_lines,
     unpack_trackings,
 )
-from worker.core.carts import Tally, cart_of_statement, carts_of_content, tally
+from worker.core.carts import cart_of_statement, carts_of_content
+from worker.core.shares import Tally, tally
 
 REASONS_MAX = 20
 
@@ -137,7 +140,8 @@ def _newer_than(facts: Facts, statement: Statement) -> list[str]:
         if fact.units is not None and fact.stamp > stamp
     ]
     found += [f"refund {key}" for key, fact in facts.refunds.items() if fact.amount_minor and fact.stamp > stamp]
-    return [f"{name} is newer than the statement" for name in found]
+    found += [f"fee {key}" for key, fact in facts.fees.items() if fact.amount_minor and fact.stamp > stamp]
+    return [f"{name} is newer than the statement" for name in found[:REASONS_MAX]]
 
 
 # --- carts computed from the content -----------------------------------------------------------------------------
@@ -147,10 +151,12 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
     content = facts.content
     assert content is not None  # a confirmation is a content
     lines = unpack_lines(content.lines)
-    tallies = tally(facts)
+    tallies = tally(facts, lines)
     reasons: list[str] = []
     if content.currency != confirmation.currency:
         reasons.append(f"cart in {content.currency}, order confirmed in {confirmation.currency}")
+    if content.total_minor < 0:
+        reasons.append(_below_zero(content.total_minor, lines))
     if tallies:
         reasons += _unit_contradictions(facts, lines, tallies)
     if facts.refunds or facts.returns:
@@ -159,43 +165,38 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
         reasons += _cancelled_content(facts, lines, tallies)
     if reasons:
         return reasons, None
-    shipped, unshipped, before_refunds_minor = carts_of_content(facts, lines, tallies)
-    if before_refunds_minor < 0:
-        return [_below_zero(before_refunds_minor, shipped, unshipped)], None
-    reasons = _too_large("shipped", shipped) + _too_large("unshipped", unshipped)
+    shipped, unshipped, reasons = carts_of_content(facts, lines, tallies)
+    reasons += _too_large("shipped", shipped) + _too_large("unshipped", unshipped)
     return reasons, None if reasons else (shipped, unshipped)
 
 
 def _unit_contradictions(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> list[str]:
-    reasons: list[str] = []
     known = {line.line_id: line for line in lines}
+    wrong: dict[str, str] = {}
+    reasons: list[str] = []
     for line_id, units in tallies.items():
         line = known.get(line_id)
         if line is None and line_id not in facts.former_lines:
-            reasons += _who(facts, line_id, "which the order does not have")
+            wrong[line_id] = "which the order does not have"
         elif (line.type not in GOODS) if line is not None else not facts.former_lines[line_id]:
-            reasons += _who(facts, line_id, "which is no goods line")
-        else:
+            wrong[line_id] = "which is no goods line"
+        elif len(reasons) < REASONS_MAX:
             reasons += _counts(line_id, line, units)
-    return reasons
+    return [*islice(_who(facts, wrong), REASONS_MAX), *reasons] if wrong else reasons
 
 
-def _who(facts: Facts, line_id: str, what: str) -> list[str]:
-    """`shipment s2 ships 1 x hat, which the order does not have`, for each fact that names the line."""
+def _who(facts: Facts, wrong: dict[str, str]) -> Iterator[str]:
+    """`shipment s2 ships 1 x hat, which the order does not have`, for each fact that names such a line."""
 
-    def name(kind: str, verb: str, named: list[tuple[str, UnitList | None]]) -> list[str]:
-        return [
-            f"{kind} {key} {verb} {units} × {line_id}, {what}"
-            for key, lines in named
-            for one, units in lines or ()
-            if one == line_id
-        ]
+    def name(kind: str, verb: str, named: Iterable[tuple[str, UnitList | None]]) -> Iterator[str]:
+        for key, lines in named:
+            for line_id, units in lines or ():
+                if line_id in wrong:
+                    yield f"{kind} {key} {verb} {units} × {line_id}, {wrong[line_id]}"
 
-    return [
-        *name("shipment", "ships", [(key, fact.units) for key, fact in facts.shipments.items()]),
-        *name("return", "returns", [(key, fact.units) for key, fact in facts.returns.items()]),
-        *name("cancellation", "cancels", [(key, fact.units) for key, fact in facts.item_cancellations.items()]),
-    ]
+    yield from name("shipment", "ships", ((key, fact.units) for key, fact in facts.shipments.items()))
+    yield from name("return", "returns", ((key, fact.units) for key, fact in facts.returns.items()))
+    yield from name("cancellation", "cancels", ((key, fact.units) for key, fact in facts.item_cancellations.items()))
 
 
 def _counts(line_id: str, line: Line | None, units: Tally) -> list[str]:
@@ -216,10 +217,14 @@ def _counts(line_id: str, line: Line | None, units: Tally) -> list[str]:
 
 
 def _money_contradictions(facts: Facts, lines: list[Line]) -> list[str]:
-    reasons: list[str] = []
+    reasons = list(islice(_refunds_of_wrong_lines(facts, lines), REASONS_MAX)) if facts.refunds else []
     refunds = sum(refund.amount_minor for refund in facts.refunds.values())
-    chargeable = facts.content_total_max_minor + sum(back.fee_minor for back in facts.returns.values())
-    if refunds and refunds > chargeable:
+    chargeable = (
+        facts.content_total_max_minor
+        + sum(back.fee_minor for back in facts.returns.values())
+        + sum(fee.amount_minor for fee in facts.fees.values())
+    )
+    if refunds and refunds > chargeable + len(lines):  # shops round per line
         reasons.append(f"refunds {refunds}, chargeable {chargeable}")
     handling_refunds = sum(back.refund_handling_minor for back in facts.returns.values())
     handling = sum(line.total_minor for line in lines if line.type == "handling")
@@ -228,13 +233,31 @@ def _money_contradictions(facts: Facts, lines: list[Line]) -> list[str]:
     return reasons
 
 
+def _refunds_of_wrong_lines(facts: Facts, lines: list[Line]) -> Iterator[str]:
+    """A refund is for goods and charges that the newest content has, or one before it had."""
+    known: dict[str, bool] | None = None
+    for key, refund in facts.refunds.items():
+        for line_id in refund.applies_to or ():
+            if known is None:
+                known = {line.line_id: line.type in PRICED for line in lines}
+            if line_id in known:
+                is_priced = known[line_id]
+            elif line_id in facts.former_lines:
+                is_priced = facts.former_lines[line_id] or line_id in facts.former_worth
+            else:
+                yield f"refund {key} names {line_id}, which the order does not have"
+                continue
+            if not is_priced:
+                yield f"refund {key} names {line_id}, which is neither goods nor a charge"
+
+
 def _cancelled_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> list[str]:
     kept = {line_id: units.kept for line_id, units in tallies.items() if units.kept > 0}
     left = 0
     for line in lines:
         if line.type in GOODS:
             units = tallies.get(line.line_id) or Tally()
-            left += max(0, line.quantity - units.gone - units.shipped)
+            left += max(0, line.quantity - (units.gone - units.fitted) - units.shipped)
     return _cancelled_while_kept(facts, kept, nothing_left=left == 0)
 
 
@@ -242,18 +265,20 @@ def _cancelled_while_kept(facts: Facts, kept: dict[str, int], *, nothing_left: b
     cancellation = facts.cancellation
     if cancellation is None or cancellation.retracted or not kept:
         return []
-    units = ", ".join(f"{count} × {line_id}" for line_id, count in kept.items())
+    units = ", ".join(f"{count} × {line_id}" for line_id, count in islice(kept.items(), REASONS_MAX))
+    if len(kept) > REASONS_MAX:
+        units += f" and {len(kept) - REASONS_MAX} lines more"
     are = "is" if sum(kept.values()) == 1 else "are"
     if cancellation.by == "provider":
         return [f"cancelled by the provider, but {units} {are} not returned"]
     return [f"cancelled, but all is shipped and {units} {are} not returned"] if nothing_left else []
 
 
-def _below_zero(total_minor: int, shipped: Cart, unshipped: Cart) -> str:
+def _below_zero(total_minor: int, lines: list[Line]) -> str:
     parts: dict[str, int] = {}
-    for item in shipped.items + unshipped.items:
-        name = "goods" if item.type in GOODS else item.type
-        parts[name] = parts.get(name, 0) + item.total_minor
+    for line in lines:
+        name = "goods" if line.type in GOODS else line.type
+        parts[name] = parts.get(name, 0) + line.total_minor
     listed = ", ".join(f"{name} {_number(minor)}" for name, minor in sorted(parts.items()))
     return f"carts {_number(total_minor)}: {listed}"
 
@@ -287,22 +312,22 @@ def _trackings(facts: Facts) -> list[Tracking]:
 
 
 def _cancellation_reason(facts: Facts) -> CancellationReason | None:
-    """Why both carts are empty; `None` when something was shipped once, or only returns or refunds emptied them."""
+    """Why both carts are empty, whatever emptied them; `None` when something was shipped once."""
     if any(shipment.units is not None for shipment in facts.shipments.values()):
         return None
     cancellation = facts.cancellation
     if cancellation is not None and cancellation.retracted:
         cancellation = None
-    statement = facts.statements[0] if facts.statements else None
-    given: str | None = None
-    if statement is not None:
-        given = statement.reason or None
-    else:
-        items = [fact for fact in facts.item_cancellations.values() if fact.units is not None]
-        if cancellation is None and not items:
-            return None
-        told = [fact for fact in items if fact.reason]
-        given = max(told, key=lambda fact: fact.stamp).reason if told else None
     if cancellation is not None and cancellation.reason:
-        given = cancellation.reason
+        given: str | None = cancellation.reason
+    elif facts.statements:
+        given = facts.statements[0].reason or None
+    else:
+        told = [
+            (fact.stamp, fact.reason)
+            for kind in (facts.item_cancellations, facts.returns, facts.refunds)
+            for fact in kind.values()
+            if fact.reason
+        ]
+        given = max(told)[1] if told else None
     return CancellationReason(given, cancellation is not None and cancellation.by == "shopper")

@@ -204,6 +204,7 @@ def take_event(
     if facts is record.facts:
         return record
     after = copied(record)
+    after.schema = state.SCHEMA
     after.facts = facts
     after.revision = revision
     event_ms = event.time_us // 1000
@@ -279,6 +280,7 @@ def _tells(facts: Facts) -> bool:
         or facts.returns
         or facts.item_cancellations
         or facts.refunds
+        or facts.fees
         or facts.cancellation
         or facts.statements
         or facts.statement_retraction

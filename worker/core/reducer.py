@@ -20,6 +20,7 @@ from schemas.facts import (
     Confirmation,
     Content,
     Facts,
+    Fee,
     ItemCancellation,
     Line,
     Packed,
@@ -33,16 +34,20 @@ from schemas.facts import (
     is_nil,
     pack,
     unpack_line_kinds,
+    unpack_lines,
 )
 
 SEEN_MAX = 1_000
 """Events of one order that are remembered by id. An older one again is still harmless unless its stamp ties."""
 
+STATEMENTS_MAX = 100
+"""Statements of one order that are kept: the one that counts, and the newest of those that might after a retraction."""
+
 _UID_BYTES = 8
 _SEEN_BYTES_MAX = SEEN_MAX * _UID_BYTES
 
 T = TypeVar("T")
-Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund)
+Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund, Fee)
 
 
 def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
@@ -79,6 +84,7 @@ def _line(line: e.Line) -> Line:
         line.applies_to or None,
         line.downloadable,
         line.attributes or None,
+        _or_none(line.vat_rate_bp),
     )
 
 
@@ -120,12 +126,30 @@ def _set_content(facts: Facts, content: Content) -> None:
     winner, loser = (content, old) if content.rank > old.rank else (old, content)
     facts.content = winner
     former = dict(facts.former_lines)
-    for line in unpack_line_kinds(loser.lines):
+    lost = unpack_line_kinds(loser.lines)
+    for line in lost:
         former[line.line_id] = former.get(line.line_id, False) or line.type in e.GOODS
     facts.former_lines = former
+    _keep_worth(facts, winner, loser, {line.line_id for line in lost})
     confirmation = facts.confirmation
     if confirmation is not None and is_nil(confirmation.lines) and confirmation.stamp == loser.stamp:
         facts.confirmation = replace(confirmation, lines=loser.lines)
+
+
+def _keep_worth(facts: Facts, winner: Content, loser: Content, lost: set[str]) -> None:
+    """Of each line that the newest content lacks, the total that it last had: a refund may be for it."""
+    now = {line.line_id for line in unpack_line_kinds(winner.lines)}
+    worth = facts.former_worth
+    if not lost <= now:
+        worth = dict(worth)
+        for line in unpack_lines(loser.lines):
+            if line.line_id not in now and line.type in e.PRICED:
+                known = worth.get(line.line_id)
+                if known is None or loser.rank > (known[0] is not None, known[0] or 0, known[1]):
+                    worth[line.line_id] = (loser.version, loser.stamp, line.total_minor)
+    if worth and not now.isdisjoint(worth):
+        worth = {line_id: known for line_id, known in worth.items() if line_id not in now}
+    facts.former_worth = worth
 
 
 def _set_detail(facts: Facts, name: str, stamp: Stamp, packed: Packed) -> None:
@@ -172,6 +196,8 @@ def _items_returned(facts: Facts, data: e.ItemsReturnedData, stamp: Stamp) -> No
         data.origin,
         _or_none(data.refund_handling_minor) or 0,
         _or_none(data.fee_minor) or 0,
+        _or_none(data.refunded_minor),
+        data.reason or None,
     )
     facts.returns = _put(facts.returns, data.return_id, fact)
 
@@ -182,7 +208,12 @@ def _items_cancelled(facts: Facts, data: e.ItemsCancelledData, stamp: Stamp) -> 
 
 
 def _refunded(facts: Facts, data: e.RefundedData, stamp: Stamp) -> None:
-    facts.refunds = _put(facts.refunds, data.refund_id, Refund(stamp, data.amount_minor, _or_none(data.name)))
+    fact = Refund(stamp, data.amount_minor, _or_none(data.name), data.applies_to or None, data.reason or None)
+    facts.refunds = _put(facts.refunds, data.refund_id, fact)
+
+
+def _fee_charged(facts: Facts, data: e.FeeChargedData, stamp: Stamp) -> None:
+    facts.fees = _put(facts.fees, data.fee_id, Fee(stamp, data.amount_minor, _or_none(data.name)))
 
 
 def _cancelled(facts: Facts, data: e.CancelledData, stamp: Stamp) -> None:
@@ -217,8 +248,10 @@ def _keep_statements(facts: Facts, statements: list[Statement]) -> None:
     for statement in sorted(statements, key=lambda s: s.rank, reverse=True):
         if retraction is not None and statement.stamp < retraction:
             continue
-        if all(statement.stamp > better.stamp for better in kept):
+        if not kept or statement.stamp > kept[-1].stamp:
             kept.append(statement)
+    if len(kept) > STATEMENTS_MAX:
+        kept = kept[:1] + kept[1 - STATEMENTS_MAX :]
     facts.statements = kept
 
 
@@ -239,6 +272,8 @@ def _retracted(facts: Facts, data: e.RetractedData, stamp: Stamp) -> None:
         facts.item_cancellations = cancellations
     elif data.refund_id is not UNSET:
         facts.refunds = _put(facts.refunds, data.refund_id, Refund(stamp, 0))
+    elif data.fee_id is not UNSET:
+        facts.fees = _put(facts.fees, data.fee_id, Fee(stamp, 0))
     elif data.cancelled is not UNSET:
         _set_cancellation(facts, Cancellation(stamp, retracted=True))
     elif facts.statement_retraction is None or stamp > facts.statement_retraction:
@@ -255,6 +290,7 @@ _APPLY: dict[type[e.Data], Callable[[Facts, Any, Stamp], None]] = {
     e.ItemsReturnedData: _items_returned,
     e.ItemsCancelledData: _items_cancelled,
     e.RefundedData: _refunded,
+    e.FeeChargedData: _fee_charged,
     e.CancelledData: _cancelled,
     e.CartsStatedData: _carts_stated,
     e.DetailsChangedData: _details_changed,
@@ -262,18 +298,19 @@ _APPLY: dict[type[e.Data], Callable[[Facts, Any, Stamp], None]] = {
 }
 
 READS: dict[type[e.Data], tuple[str, ...]] = {
-    e.ConfirmedData: ("content", "former_lines", "details"),
+    e.ConfirmedData: ("content", "former_lines", "former_worth", "details"),
     e.PaymentStateChangedData: (),
-    e.CartUpdatedData: ("content", "former_lines"),
+    e.CartUpdatedData: ("content", "former_lines", "former_worth"),
     e.ItemsShippedData: ("shipments",),
     e.ItemsDeliveredData: ("deliveries",),
     e.ItemsReturnedData: ("returns",),
     e.ItemsCancelledData: ("item_cancellations",),
     e.RefundedData: ("refunds",),
+    e.FeeChargedData: ("fees",),
     e.CancelledData: (),
     e.CartsStatedData: ("statements",),
     e.DetailsChangedData: ("details",),
-    e.RetractedData: ("shipments", "returns", "item_cancellations", "refunds", "statements"),
+    e.RetractedData: ("shipments", "returns", "item_cancellations", "refunds", "fees", "statements"),
 }
 """The members of the facts that an event of each kind is reduced with, besides `READS_ALWAYS`."""
 

@@ -1,0 +1,386 @@
+"""How the lines of a content are divided between the two carts, never a cent off (`domain.md` section 5).
+
+One division rule serves everywhere: to divide an amount T by weights, F(x) = T*x/W rounded to the nearest unit,
+halves away from zero, and the parts are F(w1), F(w1 + w2) - F(w1), ... So the answer depends only on the counts, not
+on the order in which things happened, and the parts always add up to what they divide.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from schemas.events import CHARGES, GOODS, NEGATIVE
+from schemas.facts import Facts, Line
+
+
+class Tally(Struct, gc=False):
+    """Units of one line, over all facts that count."""
+
+    shipped: int = 0
+    returned: int = 0
+    gone: int = 0
+    """Returned out of the pending: refunded before they were sent."""
+    cancelled: int = 0
+    either: int = 0
+    """Returned from `any`; they are among `gone` and `returned`, too."""
+    fitted: int = 0
+    """Of these, what is among `gone`."""
+
+    @property
+    def kept(self) -> int:
+        """What the shopper has."""
+        return self.shipped - self.returned
+
+
+_NO_UNITS = Tally()
+
+
+def tally(facts: Facts, lines: Iterable[Line] = ()) -> dict[str, Tally]:
+    """Units by line id, retracted facts left out; `lines` are those of the newest content."""
+    tallies: dict[str, Tally] = {}
+    has_either = False
+
+    def of(line_id: str) -> Tally:
+        known = tallies.get(line_id)
+        if known is None:
+            known = tallies[line_id] = Tally()
+        return known
+
+    for shipment in facts.shipments.values():
+        for line_id, units in shipment.units or ():
+            of(line_id).shipped += units
+    for back in facts.returns.values():
+        for line_id, units in back.units or ():
+            if back.origin == "shipped":
+                of(line_id).returned += units
+            elif back.origin == "unshipped":
+                of(line_id).gone += units
+            else:
+                of(line_id).either += units
+                has_either = True
+    for cancellation in facts.item_cancellations.values():
+        for line_id, units in cancellation.units or ():
+            of(line_id).cancelled += units
+    if has_either:
+        _settle(tallies, lines)
+    return tallies
+
+
+def _settle(tallies: dict[str, Tally], lines: Iterable[Line]) -> None:
+    """Of the units returned from `any`, those that fit into what is pending are gone, the others came back."""
+    ordered = {line.line_id: line.quantity for line in lines}
+    for line_id, units in tallies.items():
+        if line_id in ordered:
+            room = ordered[line_id] - units.cancelled - units.gone - units.shipped
+            units.fitted = min(units.either, max(room, 0))
+        else:
+            units.fitted = units.either - min(units.either, max(units.kept, 0))
+        units.gone += units.fitted
+        units.returned += units.either - units.fitted
+
+
+def rounded(dividend: int, divisor: int) -> int:
+    """The nearest integer to dividend / divisor (divisor > 0), halves away from zero."""
+    half_up = (2 * abs(dividend) + divisor) // (2 * divisor)
+    return half_up if dividend >= 0 else -half_up
+
+
+def divide(total: int, first: int, second: int, rest: int) -> tuple[int, int]:
+    """The parts of `total` that belong to the first two of three weights (none negative, not all 0)."""
+    if not rest and not second:
+        return total, 0
+    whole = first + second + rest
+    part = rounded(total * first, whole) if first else 0
+    both = rounded(total * (first + second), whole) if rest else total
+    return part, both - part
+
+
+def divide_or_units(total: int, weights: tuple[int, int, int], units: tuple[int, int, int]) -> tuple[int, int]:
+    """Divides by value; by units when the lines are worth nothing; (0, 0) when there are none either."""
+    if any(weights):
+        return divide(total, *weights)
+    return divide(total, *units) if any(units) else (0, 0)
+
+
+_Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""What a charge is divided by: by value, and by units where that is nothing."""
+
+
+class Share(Struct, gc=False):
+    """One line's part in each cart."""
+
+    line: Line
+    shipped_units: int = 0
+    unshipped_units: int = 0
+    shipped_minor: int = 0
+    unshipped_minor: int = 0
+    ever_shipped_units: int = 0
+    ever_shipped_minor: int = 0
+    refunded_minor: int = 0
+    """Of a handling line: what returns gave back of it."""
+    weights: _Weights | None = None
+    """Of a charge."""
+
+    @property
+    def lost_minor(self) -> int:
+        """What goods or a registration lost by cancellations and returns."""
+        return max(0, self.line.total_minor - self.shipped_minor - self.unshipped_minor)
+
+
+class Shares(Struct, gc=False):
+    """All lines of a content, in their order, and those of each kind."""
+
+    all: list[Share]
+    goods: list[Share]
+    charges: list[Share]
+    by_id: dict[str, Share]
+    """Goods and charges. Empty when no line names others, and nobody asked for it."""
+
+
+def share_content(
+    facts: Facts, lines: list[Line], tallies: dict[str, Tally], back: dict[str, int] | None = None
+) -> Shares:
+    """The parts of all lines. `back`: units, by line id, that are taken as kept although they were returned."""
+    is_cancelled = facts.cancellation is not None and not facts.cancellation.retracted
+    shares: list[Share] = []
+    goods: list[Share] = []
+    for line in lines:
+        if line.type in GOODS:
+            units = tallies.get(line.line_id) or _NO_UNITS
+            kept = units.kept if back is None else units.kept + back.get(line.line_id, 0)
+            share = _share_of_goods(line, units, kept, is_cancelled)
+            goods.append(share)
+        else:
+            share = Share(line)
+        shares.append(share)
+    made = Shares(shares, goods, [], {})
+    if len(goods) < len(shares):
+        _share_others(facts, made, is_cancelled)
+    return made
+
+
+def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> Share:
+    quantity = line.quantity
+    pending = 0 if is_cancelled else max(0, quantity - units.cancelled - units.gone - units.shipped)
+    if kept + pending <= quantity:
+        shipped_minor, unshipped_minor = divide(line.total_minor, kept, pending, quantity - kept - pending)
+    else:  # units of an article that was sent again are taken as kept
+        shipped_minor = rounded(line.total_minor * kept, quantity)
+        unshipped_minor = rounded(line.total_minor * (kept + pending), quantity) - shipped_minor
+    ever = min(units.shipped, quantity)
+    ever_minor = shipped_minor if ever == kept else divide(line.total_minor, ever, 0, quantity - ever)[0]
+    return Share(line, kept, pending, shipped_minor, unshipped_minor, ever, ever_minor)
+
+
+def _share_others(facts: Facts, shares: Shares, is_cancelled: bool) -> None:
+    if any([share.line.applies_to is not None for share in shares.all]):
+        shares.by_id = {share.line.line_id: share for share in shares.all}
+    whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
+    _share_charges(facts, shares, whole)
+    has_reductions = False
+    for share in shares.all:
+        kind = share.line.type
+        if kind == "voucher":
+            share.shipped_minor = share.line.total_minor
+        elif kind == "registration":
+            _share_registration(share, shares, whole)
+        elif kind in NEGATIVE:
+            has_reductions = True
+    if has_reductions:
+        _share_reductions(shares)
+
+
+def _place_without_goods(facts: Facts, is_cancelled: bool) -> tuple[int, int]:
+    """Where a content without goods has its lines, as factors: shipped, unshipped, or nowhere any more."""
+    if any(shipment.units is not None for shipment in facts.shipments.values()):
+        return 1, 0
+    return (0, 0) if is_cancelled else (0, 1)
+
+
+def _share_charges(facts: Facts, shares: Shares, whole: tuple[int, int] | None) -> None:
+    """A charge follows what was ever shipped: a return does not bring the shipping cost back."""
+    refunded = sum([back.refund_handling_minor for back in facts.returns.values()])
+    of_all: _Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
+    for share in shares.all:
+        line = share.line
+        if line.type in CHARGES:
+            shares.charges.append(share)
+            total = line.total_minor
+            if refunded and line.type == "handling":
+                share.refunded_minor = taken = min(total, refunded)
+                refunded -= taken
+                total -= taken
+            if line.applies_to is None:
+                if of_all is None:
+                    of_all = _weights_of_charge(shares.goods)
+                weights = of_all
+            else:
+                weights = _weights_of_charge([shares.by_id[line_id] for line_id in line.applies_to])
+            share.weights = weights
+            share.shipped_minor, share.unshipped_minor = divide_or_units(total, *weights)
+
+
+def _weights_of_charge(goods: list[Share]) -> _Weights:
+    ever_minor = ever_units = unshipped_minor = unshipped_units = 0
+    for share in goods:
+        ever_minor += share.ever_shipped_minor
+        ever_units += share.ever_shipped_units
+        unshipped_minor += share.unshipped_minor
+        unshipped_units += share.unshipped_units
+    return (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
+
+
+def _share_registration(share: Share, shares: Shares, whole: tuple[int, int] | None) -> None:
+    line = share.line
+    if whole is not None:
+        share.shipped_minor, share.unshipped_minor = line.total_minor * whole[0], line.total_minor * whole[1]
+        return
+    named = shares.goods if line.applies_to is None else [shares.by_id[line_id] for line_id in line.applies_to]
+    shipped_minor = unshipped_minor = lost_minor = shipped = unshipped = lost = 0
+    for other in named:
+        shipped_minor += other.shipped_minor
+        unshipped_minor += other.unshipped_minor
+        if other.weights is None:
+            lost_minor += other.lost_minor
+            shipped += other.shipped_units
+            unshipped += other.unshipped_units
+            lost += max(0, other.line.quantity - other.shipped_units - other.unshipped_units)
+        else:
+            lost_minor += other.refunded_minor
+            shipped += other.weights[1][0]
+            unshipped += other.weights[1][1]
+    share.shipped_minor, share.unshipped_minor = divide_or_units(
+        line.total_minor, (shipped_minor, unshipped_minor, lost_minor), (shipped, unshipped, lost)
+    )
+
+
+# --- reductions ------------------------------------------------------------------------------------------------------
+
+_SHIPPED, _UNSHIPPED, _LOST, _REFUNDED = range(4)
+_Purse = list[int]
+"""What a line, or a group of lines, still has for reductions: shipped, unshipped, lost, refunded of charges."""
+
+
+def _share_reductions(shares: Shares) -> None:
+    """They take only what is there: first those of some lines, then the others and what these could not carry."""
+    goods, charges, others = [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]
+    reductions: list[Share] = []
+    for share in shares.all:
+        line = share.line
+        if line.type in GOODS:
+            purse, lost, refunded = goods, share.lost_minor, 0
+        elif line.type in CHARGES:
+            purse, lost, refunded = charges, 0, share.refunded_minor
+        elif line.type in NEGATIVE:
+            reductions.append(share)
+            continue
+        else:
+            purse, lost, refunded = others, share.lost_minor, 0
+        purse[_SHIPPED] += share.shipped_minor
+        purse[_UNSHIPPED] += share.unshipped_minor
+        purse[_LOST] += lost
+        purse[_REFUNDED] += refunded
+    left = _share_named(reductions, shares, goods, charges) if shares.by_id else {}
+    for number, share in enumerate(reductions):
+        amount = left.get(number, -share.line.total_minor)
+        for purse in (goods, charges, others):
+            if amount:
+                amount = _take_together(share, amount, purse)
+
+
+def _take_together(share: Share, amount: int, purse: _Purse) -> int:
+    """Takes what it can of the amount; returns what is left of it."""
+    shipped, unshipped, lost, refunded = purse
+    taken = min(amount, shipped + unshipped + lost)
+    if taken:
+        off_shipped, off_unshipped = divide(taken, shipped, unshipped, lost)
+        share.shipped_minor -= off_shipped
+        share.unshipped_minor -= off_unshipped
+        purse[_SHIPPED] -= off_shipped
+        purse[_UNSHIPPED] -= off_unshipped
+        purse[_LOST] -= taken - off_shipped - off_unshipped
+        amount -= taken
+    taken = min(amount, refunded)
+    purse[_REFUNDED] -= taken
+    return amount - taken
+
+
+def _share_named(reductions: list[Share], shares: Shares, goods: _Purse, charges: _Purse) -> dict[int, int]:
+    """Takes the reductions of some lines off these; returns what they could not carry, by number of the reduction."""
+    order = {share.line.line_id: number for number, share in enumerate(shares.all)}
+    purses: dict[str, _Purse] = {}
+    left: dict[int, int] = {}
+    for number, reduction in enumerate(reductions):
+        if reduction.line.applies_to is None:
+            continue
+        named: list[tuple[_Purse, _Purse]] = []
+        for line_id in sorted(reduction.line.applies_to, key=order.__getitem__):
+            share = shares.by_id[line_id]
+            is_goods = share.weights is None
+            purse = purses.get(line_id)
+            if purse is None:
+                lost, refunded = (share.lost_minor, 0) if is_goods else (0, share.refunded_minor)
+                purse = purses[line_id] = [share.shipped_minor, share.unshipped_minor, lost, refunded]
+            named.append((purse, goods if is_goods else charges))
+        left[number] = _take_in_turn(reduction, named)
+    return left
+
+
+def _take_in_turn(reduction: Share, named: list[tuple[_Purse, _Purse]]) -> int:
+    """Over the shipped parts of the lines, then their unshipped ones, then what they lost; returns what is left."""
+    amount = -reduction.line.total_minor
+    whole = sum([purse[_SHIPPED] + purse[_UNSHIPPED] + purse[_LOST] for purse, _ in named])
+    taken = min(amount, whole)
+    reached = before = 0
+    for place in (_SHIPPED, _UNSHIPPED, _LOST):
+        began = before
+        for purse, group in named:
+            if taken and purse[place]:
+                reached += purse[place]
+                up_to = rounded(taken * reached, whole)
+                purse[place] -= up_to - before
+                group[place] -= up_to - before
+                before = up_to
+        if place == _SHIPPED:
+            reduction.shipped_minor = began - before
+        elif place == _UNSHIPPED:
+            reduction.unshipped_minor = began - before
+    amount -= taken
+    for purse, group in named:
+        if amount and purse[_REFUNDED]:
+            taken = min(amount, purse[_REFUNDED])
+            purse[_REFUNDED] -= taken
+            group[_REFUNDED] -= taken
+            amount -= taken
+    return amount
+
+
+def net_totals(shares: Shares) -> dict[str, int]:
+    """By id of goods and charges, the total less its part of the reductions, as if nothing were lost."""
+    net = {share.line.line_id: share.line.total_minor - share.refunded_minor for share in shares.goods + shares.charges}
+    order = {line_id: number for number, line_id in enumerate(share.line.line_id for share in shares.all)}
+    of_all = 0
+    for share in shares.all:
+        line = share.line
+        if line.type in NEGATIVE:
+            amount = -line.total_minor
+            if line.applies_to is not None:
+                amount = _spread(net, amount, sorted(line.applies_to, key=order.__getitem__))
+            of_all += amount
+    for group in (shares.goods, shares.charges):
+        of_all = _spread(net, of_all, [share.line.line_id for share in group])
+    return net
+
+
+def _spread(net: dict[str, int], amount: int, line_ids: list[str]) -> int:
+    """Takes the amount off these lines as far as they have something; returns what is left of it."""
+    whole = sum([net[line_id] for line_id in line_ids])
+    taken = min(amount, whole)
+    reached = before = 0
+    for line_id in line_ids:
+        if taken:
+            reached += net[line_id]
+            up_to = rounded(taken * reached, whole)
+            net[line_id] -= up_to - before
+            before = up_to
+    return amount - taken
