@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import CHARGES, GOODS, NEGATIVE, OrderEvent
 from tests.unit.core.shop import START_MS, SUBJECT, LineDict, goods, other, time_text
 from worker.core.intake import decode
@@ -55,7 +56,7 @@ class Shop:
     def content(self) -> list[LineDict]:
         """A whole new cart, or what was there with a change; what is kept is in it, unless nobody looks."""
         lines = self._changed() if self.lines and not self.one_in(3) else self._fresh()
-        lines = self._with_kept(lines)
+        lines = self._with_kept(lines) or [other("handling", "handling-0", 100)]
         ids = {key_of(line): line for line in lines}
         for line in lines:
             if "applies_to" in line:
@@ -75,7 +76,8 @@ class Shop:
             wanted = [chance.choice(GOODS_IDS)]
         lines = [self._goods(one) for one in wanted]
         kinds = [chance.choice(OTHER_KINDS) for _ in range(chance.choice((0, 0, 1, 1, 2, 2, 3, 4)))]
-        lines += [self._other(kind, number, lines) for number, kind in enumerate(kinds)]
+        for number, kind in enumerate(kinds):
+            lines.append(self._other(kind, number, lines))
         chance.shuffle(lines)
         return self._above_zero(lines) or [other("handling", "handling-0", 100)]
 
@@ -100,14 +102,14 @@ class Shop:
         reference = chance.choice(free) if free and self.one_in(30) else f"{kind}-{number}"
         if kind in NEGATIVE:
             reach = sum(line["total_minor"] for line in lines if line.get("type") != "voucher")
-            total = -max(1, chance.choice((total, total, reach - chance.randrange(-3, 40))))
+            total = -min(AMOUNT_MAX_MINOR, max(1, chance.choice((total, total, reach - chance.randrange(-3, 40)))))
         line = other(kind, reference, total)
         fits = [
             key_of(one)
             for one in lines
             if one.get("type", "product") in GOODS or (one["type"] in CHARGES and kind not in CHARGES)
         ]
-        tied = kind not in ("voucher",) and fits and (self.one_in(4) if kind in CHARGES else self.one_in(2))
+        tied = kind != "voucher" and fits and (self.one_in(4) if kind in CHARGES else self.one_in(2))
         if tied:
             line["applies_to"] = chance.sample(fits, chance.randrange(1, min(3, len(fits)) + 1))
         return line
@@ -128,7 +130,9 @@ class Shop:
             elif change == 1:
                 line = chance.choice(lines)
                 if line["total_minor"] >= 0:
-                    line["total_minor"] = max(0, line["total_minor"] + chance.randrange(-300, 301))
+                    line["total_minor"] = min(
+                        AMOUNT_MAX_MINOR, max(0, line["total_minor"] + chance.randrange(-300, 301))
+                    )
             elif change == 2:
                 line = chance.choice(lines)
                 if "quantity" in line:
@@ -222,7 +226,9 @@ Telling = tuple[str, Json]
 
 
 def _confirmed(shop: Shop) -> Telling:
-    extra = shop.chance.choice(({}, {}, {}, {"payment_state": "approved"}, {"payment_state": "on_hold"}, {"gift": True}))
+    extra = shop.chance.choice(
+        ({}, {}, {}, {"payment_state": "approved"}, {"payment_state": "on_hold"}, {"gift": True})
+    )
     return "order.confirmed", {"currency": "EUR", "lines": shop.content()} | extra
 
 
@@ -288,7 +294,8 @@ def _paid_back(shop: Shop, named: dict[str, int]) -> int:
         if key_of(line) in named and "quantity" in line
     )
     chance = shop.chance
-    return max(0, chance.choice((0, worth, worth - chance.randrange(300), worth // 2, worth + chance.randrange(60))))
+    paid = chance.choice((0, worth, worth - chance.randrange(300), worth // 2, worth + chance.randrange(60)))
+    return min(AMOUNT_MAX_MINOR, max(0, paid))
 
 
 def _items_cancelled(shop: Shop) -> Telling | None:
@@ -308,12 +315,13 @@ def _refunded(shop: Shop) -> Telling | None:
     amount = max(1, chance.choice((chance.randrange(1, 500), chance.randrange(1, most + 1), most, most // 3)))
     if not shop.careless or not shop.one_in(6):
         amount = max(1, min(amount, most))
+    amount = min(amount, AMOUNT_MAX_MINOR)
     shop.refundable = max(0, shop.refundable - amount)
     data: Json = {"refund_id": shop.fact_id("f"), "amount_minor": amount}
     shop.told[data["refund_id"]] = ("", {})
     fits = [key_of(one) for one in shop.lines if one.get("type", "product") in GOODS | CHARGES]
     if shop.careless and shop.one_in(8):
-        fits = ["z", *(key_of(one) for one in shop.lines)]
+        fits = sorted({"z", *(key_of(one) for one in shop.lines)})
     if fits and not shop.one_in(3):
         data["applies_to"] = chance.sample(fits, chance.randrange(1, min(3, len(fits)) + 1))
     return "order.refunded", data | chance.choice(({}, {}, {"name": "Goodwill"})) | (_reason(shop))
@@ -332,7 +340,9 @@ def _cancelled(shop: Shop) -> Telling | None:
         return None
     data: Json = {}
     if shop.one_in(2):
-        data["by"] = shop.chance.choice(("merchant", "shopper") if kept and not shop.careless else ("provider", "shopper"))
+        data["by"] = shop.chance.choice(
+            ("merchant", "shopper") if kept and not shop.careless else ("provider", "shopper")
+        )
     return "order.cancelled", data | _reason(shop)
 
 

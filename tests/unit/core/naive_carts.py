@@ -175,8 +175,10 @@ class Story:
                 for other in self.all("order.items_delivered")
                 if other.data["shipment_id"] == one.data["shipment_id"]
             ]
-            for tracking in one.data.get("tracking", []):
-                found.append((tracking["reference"], tracking.get("delivered_at") or (deliveries or [None])[-1]))
+            found += [
+                (tracking["reference"], tracking.get("delivered_at") or (deliveries or [None])[-1])
+                for tracking in one.data.get("tracking", [])
+            ]
         return found
 
 
@@ -344,6 +346,10 @@ def unit_contradictions(story: Story, lines: list[Json]) -> list[Words]:
     for one in story.contents():
         for line in one.data["lines"]:
             ever.setdefault(line_id(line), set()).add(kind_of(line))
+
+    def kinds(name: str) -> set[str]:
+        return {kind_of(now[name])} if name in now else ever.get(name, set())
+
     found: list[Words] = []
     named: dict[str, None] = {}
     for facts, member in (
@@ -354,27 +360,29 @@ def unit_contradictions(story: Story, lines: list[Json]) -> list[Words]:
         for one in facts:
             for unit in one.data["lines"]:
                 name = unit["line_id"]
-                kinds = {kind_of(now[name])} if name in now else ever.get(name, set())
-                if kinds.isdisjoint(GOODS):
+                if kinds(name).isdisjoint(GOODS):
                     found.append((one.data[member], f"{unit['quantity']} × {name}"))
                 else:
                     named[name] = None
     for one in story.refunds():
-        for name in one.data.get("applies_to", []):
-            kinds = {kind_of(now[name])} if name in now else ever.get(name, set())
-            if kinds.isdisjoint((*GOODS, *CHARGES)):
-                found.append((one.data["refund_id"], name))
+        wrong = [name for name in one.data.get("applies_to", []) if kinds(name).isdisjoint((*GOODS, *CHARGES))]
+        found += [(one.data["refund_id"], name) for name in wrong]
     for name in named:
-        u = units_of(story, name, now[name]["quantity"] if name in now else None)
-        if u.r > u.s:
-            found.append((f"line {name}", f"{u.r} returned", f"{u.s} shipped"))
-        if name not in now:
-            if u.k > 0:
-                found.append((f"line {name}", f"{u.k} kept"))
-        elif u.c + u.g + u.k > u.q:
-            counts = [f"{u.s} shipped"] if not (u.c or u.g or u.r) else [f"{u.k} kept"]
-            counts += [f"{u.c} cancelled"] if u.c else []
-            found.append((f"line {name}", *counts, f"{u.q} ordered"))
+        found += count_contradictions(name, units_of(story, name, now[name]["quantity"] if name in now else None))
+    return found
+
+
+def count_contradictions(name: str, u: "Units") -> list[Words]:
+    """More of one line than there is; `u.q` is 0 when the newest content lacks it."""
+    found: list[Words] = []
+    if u.r > u.s:
+        found.append((f"line {name}", f"{u.r} returned", f"{u.s} shipped"))
+    if not u.q:
+        found += [(f"line {name}", f"{u.k} kept")] if u.k > 0 else []
+    elif u.c + u.g + u.k > u.q:
+        counts = [f"{u.s} shipped"] if not (u.c or u.g or u.r) else [f"{u.k} kept"]
+        counts += [f"{u.c} cancelled"] if u.c else []
+        found.append((f"line {name}", *counts, f"{u.q} ordered"))
     return found
 
 
@@ -387,7 +395,7 @@ def money_contradictions(story: Story, lines: list[Json]) -> list[Words]:
     refunds = sum(one.data["amount_minor"] for one in story.refunds())
     found: list[Words] = []
     if refunds and refunds > chargeable + len(lines):
-        found.append((str(refunds), number(chargeable)))
+        found.append((str(refunds), str(abs(chargeable))))
     repaid = sum(one.data.get("refund_handling_minor", 0) for one in back)
     handling = sum(line["total_minor"] for line in lines if kind_of(line) == "handling")
     if repaid > handling:
@@ -414,7 +422,9 @@ def cancelled_while_kept(story: Story, lines: list[Json]) -> list[Words]:
     cancelled = story.cancelled()
     goods = [line for line in lines if kind_of(line) in GOODS]
     counts = {line_id(line): units_of(story, line_id(line), line["quantity"]) for line in goods}
-    kept = [f"{u.k} × {name}" for name, u in counts.items() if u.k > 0]
+    named = dict.fromkeys(unit["line_id"] for one in story.shipments() for unit in one.data["lines"])
+    gone = {name: units_of(story, name, None) for name in named if name not in counts}
+    kept = [f"{u.k} × {name}" for name, u in (counts | gone).items() if u.k > 0]
     unsent = [one for one in story.returns() if one.data.get("from") == "unshipped"]
     left = sum(max(0, u.q - named_units(unsent, name) - u.s) for name, u in counts.items())
     if cancelled and kept and (cancelled.data.get("by") == "provider" or left == 0):
@@ -608,10 +618,11 @@ class Reckoning:
         return took
 
     def _fees(self) -> list[NaiveItem]:
-        found: list[NaiveItem] = []
-        for one in self.story.returns():
-            if "fee_minor" in one.data:
-                found.append(("handling", one.data["return_id"], "Return fee", 0, one.data["fee_minor"]))
+        found: list[NaiveItem] = [
+            ("handling", one.data["return_id"], "Return fee", 0, one.data["fee_minor"])
+            for one in self.story.returns()
+            if "fee_minor" in one.data
+        ]
         for one in self.story.fees():
             name = one.data.get("name", "Fee")
             found.append(("handling", one.data["fee_id"], name, 0, one.data["amount_minor"]))
@@ -691,7 +702,7 @@ class Reckoning:
             remaining[data["refund_id"]] = data["amount_minor"]
             if "applies_to" not in data:
                 continue
-            names = self._in_order(data["applies_to"])
+            names: list[str] = data["applies_to"]
             worth = {name: self._worth_then(name, refund, nets) for name in names}
             weights = [max(0, worth[name] - before.get(name, 0)) for name in names]
             given = min(data["amount_minor"], sum(weights))
@@ -706,10 +717,6 @@ class Reckoning:
                 self._take(data["refund_id"], place, carried)
                 remaining[data["refund_id"]] -= carried
         return remaining
-
-    def _in_order(self, names: list[str]) -> list[str]:
-        """In the order of lines; those that the content lacks come last, as they are named."""
-        return [name for name in self.by_id if name in names] + [name for name in names if name not in self.by_id]
 
     def _worth_then(self, name: str, refund: Told, nets: dict[str, int]) -> int:
         if name not in self.by_id:
@@ -746,7 +753,7 @@ class Reckoning:
         with_them = Reckoning(self.story, self.lines, again=True)
         worth = sum(with_them.totals.values())
         if told and paid > worth + len(self.lines):
-            return [(*(one.data["return_id"] for one in told), str(paid), str(worth))]
+            return [(told[-1].data["return_id"], str(paid), str(worth))]
         return []
 
     def carts(self) -> Carts:

@@ -82,7 +82,7 @@ class Play:
         status = expected.get("status", order.state)
         if status in ("settled", "owed"):
             status = "ready"
-        if status != "parked" and status != order.state:
+        if status not in ("parked", order.state):
             yield f"status {status}, model {order.state} {order.contradictions}"
         if order.state == "inconsistent" and "reason_contains" in expected:
             texts = expected["reason_contains"]
@@ -111,7 +111,7 @@ class Play:
             self.asked += 1
             wanted = _known(wanted)
             states = self._states(pattern)
-            closest = [differences(wanted, self._body(state, wanted), "body") for state in states]
+            closest = [differences(wanted, self._body(state), "body") for state in states]
             if closest and all(closest):
                 yield from closest[-1]
 
@@ -125,7 +125,7 @@ class Play:
         ]
         return many or [state for states in self.since.values() for state in states if state.shipped is not None]
 
-    def _body(self, order: NaiveOrder, wanted: Json) -> Json:
+    def _body(self, order: NaiveOrder) -> Json:
         assert order.shipped is not None
         assert order.unshipped is not None
         body: Json = {}

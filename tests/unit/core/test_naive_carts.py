@@ -1,5 +1,6 @@
 """The core against a second model that was written from the text alone, and what holds of every history."""
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -58,7 +59,7 @@ def test_seeds_hold(chunk: int) -> None:
 def test_a_failure_becomes_a_small_scenario(tmp_path: Path) -> None:
     """What does not hold is told with as little as possible, as a file that `cartsync scenario` can read."""
 
-    def nobody_ships(log: list[Json], chance: Random) -> None:  # noqa: ARG001 - called as a truth is
+    def nobody_ships(log: list[Json], chance: Random) -> None:
         assert not any(one["type"] == "order.items_shipped" for one in log), "something was shipped"
 
     seed = next(seed for seed in range(100) if any("shipment_id" in one["data"] for one in story(Random(seed))))
@@ -66,7 +67,5 @@ def test_a_failure_becomes_a_small_scenario(tmp_path: Path) -> None:
     assert [one["type"] for one in smallest] == ["order.items_shipped"]
     assert smallest[0]["data"]["lines"] == [{"line_id": smallest[0]["data"]["lines"][0]["line_id"], "quantity": 1}]
     file = tmp_path / "small.json"
-    import json  # noqa: PLC0415
-
     file.write_text(json.dumps(scenario_of(smallest, "small")), encoding="utf-8")
     assert len(read_scenario(file).steps) == 3
