@@ -29,6 +29,7 @@ REASONS = (None, None, "out_of_stock", "late", "", "The customer no longer wants
 FACTS = {"s": "shipment_id", "r": "return_id", "c": "cancellation_id", "f": "refund_id", "e": "fee_id"}
 ENDS: Json = {"attributes": {"ends_in": "P1Y"}}
 HUGE = 10**11
+SEEDS = st.integers(0, 2**48)
 
 
 class Shop:
@@ -475,8 +476,8 @@ def events_of(log: Iterable[Json]) -> list[OrderEvent]:
 
 
 def stories(size_max: int = 12, ties: bool = False) -> st.SearchStrategy[list[Json]]:
-    """Stories, for hypothesis."""
-    return st.randoms(use_true_random=False).map(lambda chance: story(chance, size_max, ties))
+    """Stories, for hypothesis: it draws their seeds, which costs a tenth of drawing every choice."""
+    return SEEDS.map(lambda seed: story(Random(seed), size_max, ties))
 
 
 def histories(max_size: int = 10, ties: bool = False) -> st.SearchStrategy[list[OrderEvent]]:
@@ -486,4 +487,4 @@ def histories(max_size: int = 10, ties: bool = False) -> st.SearchStrategy[list[
 
 def contents() -> st.SearchStrategy[list[LineDict]]:
     """A cart: up to four goods lines, sometimes none, and up to four charges and adjustments."""
-    return st.randoms(use_true_random=False).map(lambda chance: Shop(chance, careless=False).content())
+    return SEEDS.map(lambda seed: Shop(Random(seed), careless=False).content())

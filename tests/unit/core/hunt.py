@@ -85,8 +85,8 @@ def _smaller_data(data: Json) -> Iterator[Json]:
             for index, each in enumerate(value):
                 yield data | {member: value[:index] + value[index + 1 :]}
                 if isinstance(each, dict):
-                    for less in _smaller_data(each):
-                        yield data | {member: [*value[:index], less, *value[index + 1 :]]}
+                    for fewer in _smaller_data(each):
+                        yield data | {member: [*value[:index], fewer, *value[index + 1 :]]}
         elif isinstance(value, int) and not isinstance(value, bool):
             for less in (0, value // 10 * 10, value // 2, value - (value > 0)):
                 if abs(less) < abs(value):

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from math import floor
 from typing import Any
 
 GOODS = ("product", "service", "subscriber_fee")
@@ -212,7 +211,8 @@ def named_units(facts: Iterable[Told], line: str) -> int:
 
 def nearest(value: Fraction) -> int:
     """The nearest integer, halves away from zero."""
-    size = floor(abs(value) + Fraction(1, 2))
+    whole, rest = divmod(abs(value.numerator), value.denominator)
+    size = whole + (2 * rest >= value.denominator)
     return -size if value < 0 else size
 
 

@@ -16,8 +16,8 @@ from worker.tools.scenario.files import read_scenario
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 FILES = sorted([*(SCENARIOS / "sequra").glob("*.json"), *(SCENARIOS / "random").glob("*.json")])
-SEEDS = 2_400
-CHUNKS = 12
+SEEDS = 2_000
+CHUNKS = 10
 
 
 @pytest.mark.parametrize("folder", ["sequra", "random"])
@@ -25,10 +25,10 @@ def test_naive_model_agrees_with_the_scenarios(folder: str) -> None:
     """The model says what the scenario files say, which were written by hand: before that it judges nobody."""
     found = {file.stem: disagreements(file) for file in FILES if file.parent.name == folder}
     assert {name: lines for name, (_, lines) in found.items() if lines} == {}
-    assert sum(asked for asked, _ in found.values()) > 200
+    assert sum(asked for asked, _ in found.values()) > 100
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(stories())
 def test_core_agrees_with_naive_model(log: list[Json]) -> None:
     """Standing, contradictions, both carts, trackings and the cancellation reason are those of the naive model."""
@@ -43,17 +43,18 @@ def test_core_agrees_with_naive_model_on_ties(log: list[Json]) -> None:
 
 
 @settings(max_examples=100)
-@given(stories(size_max=8), st.randoms(use_true_random=False), st.sampled_from(sorted(TRUTHS)))
-def test_truths_hold(log: list[Json], chance: Random, name: str) -> None:
+@given(stories(size_max=20), st.integers(), st.sampled_from(sorted(TRUTHS)))
+def test_truths_hold(log: list[Json], seed: int, name: str) -> None:
     """Amounts are found to the cent, arrival does not matter, nothing is lost."""
-    TRUTHS[name](log, chance)
+    TRUTHS[name](log, Random(seed))
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_seeds_hold(chunk: int) -> None:
     """The first seeds of `make histories`."""
     size = SEEDS // CHUNKS
-    assert [(seed, check(seed)) for seed in range(chunk * size, (chunk + 1) * size) if check(seed)] == []
+    found = {seed: check(seed) for seed in range(chunk * size, (chunk + 1) * size)}
+    assert {seed: failures for seed, failures in found.items() if failures} == {}
 
 
 def test_a_failure_becomes_a_small_scenario(tmp_path: Path) -> None:
