@@ -59,7 +59,8 @@ class Subscription(Struct, forbid_unknown_fields=True, omit_defaults=True, froze
     period_months: Count | UnsetType = UNSET
     price_minor: Minor | UnsetType = UNSET
     price_per_item_minor: Minor | UnsetType = UNSET
-    vat_rate_bp: BasisPoints | UnsetType = UNSET
+    vat_rate_bp: Count | UnsetType = UNSET
+    """Basis points: 2100 is 21 %."""
 
 
 class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -122,7 +123,7 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     unit_price_minor: PriceMinor | UnsetType = UNSET
     """Of one unit, with tax; not negative."""
     applies_to: LineIds | UnsetType = UNSET
-    """Ids of lines of the same cart, each once, which the shares follow instead of the whole order: of goods and charges
+    """Ids of lines of this cart, each once, which the shares follow instead of the whole order: of goods and charges
     on adjustments, of goods on charges."""
     downloadable: bool = False
     attributes: Attributes | UnsetType = UNSET
@@ -396,8 +397,8 @@ class ItemsDeliveredData(Data, kw_only=True, frozen=True):
 class ItemsReturnedData(Data, kw_only=True, frozen=True):
     """Units that came back, or were refunded before they were sent. Each line is named once.
 
-    `lines` may be empty when there is a `refund_handling_minor`. `fee_minor` and `refunded_minor` stand only on a return
-    from `shipped`, `refunded_minor` only beside units.
+    `lines` may be empty when there is a `refund_handling_minor`. Only a return from `shipped` has a `fee_minor`, and
+    only one with units has a `refunded_minor`.
     """
 
     return_id: Name
@@ -409,7 +410,7 @@ class ItemsReturnedData(Data, kw_only=True, frozen=True):
     fee_minor: AmountMinor | UnsetType = UNSET
     """What the shopper pays for the return; above 0."""
     refunded_minor: PriceMinor | UnsetType = UNSET
-    """What went back for the units alone, before `fee_minor` is kept of it; their share of what was paid unless given."""
+    """What went back for the units alone, before the fee is kept of it; unless given, their share of what was paid."""
     reason: Text | UnsetType = UNSET
     """Why; the provider gets to know it when nothing is left and nothing was ever shipped."""
 
@@ -444,7 +445,7 @@ class RefundedData(Data, kw_only=True, frozen=True):
     refund_id: Name
     amount_minor: AmountMinor
     applies_to: LineIds | UnsetType = UNSET
-    """Goods and charge lines that any content had, each once: it is for these, and gone with units of them that are lost
+    """Goods and charges that any content had, each once: it is for these, and gone with units of them that are lost
     later."""
     name: Name | UnsetType = UNSET
     """What the provider shows for it; "Refund" unless given."""

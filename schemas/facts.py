@@ -209,8 +209,8 @@ class Facts(Struct, array_like=True, gc=False):
     statement_retraction: Stamp | None = None
     fees: dict[str, Fee] = {}
     former_worth: dict[str, tuple[int | None, Stamp, int]] = {}
-    """Of goods and charges that the newest content lacks: version and stamp of the newest content that had the line, and
-    its total there."""
+    """Of goods and charges that the newest content lacks: version and stamp of the last one that had the line, and its
+    total there."""
 
 
 class OrderDetails(Struct, frozen=True):

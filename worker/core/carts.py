@@ -1,4 +1,4 @@
-"""The two carts of an order: from its content and all that became of it, or as they were stated (`domain.md` section 5)."""
+"""The two carts of an order: from its content and what became of it, or as they were stated (`domain.md` section 5)."""
 
 from schemas.carts import Cart, Item
 from schemas.facts import Facts, Line
@@ -26,7 +26,7 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
             unshipped.append(_item(share.line, share.unshipped_units, share.unshipped_minor))
             unshipped_minor += share.unshipped_minor
     shipped += fees
-    if not facts.refunds and all([back.refunded_minor is None for back in facts.returns.values()]):
+    if not facts.refunds and all(back.refunded_minor is None for back in facts.returns.values()):
         return Cart(shipped, shipped_minor), Cart(unshipped, unshipped_minor), []
     settled = settle(facts, lines, tallies, shares, shipped_minor, unshipped_minor, fees_minor)
     if settled.difference is not None:

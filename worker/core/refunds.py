@@ -34,32 +34,57 @@ class Settled(Struct, gc=False):
     """Returns, what they paid back, and the most that it could be, when that is a contradiction."""
 
 
+class _Line(Struct, gc=False):
+    """A line that refunds name."""
+
+    share: Share | None
+    """`None`: the newest content lacks it."""
+    net_minor: int
+    worth_minor: int
+    """Of what was there of it when the refund was given that is looked at; below 0: not reckoned yet."""
+    taken_minor: int = 0
+    """By the refunds that were divided so far."""
+    lost_since: int = 0
+    returned_since: int = 0
+    """Of these, units that returns with an amount of their own took."""
+
+
 class _Part(Struct, gc=False):
     """What a refund takes of one line."""
 
-    part_minor: int
-    share: Share | None
-    """`None`: the newest content lacks the line."""
-    net_minor: int
-    whole_minor: int
-    """What the units were worth that were there when the refund was given."""
+    line: _Line
+    minor: int
+    worth_minor: int
+    """Of what was there of the line when the refund was given."""
     returned_since: int
-    """Units that returns with an amount of their own took since then."""
 
     def in_carts(self, *, as_kept: bool) -> tuple[int, int]:
-        """The parts that come off the carts; `as_kept`: with the units of such returns."""
-        share = self.share
-        if share is None or not self.part_minor:
+        """The parts that come off the carts; `as_kept`: with the units that returns with an amount took since.
+
+        With more units than were ordered, each has its part all the same.
+        """
+        share = self.line.share
+        if share is None:
             return 0, 0
         if share.weights is not None:
-            return divide_or_units(self.part_minor, *share.weights)
+            return divide_or_units(self.minor, *share.weights)
         kept = share.shipped_units + (self.returned_since if as_kept else 0)
-        quantity = share.line.quantity
-        up_to = [
-            min(rounded(self.part_minor * rounded(self.net_minor * units, quantity), self.whole_minor), self.part_minor)
-            for units in (kept, kept + share.unshipped_units)
-        ]
-        return up_to[0], up_to[1] - up_to[0]
+        net, quantity = self.line.net_minor, share.line.quantity
+        off_kept = rounded(self.minor * rounded(net * kept, quantity), self.worth_minor)
+        off_both = rounded(self.minor * rounded(net * (kept + share.unshipped_units), quantity), self.worth_minor)
+        return off_kept, off_both - off_kept
+
+
+class _Claim(Struct, gc=False):
+    """A refund of some lines."""
+
+    number: int
+    refund: Refund
+    lines: list[_Line]
+    """As the refund names them."""
+    worths: list[int] = []
+    returned_since: list[int] = []
+    """Empty when no return has an amount of its own."""
 
 
 def settle(
@@ -123,76 +148,103 @@ def _divide(
     shares: Shares,
 ) -> dict[int, list[_Part]]:
     """By number of the refund, what it takes of each of its lines; only of refunds that name lines."""
-    named = {number: refund for number, (_, refund) in enumerate(refunds) if refund.applies_to is not None}
-    if not named:
+    if all(refund.applies_to is None for _, refund in refunds):
         return {}
+    claims = _claims(facts, refunds, shares)
+    _look_back(facts, claims, counted, tallies)
+    return {claim.number: _parts(claim) for claim in claims}
+
+
+def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> list[_Claim]:
     net = net_totals(shares)
-    by_id = {share.line.line_id: share for share in shares.goods + shares.charges}
-    worth = _worth_when_given(facts, named, counted, tallies, net, by_id)
-    taken: dict[str, int] = {}
-    parts: dict[int, list[_Part]] = {}
-    for number, refund in named.items():
-        ids = refund.applies_to or []
-        there = [max(0, whole - taken.get(line_id, 0)) for line_id, (whole, _) in zip(ids, worth[number], strict=True)]
-        whole_there = sum(there)
-        amount = min(refund.amount_minor, whole_there)
-        reached = before = 0
-        parts[number] = []
-        for line_id, available, (whole, since) in zip(ids, there, worth[number], strict=True):
-            if available and amount:
-                reached += available
-                up_to = rounded(amount * reached, whole_there)
-                part, before = up_to - before, up_to
-                taken[line_id] = taken.get(line_id, 0) + part
-                parts[number].append(_Part(part, by_id.get(line_id), net.get(line_id, 0), whole, since))
-    return parts
+    order = {share.line.line_id: number for number, share in enumerate(shares.all)}
+    lines: dict[str, _Line] = {}
+    claims: list[_Claim] = []
+    for number, (_, refund) in enumerate(refunds):
+        if refund.applies_to is None:
+            continue
+        for line_id in refund.applies_to:
+            if line_id in lines:
+                continue
+            if line_id in order:
+                share = shares.all[order[line_id]]
+                lines[line_id] = _Line(share, net[line_id], -1 if share.weights is None else net[line_id])
+            else:
+                known = facts.former_worth.get(line_id)
+                lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
+        claims.append(_Claim(number, refund, [lines[line_id] for line_id in refund.applies_to]))
+    return claims
 
 
-def _worth_when_given(
-    facts: Facts,
-    named: dict[int, Refund],
-    counted: list[tuple[str, Return]],
-    tallies: dict[str, Tally],
-    net: dict[str, int],
-    by_id: dict[str, Share],
-) -> dict[int, list[tuple[int, int]]]:
-    """By refund and line: what was there then was worth, and units that returns of `counted` took since."""
+def _look_back(
+    facts: Facts, claims: list[_Claim], counted: list[tuple[str, Return]], tallies: dict[str, Tally]
+) -> None:
+    """What the lines of each refund were worth when it was given: the newest first, while what was lost comes back."""
+    lines = {line.share.line.line_id: line for claim in claims for line in claim.lines if line.share is not None}
     amounts = {key for key, _ in counted}
     losses: list[tuple[Stamp, list[tuple[str, int]], bool]] = [
         (back.stamp, back.units, key in amounts) for key, back in facts.returns.items() if back.units
     ]
     losses += [(fact.stamp, fact.units, False) for fact in facts.item_cancellations.values() if fact.units]
+    cancellation = facts.cancellation
+    if cancellation is not None and not cancellation.retracted:
+        losses.append((cancellation.stamp, _cancelled_units(lines, tallies), False))
     losses.sort(key=lambda loss: loss[0])
-    cancellation = None if facts.cancellation is None or facts.cancellation.retracted else facts.cancellation
-    lost: dict[str, int] = {}
-    returned: dict[str, int] = {}
-    worth: dict[int, list[tuple[int, int]]] = {}
-    for number, refund in reversed(named.items()):
-        while losses and losses[-1][0] > refund.stamp:
+    for claim in reversed(claims):
+        while losses and losses[-1][0] > claim.refund.stamp:
             _, units, is_counted = losses.pop()
             for line_id, count in units:
-                lost[line_id] = lost.get(line_id, 0) + count
-                if is_counted:
-                    returned[line_id] = returned.get(line_id, 0) + count
-        is_cancelled_since = cancellation is not None and cancellation.stamp > refund.stamp
-        row: list[tuple[int, int]] = []
-        for line_id in refund.applies_to or ():
-            share = by_id.get(line_id)
-            if share is None:
-                known = facts.former_worth.get(line_id)
-                row.append((0 if known is None else known[2], 0))
-            elif share.weights is not None:
-                row.append((net[line_id], 0))
-            else:
-                quantity = share.line.quantity
-                there = share.shipped_units + share.unshipped_units + lost.get(line_id, 0)
-                if is_cancelled_since:
-                    known_units = tallies.get(line_id) or Tally()
-                    there += max(0, quantity - known_units.cancelled - known_units.gone - known_units.shipped)
-                there = min(there, quantity)
-                row.append((rounded(net[line_id] * there, quantity), returned.get(line_id, 0)))
-        worth[number] = row
-    return worth
+                line = lines.get(line_id)
+                if line is not None:
+                    line.lost_since += count
+                    line.worth_minor = -1
+                    if is_counted:
+                        line.returned_since += count
+        claim.worths = [line.worth_minor if line.worth_minor >= 0 else _reckon(line) for line in claim.lines]
+        if counted:
+            claim.returned_since = [line.returned_since for line in claim.lines]
+
+
+def _reckon(line: _Line) -> int:
+    share = line.share
+    assert share is not None  # what the newest content lacks is worth what it was
+    quantity = share.line.quantity
+    there = min(share.shipped_units + share.unshipped_units + line.lost_since, quantity)
+    line.worth_minor = rounded(line.net_minor * there, quantity)
+    return line.worth_minor
+
+
+def _cancelled_units(lines: dict[str, _Line], tallies: dict[str, Tally]) -> list[tuple[str, int]]:
+    """What the order's cancellation took of goods."""
+    found: list[tuple[str, int]] = []
+    for line_id, line in lines.items():
+        if line.share is not None and line.share.weights is None:
+            units = tallies.get(line_id) or Tally()
+            pending = line.share.line.quantity - units.cancelled - units.gone - units.shipped
+            if pending > 0:
+                found.append((line_id, pending))
+    return found
+
+
+def _parts(claim: _Claim) -> list[_Part]:
+    """Over the lines, by what older refunds left of what was there."""
+    there = [max(0, worth - line.taken_minor) for worth, line in zip(claim.worths, claim.lines, strict=True)]
+    whole = sum(there)
+    amount = min(claim.refund.amount_minor, whole)
+    if not amount:
+        return []
+    parts: list[_Part] = []
+    reached = reached_off = 0
+    for index, available in enumerate(there):
+        reached += available
+        up_to = rounded(amount * reached, whole)
+        minor, reached_off = up_to - reached_off, up_to
+        if minor:
+            line = claim.lines[index]
+            line.taken_minor += minor
+            since = claim.returned_since[index] if claim.returned_since else 0
+            parts.append(_Part(line, minor, claim.worths[index], since))
+    return parts
 
 
 def _take_parts(
@@ -211,7 +263,7 @@ def _take_parts(
             one, other = part.in_carts(as_kept=as_kept)
             off_shipped += one
             off_unshipped += other
-            whole += part.part_minor
+            whole += part.minor
         gone = whole - off_shipped - off_unshipped
         off_shipped, off_unshipped = min(off_shipped, shipped_minor), min(off_unshipped, unshipped_minor)
         shipped_minor -= off_shipped

@@ -5,12 +5,12 @@ halves away from zero, and the parts are F(w1), F(w1 + w2) - F(w1), ... So the a
 on the order in which things happened, and the parts always add up to what they divide.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
 from schemas.events import CHARGES, GOODS, NEGATIVE
-from schemas.facts import Facts, Line
+from schemas.facts import Facts, Line, UnitList
 
 
 class Tally(Struct, gc=False):
@@ -39,31 +39,33 @@ def tally(facts: Facts, lines: Iterable[Line] = ()) -> dict[str, Tally]:
     """Units by line id, retracted facts left out; `lines` are those of the newest content."""
     tallies: dict[str, Tally] = {}
     has_either = False
-
-    def of(line_id: str) -> Tally:
-        known = tallies.get(line_id)
-        if known is None:
-            known = tallies[line_id] = Tally()
-        return known
-
     for shipment in facts.shipments.values():
-        for line_id, units in shipment.units or ():
-            of(line_id).shipped += units
+        for line, count in _counted(tallies, shipment.units):
+            line.shipped += count
     for back in facts.returns.values():
-        for line_id, units in back.units or ():
-            if back.origin == "shipped":
-                of(line_id).returned += units
-            elif back.origin == "unshipped":
-                of(line_id).gone += units
+        origin = back.origin
+        has_either = has_either or origin == "any"
+        for line, count in _counted(tallies, back.units):
+            if origin == "shipped":
+                line.returned += count
+            elif origin == "unshipped":
+                line.gone += count
             else:
-                of(line_id).either += units
-                has_either = True
+                line.either += count
     for cancellation in facts.item_cancellations.values():
-        for line_id, units in cancellation.units or ():
-            of(line_id).cancelled += units
+        for line, count in _counted(tallies, cancellation.units):
+            line.cancelled += count
     if has_either:
         _settle(tallies, lines)
     return tallies
+
+
+def _counted(tallies: dict[str, Tally], units: UnitList | None) -> Iterator[tuple[Tally, int]]:
+    for line_id, count in units or ():
+        line = tallies.get(line_id)
+        if line is None:
+            line = tallies[line_id] = Tally()
+        yield line, count
 
 
 def _settle(tallies: dict[str, Tally], lines: Iterable[Line]) -> None:
@@ -103,7 +105,7 @@ def divide_or_units(total: int, weights: tuple[int, int, int], units: tuple[int,
 
 
 _Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
-"""What a charge is divided by: by value, and by units where that is nothing."""
+"""What a charge or a registration is divided by: by value, and by units where that is nothing."""
 
 
 class Share(Struct, gc=False):
@@ -123,8 +125,8 @@ class Share(Struct, gc=False):
 
     @property
     def lost_minor(self) -> int:
-        """What goods or a registration lost by cancellations and returns."""
-        return max(0, self.line.total_minor - self.shipped_minor - self.unshipped_minor)
+        """What is in neither cart: below 0 where more units are taken as kept than were ordered."""
+        return self.line.total_minor - self.shipped_minor - self.unshipped_minor
 
 
 class Shares(Struct, gc=False):
@@ -134,7 +136,7 @@ class Shares(Struct, gc=False):
     goods: list[Share]
     charges: list[Share]
     by_id: dict[str, Share]
-    """Goods and charges. Empty when no line names others, and nobody asked for it."""
+    """Empty when no line names others."""
 
 
 def share_content(
@@ -173,19 +175,27 @@ def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> 
 
 
 def _share_others(facts: Facts, shares: Shares, is_cancelled: bool) -> None:
-    if any([share.line.applies_to is not None for share in shares.all]):
+    if any(share.line.applies_to is not None for share in shares.all):
         shares.by_id = {share.line.line_id: share for share in shares.all}
     whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
     _share_charges(facts, shares, whole)
+    of_goods: _Weights | None = None
     has_reductions = False
     for share in shares.all:
-        kind = share.line.type
-        if kind == "voucher":
-            share.shipped_minor = share.line.total_minor
-        elif kind == "registration":
-            _share_registration(share, shares, whole)
-        elif kind in NEGATIVE:
+        line = share.line
+        if line.type == "voucher":
+            share.shipped_minor = line.total_minor
+        elif line.type in NEGATIVE:
             has_reductions = True
+        elif line.type == "registration":
+            if whole is not None:
+                share.shipped_minor, share.unshipped_minor = line.total_minor * whole[0], line.total_minor * whole[1]
+                continue
+            if line.applies_to is not None:
+                weights = _weights_of_registration([shares.by_id[line_id] for line_id in line.applies_to])
+            else:
+                weights = of_goods = of_goods or _weights_of_registration(shares.goods)
+            share.shipped_minor, share.unshipped_minor = divide_or_units(line.total_minor, *weights)
     if has_reductions:
         _share_reductions(shares)
 
@@ -230,57 +240,49 @@ def _weights_of_charge(goods: list[Share]) -> _Weights:
     return (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
 
 
-def _share_registration(share: Share, shares: Shares, whole: tuple[int, int] | None) -> None:
-    line = share.line
-    if whole is not None:
-        share.shipped_minor, share.unshipped_minor = line.total_minor * whole[0], line.total_minor * whole[1]
-        return
-    named = shares.goods if line.applies_to is None else [shares.by_id[line_id] for line_id in line.applies_to]
+def _weights_of_registration(named: list[Share]) -> _Weights:
     shipped_minor = unshipped_minor = lost_minor = shipped = unshipped = lost = 0
-    for other in named:
-        shipped_minor += other.shipped_minor
-        unshipped_minor += other.unshipped_minor
-        if other.weights is None:
-            lost_minor += other.lost_minor
-            shipped += other.shipped_units
-            unshipped += other.unshipped_units
-            lost += max(0, other.line.quantity - other.shipped_units - other.unshipped_units)
+    for share in named:
+        shipped_minor += share.shipped_minor
+        unshipped_minor += share.unshipped_minor
+        lost_minor += share.lost_minor
+        if share.weights is None:
+            shipped += share.shipped_units
+            unshipped += share.unshipped_units
+            lost += share.line.quantity - share.shipped_units - share.unshipped_units
         else:
-            lost_minor += other.refunded_minor
-            shipped += other.weights[1][0]
-            unshipped += other.weights[1][1]
-    share.shipped_minor, share.unshipped_minor = divide_or_units(
-        line.total_minor, (shipped_minor, unshipped_minor, lost_minor), (shipped, unshipped, lost)
-    )
+            shipped += share.weights[1][0]
+            unshipped += share.weights[1][1]
+    return (shipped_minor, unshipped_minor, lost_minor), (shipped, unshipped, lost)
 
 
 # --- reductions ------------------------------------------------------------------------------------------------------
 
-_SHIPPED, _UNSHIPPED, _LOST, _REFUNDED = range(4)
+_SHIPPED, _UNSHIPPED, _LOST, _SPARE = range(4)
 _Purse = list[int]
-"""What a line, or a group of lines, still has for reductions: shipped, unshipped, lost, refunded of charges."""
+"""What a line, or a group of lines, still has for reductions: shipped, unshipped, lost, and spare.
+
+Spare is what was refunded of charges: it has no weight, but carries what is left.
+"""
+
+
+def _purse(share: Share) -> _Purse:
+    spare = share.refunded_minor
+    return [share.shipped_minor, share.unshipped_minor, share.lost_minor - spare, spare]
 
 
 def _share_reductions(shares: Shares) -> None:
     """They take only what is there: first those of some lines, then the others and what these could not carry."""
+    reductions = [share for share in shares.all if share.line.type in NEGATIVE]
+    purses: dict[str, _Purse] = {}
+    left = _share_named(reductions, shares, purses) if shares.by_id else {}
     goods, charges, others = [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]
-    reductions: list[Share] = []
     for share in shares.all:
-        line = share.line
-        if line.type in GOODS:
-            purse, lost, refunded = goods, share.lost_minor, 0
-        elif line.type in CHARGES:
-            purse, lost, refunded = charges, 0, share.refunded_minor
-        elif line.type in NEGATIVE:
-            reductions.append(share)
-            continue
-        else:
-            purse, lost, refunded = others, share.lost_minor, 0
-        purse[_SHIPPED] += share.shipped_minor
-        purse[_UNSHIPPED] += share.unshipped_minor
-        purse[_LOST] += lost
-        purse[_REFUNDED] += refunded
-    left = _share_named(reductions, shares, goods, charges) if shares.by_id else {}
+        kind = share.line.type
+        if kind not in NEGATIVE:
+            group = goods if kind in GOODS else charges if kind in CHARGES else others
+            for place, minor in enumerate(purses.get(share.line.line_id) or _purse(share)):
+                group[place] += minor
     for number, share in enumerate(reductions):
         amount = left.get(number, -share.line.total_minor)
         for purse in (goods, charges, others):
@@ -290,7 +292,7 @@ def _share_reductions(shares: Shares) -> None:
 
 def _take_together(share: Share, amount: int, purse: _Purse) -> int:
     """Takes what it can of the amount; returns what is left of it."""
-    shipped, unshipped, lost, refunded = purse
+    shipped, unshipped, lost, spare = purse
     taken = min(amount, shipped + unshipped + lost)
     if taken:
         off_shipped, off_unshipped = divide(taken, shipped, unshipped, lost)
@@ -300,72 +302,76 @@ def _take_together(share: Share, amount: int, purse: _Purse) -> int:
         purse[_UNSHIPPED] -= off_unshipped
         purse[_LOST] -= taken - off_shipped - off_unshipped
         amount -= taken
-    taken = min(amount, refunded)
-    purse[_REFUNDED] -= taken
+    taken = min(amount, spare)
+    purse[_SPARE] -= taken
     return amount - taken
 
 
-def _share_named(reductions: list[Share], shares: Shares, goods: _Purse, charges: _Purse) -> dict[int, int]:
+def _share_named(reductions: list[Share], shares: Shares, purses: dict[str, _Purse]) -> dict[int, int]:
     """Takes the reductions of some lines off these; returns what they could not carry, by number of the reduction."""
-    order = {share.line.line_id: number for number, share in enumerate(shares.all)}
-    purses: dict[str, _Purse] = {}
+    order = {line_id: number for number, line_id in enumerate(shares.by_id)}
     left: dict[int, int] = {}
     for number, reduction in enumerate(reductions):
-        if reduction.line.applies_to is None:
-            continue
-        named: list[tuple[_Purse, _Purse]] = []
-        for line_id in sorted(reduction.line.applies_to, key=order.__getitem__):
-            share = shares.by_id[line_id]
-            is_goods = share.weights is None
-            purse = purses.get(line_id)
-            if purse is None:
-                lost, refunded = (share.lost_minor, 0) if is_goods else (0, share.refunded_minor)
-                purse = purses[line_id] = [share.shipped_minor, share.unshipped_minor, lost, refunded]
-            named.append((purse, goods if is_goods else charges))
-        left[number] = _take_in_turn(reduction, named)
+        if reduction.line.applies_to is not None:
+            line_ids = sorted(reduction.line.applies_to, key=order.__getitem__)
+            for line_id in line_ids:
+                if line_id not in purses:
+                    purses[line_id] = _purse(shares.by_id[line_id])
+            left[number] = _take_in_turn(reduction, [purses[line_id] for line_id in line_ids])
     return left
 
 
-def _take_in_turn(reduction: Share, named: list[tuple[_Purse, _Purse]]) -> int:
+def _take_in_turn(reduction: Share, named: list[_Purse]) -> int:
     """Over the shipped parts of the lines, then their unshipped ones, then what they lost; returns what is left."""
     amount = -reduction.line.total_minor
-    whole = sum([purse[_SHIPPED] + purse[_UNSHIPPED] + purse[_LOST] for purse, _ in named])
+    places = [sum([purse[place] for purse in named]) for place in (_SHIPPED, _UNSHIPPED, _LOST)]
+    whole = sum(places)
     taken = min(amount, whole)
-    reached = before = 0
-    for place in (_SHIPPED, _UNSHIPPED, _LOST):
-        began = before
-        for purse, group in named:
-            if taken and purse[place]:
-                reached += purse[place]
-                up_to = rounded(taken * reached, whole)
-                purse[place] -= up_to - before
-                group[place] -= up_to - before
-                before = up_to
-        if place == _SHIPPED:
-            reduction.shipped_minor = began - before
-        elif place == _UNSHIPPED:
-            reduction.unshipped_minor = began - before
-    amount -= taken
-    for purse, group in named:
-        if amount and purse[_REFUNDED]:
-            taken = min(amount, purse[_REFUNDED])
-            purse[_REFUNDED] -= taken
-            group[_REFUNDED] -= taken
-            amount -= taken
+    if taken:
+        reached, reached_off, off = 0, 0, [0, 0, 0]
+        for place in (_SHIPPED, _UNSHIPPED, _LOST):
+            began = reached_off
+            for purse in named:
+                if purse[place]:
+                    reached += purse[place]
+                    up_to = rounded(taken * reached, whole)
+                    purse[place] -= up_to - reached_off
+                    reached_off = up_to
+            off[place] = reached_off - began
+        reduction.shipped_minor, reduction.unshipped_minor = -off[_SHIPPED], -off[_UNSHIPPED]
+        amount -= taken
+    return _take_spare(amount, named) if amount else 0
+
+
+def _take_spare(amount: int, named: list[_Purse]) -> int:
+    for purse in named:
+        taken = min(amount, purse[_SPARE])
+        purse[_SPARE] -= taken
+        amount -= taken
     return amount
 
 
 def net_totals(shares: Shares) -> dict[str, int]:
-    """By id of goods and charges, the total less its part of the reductions, as if nothing were lost."""
-    net = {share.line.line_id: share.line.total_minor - share.refunded_minor for share in shares.goods + shares.charges}
-    order = {line_id: number for number, line_id in enumerate(share.line.line_id for share in shares.all)}
+    """By id of goods and charges, the total less its part of the reductions, as if nothing were lost.
+
+    What was refunded of a charge is not there any more, but carries what these lines otherwise cannot.
+    """
+    net = {share.line.line_id: share.line.total_minor - share.refunded_minor for share in shares.all}
+    spare = {share.line.line_id: share.refunded_minor for share in shares.charges if share.refunded_minor}
+    order = {line_id: number for number, line_id in enumerate(shares.by_id)}
     of_all = 0
     for share in shares.all:
         line = share.line
         if line.type in NEGATIVE:
             amount = -line.total_minor
             if line.applies_to is not None:
-                amount = _spread(net, amount, sorted(line.applies_to, key=order.__getitem__))
+                named = sorted(line.applies_to, key=order.__getitem__)
+                amount = _spread(net, amount, named)
+                for line_id in named if amount and spare else ():
+                    taken = min(amount, spare.get(line_id, 0))
+                    if taken:
+                        spare[line_id] -= taken
+                        amount -= taken
             of_all += amount
     for group in (shares.goods, shares.charges):
         of_all = _spread(net, of_all, [share.line.line_id for share in group])
@@ -376,11 +382,11 @@ def _spread(net: dict[str, int], amount: int, line_ids: list[str]) -> int:
     """Takes the amount off these lines as far as they have something; returns what is left of it."""
     whole = sum([net[line_id] for line_id in line_ids])
     taken = min(amount, whole)
-    reached = before = 0
-    for line_id in line_ids:
-        if taken:
+    if taken:
+        reached = reached_off = 0
+        for line_id in line_ids:
             reached += net[line_id]
             up_to = rounded(taken * reached, whole)
-            net[line_id] -= up_to - before
-            before = up_to
+            net[line_id] -= up_to - reached_off
+            reached_off = up_to
     return amount - taken

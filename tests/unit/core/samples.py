@@ -20,7 +20,7 @@ ADDRESS: dict[str, Any] = {
     "vat_number": "ESX1234567X",
 }
 DETAILS: dict[str, Any] = {
-    "references": {"secondary": "S-7", "subscription": "SUB-1"},
+    "references": {"secondary": "S-7", "subscription": "SUB-1", "provider": "Q-1"},
     "customer": {
         "given_names": "Ana",
         "surnames": "García",
@@ -55,6 +55,7 @@ PRODUCT: dict[str, Any] = {
     "unit_price_minor": 333,
     "total_minor": 1000,
     "downloadable": False,
+    "vat_rate_bp": 2100,
     "attributes": {
         "perishable": False,
         "personalized": True,
@@ -85,8 +86,8 @@ SERVICE: dict[str, Any] = {
     "attributes": {"ends_in": "P3M15D", "rendered": True, "supplier": "S"},
 }
 OTHERS: list[dict[str, Any]] = [
-    {"type": "handling", "reference": "ship", "name": "Shipping", "total_minor": 500},
-    {"type": "invoice_fee", "total_minor": 95},
+    {"type": "handling", "reference": "ship", "name": "Shipping", "total_minor": 500, "vat_rate_bp": 0},
+    {"type": "invoice_fee", "total_minor": 95, "applies_to": ["1", "SRV"]},
     {"type": "discount", "reference": "COUPON", "name": "Coupon", "total_minor": -100, "applies_to": ["1"]},
     {"type": "other_payment", "reference": "GIFT", "name": "Gift card", "total_minor": -50},
     {"type": "voucher", "reference": "V", "name": "Voucher", "total_minor": 10},
@@ -136,9 +137,18 @@ FULL: dict[str, dict[str, Any]] = {
         "from": "shipped",
         "refund_handling_minor": 100,
         "fee_minor": 50,
+        "refunded_minor": 600,
+        "reason": "too small",
     },
     "order.items_cancelled": {"cancellation_id": "c1", "lines": UNITS, "reason": "out_of_stock"},
-    "order.refunded": {"refund_id": "f1", "amount_minor": 250, "name": "Goodwill"},
+    "order.refunded": {
+        "refund_id": "f1",
+        "amount_minor": 250,
+        "applies_to": ["1", "ship"],
+        "name": "Goodwill",
+        "reason": "late",
+    },
+    "order.fee_charged": {"fee_id": "k1", "amount_minor": 300, "name": "Second parcel"},
     "order.cancelled": {"reason": "changed my mind", "by": "shopper"},
     "order.carts_stated": {
         "currency": "EUR",
@@ -159,6 +169,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "order.items_returned": {"return_id": "r1", "lines": [], "refund_handling_minor": 1},
     "order.items_cancelled": {"cancellation_id": "c1", "lines": UNITS},
     "order.refunded": {"refund_id": "f1", "amount_minor": 1},
+    "order.fee_charged": {"fee_id": "k1", "amount_minor": 1},
     "order.cancelled": {},
     "order.carts_stated": {"currency": "EUR", "shipped": [], "unshipped": []},
     "order.details_changed": dict.fromkeys(DETAILS),

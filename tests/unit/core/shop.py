@@ -173,10 +173,21 @@ def delivered(shipment_id: str, at: str = "2026-03-05T10:00:00Z") -> Told:
 
 
 def returned(
-    return_id: str, *, origin: str = "shipped", fee: int | None = None, handling: int | None = None, **named: int
+    return_id: str,
+    *,
+    origin: str = "shipped",
+    fee: int | None = None,
+    handling: int | None = None,
+    paid: int | None = None,
+    reason: str | None = None,
+    **named: int,
 ) -> Told:
-    """`order.items_returned`."""
+    """`order.items_returned`; `paid` is its `refunded_minor`."""
     data: dict[str, Any] = {"return_id": return_id, "lines": units(named), "from": origin}
+    if paid is not None:
+        data["refunded_minor"] = paid
+    if reason is not None:
+        data["reason"] = reason
     if fee is not None:
         data["fee_minor"] = fee
     if handling is not None:
@@ -193,6 +204,11 @@ def items_cancelled(cancellation_id: str, reason: str | None = None, **named: in
 def refunded(refund_id: str, amount: int, **members: Any) -> Told:
     """`order.refunded`."""
     return Told("order.refunded", {"refund_id": refund_id, "amount_minor": amount} | members)
+
+
+def fee_charged(fee_id: str, amount: int, **members: Any) -> Told:
+    """`order.fee_charged`."""
+    return Told("order.fee_charged", {"fee_id": fee_id, "amount_minor": amount} | members)
 
 
 def cancelled(**members: Any) -> Told:

@@ -9,6 +9,7 @@ from tests.unit.core.shop import (
     cart_updated,
     carts,
     confirmed,
+    fee_charged,
     goods,
     items_cancelled,
     order,
@@ -20,7 +21,7 @@ from tests.unit.core.shop import (
     stated,
     totals,
 )
-from worker.core.carts import divide, tally
+from worker.core.shares import divide, tally
 
 THREE_A = confirmed(goods("A", 3, 1000, unit_price_minor=333))
 A_AND_B = (goods("A", 1, 1000), goods("B", 1, 3000))
@@ -128,6 +129,7 @@ RETRACTIONS = [
     (items_cancelled("x", B=1), retracted(cancellation_id="x")),
     (refunded("x", 50), retracted(refund_id="x")),
     (shipped("x", B=1), retracted(shipment_id="x")),
+    (fee_charged("x", 30), retracted(fee_id="x")),
 ]
 
 
@@ -254,56 +256,10 @@ def test_adjustment_of_free_goods_follows_the_units() -> None:
     assert carts(*told) == ([("A", 1, 0), ("A-reg", 0, 33)], [("A", 1, 0), ("A-reg", 0, 34)])
 
 
-def test_adjustment_without_goods_is_gone() -> None:
-    """A content without goods has nothing that an adjustment could follow."""
-    assert carts(confirmed(other("registration", "R", 100))) == ([], [])
-
-
-# --- a cart below 0 ------------------------------------------------------------------------------------------------
-
-
-def test_coupon_moves_away_from_a_cart_below_zero() -> None:
-    """A coupon on the line that is shipped first: what exceeds the cart moves to the other one, into the same line."""
-    lines = (goods("A", 1, 100), goods("B", 1, 1000), other("other_payment", "D", -400, applies_to=["A"]))
-    assert carts(confirmed(*lines), shipped("s1", A=1)) == (
-        [("A", 1, 100), ("D", 0, -100)],
-        [("B", 1, 1000), ("D", 0, -300)],
-    )
-    assert carts(confirmed(*lines), shipped("s1", B=1)) == (
-        [("B", 1, 1000), ("D", 0, -300)],
-        [("A", 1, 100), ("D", 0, -100)],
-    )
-
-
-def test_reductions_of_the_whole_order_move_first_and_the_last_line_first() -> None:
-    """Lines without `applies_to` go first, in each group the last line first; the rest stays where it is."""
-    lines = (
-        goods("A", 1, 100),
-        goods("B", 1, 100),
-        other("discount", "whole1", -20),
-        other("discount", "line", -100, applies_to=["A"]),
-        other("discount", "whole2", -20),
-    )
-    told = (confirmed(*lines), shipped("s1", A=1))
-    first, second = carts(*told)
-    assert first == [("A", 1, 100), ("line", 0, -100)]
-    assert second == [("B", 1, 100), ("whole1", 0, -20), ("whole2", 0, -20)]
-    smaller = (*lines[:2], other("discount", "whole1", -20), other("discount", "line", -90, applies_to=["A"]), lines[4])
-    first, second = carts(confirmed(*smaller), shipped("s1", A=1))
-    assert first == [("A", 1, 100), ("whole1", 0, -10), ("line", 0, -90)]
-    assert second == [("B", 1, 100), ("whole1", 0, -10), ("whole2", 0, -20)]
-
-
-def test_fees_count_before_reductions_move() -> None:
-    """A return fee raises the cart first, so less has to move."""
-    lines = (goods("A", 2, 200), goods("B", 1, 1000), other("discount", "D", -150, applies_to=["A"]))
-    told = (confirmed(*lines), shipped("s1", A=2), returned("r1", fee=30, A=1))
-    assert totals(*told) == (55, 1000)
-    steep = (goods("A", 2, 200), goods("B", 1, 1000), other("discount", "D", -400, applies_to=["A"]))
-    assert carts(confirmed(*steep), shipped("s1", A=2), returned("r1", fee=30, A=1)) == (
-        [("A", 1, 100), ("D", 0, -130), ("r1", 0, 30)],
-        [("B", 1, 1000), ("D", 0, -70)],
-    )
+def test_adjustment_of_lost_goods_is_gone() -> None:
+    """When units are 0 too, there is nothing that an adjustment could follow."""
+    told = (confirmed(goods("A", 1, 0), other("registration", "R", 100)), items_cancelled("c1", A=1))
+    assert carts(*told) == ([], [])
 
 
 # --- refunds -------------------------------------------------------------------------------------------------------
@@ -351,6 +307,117 @@ def test_refund_leaves_a_cart_that_was_zero_before() -> None:
 def test_refund_before_shipping_marks_nothing_as_shipped() -> None:
     """A refund of an order that waits is a discount on what waits."""
     assert carts(confirmed(goods("A", 1, 100)), refunded("f1", 10)) == ([], [("A", 1, 100), ("f1", 0, -10)])
+
+
+def test_what_is_above_the_order_by_rounding_counts_as_all_of_it() -> None:
+    """A shop that rounds per line may refund a cent a line too much: all is refunded."""
+    told = (confirmed(goods("A", 3, 1000)), shipped("s1", A=3), refunded("f1", 600), refunded("f2", 401))
+    assert carts(*told) == ([], [])
+
+
+# --- fees ----------------------------------------------------------------------------------------------------------
+
+
+def test_fee_of_its_own_is_a_handling_item() -> None:
+    """Reference is the fee's id, name "Fee" unless given; due at once, also when nothing was shipped or all is cancelled."""
+    base = confirmed(goods("A", 1, 100))
+    found = order(base, fee_charged("k1", 20), fee_charged("k2", 5, name="Second parcel"), cancelled())
+    assert [(item.type, item.reference, item.name, item.total_minor) for item in found.shipped.items] == [
+        ("handling", "k1", "Fee", 20),
+        ("handling", "k2", "Second parcel", 5),
+    ]
+    assert found.unshipped.items == []
+    assert found.cancellation is None
+
+
+def test_fee_is_corrected_and_taken_back() -> None:
+    """The newest fee of one id counts, until it is retracted."""
+    base = (confirmed(goods("A", 1, 100)), fee_charged("k1", 20), fee_charged("k1", 30))
+    assert carts(*base) == ([("k1", 0, 30)], [("A", 1, 100)])
+    assert carts(*base, retracted(fee_id="k1")) == ([], [("A", 1, 100)])
+    assert carts(*base, retracted(fee_id="k1"), fee_charged("k1", 7)) == ([("k1", 0, 7)], [("A", 1, 100)])
+
+
+# --- content without goods -----------------------------------------------------------------------------------------
+
+CHARGE_ONLY = confirmed(
+    other("handling", "H", 100),
+    {"type": "invoice_fee", "total_minor": 7},
+    other("registration", "R", 20),
+    other("discount", "D", -30),
+    other("voucher", "V", 50),
+)
+
+
+def test_content_without_goods_is_to_come() -> None:
+    """All but vouchers in the unshipped cart while nothing was shipped, and gone once the order is cancelled."""
+    unshipped = [("H", 0, 100), (None, 0, 7), ("R", 0, 20), ("D", 0, -30)]
+    assert carts(CHARGE_ONLY) == ([("V", 0, 50)], unshipped)
+    assert carts(CHARGE_ONLY, cancelled()) == ([("V", 0, 50)], [])
+
+
+def test_content_without_goods_is_due_when_something_was_shipped() -> None:
+    """All in the shipped cart, whatever came back, also of a cancelled order."""
+    told = (
+        confirmed(goods("A", 1, 9)),
+        shipped("s1", A=1),
+        returned("r1", A=1),
+        cart_updated(*CHARGE_ONLY.data["lines"]),
+    )
+    shipped_rows = [("H", 0, 100), (None, 0, 7), ("R", 0, 20), ("D", 0, -30), ("V", 0, 50)]
+    assert carts(*told) == (shipped_rows, [])
+    assert carts(*told, cancelled()) == (shipped_rows, [])
+    assert totals(*told, returned("r2", handling=60)) == (87, 0)
+
+
+# --- charges of some lines -----------------------------------------------------------------------------------------
+
+TWO_SELLERS = confirmed(
+    goods("A", 1, 100),
+    goods("B", 1, 200),
+    other("handling", "H1", 10, applies_to=["A"]),
+    other("handling", "H2", 20, applies_to=["B"]),
+)
+
+
+def test_charge_of_some_lines_follows_these() -> None:
+    """Two sellers, each with a delivery of their own."""
+    assert carts(TWO_SELLERS, shipped("s1", A=1)) == ([("A", 1, 100), ("H1", 0, 10)], [("B", 1, 200), ("H2", 0, 20)])
+    assert carts(TWO_SELLERS, items_cancelled("c1", B=1)) == ([], [("A", 1, 100), ("H1", 0, 10)])
+
+
+def test_registration_of_a_charge_follows_it() -> None:
+    """By what the charge has in the carts and what of it was refunded; by units where it is worth nothing."""
+    base = (*TWO_SELLERS.data["lines"], other("registration", "R", 60, applies_to=["H1", "B"]))
+    assert carts(confirmed(*base), shipped("s1", A=1))[0] == [("A", 1, 100), ("H1", 0, 10), ("R", 0, 3)]
+    refund = returned("r1", handling=4)
+    assert carts(confirmed(*base), shipped("s1", A=1), refund)[0] == [("A", 1, 100), ("H1", 0, 6), ("R", 0, 2)]
+    free = (goods("A", 4, 0), other("handling", "H", 0), other("registration", "R", 80, applies_to=["H"]))
+    assert carts(confirmed(*free), shipped("s1", A=1)) == ([("A", 1, 0), ("R", 0, 20)], [("A", 3, 0), ("R", 0, 60)])
+
+
+# --- returned from anywhere ------------------------------------------------------------------------------------------
+
+
+def test_units_from_anywhere_fit_into_what_is_pending_first() -> None:
+    """20 ordered, 10 sent, 5 back from `any`: 10 | 5 units; the other 5 sent: 15 | 0."""
+    told = (confirmed(goods("A", 20, 2000)), shipped("s1", A=10), returned("r1", origin="any", A=5))
+    assert carts(*told) == ([("A", 10, 1000)], [("A", 5, 500)])
+    assert carts(*told, shipped("s2", A=5)) == ([("A", 15, 1500)], [])
+    assert carts(*told, shipped("s2", A=8)) == ([("A", 15, 1500)], [])
+    assert carts(*told, items_cancelled("c1", A=10)) == ([("A", 5, 500)], [])
+
+
+def test_units_from_anywhere_of_a_cancelled_order() -> None:
+    """The room is that before the order was cancelled: what was pending is gone, not returned."""
+    told = (confirmed(goods("A", 4, 400)), shipped("s1", A=2), returned("r1", origin="any", A=2), cancelled())
+    assert carts(*told) == ([("A", 2, 200)], [])
+
+
+def test_units_from_anywhere_of_a_line_that_is_gone() -> None:
+    """What was kept came back, the others are gone."""
+    told = (confirmed(goods("A", 4, 400)), shipped("s1", A=2), cart_updated(goods("B", 1, 50)))
+    assert carts(*told, returned("r1", origin="any", A=4)) == ([], [("B", 1, 50)])
 
 
 # --- statements ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from tests.unit.core.shop import (
     cart_updated,
     confirmed,
     details,
+    fee_charged,
     goods,
     items_cancelled,
     other,
@@ -104,14 +105,59 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
         "refunds 12500, chargeable 10000",
     ),
     (
-        "refunds above what a cart below zero and a fee leave",
+        "refunds above content and fees by more than a cent a line",
+        [JACKET, fee_charged("k1", 20), shipped("s1", jacket=1), returned("r1", fee=5, jacket=1), refunded("f1", 727)],
+        "refunds 727, chargeable 725",
+    ),
+    (
+        "a refund for a line that the order does not have",
+        [MIXED, refunded("f1", 5, applies_to=["shirt", "hat"])],
+        "refund f1 names hat, which the order does not have",
+    ),
+    (
+        "a refund for an adjustment",
+        [MIXED, refunded("f1", 5, applies_to=["coupon"])],
+        "refund f1 names coupon, which is neither goods nor a charge",
+    ),
+    (
+        "a refund for an adjustment that is gone",
+        [MIXED, cart_updated(goods("shirt", 3, 300)), refunded("f1", 5, applies_to=["coupon"])],
+        "refund f1 names coupon, which is neither goods nor a charge",
+    ),
+    (
+        "units from anywhere, more than there are",
+        [SHIRTS, shipped("s1", shirt=1), returned("r1", origin="any", shirt=4)],
+        "line shirt: 2 returned, 1 shipped",
+    ),
+    (
+        "units from anywhere of a line that is gone, some kept",
+        [SHIRTS, shipped("s1", shirt=3), cart_updated(goods("hat", 1, 10)), returned("r1", origin="any", shirt=1)],
+        "line shirt: 2 kept, which the newest cart does not have",
+    ),
+    (
+        "more paid back for units than the order is worth",
+        [JACKET, shipped("s1", jacket=1), returned("r1", jacket=1, paid=702)],
+        "return r1 refunded 702, the carts with its units 700",
+    ),
+    (
+        "more paid back for units in two returns than the order is worth",
         [
-            confirmed(goods("A", 1, 0), other("discount", "d", -1)),
-            shipped("s1", A=1),
-            returned("r1", fee=1, A=1),
-            refunded("f1", 1),
+            confirmed(goods("a", 2, 200)),
+            shipped("s1", a=2),
+            returned("r1", a=1, paid=150),
+            returned("r2", a=1, paid=60),
         ],
-        "refunds 1, chargeable 0",
+        "return r2 and 1 older refunded 210, the carts with its units 200",
+    ),
+    (
+        "cancelled though all is shipped, and something came back from anywhere",
+        [confirmed(goods("a", 2, 2)), shipped("s1", a=2), returned("r1", origin="any", a=1), cancelled()],
+        "cancelled, but all is shipped and 1 × a is not returned",
+    ),
+    (
+        "fee newer than the statement",
+        [SHIRTS, STATED, fee_charged("k1", 5)],
+        "fee k1 is newer than the statement",
     ),
     ("handling refunded above handling", [MIXED, returned("r1", handling=51)], "handling refunded 51, handling 50"),
     (
@@ -203,6 +249,20 @@ CONSISTENT: list[tuple[str, list[Told]]] = [
     ("exactly all accounted for", [SHIRTS, shipped("s1", shirt=2), items_cancelled("c1", shirt=1)]),
     ("exactly all returned", [SHIRTS, shipped("s1", shirt=3), returned("r1", shirt=3)]),
     ("refunds up to the total", [JACKET, shipped("s1", jacket=1), refunded("f1", 700)]),
+    ("refunds a cent a line above the total", [MIXED, shipped("s1", shirt=3), refunded("f1", 343)]),
+    (
+        "a cent a line above the order paid back for units",
+        [JACKET, shipped("s1", jacket=1), returned("r1", jacket=1, paid=701)],
+    ),
+    ("a refund for a charge", [MIXED, refunded("f1", 5, applies_to=["post", "shirt"])]),
+    (
+        "a refund for lines that are gone",
+        [MIXED, cart_updated(goods("hat", 1, 10)), refunded("f1", 5, applies_to=["post", "shirt"])],
+    ),
+    (
+        "cancelled with room that units from anywhere took",
+        [confirmed(goods("a", 2, 2)), shipped("s1", a=1), returned("r1", origin="any", a=1), cancelled()],
+    ),
     (
         "refunds up to the total and the fees",
         [JACKET, shipped("s1", jacket=1), returned("r1", fee=30, jacket=1), refunded("f1", 730)],
@@ -243,7 +303,11 @@ CONSISTENT: list[tuple[str, list[Told]]] = [
     ("stated carts at 0", [SHIRTS, stated([], [])]),
     ("details newer than the statement", [SHIRTS, STATED, details(gift=True)]),
     ("a retraction newer than the statement", [SHIRTS, STATED, retracted(shipment_id="s1")]),
-    ("facts older than the statement", [SHIRTS, shipped("s1", hat=1), refunded("f1", 10**6), STATED]),
+    (
+        "facts older than the statement",
+        [SHIRTS, shipped("s1", hat=1), refunded("f1", 10**6), fee_charged("k1", 5), STATED],
+    ),
+    ("a fee of its own, retracted after the statement", [SHIRTS, STATED, fee_charged("k1", 5), retracted(fee_id="k1")]),
     ("wrong currency before the statement", [SHIRTS, cart_updated(goods("b", 1, 1), currency="USD"), STATED]),
     ("unknown line of a shipment that was retracted", [SHIRTS, shipped("s1", hat=1), retracted(shipment_id="s1")]),
     ("refund above all, retracted", [SHIRTS, refunded("f1", 999), retracted(refund_id="f1")]),
@@ -275,6 +339,19 @@ def test_reasons_are_bounded() -> None:
     wrong = shipped("s1", **named)
     assert len(standing(SHIRTS, wrong).reasons) == REASONS_MAX
     assert len(standing(SHIRTS, wrong, payment("on_hold")).reasons) == REASONS_MAX
+
+
+def test_every_list_in_a_reason_is_bounded() -> None:
+    """Neither refunds of wrong lines nor units that are kept, nor facts newer than a statement make endless reasons."""
+    ids = [f"x{number}" for number in range(REASONS_MAX + 5)]
+    many = confirmed(*[goods(one, 1, 1) for one in ids])
+    assert len(standing(SHIRTS, refunded("f1", 1, applies_to=ids)).reasons) == REASONS_MAX
+    kept = standing(many, shipped("s1", **dict.fromkeys(ids, 1)), cancelled()).reasons
+    assert len(kept) == 1
+    assert kept[0].endswith(f"1 × x{REASONS_MAX - 1} and 5 lines more are not returned")
+    assert len(standing(SHIRTS, STATED, *[refunded(one, 1) for one in ids]).reasons) == REASONS_MAX
+    too_many = standing(many, shipped("s1", **dict.fromkeys(ids, 2)))
+    assert len(too_many.reasons) == REASONS_MAX
 
 
 @pytest.mark.parametrize("state", ["on_hold", "refused"])

@@ -369,12 +369,12 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.confirmed",
         {"currency": "EUR", "lines": []},
-        "$.data.lines: expected a list of at least one line, got a list",
+        "$.data.lines: expected a list of 1 to 2000 lines, got a list",
     ),
     (
         "order.confirmed",
         {"currency": "EUR", "lines": {}},
-        "$.data.lines: expected a list of at least one line, got an object",
+        "$.data.lines: expected a list of 1 to 2000 lines, got an object",
     ),
     ("order.confirmed", {"currency": "EUR", "lines": [5]}, "$.data.lines[0]: expected an object, got 5"),
     (
@@ -457,7 +457,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.items_shipped",
         {"shipment_id": "s", "lines": []},
-        "$.data.lines: expected a list of at least one line, got a list",
+        "$.data.lines: expected a list of 1 to 2000 lines, got a list",
     ),
     ("order.items_shipped", {"shipment_id": "s", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
     (
@@ -534,7 +534,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.items_returned",
         {"return_id": "r", "lines": UNITS, "from": "both"},
-        "$.data.from: expected one of shipped, unshipped, got a text",
+        "$.data.from: expected one of any, shipped, unshipped, got a text",
     ),
     (
         "order.items_returned",
@@ -591,7 +591,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
                 {"type": "discount", "reference": "D", "name": "D", "total_minor": -1, "applies_to": ["A"]},
             ],
         },
-        "$.data.unshipped[1]: expected applies_to to name goods lines of this cart",
+        "$.data.unshipped[1].applies_to: expected applies_to to name goods and charge lines of this cart",
     ),
     ("order.details_changed", {"gift": 1}, "$.data.gift: expected true or false or null, got 1"),
     (
@@ -608,12 +608,12 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.retracted",
         {},
-        "$.data: expected exactly one of shipment_id, return_id, cancellation_id, refund_id, cancelled, stated",
+        "$.data: expected exactly one of shipment_id, return_id, cancellation_id, refund_id, fee_id, cancelled, stated",
     ),
     (
         "order.retracted",
         {"shipment_id": "s", "cancelled": True},
-        "$.data: expected exactly one of shipment_id, return_id, cancellation_id, refund_id, cancelled, stated",
+        "$.data: expected exactly one of shipment_id, return_id, cancellation_id, refund_id, fee_id, cancelled, stated",
     ),
     ("order.retracted", {"cancelled": False}, "$.data.cancelled: expected true, got false"),
     ("order.retracted", {"stated": "true"}, "$.data.stated: expected true, got a text"),
@@ -680,14 +680,25 @@ WRONG_LINES: list[tuple[dict[str, Any], str]] = [
         "$.data.lines[1]: expected no quantity and no unit_price_minor",
     ),
     (GOOD | {"applies_to": ["A"]}, "$.data.lines[1]: expected no applies_to on a line of type product"),
-    (HANDLING | {"applies_to": ["A"]}, "$.data.lines[1]: expected no applies_to on a line of type handling"),
-    (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of at least one line id, got a list"),
+    (
+        HANDLING | {"applies_to": [HANDLING["reference"]]},
+        "$.data.lines[1].applies_to: expected applies_to of a charge to name goods lines of this cart",
+    ),
+    (DISCOUNT | {"applies_to": ["A", "A"]}, "$.data.lines[1].applies_to: expected every line id once"),
+    (GOOD | {"vat_rate_bp": 10_001}, "$.data.lines[1].vat_rate_bp: expected an integer from 0 to 10000, got 10001"),
+    (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of 1 to 2000 line ids, got a list"),
     (
         DISCOUNT | {"applies_to": [""]},
         "$.data.lines[1].applies_to[0]: expected a text of 1 to 1000 characters, got a text",
     ),
-    (DISCOUNT | {"applies_to": ["Z"]}, "$.data.lines[1]: expected applies_to to name goods lines of this cart"),
-    (DISCOUNT | {"applies_to": ["D"]}, "$.data.lines[1]: expected applies_to to name goods lines of this cart"),
+    (
+        DISCOUNT | {"applies_to": ["Z"]},
+        "$.data.lines[1].applies_to: expected applies_to to name goods and charge lines of this cart",
+    ),
+    (
+        DISCOUNT | {"applies_to": ["D"]},
+        "$.data.lines[1].applies_to: expected applies_to to name goods and charge lines of this cart",
+    ),
     (GOOD | {"reference": "first"}, "$.data.lines: expected every line_id (by default the reference) once"),
     (GOOD | {"line_id": "first"}, "$.data.lines: expected every line_id (by default the reference) once"),
     (SERVICE, f"$.data.lines[1]: expected {ENDS}"),
@@ -797,5 +808,5 @@ def test_attributes_are_judged_in_the_order_of_the_contract() -> None:
 def test_every_type_has_samples() -> None:
     """The samples name exactly the types of the contract."""
     assert set(FULL) == set(MINIMAL) == set(intake._envelopes)
-    assert len(FULL) == 12
+    assert len(FULL) == 13
     assert confirmed(GOOD).type in FULL

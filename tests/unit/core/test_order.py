@@ -139,8 +139,38 @@ REASONS: list[tuple[str, list[Told], CancellationReason | None]] = [
         [shipped("s1", A=1), retracted(shipment_id="s1"), cancelled(reason="late")],
         CancellationReason("late", False),
     ),
-    ("only returns out of the pending", [returned("r1", origin="unshipped", A=2, B=1)], None),
-    ("only refunds", [refunded("f1", 300)], None),
+    (
+        "only returns out of the pending",
+        [returned("r1", origin="unshipped", A=2, B=1)],
+        CancellationReason(None, False),
+    ),
+    (
+        "a return out of the pending with a reason",
+        [returned("r1", origin="any", reason="fraud", A=2, B=1)],
+        CancellationReason("fraud", False),
+    ),
+    ("only refunds", [refunded("f1", 300)], CancellationReason(None, False)),
+    (
+        "the newest of a cancellation, a return and a refund that gives one",
+        [
+            refunded("f1", 100, reason="refund"),
+            items_cancelled("c1", "cancellation", A=1),
+            returned("r1", origin="unshipped", reason="return", A=1),
+            refunded("f2", 100),
+        ],
+        CancellationReason("return", False),
+    ),
+    (
+        "a retracted return and a retracted refund give none",
+        [
+            returned("r1", origin="unshipped", reason="return", A=1),
+            refunded("f1", 1, reason="refund"),
+            retracted(return_id="r1"),
+            retracted(refund_id="f1"),
+            cancelled(),
+        ],
+        CancellationReason(None, False),
+    ),
     ("something is left", [items_cancelled("c1", "late", A=2)], None),
     ("cancelled, but something is kept", [shipped("s1", A=1), cancelled(reason="late")], None),
 ]
@@ -148,14 +178,14 @@ REASONS: list[tuple[str, list[Told], CancellationReason | None]] = [
 
 @pytest.mark.parametrize(("tellings", "reason"), [row[1:] for row in REASONS], ids=[row[0] for row in REASONS])
 def test_cancellation_reason(tellings: list[Told], reason: CancellationReason | None) -> None:
-    """Only when both carts are empty, nothing was ever shipped, and a cancellation or a statement made it so."""
+    """Only when both carts are empty and nothing was ever shipped, whatever emptied them."""
     assert order(BASE, *tellings).cancellation == reason
 
 
-def test_retracted_cancellation_is_no_reason() -> None:
-    """An order that was reopened and then refunded whole was not cancelled."""
-    told = (cancelled(reason="late"), retracted(cancelled=True), refunded("f1", 300))
-    assert order(BASE, *told).cancellation is None
+def test_retracted_cancellation_gives_no_reason() -> None:
+    """The reason of a cancellation that did not happen is not told, nor who made it."""
+    told = (cancelled(reason="late", by="shopper"), retracted(cancelled=True), refunded("f1", 300))
+    assert order(BASE, *told).cancellation == CancellationReason(None, False)
     items = items_cancelled("c1", "items", A=2, B=1)
     assert order(BASE, items, *told[:2]).cancellation == CancellationReason("items", False)
 

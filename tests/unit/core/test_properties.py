@@ -16,10 +16,10 @@ from schemas.state import OrderRecord, decode_header, decode_order, encode
 from schemas.updates import Account
 from tests.unit.core.histories import contents, histories
 from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
-from worker.core.carts import divide, tally
 from worker.core.order import Standing, assess, baseline
 from worker.core.outbox import Addressee, acknowledge, record_for, take_event
 from worker.core.reducer import SEEN_MAX, reduce
+from worker.core.shares import divide, tally
 from worker.providers.sequra import Sequra
 
 ADDRESSEE = Addressee(Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret"), Sequra())

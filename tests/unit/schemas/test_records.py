@@ -79,7 +79,7 @@ def test_sealed_record_is_a_record() -> None:
     kept.acked = order.acked = 7
     assert encode(kept) == encode(order)
     assert decode_order(encode(SealedRecord())) == OrderRecord()
-    assert decode_sealed(msgspec.msgpack.encode([1, 7, 3])) == SealedRecord(revision=7, acked=3)
+    assert decode_sealed(msgspec.msgpack.encode([1, 7, 3])) == SealedRecord(1, revision=7, acked=3)
 
 
 RECORDS = [OrderHeader(), OrderRecord(), NextRecord(SCHEMA, 1, 0, True, "v"), OwnerRecord(SCHEMA, "me", 5, "v")]
@@ -94,7 +94,7 @@ def test_reader_ignores_what_a_newer_writer_added(record: msgspec.Struct) -> Non
 
 def test_reader_fills_what_an_older_writer_did_not_know() -> None:
     """Missing members at the end have their defaults."""
-    assert decode_order(msgspec.msgpack.encode([1, 7, 3])) == OrderRecord(revision=7, acked=3)
+    assert decode_order(msgspec.msgpack.encode([1, 7, 3])) == OrderRecord(1, revision=7, acked=3)
 
 
 def test_partial_decoder_leaves_the_rest_as_it_is() -> None:
@@ -104,7 +104,7 @@ def test_partial_decoder_leaves_the_rest_as_it_is() -> None:
     assert decode(encode(order)).facts.seen == order.facts.seen
     assert isinstance(decode(encode(order)).facts.deliveries, msgspec.Raw)
     assert encode(decode(encode(order))) == encode(order)
-    older = OrderRecord(revision=7, acked=3)
+    older = OrderRecord(1, revision=7, acked=3)
     assert encode(decode(msgspec.msgpack.encode([1, 7, 3]))) == encode(older)
     shorter = msgspec.msgpack.encode([*msgspec.msgpack.decode(encode(older))[:-1], [b"12345678"]])
     assert decode_order(encode(decode(shorter))).facts == Facts(seen=b"12345678")

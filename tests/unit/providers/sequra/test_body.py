@@ -169,13 +169,14 @@ def test_full_body() -> None:
     for cart in (shipped_cart, unshipped_cart):
         assert (cart["currency"], cart["gift"], cart["cart_ref"]) == ("EUR", False, "cart-1")
         assert cart["order_total_with_tax"] == sum(item["total_with_tax"] for item in cart["items"])
-    # Shipped are 2 of 3 shirts: 667 of 1000; charges go 667 : 1233, adjustments likewise, the coupon with the shirts.
+    # Shipped are 2 of 3 shirts: 667 of 1000; charges and the registration go 667 : 1233, the coupon with the shirts, and
+    # the gift card by what the coupon left: 600 : 1200.
     assert shipped_cart["items"] == [
         PRODUCT | {"quantity": 2, "total_with_tax": 667},
         other_item("handling", "ship", "Shipping", 176),
         {"type": "invoice_fee", "total_with_tax": 33},
         other_item("discount", "COUPON", "Coupon", -67),
-        other_item("other_payment", "GIFT", "Gift card", -18),
+        other_item("other_payment", "GIFT", "Gift card", -17),
         other_item("voucher", "V", "Voucher", 10),
         other_item("registration", "SKU-1-reg", "Reg. Camiseta", 7),
     ]
@@ -185,7 +186,7 @@ def test_full_body() -> None:
         other_item("handling", "ship", "Shipping", 324),
         {"type": "invoice_fee", "total_with_tax": 62},
         other_item("discount", "COUPON", "Coupon", -33),
-        other_item("other_payment", "GIFT", "Gift card", -32),
+        other_item("other_payment", "GIFT", "Gift card", -33),
         other_item("registration", "SKU-1-reg", "Reg. Camiseta", 13),
     ]
 

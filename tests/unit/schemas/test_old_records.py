@@ -1,0 +1,63 @@
+"""Records that older versions wrote: they are read, and give the carts that they gave then.
+
+`records-1.json` holds orders of schema 1 as that version encoded them, with what it made of them. They were taken from
+histories of the scenario files, one for each combination of kinds of facts.
+"""
+
+import json
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.carts import Cart
+from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
+from tests.unit.core.shop import event, shipped
+from worker.core.order import assess
+from worker.core.outbox import record_for, take_event
+
+RECORDS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "records-1.json").read_text(encoding="utf-8"))
+EMPTIED_BY_RETURNS = {"N1-055"}
+"""What emptied their carts gave no reason to tell then, and does now."""
+
+
+def rows(cart: Cart) -> list[list[Any]]:
+    """Its items as the file has them."""
+    return [[item.type, item.reference, item.name, item.quantity, item.total_minor] for item in cart.items]
+
+
+@pytest.mark.parametrize("old", RECORDS, ids=lambda old: f"{old['from']} {old['subject']}")
+def test_old_record_gives_the_same_order(old: dict[str, Any]) -> None:
+    """State, reasons, both carts, trackings and the cancellation reason are those that the old version found."""
+    value = b64decode(old["record"])
+    record = decode_order(value)
+    assert record.schema == 1
+    found = assess(record.facts, old["subject"].partition("/")[2])
+    assert (found.state, sorted(found.reasons)) == (old["state"], sorted(old["reasons"]))
+    if "shipped" not in old:
+        assert found.order is None
+        return
+    order = found.order
+    assert order is not None
+    assert rows(order.shipped) == old["shipped"]
+    assert rows(order.unshipped) == old["unshipped"]
+    assert order.confirmed_total_minor == old["confirmed_total_minor"]
+    assert [[each.reference, each.delivered_at or None] for each in order.trackings] == old["trackings"]
+    reason = None if order.cancellation is None else [order.cancellation.given, order.cancellation.by_shopper]
+    assert reason == ([None, False] if old["from"] in EMPTIED_BY_RETURNS else old["cancellation"])
+
+
+@pytest.mark.parametrize("old", RECORDS[::5], ids=lambda old: f"{old['from']} {old['subject']}")
+def test_old_record_takes_new_events(old: dict[str, Any]) -> None:
+    """Partly decoded or whole, it takes an event and is a record of this version from then on."""
+    value = b64decode(old["record"])
+    assert decode_header(value).revision == decode_sealed(value).revision == decode_order(value).revision
+    one = event(shipped("new", A=1), 9)
+    partial, _ = record_for(one, value)
+    whole, partial = (
+        take_event(record, one, position=99, revision=10**6, now_ms=1, addressee=None)
+        for record in (decode_order(value), partial)
+    )
+    assert decode_order(encode(partial)) == decode_order(encode(whole)) == whole
+    assert (whole.schema, "new" in whole.facts.shipments) == (SCHEMA, True)
