@@ -18,9 +18,11 @@ PYTEST := $(BIN)/python -m pytest
 NODES ?= 1
 PORT ?= 9092
 SEEDS ?= 1000
+HISTORIES ?= 100000
+PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test matrix check format lock kafka bench chaos simulate schemas clean
+.PHONY: help setup demo test matrix check format lock kafka bench chaos simulate histories schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +84,9 @@ chaos: setup ## kill, freeze and cut off workers and brokers (25 minutes; CHAOS_
 
 simulate: setup ## many simulated days under faults: SEEDS=1000 (0 to 999), SEEDS=40-49, SEEDS=7,12
 	@$(PYTEST) tests/simulation -m "" --timeout=0 --seeds=$(SEEDS) -q $(ARGS)
+
+histories: setup ## random histories against a second model: HISTORIES=1000000 PROCESSES=2 (ARGS="--first 5000000" for other seeds)
+	@$(BIN)/python -m tests.unit.core.hunt $(HISTORIES) --processes $(PROCESSES) $(ARGS)
 
 schemas: setup ## write schemas/json anew from the types
 	@$(BIN)/python -m schemas.generate

@@ -146,6 +146,7 @@ def scenario(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, or folders of *.json.")],
     as_json: AsJson = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JUnit report for CI, too.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each event changes, and why.")] = False,
 ) -> None:
     """Check that events lead to the expected updates.
 
@@ -155,7 +156,12 @@ def scenario(
     \b
     cartsync scenario my-shop/
     cartsync scenario returns.json --junit report.xml
+    cartsync scenario returns.json --explain
     """
+    if explain:
+        from worker.tools.scenario.explain import explain_files
+
+        raise typer.Exit(explain_files(paths, as_json))
     from worker.tools.scenario import run_files
 
     raise typer.Exit(run_files(paths, as_json, junit))

@@ -556,7 +556,7 @@ def test_replay_does_not_send_where_nobody_knows_of_workers(cli: Cli) -> None:
     """With Kafka configured and silent, a worker may be running: nothing is sent."""
     Path("events.jsonl").write_text("{}\n", encoding="utf-8")
     Path("cartsync.toml").write_text(
-        GOOD.replace(
+        CONFIG.replace(
             'bootstrap_servers = "localhost:9092"', 'bootstrap_servers = "127.0.0.1:1"\nconnect_timeout = "10ms"'
         ),
         encoding="utf-8",

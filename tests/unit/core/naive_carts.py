@@ -1,55 +1,29 @@
-"""A second model of an order, written from `domain.md` sections 4 and 5 alone: slow, plain, in fractions.
+"""A second model of an order, written from `events.md` and from `domain.md` sections 4 and 5 alone: slow and plain.
 
-It shares no code with `worker.core`. It sorts the whole log by stamp and lets the newest of each kind win, and it
-computes every share from a `Fraction`. Where it and the core disagree, one of them has read the text wrongly.
+It shares no code, no types and no method with `worker.core`. It takes the events as the shop wrote them (plain JSON)
+and keeps nothing between them: every question goes through the whole story again. Amounts lie in cells, one for each
+line and place, and whoever takes something walks along the cells. Where it and the core disagree, one of them has
+read the text wrongly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from math import floor
 from typing import Any
-
-from msgspec import UNSET
-
-from schemas import events as e
 
 GOODS = ("product", "service", "subscriber_fee")
 CHARGES = ("handling", "invoice_fee")
-SPREAD = ("discount", "other_payment", "registration")
 REDUCTIONS = ("discount", "other_payment")
+PLACES = ("shipped", "unshipped", "lost")
+MOST = 10**12
 
+Json = dict[str, Any]
 Stamp = tuple[int, int, int]
 NaiveItem = tuple[str, str | None, str | None, int, int]
 """(type, reference, name, quantity, total)."""
-
-
-def nearest(value: Fraction) -> int:
-    """The nearest integer, halves away from zero."""
-    size = floor(abs(value) + Fraction(1, 2))
-    return -size if value < 0 else size
-
-
-def part(total: int, weight: int, whole: int) -> int:
-    """F(weight) of the cumulative rounding."""
-    return nearest(Fraction(total) * weight / whole)
-
-
-@dataclass
-class Winners:
-    """The newest of each kind, and what all contents had between them."""
-
-    confirmations: list[tuple[Stamp, e.ConfirmedData]] = field(default_factory=list)
-    contents: list[tuple[tuple[bool, int, Stamp], Any]] = field(default_factory=list)
-    payment: str | None = None
-    shipments: dict[str, tuple[Stamp, e.ItemsShippedData | None]] = field(default_factory=dict)
-    returns: dict[str, tuple[Stamp, e.ItemsReturnedData | None]] = field(default_factory=dict)
-    cancellations: dict[str, tuple[Stamp, e.ItemsCancelledData | None]] = field(default_factory=dict)
-    refunds: dict[str, tuple[Stamp, e.RefundedData | None]] = field(default_factory=dict)
-    deliveries: dict[str, str] = field(default_factory=dict)
-    cancelled: e.CancelledData | None = None
-    statements: list[tuple[tuple[bool, int, Stamp], e.CartsStatedData]] = field(default_factory=list)
-    statements_void_until: Stamp | None = None
+Words = tuple[str, ...]
+"""The ids and numbers that a reason must name, in this order."""
 
 
 @dataclass
@@ -57,159 +31,264 @@ class NaiveOrder:
     """What the model says of an order; carts only where nothing contradicts."""
 
     state: str
+    contradictions: list[Words] = field(default_factory=list)
     shipped: list[NaiveItem] | None = None
     unshipped: list[NaiveItem] | None = None
     trackings: list[tuple[str, str | None]] | None = None
     """(reference, delivered_at)."""
     cancellation: tuple[str | None, bool] | None = None
     """(the reason given, whether the shopper cancelled)."""
+    details: Json = field(default_factory=dict)
 
 
-def naive_order(log: Sequence[e.OrderEvent]) -> NaiveOrder:
-    """The order after the events of this log, whose positions are their indices."""
-    winners = _winners(log)
-    if not winners.confirmations:
+def naive_order(log: Iterable[Json]) -> NaiveOrder:
+    """The order after the accepted events of this log, whose positions are their indices."""
+    story = Story(log)
+    if not story.all("order.confirmed"):
         return NaiveOrder("unconfirmed")
-    carts = _stated(winners) if _statement(winners) else _computed(winners)
-    order = NaiveOrder("inconsistent" if carts is None else "ready")
-    if winners.payment not in (None, "approved"):
-        order.state = str(winners.payment)
-    if carts is not None:
+    contradictions, carts = stated_carts(story) if story.statement() else computed_carts(story)
+    order = NaiveOrder("inconsistent" if contradictions else "ready", contradictions)
+    payment = story.payment()
+    if payment != "approved":
+        order.state = payment
+    if not contradictions:
         order.shipped, order.unshipped = carts
-        order.trackings = _trackings(winners)
+        order.trackings = story.trackings()
+        order.details = story.details()
         if not order.shipped and not order.unshipped:
-            order.cancellation = _cancellation(winners)
+            order.cancellation = cancellation_reason(story)
     return order
 
 
-def _winners(log: Sequence[e.OrderEvent]) -> Winners:
-    first: dict[bytes, tuple[Stamp, Any]] = {}
-    for position, event in enumerate(log):
-        first.setdefault(event.uid, ((event.sequence, event.time_us, position), event.data))
-    winners = Winners()
-    for stamp, data in sorted(first.values(), key=lambda pair: pair[0]):
-        _take(winners, stamp, data)
-    return winners
+# --- the story: what was told, and what of it stands -----------------------------------------------------------
 
 
-def _take(winners: Winners, stamp: Stamp, data: Any) -> None:  # noqa: C901 - one case for each type, no more
-    version = getattr(data, "cart_version", UNSET)
-    rank = (version is not UNSET, 0 if version is UNSET else version, stamp)
-    match data:
-        case e.ConfirmedData():
-            winners.confirmations.append((stamp, data))
-            winners.contents.append((rank, data))
-            if data.payment_state is not UNSET:
-                winners.payment = data.payment_state
-        case e.PaymentStateChangedData():
-            winners.payment = data.payment_state
-        case e.CartUpdatedData():
-            winners.contents.append((rank, data))
-        case e.ItemsShippedData():
-            winners.shipments[data.shipment_id] = (stamp, data)
-        case e.ItemsDeliveredData():
-            winners.deliveries[data.shipment_id] = data.delivered_at
-        case e.ItemsReturnedData():
-            winners.returns[data.return_id] = (stamp, data)
-        case e.ItemsCancelledData():
-            winners.cancellations[data.cancellation_id] = (stamp, data)
-        case e.RefundedData():
-            winners.refunds[data.refund_id] = (stamp, data)
-        case e.CancelledData():
-            winners.cancelled = data
-        case e.CartsStatedData():
-            winners.statements.append((rank, data))
-        case e.RetractedData():
-            _retract(winners, stamp, data)
+@dataclass(frozen=True)
+class Told:
+    """One event: when it ranks, what it is, what it says."""
+
+    stamp: Stamp
+    type: str
+    data: Json
+
+    @property
+    def rank(self) -> tuple[bool, int, Stamp]:
+        """Among contents, and among statements, the version comes before the stamp."""
+        version = self.data.get("cart_version")
+        return version is not None, version or 0, self.stamp
 
 
-def _retract(winners: Winners, stamp: Stamp, data: e.RetractedData) -> None:
-    if data.shipment_id is not UNSET:
-        winners.shipments[data.shipment_id] = (stamp, None)
-    if data.return_id is not UNSET:
-        winners.returns[data.return_id] = (stamp, None)
-    if data.cancellation_id is not UNSET:
-        winners.cancellations[data.cancellation_id] = (stamp, None)
-    if data.refund_id is not UNSET:
-        winners.refunds[data.refund_id] = (stamp, None)
-    if data.cancelled is not UNSET:
-        winners.cancelled = None
-    if data.stated is not UNSET:
-        winners.statements_void_until = stamp
+class Story:
+    """All that was told of an order. Nothing is kept of it but the events themselves, each once."""
+
+    def __init__(self, log: Iterable[Json]) -> None:
+        first: dict[tuple[str, str], Told] = {}
+        for position, event in enumerate(log):
+            sequence = int(event["sequence"]) if event.get("sequence") is not None else -1
+            stamp = (sequence, _microseconds(event["time"]), position)
+            first.setdefault((event["source"], event["id"]), Told(stamp, event["type"], event["data"]))
+        self.events = sorted(first.values(), key=lambda one: one.stamp)
+
+    def all(self, *types: str) -> list[Told]:
+        """Every event of these types, the oldest first."""
+        return [one for one in self.events if one.type in types]
+
+    def standing(self, kind: str, member: str) -> list[Told]:
+        """Of each id its newest word, unless that word takes it back; the oldest first."""
+        found = []
+        for one in self.all(kind):
+            words = [
+                other
+                for other in self.all(kind, "order.retracted")
+                if member in other.data and other.data[member] == one.data[member]
+            ]
+            if words[-1] is one:
+                found.append(one)
+        return found
+
+    def shipments(self) -> list[Told]:
+        """Shipments that stand."""
+        return self.standing("order.items_shipped", "shipment_id")
+
+    def returns(self) -> list[Told]:
+        """Returns that stand."""
+        return self.standing("order.items_returned", "return_id")
+
+    def cancellations(self) -> list[Told]:
+        """Cancellations of items that stand."""
+        return self.standing("order.items_cancelled", "cancellation_id")
+
+    def refunds(self) -> list[Told]:
+        """Refunds that stand."""
+        return self.standing("order.refunded", "refund_id")
+
+    def fees(self) -> list[Told]:
+        """Fees of their own that stand."""
+        return self.standing("order.fee_charged", "fee_id")
+
+    def cancelled(self) -> Told | None:
+        """The cancellation of the order, if it stands."""
+        words = [one for one in self.all("order.cancelled", "order.retracted") if "cancelled" in one.data]
+        words += self.all("order.cancelled")
+        newest = max(words, key=lambda one: one.stamp, default=None)
+        return newest if newest is not None and newest.type == "order.cancelled" else None
+
+    def statement(self) -> Told | None:
+        """The statement that counts."""
+        voids = [one.stamp for one in self.all("order.retracted") if "stated" in one.data]
+        valid = [one for one in self.all("order.carts_stated") if not voids or one.stamp > max(voids)]
+        return max(valid, key=lambda one: one.rank, default=None)
+
+    def contents(self) -> list[Told]:
+        """Every content there ever was, the one that counts last."""
+        return sorted(self.all("order.confirmed", "order.cart_updated"), key=lambda one: one.rank)
+
+    def currency(self) -> str:
+        """The confirmed one."""
+        currency: str = self.all("order.confirmed")[0].data["currency"]
+        return currency
+
+    def payment(self) -> str:
+        """The newest word on the payment."""
+        said = [
+            one for one in self.all("order.confirmed", "order.payment_state_changed") if "payment_state" in one.data
+        ]
+        return str(said[-1].data["payment_state"]) if said else "approved"
+
+    def details(self) -> Json:
+        """Each member as its newest word has it."""
+        found: Json = {}
+        members = ("references", "customer", "delivery_address", "invoice_address", "delivery_method")
+        for one in self.all("order.confirmed", "order.details_changed"):
+            for member in (*members, "gift", "cart_ref", "store_ref"):
+                if member in one.data:
+                    found[member] = one.data[member]
+        return {member: value for member, value in found.items() if value is not None}
+
+    def trackings(self) -> list[tuple[str, str | None]]:
+        """Of all shipments that stand, with the time of delivery."""
+        found: list[tuple[str, str | None]] = []
+        for one in self.shipments():
+            deliveries = [
+                other.data["delivered_at"]
+                for other in self.all("order.items_delivered")
+                if other.data["shipment_id"] == one.data["shipment_id"]
+            ]
+            found += [
+                (tracking["reference"], tracking.get("delivered_at") or (deliveries or [None])[-1])
+                for tracking in one.data.get("tracking", [])
+            ]
+        return found
 
 
-def _statement(winners: Winners) -> tuple[Stamp, e.CartsStatedData] | None:
-    void = winners.statements_void_until
-    valid = [pair for pair in winners.statements if void is None or pair[0][2] > void]
-    if not valid:
-        return None
-    rank, data = max(valid, key=lambda pair: pair[0])
-    return rank[2], data
+def _microseconds(text: str) -> int:
+    since = datetime.fromisoformat(text.upper()) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1)
 
 
-def _living(facts: dict[str, tuple[Stamp, Any]]) -> list[tuple[Stamp, Any]]:
-    return [(stamp, data) for stamp, data in facts.values() if data is not None]
+def line_id(line: Mapping[str, Any]) -> str:
+    """`line_id`, else the reference, else `invoice_fee`."""
+    return str(line.get("line_id") or line.get("reference") or "invoice_fee")
 
 
-def _item(line: e.Line, quantity: int, total: int) -> NaiveItem:
-    reference = None if line.reference is UNSET else line.reference
-    name = None if line.name is UNSET else line.name
-    return (line.type, reference, name, quantity, total)
+def kind_of(line: Mapping[str, Any]) -> str:
+    """Its type, `product` unless said."""
+    return str(line.get("type", "product"))
 
 
-# --- both carts stated ----------------------------------------------------------------------------------------
+def item_of(line: Mapping[str, Any], quantity: int, total: int) -> NaiveItem:
+    """A share of a line in a cart."""
+    return kind_of(line), line.get("reference"), line.get("name"), quantity, total
 
 
-def _stated(winners: Winners) -> tuple[list[NaiveItem], list[NaiveItem]] | None:
-    found = _statement(winners)
-    assert found is not None
-    stamp, data = found
-    content_stamp = max(winners.contents, key=lambda pair: pair[0])[0][2]
-    kinds: tuple[dict[str, tuple[Stamp, Any]], ...] = (
-        winners.shipments,
-        winners.returns,
-        winners.cancellations,
-        winners.refunds,
-    )
-    stamps = [content_stamp, *(fact[0] for facts in kinds for fact in _living(facts))]
-    carts = [
-        [_item(line, _count(line), line.total_minor) for line in lines if line.type in GOODS or line.total_minor]
-        for lines in (data.shipped, data.unshipped)
-    ]
-    totals = [sum(item[4] for item in cart) for cart in carts]
-    kept = any(line.type in GOODS for line in data.shipped)
-    cancelled = winners.cancelled
-    if (
-        any(other > stamp for other in stamps)
-        or data.currency != winners.confirmations[0][1].currency
-        or min(totals) < 0
-        or max(totals) > 10**12
-        or (cancelled is not None and kept and (cancelled.by == "provider" or not data.unshipped))
+def named_units(facts: Iterable[Told], line: str) -> int:
+    """How many units of a line these facts name."""
+    return sum(unit["quantity"] for one in facts for unit in one.data["lines"] if unit["line_id"] == line)
+
+
+# --- cumulative rounding ------------------------------------------------------------------------------------------
+
+
+def nearest(value: Fraction) -> int:
+    """The nearest integer, halves away from zero."""
+    whole, rest = divmod(abs(value.numerator), value.denominator)
+    size = whole + (2 * rest >= value.denominator)
+    return -size if value < 0 else size
+
+
+def share(total: int, weight: int, whole: int) -> int:
+    """F(weight)."""
+    return nearest(Fraction(total * weight, whole))
+
+
+def spread(total: int, weights: Sequence[int]) -> list[int]:
+    """The parts of a total, walking along the weights; nothing where there is no weight at all."""
+    whole, parts, walked = sum(weights), [], 0
+    for weight in weights:
+        before = share(total, walked, whole) if whole else 0
+        walked += weight
+        parts.append((share(total, walked, whole) if whole else 0) - before)
+    return parts
+
+
+# --- both carts stated --------------------------------------------------------------------------------------------
+
+Carts = tuple[list[NaiveItem], list[NaiveItem]]
+
+
+def stated_carts(story: Story) -> tuple[list[Words], Carts]:
+    """Contradictions and carts beside a statement."""
+    statement = story.statement()
+    assert statement is not None
+    data = statement.data
+    found: list[Words] = []
+    if data["currency"] != story.currency():
+        found.append((data["currency"], story.currency()))
+    if story.contents()[-1].stamp > statement.stamp:
+        found.append(("content", "newer than the statement"))
+    for facts, name in (
+        (story.shipments(), "shipment"),
+        (story.returns(), "return"),
+        (story.cancellations(), "cancellation"),
+        (story.refunds(), "refund"),
+        (story.fees(), "fee"),
     ):
-        return None
-    return carts[0], [] if cancelled is not None else carts[1]
+        ids = [one.data[f"{name}_id"] for one in facts if one.stamp > statement.stamp]
+        found += [(f"{name} {key}", "newer than the statement") for key in ids]
+    carts = [
+        [
+            item_of(line, line.get("quantity", 0), line["total_minor"])
+            for line in data[cart]
+            if kind_of(line) in GOODS or line["total_minor"]
+        ]
+        for cart in ("shipped", "unshipped")
+    ]
+    for cart in carts:
+        total = sum(item[4] for item in cart)
+        if total < 0:
+            found.append((number(total),))
+        if total > MOST:
+            found.append((str(total), str(MOST)))
+    cancelled = story.cancelled()
+    kept = [line for line in data["shipped"] if kind_of(line) in GOODS]
+    if cancelled and kept and (cancelled.data.get("by") == "provider" or not data["unshipped"]):
+        found.append(("cancelled", *(f"{line['quantity']} × {line_id(line)}" for line in kept)))
+    return found, (carts[0], [] if cancelled else carts[1])
 
 
-def _count(line: e.Line) -> int:
-    return 0 if line.quantity is UNSET else line.quantity
+# --- what became of the units -------------------------------------------------------------------------------------
 
 
-# --- carts computed from the content ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Units:
+    """The counts of a goods line, in the letters of the text."""
 
-
-@dataclass
-class Goods:
-    """One goods line: its counts in the words of `domain.md` section 5, and its two shares."""
-
-    line: e.Line
     q: int
     c: int
     g: int
     s: int
     r: int
-    p: int = 0
-    shipped: int = 0
-    unshipped: int = 0
+    p: int
 
     @property
     def k(self) -> int:
@@ -217,187 +296,531 @@ class Goods:
         return self.s - self.r
 
 
-def _units_of(winners: Winners) -> dict[str, dict[str, int]]:
-    """By line: cancelled, gone, shipped, returned."""
-    found: dict[str, dict[str, int]] = {}
-    named = [("s", data) for _, data in _living(winners.shipments)]
-    named += [("c", data) for _, data in _living(winners.cancellations)]
-    named += [("r" if data.origin == "shipped" else "g", data) for _, data in _living(winners.returns)]
-    for letter, data in named:
-        for unit in data.lines:
-            counts = found.setdefault(unit.line_id, {"c": 0, "g": 0, "s": 0, "r": 0})
-            counts[letter] += unit.quantity
+def units_of(story: Story, line: str, q: int | None) -> Units:
+    """Of a line with this quantity, or (`None`) of one that the newest content lacks."""
+    back = story.returns()
+    s = named_units(story.shipments(), line)
+    c = named_units(story.cancellations(), line)
+    g = named_units([one for one in back if one.data.get("from") == "unshipped"], line)
+    r = named_units([one for one in back if one.data.get("from", "shipped") == "shipped"], line)
+    unknown = named_units([one for one in back if one.data.get("from") == "any"], line)
+    if q is None:
+        came_back = min(unknown, max(0, s - r))
+        return Units(0, c, g + unknown - came_back, s, r + came_back, 0)
+    gone = min(unknown, max(0, q - c - g - s))
+    g, r = g + gone, r + unknown - gone
+    return Units(q, c, g, s, r, 0 if story.cancelled() else max(0, q - c - g - s))
+
+
+# --- contradictions of a content ----------------------------------------------------------------------------------
+
+
+def computed_carts(story: Story) -> tuple[list[Words], Carts]:
+    """Contradictions and carts of the newest content."""
+    content = story.contents()[-1].data
+    found: list[Words] = []
+    if content["currency"] != story.currency():
+        found.append((content["currency"], story.currency()))
+    total = sum(line["total_minor"] for line in content["lines"])
+    if total < 0:
+        found.append((number(total), *sums_by_kind(content["lines"])))
+    found += unit_contradictions(story, content["lines"])
+    found += money_contradictions(story, content["lines"])
+    found += cancelled_while_kept(story, content["lines"])
+    if found:
+        return found, ([], [])
+    reckoning = Reckoning(story, content["lines"])
+    found += reckoning.contradictions()
+    if found:
+        return found, ([], [])
+    carts = reckoning.carts()
+    totals = [sum(item[4] for item in cart) for cart in carts]
+    found += [(str(total), str(MOST)) for total in totals if total > MOST]
+    return found, carts
+
+
+def unit_contradictions(story: Story, lines: list[Json]) -> list[Words]:
+    """Facts that name what there is not, or more than there is."""
+    now = {line_id(line): line for line in lines}
+    ever: dict[str, set[str]] = {}
+    for one in story.contents():
+        for line in one.data["lines"]:
+            ever.setdefault(line_id(line), set()).add(kind_of(line))
+
+    def kinds(name: str) -> set[str]:
+        return {kind_of(now[name])} if name in now else ever.get(name, set())
+
+    found: list[Words] = []
+    named: dict[str, None] = {}
+    for facts, member in (
+        (story.shipments(), "shipment_id"),
+        (story.returns(), "return_id"),
+        (story.cancellations(), "cancellation_id"),
+    ):
+        for one in facts:
+            for unit in one.data["lines"]:
+                name = unit["line_id"]
+                if kinds(name).isdisjoint(GOODS):
+                    found.append((one.data[member], f"{unit['quantity']} × {name}"))
+                else:
+                    named[name] = None
+    for one in story.refunds():
+        wrong = [name for name in one.data.get("applies_to", []) if kinds(name).isdisjoint((*GOODS, *CHARGES))]
+        found += [(one.data["refund_id"], name) for name in wrong]
+    for name in named:
+        found += count_contradictions(name, units_of(story, name, now[name]["quantity"] if name in now else None))
     return found
 
 
-def _computed(winners: Winners) -> tuple[list[NaiveItem], list[NaiveItem]] | None:
-    content = max(winners.contents, key=lambda pair: pair[0])[1]
-    lines: list[e.Line] = content.lines
-    units = _units_of(winners)
-    if content.currency != winners.confirmations[0][1].currency or _units_contradict(winners, lines, units):
-        return None
-    none = {"c": 0, "g": 0, "s": 0, "r": 0}
-    goods = {line.id: Goods(line, _count(line), **units.get(line.id, none)) for line in lines if line.type in GOODS}
-    if _money_contradicts(winners, lines) or _cancellation_contradicts(winners, list(goods.values())):
-        return None
-    for one in goods.values():
-        one.p = 0 if winners.cancelled is not None else max(0, one.q - one.c - one.g - one.s)
-        one.shipped = part(one.line.total_minor, one.k, one.q)
-        one.unshipped = part(one.line.total_minor, one.k + one.p, one.q) - one.shipped
-    shares = _shares(winners, lines, goods)
-    fees = [
-        ("handling", data.return_id, "Return fee", 0, data.fee_minor)
-        for _, data in _living(winners.returns)
-        if data.fee_minor is not UNSET
-    ]
-    shipped_total = sum(pair[0] for pair in shares.values()) + sum(fee[4] for fee in fees)
-    unshipped_total = sum(pair[1] for pair in shares.values())
-    if shipped_total + unshipped_total < 0:
-        return None
-    _move_reductions(lines, shares, shipped_total, unshipped_total)
-    carts: list[list[NaiveItem]] = [list(fees), []]
+def count_contradictions(name: str, u: "Units") -> list[Words]:
+    """More of one line than there is; `u.q` is 0 when the newest content lacks it."""
+    found: list[Words] = []
+    if u.r > u.s:
+        found.append((f"line {name}", f"{u.r} returned", f"{u.s} shipped"))
+    if not u.q:
+        found += [(f"line {name}", f"{u.k} kept")] if u.k > 0 else []
+    elif u.c + u.g + u.k > u.q:
+        counts = [f"{u.s} shipped"] if not (u.c or u.g or u.r) else [f"{u.k} kept"]
+        counts += [f"{u.c} cancelled"] if u.c else []
+        found.append((f"line {name}", *counts, f"{u.q} ordered"))
+    return found
+
+
+def money_contradictions(story: Story, lines: list[Json]) -> list[Words]:
+    """More refunded than there ever was."""
+    back = story.returns()
+    totals = [sum(line["total_minor"] for line in one.data["lines"]) for one in story.contents()]
+    fees = sum(one.data.get("fee_minor", 0) for one in back) + sum(one.data["amount_minor"] for one in story.fees())
+    chargeable = max(totals) + fees
+    refunds = sum(one.data["amount_minor"] for one in story.refunds())
+    found: list[Words] = []
+    if refunds and refunds > chargeable + len(lines):
+        found.append((str(refunds), str(abs(chargeable))))
+    repaid = sum(one.data.get("refund_handling_minor", 0) for one in back)
+    handling = sum(line["total_minor"] for line in lines if kind_of(line) == "handling")
+    if repaid > handling:
+        found.append((str(repaid), str(handling)))
+    return found
+
+
+def number(minor: int) -> str:
+    """With a real minus sign."""
+    return str(minor).replace("-", "−")
+
+
+def sums_by_kind(lines: list[Json]) -> list[str]:
+    """What goods and each other type add up to, by name."""
+    sums: dict[str, int] = {}
     for line in lines:
-        counts = (goods[line.id].k, goods[line.id].p) if line.type in GOODS else (0, 0)
-        for cart, count, share in zip(carts, counts, shares[line.id], strict=True):
-            if count if line.type in GOODS else share:
-                cart.append(_item(line, count, share))
-    _take_refunds(winners, carts)
-    if any(sum(item[4] for item in cart) > 10**12 for cart in carts):
-        return None
-    return carts[0], carts[1]
+        kind = "goods" if kind_of(line) in GOODS else kind_of(line)
+        sums[kind] = sums.get(kind, 0) + line["total_minor"]
+    return [f"{kind} {number(total)}" for kind, total in sorted(sums.items())]
 
 
-def _units_contradict(winners: Winners, lines: list[e.Line], units: dict[str, dict[str, int]]) -> bool:
-    now = {line.id: line for line in lines}
-    ever: dict[str, bool] = {}
-    for _, content in winners.contents:
-        for line in content.lines:
-            ever[line.id] = ever.get(line.id, False) or line.type in GOODS
-    for line_id, n in units.items():
-        if line_id not in ever or n["r"] > n["s"]:
-            return True
-        if line_id in now:
-            line = now[line_id]
-            if line.type not in GOODS or n["c"] + n["g"] + n["s"] - n["r"] > _count(line):
-                return True
-        elif not ever[line_id] or n["s"] > n["r"]:
-            return True
-    return False
+def cancelled_while_kept(story: Story, lines: list[Json]) -> list[Words]:
+    """The order was cancelled, and the shopper has something of it."""
+    cancelled = story.cancelled()
+    goods = [line for line in lines if kind_of(line) in GOODS]
+    counts = {line_id(line): units_of(story, line_id(line), line["quantity"]) for line in goods}
+    named = dict.fromkeys(unit["line_id"] for one in story.shipments() for unit in one.data["lines"])
+    gone = {name: units_of(story, name, None) for name in named if name not in counts}
+    kept = [f"{u.k} × {name}" for name, u in (counts | gone).items() if u.k > 0]
+    unsent = [one for one in story.returns() if one.data.get("from") == "unshipped"]
+    left = sum(max(0, u.q - named_units(unsent, name) - u.s) for name, u in counts.items())
+    if cancelled and kept and (cancelled.data.get("by") == "provider" or left == 0):
+        return [("cancelled", *kept)]
+    return []
 
 
-def _money_contradicts(winners: Winners, lines: list[e.Line]) -> bool:
-    returns = [data for _, data in _living(winners.returns)]
-    fees = sum(data.fee_minor for data in returns if data.fee_minor is not UNSET)
-    largest = max(sum(line.total_minor for line in content.lines) for _, content in winners.contents)
-    refunds: int = sum(data.amount_minor for _, data in _living(winners.refunds))
-    back: int = sum(data.refund_handling_minor for data in returns if data.refund_handling_minor is not UNSET)
-    handling = sum(line.total_minor for line in lines if line.type == "handling")
-    return (refunds > 0 and refunds > largest + fees) or back > handling
+# --- the reckoning ------------------------------------------------------------------------------------------------
 
 
-def _cancellation_contradicts(winners: Winners, goods: list[Goods]) -> bool:
-    if winners.cancelled is None or not any(one.k for one in goods):
-        return False
-    return winners.cancelled.by == "provider" or sum(max(0, one.q - one.g - one.s) for one in goods) == 0
+class Ledger:
+    """Where the money of each line lies, and what reductions took from there."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[str, str], int] = {}
+        """What lies at (line, place): `shipped`, `unshipped`, `lost`, and of a charge `repaid`."""
+        self.off: dict[tuple[str, str], int] = {}
+        """What reductions of single lines took there."""
+        self.off_together: dict[tuple[str, str], int] = {}
+        """What reductions took at (group, place)."""
+
+    def at(self, name: str, place: str) -> int:
+        """What is left of a line at a place."""
+        return self.cells.get((name, place), 0) - self.off.get((name, place), 0)
+
+    def of(self, group: str, names: list[str], place: str) -> int:
+        """What is left of a group at a place."""
+        return sum(self.at(name, place) for name in names) - self.off_together.get((group, place), 0)
 
 
-def _shares(winners: Winners, lines: list[e.Line], goods: dict[str, Goods]) -> dict[str, list[int]]:
-    """By line: what of it is in the shipped and in the unshipped cart."""
-    to_refund = sum(
-        data.refund_handling_minor for _, data in _living(winners.returns) if data.refund_handling_minor is not UNSET
-    )
-    shares: dict[str, list[int]] = {}
-    for line in lines:
-        if line.type in GOODS:
-            shares[line.id] = [goods[line.id].shipped, goods[line.id].unshipped]
-        elif line.type in CHARGES:
-            total = line.total_minor
-            if line.type == "handling":
-                off = min(to_refund, total)
-                to_refund -= off
-                total -= off
-            shares[line.id] = _charge(total, list(goods.values()))
-        elif line.type in SPREAD:
-            ids = set(goods if line.applies_to is UNSET else line.applies_to)
-            shares[line.id] = _adjustment(line.total_minor, [goods[one] for one in ids])
+class Reckoning:
+    """The carts of a content, `again`: with the units of returns that say what was paid back still kept."""
+
+    def __init__(self, story: Story, lines: list[Json], again: bool = False) -> None:
+        self.story = story
+        self.lines = lines
+        self.again = again
+        self.by_id = {line_id(line): line for line in lines}
+        self.names = {
+            "goods": [line_id(line) for line in lines if kind_of(line) in GOODS],
+            "charges": [line_id(line) for line in lines if kind_of(line) in CHARGES],
+            "others": [line_id(line) for line in lines if kind_of(line) in ("registration", "voucher")],
+        }
+        self.units = {name: units_of(story, name, self.by_id[name]["quantity"]) for name in self.names["goods"]}
+        self.kept = {name: u.k + (self.units_again(name) if again else 0) for name, u in self.units.items()}
+        self.ledger = Ledger()
+        self.repaid = self._repaid()
+        self._put_goods()
+        self._put_charges()
+        self._put_others()
+        self.reductions = self._reduce(self.ledger)
+        self.fees = self._fees()
+        self.totals = {place: self._total(place) for place in ("shipped", "unshipped")}
+        self.refund_items: dict[str, dict[str, int]] = {"shipped": {}, "unshipped": {}}
+        self.left_of_refunds = self._take_refunds_of_lines()
+
+    # --- returns with an amount
+
+    def told_amounts(self) -> list[Told]:
+        """The returns that say what was paid back, and whose lines are all there."""
+        return [
+            one
+            for one in self.story.returns()
+            if "refunded_minor" in one.data and all(unit["line_id"] in self.by_id for unit in one.data["lines"])
+        ]
+
+    def units_again(self, name: str, newer_than: Stamp | None = None) -> int:
+        """The units of a line that these returns brought back."""
+        return named_units([one for one in self.told_amounts() if newer_than is None or one.stamp > newer_than], name)
+
+    # --- what lies where before anything comes off
+
+    def worth(self, name: str, count: int) -> int:
+        """F(count) of a goods line."""
+        return share(self.by_id[name]["total_minor"], count, self.units[name].q)
+
+    def _put_goods(self) -> None:
+        for name, u in self.units.items():
+            k, p = self.kept[name], u.p
+            self.ledger.cells[name, "shipped"] = self.worth(name, k)
+            self.ledger.cells[name, "unshipped"] = self.worth(name, k + p) - self.worth(name, k)
+            self.ledger.cells[name, "lost"] = max(0, self.worth(name, u.q) - self.worth(name, k + p))
+
+    def _repaid(self) -> dict[str, int]:
+        """What `refund_handling_minor` took of each handling line."""
+        left = sum(one.data.get("refund_handling_minor", 0) for one in self.story.returns())
+        found = {}
+        for line in self.lines:
+            if kind_of(line) == "handling":
+                found[line_id(line)] = min(left, line["total_minor"])
+                left -= found[line_id(line)]
+        return found
+
+    def _lines_of(self, line: Json) -> list[str]:
+        """The lines of a charge or an adjustment, in the order of lines."""
+        named = line.get("applies_to", self.names["goods"])
+        return [name for name in self.by_id if name in named]
+
+    def divide_as(self, line: Json, amount: int) -> dict[str, int]:
+        """An amount of a charge, divided as its shares are."""
+        if not self.names["goods"]:
+            return {self.place_without_goods(): amount}
+        names = self._lines_of(line)
+        sent = {name: min(self.units[name].s, self.units[name].q) for name in names}
+        weights = [
+            sum(self.worth(name, sent[name]) for name in names),
+            sum(self.ledger.cells[name, "unshipped"] for name in names),
+        ]
+        if not any(weights):
+            weights = [sum(sent.values()), sum(self.units[name].p for name in names)]
+        if not any(weights):
+            return {"lost": amount}
+        return dict(zip(("shipped", "unshipped"), spread(amount, weights), strict=True))
+
+    def place_without_goods(self) -> str:
+        """Where everything lies when the content has no goods."""
+        if self.story.shipments():
+            return "shipped"
+        return "lost" if self.story.cancelled() else "unshipped"
+
+    def _put_charges(self) -> None:
+        for name in self.names["charges"]:
+            line = self.by_id[name]
+            repaid = self.repaid.get(name, 0)
+            for place, part in self.divide_as(line, line["total_minor"] - repaid).items():
+                self.ledger.cells[name, place] = part
+            self.ledger.cells[name, "repaid"] = repaid
+
+    def _put_others(self) -> None:
+        for name in self.names["others"]:
+            line = self.by_id[name]
+            if kind_of(line) == "voucher":
+                self.ledger.cells[name, "shipped"] = line["total_minor"]
+            elif not self.names["goods"]:
+                self.ledger.cells[name, self.place_without_goods()] = line["total_minor"]
+            else:
+                for place, part in zip(PLACES, spread(line["total_minor"], self._registration(line)), strict=True):
+                    self.ledger.cells[name, place] = part
+
+    def _registration(self, line: Json) -> list[int]:
+        """Its weights: by value, by units where there is no value."""
+        names = self._lines_of(line)
+        cells = self.ledger.cells
+        weights = [sum(cells.get((name, place), 0) for name in names) for place in PLACES]
+        weights[2] += sum(cells.get((name, "repaid"), 0) for name in names)
+        if any(weights):
+            return weights
+        for name in names:
+            if name in self.units:
+                u = self.units[name]
+                counts = [self.kept[name], u.p, max(0, u.q - self.kept[name] - u.p)]
+            else:
+                mine = [self.units[one] for one in self._lines_of(self.by_id[name])]
+                counts = [sum(min(u.s, u.q) for u in mine), sum(u.p for u in mine), 0]
+            weights = [one + other for one, other in zip(weights, counts, strict=True)]
+        return weights
+
+    # --- reductions
+
+    def _reduce(self, ledger: Ledger) -> dict[str, dict[str, int]]:
+        """By reduction: what it takes of each cart. Walks over the cells; takes only what is there."""
+        reductions = [line for line in self.lines if kind_of(line) in REDUCTIONS]
+        took = {line_id(line): dict.fromkeys(PLACES, 0) for line in reductions}
+        left = {line_id(line): -line["total_minor"] for line in reductions}
+        for line in reductions:
+            if "applies_to" in line:
+                mine = line_id(line)
+                names = self._lines_of(line)
+                walk = [(name, place) for place in PLACES for name in names]
+                weights = [ledger.at(*cell) for cell in walk]
+                for (name, place), part in zip(walk, spread(min(left[mine], sum(weights)), weights), strict=True):
+                    ledger.off[name, place] = ledger.off.get((name, place), 0) + part
+                    took[mine][place] += part
+                left[mine] -= min(left[mine], sum(weights))
+                for name in names:
+                    part = min(left[mine], ledger.at(name, "repaid"))
+                    ledger.off[name, "repaid"] = ledger.off.get((name, "repaid"), 0) + part
+                    left[mine] -= part
+        for line in reductions:
+            mine = line_id(line)
+            for group, names in self.names.items():
+                weights = [ledger.of(group, names, place) for place in PLACES]
+                taken = min(left[mine], sum(weights))
+                left[mine] -= taken
+                for place, part in zip(PLACES, spread(taken, weights), strict=True):
+                    ledger.off_together[group, place] = ledger.off_together.get((group, place), 0) + part
+                    took[mine][place] += part
+                taken = min(left[mine], ledger.of(group, names, "repaid"))
+                left[mine] -= taken
+                ledger.off_together[group, "repaid"] = ledger.off_together.get((group, "repaid"), 0) + taken
+        return took
+
+    def _fees(self) -> list[NaiveItem]:
+        found: list[NaiveItem] = [
+            ("handling", one.data["return_id"], "Return fee", 0, one.data["fee_minor"])
+            for one in self.story.returns()
+            if "fee_minor" in one.data
+        ]
+        for one in self.story.fees():
+            name = one.data.get("name", "Fee")
+            found.append(("handling", one.data["fee_id"], name, 0, one.data["amount_minor"]))
+        return found
+
+    def _total(self, place: str) -> int:
+        """Of a cart before refunds."""
+        lying = sum(amount for (_, where), amount in self.ledger.cells.items() if where == place)
+        taken = sum(took[place] for took in self.reductions.values())
+        return lying - taken + (sum(fee[4] for fee in self.fees) if place == "shipped" else 0)
+
+    # --- refunds of lines
+
+    def nets(self) -> dict[str, int]:
+        """N of each goods and charge line: its total less its part of the reductions, as if nothing were lost."""
+        whole = Ledger()
+        for line in self.lines:
+            name = line_id(line)
+            if kind_of(line) not in REDUCTIONS:
+                whole.cells[name, "shipped"] = line["total_minor"] - self.repaid.get(name, 0)
+                whole.cells[name, "repaid"] = self.repaid.get(name, 0)
+        rest = 0
+        for line in self.lines:
+            if kind_of(line) in REDUCTIONS:
+                left = -line["total_minor"]
+                if "applies_to" in line:
+                    names = self._lines_of(line)
+                    weights = [whole.at(name, "shipped") for name in names]
+                    taken = min(left, sum(weights))
+                    for name, part in zip(names, spread(taken, weights), strict=True):
+                        whole.off[name, "shipped"] = whole.off.get((name, "shipped"), 0) + part
+                    left -= taken
+                    for name in names:
+                        part = min(left, whole.at(name, "repaid"))
+                        whole.off[name, "repaid"] = whole.off.get((name, "repaid"), 0) + part
+                        left -= part
+                rest += left
+        nets = {}
+        for group in ("goods", "charges"):
+            names = self.names[group]
+            weights = [whole.at(name, "shipped") for name in names]
+            taken = min(rest, sum(weights))
+            rest -= taken
+            rest -= min(rest, sum(whole.at(name, "repaid") for name in names))
+            for name, weight, part in zip(names, weights, spread(taken, weights), strict=True):
+                nets[name] = weight - part
+        return nets
+
+    def units_then(self, name: str, stamp: Stamp) -> int:
+        """u: the units of a goods line when a refund of this stamp was given."""
+        u = self.units[name]
+        newer = [one for one in [*self.story.returns(), *self.story.cancellations()] if one.stamp > stamp]
+        then = u.k + u.p + named_units(newer, name)
+        cancelled = self.story.cancelled()
+        if cancelled is not None and cancelled.stamp > stamp:
+            then += max(0, u.q - u.c - u.g - u.s)
+        return min(u.q, then)
+
+    def last_total(self, name: str) -> int:
+        """What a line that the newest content lacks was worth when it was last there."""
+        had = [
+            line["total_minor"]
+            for one in self.story.contents()
+            for line in one.data["lines"]
+            if line_id(line) == name and kind_of(line) in (*GOODS, *CHARGES)
+        ]
+        total: int = had[-1]
+        return total
+
+    def _take_refunds_of_lines(self) -> dict[str, int]:
+        """Takes refunds with `applies_to` off the carts; returns what is left of each refund."""
+        nets = self.nets()
+        before: dict[str, int] = {}
+        remaining = {}
+        for refund in self.story.refunds():
+            data = refund.data
+            remaining[data["refund_id"]] = data["amount_minor"]
+            if "applies_to" not in data:
+                continue
+            names: list[str] = data["applies_to"]
+            worth = {name: self._worth_then(name, refund, nets) for name in names}
+            weights = [max(0, worth[name] - before.get(name, 0)) for name in names]
+            given = min(data["amount_minor"], sum(weights))
+            come_off = {"shipped": 0, "unshipped": 0, "lost": 0}
+            for name, part in zip(names, spread(given, weights), strict=True):
+                before[name] = before.get(name, 0) + part
+                for place, amount in self._places(name, refund, part, worth[name], nets).items():
+                    come_off[place] += amount
+            remaining[data["refund_id"]] -= come_off["lost"]
+            for place in ("shipped", "unshipped"):
+                carried = min(come_off[place], self.totals[place])
+                self._take(data["refund_id"], place, carried)
+                remaining[data["refund_id"]] -= carried
+        return remaining
+
+    def _worth_then(self, name: str, refund: Told, nets: dict[str, int]) -> int:
+        if name not in self.by_id:
+            return self.last_total(name)
+        if name in self.units:
+            return share(nets[name], self.units_then(name, refund.stamp), self.units[name].q)
+        return nets[name]
+
+    def _places(self, name: str, refund: Told, part: int, worth: int, nets: dict[str, int]) -> dict[str, int]:
+        """Where a line's part of a refund comes off."""
+        if name not in self.by_id or not worth:
+            return {"lost": part}
+        if name in self.units:
+            u = self.units[name]
+            kept = u.k + (self.units_again(name, newer_than=refund.stamp) if self.again else 0)
+            then = self.units_then(name, refund.stamp)
+            kept, both = min(kept, then), min(kept + u.p, then)
+            first = share(part, share(nets[name], kept, u.q), worth)
+            second = share(part, share(nets[name], both, u.q), worth)
+            return {"shipped": first, "unshipped": second - first, "lost": part - second}
+        return self.divide_as(self.by_id[name], part)
+
+    def _take(self, reference: str, place: str, amount: int) -> None:
+        self.totals[place] -= amount
+        items = self.refund_items[place]
+        items[reference] = items.get(reference, 0) + amount
+
+    # --- differences, what is left of refunds, and the carts
+
+    def contradictions(self) -> list[Words]:
+        """More paid back for returned units than the carts would be worth with them."""
+        told = self.told_amounts()
+        paid = sum(one.data["refunded_minor"] for one in told)
+        with_them = Reckoning(self.story, self.lines, again=True)
+        worth = sum(with_them.totals.values())
+        if told and paid > worth + len(self.lines):
+            return [(told[-1].data["return_id"], str(paid), str(worth))]
+        return []
+
+    def carts(self) -> Carts:
+        """Both carts, item by item."""
+        told = self.told_amounts()
+        extra: list[NaiveItem] = []
+        if told:
+            with_them = Reckoning(self.story, self.lines, again=True)
+            paid = sum(one.data["refunded_minor"] for one in told)
+            difference = sum(with_them.totals.values()) - paid - sum(self.totals.values())
+            reference = told[-1].data["return_id"]
+            if difference > 0:
+                extra.append(("handling", reference, "Return difference", 0, difference))
+                self.totals["shipped"] += difference
+            else:
+                self._take_what_is_left("difference of " + reference, -difference)
+        for refund in self.story.refunds():
+            name = refund.data["refund_id"]
+            self._take_what_is_left(name, self.left_of_refunds[name])
+        names = {one.data["refund_id"]: one.data.get("name", "Refund") for one in self.story.refunds()}
+        carts: dict[str, list[NaiveItem]] = {"shipped": [*self.fees, *extra], "unshipped": []}
+        for place, kind in (("shipped", "other_payment"), ("unshipped", "discount")):
+            for line in self.lines:
+                item = self._item(line, place)
+                if item is not None:
+                    carts[place].append(item)
+            items = {reference: amount for reference, amount in self.refund_items[place].items() if amount}
+            for reference, amount in items.items():
+                if reference.startswith("difference of ") and reference not in names:
+                    carts[place].append((kind, reference[len("difference of ") :], "Return difference", 0, -amount))
+                else:
+                    carts[place].append((kind, reference, names[reference], 0, -amount))
+            if items and not self.totals[place]:
+                carts[place] = []
+        return carts["shipped"], carts["unshipped"]
+
+    def _take_what_is_left(self, reference: str, amount: int) -> None:
+        for place in ("shipped", "unshipped"):
+            taken = min(amount, self.totals[place])
+            self._take(reference, place, taken)
+            amount -= taken
+
+    def _item(self, line: Json, place: str) -> NaiveItem | None:
+        name = line_id(line)
+        if name in self.units:
+            count = self.kept[name] if place == "shipped" else self.units[name].p
+            return item_of(line, count, self.ledger.cells[name, place]) if count else None
+        if kind_of(line) in REDUCTIONS:
+            total = -self.reductions[name][place]
         else:
-            shares[line.id] = [line.total_minor, 0]  # voucher
-    return shares
-
-
-def _charge(total: int, goods: list[Goods]) -> list[int]:
-    v = sum(part(one.line.total_minor, min(one.s, one.q), one.q) for one in goods)
-    p = sum(one.unshipped for one in goods)
-    if v + p == 0:
-        v, p = sum(min(one.s, one.q) for one in goods), sum(one.p for one in goods)
-    if v + p == 0:
-        return [0, 0]
-    return [part(total, v, v + p), total - part(total, v, v + p)]
-
-
-def _adjustment(total: int, goods: list[Goods]) -> list[int]:
-    k, p = sum(one.shipped for one in goods), sum(one.unshipped for one in goods)
-    rest = sum(one.line.total_minor - one.shipped - one.unshipped for one in goods)
-    if k + p + rest == 0:
-        k, p = sum(one.k for one in goods), sum(one.p for one in goods)
-        rest = sum(one.q - one.k - one.p for one in goods)
-    if k + p + rest == 0:
-        return [0, 0]
-    whole = k + p + rest
-    return [part(total, k, whole), part(total, k + p, whole) - part(total, k, whole)]
-
-
-def _move_reductions(lines: list[e.Line], shares: dict[str, list[int]], shipped: int, unshipped: int) -> None:
-    for here, there, total in ((0, 1, shipped), (1, 0, unshipped)):
-        missing = max(0, -total)
-        reductions = [line for line in reversed(lines) if line.type in REDUCTIONS]
-        for line in sorted(reductions, key=lambda line: line.applies_to is not UNSET):
-            moved = min(missing, -shares[line.id][here])
-            if moved > 0:
-                shares[line.id][here] += moved
-                shares[line.id][there] -= moved
-                missing -= moved
-
-
-def _take_refunds(winners: Winners, carts: list[list[NaiveItem]]) -> None:
-    touched = [False, False]
-    for _, data in sorted(_living(winners.refunds), key=lambda pair: pair[0]):
-        left = data.amount_minor
-        name = "Refund" if data.name is UNSET else data.name
-        for index, kind in ((0, "other_payment"), (1, "discount")):
-            off = min(left, sum(item[4] for item in carts[index]))
-            if off > 0:
-                carts[index].append((kind, data.refund_id, name, 0, -off))
-                touched[index] = True
-                left -= off
-    for index, cart in enumerate(carts):
-        if touched[index] and sum(item[4] for item in cart) == 0:
-            cart.clear()
+            total = self.ledger.cells.get((name, place), 0)
+        return item_of(line, 0, total) if total else None
 
 
 # --- what goes along ----------------------------------------------------------------------------------------------
 
 
-def _trackings(winners: Winners) -> list[tuple[str, str | None]]:
-    found: list[tuple[str, str | None]] = []
-    for _, data in sorted(_living(winners.shipments), key=lambda pair: pair[0]):
-        for tracking in [] if data.tracking is UNSET else data.tracking:
-            own = None if tracking.delivered_at is UNSET else tracking.delivered_at
-            found.append((tracking.reference, own or winners.deliveries.get(data.shipment_id)))
-    return found
-
-
-def _cancellation(winners: Winners) -> tuple[str | None, bool] | None:
-    if _living(winners.shipments):
+def cancellation_reason(story: Story) -> tuple[str | None, bool] | None:
+    """Why both carts are empty; nothing when anything was ever shipped."""
+    if story.shipments():
         return None
-    stated = _statement(winners)
-    items = _living(winners.cancellations)
-    if winners.cancelled is None and stated is None and not items:
-        return None
-    reasons = [winners.cancelled.reason] if winners.cancelled is not None else []
-    if stated is not None:
-        reasons.append(stated[1].reason)
+    cancelled, statement = story.cancelled(), story.statement()
+    told = [cancelled.data.get("reason")] if cancelled else []
+    if statement:
+        told.append(statement.data.get("reason"))
     else:
-        reasons += [data.reason for _, data in sorted(items, key=lambda pair: pair[0], reverse=True)]
-    given = next((reason for reason in reasons if reason is not UNSET and reason), None)
-    return given, winners.cancelled is not None and winners.cancelled.by == "shopper"
+        facts = [*story.cancellations(), *story.returns(), *story.refunds()]
+        told += [one.data.get("reason") for one in sorted(facts, key=lambda one: one.stamp, reverse=True)]
+    given = next((reason for reason in told if reason), None)
+    return given, bool(cancelled and cancelled.data.get("by") == "shopper")

@@ -142,35 +142,11 @@ class _Player:
         return expect.requests(expected, exchanges, since, any_order=any_order)
 
     def _event(self, step: EventStep) -> None:
-        """An event as the shop would write it, with what the scenario leaves out filled in."""
         self._events += 1
-        start = datetime.fromtimestamp(START_WALL_MS / 1000, UTC)
-        time = start + timedelta(seconds=self._events - 1)
-        defaults = {
-            "specversion": "1.0",
-            "id": f"e{self._events}",
-            "source": "/test",
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        event = defaults | step.event
-        key = event.get("subject") if step.key is UNSET else step.key
-        value = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        headers = [("content-type", b"application/cloudevents+json")]
-        self._world.put(_bytes(key), value, headers, self._time_ms(event["time"]), step.partition)
-
-    def _time_ms(self, time: Any) -> int:
-        """The event's own time; of one that is none, the present."""
-        try:
-            return parse_time_us(time) // 1000
-        except (RuleError, AttributeError):
-            return self._world.wall_ms
+        self._world.put(*record_of_event(step, self._events, self._world.wall_ms), step.partition)
 
     def _record(self, record: RecordValue) -> None:
-        value = _bytes(record.value)
-        if record.value_base64 is not None:
-            value = base64.b64decode(record.value_base64)
-        headers = [(name, text.encode("utf-8", "surrogatepass")) for name, text in record.headers.items()]
-        self._world.put(_bytes(record.key), value, headers, self._world.wall_ms, record.partition)
+        self._world.put(*raw_record(record, self._world.wall_ms), record.partition)
 
     def _run(self, step: RunStep) -> list[str]:
         if step.within is None:
@@ -187,6 +163,41 @@ class _Player:
             except UsageError as error:
                 return [f"{action} {target}: {error}"]
         return []
+
+
+LogRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int]
+"""Key, value, headers, timestamp in ms."""
+
+
+def record_of_event(step: EventStep, number: int, now_ms: int) -> LogRecord:
+    """The `number`th event as the shop would write it, with what the scenario leaves out filled in.
+
+    Its timestamp is its own time; of one that is none, the present.
+    """
+    time = datetime.fromtimestamp(START_WALL_MS / 1000, UTC) + timedelta(seconds=number - 1)
+    defaults = {
+        "specversion": "1.0",
+        "id": f"e{number}",
+        "source": "/test",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    event = defaults | step.event
+    key = event.get("subject") if step.key is UNSET else step.key
+    value = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    try:
+        timestamp_ms = parse_time_us(event["time"]) // 1000
+    except (RuleError, AttributeError):
+        timestamp_ms = now_ms
+    return _bytes(key), value, [("content-type", b"application/cloudevents+json")], timestamp_ms
+
+
+def raw_record(record: RecordValue, now_ms: int) -> LogRecord:
+    """A raw record, as it will stand in the log."""
+    value = _bytes(record.value)
+    if record.value_base64 is not None:
+        value = base64.b64decode(record.value_base64)
+    headers = [(name, text.encode("utf-8", "surrogatepass")) for name, text in record.headers.items()]
+    return _bytes(record.key), value, headers, now_ms
 
 
 def _bytes(text: Any) -> bytes | None:
