@@ -9,6 +9,7 @@ saves 0.2 of the 12 µs that an event takes, `partial_decoder` a whole one.
 """
 
 from collections.abc import Callable, Collection
+from enum import IntEnum
 from typing import cast
 
 from msgspec import Raw, Struct, defstruct, field, msgpack
@@ -44,6 +45,17 @@ class Attempts(Struct, array_like=True, frozen=True, gc=False):
     conflict: int = 0
     not_found: int = 0
     transient: int = 0
+
+
+class Delay(IntEnum):
+    """Whence the delay comes that `not_before_ms` is the end of; of a 404, `not_found_delay` says so."""
+
+    OWN = 0
+    """The provider has refused this very order for now; what became of others does not matter."""
+    TRANSIENT = 1
+    """Something was the matter that may be over for all orders at once."""
+    ASKED = 2
+    """`Retry-After`."""
 
 
 class OrderHeader(Struct, array_like=True, gc=False):
@@ -90,6 +102,9 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """One order: its facts, and what has been acknowledged for it."""
 
     facts: Facts = field(default_factory=Facts)
+    generation: int = 0
+    """How often an operator had it sent anew: a provider that knows the key of a request would not look at it."""
+    delay: Delay = Delay.OWN
 
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
@@ -98,6 +113,8 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     """
 
     facts: Raw = Raw(pack(Facts()))
+    generation: int = 0
+    delay: Delay = Delay.OWN
 
 
 class NextRecord(Struct, array_like=True, frozen=True):
