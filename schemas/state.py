@@ -10,6 +10,7 @@ saves 0.2 of the 12 µs that an event takes, `partial_decoder` a whole one.
 """
 
 from collections.abc import Callable, Collection
+from enum import IntEnum
 from typing import cast
 
 from msgspec import Raw, Struct, defstruct, field, msgpack
@@ -47,6 +48,17 @@ class Attempts(Struct, array_like=True, frozen=True, gc=False):
     conflict: int = 0
     not_found: int = 0
     transient: int = 0
+
+
+class Delay(IntEnum):
+    """Whence the delay comes that `not_before_ms` is the end of; of a 404, `not_found_delay` says so."""
+
+    OWN = 0
+    """The provider has refused this very order for now; what became of others does not matter."""
+    TRANSIENT = 1
+    """Something was the matter that may be over for all orders at once."""
+    ASKED = 2
+    """`Retry-After`."""
 
 
 class OrderHeader(Struct, array_like=True, gc=False):
@@ -106,6 +118,9 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """Its events came under different record keys: some may lie in other partitions."""
     made_at: MadeAt | None = None
     """The newest revision that was not sent because of where it was made."""
+    generation: int = 0
+    """How often an operator had it sent anew: a provider that knows the key of a request would not look at it."""
+    delay: Delay = Delay.OWN
 
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
@@ -117,6 +132,8 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     key_digest: int = 0
     has_several_keys: bool = False
     made_at: MadeAt | None = None
+    generation: int = 0
+    delay: Delay = Delay.OWN
 
 
 class NextRecord(Struct, array_like=True, frozen=True):

@@ -88,6 +88,7 @@ class OutcomeKind(StrEnum):
     NOT_FOUND = "not_found"
     PERMANENT = "permanent"
     CREDENTIALS = "credentials"
+    FORBIDDEN = "forbidden"
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -100,7 +101,7 @@ class Outcome(Struct, frozen=True, gc=False):
     retry_after_s: float | None = None
     """What the provider asked for, clamped to [0, 3600]."""
     holds_account: bool = False
-    """The whole account waits `retry_after_s`, not only the order."""
+    """The whole account waits `retry_after_s`, or goes slower when there is none; not only the order."""
 
 
 class Update(Struct, frozen=True, gc=False):

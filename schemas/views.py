@@ -49,9 +49,11 @@ class AccountView(Struct, frozen=True):
     paused: str | None
     """Why it is paused; `None`: it is not."""
     waiting_s: float
-    """How long `Retry-After` still holds it."""
+    """How long `Retry-After`, or a provider that is overloaded, still holds it."""
     queued: int
     in_flight: int
+    probe_s: float | None = None
+    """Seconds until one attempt finds out whether a paused account goes on; `None`: nothing of the kind is to come."""
 
 
 class PartitionView(Struct, frozen=True):

@@ -273,18 +273,34 @@ def order_show(
 
 @order_app.command("release")
 def order_release(
-    ref: Ref,
+    ref: Annotated[str | None, typer.Argument(help="As for show; none with --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All parked orders of --account.")] = False,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="With --all: as in [accounts.NAME].")] = None,
+    reason_contains: Annotated[
+        str, typer.Option(metavar="TEXT", help="With --all: only those whose reason contains this.")
+    ] = "",
     url: Url = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a parked order again.
+    """Send a parked order again, or all of an account.
 
-    Its counts start anew; delays and holds that are running stay. Returns when it is committed.
+    Its counts start anew; delays and holds that are running stay. Returns when it is committed, and says whether there
+    was anything to release. --all asks one worker, for its own partitions: ask each.
+
+    \b
+    cartsync order release acme/A14
+    cartsync order release --all --account acme --reason-contains "302"
     """
-    from worker.tools.operate import change_order
+    from worker.tools.operate import change_order, release_all
 
+    if every:
+        if ref is not None or account is None:
+            raise UsageError("--all goes with --account NAME, and without an order")
+        raise typer.Exit(release_all(account, reason_contains, _url(url, config, token_file), as_json=as_json))
+    if ref is None or account is not None or reason_contains:
+        raise UsageError("name one order (account/reference), or say --all --account NAME [--reason-contains TEXT]")
     raise typer.Exit(change_order("release", ref, _url(url, config, token_file), as_json=as_json))
 
 
@@ -313,9 +329,10 @@ def account_resume(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with an account whose credentials were refused.
+    """Go on with a paused account at once.
 
-    The worker reads its password file again. Each worker has to be asked; SIGHUP does the same for all accounts of one.
+    Credentials were refused, or many orders. It probes by itself, too ([worker] account_probe). The worker reads its
+    password file again. Each worker has to be asked; SIGHUP does the same for all accounts of one.
     """
     from worker.tools.operate import resume_account
 

@@ -205,6 +205,8 @@ class Attempt(Struct, eq=False):
     may_send: Callable[[], bool]
     trace: str | None = None
     """`traceparent` of the newest event in it that had one."""
+    generation: int = 0
+    """How often an operator had the order sent anew."""
 
 
 class Outlet(Protocol):
@@ -222,8 +224,19 @@ class Outlet(Protocol):
 class Dispatcher(Protocol):
     """What sends, for all partitions of a worker together."""
 
-    def offer(self, account: str, owed_since_ms: int, subject: str, outlet: Outlet) -> None:
-        """An order that may be sent. It is taken when its turn comes: the longest owed first."""
+    def offer(
+        self,
+        account: str,
+        owed_since_ms: int,
+        subject: str,
+        outlet: Outlet,
+        *,
+        has_failed: bool = False,
+        not_before: float = 0.0,
+    ) -> None:
+        """An order that may be sent, from `not_before` on (*now*): earlier only if its account takes orders again. It
+        is taken when its turn comes: the longest owed first, within limits for those that have failed before.
+        """
         ...
 
     def withdraw(self, outlet: Outlet) -> None:
@@ -239,5 +252,5 @@ class Dispatcher(Protocol):
         ...
 
     def waits(self, account: str) -> str:
-        """Why the account sends nothing now: a pause, or `Retry-After`; empty: nothing keeps it."""
+        """Why the account sends nothing now: a pause, or what its provider asked for; empty: nothing keeps it."""
         ...

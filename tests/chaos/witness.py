@@ -235,6 +235,7 @@ def write_wanted(file: Path, wanted: list[Wanted]) -> None:
 
 
 def _named(attempt: Attempt) -> tuple[str, int]:
-    """The subject and the revision in the Idempotency-Key."""
-    subject, _, revision = (attempt.idempotency_key or "").partition(":")
+    """The subject and the revision in the Idempotency-Key; a generation may stand behind them."""
+    subject, _, numbers = (attempt.idempotency_key or "").partition(":")
+    revision = numbers.partition(":")[0]
     return unquote(subject), int(revision) if revision.isdecimal() else -1

@@ -85,9 +85,9 @@ def at_provider(subject: str) -> tuple[str, str]:
 
 
 def key_of(attempt: Attempt) -> tuple[str, int]:
-    """The subject and the revision in the request's Idempotency-Key."""
+    """The subject and the revision in the request's Idempotency-Key; a generation may stand behind them."""
     assert attempt.idempotency_key is not None
-    subject, _, revision = attempt.idempotency_key.partition(":")
+    subject, revision, *_ = attempt.idempotency_key.split(":")
     return unquote(subject), int(revision)
 
 

@@ -7,6 +7,7 @@ from schemas.state import OrderHeader, OrderRecord
 from schemas.updates import Outcome, OutcomeKind
 from tests.simulation.breaks import Breaks
 from worker.core import outbox
+from worker.core.account import AccountQueue
 from worker.core.rules import Rules
 from worker.partition import batch
 from worker.partition.actor import PartitionActor
@@ -213,6 +214,16 @@ def delay_lost(real: Any) -> Any:
         real(self, subject, prompt, **named)
 
     return put
+
+
+@breaks(AccountQueue, "_follow_probe")
+def probe_never_ends_a_pause(real: Any) -> Any:
+    """Who is paused finds out by himself."""
+
+    def follow(self: Any, pause: Any, subject: str, outcome: Outcome, _answer: OutcomeKind, now: float) -> None:
+        real(self, pause, subject, outcome, OutcomeKind.UNKNOWN, now)
+
+    return follow
 
 
 @breaks(outbox, "take_event")

@@ -6,6 +6,7 @@ Not every run has every fault: where all of them happen at once, one hides the o
 import asyncio
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from tests.simulation.network import Faults
 from worker.core.rules import Rules
@@ -19,8 +20,14 @@ REFUSABLE = frozenset(
 SILENT = frozenset(("poll", "poll:done", "commit_group", "join"))
 """What a coordinator that has fallen silent does not answer."""
 
+_PAUSES: dict[str, Any] = {
+    "account_probe_s": (5.0, 10.0, 60.0),
+    "forbidden_orders": 2,
+    "park_limit": 5,
+    "park_within_s": 60.0,
+}
 _RULES = (
-    Rules(not_found_delays_s=(3.0, 10.0, 20.0), retry_max_s=20.0),
+    Rules(not_found_delays_s=(3.0, 10.0, 20.0), retry_max_s=20.0, **_PAUSES),
     Rules(
         attempt_deadline_s=3.0,
         lease_s=9.0,
@@ -28,6 +35,7 @@ _RULES = (
         not_found_delays_s=(2.0, 5.0),
         not_found_attempts=3,
         retry_max_s=10.0,
+        **_PAUSES,
     ),
 )
 

@@ -125,8 +125,8 @@ class Network:
 
 
 def key_of(request: HttpRequest) -> tuple[str, int]:
-    """The subject and the revision that its idempotency key names."""
-    subject, _, revision = request.headers["Idempotency-Key"].rpartition(":")
+    """The subject and the revision that its idempotency key names; a generation may stand behind them."""
+    subject, revision, *_ = request.headers["Idempotency-Key"].split(":")
     return unquote(subject), int(revision)
 
 

@@ -139,14 +139,14 @@ async def _heal(world: World) -> None:
 
 
 async def _settle(world: World) -> None:
-    """Until everything is told and nothing is under way; operators release what is parked as it is now."""
+    """Until everything is told and nothing is under way; operators release what is parked as it is now. Accounts that
+    are paused find out by themselves.
+    """
     end = world.loop.time() + LIVENESS_MAX_S
     while not _is_told(world):
         if world.loop.time() > end:
             world.trace.violate(f"not told after {LIVENESS_MAX_S:g} s: {_left(world)}")
             return
-        for name in ACCOUNTS:
-            world.soon(world.operate("resume_account", name))
         for subject in sorted(world.auditor.owed):
             if is_parked(world.auditor.record(subject)):
                 world.soon(world.operate("release", subject))

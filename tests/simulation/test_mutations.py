@@ -28,6 +28,7 @@ SEEDS = {
     "outcome_of_another_order": 0,
     "parked_order_not_looked_at_again": 32,
     "delay_lost": 16,
+    "probe_never_ends_a_pause": 74,
     "revision_is_a_counter": 0,
     "inherited_uncertainty_not_held": 1,
     "activation_keeps_the_clean_flag": 1,

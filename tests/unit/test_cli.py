@@ -348,9 +348,10 @@ async def test_order_show(cli: Cli, worker: Worker, url: str) -> None:
 
 async def test_order_by_its_reference(cli: Cli, worker: Worker, url: str) -> None:
     """A reference alone is enough where one account has it; it may hold slashes."""
-    for ref in ("A14/12345", "acme/A14/12345"):
+    for ref, said in (("A14/12345", "released\n"), ("acme/A14/12345", "nothing to release: it is owed")):
         code, out, _ = await asyncio.to_thread(cli, "order", "release", ref, "--url", url)
-        assert (code, out) == (0, "acme/A14/12345: released\n")
+        assert code == 0
+        assert out.startswith("acme/A14/12345: " + said)
     assert worker.done == [("release", "acme/A14/12345")] * 2
 
 
@@ -386,7 +387,36 @@ async def test_account_resume(cli: Cli, worker: Worker, url: str) -> None:
     """A paused account goes on; an unknown one ends with 2."""
     assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: goes on\n", "")
     assert worker.done == [("resume", "acme")]
+    code, out, _ = await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url)
+    assert (code, out) == (0, "account acme: it is not paused\n")
     assert (await asyncio.to_thread(cli, "account", "resume", "none", "--url", url))[0] == 2
+
+
+async def test_release_of_all(cli: Cli, worker: Worker, url: str) -> None:
+    """All parked orders of an account, of one worker, that a text in the reason chooses."""
+    words = ("order", "release", "--all", "--account", "acme", "--reason-contains", "422: n", "--url", url)
+    code, out, _ = await asyncio.to_thread(cli, *words)
+    assert (code, out) == (0, f"account acme: 7 released in the partitions of the worker at {url}\n")
+    assert worker.done[0] == ("release_all", "422: n")
+    code, out, _ = await asyncio.to_thread(cli, *words, "--json")
+    assert (code, json.loads(out)["released"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--all",),
+        ("acme/1", "--all", "--account", "acme"),
+        ("acme/1", "--account", "acme"),
+        ("acme/1", "--reason-contains", "x"),
+    ],
+)
+def test_release_of_one_or_of_all(cli: Cli, words: tuple[str, ...]) -> None:
+    """Which orders are meant has to be said in one of two ways."""
+    code, _, err = cli("order", "release", *words)
+    assert code == 2
+    assert "--all" in err
 
 
 async def test_port_from_the_configuration(cli: Cli, worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ PROVIDERS: Mapping[str, Provider] = {"sequra": Sequra()}
 
 _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
+_RELEASED_AT_ONCE = 500
+"""Orders in one transaction of a release of many: 10 ms of work."""
 _NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
 
 
@@ -85,7 +87,7 @@ class Worker:
             PROVIDERS,
             ports.sender,
             ports.clock,
-            attempt_deadline_s=rules.attempt_deadline_s,
+            rules=rules,
             metrics=metrics,
             fatal=self._fail,
         )
@@ -188,23 +190,51 @@ class Worker:
 
     # --- what operators ask ---
 
-    async def release(self, subject: str) -> None:
-        """Sends a parked order again. Raises `UsageError` when it is not ours; returns once it is committed."""
-        await self._actor_of(subject).command(subject, lambda record, _now_ms: core.release(record))
+    async def release(self, subject: str) -> bool:
+        """Sends a parked order again; False: there was nothing to release. Raises `UsageError` when it is not ours;
+        returns once it is committed.
+        """
+        return await self._actor_of(subject).command([subject], core.release_by_operator) > 0
 
-    async def resend(self, subject: str) -> None:
+    async def release_all(self, account: str, reason_contains: str = "") -> int:
+        """Sends all parked orders of an account again that are ours, or those whose reason contains a text; returns how
+        many once that is committed, in transactions of bounded size. Raises `UsageError`.
+        """
+        self._known(account)
+        released = 0
+        for actor in list(self._assignment.actors.values()):
+            prefix = f"{account}/"
+            parked = [subject for subject in actor.parked() if subject.startswith(prefix)]
+            for start in range(0, len(parked), _RELEASED_AT_ONCE):
+                await asyncio.sleep(0)
+                chosen = [
+                    subject
+                    for subject in parked[start : start + _RELEASED_AT_ONCE]
+                    if (value := actor.orders.get(subject)) is not None
+                    and (park := state.decode_header(value).park) is not None
+                    and reason_contains in park.reason
+                ]
+                if chosen:
+                    released += await actor.command(chosen, core.release_by_operator)
+        return released
+
+    async def resend(self, subject: str) -> bool:
         """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
-        await self._actor_of(subject).command(subject, core.resend)
+        return await self._actor_of(subject).command([subject], core.resend) > 0
 
-    async def resume_account(self, name: str) -> None:
-        """Ends the pause of a merchant account, its credentials read again. Raises `UsageError` when there is none."""
+    async def resume_account(self, name: str) -> bool:
+        """Ends the pause of a merchant account, its credentials read again; False: there was none. Raises `UsageError`
+        when there is no such account.
+        """
+        self._known(name)
         if self.reread is not None:
             await self.reread()
-        try:
-            self._publisher.resume(name)
-        except KeyError:
+        return self._publisher.resume(name)
+
+    def _known(self, account: str) -> None:
+        if account not in self._context.addressees:
             known = ", ".join(sorted(self._context.addressees)) or "none"
-            raise UsageError(f"no account {name} is configured (there are: {known})") from None
+            raise UsageError(f"no account {account} is configured (there are: {known})")
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> tuple[list[str], list[str]]:
         """Takes what may change while we run: credentials and what is sent. An account that was paused goes on.

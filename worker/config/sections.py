@@ -115,6 +115,13 @@ class WorkerSection(_TimedSection):
     not_found_delays_s: Durations = _RULES.not_found_delays_s
     inconsistent_after_s: Duration = _RULES.inconsistent_after_s
     unconfirmed_after_s: Duration = _RULES.unconfirmed_after_s
+    account_probe_s: Durations = _RULES.account_probe_s
+    """After these a paused account is tried with one attempt, the last one again and again; []: never."""
+    forbidden_orders: Count = _RULES.forbidden_orders
+    """A 403 for so many different orders in a row pauses their account."""
+    park_limit: Count = _RULES.park_limit
+    """More orders of an account than these, refused for good within `park_within`, pause it instead of being parked."""
+    park_within_s: Duration = _RULES.park_within_s
     commit_interval_s: Duration = 0.05
     """A busy partition commits at most this often."""
     commits_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 40.0

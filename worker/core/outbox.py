@@ -78,6 +78,8 @@ class Send(Struct, frozen=True):
     update: Update
     trace: str | None = None
     """`traceparent` of the newest event that had one."""
+    generation: int = 0
+    """Of the order's record, for the key of the request."""
 
 
 class Same(Struct, frozen=True):
@@ -125,7 +127,7 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
     is_refused = parked is not None and not parked.by_check
     reason = parked.reason if parked is not None and is_refused else update.problem
     if reason is None:
-        return Send(order, update, record.trace)
+        return Send(order, update, record.trace, record.generation)
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason])
     return ParkIt(reason, update.digest, by_check=not is_refused)
@@ -341,14 +343,29 @@ def release(record: OrderRecord) -> None:
     record.attempts = Attempts()
 
 
-def resend(record: OrderRecord, now_ms: int) -> None:
-    """Makes the newest revision owed again, whatever was acknowledged. Changes `record` itself."""
+def release_by_operator(record: OrderRecord, _now_ms: int) -> bool:
+    """Releases it, under a new key: who has refused a request need not look at the same one again. False: there was
+    nothing to release. Changes `record` itself.
+    """
+    if record.park is None and replace(record.attempts, digest=b"") == Attempts():
+        return False
     release(record)
+    record.generation += 1
+    return True
+
+
+def resend(record: OrderRecord, now_ms: int) -> bool:
+    """Makes the newest revision owed again, whatever was acknowledged, under a new key: a provider that honours keys
+    would answer the old one from memory. Changes `record` itself.
+    """
+    release(record)
+    record.generation += 1
     record.made_at = None
     record.acked = 0
     record.echo = False
     record.doubt = True
     record.owed_since_ms = record.owed_since_ms or now_ms
+    return True
 
 
 def inherit(record: OrderRecord) -> OrderRecord:
@@ -407,6 +424,12 @@ class Entry(Struct):
     """Until then the last request may still land."""
     not_before: float = 0.0
     """When it may be sent: its delay and its hold are over."""
+    not_before_ms: int = 0
+    """The end of its delay, as its record has it; 0: it has not failed."""
+    delay_until: float = 0.0
+    """The same, by our clock."""
+    may_go_early: bool = False
+    """Its account may decide that the delay has become pointless; never the hold."""
     in_flight: bool = False
     queued: bool = False
     """Offered to the publisher, which will take it when its turn comes."""
@@ -439,11 +462,12 @@ class Outbox:
         now_ms: int,
         hold_until: float = 0.0,
         delay_max_s: float,
+        may_go_early: bool = False,
     ) -> None:
         """Follows a committed record: it is to be looked at now, and if it is owed, sent not before its delay and
         hold are over.
 
-        `delay_max_s` bounds a delay that was stored by a clock that was wrong.
+        `delay_max_s` bounds a delay that was stored by a clock that was wrong. `may_go_early`: its account may end it.
         """
         entry = self.entries.get(subject)
         if entry is not None:
@@ -463,8 +487,11 @@ class Outbox:
         entry.has_news = header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
         entry.hold_until = hold_until
         entry.waiting = "parked" if is_parked(header) else ""
-        delay_s = min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s) if header.not_before_ms else 0.0
-        entry.not_before = max(now + delay_s, entry.hold_until)
+        if header.not_before_ms != entry.not_before_ms:  # an event must not begin a bounded delay anew
+            entry.not_before_ms = header.not_before_ms
+            entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s)
+        entry.may_go_early = may_go_early
+        entry.not_before = max(now, entry.delay_until, entry.hold_until)
         self.schedule(subject, NEVER if entry.waiting else now)
 
     def schedule(self, subject: str, due: float) -> None:

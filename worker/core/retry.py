@@ -5,8 +5,8 @@ from typing import TypeVar, assert_never
 from msgspec.structs import replace
 
 from schemas.base import copied
-from schemas.state import Attempts, OrderProgress, Park
-from schemas.updates import Outcome, OutcomeKind
+from schemas.state import Attempts, Delay, OrderRecord, Park, SealedRecord
+from schemas.updates import RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 from worker.core.rules import Rules
 
 
@@ -16,7 +16,20 @@ def backoff_s(count: int, chance: float, rules: Rules) -> float:
     return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
 
 
-_Record = TypeVar("_Record", bound=OrderProgress)
+_Record = TypeVar("_Record", OrderRecord, SealedRecord)
+
+
+def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
+    """The longest delay that this record may hold; a longer one was stored by a clock that was wrong."""
+    if record.not_found_delay:
+        return max(rules.not_found_delays_s)
+    backoff_max_s = rules.retry_max_s + (rules.settle_s if record.uncertain else 0.0)
+    return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
+
+
+def is_transient(record: OrderRecord | SealedRecord) -> bool:
+    """Whether its delay comes from something that may be over for all orders at once."""
+    return record.delay is Delay.TRANSIENT and not record.not_found_delay
 
 
 def settle(
@@ -39,6 +52,7 @@ def settle(
         after.park = None  # another payload was tried meanwhile: this one would count anew
     after.not_found_delay = False
     after.not_before_ms = 0
+    after.delay = Delay.OWN
     match outcome.kind:
         case OutcomeKind.APPLIED:
             return _applied(after, revision, digest, now_ms), 0.0
@@ -56,15 +70,17 @@ def settle(
                 delays = rules.not_found_delays_s
                 after.not_before_ms = _after(now_ms, delays[min(tried.not_found, len(delays)) - 1], None)
                 after.not_found_delay = True
-        case OutcomeKind.REJECTED | OutcomeKind.NOT_SENT:
+        case OutcomeKind.REJECTED | OutcomeKind.NOT_SENT | OutcomeKind.FORBIDDEN:
             tried = replace(tried, transient=tried.transient + 1)
+            after.delay = _whence(outcome)
             after.not_before_ms = _after(now_ms, backoff_s(tried.transient, chance, rules), outcome.retry_after_s)
             after.doubt = record.doubt or (outcome.status is not None and outcome.status >= 500)
         case OutcomeKind.UNKNOWN:
             tried = replace(tried, transient=tried.transient + 1)
             after.uncertain = after.doubt = True
-            if outcome.retry_after_s:
-                after.not_before_ms = _after(now_ms, 0.0, outcome.retry_after_s)
+            after.delay = _whence(outcome)
+            delay_s = rules.settle_s + backoff_s(tried.transient, chance, rules)
+            after.not_before_ms = _after(now_ms, delay_s, outcome.retry_after_s)
             after.attempts = tried
             return after, rules.settle_s
         case OutcomeKind.PERMANENT:
@@ -75,6 +91,12 @@ def settle(
             assert_never(unknown)
     after.attempts = tried
     return after, 0.0
+
+
+def _whence(outcome: Outcome) -> Delay:
+    if outcome.retry_after_s:
+        return Delay.ASKED
+    return Delay.OWN if outcome.kind is OutcomeKind.FORBIDDEN else Delay.TRANSIENT
 
 
 def _applied(after: _Record, revision: int, digest: bytes, now_ms: int) -> _Record:

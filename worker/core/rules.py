@@ -2,7 +2,6 @@
 
 from msgspec import Struct
 
-from schemas.updates import RETRY_AFTER_MAX_S
 from worker.errors import ConfigError
 
 CLOCK_RATE_ERROR = 0.01
@@ -25,6 +24,13 @@ class Rules(Struct, frozen=True):
     not_found_delays_s: tuple[float, ...] = (30.0, 300.0, 1800.0, 10800.0)
     inconsistent_after_s: float = 900.0
     unconfirmed_after_s: float = 3600.0
+    account_probe_s: tuple[float, ...] = (60.0, 120.0, 300.0, 900.0)
+    """After these a paused account is tried with one attempt, the last one again and again; empty: never."""
+    forbidden_orders: int = 3
+    """A 403 for so many different orders in a row pauses their account."""
+    park_limit: int = 50
+    """More orders of an account than these refused for good `park_within_s` pause it instead of being parked."""
+    park_within_s: float = 600.0
 
     @property
     def takeover_hold_s(self) -> float:
@@ -36,14 +42,9 @@ class Rules(Struct, frozen=True):
         """How early a lease that is needed is renewed."""
         return (self.lease_s - self.attempt_deadline_s) / 3
 
-    @property
-    def delay_max_s(self) -> float:
-        """The longest delay that a record may hold; a longer one comes from a clock that was wrong."""
-        return max(self.retry_max_s, RETRY_AFTER_MAX_S, *self.not_found_delays_s)
-
     def check(self) -> None:
         """Raises `ConfigError` naming the rule that the settings break."""
-        for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s"):
+        for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s", "park_within_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name.removesuffix('_s')} must be above 0")
         if self.attempt_deadline_s >= self.lease_s:
@@ -60,7 +61,10 @@ class Rules(Struct, frozen=True):
             raise ConfigError(
                 f"retry_initial ({self.retry_initial_s:g}s) must not be above retry_max ({self.retry_max_s:g}s)"
             )
-        if self.conflict_attempts < 1 or self.not_found_attempts < 1:
-            raise ConfigError("conflict_attempts and not_found_attempts must be at least 1")
+        for name in ("conflict_attempts", "not_found_attempts", "forbidden_orders", "park_limit"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1")
         if len(self.not_found_delays_s) < 1:
             raise ConfigError("not_found_delays must name at least one delay")
+        if min(self.account_probe_s, default=1.0) <= 0:
+            raise ConfigError("account_probe must name delays above 0, or none at all ([]): then nothing probes")

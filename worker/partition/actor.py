@@ -9,10 +9,11 @@ import structlog
 from msgspec import Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord, Target, TargetsRecord
+from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Target, TargetsRecord
 from schemas.updates import Account, Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
+from worker.core.retry import delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
@@ -34,11 +35,13 @@ _JUDGE_AFTER_S = 60.0
 
 
 class Command(Struct, eq=False):
-    """What an operator asks of one order; `done` is resolved once it is committed."""
+    """What an operator asks of some orders; `done` is resolved once it is committed."""
 
-    subject: str
-    change: Callable[[OrderRecord, int], None]
-    done: asyncio.Future[None]
+    subjects: Sequence[str]
+    change: Callable[[OrderRecord, int], bool]
+    done: asyncio.Future[int]
+    changed: int = 0
+    """Orders that it changed anything about."""
 
 
 class PartitionActor:
@@ -70,7 +73,6 @@ class PartitionActor:
         self.lease_until = 0.0
         self._hold = hold
         self._context = context
-        self._delay_max_s = context.rules.delay_max_s
         self._keep_alive_s = context.rules.keep_alive_s
         self._warm = warm
         self._changed = changed
@@ -195,6 +197,8 @@ class PartitionActor:
                 self.orders[subject] = state.encode(record)
                 self._inherited[subject] = None
                 header = record
+            elif header.not_before_ms:
+                header = state.decode_sealed(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
 
@@ -277,16 +281,23 @@ class PartitionActor:
         self._outcomes.append((attempt, outcome, self._context.clock.now()))
         self._wake.set()
 
-    async def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
-        """Changes an order's record as an operator asks; returns once it is committed. Raises `UsageError`."""
+    async def command(self, subjects: Sequence[str], change: Callable[[OrderRecord, int], bool]) -> int:
+        """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
+        committed. Raises `UsageError`.
+        """
         if self.role not in ("serving", "halted"):
             raise UsageError(f"partition {self.partition} is {self.role}; ask again in a while")
-        if subject not in self.orders:
-            raise UsageError(f"no order {subject} is known")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._commands.append(Command(subject, change, done))
+        for subject in subjects:
+            if subject not in self.orders:
+                raise UsageError(f"no order {subject} is known")
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._commands.append(Command(subjects, change, done))
         self._wake.set()
-        await done
+        return await done
+
+    def parked(self) -> list[str]:
+        """Orders of which nothing is sent until an operator or an event releases them."""
+        return [subject for subject, entry in self.outbox.entries.items() if entry.waiting == "parked"]
 
     def halt(self, reason: str) -> None:
         """Takes no events any more; what is owed is still sent."""
@@ -377,7 +388,7 @@ class PartitionActor:
         self._apply(batch)
         for command in self._committed_with:
             if not command.done.done():
-                command.done.set_result(None)
+                command.done.set_result(command.changed)
         self._committed_with = []
 
     async def _fill(self, batch: Batch) -> None:
@@ -389,7 +400,7 @@ class PartitionActor:
         self._committed_with = list(self._commands)
         self._commands.clear()
         for command in self._committed_with:
-            batch.command(command.subject, command.change)
+            command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
         if self.role == "serving":
             count = 0
             while self._inbox and count < self._context.pace.batch_records_max:
@@ -436,13 +447,17 @@ class PartitionActor:
         batch.announce()
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
+        delay_s, may_go_early = 0.0, False
+        if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
+            delay_s, may_go_early = delay_max_s(header, self._context.rules), is_transient(header)
         self.outbox.put(
             subject,
             header,
             now=now,
             now_ms=now_ms,
             hold_until=hold_until,
-            delay_max_s=self._delay_max_s,
+            delay_max_s=delay_s,
+            may_go_early=may_go_early,
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
@@ -504,19 +519,31 @@ class PartitionActor:
     def _offer(self, subject: str, plan: Send | None, now: float) -> None:
         entry = self.outbox.entries[subject]
         entry.waiting = ""
-        if entry.not_before > now:
+        is_delayed = entry.not_before > now
+        if is_delayed and not entry.may_go_early:
             self.outbox.schedule(subject, entry.not_before)
             return
-        if not self._may_send():
+        if entry.hold_until > now:
+            self.outbox.schedule(subject, entry.hold_until)
+            return
+        if not is_delayed and not self._may_send():
             self._await_lease(subject)
             return
-        if plan is not None and entry.prepared is None and self._prepared < self._context.pace.prepared_max:
+        has_room = not is_delayed and self._prepared < self._context.pace.prepared_max
+        if plan is not None and has_room and entry.prepared is None:
             entry.prepared = plan
             self._prepared += 1
         if entry.queued:
             return  # its offer still stands
         entry.queued = True
-        self._context.dispatcher.offer(core.account_of(subject), entry.owed_since_ms, subject, self)
+        self._context.dispatcher.offer(
+            core.account_of(subject),
+            entry.owed_since_ms,
+            subject,
+            self,
+            has_failed=entry.not_before_ms != 0,
+            not_before=entry.not_before,
+        )
 
     def _await_lease(self, subject: str) -> None:
         self._context.metrics.lease_refused()
@@ -556,7 +583,7 @@ class PartitionActor:
         prepared, entry.prepared = entry.prepared, None
         if prepared is not None:
             self._prepared -= 1
-        if entry.not_before > now:
+        if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):
             self.outbox.schedule(subject, entry.not_before)
             return None
         if not self._may_send():
@@ -570,7 +597,7 @@ class PartitionActor:
             return None
         entry.in_flight = True
         self._in_flight += 1
-        return Attempt(subject, entry.revision, plan.update, now, self._may_send, plan.trace)
+        return Attempt(subject, entry.revision, plan.update, now, self._may_send, plan.trace, plan.generation)
 
     def _plan_again(self, subject: str, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 from schemas import state
 from schemas.base import copied
 from schemas.facts import Facts
-from schemas.state import OrderHeader, OrderRecord, SealedRecord
+from schemas.state import OrderRecord, SealedRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
 from worker.core.intake import Lookalike, decode
@@ -60,7 +60,7 @@ class Batch:
         self._value_max_bytes = value_max_bytes
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
-        self._changed: dict[str, tuple[OrderHeader, bytes]] = {}
+        self._changed: dict[str, tuple[OrderRecord | SealedRecord, bytes]] = {}
         self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0, "lookalike": 0}
         self._lookalike = ""
         self._coalesced = 0
@@ -83,7 +83,7 @@ class Batch:
         """Writes the order as it stands in memory."""
         value = self._orders.get(subject)
         if value is not None and subject not in self._changed:
-            self._changed[subject] = state.decode_header(value), value
+            self._changed[subject] = state.decode_sealed(value), value
 
     def _put(self, subject: str, record: OrderRecord | SealedRecord) -> None:
         self._changed[subject] = _encoded(record)
@@ -223,12 +223,14 @@ class Batch:
                 self._note("order_sendable", subject, record)
         self._put(subject, record)
 
-    def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
-        """An operator's change."""
+    def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
+        """An operator's change; False: there was nothing to change."""
         record = copied(self.record(subject))
-        change(record, self._now_ms)
+        if not change(record, self._now_ms):
+            return False
         self._put(subject, record)
         self._note("order_operated", subject, record)
+        return True
 
     def _note(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
         self._notes.append((name, {"order": subject, "revision": record.revision, **fields}))
@@ -239,7 +241,7 @@ class Batch:
         """The changed orders as they go into the state topic."""
         return [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
 
-    def changed(self) -> Iterator[tuple[str, OrderHeader, bytes]]:
+    def changed(self) -> Iterator[tuple[str, OrderRecord | SealedRecord, bytes]]:
         """The changed orders."""
         return ((subject, header, value) for subject, (header, value) in self._changed.items())
 
@@ -273,8 +275,8 @@ def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
     return {name: value for name, value in headers if value is not None}
 
 
-def _encoded(record: OrderRecord | SealedRecord) -> tuple[OrderHeader, bytes]:
-    """The record without its facts, as the header that it is, and its value."""
+def _encoded(record: OrderRecord | SealedRecord) -> tuple[OrderRecord | SealedRecord, bytes]:
+    """The record without its facts, and its value."""
     value = state.encode(record)
     if isinstance(record, OrderRecord):
         record.facts = _NO_FACTS  # to copy the header's ten members instead would take 0.5 µs

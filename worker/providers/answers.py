@@ -30,8 +30,10 @@ def kind_of_status(status: int) -> OutcomeKind:
         return OutcomeKind.UNKNOWN  # the origin behind a gateway may still apply it
     if status == 404:
         return OutcomeKind.NOT_FOUND
-    if status in (401, 403):
+    if status == 401:
         return OutcomeKind.CREDENTIALS
+    if status == 403:
+        return OutcomeKind.FORBIDDEN
     return OutcomeKind.PERMANENT
 
 

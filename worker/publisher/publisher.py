@@ -1,15 +1,15 @@
-"""Sends what the partitions offer: by account, the longest owed first, within the account's limits.
+"""Sends what the partitions offer: by account, in the order and within the limits that `core/account.py` says.
 
-Each account has *lanes*: long-lived tasks, at most `concurrency` of them, which take the next offer, send it and
+Each account has *lanes*: long-lived tasks, at most `concurrency` of them, which take the next turn, send it and
 bring the outcome back. A lane holds no state of an order; what is sent is asked for when a lane is free, so it is the
 newest there is.
 """
 
 import asyncio
-import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 from urllib.parse import quote
 
 import structlog
@@ -17,7 +17,9 @@ from aiolimiter import AsyncLimiter
 
 from schemas.updates import Account, Fault, HttpResponse, Outcome, OutcomeKind
 from schemas.views import AccountView
+from worker.core.account import NEVER, AccountQueue, Pause, Turn
 from worker.core.outbox import account_of, reference_of
+from worker.core.rules import Rules
 from worker.errors import CartsyncError, InvariantError
 from worker.metrics import Metrics
 from worker.ports import Attempt, Clock, Outlet, Sender
@@ -37,28 +39,23 @@ def _limiter(rate_per_s: float) -> AsyncLimiter | None:
     return AsyncLimiter(bucket, bucket / rate_per_s)
 
 
-def _idempotency_key(subject: str, revision: int) -> str:
+def _idempotency_key(attempt: Attempt) -> str:
     """The subject percent-encoded, in its two parts: `quote` is fast where there is nothing to encode."""
-    return f"{quote(account_of(subject), safe='')}%2F{quote(reference_of(subject), safe='')}:{revision}"
+    account, reference = account_of(attempt.subject), reference_of(attempt.subject)
+    key = f"{quote(account, safe='')}%2F{quote(reference, safe='')}:{attempt.revision}"
+    return f"{key}:{attempt.generation}" if attempt.generation else key
 
 
-class _AccountQueue:
-    """One account: what is offered to it, and what holds it up."""
+class _Lanes:
+    """One account: its queue, and the tasks that work it off."""
 
-    def __init__(self, account: Account, provider: Provider) -> None:
+    def __init__(self, account: Account, provider: Provider, rules: Rules) -> None:
         self.account = account
         self.provider = provider
         self.limiter = _limiter(account.rate_per_s)
-        self.offers: list[tuple[int, int, str, Outlet]] = []
+        self.queue: AccountQueue[Outlet] = AccountQueue(account.concurrency, rules)
         self.idle: list[asyncio.Future[None]] = []
-        self.lanes: set[asyncio.Task[None]] = set()
-        self.in_flight = 0
-        self.paused: str | None = None
-        self.hold_until = 0.0
-
-    def is_open(self, now: float) -> bool:
-        """Whether there is an offer, and nothing but the rate limit in its way."""
-        return bool(self.offers) and self.paused is None and self.hold_until <= now
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, count: int = 1) -> None:
         """Lets so many idle lanes look again."""
@@ -79,40 +76,45 @@ class Publisher:
         sender: Sender,
         clock: Clock,
         *,
-        attempt_deadline_s: float,
+        rules: Rules,
         metrics: Metrics,
         fatal: Callable[[CartsyncError], None],
     ) -> None:
-        self._queues = {name: _AccountQueue(a, providers[a.provider]) for name, a in accounts.items()}
+        self._lanes = {name: _Lanes(a, providers[a.provider], rules) for name, a in accounts.items()}
         self._sender = sender
         self._clock = clock
-        self._deadline_s = attempt_deadline_s
+        self._deadline_s = rules.attempt_deadline_s
         self._metrics = metrics
         self._fatal = fatal
         self._under_way: dict[Attempt, tuple[Outlet, asyncio.Task[None]]] = {}
         self._cut: set[Attempt] = set()
-        self._count = 0
         self._suspended = False
 
     # --- what partitions ask of it ---
 
-    def offer(self, account: str, owed_since_ms: int, subject: str, outlet: Outlet) -> None:
-        queue = self._queues[account]
-        self._count += 1
-        heapq.heappush(queue.offers, (owed_since_ms, self._count, subject, outlet))
-        if queue.idle:
-            queue.wake()
-        elif len(queue.lanes) < queue.account.concurrency:
-            lane = asyncio.create_task(self._lane(queue), name=f"lane {account} {len(queue.lanes)}")
-            queue.lanes.add(lane)
-            lane.add_done_callback(partial(self._lane_ended, queue))
+    def offer(
+        self,
+        account: str,
+        owed_since_ms: int,
+        subject: str,
+        outlet: Outlet,
+        *,
+        has_failed: bool = False,
+        not_before: float = 0.0,
+    ) -> None:
+        lanes = self._lanes[account]
+        now = self._clock.now()
+        lanes.queue.offer(subject, owed_since_ms, outlet, now, has_failed=has_failed, not_before=not_before)
+        if lanes.idle:
+            lanes.wake()
+        elif len(lanes.tasks) < lanes.account.concurrency:
+            lane = asyncio.create_task(self._lane(lanes), name=f"lane {account} {len(lanes.tasks)}")
+            lanes.tasks.add(lane)
+            lane.add_done_callback(partial(self._lane_ended, lanes))
 
     def withdraw(self, outlet: Outlet) -> None:
-        for queue in self._queues.values():
-            kept = [offer for offer in queue.offers if offer[3] is not outlet]
-            if len(kept) < len(queue.offers):
-                heapq.heapify(kept)
-                queue.offers = kept
+        for lanes in self._lanes.values():
+            lanes.queue.withdraw(outlet)
 
     def cut(self, outlet: Outlet) -> None:
         for attempt, (owner, lane) in list(self._under_way.items()):
@@ -121,37 +123,45 @@ class Publisher:
                 lane.cancel()
 
     def paused(self, account: str) -> str | None:
-        queue = self._queues.get(account)
-        return f"account {account} is not configured" if queue is None else queue.paused
+        lanes = self._lanes.get(account)
+        if lanes is None:
+            return f"account {account} is not configured"
+        pause = lanes.queue.pause
+        return None if pause is None else f"account {account} paused: {pause.reason}"
 
     def waits(self, account: str) -> str:
-        wait_s = 0.0 if (queue := self._queues.get(account)) is None else queue.hold_until - self._clock.now()
-        held = f"account {account} waits {wait_s:.0f} s more: its provider asked for it" if wait_s > 0 else ""
-        return self.paused(account) or held
+        if (lanes := self._lanes.get(account)) is None or (queue := lanes.queue).pause is not None:
+            return self.paused(account) or ""
+        wait_s = queue.hold_until - self._clock.now()
+        if wait_s <= 0:
+            return ""
+        why = "its provider is overloaded" if queue.is_slow else "its provider asked for it"
+        return f"account {account} waits {wait_s:.0f} s more: {why}"
 
     # --- what operators ask of it ---
 
-    def resume(self, account: str) -> None:
-        """Ends a pause, but no wait for `Retry-After`. Raises `KeyError` for an unknown account."""
-        queue = self._queues[account]
-        queue.paused = None
-        self._metrics.account_paused(account, False)
-        log.info("account_resumed", account=account)
-        queue.wake(len(queue.offers))
+    def resume(self, account: str) -> bool:
+        """Ends a pause, but no wait for `Retry-After`; False: there was none. Raises `KeyError` for an unknown
+        account.
+        """
+        lanes = self._lanes[account]
+        if not lanes.queue.resume():
+            return False
+        self._resumed(lanes, "operator")
+        return True
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> None:
         """These accounts, all of them known, are from now on as given; those that were paused go on."""
         for name, account in accounts.items():
-            self._queues[name].account = account
-            if self._queues[name].paused is not None:
-                self.resume(name)
+            self._lanes[name].account = account
+            self.resume(name)
 
     def suspend(self, suspended: bool) -> None:
         """Begins no attempt any more, until it is called with `False`. Those under way go on."""
         self._suspended = suspended
-        for queue in self._queues.values():
+        for lanes in self._lanes.values():
             if not suspended:
-                queue.wake(len(queue.offers))
+                lanes.wake(lanes.account.concurrency)
 
     def views(self) -> list[AccountView]:
         """All accounts as they stand."""
@@ -159,14 +169,15 @@ class Publisher:
         return [
             AccountView(
                 name,
-                queue.account.provider,
-                queue.provider.guarantee,
-                queue.paused,
-                max(0.0, queue.hold_until - now),
-                len(queue.offers),
-                queue.in_flight,
+                lanes.account.provider,
+                lanes.provider.guarantee,
+                self.paused(name),
+                max(0.0, lanes.queue.hold_until - now),
+                len(lanes.queue),
+                lanes.queue.in_flight,
+                _probe_s(lanes.queue.pause, now),
             )
-            for name, queue in self._queues.items()
+            for name, lanes in self._lanes.items()
         ]
 
     def in_flight(self) -> int:
@@ -175,77 +186,80 @@ class Publisher:
 
     async def stop(self) -> None:
         """Ends all lanes; partitions have withdrawn and cut before."""
-        lanes = [lane for queue in self._queues.values() for lane in queue.lanes]
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+        tasks = [task for lanes in self._lanes.values() for task in lanes.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- lanes ---
 
-    async def _lane(self, queue: _AccountQueue) -> None:
+    async def _lane(self, lanes: _Lanes) -> None:
         lane = asyncio.current_task()
         assert lane is not None
         while True:
-            await self._ready(queue)
-            found = await self._next(queue)
+            await self._ready(lanes)
+            found = await self._next(lanes)
             if found is not None:
-                await self._send(queue, *found, lane)
+                await self._send(lanes, *found, lane)
 
-    async def _next(self, queue: _AccountQueue) -> tuple[Outlet, Attempt] | None:
-        """The next offer that leads to a request: one that turns out to need none uses up nothing of the rate."""
+    async def _next(self, lanes: _Lanes) -> tuple[Turn[Outlet], Attempt] | None:
+        """The next turn that leads to a request: one that turns out to need none uses up nothing of the rate."""
         for count in itertools.count(1):
-            if not self._is_open(queue):
+            now = self._clock.now()
+            turn = None if self._suspended else lanes.queue.next(now)
+            if turn is None:
                 break
-            _, _, subject, outlet = heapq.heappop(queue.offers)
-            attempt = outlet.take(subject)
+            attempt = turn.owner.take(turn.subject)
             if attempt is not None:
-                return outlet, attempt
+                lanes.queue.begin(turn, now)
+                if lanes.queue.opens_at(now) <= now:
+                    lanes.wake()
+                return turn, attempt
             if count % _TAKES_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         return None
 
-    async def _ready(self, queue: _AccountQueue) -> None:
+    async def _ready(self, lanes: _Lanes) -> None:
         """Until there is an offer that the account's limits let out now."""
         while True:
-            if not self._is_open(queue):
-                await self._idle(queue)
+            if not self._is_open(lanes):
+                await self._idle(lanes)
                 continue
-            if queue.limiter is not None:
-                await queue.limiter.acquire()
-                if not self._is_open(queue):  # it has changed while we waited
+            if lanes.limiter is not None:
+                await lanes.limiter.acquire()
+                if not self._is_open(lanes):  # it has changed while we waited
                     continue
-            if len(queue.offers) > 1:
-                queue.wake()
             return
 
-    def _is_open(self, queue: _AccountQueue) -> bool:
-        return not self._suspended and queue.is_open(self._clock.now())
+    def _is_open(self, lanes: _Lanes) -> bool:
+        now = self._clock.now()
+        return not self._suspended and lanes.queue.opens_at(now) <= now
 
-    async def _idle(self, queue: _AccountQueue) -> None:
-        """Until somebody wakes the lane: an offer, an operator, or the end of `Retry-After`."""
+    async def _idle(self, lanes: _Lanes) -> None:
+        """Until somebody wakes the lane: an offer, an operator, or the time at which the account opens."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        queue.idle.append(future)
+        lanes.idle.append(future)
         alarm = None
-        if queue.offers and queue.paused is None and not self._suspended:
-            alarm = loop.call_later(queue.hold_until - self._clock.now(), queue.wake)
+        now = self._clock.now()
+        opens_at = NEVER if self._suspended else lanes.queue.opens_at(now)
+        if opens_at != NEVER:
+            alarm = loop.call_later(opens_at - now, lanes.wake)
         try:
             await future
         finally:
             if alarm is not None:
                 alarm.cancel()
 
-    async def _send(self, queue: _AccountQueue, outlet: Outlet, attempt: Attempt, lane: asyncio.Task[None]) -> None:
-        self._under_way[attempt] = (outlet, lane)
-        queue.in_flight += 1
+    async def _send(self, lanes: _Lanes, turn: Turn[Outlet], attempt: Attempt, lane: asyncio.Task[None]) -> None:
+        self._under_way[attempt] = (turn.owner, lane)
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
-            key = _idempotency_key(attempt.subject, attempt.revision)
-            request = queue.provider.next_request(
-                reference_of(attempt.subject), attempt.update, queue.account, key, attempt.trace
+            request = lanes.provider.next_request(
+                reference_of(attempt.subject), attempt.update, lanes.account, _idempotency_key(attempt), attempt.trace
             )
             answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
-            outcome = self._read(queue, answer)
+            outcome = self._read(lanes, answer)
         except asyncio.CancelledError:
             outcome = Outcome(OutcomeKind.UNKNOWN, "given up: the partition is leaving")
             if attempt not in self._cut or lane.uncancel() > 0:
@@ -253,27 +267,56 @@ class Publisher:
         finally:
             self._cut.discard(attempt)
             del self._under_way[attempt]
-            queue.in_flight -= 1
-            self._metrics.attempt(outcome.kind.value, self._clock.now() - attempt.taken_at)
-            outlet.done(attempt, outcome)
+            now = self._clock.now()
+            outcome = self._end(lanes, turn, outcome, now)
+            self._metrics.attempt(outcome.kind.value, now - attempt.taken_at)
+            turn.owner.done(attempt, outcome)
 
-    def _read(self, queue: _AccountQueue, answer: HttpResponse | Fault) -> Outcome:
+    def _read(self, lanes: _Lanes, answer: HttpResponse | Fault) -> Outcome:
         if isinstance(answer, Fault):
             return Outcome(OutcomeKind.UNKNOWN if answer.sent else OutcomeKind.NOT_SENT, answer.detail)
-        outcome = queue.provider.read_response(answer, self._clock.wall_ms())
-        name = queue.account.name
-        if outcome.kind is OutcomeKind.CREDENTIALS and queue.paused is None:
-            queue.paused = f"account {name} paused: {outcome.reason}"
+        return lanes.provider.read_response(answer, self._clock.wall_ms())
+
+    def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float) -> Outcome:
+        """What is left of the outcome for the order; says what it means for the account."""
+        queue, name = lanes.queue, lanes.account.name
+        pause, hold_until = queue.pause, queue.hold_until
+        outcome = queue.end(turn, outcome, now, self._clock.chance())
+        if queue.hold_until > hold_until:
+            event = "account_slowed" if queue.is_slow else "account_held"
+            wait_s = round(queue.hold_until - now, 3)
+            log.warning(event, account=name, status=outcome.status, wait_s=wait_s, order=turn.subject)
+        if queue.pause is not None and pause is None:
             self._metrics.account_paused(name, True)
-            log.error("account_paused", account=name, status=outcome.status, do=f"cartsync account resume {name}")
-        if outcome.holds_account and outcome.retry_after_s:
-            queue.hold_until = max(queue.hold_until, self._clock.now() + outcome.retry_after_s)
-            log.warning("account_held", account=name, status=outcome.status, wait_s=round(outcome.retry_after_s, 3))
+            log.error(
+                "account_paused",
+                account=name,
+                cause=queue.pause.cause,
+                order=queue.pause.subject,
+                status=outcome.status,
+                probe_s=_probe_s(queue.pause, now),
+                do=f"cartsync account resume {name}",
+            )
+        elif queue.pause is None and pause is not None:
+            self._resumed(lanes, "probe")
+        elif queue.pause is not None and queue.pause is turn.probes:
+            probe_s = _probe_s(queue.pause, now)
+            log.warning("account_probed", account=name, order=turn.subject, status=outcome.status, probe_s=probe_s)
         return outcome
 
-    def _lane_ended(self, queue: _AccountQueue, lane: asyncio.Task[None]) -> None:
-        queue.lanes.discard(lane)
+    def _resumed(self, lanes: _Lanes, by: Literal["operator", "probe"]) -> None:
+        self._metrics.account_paused(lanes.account.name, False)
+        log.info("account_resumed", account=lanes.account.name, by=by)
+        lanes.wake(lanes.account.concurrency)
+
+    def _lane_ended(self, lanes: _Lanes, lane: asyncio.Task[None]) -> None:
+        lanes.tasks.discard(lane)
         if not lane.cancelled() and lane.exception() is not None:
             error = lane.exception()
-            self._fatal(InvariantError(f"a lane of account {queue.account.name} failed: {type(error).__name__}"))
-            log.critical("lane_failed", account=queue.account.name, exc_info=error)
+            self._fatal(InvariantError(f"a lane of account {lanes.account.name} failed: {type(error).__name__}"))
+            log.critical("lane_failed", account=lanes.account.name, exc_info=error)
+
+
+def _probe_s(pause: Pause | None, now: float) -> float | None:
+    """Seconds until the next probe; `None`: there will be none."""
+    return None if pause is None or pause.probe_at == NEVER else round(max(0.0, pause.probe_at - now), 3)

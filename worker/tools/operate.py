@@ -21,6 +21,8 @@ from worker.errors import CartsyncError, InvariantError, LogError, UsageError
 DEMO_FILE = Path(".cartsync/demo.json")
 ANSWER_WITHIN_S = 60.0
 """Longer than the port waits for a commit."""
+RELEASE_ALL_WITHIN_S = 660.0
+"""Longer than the port takes to release many orders."""
 
 # The private port is asked directly, whatever proxy the environment names for the world outside.
 _open = build_opener(ProxyHandler({})).open
@@ -51,6 +53,12 @@ class _Problem(msgspec.Struct):
     """RFC 9457."""
 
     title: str = ""
+    detail: str = ""
+
+
+class _Done(msgspec.Struct):
+    """What a POST is answered."""
+
     detail: str = ""
 
 
@@ -93,18 +101,38 @@ def _shown_elsewhere(
 
 
 def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as_json: bool) -> int:
-    """Releases or resends an order; 0 once that is committed. Raises as `show_order` does."""
+    """Releases or resends an order; 0 once that is committed, or when there was nothing to do. Raises as `show_order`
+    does.
+    """
     subject, _ = _find(ref, url)
     body = _ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
-    done = {"release": "released", "resend": "will be sent again"}[action]
-    print(body.decode() if as_json else f"{_shown(subject)}: {done}")
+    print(body.decode() if as_json else f"{_shown(subject)}: {_detail(body)}")
     return 0
 
 
+def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) -> int:
+    """Releases the parked orders of an account in the partitions of one worker; 0 once that is committed.
+
+    Raises `UsageError` when there is no such account, `NoAnswerError`, `LogError` when only a part may be committed.
+    """
+    query = f"?reason_contains={quote(reason_contains, safe='')}" if reason_contains else ""
+    path = f"/accounts/{quote(account, safe='')}/release{query}"
+    body = _ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
+    where = f"in the partitions of the worker at {url}"
+    print(body.decode() if as_json else f"account {_shown(account)}: {_detail(body)} {where}")
+    return 0
+
+
+def _detail(body: bytes) -> str:
+    return _shown(msgspec.json.decode(body, type=_Done).detail)
+
+
 def resume_account(name: str, url: str, *, as_json: bool) -> int:
-    """Ends an account's pause; 0. Raises `UsageError` when there is no such account, `NoAnswerError`."""
+    """Ends an account's pause; 0, also when there is none. Raises `UsageError` when there is no such account,
+    `NoAnswerError`.
+    """
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
-    print(body.decode() if as_json else f"account {_shown(name)}: goes on")
+    print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)}")
     return 0
 
 
@@ -147,14 +175,14 @@ def _read_demo(file: Path) -> dict[str, OrderView]:
         raise UsageError(f"{file}: cannot be read: {error}") from None
 
 
-def _ask(url: str, method: str, path: str) -> bytes:
+def _ask(url: str, method: str, path: str, *, within_s: float = ANSWER_WITHIN_S) -> bytes:
     """The answer's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
     _check(url)
     request = Request(url.rstrip("/") + path, method=method, data=b"" if method == "POST" else None)  # noqa: S310
     if isinstance(url, Port) and url.token:
         request.add_unredirected_header("Authorization", f"Bearer {url.token}")
     try:
-        with _open(request, timeout=ANSWER_WITHIN_S) as response:
+        with _open(request, timeout=within_s) as response:
             content: bytes = response.read()
             return content
     except HTTPError as error:

@@ -7,8 +7,11 @@
     POST /orders/{subject}/release       what was parked is tried again
     POST /orders/{subject}/resend        the newest revision is owed again, whatever was acknowledged
     POST /accounts/{name}/resume         ends an account's pause
+    POST /accounts/{name}/release        all its parked orders in this worker's partitions are tried again; with
+                                         ?reason_contains=TEXT those whose reason contains this
 
-A POST is answered when it is committed. Errors are problem details (RFC 9457).
+A POST is answered when it is committed, and says whether there was anything to do. Errors are problem details
+(RFC 9457).
 
 Who may ask: on loopback, everybody on this machine. Bound to anything else, orders and acts need the bearer token of
 `[http] token_file`, and without one they are refused; probes, status and metrics stay open. `Host` has to be an
@@ -21,7 +24,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -36,6 +39,8 @@ from worker.metrics import CONTENT_TYPE
 
 log = structlog.get_logger(__name__)
 
+RELEASE_ALL_WITHIN_S = 600.0
+"""How long the release of many orders may take, in many transactions; what is committed by then stays so."""
 COMMIT_WITHIN_S = 45.0
 """How long a POST waits for its commit: longer than a broker that crashes stalls one (25 s)."""
 BODY_MAX_BYTES = 1024
@@ -83,19 +88,25 @@ class Operated(Protocol):
         """An order as it stands; `None` when it is not known here."""
         ...
 
-    async def release(self, subject: str) -> None:
-        """Releases a parked order; returns when that is committed.
+    async def release(self, subject: str) -> bool:
+        """Releases a parked order; returns when that is committed. False: there was nothing to release.
 
         Raises `UsageError` when the order is unknown or not one of ours, `LogError` when it is not committed.
         """
         ...
 
-    async def resend(self, subject: str) -> None:
+    async def release_all(self, account: str, reason_contains: str) -> int:
+        """Releases the parked orders of an account, or those whose reason contains a text; returns how many when that
+        is committed. Raises `UsageError` when there is no such account, `LogError`.
+        """
+        ...
+
+    async def resend(self, subject: str) -> bool:
         """Makes the newest revision owed again; returns when that is committed. Raises as `release` does."""
         ...
 
-    async def resume_account(self, name: str) -> None:
-        """Ends an account's pause. Raises `UsageError` when there is no such account."""
+    async def resume_account(self, name: str) -> bool:
+        """Ends an account's pause; False: there was none. Raises `UsageError` when there is no such account."""
         ...
 
 
@@ -115,10 +126,13 @@ class Probe(msgspec.Struct):
 
 
 class Done(msgspec.Struct):
-    """The answer of a POST: the order as it stands after it, or nothing more than that."""
+    """The answer of a POST: whether there was anything to do, in words, and the order as it stands after it."""
 
     done: bool = True
     order: OrderView | None = None
+    detail: str = ""
+    released: int | None = None
+    """Orders, of a release of many."""
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -298,6 +312,7 @@ def _create_app(operated: Operated, guarded: Any) -> web.Application:
     app.router.add_get(f"/orders/{_ANY}", routes.order)
     for action, act in (("release", operated.release), ("resend", operated.resend)):
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
+    app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
     return app
 
@@ -321,34 +336,69 @@ class _Routes:
             return _problem(404, f"no order {subject!r} in the partitions of this worker")
         return _json(view)
 
-    def change(self, action: str, act: Callable[[str], Awaitable[None]]) -> Handler:
+    def change(self, action: str, act: Callable[[str], Awaitable[bool]]) -> Handler:
         """The handler of a POST that changes an order."""
 
         async def handle(request: web.Request) -> web.Response:
             subject = _between(request, "/orders/", f"/{action}")
             try:
-                await _in_time(act(subject))
+                done = await _in_time(act(subject))
             except UsageError as error:
                 return _problem(404 if self._operated.show(subject) is None else 409, str(error))
-            log.info("operator_acted", action=action, order=subject, peer=request.remote)
-            return _json(Done(order=self._operated.show(subject)))
+            log.info("operator_acted", action=action, order=subject, done=done, peer=request.remote)
+            view = self._operated.show(subject)
+            return _json(Done(done, view, _words(action, done, view)))
 
         return handle
 
     async def resume(self, request: web.Request) -> web.Response:
         name = _between(request, "/accounts/", "/resume")
         try:
-            await _in_time(self._operated.resume_account(name))
+            done = await _in_time(self._operated.resume_account(name))
         except UsageError as error:
-            known = any(account.name == name for account in self._operated.status().accounts)
-            return _problem(409 if known else 404, str(error))
-        log.info("operator_acted", action="resume", account=name, peer=request.remote)
-        return _json(Done())
+            return self._refused(name, error)
+        log.info("operator_acted", action="resume", account=name, done=done, peer=request.remote)
+        return _json(Done(done, detail="goes on" if done else "it is not paused"))
+
+    async def release_all(self, request: web.Request) -> web.Response:
+        name = _between(request, "/accounts/", "/release")
+        reason_contains = request.query.get("reason_contains", "")
+        try:
+            released = await _in_time(self._operated.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
+        except UsageError as error:
+            return self._refused(name, error)
+        log.info("operator_acted", action="release_all", account=name, released=released, peer=request.remote)
+        which = " whose reason contains that" if reason_contains else ""
+        words = f"{released} released" if released else f"no order is parked{which}"
+        return _json(Done(released > 0, detail=words, released=released))
+
+    def _refused(self, account: str, error: UsageError) -> web.Response:
+        known = any(view.name == account for view in self._operated.status().accounts)
+        return _problem(409 if known else 404, str(error))
 
 
-async def _in_time(act: Awaitable[None]) -> None:
-    async with asyncio.timeout(COMMIT_WITHIN_S):
-        await act
+def _words(action: str, done: bool, view: OrderView | None) -> str:
+    """What has become of it, for people."""
+    if view is None:
+        return "done"
+    is_ready = view.status in ("owed", "settled")
+    if action == "resend":
+        return "will be sent again" if is_ready else f"will be sent again when it can be; now it is {view.status}"
+    if done:
+        return "released" if is_ready else f"its counts start anew, but it is still {view.status}"
+    if view.status == "owed":
+        return "nothing to release: it is owed, and goes out as soon as its delay, its hold and its account allow it"
+    if view.status == "parked":
+        return "nothing to release: its events contradict each other until one of them resolves that"
+    return f"nothing to release: it is {view.status}"
+
+
+_Done = TypeVar("_Done")
+
+
+async def _in_time(act: Awaitable[_Done], within_s: float = COMMIT_WITHIN_S) -> _Done:
+    async with asyncio.timeout(within_s):
+        return await act
 
 
 def _probe(ask: Callable[[], tuple[bool, str]]) -> Handler:

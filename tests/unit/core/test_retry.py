@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.state import Attempts, OrderRecord, Park
+from schemas.state import Attempts, Delay, OrderRecord, Park
 from schemas.updates import Outcome, OutcomeKind
-from worker.core.retry import backoff_s, settle
+from worker.core.retry import backoff_s, delay_max_s, is_transient, settle
 from worker.core.rules import Rules
 
 RULES = Rules()
@@ -139,6 +139,7 @@ def test_last_delay_serves_for_more_requests() -> None:
         (Outcome(OutcomeKind.REJECTED, "429", 429), False),
         (Outcome(OutcomeKind.REJECTED, "423", 423), False),
         (Outcome(OutcomeKind.NOT_SENT, "refused"), False),
+        (Outcome(OutcomeKind.FORBIDDEN, "403", 403), False),
     ],
 )
 def test_transient_failure_is_retried(outcome: Outcome, doubt: bool) -> None:
@@ -164,6 +165,47 @@ def test_retry_after_is_a_lower_bound(wait_s: float) -> None:
     assert delay_s(found) == pytest.approx(max(wait_s, 0.2) + 0.001)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Outcome(OutcomeKind.REJECTED, "", 503), True),
+        (Outcome(OutcomeKind.REJECTED, "", 503, 0.0), True),
+        (Outcome(OutcomeKind.NOT_SENT), True),
+        (Outcome(OutcomeKind.UNKNOWN), True),
+        (Outcome(OutcomeKind.REJECTED, "", 503, 30.0), False),
+        (Outcome(OutcomeKind.UNKNOWN, "", 504, 30.0), False),
+        (Outcome(OutcomeKind.FORBIDDEN, "", 403), False),
+        (Outcome(OutcomeKind.CONFLICT, "", 409), False),
+        (Outcome(OutcomeKind.NOT_FOUND, "", 404), False),
+    ],
+)
+def test_delays_that_may_be_over_for_all_orders_at_once(outcome: Outcome, expected: bool) -> None:
+    """Not `Retry-After`, and not what the provider said of this very order."""
+    found, _ = settle(owed(), 5, DIGEST, outcome, now_ms=NOW_MS, chance=0.5, rules=RULES)
+    assert found.not_before_ms > NOW_MS
+    assert is_transient(found) is expected
+
+
+@pytest.mark.parametrize(
+    ("members", "longest"),
+    [
+        ({}, 300.0),
+        ({"delay": Delay.TRANSIENT}, 300.0),
+        ({"delay": Delay.TRANSIENT, "uncertain": True}, 330.0),
+        ({"delay": Delay.ASKED}, 3600.0),
+        ({"not_found_delay": True}, 10_800.0),
+    ],
+)
+def test_longest_delay_is_that_of_its_kind(members: dict[str, object], longest: float) -> None:
+    """A clock that was an hour ahead when a backoff was stored does not make it an hour long."""
+    assert delay_max_s(owed(not_before_ms=NOW_MS + 10**9, **members), RULES) == longest
+
+
+def test_longest_retry_may_exceed_the_longest_retry_after() -> None:
+    """When the settings say so."""
+    assert delay_max_s(owed(delay=Delay.ASKED), Rules(retry_max_s=50_000.0)) == 50_000.0
+
+
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_backoff_is_full_jitter_below_a_doubling_cap(count: int, chance: float) -> None:
     """Between `retry_initial` and a cap that doubles up to `retry_max`, whatever the count."""
@@ -179,11 +221,15 @@ def test_backoff_is_full_jitter_below_a_doubling_cap(count: int, chance: float) 
 
 @pytest.mark.parametrize("outcome", [Outcome(OutcomeKind.UNKNOWN, "timeout"), Outcome(OutcomeKind.UNKNOWN, "502", 502)])
 def test_unknown_outcome_holds_the_order(outcome: Outcome) -> None:
-    """The request may still land: uncertain, in doubt, held for `settle`; no other delay."""
+    """The request may still land: uncertain, in doubt, held for `settle`; then it backs off as a refused one does."""
     found, hold_s = settle(owed(), 5, DIGEST, outcome, now_ms=NOW_MS, chance=0.5, rules=RULES)
     assert hold_s == RULES.settle_s
-    assert (found.uncertain, found.doubt, found.park, found.not_before_ms) == (True, True, None, 0)
+    assert (found.uncertain, found.doubt, found.park) == (True, True, None)
     assert (found.attempts.transient, found.reason) == (1, outcome.reason)
+    assert delay_s(found) == pytest.approx(30.0 + 0.3 + 0.001)
+    for _ in range(15):
+        found, _ = settle(found, 5, DIGEST, outcome, now_ms=NOW_MS, chance=1.0, rules=RULES)
+    assert delay_s(found) == pytest.approx(330.001)
 
 
 def test_unknown_outcome_with_retry_after() -> None:
@@ -239,14 +285,14 @@ def test_only_applied_acknowledges(kind: OutcomeKind) -> None:
 
 
 @given(
-    st.sampled_from([kind for kind in KINDS if kind != OutcomeKind.UNKNOWN]),
+    st.sampled_from(KINDS),
     st.floats(0, 1, exclude_max=True),
     st.none() | st.floats(0, 3600),
     st.integers(0, 100),
 )
 def test_delays_are_bounded(kind: OutcomeKind, chance: float, wait_s: float | None, count: int) -> None:
-    """No delay in a record is longer than the longest that the rules know."""
+    """No delay in a record is longer than the longest that the rules know for its kind."""
     record = owed(attempts=Attempts(DIGEST, count % 3, count % 4, count))
     found, hold_s = settle(record, 5, DIGEST, Outcome(kind, "", 503, wait_s), now_ms=NOW_MS, chance=chance, rules=RULES)
-    assert hold_s == 0
-    assert delay_s(found) <= RULES.delay_max_s + 0.001
+    assert hold_s == (RULES.settle_s if kind is OutcomeKind.UNKNOWN else 0.0)
+    assert delay_s(found) <= delay_max_s(found, RULES) + 0.001

@@ -18,6 +18,8 @@ def test_defaults_are_sound() -> None:
     assert (rules.conflict_attempts, rules.not_found_attempts) == (4, 5)
     assert list(rules.not_found_delays_s) == [30, 300, 1800, 10800]
     assert (rules.inconsistent_after_s, rules.unconfirmed_after_s) == (900.0, 3600.0)
+    assert rules.account_probe_s == (60.0, 120.0, 300.0, 900.0)
+    assert (rules.forbidden_orders, rules.park_limit, rules.park_within_s) == (3, 50, 600.0)
 
 
 def test_takeover_hold_covers_lease_and_settle() -> None:
@@ -27,23 +29,10 @@ def test_takeover_hold_covers_lease_and_settle() -> None:
     assert rules.keep_alive_s == pytest.approx(4)
 
 
-@pytest.mark.parametrize(
-    ("rules", "longest"),
-    [
-        (Rules(), 10_800),
-        (Rules(not_found_delays_s=(1.0,)), 3600),
-        (Rules(retry_max_s=50_000), 50_000),
-    ],
-)
-def test_longest_delay(rules: Rules, longest: float) -> None:
-    """The longest delay is that of a retry, of `Retry-After`, or after a 404."""
-    assert rules.delay_max_s == longest
-
-
 BROKEN: list[tuple[dict[str, Any], str]] = [
     *(
         ({name: value}, f"{name.removesuffix('_s')} must be above 0")
-        for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s")
+        for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s", "park_within_s")
         for value in (0, -1)
     ),
     ({"attempt_deadline_s": 20.0}, "must be shorter than lease"),
@@ -51,6 +40,9 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"retry_initial_s": 301.0}, "retry_initial \\(301s\\) must not be above retry_max \\(300s\\)"),
     ({"conflict_attempts": 0}, "must be at least 1"),
     ({"not_found_attempts": 0}, "must be at least 1"),
+    ({"forbidden_orders": 0}, "forbidden_orders must be at least 1"),
+    ({"park_limit": 0}, "park_limit must be at least 1"),
+    ({"account_probe_s": (60.0, 0.0)}, "account_probe must name delays above 0"),
     ({"not_found_delays_s": ()}, "at least one delay"),
 ]
 
@@ -62,7 +54,10 @@ def test_broken_rule_is_named(change: dict[str, Any], words: str) -> None:
         replace(Rules(), **change).check()
 
 
-@pytest.mark.parametrize("change", [{"attempt_deadline_s": 18.4}, {"retry_initial_s": 300.0}, {"conflict_attempts": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [{"attempt_deadline_s": 18.4}, {"retry_initial_s": 300.0}, {"conflict_attempts": 1}, {"account_probe_s": ()}],
+)
 def test_rule_at_its_bound(change: dict[str, Any]) -> None:
     """What the rules just allow passes."""
     replace(Rules(), **change).check()

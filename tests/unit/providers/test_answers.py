@@ -19,7 +19,8 @@ TABLE: dict[OutcomeKind, list[int]] = {
     OutcomeKind.REJECTED: [423, 425, 429, 500, 501, 503, 505],
     OutcomeKind.UNKNOWN: [408, 502, 504, 506, 507, 508, 511, 520, 522, 524, 599, 600],
     OutcomeKind.NOT_FOUND: [404],
-    OutcomeKind.CREDENTIALS: [401, 403],
+    OutcomeKind.CREDENTIALS: [401],
+    OutcomeKind.FORBIDDEN: [403],
     OutcomeKind.PERMANENT: [
         *(100, 101, 300, 301, 302, 303, 304, 307, 308, 400, 402, 405, 406, 410, 411, 412, 413, 414),
         *(415, 418, 421, 422, 424, 426, 428, 431, 451, 499),

@@ -1,18 +1,25 @@
 """Lanes: who is sent when, within which limits. Under virtual time, with a sender that answers as it is told."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import pytest
 
 from schemas.carts import Cart, Order
 from schemas.facts import OrderDetails
 from schemas.updates import Account, Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
+from worker.core.rules import Rules
 from worker.errors import CartsyncError
+from worker.logs import capture
 from worker.metrics import Metrics
 from worker.ports import Attempt
 from worker.providers.sequra import Sequra
 from worker.publisher.publisher import Publisher
 from worker.sim.loop import VirtualClock, run
+
+RULES = Rules()
 
 
 class Answers:
@@ -49,6 +56,7 @@ class Book:
         self.outcomes: list[tuple[str, Outcome]] = []
         self.closed = False
         self.not_owed: set[str] = set()
+        self.generation = 0
 
     def take(self, subject: str) -> Attempt | None:
         if self.closed or subject in self.not_owed:
@@ -56,7 +64,7 @@ class Book:
         reference = subject.partition("/")[2]
         order = Order(reference, "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
         update = Sequra().render(order, account())
-        return Attempt(subject, 1, update, self.clock.now(), lambda: True)
+        return Attempt(subject, 1, update, self.clock.now(), lambda: True, None, self.generation)
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         self.outcomes.append((attempt.subject, outcome))
@@ -70,7 +78,7 @@ def account(name: str = "acme", **members: Any) -> Account:
 class Scene:
     """A publisher, its sender and one outlet."""
 
-    def __init__(self, *accounts: Account) -> None:
+    def __init__(self, *accounts: Account, rules: Rules = RULES) -> None:
         self.clock = VirtualClock(asyncio.get_running_loop())
         self.sender = Answers()
         self.metrics = Metrics()
@@ -81,7 +89,7 @@ class Scene:
             {"sequra": Sequra()},
             self.sender,
             self.clock,
-            attempt_deadline_s=8.0,
+            rules=rules,
             metrics=self.metrics,
             fatal=self.failures.append,
         )
@@ -168,7 +176,7 @@ def test_credentials_pause_one_account_until_it_is_resumed() -> None:
     """401 stops the account and no other; its offers wait, and idle lanes do not spin."""
 
     async def main() -> None:
-        scene = Scene(account(), account("beta"))
+        scene = Scene(account(), account("beta"), rules=Rules(account_probe_s=()))
         scene.sender.answers = [HttpResponse(401, {}, b"HTTP Basic: Access denied.")]
         scene.offer("acme/a")
         await asyncio.sleep(2)
@@ -178,10 +186,93 @@ def test_credentials_pause_one_account_until_it_is_resumed() -> None:
         assert "Access denied" in (scene.publisher.paused("acme") or "")
         assert scene.publisher.paused("beta") is None
         assert scene.metrics.value("cartsync_account_paused", account="acme") == 1
-        scene.publisher.resume("acme")
+        assert scene.publisher.views()[0].probe_s is None
+        assert scene.publisher.resume("acme")
+        assert not scene.publisher.resume("acme")
         await asyncio.sleep(10)
         assert scene.references() == ["a", "x", "b", "c", "d"]
         assert scene.kinds() == [OutcomeKind.CREDENTIALS] + [OutcomeKind.APPLIED] * 4
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_paused_account_probes_by_itself() -> None:
+    """With one attempt after a minute, then two; with others than the order that paused it, and goes on when one is
+    taken. The log names the order, the status, when it probes next, and what ended the pause.
+    """
+
+    async def main() -> None:
+        scene = Scene(account())
+        scene.sender.answers = [HttpResponse(401, {}, b"Maria"), HttpResponse(401, {}, b"Maria")]
+        scene.offer("acme/a")
+        await asyncio.sleep(2)
+        scene.offer("acme/a", "acme/b", "acme/c", "acme/d")
+        await asyncio.sleep(30)
+        assert [view.probe_s for view in scene.publisher.views()] == [29.0]
+        await asyncio.sleep(300)
+        assert [(round(at), reference) for at, reference in scene.sender.sent] == [
+            (0, "a"),
+            (61, "b"),
+            (182, "c"),
+            (183, "d"),
+            (183, "a"),
+        ]
+        assert scene.publisher.paused("acme") is None
+        assert scene.metrics.value("cartsync_account_paused", account="acme") == 0
+        await scene.publisher.stop()
+
+    lines: list[str] = []
+    with capture(lines, "info"):
+        played(main)
+    said = [json.loads(line) for line in lines]
+    assert [(line["event"], line.get("order"), line.get("status"), line.get("probe_s")) for line in said] == [
+        ("account_paused", "acme/a", 401, 60.0),
+        ("account_probed", "acme/b", 401, 120.0),
+        ("account_resumed", None, None, None),
+    ]
+    assert said[-1]["by"] == "probe"
+    assert "Maria" not in "".join(lines)
+
+
+def test_busy_provider_slows_the_account_down() -> None:
+    """A 503 without `Retry-After`: a short hold for all, and fewer at once afterwards."""
+
+    async def main() -> None:
+        scene = Scene(account(concurrency=4))
+        scene.sender.answers = [HttpResponse(503, {}, b"")] * 4
+        scene.offer(*(f"acme/{number}" for number in range(40)))
+        await asyncio.sleep(1.01)
+        assert "its provider is overloaded" in scene.publisher.waits("acme")
+        assert 0.2 < scene.publisher.views()[0].waiting_s < 0.4
+        scene.sender.most = 0
+        await asyncio.sleep(0.6)
+        assert scene.sender.most == scene.sender.now == 2
+        await asyncio.sleep(60)
+        assert scene.sender.most == 4
+        assert len(scene.sender.sent) == 40
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_backoff_ends_with_its_time_or_with_an_outage() -> None:
+    """An order that is offered for later goes then; when an order is taken after nothing was for long, it goes now."""
+
+    async def main() -> None:
+        scene = Scene(account())
+        scene.offer("acme/first")
+        scene.publisher.offer("acme", 0, "acme/early", scene.book, has_failed=True, not_before=300.0)
+        await asyncio.sleep(3)
+        assert scene.references() == ["first", "early"]
+        scene.sender.answers = [HttpResponse(500, {}, b"")]
+        scene.publisher.offer("acme", 0, "acme/bad", scene.book, has_failed=True, not_before=300.0)
+        await asyncio.sleep(3)
+        scene.publisher.offer("acme", 0, "acme/later", scene.book, has_failed=True, not_before=400.0)
+        await asyncio.sleep(390)
+        assert scene.references() == ["first", "early", "bad"]
+        await asyncio.sleep(10)
+        assert scene.sender.sent[3:] == [(400.0, "later")]
         await scene.publisher.stop()
 
     played(main)
@@ -297,8 +388,11 @@ def test_lane_that_fails_is_told() -> None:
     played(main)
 
 
-def test_idempotency_key_names_order_and_revision() -> None:
-    """The subject is percent-encoded, so the key is plain ASCII whatever the reference."""
+@pytest.mark.parametrize(("generation", "key"), [(0, "acme%2FA14%2F%C3%B1%201:1"), (2, "acme%2FA14%2F%C3%B1%201:1:2")])
+def test_idempotency_key_names_order_and_revision(generation: int, key: str) -> None:
+    """The subject is percent-encoded, so the key is plain ASCII whatever the reference; what an operator has sent anew
+    has a key of its own.
+    """
 
     async def main() -> None:
         scene = Scene(account())
@@ -309,9 +403,10 @@ def test_idempotency_key_names_order_and_revision() -> None:
             return HttpResponse(204, {}, b"")
 
         scene.sender.send = send  # type: ignore[method-assign]
+        scene.book.generation = generation
         scene.offer("acme/A14/ñ 1")
         await asyncio.sleep(1)
-        assert keys == ["acme%2FA14%2F%C3%B1%201:1"]
+        assert keys == [key]
         await scene.publisher.stop()
 
     played(main)

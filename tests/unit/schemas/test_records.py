@@ -27,6 +27,7 @@ from schemas.facts import (
 from schemas.facts import Line as KeptLine
 from schemas.state import (
     SCHEMA,
+    Delay,
     NextRecord,
     OrderHeader,
     OrderRecord,
@@ -72,19 +73,22 @@ def test_header_is_the_beginning_of_a_record() -> None:
 def test_sealed_record_is_a_record() -> None:
     """What is read and written sealed is the same order, its facts byte by byte."""
     sealed, record = msgspec.structs.fields(SealedRecord), msgspec.structs.fields(OrderRecord)
-    assert [field.name for field in sealed] == [field.name for field in record]
-    assert [field.default for field in sealed if field.name != "facts"] == [
-        field.default for field in record if field.name != "facts"
+    assert [(field.name, field.default) for field in sealed if field.name != "facts"] == [
+        (field.name, field.default) for field in record if field.name != "facts"
     ]
+    assert [field.name for field in sealed] == [field.name for field in record]
     facts = Facts(b"12345678", shipments={"s1": Shipment((-1, 2, 3), [("1", 2)], "2026-03-05T10:00:00Z")})
-    order = OrderRecord(revision=7, reason="ñ", trace="00-1", facts=facts)
+    order = OrderRecord(revision=7, reason="ñ", trace="00-1", facts=facts, generation=2, delay=Delay.ASKED)
     kept = decode_sealed(encode(order))
     kept.acked = order.acked = 7
     assert encode(kept) == encode(order)
     assert decode_order(encode(SealedRecord())) == OrderRecord()
     assert decode_sealed(msgspec.msgpack.encode([1, 7, 3])) == SealedRecord(1, revision=7, acked=3)
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(encode(order))[: FACTS_AT + 1])
+    assert (decode_sealed(older).generation, decode_order(older).delay) == (0, Delay.OWN)
 
 
+FACTS_AT = OrderRecord.__struct_fields__.index("facts")
 TARGETS = TargetsRecord(SCHEMA, {"acme": Target("sequra", "https://provider.example", "acme")})
 RECORDS = [
     OrderHeader(),
@@ -116,8 +120,7 @@ def test_partial_decoder_leaves_the_rest_as_it_is() -> None:
     assert encode(decode(encode(order))) == encode(order)
     older = OrderRecord(1, revision=7, acked=3)
     assert encode(decode(msgspec.msgpack.encode([1, 7, 3]))) == encode(older)
-    before_facts = OrderRecord.__struct_fields__.index("facts")
-    shorter = msgspec.msgpack.encode([*msgspec.msgpack.decode(encode(older))[:before_facts], [b"12345678"]])
+    shorter = msgspec.msgpack.encode([*msgspec.msgpack.decode(encode(older))[:FACTS_AT], [b"12345678"]])
     assert decode_order(encode(decode(shorter))).facts == Facts(seen=b"12345678")
 
 

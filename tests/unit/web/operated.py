@@ -17,6 +17,7 @@ class Worker:
         self.fails: Exception | None = None
         self.state = (True, "")
         self.figures = Metrics()
+        self.paused: str | None = "401"
 
     def livez(self) -> tuple[bool, str]:
         return self.state
@@ -29,7 +30,7 @@ class Worker:
 
     def status(self) -> StatusView:
         partition = PartitionView(0, "serving", "", 10, 0, 8, 1, 0, 1, 2.0, 19.0)
-        account = AccountView("acme", "sequra", "D", "401", 0.0, 1, 0)
+        account = AccountView("acme", "sequra", "D", self.paused, 0.0, 1, 0)
         return StatusView("0.1.0", True, [partition], [account])
 
     def metrics_page(self) -> bytes:
@@ -38,23 +39,37 @@ class Worker:
     def show(self, subject: str) -> OrderView | None:
         return self.orders.get(subject)
 
-    async def release(self, subject: str) -> None:
-        self._do("release", subject)
+    async def release(self, subject: str) -> bool:
+        return self._do("release", subject, self.show(subject))
 
-    async def resend(self, subject: str) -> None:
-        self._do("resend", subject)
+    async def release_all(self, account: str, reason_contains: str) -> int:
+        if account != "acme":
+            raise UsageError(f"no account {account}")
+        self.done.append(("release_all", reason_contains))
+        parked = [each for each, view in self.orders.items() if view.status == "parked"]
+        chosen = [each for each in parked if each != "acme/busy" and reason_contains in self.orders[each].reason]
+        return sum([self._do("release", each, self.orders[each]) for each in chosen])
 
-    def _do(self, action: str, subject: str) -> None:
+    async def resend(self, subject: str) -> bool:
+        return self._do("resend", subject, None)
+
+    def _do(self, action: str, subject: str, released: OrderView | None) -> bool:
         if self.fails is not None:
             raise self.fails
         if subject == "acme/busy":
             raise UsageError("partition 3 is being restored")
         if subject not in self.orders:
             raise UsageError(f"no order {subject}")
-        self.orders[subject] = OrderView(subject, "owed", "")
         self.done.append((action, subject))
+        if released is not None and not released.reason:
+            return False
+        is_ready = self.orders[subject].status not in ("unconfirmed", "on_hold")
+        self.orders[subject] = OrderView(subject, "owed" if is_ready else self.orders[subject].status, "")
+        return True
 
-    async def resume_account(self, name: str) -> None:
+    async def resume_account(self, name: str) -> bool:
         if name != "acme":
             raise UsageError(f"no account {name}")
         self.done.append(("resume", name))
+        was, self.paused = self.paused, None
+        return was is not None

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
+from schemas.views import OrderView, Status
 from tests.unit.web.operated import SUBJECTS, Worker
 from worker import is_loopback, logs
 from worker.errors import InvariantError, LogError
@@ -109,6 +110,60 @@ async def test_accounts(port: Port, worker: Worker) -> None:
     assert worker.done == [("resume", "acme")]
     status, _, body = await port.ask("POST", "/accounts/none/resume")
     assert (status, b"no account none" in body) == (404, True)
+
+
+async def test_says_whether_an_account_was_paused(port: Port) -> None:
+    """The second resume finds nothing to do, and says so; that is no error."""
+    found = [json.loads((await port.ask("POST", "/accounts/acme/resume"))[2]) for _ in range(2)]
+    assert found == [
+        {"done": True, "order": None, "detail": "goes on", "released": None},
+        {"done": False, "order": None, "detail": "it is not paused", "released": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "done", "words"),
+    [
+        ("parked", "422: no", True, "released"),
+        ("settled", "", False, "nothing to release: it is settled"),
+        ("unconfirmed", "", False, "nothing to release: it is unconfirmed"),
+        ("inconsistent", "", False, "nothing to release: it is inconsistent"),
+        ("owed", "", False, "nothing to release: it is owed, and goes out as soon as its delay"),
+        ("parked", "", False, "nothing to release: its events contradict each other"),
+    ],
+)
+async def test_release_says_what_it_did(
+    port: Port, worker: Worker, status: Status, reason: str, done: bool, words: str
+) -> None:
+    """Whether there was anything to release, for machines and for people."""
+    worker.orders["acme/1"] = OrderView("acme/1", status, reason)
+    code, _, body = await port.ask("POST", "/orders/acme%2F1/release")
+    found = json.loads(body)
+    assert (code, found["done"]) == (200, done)
+    assert found["detail"].startswith(words)
+
+
+async def test_release_of_what_stays_as_it_is(port: Port, worker: Worker) -> None:
+    """Counts of an order that cannot be sent yet start anew; a resend of it waits."""
+
+    worker.orders["acme/1"] = OrderView("acme/1", "unconfirmed", "409: no")
+    body = json.loads((await port.ask("POST", "/orders/acme%2F1/release"))[2])
+    assert (body["done"], body["detail"]) == (True, "its counts start anew, but it is still unconfirmed")
+    body = json.loads((await port.ask("POST", "/orders/acme%2F1/resend"))[2])
+    assert body["detail"] == "will be sent again when it can be; now it is unconfirmed"
+
+
+async def test_release_of_all_parked_orders_of_an_account(port: Port, worker: Worker) -> None:
+    """Says how many; a text chooses among the reasons; an account that does not exist is 404."""
+    worker.orders["acme/1"] = OrderView("acme/1", "parked", "302: /wartung ñ&")
+    body = json.loads((await port.ask("POST", "/accounts/acme/release?reason_contains=ung%20%C3%B1%26"))[2])
+    assert (body["done"], body["released"], body["detail"]) == (True, 1, "1 released")
+    assert worker.orders["acme/A14/12345"].status == "parked"
+    body = json.loads((await port.ask("POST", "/accounts/acme/release"))[2])
+    assert (body["released"], body["detail"]) == (len(SUBJECTS) - 1, f"{len(SUBJECTS) - 1} released")
+    body = json.loads((await port.ask("POST", "/accounts/acme/release?reason_contains=x"))[2])
+    assert (body["done"], body["detail"]) == (False, "no order is parked whose reason contains that")
+    assert (await port.ask("POST", "/accounts/none/release"))[0] == 404
 
 
 async def test_not_committed(port: Port, worker: Worker) -> None:

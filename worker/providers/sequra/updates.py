@@ -69,7 +69,7 @@ class Sequra:
             "" if response.status < 300 else describe(response),
             response.status,
             wait_s,
-            holds_account=wait_s is not None and response.status in _HOLDS_ACCOUNT,
+            holds_account=response.status in _HOLDS_ACCOUNT,
         )
 
 

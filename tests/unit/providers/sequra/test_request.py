@@ -151,7 +151,7 @@ ANSWERS: list[tuple[int, bytes, OutcomeKind, str]] = [
     (
         403,
         b'{"errors":["You do not have access to this URL"]}',
-        OutcomeKind.CREDENTIALS,
+        OutcomeKind.FORBIDDEN,
         "403: You do not have access to this URL",
     ),
     (404, b"<html><body>Not Found</body></html>", OutcomeKind.NOT_FOUND, "404: Not Found"),
@@ -170,19 +170,19 @@ ANSWERS: list[tuple[int, bytes, OutcomeKind, str]] = [
 @pytest.mark.parametrize(("status", "body", "kind", "reason"), ANSWERS)
 def test_answers(status: int, body: bytes, kind: OutcomeKind, reason: str) -> None:
     """The status decides, the provider's words are kept for operators."""
-    assert outcome(status, body) == Outcome(kind, reason, status)
+    assert outcome(status, body) == Outcome(kind, reason, status, holds_account=status in (429, 503))
 
 
 @pytest.mark.parametrize(
     ("status", "holds"),
     [(429, True), (503, True), (500, False), (502, False), (409, False), (423, False), (404, False)],
 )
-def test_retry_after_of_some_answers_holds_the_account(status: int, holds: bool) -> None:
-    """Of a 429 or a 503 it concerns the whole account, of another answer the order alone."""
+def test_some_answers_concern_the_account(status: int, holds: bool) -> None:
+    """A 429 or a 503 concerns the whole account, with `Retry-After` or without, another answer the order alone."""
     found = outcome(status, retry_after="30")
     assert (found.retry_after_s, found.holds_account) == (30.0, holds)
-    assert outcome(status).holds_account is False
-    assert outcome(status, retry_after="nonsense").holds_account is False
+    assert outcome(status).holds_account is holds
+    assert outcome(status, retry_after="nonsense").holds_account is holds
 
 
 @given(st.integers(100, 599), st.binary(max_size=50), st.text(max_size=20))
