@@ -106,8 +106,18 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("class",)),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
     Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
-    Metric("cartsync_account_paused", "gauge", "1: the account is paused (credentials)", ("account",)),
-    Metric("cartsync_account_waiting_seconds", "gauge", "For how long Retry-After holds it", ("account",)),
+    Metric(
+        "cartsync_account_paused",
+        "gauge",
+        "1: the account is paused",
+        ("account",),
+    ),
+    Metric(
+        "cartsync_account_waiting_seconds",
+        "gauge",
+        "For how long its provider keeps it waiting",
+        ("account",),
+    ),
     Metric("cartsync_account_queued", "gauge", "Orders waiting for their turn", ("account",)),
     Metric("cartsync_account_inflight", "gauge", "Attempts under way", ("account",)),
     # runtime

@@ -15,6 +15,7 @@ from tests.simulation.stage import Stage, play
 from worker.app import Worker
 from worker.core.account import AccountQueue
 from worker.partition import batch
+from worker.sim.loop import START_WALL_MS, VirtualClock
 from worker.sim.scripted import Answer
 
 LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
@@ -252,3 +253,48 @@ def test_story(story: Callable[[Shop], Awaitable[None]], fault: Break) -> None:
     _played(story)
     with broken([fault]), pytest.raises(AssertionError):
         _played(story)
+
+
+def test_many_orders_are_released_in_transactions_of_bounded_size() -> None:
+    """Three thousand: five hundred at a time, each once, and nothing but those."""
+
+    async def on(stage: Stage) -> None:
+        shop = Shop(stage)
+        await shop.open(32, park_limit=10_000)
+        orders = _named("o", 3_000)
+        stage.provider.answer([Answer(422, times=None)])
+        shop.tell(orders)
+        await asyncio.sleep(60.0)
+        assert shop.parked == 3_000
+        stage.provider.answer([Answer(401, times=None)])
+        sizes: list[int] = []
+        stage.log.watch(lambda _partition, entries, _letters: sizes.append(len(entries)))
+        assert await shop.worker.release_all("acme") == 3_000
+        assert max(sizes) < 600
+        assert await shop.worker.release_all("acme") == 0
+        assert shop.parked == 0
+        await shop.worker.stop(0.0)
+
+    play(on)
+
+
+def test_backoff_stored_by_a_wrong_clock_is_bounded() -> None:
+    """An hour ahead while an order backed off: the next worker, whose clock is right, waits for `retry_max` at most."""
+
+    async def on(stage: Stage) -> None:
+        shop = Shop(stage)
+        ahead = VirtualClock(asyncio.get_running_loop(), START_WALL_MS + 3_500_000)
+        right, stage.clock = stage.clock, ahead
+        await shop.open(retry_max="30s")
+        shop.always(["o"], Answer(503, times=None))
+        shop.tell(["o"])
+        await asyncio.sleep(20.0)
+        await shop.worker.stop()
+        stage.clock = right
+        shop.well(["o"])
+        await shop.open(retry_max="30s")
+        await asyncio.sleep(31.0)
+        assert shop.told(["o"]) == 1
+        await shop.worker.stop()
+
+    play(on)

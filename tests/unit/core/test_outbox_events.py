@@ -21,7 +21,7 @@ from tests.unit.core.shop import (
     returned,
     shipped,
 )
-from worker.core.outbox import Addressee, Same, Send, Wait, acknowledge, plan, take_event
+from worker.core.outbox import Addressee, Same, Send, Wait, acknowledge, plan, release_by_operator, resend, take_event
 from worker.providers.sequra import Sequra
 
 ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret")
@@ -164,6 +164,40 @@ def test_approval_after_approval_releases_again() -> None:
     """An operator of the shop may say it twice: the newer one releases."""
     order = parked(Telling(CONFIRMED, payment("approved"), shipped("s1", A=1)))
     assert order.tell(payment("approved")).park is None
+
+
+# --- what operators do -------------------------------------------------------------------------------------------------
+
+
+def test_operator_releases_under_a_new_key() -> None:
+    """Parking and counts end, delays and holds stay; the next request has another key."""
+    order = parked(Telling(CONFIRMED, shipped("s1", A=1)))
+    record = order.record
+    assert release_by_operator(record, START_MS)
+    assert (record.park, record.attempts, record.generation) == (None, Attempts(), 1)
+    assert (record.not_before_ms, record.not_found_delay, record.doubt) == (START_MS + 10**6, True, False)
+    found = order.plan()
+    assert isinstance(found, Send)
+    assert found.generation == 1
+
+
+@pytest.mark.parametrize("attempts", [Attempts(), Attempts(b"d")])
+def test_operator_finds_nothing_to_release(attempts: Attempts) -> None:
+    """Neither parked nor counted: the record stays as it is, and so does its key."""
+    order = Telling(CONFIRMED, shipped("s1", A=1))
+    order.record.attempts = attempts
+    assert not release_by_operator(order.record, START_MS)
+    assert (order.record.generation, order.record.attempts) == (0, attempts)
+
+
+def test_resend_has_a_new_key_each_time() -> None:
+    """A provider that honours keys would answer the old one from memory."""
+    order = Telling(CONFIRMED, shipped("s1", A=1))
+    order.send()
+    for generation in (1, 2):
+        assert resend(order.record, START_MS)
+        assert (order.is_owed, order.record.doubt, order.record.generation) == (True, True, generation)
+        order.send()
 
 
 # --- changes made at the provider ----------------------------------------------------------------------------------------

@@ -94,6 +94,30 @@ def test_delay_of_a_wrong_clock_is_bounded() -> None:
     assert set(waits_s(outbox).values()) == {10_800.0}
 
 
+def test_an_event_does_not_begin_a_bounded_delay_anew() -> None:
+    """Stored by a clock that was an hour ahead: it ends after the longest of its kind, however many events come."""
+    outbox = Outbox()
+    for revision in range(2, 9):
+        at = 10.0 * (revision - 2)
+        outbox.put("a", header(revision, delay_ms=3_500_000), now=NOW + at, now_ms=NOW_MS, delay_max_s=300.0)
+    assert outbox.entries["a"].not_before == NOW + 300.0
+    outbox.put("a", header(9, delay_ms=50_000), now=NOW + 100.0, now_ms=NOW_MS, delay_max_s=300.0)
+    assert outbox.entries["a"].not_before == NOW + 150.0
+    outbox.put("a", header(9), now=NOW + 110.0, now_ms=NOW_MS, delay_max_s=300.0)
+    assert outbox.entries["a"].not_before == NOW + 110.0
+
+
+def test_what_an_account_may_end_early_is_known() -> None:
+    """Its delay, as its record says; that it has failed, too."""
+    outbox = Outbox()
+    outbox.put("a", header(delay_ms=5_000), now=NOW, now_ms=NOW_MS, delay_max_s=300.0, may_go_early=True)
+    put(outbox, "b", header())
+    assert [(entry.may_go_early, entry.not_before_ms > 0) for entry in outbox.entries.values()] == [
+        (True, True),
+        (False, False),
+    ]
+
+
 def test_hold_that_is_over_holds_nothing() -> None:
     """An acknowledged order whose hold has just ended leaves the outbox."""
     outbox = Outbox()
