@@ -65,7 +65,7 @@ _LINE_MAX = 65_536
 QUEUE_MAX = 10_000
 """Lines that may wait to be written; what comes then is dropped."""
 _GATHER_S = 0.005
-"""How long the thread lets lines gather: one write for many of them."""
+"""How long the thread lets lines gather that follow each other closely: one write for many of them."""
 FLUSH_S = 1.0
 """What the end of the process waits for lines to be written, at most."""
 SAMPLE_FIRST = 20
@@ -201,12 +201,15 @@ class _Writer:
 
     def _run(self) -> None:
         pause_s: float | None = None
+        wrote_at = 0.0
         while not (self._ended and self._queue.empty()):
             with suppress(Empty):
                 first = self._queue.get(timeout=pause_s)
-                if not (self._ended or isinstance(first, threading.Event)):
+                is_busy = time.monotonic() - wrote_at < _GATHER_S
+                if is_busy and not (self._ended or isinstance(first, threading.Event)):
                     time.sleep(_GATHER_S)
                 self._take(first)
+                wrote_at = time.monotonic()
             pause_s = SAMPLE_INTERVAL_S / 10 if _output.writer is self and _output.sampler.tell() else None
 
     def _take(self, first: str | threading.Event | None) -> None:
