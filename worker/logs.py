@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
+from hashlib import sha256
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -90,6 +91,7 @@ class _Output(NamedTuple):
     wall_ms: Callable[[], int] | None
     """UTC milliseconds; `None`: the machine's own clock."""
     sampler: "_Sampler"
+    hash_orders: bool = False
     writer: "_Writer | None" = None
 
 
@@ -375,9 +377,16 @@ def _scrub(text: str) -> str:
 def mask(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
     """Masks fields whose name speaks of credentials, bodies or personal data, also inside of others."""
     shown = {name: MASK if _is_sensitive(name) else _masked(value) for name, value in fields.items()}
+    if "order" in fields and _output.hash_orders:
+        shown["order"] = _hashed(str(fields["order"]))
     if "exception" in fields:
         shown["exception"] = fields["exception"]  # has a length of its own
     return shown
+
+
+def _hashed(subject: str) -> str:
+    account, slash, reference = subject.partition("/")
+    return account + slash + sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _stamp(_logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
@@ -449,11 +458,13 @@ def configure(
     *,
     stream: TextIO | None = None,
     wall_ms: Callable[[], int] | None = None,
+    hash_orders: bool = False,
 ) -> None:
     """Sends all that is logged in this process, by structlog or `logging`, to a stream (default: stdout).
 
     `level`: debug, info, warning, error or critical. `wall_ms` gives the times of the lines, UTC milliseconds
-    (default: the machine's clock). May be called again. Raises `KeyError` for an unknown level.
+    (default: the machine's clock). `hash_orders`: of an order only the account is shown as it is. May be called again.
+    Raises `KeyError` for an unknown level.
     """
     stream = stream or sys.stdout
     terminal = stream.isatty()
@@ -461,7 +472,7 @@ def configure(
 
     threshold, before, writer = _LEVELS[level], _output.writer, _Writer(stream)
     render = _as_text(terminal) if is_text else _as_json
-    _use(_Output(threshold, writer.write, render, wall_ms, _Sampler(wall_ms), writer))
+    _use(_Output(threshold, writer.write, render, wall_ms, _Sampler(wall_ms), hash_orders, writer))
     if before is None:
         atexit.register(flush)
     else:

@@ -52,7 +52,7 @@ def run_worker(config: Config, reread: Callable[[], Config], host: str | None = 
     `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
     the configuration.
     """
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
     return uvloop.run(_run(config, reread, host or config.http.host))
 
 
