@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
+from hashlib import sha256
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -65,7 +66,7 @@ _LINE_MAX = 65_536
 QUEUE_MAX = 10_000
 """Lines that may wait to be written; what comes then is dropped."""
 _GATHER_S = 0.005
-"""How long the thread lets lines gather: one write for many of them."""
+"""How long the thread lets lines gather that follow each other closely: one write for many of them."""
 FLUSH_S = 1.0
 """What the end of the process waits for lines to be written, at most."""
 SAMPLE_FIRST = 20
@@ -90,6 +91,7 @@ class _Output(NamedTuple):
     wall_ms: Callable[[], int] | None
     """UTC milliseconds; `None`: the machine's own clock."""
     sampler: "_Sampler"
+    hash_orders: bool = False
     writer: "_Writer | None" = None
 
 
@@ -201,12 +203,15 @@ class _Writer:
 
     def _run(self) -> None:
         pause_s: float | None = None
+        wrote_at = 0.0
         while not (self._ended and self._queue.empty()):
             with suppress(Empty):
                 first = self._queue.get(timeout=pause_s)
-                if not (self._ended or isinstance(first, threading.Event)):
+                is_busy = time.monotonic() - wrote_at < _GATHER_S
+                if is_busy and not (self._ended or isinstance(first, threading.Event)):
                     time.sleep(_GATHER_S)
                 self._take(first)
+                wrote_at = time.monotonic()
             pause_s = SAMPLE_INTERVAL_S / 10 if _output.writer is self and _output.sampler.tell() else None
 
     def _take(self, first: str | threading.Event | None) -> None:
@@ -372,9 +377,16 @@ def _scrub(text: str) -> str:
 def mask(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
     """Masks fields whose name speaks of credentials, bodies or personal data, also inside of others."""
     shown = {name: MASK if _is_sensitive(name) else _masked(value) for name, value in fields.items()}
+    if "order" in fields and _output.hash_orders:
+        shown["order"] = _hashed(str(fields["order"]))
     if "exception" in fields:
         shown["exception"] = fields["exception"]  # has a length of its own
     return shown
+
+
+def _hashed(subject: str) -> str:
+    account, slash, reference = subject.partition("/")
+    return account + slash + sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _stamp(_logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
@@ -446,11 +458,13 @@ def configure(
     *,
     stream: TextIO | None = None,
     wall_ms: Callable[[], int] | None = None,
+    hash_orders: bool = False,
 ) -> None:
     """Sends all that is logged in this process, by structlog or `logging`, to a stream (default: stdout).
 
     `level`: debug, info, warning, error or critical. `wall_ms` gives the times of the lines, UTC milliseconds
-    (default: the machine's clock). May be called again. Raises `KeyError` for an unknown level.
+    (default: the machine's clock). `hash_orders`: of an order only the account is shown as it is. May be called again.
+    Raises `KeyError` for an unknown level.
     """
     stream = stream or sys.stdout
     terminal = stream.isatty()
@@ -458,7 +472,7 @@ def configure(
 
     threshold, before, writer = _LEVELS[level], _output.writer, _Writer(stream)
     render = _as_text(terminal) if is_text else _as_json
-    _use(_Output(threshold, writer.write, render, wall_ms, _Sampler(wall_ms), writer))
+    _use(_Output(threshold, writer.write, render, wall_ms, _Sampler(wall_ms), hash_orders, writer))
     if before is None:
         atexit.register(flush)
     else:

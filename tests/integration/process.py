@@ -15,6 +15,8 @@ import msgspec
 from schemas.views import OrderView, StatusView
 
 _TAIL_LINES = 25
+_WRITTEN_S = 0.03
+"""A line is written by a thread of its own: what is shown already may be a moment ahead of it."""
 
 
 def utc_now() -> datetime:
@@ -73,6 +75,7 @@ class WorkerProcess:
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """What it has logged: all of it, or the lines of one event."""
+        time.sleep(_WRITTEN_S)
         lines = self._log_file.read_bytes().splitlines(keepends=True)
         whole = (line for line in lines if line.startswith(b"{") and line.endswith(b"\n"))
         parsed: list[dict[str, Any]] = [msgspec.json.decode(line) for line in whole]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,15 @@ def test_console_cannot_be_forged() -> None:
     assert r"a\nb" in first
     assert SECRET not in first
     assert r"one\ntwo" in second
+
+
+def test_orders_that_are_hashed() -> None:
+    """Where a reference may be somebody's address, it can be left out, and lines of one order still be found."""
+    stream = io.StringIO()
+    logs.configure("json", "info", stream=stream, hash_orders=True)
+    log.info("settled", order="acme/maria@example.com/1", partition=3)
+    assert logs.flush()
+    assert json.loads(stream.getvalue())["order"] == "acme/" + sha256(b"maria@example.com/1").hexdigest()[:16]
 
 
 def test_capture_ends() -> None:

@@ -59,7 +59,7 @@ def run_worker(
     `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
     the configuration. `accepted_targets`: besides those of the configuration.
     """
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
     accepted = config.accepted_targets() | dict(accepted_targets)
     return uvloop.run(_run(config, reread, host or config.http.host, accepted))
 

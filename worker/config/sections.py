@@ -213,6 +213,8 @@ class LogSection(_Section):
     format: Literal["json", "console", "auto"] = "auto"
     """auto: text on a terminal, JSON otherwise."""
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    orders: Literal["plain", "hashed"] = "plain"
+    """hashed: where a reference may say who somebody is, lines have `account/` and 16 digits of its SHA-256 instead."""
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

@@ -205,7 +205,7 @@ class Operations:
         except (LogError, TimeoutError):
             return _problem(503, "not committed, or not known to be; look at it and try again")
         except Exception:
-            log.exception("operation_failed", method=request.method, path=request.path)
+            log.exception("operation_failed", method=request.method, what=request.path.split("/")[1])
             return _problem(500, "a defect of the worker; its log has more")
         finally:
             if isinstance(connection, _Connection):
