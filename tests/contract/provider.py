@@ -33,6 +33,8 @@ class Provider:
         self.open = 0
         self.ended = asyncio.Event()
         """A connection has ended."""
+        self.said = asyncio.Event()
+        """An answer has gone out whole, or its connection has ended."""
         self.sent_bytes = 0
         self.seen: list[Seen] = []
         self.port = 0
@@ -54,11 +56,13 @@ class Provider:
                     writer.write(part)
                     self.sent_bytes += len(part)
                     await writer.drain()
+                self.said.set()
         except (asyncio.IncompleteReadError, OSError, RuntimeError):
             pass  # the client has closed; RuntimeError: uvloop's word for a write after that
         finally:
             self.open -= 1
             self.ended.set()
+            self.said.set()
             with suppress(OSError, RuntimeError):
                 writer.close()
 
