@@ -33,7 +33,13 @@ def _write(stage: Stage, account: str, number: int) -> None:
         ("order.items_shipped", {"shipment_id": "s1", "lines": [{"line_id": "hat", "quantity": 1}]}),
     ]
     for kind, data in tellings:
-        event = {"specversion": "1.0", "id": kind, "source": f"/{number}", "type": kind, "time": "2026-01-01T00:00:01Z"}
+        event: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": kind,
+            "source": f"/{number}",
+            "type": kind,
+            "time": "2026-01-01T00:00:01Z",
+        }
         event |= {"subject": f"{account}/{account}{number}", "data": data}
         stage.log.append(b"k", json.dumps(event).encode(), partition=number % 2)
 

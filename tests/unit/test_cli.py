@@ -596,6 +596,24 @@ def test_replay_does_not_send_where_nobody_knows_of_workers(cli: Cli) -> None:
     assert "no Kafka broker answers" in err
 
 
+def test_accept_target(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words for accounts that are there reach the worker, over those of the configuration; others are an error."""
+    Path("cartsync.toml").write_text(CONFIG, encoding="utf-8")
+    given: list[dict[str, str]] = []
+
+    def run_worker(_config: object, accepted: dict[str, str]) -> int:
+        given.append(accepted)
+        return 0
+
+    monkeypatch.setattr("worker.app.run.run_worker", run_worker)
+    assert cli("run", "--accept-target", "My shop=send")[0] == 0
+    assert cli("run")[0] == 0
+    assert given == [{"My shop": "send"}, {}]
+    for wrong in ("My shop", "My shop=yes", "acme=send", "=keep"):
+        code, _, err = cli("run", "--accept-target", wrong)
+        assert (code, "expected ACCOUNT=send or ACCOUNT=keep, the accounts are My shop" in err) == (2, True)
+
+
 @pytest.mark.parametrize("subject", ["\\ud800", "acme/1"])
 def test_replay_says_which_line_is_wrong(cli: Cli, subject: str) -> None:
     """Half of a surrogate pair is refused like any event, nesting without end as no JSON; nothing ends in a traceback."""

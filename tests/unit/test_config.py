@@ -23,6 +23,7 @@ from worker.config import (
     parse_duration,
     worker_settings_from,
 )
+from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
@@ -459,6 +460,47 @@ def test_example_file(tmp_path: Path) -> None:
         name: section for name, section in defaults.items() if name != "accounts"
     }
     assert set(shown["accounts"]["acme"]) - {"password_file"} == set(AccountSection.model_fields) - {"password"}
+
+
+def test_two_accounts_of_one_merchant(write: Write) -> None:
+    """They would overwrite each other's orders: an error, however the address is written."""
+    twin = (
+        MINIMAL[MINIMAL.index("[accounts") :]
+        .replace("acme]", "twin]")
+        .replace("sandbox.example", "SANDBOX.example:443/")
+    )
+    write(MINIMAL + twin)
+    [problem] = problems()
+    assert problem.startswith("[accounts.twin] and [accounts.acme] are the same merchant acme of sequra")
+    write(MINIMAL + twin.replace('merchant_id = "acme"', 'merchant_id = "other"'))
+    assert set(Config.load(environ={}).accounts) == {"acme", "twin"}
+
+
+def test_words_for_changed_accounts(write: Write) -> None:
+    """`accept_target` is the worker's to follow, and no member of the account; the environment can say it, too."""
+    write()
+    assert Config.load(environ={}).accepted_targets() == {}
+    found = Config.load(environ={"CARTSYNC_ACCOUNTS__ACME__ACCEPT_TARGET": "send"})
+    assert found.accepted_targets() == {"acme": "send"}
+    assert found.merchant_accounts() == Config.load(environ={}).merchant_accounts()
+    assert "'send' or 'keep'" in problems(CARTSYNC_ACCOUNTS__ACME__ACCEPT_TARGET="yes")[0]
+
+
+def test_partitioner(write: Write) -> None:
+    """Unset, nothing is checked; set, it goes with what the keys are."""
+    write()
+    assert KafkaSettings(**Config.load(environ={}).kafka.members()).placing() is None
+    given = {"CARTSYNC_KAFKA__PARTITIONER": "murmur2", "CARTSYNC_KAFKA__EVENT_KEY": "reference"}
+    assert KafkaSettings(**Config.load(environ=given).kafka.members()).placing() == Placing("murmur2", "reference")
+    assert "'murmur2'" in problems(CARTSYNC_KAFKA__PARTITIONER="random")[0]
+
+
+def test_long_account_name(write: Write) -> None:
+    """No event could name it."""
+    write(MINIMAL.replace("accounts.acme", f"accounts.{'a' * 101}"))
+    assert problems() == [f"[accounts.{'a' * 20}…]: an account's name has at most 100 characters"]
+    write(MINIMAL.replace("accounts.acme", f"accounts.{'a' * 100}"))
+    Config.load(environ={})
 
 
 # --- accounts and settings on their own ---

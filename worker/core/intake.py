@@ -6,7 +6,7 @@ where. No text of an event ever gets into a reason.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
@@ -32,19 +32,18 @@ _EMPTY_UID = blake2b(digest_size=8)
 _envelopes: dict[str, Any] = {str(event.__struct_config__.tag): event for event in e.EVENT_TYPES}
 
 
-class Lookalike(Struct, frozen=True):
-    """A type outside `order.*` that holds the name of one of ours: somebody may believe that we read it."""
-
-    type: str
-    """Empty when it does not look like a name."""
-
-
 def decode(
-    key: bytes | None, value: bytes | None, headers: Mapping[str, bytes], timestamp_ms: int
-) -> e.OrderEvent | Lookalike | None:
-    """The event in a record; `None` or a `Lookalike` for a record to skip (no value, or a type outside `order.*`).
+    key: bytes | None,
+    value: bytes | None,
+    headers: Mapping[str, bytes],
+    timestamp_ms: int,
+    lookalike: Callable[[str], None] = lambda _type: None,
+) -> e.OrderEvent | None:
+    """The event in a record, or `None` for a record to skip (no value, or a type outside `order.*`).
 
-    `timestamp_ms` is the record's own, since 1970 UTC; 0 or less: it has none. Raises `MalformedEventError`.
+    `timestamp_ms` is the record's own, since 1970 UTC; 0 or less: it has none. `lookalike` is called with a type that
+    is skipped though the name of one of ours is in it (somebody may believe that we read it), or with an empty text
+    when it does not look like a name. Raises `MalformedEventError`.
     """
     if value is None:
         return None
@@ -62,7 +61,7 @@ def decode(
         except (DecodeError, UnicodeDecodeError, RecursionError, RuleError):
             pass
     try:
-        return _explain(value, headers, timestamp_ms)
+        return _explain(value, headers, timestamp_ms, lookalike)
     except RecursionError:
         raise MalformedEventError("not_json", "$: expected JSON, nested less deep") from None
 
@@ -95,11 +94,14 @@ def _not_cloudevents(detail: str) -> MalformedEventError:
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
 
 
-def _explain(value: bytes, headers: Mapping[str, bytes], timestamp_ms: int) -> e.OrderEvent | Lookalike | None:
+def _explain(
+    value: bytes, headers: Mapping[str, bytes], timestamp_ms: int, lookalike: Callable[[str], None]
+) -> e.OrderEvent | None:
     if "ce_specversion" in headers:
         kind = headers.get("ce_type", b"").decode(errors="replace")
         if kind and not kind.startswith(_OURS):
-            return _foreign(kind)  # whatever its value may be
+            _tell(kind, lookalike)
+            return None  # whatever its value may be
         envelope = {
             name: Raw(msgspec.json.encode(_header(headers[f"ce_{name}"], name)))
             for name in ATTRIBUTES
@@ -114,7 +116,8 @@ def _explain(value: bytes, headers: Mapping[str, bytes], timestamp_ms: int) -> e
         if _begins(envelope.get("type", _NULL)) == b'"':
             kind = msgspec.json.decode(envelope["type"], type=str)
             if kind and not kind.startswith(_OURS):
-                return _foreign(kind)
+                _tell(kind, lookalike)
+                return None
     attributes = _attributes(envelope, headers)
     _check_ahead(parse_time_us(attributes["time"]), timestamp_ms)
     event = _envelopes.get(kind := attributes.pop("type"))
@@ -133,10 +136,9 @@ _LOOKED_AT = 200
 """Characters of a foreign type."""
 
 
-def _foreign(kind: str) -> Lookalike | None:
-    if not _LOOKS_LIKE_OURS.search(kind, 0, _LOOKED_AT):
-        return None
-    return Lookalike(kind if _NAME.fullmatch(kind) else "")
+def _tell(kind: str, lookalike: Callable[[str], None]) -> None:
+    if _LOOKS_LIKE_OURS.search(kind, 0, _LOOKED_AT):
+        lookalike(kind if _NAME.fullmatch(kind) else "")
 
 
 # --- JSON ---

@@ -13,7 +13,7 @@ from schemas.facts import Facts
 from schemas.state import OrderRecord, SealedRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
-from worker.core.intake import Lookalike, decode
+from worker.core.intake import decode
 from worker.core.outbox import ParkIt, Same, Send, Wait
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
@@ -61,8 +61,8 @@ class Batch:
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord | SealedRecord, bytes]] = {}
-        self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0, "lookalike": 0}
-        self._lookalike = ""
+        self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
+        self._lookalikes: list[str] = []
         self._coalesced = 0
         self._key_changes = 0
         self._by_origin: list[str] = []
@@ -96,13 +96,9 @@ class Batch:
         self.next_offset = offset + 1
         headers = _given(record.headers) if record.headers else {}
         try:
-            event = decode(record.key, record.value, headers, record.timestamp)
+            event = decode(record.key, record.value, headers, record.timestamp, self._lookalikes.append)
             if event is None:
                 self._events["skipped"] += 1
-                return
-            if isinstance(event, Lookalike):
-                self._events["lookalike"] += 1
-                self._lookalike = event.type
                 return
             subject = event.subject
             placing = self._context.placing
@@ -248,6 +244,8 @@ class Batch:
     def announce(self) -> None:
         """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""
         metrics = self._context.metrics
+        self._events["skipped"] -= len(self._lookalikes)
+        self._events["lookalike"] = len(self._lookalikes)
         for result, count in self._events.items():
             metrics.event(result, count)
         metrics.coalesced(self._coalesced)
@@ -258,15 +256,17 @@ class Batch:
         for name, fields in self._notes:
             level = _LEVELS.get(name, "info")
             getattr(log, level)(name, partition=self._partition, **fields)
+        if (more := len(self.dead_letters) - _REFUSALS_TOLD) > 0:
+            log.warning("more_events_refused", partition=self._partition, count=more)
 
     def _announce_lookalikes(self) -> None:
         """Somebody may believe that these are read; once in a while is enough."""
         context = self._context
-        count, now = self._events["lookalike"], context.clock.now()
+        count, now = len(self._lookalikes), context.clock.now()
         if count and now - context.lookalike_told_at >= _LOOKALIKE_EVERY_S:
             context.lookalike_told_at = now
             log.warning(
-                "events_skipped", partition=self._partition, count=count, type=self._lookalike, expected="order.*"
+                "events_skipped", partition=self._partition, count=count, type=self._lookalikes[-1], expected="order.*"
             )
 
 

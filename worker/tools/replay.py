@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from schemas.updates import Account, Fault, HttpRequest, HttpResponse
 from schemas.views import OrderView
-from worker import __version__
+from worker import __version__, logs
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.rules import Rules
@@ -153,7 +153,8 @@ def _rehearse(
 def _announce(path: Path, lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account]) -> None:
     """Says what is about to be overwritten."""
     printer = _Printer(None, as_json=False)
-    _rehearse(lines, accounts, printer, as_json=False)
+    with logs.capture([]):  # it will all be said again
+        _rehearse(lines, accounts, printer, as_json=False)
     sys.stderr.write(
         f"{len(printer.told)} orders are overwritten with what {path} alone leads to, whatever is held of them now:\n"
     )

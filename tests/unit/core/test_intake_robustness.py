@@ -1,6 +1,8 @@
 """The door against bytes that nobody should send: it takes, skips or refuses, and nothing else."""
 
 import random
+import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -22,7 +24,7 @@ PLAIN = intake.decode(b"k", BODY, {}, START_MS)
 ACCOUNT = Account("acme", "sequra", "m", "https://sandbox.example", "u", "p")
 
 
-def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent | intake.Lookalike | str | None:
+def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent | str | None:
     """The event, `None`, or `reason: detail`; whatever else is raised fails the test."""
     try:
         return intake.decode(b"k", value, headers or {}, START_MS)
@@ -30,10 +32,10 @@ def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent
         return str(error)
 
 
-def slow_outcome(value: bytes) -> OrderEvent | intake.Lookalike | str | None:
+def slow_outcome(value: bytes) -> OrderEvent | str | None:
     """What the slow path alone makes of it."""
     try:
-        return intake._explain(value, {}, START_MS)
+        return intake._explain(value, {}, START_MS, lambda _type: None)
     except MalformedEventError as error:
         return str(error)
 
@@ -386,3 +388,72 @@ def test_mutated_bytes(told: Told, data: st.DataObject) -> None:
             )
         )
     assert outcome(bytes(value)) == slow_outcome(bytes(value))
+
+
+# --- the largest events ------------------------------------------------------------------------------------------------
+
+ENVELOPE = (
+    '{"specversion":"1.0","id":"1","source":"/s","type":"order.%s","time":"2026-03-01T00:00:00Z","subject":"acme/1"'
+)
+
+
+def largest(kind: str, before: str, item: str, after: str) -> bytes:
+    """An event of just under 1 MiB: so many items of a list in its data."""
+    head = ENVELOPE % kind + f',"data":{{{before}['
+    count = (intake.VALUE_MAX_BYTES - len(head) - len(after) - 3) // (len(item) + 1)
+    return (head + ",".join([item] * count) + f"]{after}}}}}").encode()
+
+
+LARGEST = {
+    "an unknown member, nested": largest("cancelled", '"x":', "[[[[]]]]", ""),
+    "an unknown member, of objects": largest("cancelled", '"x":', '{"a":0}', ""),
+    "lines that are none": largest("confirmed", '"currency":"EUR","lines":', "[]", ""),
+    "a number out of range first": largest("refunded", '"refund_id":"f","amount_minor":1e400,"x":', "1", ""),
+    "half a surrogate pair last": largest("cancelled", '"x":', '"\\ud83d\\ude00"', ',"reason":"\\ud800"'),
+    "another type": largest("cancelled", '"x":', "[[[[]]]]", "").replace(b'"order.', b'"stock.'),
+    "no time": largest("cancelled", '"x":', "[[[[]]]]", "").replace(b'"2026-', b'"soon-'),
+}
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_largest_events_cost_little(name: str) -> None:
+    """What is refused or skipped is not made into Python's objects: that alone took 100 ms for a value of 1 MiB.
+
+    About 10 to 50 ms each; the bound leaves room for a slow machine, not for a second decode of each part.
+    """
+    value = LARGEST[name]
+    assert intake.VALUE_MAX_BYTES - 50 < len(value) <= intake.VALUE_MAX_BYTES
+    took_s = min(_process_s(value) for _ in range(3))
+    bare_s = min(_bare_s(value) for _ in range(3))
+    assert took_s < max(0.2, 8 * bare_s)
+
+
+def _process_s(value: bytes) -> float:
+    began = time.process_time()
+    assert not isinstance(outcome(value), OrderEvent)
+    return time.process_time() - began
+
+
+def _bare_s(value: bytes) -> float:
+    """The time that only looking over it takes."""
+    began = time.process_time()
+    with suppress(msgspec.DecodeError):
+        msgspec.json.decode(value, type=msgspec.Raw)
+    return time.process_time() - began
+
+
+def test_nesting_that_only_the_second_look_finds() -> None:
+    """A value nested as deep as the decoder just takes is taken or refused at any depth of our own stack."""
+
+    def at_depth(depth: int) -> None:
+        if depth:
+            at_depth(depth - 1)
+            return
+        for nested in range(50, 1100, 50):
+            said = outcome(in_line(f'"name":{"[" * nested}{"]" * nested}'))
+            assert str(said).startswith(
+                ("invalid_data: $.data.lines[0]", "not_json: $: expected JSON, nested less deep")
+            )
+
+    for depth in (0, 100, 400):
+        at_depth(depth)

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from schemas.state import Attempts, OrderRecord, Park
+from schemas.state import Attempts, MadeAt, OrderRecord, Park
 from schemas.updates import Account
 from tests.unit.core.shop import (
     START_MS,
@@ -21,7 +21,18 @@ from tests.unit.core.shop import (
     returned,
     shipped,
 )
-from worker.core.outbox import Addressee, Same, Send, Wait, acknowledge, plan, release_by_operator, resend, take_event
+from worker.core.outbox import (
+    Addressee,
+    Same,
+    Send,
+    Wait,
+    acknowledge,
+    note_key,
+    plan,
+    release_by_operator,
+    resend,
+    take_event,
+)
 from worker.providers.sequra import Sequra
 
 ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret")
@@ -357,3 +368,66 @@ def test_change_made_at_the_provider_on_an_inconsistent_order_is_told_once_it_is
     order.tell(refunded("f1", 5).but(origin="sequra"), shipped("s1", A=1))
     assert order.is_owed
     assert isinstance(order.plan(), Send)
+
+
+# --- changes that are not sent, and accounts that do not believe it ----------------------------------------------------
+
+WARY = Addressee(replace(ACCOUNT, trust_origin=False), Sequra())
+
+
+def test_what_was_not_sent_is_remembered_with_its_revision() -> None:
+    """The record says of which provider's making the acknowledged revision is, until a resend asks for it all the same."""
+    order = Telling(CONFIRMED, refunded("f1", 5).but(origin="sequra"))
+    assert order.record.made_at == MadeAt("sequra", 2)
+    order.tell(shipped("s1", A=1))
+    assert order.record.made_at == MadeAt("sequra", 2)
+    assert order.record.revision == 3
+    resend(order.record, START_MS)
+    assert order.record.made_at is None
+
+
+def test_sent_changes_are_of_nobodys_making() -> None:
+    """A change that is owed, and one that was made elsewhere, leave no such note."""
+    assert Telling(CONFIRMED, refunded("f1", 5).but(origin="erp")).record.made_at is None
+    assert Telling(CONFIRMED, shipped("s1", A=1), refunded("f1", 5).but(origin="sequra")).record.made_at is None
+
+
+@pytest.mark.parametrize("change", [refunded("f1", 5).but(origin="sequra"), cancelled(by="provider")])
+def test_origin_that_is_not_trusted_only_leaves_doubt(change: Told) -> None:
+    """The state is sent, also when it comes to what was acknowledged: the provider may hold something else."""
+    order = Telling(CONFIRMED, change, addressee=WARY)
+    assert (order.record.acked, order.record.doubt, order.record.echo) == (0, True, False)
+    assert isinstance(order.plan(), Send)
+
+
+@pytest.mark.parametrize("news", [payment("approved"), CONFIRMED])
+def test_news_that_are_never_told_leave_no_doubt(news: Told) -> None:
+    """A payment state, and a confirmation, are the provider's to give, whoever is believed."""
+    order = Telling(CONFIRMED, news.but(origin="sequra"), addressee=WARY)
+    assert not order.record.doubt
+    assert isinstance(order.plan(), Same)
+
+
+def test_origin_that_is_not_trusted_changes_no_fact() -> None:
+    """A cancellation stays the shop's own when only its origin says otherwise."""
+    trusting = Telling(CONFIRMED, cancelled().but(origin="sequra"))
+    wary = Telling(CONFIRMED, cancelled().but(origin="sequra"), addressee=WARY)
+    found = [order.record.facts.cancellation for order in (trusting, wary)]
+    assert [each.by for each in found if each is not None and each.by is not None] == ["provider", "merchant"]
+
+
+def test_doubt_that_was_there_stays() -> None:
+    """News from the provider take no doubt away."""
+    order = Telling(CONFIRMED, addressee=WARY)
+    order.record.doubt = True
+    assert order.tell(payment("approved").but(origin="sequra")).doubt
+
+
+# --- record keys -------------------------------------------------------------------------------------------------------
+
+
+def test_changed_key_is_noticed_once() -> None:
+    """The first key is noted; the first other one is news; after that nothing is."""
+    record = OrderRecord()
+    assert [note_key(record, digest) for digest in (7, 7, 9, 9, 7)] == [False, False, True, False, False]
+    assert (record.key_digest, record.has_several_keys) == (7, True)

@@ -1,8 +1,10 @@
 """What people see of an order: its status, its carts, and the one reason why it is where it is."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from schemas.state import OrderRecord, Park
+from schemas.state import MadeAt, OrderRecord, Park
 from schemas.views import OrderView
 from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, payment, shipped
 from worker.core.outbox import Entry
@@ -109,3 +111,23 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
 def test_next_attempt(members: dict[str, object], expected: float | None) -> None:
     """Seconds from now; nothing when it waits for something to happen."""
     assert view(record(*SHIPPED), entry(**members)).next_attempt_s == expected
+
+
+def notes(of: OrderRecord, also_in: Sequence[int] = ()) -> list[str]:
+    """What else is said of it."""
+    return view_order(SUBJECT, of, partition=3, rules=Rules(), now_ms=1, idle="", also_in=also_in).notes
+
+
+def test_why_a_settled_order_was_not_sent() -> None:
+    """As long as the acknowledged revision is the newest, and the one that was made there."""
+    assert notes(record(*SHIPPED, acked=2, made_at=MadeAt("sequra", 2))) == ["not sent: the change was made at sequra"]
+    assert notes(record(*SHIPPED, acked=2, made_at=MadeAt("sequra", 1))) == []
+    assert notes(record(*SHIPPED, acked=1, made_at=MadeAt("sequra", 1))) == []
+    assert notes(record(*SHIPPED, acked=2)) == []
+
+
+def test_order_that_is_torn_apart() -> None:
+    """Several partitions that hold it are named, smallest first; several keys are only a hint of that."""
+    assert notes(record(*SHIPPED), [5, 1])[0].startswith("partitions 1 and 3 and 5 hold this order, each a part")
+    assert notes(record(*SHIPPED, has_several_keys=True))[0].startswith("its events came under several record keys")
+    assert len(notes(record(*SHIPPED, has_several_keys=True), [1])) == 1

@@ -41,6 +41,7 @@ from schemas.state import (
     decode_order,
     decode_owner,
     decode_sealed,
+    decode_targets,
     encode,
     partial_decoder,
 )
@@ -104,6 +105,13 @@ def test_reader_ignores_what_a_newer_writer_added(record: msgspec.Struct) -> Non
     """Members are only ever added at the end: an older reader leaves them alone."""
     longer = [*msgspec.msgpack.decode(msgspec.msgpack.encode(record)), "new"]
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(longer), type=type(record)) == record
+
+
+def test_targets_are_read_back() -> None:
+    """Whom each account told is read as it was written, and said in words."""
+    found = decode_targets(encode(TARGETS))
+    assert found == TARGETS
+    assert str(found.targets["acme"]) == "sequra merchant acme at https://provider.example"
 
 
 def test_reader_fills_what_an_older_writer_did_not_know() -> None:

@@ -218,6 +218,15 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         ({"settings": {"settle": 30}}, "a duration needs a unit"),
         ({"settings": {"attempt_deadline": "30s"}}, "attempt_deadline (30s) must be shorter than lease"),
         ({"settings": {"partitions": 0}}, "settings.partitions: expected an integer from 1"),
+        ({"settings": {"partitioner": "random"}}, "settings: Invalid enum value 'random' - at `$.partitioner`"),
+        (
+            {"settings": {"partitions": 2}, "steps": [{"record": {"key": "k", "value": "", "partition": 2}}]},
+            "step 1: partition: expected an integer from 0 to 1",
+        ),
+        (
+            {"steps": [{"event": {}, "partition": -1}]},
+            "step 1: partition: expected an integer from 0 to 0",
+        ),
     ],
 )
 def test_accounts_and_settings_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], members, said):
