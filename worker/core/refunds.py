@@ -47,32 +47,39 @@ class _Line(Struct, gc=False):
     lost_since: int = 0
     returned_since: int = 0
     """Of these, units that returns with an amount of their own took."""
+    known_back: int = -1
+    known_minor: tuple[int, int] = (0, 0)
 
+    def worths_in_carts(self, back: int) -> tuple[int, int]:
+        """What units of goods that are kept are worth, and those with the pending ones; the next look is for free.
 
-class _Part(Struct, gc=False):
-    """What a refund takes of one line."""
+        `back`: units that are taken as kept, although they came back.
+        """
+        if self.known_back != back:
+            share = self.share
+            assert share is not None  # what the newest content lacks has no units
+            kept, quantity = share.shipped_units + back, share.line.quantity
+            kept_minor = rounded(self.net_minor * kept, quantity)
+            both_minor = rounded(self.net_minor * (kept + share.unshipped_units), quantity)
+            self.known_back, self.known_minor = back, (kept_minor, both_minor)
+        return self.known_minor
 
-    line: _Line
-    minor: int
-    worth_minor: int
-    """Of what was there of the line when the refund was given."""
-    returned_since: int
-
-    def in_carts(self, *, as_kept: bool) -> tuple[int, int]:
-        """The parts that come off the carts; `as_kept`: with the units that returns with an amount took since.
+    def in_carts(self, minor: int, worth_minor: int, back: int) -> tuple[int, int]:
+        """What of a refund's part comes off the carts.
 
         With more units than were ordered, each has its part all the same.
         """
-        share = self.line.share
+        share = self.share
         if share is None:
             return 0, 0
         if share.weights is not None:
-            return divide_or_units(self.minor, *share.weights)
-        kept = share.shipped_units + (self.returned_since if as_kept else 0)
-        net, quantity = self.line.net_minor, share.line.quantity
-        off_kept = rounded(self.minor * rounded(net * kept, quantity), self.worth_minor)
-        off_both = rounded(self.minor * rounded(net * (kept + share.unshipped_units), quantity), self.worth_minor)
-        return off_kept, off_both - off_kept
+            return divide_or_units(minor, *share.weights)
+        kept_minor, both_minor = self.worths_in_carts(back)
+        twice = 2 * worth_minor  # `rounded`, of what is not below 0
+        off_kept = (2 * minor * kept_minor + worth_minor) // twice
+        if kept_minor == both_minor:
+            return off_kept, 0
+        return off_kept, (2 * minor * both_minor + worth_minor) // twice - off_kept
 
 
 class _Claim(Struct, gc=False):
@@ -85,6 +92,12 @@ class _Claim(Struct, gc=False):
     worths: list[int] = []
     returned_since: list[int] = []
     """Empty when no return has an amount of its own."""
+    gone_minor: int = 0
+    """What its lines took along, or had lost."""
+    off: tuple[int, int] = (0, 0)
+    """What comes off each cart."""
+    off_as_kept: tuple[int, int] = (0, 0)
+    """The same with the units of returns that have an amount of their own."""
 
 
 def settle(
@@ -101,15 +114,22 @@ def settle(
         [entry for entry in facts.refunds.items() if entry[1].amount_minor], key=lambda entry: entry[1].stamp
     )
     counted = _with_amount(facts, shares)
-    parts = _divide(facts, refunds, counted, tallies, shares)
+    claims: list[_Claim] = []
+    if any(refund.applies_to is not None for _, refund in refunds):
+        claims = _divide(facts, refunds, counted, tallies, shares)
     off = [Off(key, refund.name) for key, refund in refunds]
     left = [refund.amount_minor for _, refund in refunds]
-    if parts:
-        shipped_minor, unshipped_minor = _take_parts(parts, off, left, shipped_minor, unshipped_minor, as_kept=False)
+    for claim in claims:
+        one = off[claim.number]
+        one.shipped_minor = min(claim.off[0], shipped_minor)
+        one.unshipped_minor = min(claim.off[1], unshipped_minor)
+        shipped_minor -= one.shipped_minor
+        unshipped_minor -= one.unshipped_minor
+        left[claim.number] -= claim.gone_minor + one.shipped_minor + one.unshipped_minor
     difference, excess = None, None
     if counted:
         paid_minor = sum(back.refunded_minor or 0 for _, back in counted)
-        most_minor = _as_kept(facts, lines, tallies, counted, parts, fees_minor)
+        most_minor = _as_kept(facts, lines, tallies, counted, claims, fees_minor)
         if paid_minor > most_minor + len(lines):
             excess = [key for key, _ in counted], paid_minor, most_minor
         newest = counted[-1][0]
@@ -146,13 +166,13 @@ def _divide(
     counted: list[tuple[str, Return]],
     tallies: dict[str, Tally],
     shares: Shares,
-) -> dict[int, list[_Part]]:
-    """By number of the refund, what it takes of each of its lines; only of refunds that name lines."""
-    if all(refund.applies_to is None for _, refund in refunds):
-        return {}
+) -> list[_Claim]:
+    """The refunds that name lines, the oldest first, each divided over these."""
     claims = _claims(facts, refunds, shares)
     _look_back(facts, claims, counted, tallies)
-    return {claim.number: _parts(claim) for claim in claims}
+    for claim in claims:
+        _share_out(claim)
+    return claims
 
 
 def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> list[_Claim]:
@@ -167,8 +187,9 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
             if line_id in lines:
                 continue
             if line_id in order:
-                share = shares.all[order[line_id]]
-                lines[line_id] = _Line(share, net[line_id], -1 if share.weights is None else net[line_id])
+                line_number = order[line_id]
+                share, worth = shares.all[line_number], net[line_number]
+                lines[line_id] = _Line(share, worth, -1 if share.weights is None else worth)
             else:
                 known = facts.former_worth.get(line_id)
                 lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
@@ -226,52 +247,35 @@ def _cancelled_units(lines: dict[str, _Line], tallies: dict[str, Tally]) -> list
     return found
 
 
-def _parts(claim: _Claim) -> list[_Part]:
+def _share_out(claim: _Claim) -> None:
     """Over the lines, by what older refunds left of what was there."""
     there = [max(0, worth - line.taken_minor) for worth, line in zip(claim.worths, claim.lines, strict=True)]
     whole = sum(there)
     amount = min(claim.refund.amount_minor, whole)
     if not amount:
-        return []
-    parts: list[_Part] = []
-    reached = reached_off = 0
+        return
+    off_shipped = off_unshipped = kept_shipped = kept_unshipped = 0
+    doubled, twice = 2 * amount, 2 * whole
+    reached = end = 0
     for index, available in enumerate(there):
-        reached += available
-        up_to = rounded(amount * reached, whole)
-        minor, reached_off = up_to - reached_off, up_to
-        if minor:
-            line = claim.lines[index]
-            line.taken_minor += minor
-            since = claim.returned_since[index] if claim.returned_since else 0
-            parts.append(_Part(line, minor, claim.worths[index], since))
-    return parts
-
-
-def _take_parts(
-    parts: dict[int, list[_Part]],
-    off: list[Off],
-    left: list[int],
-    shipped_minor: int,
-    unshipped_minor: int,
-    *,
-    as_kept: bool,
-) -> tuple[int, int]:
-    """Takes the refunds' parts off their carts as far as these reach; returns what remains of the carts."""
-    for number, of_lines in parts.items():
-        off_shipped = off_unshipped = whole = 0
-        for part in of_lines:
-            one, other = part.in_carts(as_kept=as_kept)
-            off_shipped += one
-            off_unshipped += other
-            whole += part.minor
-        gone = whole - off_shipped - off_unshipped
-        off_shipped, off_unshipped = min(off_shipped, shipped_minor), min(off_unshipped, unshipped_minor)
-        shipped_minor -= off_shipped
-        unshipped_minor -= off_unshipped
-        if not as_kept:
-            off[number].shipped_minor, off[number].unshipped_minor = off_shipped, off_unshipped
-            left[number] -= off_shipped + off_unshipped + gone
-    return shipped_minor, unshipped_minor
+        if available:
+            reached += available
+            before, end = end, (doubled * reached + whole) // twice  # `rounded`, of what is not below 0
+            minor = end - before
+            if minor:
+                line, worth = claim.lines[index], claim.worths[index]
+                line.taken_minor += minor
+                shipped_minor, unshipped_minor = line.in_carts(minor, worth, 0)
+                off_shipped += shipped_minor
+                off_unshipped += unshipped_minor
+                back = claim.returned_since[index] if claim.returned_since else 0
+                if back:
+                    shipped_minor, unshipped_minor = line.in_carts(minor, worth, back)
+                kept_shipped += shipped_minor
+                kept_unshipped += unshipped_minor
+    claim.gone_minor = amount - off_shipped - off_unshipped
+    claim.off = off_shipped, off_unshipped
+    claim.off_as_kept = kept_shipped, kept_unshipped
 
 
 def _as_kept(
@@ -279,7 +283,7 @@ def _as_kept(
     lines: list[Line],
     tallies: dict[str, Tally],
     counted: list[tuple[str, Return]],
-    parts: dict[int, list[_Part]],
+    claims: list[_Claim],
     fees_minor: int,
 ) -> int:
     """What both carts together would be if the units of these returns were still kept."""
@@ -290,4 +294,7 @@ def _as_kept(
     shares = share_content(facts, lines, tallies, back)
     shipped_minor = fees_minor + sum([share.shipped_minor for share in shares.all])
     unshipped_minor = sum([share.unshipped_minor for share in shares.all])
-    return sum(_take_parts(parts, [], [], shipped_minor, unshipped_minor, as_kept=True))
+    for claim in claims:
+        shipped_minor -= min(claim.off_as_kept[0], shipped_minor)
+        unshipped_minor -= min(claim.off_as_kept[1], unshipped_minor)
+    return shipped_minor + unshipped_minor
