@@ -47,39 +47,28 @@ class _Line(Struct, gc=False):
     lost_since: int = 0
     returned_since: int = 0
     """Of these, units that returns with an amount of their own took."""
-    known_back: int = -1
-    known_minor: tuple[int, int] = (0, 0)
+    kept_minor: int = 0
+    """What units of goods that are kept are worth."""
+    both_minor: int = 0
+    """What they are worth with the pending ones."""
+    back: int = 0
+    """Units that the next two take as kept, too, although they came back."""
+    kept_with_back_minor: int = 0
+    both_with_back_minor: int = 0
 
-    def worths_in_carts(self, back: int) -> tuple[int, int]:
-        """What units of goods that are kept are worth, and those with the pending ones; the next look is for free.
+    def __post_init__(self) -> None:
+        if self.share is not None and self.share.weights is None:
+            self.kept_minor, self.both_minor = self.worths(0)
 
-        `back`: units that are taken as kept, although they came back.
-        """
-        if self.known_back != back:
-            share = self.share
-            assert share is not None  # what the newest content lacks has no units
-            kept, quantity = share.shipped_units + back, share.line.quantity
-            kept_minor = rounded(self.net_minor * kept, quantity)
-            both_minor = rounded(self.net_minor * (kept + share.unshipped_units), quantity)
-            self.known_back, self.known_minor = back, (kept_minor, both_minor)
-        return self.known_minor
-
-    def in_carts(self, minor: int, worth_minor: int, back: int) -> tuple[int, int]:
-        """What of a refund's part comes off the carts.
-
-        With more units than were ordered, each has its part all the same.
-        """
+    def worths(self, back: int) -> tuple[int, int]:
+        """The same with so many more units as kept. With more than were ordered, each has its part all the same."""
         share = self.share
-        if share is None:
-            return 0, 0
-        if share.weights is not None:
-            return divide_or_units(minor, *share.weights)
-        kept_minor, both_minor = self.worths_in_carts(back)
-        twice = 2 * worth_minor  # `rounded`, of what is not below 0
-        off_kept = (2 * minor * kept_minor + worth_minor) // twice
-        if kept_minor == both_minor:
-            return off_kept, 0
-        return off_kept, (2 * minor * both_minor + worth_minor) // twice - off_kept
+        assert share is not None  # what the newest content lacks has no units
+        kept, quantity = share.shipped_units + back, share.line.quantity
+        return (
+            rounded(self.net_minor * kept, quantity),
+            rounded(self.net_minor * (kept + share.unshipped_units), quantity),
+        )
 
 
 class _Claim(Struct, gc=False):
@@ -249,33 +238,46 @@ def _cancelled_units(lines: dict[str, _Line], tallies: dict[str, Tally]) -> list
 
 def _share_out(claim: _Claim) -> None:
     """Over the lines, by what older refunds left of what was there."""
-    there = [max(0, worth - line.taken_minor) for worth, line in zip(claim.worths, claim.lines, strict=True)]
-    whole = sum(there)
+    there = [worth - line.taken_minor for worth, line in zip(claim.worths, claim.lines, strict=True)]
+    whole = sum([minor for minor in there if minor > 0])
     amount = min(claim.refund.amount_minor, whole)
     if not amount:
         return
-    off_shipped = off_unshipped = kept_shipped = kept_unshipped = 0
+    off_shipped = off_both = kept_shipped = kept_both = 0
     doubled, twice = 2 * amount, 2 * whole
     reached = end = 0
+    lines, worths, since = claim.lines, claim.worths, claim.returned_since
+    # Hundreds of refunds may name hundreds of lines each: here `rounded` stands written out, for what is not below 0.
     for index, available in enumerate(there):
-        if available:
+        if available > 0:
             reached += available
-            before, end = end, (doubled * reached + whole) // twice  # `rounded`, of what is not below 0
+            before, end = end, (doubled * reached + whole) // twice
             minor = end - before
-            if minor:
-                line, worth = claim.lines[index], claim.worths[index]
-                line.taken_minor += minor
-                shipped_minor, unshipped_minor = line.in_carts(minor, worth, 0)
-                off_shipped += shipped_minor
-                off_unshipped += unshipped_minor
-                back = claim.returned_since[index] if claim.returned_since else 0
-                if back:
-                    shipped_minor, unshipped_minor = line.in_carts(minor, worth, back)
-                kept_shipped += shipped_minor
-                kept_unshipped += unshipped_minor
-    claim.gone_minor = amount - off_shipped - off_unshipped
-    claim.off = off_shipped, off_unshipped
-    claim.off_as_kept = kept_shipped, kept_unshipped
+            line, worth = lines[index], worths[index]
+            line.taken_minor += minor
+            share = line.share
+            if share is None:
+                continue
+            if share.weights is not None:
+                shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
+                both_minor = shipped_minor + unshipped_minor
+            else:
+                shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
+                both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
+            off_shipped += shipped_minor
+            off_both += both_minor
+            back = since[index] if since else 0
+            if back:
+                if back != line.back:
+                    line.back = back
+                    line.kept_with_back_minor, line.both_with_back_minor = line.worths(back)
+                shipped_minor = (2 * minor * line.kept_with_back_minor + worth) // (2 * worth)
+                both_minor = (2 * minor * line.both_with_back_minor + worth) // (2 * worth)
+            kept_shipped += shipped_minor
+            kept_both += both_minor
+    claim.gone_minor = amount - off_both
+    claim.off = off_shipped, off_both - off_shipped
+    claim.off_as_kept = kept_shipped, kept_both - kept_shipped
 
 
 def _as_kept(
