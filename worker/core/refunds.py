@@ -99,12 +99,11 @@ def settle(
     fees_minor: int,
 ) -> Settled:
     """What is left of the carts, which add up to these totals, fees included."""
-    refunds = sorted(
-        [entry for entry in facts.refunds.items() if entry[1].amount_minor], key=lambda entry: entry[1].stamp
-    )
-    counted = _with_amount(facts, shares)
+    refunds = [entry for entry in facts.refunds.items() if entry[1].amount_minor]
+    refunds.sort(key=lambda entry: entry[1].stamp)
+    counted = _with_amount(facts, shares) if has_amounts(facts) else []
     claims: list[_Claim] = []
-    if any(refund.applies_to is not None for _, refund in refunds):
+    if [None for _, refund in refunds if refund.applies_to is not None]:
         claims = _divide(facts, refunds, counted, tallies, shares)
     off = [Off(key, refund.name) for key, refund in refunds]
     left = [refund.amount_minor for _, refund in refunds]
@@ -139,13 +138,19 @@ def settle(
     return Settled(shipped_minor, unshipped_minor, difference, off, excess)
 
 
+def has_amounts(facts: Facts) -> bool:
+    """Whether any return says what was paid back for its units."""
+    return bool([None for back in facts.returns.values() if back.refunded_minor is not None])
+
+
 def _with_amount(facts: Facts, shares: Shares) -> list[tuple[str, Return]]:
     """The returns that say what was paid back for their units, while the content has all their lines; by stamp."""
-    found = [entry for entry in facts.returns.items() if entry[1].refunded_minor is not None]
-    if not found:
-        return []
     goods = {share.line.line_id for share in shares.goods}
-    found = [entry for entry in found if all(line_id in goods for line_id, _ in entry[1].units or ())]
+    found = [
+        (key, back)
+        for key, back in facts.returns.items()
+        if back.refunded_minor is not None and all(line_id in goods for line_id, _ in back.units or ())
+    ]
     return sorted(found, key=lambda entry: entry[1].stamp)
 
 

@@ -5,7 +5,7 @@ halves away from zero, and the parts are F(w1), F(w1 + w2) - F(w1), ... So the a
 on the order in which things happened, and the parts always add up to what they divide.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set
 
 from msgspec import Struct
 
@@ -44,24 +44,35 @@ class Counts(Struct, gc=False):
     """Returned from `any`."""
     cancelled: dict[str, int]
 
-    def has_others(self, lines: Collection[str]) -> bool:
+    def has_others(self, lines: Set[str]) -> bool:
         """Whether there are units of any line but these."""
-        return any(
-            line_id not in lines
-            for counts in (self.shipped, self.returned, self.unsent, self.either, self.cancelled)
-            for line_id in counts
+        return not (
+            self.shipped.keys() <= lines
+            and self.returned.keys() <= lines
+            and self.unsent.keys() <= lines
+            and self.either.keys() <= lines
+            and self.cancelled.keys() <= lines
         )
+
+
+_NOTHING: dict[str, int] = {}
 
 
 def count_units(facts: Facts) -> Counts:
     """What the facts say of units. A record may hold hundreds of thousands of them."""
-    backs = facts.returns.values()
+    returned = unsent = either = _NOTHING
+    if facts.returns:
+        backs = facts.returns.values()
+        returned = _sums([back.units for back in backs if back.origin == "shipped"])
+        unsent = _sums([back.units for back in backs if back.origin == "unshipped"])
+        either = _sums([back.units for back in backs if back.origin == "any"])
+    cancelled = facts.item_cancellations.values()
     return Counts(
         _sums([shipment.units for shipment in facts.shipments.values()]),
-        _sums([back.units for back in backs if back.origin == "shipped"]),
-        _sums([back.units for back in backs if back.origin == "unshipped"]),
-        _sums([back.units for back in backs if back.origin == "any"]),
-        _sums([cancellation.units for cancellation in facts.item_cancellations.values()]),
+        returned,
+        unsent,
+        either,
+        _sums([cancellation.units for cancellation in cancelled]) if cancelled else _NOTHING,
     )
 
 
@@ -79,24 +90,24 @@ def _sums(lists: list[UnitList | None]) -> dict[str, int]:
 def tally(counts: Counts, lines: Iterable[Line]) -> dict[str, Tally]:
     """Units by line id; `lines` are those of the newest content."""
     tallies = {line_id: Tally(count) for line_id, count in counts.shipped.items()}
-
-    def of(line_id: str) -> Tally:
-        known = tallies.get(line_id)
-        if known is None:
-            known = tallies[line_id] = Tally()
-        return known
-
     for line_id, count in counts.returned.items():
-        of(line_id).returned = count
+        _of(tallies, line_id).returned = count
     for line_id, count in counts.unsent.items():
-        of(line_id).gone = count
+        _of(tallies, line_id).gone = count
     for line_id, count in counts.cancelled.items():
-        of(line_id).cancelled = count
+        _of(tallies, line_id).cancelled = count
     if counts.either:
         ordered = {line.line_id: line.quantity for line in lines}
         for line_id, count in counts.either.items():
-            _settle(of(line_id), count, ordered.get(line_id))
+            _settle(_of(tallies, line_id), count, ordered.get(line_id))
     return tallies
+
+
+def _of(tallies: dict[str, Tally], line_id: str) -> Tally:
+    known = tallies.get(line_id)
+    if known is None:
+        known = tallies[line_id] = Tally()
+    return known
 
 
 def _settle(units: Tally, either: int, ordered: int | None) -> None:
@@ -206,8 +217,10 @@ def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> 
 
 
 def _share_others(facts: Facts, shares: Shares, is_cancelled: bool) -> None:
-    if any(share.line.applies_to is not None for share in shares.all):
-        shares.by_id = {share.line.line_id: share for share in shares.all}
+    for share in shares.all:
+        if share.line.applies_to is not None:
+            shares.by_id = {share.line.line_id: share for share in shares.all}
+            break
     whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
     _share_charges(facts, shares, whole)
     of_goods: _Weights | None = None
