@@ -7,7 +7,7 @@ their units. Last comes what is left of the refunds: off the shipped cart as far
 from msgspec import Struct
 
 from schemas.facts import Facts, Line, Refund, Return, Stamp
-from worker.core.shares import Share, Shares, Tally, divide_or_units, net_totals, rounded, share_content
+from worker.core.shares import Share, Shares, Tally, Weights, divide_or_units, net_totals, rounded, share_content
 
 DIFFERENCE_NAME = "Return difference"
 
@@ -58,8 +58,9 @@ class _Part(Struct, gc=False):
     """Of what was there of the line when the refund was given."""
     returned_since: int
 
-    def in_carts(self, *, as_kept: bool) -> tuple[int, int]:
-        """The parts that come off the carts; `as_kept`: with the units that returns with an amount took since.
+    def in_carts(self, as_kept: dict[str, Weights] | None) -> tuple[int, int]:
+        """The parts that come off the carts; `as_kept`: with the units that returns with an amount took since, and
+        what charges are divided by then.
 
         With more units than were ordered, each has its part all the same.
         """
@@ -67,8 +68,9 @@ class _Part(Struct, gc=False):
         if share is None:
             return 0, 0
         if share.weights is not None:
-            return divide_or_units(self.minor, *share.weights)
-        kept = share.shipped_units + (self.returned_since if as_kept else 0)
+            weights = share.weights if as_kept is None else as_kept[share.line.line_id]
+            return divide_or_units(self.minor, *weights)
+        kept = share.shipped_units + (0 if as_kept is None else self.returned_since)
         net, quantity = self.line.net_minor, share.line.quantity
         off_kept = rounded(self.minor * rounded(net * kept, quantity), self.worth_minor)
         off_both = rounded(self.minor * rounded(net * (kept + share.unshipped_units), quantity), self.worth_minor)
@@ -105,7 +107,7 @@ def settle(
     off = [Off(key, refund.name) for key, refund in refunds]
     left = [refund.amount_minor for _, refund in refunds]
     if parts:
-        shipped_minor, unshipped_minor = _take_parts(parts, off, left, shipped_minor, unshipped_minor, as_kept=False)
+        shipped_minor, unshipped_minor = _take_parts(parts, off, left, shipped_minor, unshipped_minor, None)
     difference, excess = None, None
     if counted:
         paid_minor = sum(back.refunded_minor or 0 for _, back in counted)
@@ -253,14 +255,13 @@ def _take_parts(
     left: list[int],
     shipped_minor: int,
     unshipped_minor: int,
-    *,
-    as_kept: bool,
+    as_kept: dict[str, Weights] | None,
 ) -> tuple[int, int]:
     """Takes the refunds' parts off their carts as far as these reach; returns what remains of the carts."""
     for number, of_lines in parts.items():
         off_shipped = off_unshipped = whole = 0
         for part in of_lines:
-            one, other = part.in_carts(as_kept=as_kept)
+            one, other = part.in_carts(as_kept)
             off_shipped += one
             off_unshipped += other
             whole += part.minor
@@ -268,7 +269,7 @@ def _take_parts(
         off_shipped, off_unshipped = min(off_shipped, shipped_minor), min(off_unshipped, unshipped_minor)
         shipped_minor -= off_shipped
         unshipped_minor -= off_unshipped
-        if not as_kept:
+        if as_kept is None:
             off[number].shipped_minor, off[number].unshipped_minor = off_shipped, off_unshipped
             left[number] -= off_shipped + off_unshipped + gone
     return shipped_minor, unshipped_minor
@@ -290,4 +291,5 @@ def _as_kept(
     shares = share_content(facts, lines, tallies, back)
     shipped_minor = fees_minor + sum([share.shipped_minor for share in shares.all])
     unshipped_minor = sum([share.unshipped_minor for share in shares.all])
-    return sum(_take_parts(parts, [], [], shipped_minor, unshipped_minor, as_kept=True))
+    weights = {share.line.line_id: share.weights for share in shares.charges if share.weights is not None}
+    return sum(_take_parts(parts, [], [], shipped_minor, unshipped_minor, weights))
