@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import answering, consuming, reducing, restoring, sending, takeover
+from tests.bench import answering, consuming, reducing, restoring, sending, takeover, worst
 from tests.bench.brokers import Brokers
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import ProcessError
@@ -31,6 +31,7 @@ Measure = Callable[[Brokers, Tell], Awaitable[list[Figure]]]
 
 MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (reducing.measure, (reducing.REDUCE,)),
+    (worst.measure, (worst.WORST,)),
     (consuming.measure, (consuming.CONSUME,)),
     (sending.measure, (sending.UPDATE,)),
     (answering.measure, (answering.P50, answering.P99)),

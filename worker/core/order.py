@@ -29,7 +29,7 @@ from schemas.facts import (
     unpack_trackings,
 )
 from worker.core.carts import cart_of_statement, carts_of_content
-from worker.core.shares import Tally, tally
+from worker.core.shares import Tally, count_units, tally
 
 REASONS_MAX = 20
 
@@ -151,14 +151,22 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
     content = facts.content
     assert content is not None  # a confirmation is a content
     lines = unpack_lines(content.lines)
-    tallies = tally(facts, lines)
     reasons: list[str] = []
     if content.currency != confirmation.currency:
         reasons.append(f"cart in {content.currency}, order confirmed in {confirmation.currency}")
     if content.total_minor < 0:
         reasons.append(_below_zero(content.total_minor, lines))
-    if tallies:
-        reasons += _unit_contradictions(facts, lines, tallies)
+    tallies: dict[str, Tally] = {}
+    if facts.shipments or facts.returns or facts.item_cancellations:
+        counts = count_units(facts)
+        known = {line.line_id: line for line in lines}
+        goods = {line.line_id for line in lines if line.type in GOODS}
+        if counts.has_others(goods):
+            reasons += islice(_who(facts, goods, known), REASONS_MAX)
+            if len(reasons) >= REASONS_MAX:
+                return reasons, None
+        tallies = tally(counts, lines)
+        reasons += _unit_contradictions(facts, known, tallies)
     if facts.refunds or facts.returns:
         reasons += _money_contradictions(facts, lines)
     if facts.cancellation is not None:
@@ -170,33 +178,32 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
     return reasons, None if reasons else (shipped, unshipped)
 
 
-def _unit_contradictions(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> list[str]:
-    known = {line.line_id: line for line in lines}
-    wrong: dict[str, str] = {}
-    reasons: list[str] = []
-    for line_id, units in tallies.items():
-        line = known.get(line_id)
-        if line is None and line_id not in facts.former_lines:
-            wrong[line_id] = "which the order does not have"
-        elif (line.type not in GOODS) if line is not None else not facts.former_lines[line_id]:
-            wrong[line_id] = "which is no goods line"
-        elif len(reasons) < REASONS_MAX:
-            reasons += _counts(line_id, line, units)
-    return [*islice(_who(facts, wrong), REASONS_MAX), *reasons] if wrong else reasons
-
-
-def _who(facts: Facts, wrong: dict[str, str]) -> Iterator[str]:
+def _who(facts: Facts, goods: set[str], known: dict[str, Line]) -> Iterator[str]:
     """`shipment s2 ships 1 x hat, which the order does not have`, for each fact that names such a line."""
 
     def name(kind: str, verb: str, named: Iterable[tuple[str, UnitList | None]]) -> Iterator[str]:
         for key, lines in named:
             for line_id, units in lines or ():
-                if line_id in wrong:
-                    yield f"{kind} {key} {verb} {units} × {line_id}, {wrong[line_id]}"
+                if line_id not in goods:
+                    if line_id not in known and line_id not in facts.former_lines:
+                        yield f"{kind} {key} {verb} {units} × {line_id}, which the order does not have"
+                    elif line_id in known or not facts.former_lines[line_id]:
+                        yield f"{kind} {key} {verb} {units} × {line_id}, which is no goods line"
 
     yield from name("shipment", "ships", ((key, fact.units) for key, fact in facts.shipments.items()))
     yield from name("return", "returns", ((key, fact.units) for key, fact in facts.returns.items()))
     yield from name("cancellation", "cancels", ((key, fact.units) for key, fact in facts.item_cancellations.items()))
+
+
+def _unit_contradictions(facts: Facts, known: dict[str, Line], tallies: dict[str, Tally]) -> list[str]:
+    reasons: list[str] = []
+    for line_id, units in tallies.items():
+        line = known.get(line_id)
+        if (line.type in GOODS) if line is not None else facts.former_lines.get(line_id):
+            reasons += _counts(line_id, line, units)
+            if len(reasons) >= REASONS_MAX:
+                break
+    return reasons
 
 
 def _counts(line_id: str, line: Line | None, units: Tally) -> list[str]:

@@ -7,7 +7,7 @@ their units. Last comes what is left of the refunds: off the shipped cart as far
 from msgspec import Struct
 
 from schemas.facts import Facts, Line, Refund, Return, Stamp
-from worker.core.shares import Share, Shares, Tally, Weights, divide_or_units, net_totals, rounded, share_content
+from worker.core.shares import Share, Shares, Tally, divide_or_units, net_totals, rounded, share_content
 
 DIFFERENCE_NAME = "Return difference"
 
@@ -47,34 +47,28 @@ class _Line(Struct, gc=False):
     lost_since: int = 0
     returned_since: int = 0
     """Of these, units that returns with an amount of their own took."""
+    kept_minor: int = 0
+    """What units of goods that are kept are worth."""
+    both_minor: int = 0
+    """What they are worth with the pending ones."""
+    back: int = 0
+    """Units that the next two take as kept, too, although they came back."""
+    kept_with_back_minor: int = 0
+    both_with_back_minor: int = 0
 
+    def __post_init__(self) -> None:
+        if self.share is not None and self.share.weights is None:
+            self.kept_minor, self.both_minor = self.worths(0)
 
-class _Part(Struct, gc=False):
-    """What a refund takes of one line."""
-
-    line: _Line
-    minor: int
-    worth_minor: int
-    """Of what was there of the line when the refund was given."""
-    returned_since: int
-
-    def in_carts(self, as_kept: dict[str, Weights] | None) -> tuple[int, int]:
-        """The parts that come off the carts; `as_kept`: with the units that returns with an amount took since, and
-        what charges are divided by then.
-
-        With more units than were ordered, each has its part all the same.
-        """
-        share = self.line.share
-        if share is None:
-            return 0, 0
-        if share.weights is not None:
-            weights = share.weights if as_kept is None else as_kept[share.line.line_id]
-            return divide_or_units(self.minor, *weights)
-        kept = share.shipped_units + (0 if as_kept is None else self.returned_since)
-        net, quantity = self.line.net_minor, share.line.quantity
-        off_kept = rounded(self.minor * rounded(net * kept, quantity), self.worth_minor)
-        off_both = rounded(self.minor * rounded(net * (kept + share.unshipped_units), quantity), self.worth_minor)
-        return off_kept, off_both - off_kept
+    def worths(self, back: int) -> tuple[int, int]:
+        """The same with so many more units as kept. With more than were ordered, each has its part all the same."""
+        share = self.share
+        assert share is not None  # what the newest content lacks has no units
+        kept, quantity = share.shipped_units + back, share.line.quantity
+        return (
+            rounded(self.net_minor * kept, quantity),
+            rounded(self.net_minor * (kept + share.unshipped_units), quantity),
+        )
 
 
 class _Claim(Struct, gc=False):
@@ -87,6 +81,12 @@ class _Claim(Struct, gc=False):
     worths: list[int] = []
     returned_since: list[int] = []
     """Empty when no return has an amount of its own."""
+    gone_minor: int = 0
+    """What its lines took along, or had lost."""
+    off: tuple[int, int] = (0, 0)
+    """What comes off each cart."""
+    off_as_kept: tuple[int, int] = (0, 0)
+    """The same with the units of returns that have an amount of their own."""
 
 
 def settle(
@@ -99,19 +99,25 @@ def settle(
     fees_minor: int,
 ) -> Settled:
     """What is left of the carts, which add up to these totals, fees included."""
-    refunds = sorted(
-        [entry for entry in facts.refunds.items() if entry[1].amount_minor], key=lambda entry: entry[1].stamp
-    )
-    counted = _with_amount(facts, shares)
-    parts = _divide(facts, refunds, counted, tallies, shares)
+    refunds = [entry for entry in facts.refunds.items() if entry[1].amount_minor]
+    refunds.sort(key=lambda entry: entry[1].stamp)
+    counted = _with_amount(facts, shares) if has_amounts(facts) else []
+    claims: list[_Claim] = []
+    if [None for _, refund in refunds if refund.applies_to is not None]:
+        claims = _divide(facts, refunds, counted, tallies, shares)
     off = [Off(key, refund.name) for key, refund in refunds]
     left = [refund.amount_minor for _, refund in refunds]
-    if parts:
-        shipped_minor, unshipped_minor = _take_parts(parts, off, left, shipped_minor, unshipped_minor, None)
+    for claim in claims:
+        one = off[claim.number]
+        one.shipped_minor = min(claim.off[0], shipped_minor)
+        one.unshipped_minor = min(claim.off[1], unshipped_minor)
+        shipped_minor -= one.shipped_minor
+        unshipped_minor -= one.unshipped_minor
+        left[claim.number] -= claim.gone_minor + one.shipped_minor + one.unshipped_minor
     difference, excess = None, None
     if counted:
         paid_minor = sum(back.refunded_minor or 0 for _, back in counted)
-        most_minor = _as_kept(facts, lines, tallies, counted, parts, fees_minor)
+        most_minor = _as_kept(facts, lines, tallies, counted, claims, fees_minor)
         if paid_minor > most_minor + len(lines):
             excess = [key for key, _ in counted], paid_minor, most_minor
         newest = counted[-1][0]
@@ -132,13 +138,19 @@ def settle(
     return Settled(shipped_minor, unshipped_minor, difference, off, excess)
 
 
+def has_amounts(facts: Facts) -> bool:
+    """Whether any return says what was paid back for its units."""
+    return bool([None for back in facts.returns.values() if back.refunded_minor is not None])
+
+
 def _with_amount(facts: Facts, shares: Shares) -> list[tuple[str, Return]]:
     """The returns that say what was paid back for their units, while the content has all their lines; by stamp."""
-    found = [entry for entry in facts.returns.items() if entry[1].refunded_minor is not None]
-    if not found:
-        return []
     goods = {share.line.line_id for share in shares.goods}
-    found = [entry for entry in found if all(line_id in goods for line_id, _ in entry[1].units or ())]
+    found = [
+        (key, back)
+        for key, back in facts.returns.items()
+        if back.refunded_minor is not None and all(line_id in goods for line_id, _ in back.units or ())
+    ]
     return sorted(found, key=lambda entry: entry[1].stamp)
 
 
@@ -148,13 +160,13 @@ def _divide(
     counted: list[tuple[str, Return]],
     tallies: dict[str, Tally],
     shares: Shares,
-) -> dict[int, list[_Part]]:
-    """By number of the refund, what it takes of each of its lines; only of refunds that name lines."""
-    if all(refund.applies_to is None for _, refund in refunds):
-        return {}
+) -> list[_Claim]:
+    """The refunds that name lines, the oldest first, each divided over these."""
     claims = _claims(facts, refunds, shares)
     _look_back(facts, claims, counted, tallies)
-    return {claim.number: _parts(claim) for claim in claims}
+    for claim in claims:
+        _share_out(claim)
+    return claims
 
 
 def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> list[_Claim]:
@@ -169,8 +181,9 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
             if line_id in lines:
                 continue
             if line_id in order:
-                share = shares.all[order[line_id]]
-                lines[line_id] = _Line(share, net[line_id], -1 if share.weights is None else net[line_id])
+                line_number = order[line_id]
+                share, worth = shares.all[line_number], net[line_number]
+                lines[line_id] = _Line(share, worth, -1 if share.weights is None else worth)
             else:
                 known = facts.former_worth.get(line_id)
                 lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
@@ -228,51 +241,48 @@ def _cancelled_units(lines: dict[str, _Line], tallies: dict[str, Tally]) -> list
     return found
 
 
-def _parts(claim: _Claim) -> list[_Part]:
+def _share_out(claim: _Claim) -> None:
     """Over the lines, by what older refunds left of what was there."""
-    there = [max(0, worth - line.taken_minor) for worth, line in zip(claim.worths, claim.lines, strict=True)]
-    whole = sum(there)
+    there = [worth - line.taken_minor for worth, line in zip(claim.worths, claim.lines, strict=True)]
+    whole = sum([minor for minor in there if minor > 0])
     amount = min(claim.refund.amount_minor, whole)
     if not amount:
-        return []
-    parts: list[_Part] = []
-    reached = reached_off = 0
+        return
+    off_shipped = off_both = kept_shipped = kept_both = 0
+    doubled, twice = 2 * amount, 2 * whole
+    reached = end = 0
+    lines, worths, since = claim.lines, claim.worths, claim.returned_since
+    # Hundreds of refunds may name hundreds of lines each: here `rounded` stands written out, for what is not below 0.
     for index, available in enumerate(there):
-        reached += available
-        up_to = rounded(amount * reached, whole)
-        minor, reached_off = up_to - reached_off, up_to
-        if minor:
-            line = claim.lines[index]
+        if available > 0:
+            reached += available
+            before, end = end, (doubled * reached + whole) // twice
+            minor = end - before
+            line, worth = lines[index], worths[index]
             line.taken_minor += minor
-            since = claim.returned_since[index] if claim.returned_since else 0
-            parts.append(_Part(line, minor, claim.worths[index], since))
-    return parts
-
-
-def _take_parts(
-    parts: dict[int, list[_Part]],
-    off: list[Off],
-    left: list[int],
-    shipped_minor: int,
-    unshipped_minor: int,
-    as_kept: dict[str, Weights] | None,
-) -> tuple[int, int]:
-    """Takes the refunds' parts off their carts as far as these reach; returns what remains of the carts."""
-    for number, of_lines in parts.items():
-        off_shipped = off_unshipped = whole = 0
-        for part in of_lines:
-            one, other = part.in_carts(as_kept)
-            off_shipped += one
-            off_unshipped += other
-            whole += part.minor
-        gone = whole - off_shipped - off_unshipped
-        off_shipped, off_unshipped = min(off_shipped, shipped_minor), min(off_unshipped, unshipped_minor)
-        shipped_minor -= off_shipped
-        unshipped_minor -= off_unshipped
-        if as_kept is None:
-            off[number].shipped_minor, off[number].unshipped_minor = off_shipped, off_unshipped
-            left[number] -= off_shipped + off_unshipped + gone
-    return shipped_minor, unshipped_minor
+            share = line.share
+            if share is None:
+                continue
+            if share.weights is not None:
+                shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
+                both_minor = shipped_minor + unshipped_minor
+            else:
+                shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
+                both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
+            off_shipped += shipped_minor
+            off_both += both_minor
+            back = since[index] if since else 0
+            if back:
+                if back != line.back:
+                    line.back = back
+                    line.kept_with_back_minor, line.both_with_back_minor = line.worths(back)
+                shipped_minor = (2 * minor * line.kept_with_back_minor + worth) // (2 * worth)
+                both_minor = (2 * minor * line.both_with_back_minor + worth) // (2 * worth)
+            kept_shipped += shipped_minor
+            kept_both += both_minor
+    claim.gone_minor = amount - off_both
+    claim.off = off_shipped, off_both - off_shipped
+    claim.off_as_kept = kept_shipped, kept_both - kept_shipped
 
 
 def _as_kept(
@@ -280,7 +290,7 @@ def _as_kept(
     lines: list[Line],
     tallies: dict[str, Tally],
     counted: list[tuple[str, Return]],
-    parts: dict[int, list[_Part]],
+    claims: list[_Claim],
     fees_minor: int,
 ) -> int:
     """What both carts together would be if the units of these returns were still kept."""
@@ -291,5 +301,7 @@ def _as_kept(
     shares = share_content(facts, lines, tallies, back)
     shipped_minor = fees_minor + sum([share.shipped_minor for share in shares.all])
     unshipped_minor = sum([share.unshipped_minor for share in shares.all])
-    weights = {share.line.line_id: share.weights for share in shares.charges if share.weights is not None}
-    return sum(_take_parts(parts, [], [], shipped_minor, unshipped_minor, weights))
+    for claim in claims:
+        shipped_minor -= min(claim.off_as_kept[0], shipped_minor)
+        unshipped_minor -= min(claim.off_as_kept[1], unshipped_minor)
+    return shipped_minor + unshipped_minor

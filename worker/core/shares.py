@@ -5,7 +5,7 @@ halves away from zero, and the parts are F(w1), F(w1 + w2) - F(w1), ... So the a
 on the order in which things happened, and the parts always add up to what they divide.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Set
 
 from msgspec import Struct
 
@@ -21,10 +21,8 @@ class Tally(Struct, gc=False):
     gone: int = 0
     """Returned out of the pending: refunded before they were sent."""
     cancelled: int = 0
-    either: int = 0
-    """Returned from `any`; they are among `gone` and `returned`, too."""
     fitted: int = 0
-    """Of these, what is among `gone`."""
+    """Of `gone`, what was returned from `any`."""
 
     @property
     def kept(self) -> int:
@@ -35,50 +33,94 @@ class Tally(Struct, gc=False):
 _NO_UNITS = Tally()
 
 
-def tally(facts: Facts, lines: Iterable[Line] = ()) -> dict[str, Tally]:
-    """Units by line id, retracted facts left out; `lines` are those of the newest content."""
-    tallies: dict[str, Tally] = {}
-    has_either = False
-    for shipment in facts.shipments.values():
-        for line, count in _counted(tallies, shipment.units):
-            line.shipped += count
-    for back in facts.returns.values():
-        origin = back.origin
-        has_either = has_either or origin == "any"
-        for line, count in _counted(tallies, back.units):
-            if origin == "shipped":
-                line.returned += count
-            elif origin == "unshipped":
-                line.gone += count
+class Counts(Struct, gc=False):
+    """Units by line id, retracted facts left out."""
+
+    shipped: dict[str, int]
+    returned: dict[str, int]
+    unsent: dict[str, int]
+    """Returned out of the pending."""
+    either: dict[str, int]
+    """Returned from `any`."""
+    cancelled: dict[str, int]
+
+    def has_others(self, lines: Set[str]) -> bool:
+        """Whether there are units of any line but these."""
+        return not (
+            self.shipped.keys() <= lines
+            and self.returned.keys() <= lines
+            and self.unsent.keys() <= lines
+            and self.either.keys() <= lines
+            and self.cancelled.keys() <= lines
+        )
+
+
+_NOTHING: dict[str, int] = {}
+
+
+def count_units(facts: Facts) -> Counts:
+    """What the facts say of units. A record may hold hundreds of thousands of them."""
+    returned = unsent = either = _NOTHING
+    if facts.returns:
+        backs = facts.returns.values()
+        returned = _sums([back.units for back in backs if back.origin == "shipped"])
+        unsent = _sums([back.units for back in backs if back.origin == "unshipped"])
+        either = _sums([back.units for back in backs if back.origin == "any"])
+    cancelled = facts.item_cancellations.values()
+    return Counts(
+        _sums([shipment.units for shipment in facts.shipments.values()]),
+        returned,
+        unsent,
+        either,
+        _sums([cancellation.units for cancellation in cancelled]) if cancelled else _NOTHING,
+    )
+
+
+def _sums(lists: list[UnitList | None]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for units in lists:
+        for line_id, count in units or ():
+            if line_id in sums:
+                sums[line_id] += count
             else:
-                line.either += count
-    for cancellation in facts.item_cancellations.values():
-        for line, count in _counted(tallies, cancellation.units):
-            line.cancelled += count
-    if has_either:
-        _settle(tallies, lines)
+                sums[line_id] = count
+    return sums
+
+
+def tally(counts: Counts, lines: Iterable[Line]) -> dict[str, Tally]:
+    """Units by line id; `lines` are those of the newest content."""
+    tallies = {line_id: Tally(count) for line_id, count in counts.shipped.items()}
+    for line_id, count in counts.returned.items():
+        _of(tallies, line_id).returned = count
+    for line_id, count in counts.unsent.items():
+        _of(tallies, line_id).gone = count
+    for line_id, count in counts.cancelled.items():
+        _of(tallies, line_id).cancelled = count
+    if counts.either:
+        ordered = {line.line_id: line.quantity for line in lines}
+        for line_id, count in counts.either.items():
+            _settle(_of(tallies, line_id), count, ordered.get(line_id))
     return tallies
 
 
-def _counted(tallies: dict[str, Tally], units: UnitList | None) -> Iterator[tuple[Tally, int]]:
-    for line_id, count in units or ():
-        line = tallies.get(line_id)
-        if line is None:
-            line = tallies[line_id] = Tally()
-        yield line, count
+def _of(tallies: dict[str, Tally], line_id: str) -> Tally:
+    known = tallies.get(line_id)
+    if known is None:
+        known = tallies[line_id] = Tally()
+    return known
 
 
-def _settle(tallies: dict[str, Tally], lines: Iterable[Line]) -> None:
-    """Of the units returned from `any`, those that fit into what is pending are gone, the others came back."""
-    ordered = {line.line_id: line.quantity for line in lines}
-    for line_id, units in tallies.items():
-        if line_id in ordered:
-            room = ordered[line_id] - units.cancelled - units.gone - units.shipped
-            units.fitted = min(units.either, max(room, 0))
-        else:
-            units.fitted = units.either - min(units.either, max(units.kept, 0))
-        units.gone += units.fitted
-        units.returned += units.either - units.fitted
+def _settle(units: Tally, either: int, ordered: int | None) -> None:
+    """Of the units returned from `any`, those that fit into what is pending are gone, the others came back.
+
+    Of a line that the newest content lacks (`ordered` is `None`), what was kept came back.
+    """
+    if ordered is not None:
+        units.fitted = min(either, max(ordered - units.cancelled - units.gone - units.shipped, 0))
+    else:
+        units.fitted = either - min(either, max(units.kept, 0))
+    units.gone += units.fitted
+    units.returned += either - units.fitted
 
 
 def rounded(dividend: int, divisor: int) -> int:
@@ -104,7 +146,7 @@ def divide_or_units(total: int, weights: tuple[int, int, int], units: tuple[int,
     return divide(total, *units) if any(units) else (0, 0)
 
 
-Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
+_Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
 """What a charge or a registration is divided by: by value, and by units where that is nothing."""
 
 
@@ -120,7 +162,7 @@ class Share(Struct, gc=False):
     ever_shipped_minor: int = 0
     refunded_minor: int = 0
     """Of a handling line: what returns gave back of it."""
-    weights: Weights | None = None
+    weights: _Weights | None = None
     """Of a charge."""
 
     @property
@@ -175,11 +217,13 @@ def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> 
 
 
 def _share_others(facts: Facts, shares: Shares, is_cancelled: bool) -> None:
-    if any(share.line.applies_to is not None for share in shares.all):
-        shares.by_id = {share.line.line_id: share for share in shares.all}
+    for share in shares.all:
+        if share.line.applies_to is not None:
+            shares.by_id = {share.line.line_id: share for share in shares.all}
+            break
     whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
     _share_charges(facts, shares, whole)
-    of_goods: Weights | None = None
+    of_goods: _Weights | None = None
     has_reductions = False
     for share in shares.all:
         line = share.line
@@ -210,7 +254,7 @@ def _place_without_goods(facts: Facts, is_cancelled: bool) -> tuple[int, int]:
 def _share_charges(facts: Facts, shares: Shares, whole: tuple[int, int] | None) -> None:
     """A charge follows what was ever shipped: a return does not bring the shipping cost back."""
     refunded = sum([back.refund_handling_minor for back in facts.returns.values()])
-    of_all: Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
+    of_all: _Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
     for share in shares.all:
         line = share.line
         if line.type in CHARGES:
@@ -230,7 +274,7 @@ def _share_charges(facts: Facts, shares: Shares, whole: tuple[int, int] | None) 
             share.shipped_minor, share.unshipped_minor = divide_or_units(total, *weights)
 
 
-def _weights_of_charge(goods: list[Share]) -> Weights:
+def _weights_of_charge(goods: list[Share]) -> _Weights:
     ever_minor = ever_units = unshipped_minor = unshipped_units = 0
     for share in goods:
         ever_minor += share.ever_shipped_minor
@@ -240,7 +284,7 @@ def _weights_of_charge(goods: list[Share]) -> Weights:
     return (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
 
 
-def _weights_of_registration(named: list[Share]) -> Weights:
+def _weights_of_registration(named: list[Share]) -> _Weights:
     shipped_minor = unshipped_minor = lost_minor = shipped = unshipped = lost = 0
     for share in named:
         shipped_minor += share.shipped_minor
@@ -259,134 +303,135 @@ def _weights_of_registration(named: list[Share]) -> Weights:
 # --- reductions ------------------------------------------------------------------------------------------------------
 
 _SHIPPED, _UNSHIPPED, _LOST, _SPARE = range(4)
-_Purse = list[int]
-"""What a line, or a group of lines, still has for reductions: shipped, unshipped, lost, and spare.
+_Purses = tuple[list[int], list[int], list[int], list[int]]
+"""What each line, by number, still has for reductions: shipped, unshipped, lost, and spare.
 
 Spare is what was refunded of charges: it has no weight, but carries what is left.
 """
 
 
-def _purse(share: Share) -> _Purse:
-    spare = share.refunded_minor
-    return [share.shipped_minor, share.unshipped_minor, share.lost_minor - spare, spare]
-
-
 def _share_reductions(shares: Shares) -> None:
     """They take only what is there: first those of some lines, then the others and what these could not carry."""
+    purses: _Purses = (
+        [share.shipped_minor for share in shares.all],
+        [share.unshipped_minor for share in shares.all],
+        [share.lost_minor - share.refunded_minor for share in shares.all],
+        [share.refunded_minor for share in shares.all],
+    )
     reductions = [share for share in shares.all if share.line.type in NEGATIVE]
-    purses: dict[str, _Purse] = {}
     left = _share_named(reductions, shares, purses) if shares.by_id else {}
     goods, charges, others = [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]
-    for share in shares.all:
+    for share, *places in zip(shares.all, *purses, strict=True):
         kind = share.line.type
         if kind not in NEGATIVE:
             group = goods if kind in GOODS else charges if kind in CHARGES else others
-            for place, minor in enumerate(purses.get(share.line.line_id) or _purse(share)):
+            for place, minor in enumerate(places):
                 group[place] += minor
     for number, share in enumerate(reductions):
         amount = left.get(number, -share.line.total_minor)
-        for purse in (goods, charges, others):
+        for group in (goods, charges, others):
             if amount:
-                amount = _take_together(share, amount, purse)
+                amount = _take_together(share, amount, group)
 
 
-def _take_together(share: Share, amount: int, purse: _Purse) -> int:
+def _take_together(share: Share, amount: int, group: list[int]) -> int:
     """Takes what it can of the amount; returns what is left of it."""
-    shipped, unshipped, lost, spare = purse
+    shipped, unshipped, lost, spare = group
     taken = min(amount, shipped + unshipped + lost)
     if taken:
         off_shipped, off_unshipped = divide(taken, shipped, unshipped, lost)
         share.shipped_minor -= off_shipped
         share.unshipped_minor -= off_unshipped
-        purse[_SHIPPED] -= off_shipped
-        purse[_UNSHIPPED] -= off_unshipped
-        purse[_LOST] -= taken - off_shipped - off_unshipped
+        group[_SHIPPED] -= off_shipped
+        group[_UNSHIPPED] -= off_unshipped
+        group[_LOST] -= taken - off_shipped - off_unshipped
         amount -= taken
     taken = min(amount, spare)
-    purse[_SPARE] -= taken
+    group[_SPARE] -= taken
     return amount - taken
 
 
-def _share_named(reductions: list[Share], shares: Shares, purses: dict[str, _Purse]) -> dict[int, int]:
+def _share_named(reductions: list[Share], shares: Shares, purses: _Purses) -> dict[int, int]:
     """Takes the reductions of some lines off these; returns what they could not carry, by number of the reduction."""
-    order = {line_id: number for number, line_id in enumerate(shares.by_id)}
+    numbers = {line_id: number for number, line_id in enumerate(shares.by_id)}
     left: dict[int, int] = {}
     for number, reduction in enumerate(reductions):
         if reduction.line.applies_to is not None:
-            line_ids = sorted(reduction.line.applies_to, key=order.__getitem__)
-            for line_id in line_ids:
-                if line_id not in purses:
-                    purses[line_id] = _purse(shares.by_id[line_id])
-            left[number] = _take_in_turn(reduction, [purses[line_id] for line_id in line_ids])
+            named = sorted([numbers[line_id] for line_id in reduction.line.applies_to])
+            left[number] = _take_in_turn(reduction, named, purses)
     return left
 
 
-def _take_in_turn(reduction: Share, named: list[_Purse]) -> int:
+def _take_in_turn(reduction: Share, named: list[int], purses: _Purses) -> int:
     """Over the shipped parts of the lines, then their unshipped ones, then what they lost; returns what is left."""
     amount = -reduction.line.total_minor
-    places = [sum([purse[place] for purse in named]) for place in (_SHIPPED, _UNSHIPPED, _LOST)]
-    whole = sum(places)
+    wholes = [sum([purse[number] for number in named]) for purse in purses[:_SPARE]]
+    whole = sum(wholes)
     taken = min(amount, whole)
     if taken:
-        reached, reached_off, off = 0, 0, [0, 0, 0]
-        for place in (_SHIPPED, _UNSHIPPED, _LOST):
-            began = reached_off
-            for purse in named:
-                if purse[place]:
-                    reached += purse[place]
-                    up_to = rounded(taken * reached, whole)
-                    purse[place] -= up_to - reached_off
-                    reached_off = up_to
-            off[place] = reached_off - began
-        reduction.shipped_minor, reduction.unshipped_minor = -off[_SHIPPED], -off[_UNSHIPPED]
+        shipped = _spread(purses[_SHIPPED], named, taken, whole)
+        both = _spread(purses[_UNSHIPPED], named, taken, whole, wholes[_SHIPPED])
+        _spread(purses[_LOST], named, taken, whole, wholes[_SHIPPED] + wholes[_UNSHIPPED])
+        reduction.shipped_minor, reduction.unshipped_minor = -shipped, shipped - both
         amount -= taken
-    return _take_spare(amount, named) if amount else 0
+    return _take_spare(amount, named, purses[_SPARE]) if amount else 0
 
 
-def _take_spare(amount: int, named: list[_Purse]) -> int:
-    for purse in named:
-        taken = min(amount, purse[_SPARE])
-        purse[_SPARE] -= taken
-        amount -= taken
+def _spread(weights: list[int], named: Iterable[int], total: int, whole: int, reached: int = 0) -> int:
+    """Divides a total that is not above `whole` over these weights, before which so much of `whole` is reached, and
+    takes the parts off them; returns F of where it ends.
+
+    An order may have hundreds of thousands of parts: this is `rounded`, for what is not below 0.
+    """
+    doubled, twice = 2 * total, 2 * whole
+    end = (doubled * reached + whole) // twice
+    for number in named:
+        weight = weights[number]
+        if weight:
+            reached += weight
+            before, end = end, (doubled * reached + whole) // twice
+            weights[number] = weight - end + before
+    return end
+
+
+def _take_spare(amount: int, named: list[int], spare: list[int]) -> int:
+    for number in named:
+        if spare[number]:
+            taken = min(amount, spare[number])
+            spare[number] -= taken
+            amount -= taken
     return amount
 
 
-def net_totals(shares: Shares) -> dict[str, int]:
-    """By id of goods and charges, the total less its part of the reductions, as if nothing were lost.
+def net_totals(shares: Shares) -> list[int]:
+    """By number of the line, the total of goods and charges less its part of the reductions, as if nothing were lost.
 
     What was refunded of a charge is not there any more, but carries what these lines otherwise cannot.
     """
-    net = {share.line.line_id: share.line.total_minor - share.refunded_minor for share in shares.all}
-    spare = {share.line.line_id: share.refunded_minor for share in shares.charges if share.refunded_minor}
-    order = {line_id: number for number, line_id in enumerate(shares.by_id)}
+    net = [share.line.total_minor - share.refunded_minor for share in shares.all]
+    spare = [share.refunded_minor for share in shares.all]
+    numbers = {share.line.line_id: number for number, share in enumerate(shares.all)}
     of_all = 0
     for share in shares.all:
         line = share.line
         if line.type in NEGATIVE:
             amount = -line.total_minor
             if line.applies_to is not None:
-                named = sorted(line.applies_to, key=order.__getitem__)
-                amount = _spread(net, amount, named)
-                for line_id in named if amount and spare else ():
-                    taken = min(amount, spare.get(line_id, 0))
-                    if taken:
-                        spare[line_id] -= taken
-                        amount -= taken
+                named = sorted([numbers[line_id] for line_id in line.applies_to])
+                amount = _take_net(net, amount, named)
+                if amount:
+                    amount = _take_spare(amount, named, spare)
             of_all += amount
-    for group in (shares.goods, shares.charges):
-        of_all = _spread(net, of_all, [share.line.line_id for share in group])
+    for kinds in (GOODS, CHARGES):
+        group = [number for number, share in enumerate(shares.all) if share.line.type in kinds]
+        of_all = _take_net(net, of_all, group)
     return net
 
 
-def _spread(net: dict[str, int], amount: int, line_ids: list[str]) -> int:
+def _take_net(net: list[int], amount: int, named: list[int]) -> int:
     """Takes the amount off these lines as far as they have something; returns what is left of it."""
-    whole = sum([net[line_id] for line_id in line_ids])
+    whole = sum([net[number] for number in named])
     taken = min(amount, whole)
     if taken:
-        reached = reached_off = 0
-        for line_id in line_ids:
-            reached += net[line_id]
-            up_to = rounded(taken * reached, whole)
-            net[line_id] -= up_to - reached_off
-            reached_off = up_to
+        _spread(net, named, taken, whole)
     return amount - taken

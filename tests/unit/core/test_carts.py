@@ -21,7 +21,7 @@ from tests.unit.core.shop import (
     stated,
     totals,
 )
-from worker.core.shares import divide, tally
+from worker.core.shares import count_units, divide, tally
 
 THREE_A = confirmed(goods("A", 3, 1000, unit_price_minor=333))
 A_AND_B = (goods("A", 1, 1000), goods("B", 1, 3000))
@@ -484,4 +484,4 @@ def test_divide(arguments: tuple[int, int, int, int], parts: tuple[int, int]) ->
 
 def test_tally_of_nothing() -> None:
     """No facts, no units."""
-    assert tally(Facts()) == {}
+    assert tally(count_units(Facts()), []) == {}

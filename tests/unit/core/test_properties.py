@@ -19,7 +19,7 @@ from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipp
 from worker.core.order import Standing, assess, baseline
 from worker.core.outbox import Addressee, acknowledge, record_for, take_event
 from worker.core.reducer import SEEN_MAX, reduce
-from worker.core.shares import divide, tally
+from worker.core.shares import count_units, divide, tally
 from worker.providers.sequra import Sequra
 
 ADDRESSEE = Addressee(Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret"), Sequra())
@@ -192,7 +192,7 @@ def test_units_are_conserved(events: list[OrderEvent]) -> None:
         return
     assert facts.content is not None
     lines = [line for line in unpack_lines(facts.content.lines) if line.type in GOODS]
-    tallies = tally(facts)
+    tallies = tally(count_units(facts), lines)
     by_reference: dict[str, int] = {}
     for item in order.unshipped.items:
         if item.type in GOODS and item.reference is not None:
