@@ -8,6 +8,7 @@ the record itself is the library's work, linear too, and left out.
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from schemas import state
@@ -198,11 +199,13 @@ class Steps:
         return made
 
 
-def walk(story: Callable[[], Story], record_max_bytes: int = RECORD_MAX_BYTES) -> tuple[Steps, bytes]:
+def walk(
+    story: Callable[[], Story], record_max_bytes: int = RECORD_MAX_BYTES, events_max: int = 100_000
+) -> tuple[Steps, bytes]:
     """Takes the events of the story until the record is full; what each step took, and the record."""
     steps = Steps()
     value = state.encode(state.OrderRecord())
-    for position, raw in enumerate(events_of(story)):
+    for position, raw in enumerate(islice(events_of(story), events_max)):
         event: OrderEvent = steps.timed("decode an event", decode, b"k", raw, {}, TIMESTAMP_MS)
         record, _ = record_for(event, value)
         steps.timed("reduce", reduce, record.facts, event, position)

@@ -2,7 +2,7 @@
 
 from schemas.carts import Cart, Item
 from schemas.facts import Facts, Line
-from worker.core.refunds import DIFFERENCE_NAME, Off, settle
+from worker.core.refunds import DIFFERENCE_NAME, Off, has_amounts, settle
 from worker.core.shares import Tally, share_content
 
 RETURN_FEE_NAME = "Return fee"
@@ -15,18 +15,18 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
     shares = share_content(facts, lines, tallies)
     fees = _fees(facts) if facts.returns or facts.fees else []
     fees_minor = sum([fee.total_minor for fee in fees])
-    shipped_minor, unshipped_minor = fees_minor, 0
-    shipped: list[Item] = []
-    unshipped: list[Item] = []
-    for share in shares.all:
-        if share.shipped_units or share.shipped_minor:
-            shipped.append(_item(share.line, share.shipped_units, share.shipped_minor))
-            shipped_minor += share.shipped_minor
-        if share.unshipped_units or share.unshipped_minor:
-            unshipped.append(_item(share.line, share.unshipped_units, share.unshipped_minor))
-            unshipped_minor += share.unshipped_minor
+    shipped_minor = sum([share.shipped_minor for share in shares.all]) + fees_minor
+    unshipped_minor = sum([share.unshipped_minor for share in shares.all])
+    shipped = [
+        _item(s.line, s.shipped_units, s.shipped_minor) for s in shares.all if s.shipped_units or s.shipped_minor
+    ]
+    unshipped = [
+        _item(s.line, s.unshipped_units, s.unshipped_minor)
+        for s in shares.all
+        if s.unshipped_units or s.unshipped_minor
+    ]
     shipped += fees
-    if not facts.refunds and all(back.refunded_minor is None for back in facts.returns.values()):
+    if not facts.refunds and not has_amounts(facts):
         return Cart(shipped, shipped_minor), Cart(unshipped, unshipped_minor), []
     settled = settle(facts, lines, tallies, shares, shipped_minor, unshipped_minor, fees_minor)
     if settled.difference is not None:

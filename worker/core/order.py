@@ -159,14 +159,16 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
     tallies: dict[str, Tally] = {}
     if facts.shipments or facts.returns or facts.item_cancellations:
         counts = count_units(facts)
-        known = {line.line_id: line for line in lines}
-        goods = {line.line_id for line in lines if line.type in GOODS}
-        if counts.has_others(goods):
-            reasons += islice(_who(facts, goods, known), REASONS_MAX)
+        goods = {line.line_id: line for line in lines if line.type in GOODS}
+        former: dict[str, bool] = {}
+        if counts.has_others(goods.keys()):
+            now = {line.line_id for line in lines}
+            former = {line_id: is_goods for line_id, is_goods in facts.former_lines.items() if line_id not in now}
+            reasons += islice(_who(facts, lines), REASONS_MAX)
             if len(reasons) >= REASONS_MAX:
                 return reasons, None
         tallies = tally(counts, lines)
-        reasons += _unit_contradictions(facts, known, tallies)
+        reasons += _unit_contradictions(goods, former, tallies)
     if facts.refunds or facts.returns:
         reasons += _money_contradictions(facts, lines)
     if facts.cancellation is not None:
@@ -178,65 +180,73 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
     return reasons, None if reasons else (shipped, unshipped)
 
 
-def _who(facts: Facts, goods: set[str], known: dict[str, Line]) -> Iterator[str]:
+def _who(facts: Facts, lines: list[Line]) -> Iterator[str]:
     """`shipment s2 ships 1 x hat, which the order does not have`, for each fact that names such a line."""
+    is_goods = facts.former_lines | {line.line_id: line.type in GOODS for line in lines}
 
     def name(kind: str, verb: str, named: Iterable[tuple[str, UnitList | None]]) -> Iterator[str]:
-        for key, lines in named:
-            for line_id, units in lines or ():
-                if line_id not in goods:
-                    if line_id not in known and line_id not in facts.former_lines:
-                        yield f"{kind} {key} {verb} {units} × {line_id}, which the order does not have"
-                    elif line_id in known or not facts.former_lines[line_id]:
-                        yield f"{kind} {key} {verb} {units} × {line_id}, which is no goods line"
+        for key, units in named:
+            for line_id, count in units or ():
+                if not is_goods.get(line_id):
+                    what = "is no goods line" if line_id in is_goods else "the order does not have"
+                    yield f"{kind} {key} {verb} {count} × {line_id}, which {what}"
 
     yield from name("shipment", "ships", ((key, fact.units) for key, fact in facts.shipments.items()))
     yield from name("return", "returns", ((key, fact.units) for key, fact in facts.returns.items()))
     yield from name("cancellation", "cancels", ((key, fact.units) for key, fact in facts.item_cancellations.items()))
 
 
-def _unit_contradictions(facts: Facts, known: dict[str, Line], tallies: dict[str, Tally]) -> list[str]:
+def _unit_contradictions(goods: dict[str, Line], former: dict[str, bool], tallies: dict[str, Tally]) -> list[str]:
+    """`former`: the lines that the newest content lacks, and whether they were goods."""
     reasons: list[str] = []
     for line_id, units in tallies.items():
-        line = known.get(line_id)
-        if (line.type in GOODS) if line is not None else facts.former_lines.get(line_id):
-            reasons += _counts(line_id, line, units)
-            if len(reasons) >= REASONS_MAX:
-                break
+        line = goods.get(line_id)
+        if line is not None:
+            if units.returned > units.shipped or units.cancelled + units.gone + units.kept > line.quantity:
+                reasons.append(_counts(line_id, line, units))
+        elif former.get(line_id) and units.kept:
+            reasons.append(_counts_of_former(line_id, units))
+        if len(reasons) >= REASONS_MAX:
+            break
     return reasons
 
 
-def _counts(line_id: str, line: Line | None, units: Tally) -> list[str]:
+def _counts(line_id: str, line: Line, units: Tally) -> str:
     if units.returned > units.shipped:
-        return [f"line {line_id}: {units.returned} returned, {units.shipped} shipped"]
-    if line is None:
-        return [f"line {line_id}: {units.kept} kept, which the newest cart does not have"] if units.kept else []
-    if units.cancelled + units.gone + units.kept <= line.quantity:
-        return []
+        return f"line {line_id}: {units.returned} returned, {units.shipped} shipped"
     if not (units.cancelled or units.gone or units.returned):
-        return [f"line {line_id}: {units.shipped} shipped of {line.quantity} ordered"]
+        return f"line {line_id}: {units.shipped} shipped of {line.quantity} ordered"
     text = f"line {line_id}: {units.kept} kept"
     if units.cancelled:
         text += f" + {units.cancelled} cancelled"
     if units.gone:
         text += f" + {units.gone} returned unsent"
-    return [f"{text} of {line.quantity} ordered ({units.shipped} shipped, {units.returned} returned)"]
+    return f"{text} of {line.quantity} ordered ({units.shipped} shipped, {units.returned} returned)"
+
+
+def _counts_of_former(line_id: str, units: Tally) -> str:
+    if units.returned > units.shipped:
+        return f"line {line_id}: {units.returned} returned, {units.shipped} shipped"
+    return f"line {line_id}: {units.kept} kept, which the newest cart does not have"
 
 
 def _money_contradictions(facts: Facts, lines: list[Line]) -> list[str]:
-    reasons = list(islice(_refunds_of_wrong_lines(facts, lines), REASONS_MAX)) if facts.refunds else []
-    refunds = sum(refund.amount_minor for refund in facts.refunds.values())
-    chargeable = (
-        facts.content_total_max_minor
-        + sum(back.fee_minor for back in facts.returns.values())
-        + sum(fee.amount_minor for fee in facts.fees.values())
-    )
-    if refunds and refunds > chargeable + len(lines):  # shops round per line
-        reasons.append(f"refunds {refunds}, chargeable {chargeable}")
-    handling_refunds = sum(back.refund_handling_minor for back in facts.returns.values())
-    handling = sum(line.total_minor for line in lines if line.type == "handling")
-    if handling_refunds > handling:
-        reasons.append(f"handling refunded {handling_refunds}, handling {handling}")
+    reasons: list[str] = []
+    if facts.refunds:
+        refunds = facts.refunds.values()
+        if [None for refund in refunds if refund.applies_to is not None]:
+            reasons += islice(_refunds_of_wrong_lines(facts, lines), REASONS_MAX)
+        refunded = sum([refund.amount_minor for refund in refunds])
+        chargeable = facts.content_total_max_minor
+        chargeable += sum([back.fee_minor for back in facts.returns.values()])
+        chargeable += sum([fee.amount_minor for fee in facts.fees.values()])
+        if refunded and refunded > chargeable + len(lines):  # shops round per line
+            reasons.append(f"refunds {refunded}, chargeable {chargeable}")
+    handling_refunds = sum([back.refund_handling_minor for back in facts.returns.values()])
+    if handling_refunds:
+        handling = sum([line.total_minor for line in lines if line.type == "handling"])
+        if handling_refunds > handling:
+            reasons.append(f"handling refunded {handling_refunds}, handling {handling}")
     return reasons
 
 

@@ -18,6 +18,7 @@ from tests.unit.core.shop import (
     details,
     event,
     facts_of,
+    fee_charged,
     fold,
     goods,
     items_cancelled,
@@ -32,7 +33,7 @@ from tests.unit.core.shop import (
     totals,
 )
 from worker.core.order import assess, baseline
-from worker.core.reducer import READS, READS_ALWAYS, reduce
+from worker.core.reducer import READS, READS_ALWAYS, STATEMENTS_MAX, reduce
 
 ONE = confirmed(goods("A", 9, 900))
 EARLY, LATE = "2026-03-01T00:00:00.000001Z", "2026-03-09T00:00:00Z"
@@ -272,6 +273,7 @@ RETRACTIONS = [
         {"return_id": "r1"},
         {"cancellation_id": "c1"},
         {"refund_id": "f1"},
+        {"fee_id": "k1"},
         {"cancelled": True},
         {"stated": True},
     )
@@ -284,7 +286,8 @@ EVERYTHING = [
     delivered("s1"),
     returned("r1", A=1),
     items_cancelled("c1", A=1),
-    refunded("f1", 5),
+    refunded("f1", 5, applies_to=["A"]),
+    fee_charged("k1", 5),
     details(gift=True),
     stated([], [goods("A", 1, 100)]),
     stated([goods("A", 1, 100)], [], cart_version=2),
@@ -302,3 +305,26 @@ def test_reads_names_all_that_an_event_is_reduced_with(told: Told) -> None:
         partial = decode(state.encode(record))
         record.facts, partial.facts = reduce(before, one, 50), reduce(partial.facts, one, 50)
         assert state.encode(partial) == state.encode(record)
+
+
+# --- statements and former lines ---------------------------------------------------------------------------------------
+
+
+def test_kept_statements_are_bounded() -> None:
+    """Of many that might count after a retraction, the one that counts now and the newest of the others are kept."""
+    told = [stated([goods("A", 1, 1000 - number)], [], cart_version=1000 - number) for number in range(150)]
+    facts = facts_of(ONE, *told)
+    assert len(facts.statements) == STATEMENTS_MAX
+    assert [statement.version for statement in facts.statements[:2]] == [1000, 949]
+    assert facts.statements[-1].version == 851
+    assert totals(ONE, *told) == (1000, 0)
+    assert totals(ONE, *told, retracted(stated=True).but(time="2026-03-01T00:02:00.5Z")) == (1000 - 119, 0)
+
+
+def test_retracted_lines_of_former_contents_keep_their_worth_only_while_they_are_gone() -> None:
+    """What the newest content has again needs no memory, and adjustments have none."""
+    one = confirmed(goods("A", 1, 10), {"type": "voucher", "reference": "V", "name": "V", "total_minor": 1})
+    gone = facts_of(one, cart_updated(goods("B", 1, 5), cart_version=2))
+    assert {line_id: known[2] for line_id, known in gone.former_worth.items()} == {"A": 10}
+    back = facts_of(one, cart_updated(goods("B", 1, 5)), cart_updated(goods("A", 1, 7)))
+    assert {line_id: known[2] for line_id, known in back.former_worth.items()} == {"B": 5}
