@@ -159,6 +159,8 @@ def scenario(
     cartsync scenario returns.json --explain
     """
     if explain:
+        if junit is not None:
+            raise typer.BadParameter("--explain expects nothing, so it has nothing to report to --junit")
         from worker.tools.scenario.explain import explain_files
 
         raise typer.Exit(explain_files(paths, as_json))

@@ -633,6 +633,15 @@ def test_scenario_codes(cli: Cli) -> None:
     assert cli("scenario", "none.json")[0] == 2
 
 
+def test_scenario_explain(cli: Cli) -> None:
+    """What each event changed; it expects nothing, so there is nothing to report to CI."""
+    file = f"{Path(SCENARIOS).parent / 'sequra' / 'FA04k.json'}"
+    code, out, _ = cli("scenario", file, "--explain")
+    assert (code, "6000 paid back for returned units" in out) == (0, True)
+    assert json.loads(cli("scenario", file, "--explain", "--json")[1])["scenarios"][0]["name"] == "FA04k"
+    assert cli("scenario", file, "--explain", "--junit", "report.xml")[0] == 2
+
+
 def test_sandbox() -> None:
     """A provider serves until it is interrupted."""
     command = [sys.executable, "-m", "worker", "sandbox", "--port", "0", "--account", "a:b:c", "--faults", "500=0.1"]

@@ -440,7 +440,10 @@ class Ledger:
 
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str], int] = {}
-        """What lies at (line, place): `shipped`, `unshipped`, `lost`, and of a charge `repaid`."""
+        """What lies at (line, place): `shipped`, `unshipped`, `lost`, and of a charge `repaid`.
+
+        `lost` is below 0 of goods of which more units are taken as kept than were ordered.
+        """
         self.off: dict[tuple[str, str], int] = {}
         """What reductions of single lines took there."""
         self.off_together: dict[tuple[str, str], int] = {}
@@ -506,7 +509,7 @@ class Reckoning:
             k, p = self.kept[name], u.p
             self.ledger.cells[name, "shipped"] = self.worth(name, k)
             self.ledger.cells[name, "unshipped"] = self.worth(name, k + p) - self.worth(name, k)
-            self.ledger.cells[name, "lost"] = max(0, self.worth(name, u.q) - self.worth(name, k + p))
+            self.ledger.cells[name, "lost"] = self.worth(name, u.q) - self.worth(name, k + p)
 
     def _repaid(self) -> dict[str, int]:
         """What `refund_handling_minor` took of each handling line."""
@@ -575,7 +578,7 @@ class Reckoning:
         for name in names:
             if name in self.units:
                 u = self.units[name]
-                counts = [self.kept[name], u.p, max(0, u.q - self.kept[name] - u.p)]
+                counts = [self.kept[name], u.p, u.q - self.kept[name] - u.p]
             else:
                 mine = [self.units[one] for one in self._lines_of(self.by_id[name])]
                 counts = [sum(min(u.s, u.q) for u in mine), sum(u.p for u in mine), 0]
@@ -732,10 +735,8 @@ class Reckoning:
         if name in self.units:
             u = self.units[name]
             kept = u.k + (self.units_again(name, newer_than=refund.stamp) if self.again else 0)
-            then = self.units_then(name, refund.stamp)
-            kept, both = min(kept, then), min(kept + u.p, then)
             first = share(part, share(nets[name], kept, u.q), worth)
-            second = share(part, share(nets[name], both, u.q), worth)
+            second = share(part, share(nets[name], kept + u.p, u.q), worth)
             return {"shipped": first, "unshipped": second - first, "lost": part - second}
         return self.divide_as(self.by_id[name], part)
 
