@@ -256,8 +256,6 @@ class Batch:
         for name, fields in self._notes:
             level = _LEVELS.get(name, "info")
             getattr(log, level)(name, partition=self._partition, **fields)
-        if (more := len(self.dead_letters) - _REFUSALS_TOLD) > 0:
-            log.warning("more_events_refused", partition=self._partition, count=more)
 
     def _announce_lookalikes(self) -> None:
         """Somebody may believe that these are read; once in a while is enough."""
