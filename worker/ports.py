@@ -45,6 +45,43 @@ class InputRecord(Protocol):
         ...
 
 
+class UndecodableRecord(Struct, frozen=True):
+    """`InputRecord`: stands where no client can decode what is there. It is refused, never taken."""
+
+    offset: int
+    last_offset: int
+    """Of the last record that it stands for; the same but for a batch."""
+    timestamp: int
+    detail: str
+    """What was expected where; never a text of the event."""
+    key: bytes | None = None
+    value: bytes | None = None
+    """Of a batch: the batch as it lies in Kafka."""
+    headers: Sequence[tuple[str, bytes]] = ()
+    """As far as they could be read, names with replacement characters."""
+    names: Sequence[bytes] = ()
+    """The header names that are not UTF-8, as they are."""
+    is_batch: bool = False
+
+
+def after(record: InputRecord) -> int:
+    """The offset of the record that follows at the earliest."""
+    return (record.last_offset if type(record) is UndecodableRecord else record.offset) + 1
+
+
+_RECORD_BYTES = 100
+"""What a record takes besides its key, its value and its headers."""
+
+
+def size_of(record: InputRecord) -> int:
+    """How many bytes it takes in memory, about."""
+    key, value, headers = record.key, record.value, record.headers
+    size = _RECORD_BYTES + (0 if key is None else len(key)) + (0 if value is None else len(value))
+    if headers:
+        size += sum(_RECORD_BYTES + len(name) + len(content or b"") for name, content in headers)
+    return size
+
+
 class AssignmentListener(Protocol):
     """Is told which partitions are ours."""
 
@@ -99,7 +136,11 @@ class EventLog(Protocol):
         ...
 
     def lag(self, partition: int) -> int | None:
-        """Records behind the position that are there to be read, where known."""
+        """Records between the position and the end, those behind an open transaction too, where known."""
+        ...
+
+    def behind_open(self, partition: int) -> int | None:
+        """Records that cannot be read before somebody ends a transaction, where known."""
         ...
 
     async def stop(self) -> None:
