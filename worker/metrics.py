@@ -34,6 +34,7 @@ EventResult = Literal["changed", "unchanged", "skipped"]
 DeadLetterReason = Literal[
     "no_key",
     "too_large",
+    "undecodable",
     "not_utf8",
     "not_json",
     "not_cloudevents",
@@ -68,6 +69,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_events_total", "counter", "Events read, by what they did", ("result",)),
     Metric("cartsync_dlq_total", "counter", "Records refused, sent to the dead-letter topic", ("reason",)),
     Metric("cartsync_consumer_lag_records", "gauge", "Records behind the end of the input", ("partition",)),
+    Metric("cartsync_consumer_blocked_records", "gauge", "Records behind an open transaction", ("partition",)),
     # state
     Metric("cartsync_txn_duration_seconds", "histogram", "State transactions, from begin to commit", (), _SHORT_S),
     Metric("cartsync_txn_batch_records", "histogram", "Records of one state transaction", (), _RECORDS),
@@ -107,6 +109,7 @@ METRICS: tuple[Metric, ...] = (
 
 _PARTITION_GAUGES: Mapping[str, str] = {
     "cartsync_consumer_lag_records": "lag",
+    "cartsync_consumer_blocked_records": "blocked",
     "cartsync_state_orders": "orders",
     "cartsync_lease_remaining_seconds": "lease_left_s",
     "cartsync_backlog_age_seconds": "oldest_owed_s",

@@ -158,7 +158,7 @@ class StateEntry(Struct, frozen=True):
 
 
 class DeadLetter(Struct, frozen=True):
-    """A refused record, untouched, and what is said of it."""
+    """A refused record, untouched as far as the topic takes it, and what is said of it."""
 
     key: bytes | None
     value: bytes | None
@@ -177,7 +177,8 @@ class StatePartition(Protocol):
         self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
     ) -> int:
         """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
-        another owner has taken over), the outcome is then unknown and this hold must be closed.
+        another owner has taken over, `SizeRefusedError` when something in it is larger than its topic takes), the
+        outcome is then unknown and this hold must be closed.
         """
         ...
 
@@ -190,7 +191,12 @@ class StatePartition(Protocol):
 
     @property
     def value_max_bytes(self) -> int:
-        """The largest value that the topic takes."""
+        """The largest value that the topic takes; known anew once it was fenced."""
+        ...
+
+    @property
+    def letter_max_bytes(self) -> int:
+        """The largest dead letter that its topic takes, key and headers included, before compression."""
         ...
 
     async def close(self) -> None:

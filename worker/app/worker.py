@@ -177,6 +177,10 @@ class Worker:
         """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
         await self._actor_of(subject).command(subject, core.resend)
 
+    async def skip(self, partition: int, offset: int) -> int:
+        """Moves the position in the input; returns where it was, once that is committed. Raises `UsageError`."""
+        return await self._assignment.skip(partition, offset)
+
     async def resume_account(self, name: str) -> None:
         """Ends the pause of a merchant account. Raises `UsageError` when there is no such account."""
         try:
@@ -246,6 +250,7 @@ class Worker:
             parked=sum(entry.waiting == "parked" for entry in actor.outbox.entries.values()),
             oldest_owed_s=max(0.0, (now_ms - min(since)) / 1000) if since else 0.0,
             lease_left_s=max(0.0, actor.lease_until - now),
+            blocked=self._ports.events.behind_open(actor.partition),
         )
 
     def livez(self) -> tuple[bool, str]:
@@ -263,7 +268,7 @@ class Worker:
         return True, "ok"
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether the worker has joined the group, and no partition takes longer to restore than it may.
+        """Whether we have joined the group, no partition is halted, and none takes longer to restore than it may.
 
         One that restores in time is ready: a rolling update must not wait for it, or for a provider.
         """
@@ -272,6 +277,9 @@ class Worker:
         restoring_s = self._assignment.restoring_s()
         if restoring_s > self._restore_budget_s:
             return False, f"a partition has been restoring for {restoring_s:.0f} s"
+        for partition, actor in sorted(self._assignment.actors.items()):
+            if actor.role == "halted":
+                return False, f"partition {partition} is halted: {actor.detail}"
         return True, "ok"
 
     def startupz(self) -> tuple[bool, str]:

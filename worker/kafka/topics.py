@@ -200,6 +200,11 @@ async def require_topics(connection: Connection) -> Mapping[str, Topic]:
     return topics
 
 
+async def topics_now(connection: Connection) -> Mapping[str, Topic]:
+    """Those of the three that there are, by name, sound or not. Raises `LogError`, `ConfigError`."""
+    return await _described(connection)
+
+
 async def create_topics(settings: KafkaSettings, partitions: int | None = None) -> list[str]:
     """Creates those that are missing, as the protocol needs them; returns their names.
 

@@ -6,25 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import structlog
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord
 from schemas.updates import Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
-from worker.errors import TopicError, UsageError
-from worker.partition.batch import Batch, Change
-from worker.partition.context import Context, Warm
-from worker.partition.restore import Restored, restore, write_barrier
-from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition
+from worker.errors import SizeRefusedError, TopicError, UsageError
+from worker.partition.batch import Batch, Change, is_too_large
+from worker.partition.context import Context, Slice, Warm
+from worker.partition.restore import Restored, damaged, restore, write_barrier
+from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, after, size_of
 
 log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
-_SLICE = 200
-"""Events between two breaths of the loop."""
-_RESTORE_SLICE = 5_000
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
@@ -34,6 +31,13 @@ class Command(Struct, eq=False):
 
     subject: str
     change: Callable[[OrderRecord, int], None]
+    done: asyncio.Future[None]
+
+
+class Skip(Struct, eq=False):
+    """Where an operator moves the position to; `done` is resolved once it is committed."""
+
+    offset: int
     done: asyncio.Future[None]
 
 
@@ -48,14 +52,19 @@ class PartitionActor:
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
         rivalled: Callable[[str, int], None] | None = None,
+        lean_below: int = 0,
     ) -> None:
         """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
-        barrier, that was found to have come between this actor and what `warm` remembers.
+        barrier, that was found to have come between this actor and what `warm` remembers. `lean_below`: dead letters
+        of records before this offset were refused for their size.
         """
         self.partition = partition
         self.role: Role = "restoring"
         self.detail = ""
         self.has_served = False
+        self.is_over = False
+        """It has ended; a halted one is shown for as long as the partition is ours."""
+        self.lean_below = lean_below
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
@@ -74,11 +83,17 @@ class PartitionActor:
         self._position = 0
         self._last_next: NextRecord | None = None
         self._inbox: deque[InputRecord] = deque()
+        self._portions: deque[tuple[int, int]] = deque()
+        """What was fed at once: the offset of its last record, and its size."""
+        self.inbox_bytes = 0
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         self._changes: deque[Change] = deque()
         self._commands: deque[Command] = deque()
+        self._skip: Skip | None = None
         self._committed_with: list[Command] = []
         """Commands in the transaction under way."""
+        self._beyond: set[str] = set()
+        """Orders whose record is larger than the state topic takes now: nothing that becomes of them could be kept."""
         self._inherited: dict[str, None] = {}
         """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
         self._awaiting_lease: list[str] = []
@@ -96,12 +111,15 @@ class PartitionActor:
     async def run(self, restoring: asyncio.Semaphore) -> None:
         """From the fence to the end; `restoring` bounds how many restore at once.
 
-        Raises `LogError` when the hold is lost: the partition may be taken anew.
+        Raises `LogError` when the hold is lost: the partition may be taken anew; `DamagedStateError` when its state
+        holds what we did not write.
         """
         try:
             async with restoring:
                 await self._take_over()
             await self._serve()
+        except MsgspecError as error:
+            raise await self._damage(error) from error
         finally:
             self._let_go()
             await self._hold.close()
@@ -122,12 +140,14 @@ class PartitionActor:
 
     def _let_go(self) -> None:
         self.role = "closed"
+        self.is_over = True
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
         self._context.dispatcher.cut(self)
-        for command in (*self._committed_with, *self._commands):
-            if not command.done.done():
-                command.done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
+        asked = [command.done for command in (*self._committed_with, *self._commands)]
+        for done in asked if self._skip is None else [*asked, self._skip.done]:
+            if not done.done():
+                done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
         log.info("partition_left", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset)
 
     # --- restore (steps 3 to 9) ---
@@ -135,7 +155,7 @@ class PartitionActor:
     async def _take_over(self) -> None:
         context = self._context
         began = context.clock.now()
-        found = await restore(self._hold, context, self._warm)
+        found = await restore(self._hold, context, self._warm, self.partition)
         if found.rival is not None and self._warm is not None and self._rivalled is not None:
             self._rivalled(*found.rival)
         self.orders, self._position = found.orders, found.position
@@ -177,10 +197,14 @@ class PartitionActor:
         context = self._context
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         hold_until = found.fenced_at + context.rules.takeover_hold_s
-        for count, (subject, value) in enumerate(self.orders.items()):
-            if count % _RESTORE_SLICE == 0:
-                await asyncio.sleep(0)
+        work, value_max_bytes = Slice(context), self._hold.value_max_bytes
+        for subject, value in self.orders.items():
+            if work.is_over():
+                await work.pause()
             header = state.decode_header(value)
+            if size := is_too_large(subject, value, value_max_bytes):
+                self._set_aside(subject, size)
+                continue
             held = header.uncertain or (not clean and core.must_inherit(header))
             if held and not clean:
                 record = core.inherit(state.decode_order(value))
@@ -190,18 +214,61 @@ class PartitionActor:
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
 
+    def _set_aside(self, subject: str, size: int) -> None:
+        """An order that the state topic does not take any more: to send it would be to send it for ever."""
+        limit = self._hold.value_max_bytes
+        self._beyond.add(subject)
+        self.detail = (
+            f"{len(self._beyond)} orders are not sent, for the state topic does not take their records any more "
+            f"({subject}: {size} bytes, it takes {limit}): raise its max.message.bytes, then restart the worker"
+        )
+        log.error("order_beyond_limit", partition=self.partition, order=subject, bytes=size, limit=limit)
+
+    async def _damage(self, error: MsgspecError) -> Exception:
+        """What cannot be decoded, and where it is; the error itself when it was not an order of ours."""
+        work = Slice(self._context)
+        for subject, value in self.orders.items():
+            if work.is_over():
+                await work.pause()
+            try:
+                state.decode_order(value)
+            except MsgspecError:
+                key, offset = (state.ORDER_PREFIX + subject).encode(), -1
+                async for entries in self._hold.read(0, self._position - 1):
+                    offset = max([offset, *(entry.offset for entry in entries if entry.key == key)])
+                return damaged(self.partition, offset, key, error)
+        return error
+
     # --- mail ---
 
     def feed(self, records: Sequence[InputRecord]) -> None:
         """Events, in the order of their offsets."""
         self._inbox.extend(records)
-        self.wanted_offset = records[-1].offset + 1
+        size = sum(map(size_of, records))
+        self._portions.append((records[-1].offset, size))
+        self.inbox_bytes += size
+        self.wanted_offset = after(records[-1])
         self._wake.set()
+
+    def _taken(self, record: InputRecord) -> None:
+        """A record has left the inbox."""
+        if record.offset == self._portions[0][0]:
+            self.inbox_bytes -= self._portions.popleft()[1]
+
+    def _empty_inbox(self) -> None:
+        self._inbox.clear()
+        self._portions.clear()
+        self.inbox_bytes = 0
 
     @property
     def inbox_size(self) -> int:
         """Events waiting."""
         return len(self._inbox)
+
+    def fills(self, part: float) -> bool:
+        """Whether the inbox holds more than this part of what it may."""
+        pace = self._context.pace
+        return len(self._inbox) > pace.inbox_records_max * part or self.inbox_bytes > pace.inbox_bytes_max * part
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         """`ports.Outlet`: what became of an attempt."""
@@ -211,18 +278,57 @@ class PartitionActor:
 
     async def command(self, subject: str, change: Callable[[OrderRecord, int], None]) -> None:
         """Changes an order's record as an operator asks; returns once it is committed. Raises `UsageError`."""
-        if self.role not in ("serving", "halted"):
-            raise UsageError(f"partition {self.partition} is {self.role}; ask again in a while")
+        self._require_working()
         if subject not in self.orders:
             raise UsageError(f"no order {subject} is known")
+        if subject in self._beyond:
+            raise UsageError(self.detail)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._commands.append(Command(subject, change, done))
         self._wake.set()
         await done
 
+    def _require_working(self) -> None:
+        if self.is_over or self.role not in ("serving", "halted"):
+            raise UsageError(f"partition {self.partition} is {self.role}; ask again in a while")
+
+    async def skip(self, offset: int) -> None:
+        """Moves the position, over what cannot be read or shall not be; returns once that is committed.
+
+        Raises `UsageError` when the topic does not hold the offset, or when orders could go back by it.
+        """
+        self._require_working()
+        if self._skip is not None:
+            raise UsageError(f"partition {self.partition} is being moved already")
+        begin, end = [await self._context.events.start_offset(self.partition, latest) for latest in (False, True)]
+        if not begin <= offset <= end:
+            raise UsageError(f"partition {self.partition} of the input holds offsets {begin} to {end}, not {offset}")
+        if offset == self.next_offset and self.role == "serving":
+            raise UsageError(f"partition {self.partition} is at offset {offset} already")
+        if offset < self.next_offset and not await self._may_go_back(offset):
+            raise UsageError(
+                f"partition {self.partition} is at offset {self.next_offset}; back to {offset} its orders would get "
+                "older revisions than they have, so only after [worker] topic_epoch was raised"
+            )
+        self._require_working()
+        self._skip = skip = Skip(offset, asyncio.get_running_loop().create_future())
+        self._wake.set()
+        await skip.done
+
+    async def _may_go_back(self, offset: int) -> bool:
+        """Whether what is read from there on makes newer revisions than all that there are."""
+        work, revision = Slice(self._context), self._context.topic_epoch << state.TOPIC_EPOCH_BITS | (offset + 1)
+        for value in list(self.orders.values()):
+            if work.is_over():
+                await work.pause()
+            if state.decode_header(value).revision >= revision:
+                return False
+        return True
+
     def halt(self, reason: str) -> None:
         """Takes no events any more; what is owed is still sent."""
         self.role, self.detail = "halted", reason
+        self._changed()
         log.critical("partition_halted", partition=self.partition, reason=reason)
 
     # --- process (steps 10 to 13) ---
@@ -249,14 +355,14 @@ class PartitionActor:
 
     def _closing(self, now: float) -> None:
         self.role = "closing"
-        self._inbox.clear()
+        self._empty_inbox()
         assert self._leave_at is not None
         if now >= self._leave_at and self._in_flight:
             self._context.dispatcher.cut(self)
 
     def _has_mail(self) -> bool:
         events = bool(self._inbox) and self.role == "serving"
-        return events or bool(self._outcomes or self._changes or self._commands)
+        return events or bool(self._outcomes or self._changes or self._commands or self._skip)
 
     def is_quiet(self) -> bool:
         """No mail, nothing under way, nothing being committed."""
@@ -298,39 +404,85 @@ class PartitionActor:
     async def _commit(self, *, clean: bool) -> None:
         """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
         context = self._context
-        batch = Batch(self.partition, self.orders, context, self.next_offset, self._hold.value_max_bytes)
-        await self._fill(batch)
+        hold = self._hold
+        batch = Batch(
+            self.partition,
+            self.orders,
+            context,
+            self.next_offset,
+            hold.value_max_bytes,
+            hold.letter_max_bytes,
+            self.lean_below,
+        )
+        skip = self._skip
+        await self._fill(batch, takes_events=skip is None)
         if clean:
             for subject in self._inherited:
                 batch.keep(subject)
+        if skip is not None:
+            batch.next_offset = skip.offset
         self._lease_wanted = False
-        await self._write(batch.entries(), self._next(batch.next_offset, clean=clean), batch.dead_letters)
+        # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
+        following = self._next(batch.next_offset, clean=clean and not self._beyond)
+        try:
+            await self._write(batch.entries(), following, batch.dead_letters)
+        except SizeRefusedError:
+            if batch.dead_letters:
+                self.lean_below = batch.next_offset
+            raise
         self.next_offset = batch.next_offset
         self._apply(batch)
+        await batch.announce()
+        if skip is not None:
+            self._moved(skip)
         for command in self._committed_with:
             if not command.done.done():
                 command.done.set_result(None)
         self._committed_with = []
 
-    async def _fill(self, batch: Batch) -> None:
+    def _moved(self, skip: Skip) -> None:
+        """What was fed from the old position is nothing any more; the partition is served from the new one on."""
+        events = self._context.events
+        self._skip = None
+        self._empty_inbox()
+        self.wanted_offset = skip.offset
+        if self.role == "halted":
+            self.role, self.detail = "serving", ""
+        skip.done.set_result(None)
+        if self.role == "serving":
+            events.seek(self.partition, skip.offset)
+            events.resume(self.partition)
+        self._changed()
+
+    async def _fill(self, batch: Batch, *, takes_events: bool) -> None:
+        context, work = self._context, Slice(self._context)
+        began = context.clock.now()
         while self._outcomes:
+            if work.is_over():
+                await work.pause()
             attempt, outcome, ended_at = self._outcomes.popleft()
             batch.outcome(attempt, outcome, ended_at)
         while self._changes:
+            if work.is_over():
+                await work.pause()
             batch.change(self._changes.popleft())
         self._committed_with = list(self._commands)
         self._commands.clear()
         for command in self._committed_with:
             batch.command(command.subject, command.change)
-        if self.role == "serving":
-            count = 0
-            while self._inbox and count < self._context.pace.batch_records_max:
-                record = self._inbox.popleft()
-                if record.offset >= batch.next_offset:
-                    batch.event(record, self._is_in_flight)
-                count += 1
-                if count % _SLICE == 0:
-                    await asyncio.sleep(0)
+        if not takes_events or self.role != "serving":
+            return
+        count, pace = 0, context.pace
+        while self._inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
+            record = self._inbox.popleft()
+            self._taken(record)
+            if record.offset >= batch.next_offset:
+                batch.event(record, self._is_in_flight)
+            count += 1
+            if work.is_over():
+                if context.clock.now() - began > pace.batch_s:
+                    return
+                await work.pause()
 
     def _is_in_flight(self, subject: str) -> bool:
         entry = self.outbox.entries.get(subject)
@@ -354,6 +506,7 @@ class PartitionActor:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         for subject, header, value in batch.changed():
             self.orders[subject] = value
+            self._beyond.discard(subject)
             self._inherited.pop(subject, None)
             entry = self.outbox.entries.get(subject)
             if entry is not None:
@@ -365,7 +518,6 @@ class PartitionActor:
         for subject in waiting:
             if subject in self.outbox.entries:
                 self.outbox.schedule(subject, now)
-        batch.announce()
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
         self.outbox.put(
@@ -390,16 +542,12 @@ class PartitionActor:
 
         The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
         """
-        clock, pace = self._context.clock, self._context.pace
-        until = now + pace.look_s
-        while self._leave_at is None and now < until:
-            for _ in range(pace.look_max):
-                subject = self.outbox.pop_due(now)
-                if subject is None:
-                    return
-                self._look_at(subject, now)
-            await asyncio.sleep(0)
-            now = clock.now()
+        work, until = Slice(self._context), now + self._context.pace.look_s
+        while self._leave_at is None and now < until and (subject := self.outbox.pop_due(now)) is not None:
+            self._look_at(subject, now)
+            if work.is_over():
+                await work.pause()
+                now = self._context.clock.now()
 
     def _look_at(self, subject: str, now: float) -> None:
         entry = self.outbox.entries[subject]

@@ -27,6 +27,7 @@ class MemoryLog:
         clock: Clock,
         *,
         value_max_bytes: int = 1_000_000,
+        letter_max_bytes: int = 1_000_000,
         transaction_timeout_s: float = 60.0,
         rebalance_timeout_s: float = 45.0,
         tombstone_s: float = 2 * DAY_S,
@@ -47,7 +48,9 @@ class MemoryLog:
         """
         self._clock = clock
         self._inputs = [EventTopicPartition() for _ in range(partitions)]
-        settings = StateSettings(value_max_bytes, transaction_timeout_s, tombstone_s)
+        settings = StateSettings(value_max_bytes, transaction_timeout_s, tombstone_s, letter_max_bytes)
+        self.settings = settings
+        """Of the state topic; may be changed while workers run, as an operator does."""
         self._states = [StateTopicPartition(clock, settings, self.dead_letters) for _ in range(partitions)]
         self._group = Group(partitions, clock, rebalance_timeout_s)
         self._processes: dict[str, Process] = {}
@@ -149,6 +152,17 @@ class MemoryLog:
         """What a restore would read now."""
         here = self._states[partition]
         return here.read(0, here.end, here.end)[0]
+
+    def write_foreign(self, partition: int, key: bytes, value: bytes | None) -> int:
+        """Somebody else writes to the state topic; the offset."""
+        here = self._states[partition]
+        here.commit(here.begin(None, [(key, value)], ()))
+        return here.end - 2
+
+    def limit_letters(self, max_bytes: int) -> None:
+        """Lets a gateway in front of the brokers refuse larger dead letters, whatever the topic's settings say."""
+        for here in self._states:
+            here.letter_takes_bytes = max_bytes
 
     def compact(self, partition: int, before: int | None = None) -> None:
         """Keeps the newest entry of each key, of those below an offset (default: all that readers may see)."""
