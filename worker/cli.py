@@ -33,11 +33,13 @@ app = typer.Typer(
 order_app = typer.Typer(no_args_is_help=True, help="Look at one order, or have it sent.", rich_markup_mode=None)
 account_app = typer.Typer(no_args_is_help=True, help="Merchant accounts.", rich_markup_mode=None)
 config_app = typer.Typer(no_args_is_help=True, help="The configuration.", rich_markup_mode=None)
+input_app = typer.Typer(no_args_is_help=True, help="The position in the event topic.", rich_markup_mode=None)
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None)
 app.add_typer(order_app, name="order")
 app.add_typer(account_app, name="account")
 app.add_typer(config_app, name="config")
 app.add_typer(topics_app, name="topics")
+app.add_typer(input_app, name="input")
 
 ConfigPath = Annotated[
     Path | None,
@@ -243,6 +245,47 @@ def account_resume(
     from worker.tools.operate import resume_account
 
     raise typer.Exit(resume_account(name, _url(url, config), as_json=as_json))
+
+
+@input_app.command("skip")
+def input_skip(
+    partition: Annotated[int, typer.Argument(min=0, help="Of the event topic.")],
+    offset: Annotated[int, typer.Argument(min=0, help="The next one to be read.")],
+    why: Annotated[str, typer.Option(metavar="TEXT", help="For the log, which says who did it, too.")],
+    url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A worker's private port; may be given again. Default: [http]."),
+    ] = None,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move the position of a partition, past what cannot be read.
+
+    Over a gap, say, where retention removed events while no worker ran: what lies between is never taken. Committed as
+    everything else is; a partition that was halted serves again at once. Only forward, unless [worker] topic_epoch
+    was raised.
+
+    \b
+    cartsync input skip 3 120000 --why "retention removed 118000 to 120000, told the shop"
+    """
+    from getpass import getuser
+    from socket import gethostname
+
+    from worker.config import state_sections
+    from worker.tools.operate import skip_input
+
+    def owner() -> str | None:
+        sections = state_sections(config)
+        if sections is None:
+            return None
+        from worker.tools.state_topic import read_owner
+
+        _log_to_stderr()
+        return read_owner(partition, sections[0])
+
+    who = f"{getuser()}@{gethostname()}"
+    urls = url or [_url(None, config)]
+    raise typer.Exit(skip_input(partition, offset, why, urls, who=who, as_json=as_json, owner=owner))
 
 
 @config_app.command("check")

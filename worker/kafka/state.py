@@ -327,48 +327,80 @@ async def find_orders(
 
     Raises `TopicError`, `ConfigError` or `LogError`. A transaction that is open hides what came after it.
     """
-    connection = Connection(settings)
-    topics = await require_topics(connection)
-    here = [TopicPartition(settings.state_topic, p) for p in range(topics[settings.state_topic].partitions)]
-    consumer = _reader(connection)
     found: dict[tuple[int, str], bytes | None] = {}
     prefix = ORDER_PREFIX.encode()
+
+    def take(partition: int, key: bytes, value: bytes | None) -> None:
+        if key.startswith(prefix) and wanted(subject := key[len(prefix) :].decode(errors="backslashreplace")):
+            found[partition, subject] = value
+
+    await _read_all(settings, None, take, tell)
+    orders = [(partition, subject, value) for (partition, subject), value in found.items() if value is not None]
+    return sorted(orders)
+
+
+async def find_value(
+    settings: KafkaSettings, partition: int, wanted: bytes, tell: Callable[[int, int], None]
+) -> bytes | None:
+    """The newest value of a key in a partition of the state topic. Reads all of the partition; raises as `find_orders`
+    does.
+    """
+    found: bytes | None = None
+
+    def take(_partition: int, key: bytes, value: bytes | None) -> None:
+        nonlocal found
+        if key == wanted:
+            found = value
+
+    await _read_all(settings, partition, take, tell)
+    return found
+
+
+async def _read_all(
+    settings: KafkaSettings,
+    partition: int | None,
+    take: Callable[[int, bytes, bytes | None], None],
+    tell: Callable[[int, int], None],
+) -> None:
+    """All committed records of one partition or of each."""
+    connection = Connection(settings)
+    topics = await require_topics(connection)
+    partitions = range(topics[settings.state_topic].partitions)
+    here = [TopicPartition(settings.state_topic, p) for p in partitions if partition in (None, p)]
+    if not here:
+        return
+    consumer = _reader(connection)
     try:
         consumer.assign(here)
         await connection.start(consumer)
         begins, ends = await consumer.beginning_offsets(here), await consumer.end_offsets(here)
-        for partition in here:
-            consumer.seek(partition, begins[partition])
+        for each in here:
+            consumer.seek(each, begins[each])
         total = sum(ends[p] - begins[p] for p in here)
-        left = [partition for partition in here if begins[partition] < ends[partition]]
+        left = [each for each in here if begins[each] < ends[each]]
         loop = asyncio.get_running_loop()
         give_up_at, before = loop.time() + _PATIENCE_S, -1
         while left:
             fetched = await consumer.getmany(
                 *left, timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX
             )
-            for partition, records in fetched.items():
+            for each, records in fetched.items():
                 for record in records:
-                    if not record.key or not record.key.startswith(prefix):
-                        continue
-                    if wanted(subject := record.key[len(prefix) :].decode(errors="backslashreplace")):
-                        found[partition.partition, subject] = record.value
-            at = {partition: await consumer.position(partition) for partition in here}
-            left = [partition for partition in left if at[partition] < ends[partition]]
+                    take(each.partition, record.key or b"", record.value)
+            at = {each: await consumer.position(each) for each in here}
+            left = [each for each in left if at[each] < ends[each]]
             behind = total - sum(max(0, ends[p] - at[p]) for p in left)
             tell(behind, total)
             if behind > before:
                 give_up_at, before = loop.time() + _PATIENCE_S, behind
             elif loop.time() > give_up_at:
-                stuck = ", ".join(str(partition.partition) for partition in left)
+                stuck = ", ".join(str(each.partition) for each in left)
                 said = f"{behind} of {total} records read, and no more come of partition {stuck}"
                 raise LogError(f"reading {settings.state_topic}: {said}")
     except kafka_errors.KafkaError as error:
         raise translated_or_refused(error, f"reading {settings.state_topic}") from error
     finally:
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
-    orders = [(partition, subject, value) for (partition, subject), value in found.items() if value is not None]
-    return sorted(orders)
 
 
 def _reader(connection: Connection) -> Any:

@@ -361,7 +361,10 @@ class Assignment:
             self._context.events.pause(partition)
             actor = self.actors.get(partition)
             if actor is not None:
-                actor.halt(str(error))
+                actor.halt(
+                    f"{error}; find out what is missing, then go on at an offset that there is with "
+                    f"`cartsync input skip {partition} OFFSET --why …`"
+                )
 
     def _reopen(self) -> None:
         """Feeds a partition again once its inbox is half empty."""

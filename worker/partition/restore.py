@@ -80,6 +80,8 @@ class _Reading:
         self._partition = partition
         self._owner_id = owner_id
         self._barrier = barrier
+        self._nameless: dict[bytes, tuple[StateEntry, UnicodeDecodeError]] = {}
+        """Orders whose name is not UTF-8."""
         self._next: StateEntry | None = None
         self._owner: StateEntry | None = None
         """The newest that cannot be decoded, unless one that can has come after it."""
@@ -91,7 +93,10 @@ class _Reading:
             try:
                 subject = key[len(_PREFIX) :].decode()
             except UnicodeDecodeError as error:
-                raise damaged(self._partition, entry.offset, key, error) from error
+                self._nameless.pop(key, None)
+                if value is not None:
+                    self._nameless[key] = entry, error
+                return
             if value is None:
                 self.orders.pop(subject, None)
             else:
@@ -113,6 +118,8 @@ class _Reading:
 
     def next_record(self, before: state.NextRecord | None) -> state.NextRecord | None:
         """How far the input was taken; `before`: when nothing of it was read. Raises `DamagedStateError`."""
+        for nameless, error in self._nameless.values():
+            raise damaged(self._partition, nameless.offset, nameless.key, error) from error
         for entry, decode in ((self._owner, state.decode_owner), (self._next, state.decode_next)):
             if entry is None or entry.value is None:
                 continue

@@ -7,6 +7,7 @@
     POST /orders/{subject}/release       what was parked is tried again
     POST /orders/{subject}/resend        the newest revision is owed again, whatever was acknowledged
     POST /accounts/{name}/resume         ends an account's pause
+    POST /input/{partition}/skip/{offset}  the position in the input is moved; a body says why, and who wants it
 
 A POST is answered when it is committed. Errors are problem details (RFC 9457). Nobody is asked who they are:
 bind the port to loopback or to a private network.
@@ -14,7 +15,7 @@ bind the port to loopback or to a private network.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -30,8 +31,8 @@ log = structlog.get_logger(__name__)
 
 COMMIT_WITHIN_S = 45.0
 """How long a POST waits for its commit: longer than a broker that crashes stalls one (25 s)."""
-BODY_MAX_BYTES = 1024
-"""Bodies are not looked at."""
+BODY_MAX_BYTES = 4096
+"""Only that of a skip is looked at."""
 STOP_S = 1.0
 """How long answers under way may still take when the port closes."""
 
@@ -82,6 +83,13 @@ class Operated(Protocol):
         """Ends an account's pause. Raises `UsageError` when there is no such account."""
         ...
 
+    async def skip(self, partition: int, offset: int) -> int:
+        """Moves the position of a partition; returns where it was, once that is committed.
+
+        Raises `UsageError` when the partition is not served here or the offset cannot be, `LogError` as `release` does.
+        """
+        ...
+
 
 class Problem(msgspec.Struct, omit_defaults=True):
     """A problem of RFC 9457. The type is `about:blank`: the status says what kind it is."""
@@ -103,6 +111,24 @@ class Done(msgspec.Struct):
 
     done: bool = True
     order: OrderView | None = None
+
+
+class Reason(msgspec.Struct, forbid_unknown_fields=True):
+    """What an operator says of a change that is nobody's but his."""
+
+    why: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    who: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+
+class Moved(msgspec.Struct):
+    """The answer of a skip."""
+
+    partition: int
+    before: int
+    """The next offset, as it was."""
+    offset: int
+    """As it is now."""
+    done: bool = True
 
 
 class Operations:
@@ -151,6 +177,7 @@ def create_app(operated: Operated) -> web.Application:
     for action, act in (("release", operated.release), ("resend", operated.resend)):
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
+    app.router.add_post(r"/input/{partition:\d{1,6}}/skip/{offset:\d{1,18}}", routes.skip)
     return app
 
 
@@ -196,6 +223,27 @@ class _Routes:
             return _problem(409 if known else 404, str(error))
         log.info("operator_acted", action="resume", account=name)
         return _json(Done())
+
+    async def skip(self, request: web.Request) -> web.Response:
+        partition, offset = int(request.match_info["partition"]), int(request.match_info["offset"])
+        try:
+            reason = msgspec.json.decode(await request.read(), type=Reason)
+        except msgspec.MsgspecError:
+            return _problem(400, 'say why, as {"why": "…", "who": "…"}')
+        before = offset
+
+        async def act() -> None:
+            nonlocal before
+            before = await self._operated.skip(partition, offset)
+
+        try:
+            await _in_time(act())
+        except UsageError as error:
+            served = any(view.partition == partition for view in self._operated.status().partitions)
+            return _problem(409 if served else 404, str(error))
+        fields = {"partition": partition, "before": before, "offset": offset}
+        log.warning("operator_acted", action="skip", why=reason.why, who=reason.who, **fields)
+        return _json(Moved(partition, before, offset))
 
 
 async def _in_time(act: Awaitable[None]) -> None:
