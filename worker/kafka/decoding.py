@@ -175,7 +175,7 @@ def salvaged(batch: bytes, first: int) -> Iterator[InputRecord | UndecodableReco
     (base, _, _, _, _, attributes, last_delta, first_ms, newest_ms, _, _, _, count) = _HEADER.unpack_from(batch)
     last, wanted = base + last_delta, max(base, first)
     body, why = _decompressed(batch, attributes & _CODEC_MASK)
-    at = 0
+    at, before = 0, base - 1
     for _ in range(count):
         try:
             begin, at = _span(body, at)
@@ -183,7 +183,11 @@ def salvaged(batch: bytes, first: int) -> Iterator[InputRecord | UndecodableReco
         except IndexError:
             why = why or "expected records, got bytes that are none"
             break
-        if wanted <= record.offset <= last:
+        if not before < record.offset <= last:
+            why = why or "expected offsets in their order"
+            break
+        before = record.offset
+        if record.offset >= wanted:
             wanted = record.offset + 1
             yield record
     if why:
@@ -343,11 +347,14 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
                     self.next_fetch_offset = batch.next_offset
                     continue
             if not batch.is_control_batch:
+                last, has_begun = batch.next_offset - 1, False
                 try:
                     for record in _begun(batch):
                         offset = record.offset
-                        if offset < self.next_fetch_offset:
+                        if offset < self.next_fetch_offset or offset > last:
+                            _require_order(offset, last, has_begun)
                             continue
+                        has_begun = True
                         self.next_fetch_offset = offset + 1
                         yield record
                 except Exception:  # noqa: BLE001 - whatever the library says of what it cannot decode
@@ -359,6 +366,12 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
     def _refused(self, record: UndecodableRecord) -> UndecodableRecord:
         self.next_fetch_offset = after(record)
         return record
+
+
+def _require_order(offset: int, last: int, has_begun: bool) -> None:
+    """Of a batch only records before the position may be passed over; the library takes offsets as they come."""
+    if has_begun or offset > last:
+        raise ValueError("offsets outside of their batch, or twice")
 
 
 def _begun(batch: Any) -> Any:

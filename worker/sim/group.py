@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker.errors import GapError, LogError
 from worker.ports import AssignmentListener, Clock, InputRecord, UndecodableRecord, after
@@ -60,18 +61,21 @@ class EventTopicPartition:
     def after(self, position: int, count_max: int) -> list[MemoryRecord | UndecodableRecord]:
         """The next records to read from a position on."""
         index = self._index(position)
-        return self.records[index : min(index + count_max, self._index(self.readable))]
+        found = self.records[index : min(index + count_max, self._index(self.readable))]
+        if found and found[0].offset < position:  # in the middle of what one stands for
+            found[0] = replace(found[0], offset=position)
+        return found
 
     def _index(self, offset: int) -> int:
         records = self.records
         guess = offset - records[0].offset if records else 0
         if 0 <= guess < len(records) and records[guess].offset == offset:
             return guess
-        return bisect_left(records, offset, key=_offset)
+        return bisect_left(records, offset, key=_last_offset)
 
 
-def _offset(record: MemoryRecord | UndecodableRecord) -> int:
-    return record.offset
+def _last_offset(record: MemoryRecord | UndecodableRecord) -> int:
+    return after(record) - 1
 
 
 @dataclass(eq=False)

@@ -235,7 +235,9 @@ class MemoryStatePartition:
         last = self._topic.end - 1
         if len(taken) < len(entries):
             raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")
-        if any(_bytes_of(letter) > self._topic.letter_takes_bytes for letter in dead_letters):
+        if any(
+            _bytes_of(letter) > min(self.letter_max_bytes, self._topic.letter_takes_bytes) for letter in dead_letters
+        ):
             raise SizeRefusedError("a dead letter above what its topic takes")
         await self._process.step("write:open", self._partition)
         self._topic.commit(transaction)

@@ -11,12 +11,12 @@ import pytest
 from aiokafka import TopicPartition, codec
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.subscription_state import Assignment
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.contract.batches import CODECS, ENCODE, HEADER_BYTES, NOW_MS, Written, batch, sealed
 from worker.kafka import decoding
 from worker.kafka.decoding import (
     BATCH_MAX_BYTES,
@@ -27,45 +27,15 @@ from worker.kafka.decoding import (
     Intake,
     salvaged,
 )
-from worker.ports import UndecodableRecord
+from worker.ports import UndecodableRecord, after
 
 HERE = TopicPartition("in", 0)
-HEADER_BYTES = 61
-NOW_MS = 1_780_000_000_000
-CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-ENCODE: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": codec.gzip_encode,
-    "snappy": codec.snappy_encode,
-    "lz4": codec.lz4_encode,
-    "zstd": codec.zstd_encode,
-}
 DECODE: dict[str, Callable[[bytes], bytes]] = {
     "gzip": decoding.gzip_decode,
     "snappy": decoding.snappy_decode,
     "lz4": decoding.lz4_decode,
     "zstd": decoding.zstd_decode,
 }
-
-Written = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
-
-
-def batch(*records: Written, base: int = 0, name: str = "", change: Callable[[bytes], bytes] = lambda b: b) -> bytes:
-    """A batch as a producer writes it; `change` does to its records what no client of ours would."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**30)
-    for number, (key, value, headers) in enumerate(records):
-        builder.append(number, NOW_MS + number, key, value, headers)
-    raw = bytearray(builder.build())
-    return sealed(raw[:HEADER_BYTES], change(bytes(raw[HEADER_BYTES:])), base, name)
-
-
-def sealed(header: bytearray, body: bytes, base: int, name: str) -> bytes:
-    """A batch from its header and its records, with the right lengths and checksum."""
-    if name:
-        body = ENCODE[name](body)
-        struct.pack_into(">h", header, 21, CODECS[name])
-    struct.pack_into(">qi", header, 0, base, len(body) + HEADER_BYTES - 12)
-    struct.pack_into(">I", header, 17, calc_crc32c(bytes(header[21:]) + body))
-    return bytes(header) + body
 
 
 def fetched(*batches: bytes, offset: int = 0, intake: Any = None) -> Any:
@@ -151,7 +121,7 @@ def test_records_as_written(name: str) -> None:
 @pytest.mark.parametrize("name", ["", *CODECS])
 def test_taken_apart_as_the_library_does(name: str) -> None:
     """The parser for what the library refuses gives the same records as the library where it does not refuse."""
-    written = [*plain(3), (None, None, []), (b"", b"", [("", b"")])]
+    written: list[Written] = [*plain(3), (None, None, []), (b"", b"", [("", b"")])]
     raw = batch(*written, base=2**40, name=name)
     assert seen(salvaged(raw, 0)) == seen(fetched(raw, offset=2**40))
 
@@ -198,7 +168,7 @@ def test_old_format() -> None:
 
 def poison(name: str = "", base: int = 0) -> bytes:
     """Three records, the middle one with a header name that is not UTF-8."""
-    records = [(b"a", b"1", []), (b"b", b"2", [("good", b"x"), ("abcd", b"y")]), (b"c", b"3", [])]
+    records: list[Written] = [(b"a", b"1", []), (b"b", b"2", [("good", b"x"), ("abcd", b"y")]), (b"c", b"3", [])]
     return batch(*records, base=base, name=name, change=lambda body: body.replace(b"abcd", b"a\xff\xfed"))
 
 
@@ -277,6 +247,33 @@ def test_structure_is_lost() -> None:
     assert records.next_fetch_offset == 3
 
 
+@pytest.mark.parametrize("delta", [5, -1, 0, 2**30])
+def test_offsets_outside_of_their_batch(delta: int) -> None:
+    """A record that claims an offset of another one, or beyond its batch, moves no position: the rest is named."""
+    twice = batch(*plain(2), base=10)
+
+    def change(body: bytes) -> bytes:
+        size = body[0] >> 1
+        second = bytearray(body[size + 1 :])
+        encoded = (delta << 1) ^ (delta >> 31)
+        number = bytearray()
+        while encoded > 0x7F:
+            number.append(encoded & 0x7F | 0x80)
+            encoded >>= 7
+        number.append(encoded)
+        assert second[3] == 2  # 1, its own
+        second[3:4] = number
+        second[0] += (len(number) - 1) << 1
+        return body[: size + 1] + bytes(second)
+
+    raw = sealed(bytearray(twice[:HEADER_BYTES]), change(twice[HEADER_BYTES:]), 10, "")
+    records = fetched(raw, batch(*plain(1), base=12), offset=10)
+    good, refused, last = list(records)
+    assert [(good.offset, refused.offset, refused.last_offset, last.offset)] == [(10, 11, 11, 12)]
+    assert refused.detail.startswith("batch: expected offsets in their order")
+    assert records.next_fetch_offset == 13
+
+
 @given(st.data())
 def test_any_byte_may_be_wrong(data: st.DataObject) -> None:
     """Whatever the records of a batch are changed into, offsets come in order, none twice, and the end is reached."""
@@ -288,7 +285,7 @@ def test_any_byte_may_be_wrong(data: st.DataObject) -> None:
     position = 0
     for record in records:
         assert record.offset >= position
-        position = decoding.after(record)
+        position = after(record)
     assert (position, records.next_fetch_offset) == (5, 5)
 
 
