@@ -113,8 +113,8 @@ def _async_api(docs: MemberDocs) -> Schema:
             },
             "deadLetters": {
                 "address": "cartsync.dlq",
-                "description": "Records that the contract refuses: key, value and headers untouched, or cut visibly where "
-                "they would be too large. A setting, too.",
+                "description": "Records that the contract refuses: key, value and headers untouched, or cut visibly "
+                "where they would be too large. A setting, too.",
                 "messages": {"refused": {"$ref": "#/components/messages/refused"}},
             },
         },
