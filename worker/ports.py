@@ -75,9 +75,8 @@ _RECORD_BYTES = 100
 
 def size_of(record: InputRecord) -> int:
     """How many bytes it takes in memory, about."""
-    key, value, headers = record.key, record.value, record.headers
-    size = _RECORD_BYTES + (0 if key is None else len(key)) + (0 if value is None else len(value))
-    if headers:
+    size = _RECORD_BYTES + len(record.key or b"") + len(record.value or b"")
+    if headers := record.headers:
         size += sum(_RECORD_BYTES + len(name) + len(content or b"") for name, content in headers)
     return size
 

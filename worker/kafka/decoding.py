@@ -41,7 +41,7 @@ __all__ = [
 BATCH_MAX_BYTES = 64 * 2**20
 """The largest batch that is decompressed. Producers make batches of up to 1 MiB, compressed."""
 POLL_MAX_BYTES = 8 * 2**20
-"""What one poll takes of a partition; one record more, whatever its size."""
+"""What one poll takes of a partition; at most one batch more, whatever its size."""
 HEADERS_MAX = 1_000
 """Of one record."""
 LOOKS_MAX = 3
@@ -85,6 +85,8 @@ class _Bounds:
         self.max_bytes = BATCH_MAX_BYTES
         self.scratch = mmap.mmap(-1, BATCH_MAX_BYTES)
         """Pages that were never written to take no memory."""
+        self.size = 0
+        """What was decompressed last came to this."""
 
 
 _bounds = _Bounds()
@@ -109,12 +111,12 @@ def _into_scratch(decompress_into: Callable[[Any, Any], int], payload: Any) -> b
 
 def zstd_decode(payload: Any) -> bytes:
     """Decompresses zstd frames."""
-    return _into_scratch(cramjam.zstd.decompress_into, payload)
+    return _measured(_into_scratch(cramjam.zstd.decompress_into, payload))
 
 
 def lz4_decode(payload: Any) -> bytes:
     """Decompresses LZ4 frames."""
-    return _into_scratch(cramjam.lz4.decompress_into, payload)
+    return _measured(_into_scratch(cramjam.lz4.decompress_into, payload))
 
 
 def gzip_decode(payload: Any) -> bytes:
@@ -130,7 +132,7 @@ def gzip_decode(payload: Any) -> bytes:
         if not member.eof:
             raise EOFError("gzip ends in the middle")
         left = member.unused_data.lstrip(b"\0")
-    return b"".join(parts)
+    return _measured(b"".join(parts))
 
 
 def snappy_decode(payload: Any) -> bytes:
@@ -138,7 +140,7 @@ def snappy_decode(payload: Any) -> bytes:
     max_bytes = _bounds.max_bytes
     data = memoryview(payload)
     if data[: len(_XERIAL)] != _XERIAL or len(data) < _XERIAL_HEADER_BYTES:
-        return _snappy_block(data, max_bytes, b"")
+        return _measured(_snappy_block(data, max_bytes, b""))
     at, parts, size = _XERIAL_HEADER_BYTES, [], 0
     while at < len(data):
         begin = at + _LENGTH.size
@@ -150,7 +152,12 @@ def snappy_decode(payload: Any) -> bytes:
         except BatchTooLargeError:
             raise BatchTooLargeError(max_bytes, b"".join(parts)) from None
         size += len(parts[-1])
-    return b"".join(parts)
+    return _measured(b"".join(parts))
+
+
+def _measured(body: bytes) -> bytes:
+    _bounds.size = len(body)
+    return body
 
 
 def _snappy_block(block: Any, max_bytes: int, begun: bytes) -> bytes:
@@ -325,6 +332,8 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
     """The library's, with a way on from what it cannot decode. What the generator does is else the same."""
 
     next_fetch_offset: int
+    begun_bytes = 0
+    """Of the batches that were begun."""
 
     def _unpack_records(self) -> Iterator[InputRecord]:
         batches, data = self._records, self._records.data
@@ -349,7 +358,9 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
             if not batch.is_control_batch:
                 last, has_begun = batch.next_offset - 1, False
                 try:
-                    for record in _begun(batch):
+                    records = _begun(batch)
+                    self.begun_bytes += _bounds.size or end - begin
+                    for record in records:
                         offset = record.offset
                         if offset < self.next_fetch_offset or offset > last:
                             _require_order(offset, last, has_begun)
@@ -360,6 +371,7 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
                 except Exception:  # noqa: BLE001 - whatever the library says of what it cannot decode
                     for record in salvaged(data[begin:end], self.next_fetch_offset):
                         self.next_fetch_offset = after(record)
+                        self.begun_bytes += size_of(record)
                         yield record
             self.next_fetch_offset = batch.next_offset
 
@@ -376,7 +388,7 @@ def _require_order(offset: int, last: int, has_begun: bool) -> None:
 
 def _begun(batch: Any) -> Any:
     """The batch, decompressed: here it is to come out so small that its records cannot be of any harm."""
-    _bounds.max_bytes = _COMPILED_MAX_BYTES
+    _bounds.max_bytes, _bounds.size = _COMPILED_MAX_BYTES, 0
     try:
         return iter(batch)
     finally:
@@ -389,16 +401,16 @@ class _Result(fetcher.FetchResult):  # type: ignore[misc]
     _partition_records: Any
 
     def getall(self, max_records: int | None = None) -> list[Any]:
-        if not isinstance(self._partition_records, _Records):
+        records = self._partition_records
+        if not isinstance(records, _Records):
             taken: list[Any] = super().getall(max_records)
             return taken
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
-        taken, room = [], POLL_MAX_BYTES
-        for record in self._partition_records._records_iterator:  # noqa: SLF001 - its `__next__` would only pass it on
+        taken, enough = [], records.begun_bytes + POLL_MAX_BYTES
+        for record in records._records_iterator:  # noqa: SLF001 - its `__next__` would only pass it on
             taken.append(record)
-            room -= size_of(record)
-            if room <= 0 or len(taken) == max_records:
+            if records.begun_bytes >= enough or len(taken) == max_records:
                 self._update_position()
                 break
         else:

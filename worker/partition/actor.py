@@ -22,6 +22,8 @@ from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, after
 log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
+_SMALL_BYTES, _MANY_BYTES, _SMALL_EVENTS = 4_096, 64 * 1024, 16
+"""So many small events are taken without a look at the clock, unless the orders' records come to more than that."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
@@ -198,8 +200,8 @@ class PartitionActor:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         hold_until = found.fenced_at + context.rules.takeover_hold_s
         work, value_max_bytes = Slice(context), self._hold.value_max_bytes
-        for subject, value in self.orders.items():
-            if work.is_over():
+        for count, (subject, value) in enumerate(self.orders.items()):
+            if count % _SMALL_EVENTS == 0 and work.is_over():
                 await work.pause()
             header = state.decode_header(value)
             if size := is_too_large(subject, value, value_max_bytes):
@@ -249,11 +251,6 @@ class PartitionActor:
         self.inbox_bytes += size
         self.wanted_offset = after(records[-1])
         self._wake.set()
-
-    def _taken(self, record: InputRecord) -> None:
-        """A record has left the inbox."""
-        if record.offset == self._portions[0][0]:
-            self.inbox_bytes -= self._portions.popleft()[1]
 
     def _empty_inbox(self) -> None:
         self._inbox.clear()
@@ -472,14 +469,18 @@ class PartitionActor:
             batch.command(command.subject, command.change)
         if not takes_events or self.role != "serving":
             return
-        count, pace = 0, context.pace
-        while self._inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
-            record = self._inbox.popleft()
-            self._taken(record)
+        count, looked_bytes, pace, inbox = 0, batch.bytes, context.pace, self._inbox
+        while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
+            record = inbox.popleft()
+            if record.offset == self._portions[0][0]:
+                self.inbox_bytes -= self._portions.popleft()[1]
             if record.offset >= batch.next_offset:
                 batch.event(record, self._is_in_flight)
             count += 1
-            if work.is_over():
+            # To look at the clock costs as much as the twentieth part of a small event.
+            is_large = len(record.value or b"") > _SMALL_BYTES or batch.bytes - looked_bytes > _MANY_BYTES
+            if (is_large or count % _SMALL_EVENTS == 0) and work.is_over():
+                looked_bytes = batch.bytes
                 if context.clock.now() - began > pace.batch_s:
                     return
                 await work.pause()

@@ -68,6 +68,7 @@ class Batch:
         self._orders = orders
         self._context = context
         self._value_max_bytes = value_max_bytes
+        self._value_near_max_bytes = value_max_bytes - 2 * _RECORD_OVERHEAD_BYTES
         self._letter_max_bytes = letter_max_bytes
         self._lean_below = lean_below
         self.bytes = 0
@@ -130,7 +131,9 @@ class Batch:
                 self._events["unchanged"] += 1
                 return
             changed = _encoded(after)
-            if size := is_too_large(subject, changed[1], self._value_max_bytes):
+            if len(changed[1]) > self._value_near_max_bytes and (
+                size := is_too_large(subject, changed[1], self._value_max_bytes)
+            ):
                 raise self._too_large(size)
         except MalformedEventError as error:
             self._refuse(record, error)
