@@ -38,7 +38,7 @@ DLQ_HEADERS_AT_TIMES = {
     "truncated": "how large value, key and headers were, when the letter would have been too large for its topic",
     "content": "`batch`: the letter stands for a batch, and its value is the batch as Kafka keeps it",
     "last-offset": "of the last record of such a batch that is refused; `offset` is the first",
-    "header-name": "a header name that is not UTF-8, as it was; one header for each",
+    "header-name": "a header name that is not UTF-8, its bytes as `\\xff`; one header for each of the first ten",
 }
 
 _INTRODUCTION = """\

@@ -10,13 +10,16 @@ _HEADER_BYTES = 12
 _RECORD_BYTES = 1024
 """What a record takes beside its members, alone in its batch."""
 _KEY_KEPT_BYTES = 1024
+_NAMES_KEPT, _NAME_KEPT_BYTES = 10, 200
+"""Of the header names that are not UTF-8: whoever writes them may write them as long as a record may be."""
 
 
 def letter_of(record: InputRecord, said: Mapping[str, str], max_bytes: int, *, lean: bool) -> DeadLetter:
     """The letter of a record. `lean`: Kafka has refused it for its size, so nothing large is kept."""
     ours = [(PREFIX + name, text.encode()) for name, text in said.items()]
     if type(record) is UndecodableRecord:
-        ours += [(PREFIX + "header-name", name) for name in record.names]
+        escaped = [name[:_NAME_KEPT_BYTES].decode(errors="backslashreplace") for name in record.names[:_NAMES_KEPT]]
+        ours += [(PREFIX + "header-name", name.encode()) for name in escaped]
         if record.is_batch:
             ours += [(PREFIX + "last-offset", b"%d" % record.last_offset), (PREFIX + "content", b"batch")]
     key, value, headers = record.key, record.value, list(record.headers)
