@@ -126,7 +126,8 @@ def _async_api(docs: MemberDocs) -> Schema:
             },
             "deadLetters": {
                 "address": "cartsync.dlq",
-                "description": "Records that the contract refuses: key, value and headers untouched. A setting, too.",
+                "description": "Records that the contract refuses: key, value and headers untouched, or cut visibly "
+                "where they would be too large. A setting, too.",
                 "messages": {"refused": {"$ref": "#/components/messages/refused"}},
             },
         },
@@ -168,7 +169,8 @@ _REFUSED: Schema = {
         "properties": {
             "x-dlq-reason": {"enum": list(reference.REASONS)},
             **{
-                f"x-dlq-{name}": {"type": "string", "description": text} for name, text in reference.DLQ_HEADERS.items()
+                f"x-dlq-{name}": {"type": "string", "description": text}
+                for name, text in (reference.DLQ_HEADERS | reference.DLQ_HEADERS_AT_TIMES).items()
             },
         },
         "required": ["x-dlq-reason", *(f"x-dlq-{name}" for name in reference.DLQ_HEADERS)],

@@ -17,6 +17,8 @@ KEY_RULE = (
 REASONS = {
     "too_large": "a value above 1 MiB",
     "no_key": "no record key, or an empty one: the order could be spread over partitions",
+    "undecodable": "a header name or a whole batch that no client can decode, or that would take too much memory; the "
+    "letter holds what could be kept",
     "not_utf8": "bytes that are no UTF-8 anywhere in the value, or half of a surrogate pair",
     "not_json": "also a byte-order mark, a schema registry's framing, NaN, nesting that exhausts the decoder",
     "not_cloudevents": "an attribute is missing or wrong, or `time` is more than 24 h ahead of the record's timestamp",
@@ -35,6 +37,13 @@ DLQ_HEADERS = {
     "offset": "its offset",
     "timestamp": "its own timestamp, in milliseconds since 1970 UTC",
     "version": "of cartsync",
+}
+
+DLQ_HEADERS_AT_TIMES = {
+    "truncated": "how large value, key and headers were, when the letter would have been too large for its topic",
+    "content": "`batch`: the letter stands for a batch, and its value is the batch as Kafka keeps it",
+    "last-offset": "of the last record of such a batch that is refused; `offset` is the first",
+    "header-name": "a header name that is not UTF-8, its bytes as `\\xff`; one header for each of the first ten",
 }
 
 _INTRODUCTION = """\
@@ -68,6 +77,7 @@ _REFUSALS = """\
 ## Refused records
 
 A refused record goes to the dead-letter topic with its key, value and headers untouched, and with headers that say why.
+What would be larger than that topic takes is cut there, and says so.
 Of several reasons the first of this table is given.
 
 | `x-dlq-reason` | when |
@@ -107,7 +117,10 @@ def page(docs: MemberDocs, version: str) -> str:
         if struct not in data:
             parts += [f"### {struct.__name__}\n", f"{one_line(struct.__doc__)}\n", _table(struct, docs)]
     reasons = "\n".join(f"| `{name}` | {text} |" for name, text in REASONS.items())
-    headers = "\n".join(f"| `x-dlq-{name}` | {text} |" for name, text in DLQ_HEADERS.items())
+    headers = "\n".join(
+        [f"| `x-dlq-{name}` | {text} |" for name, text in DLQ_HEADERS.items()]
+        + [f"| `x-dlq-{name}` | at times: {text} |" for name, text in DLQ_HEADERS_AT_TIMES.items()]
+    )
     parts.append(_REFUSALS.format(reasons=reasons, headers=headers))
     return "\n".join(parts)
 

@@ -70,6 +70,8 @@ class PartitionView(Struct, frozen=True):
     parked: int
     oldest_owed_s: float
     lease_left_s: float
+    blocked: int | None = None
+    """Records of the input that cannot be read before somebody ends a transaction."""
 
 
 class StatusView(Struct, frozen=True):

@@ -39,11 +39,15 @@ account_app = typer.Typer(
     no_args_is_help=True, help="Merchant accounts.", rich_markup_mode=None, context_settings=_HELP
 )
 config_app = typer.Typer(no_args_is_help=True, help="The configuration.", rich_markup_mode=None, context_settings=_HELP)
+input_app = typer.Typer(
+    no_args_is_help=True, help="The position in the event topic.", rich_markup_mode=None, context_settings=_HELP
+)
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None, context_settings=_HELP)
 app.add_typer(order_app, name="order")
 app.add_typer(account_app, name="account")
 app.add_typer(config_app, name="config")
 app.add_typer(topics_app, name="topics")
+app.add_typer(input_app, name="input")
 
 ConfigPath = Annotated[
     Path | None,
@@ -339,6 +343,48 @@ def account_resume(
     from worker.tools.operate import resume_account
 
     raise typer.Exit(resume_account(name, _url(url, config, token_file), as_json=as_json))
+
+
+@input_app.command("skip")
+def input_skip(
+    partition: Annotated[int, typer.Argument(min=0, help="Of the event topic.")],
+    offset: Annotated[int, typer.Argument(min=0, help="The next one to be read.")],
+    why: Annotated[str, typer.Option(metavar="TEXT", help="For the log, which says who did it, too.")],
+    url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A worker's private port; may be given again. Default: [http]."),
+    ] = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move the position of a partition, past what cannot be read.
+
+    Over a gap, say, where retention removed events while no worker ran: what lies between is never taken. Committed as
+    everything else is; a partition that was halted serves again at once. Only forward, unless [worker] topic_epoch
+    was raised.
+
+    \b
+    cartsync input skip 3 120000 --why "retention removed 118000 to 120000, told the shop"
+    """
+    from getpass import getuser
+    from socket import gethostname
+
+    from worker.config import state_sections
+    from worker.tools.operate import skip_input
+
+    def owner() -> str | None:
+        sections = state_sections(config)
+        if sections is None:
+            return None
+        from worker.tools.state_topic import read_owner
+
+        _log_to_stderr()
+        return read_owner(partition, sections[0])
+
+    who = f"{getuser()}@{gethostname()}"
+    urls = [_url(each, config, token_file) for each in url or [None]]
+    raise typer.Exit(skip_input(partition, offset, why, urls, who=who, as_json=as_json, owner=owner))
 
 
 @config_app.command("check")

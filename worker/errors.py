@@ -5,9 +5,11 @@
     ├── MalformedEventError    the shop's: a record that the input contract refuses
     ├── UsageError             the caller's: a file that cannot be read, a word that means nothing
     ├── TopicError             the cluster's: a topic is missing or not as the protocol needs it
+    ├── DamagedStateError      whoever's that wrote to the state topic: a record there is none of ours
     ├── TwoOwnersError         the deployment's: another worker takes partitions that the group has given to us
     ├── LogError               the cluster's: the log did not do what was asked
     │   ├── FencedError        another owner of the partition, or a transaction of ours that took too long
+    │   ├── SizeRefusedError   the cluster takes no record or batch of this size
     │   └── GapError           the input does not reach back to where the state ends
     └── InvariantError         ours: the worker must stop
 
@@ -74,6 +76,12 @@ class TopicError(CartsyncError):
     exit_code = 72
 
 
+class DamagedStateError(CartsyncError):
+    """A record of a state partition is none that we wrote: its orders are not served. Says where it is."""
+
+    exit_code = 72
+
+
 class TwoOwnersError(CartsyncError):
     """Another worker takes over partitions that the group has given to us, again and again. Says which worker."""
 
@@ -86,6 +94,10 @@ class LogError(CartsyncError):
 
 class FencedError(LogError):
     """Another owner of the partition has taken over, or a transaction of ours took too long."""
+
+
+class SizeRefusedError(LogError):
+    """The cluster refuses a transaction because of the size of a record or a batch."""
 
 
 class GapError(LogError):

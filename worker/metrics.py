@@ -36,6 +36,7 @@ with a type that looks like ours, such as `com.acme.order.confirmed`.
 DeadLetterReason = Literal[
     "no_key",
     "too_large",
+    "undecodable",
     "not_utf8",
     "not_json",
     "not_cloudevents",
@@ -74,6 +75,7 @@ METRICS: tuple[Metric, ...] = (
         "cartsync_order_keys_changed_total", "counter", "Orders whose events came under another record key than before"
     ),
     Metric("cartsync_consumer_lag_records", "gauge", "Records behind the end of the input", ("partition",)),
+    Metric("cartsync_consumer_blocked_records", "gauge", "Records behind an open transaction", ("partition",)),
     # state
     Metric("cartsync_txn_duration_seconds", "histogram", "State transactions, from begin to commit", (), _SHORT_S),
     Metric("cartsync_txn_batch_records", "histogram", "Records of one state transaction", (), _RECORDS),
@@ -130,6 +132,7 @@ METRICS: tuple[Metric, ...] = (
 
 _PARTITION_GAUGES: Mapping[str, str] = {
     "cartsync_consumer_lag_records": "lag",
+    "cartsync_consumer_blocked_records": "blocked",
     "cartsync_state_orders": "orders",
     "cartsync_lease_remaining_seconds": "lease_left_s",
     "cartsync_backlog_age_seconds": "oldest_owed_s",

@@ -45,6 +45,42 @@ class InputRecord(Protocol):
         ...
 
 
+class UndecodableRecord(Struct, frozen=True):
+    """`InputRecord`: stands where no client can decode what is there. It is refused, never taken."""
+
+    offset: int
+    last_offset: int
+    """Of the last record that it stands for; the same but for a batch."""
+    timestamp: int
+    detail: str
+    """What was expected where; never a text of the event."""
+    key: bytes | None = None
+    value: bytes | None = None
+    """Of a batch: the batch as it lies in Kafka."""
+    headers: Sequence[tuple[str, bytes]] = ()
+    """As far as they could be read, names with replacement characters."""
+    names: Sequence[bytes] = ()
+    """The header names that are not UTF-8, as they are."""
+    is_batch: bool = False
+
+
+def after(record: InputRecord) -> int:
+    """The offset of the record that follows at the earliest."""
+    return (record.last_offset if type(record) is UndecodableRecord else record.offset) + 1
+
+
+_RECORD_BYTES = 100
+"""What a record takes besides its key, its value and its headers."""
+
+
+def size_of(record: InputRecord) -> int:
+    """How many bytes it takes in memory, about."""
+    size = _RECORD_BYTES + len(record.key or b"") + len(record.value or b"")
+    if headers := record.headers:
+        size += sum(_RECORD_BYTES + len(name) + len(content or b"") for name, content in headers)
+    return size
+
+
 class AssignmentListener(Protocol):
     """Is told which partitions are ours."""
 
@@ -99,7 +135,11 @@ class EventLog(Protocol):
         ...
 
     def lag(self, partition: int) -> int | None:
-        """Records behind the position that are there to be read, where known."""
+        """Records between the position and the end, those behind an open transaction too, where known."""
+        ...
+
+    def behind_open(self, partition: int) -> int | None:
+        """Records that cannot be read before somebody ends a transaction, where known."""
         ...
 
     async def stop(self) -> None:
@@ -117,7 +157,7 @@ class StateEntry(Struct, frozen=True):
 
 
 class DeadLetter(Struct, frozen=True):
-    """A refused record, untouched, and what is said of it."""
+    """A refused record, untouched as far as the topic takes it, and what is said of it."""
 
     key: bytes | None
     value: bytes | None
@@ -136,7 +176,8 @@ class StatePartition(Protocol):
         self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
     ) -> int:
         """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
-        another owner has taken over), the outcome is then unknown and this hold must be closed.
+        another owner has taken over, `SizeRefusedError` when something in it is larger than its topic takes), the
+        outcome is then unknown and this hold must be closed.
         """
         ...
 
@@ -149,7 +190,12 @@ class StatePartition(Protocol):
 
     @property
     def value_max_bytes(self) -> int:
-        """The largest value that the topic takes."""
+        """The largest value that the topic takes; known anew once it was fenced."""
+        ...
+
+    @property
+    def letter_max_bytes(self) -> int:
+        """The largest dead letter that its topic takes, key and headers included, before compression."""
         ...
 
     async def close(self) -> None:

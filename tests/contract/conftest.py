@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -11,7 +11,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from msgspec.structs import replace
 
+from tests.contract.batches import Written, batch, write_batch
 from tests.contract.world import Hold, Join, Member, World
+from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -50,6 +52,25 @@ class MemoryWorld:
     ) -> tuple[int, int]:
         """Writes an event."""
         return self._log.append(key, value, headers, timestamp_ms, partition)
+
+    async def append_poison(self, partition: int) -> int:
+        """Writes a record that cannot be decoded."""
+        return self._log.append_undecodable(
+            partition, "headers: no", key=b"k", value=b"v", headers=[("a\ufffd", b"x")], names=[b"a\xff"]
+        )
+
+    async def append_bomb(self, partition: int, count: int) -> int:
+        """Writes a batch that cannot be decoded."""
+        return self._log.append_undecodable(partition, "batch: no", count=count, value=b"raw")
+
+    async def open_transaction(self, partition: int) -> Callable[[], Awaitable[None]]:
+        """Somebody's transaction."""
+        self._log.hang_input(partition)
+
+        async def end() -> None:
+            self._log.end_input(partition)
+
+        return end
 
     async def truncate(self, partition: int, before_offset: int) -> None:
         """Forgets events."""
@@ -106,6 +127,38 @@ class KafkaWorld:
             self.settings.event_topic, value, key, partition, timestamp_ms, list(headers)
         )
         return place.partition, place.offset
+
+    async def append_poison(self, partition: int) -> int:
+        """Writes a record that cannot be decoded."""
+        records: list[Written] = [(b"k", b"v", [("ab", b"x")])]
+        return await self._append_raw(partition, batch(*records, change=lambda body: body.replace(b"ab", b"a\xff")))
+
+    async def append_bomb(self, partition: int, count: int) -> int:
+        """Writes a batch that cannot be decoded."""
+        records: list[Written] = [(b"k", bytes(BATCH_MAX_BYTES + 1), [])] * count
+        return await self._append_raw(partition, batch(*records, name="zstd"))
+
+    async def _append_raw(self, partition: int, raw: bytes) -> int:
+        here = TopicPartition(self.settings.event_topic, partition)
+        async with AIOKafkaConsumer(bootstrap_servers=self.settings.bootstrap_servers) as asking:
+            first: int = (await asking.end_offsets([here]))[here]
+        await write_batch(self.producer, here.topic, partition, raw)
+        return first
+
+    async def open_transaction(self, partition: int) -> Callable[[], Awaitable[None]]:
+        """Somebody's transaction."""
+        somebody = AIOKafkaProducer(
+            bootstrap_servers=self.settings.bootstrap_servers, transactional_id=f"{self.settings.group_id}-somebody"
+        )
+        await somebody.start()
+        await somebody.begin_transaction()
+        await somebody.send_and_wait(self.settings.event_topic, b"open", b"k", partition)
+
+        async def end() -> None:
+            await somebody.abort_transaction()
+            await somebody.stop()
+
+        return end
 
     async def truncate(self, partition: int, before_offset: int) -> None:
         """Forgets events."""

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.contract.world import Join, Member, World, eventually
+from worker.ports import UndecodableRecord
 
 
 async def quiet(world: World, member: Member) -> None:
@@ -234,7 +235,60 @@ async def test_lag(world: World, join: Join) -> None:
     assert member.events.lag(0) == 3
 
 
+async def test_undecodable_record(world: World, join: Join) -> None:
+    """A record with a header name that is not UTF-8 comes as what it is, with all that it holds, between the others."""
+    await world.append(b"k", b"0", partition=0)
+    offset = await world.append_poison(0)
+    await world.append(b"k", b"2", partition=0)
+    member = await join("w1")
+    member.read_from(0, 0)
+    await eventually(lambda: member.values(0) == [b"0", b"v", b"2"])
+    record = member.records[0][1]
+    assert type(record) is UndecodableRecord
+    assert (record.offset, record.last_offset, record.key, record.is_batch) == (offset, offset, b"k", False)
+    assert list(record.headers) == [("a\ufffd", b"x")]
+    assert list(record.names) == [b"a\xff"]
+
+
+async def test_undecodable_batch(world: World, join: Join) -> None:
+    """A batch that comes out too large comes as one record for all of its offsets; reading goes on behind it."""
+    await world.append(b"k", b"0", partition=0)
+    first = await world.append_bomb(0, 3)
+    await world.append(b"k", b"4", partition=0)
+    member = await join("w1")
+    member.read_from(0, 0)
+    await eventually(lambda: len(member.records[0]) == 3)
+    assert not member.gaps
+    good, bomb, last = member.records[0]
+    assert type(bomb) is UndecodableRecord
+    assert (good.offset, bomb.offset, bomb.last_offset, last.offset) == (first - 1, first, first + 2, first + 3)
+    assert bomb.is_batch
+    assert bomb.value
+    member.events.pause(0)
+    member.events.seek(0, first + 1)
+    member.events.resume(0)
+    await eventually(lambda: len(member.records[0]) == 5)
+    assert member.records[0][4].value == b"4"
+
+
+async def test_lag_behind_an_open_transaction(world: World, join: Join) -> None:
+    """Records behind somebody's open transaction are lag, and counted apart; once it has ended they are read."""
+    await world.append(b"k", b"0", partition=0)
+    end = await world.open_transaction(0)
+    for number in range(3):
+        await world.append(b"k", b"%d" % number, partition=0)
+    member = await join("w1")
+    member.read_from(0, 0)
+    await eventually(lambda: member.values(0) == [b"0"])
+    await eventually(lambda: member.events.behind_open(0) == 4)
+    assert member.events.lag(0) == 4
+    await end()
+    await eventually(lambda: member.values(0) == [b"0", b"0", b"1", b"2"])
+    await eventually(lambda: (member.events.lag(0), member.events.behind_open(0)) == (0, 0))
+
+
 async def test_lag_of_foreign_partition(world: World, join: Join) -> None:
     """Of a partition that is not assigned the lag is not known."""
     member = await join("w1")
     assert member.events.lag(world.partitions) is None
+    assert member.events.behind_open(world.partitions) is None

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.contract.world import Hold, World, read_all
-from worker.errors import FencedError, LogError
+from worker.errors import FencedError, LogError, SizeRefusedError
 from worker.ports import DeadLetter, StateEntry, StatePartition
 
 LETTER = DeadLetter(b"k", b"{", [("own", b"1"), ("x-dlq-reason", b"not_json")])
@@ -186,9 +186,33 @@ async def test_value_too_large(world: World, hold: Hold) -> None:
     """A value that the topic refuses fails the whole transaction, dead letters included, and ends the hold."""
     owner = await hold()
     await owner.write([(b"a", b"1")])
-    with pytest.raises(LogError):
+    with pytest.raises(SizeRefusedError):
         await owner.write([(b"a", b"2"), (b"b", _too_large(owner)), (b"c", b"3")], [LETTER])
     with pytest.raises(LogError):
         await owner.write([(b"d", b"4")])
     assert await content(hold) == [(b"a", b"1")]
     assert await world.dead_letters() == []
+
+
+async def test_largest_letter(world: World, hold: Hold) -> None:
+    """A dead letter as large as its topic takes is taken, however badly it compresses."""
+    owner = await hold()
+    room = owner.letter_max_bytes - LETTER_ROOM_BYTES
+    letter = DeadLetter(b"k", random.Random(1).randbytes(room), [("x-dlq-reason", b"too_large")])
+    await owner.write([(b"m:next", b"1")], [LETTER, letter, LETTER])
+    assert await world.dead_letters() == [LETTER, letter, LETTER]
+
+
+async def test_letter_too_large(world: World, hold: Hold) -> None:
+    """A larger one fails the whole transaction, and it is known why; the next owner can go on without it."""
+    owner = await hold()
+    letter = DeadLetter(b"k", random.Random(1).randbytes(2 * owner.letter_max_bytes), [])
+    with pytest.raises(SizeRefusedError):
+        await owner.write([(b"m:next", b"1")], [LETTER, letter])
+    owner = await hold()
+    await owner.write([(b"m:next", b"2")], [LETTER])
+    assert await world.dead_letters() == [LETTER]
+
+
+LETTER_ROOM_BYTES = 1_024
+"""What a letter needs beside its members."""

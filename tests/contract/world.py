@@ -32,6 +32,18 @@ class World(Protocol):
         """Writes an event; its partition and offset. Those with one key are in one partition."""
         ...
 
+    async def append_poison(self, partition: int) -> int:
+        """Writes a record `k` = `v` with a header name that is not UTF-8; its offset."""
+        ...
+
+    async def append_bomb(self, partition: int, count: int) -> int:
+        """Writes a batch of so many records that comes out larger than anybody may read; its first offset."""
+        ...
+
+    async def open_transaction(self, partition: int) -> Callable[[], Awaitable[None]]:
+        """Somebody writes a record in a transaction; what ends it, without a commit."""
+        ...
+
     async def truncate(self, partition: int, before_offset: int) -> None:
         """Forgets the events of a partition that are below an offset."""
         ...

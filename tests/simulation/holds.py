@@ -60,6 +60,11 @@ class AuditedPartition:
                 self.is_over = state.decode_next(value).clean
         return last
 
+    @property
+    def letter_max_bytes(self) -> int:
+        """Passes on."""
+        return self._hold.letter_max_bytes
+
     async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
         """Committed entries."""
         async for entries in self._hold.read(position, until):

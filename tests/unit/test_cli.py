@@ -194,6 +194,8 @@ def test_every_error_has_an_exit_code() -> None:
         "LogError": 75,
         "TwoOwnersError": 71,
         "FencedError": 75,
+        "SizeRefusedError": 75,
+        "DamagedStateError": 72,
         "GapError": 75,
         "InvariantError": 70,
     }
@@ -419,6 +421,26 @@ def test_release_of_one_or_of_all(cli: Cli, words: tuple[str, ...]) -> None:
     assert "--all" in err
 
 
+async def test_input_skip(cli: Cli, worker: Worker, url: str) -> None:
+    """The position is moved by the worker, of those named, that serves the partition; with a reason."""
+    words = ("input", "skip", "0", "42", "--why", "a gap")
+    code, out, _ = await asyncio.to_thread(cli, *words, "--url", url)
+    assert (code, out) == (0, "partition 0: moved from offset 10 to 42\n")
+    code, out, _ = await asyncio.to_thread(cli, *words, "--json", "--url", url, "--url", "http://127.0.0.1:1")
+    assert (code, json.loads(out)) == (0, {"partition": 0, "before": 10, "offset": 42, "done": True})
+    assert worker.done == [("skip", "0 42")] * 2
+
+
+async def test_input_skip_that_is_refused(cli: Cli, worker: Worker, url: str) -> None:
+    """Another worker's partition, an offset that there is not, or no reason: usage."""
+    code, _, err = await asyncio.to_thread(cli, "input", "skip", "7", "42", "--why", "a gap", "--url", url)
+    assert (code, err) == (2, f"cartsync: partition 7 is not served at {url}; try again in a while\n")
+    code, _, err = await asyncio.to_thread(cli, "input", "skip", "0", "200", "--why", "a gap", "--url", url)
+    assert (code, err) == (2, "cartsync: the input holds offsets 10 to 100\n")
+    assert (await asyncio.to_thread(cli, "input", "skip", "0", "42", "--url", url))[0] == 2
+    assert worker.done == []
+
+
 async def test_port_from_the_configuration(cli: Cli, worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker is asked where the configuration says it listens; everywhere means here."""
     port = url.rpartition(":")[2]
@@ -466,11 +488,12 @@ async def test_token_of_the_configuration(cli: Cli, worker: Worker, guarded: str
 
 
 NOBODY = ("--url", "http://127.0.0.1:1")
+SKIP = ["input", "skip", "0", "1", "--why", "a gap"]
 
 
 def test_nobody_answers(cli: Cli) -> None:
     """Without a worker it is worth trying again later."""
-    for command in (["order", "show", "1"], ["order", "resend", "1"], ["account", "resume", "acme"]):
+    for command in (["order", "show", "1"], ["order", "resend", "1"], ["account", "resume", "acme"], SKIP):
         code, _, err = cli(*command, *NOBODY)
         assert code == 75
         assert "no worker answers at http://127.0.0.1:1" in err

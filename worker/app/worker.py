@@ -222,14 +222,19 @@ class Worker:
         """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
         return await self._actor_of(subject).command([subject], core.resend) > 0
 
+    async def skip(self, partition: int, offset: int) -> int:
+        """Moves the position in the input; returns where it was, once that is committed. Raises `UsageError`."""
+        return await self._assignment.skip(partition, offset)
+
     async def resume_account(self, name: str) -> bool:
         """Ends the pause of a merchant account, its credentials read again; False: there was none. Raises `UsageError`
         when there is no such account.
         """
         self._known(name)
+        was_paused = self._publisher.paused(name) is not None
         if self.reread is not None:
-            await self.reread()
-        return self._publisher.resume(name)
+            await self.reread()  # ends the pause of an account whose credentials have changed
+        return self._publisher.resume(name) or was_paused
 
     def _known(self, account: str) -> None:
         if account not in self._context.addressees:
@@ -317,6 +322,7 @@ class Worker:
             parked=sum(entry.waiting == "parked" for entry in actor.outbox.entries.values()),
             oldest_owed_s=max(0.0, (now_ms - min(since)) / 1000) if since else 0.0,
             lease_left_s=max(0.0, actor.lease_until - now),
+            blocked=self._ports.events.behind_open(actor.partition),
         )
 
     def livez(self) -> tuple[bool, str]:
@@ -336,7 +342,7 @@ class Worker:
         return True, "ok"
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether the worker has joined the group, and no partition takes longer to restore than it may.
+        """Whether we have joined the group, no partition is halted, and none takes longer to restore than it may.
 
         One that restores in time is ready: a rolling update must not wait for it, or for a provider.
         """
@@ -345,6 +351,9 @@ class Worker:
         restoring_s = self._assignment.restoring_s()
         if restoring_s > self._restore_budget_s:
             return False, f"a partition has been restoring for {restoring_s:.0f} s"
+        for partition, actor in sorted(self._assignment.actors.items()):
+            if actor.role == "halted":
+                return False, f"partition {partition} is halted: {actor.detail}"
         return True, "ok"
 
     def startupz(self) -> tuple[bool, str]:

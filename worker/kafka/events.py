@@ -10,6 +10,7 @@ lease. What a member must respect (aiokafka 0.14.0, measured with Kafka 4.3.1):
   it; but `getmany` waits for the end of a rebalance without a limit. So the call runs on in a task of its own while
   `poll` returns.
 * An exception while `getmany` decodes one partition loses what it had taken of others: their positions have moved on.
+  Records that cannot be decoded raise none (`decoding`); what still does is a fetch whose batches cannot be told apart.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from worker.kafka.client import (
     translated,
     translated_or_refused,
 )
+from worker.kafka.decoding import Intake
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import require_topics
 from worker.ports import AssignmentListener, InputRecord
@@ -88,6 +90,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             enable_auto_commit=False,
             auto_offset_reset="none",  # the default, latest, silently skips events that retention has removed
             isolation_level=settings.input_isolation,
+            key_deserializer=Intake(),
             session_timeout_ms=_ms(settings.session_timeout_s),
             heartbeat_interval_ms=_ms(settings.heartbeat_s),
             rebalance_timeout_ms=_ms(settings.rebalance_timeout_s),
@@ -281,18 +284,26 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         return True
 
     def lag(self, partition: int) -> int | None:
-        """Records behind the position that are there to be read; `None` until some were fetched."""
+        """Records between the position and the end, those behind an open transaction too; `None` until some were
+        fetched.
+        """
+        here = self._here(partition)
+        if partition not in self._positions or here not in self._consumer.assignment():
+            return None
+        end: int | None = self._consumer.highwater(here)
+        return None if end is None else max(0, end - self._positions[partition])
+
+    def behind_open(self, partition: int) -> int | None:
+        """Records that cannot be read before somebody ends a transaction; `None` until some were fetched."""
         here = self._here(partition)
         if partition not in self._positions or here not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(here)
         stable: int | None = self._consumer.last_stable_offset(here)
-        if end is None:
-            return None
         # Brokers tell it under read_uncommitted, too, where it is not what ends our reading.
-        if stable is not None and stable >= 0 and self._settings.input_isolation == "read_committed":
-            end = min(end, stable)
-        return max(0, end - self._positions[partition])
+        if end is None or stable is None or stable < 0 or self._settings.input_isolation != "read_committed":
+            return None if end is None else 0
+        return max(0, end - max(stable, self._positions[partition]))
 
     async def stop(self) -> None:
         """Leaves the group. Does not call the listener. At most 12 s; may be repeated."""

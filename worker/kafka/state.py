@@ -13,13 +13,13 @@ What a transaction of ours must respect (aiokafka 0.14.0, measured with Kafka 4.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from schemas.state import ORDER_PREFIX
-from worker.errors import InvariantError, LogError
+from worker.errors import ConfigError, DamagedStateError, InvariantError, LogError, SizeRefusedError
 from worker.kafka.client import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
@@ -31,9 +31,10 @@ from worker.kafka.client import (
     translated,
     translated_or_refused,
 )
+from worker.kafka.decoding import Intake
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.topics import require_topics
-from worker.ports import DeadLetter, StateEntry
+from worker.kafka.topics import Topic, require_topics, topics_now
+from worker.ports import DeadLetter, StateEntry, UndecodableRecord
 
 __all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders"]
 
@@ -42,14 +43,15 @@ KEY_ROOM_BYTES = 8 * 1024
 
 _BATCH_MAX_BYTES = 2**20
 _FETCH_MAX_BYTES = 8 * 2**20
-_READ_RECORDS_MAX = 5_000
-"""With `_FETCH_MAX_BYTES` the fastest of those measured; more records at once block the loop for 0.2 s."""
+_READ_RECORDS_MAX = 3_000
+"""The loop is blocked for some 6 ms by them; fewer read slower."""
 _READ_WAIT_S = 0.5
 _HANGING_MARGIN_S = 15.0
 """How long after its timeout a broker may take to abort a transaction: it looks every 10 s."""
 _CLOSE_WITHIN_S = 5.0
 _PATIENCE_S = 30.0
 """Of a person, with brokers that send nothing."""
+_REFUSED_SIZES = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
 _Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -61,10 +63,41 @@ class _Limits(Struct, frozen=True):
     """What the topics take."""
 
     value_max_bytes: int
+    letter_max_bytes: int
     batch_max_bytes: int
     """Before compression, so that no batch can be refused for its size."""
     dead_letter_partitions: int
     state_partitions: int
+
+
+def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
+    """Raises `LogError` when a topic is missing now."""
+    names = settings.state_topic, settings.dead_letter_topic
+    if missing := [name for name in names if name not in topics]:
+        raise LogError(f"topic {' and '.join(missing)} is missing")
+    state, dead = (topics[name] for name in names)
+    return _Limits(
+        value_max_bytes=state.message_max_bytes - KEY_ROOM_BYTES,
+        letter_max_bytes=dead.message_max_bytes,
+        batch_max_bytes=min(_BATCH_MAX_BYTES, state.message_max_bytes, dead.message_max_bytes),
+        dead_letter_partitions=dead.partitions,
+        state_partitions=state.partitions,
+    )
+
+
+class _Shared:
+    """What the holds of a process have in common."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.limits: _Limits | None = None
+        """`None`: to be asked (again), for Kafka has refused something for its size."""
+
+    async def asked(self) -> _Limits:
+        """What the topics take. Raises `LogError` when that has to be asked."""
+        if self.limits is None:
+            self.limits = _limits_of(self.connection.settings, await topics_now(self.connection))
+        return self.limits
 
 
 class KafkaStateLog:
@@ -72,31 +105,26 @@ class KafkaStateLog:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._shared: tuple[Connection, _Limits] | None = None
+        self._shared: _Shared | None = None
+        self._partitions = 0
 
     async def start(self) -> None:
         """Raises `TopicError`; `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
-        connection = Connection(self._settings)
-        topics = await require_topics(connection)
-        state, dead = topics[self._settings.state_topic], topics[self._settings.dead_letter_topic]
-        limits = _Limits(
-            value_max_bytes=state.message_max_bytes - KEY_ROOM_BYTES,
-            batch_max_bytes=min(_BATCH_MAX_BYTES, state.message_max_bytes, dead.message_max_bytes),
-            dead_letter_partitions=dead.partitions,
-            state_partitions=state.partitions,
-        )
-        self._shared = connection, limits
+        shared = _Shared(Connection(self._settings))
+        shared.limits = limits = _limits_of(self._settings, await require_topics(shared.connection))
+        self._partitions = limits.state_partitions
+        self._shared = shared
 
     @property
     def partitions(self) -> int:
         """How many the state topic has; known once it was started."""
         assert self._shared is not None, "start() comes first"
-        return self._shared[1].state_partitions
+        return self._partitions
 
     def partition(self, partition: int) -> "KafkaStatePartition":
         """A new hold; nothing happens before its `fence`."""
         assert self._shared is not None, "start() comes first"
-        return KafkaStatePartition(*self._shared, partition)
+        return KafkaStatePartition(self._shared, partition)
 
     async def stop(self) -> None:
         """Nothing is shared between partitions but settings."""
@@ -105,25 +133,40 @@ class KafkaStateLog:
 class KafkaStatePartition:
     """ports.StatePartition: one producer with one epoch, from `fence` to the first failure or `close`."""
 
-    def __init__(self, connection: Connection, limits: _Limits, partition: int) -> None:
-        self._connection = connection
-        self._settings = connection.settings
-        self._limits = limits
+    def __init__(self, shared: _Shared, partition: int) -> None:
+        self._shared = shared
+        self._connection = shared.connection
+        self._settings = self._connection.settings
+        self._known = shared.limits
         self._partition = partition
         self._producer: Any = None
         self._is_usable = False
         self._is_closed = False
 
     @property
+    def _limits(self) -> _Limits:
+        assert self._known is not None, "fence() comes first"
+        return self._known
+
+    @property
     def value_max_bytes(self) -> int:
-        """The largest value that the topic takes."""
+        """The largest value that the topic takes; known anew once it was fenced."""
         return self._limits.value_max_bytes
+
+    @property
+    def letter_max_bytes(self) -> int:
+        """The largest dead letter that its topic takes, key and headers included, before compression."""
+        return self._limits.letter_max_bytes
 
     async def fence(self) -> None:
         """Takes ownership: after it returns, no older owner can commit anything. Raises `LogError`."""
         if self._producer is not None or self._is_closed:
             raise LogError(f"this hold of partition {self._partition} has fenced already")
         settings = self._settings
+        try:
+            self._known = await self._shared.asked()
+        except ConfigError as error:  # what could be read before may be forbidden now
+            raise LogError(str(error)) from error
         self._producer = AIOKafkaProducer(
             **self._connection.options(settings.request_timeout_s),
             transactional_id=settings.transactional_id(self._partition),
@@ -157,6 +200,9 @@ class KafkaStatePartition:
                 offset = await self._transact(entries, dead_letters)
         except LogError:
             raise
+        except _REFUSED_SIZES as error:
+            self._shared.limits = None
+            raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
         except Exception as error:
             raise translated(error, f"writing partition {self._partition}") from error
         self._is_usable = not self._is_closed
@@ -165,7 +211,7 @@ class KafkaStatePartition:
     async def _transact(self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter]) -> int:
         producer, settings = self._producer, self._settings
         if any(value is not None and len(value) > self.value_max_bytes for _, value in entries):
-            raise LogError(f"a value above {self.value_max_bytes} bytes")
+            raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")
         sent: list[asyncio.Future[Any]] = []
         await producer.begin_transaction()
         try:
@@ -229,9 +275,7 @@ class KafkaStatePartition:
                 fetched = await consumer.getmany(timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX)
                 if self._is_closed:
                     raise LogError(f"this hold of partition {self._partition} is over")
-                if entries := [
-                    StateEntry(r.offset, r.key, r.value) for r in fetched.get(here, ()) if r.offset <= until
-                ]:
+                if entries := [self._entry_of(r) for r in fetched.get(here, ()) if r.offset <= until]:
                     yield entries
                     await asyncio.sleep(0)  # what is fetched already comes without a pause: others are to run too
                 before, position = position, await consumer.position(here)
@@ -243,6 +287,15 @@ class KafkaStatePartition:
             raise translated(error, f"reading partition {self._partition} of {here.topic}") from error
         finally:
             await stop_consumer(consumer, _CLOSE_WITHIN_S)
+
+    def _entry_of(self, record: Any) -> StateEntry:
+        if type(record) is UndecodableRecord or record.key is None:
+            why = record.detail if type(record) is UndecodableRecord else "it has no key"
+            raise DamagedStateError(
+                f"partition {self._partition} of {self._settings.state_topic}: the record at offset {record.offset} is "
+                f"not one that cartsync wrote ({why}); nobody else may write there"
+            )
+        return StateEntry(record.offset, record.key, record.value)
 
     def _hanging(self, consumer: Any, here: Any, position: int, patience_s: float) -> str:
         said = (
@@ -274,46 +327,80 @@ async def find_orders(
 
     Raises `TopicError`, `ConfigError` or `LogError`. A transaction that is open hides what came after it.
     """
-    connection = Connection(settings)
-    topics = await require_topics(connection)
-    here = [TopicPartition(settings.state_topic, p) for p in range(topics[settings.state_topic].partitions)]
-    consumer = _reader(connection)
     found: dict[tuple[int, str], bytes | None] = {}
     prefix = ORDER_PREFIX.encode()
+
+    def take(partition: int, key: bytes, value: bytes | None) -> None:
+        if key.startswith(prefix) and wanted(subject := key[len(prefix) :].decode(errors="backslashreplace")):
+            found[partition, subject] = value
+
+    await _read_all(settings, None, take, tell)
+    orders = [(partition, subject, value) for (partition, subject), value in found.items() if value is not None]
+    return sorted(orders)
+
+
+async def find_value(
+    settings: KafkaSettings, partition: int, wanted: bytes, tell: Callable[[int, int], None]
+) -> bytes | None:
+    """The newest value of a key in a partition of the state topic. Reads all of the partition; raises as `find_orders`
+    does.
+    """
+    found: bytes | None = None
+
+    def take(_partition: int, key: bytes, value: bytes | None) -> None:
+        nonlocal found
+        if key == wanted:
+            found = value
+
+    await _read_all(settings, partition, take, tell)
+    return found
+
+
+async def _read_all(
+    settings: KafkaSettings,
+    partition: int | None,
+    take: Callable[[int, bytes, bytes | None], None],
+    tell: Callable[[int, int], None],
+) -> None:
+    """All committed records of one partition or of each."""
+    connection = Connection(settings)
+    topics = await require_topics(connection)
+    partitions = range(topics[settings.state_topic].partitions)
+    here = [TopicPartition(settings.state_topic, p) for p in partitions if partition in (None, p)]
+    if not here:
+        return
+    consumer = _reader(connection)
     try:
         consumer.assign(here)
         await connection.start(consumer)
         begins, ends = await consumer.beginning_offsets(here), await consumer.end_offsets(here)
-        for partition in here:
-            consumer.seek(partition, begins[partition])
+        for each in here:
+            consumer.seek(each, begins[each])
         total = sum(ends[p] - begins[p] for p in here)
-        left = [partition for partition in here if begins[partition] < ends[partition]]
+        left = [each for each in here if begins[each] < ends[each]]
         loop = asyncio.get_running_loop()
         give_up_at, before = loop.time() + _PATIENCE_S, -1
         while left:
             fetched = await consumer.getmany(
                 *left, timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX
             )
-            for partition, records in fetched.items():
+            for each, records in fetched.items():
                 for record in records:
-                    if record.key.startswith(prefix) and wanted(subject := record.key[len(prefix) :].decode()):
-                        found[partition.partition, subject] = record.value
-            at = {partition: await consumer.position(partition) for partition in here}
-            left = [partition for partition in left if at[partition] < ends[partition]]
+                    take(each.partition, record.key or b"", record.value)
+            at = {each: await consumer.position(each) for each in here}
+            left = [each for each in left if at[each] < ends[each]]
             behind = total - sum(max(0, ends[p] - at[p]) for p in left)
             tell(behind, total)
             if behind > before:
                 give_up_at, before = loop.time() + _PATIENCE_S, behind
             elif loop.time() > give_up_at:
-                stuck = ", ".join(str(partition.partition) for partition in left)
+                stuck = ", ".join(str(each.partition) for each in left)
                 said = f"{behind} of {total} records read, and no more come of partition {stuck}"
                 raise LogError(f"reading {settings.state_topic}: {said}")
     except kafka_errors.KafkaError as error:
         raise translated_or_refused(error, f"reading {settings.state_topic}") from error
     finally:
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
-    orders = [(partition, subject, value) for (partition, subject), value in found.items() if value is not None]
-    return sorted(orders)
 
 
 def _reader(connection: Connection) -> Any:
@@ -323,6 +410,7 @@ def _reader(connection: Connection) -> Any:
         isolation_level="read_committed",
         auto_offset_reset="none",
         enable_auto_commit=False,
+        key_deserializer=Intake(),
         max_partition_fetch_bytes=_FETCH_MAX_BYTES,
     )
 

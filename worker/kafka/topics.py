@@ -24,6 +24,7 @@ from worker.kafka.client import (
     kafka_errors,
     translated_or_refused,
 )
+from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,8 @@ PARTITIONS_DEFAULT = 12
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _RETENTION_MIN_MS = _DAY_MS
+_AHEAD_MAX_MS = _DAY_MS
+"""Of an event's `time`, by the contract."""
 _TOMBSTONES_MIN_MS = 2 * _DAY_MS
 _EXISTS_ALREADY = 36
 _LOOK_AGAIN_S = 0.1
@@ -122,6 +125,38 @@ def _judge_events(events: Topic) -> Iterator[Finding]:
             f"{events.name} keeps events for {retention / _HOUR_MS:.3g} h only: a longer outage would lose some for "
             f"good; set retention.ms to {_RETENTION_MIN_MS} or more",
         )
+    yield from _judge_limits(events)
+
+
+def _judge_limits(events: Topic) -> Iterator[Finding]:
+    """What brokers take from whoever may write events."""
+    ahead = events.number("message.timestamp.after.max.ms")
+    if ahead is None:  # brokers before 3.6 have one limit for both sides
+        ahead = events.number("message.timestamp.difference.max.ms")
+    if ahead is not None and ahead > _AHEAD_MAX_MS and not events.is_set("message.timestamp.type", "LogAppendTime"):
+        yield Finding(
+            "warning",
+            events.name,
+            f"{events.name} takes any timestamp from producers (CreateTime), so that an event's time is at most 24 h "
+            "ahead of its record's timestamp proves nothing: a wrong clock would win for ever; set "
+            f"message.timestamp.after.max.ms to {_HOUR_MS}, or message.timestamp.type to LogAppendTime",
+        )
+    if events.message_max_bytes > BATCH_MAX_BYTES:
+        yield Finding(
+            "warning",
+            events.name,
+            f"{events.name} takes batches of {events.message_max_bytes} bytes, of which only {BATCH_MAX_BYTES} are "
+            f"read, and the rest is refused: set max.message.bytes to {BATCH_MAX_BYTES} or less",
+        )
+    decompressed = events.number("max.decompressed.message.bytes")
+    if decompressed is not None and not 0 < decompressed <= BATCH_MAX_BYTES:
+        yield Finding(
+            "warning",
+            events.name,
+            f"{events.name} takes batches of which more than {BATCH_MAX_BYTES} bytes come out, and what is beyond is "
+            f"refused here: set max.decompressed.message.bytes to {BATCH_MAX_BYTES} or less, so that who writes them "
+            "is told",
+        )
 
 
 def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
@@ -201,6 +236,11 @@ async def require_topics(connection: Connection) -> Mapping[str, Topic]:
     for finding in findings:
         log.warning("topic_check", topic=finding.topic, finding=finding.text)
     return topics
+
+
+async def topics_now(connection: Connection) -> Mapping[str, Topic]:
+    """Those of the three that there are, by name, sound or not. Raises `LogError`, `ConfigError`."""
+    return await _described(connection)
 
 
 async def create_topics(settings: KafkaSettings, partitions: int = PARTITIONS_DEFAULT) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import structlog
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Target, TargetsRecord
@@ -15,21 +15,20 @@ from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
 from worker.core.retry import delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
-from worker.errors import TopicError, UsageError
-from worker.partition.batch import Batch, Change
-from worker.partition.context import Context, Warm
-from worker.partition.restore import Restored, restore, write_barrier
-from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition
+from worker.errors import SizeRefusedError, TopicError, UsageError
+from worker.partition.batch import Batch, Change, is_too_large
+from worker.partition.context import Context, Slice, Warm
+from worker.partition.restore import Restored, damaged, restore, write_barrier
+from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, after, size_of
 
 log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
-_SLICE = 200
-"""Events between two breaths of the loop."""
-_RESTORE_SLICE = 5_000
 _ANEW_MAX = 1_000
 _ANEW_MAX_BYTES = 2**20
 """Of the orders that are made owed again in one transaction."""
+_SMALL_BYTES, _MANY_BYTES, _SMALL_EVENTS = 4_096, 64 * 1024, 16
+"""So many small events are taken without a look at the clock, unless the orders' records come to more than that."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
@@ -44,6 +43,13 @@ class Command(Struct, eq=False):
     """Orders that it changed anything about."""
 
 
+class Skip(Struct, eq=False):
+    """Where an operator moves the position to; `done` is resolved once it is committed."""
+
+    offset: int
+    done: asyncio.Future[None]
+
+
 class PartitionActor:
     """Owns one partition from its fence to its end. A new ownership is a new actor."""
 
@@ -55,14 +61,19 @@ class PartitionActor:
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
         rivalled: Callable[[str, int], None] | None = None,
+        lean_below: int = 0,
     ) -> None:
         """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
-        barrier, that was found to have come between this actor and what `warm` remembers.
+        barrier, that was found to have come between this actor and what `warm` remembers. `lean_below`: dead letters
+        of records before this offset were refused for their size.
         """
         self.partition = partition
         self.role: Role = "restoring"
         self.detail = ""
         self.has_served = False
+        self.is_over = False
+        """It has ended; a halted one is shown for as long as the partition is ours."""
+        self.lean_below = lean_below
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
@@ -81,11 +92,17 @@ class PartitionActor:
         self._last_next: NextRecord | None = None
         self._targets: dict[str, Target] = {}
         self._inbox: deque[InputRecord] = deque()
+        self._portions: deque[tuple[int, int]] = deque()
+        """What was fed at once: the offset of its last record, and its size."""
+        self.inbox_bytes = 0
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         self._changes: deque[Change] = deque()
         self._commands: deque[Command] = deque()
+        self._skip: Skip | None = None
         self._committed_with: list[Command] = []
         """Commands in the transaction under way."""
+        self._beyond: set[str] = set()
+        """Orders whose record is larger than the state topic takes now: nothing that becomes of them could be kept."""
         self._inherited: dict[str, None] = {}
         """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
         self._awaiting_lease: list[str] = []
@@ -103,12 +120,15 @@ class PartitionActor:
     async def run(self, restoring: asyncio.Semaphore) -> None:
         """From the fence to the end; `restoring` bounds how many restore at once.
 
-        Raises `LogError` when the hold is lost: the partition may be taken anew.
+        Raises `LogError` when the hold is lost: the partition may be taken anew; `DamagedStateError` when its state
+        holds what we did not write.
         """
         try:
             async with restoring:
                 await self._take_over()
             await self._serve()
+        except MsgspecError as error:
+            raise await self._damage(error) from error
         finally:
             self._let_go()
             await self._hold.close()
@@ -129,12 +149,14 @@ class PartitionActor:
 
     def _let_go(self) -> None:
         self.role = "closed"
+        self.is_over = True
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
         self._context.dispatcher.cut(self)
-        for command in (*self._committed_with, *self._commands):
-            if not command.done.done():
-                command.done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
+        asked = [command.done for command in (*self._committed_with, *self._commands)]
+        for done in asked if self._skip is None else [*asked, self._skip.done]:
+            if not done.done():
+                done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
         log.info("partition_left", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset)
 
     # --- restore (steps 3 to 9) ---
@@ -142,7 +164,7 @@ class PartitionActor:
     async def _take_over(self) -> None:
         context = self._context
         began = context.clock.now()
-        found = await restore(self._hold, context, self._warm)
+        found = await restore(self._hold, context, self._warm, self.partition)
         if found.rival is not None and self._warm is not None and self._rivalled is not None:
             self._rivalled(*found.rival)
         self.orders, self._position, self._targets = found.orders, found.position, found.targets
@@ -187,10 +209,14 @@ class PartitionActor:
         context = self._context
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         hold_until = found.fenced_at + context.rules.takeover_hold_s
+        work, value_max_bytes = Slice(context), self._hold.value_max_bytes
         for count, (subject, value) in enumerate(self.orders.items()):
-            if count % _RESTORE_SLICE == 0:
-                await asyncio.sleep(0)
+            if count % _SMALL_EVENTS == 0 and work.is_over():
+                await work.pause()
             header = state.decode_header(value)
+            if size := is_too_large(subject, value, value_max_bytes):
+                self._set_aside(subject, size)
+                continue
             held = header.uncertain or (not clean and core.must_inherit(header))
             if held and not clean:
                 record = core.inherit(state.decode_order(value))
@@ -233,12 +259,12 @@ class PartitionActor:
         Whom they are told is written after the last of them: after a crash in between it is begun anew, which does no
         harm.
         """
-        clock = self._context.clock
+        clock, work = self._context.clock, Slice(self._context)
         made: list[tuple[str, OrderRecord, bytes]] = []
         size = 0
-        for count, subject in enumerate(list(self.orders)):
-            if count % _RESTORE_SLICE == 0:
-                await asyncio.sleep(0)
+        for subject in list(self.orders):
+            if work.is_over():
+                await work.pause()
             if core.account_of(subject) != account:
                 continue
             record = state.decode_order(self.orders[subject])
@@ -262,18 +288,56 @@ class PartitionActor:
             self._inherited.pop(subject, None)
             self._put(subject, record, clock.now(), clock.wall_ms(), 0.0)
 
+    def _set_aside(self, subject: str, size: int) -> None:
+        """An order that the state topic does not take any more: to send it would be to send it for ever."""
+        limit = self._hold.value_max_bytes
+        self._beyond.add(subject)
+        self.detail = (
+            f"{len(self._beyond)} orders are not sent, for the state topic does not take their records any more "
+            f"({subject}: {size} bytes, it takes {limit}): raise its max.message.bytes, then restart the worker"
+        )
+        log.error("order_beyond_limit", partition=self.partition, order=subject, bytes=size, limit=limit)
+
+    async def _damage(self, error: MsgspecError) -> Exception:
+        """What cannot be decoded, and where it is; the error itself when it was not an order of ours."""
+        work = Slice(self._context)
+        for subject, value in self.orders.items():
+            if work.is_over():
+                await work.pause()
+            try:
+                state.decode_order(value)
+            except MsgspecError:
+                key, offset = (state.ORDER_PREFIX + subject).encode(), -1
+                async for entries in self._hold.read(0, self._position - 1):
+                    offset = max([offset, *(entry.offset for entry in entries if entry.key == key)])
+                return damaged(self.partition, offset, key, error)
+        return error
+
     # --- mail ---
 
     def feed(self, records: Sequence[InputRecord]) -> None:
         """Events, in the order of their offsets."""
         self._inbox.extend(records)
-        self.wanted_offset = records[-1].offset + 1
+        size = sum(map(size_of, records))
+        self._portions.append((records[-1].offset, size))
+        self.inbox_bytes += size
+        self.wanted_offset = after(records[-1])
         self._wake.set()
+
+    def _empty_inbox(self) -> None:
+        self._inbox.clear()
+        self._portions.clear()
+        self.inbox_bytes = 0
 
     @property
     def inbox_size(self) -> int:
         """Events waiting."""
         return len(self._inbox)
+
+    def fills(self, part: float) -> bool:
+        """Whether the inbox holds more than this part of what it may."""
+        pace = self._context.pace
+        return len(self._inbox) > pace.inbox_records_max * part or self.inbox_bytes > pace.inbox_bytes_max * part
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         """`ports.Outlet`: what became of an attempt."""
@@ -285,11 +349,12 @@ class PartitionActor:
         """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
         committed. Raises `UsageError`.
         """
-        if self.role not in ("serving", "halted"):
-            raise UsageError(f"partition {self.partition} is {self.role}; ask again in a while")
+        self._require_working()
         for subject in subjects:
             if subject not in self.orders:
                 raise UsageError(f"no order {subject} is known")
+            if subject in self._beyond:
+                raise UsageError(self.detail)
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._commands.append(Command(subjects, change, done))
         self._wake.set()
@@ -299,9 +364,47 @@ class PartitionActor:
         """Orders of which nothing is sent until an operator or an event releases them."""
         return [subject for subject, entry in self.outbox.entries.items() if entry.waiting == "parked"]
 
+    def _require_working(self) -> None:
+        if self.is_over or self.role not in ("serving", "halted"):
+            raise UsageError(f"partition {self.partition} is {self.role}; ask again in a while")
+
+    async def skip(self, offset: int) -> None:
+        """Moves the position, over what cannot be read or shall not be; returns once that is committed.
+
+        Raises `UsageError` when the topic does not hold the offset, or when orders could go back by it.
+        """
+        self._require_working()
+        if self._skip is not None:
+            raise UsageError(f"partition {self.partition} is being moved already")
+        begin, end = [await self._context.events.start_offset(self.partition, latest) for latest in (False, True)]
+        if not begin <= offset <= end:
+            raise UsageError(f"partition {self.partition} of the input holds offsets {begin} to {end}, not {offset}")
+        if offset == self.next_offset and self.role == "serving":
+            raise UsageError(f"partition {self.partition} is at offset {offset} already")
+        if offset < self.next_offset and not await self._may_go_back(offset):
+            raise UsageError(
+                f"partition {self.partition} is at offset {self.next_offset}; back to {offset} its orders would get "
+                "older revisions than they have, so only after [worker] topic_epoch was raised"
+            )
+        self._require_working()
+        self._skip = skip = Skip(offset, asyncio.get_running_loop().create_future())
+        self._wake.set()
+        await skip.done
+
+    async def _may_go_back(self, offset: int) -> bool:
+        """Whether what is read from there on makes newer revisions than all that there are."""
+        work, revision = Slice(self._context), self._context.topic_epoch << state.TOPIC_EPOCH_BITS | (offset + 1)
+        for value in list(self.orders.values()):
+            if work.is_over():
+                await work.pause()
+            if state.decode_header(value).revision >= revision:
+                return False
+        return True
+
     def halt(self, reason: str) -> None:
         """Takes no events any more; what is owed is still sent."""
         self.role, self.detail = "halted", reason
+        self._changed()
         log.critical("partition_halted", partition=self.partition, reason=reason)
 
     # --- process (steps 10 to 13) ---
@@ -328,14 +431,14 @@ class PartitionActor:
 
     def _closing(self, now: float) -> None:
         self.role = "closing"
-        self._inbox.clear()
+        self._empty_inbox()
         assert self._leave_at is not None
         if now >= self._leave_at and self._in_flight:
             self._context.dispatcher.cut(self)
 
     def _has_mail(self) -> bool:
         events = bool(self._inbox) and self.role == "serving"
-        return events or bool(self._outcomes or self._changes or self._commands)
+        return events or bool(self._outcomes or self._changes or self._commands or self._skip)
 
     def is_quiet(self) -> bool:
         """No mail, nothing under way, nothing being committed."""
@@ -377,39 +480,89 @@ class PartitionActor:
     async def _commit(self, *, clean: bool) -> None:
         """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
         context = self._context
-        batch = Batch(self.partition, self.orders, context, self.next_offset, self._hold.value_max_bytes)
-        await self._fill(batch)
+        hold = self._hold
+        batch = Batch(
+            self.partition,
+            self.orders,
+            context,
+            self.next_offset,
+            hold.value_max_bytes,
+            hold.letter_max_bytes,
+            self.lean_below,
+        )
+        skip = self._skip
+        await self._fill(batch, takes_events=skip is None)
         if clean:
             for subject in self._inherited:
                 batch.keep(subject)
+        if skip is not None:
+            batch.next_offset = skip.offset
         self._lease_wanted = False
-        await self._write(batch.entries(), self._next(batch.next_offset, clean=clean), batch.dead_letters)
+        # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
+        following = self._next(batch.next_offset, clean=clean and not self._beyond)
+        try:
+            await self._write(batch.entries(), following, batch.dead_letters)
+        except SizeRefusedError:
+            if batch.dead_letters:
+                self.lean_below = batch.next_offset
+            raise
         self.next_offset = batch.next_offset
         self._apply(batch)
+        await batch.announce()
+        if skip is not None:
+            self._moved(skip)
         for command in self._committed_with:
             if not command.done.done():
                 command.done.set_result(command.changed)
         self._committed_with = []
 
-    async def _fill(self, batch: Batch) -> None:
+    def _moved(self, skip: Skip) -> None:
+        """What was fed from the old position is nothing any more; the partition is served from the new one on."""
+        events = self._context.events
+        self._skip = None
+        self._empty_inbox()
+        self.wanted_offset = skip.offset
+        if self.role == "halted":
+            self.role, self.detail = "serving", ""
+        skip.done.set_result(None)
+        if self.role == "serving":
+            events.seek(self.partition, skip.offset)
+            events.resume(self.partition)
+        self._changed()
+
+    async def _fill(self, batch: Batch, *, takes_events: bool) -> None:
+        context, work = self._context, Slice(self._context)
+        began = context.clock.now()
         while self._outcomes:
+            if work.is_over():
+                await work.pause()
             attempt, outcome, ended_at = self._outcomes.popleft()
             batch.outcome(attempt, outcome, ended_at)
         while self._changes:
+            if work.is_over():
+                await work.pause()
             batch.change(self._changes.popleft())
         self._committed_with = list(self._commands)
         self._commands.clear()
         for command in self._committed_with:
             command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
-        if self.role == "serving":
-            count = 0
-            while self._inbox and count < self._context.pace.batch_records_max:
-                record = self._inbox.popleft()
-                if record.offset >= batch.next_offset:
-                    batch.event(record, self._is_in_flight)
-                count += 1
-                if count % _SLICE == 0:
-                    await asyncio.sleep(0)
+        if not takes_events or self.role != "serving":
+            return
+        count, looked_bytes, pace, inbox = 0, batch.bytes, context.pace, self._inbox
+        while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
+            record = inbox.popleft()
+            if record.offset == self._portions[0][0]:
+                self.inbox_bytes -= self._portions.popleft()[1]
+            if record.offset >= batch.next_offset:
+                batch.event(record, self._is_in_flight)
+            count += 1
+            # To look at the clock costs as much as the twentieth part of a small event.
+            is_large = len(record.value or b"") > _SMALL_BYTES or batch.bytes - looked_bytes > _MANY_BYTES
+            if (is_large or count % _SMALL_EVENTS == 0) and work.is_over():
+                looked_bytes = batch.bytes
+                if context.clock.now() - began > pace.batch_s:
+                    return
+                await work.pause()
 
     def _is_in_flight(self, subject: str) -> bool:
         entry = self.outbox.entries.get(subject)
@@ -433,6 +586,7 @@ class PartitionActor:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         for subject, header, value in batch.changed():
             self.orders[subject] = value
+            self._beyond.discard(subject)
             self._inherited.pop(subject, None)
             entry = self.outbox.entries.get(subject)
             if entry is not None:
@@ -444,7 +598,6 @@ class PartitionActor:
         for subject in waiting:
             if subject in self.outbox.entries:
                 self.outbox.schedule(subject, now)
-        batch.announce()
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
         delay_s, may_go_early = 0.0, False
@@ -473,16 +626,12 @@ class PartitionActor:
 
         The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
         """
-        clock, pace = self._context.clock, self._context.pace
-        until = now + pace.look_s
-        while self._leave_at is None and now < until:
-            for _ in range(pace.look_max):
-                subject = self.outbox.pop_due(now)
-                if subject is None:
-                    return
-                self._look_at(subject, now)
-            await asyncio.sleep(0)
-            now = clock.now()
+        work, until = Slice(self._context), now + self._context.pace.look_s
+        while self._leave_at is None and now < until and (subject := self.outbox.pop_due(now)) is not None:
+            self._look_at(subject, now)
+            if work.is_over():
+                await work.pause()
+                now = self._context.clock.now()
 
     def _look_at(self, subject: str, now: float) -> None:
         entry = self.outbox.entries[subject]

@@ -11,12 +11,15 @@ from msgspec import Struct
 from worker.errors import (
     CartsyncError,
     ConfigError,
+    DamagedStateError,
     FencedError,
     GapError,
     InvariantError,
     LogError,
+    SizeRefusedError,
     TopicError,
     TwoOwnersError,
+    UsageError,
 )
 from worker.partition.actor import PartitionActor
 from worker.partition.context import Context, Warm
@@ -43,6 +46,10 @@ class Holding(Struct, frozen=True):
     group_commit_s: float = 5.0
     retry_s: float = 0.5
     """Before a lost partition is taken anew; doubles up to ten times this."""
+    damaged_retry_s: float = 60.0
+    """Before a partition whose state is damaged is tried again: somebody may have mended it."""
+    blocked_s: float = 60.0
+    """For how long an open transaction of somebody may hold up the input before that is said, again and again."""
     rivals_s: float = 60.0
     """Twice within this time the same partition was found taken over by another worker: we are not alone."""
 
@@ -69,6 +76,8 @@ class Assignment:
         self._unserved_since: dict[int, float] = {}
         """When a partition of ours came to us, or was last lost."""
         self._full: set[int] = set()
+        self._blocked: dict[int, tuple[int, float]] = {}
+        """By partition whose input a transaction of somebody holds up: at which offset, and when that was last said."""
         self._restoring = asyncio.Semaphore(holding.restores_max)
         self._generation = 0
         self._born: dict[int, int] = {}
@@ -112,6 +121,18 @@ class Assignment:
     def _unserved(self) -> list[int]:
         """Partitions of ours that are neither served nor halted."""
         return [p for p in self._owners if (a := self.actors.get(p)) is None or a.role not in ("serving", "halted")]
+
+    async def skip(self, partition: int, offset: int) -> int:
+        """Moves the position of a partition of ours; returns where it was, once that is committed.
+
+        Raises `UsageError`, `LogError`.
+        """
+        actor = self.actors.get(partition)
+        if actor is None:
+            raise UsageError(f"partition {partition} is not served by this worker")
+        before = actor.next_offset
+        await actor.skip(offset)
+        return before
 
     async def changed(self) -> None:
         """Until some partition may have changed its role."""
@@ -196,7 +217,7 @@ class Assignment:
             self._leaving.add(owner)
             owner.add_done_callback(self._leaving.discard)
             actor = self.actors.get(partition)
-            if actor is None or actor.role in ("restoring", "closed"):
+            if actor is None or actor.is_over or actor.role == "restoring":
                 owner.cancel()
             else:
                 actor.leave(drain_s)
@@ -228,11 +249,12 @@ class Assignment:
         self._unserved_since[partition] = self._context.clock.now()
         # What others did before the group gave the partition to us is no rivalry; only what comes while it is ours.
         rivalled: Callable[[str, int], None] | None = None
+        lean_below = 0
         while True:
             self._forget_cold()  # a frozen process may have slept through its tombstones
             warm = self._warm.pop(partition, None)
             hold = self._states.partition(partition)
-            actor = PartitionActor(partition, hold, self._context, warm, self._changed, rivalled)
+            actor = PartitionActor(partition, hold, self._context, warm, self._changed, rivalled, lean_below)
             rivalled = partial(self._rivalled, partition)
             self._generation += 1
             self._born[partition] = self._generation
@@ -245,7 +267,15 @@ class Assignment:
                 self._fatal(error)
                 log.critical("partition_refused", partition=partition, error=str(error))
                 return
+            except DamagedStateError as error:
+                if self._owners.get(partition) is not asyncio.current_task():
+                    return
+                actor.halt(str(error))
+                await self._wait_for_mending(partition)
+                continue
             except LogError as error:
+                if isinstance(error, SizeRefusedError):
+                    lean_below = actor.lean_below
                 log.warning(
                     "partition_lost",
                     partition=partition,
@@ -271,6 +301,13 @@ class Assignment:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, self._holding.retry_s * 10)
             await self._prove_membership()
+
+    async def _wait_for_mending(self, partition: int) -> None:
+        """Others go on meanwhile, and this one is shown as halted."""
+        with suppress(LogError):
+            self._context.events.pause(partition)
+        await asyncio.sleep(self._holding.damaged_retry_s)
+        await self._prove_membership()
 
     def _rivalled(self, partition: int, owner: str, barrier: int) -> None:
         """Another worker took a partition over that the group has left with us: once may be a rebalance under way."""
@@ -316,19 +353,23 @@ class Assignment:
                     context.events.seek(partition, actor.wanted_offset)
                     continue
                 actor.feed(records)
-                if actor.inbox_size > context.pace.inbox_records_max:
+                if actor.fills(1):
                     context.events.pause(partition)
                     self._full.add(partition)
             self._reopen()
             self._forget_cold()
             self._tell()
+            self._look_for_blocked()
 
     def _halt(self, error: GapError) -> None:
         for partition in error.partitions:
             self._context.events.pause(partition)
             actor = self.actors.get(partition)
             if actor is not None:
-                actor.halt(str(error))
+                actor.halt(
+                    f"{error}; find out what is missing, then go on at an offset that there is with "
+                    f"`cartsync input skip {partition} OFFSET --why …`"
+                )
 
     def _reopen(self) -> None:
         """Feeds a partition again once its inbox is half empty."""
@@ -336,9 +377,31 @@ class Assignment:
             actor = self.actors.get(partition)
             if actor is None or actor.role != "serving":
                 self._full.discard(partition)
-            elif actor.inbox_size < self._context.pace.inbox_records_max // 2:
+            elif not actor.fills(0.5):
                 self._full.discard(partition)
                 self._context.events.resume(partition)
+
+    def _look_for_blocked(self) -> None:
+        """Says which partitions wait for the end of somebody's transaction: nothing else would show it."""
+        events, now = self._context.events, self._context.clock.now()
+        for partition, actor in self.actors.items():
+            if actor.role != "serving" or not (records := events.behind_open(partition)) or actor.inbox_size:
+                self._blocked.pop(partition, None)
+                continue
+            offset, since = self._blocked.setdefault(partition, (actor.wanted_offset, now))
+            if offset != actor.wanted_offset:
+                self._blocked[partition] = actor.wanted_offset, now
+            elif now - since >= self._holding.blocked_s:
+                self._blocked[partition] = offset, now
+                where = f"--topic {self._context.event_topic} --partition {partition}"
+                log.warning(
+                    "input_blocked",
+                    partition=partition,
+                    offset=offset,
+                    records=records,
+                    do=f"a transaction that nobody ends holds them up: `kafka-transactions.sh find-hanging {where}`, "
+                    "then `kafka-transactions.sh abort`",
+                )
 
     def _tell(self) -> None:
         """Tells the group how far we are, at most every few seconds and beside the polling: for lag tools only."""

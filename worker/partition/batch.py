@@ -18,8 +18,9 @@ from worker.core.outbox import ParkIt, Same, Send, Wait
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
-from worker.partition.context import Context
-from worker.ports import Attempt, DeadLetter, InputRecord
+from worker.partition.context import Context, Slice
+from worker.partition.letters import letter_bytes, letter_of
+from worker.ports import Attempt, DeadLetter, InputRecord, UndecodableRecord
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,14 @@ _RECORD_OVERHEAD_BYTES = 8 * 1024
 
 
 _LOOKALIKE_EVERY_S = 60.0
+_FIRST_REASONS = frozenset({"too_large", "no_key"})
+"""Of `events.md` section 4: they go before `undecodable`."""
+
+
+def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:
+    """The bytes that an order's record may come to, when that is more than the state topic takes; else 0."""
+    size = len(value) + len(subject.encode()) + _RECORD_OVERHEAD_BYTES
+    return size if size > value_max_bytes else 0
 
 
 class Change(Struct, frozen=True):
@@ -49,7 +58,10 @@ class Batch:
         context: Context,
         next_offset: int,
         value_max_bytes: int,
+        letter_max_bytes: int = 1_000_000,
+        lean_below: int = 0,
     ) -> None:
+        """`lean_below`: Kafka has refused letters of records before this offset for their size."""
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
@@ -58,6 +70,11 @@ class Batch:
         self._orders = orders
         self._context = context
         self._value_max_bytes = value_max_bytes
+        self._value_near_max_bytes = value_max_bytes - 2 * _RECORD_OVERHEAD_BYTES
+        self._letter_max_bytes = letter_max_bytes
+        self._lean_below = lean_below
+        self.bytes = 0
+        """What entries and letters come to; an order that changes twice counts twice."""
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord | SealedRecord, bytes]] = {}
@@ -86,7 +103,8 @@ class Batch:
             self._changed[subject] = state.decode_sealed(value), value
 
     def _put(self, subject: str, record: OrderRecord | SealedRecord) -> None:
-        self._changed[subject] = _encoded(record)
+        self._changed[subject] = changed = _encoded(record)
+        self.bytes += len(changed[1])
 
     # --- events ---
 
@@ -94,6 +112,10 @@ class Batch:
         """Takes the next record of the input: an event, something to skip, or something to refuse."""
         offset = record.offset
         self.next_offset = offset + 1
+        if type(record) is UndecodableRecord:
+            self.next_offset = record.last_offset + 1
+            self._refuse(record, _why_undecodable(record))
+            return
         headers = _given(record.headers) if record.headers else {}
         try:
             event = decode(record.key, record.value, headers, record.timestamp, self._lookalikes.append)
@@ -119,7 +141,9 @@ class Batch:
                 return
             key_changed = core.note_key(after, crc32(record.key or b""))
             changed = _encoded(after)
-            if (size := len(changed[1]) + _RECORD_OVERHEAD_BYTES) > self._value_max_bytes:
+            if len(changed[1]) > self._value_near_max_bytes and (
+                size := is_too_large(subject, changed[1], self._value_max_bytes)
+            ):
                 raise self._too_large(size)
         except MalformedEventError as error:
             self._refuse(record, error)
@@ -133,6 +157,7 @@ class Batch:
             self._by_origin.append(core.account_of(subject))
             self._note("order_settled", subject, after, made_at=after.made_at and after.made_at.provider)
         self._changed[subject] = changed
+        self.bytes += len(changed[1])
 
     def _too_large(self, size: int) -> MalformedEventError:
         return MalformedEventError(
@@ -150,8 +175,9 @@ class Batch:
             "timestamp": str(record.timestamp),
             "version": self._context.version,
         }
-        headers = [*record.headers, *((f"x-dlq-{name}", text.encode()) for name, text in said.items())]
-        self.dead_letters.append(DeadLetter(record.key, record.value, headers))
+        letter = letter_of(record, said, self._letter_max_bytes, lean=record.offset < self._lean_below)
+        self.dead_letters.append(letter)
+        self.bytes += letter_bytes(letter)
         self._context.metrics.dead_letter(error.reason)
         fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
         self._notes.append(("event_refused", fields))
@@ -241,7 +267,7 @@ class Batch:
         """The changed orders."""
         return ((subject, header, value) for subject, (header, value) in self._changed.items())
 
-    def announce(self) -> None:
+    async def announce(self) -> None:
         """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""
         metrics = self._context.metrics
         self._events["skipped"] -= len(self._lookalikes)
@@ -253,7 +279,10 @@ class Batch:
         for account in self._by_origin:
             metrics.acknowledged_by_origin(account)
         self._announce_lookalikes()
+        work = Slice(self._context)
         for name, fields in self._notes:
+            if work.is_over():
+                await work.pause()
             level = _LEVELS.get(name, "info")
             getattr(log, level)(name, partition=self._partition, **fields)
 
@@ -266,6 +295,16 @@ class Batch:
             log.warning(
                 "events_skipped", partition=self._partition, count=count, type=self._lookalikes[-1], expected="order.*"
             )
+
+
+def _why_undecodable(record: UndecodableRecord) -> MalformedEventError:
+    if not record.is_batch:
+        try:
+            decode(record.key, record.value, {}, record.timestamp)
+        except MalformedEventError as error:
+            if error.reason in _FIRST_REASONS:
+                return error
+    return MalformedEventError("undecodable", record.detail)
 
 
 def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """What all actors of a worker share."""
 
+import asyncio
 from collections.abc import Mapping
 from math import inf
 
@@ -23,12 +24,18 @@ class Pace(Struct, frozen=True):
     """Over all partitions of a worker: transactions cost the brokers, so batches grow with the load instead."""
     batch_records_max: int = 2_000
     """Events in one transaction."""
+    batch_bytes_max: int = 8 * 2**20
+    """What the records of one transaction may come to before the next one is begun."""
+    batch_s: float = 1.0
+    """For how long events are taken into one transaction."""
     inbox_records_max: int = 10_000
     """Events waiting in one partition before its input is paused."""
+    inbox_bytes_max: int = 32 * 2**20
+    """The same in bytes."""
     prepared_max: int = 256
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
-    look_max: int = 100
-    """Orders looked at in one go, before others get the loop."""
+    slice_s: float = 0.01
+    """For how long anything is worked at before others get the loop."""
     look_s: float = 0.1
     """For how long orders are looked at between two transactions; the next turn goes on with the rest."""
     idle_commit_s: float = 6 * 3600.0
@@ -66,6 +73,24 @@ class Context(Struct):
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
         return max(self.pace.commit_interval_s, self.partitions / self.pace.commits_per_s)
+
+
+class Slice:
+    """What one may do at a time: `if work.is_over(): await work.pause()` between two pieces of it."""
+
+    def __init__(self, context: Context) -> None:
+        self._now = context.clock.now
+        self._slice_s = context.pace.slice_s
+        self._until = self._now() + self._slice_s
+
+    def is_over(self) -> bool:
+        """Whether others are to get the loop."""
+        return self._now() >= self._until
+
+    async def pause(self) -> None:
+        """Lets them have it."""
+        await asyncio.sleep(0)
+        self._until = self._now() + self._slice_s
 
 
 class Warm(Struct):

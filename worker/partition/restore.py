@@ -1,11 +1,11 @@
 """Taking a partition over: fence, barrier, restore (steps 3 to 6 of `protocol.md`)."""
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from schemas import state
-from worker.errors import TopicError
-from worker.partition.context import Context, Warm
-from worker.ports import StatePartition
+from worker.errors import DamagedStateError, TopicError
+from worker.partition.context import Context, Slice, Warm
+from worker.ports import StateEntry, StatePartition
 
 
 class Restored(Struct):
@@ -26,8 +26,9 @@ class Restored(Struct):
     """The newest owner besides us, and the offset of its barrier; with a warm start, one that has come since."""
 
 
-async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> Restored:
-    """Becomes the owner and reads all that was committed. Raises `LogError`.
+async def restore(hold: StatePartition, context: Context, warm: Warm | None, partition: int) -> Restored:
+    """Becomes the owner and reads all that was committed. Raises `LogError`; `DamagedStateError` when the newest record
+    of a key is none that we wrote (older ones count for nothing).
 
     Reading back the barrier, a committed record of our own, proves that everything before it was seen; the log's end
     offset proves nothing while a foreign transaction is open.
@@ -35,30 +36,17 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
     await hold.fence()
     fenced_at = context.clock.now()
     barrier = await write_barrier(hold, context)
-    orders = {} if warm is None else warm.orders
-    last = None if warm is None else warm.next
-    targets = {} if warm is None else warm.targets
+    reading = _Reading(partition, context.owner_id, barrier, {} if warm is None else warm.orders)
     records = 0
-    rival: tuple[str, int] | None = None
-    prefix = state.ORDER_PREFIX.encode()
-    start = len(prefix)
+    work = Slice(context)
     async for entries in hold.read(0 if warm is None else warm.position, barrier):
         records += len(entries)
-        for entry in entries:
-            key, value = entry.key, entry.value
-            if key.startswith(prefix):
-                if value is None:
-                    orders.pop(key[start:].decode(), None)
-                else:
-                    orders[key[start:].decode()] = value
-            elif key == state.NEXT_KEY and value is not None:
-                last = state.decode_next(value)
-            elif key == state.TARGETS_KEY and value is not None:
-                targets = state.decode_targets(value).targets
-            elif key == state.OWNER_KEY and value is not None:
-                owner = state.decode_owner(value).owner
-                rival = rival if owner == context.owner_id else (owner, entry.offset)
+        for entry in entries:  # as many as were read at once: a few milliseconds
+            reading.take(entry)
         context.metrics.restored_records(len(entries))
+        if work.is_over():
+            await work.pause()
+    last = reading.next_record(None if warm is None else warm.next)
     if last is not None and last.schema > state.SCHEMA:
         raise TopicError(
             f"the state topic holds records of schema {last.schema}, this version knows {state.SCHEMA}: "
@@ -69,7 +57,98 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None) -> 
             f"the state topic was written with topic_epoch {last.topic_epoch}, the configuration says "
             f"{context.topic_epoch}: revisions would go back. Set [worker] topic_epoch to {last.topic_epoch} or more"
         )
-    return Restored(orders, barrier + 1, last, fenced_at, targets, records, rival)
+    targets = reading.targets({} if warm is None else warm.targets)
+    return Restored(reading.orders, barrier + 1, last, fenced_at, targets, records, reading.rival)
+
+
+def damaged(partition: int, offset: int, key: bytes, error: Exception) -> DamagedStateError:
+    """Says which record of a state partition is none that we wrote, and what to do."""
+    shown = key.decode(errors="backslashreplace")[:_KEY_SHOWN_MAX]
+    return DamagedStateError(
+        f"partition {partition} of the state topic: the record at offset {offset}, key {shown}, is not one that "
+        f"cartsync wrote ({type(error).__name__}); nobody else may write there. Write the right record, "
+        "or one without a value, under this key; the partition is tried again every minute"
+    )
+
+
+_KEY_SHOWN_MAX = 200
+
+
+class _Reading:
+    """What the records of a partition come to."""
+
+    def __init__(self, partition: int, owner_id: str, barrier: int, orders: dict[str, bytes]) -> None:
+        self.orders = orders
+        self.rival: tuple[str, int] | None = None
+        self._partition = partition
+        self._owner_id = owner_id
+        self._barrier = barrier
+        self._nameless: dict[bytes, tuple[StateEntry, UnicodeDecodeError]] = {}
+        """Orders whose name is not UTF-8."""
+        self._next: StateEntry | None = None
+        self._targets: StateEntry | None = None
+        self._owner: StateEntry | None = None
+        """The newest that cannot be decoded, unless one that can has come after it."""
+
+    def take(self, entry: StateEntry) -> None:
+        """The next record."""
+        key, value = entry.key, entry.value
+        if key.startswith(_PREFIX):
+            try:
+                subject = key[len(_PREFIX) :].decode()
+            except UnicodeDecodeError as error:
+                self._nameless.pop(key, None)
+                if value is not None:
+                    self._nameless[key] = entry, error
+                return
+            if value is None:
+                self.orders.pop(subject, None)
+            else:
+                self.orders[subject] = value
+        elif key == state.NEXT_KEY and value is not None:
+            self._next = entry
+        elif key == state.TARGETS_KEY and value is not None:
+            self._targets = entry
+        elif key == state.OWNER_KEY and value is not None and entry.offset != self._barrier:
+            self._take_owner(entry, value)
+
+    def _take_owner(self, entry: StateEntry, value: bytes) -> None:
+        try:
+            owner = state.decode_owner(value).owner
+        except MsgspecError:
+            self._owner = entry
+            return
+        self._owner = None
+        if owner != self._owner_id:
+            self.rival = owner, entry.offset
+
+    def next_record(self, before: state.NextRecord | None) -> state.NextRecord | None:
+        """How far the input was taken; `before`: when nothing of it was read. Raises `DamagedStateError`."""
+        for nameless, error in self._nameless.values():
+            raise damaged(self._partition, nameless.offset, nameless.key, error) from error
+        for entry, decode in ((self._owner, state.decode_owner), (self._next, state.decode_next)):
+            if entry is None or entry.value is None:
+                continue
+            try:
+                decoded = decode(entry.value)
+            except MsgspecError as error:
+                raise damaged(self._partition, entry.offset, entry.key, error) from error
+            if isinstance(decoded, state.NextRecord):
+                return decoded
+        return before
+
+    def targets(self, before: dict[str, state.Target]) -> dict[str, state.Target]:
+        """Whom the accounts told; `before`: when nothing of it was read. Raises `DamagedStateError`."""
+        entry = self._targets
+        if entry is None or entry.value is None:
+            return before
+        try:
+            return state.decode_targets(entry.value).targets
+        except MsgspecError as error:
+            raise damaged(self._partition, entry.offset, entry.key, error) from error
+
+
+_PREFIX = state.ORDER_PREFIX.encode()
 
 
 async def write_barrier(hold: StatePartition, context: Context) -> int:

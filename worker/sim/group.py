@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker.errors import GapError, LogError
-from worker.ports import AssignmentListener, Clock
+from worker.ports import AssignmentListener, Clock, InputRecord, UndecodableRecord, after
 from worker.sim.process import Bell, Process
 
 
@@ -34,12 +35,19 @@ class EventTopicPartition:
 
     start: int = 0
     end: int = 0
-    records: list[MemoryRecord] = field(default_factory=list)
+    records: list[MemoryRecord | UndecodableRecord] = field(default_factory=list)
+    stable: int | None = None
+    """Where somebody's open transaction begins; `None`: nobody has one."""
 
-    def append(self, record: MemoryRecord) -> None:
+    def append(self, record: MemoryRecord | UndecodableRecord) -> None:
         """Adds a record; its offset is the end."""
         self.records.append(record)
-        self.end = record.offset + 1
+        self.end = after(record)
+
+    @property
+    def readable(self) -> int:
+        """Readers get what is below."""
+        return self.end if self.stable is None else self.stable
 
     def truncate(self, before: int) -> None:
         """Forgets what is below an offset."""
@@ -47,24 +55,27 @@ class EventTopicPartition:
         del self.records[: self._index(self.start)]
 
     def has(self, position: int) -> bool:
-        """Whether there is a record at a position or after it."""
-        return bool(self.records) and self.records[-1].offset >= position
+        """Whether there is a record to read at a position or after it."""
+        return self._index(position) < self._index(self.readable)
 
-    def after(self, position: int, count_max: int) -> list[MemoryRecord]:
-        """The next records from a position on."""
+    def after(self, position: int, count_max: int) -> list[MemoryRecord | UndecodableRecord]:
+        """The next records to read from a position on."""
         index = self._index(position)
-        return self.records[index : index + count_max]
+        found = self.records[index : min(index + count_max, self._index(self.readable))]
+        if found and found[0].offset < position:  # in the middle of what one stands for
+            found[0] = replace(found[0], offset=position)
+        return found
 
     def _index(self, offset: int) -> int:
         records = self.records
         guess = offset - records[0].offset if records else 0
         if 0 <= guess < len(records) and records[guess].offset == offset:
             return guess
-        return bisect_left(records, offset, key=_offset)
+        return bisect_left(records, offset, key=_last_offset)
 
 
-def _offset(record: MemoryRecord) -> int:
-    return record.offset
+def _last_offset(record: MemoryRecord | UndecodableRecord) -> int:
+    return after(record) - 1
 
 
 @dataclass(eq=False)
@@ -185,7 +196,7 @@ class MemoryEventLog:
         await self._first_share.wait()
         self._check()
 
-    async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[MemoryRecord]]:
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
         """Records by partition, from each in turn first."""
         self._check()
         await self.process.step("poll")
@@ -225,7 +236,7 @@ class MemoryEventLog:
         """The first offset, or the end."""
         await self.process.step("start_offset", partition)
         here = self._topic[partition]
-        return here.end if latest else here.start
+        return here.readable if latest else here.start
 
     async def group_offset(self, partition: int) -> int | None:
         """What was committed last, by whomever."""
@@ -249,6 +260,14 @@ class MemoryEventLog:
         """Offsets between the position and the end."""
         position = self._positions.get(partition)
         return None if position is None else max(0, self._topic[partition].end - position)
+
+    def behind_open(self, partition: int) -> int | None:
+        """Offsets between the last stable one and the end."""
+        position = self._positions.get(partition)
+        if position is None:
+            return None
+        here = self._topic[partition]
+        return max(0, here.end - max(here.readable, position))
 
     async def stop(self) -> None:
         """Leaves the group."""
@@ -324,21 +343,21 @@ class MemoryEventLog:
     def _is_inside(self, partition: int, position: int) -> bool:
         return self._topic[partition].start <= position <= self._topic[partition].end
 
-    def _take(self, max_records: int) -> dict[int, Sequence[MemoryRecord]]:
+    def _take(self, max_records: int) -> dict[int, Sequence[InputRecord]]:
         flowing = self._flowing()
         if outside := [partition for partition, position in flowing if not self._is_inside(partition, position)]:
             raise GapError(f"offsets outside the topic, of partitions {outside}", outside)
         self._turn += 1
-        taken: dict[int, Sequence[MemoryRecord]] = {}
+        taken: dict[int, Sequence[InputRecord]] = {}
         for index in range(len(flowing)):
             partition, position = flowing[(index + self._turn) % len(flowing)]
             records = self._topic[partition].after(position, max_records)
             if records:
                 taken[partition] = records
-                self._positions[partition] = records[-1].offset + 1
+                self._positions[partition] = after(records[-1])
                 max_records -= len(records)
             else:
-                self._positions[partition] = self._topic[partition].end
+                self._positions[partition] = max(position, self._topic[partition].readable)
             if max_records == 0:
                 break
         return taken

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from worker.ports import Clock, DeadLetter, EventLog, StateEntry, StateLog
+from worker.ports import Clock, DeadLetter, EventLog, StateEntry, StateLog, UndecodableRecord
 from worker.sim.group import EventTopicPartition, Group, MemoryEventLog, MemoryRecord
 from worker.sim.process import Gate, Process
 from worker.sim.states import MemoryStateLog, StateSettings, StateTopicPartition
@@ -27,6 +27,7 @@ class MemoryLog:
         clock: Clock,
         *,
         value_max_bytes: int = 1_000_000,
+        letter_max_bytes: int = 1_000_000,
         transaction_timeout_s: float = 60.0,
         rebalance_timeout_s: float = 45.0,
         tombstone_s: float = 2 * DAY_S,
@@ -47,7 +48,9 @@ class MemoryLog:
         """
         self._clock = clock
         self._inputs = [EventTopicPartition() for _ in range(partitions)]
-        settings = StateSettings(value_max_bytes, transaction_timeout_s, tombstone_s)
+        settings = StateSettings(value_max_bytes, transaction_timeout_s, tombstone_s, letter_max_bytes)
+        self.settings = settings
+        """Of the state topic; may be changed while workers run, as an operator does."""
         self._states = [StateTopicPartition(clock, settings, self.dead_letters) for _ in range(partitions)]
         self._group = Group(partitions, clock, rebalance_timeout_s)
         self._processes: dict[str, Process] = {}
@@ -82,10 +85,50 @@ class MemoryLog:
         here = self._inputs[partition]
         timestamp = self._clock.wall_ms() if timestamp_ms is None else timestamp_ms
         record = MemoryRecord(here.end, key, value, tuple(headers), timestamp)
-        here.append(record)
+        self._add(partition, record)
+        return partition, record.offset
+
+    def append_undecodable(
+        self,
+        partition: int,
+        detail: str,
+        *,
+        count: int = 1,
+        key: bytes | None = None,
+        value: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        names: Sequence[bytes] = (),
+    ) -> int:
+        """Writes what no client can decode: a record (with a key), or a batch of so many; its first offset."""
+        first = self._inputs[partition].end
+        is_batch = key is None
+        self._add(
+            partition,
+            UndecodableRecord(
+                first, first + count - 1, self._clock.wall_ms(), detail, key, value, headers, names, is_batch
+            ),
+        )
+        return first
+
+    def _add(self, partition: int, record: MemoryRecord | UndecodableRecord) -> None:
+        self._inputs[partition].append(record)
+        self._ring()
+
+    def _ring(self) -> None:
         for log in self._members:
             log.arrived.set()
-        return partition, record.offset
+
+    def hang_input(self, partition: int) -> None:
+        """Somebody opens a transaction on the input: what comes from now on is read after `end_input` only."""
+        here = self._inputs[partition]
+        here.stable = here.end
+        here.end += 1  # a record of it
+
+    def end_input(self, partition: int) -> None:
+        """Aborts it."""
+        self._inputs[partition].stable = None
+        self.skip(partition, 1)
+        self._ring()
 
     def skip(self, partition: int, count: int) -> None:
         """Uses up offsets without records, as markers of a shop's transactions do."""
@@ -99,7 +142,7 @@ class MemoryLog:
         """The offset that the next event gets."""
         return self._inputs[partition].end
 
-    def records(self, partition: int) -> Sequence[MemoryRecord]:
+    def records(self, partition: int) -> Sequence[MemoryRecord | UndecodableRecord]:
         """The events that are still held."""
         return self._inputs[partition].records
 
@@ -109,6 +152,17 @@ class MemoryLog:
         """What a restore would read now."""
         here = self._states[partition]
         return here.read(0, here.end, here.end)[0]
+
+    def write_foreign(self, partition: int, key: bytes, value: bytes | None) -> int:
+        """Somebody else writes to the state topic; the offset."""
+        here = self._states[partition]
+        here.commit(here.begin(None, [(key, value)], ()))
+        return here.end - 2
+
+    def limit_letters(self, max_bytes: int) -> None:
+        """Lets a gateway in front of the brokers refuse larger dead letters, whatever the topic's settings say."""
+        for here in self._states:
+            here.letter_takes_bytes = max_bytes
 
     def compact(self, partition: int, before: int | None = None) -> None:
         """Keeps the newest entry of each key, of those below an offset (default: all that readers may see)."""

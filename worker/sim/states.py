@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 
-from worker.errors import FencedError, InvariantError, LogError
+from worker.errors import FencedError, InvariantError, LogError, SizeRefusedError
 from worker.ports import Clock, DeadLetter, StateEntry
 from worker.sim.process import Bell, Process
 
@@ -25,13 +25,14 @@ STALL_MARGIN_S = 15.0
 """How much longer than the transaction timeout a reader waits: brokers look for old transactions every 10 s."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateSettings:
     """What the broker was told about the topic."""
 
     value_max_bytes: int
     transaction_timeout_s: float
     tombstone_s: float
+    letter_max_bytes: int = 1_000_000
     """How long compaction keeps a tombstone after it first met it."""
 
 
@@ -66,6 +67,8 @@ class StateTopicPartition:
     settings: StateSettings
     dead_letters: list[DeadLetter]
     """Of all partitions; the committed ones."""
+    letter_takes_bytes: int = 2**40
+    """What is in front of the brokers (a gateway) may take less than they say."""
     end: int = 0
     epoch: int = -1
     changed: Bell = field(default_factory=Bell)
@@ -177,6 +180,11 @@ class StateTopicPartition:
         self.changed.ring()
 
 
+def _bytes_of(letter: DeadLetter) -> int:
+    parts = [letter.key, letter.value, *(content for _, content in letter.headers)]
+    return sum(len(part) for part in parts if part is not None)
+
+
 def _offset(cell: _Cell) -> int:
     return cell.entry.offset
 
@@ -203,6 +211,11 @@ class MemoryStatePartition:
         """The largest value that the topic takes."""
         return self._topic.settings.value_max_bytes
 
+    @property
+    def letter_max_bytes(self) -> int:
+        """The largest letter that the topic takes."""
+        return self._topic.settings.letter_max_bytes
+
     async def fence(self) -> None:
         """Takes ownership."""
         self._enter(_Stage.NEW, "fenced")
@@ -221,7 +234,11 @@ class MemoryStatePartition:
         transaction = self._topic.begin(self._epoch, taken, dead_letters)
         last = self._topic.end - 1
         if len(taken) < len(entries):
-            raise LogError(f"a value above {self.value_max_bytes} bytes")
+            raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")
+        if any(
+            _bytes_of(letter) > min(self.letter_max_bytes, self._topic.letter_takes_bytes) for letter in dead_letters
+        ):
+            raise SizeRefusedError("a dead letter above what its topic takes")
         await self._process.step("write:open", self._partition)
         self._topic.commit(transaction)
         await self._process.step("write:done", self._partition)

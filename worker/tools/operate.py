@@ -1,11 +1,12 @@
-"""What an operator asks of a running worker, over its private port: `order show|release|resend`, `account resume`.
+"""What an operator asks of a running worker, over its private port: `order show|release|resend`, `account resume`,
+`input skip`.
 
 When no worker answers, or another one serves the order, `order show` reads the state topic; without a configured
 Kafka it looks into what the last demo left (`.cartsync/demo.json`).
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
@@ -60,6 +61,11 @@ class _Done(msgspec.Struct):
     """What a POST is answered."""
 
     detail: str = ""
+
+
+class _Moved(msgspec.Struct):
+    before: int
+    offset: int
 
 
 class _Demo(msgspec.Struct):
@@ -136,6 +142,37 @@ def resume_account(name: str, url: str, *, as_json: bool) -> int:
     return 0
 
 
+def skip_input(
+    partition: int,
+    offset: int,
+    why: str,
+    urls: Sequence[str],
+    *,
+    who: str,
+    as_json: bool,
+    owner: Callable[[], str | None],
+) -> int:
+    """Moves the position of a partition, at the worker of `urls` that serves it; 0 once that is committed. `owner`:
+    looks who has taken the partition last.
+
+    Raises `UsageError` when none of them serves it or the position cannot be moved there, `NoAnswerError`.
+    """
+    for url in urls:
+        if any(view.partition == partition for view in _status(url).partitions):
+            break
+    else:
+        last = owner()
+        hint = f"worker {last} has taken it last: give its private port with --url" if last else "try again in a while"
+        raise UsageError(f"partition {partition} is not served at {' or '.join(urls)}; {hint}")
+    body = _ask(url, "POST", f"/input/{partition}/skip/{offset}", msgspec.json.encode({"why": why, "who": who}))
+    if as_json:
+        print(body.decode())
+    else:
+        moved = msgspec.json.decode(body, type=_Moved)
+        print(f"partition {partition}: moved from offset {moved.before} to {moved.offset}")
+    return 0
+
+
 def _find(ref: str, url: str) -> tuple[str, OrderView]:
     def get(subject: str) -> OrderView | None:
         try:
@@ -143,14 +180,16 @@ def _find(ref: str, url: str) -> tuple[str, OrderView]:
         except UsageError:
             return None
 
+    accounts = [account.name for account in _status(url).accounts]
+    return _pick(ref, get, accounts, f"the worker at {url} (another one may serve it)")
+
+
+def _status(url: str) -> StatusView:
     _check(url)
     try:
-        status = msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
+        return msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
     except (msgspec.MsgspecError, UsageError, InvariantError):
         raise NoAnswerError(f"what answers at {url} is no cartsync worker, or not one of this version") from None
-    return _pick(
-        ref, get, [account.name for account in status.accounts], f"the worker at {url} (another one may serve it)"
-    )
 
 
 def _pick(
@@ -175,10 +214,10 @@ def _read_demo(file: Path) -> dict[str, OrderView]:
         raise UsageError(f"{file}: cannot be read: {error}") from None
 
 
-def _ask(url: str, method: str, path: str, *, within_s: float = ANSWER_WITHIN_S) -> bytes:
+def _ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float = ANSWER_WITHIN_S) -> bytes:
     """The answer's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
     _check(url)
-    request = Request(url.rstrip("/") + path, method=method, data=b"" if method == "POST" else None)  # noqa: S310
+    request = Request(url.rstrip("/") + path, method=method, data=body if method == "POST" else None)  # noqa: S310
     if isinstance(url, Port) and url.token:
         request.add_unredirected_header("Authorization", f"Bearer {url.token}")
     try:

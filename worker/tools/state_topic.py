@@ -3,13 +3,14 @@
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 
 from schemas import state
 from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
 from worker.core.view import view_order
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import find_orders
+from worker.kafka.state import find_orders, find_value
 
 _TELL_EVERY_S = 1.0
 _CONNECT_S = 10.0
@@ -21,19 +22,11 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
 
     Raises `ConfigError`, `TopicError` or `LogError`.
     """
-    told_at = time.monotonic()
-
-    def tell(behind: int, total: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= _TELL_EVERY_S:
-            told_at = time.monotonic()
-            sys.stderr.write(f"reading {kafka.state_topic}: {behind} of {total}\n")
 
     def wanted(subject: str) -> bool:
         return ref in (subject, subject.partition("/")[2])
 
-    settings = KafkaSettings(**kafka.members() | {"connect_timeout_s": min(kafka.connect_timeout_s, _CONNECT_S)})
-    found = asyncio.run(find_orders(settings, wanted, tell))
+    found = asyncio.run(find_orders(_patient(kafka), wanted, _teller(kafka.state_topic)))
     now_ms = time.time_ns() // 1_000_000
     holders: dict[str, list[int]] = {}
     for partition, subject, _ in found:
@@ -50,3 +43,26 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
         )
         for partition, subject, value in found
     ]
+
+
+def read_owner(partition: int, kafka: KafkaSection) -> str | None:
+    """Who has taken a partition last; `None`: nobody. Raises as `read_orders` does."""
+    value = asyncio.run(find_value(_patient(kafka), partition, state.OWNER_KEY, _teller(kafka.state_topic)))
+    return None if value is None else state.decode_owner(value).owner
+
+
+def _patient(kafka: KafkaSection) -> KafkaSettings:
+    return KafkaSettings(**kafka.members() | {"connect_timeout_s": min(kafka.connect_timeout_s, _CONNECT_S)})
+
+
+def _teller(topic: str) -> Callable[[int, int], None]:
+    """Says now and then how far the reading is."""
+    told_at = time.monotonic()
+
+    def tell(behind: int, total: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= _TELL_EVERY_S:
+            told_at = time.monotonic()
+            sys.stderr.write(f"reading {topic}: {behind} of {total}\n")
+
+    return tell

@@ -9,6 +9,7 @@
     POST /accounts/{name}/resume         ends an account's pause
     POST /accounts/{name}/release        all its parked orders in this worker's partitions are tried again; with
                                          ?reason_contains=TEXT those whose reason contains this
+    POST /input/{partition}/skip/{offset}  the position in the input is moved; a body says why, and who wants it
 
 A POST is answered when it is committed, and says whether there was anything to do. Errors are problem details
 (RFC 9457).
@@ -24,7 +25,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -43,8 +44,8 @@ RELEASE_ALL_WITHIN_S = 600.0
 """How long the release of many orders may take, in many transactions; what is committed by then stays so."""
 COMMIT_WITHIN_S = 45.0
 """How long a POST waits for its commit: longer than a broker that crashes stalls one (25 s)."""
-BODY_MAX_BYTES = 1024
-"""Bodies are not looked at."""
+BODY_MAX_BYTES = 4096
+"""Only that of a skip is looked at."""
 STOP_S = 1.0
 """How long answers under way may still take when the port closes."""
 
@@ -109,6 +110,13 @@ class Operated(Protocol):
         """Ends an account's pause; False: there was none. Raises `UsageError` when there is no such account."""
         ...
 
+    async def skip(self, partition: int, offset: int) -> int:
+        """Moves the position of a partition; returns where it was, once that is committed.
+
+        Raises `UsageError` when the partition is not served here or the offset cannot be, `LogError` as `release` does.
+        """
+        ...
+
 
 class Problem(msgspec.Struct, omit_defaults=True):
     """A problem of RFC 9457. The type is `about:blank`: the status says what kind it is."""
@@ -142,6 +150,24 @@ class Access(msgspec.Struct, frozen=True):
     """What orders and acts need where the port is not bound to loopback; empty: they are refused there."""
     allowed_hosts: Collection[str] = ()
     """Names that requests may call us by, in lower case."""
+
+
+class Reason(msgspec.Struct, forbid_unknown_fields=True):
+    """What an operator says of a change that is nobody's but his."""
+
+    why: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    who: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+
+class Moved(msgspec.Struct):
+    """The answer of a skip."""
+
+    partition: int
+    before: int
+    """The next offset, as it was."""
+    offset: int
+    """As it is now."""
+    done: bool = True
 
 
 class Operations:
@@ -314,6 +340,7 @@ def _create_app(operated: Operated, guarded: Any) -> web.Application:
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
     app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
+    app.router.add_post(r"/input/{partition:\d{1,6}}/skip/{offset:\d{1,18}}", routes.skip)
     return app
 
 
@@ -375,6 +402,27 @@ class _Routes:
     def _refused(self, account: str, error: UsageError) -> web.Response:
         known = any(view.name == account for view in self._operated.status().accounts)
         return _problem(409 if known else 404, str(error))
+
+    async def skip(self, request: web.Request) -> web.Response:
+        partition, offset = int(request.match_info["partition"]), int(request.match_info["offset"])
+        try:
+            reason = msgspec.json.decode(await request.read(), type=Reason)
+        except msgspec.MsgspecError:
+            return _problem(400, 'say why, as {"why": "…", "who": "…"}')
+        before = offset
+
+        async def act() -> None:
+            nonlocal before
+            before = await self._operated.skip(partition, offset)
+
+        try:
+            await _in_time(act())
+        except UsageError as error:
+            served = any(view.partition == partition for view in self._operated.status().partitions)
+            return _problem(409 if served else 404, str(error))
+        fields = {"partition": partition, "before": before, "offset": offset}
+        log.warning("operator_acted", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
+        return _json(Moved(partition, before, offset))
 
 
 def _words(action: str, done: bool, view: OrderView | None) -> str:

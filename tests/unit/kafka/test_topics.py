@@ -31,6 +31,11 @@ def test_endless_retention_is_long() -> None:
     [
         ("in", "cleanup.policy", "compact,delete", "error", "only the last event"),
         ("in", "retention.ms", "86399999", "warning", "24 h only"),
+        ("in", "message.timestamp.after.max.ms", "86400001", "warning", "proves nothing"),
+        ("in", "message.timestamp.after.max.ms", "9223372036854775807", "warning", "proves nothing"),
+        ("in", "message.timestamp.difference.max.ms", "9223372036854775807", "warning", "proves nothing"),
+        ("in", "max.decompressed.message.bytes", "67108865", "warning", "max.decompressed.message.bytes to 67108864"),
+        ("in", "max.decompressed.message.bytes", "-1", "warning", "is told"),
         ("state", "cleanup.policy", "delete", "error", "forgets orders"),
         ("state", "cleanup.policy", "compact,delete", "error", "forgets orders"),
         ("state", "min.insync.replicas", "1", "warning", "min.insync.replicas"),
@@ -84,3 +89,26 @@ def test_errors_come_first() -> None:
     config = {**(SOUND["in"].config or {}), "retention.ms": "1"}
     findings = judge(SETTINGS, {"in": replace(SOUND["in"], config=config), "state": SOUND["state"]})
     assert [finding.level for finding in findings] == ["error", "warning"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"message.timestamp.after.max.ms": "3600000", "message.timestamp.difference.max.ms": "9223372036854775807"},
+        {"message.timestamp.after.max.ms": "9223372036854775807", "message.timestamp.type": "LogAppendTime"},
+        {"max.decompressed.message.bytes": "67108864"},
+    ],
+)
+def test_bounded_producers(config: dict[str, str]) -> None:
+    """Brokers that hold producers to a limit give no finding."""
+    events = replace(SOUND["in"], config={**(SOUND["in"].config or {}), **config})
+    assert judge(SETTINGS, SOUND | {"in": events}) == []
+
+
+def test_batches_that_are_never_read_whole() -> None:
+    """A topic that takes more than is read is named, with what to set."""
+    size = {"max.message.bytes": "100000000"}
+    events = replace(SOUND["in"], config={**(SOUND["in"].config or {}), **size})
+    dead = replace(SOUND["dlq"], config={**(SOUND["dlq"].config or {}), "max.message.bytes": "200000000"})
+    [finding] = judge(SETTINGS, SOUND | {"in": events, "dlq": dead})
+    assert (finding.level, "only 67108864 are" in finding.text) == ("warning", True)

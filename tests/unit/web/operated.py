@@ -67,6 +67,16 @@ class Worker:
         self.orders[subject] = OrderView(subject, "owed" if is_ready else self.orders[subject].status, "")
         return True
 
+    async def skip(self, partition: int, offset: int) -> int:
+        if self.fails is not None:
+            raise self.fails
+        if partition != 0:
+            raise UsageError(f"partition {partition} is not served by this worker")
+        if offset > 100:
+            raise UsageError("the input holds offsets 10 to 100")
+        self.done.append(("skip", f"{partition} {offset}"))
+        return 10
+
     async def resume_account(self, name: str) -> bool:
         if name != "acme":
             raise UsageError(f"no account {name}")

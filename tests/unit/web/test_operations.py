@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession
+from structlog.testing import capture_logs
 from yarl import URL
 
 from schemas.views import OrderView, Status
@@ -25,11 +26,11 @@ class Port:
         self._session = session
         self.base = base
 
-    async def ask(self, method: str, path: str, **headers: str) -> tuple[int, str, bytes]:
+    async def ask(self, method: str, path: str, body: bytes | None = None, /, **headers: str) -> tuple[int, str, bytes]:
         """Status, content type and body of the answer to a raw path."""
         url = URL(self.base + path, encoded=True)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self._session.request(method, url, headers=sent) as response:
+        async with self._session.request(method, url, headers=sent, data=body) as response:
             return response.status, response.content_type, await response.read()
 
 
@@ -403,3 +404,50 @@ async def test_what_cannot_be_parsed_is_not_repeated(port: Port, head: str) -> N
     assert answer.startswith(("HTTP/1.1 400 ", "HTTP/1.0 400 "))
     assert TOKEN not in answer + "".join(lines)
     assert all(len(line) < 300 for line in lines)
+
+
+REASON = b'{"why": "a gap", "who": "ana@desk"}'
+
+
+async def test_skip(port: Port, worker: Worker) -> None:
+    """A position is moved, and the log says from where to where, who did it and why."""
+    with capture_logs() as logs:
+        answer = await port.ask("POST", "/input/0/skip/42", REASON)
+    assert answer == (200, "application/json", b'{"partition":0,"before":10,"offset":42,"done":true}')
+    assert worker.done == [("skip", "0 42")]
+    [line] = logs
+    said = {name: line[name] for name in ("event", "action", "partition", "before", "offset", "who", "why")}
+    assert said == {
+        "event": "operator_acted",
+        "action": "skip",
+        "partition": 0,
+        "before": 10,
+        "offset": 42,
+        "who": "ana@desk",
+        "why": "a gap",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/input/0/skip/42", b"", 400),
+        ("/input/0/skip/42", b'{"who": "ana"}', 400),
+        ("/input/0/skip/42", b'{"why": ""}', 400),
+        ("/input/0/skip/42", b"\xff", 400),
+        ("/input/0/skip/200", REASON, 409),
+        ("/input/7/skip/1", REASON, 404),
+        ("/input/0/skip/-1", REASON, 404),
+        ("/input/x/skip/1", REASON, 404),
+    ],
+)
+async def test_skip_that_is_refused(port: Port, worker: Worker, path: str, body: bytes, expected: int) -> None:
+    """Without a reason, to where nothing is, of a partition of others: nothing happens."""
+    assert (await port.ask("POST", path, body))[0] == expected
+    assert worker.done == []
+
+
+async def test_skip_that_is_not_committed(port: Port, worker: Worker) -> None:
+    """What is not known to be so is not said to be."""
+    worker.fails = LogError("no broker")
+    assert (await port.ask("POST", "/input/0/skip/42", REASON))[0] == 503
