@@ -73,7 +73,7 @@ def contents(draw: Draw) -> list[LineDict]:
     return lines or [shop.other("handling", "handling-0", 100)]
 
 
-def _some_units(draw: Draw, shelf: _Shelf, available: dict[str, int]) -> dict[str, int]:
+def _some_units(draw: Draw, shelf: _Shelf, available: dict[str, int]) -> dict[str, Any]:
     """Units of what is there, if anything is; the careless take something that is not, or more than there is."""
     if not any(available.values()) and not shelf.careless:
         return {}

@@ -1,11 +1,11 @@
 """What is owed after money or goods went back: never more than before, and every amount that was told to the cent."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.core.histories import Draw
 from tests.unit.core.shop import (
     LineDict,
     Told,
@@ -21,6 +21,7 @@ from tests.unit.core.shop import (
     standing,
 )
 
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 GOODS_IDS = ("a", "b", "c")
 CHARGE_IDS = ("h", "i")
 
@@ -58,7 +59,7 @@ def orders(draw: Draw) -> tuple[list[LineDict], dict[str, int]]:
     return lines, quantities
 
 
-def _some(draw: Draw, counts: dict[str, int]) -> dict[str, int]:
+def _some(draw: Draw, counts: dict[str, int]) -> dict[str, Any]:
     one = draw(st.sampled_from([one for one, count in counts.items() if count]))
     count = draw(st.integers(1, counts[one]))
     counts[one] -= count
@@ -73,8 +74,8 @@ def losses(draw: Draw) -> tuple[list[Told], list[Told]]:
     kept = dict.fromkeys(pending, 0)
     told = [confirmed(*lines)]
     if draw(st.booleans()):
-        sent = {one: draw(st.integers(0, count)) for one, count in pending.items()}
-        sent = {one: count for one, count in sent.items() if count}
+        drawn = {one: draw(st.integers(0, count)) for one, count in pending.items()}
+        sent: dict[str, Any] = {one: count for one, count in drawn.items() if count}
         if sent:
             told.append(shipped("s1", **sent))
             for one, count in sent.items():
@@ -153,10 +154,11 @@ def test_amount_of_a_return_is_found_to_the_cent(
 ) -> None:
     """Owed is less by just what was paid back for the units, as far as there is something."""
     lines, quantities = order
-    told = (confirmed(*lines), shipped("s1", **quantities))
+    sent: dict[str, Any] = dict(quantities)
+    told = (confirmed(*lines), shipped("s1", **sent))
     before = owed(*told)
     paid = data.draw(st.integers(0, 3_000))
-    units = {one: data.draw(st.integers(1, count)) for one, count in quantities.items()}
+    units: dict[str, Any] = {one: data.draw(st.integers(1, count)) for one, count in quantities.items()}
     after = owed(*told, returned("r1", paid=paid, **units))
     if before is not None and after is not None:
         assert after == max(0, before - paid)
