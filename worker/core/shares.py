@@ -146,7 +146,7 @@ def divide_or_units(total: int, weights: tuple[int, int, int], units: tuple[int,
     return divide(total, *units) if any(units) else (0, 0)
 
 
-_Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
+Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
 """What a charge or a registration is divided by: by value, and by units where that is nothing."""
 
 
@@ -162,7 +162,7 @@ class Share(Struct, gc=False):
     ever_shipped_minor: int = 0
     refunded_minor: int = 0
     """Of a handling line: what returns gave back of it."""
-    weights: _Weights | None = None
+    weights: Weights | None = None
     """Of a charge."""
 
     @property
@@ -223,7 +223,7 @@ def _share_others(facts: Facts, shares: Shares, is_cancelled: bool) -> None:
             break
     whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
     _share_charges(facts, shares, whole)
-    of_goods: _Weights | None = None
+    of_goods: Weights | None = None
     has_reductions = False
     for share in shares.all:
         line = share.line
@@ -254,7 +254,7 @@ def _place_without_goods(facts: Facts, is_cancelled: bool) -> tuple[int, int]:
 def _share_charges(facts: Facts, shares: Shares, whole: tuple[int, int] | None) -> None:
     """A charge follows what was ever shipped: a return does not bring the shipping cost back."""
     refunded = sum([back.refund_handling_minor for back in facts.returns.values()])
-    of_all: _Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
+    of_all: Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
     for share in shares.all:
         line = share.line
         if line.type in CHARGES:
@@ -274,7 +274,7 @@ def _share_charges(facts: Facts, shares: Shares, whole: tuple[int, int] | None) 
             share.shipped_minor, share.unshipped_minor = divide_or_units(total, *weights)
 
 
-def _weights_of_charge(goods: list[Share]) -> _Weights:
+def _weights_of_charge(goods: list[Share]) -> Weights:
     ever_minor = ever_units = unshipped_minor = unshipped_units = 0
     for share in goods:
         ever_minor += share.ever_shipped_minor
@@ -284,7 +284,7 @@ def _weights_of_charge(goods: list[Share]) -> _Weights:
     return (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
 
 
-def _weights_of_registration(named: list[Share]) -> _Weights:
+def _weights_of_registration(named: list[Share]) -> Weights:
     shipped_minor = unshipped_minor = lost_minor = shipped = unshipped = lost = 0
     for share in named:
         shipped_minor += share.shipped_minor
