@@ -83,6 +83,13 @@ class EventLog(Protocol):
         """Delivers again."""
         ...
 
+    def position(self, partition: int) -> int | None:
+        """Below it everything was delivered or is no record: transaction markers and what was aborted move it, too.
+
+        `None` while the partition is not ours, or was not sought.
+        """
+        ...
+
     async def start_offset(self, partition: int, latest: bool) -> int:
         """The first offset that the topic still holds, or the one after its last."""
         ...

@@ -128,6 +128,19 @@ async def test_seek_back_and_forth(world: World, join: Join) -> None:
     assert offsets == [*range(10), *range(3, 10), 8, 9]
 
 
+async def test_position_passes_what_is_no_record(world: World, join: Join) -> None:
+    """The position is unknown before `seek`, and goes on behind an aborted transaction, whose record nobody gets."""
+    values = await fill(world, 0, 2)
+    member = await join("w1")
+    assert member.events.position(0) is None
+    member.read_from(0, 0)
+    await eventually(lambda: member.values(0) == values)
+    assert member.events.position(0) == 2
+    await world.aborted(0)
+    await eventually(lambda: member.events.position(0) == 4)
+    assert member.values(0) == values
+
+
 async def test_gap_below_start(world: World, join: Join) -> None:
     """A position that retention has passed is told with its partition, and again until it is sought elsewhere."""
     await fill(world, 0, 5)

@@ -36,6 +36,10 @@ class World(Protocol):
         """Forgets the events of a partition that are below an offset."""
         ...
 
+    async def aborted(self, partition: int) -> None:
+        """Uses up offsets of a partition without an event, as an aborted transaction of the shop does."""
+        ...
+
     def events(self, member: str) -> EventLog:
         """The event topic for a process, not started."""
         ...

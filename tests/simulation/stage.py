@@ -46,6 +46,12 @@ class Stage:
         await worker.serving()
         return worker
 
+    def next_offset(self, partition: int) -> int:
+        """How far the input was taken, as `m:next` says."""
+        found = {entry.key: entry.value for entry in self.log.entries(partition)}[state.NEXT_KEY]
+        assert found is not None
+        return state.decode_next(found).offset
+
     def left_in_order(self) -> list[bool]:
         """By partition, what `m:next` says."""
         found = [{entry.key: entry.value for entry in self.log.entries(number)} for number in range(2)]

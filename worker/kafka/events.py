@@ -68,6 +68,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._is_rebalancing = False
         self._positions: dict[int, int] = {}
         """Of the assigned partitions: where what was not delivered yet begins."""
+        self._sought: set[int] = set()
+        """Those of them whose position is more than a placeholder."""
         self._touched: set[int] = set()
         """Paused or sought since the last `getmany` returned: what it brought of these is out of date."""
         self._suspects: list[int] = []
@@ -201,6 +203,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             self._consumer.pause(here)
             self._consumer.seek(here, 0)  # a placeholder, never fetched; saves the look-up of the committed offset
         self._positions = {here.partition: 0 for here in assigned}
+        self._sought.clear()
         self._suspects.clear()
         self._generation += 1
         self._is_rebalancing = False
@@ -228,6 +231,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         """The next record wanted of an assigned partition."""
         self._consumer.seek(self._ours(partition), offset)
         self._positions[partition] = offset
+        self._sought.add(partition)
         self._touched.add(partition)
 
     def pause(self, partition: int) -> None:
@@ -238,6 +242,10 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     def resume(self, partition: int) -> None:
         """Delivers again."""
         self._consumer.resume(self._ours(partition))
+
+    def position(self, partition: int) -> int | None:
+        """Below it everything was delivered or is no record: transaction markers and what was aborted move it, too."""
+        return self._positions.get(partition) if partition in self._sought else None
 
     async def start_offset(self, partition: int, latest: bool) -> int:
         """The first offset that the topic still holds, or the one after its last (read_committed: the last stable)."""

@@ -59,7 +59,7 @@ class PartitionActor:
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
-        """The next input offset that is not committed."""
+        """The next input offset that is not committed; what is no record is passed without a commit of its own."""
         self.wanted_offset = 0
         """The next input offset that was not fed."""
         self.ticked_at = context.clock.now()
@@ -198,6 +198,18 @@ class PartitionActor:
         self.wanted_offset = records[-1].offset + 1
         self._wake.set()
 
+    def pass_to(self, position: int) -> None:
+        """Below this offset the input has no record that was not fed: only markers of the shop's transactions, and what
+        was aborted. Left behind, they would be taken for a gap once retention has removed them.
+        """
+        self.wanted_offset = max(self.wanted_offset, position)
+        if not self._committing:
+            self._pass()
+
+    def _pass(self) -> None:
+        if not self._inbox:
+            self.next_offset = max(self.next_offset, self.wanted_offset)
+
     @property
     def inbox_size(self) -> int:
         """Events waiting."""
@@ -249,7 +261,9 @@ class PartitionActor:
 
     def _closing(self, now: float) -> None:
         self.role = "closing"
-        self._inbox.clear()
+        if self._inbox:
+            self.wanted_offset = self._inbox[0].offset  # dropped: the next owner takes them
+            self._inbox.clear()
         assert self._leave_at is not None
         if now >= self._leave_at and self._in_flight:
             self._context.dispatcher.cut(self)
@@ -306,6 +320,7 @@ class PartitionActor:
         self._lease_wanted = False
         await self._write(batch.entries(), self._next(batch.next_offset, clean=clean), batch.dead_letters)
         self.next_offset = batch.next_offset
+        self._pass()
         self._apply(batch)
         for command in self._committed_with:
             if not command.done.done():

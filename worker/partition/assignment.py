@@ -314,9 +314,18 @@ class Assignment:
                 if actor.inbox_size > context.pace.inbox_records_max:
                     context.events.pause(partition)
                     self._full.add(partition)
+            self._pass(generation)
             self._reopen()
             self._forget_cold()
             self._tell()
+
+    def _pass(self, generation: int) -> None:
+        """Tells each actor how far its input was read: beyond the last record, where markers follow it."""
+        for partition, actor in self.actors.items():
+            if actor.role == "serving" and self._born[partition] <= generation:
+                position = self._context.events.position(partition)
+                if position is not None:
+                    actor.pass_to(position)
 
     def _halt(self, error: GapError) -> None:
         for partition in error.partitions:

@@ -221,6 +221,10 @@ class MemoryEventLog:
         self._paused.discard(partition)
         self.arrived.set()
 
+    def position(self, partition: int) -> int | None:
+        """Where what was not delivered yet begins."""
+        return self._positions.get(partition)
+
     async def start_offset(self, partition: int, latest: bool) -> int:
         """The first offset, or the end."""
         await self.process.step("start_offset", partition)

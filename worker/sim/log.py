@@ -99,6 +99,10 @@ class MemoryLog:
         """The offset that the next event gets."""
         return self._inputs[partition].end
 
+    def group_offset(self, partition: int) -> int | None:
+        """What the group was told of a partition."""
+        return self._group.committed.get(partition)
+
     def records(self, partition: int) -> Sequence[MemoryRecord]:
         """The events that are still held."""
         return self._inputs[partition].records
