@@ -71,16 +71,27 @@ def cartsync(
 
 
 @app.command()
-def run(config: ConfigPath = None) -> None:
+def run(
+    config: ConfigPath = None,
+    adopt_state: Annotated[
+        bool,
+        typer.Option("--adopt-state", help="Take the state over from another deployment, which has stopped."),
+    ] = False,
+) -> None:
     """Be a worker, until SIGTERM or Ctrl-C.
 
     It leaves in order, which may take some seconds; a second signal ends it at once, which costs a hold.
+    A state topic belongs to one deployment (group_id, transactional_id_prefix, event topic, cluster). When one of them
+    was changed on purpose, stop all workers and start the first one with --adopt-state.
 
     \b
     cartsync run --config /etc/cartsync.toml
     CARTSYNC_HTTP__HOST=0.0.0.0 cartsync run
     """
     settings = _load(config)
+    if adopt_state:
+        worker = settings.worker.model_copy(update={"adopt_state": True})
+        settings = settings.model_copy(update={"worker": worker})
     from worker.app.run import run_worker
 
     raise typer.Exit(run_worker(settings))

@@ -13,6 +13,7 @@ from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 from worker.sim.scripted import ScriptedProvider
 
+DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
 ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
 
 
@@ -33,11 +34,19 @@ class Stage:
         *,
         accounts: Mapping[str, Account] = ACCOUNTS,
         elsewhere: bool = False,
+        deployment: state.Deployment = DEPLOYMENT,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
         ports = Ports(self.clock, events, self.log.states(name), self.provider)
-        return Worker(worker_settings_from(settings or {}), accounts, ports, owner_id=name, metrics=Metrics())
+        return Worker(
+            worker_settings_from(settings or {}),
+            accounts,
+            ports,
+            owner_id=name,
+            metrics=Metrics(),
+            deployment=deployment,
+        )
 
     async def serving(self, name: str) -> Worker:
         """A worker that serves."""

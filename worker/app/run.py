@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from schemas.state import Deployment
 from worker import __version__, logs
 from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
@@ -65,6 +66,9 @@ async def _run(config: Config) -> int:
         metrics=metrics,
         event_topic=kafka.event_topic,
         leave_s=config.leave_s(),
+        deployment=Deployment(
+            event_topic=kafka.event_topic, group=kafka.group_id, prefix=kafka.transactional_id_prefix
+        ),
     )
     log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():

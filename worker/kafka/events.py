@@ -20,6 +20,8 @@ import structlog
 
 from worker.errors import GapError, LogError
 from worker.kafka.client import (
+    AIOKafkaAdminClient,
+    AIOKafkaClient,
     AIOKafkaConsumer,
     Connection,
     ConsumerRebalanceListener,
@@ -30,16 +32,18 @@ from worker.kafka.client import (
     translated,
     translated_or_refused,
 )
+from worker.kafka.metadata import GONE, look
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import require_topics
-from worker.ports import AssignmentListener, InputRecord
+from worker.ports import AssignmentListener, InputRecord, TopicsSeen
 
 __all__ = ["KafkaEventLog"]
 
 log = structlog.get_logger(__name__)
 
 _COMMIT_WITHIN_S = 5.0
-_STOP_WITHIN_S = 10.0
+_STOP_WITHIN_S = 3.0
+_STALE_S = 15.0
 _POLL_MARGIN_S = 0.5
 """How much longer than asked `getmany` may take before `poll` goes without it."""
 
@@ -75,6 +79,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._suspects: list[int] = []
         """Polled one by one, because the records of one of them cannot be decoded."""
         self._listener_error: Exception | None = None
+        self._heard_at: float | None = None
 
     async def start(self, listener: AssignmentListener) -> None:
         """Joins the group; returns after the first assignment, of which the listener knows by then.
@@ -84,6 +89,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         settings = self._settings
         connection = Connection(settings)
         await require_topics(connection)
+        self._listener = listener
         self._consumer = AIOKafkaConsumer(
             **connection.options(settings.group_request_timeout_s),
             group_id=settings.group_id,
@@ -97,7 +103,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             fetch_max_wait_ms=_ms(settings.fetch_wait_s),
             partition_assignment_strategy=(_own_assignor(),),
         )
-        self._listener = listener
+        connection.follow(self._consumer._client)  # noqa: SLF001 - nothing public reaches it
+        self._listen(self._consumer._client)  # noqa: SLF001
         self._consumer.subscribe([settings.event_topic], listener=self)
         try:
             async with asyncio.timeout(settings.join_timeout_s):
@@ -291,6 +298,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     def lag(self, partition: int) -> int | None:
         """Records behind the position that are there to be read; `None` until some were fetched."""
         here = self._here(partition)
+        if self.silent_s() > _STALE_S:  # what was true when they fell silent
+            return None
         if partition not in self._positions or here not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(here)
@@ -302,8 +311,60 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             end = min(end, stable)
         return max(0, end - self._positions[partition])
 
+    def silent_s(self) -> float:
+        """For how long no broker has answered this member, be it to a heartbeat."""
+        return 0.0 if self._heard_at is None else asyncio.get_running_loop().time() - self._heard_at
+
+    def _listen(self, client: Any) -> None:
+        """Takes note of each answer: the library tells nobody that none comes."""
+        send, loop = client.send, asyncio.get_running_loop()
+        self._heard_at = loop.time()
+
+        async def send_and_note(*args: Any, **options: Any) -> Any:
+            answer = await send(*args, **options)
+            self._heard_at = loop.time()
+            return answer
+
+        client.send = send_and_note
+
+    async def look(self) -> TopicsSeen:
+        """What the brokers say of the topics now. Raises `LogError`."""
+        settings = self._settings
+        names = [settings.event_topic, settings.state_topic]
+        if self._consumer is not None:
+            seen = await look(self._consumer._client, names, settings.request_timeout_s)  # noqa: SLF001
+        else:
+            client = AIOKafkaClient(**Connection(settings).options(settings.request_timeout_s))
+            try:
+                await client.bootstrap()
+                seen = await look(client, names, settings.request_timeout_s)
+            except kafka_errors.KafkaError as error:
+                raise translated(error, "asking for the topics") from error
+            finally:
+                await client.close()
+        events, states = (seen.topics.get(name, GONE) for name in names)
+        return TopicsSeen(seen.id, events.id, states.id, events.partitions, states.partitions)
+
+    async def members_of(self, group_id: str) -> int:
+        """How many members a group has now. Raises `LogError` when nobody tells."""
+        settings = self._settings
+        admin = AIOKafkaAdminClient(**Connection(settings).options(settings.request_timeout_s))
+        doing = f"asking who is in group {group_id}"
+        try:
+            async with asyncio.timeout(settings.fence_timeout_s):
+                await admin.start()
+                (answer,) = await admin.describe_consumer_groups([group_id])
+        except (kafka_errors.KafkaError, TimeoutError) as error:
+            raise translated(error, doing) from error
+        finally:
+            await admin.close()
+        ((error_code, _group, _state, _type, _protocol, members, *_),) = answer.groups
+        if error_code:
+            raise translated(kafka_errors.for_code(error_code)(), doing)
+        return len(members)
+
     async def stop(self) -> None:
-        """Leaves the group. Does not call the listener. At most 12 s; may be repeated."""
+        """Leaves the group. Does not call the listener. At most 5 s; may be repeated."""
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait({self._fetching})

@@ -1,6 +1,7 @@
 """The actor of one partition: restore, process, commit, hand out what is owed, leave."""
 
 import asyncio
+import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -9,14 +10,15 @@ import structlog
 from msgspec import Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord
+from schemas.state import NextRecord, OrderHeader, OrderRecord, Taken
 from schemas.updates import Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
 from worker.errors import TopicError, UsageError
 from worker.partition.batch import Batch, Change
+from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Warm
-from worker.partition.restore import Restored, restore, write_barrier
+from worker.partition.restore import Restored, remade, restore, write_barrier
 from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition
 
 log = structlog.get_logger(__name__)
@@ -27,6 +29,11 @@ _SLICE = 200
 _RESTORE_SLICE = 5_000
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
+
+
+def taken(record: InputRecord) -> Taken:
+    """What a record is known by."""
+    return Taken(record.offset, record.timestamp, zlib.crc32(record.key or b""))
 
 
 class Command(Struct, eq=False):
@@ -47,10 +54,10 @@ class PartitionActor:
         context: Context,
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
-        rivalled: Callable[[str, int], None] | None = None,
+        rivalled: Callable[[tuple[str, int] | None], None] | None = None,
     ) -> None:
-        """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
-        barrier, that was found to have come between this actor and what `warm` remembers.
+        """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its barrier,
+        that was found to have come between this actor and what `warm` remembers; `None`: there was none.
         """
         self.partition = partition
         self.role: Role = "restoring"
@@ -73,6 +80,10 @@ class PartitionActor:
         self._rivalled = rivalled
         self._position = 0
         self._last_next: NextRecord | None = None
+        self._taken: Taken | None = None
+        """Of the last record in the state."""
+        self._expected: Taken | None = None
+        """What the input is to begin with: the record that was taken last. `None`: that was seen, or cannot be."""
         self._inbox: deque[InputRecord] = deque()
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         self._changes: deque[Change] = deque()
@@ -136,15 +147,18 @@ class PartitionActor:
         context = self._context
         began = context.clock.now()
         found = await restore(self._hold, context, self._warm)
-        if found.rival is not None and self._warm is not None and self._rivalled is not None:
-            self._rivalled(*found.rival)
+        if self._warm is not None and self._rivalled is not None:
+            self._rivalled(found.rival)
         self.orders, self._position = found.orders, found.position
         self.next_offset = await self._first_offset(found)
         clean = found.next is not None and found.next.clean
         await self._inherit(found, clean)
         await self._write([], self._next(self.next_offset, clean=False), [])
         self.wanted_offset = self.next_offset
-        context.events.seek(self.partition, self.next_offset)
+        if self._taken is not None and self._taken.offset < self.next_offset:
+            self._expected = self._taken
+            self.wanted_offset = self._taken.offset
+        context.events.seek(self.partition, self.wanted_offset)
         context.events.resume(self.partition)
         self.role, self.has_served = "serving", True
         self._changed()
@@ -161,8 +175,13 @@ class PartitionActor:
         )
 
     async def _first_offset(self, found: Restored) -> int:
+        context = self._context
         if found.next is not None:
-            return found.next.offset
+            if not reads_anew(context.deployment, found.next.deployment):
+                self._taken = found.next.taken
+                return found.next.offset
+            log.warning("input_begins_anew", partition=self.partition, former_offset=found.next.offset)
+            return await context.events.start_offset(self.partition, context.start_latest)
         group_offset = await self._context.events.group_offset(self.partition)
         if group_offset:
             await write_barrier(self._hold, self._context)  # a successor that read on explains it, too: then we go
@@ -194,9 +213,27 @@ class PartitionActor:
 
     def feed(self, records: Sequence[InputRecord]) -> None:
         """Events, in the order of their offsets."""
-        self._inbox.extend(records)
+        if self._expected is not None:
+            expected, self._expected = self._expected, None
+            first = records[0]
+            if first.offset == expected.offset and taken(first) != expected:
+                self._context.events.pause(self.partition)
+                self.wanted_offset = self.next_offset
+                self.halt(
+                    f"the event topic is another one: offset {expected.offset} does not hold the record that was taken "
+                    "there. It was deleted and made again, or copied. `input skip` goes on with it from any offset"
+                )
+                return
+        self._inbox.extend(record for record in records if record.offset >= self.next_offset)
         self.wanted_offset = records[-1].offset + 1
         self._wake.set()
+
+    def give_up_check(self) -> bool:
+        """Retention has removed the record that was to be seen again (false: none was): the input goes on behind it."""
+        was_expected, self._expected = self._expected is not None, None
+        if was_expected:
+            self.wanted_offset = self.next_offset
+        return was_expected
 
     def pass_to(self, position: int) -> None:
         """Below this offset the input has no record that was not fed: only markers of the shop's transactions, and what
@@ -338,14 +375,17 @@ class PartitionActor:
         for command in self._committed_with:
             batch.command(command.subject, command.change)
         if self.role == "serving":
-            count = 0
+            count, last = 0, None
             while self._inbox and count < self._context.pace.batch_records_max:
                 record = self._inbox.popleft()
                 if record.offset >= batch.next_offset:
                     batch.event(record, self._is_in_flight)
+                    last = record
                 count += 1
                 if count % _SLICE == 0:
                     await asyncio.sleep(0)
+            if last is not None:
+                self._taken = taken(last)
 
     def _is_in_flight(self, subject: str) -> bool:
         entry = self.outbox.entries.get(subject)
@@ -359,6 +399,8 @@ class PartitionActor:
         began = clock.now()
         entries.append((state.NEXT_KEY, state.encode(following)))
         last = await self._hold.write(entries, dead_letters)
+        if last < self._position:
+            raise TopicError(remade(self._position, last))
         self._committed_at = began
         self.lease_until = began + self._context.rules.lease_s
         self._position, self._last_next = last + 1, following
@@ -393,7 +435,10 @@ class PartitionActor:
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
-        return NextRecord(state.SCHEMA, offset, self._context.topic_epoch, clean, self._context.version)
+        context = self._context
+        return NextRecord(
+            state.SCHEMA, offset, context.topic_epoch, clean, context.version, self._taken, context.deployment
+        )
 
     # --- publish (steps 14 and 15) ---
 

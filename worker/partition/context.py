@@ -1,10 +1,10 @@
 """What all actors of a worker share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from schemas.state import NextRecord
+from schemas.state import Deployment, NextRecord
 from worker.core.outbox import Addressee
 from worker.core.rules import Rules
 from worker.metrics import Metrics
@@ -49,6 +49,12 @@ class Context(Struct):
     topic_epoch: int = 0
     start_latest: bool = False
     sending: bool = True
+    deployment: Deployment = Deployment()
+    """Ours, with what the brokers said of the topics when the worker started."""
+    adopt_state: bool = False
+    """Goes on with a state that another deployment has written."""
+    former: Sequence[Deployment] = ()
+    """Those that the state was taken over from: their owners are fenced, too."""
     partitions: int = 1
     """Partitions of ours, now: they share `commits_per_s`."""
 
