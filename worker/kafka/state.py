@@ -36,7 +36,7 @@ from worker.kafka.settings import KafkaSettings, transactional_id
 from worker.kafka.topics import require_topics
 from worker.ports import DeadLetter, StateEntry
 
-__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders"]
+__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders", "newest_entries"]
 
 KEY_ROOM_BYTES = 8 * 1024
 """What the largest value leaves of `max.message.bytes` for its key and the framing of its batch."""
@@ -112,7 +112,7 @@ class KafkaStateLog:
         """The newest committed entries of each partition, without taking any. Raises `LogError`."""
         assert self._shared is not None, "start() comes first"
         connection, limits = self._shared
-        return await _newest(connection, limits.state_partitions)
+        return await newest_entries(connection, limits.state_partitions)
 
     async def stop(self) -> None:
         """Nothing is shared between partitions but settings."""
@@ -319,7 +319,8 @@ class KafkaStatePartition:
             await stop_producer(producer, _CLOSE_WITHIN_S)
 
 
-async def _newest(connection: Connection, partitions: int) -> dict[int, list[StateEntry]]:
+async def newest_entries(connection: Connection, partitions: int) -> dict[int, list[StateEntry]]:
+    """As `KafkaStateLog.newest`, of a topic that is known to be there."""
     topic = connection.settings.state_topic
     here = [TopicPartition(topic, partition) for partition in range(partitions)]
     found: dict[int, list[StateEntry]] = {partition: [] for partition in range(partitions)}

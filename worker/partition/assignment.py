@@ -7,7 +7,6 @@ from functools import partial
 
 import structlog
 from msgspec import Struct
-from msgspec.structs import replace
 
 from worker.errors import (
     CartsyncError,
@@ -19,7 +18,7 @@ from worker.errors import (
     TwoOwnersError,
 )
 from worker.partition.actor import PartitionActor
-from worker.partition.belonging import changed, is_foreign, newest_next, repartitioned, require
+from worker.partition.belonging import changed, identified, repartitioned, require_all
 from worker.partition.context import Context, Warm
 from worker.ports import StateLog, TopicsSeen
 
@@ -115,27 +114,20 @@ class Assignment:
         """Before anybody is fenced: another deployment than the one that the state belongs to must not disturb it."""
         context = self._context
         seen = await context.events.look()
-        context.deployment = ours = replace(
+        context.deployment = identified(context.deployment, seen)
+        context.former = require_all(
             context.deployment,
-            cluster=seen.cluster,
-            partitions=seen.event_partitions,
-            event_topic_id=seen.event_topic_id,
-            state_topic_id=seen.state_topic_id,
+            await self._states.newest(),
+            adopt=context.adopt_state,
+            topic_epoch=context.topic_epoch,
         )
-        former = {}
-        for entries in (await self._states.newest()).values():
-            if (last := newest_next(entries)) is not None:
-                require(ours, last, adopt=context.adopt_state, topic_epoch=context.topic_epoch)
-                if is_foreign(ours, last.deployment):
-                    former[last.deployment.prefix, last.deployment.event_topic] = last.deployment
-        for deployment in former.values():
+        for deployment in context.former:
             if members := await context.events.members_of(deployment.group):
                 raise TopicError(
                     f"the state cannot be adopted while group {deployment.group} has members ({members}): stop all "
                     "workers that use it, then start one with --adopt-state, and the others when it serves"
                 )
             log.warning("state_adopted", group=deployment.group, prefix=deployment.prefix, topic=deployment.event_topic)
-        context.former = list(former.values())
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Leaves all partitions in order, then the group; attempts under way get `drain_s` seconds. With brokers away
@@ -356,8 +348,8 @@ class Assignment:
                 "another deployment writes to the same state topic under the same transactional_id_prefix. Stop "
                 "one of them, or give it a state topic, a prefix and a group of its own"
                 if rival is not None
-                else f"partition {partition} is ours by the group, but somebody who does not use our state topic fences "
-                f"us again and again: another deployment has the same transactional_id_prefix ({ours.prefix}) for the "
+                else f"partition {partition} is ours by the group, but somebody with another state topic fences us "
+                f"again and again: another deployment has the same transactional_id_prefix ({ours.prefix}) for the "
                 f"same event topic ({ours.event_topic}). Give this one a transactional_id_prefix of its own"
             )
         )

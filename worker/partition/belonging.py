@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import Deployment, NextRecord
@@ -60,6 +61,30 @@ def require(ours: Deployment, last: NextRecord, *, adopt: bool, topic_epoch: int
             f"begin anew. To go on with it, from where [worker] start_at says: set [worker] topic_epoch to "
             f"{last.topic_epoch + 1}. What the former topic held beyond the state is lost"
         )
+
+
+def identified(ours: Deployment, seen: TopicsSeen) -> Deployment:
+    """Our deployment, with what the brokers say of the topics."""
+    return replace(
+        ours,
+        cluster=seen.cluster,
+        partitions=seen.event_partitions,
+        event_topic_id=seen.event_topic_id,
+        state_topic_id=seen.state_topic_id,
+    )
+
+
+def require_all(
+    ours: Deployment, newest: Mapping[int, Sequence[StateEntry]], *, adopt: bool, topic_epoch: int
+) -> list[Deployment]:
+    """As `require`, for all partitions by their newest entries. Returns the other deployments that are adopted."""
+    former = {}
+    for entries in newest.values():
+        if (last := newest_next(entries)) is not None:
+            require(ours, last, adopt=adopt, topic_epoch=topic_epoch)
+            if is_foreign(ours, last.deployment):
+                former[last.deployment.prefix, last.deployment.event_topic] = last.deployment
+    return list(former.values())
 
 
 def repartitioned(partitions: int, before: int) -> str:
