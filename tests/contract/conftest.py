@@ -24,6 +24,7 @@ class MemoryWorld:
     """The in-memory log, in real time."""
 
     partitions = 3
+    group = "cartsync"
     quiet_s = 0.01
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class KafkaWorld:
             state_topic=f"{name}.state",
             dead_letter_topic=f"{name}.dlq",
         )
+        self.group = name
         self.producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
 
     async def append(

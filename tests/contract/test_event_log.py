@@ -251,3 +251,29 @@ async def test_lag_of_foreign_partition(world: World, join: Join) -> None:
     """Of a partition that is not assigned the lag is not known."""
     member = await join("w1")
     assert member.events.lag(world.partitions) is None
+
+
+async def test_look(world: World, join: Join) -> None:
+    """What is told of the topics is the same before and after `start`, and for every member."""
+    before = await world.events("w1").look()
+    member = await join("w2")
+    assert await member.events.look() == before
+    assert (before.event_partitions, before.state_partitions) == (world.partitions, world.partitions)
+    assert before.cluster
+    assert before.event_topic_id not in ("", before.state_topic_id)
+
+
+async def test_members_of(world: World, join: Join) -> None:
+    """Members are counted while they are there."""
+    asking = world.events("asks")
+    assert await asking.members_of(world.group) == 0
+    member = await join("w1")
+    assert await asking.members_of(world.group) == 1
+    await member.stop()
+    assert await asking.members_of(world.group) == 0
+
+
+async def test_brokers_that_answer_are_not_silent(join: Join) -> None:
+    """Heartbeats and fetches are answered all the time."""
+    member = await join("w1")
+    assert member.events.silent_s() < 5.0

@@ -192,3 +192,18 @@ async def test_value_too_large(world: World, hold: Hold) -> None:
         await owner.write([(b"d", b"4")])
     assert await content(hold) == [(b"a", b"1")]
     assert await world.dead_letters() == []
+
+
+async def test_newest(world: World, hold: Hold) -> None:
+    """Of each partition what was committed last is seen without taking it, and its owner goes on."""
+    owner = await hold(1)
+    for number in range(5):
+        last = await owner.write([(b"n", str(number).encode())])
+    log = world.states("looks")
+    await log.start()
+    newest = await log.newest()
+    assert sorted(newest) == list(range(world.partitions))
+    assert newest[1][-1] == StateEntry(last, b"n", b"4")
+    assert newest[0] == []
+    await owner.write([(b"n", b"5")])
+    await log.stop()

@@ -17,6 +17,8 @@ class World(Protocol):
 
     partitions: int
     """At least 3."""
+    group: str
+    """The name of the members' group."""
     quiet_s: float
     """How long nothing must come before a test believes that nothing will."""
 

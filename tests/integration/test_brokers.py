@@ -1,6 +1,7 @@
 """Topics and brokers that misbehave, as only a real Kafka does: what the adapters tell of them, and how they heal."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from msgspec.structs import replace
 
 from schemas.state import Deployment
+from tests.integration.conftest import OpenStage
+from tests.integration.harness import Stage
+from tests.integration.orders import ACCOUNT, line
 from worker.errors import FencedError, LogError
 from worker.kafka import client
 from worker.kafka.events import KafkaEventLog
@@ -139,35 +143,6 @@ async def test_look_tells_topics_that_were_made_anew(kafka: LocalKafka) -> None:
         assert again.event_topic_id == before.event_topic_id
         await admin.create_partitions({settings.event_topic: NewPartitions(3)})
         await seen(log, lambda found: found.event_partitions == 3)
-
-
-async def test_members_of_groups(kafka: LocalKafka) -> None:
-    """A group that nobody is in, or that there never was, has none."""
-    settings = settings_of(kafka.bootstrap)
-    await create_topics(settings, 2)
-    asking = KafkaEventLog(settings)
-    assert await asking.members_of(settings.group_id) == 0
-    async with reading(settings):
-        assert await asking.members_of(settings.group_id) == 1
-    assert await asking.members_of(settings.group_id) == 0
-
-
-async def test_newest_entries_of_all_partitions(kafka: LocalKafka) -> None:
-    """What was committed last, without fencing whoever is there."""
-    settings = settings_of(kafka.bootstrap)
-    await create_topics(settings, 2)
-    async with holding(settings) as hold:
-        for number in range(300):
-            last = await hold.write([(b"m:next", b"%d" % number)])
-            if number > 2:
-                break
-        other = KafkaStateLog(settings)
-        await other.start()
-        newest = await other.newest()
-        assert [entry.value for entry in newest[0]] == [b"0", b"1", b"2", b"3"]
-        assert newest[0][-1].offset == last
-        assert newest[1] == []
-        await hold.write([(b"m:next", b"still there")])
 
 
 async def test_fence_reaches_owners_under_former_ids(kafka: LocalKafka) -> None:
@@ -321,25 +296,96 @@ async def test_brokers_that_move_are_found_again(kafka_jars: Path) -> None:
         await asyncio.to_thread(kafka.stop)
 
 
-async def test_too_few_replicas_in_sync(kafka_jars: Path) -> None:
-    """The state takes nothing while a replica is missing, and says how many it has and needs; it heals by itself."""
-    with_three = LocalKafka(3, jars=kafka_jars, heap="256m", settings=QUICK)
-    await asyncio.to_thread(with_three.start)
+async def test_too_few_replicas_in_sync(kafka_jars: Path, tmp_path: Path) -> None:
+    """While a replica of the state is missing nothing is told, the log says how many there are and are needed, and it
+    heals by itself.
+    """
+    three = LocalKafka(3, jars=kafka_jars, heap="256m", settings=QUICK)
+    await asyncio.to_thread(three.start)
     try:
-        settings = settings_of(with_three.bootstrap, commit_timeout_s=8.0, request_timeout_s=3.0)
-        async with admin_of(settings) as admin:
+        stage = Stage(three.bootstrap, tmp_path / "stage", 1)
+        async with admin_of(stage.settings) as admin:
             strict = {"cleanup.policy": "compact", "min.insync.replicas": "3"}
-            await admin.create_topics([NewTopic(settings.state_topic, 1, 3, topic_configs=strict)])
-        await create_topics(settings, 1)
-        async with holding(settings) as hold:
-            await hold.write([(b"a", b"1")])
-            await asyncio.to_thread(with_three.kill, 3)
-            with pytest.raises(LogError, match="has 2 replicas in sync and needs 3"):
-                await hold.write([(b"a", b"2")])
-        await asyncio.to_thread(with_three.restart, 3)
-        async with holding(settings) as hold:
-            last = await hold.write([(b"b", b"3")])
-            found = [entry.value async for entries in hold.read(0, last) for entry in entries]
-            assert found in ([b"1", b"3"], [b"1", b"2", b"3"])
+            await admin.create_topics([NewTopic(stage.settings.state_topic, 1, 3, topic_configs=strict)])
+        async with stage:
+            stage.configure(kafka={"commit_timeout": "8s", "request_timeout": "3s"})
+            worker = await stage.started()
+            await asyncio.to_thread(three.kill, 3)
+            order = stage.order(f"{ACCOUNT}/1")
+            await order.confirm(line("mug", 1000))
+            await order.ship("s1", mug=1)
+            needed = "partition 0 of .* has 2 replicas in sync and needs 3"
+            await until(lambda: any(re.search(needed, said["error"]) for said in worker.log("partition_lost")), 40.0)
+            assert not stage.attempts(order.subject)
+            await asyncio.to_thread(three.restart, 3)
+            await stage.agreed({order.subject: (1000, 0)}, within_s=40)
     finally:
-        await asyncio.to_thread(with_three.stop)
+        await asyncio.to_thread(three.stop)
+
+
+async def test_state_topic_has_one_deployment(open_stage: OpenStage) -> None:
+    """Another one ends with 72 whatever ids it uses, the first one goes on undisturbed; on purpose, and once the first
+    one has gone, the state changes hands.
+    """
+    stage = await open_stage(partitions=2)
+    first = await stage.started()
+    order = stage.order(f"{ACCOUNT}/1")
+    await order.confirm(line("mug", 1000, quantity=2))
+    await order.ship("s1", mug=1)
+    await stage.agreed({order.subject: (1000, 1000)})
+    other = {"CARTSYNC_KAFKA__GROUP_ID": f"{stage.name}b", "CARTSYNC_KAFKA__TRANSACTIONAL_ID_PREFIX": f"{stage.name}b"}
+    checked = await stage.command("topics", "check", **other)
+    assert checked.code == 72
+    assert "belongs to another deployment" in checked.out
+    for more in ({}, {"CARTSYNC_WORKER__ADOPT_STATE": "true"}):
+        later = stage.start(**other, **more)
+        assert await later.ended() == 72
+        said = "while group" if more else "belongs to another deployment"
+        assert said in later.log("not_started")[0]["error"]
+    assert not first.log("partition_lost")
+    first.terminate()
+    assert await first.ended() == 0
+    heir = await stage.started(**other, CARTSYNC_WORKER__ADOPT_STATE="true")
+    await order.ship("s2", mug=1)
+    await stage.agreed({order.subject: (2000, 0)})
+    assert all(said["clean"] for said in heir.log("partition_serving"))
+
+
+async def test_topics_that_change_stop_the_worker(open_stage: OpenStage) -> None:
+    """The state topic is made again, or the event topic gets one more partition: 72, also at the next start, and
+    `topics check` says why, after the counts were made equal, too.
+    """
+    stage = await open_stage(partitions=1)
+    worker = await stage.started()
+    for number in range(3):
+        await stage.order(f"{ACCOUNT}/{number}").confirm(line("mug", 1000))
+    await worker.shown(f"{ACCOUNT}/2", "settled")
+    async with admin_of(stage.settings) as admin:
+        await admin.create_partitions({stage.settings.event_topic: NewPartitions(2)})
+        assert await worker.ended(within_s=30) == 72
+        assert "has 2 partitions, and the state was written with 1" in worker.log("stopping")[0]["error"]
+        await admin.create_partitions({stage.settings.state_topic: NewPartitions(2)})
+        checked = await stage.command("topics", "check")
+        assert checked.code == 72
+        assert "has 2 partitions, and the state was written with 1" in checked.out
+        assert await stage.start().ended() == 72
+
+
+async def test_state_topic_that_is_made_again_is_no_state(open_stage: OpenStage) -> None:
+    """The running worker ends with its next commit, and no later start takes the torso for all orders."""
+    stage = await open_stage(partitions=1)
+    worker = await stage.started()
+    for number in range(3):
+        await stage.order(f"{ACCOUNT}/{number}").confirm(line("mug", 1000))
+    await worker.shown(f"{ACCOUNT}/2", "settled")
+    async with admin_of(stage.settings) as admin:
+        await admin.delete_topics([stage.settings.state_topic])
+        await asyncio.sleep(0.5)
+        compact = {"cleanup.policy": "compact"}
+        await admin.create_topics([NewTopic(stage.settings.state_topic, 1, 1, topic_configs=compact)])
+    await stage.order(f"{ACCOUNT}/4").confirm(line("mug", 1000))
+    assert await worker.ended(within_s=40) == 72
+    assert "deleted and made again" in worker.log("stopping")[0]["error"]
+    again = stage.start()
+    assert await again.ended() == 72
+    assert "orders are missing" in again.log("not_started")[0]["error"]

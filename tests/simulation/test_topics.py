@@ -11,7 +11,7 @@ from worker.app import Worker
 from worker.errors import CartsyncError, LogError, TopicError
 from worker.sim.scripted import Answer
 
-LOOKS_S = 30.0
+LOOKS_S = 12.0
 """Within which what has become of topics is noticed."""
 
 

@@ -51,6 +51,8 @@ class Holding(Struct, frozen=True):
     group_commit_s: float = 5.0
     look_s: float = 10.0
     """How often it is looked whether brokers answer, and topics are what they were."""
+    look_again_s: float = 1.0
+    """When they are not: a broker that has just come up may not know all topics yet."""
     unreachable_s: float = 30.0
     """After so long without an answer brokers count as away: heartbeats and looks ask more often than that."""
     unreachable_exit_s: float = 600.0
@@ -414,7 +416,7 @@ class Assignment:
         context, holding = self._context, self._holding
         strange: TopicsSeen | None = None
         while True:
-            await asyncio.sleep(holding.look_s)
+            await asyncio.sleep(holding.look_s if strange is None else holding.look_again_s)
             self._heed_silence()
             try:
                 seen = await context.events.look()
@@ -422,7 +424,7 @@ class Assignment:
                 log.debug("topics_not_seen", error=str(error))
                 continue
             what = changed(context.deployment, seen)
-            if what and strange == seen:  # seen twice, for a broker that has just come up may not know of all topics
+            if what and strange == seen:
                 self._fatal(TopicError(what))
                 return
             strange = seen if what else None
