@@ -124,9 +124,13 @@ def changed(ours: Deployment, seen: TopicsSeen) -> str:
             f"the state topic has {seen.state_partitions} partitions now, and the event topic {ours.partitions}: they "
             "must be equal. Restore the state into a topic with as many as the event topic"
         )
-    now = Deployment(cluster=seen.cluster, event_topic_id=seen.event_topic_id, state_topic_id=seen.state_topic_id)
-    names: Mapping[str, str] = {"cluster": "cluster", "event_topic_id": "event topic", "state_topic_id": "state topic"}
-    others = " and ".join(names[name] for name in _differ(ours, now, *names))
-    return f"the {others} was deleted and made again while this worker ran; the next start says what to do" * bool(
-        others
-    )
+    now = identified(ours, seen)
+    if _differ(ours, now, "cluster"):
+        return (
+            f"another Kafka cluster answers ({now.cluster} instead of {ours.cluster}); the next start says what to do"
+        )
+    names = {"event_topic_id": "event topic", "state_topic_id": "state topic"}
+    if others := _differ(ours, now, *names):
+        said = " and ".join(names[name] for name in others)
+        return f"the {said} was deleted and made again while this worker ran; the next start says what to do"
+    return ""
