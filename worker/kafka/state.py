@@ -51,7 +51,7 @@ _HANGING_MARGIN_S = 15.0
 _CLOSE_WITHIN_S = 3.0
 _NEWEST = 200
 """Offsets at the end of a partition: its last transactions, whatever they held."""
-_WHY_WITHIN_S = 2.0
+_WHY_WITHIN_S = 1.0
 """To find out why a transaction came to nothing."""
 _PATIENCE_S = 30.0
 """Of a person, with brokers that send nothing."""
