@@ -81,6 +81,7 @@ def run(
     """Be a worker, until SIGTERM or Ctrl-C.
 
     It leaves in order, which may take some seconds; a second signal ends it at once, which costs a hold.
+
     A state topic belongs to one deployment (group_id, transactional_id_prefix, event topic, cluster). When one of them
     was changed on purpose, stop all workers and start the first one with --adopt-state.
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from aiokafka import client as kafka_client
+from aiokafka import conn as kafka_conn
 
 from worker.kafka import client
 
@@ -65,6 +67,6 @@ async def test_no_address_answers(swallowing_port: int, monkeypatch: pytest.Monk
 
 async def test_every_client_dials_so() -> None:
     """The library makes such connections, asks for no topic so that it comes to be, and keeps none for long."""
-    assert client.kafka_conn.AIOKafkaConnection is client._Dialling
-    request = client.kafka_client.MetadataRequest(["gone"]).prepare({3: (0, 5)})
+    assert kafka_conn.AIOKafkaConnection is client._Dialling
+    request = kafka_client.MetadataRequest(["gone"]).prepare({3: (0, 5)})
     assert request.to_object() == {"topics": ["gone"], "allow_auto_topic_creation": False}

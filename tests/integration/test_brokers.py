@@ -334,7 +334,7 @@ async def test_state_topic_has_one_deployment(open_stage: OpenStage) -> None:
     await order.ship("s1", mug=1)
     await stage.agreed({order.subject: (1000, 1000)})
     other = {"CARTSYNC_KAFKA__GROUP_ID": f"{stage.name}b", "CARTSYNC_KAFKA__TRANSACTIONAL_ID_PREFIX": f"{stage.name}b"}
-    checked = await stage.command("topics", "check", **other)
+    checked = await stage.command("topics", "check", within_s=30, **other)
     assert checked.code == 72
     assert "belongs to another deployment" in checked.out
     for more in ({}, {"CARTSYNC_WORKER__ADOPT_STATE": "true"}):
