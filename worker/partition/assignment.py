@@ -60,9 +60,10 @@ class Holding(Struct, frozen=True):
     """Before a lost partition is taken anew; doubles up to ten times this."""
     rivals_s: float = 60.0
     """So often within this time a partition of ours was taken over by somebody else: we are not alone."""
-    young_s: float = 600.0
     rivals_max: int = 6
-    """Of a worker that has been there for longer; a younger one came later and is to go first, at the second time."""
+    """Twice for a worker that has just come, once more for each `rivals_s` that it has been there: the one that came
+    later goes first, and production stays.
+    """
 
 
 class Assignment:
@@ -341,7 +342,8 @@ class Assignment:
         self._rivals[partition] = [*recent, (-1 if rival is None else rival[1], now)]
         owner = "unknown" if rival is None else rival[0]
         log.error("partition_rivalled", partition=partition, owner=owner, again=bool(recent))
-        if len(recent) + 1 < (2 if now - self._began_at < holding.young_s else holding.rivals_max):
+        age_s = now - self._began_at
+        if len(recent) + 1 < min(holding.rivals_max, 2 + int(age_s / holding.rivals_s)):
             return
         ours = self._context.deployment
         self._fatal(
