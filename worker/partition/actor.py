@@ -213,20 +213,24 @@ class PartitionActor:
 
     def feed(self, records: Sequence[InputRecord]) -> None:
         """Events, in the order of their offsets."""
-        if self._expected is not None:
-            expected, self._expected = self._expected, None
-            first = records[0]
-            if first.offset == expected.offset and taken(first) != expected:
-                self._context.events.pause(self.partition)
-                self.wanted_offset = self.next_offset
-                self.halt(
-                    f"the event topic is another one: offset {expected.offset} does not hold the record that was taken "
-                    "there. It was deleted and made again, or copied. `input skip` goes on with it from any offset"
-                )
-                return
-        self._inbox.extend(record for record in records if record.offset >= self.next_offset)
+        if self._expected is not None and not (records := self._checked(records, self._expected)):
+            return
+        self._inbox.extend(records)
         self.wanted_offset = records[-1].offset + 1
         self._wake.set()
+
+    def _checked(self, records: Sequence[InputRecord], expected: Taken) -> Sequence[InputRecord]:
+        """What is to be taken of the first records, once the one that was taken last is found among them again."""
+        self._expected = None
+        self.wanted_offset = self.next_offset
+        if records[0].offset == expected.offset and taken(records[0]) != expected:
+            self._context.events.pause(self.partition)
+            self.halt(
+                f"the event topic is another one: offset {expected.offset} does not hold the record that was taken "
+                "there. It was deleted and made again, or copied. `input skip` goes on with it from any offset"
+            )
+            return []
+        return [record for record in records if record.offset >= self.next_offset]
 
     def give_up_check(self) -> bool:
         """Retention has removed the record that was to be seen again (false: none was): the input goes on behind it."""
