@@ -5,7 +5,9 @@ speaks versions 0 to 5 of the request; ids of topics came with version 10 (Kafka
 """
 
 import asyncio
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 from uuid import UUID
@@ -23,6 +25,8 @@ _API = 3
 _NOBODY = UUID(int=0)
 _GONE = 3
 """UNKNOWN_TOPIC_OR_PARTITION."""
+_BROKERS_MIN = 3
+"""So many can be asked in the time that there is, though none but the last answers."""
 _IN_SYNC_AT = {5: 4, 12: 5}
 """By version, where a partition has its replicas in sync."""
 
@@ -131,14 +135,25 @@ class _MetadataRequest(Request[MetadataRequest_v5 | _Request12]):  # type: ignor
         return request_struct_class(self._topics, False)
 
 
+async def _ask(client: Any, topics: list[str], within_s: float) -> Any:
+    """The first answer of a broker; one that is down, or frozen, must not be the only one that is asked."""
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    random.shuffle(nodes)
+    failure: Exception = kafka_errors.NodeNotReadyError()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            for node in nodes:
+                try:
+                    async with asyncio.timeout(within_s / _BROKERS_MIN):
+                        return await client.send(node, _MetadataRequest(topics))
+                except (kafka_errors.KafkaError, TimeoutError) as error:
+                    failure = error
+    raise translated(failure, "asking a broker about the topics") from failure
+
+
 async def look(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
     """Asks a broker that this client of the library knows, without creating anything. Raises `LogError`."""
-    try:
-        async with asyncio.timeout(within_s):
-            node = client.get_random_node()
-            answer = await client.send(node, _MetadataRequest(topics))
-    except (kafka_errors.KafkaError, TimeoutError) as error:
-        raise translated(error, "asking a broker about the topics") from error
+    answer = await _ask(client, topics, within_s)
     seen: dict[str, TopicSeen] = {}
     for error_code, name, *rest in answer.topics:
         if error_code == _GONE:
