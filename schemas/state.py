@@ -136,6 +136,30 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     delay: Delay = Delay.OWN
 
 
+class Deployment(Struct, array_like=True, frozen=True):
+    """Whose a state topic is, and what it was made from. Empty members: not known."""
+
+    cluster: str = ""
+    """Kafka's own id of it."""
+    event_topic: str = ""
+    group: str = ""
+    prefix: str = ""
+    """`transactional_id_prefix`."""
+    partitions: int = 0
+    event_topic_id: str = ""
+    """Another one, once the topic was deleted and made again."""
+    state_topic_id: str = ""
+
+
+class Taken(Struct, array_like=True, frozen=True):
+    """What the last record of the input that was taken looked like: it is read again by the next owner."""
+
+    offset: int
+    timestamp_ms: int
+    key_check: int
+    """A checksum of the key."""
+
+
 class NextRecord(Struct, array_like=True, frozen=True):
     """How far the input of the partition was taken."""
 
@@ -147,6 +171,9 @@ class NextRecord(Struct, array_like=True, frozen=True):
     """The owner left in order: what it was not sure of is marked in the orders."""
     version: str
     """Of cartsync."""
+    taken: Taken | None = None
+    """`None`: no record was taken yet, or by a version that did not tell."""
+    deployment: Deployment = Deployment()
 
 
 class OwnerRecord(Struct, array_like=True, frozen=True):
@@ -156,6 +183,7 @@ class OwnerRecord(Struct, array_like=True, frozen=True):
     owner: str
     at_ms: int
     version: str
+    deployment: Deployment = Deployment()
 
 
 class Target(Struct, array_like=True, frozen=True):

@@ -81,3 +81,11 @@ class StatusView(Struct, frozen=True):
     ready: bool
     partitions: list[PartitionView]
     accounts: list[AccountView]
+    why: str = "ok"
+    """Why it is not ready."""
+    unserved: int = 0
+    """Partitions of ours that are neither served nor halted."""
+    kafka_silent_s: float = 0.0
+    """For how long no broker has answered."""
+    event_partitions: int = 0
+    """Of the event topic, all of them; 0: not known yet."""

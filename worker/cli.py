@@ -105,6 +105,10 @@ def run(
             metavar="ACCOUNT=send|keep", help="The account's address or merchant is another one; may be given again."
         ),
     ] = None,
+    adopt_state: Annotated[
+        bool,
+        typer.Option("--adopt-state", help="Take the state over from another deployment, which has stopped."),
+    ] = False,
 ) -> None:
     """Be a worker, until SIGTERM or Ctrl-C.
 
@@ -113,6 +117,9 @@ def run(
     orders were told to, it does not start before you say what follows: send (all of them are told anew) or keep (they
     count as told).
 
+    A state topic belongs to one deployment (group_id, transactional_id_prefix, event topic, cluster). When one of them
+    was changed on purpose, stop all workers and start the first one with --adopt-state.
+
     \b
     cartsync run --config /etc/cartsync.toml
     cartsync run --host 0.0.0.0
@@ -120,6 +127,9 @@ def run(
     """
     settings = _load(config)
     accepted = _accepted_targets(accept_target or [], settings)
+    if adopt_state:
+        worker = settings.worker.model_copy(update={"adopt_state": True})
+        settings = settings.model_copy(update={"worker": worker})
     from worker.app.run import run_worker
 
     raise typer.Exit(run_worker(settings, lambda: _load(config), host, accepted))
@@ -383,7 +393,7 @@ def input_skip(
         return read_owner(partition, sections[0])
 
     who = f"{getuser()}@{gethostname()}"
-    urls = [_url(each, config, token_file) for each in url or [None]]
+    urls = [_url(each, config, token_file) for each in url or ()] or [_url(None, config, token_file)]
     raise typer.Exit(skip_input(partition, offset, why, urls, who=who, as_json=as_json, owner=owner))
 
 

@@ -76,6 +76,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("cartsync_consumer_lag_records", "gauge", "Records behind the end of the input", ("partition",)),
     Metric("cartsync_consumer_blocked_records", "gauge", "Records behind an open transaction", ("partition",)),
+    Metric("cartsync_event_partitions", "gauge", "Partitions of the event topic, all of them"),
+    Metric("cartsync_kafka_unreachable_seconds", "gauge", "For how long no broker has answered"),
     # state
     Metric("cartsync_txn_duration_seconds", "histogram", "State transactions, from begin to commit", (), _SHORT_S),
     Metric("cartsync_txn_batch_records", "histogram", "Records of one state transaction", (), _RECORDS),
@@ -88,6 +90,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_rebalances_total", "counter", "Assignments and revocations of the group"),
     Metric("cartsync_rebalance_seconds", "histogram", "Letting revoked partitions go", (), _SHORT_S),
     Metric("cartsync_partitions_assigned", "gauge", "Partitions of ours, by what they are doing", ("role",)),
+    Metric("cartsync_partitions_halted", "gauge", "Partitions of ours that take no events until somebody acts"),
+    Metric("cartsync_partitions_unserved", "gauge", "Partitions of ours that are being restored, or tried to"),
     Metric("cartsync_lease_remaining_seconds", "gauge", "For how long we may still send; 0: over", ("partition",)),
     Metric("cartsync_lease_refused_total", "counter", "Attempts not made because the lease was too short"),
     # output
@@ -289,6 +293,10 @@ class Metrics:
     def show(self, status: StatusView) -> None:
         """Sets every gauge of partitions and accounts; partitions that have gone are shown no more."""
         self._gauges["cartsync_ready"].set(status.ready)
+        self._gauges["cartsync_event_partitions"].set(status.event_partitions)
+        self._gauges["cartsync_kafka_unreachable_seconds"].set(status.kafka_silent_s)
+        self._gauges["cartsync_partitions_halted"].set(sum(view.role == "halted" for view in status.partitions))
+        self._gauges["cartsync_partitions_unserved"].set(status.unserved)
         for name, member in _PARTITION_GAUGES.items():
             self._show_partitions(name, member, status.partitions)
         roles = self._gauges["cartsync_partitions_assigned"]

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from schemas.state import Deployment
 from schemas.updates import Fault, HttpRequest, HttpResponse, Outcome, Update
 
 
@@ -93,6 +94,18 @@ class AssignmentListener(Protocol):
         ...
 
 
+class TopicsSeen(Struct, frozen=True):
+    """What the brokers say of our topics: enough to notice that one of them is not what it was."""
+
+    cluster: str = ""
+    event_topic_id: str = ""
+    """Another one, when a topic was deleted and made again; empty: the topic is gone, or brokers do not tell."""
+    state_topic_id: str = ""
+    event_partitions: int = 0
+    """0: the topic is gone."""
+    state_partitions: int = 0
+
+
 class EventLog(Protocol):
     """The event topic, read as a member of a consumer group."""
 
@@ -119,6 +132,13 @@ class EventLog(Protocol):
         """Delivers again."""
         ...
 
+    def position(self, partition: int) -> int | None:
+        """Below it everything was delivered or is no record: transaction markers and what was aborted move it, too.
+
+        `None` while the partition is not ours, or was not sought.
+        """
+        ...
+
     async def start_offset(self, partition: int, latest: bool) -> int:
         """The first offset that the topic still holds, or the one after its last."""
         ...
@@ -140,6 +160,18 @@ class EventLog(Protocol):
 
     def behind_open(self, partition: int) -> int | None:
         """Records that cannot be read before somebody ends a transaction, where known."""
+        ...
+
+    def silent_s(self) -> float:
+        """For how long no broker has answered this member, be it to a heartbeat."""
+        ...
+
+    async def look(self) -> TopicsSeen:
+        """What the brokers say of the topics now; also before `start`. Bounded. Raises `LogError`."""
+        ...
+
+    async def members_of(self, group_id: str) -> int:
+        """How many members a group has now; also before `start`. Bounded. Raises `LogError` when nobody tells."""
         ...
 
     async def stop(self) -> None:
@@ -168,8 +200,10 @@ class DeadLetter(Struct, frozen=True):
 class StatePartition(Protocol):
     """One owner's hold on one state partition."""
 
-    async def fence(self) -> None:
-        """Takes ownership: after it returns, no older owner can commit anything. Raises `LogError`."""
+    async def fence(self, former: Sequence[Deployment] = ()) -> None:
+        """Takes ownership: after it returns, no older owner can commit anything, nor one of the `former` deployments,
+        whose owners are known under other ids. Raises `LogError`.
+        """
         ...
 
     async def write(
@@ -217,6 +251,13 @@ class StateLog(Protocol):
 
     def partition(self, partition: int) -> StatePartition:
         """A new hold; nothing happens before its `fence`."""
+        ...
+
+    async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
+        """The newest committed entries of each partition, without taking any. Raises `LogError`.
+
+        For a look at who was there last, not for a restore: what an open transaction hides is left out.
+        """
         ...
 
     async def stop(self) -> None:

@@ -36,6 +36,7 @@ class MemoryWorld:
     """The in-memory log, in real time."""
 
     partitions = 3
+    group = "cartsync"
     quiet_s = 0.01
 
     def __init__(self) -> None:
@@ -76,6 +77,10 @@ class MemoryWorld:
         """Forgets events."""
         self._log.truncate(partition, before_offset)
 
+    async def aborted(self, partition: int) -> None:
+        """Uses up offsets."""
+        self._log.skip(partition, 2)
+
     def events(self, member: str) -> EventLog:
         """The event topic for a process."""
         return self._log.events(member)
@@ -111,6 +116,7 @@ class KafkaWorld:
             state_topic=f"{name}.state",
             dead_letter_topic=f"{name}.dlq",
         )
+        self.group = name
         self.producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
 
     async def append(
@@ -167,6 +173,14 @@ class KafkaWorld:
         here = TopicPartition(self.settings.event_topic, partition)
         await admin.delete_records({here: RecordsToDelete(before_offset=before_offset)})
         await admin.close()
+
+    async def aborted(self, partition: int) -> None:
+        """Aborts a transaction: a record that nobody sees, and a marker."""
+        servers = self.settings.bootstrap_servers
+        async with AIOKafkaProducer(bootstrap_servers=servers, transactional_id=uuid.uuid4().hex) as shop:
+            await shop.begin_transaction()
+            await shop.send_and_wait(self.settings.event_topic, b"aborted", partition=partition)
+            await shop.abort_transaction()
 
     def events(self, member: str) -> EventLog:
         """The event topic for a process."""

@@ -129,6 +129,19 @@ async def test_seek_back_and_forth(world: World, join: Join) -> None:
     assert offsets == [*range(10), *range(3, 10), 8, 9]
 
 
+async def test_position_passes_what_is_no_record(world: World, join: Join) -> None:
+    """The position is unknown before `seek`, and goes on behind an aborted transaction, whose record nobody gets."""
+    values = await fill(world, 0, 2)
+    member = await join("w1")
+    assert member.events.position(0) is None
+    member.read_from(0, 0)
+    await eventually(lambda: member.values(0) == values)
+    assert member.events.position(0) == 2
+    await world.aborted(0)
+    await eventually(lambda: member.events.position(0) == 4)
+    assert member.values(0) == values
+
+
 async def test_gap_below_start(world: World, join: Join) -> None:
     """A position that retention has passed is told with its partition, and again until it is sought elsewhere."""
     await fill(world, 0, 5)
@@ -292,3 +305,29 @@ async def test_lag_of_foreign_partition(world: World, join: Join) -> None:
     member = await join("w1")
     assert member.events.lag(world.partitions) is None
     assert member.events.behind_open(world.partitions) is None
+
+
+async def test_look(world: World, join: Join) -> None:
+    """What is told of the topics is the same before and after `start`, and for every member."""
+    before = await world.events("w1").look()
+    member = await join("w2")
+    assert await member.events.look() == before
+    assert (before.event_partitions, before.state_partitions) == (world.partitions, world.partitions)
+    assert before.cluster
+    assert before.event_topic_id not in ("", before.state_topic_id)
+
+
+async def test_members_of(world: World, join: Join) -> None:
+    """Members are counted while they are there."""
+    asking = world.events("asks")
+    assert await asking.members_of(world.group) == 0
+    member = await join("w1")
+    assert await asking.members_of(world.group) == 1
+    await member.stop()
+    assert await asking.members_of(world.group) == 0
+
+
+async def test_brokers_that_answer_are_not_silent(join: Join) -> None:
+    """Heartbeats and fetches are answered all the time."""
+    member = await join("w1")
+    assert member.events.silent_s() < 5.0

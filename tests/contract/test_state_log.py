@@ -216,3 +216,19 @@ async def test_letter_too_large(world: World, hold: Hold) -> None:
 
 LETTER_ROOM_BYTES = 1_024
 """What a letter needs beside its members."""
+
+
+async def test_newest(world: World, hold: Hold) -> None:
+    """Of each partition what was committed last is seen without taking it, and its owner goes on."""
+    owner = await hold(1)
+    for number in range(4):
+        await owner.write([(b"n", str(number).encode())])
+    last = await owner.write([(b"n", b"4")])
+    log = world.states("looks")
+    await log.start()
+    newest = await log.newest()
+    assert sorted(newest) == list(range(world.partitions))
+    assert newest[1][-1] == StateEntry(last, b"n", b"4")
+    assert newest[0] == []
+    await owner.write([(b"n", b"5")])
+    await log.stop()

@@ -17,6 +17,8 @@ class World(Protocol):
 
     partitions: int
     """At least 3."""
+    group: str
+    """The name of the members' group."""
     quiet_s: float
     """How long nothing must come before a test believes that nothing will."""
 
@@ -46,6 +48,10 @@ class World(Protocol):
 
     async def truncate(self, partition: int, before_offset: int) -> None:
         """Forgets the events of a partition that are below an offset."""
+        ...
+
+    async def aborted(self, partition: int) -> None:
+        """Uses up offsets of a partition without an event, as an aborted transaction of the shop does."""
         ...
 
     def events(self, member: str) -> EventLog:

@@ -1,6 +1,6 @@
 """A worker's holds on the state log, under watch: what it has seen committed, and from when it may send."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from schemas import state
@@ -42,9 +42,9 @@ class AuditedPartition:
         """The largest value."""
         return self._hold.value_max_bytes
 
-    async def fence(self) -> None:
+    async def fence(self, former: Sequence[state.Deployment] = ()) -> None:
         """Takes ownership."""
-        await self._hold.fence()
+        await self._hold.fence(former)
         self._watcher.held_by(self)
 
     async def write(
@@ -104,6 +104,10 @@ class AuditedStateLog:
         """A new hold, under watch."""
         hold = self._states.partition(partition)
         return AuditedPartition(self._process, partition, hold, self._views[partition], self._watcher)
+
+    async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
+        """Passes on."""
+        return await self._states.newest()
 
     async def stop(self) -> None:
         """Passes on."""

@@ -14,6 +14,7 @@ from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 from worker.sim.scripted import ScriptedProvider
 
+DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
 ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
 
 
@@ -35,6 +36,7 @@ class Stage:
         accounts: Mapping[str, Account] = ACCOUNTS,
         elsewhere: bool = False,
         accepted_targets: Mapping[str, TargetChoice] = {},
+        deployment: state.Deployment = DEPLOYMENT,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
@@ -46,6 +48,7 @@ class Stage:
             owner_id=name,
             metrics=Metrics(),
             accepted_targets=accepted_targets,
+            deployment=deployment,
         )
 
     async def serving(self, name: str) -> Worker:
@@ -54,6 +57,12 @@ class Stage:
         await worker.start()
         await worker.serving()
         return worker
+
+    def next_offset(self, partition: int) -> int:
+        """How far the input was taken, as `m:next` says."""
+        found = {entry.key: entry.value for entry in self.log.entries(partition)}[state.NEXT_KEY]
+        assert found is not None
+        return state.decode_next(found).offset
 
     def left_in_order(self) -> list[bool]:
         """By partition, what `m:next` says."""

@@ -483,11 +483,11 @@ def test_inbox_is_bounded_in_bytes() -> None:
             stage.log.append(b"k", b"x" * MIB, partition=0)
         await asyncio.sleep(5.0)
         [actor] = [actor for actor in worker._assignment.actors.values() if actor.partition == 0]
-        assert 32 * MIB < actor.inbox_bytes < 43 * MIB
+        assert 32 * MIB < actor.inbox.bytes < 43 * MIB
         blocked.set()
         await asyncio.sleep(10.0)
         assert len(stage.log.dead_letters) == 100
-        assert (actor.inbox_bytes, actor.inbox_size) == (0, 0)
+        assert (actor.inbox.bytes, len(actor.inbox)) == (0, 0)
         await worker.stop()
 
     play(story)

@@ -61,3 +61,42 @@ def test_an_ordinary_rebalance_is_no_rivalry() -> None:
         await ours.stop()
 
     play(story)
+
+
+@pytest.mark.parametrize("is_young", [True, False])
+def test_worker_of_two_with_one_prefix_and_two_state_topics(is_young: bool) -> None:
+    """Nobody else writes to its state topic, and yet it is fenced again and again: who came later ends with 71 and
+    names the prefix, who was there before goes on.
+    """
+
+    async def story(stage: Stage) -> None:
+        ours = await stage.serving("ours")
+        await asyncio.sleep(1.0 if is_young else 3600.0)
+        for _ in range(3):
+            stage.log.fence(0)
+            stage.log.append(b"k", b"no event", partition=0)
+            await asyncio.sleep(5.0)
+        assert ours.failed.done() == is_young
+        if is_young:
+            assert ours.failed.result().exit_code == 71
+            assert "has the same transactional_id_prefix (cartsync)" in str(ours.failed.result())
+        else:
+            assert stage.roles(ours) == {0: "serving", 1: "serving"}
+        await ours.stop()
+
+    play(story)
+
+
+def test_fenced_once_in_a_while_is_no_rivalry() -> None:
+    """A transaction that outlived its timeout looks like a fence, too."""
+
+    async def story(stage: Stage) -> None:
+        ours = await stage.serving("ours")
+        for _ in range(3):
+            stage.log.fence(0)
+            stage.log.append(b"k", b"no event", partition=0)
+            await asyncio.sleep(65.0)
+        assert not ours.failed.done()
+        await ours.stop()
+
+    play(story)

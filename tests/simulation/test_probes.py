@@ -3,9 +3,13 @@
 import asyncio
 import io
 
+import pytest
+
 from tests.simulation.stage import Stage, play
+from tests.simulation.test_topics import tell_shipped
 from worker import logs
 from worker.errors import LogError
+from worker.sim.scripted import Answer
 
 
 def test_ready_while_restoring_within_the_budget() -> None:
@@ -60,6 +64,146 @@ def test_not_ready_when_a_lost_partition_does_not_come_back() -> None:
         await worker.serving()
         assert worker.readyz() == (True, "ok")
         await worker.stop()
+
+    play(story)
+
+
+def test_brokers_that_are_away_are_seen_and_survived(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not ready after a minute, a gauge, one line at the beginning and one at the end; the lag is not known meanwhile,
+    and afterwards everything goes on.
+    """
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        await asyncio.sleep(15.0)
+        stage.log.broker.is_away = True
+        tell_shipped(stage, "1")
+        await asyncio.sleep(55.0)
+        assert worker.readyz() == (True, "ok")
+        await asyncio.sleep(10.0)
+        ready, why = worker.readyz()
+        assert not ready
+        assert "no Kafka broker has answered for 65 s" in why
+        worker.metrics_page()
+        assert worker.metrics.value("cartsync_kafka_unreachable_seconds") == pytest.approx(65.0, abs=0.1)
+        assert worker.metrics.value("cartsync_ready") == 0
+        assert worker.metrics.value("cartsync_consumer_lag_records", partition="0") is None
+        stage.log.broker.is_away = False
+        await asyncio.sleep(15.0)
+        assert worker.readyz() == (True, "ok")
+        assert worker.livez() == (True, "ok")
+        view = worker.show("acme/1")
+        assert view is not None
+        assert view.status == "settled"
+        await worker.stop()
+
+    play(story)
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "kafka_" in line]
+    assert [word in line for line, word in zip(lines, ("kafka_unreachable", "kafka_reached_again"), strict=True)]
+
+
+def test_brokers_that_stay_away_end_the_worker() -> None:
+    """75 after `unreachable_exit`: a new start may find them where they are now."""
+
+    async def story(stage: Stage) -> None:
+        worker = stage.worker("w1", {"unreachable_exit": "5m"})
+        await worker.start()
+        await worker.serving()
+        stage.log.broker.is_away = True
+        await asyncio.sleep(295.0)
+        assert not worker.failed.done()
+        await asyncio.sleep(20.0)
+        assert worker.failed.result().exit_code == 75
+        assert "no Kafka broker has answered" in str(worker.failed.result())
+        await worker.stop()
+
+    play(story)
+
+
+def test_halted_partition_is_not_ready() -> None:
+    """It says which, and why; gauges count it, and the partitions that there are."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        stage.log.append(b"k", b"no event", partition=1)
+        await asyncio.sleep(5.0)
+        await worker.stop()
+        for _ in range(3):
+            stage.log.append(b"k", b"no event", partition=1)
+        stage.log.truncate(1, 3)
+        heir = await stage.serving("w2")
+        await asyncio.sleep(5.0)
+        ready, why = heir.readyz()
+        assert not ready
+        assert why.startswith("partition 1 is halted: ")
+        assert heir.status().why == why
+        heir.metrics_page()
+        assert heir.metrics.value("cartsync_partitions_halted") == 1
+        assert heir.metrics.value("cartsync_partitions_unserved") == 0
+        assert heir.metrics.value("cartsync_event_partitions") == 2
+        await heir.stop()
+
+    play(story)
+
+
+def test_lost_partition_is_not_ready_after_a_minute() -> None:
+    """What is tried again and again is no restore under way, for which there would be minutes."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+
+        async def gate(op: str, _process: str, partition: int) -> None:
+            if op in ("write", "fence") and partition == 0:
+                raise LogError("no broker")
+
+        stage.log.gate = gate
+        stage.log.append(b"k", b"no event", partition=0)
+        await asyncio.sleep(50.0)
+        assert worker.readyz() == (True, "ok")
+        await asyncio.sleep(15.0)
+        ready, why = worker.readyz()
+        assert not ready
+        assert "could not be taken anew for 65 s" in why
+        worker.metrics_page()
+        assert worker.metrics.value("cartsync_partitions_unserved") == 1
+        await worker.stop()
+
+    play(story)
+
+
+def test_surplus_worker_is_ready() -> None:
+    """The group has no partition for it: it stands by."""
+
+    async def story(stage: Stage) -> None:
+        workers = [await stage.serving(f"w{number}") for number in range(3)]
+        await asyncio.sleep(5.0)
+        assert sorted(len(stage.roles(worker)) for worker in workers) == [0, 1, 1]
+        assert [worker.readyz() for worker in workers] == [(True, "ok")] * 3
+        for worker in workers:
+            await worker.stop()
+
+    play(story)
+
+
+def test_stop_while_brokers_are_away_ends_in_time() -> None:
+    """Twenty-five seconds in all, with an attempt that the provider does not answer and a hold that closes slowly."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        stage.provider.answer([Answer(fault="timeout_lost", times=None)])
+        tell_shipped(stage, "1")
+        await asyncio.sleep(0.5)
+        stage.log.broker.is_away = True
+
+        async def gate(op: str, _process: str, _partition: int) -> None:
+            waits_s = {"write": 3600.0, "close": 5.0, "commit_group": 5.0, "stop": 4.0}
+            await asyncio.sleep(waits_s.get(op, 0.0))
+
+        stage.log.gate = gate
+        began = stage.clock.now()
+        await worker.stop()
+        assert stage.clock.now() - began <= 25.0
 
     play(story)
 

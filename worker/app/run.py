@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 import uvloop
 
+from schemas.state import Deployment
 from worker import __version__, is_loopback, logs
 from worker.app.clock import SystemClock
 from worker.app.worker import PROVIDERS, Ports, Worker
@@ -90,6 +91,9 @@ async def _run(
         leave_s=config.leave_s(),
         placing=kafka.placing(),
         accepted_targets=accepted_targets,
+        deployment=Deployment(
+            event_topic=kafka.event_topic, group=kafka.group_id, prefix=kafka.transactional_id_prefix
+        ),
     )
     log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():

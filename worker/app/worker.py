@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from msgspec import Struct
 
 from schemas import state
+from schemas.state import Deployment
 from schemas.updates import Account
 from schemas.views import OrderView, PartitionView, StatusView
 from worker import __version__, logs
@@ -32,6 +33,8 @@ _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
 _RELEASED_AT_ONCE = 500
 """Orders in one transaction of a release of many: 10 ms of work."""
+_SILENT_S = 60.0
+_LOST_S = 60.0
 _NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
 
 
@@ -66,10 +69,11 @@ class Worker:
         leave_s: float = 20.0,
         placing: Placing | None = None,
         accepted_targets: Mapping[str, TargetChoice] = {},
+        deployment: Deployment | None = None,
     ) -> None:
         """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`). `placing`: where
         records of orders must lie, if that is to be checked. `accepted_targets`: by account, what follows when it tells
-        another one than before.
+        another one than before. `deployment`: what tells it from others.
         """
         rules = settings.rules()
         rules.check()
@@ -113,6 +117,8 @@ class Worker:
             sending=settings.sending,
             placing=placing,
             accepted_targets=accepted_targets,
+            deployment=deployment or Deployment(),
+            adopt_state=settings.adopt_state,
         )
         self._assignment = Assignment(
             ports.states,
@@ -123,6 +129,7 @@ class Worker:
                 drain_s=rules.attempt_deadline_s,
                 leave_s=leave_s,
                 warm_s=settings.warm_s,
+                unreachable_exit_s=settings.unreachable_exit_s,
             ),
             self._fail,
         )
@@ -164,7 +171,7 @@ class Worker:
         if not self._assignment.is_settled() or self._publisher.in_flight():
             return False
         for partition, actor in self._assignment.actors.items():
-            if not actor.is_quiet() or actor.inbox_size or self._ports.events.lag(partition) not in (0, None):
+            if not actor.is_quiet() or actor.inbox or self._ports.events.lag(partition) not in (0, None):
                 return False
             if any(entry.waiting not in _NOT_OWED for entry in actor.outbox.entries.values()):
                 return False
@@ -302,9 +309,18 @@ class Worker:
 
     def status(self) -> StatusView:
         """The worker as it stands."""
-        ready, _ = self.readyz()
+        ready, why = self.readyz()
         partitions = [self._partition_view(actor) for actor in self._assignment.actors.values()]
-        return StatusView(__version__, ready, sorted(partitions, key=lambda v: v.partition), self._publisher.views())
+        return StatusView(
+            __version__,
+            ready,
+            sorted(partitions, key=lambda v: v.partition),
+            self._publisher.views(),
+            why=why,
+            unserved=self._assignment.unserved_count(),
+            kafka_silent_s=self._ports.events.silent_s(),
+            event_partitions=self._context.deployment.partitions,
+        )
 
     def _partition_view(self, actor: PartitionActor) -> PartitionView:
         now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
@@ -342,18 +358,26 @@ class Worker:
         return True, "ok"
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether we have joined the group, no partition is halted, and none takes longer to restore than it may.
+        """Whether the worker does its work, or is about to: it is in the group, brokers answer, nothing is halted, and
+        no partition takes longer to restore, or to be taken anew, than it may.
 
-        One that restores in time is ready: a rolling update must not wait for it, or for a provider.
+        One that restores in time is ready: a rolling update must not wait for it, or for a provider. So is a worker
+        that the group has no partition for.
         """
+        if self.failed.done():
+            return False, str(self.failed.result())
         if not self._assignment.was_assigned:
             return False, "not assigned any partitions yet"
-        restoring_s = self._assignment.restoring_s()
-        if restoring_s > self._restore_budget_s:
-            return False, f"a partition has been restoring for {restoring_s:.0f} s"
+        if (silent_s := self._ports.events.silent_s()) > _SILENT_S:
+            return False, f"no Kafka broker has answered for {silent_s:.0f} s"
         for partition, actor in sorted(self._assignment.actors.items()):
             if actor.role == "halted":
                 return False, f"partition {partition} is halted: {actor.detail}"
+        if (lost_s := self._assignment.lost_s()) > _LOST_S:
+            return False, f"a partition was lost, and could not be taken anew for {lost_s:.0f} s"
+        restoring_s = self._assignment.restoring_s()
+        if restoring_s > self._restore_budget_s:
+            return False, f"a partition has been restoring for {restoring_s:.0f} s"
         return True, "ok"
 
     def startupz(self) -> tuple[bool, str]:

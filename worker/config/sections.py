@@ -139,6 +139,12 @@ class WorkerSection(_TimedSection):
     """false: shadow mode, nothing is sent."""
     warm_s: Duration = 900.0
     """For how long the state of a revoked partition is kept in memory."""
+    adopt_state: bool = False
+    """Goes on with a state that another deployment has written (another group_id, transactional_id_prefix, event topic
+    or cluster), once that one has stopped. As `cartsync run --adopt-state`.
+    """
+    unreachable_exit_s: Duration = 600.0
+    """A worker that no Kafka broker has answered for so long ends with 75."""
     restore_budget_s: Duration = 300.0
     """A partition that takes longer to restore makes `/readyz` fail."""
 

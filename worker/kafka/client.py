@@ -6,24 +6,30 @@ the library, the comment says which; `tests/contract` and `tests/integration` ho
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
 import aiokafka.conn
 import structlog
+from aiohappyeyeballs import start_connection
 from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
     ConsumerRebalanceListener,
     TopicPartition,
 )
+from aiokafka import client as kafka_client
+from aiokafka import conn as kafka_conn
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import (
     StickyPartitionAssignor,
 )
@@ -36,6 +42,7 @@ from worker.kafka.settings import KafkaSettings
 
 __all__ = [
     "AIOKafkaAdminClient",
+    "AIOKafkaClient",
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
     "ConfigResource",
@@ -68,7 +75,18 @@ _REFUSED_ACCESS = (
     kafka_errors.TopicAuthorizationFailedError,
     kafka_errors.TransactionalIdAuthorizationFailed,
 )
-_LEFTOVERS_S = 2.0
+_LEFTOVERS_S = 1.0
+_IDLE_MS = 180_000
+"""Connections are closed before a balancer or a firewall forgets them in silence: four minutes are usual, and what is
+sent into a forgotten one waits for a request timeout.
+"""
+_METADATA_MS = 30_000
+"""For how long a topic may have more partitions than a client knows."""
+_DIAL_S = 5.0
+"""For one connection, over all addresses that its host has."""
+_BOOTSTRAP_AGAIN_S = 5.0
+_NEXT_ADDRESS_S = 0.25
+"""After so long without an answer the next address is tried beside the first (RFC 8305)."""
 
 for _name in ("aiokafka.conn", "aiokafka.producer.producer"):
     # At debug the first writes every request, the SASL password in it, the second the key and value of every record.
@@ -85,6 +103,36 @@ class _Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]  #
 
 
 aiokafka.conn.OAuthAuthenticator = _Authenticator  # nothing public takes another one
+
+
+class _Dialler:
+    """The event loop as the library sees it, but for connecting: there the library would wait for a host's first
+    address alone, for minutes where it swallows packets (uvloop, too, tries one after the other).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory: Any, host: str, port: int, ssl: Any = None) -> Any:
+        """Connects to the first address that answers."""
+        async with asyncio.timeout(_DIAL_S):
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            plug = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=self._loop)
+        return await self._loop.create_connection(factory, sock=plug, ssl=ssl, server_hostname=host if ssl else None)
+
+
+class _Dialling(AIOKafkaConnection):  # type: ignore[misc]  # the library has no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._loop: Any = _Dialler(asyncio.get_running_loop())
+
+
+kafka_conn.AIOKafkaConnection = _Dialling  # what `create_conn` makes, for whichever client
+# By default a mere question about a topic that is gone makes it again, with the broker's own settings.
+kafka_client.MetadataRequest = partial(kafka_client.MetadataRequest, allow_auto_topic_creation=False)
 
 
 class Connection:
@@ -106,8 +154,38 @@ class Connection:
             "bootstrap_servers": self.settings.bootstrap_servers,
             "client_id": self.settings.client_id,
             "request_timeout_ms": _ms(request_timeout_s),
+            "metadata_max_age_ms": _METADATA_MS,
+            "connections_max_idle_ms": _IDLE_MS,
             **self._security,
         }
+
+    def follow(self, client: Any) -> None:
+        """Has a client of the library ask `bootstrap_servers` anew when none of the brokers that it knows answers: by
+        itself it asks nobody else ever again, though all of them may have moved (KIP-899).
+        """
+        update = client._metadata_update  # noqa: SLF001 - nothing public does it
+        loop = asyncio.get_running_loop()
+        not_before = 0.0
+
+        async def follow(cluster: Any, topics: Any) -> bool:
+            nonlocal not_before
+            if await update(cluster, topics):
+                return True
+            if loop.time() < not_before:
+                return False
+            not_before = loop.time() + _BOOTSTRAP_AGAIN_S
+            fresh = AIOKafkaClient(**self.options(self.settings.request_timeout_s))
+            try:
+                await fresh.bootstrap()
+                # Into the client's own picture of the cluster, in one step: a picture without topics is a rebalance.
+                found: bool = await fresh._metadata_update(cluster, topics)  # noqa: SLF001
+            except kafka_errors.KafkaError:
+                return False
+            finally:
+                await fresh.close()
+            return found
+
+        client._metadata_update = follow  # noqa: SLF001
 
     async def start(self, client: Any) -> None:
         """Starts a client, again and again while no broker answers.
@@ -134,7 +212,8 @@ class Connection:
         for host, port, _ in self._hosts:
             where = f"{host}:{port}"
             options = self.options(self.settings.request_timeout_s)
-            del options["bootstrap_servers"]
+            for name in ("bootstrap_servers", "metadata_max_age_ms", "connections_max_idle_ms"):
+                del options[name]
             try:
                 connection = await create_conn(host, port, **options)
             except TokenError as error:

@@ -21,6 +21,8 @@ import structlog
 
 from worker.errors import GapError, LogError
 from worker.kafka.client import (
+    AIOKafkaAdminClient,
+    AIOKafkaClient,
     AIOKafkaConsumer,
     Connection,
     ConsumerRebalanceListener,
@@ -32,16 +34,18 @@ from worker.kafka.client import (
     translated_or_refused,
 )
 from worker.kafka.decoding import Intake
+from worker.kafka.metadata import GONE, look
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import require_topics
-from worker.ports import AssignmentListener, InputRecord
+from worker.ports import AssignmentListener, InputRecord, TopicsSeen
 
 __all__ = ["KafkaEventLog"]
 
 log = structlog.get_logger(__name__)
 
 _COMMIT_WITHIN_S = 5.0
-_STOP_WITHIN_S = 10.0
+_STOP_WITHIN_S = 3.0
+_STALE_S = 15.0
 _POLL_MARGIN_S = 0.5
 """How much longer than asked `getmany` may take before `poll` goes without it."""
 
@@ -70,11 +74,14 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._is_rebalancing = False
         self._positions: dict[int, int] = {}
         """Of the assigned partitions: where what was not delivered yet begins."""
+        self._sought: set[int] = set()
+        """Those of them whose position is more than a placeholder."""
         self._touched: set[int] = set()
         """Paused or sought since the last `getmany` returned: what it brought of these is out of date."""
         self._suspects: list[int] = []
         """Polled one by one, because the records of one of them cannot be decoded."""
         self._listener_error: Exception | None = None
+        self._heard_at: float | None = None
 
     async def start(self, listener: AssignmentListener) -> None:
         """Joins the group; returns after the first assignment, of which the listener knows by then.
@@ -84,6 +91,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         settings = self._settings
         connection = Connection(settings)
         await require_topics(connection)
+        self._listener = listener
         self._consumer = AIOKafkaConsumer(
             **connection.options(settings.group_request_timeout_s),
             group_id=settings.group_id,
@@ -98,7 +106,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             fetch_max_wait_ms=_ms(settings.fetch_wait_s),
             partition_assignment_strategy=(_own_assignor(),),
         )
-        self._listener = listener
+        connection.follow(self._consumer._client)  # noqa: SLF001 - nothing public reaches it
+        self._listen(self._consumer._client)  # noqa: SLF001
         self._consumer.subscribe([settings.event_topic], listener=self)
         try:
             async with asyncio.timeout(settings.join_timeout_s):
@@ -204,6 +213,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             self._consumer.pause(here)
             self._consumer.seek(here, 0)  # a placeholder, never fetched; saves the look-up of the committed offset
         self._positions = {here.partition: 0 for here in assigned}
+        self._sought.clear()
         self._suspects.clear()
         self._generation += 1
         self._is_rebalancing = False
@@ -231,6 +241,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         """The next record wanted of an assigned partition."""
         self._consumer.seek(self._ours(partition), offset)
         self._positions[partition] = offset
+        self._sought.add(partition)
         self._touched.add(partition)
 
     def pause(self, partition: int) -> None:
@@ -241,6 +252,10 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     def resume(self, partition: int) -> None:
         """Delivers again."""
         self._consumer.resume(self._ours(partition))
+
+    def position(self, partition: int) -> int | None:
+        """Below it everything was delivered or is no record: transaction markers and what was aborted move it, too."""
+        return self._positions.get(partition) if partition in self._sought else None
 
     async def start_offset(self, partition: int, latest: bool) -> int:
         """The first offset that the topic still holds, or the one after its last (read_committed: the last stable)."""
@@ -288,6 +303,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         fetched.
         """
         here = self._here(partition)
+        if self.silent_s() > _STALE_S:  # what was true when they fell silent
+            return None
         if partition not in self._positions or here not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(here)
@@ -296,6 +313,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     def behind_open(self, partition: int) -> int | None:
         """Records that cannot be read before somebody ends a transaction; `None` until some were fetched."""
         here = self._here(partition)
+        if self.silent_s() > _STALE_S:  # what was true when they fell silent
+            return None
         if partition not in self._positions or here not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(here)
@@ -305,8 +324,60 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             return None if end is None else 0
         return max(0, end - max(stable, self._positions[partition]))
 
+    def silent_s(self) -> float:
+        """For how long no broker has answered this member, be it to a heartbeat."""
+        return 0.0 if self._heard_at is None else asyncio.get_running_loop().time() - self._heard_at
+
+    def _listen(self, client: Any) -> None:
+        """Takes note of each answer: the library tells nobody that none comes."""
+        send, loop = client.send, asyncio.get_running_loop()
+        self._heard_at = loop.time()
+
+        async def send_and_note(*args: Any, **options: Any) -> Any:
+            answer = await send(*args, **options)
+            self._heard_at = loop.time()
+            return answer
+
+        client.send = send_and_note
+
+    async def look(self) -> TopicsSeen:
+        """What the brokers say of the topics now. Raises `LogError`."""
+        settings = self._settings
+        names = [settings.event_topic, settings.state_topic]
+        if self._consumer is not None:
+            seen = await look(self._consumer._client, names, settings.request_timeout_s)  # noqa: SLF001
+        else:
+            client = AIOKafkaClient(**Connection(settings).options(settings.request_timeout_s))
+            try:
+                await client.bootstrap()
+                seen = await look(client, names, settings.request_timeout_s)
+            except kafka_errors.KafkaError as error:
+                raise translated(error, "asking for the topics") from error
+            finally:
+                await client.close()
+        events, states = (seen.topics.get(name, GONE) for name in names)
+        return TopicsSeen(seen.id, events.id, states.id, events.partitions, states.partitions)
+
+    async def members_of(self, group_id: str) -> int:
+        """How many members a group has now. Raises `LogError` when nobody tells."""
+        settings = self._settings
+        admin = AIOKafkaAdminClient(**Connection(settings).options(settings.request_timeout_s))
+        doing = f"asking who is in group {group_id}"
+        try:
+            async with asyncio.timeout(settings.fence_timeout_s):
+                await admin.start()
+                (answer,) = await admin.describe_consumer_groups([group_id])
+        except (kafka_errors.KafkaError, TimeoutError) as error:
+            raise translated(error, doing) from error
+        finally:
+            await admin.close()
+        ((error_code, _group, _state, _type, _protocol, members, *_),) = answer.groups
+        if error_code:
+            raise translated(kafka_errors.for_code(error_code)(), doing)
+        return len(members)
+
     async def stop(self) -> None:
-        """Leaves the group. Does not call the listener. At most 12 s; may be repeated."""
+        """Leaves the group. Does not call the listener. At most 5 s; may be repeated."""
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait({self._fetching})

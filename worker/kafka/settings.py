@@ -191,7 +191,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
 
     def transactional_id(self, partition: int) -> str:
         """One for each input partition: an id for each worker would fence nothing across a rebalance."""
-        return f"{self.transactional_id_prefix}.{self.event_topic}.{partition}"
+        return transactional_id(self.transactional_id_prefix, self.event_topic, partition)
 
     def __repr__(self) -> str:
         shown = (
@@ -199,3 +199,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
             for name in self.__struct_fields__
         )
         return f"KafkaSettings({', '.join(shown)})"
+
+
+def transactional_id(prefix: str, event_topic: str, partition: int) -> str:
+    """What the owner of a partition is fenced by. Never to be changed: in a rolling upgrade old workers and new ones
+    would fence each other no more.
+    """
+    return f"{prefix}.{event_topic}.{partition}"

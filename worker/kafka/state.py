@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from schemas.state import ORDER_PREFIX
+from schemas.state import ORDER_PREFIX, Deployment
 from worker.errors import ConfigError, DamagedStateError, InvariantError, LogError, SizeRefusedError
 from worker.kafka.client import (
     AIOKafkaConsumer,
@@ -32,11 +32,12 @@ from worker.kafka.client import (
     translated_or_refused,
 )
 from worker.kafka.decoding import Intake
-from worker.kafka.settings import KafkaSettings
+from worker.kafka.metadata import look
+from worker.kafka.settings import KafkaSettings, transactional_id
 from worker.kafka.topics import Topic, require_topics, topics_now
 from worker.ports import DeadLetter, StateEntry, UndecodableRecord
 
-__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders"]
+__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders", "newest_entries"]
 
 KEY_ROOM_BYTES = 8 * 1024
 """What the largest value leaves of `max.message.bytes` for its key and the framing of its batch."""
@@ -48,7 +49,11 @@ _READ_RECORDS_MAX = 3_000
 _READ_WAIT_S = 0.5
 _HANGING_MARGIN_S = 15.0
 """How long after its timeout a broker may take to abort a transaction: it looks every 10 s."""
-_CLOSE_WITHIN_S = 5.0
+_CLOSE_WITHIN_S = 3.0
+_NEWEST = 200
+"""Offsets at the end of a partition: its last transactions, whatever they held."""
+_WHY_WITHIN_S = 1.0
+"""To find out why a transaction came to nothing."""
 _PATIENCE_S = 30.0
 """Of a person, with brokers that send nothing."""
 _REFUSED_SIZES = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
@@ -68,6 +73,9 @@ class _Limits(Struct, frozen=True):
     """Before compression, so that no batch can be refused for its size."""
     dead_letter_partitions: int
     state_partitions: int
+    in_sync_min: int
+    """So many replicas have to have a record of the state, or brokers refuse it."""
+    dead_letter_in_sync_min: int
 
 
 def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
@@ -82,6 +90,8 @@ def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
         batch_max_bytes=min(_BATCH_MAX_BYTES, state.message_max_bytes, dead.message_max_bytes),
         dead_letter_partitions=dead.partitions,
         state_partitions=state.partitions,
+        in_sync_min=min(state.replicas, state.number("min.insync.replicas") or 1),
+        dead_letter_in_sync_min=min(dead.replicas, dead.number("min.insync.replicas") or 1),
     )
 
 
@@ -126,6 +136,11 @@ class KafkaStateLog:
         assert self._shared is not None, "start() comes first"
         return KafkaStatePartition(self._shared, partition)
 
+    async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
+        """The newest committed entries of each partition, without taking any. Raises `LogError`."""
+        assert self._shared is not None, "start() comes first"
+        return await newest_entries(self._shared.connection, self.partitions)
+
     async def stop(self) -> None:
         """Nothing is shared between partitions but settings."""
 
@@ -140,6 +155,8 @@ class KafkaStatePartition:
         self._known = shared.limits
         self._partition = partition
         self._producer: Any = None
+        self._writing_to = ""
+        """The topic that the transaction has come to."""
         self._is_usable = False
         self._is_closed = False
 
@@ -158,18 +175,28 @@ class KafkaStatePartition:
         """The largest dead letter that its topic takes, key and headers included, before compression."""
         return self._limits.letter_max_bytes
 
-    async def fence(self) -> None:
-        """Takes ownership: after it returns, no older owner can commit anything. Raises `LogError`."""
+    async def fence(self, former: Sequence[Deployment] = ()) -> None:
+        """Takes ownership: after it returns, no older owner can commit anything, nor one of the `former` deployments,
+        whose owners are known under other ids. Raises `LogError`.
+        """
         if self._producer is not None or self._is_closed:
             raise LogError(f"this hold of partition {self._partition} has fenced already")
+        for other in former:
+            self._producer = await self._fenced(transactional_id(other.prefix, other.event_topic, self._partition))
+            await stop_producer(self._producer, _CLOSE_WITHIN_S)
+        self._producer = await self._fenced(self._settings.transactional_id(self._partition))
+        self._is_usable = not self._is_closed
+
+    async def _fenced(self, name: str) -> Any:
+        """A producer that has started: nobody else can commit under its id any more."""
         settings = self._settings
         try:
             self._known = await self._shared.asked()
         except ConfigError as error:  # what could be read before may be forbidden now
             raise LogError(str(error)) from error
-        self._producer = AIOKafkaProducer(
+        self._producer = producer = AIOKafkaProducer(
             **self._connection.options(settings.request_timeout_s),
-            transactional_id=settings.transactional_id(self._partition),
+            transactional_id=name,
             transaction_timeout_ms=round(1000 * settings.transaction_timeout_s),
             acks="all",
             enable_idempotence=True,
@@ -177,12 +204,13 @@ class KafkaStatePartition:
             linger_ms=0,
             max_batch_size=self._limits.batch_max_bytes,
         )
+        self._connection.follow(producer.client)
         try:
             async with asyncio.timeout(settings.fence_timeout_s):
-                await self._producer.start()
+                await producer.start()
         except Exception as error:
             raise translated(error, f"fencing partition {self._partition}") from error
-        self._is_usable = True
+        return producer
 
     async def write(
         self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
@@ -203,10 +231,33 @@ class KafkaStatePartition:
         except _REFUSED_SIZES as error:
             self._shared.limits = None
             raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
+        except TimeoutError as error:
+            late = await self._late_topics(bool(dead_letters))
+            raise translated(error, f"writing partition {self._partition}{late}") from error
         except Exception as error:
-            raise translated(error, f"writing partition {self._partition}") from error
+            raise translated(error, f"writing partition {self._partition} of {self._writing_to}") from error
         self._is_usable = not self._is_closed
         return offset
+
+    async def _late_topics(self, with_dead_letters: bool) -> str:
+        """Why brokers may have taken so long, as far as one of them tells: what is missing is named."""
+        settings = self._settings
+        parts = {settings.state_topic: (self._partition, self._limits.in_sync_min)}
+        if with_dead_letters:
+            dead_partition = self._partition % self._limits.dead_letter_partitions
+            parts[settings.dead_letter_topic] = (dead_partition, self._limits.dead_letter_in_sync_min)
+        try:
+            seen = await look(self._producer.client, list(parts), _WHY_WITHIN_S)
+        except (LogError, AttributeError):  # closed meanwhile
+            return ""
+        said = []
+        for name, (partition, needed) in parts.items():
+            topic = seen.topics.get(name)
+            if topic is None:
+                said.append(f"topic {name} is gone: make it again")
+            elif (in_sync := topic.in_sync.get(partition, 0)) < needed:
+                said.append(f"partition {partition} of {name} has {in_sync} replicas in sync and needs {needed}")
+        return f" ({'; '.join(said)})" if said else ""
 
     async def _transact(self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter]) -> int:
         producer, settings = self._producer, self._settings
@@ -216,9 +267,11 @@ class KafkaStatePartition:
         await producer.begin_transaction()
         try:
             if dead_letters:
+                self._writing_to = settings.dead_letter_topic
                 letters = ((letter.key, letter.value, list(letter.headers)) for letter in dead_letters)
                 partition = self._partition % self._limits.dead_letter_partitions
                 await self._send(settings.dead_letter_topic, partition, letters, sent)
+            self._writing_to = settings.state_topic
             state = ((key, value, _NO_HEADERS) for key, value in entries)
             last = await self._send(settings.state_topic, self._partition, state, sent)
             await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
@@ -316,6 +369,33 @@ class KafkaStatePartition:
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_producer(producer, _CLOSE_WITHIN_S)
+
+
+async def newest_entries(connection: Connection, partitions: int) -> dict[int, list[StateEntry]]:
+    """As `KafkaStateLog.newest`, of a topic that is known to be there."""
+    topic = connection.settings.state_topic
+    here = [TopicPartition(topic, partition) for partition in range(partitions)]
+    found: dict[int, list[StateEntry]] = {partition: [] for partition in range(partitions)}
+    consumer = _reader(connection)
+    consumer.assign(here)
+    try:
+        async with asyncio.timeout(connection.settings.fence_timeout_s):
+            await connection.start(consumer)
+            begins, ends = await consumer.beginning_offsets(here), await consumer.end_offsets(here)
+            for place in here:
+                consumer.seek(place, max(begins[place], ends[place] - _NEWEST))
+            left = [place for place in here if begins[place] < ends[place]]
+            while left:
+                for place, records in (await consumer.getmany(*left, timeout_ms=round(1000 * _READ_WAIT_S))).items():
+                    found[place.partition] += [
+                        StateEntry(record.offset, record.key, record.value) for record in records
+                    ]
+                left = [place for place in left if await consumer.position(place) < ends[place]]
+    except (kafka_errors.KafkaError, TimeoutError) as error:
+        raise translated(error, f"reading the newest records of {topic}") from error
+    finally:
+        await stop_consumer(consumer, _CLOSE_WITHIN_S)
+    return found
 
 
 async def find_orders(

@@ -166,7 +166,11 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
             "error",
             name,
             f"{name} has {state.partitions} partitions and {events.name} has {events.partitions}: they must be equal, "
-            "for the state of an order lies in the partition of its events; see `migrate` in the runbook",
+            "for the state of an order lies in the partition of its events. Is the state topic new, make it again with "
+            f"{events.partitions}. Were partitions added to the event topic, more of them in the state topic mend "
+            "nothing: keys have moved. Start anew with another state topic, group_id and topic_epoch when the "
+            "event topic still holds every event, or let the shop write to a new event topic with "
+            f"{state.partitions}",
         )
     if state.config is None:
         return
@@ -174,7 +178,8 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
         yield Finding(
             "error",
             name,
-            f"{name} has cleanup.policy={state.config.get('cleanup.policy')}, which forgets orders: set it to compact",
+            f"{name} has cleanup.policy={state.config.get('cleanup.policy')}, which forgets orders: set it to compact. "
+            "Did it come to be by itself after the state topic was deleted? Then delete it, and restore the state",
         )
     yield from _judge_safety(state)
     tombstones = state.number("delete.retention.ms")

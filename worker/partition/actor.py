@@ -1,15 +1,16 @@
 """The actor of one partition: restore, process, commit, hand out what is owed, leave."""
 
 import asyncio
+import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from msgspec import MsgspecError, Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Target, TargetsRecord
+from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
 from schemas.updates import Account, Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
@@ -17,9 +18,11 @@ from worker.core.retry import delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import SizeRefusedError, TopicError, UsageError
 from worker.partition.batch import Batch, Change, is_too_large
+from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
-from worker.partition.restore import Restored, damaged, restore, write_barrier
-from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, after, size_of
+from worker.partition.inbox import Inbox
+from worker.partition.restore import Restored, damaged, remade, restore, write_barrier
+from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, UndecodableRecord, after
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +34,11 @@ _SMALL_BYTES, _MANY_BYTES, _SMALL_EVENTS = 4_096, 64 * 1024, 16
 """So many small events are taken without a look at the clock, unless the orders' records come to more than that."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
+
+
+def taken(record: InputRecord) -> Taken:
+    """What a record is known by."""
+    return Taken(record.offset, record.timestamp, zlib.crc32(record.key or b""))
 
 
 class Command(Struct, eq=False):
@@ -60,12 +68,12 @@ class PartitionActor:
         context: Context,
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
-        rivalled: Callable[[str, int], None] | None = None,
+        rivalled: Callable[[tuple[str, int] | None], None] | None = None,
         lean_below: int = 0,
     ) -> None:
-        """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
-        barrier, that was found to have come between this actor and what `warm` remembers. `lean_below`: dead letters
-        of records before this offset were refused for their size.
+        """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its barrier,
+        that was found to have come between this actor and what `warm` remembers; `None`: there was none. `lean_below`:
+        dead letters of records before this offset were refused for their size.
         """
         self.partition = partition
         self.role: Role = "restoring"
@@ -77,7 +85,7 @@ class PartitionActor:
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
-        """The next input offset that is not committed."""
+        """The next input offset that is not committed; what is no record is passed without a commit of its own."""
         self.wanted_offset = 0
         """The next input offset that was not fed."""
         self.ticked_at = context.clock.now()
@@ -91,10 +99,11 @@ class PartitionActor:
         self._position = 0
         self._last_next: NextRecord | None = None
         self._targets: dict[str, Target] = {}
-        self._inbox: deque[InputRecord] = deque()
-        self._portions: deque[tuple[int, int]] = deque()
-        """What was fed at once: the offset of its last record, and its size."""
-        self.inbox_bytes = 0
+        self._taken: Taken | None = None
+        """Of the last record in the state."""
+        self._expected: Taken | None = None
+        """What the input is to begin with: the record that was taken last. `None`: that was seen, or cannot be."""
+        self.inbox = Inbox()
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         self._changes: deque[Change] = deque()
         self._commands: deque[Command] = deque()
@@ -153,7 +162,7 @@ class PartitionActor:
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
         self._context.dispatcher.cut(self)
-        asked = [command.done for command in (*self._committed_with, *self._commands)]
+        asked: list[asyncio.Future[Any]] = [command.done for command in (*self._committed_with, *self._commands)]
         for done in asked if self._skip is None else [*asked, self._skip.done]:
             if not done.done():
                 done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
@@ -165,8 +174,8 @@ class PartitionActor:
         context = self._context
         began = context.clock.now()
         found = await restore(self._hold, context, self._warm, self.partition)
-        if found.rival is not None and self._warm is not None and self._rivalled is not None:
-            self._rivalled(*found.rival)
+        if self._warm is not None and self._rivalled is not None:
+            self._rivalled(found.rival)
         self.orders, self._position, self._targets = found.orders, found.position, found.targets
         self.next_offset = await self._first_offset(found)
         clean = found.next is not None and found.next.clean
@@ -176,7 +185,10 @@ class PartitionActor:
             await self._tell_anew(account)
         await self._write(self._targets_entry(found), self._next(self.next_offset, clean=False), [])
         self.wanted_offset = self.next_offset
-        context.events.seek(self.partition, self.next_offset)
+        if self._taken is not None and self._taken.offset < self.next_offset:
+            self._expected = self._taken
+            self.wanted_offset = self._taken.offset
+        context.events.seek(self.partition, self.wanted_offset)
         context.events.resume(self.partition)
         self.role, self.has_served = "serving", True
         self._changed()
@@ -193,8 +205,13 @@ class PartitionActor:
         )
 
     async def _first_offset(self, found: Restored) -> int:
+        context = self._context
         if found.next is not None:
-            return found.next.offset
+            if not reads_anew(context.deployment, found.next.deployment):
+                self._taken = found.next.taken
+                return found.next.offset
+            log.warning("input_begins_anew", partition=self.partition, former_offset=found.next.offset)
+            return await context.events.start_offset(self.partition, context.start_latest)
         group_offset = await self._context.events.group_offset(self.partition)
         if group_offset:
             await write_barrier(self._hold, self._context)  # a successor that read on explains it, too: then we go
@@ -317,27 +334,48 @@ class PartitionActor:
 
     def feed(self, records: Sequence[InputRecord]) -> None:
         """Events, in the order of their offsets."""
-        self._inbox.extend(records)
-        size = sum(map(size_of, records))
-        self._portions.append((records[-1].offset, size))
-        self.inbox_bytes += size
+        if self._expected is not None and not (records := self._checked(records, self._expected)):
+            return
+        self.inbox.put(records)
         self.wanted_offset = after(records[-1])
         self._wake.set()
 
-    def _empty_inbox(self) -> None:
-        self._inbox.clear()
-        self._portions.clear()
-        self.inbox_bytes = 0
+    def _checked(self, records: Sequence[InputRecord], expected: Taken) -> Sequence[InputRecord]:
+        """What is to be taken of the first records, once the one that was taken last is found among them again."""
+        self._expected = None
+        self.wanted_offset = self.next_offset
+        if records[0].offset == expected.offset and taken(records[0]) != expected:
+            self._context.events.pause(self.partition)
+            self.halt(
+                f"the event topic is another one: offset {expected.offset} does not hold the record that was taken "
+                "there. It was deleted and made again, or copied. `input skip` goes on with it from any offset"
+            )
+            return []
+        return [record for record in records if after(record) > self.next_offset]
 
-    @property
-    def inbox_size(self) -> int:
-        """Events waiting."""
-        return len(self._inbox)
+    def give_up_check(self) -> bool:
+        """Retention has removed the record that was to be seen again (false: none was): the input goes on behind it."""
+        was_expected, self._expected = self._expected is not None, None
+        if was_expected:
+            self.wanted_offset = self.next_offset
+        return was_expected
+
+    def pass_to(self, position: int) -> None:
+        """Below this offset the input has no record that was not fed: only markers of the shop's transactions, and what
+        was aborted. Left behind, they would be taken for a gap once retention has removed them.
+        """
+        self.wanted_offset = max(self.wanted_offset, position)
+        if not self._committing:
+            self._pass()
+
+    def _pass(self) -> None:
+        if not self.inbox:
+            self.next_offset = max(self.next_offset, self.wanted_offset)
 
     def fills(self, part: float) -> bool:
         """Whether the inbox holds more than this part of what it may."""
         pace = self._context.pace
-        return len(self._inbox) > pace.inbox_records_max * part or self.inbox_bytes > pace.inbox_bytes_max * part
+        return len(self.inbox) > pace.inbox_records_max * part or self.inbox.bytes > pace.inbox_bytes_max * part
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         """`ports.Outlet`: what became of an attempt."""
@@ -431,13 +469,15 @@ class PartitionActor:
 
     def _closing(self, now: float) -> None:
         self.role = "closing"
-        self._empty_inbox()
+        if self.inbox:
+            self.wanted_offset = self.inbox.next_offset  # dropped: the next owner takes them
+            self.inbox.clear()
         assert self._leave_at is not None
         if now >= self._leave_at and self._in_flight:
             self._context.dispatcher.cut(self)
 
     def _has_mail(self) -> bool:
-        events = bool(self._inbox) and self.role == "serving"
+        events = bool(self.inbox) and self.role == "serving"
         return events or bool(self._outcomes or self._changes or self._commands or self._skip)
 
     def is_quiet(self) -> bool:
@@ -497,6 +537,7 @@ class PartitionActor:
                 batch.keep(subject)
         if skip is not None:
             batch.next_offset = skip.offset
+            self._taken = self._expected = None  # another record will be the last one
         self._lease_wanted = False
         # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
         following = self._next(batch.next_offset, clean=clean and not self._beyond)
@@ -507,6 +548,8 @@ class PartitionActor:
                 self.lean_below = batch.next_offset
             raise
         self.next_offset = batch.next_offset
+        if skip is None:
+            self._pass()
         self._apply(batch)
         await batch.announce()
         if skip is not None:
@@ -520,7 +563,7 @@ class PartitionActor:
         """What was fed from the old position is nothing any more; the partition is served from the new one on."""
         events = self._context.events
         self._skip = None
-        self._empty_inbox()
+        self.inbox.clear()
         self.wanted_offset = skip.offset
         if self.role == "halted":
             self.role, self.detail = "serving", ""
@@ -546,23 +589,28 @@ class PartitionActor:
         self._commands.clear()
         for command in self._committed_with:
             command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
-        if not takes_events or self.role != "serving":
-            return
-        count, looked_bytes, pace, inbox = 0, batch.bytes, context.pace, self._inbox
+        if takes_events and self.role == "serving":
+            await self._take_events(batch, work, began)
+
+    async def _take_events(self, batch: Batch, work: Slice, began: float) -> None:
+        context, inbox, pace = self._context, self.inbox, self._context.pace
+        count, looked_bytes = 0, batch.bytes
+        last: InputRecord | None = None
         while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
-            record = inbox.popleft()
-            if record.offset == self._portions[0][0]:
-                self.inbox_bytes -= self._portions.popleft()[1]
+            record = inbox.pop()
             if record.offset >= batch.next_offset:
                 batch.event(record, self._is_in_flight)
+                last = last if type(record) is UndecodableRecord else record
             count += 1
             # To look at the clock costs as much as the twentieth part of a small event.
             is_large = len(record.value or b"") > _SMALL_BYTES or batch.bytes - looked_bytes > _MANY_BYTES
             if (is_large or count % _SMALL_EVENTS == 0) and work.is_over():
                 looked_bytes = batch.bytes
                 if context.clock.now() - began > pace.batch_s:
-                    return
+                    break
                 await work.pause()
+        if last is not None:
+            self._taken = taken(last)
 
     def _is_in_flight(self, subject: str) -> bool:
         entry = self.outbox.entries.get(subject)
@@ -576,6 +624,8 @@ class PartitionActor:
         began = clock.now()
         entries.append((state.NEXT_KEY, state.encode(following)))
         last = await self._hold.write(entries, dead_letters)
+        if last < self._position:
+            raise TopicError(remade(self._position, last))
         self._committed_at = began
         self.lease_until = began + self._context.rules.lease_s
         self._position, self._last_next = last + 1, following
@@ -614,7 +664,10 @@ class PartitionActor:
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
-        return NextRecord(state.SCHEMA, offset, self._context.topic_epoch, clean, self._context.version)
+        context = self._context
+        return NextRecord(
+            state.SCHEMA, offset, context.topic_epoch, clean, context.version, self._taken, context.deployment
+        )
 
     # --- publish (steps 14 and 15) ---
 

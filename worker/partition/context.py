@@ -1,12 +1,12 @@
 """What all actors of a worker share."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 from msgspec import Struct
 
-from schemas.state import NextRecord, Target
+from schemas.state import Deployment, NextRecord, Target
 from worker.core.outbox import Addressee
 from worker.core.placing import Placing
 from worker.core.rules import Rules
@@ -59,6 +59,12 @@ class Context(Struct):
     topic_epoch: int = 0
     start_latest: bool = False
     sending: bool = True
+    deployment: Deployment = Deployment()
+    """Ours, with what the brokers said of the topics when the worker started."""
+    adopt_state: bool = False
+    """Goes on with a state that another deployment has written."""
+    former: Sequence[Deployment] = ()
+    """Those that the state was taken over from: their owners are fenced, too."""
     partitions: int = 1
     """Partitions of ours, now: they share `commits_per_s`."""
     placing: Placing | None = None

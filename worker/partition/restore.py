@@ -4,6 +4,7 @@ from msgspec import MsgspecError, Struct
 
 from schemas import state
 from worker.errors import DamagedStateError, TopicError
+from worker.partition.belonging import is_foreign, require
 from worker.partition.context import Context, Slice, Warm
 from worker.ports import StateEntry, StatePartition
 
@@ -33,9 +34,11 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None, par
     Reading back the barrier, a committed record of our own, proves that everything before it was seen; the log's end
     offset proves nothing while a foreign transaction is open.
     """
-    await hold.fence()
+    await hold.fence(context.former)
     fenced_at = context.clock.now()
     barrier = await write_barrier(hold, context)
+    if warm is not None and barrier < warm.position:
+        raise TopicError(remade(warm.position, barrier))
     reading = _Reading(partition, context.owner_id, barrier, {} if warm is None else warm.orders)
     records = 0
     work = Slice(context)
@@ -47,6 +50,13 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None, par
         if work.is_over():
             await work.pause()
     last = reading.next_record(None if warm is None else warm.next)
+    _require(context, last, reading.stranger)
+    targets = reading.targets({} if warm is None else warm.targets)
+    return Restored(reading.orders, barrier + 1, last, fenced_at, targets, records, reading.rival)
+
+
+def _require(context: Context, last: state.NextRecord | None, stranger: state.OwnerRecord | None) -> None:
+    """Raises `TopicError` when we must not go on from what was found."""
     if last is not None and last.schema > state.SCHEMA:
         raise TopicError(
             f"the state topic holds records of schema {last.schema}, this version knows {state.SCHEMA}: "
@@ -57,8 +67,13 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None, par
             f"the state topic was written with topic_epoch {last.topic_epoch}, the configuration says "
             f"{context.topic_epoch}: revisions would go back. Set [worker] topic_epoch to {last.topic_epoch} or more"
         )
-    targets = reading.targets({} if warm is None else warm.targets)
-    return Restored(reading.orders, barrier + 1, last, fenced_at, targets, records, reading.rival)
+    if last is not None:
+        require(context.deployment, last, adopt=context.adopt_state, topic_epoch=context.topic_epoch)
+    elif stranger is not None and is_foreign(context.deployment, stranger.deployment) and not context.adopt_state:
+        raise TopicError(
+            "another deployment has just begun with this state topic: give each one a state topic of its own "
+            f"(its group_id is {stranger.deployment.group}, its prefix {stranger.deployment.prefix})"
+        )
 
 
 def damaged(partition: int, offset: int, key: bytes, error: Exception) -> DamagedStateError:
@@ -80,6 +95,8 @@ class _Reading:
     def __init__(self, partition: int, owner_id: str, barrier: int, orders: dict[str, bytes]) -> None:
         self.orders = orders
         self.rival: tuple[str, int] | None = None
+        self.stranger: state.OwnerRecord | None = None
+        """Whose barrier that is."""
         self._partition = partition
         self._owner_id = owner_id
         self._barrier = barrier
@@ -114,13 +131,13 @@ class _Reading:
 
     def _take_owner(self, entry: StateEntry, value: bytes) -> None:
         try:
-            owner = state.decode_owner(value).owner
+            owner = state.decode_owner(value)
         except MsgspecError:
             self._owner = entry
             return
         self._owner = None
-        if owner != self._owner_id:
-            self.rival = owner, entry.offset
+        if owner.owner != self._owner_id:
+            self.rival, self.stranger = (owner.owner, entry.offset), owner
 
     def next_record(self, before: state.NextRecord | None) -> state.NextRecord | None:
         """How far the input was taken; `before`: when nothing of it was read. Raises `DamagedStateError`."""
@@ -153,5 +170,15 @@ _PREFIX = state.ORDER_PREFIX.encode()
 
 async def write_barrier(hold: StatePartition, context: Context) -> int:
     """The offset of a record of our own: nobody has taken over before it. Raises `FencedError` when somebody has."""
-    owner = state.OwnerRecord(state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version)
+    owner = state.OwnerRecord(
+        state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version, context.deployment
+    )
     return await hold.write([(state.OWNER_KEY, state.encode(owner))])
+
+
+def remade(position: int, offset: int) -> str:
+    """What it means that a record of ours got an offset below what was committed before it."""
+    return (
+        f"the state topic was deleted and made again while this worker ran: it had {position} offsets, and now wrote "
+        f"offset {offset}. Orders are missing from it; the next start says what to do"
+    )

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from worker.errors import GapError, LogError
-from worker.ports import AssignmentListener, Clock, InputRecord, UndecodableRecord, after
+from worker.ports import AssignmentListener, Clock, InputRecord, TopicsSeen, UndecodableRecord, after
 from worker.sim.process import Bell, Process
 
 
@@ -76,6 +76,30 @@ class EventTopicPartition:
 
 def _last_offset(record: MemoryRecord | UndecodableRecord) -> int:
     return after(record) - 1
+
+
+@dataclass(eq=False)
+class Broker:
+    """What the brokers say of themselves, or do not."""
+
+    clock: Clock
+    cluster: str = "memory"
+    event_topic_id: str = "events"
+    state_topic_id: str = "states"
+    away_since: float | None = None
+    members: dict[str, int] = field(default_factory=dict)
+    """How many other groups have, by name."""
+
+    @property
+    def is_away(self) -> bool:
+        """Nobody answers. Only who asks about events and groups hears nothing: what happens to the state topic
+        meanwhile is up to a gate.
+        """
+        return self.away_since is not None
+
+    @is_away.setter
+    def is_away(self, away: bool) -> None:
+        self.away_since = self.clock.now() if away else None
 
 
 @dataclass(eq=False)
@@ -168,8 +192,19 @@ class Group:
 class MemoryEventLog:
     """`ports.EventLog` of one process: one member of the group."""
 
-    def __init__(self, process: Process, topic: Sequence[EventTopicPartition], group: Group, clock: Clock) -> None:
+    def __init__(
+        self,
+        process: Process,
+        topic: Sequence[EventTopicPartition],
+        group: Group,
+        clock: Clock,
+        broker: Broker,
+        states: Sequence[object],
+    ) -> None:
+        """`states`: the partitions of the state topic."""
         self.process = process
+        self._broker = broker
+        self._states = states
         self.generation = -1
         self.called = asyncio.Event()
         """To join again."""
@@ -210,7 +245,7 @@ class MemoryEventLog:
         await self.process.step("poll:done")
         self._check()
         try:
-            return {} if self._is_sharing else self._take(max_records)
+            return {} if self._is_sharing or self._broker.is_away else self._take(max_records)
         finally:
             if self not in self._group.members and self._clock.now() >= self.unaware_until:
                 self.called.set()
@@ -232,6 +267,10 @@ class MemoryEventLog:
         self._paused.discard(partition)
         self.arrived.set()
 
+    def position(self, partition: int) -> int | None:
+        """Where what was not delivered yet begins."""
+        return self._positions.get(partition)
+
     async def start_offset(self, partition: int, latest: bool) -> int:
         """The first offset, or the end."""
         await self.process.step("start_offset", partition)
@@ -250,7 +289,7 @@ class MemoryEventLog:
         try:
             await self.process.step("commit_group")
             ours = {partition: offset for partition, offset in offsets.items() if partition in self._positions}
-            taken = bool(self._positions) and self._group.commit(self, ours)
+            taken = bool(self._positions) and not self._broker.is_away and self._group.commit(self, ours)
             await self.process.step("commit_group:done")
         except LogError:
             return False
@@ -259,7 +298,34 @@ class MemoryEventLog:
     def lag(self, partition: int) -> int | None:
         """Offsets between the position and the end."""
         position = self._positions.get(partition)
-        return None if position is None else max(0, self._topic[partition].end - position)
+        return None if position is None or self._broker.is_away else max(0, self._topic[partition].end - position)
+
+    def silent_s(self) -> float:
+        """Since the brokers went away."""
+        away_since = self._broker.away_since
+        return 0.0 if away_since is None else self._clock.now() - away_since
+
+    async def look(self) -> TopicsSeen:
+        """What there is now."""
+        await self.process.step("look")
+        self._require_broker()
+        return TopicsSeen(
+            self._broker.cluster,
+            self._broker.event_topic_id,
+            self._broker.state_topic_id,
+            len(self._topic),
+            len(self._states),
+        )
+
+    async def members_of(self, group_id: str) -> int:
+        """Its own group has no name here: it is whichever the broker is not told of."""
+        await self.process.step("members_of")
+        self._require_broker()
+        return self._broker.members.get(group_id, len(self._group.members))
+
+    def _require_broker(self) -> None:
+        if self._broker.is_away:
+            raise LogError("no broker answers")
 
     def behind_open(self, partition: int) -> int | None:
         """Offsets between the last stable one and the end."""
@@ -335,7 +401,7 @@ class MemoryEventLog:
         ]
 
     def _has_news(self) -> bool:
-        return not self._is_sharing and any(
+        return not (self._is_sharing or self._broker.is_away) and any(
             not self._is_inside(partition, position) or self._topic[partition].has(position)
             for partition, position in self._flowing()
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from worker.ports import Clock, DeadLetter, EventLog, StateEntry, StateLog, UndecodableRecord
-from worker.sim.group import EventTopicPartition, Group, MemoryEventLog, MemoryRecord
+from worker.sim.group import Broker, EventTopicPartition, Group, MemoryEventLog, MemoryRecord
 from worker.sim.process import Gate, Process
 from worker.sim.states import MemoryStateLog, StateSettings, StateTopicPartition
 
@@ -46,6 +46,7 @@ class MemoryLog:
         changes nothing. `revoke`, `join`, `join:done` must only delay: before the listener hears of a rebalance,
         before the member joins again, and before it knows its share.
         """
+        self.broker = Broker(clock)
         self._clock = clock
         self._inputs = [EventTopicPartition() for _ in range(partitions)]
         settings = StateSettings(value_max_bytes, transaction_timeout_s, tombstone_s, letter_max_bytes)
@@ -60,7 +61,7 @@ class MemoryLog:
 
     def events(self, member: str) -> EventLog:
         """The event topic for a process; after a crash, for its next life."""
-        log = MemoryEventLog(self._process(member), self._inputs, self._group, self._clock)
+        log = MemoryEventLog(self._process(member), self._inputs, self._group, self._clock, self.broker, self._states)
         self._members = [each for each in self._members if not each.is_over]
         self._members.append(log)
         return log
@@ -138,15 +139,44 @@ class MemoryLog:
         """Retention: forgets events below an offset."""
         self._inputs[partition].truncate(before_offset)
 
+    def remake_events(self) -> None:
+        """Deletes the event topic and makes it again under its name: offsets begin anew."""
+        for here in self._inputs:
+            here.start = here.end = 0
+            here.records.clear()
+        self.broker.event_topic_id += "'"
+
+    def grow_events(self) -> None:
+        """One more partition. The group gives it to nobody: its members would hear of it later than of the topic."""
+        self._inputs.append(EventTopicPartition())
+
     def end_offset(self, partition: int) -> int:
         """The offset that the next event gets."""
         return self._inputs[partition].end
+
+    def group_offset(self, partition: int) -> int | None:
+        """What the group was told of a partition."""
+        return self._group.committed.get(partition)
 
     def records(self, partition: int) -> Sequence[MemoryRecord | UndecodableRecord]:
         """The events that are still held."""
         return self._inputs[partition].records
 
     # The state topic
+
+    def remake_states(self) -> None:
+        """Deletes the state topic and makes it again under its name: offsets begin anew, epochs go on."""
+        for here in self._states:
+            here.remake()
+        self.broker.state_topic_id += "'"
+
+    def fence(self, partition: int) -> None:
+        """Somebody takes the owner's id who writes to another state topic."""
+        self._states[partition].fence()
+
+    def grow_states(self) -> None:
+        """One more partition."""
+        self._states.append(StateTopicPartition(self._clock, self._states[0].settings, self.dead_letters))
 
     def entries(self, partition: int) -> list[StateEntry]:
         """What a restore would read now."""

@@ -7,12 +7,13 @@ else does, except for time.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 
+from schemas.state import Deployment
 from worker.errors import FencedError, InvariantError, LogError, SizeRefusedError
 from worker.ports import Clock, DeadLetter, StateEntry
 from worker.sim.process import Bell, Process
@@ -21,6 +22,8 @@ Entries = Sequence[tuple[bytes, bytes | None]]
 
 READ_MAX = 1_000
 """Entries in one list of a read."""
+NEWEST = 200
+"""Offsets at the end of a partition."""
 STALL_MARGIN_S = 15.0
 """How much longer than the transaction timeout a reader waits: brokers look for old transactions every 10 s."""
 
@@ -83,6 +86,13 @@ class StateTopicPartition:
         self._settle_own(_Status.ABORTED)
         self.epoch += 1
         return self.epoch
+
+    def remake(self) -> None:
+        """As deleted and made again. What is open is over; owners are known elsewhere, so their epochs stay."""
+        for transaction in list(self._open):
+            self._settle(transaction, _Status.ABORTED)
+        self._cells.clear()
+        self.end = 0
 
     def begin(self, epoch: int | None, entries: Entries, dead_letters: Sequence[DeadLetter]) -> _Transaction:
         """Writes records that nobody sees yet. Raises `FencedError` when the epoch is not the newest."""
@@ -216,8 +226,8 @@ class MemoryStatePartition:
         """The largest letter that the topic takes."""
         return self._topic.settings.letter_max_bytes
 
-    async def fence(self) -> None:
-        """Takes ownership."""
+    async def fence(self, former: Sequence[Deployment] = ()) -> None:  # noqa: ARG002
+        """Takes ownership. There is one row of epochs: nobody goes by another id."""
         self._enter(_Stage.NEW, "fenced")
         await self._process.step("fence", self._partition)
         self._epoch = self._topic.fence()
@@ -303,6 +313,11 @@ class MemoryStateLog:
     def partition(self, partition: int) -> MemoryStatePartition:
         """A new hold."""
         return MemoryStatePartition(self._process, partition, self._topic[partition])
+
+    async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
+        """The newest committed entries of each partition."""
+        await self._process.step("newest")
+        return {p: here.read(max(0, here.end - NEWEST), here.end, READ_MAX)[0] for p, here in enumerate(self._topic)}
 
     async def stop(self) -> None:
         """Nothing is shared."""

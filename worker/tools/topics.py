@@ -5,15 +5,20 @@ import json
 
 import msgspec
 
+from schemas.state import Deployment
 from worker.config import Config
 from worker.errors import TopicError
+from worker.kafka.client import Connection
+from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.topics import PARTITIONS_DEFAULT, check_topics, create_topics
+from worker.kafka.state import newest_entries
+from worker.kafka.topics import PARTITIONS_DEFAULT, Finding, check_topics, create_topics
+from worker.partition.belonging import identified, require_all
 
 
 def run_check(config: Config, *, as_json: bool = False) -> int:
     """Prints what is wrong; 0, or 72 when a worker would not start. Raises `LogError` when Kafka does not answer."""
-    findings = asyncio.run(check_topics(KafkaSettings(**config.kafka.members())))
+    findings = asyncio.run(_check(config))
     if as_json:
         print(json.dumps(msgspec.to_builtins(findings), ensure_ascii=False, indent=2))
     else:
@@ -22,6 +27,24 @@ def run_check(config: Config, *, as_json: bool = False) -> int:
         if not findings:
             print("the topics are as they should be")
     return TopicError.exit_code if any(finding.level == "error" for finding in findings) else 0
+
+
+async def _check(config: Config) -> list[Finding]:
+    """What is wrong with the topics, and with the state in them."""
+    settings = KafkaSettings(**config.kafka.members())
+    findings = await check_topics(settings)
+    seen = await KafkaEventLog(settings).look()
+    if seen.state_partitions:
+        newest = await newest_entries(Connection(settings), seen.state_partitions)
+        ours = Deployment(
+            event_topic=settings.event_topic, group=settings.group_id, prefix=settings.transactional_id_prefix
+        )
+        worker = config.worker
+        try:
+            require_all(identified(ours, seen), newest, adopt=worker.adopt_state, topic_epoch=worker.topic_epoch)
+        except TopicError as error:
+            findings.append(Finding("error", settings.state_topic, str(error)))
+    return sorted(findings, key=lambda finding: finding.level)
 
 
 def run_create(config: Config, *, partitions: int | None = None, as_json: bool = False) -> int:

@@ -28,12 +28,14 @@ from schemas.facts import Line as KeptLine
 from schemas.state import (
     SCHEMA,
     Delay,
+    Deployment,
     NextRecord,
     OrderHeader,
     OrderRecord,
     OwnerRecord,
     Park,
     SealedRecord,
+    Taken,
     Target,
     TargetsRecord,
     decode_header,
@@ -59,6 +61,11 @@ def test_records_survive_the_topic() -> None:
     """What is written is what is read."""
     following, owner = NextRecord(SCHEMA, 2**40, 3, False, "0.1.0"), OwnerRecord(SCHEMA, "worker-1", 2**41, "0.1.0")
     assert decode_next(encode(following)) == following
+    assert decode_owner(encode(owner)) == owner
+    ours = Deployment("c", "orders.events", "group", "prefix", 12, "e", "s")
+    following = NextRecord(SCHEMA, 7, 0, True, "0.1.0", Taken(6, 2**41, 2**32 - 1), ours)
+    assert decode_next(encode(following)) == following
+    owner = OwnerRecord(SCHEMA, "worker-1", 2**41, "0.1.0", ours)
     assert decode_owner(encode(owner)) == owner
     order = OrderRecord(revision=2**53 - 1, park=Park("why", b"d", 7, 1), reason="ñ", echo=True)
     assert decode_order(encode(order)) == order
@@ -117,6 +124,9 @@ def test_targets_are_read_back() -> None:
 def test_reader_fills_what_an_older_writer_did_not_know() -> None:
     """Missing members at the end have their defaults."""
     assert decode_order(msgspec.msgpack.encode([1, 7, 3])) == OrderRecord(1, revision=7, acked=3)
+    following = decode_next(msgspec.msgpack.encode([1, 7, 0, True, "0.1.0"]))
+    assert (following.taken, following.deployment) == (None, Deployment())
+    assert decode_owner(msgspec.msgpack.encode([1, "me", 5, "0.1.0"])).deployment == Deployment()
 
 
 def test_partial_decoder_leaves_the_rest_as_it_is() -> None:
