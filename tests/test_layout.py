@@ -288,7 +288,7 @@ def http_client(module: Module, tree: Tree) -> list[str]:
             is_web = part == "web" or part.startswith("web_")
             fits = asks_for_tokens or (serves and (is_web or part in AIOHTTP_BOTH))
         elif any(is_or_in(name, each) for each in OUR_HTTP_CLIENT):
-            fits = module.area == "publisher"
+            fits = module.area == "publisher" or (module.area == "kafka" and name.startswith("aiohappyeyeballs"))
         else:
             # The programs for people ask the worker's own port and fetch Kafka; they send no update.
             is_client = any(is_or_in(name, each) for each in OTHER_HTTP_CLIENTS)

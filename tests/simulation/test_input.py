@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from schemas import state
+from tests.logged import logged
 from tests.simulation.stage import Stage, play
 from worker.app import Worker
 from worker.errors import UsageError
@@ -138,7 +138,7 @@ def test_letter_is_cut_to_what_its_topic_takes() -> None:
         stage.log.append(b"k", b"y" * 900_000, [("h", b"v")], partition=0)
         stage.log.append(b"key", b"x" * (3 * MIB), [("h", b"v")], partition=0)
         stage.log.append(b"k" * MIB, b"{", [("h", b"v" * MIB)], partition=0)
-        with capture_logs() as logs:
+        with logged() as logs:
             await asyncio.sleep(1.0)
         assert lines(logs, "partition_lost") == []
         whole, value_cut, all_cut = stage.log.dead_letters
@@ -162,7 +162,7 @@ def test_header_names_are_no_way_around_the_limit() -> None:
         names = [b"\xff" * MIB] * 30
         headers = [("\ufffd" * MIB, b"")] * 30
         stage.log.append_undecodable(0, "headers: no", key=b"k", value=b"v", headers=headers, names=names)
-        with capture_logs() as logs:
+        with logged() as logs:
             await asyncio.sleep(1.0)
         assert lines(logs, "partition_lost") == []
         [letter] = stage.log.dead_letters
@@ -181,7 +181,7 @@ def test_letter_that_kafka_refuses_is_written_without_its_value() -> None:
         stage.log.limit_letters(10_000)
         stage.log.append(b"k", b"x" * 50_000, [("h", b"v" * 50_000)], partition=0)
         ship(stage, "1")
-        with capture_logs() as logs:
+        with logged() as logs:
             await asyncio.sleep(5.0)
         assert told(stage, "1")
         assert len(lines(logs, "partition_lost")) == 1
@@ -420,7 +420,7 @@ def test_orders_beyond_a_lowered_limit_are_set_aside() -> None:
         await asyncio.sleep(1.0)
         assert [said(letter)["reason"] for letter in stage.log.dead_letters] == ["order_too_large"]
         await worker.stop()
-        with capture_logs() as logs:
+        with logged() as logs:
             worker = await stage.serving("w2")
             ship(stage, "3")
             await asyncio.sleep(600.0)
@@ -449,7 +449,7 @@ def test_owed_order_beyond_a_lowered_limit_is_not_told_for_ever() -> None:
         stage.log.append(b"k", event("1", "items_shipped", shipped), partition=0)
         await asyncio.sleep(1.0)
         stage.log.settings.value_max_bytes = 20_000
-        with capture_logs() as logs:
+        with logged() as logs:
             worker.suspend_sending(False)
             ship(stage, "2")
             await asyncio.sleep(600.0)
@@ -520,7 +520,7 @@ def test_open_transaction_on_the_input_is_seen() -> None:
         stage.log.hang_input(0)
         for reference in ("2", "3"):
             ship(stage, reference)
-        with capture_logs() as logs:
+        with logged() as logs:
             await asyncio.sleep(50.0)
             view = worker.status().partitions[0]
             assert (view.lag, view.blocked, view.next_offset) == (5, 5, 2)

@@ -144,7 +144,7 @@ def said(*records: Written) -> tuple[list[dict[str, object]], Metrics]:
         orders.clear()
         for record in records:
             batch.event(record, lambda _subject: False)
-        batch.announce()
+        await batch.announce()
         return batch._context.metrics
 
     lines: list[str] = []
@@ -188,21 +188,13 @@ def test_such_a_line_comes_once_in_a_while() -> None:
         for number in range(3):
             following = Batch(0, {}, context, number, 1_000_000)
             following.event(written(number, "com.acme.order.confirmed", {}), lambda _subject: False)
-            following.announce()
+            await following.announce()
             await asyncio.sleep(40.0)
 
     lines: list[str] = []
     with logs.capture(lines, "info"):
         run(main())
     assert len(lines) == 2
-
-
-def test_many_refusals_are_few_lines() -> None:
-    """Each of the first is told in a line of its own, the others are counted."""
-    lines, metrics = said(*(Written(number, b"k", b"no json") for number in range(50)))
-    refused = [line for line in lines if line["event"] == "event_refused"]
-    assert (len(refused), lines[-1]["event"], lines[-1]["count"]) == (20, "more_events_refused", 30)
-    assert metrics.value("cartsync_dlq_total", reason="not_json") == 50
 
 
 def test_key_and_partition_are_checked_when_they_are_told() -> None:

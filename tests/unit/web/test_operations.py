@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession
-from structlog.testing import capture_logs
 from yarl import URL
 
 from schemas.views import OrderView, Status
+from tests.logged import logged
 from tests.unit.web.operated import SUBJECTS, Worker
 from worker import is_loopback, logs
 from worker.errors import InvariantError, LogError
@@ -411,11 +411,11 @@ REASON = b'{"why": "a gap", "who": "ana@desk"}'
 
 async def test_skip(port: Port, worker: Worker) -> None:
     """A position is moved, and the log says from where to where, who did it and why."""
-    with capture_logs() as logs:
+    with logged() as lines_logged:
         answer = await port.ask("POST", "/input/0/skip/42", REASON)
     assert answer == (200, "application/json", b'{"partition":0,"before":10,"offset":42,"done":true}')
     assert worker.done == [("skip", "0 42")]
-    [line] = logs
+    [line] = lines_logged
     said = {name: line[name] for name in ("event", "action", "partition", "before", "offset", "who", "why")}
     assert said == {
         "event": "operator_acted",
