@@ -180,7 +180,7 @@ def returned(
     handling: int | None = None,
     paid: int | None = None,
     reason: str | None = None,
-    **named: int,
+    **named: Any,
 ) -> Told:
     """`order.items_returned`; `paid` is its `refunded_minor`."""
     data: dict[str, Any] = {"return_id": return_id, "lines": units(named), "from": origin}

@@ -346,11 +346,13 @@ def test_every_list_in_a_reason_is_bounded() -> None:
     ids = [f"x{number}" for number in range(REASONS_MAX + 5)]
     many = confirmed(*[goods(one, 1, 1) for one in ids])
     assert len(standing(SHIRTS, refunded("f1", 1, applies_to=ids)).reasons) == REASONS_MAX
-    kept = standing(many, shipped("s1", **dict.fromkeys(ids, 1)), cancelled()).reasons
+    one_each: dict[str, Any] = dict.fromkeys(ids, 1)
+    kept = standing(many, shipped("s1", **one_each), cancelled()).reasons
     assert len(kept) == 1
     assert kept[0].endswith(f"1 × x{REASONS_MAX - 1} and 5 lines more are not returned")
     assert len(standing(SHIRTS, STATED, *[refunded(one, 1) for one in ids]).reasons) == REASONS_MAX
-    too_many = standing(many, shipped("s1", **dict.fromkeys(ids, 2)))
+    two_each: dict[str, Any] = dict.fromkeys(ids, 2)
+    too_many = standing(many, shipped("s1", **two_each))
     assert len(too_many.reasons) == REASONS_MAX
 
 
