@@ -137,8 +137,11 @@ def _set_content(facts: Facts, content: Content) -> None:
 
 
 def _keep_worth(facts: Facts, winner: Content, loser: Content, lost: set[str]) -> None:
-    """Of each line that the newest content lacks, the total that it last had: a refund may be for it."""
-    now = {line.line_id for line in unpack_line_kinds(winner.lines)}
+    """Of goods and charges that the newest content lacks, the total that they last had: a refund may be for them.
+
+    An adjustment of the newest content that has the id of such a line takes nothing away: a newer content may lack it.
+    """
+    now = {line.line_id for line in unpack_line_kinds(winner.lines) if line.type in e.PRICED}
     worth = facts.former_worth
     if not lost <= now:
         worth = dict(worth)

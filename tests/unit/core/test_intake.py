@@ -675,6 +675,31 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "order.items_returned",
+        {"return_id": "r", "lines": UNITS, "from": "any", "refunded_minor": 1},
+        "$.data.refunded_minor: expected no refunded_minor on a return from any, got 1",
+    ),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": [], "refund_handling_minor": 1, "refunded_minor": 0},
+        "$.data.refunded_minor: expected no refunded_minor on a return without units, got 0",
+    ),
+    (
+        "order.items_returned",
+        {"return_id": "r", "lines": [{"line_id": f"x{n}", "quantity": 1} for n in range(2001)]},
+        "$.data.lines: expected a list of at most 2000 lines, got a list",
+    ),
+    (
+        "order.refunded",
+        {"refund_id": "f", "amount_minor": 1, "applies_to": ["A", "A"]},
+        "$.data.applies_to: expected every line id once",
+    ),
+    (
+        "order.fee_charged",
+        {"fee_id": "k", "amount_minor": 0},
+        "$.data.amount_minor: expected an integer from 1 to 1000000000000, got 0",
+    ),
+    (
+        "order.items_returned",
         {"return_id": "r", "lines": UNITS, "from": "both"},
         "$.data.from: expected one of any, shipped, unshipped, got a text",
     ),

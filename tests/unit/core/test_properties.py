@@ -179,7 +179,8 @@ def test_carts_are_within_bounds_and_lose_nothing(events: list[OrderEvent]) -> N
     lines = unpack_lines(facts.content.lines)
     if not has_losses(facts) and any(line.type in GOODS for line in lines):
         shipped_minor, unshipped_minor = found.order.shipped.total_minor, found.order.unshipped.total_minor
-        assert shipped_minor + unshipped_minor == sum(line.total_minor for line in lines)
+        fees_minor = sum(fee.amount_minor for fee in facts.fees.values())
+        assert shipped_minor + unshipped_minor == sum(line.total_minor for line in lines) + fees_minor
 
 
 @settings(max_examples=150)
@@ -199,7 +200,7 @@ def test_units_are_conserved(events: list[OrderEvent]) -> None:
             by_reference[item.reference] = item.quantity
     for line in lines:
         units = tallies.get(line.line_id)
-        pending = by_reference.get(line.line_id, 0)
+        pending = by_reference.get(line.reference or "", 0)
         lost = 0 if units is None else units.cancelled + units.gone + units.returned
         kept = 0 if units is None else units.kept
         assert kept + pending <= line.quantity

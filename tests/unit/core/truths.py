@@ -187,7 +187,8 @@ def _took_what_was_there(story: Story, data: Json) -> bool:
         u = units_of(story, unit["line_id"], quantities.get(unit["line_id"]))
         there = {"shipped": u.k, "unshipped": u.p, "any": u.k + u.p}
         origin = data.get("from", "shipped") if "return_id" in data else "unshipped"
-        if unit["quantity"] > there[origin]:
+        # Of units from `any`, those that fit are gone before `order.cancelled` counts.
+        if unit["quantity"] > there[origin] or (origin == "any" and story.cancelled()):
             return False
     return True
 
