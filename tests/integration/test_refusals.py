@@ -185,7 +185,7 @@ async def test_a_gap_in_the_input_halts_the_partition(open_stage: OpenStage) -> 
     assert view.next_offset == 2
     assert "partition 0 from offset 2" in view.detail
     assert stage.holds(order.subject) is None
-    assert [(await worker.get(f"/{probe}"))[0] for probe in ("livez", "readyz")] == [200, 200]
+    assert [(await worker.get(f"/{probe}"))[0] for probe in ("livez", "readyz")] == [200, 503]
 
 
 async def test_one_of_two_deployments_on_one_state_topic_stops(open_stage: OpenStage) -> None:
