@@ -1,7 +1,7 @@
 """The values that messages are made of: numbers, texts and times with their bounds.
 
 A bound lives in the type, once: the decoder enforces it, the JSON Schema shows it, and `expected` (in `Meta.extra`)
-is how a refusal words it. Source of every rule: the input contract, `events.md` sections 1 and 2.
+is how a refusal words it. Source of every rule: the input contract, `CONTRACT.md` sections 1 and 2.
 """
 
 import re

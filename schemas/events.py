@@ -1,4 +1,4 @@
-"""Order events as a shop writes them: thirteen `order.*` types in CloudEvents 1.0 (`events.md`).
+"""Order events as a shop writes them: thirteen `order.*` types in CloudEvents 1.0 (`CONTRACT.md`).
 
 `Event` is the union of all of them; `worker.core.intake` decodes records into it. A rule that a type cannot hold
 stands in `__post_init__` and raises `RuleError`, so that a refusal names the member to blame.

@@ -1,4 +1,4 @@
-"""One order's facts: what the reducer keeps of its events (`domain.md` sections 2 and 4).
+"""One order's facts: what the reducer keeps of its events (`DOMAIN.md` sections 2 and 4).
 
 Facts are written to the state topic as MessagePack arrays, so the order of members is part of the format: new ones
 go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept `Packed`, so an event

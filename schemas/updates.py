@@ -78,7 +78,7 @@ class Fault(Struct, frozen=True):
 
 
 class OutcomeKind(StrEnum):
-    """The classes of `domain.md` section 6."""
+    """The classes of `DOMAIN.md` section 6."""
 
     APPLIED = "applied"
     CONFLICT = "conflict"

@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
-"""The first that holds, in the order of `domain.md` section 4."""
+"""The first that holds, in the order of `DOMAIN.md` section 4."""
 
 
 class ItemView(Struct, frozen=True):

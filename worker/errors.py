@@ -51,7 +51,7 @@ class ConfigError(CartsyncError):
 
 
 class MalformedEventError(CartsyncError):
-    """A record that the input contract refuses (`events.md` section 4).
+    """A record that the input contract refuses (`CONTRACT.md` section 4).
 
     `reason` is one of the contract's words; `detail` a path and what was expected there, never a text of the event.
     """

@@ -30,7 +30,7 @@ CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 """Of `Metrics.render`: the Prometheus text format."""
 
 EventResult = Literal["changed", "unchanged", "skipped", "lookalike"]
-"""What an event did: it changed an order, was known already, or is none of ours (`events.md` section 4), the last one
+"""What an event did: it changed an order, was known already, or is none of ours (`CONTRACT.md` section 4), the last one
 with a type that looks like ours, such as `com.acme.order.confirmed`.
 """
 DeadLetterReason = Literal[
@@ -45,7 +45,7 @@ DeadLetterReason = Literal[
     "wrong_partition",
     "order_too_large",
 ]
-"""The words of `events.md` section 4."""
+"""The words of `CONTRACT.md` section 4."""
 TransactionFailure = Literal["fenced", "failed"]
 """Another owner has taken over, or something else went wrong (then the outcome is unknown)."""
 Role = Literal["restoring", "serving", "halted", "closing"]
@@ -198,7 +198,7 @@ class Metrics:
         self._events[result].inc(count)
 
     def dead_letter(self, reason: str) -> None:
-        """A record was refused, for this reason of `events.md` section 4. Raises `KeyError` for any other."""
+        """A record was refused, for this reason of `CONTRACT.md` section 4. Raises `KeyError` for any other."""
         self._dead_letters[reason].inc()
 
     def keys_changed(self, count: int) -> None:
@@ -285,7 +285,7 @@ class Metrics:
         self._log_lines_dropped = total
 
     def guarantee(self, account: str, level: GuaranteeLevel) -> None:
-        """What is guaranteed for an account (`protocol.md` section 5)."""
+        """What is guaranteed for an account (`PROTOCOL.md` section 5)."""
         self._gauges["cartsync_guarantee_level"].labels(account, level).set(1)
 
     # --- looking ---

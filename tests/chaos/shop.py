@@ -1,6 +1,6 @@
 """A shop of any size: seeded order histories as a stream, and what a provider must hold of each order in the end.
 
-What must be held follows from plain counts that are kept beside the events (`domain.md` section 5), with arithmetic
+What must be held follows from plain counts that are kept beside the events (`DOMAIN.md` section 5), with arithmetic
 of its own, apart from the worker's. Every event leaves a trace in it, so that none can be missing unseen. Only orders
 that are under way are in memory.
 """

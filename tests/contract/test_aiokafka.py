@@ -96,7 +96,7 @@ async def test_idle_predecessor_learns_at_its_first_send(broker: Broker) -> None
 
 async def test_start_of_a_successor_aborts(broker: Broker) -> None:
     """A successor's `start()` aborts what its predecessor left open: it is never read, and nobody waits for its timeout
-    (`KafkaStatePartition.fence`, `protocol.md` step 3).
+    (`KafkaStatePartition.fence`, `PROTOCOL.md` step 3).
     """
     topic, owner_id = await broker.topic(), broker.name()
     old = await broker.producer(transactional_id=owner_id, transaction_timeout_ms=600_000)
@@ -649,7 +649,7 @@ async def test_group_offset_goes_backwards(broker: Broker) -> None:
 
 async def test_stop_leaves_the_group_and_tells_nobody(broker: Broker) -> None:
     """`stop()` leaves the group at once and does not call `on_partitions_revoked`: a shutdown revokes by itself, and the
-    others need not wait for the session (`KafkaEventLog.stop`, `protocol.md` step 18).
+    others need not wait for the session (`KafkaEventLog.stop`, `PROTOCOL.md` step 18).
     """
     topic, group = await broker.topic(), broker.name()
     listener = Listener()

@@ -55,7 +55,7 @@ def run_worker(
     host: str | None = None,
     accepted_targets: Mapping[str, TargetChoice] = {},
 ) -> int:
-    """Serves until SIGTERM or SIGINT; the process's exit code (`operations.md`).
+    """Serves until SIGTERM or SIGINT; the process's exit code (`OPERATIONS.md`).
 
     `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
     the configuration. `accepted_targets`: besides those of the configuration.

@@ -114,7 +114,7 @@ class Config(BaseSettings):
 
     def leave_s(self) -> float:
         """What the last transaction of a revoked partition may take once its attempts have had their deadline, so that
-        all of it fits into the rebalance timeout (`protocol.md` section 4, step 18).
+        all of it fits into the rebalance timeout (`PROTOCOL.md` section 4, step 18).
         """
         kafka = self.kafka
         return kafka.rebalance_timeout_s - 2 * kafka.heartbeat_s - 5 - self.worker.attempt_deadline_s
@@ -146,7 +146,7 @@ def account_from(
 ) -> Account:
     """One account of its members as they stand in `[accounts.NAME]`.
 
-    `scenario`: what is left out is filled in as `scenarios.md` says. Raises `ConfigError` with one line a mistake.
+    `scenario`: what is left out is filled in as `SCENARIOS.md` says. Raises `ConfigError` with one line a mistake.
     """
     members = (_SCENARIO_ACCOUNT | {"merchant_id": name} if scenario else {}) | dict(members)
     layer = Layer("the scenario" if scenario else "the account", {"accounts": {name: members}})
@@ -289,7 +289,7 @@ def _targets_differ(config: Config) -> None:
 
 
 def _times_fit(config: Config) -> None:
-    """`protocol.md` section 4, step 18: attempts must be able to end before their partitions go."""
+    """`PROTOCOL.md` section 4, step 18: attempts must be able to end before their partitions go."""
     worker = config.worker
     if config.leave_s() < LEAVE_MIN_S:
         window_s = config.leave_s() + worker.attempt_deadline_s

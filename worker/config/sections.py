@@ -100,7 +100,7 @@ class KafkaSection(_TimedSection):
 
 
 class WorkerSection(_TimedSection):
-    """`[worker]`: the times and counts of the protocol (`domain.md` section 6, `protocol.md` section 3)."""
+    """`[worker]`: the times and counts of the protocol (`DOMAIN.md` section 6, `PROTOCOL.md` section 3)."""
 
     attempt_deadline_s: Duration = _RULES.attempt_deadline_s
     """The whole of one HTTP attempt, connecting included."""

@@ -1,4 +1,4 @@
-"""The two carts of an order: from its content and what became of it, or as they were stated (`domain.md` section 5)."""
+"""The two carts of an order: from its content and what became of it, or as they were stated (`DOMAIN.md` section 5)."""
 
 from schemas.carts import Cart, Item
 from schemas.facts import Facts, Line

@@ -1,7 +1,7 @@
 """What follows from an order's facts: contradictions, standing, and the state to tell the provider.
 
 `assess` is a pure function of the facts. Contradictions never refuse an event: they make the order inconsistent,
-nothing is sent, and the fact that resolves them releases it (`domain.md` section 4).
+nothing is sent, and the fact that resolves them releases it (`DOMAIN.md` section 4).
 """
 
 from collections.abc import Iterable, Iterator
@@ -63,7 +63,7 @@ def assess(facts: Facts, reference: str) -> Standing:
 
 
 def baseline(facts: Facts, reference: str) -> Order | None:
-    """The state that the oldest confirmation alone gives: what the provider already knows (`events.md` section 5).
+    """The state that the oldest confirmation alone gives: what the provider already knows (`CONTRACT.md` section 5).
 
     `None` while unconfirmed, or when the confirmation contradicts itself.
     """

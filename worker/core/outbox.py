@@ -394,7 +394,7 @@ def note_key(record: OrderRecord, digest: int) -> bool:
 
 
 def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules) -> Status:
-    """The first that holds of `domain.md` section 4."""
+    """The first that holds of `DOMAIN.md` section 4."""
     if standing.state == "inconsistent":
         began = record.inconsistent_since_ms
         return "parked" if began and now_ms >= began + rules.inconsistent_after_s * 1000 else "inconsistent"

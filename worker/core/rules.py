@@ -9,7 +9,7 @@ CLOCK_RATE_ERROR = 0.01
 
 
 class Rules(Struct, frozen=True):
-    """Settings of the core, in seconds and counts (`domain.md` section 6, `protocol.md` section 3)."""
+    """Settings of the core, in seconds and counts (`DOMAIN.md` section 6, `PROTOCOL.md` section 3)."""
 
     attempt_deadline_s: float = 8.0
     """D: the whole of one HTTP attempt, connecting included."""

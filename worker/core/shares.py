@@ -1,4 +1,4 @@
-"""How the lines of a content are divided between the two carts, never a cent off (`domain.md` section 5).
+"""How the lines of a content are divided between the two carts, never a cent off (`DOMAIN.md` section 5).
 
 One division rule serves everywhere: to divide an amount T by weights, F(x) = T*x/W rounded to the nearest unit,
 halves away from zero, and the parts are F(w1), F(w1 + w2) - F(w1), ... So the answer depends only on the counts, not

@@ -14,5 +14,5 @@ and offset cannot disagree. Only what is committed is shown, sent or forgotten.
 A *lease* lets an actor send: each commit extends it by L from the moment the commit began, and no attempt starts that
 could outlast it. A successor can commit only after its fence, so it knows when the last request of its predecessor
 must have been given up (L) and must have landed (G), and holds what was owed until then (H = L + G). Nothing here
-trusts the group protocol: it only decides who tries. `protocol.md` has the proof and the failure matrix.
+trusts the group protocol: it only decides who tries. `PROTOCOL.md` has the proof and the failure matrix.
 """

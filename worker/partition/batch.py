@@ -30,7 +30,7 @@ _RECORD_OVERHEAD_BYTES = 8 * 1024
 
 _LOOKALIKE_EVERY_S = 60.0
 _FIRST_REASONS = frozenset({"too_large", "no_key"})
-"""Of `events.md` section 4: they go before `undecodable`."""
+"""Of `CONTRACT.md` section 4: they go before `undecodable`."""
 
 
 def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:

@@ -1,4 +1,4 @@
-"""Taking a partition over: fence, barrier, restore (steps 3 to 6 of `protocol.md`)."""
+"""Taking a partition over: fence, barrier, restore (steps 3 to 6 of `PROTOCOL.md`)."""
 
 from msgspec import MsgspecError, Struct
 

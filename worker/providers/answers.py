@@ -19,7 +19,7 @@ _REJECTED = frozenset({423, 425, 429, 500, 501, 503, 505})
 
 
 def kind_of_status(status: int) -> OutcomeKind:
-    """The table of `domain.md` section 6."""
+    """The table of `DOMAIN.md` section 6."""
     if 200 <= status < 300:
         return OutcomeKind.APPLIED
     if status == 409:

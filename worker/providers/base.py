@@ -7,7 +7,7 @@ from schemas.updates import Account, HttpRequest, HttpResponse, Outcome, Update
 
 GuaranteeLevel = Literal["A", "B", "C", "D"]
 """What a provider can do against stale requests: A refuses older versions, B can be read, C refuses old requests by
-their signed time, D nothing (`protocol.md` section 5)."""
+their signed time, D nothing (`PROTOCOL.md` section 5)."""
 
 
 class Provider(Protocol):

@@ -186,7 +186,7 @@ class Connections:
 
     def _socket(self, address: AddressInfo) -> socket.socket:
         """A process that dies leaves its send buffer to the kernel, which would retransmit for minutes: it must give up
-        when we would have (`protocol.md` section 3).
+        when we would have (`PROTOCOL.md` section 3).
         """
         family, kind, proto, _, _ = address
         made = socket.socket(family=family, type=kind, proto=proto)

@@ -1,7 +1,7 @@
 """A provider that does what a script says, at the `Sender` port: nothing leaves the process, time may be virtual.
 
 It answers from queues, plays the faults of a network, remembers every attempt, and holds for each order what it was
-last told, as a provider that takes any request at any time would (`protocol.md` section 0).
+last told, as a provider that takes any request at any time would (`PROTOCOL.md` section 0).
 """
 
 import asyncio

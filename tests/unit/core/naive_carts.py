@@ -1,4 +1,4 @@
-"""A second model of an order, written from `events.md` and from `domain.md` sections 4 and 5 alone: slow and plain.
+"""A second model of an order, written from `CONTRACT.md` and from `DOMAIN.md` sections 4 and 5 alone: slow and plain.
 
 It shares no code, no types and no method with `worker.core`. It takes the events as the shop wrote them (plain JSON)
 and keeps nothing between them: every question goes through the whole story again. Amounts lie in cells, one for each

@@ -1,4 +1,4 @@
-"""The examples and rules of `domain.md` section 5, one by one."""
+"""The examples and rules of `DOMAIN.md` section 5, one by one."""
 
 import pytest
 

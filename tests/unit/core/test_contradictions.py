@@ -1,4 +1,4 @@
-"""The table of contradictions of `domain.md` section 4, row by row, with the words of the reasons."""
+"""The table of contradictions of `DOMAIN.md` section 4, row by row, with the words of the reasons."""
 
 from typing import Any
 

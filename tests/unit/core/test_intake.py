@@ -1,4 +1,4 @@
-"""Every refusal of `events.md` section 4, with reason, path and wording, and which of several is given."""
+"""Every refusal of `CONTRACT.md` section 4, with reason, path and wording, and which of several is given."""
 
 from collections.abc import Mapping
 from typing import Any

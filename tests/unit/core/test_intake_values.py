@@ -1,4 +1,4 @@
-"""The value types of `events.md` section 2 at their bounds, and just outside."""
+"""The value types of `CONTRACT.md` section 2 at their bounds, and just outside."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which fact wins: stamps, cart versions, retractions, details, payment (`domain.md` section 4)."""
+"""Which fact wins: stamps, cart versions, retractions, details, payment (`DOMAIN.md` section 4)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reductions take only what is there (`domain.md` section 5): where they lie, and that no loss raises what is owed."""
+"""Reductions take only what is there (`DOMAIN.md` section 5): where they lie, and that no loss raises what is owed."""
 
 from tests.unit.core.shop import (
     cancelled,

@@ -1,4 +1,4 @@
-"""Refunds that name their lines, and returns that say what was paid back (`domain.md` section 5)."""
+"""Refunds that name their lines, and returns that say what was paid back (`DOMAIN.md` section 5)."""
 
 import pytest
 

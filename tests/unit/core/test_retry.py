@@ -1,4 +1,4 @@
-"""What follows from each outcome: acknowledged, again and when, held, or parked (`domain.md` section 6)."""
+"""What follows from each outcome: acknowledged, again and when, held, or parked (`DOMAIN.md` section 6)."""
 
 from copy import copy
 

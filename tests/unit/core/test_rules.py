@@ -10,7 +10,7 @@ from worker.errors import ConfigError
 
 
 def test_defaults_are_sound() -> None:
-    """The defaults keep every rule, and are those of `domain.md` section 6."""
+    """The defaults keep every rule, and are those of `DOMAIN.md` section 6."""
     rules = Rules()
     rules.check()
     assert (rules.attempt_deadline_s, rules.settle_s, rules.lease_s) == (8.0, 30.0, 20.0)

@@ -30,7 +30,7 @@ TABLE: dict[OutcomeKind, list[int]] = {
 
 @pytest.mark.parametrize(("kind", "status"), [(kind, status) for kind, row in TABLE.items() for status in row])
 def test_status(kind: OutcomeKind, status: int) -> None:
-    """The table of `domain.md` section 6, every row of it."""
+    """The table of `DOMAIN.md` section 6, every row of it."""
     assert kind_of_status(status) is kind
 
 

@@ -1,4 +1,4 @@
-"""From our members to seQura's: every field of `reference/sequra.md` sections 2, 3 and 13."""
+"""From our members to seQura's: every field of `worker/providers/sequra/wire.py` sections 2, 3 and 13."""
 
 from typing import Any
 

@@ -1,0 +1,112 @@
+"""What the code, the tests and the pages cite is in the repository: the page, and the section of it."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+READ = {".py", ".md", ".toml", ".sh", ".yaml", ".yml"}
+_PAGE = r"(?:[\w.-]+/)*[\w-]+\.md"
+_CITED = re.compile(
+    rf"`({_PAGE})`((?:,? sections? \d+| step \d+)?)|(?<!`)\[[^\]\n]*\]\(({_PAGE})(#[\w-]+)?\)((?: sections? \d+)?)"
+)
+
+
+class Citation(NamedTuple):
+    """One mention of a page."""
+
+    where: str
+    page: str
+    section: str
+    """A number; empty: the page as a whole."""
+    anchor: str
+    """Of a heading, as links have it; empty: none."""
+    is_link: bool
+
+
+def tracked() -> list[Path]:
+    """The files of the repository that are read by people."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if Path(name).suffix in READ and (ROOT / name).is_file()]
+
+
+def citations(text: str, where: str) -> list[Citation]:
+    """Every page that a text names."""
+    found = []
+    for match in _CITED.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        said = match[2] or match[5] or ""
+        section = re.search(r"sections? (\d+)", said)
+        number = "" if section is None else section[1]
+        found.append(
+            Citation(f"{where}:{line}", match[1] or match[3], number, (match[4] or "")[1:], match[3] is not None)
+        )
+    return found
+
+
+def anchors(page: str) -> set[str]:
+    """What links to headings of a page may say."""
+    heads = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def dead_ends(citation: Citation, beside: Path, pages: dict[str, list[Path]]) -> str:
+    """Why a citation leads nowhere; empty: it does not. `pages`: those that there are, by file name."""
+    if citation.is_link:
+        targets = [beside / citation.page] if (beside / citation.page).is_file() else []
+    else:
+        targets = [page for page in pages.get(Path(citation.page).name, []) if page.as_posix().endswith(citation.page)]
+    if not targets:
+        return f"{citation.where}: there is no {citation.page}"
+    texts = [target.read_text() for target in targets]
+    if citation.section and not any(re.search(rf"^#+ {citation.section}\.", text, re.MULTILINE) for text in texts):
+        return f"{citation.where}: {citation.page} has no section {citation.section}"
+    if citation.anchor and not any(citation.anchor in anchors(text) for text in texts):
+        return f"{citation.where}: {citation.page} has no heading {citation.anchor}"
+    return ""
+
+
+def test_every_citation_leads_somewhere() -> None:
+    """Nobody is sent to a page, a section or a heading that is not there."""
+    files = tracked()
+    pages: dict[str, list[Path]] = {}
+    for file in files:
+        if file.suffix == ".md":
+            pages.setdefault(file.name, []).append(file)
+    found = [
+        said
+        for file in files
+        if file != Path(__file__)
+        for citation in citations(file.read_text(), str(file.relative_to(ROOT)))
+        if (said := dead_ends(citation, file.parent, pages))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("see `PAGE.md` section 2", ""),
+        ("see `PAGE.md` section 3", "x.py:1: PAGE.md has no section 3"),
+        ("see `OTHER.md`", "x.py:1: there is no OTHER.md"),
+        ("\n[it](PAGE.md#2-second-part)", ""),
+        ("\n[it](PAGE.md#third)", "x.py:2: PAGE.md has no heading third"),
+        ("[it](PAGE.md) section 9", "x.py:1: PAGE.md has no section 9"),
+        ("[it](folder/PAGE.md)", "x.py:1: there is no folder/PAGE.md"),
+    ],
+)
+def test_dead_end_is_found(tmp_path: Path, text: str, said: str) -> None:
+    """Each way of citing a page that is wrong is told, and those that are right are not."""
+    page = tmp_path / "PAGE.md"
+    page.write_text("# Page\n\n## 1. First part\n\n## 2. Second part\n")
+    (found,) = citations(text, "x.py")
+    assert dead_ends(found, tmp_path, {"PAGE.md": [page]}) == said
