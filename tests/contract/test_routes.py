@@ -12,9 +12,16 @@ import pytest
 import trustme
 
 from schemas.updates import Account, Fault, HttpResponse
-from tests.contract.provider import OK, listening, providing, put, read_request, yes
+from tests.contract.provider import OK, Provider, listening, providing, put, read_request, yes
+from worker.app import Ports, Worker
+from worker.app.clock import SystemClock
+from worker.app.run import Reread
+from worker.config import Config
 from worker.errors import ConfigError
+from worker.metrics import Metrics
 from worker.publisher.sender import HttpSender
+from worker.sim.log import MemoryLog
+from worker.web.operations import Operations
 
 BOTH_LOOPS = True
 
@@ -141,6 +148,55 @@ async def test_authority_is_replaced_on_disk(ca: trustme.CA, ca_file: Path) -> N
         assert isinstance(refused, Fault)
         assert not refused.sent
         assert await sender.send(put(new_provider.port, **request), 5.0, yes) == NO_CONTENT
+
+
+async def test_configuration_is_read_again(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+    """What SIGHUP has read: a certificate replaced on disk, and another file, hold for the next request; an account
+    whose change waits for a restart keeps its own.
+    """
+    new, other_file = trustme.CA(), tmp_path / "other.pem"
+    new.cert_pem.write_to_path(str(other_file))
+    file = tmp_path / "cartsync.toml"
+
+    def write(tls_ca_file: Path, base_url: str = "https://x.example") -> None:
+        text = '[kafka]\nbootstrap_servers = "127.0.0.1:1"\n[accounts.a]\nprovider = "sequra"\nmerchant_id = "m"\n'
+        text += f'base_url = "{base_url}"\nusername = "u"\npassword = "p"\ntls_ca_file = "{tls_ca_file}"\n'
+        file.write_text(text)
+
+    def read() -> Config:
+        return Config.load(file, environ={})
+
+    write(ca_file)
+    config, clock = read(), SystemClock()
+    accounts = config.merchant_accounts()
+    log = MemoryLog(1, clock)
+    sender = HttpSender(deadline_s=5.0, user_agent="x", accounts=accounts)
+    ports = Ports(clock, log.events("w"), log.states("w"), sender)
+    worker = Worker(config.worker, accounts, ports, owner_id="w", metrics=Metrics())
+    reread = Reread(config, read, worker, Operations(worker), sender)
+    try:
+        async with providing(tls=server_context(ca)) as before, providing(tls=server_context(new)) as after:
+
+            async def is_trusted(provider: Provider) -> bool:
+                request = put(provider.port, scheme="https", account="a")
+                return await sender.send(request, 5.0, yes) == NO_CONTENT
+
+            assert (await is_trusted(before), await is_trusted(after)) == (True, False)
+            new.cert_pem.write_to_path(str(ca_file))
+            await reread()
+            assert (await is_trusted(before), await is_trusted(after)) == (False, True)
+            ca.cert_pem.write_to_path(str(ca_file))
+            write(other_file)
+            await reread()
+            assert (await is_trusted(before), await is_trusted(after)) == (False, True)
+            write(ca_file, base_url="https://elsewhere.example")
+            await reread()
+            assert (await is_trusted(before), await is_trusted(after)) == (False, True)
+            write(ca_file)
+            await reread()
+            assert (await is_trusted(before), await is_trusted(after)) == (True, False)
+    finally:
+        await sender.close()
 
 
 async def test_handshake_ends_with_the_deadline(ca_file: Path) -> None:

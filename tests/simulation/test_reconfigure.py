@@ -15,20 +15,12 @@ from worker.errors import UsageError
 
 ACME = ACCOUNTS["acme"]
 NEW = replace(ACME, password="new")
+AUTHORIZATION = f"Basic {b64encode(f'{NEW.username}:{NEW.password}'.encode()).decode()}"
 LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
 
 
-async def _with_an_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[Worker, list[bool]]:
-    """A worker that owes an order to a provider which wants the new password; the list has how each request fared."""
-    fared: list[bool] = []
-    wanted = f"Basic {b64encode(f'{NEW.username}:{NEW.password}'.encode()).decode()}"
-
-    async def send(request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]) -> HttpResponse | Fault:
-        fared.append(wanted in request.headers.values())
-        return HttpResponse(204 if fared[-1] else 401, {}, b"")
-
-    monkeypatch.setattr(stage.provider, "send", send)
-    worker = await stage.serving("w1")
+def _ship(stage: Stage) -> None:
+    """Events of an order."""
     shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": 1}]}
     for kind, data in (("confirmed", {"currency": "EUR", "lines": [LINE]}), ("items_shipped", shipped)):
         event = {
@@ -41,6 +33,19 @@ async def _with_an_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple
             "data": data,
         }
         stage.log.append(b"acme/1", msgspec.json.encode(event), partition=0)
+
+
+async def _with_an_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[Worker, list[bool]]:
+    """A worker that owes an order to a provider which wants the new password; the list has how each request fared."""
+    fared: list[bool] = []
+
+    async def send(request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]) -> HttpResponse | Fault:
+        fared.append(AUTHORIZATION in request.headers.values())
+        return HttpResponse(204 if fared[-1] else 401, {}, b"")
+
+    monkeypatch.setattr(stage.provider, "send", send)
+    worker = await stage.serving("w1")
+    _ship(stage)
     await asyncio.sleep(5.0)
     assert fared == [False]
     assert worker.status().accounts[0].paused is not None
@@ -80,6 +85,39 @@ def test_resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
             await worker.resume_account("nobody")
         await asyncio.sleep(5.0)
         assert fared == [False, True]
+        await worker.stop()
+
+    play(story)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_answer_to_the_old_password_pauses_nothing(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt was under way when the credentials changed: what it is answered says nothing of the new ones."""
+
+    async def story(stage: Stage) -> None:
+        began, answered = asyncio.Event(), asyncio.Event()
+        told: list[bool] = []
+
+        async def send(request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]) -> HttpResponse | Fault:
+            told.append(AUTHORIZATION in request.headers.values())
+            if told[-1]:
+                return HttpResponse(204, {}, b"")
+            began.set()
+            await answered.wait()
+            return HttpResponse(status, {}, b"")
+
+        monkeypatch.setattr(stage.provider, "send", send)
+        worker = stage.worker("w1", {"forbidden_orders": 1})
+        await worker.start()
+        await worker.serving()
+        _ship(stage)
+        await began.wait()
+        worker.reconfigure({"acme": NEW})
+        answered.set()
+        await asyncio.sleep(1.0)
+        assert worker.status().accounts[0].paused is None
+        assert told == [False, True]
+        assert worker.idle()
         await worker.stop()
 
     play(story)

@@ -101,7 +101,7 @@ async def _run(
         target = urlsplit(account.base_url).netloc
         log.info("account_configured", account=name, provider=account.provider, host=target, guarantee=guarantee)
     operations = Operations(worker, _access(config.http))
-    worker.reread = _Reread(config, reread, worker, operations)
+    worker.reread = Reread(config, reread, worker, operations, sender)
     stopping = _on_signals(worker.reread)
     try:
         address = await operations.start(host, config.http.port)
@@ -173,7 +173,7 @@ async def _first(*waited: "asyncio.Future[Any]") -> None:
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _on_signals(reread: "_Reread") -> asyncio.Event:
+def _on_signals(reread: "Reread") -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; the second ends the process at once. SIGHUP has secrets read again."""
     stopping = asyncio.Event()
 
@@ -211,18 +211,22 @@ def _access(http: HttpSection) -> Access:
     return Access(http.token.get_secret_value(), http.allowed_hosts)
 
 
-class _Reread:
-    """Reads the configuration again: secrets and accounts hold from then on, all else from the next start on.
+class Reread:
+    """Reads the configuration again: secrets and accounts, with their certificates and proxies, hold from then on, all
+    else from the next start on.
 
     A mistake keeps everything as it is. Never raises.
     """
 
-    def __init__(self, config: Config, read: Callable[[], Config], worker: Worker, operations: Operations) -> None:
+    def __init__(
+        self, config: Config, read: Callable[[], Config], worker: Worker, operations: Operations, sender: HttpSender
+    ) -> None:
         self._config = config
         """What the process was started with."""
         self._read = read
         self._worker = worker
         self._operations = operations
+        self._sender = sender
         self._running = asyncio.Lock()
         self._begun: set[asyncio.Task[None]] = set()
 
@@ -236,7 +240,7 @@ class _Reread:
         async with self._running:
             problem = ""
             try:
-                self._take(await asyncio.to_thread(self._read))
+                await self._take(await asyncio.to_thread(self._read))
             except CartsyncError as error:
                 problem = "; ".join(str(error).splitlines())
             except Exception as error:  # noqa: BLE001 - whoever asked for it goes on with the old one
@@ -244,8 +248,10 @@ class _Reread:
             if problem:
                 log.error("configuration_not_reread", error=problem, holds="the old one")
 
-    def _take(self, fresh: Config) -> None:
-        changed, later = self._worker.reconfigure(fresh.merchant_accounts())
+    async def _take(self, fresh: Config) -> None:
+        accounts = fresh.merchant_accounts()
+        await self._sender.reload(self._worker.accounts_with(accounts))
+        changed, later = self._worker.reconfigure(accounts)
         self._operations.access = _access(fresh.http)
         log.info("configuration_reread", accounts=changed, after_restart=[*later, *self._sections(fresh)])
 

@@ -253,17 +253,24 @@ class Worker:
 
         Returns the accounts that have changed, and those whose change, or coming or going, waits for a restart.
         """
-        known = {name: addressee.account for name, addressee in self._context.addressees.items()}
-        later = sorted(
-            name
-            for name in known.keys() | accounts.keys()
-            if name not in known or name not in accounts or not _is_same_place(known[name], accounts[name])
-        )
-        changed = {name: account for name, account in accounts.items() if name not in later and account != known[name]}
+        known = self._accounts()
+        taken = self.accounts_with(accounts)
+        later = sorted(known.keys() ^ accounts.keys() | {name for name in known if accounts.get(name) != taken[name]})
+        changed = {name: account for name, account in taken.items() if account != known[name]}
         for name, account in changed.items():
             self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
         return sorted(changed), [f"[accounts.{name}]" for name in later]
+
+    def accounts_with(self, accounts: Mapping[str, Account]) -> dict[str, Account]:
+        """Our accounts as they are once these were taken: what waits for a restart stays as it is."""
+        return {
+            name: account if (account := accounts.get(name)) is not None and _is_same_place(before, account) else before
+            for name, before in self._accounts().items()
+        }
+
+    def _accounts(self) -> dict[str, Account]:
+        return {name: addressee.account for name, addressee in self._addressees.items()}
 
     def _actor_of(self, subject: str) -> PartitionActor:
         for actor in self._assignment.actors.values():

@@ -40,6 +40,7 @@ DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
+_REFUSES_US = frozenset({OutcomeKind.CREDENTIALS, OutcomeKind.FORBIDDEN})
 
 Cause = Literal["credentials", "refusals"]
 _Owner = TypeVar("_Owner")
@@ -220,8 +221,12 @@ class AccountQueue(Generic[_Owner]):
                 heapq.heappush(self._failed, offer)
             self._aside.clear()
 
-    def end(self, turn: Turn[_Owner], outcome: Outcome, now: float, chance: float) -> Outcome:
-        """An attempt has ended. What it means for the order: an outcome that pauses the account is none of its own."""
+    def end(
+        self, turn: Turn[_Owner], outcome: Outcome, now: float, chance: float, *, is_outdated: bool = False
+    ) -> Outcome:
+        """An attempt has ended. What it means for the order: an outcome that pauses the account is none of its own.
+        `is_outdated`: it was made with credentials that have changed since.
+        """
         self.in_flight -= 1
         self._failed_in_flight -= turn.has_failed
         self._early_in_flight -= turn.is_early
@@ -229,7 +234,11 @@ class AccountQueue(Generic[_Owner]):
         self._debt_s = took_s if turn.has_failed else max(0.0, self._debt_s - took_s)
         if turn.probes is not None:
             turn.probes.is_probing = False
-        answer, outcome = outcome.kind, self._judge(turn.subject, outcome, now)
+        answer = outcome.kind
+        if is_outdated and answer in _REFUSES_US:
+            outcome = replace(outcome, kind=OutcomeKind.CREDENTIALS)  # it is tried with the new ones
+        else:
+            outcome = self._judge(turn.subject, outcome, now)
         if answer is OutcomeKind.APPLIED:
             self._take(turn, now)
         elif answer in _TRANSIENT:

@@ -253,10 +253,10 @@ class Publisher:
 
     async def _send(self, lanes: _Lanes, turn: Turn[Outlet], attempt: Attempt, lane: asyncio.Task[None]) -> None:
         self._under_way[attempt] = (turn.owner, lane)
-        outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
+        outcome, account = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer"), lanes.account
         try:
             request = lanes.provider.next_request(
-                reference_of(attempt.subject), attempt.update, lanes.account, _idempotency_key(attempt), attempt.trace
+                reference_of(attempt.subject), attempt.update, account, _idempotency_key(attempt), attempt.trace
             )
             answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
             outcome = self._read(lanes, answer)
@@ -268,7 +268,7 @@ class Publisher:
             self._cut.discard(attempt)
             del self._under_way[attempt]
             now = self._clock.now()
-            outcome = self._end(lanes, turn, outcome, now)
+            outcome = self._end(lanes, turn, outcome, now, is_outdated=account is not lanes.account)
             self._metrics.attempt(outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
@@ -277,11 +277,11 @@ class Publisher:
             return Outcome(OutcomeKind.UNKNOWN if answer.sent else OutcomeKind.NOT_SENT, answer.detail)
         return lanes.provider.read_response(answer, self._clock.wall_ms())
 
-    def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float) -> Outcome:
-        """What is left of the outcome for the order; says what it means for the account."""
+    def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float, *, is_outdated: bool) -> Outcome:
+        """What is left of the outcome for the order; says what it means for the account, unless that has changed."""
         queue, name = lanes.queue, lanes.account.name
         pause, hold_until = queue.pause, queue.hold_until
-        outcome = queue.end(turn, outcome, now, self._clock.chance())
+        outcome = queue.end(turn, outcome, now, self._clock.chance(), is_outdated=is_outdated)
         if queue.hold_until > hold_until:
             event = "account_slowed" if queue.is_slow else "account_held"
             wait_s = round(queue.hold_until - now, 3)
