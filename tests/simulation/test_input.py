@@ -12,6 +12,7 @@ from tests.simulation.stage import Stage, play
 from worker.app import Worker
 from worker.errors import UsageError
 from worker.ports import DeadLetter
+from worker.sim.scripted import Answer
 
 LINE = {"reference": "a", "name": "A", "quantity": 2, "unit_price_minor": 100, "total_minor": 200}
 MIB = 2**20
@@ -317,6 +318,67 @@ def test_skip_back_after_the_epoch_was_raised() -> None:
     play(story)
 
 
+def _gated(stage: Stage) -> asyncio.Event:
+    """Transactions of partition 0 wait until it is set."""
+    opened = asyncio.Event()
+
+    async def gate(op: str, _process: str, partition: int) -> None:
+        if op == "write" and partition == 0:
+            await opened.wait()
+
+    stage.log.gate = gate
+    return opened
+
+
+def test_skip_that_nobody_waits_for_any_more() -> None:
+    """Who asked has given up before it was committed: it is made all the same, and the worker goes on."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        opened = _gated(stage)
+        ship(stage, "1")
+        await asyncio.sleep(0.5)
+        skipping = asyncio.create_task(worker.skip(0, 2))
+        await asyncio.sleep(0.5)
+        skipping.cancel()
+        opened.set()
+        ship(stage, "2")
+        await asyncio.sleep(2.0)
+        assert not worker.failed.done()
+        assert told(stage, "2")
+        await worker.stop()
+
+    play(story)
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_skip_over_what_is_being_taken(offset: int) -> None:
+    """When events are committed between the look and the move, over which it would go back, it is refused."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        ship(stage, "1")
+        await asyncio.sleep(1.0)
+        await worker.stop()
+        worker = stage.worker("w1", {"topic_epoch": 1})
+        await worker.start()
+        await worker.serving()
+        opened = _gated(stage)
+        ship(stage, "2")
+        await asyncio.sleep(0.5)
+        skipping = asyncio.create_task(worker.skip(0, offset))
+        await asyncio.sleep(0.5)
+        opened.set()
+        with pytest.raises(UsageError, match="has come to offset 4 meanwhile; ask again"):
+            await skipping
+        await asyncio.sleep(1.0)
+        assert worker.status().partitions[0].next_offset == 4
+        assert told(stage, "2")
+        await worker.stop()
+
+    play(story)
+
+
 # --- foreign records in the state topic ---
 
 FOREIGN = {
@@ -506,6 +568,54 @@ def test_transaction_is_bounded_in_bytes() -> None:
         assert sum(sizes) == 40 * 900_000
         assert max(sizes) <= 9 * MIB
         await worker.stop()
+
+    play(story)
+
+
+def ship_large(stage: Stage, count: int) -> list[str]:
+    """Orders whose records have half a MiB each."""
+    large = [LINE | {"reference": f"a{n}", "name": f"{n}".rjust(700)} for n in range(700)]
+    shipped = {"shipment_id": "s1", "lines": [{"line_id": "a1", "quantity": 1}]}
+    references = [f"large{number}" for number in range(count)]
+    for reference in references:
+        for kind, data in (("confirmed", {"currency": "EUR", "lines": large}), ("items_shipped", shipped)):
+            stage.log.append(b"k", event(reference, kind, data), partition=0)
+    return references
+
+
+def test_transactions_of_all_kinds_are_bounded_in_bytes() -> None:
+    """Those of answers that come all at once, of releases, and of what an owner that leaves has inherited."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        worker.suspend_sending(True)
+        orders = ship_large(stage, 25)
+        await asyncio.sleep(5.0)
+        stage.provider.answer([Answer(422, times=None)])
+        opened = _gated(stage)
+        ship(stage, "small")
+        await asyncio.sleep(0.5)
+        sizes: list[int] = []
+        stage.log.watch(lambda _partition, entries, _letters: sizes.append(sum(len(x.value or b"") for x in entries)))
+        worker.suspend_sending(False)
+        await asyncio.sleep(1.0)
+        opened.set()
+        await asyncio.sleep(5.0)
+        assert {order.status for order in worker.shown()} == {"parked"}
+        assert len(sizes) >= 2
+        assert max(sizes) <= 9 * MIB
+        sizes.clear()
+        assert await worker.release_all("acme") == len(orders) + 1
+        assert max(sizes) <= 4 * MIB
+        stage.log.crash("w1")
+        await worker.kill()
+        stage.log.expel("w1")
+        worker = await stage.serving("w2")
+        sizes.clear()
+        await worker.stop()
+        assert stage.left_in_order() == [True, True]
+        assert len(sizes) >= 4
+        assert max(sizes) <= 9 * MIB
 
     play(story)
 

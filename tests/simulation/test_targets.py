@@ -14,7 +14,7 @@ from tests.simulation.stage import ACCOUNTS, Stage, play
 from worker import logs
 from worker.app import Worker
 from worker.core.targets import TargetChange, TargetChoice
-from worker.errors import LogError
+from worker.errors import LogError, TopicError
 from worker.partition import actor
 
 SANDBOX = ACCOUNTS["acme"]
@@ -160,7 +160,7 @@ def test_crash_in_the_middle(monkeypatch: pytest.MonkeyPatch, survived: int) -> 
     """Orders are made owed in several transactions; after a crash between any two of them the word is asked for again,
     and then nothing is missing.
     """
-    monkeypatch.setattr(actor, "_ANEW_MAX", 2)
+    monkeypatch.setattr(actor, "_AT_ONCE_MAX", 2)
 
     async def story(stage: Stage) -> None:
         await _sandboxed(stage)
@@ -194,7 +194,7 @@ def test_crash_in_the_middle(monkeypatch: pytest.MonkeyPatch, survived: int) -> 
 
 def test_slices_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However large the records are, a transaction takes few of them."""
-    monkeypatch.setattr(actor, "_ANEW_MAX_BYTES", 1)
+    monkeypatch.setattr(actor, "_AT_ONCE_MAX_BYTES", 1)
 
     async def story(stage: Stage) -> None:
         await _sandboxed(stage)
@@ -205,6 +205,22 @@ def test_slices_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(300.0)
         assert _told(stage) == _live()
         await worker.stop()
+
+    play(story)
+
+
+def test_order_that_cannot_be_told_anew() -> None:
+    """The state topic does not take one of them any more: the worker says so and ends, instead of trying for ever."""
+
+    async def story(stage: Stage) -> None:
+        await _sandboxed(stage)
+        stage.log.settings.value_max_bytes = 8_000
+        worker = stage.worker("second", accounts=AFTER, accepted_targets={"acme": "send"})
+        await worker.start()
+        with pytest.raises(TopicError, match=r"partition 0: all orders of account acme .* 4 of them .* max\.message"):
+            await asyncio.wait_for(worker.serving(), 600.0)
+        await worker.stop()
+        assert _targets(stage) == [SANDBOX.base_url] * 2
 
     play(story)
 

@@ -31,8 +31,6 @@ PROVIDERS: Mapping[str, Provider] = {"sequra": Sequra()}
 
 _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
-_RELEASED_AT_ONCE = 500
-"""Orders in one transaction of a release of many: 10 ms of work."""
 _SILENT_S = 60.0
 _LOST_S = 60.0
 _NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
@@ -208,22 +206,8 @@ class Worker:
         many once that is committed, in transactions of bounded size. Raises `UsageError`.
         """
         self._known(account)
-        released = 0
-        for actor in list(self._assignment.actors.values()):
-            prefix = f"{account}/"
-            parked = [subject for subject in actor.parked() if subject.startswith(prefix)]
-            for start in range(0, len(parked), _RELEASED_AT_ONCE):
-                await asyncio.sleep(0)
-                chosen = [
-                    subject
-                    for subject in parked[start : start + _RELEASED_AT_ONCE]
-                    if (value := actor.orders.get(subject)) is not None
-                    and (park := state.decode_header(value).park) is not None
-                    and reason_contains in park.reason
-                ]
-                if chosen:
-                    released += await actor.command(chosen, core.release_by_operator)
-        return released
+        actors = list(self._assignment.actors.values())
+        return sum([await actor.release_all(account, reason_contains) for actor in actors])
 
     async def resend(self, subject: str) -> bool:
         """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -27,9 +27,9 @@ from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, Undec
 log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
-_ANEW_MAX = 1_000
-_ANEW_MAX_BYTES = 2**20
-"""Of the orders that are made owed again in one transaction."""
+_AT_ONCE_MAX = 500
+_AT_ONCE_MAX_BYTES = 2**20
+"""Of the orders that are made owed again in one transaction: some 10 ms of work."""
 _SMALL_BYTES, _MANY_BYTES, _SMALL_EVENTS = 4_096, 64 * 1024, 16
 """So many small events are taken without a look at the clock, unless the orders' records come to more than that."""
 _JUDGE_AFTER_S = 60.0
@@ -55,6 +55,8 @@ class Skip(Struct, eq=False):
     """Where an operator moves the position to; `done` is resolved once it is committed."""
 
     offset: int
+    looked_at: int
+    """Where the position was when it was found that it may be moved there."""
     done: asyncio.Future[None]
 
 
@@ -179,7 +181,7 @@ class PartitionActor:
         self.orders, self._position, self._targets = found.orders, found.position, found.targets
         self.next_offset = await self._first_offset(found)
         clean = found.next is not None and found.next.clean
-        anew = self._changed_targets(found)
+        anew = await self._changed_targets(found)
         await self._inherit(found, clean)
         for account in anew:
             await self._tell_anew(account)
@@ -245,11 +247,20 @@ class PartitionActor:
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
 
-    def _changed_targets(self, found: Restored) -> list[str]:
+    async def _changed_targets(self, found: Restored) -> list[str]:
         """Accounts whose orders have to be told anew, as others are told now. Raises `TargetChange`."""
         context, anew = self._context, []
-        for name, old, new in changed_targets(found.targets, self._accounts()):
-            orders = sum(core.account_of(subject) == name for subject in self.orders)
+        changes = list(changed_targets(found.targets, self._accounts()))
+        if not changes:
+            return []
+        counts: Counter[str] = Counter()
+        work = Slice(context)
+        for count, subject in enumerate(self.orders):
+            if count % _SMALL_EVENTS == 0 and work.is_over():
+                await work.pause()
+            counts[core.account_of(subject)] += 1
+        for name, old, new in changes:
+            orders = counts[name]
             choice = context.accepted_targets.get(name)
             if choice is None and orders:
                 raise needs_choice(name, old, new, orders, self.partition)
@@ -274,8 +285,13 @@ class PartitionActor:
         """Makes all orders of an account owed again, in transactions of bounded size.
 
         Whom they are told is written after the last of them: after a crash in between it is begun anew, which does no
-        harm.
+        harm. Raises `TopicError` when one of them cannot be written.
         """
+        if beyond := [subject for subject in self._beyond if core.account_of(subject) == account]:
+            raise TopicError(
+                f"partition {self.partition}: all orders of account {account} are to be told anew, and the state topic "
+                f"does not take {len(beyond)} of them any more ({beyond[0]}): raise its max.message.bytes first"
+            )
         clock, work = self._context.clock, Slice(self._context)
         made: list[tuple[str, OrderRecord, bytes]] = []
         size = 0
@@ -288,7 +304,7 @@ class PartitionActor:
             core.resend(record, clock.wall_ms())
             made.append((subject, record, state.encode(record)))
             size += len(made[-1][2])
-            if len(made) >= _ANEW_MAX or size >= _ANEW_MAX_BYTES:
+            if len(made) >= _AT_ONCE_MAX or size >= _AT_ONCE_MAX_BYTES:
                 await self._write_anew(made)
                 made, size = [], 0
         if made:
@@ -398,9 +414,28 @@ class PartitionActor:
         self._wake.set()
         return await done
 
-    def parked(self) -> list[str]:
-        """Orders of which nothing is sent until an operator or an event releases them."""
-        return [subject for subject, entry in self.outbox.entries.items() if entry.waiting == "parked"]
+    async def release_all(self, account: str, reason_contains: str) -> int:
+        """Releases the parked orders of an account, or those whose reason contains a text, in transactions of bounded
+        size; returns how many once that is committed. Raises `UsageError`.
+        """
+        prefix, work, released = f"{account}/", Slice(self._context), 0
+        chosen: list[str] = []
+        size = 0
+        for subject, entry in list(self.outbox.entries.items()):
+            if work.is_over():
+                await work.pause()
+            if entry.waiting != "parked" or not subject.startswith(prefix):
+                continue
+            value = self.orders[subject]
+            park = state.decode_header(value).park
+            if park is None or reason_contains not in park.reason:
+                continue
+            chosen.append(subject)
+            size += len(value)
+            if len(chosen) >= _AT_ONCE_MAX or size >= _AT_ONCE_MAX_BYTES:
+                released += await self.command(chosen, core.release_by_operator)
+                chosen, size = [], 0
+        return released + (await self.command(chosen, core.release_by_operator) if chosen else 0)
 
     def _require_working(self) -> None:
         if self.is_over or self.role not in ("serving", "halted"):
@@ -419,13 +454,14 @@ class PartitionActor:
             raise UsageError(f"partition {self.partition} of the input holds offsets {begin} to {end}, not {offset}")
         if offset == self.next_offset and self.role == "serving":
             raise UsageError(f"partition {self.partition} is at offset {offset} already")
-        if offset < self.next_offset and not await self._may_go_back(offset):
+        looked_at = self.next_offset
+        if offset < looked_at and not await self._may_go_back(offset):
             raise UsageError(
-                f"partition {self.partition} is at offset {self.next_offset}; back to {offset} its orders would get "
+                f"partition {self.partition} is at offset {looked_at}; back to {offset} its orders would get "
                 "older revisions than they have, so only after [worker] topic_epoch was raised"
             )
         self._require_working()
-        self._skip = skip = Skip(offset, asyncio.get_running_loop().create_future())
+        self._skip = skip = Skip(offset, looked_at, asyncio.get_running_loop().create_future())
         self._wake.set()
         await skip.done
 
@@ -464,8 +500,20 @@ class PartitionActor:
                 break
             else:
                 await self._sleep(self._next_look())
+        await self._keep_inherited()
         await self._commit(clean=True)
         self._left_in_order = True
+
+    async def _keep_inherited(self) -> None:
+        """Writes what stands in memory only, in transactions of bounded size; the last ones go with what follows."""
+        kept: list[str] = []
+        size = 0
+        for subject in list(self._inherited):
+            kept.append(subject)
+            size += len(self.orders[subject])
+            if size >= self._context.pace.batch_bytes_max:
+                await self._commit(clean=False, keeping=kept)
+                kept, size = [], 0
 
     def _closing(self, now: float) -> None:
         self.role = "closing"
@@ -517,8 +565,10 @@ class PartitionActor:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    async def _commit(self, *, clean: bool) -> None:
-        """Everything in the mailbox becomes one transaction; then, and only then, it is so."""
+    async def _commit(self, *, clean: bool, keeping: Sequence[str] = ()) -> None:
+        """Everything in the mailbox becomes one transaction, or so much of it as fits into one; then, and only then, it
+        is so. `keeping`: orders that are written as they stand in memory; with `clean` all that stand there only.
+        """
         context = self._context
         hold = self._hold
         batch = Batch(
@@ -530,11 +580,10 @@ class PartitionActor:
             hold.letter_max_bytes,
             self.lean_below,
         )
-        skip = self._skip
+        skip = self._skip_now()
         await self._fill(batch, takes_events=skip is None)
-        if clean:
-            for subject in self._inherited:
-                batch.keep(subject)
+        for subject in self._inherited if clean else keeping:
+            batch.keep(subject)
         if skip is not None:
             batch.next_offset = skip.offset
             self._taken = self._expected = None  # another record will be the last one
@@ -559,6 +608,17 @@ class PartitionActor:
                 command.done.set_result(command.changed)
         self._committed_with = []
 
+    def _skip_now(self) -> Skip | None:
+        """The move that is to be made, unless events were taken meanwhile over which it would go back."""
+        skip = self._skip
+        if skip is None or skip.offset >= self.next_offset or skip.looked_at == self.next_offset:
+            return skip
+        self._skip = None
+        if not skip.done.done():
+            error = UsageError(f"partition {self.partition} has come to offset {self.next_offset} meanwhile; ask again")
+            skip.done.set_exception(error)
+        return None
+
     def _moved(self, skip: Skip) -> None:
         """What was fed from the old position is nothing any more; the partition is served from the new one on."""
         events = self._context.events
@@ -567,7 +627,8 @@ class PartitionActor:
         self.wanted_offset = skip.offset
         if self.role == "halted":
             self.role, self.detail = "serving", ""
-        skip.done.set_result(None)
+        if not skip.done.done():
+            skip.done.set_result(None)
         if self.role == "serving":
             events.seek(self.partition, skip.offset)
             events.resume(self.partition)
@@ -576,18 +637,21 @@ class PartitionActor:
     async def _fill(self, batch: Batch, *, takes_events: bool) -> None:
         context, work = self._context, Slice(self._context)
         began = context.clock.now()
-        while self._outcomes:
+        bytes_max = context.pace.batch_bytes_max
+        while self._outcomes and batch.bytes < bytes_max:
             if work.is_over():
                 await work.pause()
             attempt, outcome, ended_at = self._outcomes.popleft()
             batch.outcome(attempt, outcome, ended_at)
-        while self._changes:
+        while self._changes and batch.bytes < bytes_max:
             if work.is_over():
                 await work.pause()
             batch.change(self._changes.popleft())
-        self._committed_with = list(self._commands)
-        self._commands.clear()
-        for command in self._committed_with:
+        while self._commands and batch.bytes < bytes_max:
+            if work.is_over():
+                await work.pause()
+            command = self._commands.popleft()
+            self._committed_with.append(command)
             command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
         if takes_events and self.role == "serving":
             await self._take_events(batch, work, began)
