@@ -128,7 +128,10 @@ def _from_provider(settings: KafkaSettings) -> Callable[[], Awaitable[Token]]:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FETCH_WITHIN_S)) as session,
                 session.post(url, data=form, headers=headers, ssl=trusted, allow_redirects=False) as response,
             ):
-                return _read(response.status, await response.content.read(_ANSWER_MAX_BYTES), settings)
+                body = b""
+                while len(body) < _ANSWER_MAX_BYTES and (part := await response.content.read(_ANSWER_MAX_BYTES)):
+                    body += part  # each of them what has come so far
+                return _read(response.status, body[:_ANSWER_MAX_BYTES], settings)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise TokenError(f"no token from {url}: {type(error).__name__}") from None
 

@@ -22,16 +22,25 @@ class Endpoint:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.answer: tuple[int, bytes] = (200, b'{"access_token":"abc.def","expires_in":3600,"token_type":"Bearer"}')
+        self.parts = 0
+        """In so many parts it is sent; 0: as a whole."""
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.url = ""
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         form = {name: str(value) for name, value in (await request.post()).items()}
         self.asked.append((request.headers["Authorization"], form))
         await self.goes_on.wait()
         status, body = self.answer
-        return web.Response(status=status, body=body, headers={"Location": self.url})
+        if not self.parts:
+            return web.Response(status=status, body=body, headers={"Location": self.url})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(body), size := -(-len(body) // self.parts)):
+            await response.write(body[start : start + size])
+            await asyncio.sleep(0.02)
+        return response
 
 
 @pytest.fixture
@@ -111,6 +120,15 @@ async def test_refusals(endpoint: Endpoint, status: int, body: bytes, refused: b
     assert (caught.value.refused, said in str(caught.value)) == (refused, True)
     assert "s3cr3t" not in str(caught.value)
     assert len(endpoint.asked) == 1
+
+
+async def test_answer_in_parts(endpoint: Endpoint) -> None:
+    """A token may be larger than a packet; one that goes on for ever is cut."""
+    endpoint.parts = 3
+    assert await tokens_from(endpoint.url).token() == "abc.def"
+    endpoint.answer = (200, b'{"access_token":"' + b"x" * 100_000 + b'"}')
+    with pytest.raises(TokenError, match="not one of OAuth"):
+        await tokens_from(endpoint.url).token()
 
 
 async def test_provider_that_hangs(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
