@@ -4,11 +4,15 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+from msgspec import MsgspecError
 
 from schemas import state
 from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
 from worker.core.view import view_order
+from worker.errors import DamagedStateError
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import find_orders, find_value
 
@@ -20,7 +24,7 @@ _CONNECT_S = 10.0
 def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[OrderView]:
     """The orders that `ref` may mean: `account/reference`, or a reference of any account.
 
-    Raises `ConfigError`, `TopicError` or `LogError`.
+    Raises `ConfigError`, `TopicError` or `LogError`; `DamagedStateError` when one of them is none that we wrote.
     """
 
     def wanted(subject: str) -> bool:
@@ -34,7 +38,7 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
     return [
         view_order(
             subject,
-            state.decode_order(value),
+            _ours(state.decode_order, value, partition, f"{state.ORDER_PREFIX}{subject}"),
             partition=partition,
             rules=worker.rules(),
             now_ms=now_ms,
@@ -48,7 +52,20 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
 def read_owner(partition: int, kafka: KafkaSection) -> str | None:
     """Who has taken a partition last; `None`: nobody. Raises as `read_orders` does."""
     value = asyncio.run(find_value(_patient(kafka), partition, state.OWNER_KEY, _teller(kafka.state_topic)))
-    return None if value is None else state.decode_owner(value).owner
+    return None if value is None else _ours(state.decode_owner, value, partition, state.OWNER_KEY.decode()).owner
+
+
+_Found = TypeVar("_Found")
+
+
+def _ours(decode: Callable[[bytes], _Found], value: bytes, partition: int, key: str) -> _Found:
+    try:
+        return decode(value)
+    except MsgspecError:
+        raise DamagedStateError(
+            f"partition {partition} of the state topic: the newest record of the key {key} is not one that cartsync "
+            "wrote; the log of the worker that serves it says more"
+        ) from None
 
 
 def _patient(kafka: KafkaSection) -> KafkaSettings:
