@@ -111,6 +111,27 @@ def test_undecodable_batch_is_passed() -> None:
     play(story)
 
 
+def test_batch_that_was_damaged_after_a_part_of_it_was_taken() -> None:
+    """The next owner cannot read again what was taken last: that is no other topic, and the rest is put aside."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        ship(stage, "1")
+        await asyncio.sleep(1.0)
+        await worker.stop()
+        stage.log.damage_last(0, 3)
+        worker = await stage.serving("w2")
+        ship(stage, "2")
+        await asyncio.sleep(1.0)
+        assert worker.readyz() == (True, "ok")
+        assert told(stage, "2")
+        [letter] = stage.log.dead_letters
+        assert (said(letter)["offset"], said(letter)["last-offset"]) == ("1", "3")
+        await worker.stop()
+
+    play(story)
+
+
 @pytest.mark.parametrize(
     ("key", "size", "reason"), [(b"k", MIB + 1, "too_large"), (b"", 2, "no_key"), (b"k", 2, "undecodable")]
 )

@@ -290,7 +290,7 @@ class PartitionActor:
         if beyond := [subject for subject in self._beyond if core.account_of(subject) == account]:
             raise TopicError(
                 f"partition {self.partition}: all orders of account {account} are to be told anew, and the state topic "
-                f"does not take {len(beyond)} of them any more ({beyond[0]}): raise its max.message.bytes first"
+                f"does not take {len(beyond)} of them any more: raise its max.message.bytes first"
             )
         clock, work = self._context.clock, Slice(self._context)
         made: list[tuple[str, OrderRecord, bytes]] = []
@@ -360,7 +360,9 @@ class PartitionActor:
         """What is to be taken of the first records, once the one that was taken last is found among them again."""
         self._expected = None
         self.wanted_offset = self.next_offset
-        if records[0].offset == expected.offset and taken(records[0]) != expected:
+        first = records[0]
+        is_legible = type(first) is not UndecodableRecord  # what is damaged now tells nothing of what it was
+        if is_legible and first.offset == expected.offset and taken(first) != expected:
             self._context.events.pause(self.partition)
             self.halt(
                 f"the event topic is another one: offset {expected.offset} does not hold the record that was taken "
@@ -662,7 +664,7 @@ class PartitionActor:
         last: InputRecord | None = None
         while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
             record = inbox.pop()
-            if record.offset >= batch.next_offset:
+            if record.offset >= batch.next_offset or after(record) > batch.next_offset:
                 batch.event(record, self._is_in_flight)
                 last = last if type(record) is UndecodableRecord else record
             count += 1

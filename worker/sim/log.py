@@ -111,6 +111,12 @@ class MemoryLog:
         )
         return first
 
+    def damage_last(self, partition: int, count: int) -> None:
+        """A disk damages the batch of the last record, which turns out to have had so many records from there on."""
+        here = self._inputs[partition]
+        here.end = here.records.pop().offset
+        self.append_undecodable(partition, "batch: expected its checksum", count=count, value=b"raw")
+
     def _add(self, partition: int, record: MemoryRecord | UndecodableRecord) -> None:
         self._inputs[partition].append(record)
         self._ring()
