@@ -1,5 +1,6 @@
 """cartsync: reads order events from Kafka, computes carts, keeps payment providers in agreement with them."""
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 __version__ = "0.1.0"
@@ -11,3 +12,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def is_cross_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sends this on behalf of a page that is not ours (a form needs no leave to post)."""
+    if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        return True
+    origin = headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("Host")

@@ -30,6 +30,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from worker import is_cross_site
 from worker.errors import UsageError
 from worker.sim.sandbox_faults import SILENCE_MAX_S, Fault, FaultPlan, Faults, parse_fault
 from worker.sim.sandbox_orders import (
@@ -279,6 +280,8 @@ class Sandbox:
                 case "GET", ["", "log"]:
                     return self._attempts(_whole_number(request, "after", 0))
                 case "POST", ["", "faults"]:
+                    if is_cross_site(request.headers):
+                        return errors(403, "a page of another site may not do this")
                     return self._set_faults(request.content_type, await request.read())
         except (ValueError, UsageError, msgspec.DecodeError) as error:
             return errors(400, str(error))

@@ -26,7 +26,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
 from typing import Annotated, Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -34,7 +34,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from schemas.views import OrderView, StatusView
-from worker import is_loopback
+from worker import is_cross_site, is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 
@@ -242,7 +242,7 @@ class Operations:
         path = request.raw_path.partition("?")[0]
         if path not in _OPEN and not self._is_our_name(request.headers.get("Host", "")):
             return _problem(421, "called by a name that is not ours; see [http] allowed_hosts")
-        if request.method == "POST" and _is_foreign(request):
+        if request.method == "POST" and is_cross_site(request.headers):
             return _problem(403, "a page of another site may not do this")
         if self._is_local or path in _UNGUARDED:
             return None
@@ -469,14 +469,6 @@ def _between(request: web.Request, before: str, after: str) -> str:
         return unquote(path[len(before) : len(path) - len(after)], errors="strict")
     except UnicodeDecodeError:
         raise web.HTTPBadRequest(text="the path is not UTF-8, percent-encoded") from None
-
-
-def _is_foreign(request: web.Request) -> bool:
-    """Whether a browser sends this on behalf of a page that is not ours (a form needs no leave to post)."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-        return True
-    origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
 
 
 def _json(body: object, status: int = 200) -> web.Response:

@@ -678,6 +678,14 @@ async def test_set_plan_as_form(sandbox: Sandbox, client: Client) -> None:
         assert str(sandbox.faults.plan) == text
 
 
+async def test_plan_of_another_site(sandbox: Sandbox, client: Client) -> None:
+    """A page that somebody has open in a browser cannot change it."""
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "http://["}, {"Sec-Fetch-Site": "cross-site"}):
+        async with client.session.post(client.base_url + "/faults", data=b"500=1", headers=headers) as response:
+            assert response.status == 403
+    assert sandbox.faults.plan == FaultPlan()
+
+
 async def test_set_faults_as_json(sandbox: Sandbox, client: Client) -> None:
     """JSON sets the plan, scripts and denied merchants; what it does not name stays."""
     url = client.base_url + "/faults"
