@@ -90,6 +90,25 @@ def test_resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
     play(story)
 
 
+def test_what_waits_is_rendered_anew() -> None:
+    """An update that was made before its account changed is made again: it would never be told as it is to be."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        worker.suspend_sending(True)
+        _ship(stage)
+        await asyncio.sleep(1.0)
+        platform = dict.fromkeys(("name", "version", "uname", "db_name", "db_version"), "new")
+        assert worker.reconfigure({"acme": replace(ACME, platform=platform)}) == (["acme"], [])
+        worker.suspend_sending(False)
+        await asyncio.sleep(1.0)
+        [exchange] = stage.provider.exchanges
+        assert exchange.body["order"]["platform"]["name"] == "new"
+        await worker.stop()
+
+    play(story)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_an_answer_to_the_old_password_pauses_nothing(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt was under way when the credentials changed: what it is answered says nothing of the new ones."""

@@ -13,7 +13,7 @@ from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
 from schemas.updates import Account, Outcome
 from worker.core import outbox as core
-from worker.core.outbox import NEVER, Entry, Outbox, Send
+from worker.core.outbox import NEVER, Addressee, Entry, Outbox, Send
 from worker.core.retry import delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import SizeRefusedError, TopicError, UsageError
@@ -860,17 +860,19 @@ class PartitionActor:
         if self.lease_until - now - self._context.rules.attempt_deadline_s < self._keep_alive_s:
             self._lease_wanted = True
             self._wake.set()
-        plan = prepared or self._plan_again(subject, now)
+        addressee = self._context.addressees[core.account_of(subject)]
+        is_usable = prepared is not None and prepared.account is addressee.account
+        plan = prepared if is_usable else self._plan_again(subject, addressee, now)
         if plan is None:
             return None
         entry.in_flight = True
         self._in_flight += 1
         return Attempt(subject, entry.revision, plan.update, now, self._may_send, plan.trace, plan.generation)
 
-    def _plan_again(self, subject: str, now: float) -> Send | None:
-        """The order was offered when there were enough plans to keep."""
+    def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:
+        """The order was offered when there were enough plans to keep, or its account has changed since."""
         record = state.decode_order(self.orders[subject])
-        plan = core.plan(record, subject, self._context.addressees[core.account_of(subject)])
+        plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
             return plan
         self._wait(subject, record, plan, now)
