@@ -23,8 +23,10 @@ to point here, could ask with an operator's browser. For probes and metrics it d
 import asyncio
 import hmac
 import re
+import time
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
+from math import inf
 from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import unquote
 
@@ -49,6 +51,10 @@ BODY_MAX_BYTES = 4096
 STOP_S = 1.0
 """How long answers under way may still take when the port closes."""
 
+REST = 10
+"""So many times as long as status or metrics took to make, they are given again as they were: with a million orders in
+them they cost a third of a second, and anybody may ask.
+"""
 HEADER_WITHIN_S = 5.0
 """From a connection, or the end of an answer, to the whole header of the next request."""
 CONNECTIONS_MAX = 64
@@ -173,8 +179,12 @@ class Moved(msgspec.Struct):
 class Operations:
     """The server of the private port, from `start` to `stop`."""
 
-    def __init__(self, operated: Operated, access: Access | None = None) -> None:
+    def __init__(
+        self, operated: Operated, access: Access | None = None, now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """`now`: seconds of a clock that also goes on within one turn of the loop."""
         self.access = access or Access()
+        self._now = now
         self._operated = operated
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -187,7 +197,7 @@ class Operations:
         Raises `OSError` when the port cannot be had.
         """
         self._is_local = is_loopback(host)
-        app = _create_app(self._operated, self._guarded)
+        app = _create_app(self._operated, self._guarded, self._now)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
@@ -324,8 +334,8 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _create_app(operated: Operated, guarded: Any) -> web.Application:
-    routes = _Routes(operated)
+def _create_app(operated: Operated, guarded: Any, now: Callable[[], float]) -> web.Application:
+    routes = _Routes(operated, now)
     app = web.Application(middlewares=[guarded], client_max_size=BODY_MAX_BYTES)
     for path, probe in (
         ("/livez", operated.livez),
@@ -344,17 +354,38 @@ def _create_app(operated: Operated, guarded: Any) -> web.Application:
     return app
 
 
+class _Kept:
+    """What costs something to make, made so seldom that it takes little of the loop, however often it is asked for."""
+
+    def __init__(self, make: Callable[[], bytes], now: Callable[[], float]) -> None:
+        self._make = make
+        self._now = now
+        self._made = b""
+        self._until = -inf
+
+    def get(self) -> bytes:
+        """What was made last, or is made now."""
+        began = self._now()
+        if began >= self._until:
+            self._made = self._make()
+            made = self._now()
+            self._until = made + REST * (made - began)
+        return self._made
+
+
 class _Routes:
     """What answers, probes apart."""
 
-    def __init__(self, operated: Operated) -> None:
+    def __init__(self, operated: Operated, now: Callable[[], float]) -> None:
         self._operated = operated
+        self._status = _Kept(lambda: _encode(operated.status()), now)
+        self._metrics = _Kept(operated.metrics_page, now)
 
     async def status(self, _request: web.Request) -> web.Response:
-        return _json(self._operated.status())
+        return web.Response(body=self._status.get(), headers=_JSON)
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._operated.metrics_page(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=self._metrics.get(), headers={"Content-Type": CONTENT_TYPE})
 
     async def order(self, request: web.Request) -> web.Response:
         subject = _between(request, "/orders/", "")

@@ -67,6 +67,32 @@ async def test_status(port: Port) -> None:
     assert b'"paused":"401"' in body
 
 
+@pytest.mark.parametrize(("path", "name"), [("/status", "status"), ("/metrics", "metrics_page")])
+async def test_what_is_costly_is_made_seldom(monkeypatch: pytest.MonkeyPatch, path: str, name: str) -> None:
+    """However often somebody asks, the loop has ten times as long for others."""
+    worker, now, made = Worker(), 0.0, 0
+    make = getattr(worker, name)
+
+    def costly() -> object:
+        nonlocal now, made
+        now, made = now + 0.3, made + 1
+        return make()
+
+    monkeypatch.setattr(worker, name, costly)
+    operations = Operations(worker, now=lambda: now)
+    base = await operations.start("127.0.0.1", 0)
+    async with ClientSession() as session:
+        port = Port(session, base)
+        first = await port.ask("GET", path)
+        now += 2.9
+        assert await port.ask("GET", path) == first
+        assert made == 1
+        now += 0.2
+        assert await port.ask("GET", path) == first
+        assert made == 2
+    await operations.stop()
+
+
 async def test_metrics(port: Port, worker: Worker) -> None:
     """The metrics are in the Prometheus text format."""
     worker.figures.parked()
