@@ -448,6 +448,19 @@ def test_only_names_are_quoted(name: str) -> None:
     assert refusal(encode(envelope(told))) == f"invalid_data: $.data: expected no member {shown}"
 
 
+@pytest.mark.parametrize("member", ["customer", "delivery_address", "invoice_address"])
+def test_numbers_of_a_person_are_not_quoted(member: str) -> None:
+    """Many shops write a phone as a number: it must not get into a log by being refused."""
+    inner = "nin" if member == "customer" else "phone"
+    for value in (600123456, {inner: 600123456}, {inner: -1.5}):
+        told = Told("order.details_changed", {member: value})
+        said = refusal(encode(envelope(told)))
+        assert said.startswith(f"invalid_data: $.data.{member}")
+        assert said.endswith(", got a number")
+    told = Told("order.details_changed", {member: {inner: True}})
+    assert refusal(encode(envelope(told))).endswith(", got true")
+
+
 def test_only_names_of_types_are_quoted() -> None:
     """So is an unknown type."""
     assert refusal(with_attributes(type="order." + "x" * 58)).endswith("got order." + "x" * 58)
