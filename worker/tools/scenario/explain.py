@@ -19,7 +19,7 @@ from worker.core.intake import decode
 from worker.core.order import Standing, assess
 from worker.core.reducer import reduce
 from worker.core.refunds import DIFFERENCE_NAME
-from worker.core.shares import Share, Shares, Tally, share_content, tally
+from worker.core.shares import Share, Shares, Tally, count_units, share_content, tally
 from worker.errors import MalformedEventError, UsageError
 from worker.sim.loop import START_WALL_MS
 from worker.tools.scenario.files import find_files, read_scenario
@@ -255,7 +255,7 @@ def _whys(facts: Facts, order: Order) -> dict[CartName, _Whys]:
         return found
     assert facts.content is not None  # there is an order
     lines = unpack_lines(facts.content.lines)
-    tallies = tally(facts, lines)
+    tallies = tally(count_units(facts), lines)
     shares = share_content(facts, lines, tallies)
     for share in shares.all:
         line = share.line
