@@ -100,7 +100,8 @@ def settle(
 ) -> Settled:
     """What is left of the carts, which add up to these totals, fees included."""
     refunds = [entry for entry in facts.refunds.items() if entry[1].amount_minor]
-    refunds.sort(key=lambda entry: entry[1].stamp)
+    if len(refunds) > 1:
+        refunds.sort(key=lambda entry: entry[1].stamp)
     counted = _with_amount(facts, shares) if has_amounts(facts) else []
     claims: list[_Claim] = []
     if [None for _, refund in refunds if refund.applies_to is not None]:
