@@ -7,7 +7,7 @@ their units. Last comes what is left of the refunds: off the shipped cart as far
 from msgspec import Struct
 
 from schemas.facts import Facts, Line, Refund, Return, Stamp
-from worker.core.shares import Share, Shares, Tally, Weights, divide_or_units, net_totals, rounded, share_content
+from worker.core.shares import Share, Shares, Tally, divide_or_units, net_totals, rounded, share_content
 
 DIFFERENCE_NAME = "Return difference"
 
@@ -55,8 +55,8 @@ class _Line(Struct, gc=False):
     """Units that the next two take as kept, too, although they came back."""
     kept_with_back_minor: int = 0
     both_with_back_minor: int = 0
-    weights_as_kept: Weights | None = None
-    """Of a charge beside returns with an amount of their own: what it is divided by with their units kept."""
+    as_kept: Share | None = None
+    """Beside returns with an amount of their own: the line's parts with their units kept."""
 
     def __post_init__(self) -> None:
         if self.share is not None and self.share.weights is None:
@@ -102,7 +102,8 @@ def settle(
 ) -> Settled:
     """What is left of the carts, which add up to these totals, fees included."""
     refunds = [entry for entry in facts.refunds.items() if entry[1].amount_minor]
-    refunds.sort(key=lambda entry: entry[1].stamp)
+    if len(refunds) > 1:
+        refunds.sort(key=lambda entry: entry[1].stamp)
     counted = _with_amount(facts, shares) if has_amounts(facts) else []
     as_kept = _share_as_kept(facts, lines, tallies, counted) if counted else None
     claims: list[_Claim] = []
@@ -189,7 +190,7 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares, as_
                 share, worth = shares.all[line_number], net[line_number]
                 line = lines[line_id] = _Line(share, worth, -1 if share.weights is None else worth)
                 if as_kept is not None:
-                    line.weights_as_kept = as_kept.all[line_number].weights
+                    line.as_kept = as_kept.all[line_number]
             else:
                 known = facts.former_worth.get(line_id)
                 lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
@@ -274,8 +275,8 @@ def _share_out(claim: _Claim) -> None:
                 both_minor = shipped_minor + unshipped_minor
                 off_shipped += shipped_minor
                 off_both += both_minor
-                if line.weights_as_kept is not None:
-                    shipped_minor, unshipped_minor = divide_or_units(minor, *line.weights_as_kept)
+                if line.as_kept is not None and line.as_kept.weights is not None:
+                    shipped_minor, unshipped_minor = divide_or_units(minor, *line.as_kept.weights)
                     both_minor = shipped_minor + unshipped_minor
             else:
                 shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)

@@ -125,6 +125,23 @@ def test_refund_of_a_charge_that_was_refunded_as_handling() -> None:
     assert totals(*told, refunded("f1", 5, applies_to=["H"])) == (95, 0)
 
 
+def test_net_worth_of_a_charge_that_was_refunded_as_handling() -> None:
+    """Two of ten are left of the delivery: so much of a refund for it is divided as the delivery is, the rest is left."""
+    lines = (goods("A", 1, 100), goods("B", 1, 100), other("handling", "H", 10))
+    told = (confirmed(*lines), shipped("s1", A=1), returned("r1", handling=8))
+    assert totals(*told) == (101, 101)
+    assert totals(*told, refunded("f1", 5, applies_to=["H"])) == (97, 100)
+
+
+def test_refunded_handling_carries_its_discount_in_net_worth_too() -> None:
+    """The discount of a delivery makes no goods cheaper, however much of the delivery was refunded."""
+    lines = (goods("A", 1, 100), goods("B", 1, 50), other("handling", "H", 10))
+    told = (confirmed(*lines, other("discount", "D", -4, applies_to=["H"])), shipped("s1", A=1, B=1))
+    told = (*told, returned("r1", handling=8), refunded("f1", 100, applies_to=["A"]))
+    assert totals(*told) == (50, 0)
+    assert totals(*told, returned("r2", A=1)) == (50, 0)
+
+
 def test_refund_of_a_line_that_the_newest_content_lacks() -> None:
     """Such a line is worth the total it last had, all of it gone; the others keep their part."""
     base = (confirmed(goods("lamp", 1, 50), goods("vase", 1, 30)), shipped("s1", lamp=1, vase=1))
