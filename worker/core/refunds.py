@@ -37,6 +37,8 @@ class Settled(Struct, gc=False):
 class _Line(Struct, gc=False):
     """A line that refunds name."""
 
+    number: int
+    """In the newest content."""
     share: Share | None
     """`None`: the newest content lacks it."""
     net_minor: int
@@ -86,7 +88,9 @@ class _Claim(Struct, gc=False):
     off: tuple[int, int] = (0, 0)
     """What comes off each cart."""
     off_as_kept: tuple[int, int] = (0, 0)
-    """The same with the units of returns that have an amount of their own."""
+    """Of goods the same, with the units of returns that have an amount of their own."""
+    of_charges: list[tuple[int, int]] = []
+    """Numbers of charges, and what comes off them; empty when no return has an amount of its own."""
 
 
 def settle(
@@ -184,10 +188,10 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
             if line_id in order:
                 line_number = order[line_id]
                 share, worth = shares.all[line_number], net[line_number]
-                lines[line_id] = _Line(share, worth, -1 if share.weights is None else worth)
+                lines[line_id] = _Line(line_number, share, worth, -1 if share.weights is None else worth)
             else:
                 known = facts.former_worth.get(line_id)
-                lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
+                lines[line_id] = _Line(-1, None, 0, 0 if known is None else known[2])
         claims.append(_Claim(number, refund, [lines[line_id] for line_id in refund.applies_to]))
     return claims
 
@@ -253,6 +257,7 @@ def _share_out(claim: _Claim) -> None:
     doubled, twice = 2 * amount, 2 * whole
     reached = end = 0
     lines, worths, since = claim.lines, claim.worths, claim.returned_since
+    of_charges: list[tuple[int, int]] = []
     # Hundreds of refunds may name hundreds of lines each: here `rounded` stands written out, for what is not below 0.
     for index, available in enumerate(there):
         if available > 0:
@@ -266,10 +271,13 @@ def _share_out(claim: _Claim) -> None:
                 continue
             if share.weights is not None:
                 shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
-                both_minor = shipped_minor + unshipped_minor
-            else:
-                shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
-                both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
+                off_shipped += shipped_minor
+                off_both += shipped_minor + unshipped_minor
+                if since:
+                    of_charges.append((line.number, minor))
+                continue
+            shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
+            both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
             off_shipped += shipped_minor
             off_both += both_minor
             back = since[index] if since else 0
@@ -284,6 +292,7 @@ def _share_out(claim: _Claim) -> None:
     claim.gone_minor = amount - off_both
     claim.off = off_shipped, off_both - off_shipped
     claim.off_as_kept = kept_shipped, kept_both - kept_shipped
+    claim.of_charges = of_charges
 
 
 def _as_kept(
@@ -303,6 +312,13 @@ def _as_kept(
     shipped_minor = fees_minor + sum([share.shipped_minor for share in shares.all])
     unshipped_minor = sum([share.unshipped_minor for share in shares.all])
     for claim in claims:
-        shipped_minor -= min(claim.off_as_kept[0], shipped_minor)
-        unshipped_minor -= min(claim.off_as_kept[1], unshipped_minor)
+        off_shipped, off_unshipped = claim.off_as_kept
+        for number, minor in claim.of_charges:
+            weights = shares.all[number].weights
+            assert weights is not None  # a charge
+            one, other = divide_or_units(minor, *weights)
+            off_shipped += one
+            off_unshipped += other
+        shipped_minor -= min(off_shipped, shipped_minor)
+        unshipped_minor -= min(off_unshipped, unshipped_minor)
     return shipped_minor + unshipped_minor
