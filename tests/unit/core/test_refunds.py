@@ -190,6 +190,19 @@ def test_one_item_in_each_cart_shows_a_refund() -> None:
     assert carts(confirmed(goods("A", 1, 10)), refunded("f1", 10, applies_to=["A"])) == ([], [])
 
 
+def test_worth_of_a_former_line_whose_id_a_discount_took() -> None:
+    """It is what the line last had as goods, whatever stood under its id since, in any order of arrival."""
+    contents = [
+        confirmed(goods("A", 1, 10), goods("B", 1, 100)),
+        cart_updated(goods("B", 1, 100), other("discount", "A", -1), cart_version=1),
+        cart_updated(goods("B", 1, 100), cart_version=2),
+    ]
+    stamped = [one.but(id=f"c{number}", time=f"2026-03-01T00:00:0{number}Z") for number, one in enumerate(contents)]
+    for order_of_arrival in ([0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1]):
+        told = [stamped[number] for number in order_of_arrival]
+        assert totals(*told, refunded("f1", 15, applies_to=["A"])) == (0, 95)
+
+
 # --- what returns say was paid back ----------------------------------------------------------------------------------
 
 
@@ -250,6 +263,13 @@ def test_refunds_newer_than_the_return_have_no_part_in_its_units() -> None:
     assert totals(*base, back, refunded("f1", 40, applies_to=["A"])) == (90, 0)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), returned("r1", A=1, paid=80)) == (80, 0)
     assert totals(*base, returned("r1", A=1, paid=80), refunded("f1", 40, applies_to=["A"])) == (80, 0)
+
+
+def test_charges_are_divided_as_they_would_be_with_the_units() -> None:
+    """With the unit still kept nothing of value is pending, so neither is the delivery, nor what was refunded of it."""
+    told = (confirmed(other("handling", "H", 6), goods("A", 3, 1)), shipped("s1", A=2), returned("r1", A=1, paid=0))
+    assert totals(*told) == (3, 4)
+    assert totals(*told, refunded("f1", 6, applies_to=["H"])) == (0, 1)
 
 
 def test_units_above_what_was_ordered_have_their_share_of_all() -> None:
