@@ -1,14 +1,15 @@
 """A hostile or broken producer, in virtual time: what cannot be taken is put aside, a position can always be moved."""
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from schemas import state
 from tests.simulation.stage import Stage, play
+from worker import logs
 from worker.app import Worker
 from worker.errors import UsageError
 from worker.ports import DeadLetter
@@ -50,9 +51,9 @@ def said(letter: DeadLetter) -> dict[str, str]:
     return {name[6:]: text.decode() for name, text in letter.headers if name.startswith("x-dlq-")}
 
 
-def lines(logs: list[Any], name: str) -> list[Any]:
+def lines(written: list[str], name: str) -> list[Any]:
     """The lines of one log event."""
-    return [line for line in logs if line["event"] == name]
+    return [line for line in map(json.loads, written) if line["event"] == name]
 
 
 def detail(worker: Worker, partition: int = 0) -> str:
@@ -138,9 +139,10 @@ def test_letter_is_cut_to_what_its_topic_takes() -> None:
         stage.log.append(b"k", b"y" * 900_000, [("h", b"v")], partition=0)
         stage.log.append(b"key", b"x" * (3 * MIB), [("h", b"v")], partition=0)
         stage.log.append(b"k" * MIB, b"{", [("h", b"v" * MIB)], partition=0)
-        with capture_logs() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(1.0)
-        assert lines(logs, "partition_lost") == []
+        assert lines(written, "partition_lost") == []
         whole, value_cut, all_cut = stage.log.dead_letters
         assert len(whole.value or b"") == 900_000
         assert "truncated" not in said(whole)
@@ -162,9 +164,10 @@ def test_header_names_are_no_way_around_the_limit() -> None:
         names = [b"\xff" * MIB] * 30
         headers = [("\ufffd" * MIB, b"")] * 30
         stage.log.append_undecodable(0, "headers: no", key=b"k", value=b"v", headers=headers, names=names)
-        with capture_logs() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(1.0)
-        assert lines(logs, "partition_lost") == []
+        assert lines(written, "partition_lost") == []
         [letter] = stage.log.dead_letters
         assert (letter.key, letter.value, len(letter.headers)) == (b"k", b"v", 8 + 10)
         assert sum(len(name.encode()) + len(content) for name, content in letter.headers) < 20_000
@@ -181,10 +184,11 @@ def test_letter_that_kafka_refuses_is_written_without_its_value() -> None:
         stage.log.limit_letters(10_000)
         stage.log.append(b"k", b"x" * 50_000, [("h", b"v" * 50_000)], partition=0)
         ship(stage, "1")
-        with capture_logs() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(5.0)
         assert told(stage, "1")
-        assert len(lines(logs, "partition_lost")) == 1
+        assert len(lines(written, "partition_lost")) == 1
         [letter] = stage.log.dead_letters
         assert (letter.key, letter.value) == (b"k", None)
         assert said(letter)["truncated"] == "value 50000 bytes, key 1 bytes, 1 headers of 50001 bytes"
@@ -420,15 +424,16 @@ def test_orders_beyond_a_lowered_limit_are_set_aside() -> None:
         await asyncio.sleep(1.0)
         assert [said(letter)["reason"] for letter in stage.log.dead_letters] == ["order_too_large"]
         await worker.stop()
-        with capture_logs() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             worker = await stage.serving("w2")
             ship(stage, "3")
             await asyncio.sleep(600.0)
         assert told(stage, "2")
         assert told(stage, "3")
-        [line] = lines(logs, "order_beyond_limit")
+        [line] = lines(written, "order_beyond_limit")
         assert (line["order"], line["limit"]) == ("acme/1", 20_000)
-        assert lines(logs, "partition_lost") == []
+        assert lines(written, "partition_lost") == []
         assert "acme/1" in detail(worker)
         with pytest.raises(UsageError, match=r"raise its max\.message\.bytes"):
             await worker.resend("acme/1")
@@ -449,11 +454,12 @@ def test_owed_order_beyond_a_lowered_limit_is_not_told_for_ever() -> None:
         stage.log.append(b"k", event("1", "items_shipped", shipped), partition=0)
         await asyncio.sleep(1.0)
         stage.log.settings.value_max_bytes = 20_000
-        with capture_logs() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             worker.suspend_sending(False)
             ship(stage, "2")
             await asyncio.sleep(600.0)
-        assert len(lines(logs, "partition_lost")) <= 1
+        assert len(lines(written, "partition_lost")) <= 1
         assert len([each for each in stage.provider.exchanges if each.url.endswith("/1")]) <= 1
         assert told(stage, "2")
         await worker.stop()
@@ -520,23 +526,24 @@ def test_open_transaction_on_the_input_is_seen() -> None:
         stage.log.hang_input(0)
         for reference in ("2", "3"):
             ship(stage, reference)
-        with capture_logs() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(50.0)
             view = worker.status().partitions[0]
             assert (view.lag, view.blocked, view.next_offset) == (5, 5, 2)
             worker.metrics_page()
             assert worker.metrics.value("cartsync_consumer_lag_records", partition="0") == 5
             assert worker.metrics.value("cartsync_consumer_blocked_records", partition="0") == 5
-            assert lines(logs, "input_blocked") == []
+            assert lines(written, "input_blocked") == []
             await asyncio.sleep(30.0)
-            [line] = lines(logs, "input_blocked")
+            [line] = lines(written, "input_blocked")
             assert (line["partition"], line["offset"], line["records"]) == (0, 2, 5)
             assert "kafka-transactions.sh find-hanging --topic orders.events --partition 0" in line["do"]
             await asyncio.sleep(60.0)
-            assert len(lines(logs, "input_blocked")) == 2
+            assert len(lines(written, "input_blocked")) == 2
             stage.log.end_input(0)
             await asyncio.sleep(120.0)
-            assert len(lines(logs, "input_blocked")) == 2
+            assert len(lines(written, "input_blocked")) == 2
         assert told(stage, "2")
         assert told(stage, "3")
         view = worker.status().partitions[0]

@@ -22,8 +22,8 @@ from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, after
 log = structlog.get_logger(__name__)
 
 Role = Literal["restoring", "serving", "halted", "closing", "closed"]
-_SMALL_BYTES, _MANY_BYTES, _SMALL_EVENTS = 4_096, 64 * 1024, 16
-"""So many small events are taken without a look at the clock, unless the orders' records come to more than that."""
+_MANY_BYTES, _SMALL_EVENTS = 64 * 1024, 16
+"""So many small events are taken without a look at the clock, unless they and the records of their orders are large."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
@@ -246,7 +246,7 @@ class PartitionActor:
     def feed(self, records: Sequence[InputRecord]) -> None:
         """Events, in the order of their offsets."""
         self._inbox.extend(records)
-        size = sum(map(size_of, records))
+        size = size_of(records)
         self._portions.append((records[-1].offset, size))
         self.inbox_bytes += size
         self.wanted_offset = after(records[-1])
@@ -452,8 +452,7 @@ class PartitionActor:
         self._changed()
 
     async def _fill(self, batch: Batch, *, takes_events: bool) -> None:
-        context, work = self._context, Slice(self._context)
-        began = context.clock.now()
+        work = Slice(self._context)
         while self._outcomes:
             if work.is_over():
                 await work.pause()
@@ -467,9 +466,15 @@ class PartitionActor:
         self._commands.clear()
         for command in self._committed_with:
             batch.command(command.subject, command.change)
-        if not takes_events or self.role != "serving":
-            return
-        count, looked_bytes, pace, inbox = 0, batch.bytes, context.pace, self._inbox
+        if takes_events and self.role == "serving":
+            await self._take_events(batch, work)
+
+    async def _take_events(self, batch: Batch, work: Slice) -> None:
+        """As many as one transaction is to have, by their number, their bytes and the time that they take."""
+        context = self._context
+        began = context.clock.now()
+        count, pace, inbox = 0, context.pace, self._inbox
+        look_at_bytes = batch.bytes + _MANY_BYTES
         while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
             record = inbox.popleft()
             if record.offset == self._portions[0][0]:
@@ -478,9 +483,10 @@ class PartitionActor:
                 batch.event(record, self._is_in_flight)
             count += 1
             # To look at the clock costs as much as the twentieth part of a small event.
-            is_large = len(record.value or b"") > _SMALL_BYTES or batch.bytes - looked_bytes > _MANY_BYTES
-            if (is_large or count % _SMALL_EVENTS == 0) and work.is_over():
-                looked_bytes = batch.bytes
+            if count % _SMALL_EVENTS and batch.bytes < look_at_bytes:
+                continue
+            look_at_bytes = batch.bytes + _MANY_BYTES
+            if work.is_over():
                 if context.clock.now() - began > pace.batch_s:
                     return
                 await work.pause()

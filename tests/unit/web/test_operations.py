@@ -1,14 +1,15 @@
 """The private port, asked over HTTP on loopback, with a worker of a few lines behind it."""
 
+import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession
-from structlog.testing import capture_logs
 from yarl import URL
 
 from tests.unit.web.operated import SUBJECTS, Worker
+from worker import logs
 from worker.errors import InvariantError, LogError
 from worker.web.operations import Operations
 
@@ -174,11 +175,12 @@ REASON = b'{"why": "a gap", "who": "ana@desk"}'
 
 async def test_skip(port: Port, worker: Worker) -> None:
     """A position is moved, and the log says from where to where, who did it and why."""
-    with capture_logs() as logs:
+    written: list[str] = []
+    with logs.capture(written):
         answer = await port.ask("POST", "/input/0/skip/42", REASON)
     assert answer == (200, "application/json", b'{"partition":0,"before":10,"offset":42,"done":true}')
     assert worker.done == [("skip", "0 42")]
-    [line] = logs
+    [line] = map(json.loads, written)
     said = {name: line[name] for name in ("event", "action", "partition", "before", "offset", "who", "why")}
     assert said == {
         "event": "operator_acted",
