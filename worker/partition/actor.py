@@ -13,7 +13,7 @@ from schemas.state import NextRecord, OrderHeader, OrderRecord
 from schemas.updates import Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Entry, Outbox, Send
-from worker.errors import SizeRefusedError, TopicError, UsageError
+from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
 from worker.partition.batch import Batch, Change, is_too_large
 from worker.partition.context import Context, Slice, Warm
 from worker.partition.restore import Restored, damaged, restore, write_barrier
@@ -55,10 +55,12 @@ class PartitionActor:
         changed: Callable[[], None] = lambda: None,
         rivalled: Callable[[str, int], None] | None = None,
         lean_below: int = 0,
+        start_at: int | None = None,
     ) -> None:
         """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its
         barrier, that was found to have come between this actor and what `warm` remembers. `lean_below`: dead letters
-        of records before this offset were refused for their size.
+        of records before this offset were refused for their size. `start_at`: how far the input was taken, by an
+        operator's word.
         """
         self.partition = partition
         self.role: Role = "restoring"
@@ -67,6 +69,7 @@ class PartitionActor:
         self.is_over = False
         """It has ended; a halted one is shown for as long as the partition is ours."""
         self.lean_below = lean_below
+        self._start_at = start_at
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
@@ -157,11 +160,17 @@ class PartitionActor:
     async def _take_over(self) -> None:
         context = self._context
         began = context.clock.now()
-        found = await restore(self._hold, context, self._warm, self.partition)
+        found = await restore(self._hold, context, self._warm, self.partition, self._start_at)
         if found.rival is not None and self._warm is not None and self._rivalled is not None:
             self._rivalled(*found.rival)
         self.orders, self._position = found.orders, found.position
         self.next_offset = await self._first_offset(found)
+        if self._start_at is not None and not await self._may_go_back(self._start_at):
+            raise DamagedStateError(
+                f"partition {self.partition}: events from offset {self._start_at} on were taken already, by the "
+                "revisions of its orders; `cartsync input skip` has to name a later offset",
+                is_position=True,
+            )
         clean = found.next is not None and found.next.clean
         await self._inherit(found, clean)
         await self._write([], self._next(self.next_offset, clean=False), [])
