@@ -31,7 +31,8 @@ async def test_others_run_after_ten_milliseconds() -> None:
     context = batch_of(OrderRecord())[0]._context
     context.clock = clock = Hands()
     others = asyncio.create_task(asyncio.sleep(0), name="others")
-    work, pauses = Slice(context), []
+    work = Slice(context)
+    pauses: list[int] = []
     for piece in range(7):
         clock.at += 0.004
         if work.is_over():
