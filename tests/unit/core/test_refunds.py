@@ -136,8 +136,8 @@ def test_net_worth_of_a_charge_that_was_refunded_as_handling() -> None:
 def test_refunded_handling_carries_its_discount_in_net_worth_too() -> None:
     """The discount of a delivery makes no goods cheaper, however much of the delivery was refunded."""
     lines = (goods("A", 1, 100), goods("B", 1, 50), other("handling", "H", 10))
-    told = (confirmed(*lines, other("discount", "D", -4, applies_to=["H"])), shipped("s1", A=1, B=1))
-    told = (*told, returned("r1", handling=8), refunded("f1", 100, applies_to=["A"]))
+    sent = (confirmed(*lines, other("discount", "D", -4, applies_to=["H"])), shipped("s1", A=1, B=1))
+    told = (*sent, returned("r1", handling=8), refunded("f1", 100, applies_to=["A"]))
     assert totals(*told) == (50, 0)
     assert totals(*told, returned("r2", A=1)) == (50, 0)
 
