@@ -195,6 +195,7 @@ class Steps:
 
     def timed(self, name: str, step: Callable[..., Any], *arguments: Any, tries: int = 1) -> Any:
         """What the step makes of these."""
+        made: Any = None
         took_s: list[float] = []
         for _ in range(tries):
             began = time.process_time()

@@ -62,6 +62,20 @@ def test_refund_given_after_a_cancellation_belongs_to_what_is_left() -> None:
     assert totals(*after, returned("r1", A=1)) == (198, 0)
 
 
+def test_refund_of_what_a_later_cancellation_did_not_touch() -> None:
+    """The lamp is sent, so the cancellation of the order takes only the shade, and the shade's part of the refund."""
+    told = (confirmed(goods("lamp", 1, 100), goods("shade", 1, 50)), shipped("s1", lamp=1))
+    told_after = (refunded("f1", 30, applies_to=["lamp", "shade"]), cancelled())
+    assert totals(*told, *told_after) == (80, 0)
+
+
+def test_refunds_of_lines_and_of_the_order_side_by_side() -> None:
+    """Those of lines go with these, the others stay, whichever is older."""
+    told = (*LAMP_AND_SHADE, refunded("f0", 5), FLAW, refunded("f2", 7))
+    assert totals(*told) == (108, 0)
+    assert totals(*told, returned("r1", lamp=1)) == (38, 0)
+
+
 def test_refund_above_what_its_line_was_worth() -> None:
     """What the line was not worth is a refund of the order, and stays when the line comes back."""
     told = (*LAMP_AND_SHADE, refunded("f1", 70, applies_to=["shade"]))
