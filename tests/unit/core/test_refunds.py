@@ -275,6 +275,9 @@ def test_refunds_newer_than_the_return_have_no_part_in_its_units() -> None:
     back = returned("r1", A=1, paid=70)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), back) == (90, 0)
     assert totals(*base, back, refunded("f1", 40, applies_to=["A"])) == (90, 0)
+    two = (refunded("f1", 40, applies_to=["A"]), refunded("f2", 20, applies_to=["A"]))
+    assert totals(*base, *two, back) == (70, 0)
+    assert totals(*base, *two, returned("r1", A=1, paid=60)) == (80, 0)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), returned("r1", A=1, paid=80)) == (80, 0)
     assert totals(*base, returned("r1", A=1, paid=80), refunded("f1", 40, applies_to=["A"])) == (80, 0)
 
