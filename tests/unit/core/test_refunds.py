@@ -62,6 +62,20 @@ def test_refund_given_after_a_cancellation_belongs_to_what_is_left() -> None:
     assert totals(*after, returned("r1", A=1)) == (198, 0)
 
 
+def test_refund_of_what_a_later_cancellation_did_not_touch() -> None:
+    """The lamp is sent, so the cancellation of the order takes only the shade, and the shade's part of the refund."""
+    told = (confirmed(goods("lamp", 1, 100), goods("shade", 1, 50)), shipped("s1", lamp=1))
+    told_after = (refunded("f1", 30, applies_to=["lamp", "shade"]), cancelled())
+    assert totals(*told, *told_after) == (80, 0)
+
+
+def test_refunds_of_lines_and_of_the_order_side_by_side() -> None:
+    """Those of lines go with these, the others stay, whichever is older."""
+    told = (*LAMP_AND_SHADE, refunded("f0", 5), FLAW, refunded("f2", 7))
+    assert totals(*told) == (108, 0)
+    assert totals(*told, returned("r1", lamp=1)) == (38, 0)
+
+
 def test_refund_above_what_its_line_was_worth() -> None:
     """What the line was not worth is a refund of the order, and stays when the line comes back."""
     told = (*LAMP_AND_SHADE, refunded("f1", 70, applies_to=["shade"]))
@@ -136,8 +150,8 @@ def test_net_worth_of_a_charge_that_was_refunded_as_handling() -> None:
 def test_refunded_handling_carries_its_discount_in_net_worth_too() -> None:
     """The discount of a delivery makes no goods cheaper, however much of the delivery was refunded."""
     lines = (goods("A", 1, 100), goods("B", 1, 50), other("handling", "H", 10))
-    told = (confirmed(*lines, other("discount", "D", -4, applies_to=["H"])), shipped("s1", A=1, B=1))
-    told = (*told, returned("r1", handling=8), refunded("f1", 100, applies_to=["A"]))
+    sent = (confirmed(*lines, other("discount", "D", -4, applies_to=["H"])), shipped("s1", A=1, B=1))
+    told = (*sent, returned("r1", handling=8), refunded("f1", 100, applies_to=["A"]))
     assert totals(*told) == (50, 0)
     assert totals(*told, returned("r2", A=1)) == (50, 0)
 
@@ -261,6 +275,9 @@ def test_refunds_newer_than_the_return_have_no_part_in_its_units() -> None:
     back = returned("r1", A=1, paid=70)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), back) == (90, 0)
     assert totals(*base, back, refunded("f1", 40, applies_to=["A"])) == (90, 0)
+    two = (refunded("f1", 40, applies_to=["A"]), refunded("f2", 20, applies_to=["A"]))
+    assert totals(*base, *two, back) == (70, 0)
+    assert totals(*base, *two, returned("r1", A=1, paid=60)) == (80, 0)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), returned("r1", A=1, paid=80)) == (80, 0)
     assert totals(*base, returned("r1", A=1, paid=80), refunded("f1", 40, applies_to=["A"])) == (80, 0)
 
