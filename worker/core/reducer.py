@@ -128,14 +128,13 @@ def _set_content(facts: Facts, content: Content, lines: list[Line]) -> None:
     is_newer = content.rank > old.rank
     winner, loser = (content, old) if is_newer else (old, content)
     facts.content = winner
-    # An adjustment that has the id of former goods takes nothing away: a newer content may lack it.
     now = {line.line_id for line in (lines if is_newer else unpack_line_kinds(winner.lines)) if line.type in e.PRICED}
     former = dict(facts.former_lines)
     is_any_lost = False
     for line in unpack_line_kinds(loser.lines) if is_newer else lines:
         line_id = line.line_id
         former[line_id] = former.get(line_id, False) or line.type in e.GOODS
-        if line_id not in now and line.type in e.PRICED:
+        if line_id not in now:
             is_any_lost = True
     facts.former_lines = former
     if is_any_lost or facts.former_worth:
@@ -146,7 +145,10 @@ def _set_content(facts: Facts, content: Content, lines: list[Line]) -> None:
 
 
 def _keep_worth(facts: Facts, loser: Content, now: set[str]) -> None:
-    """Of goods and charges that the newest content lacks, the total that they last had: a refund may be for them."""
+    """Of goods and charges that the newest content lacks, the total that they last had: a refund may be for them.
+
+    An adjustment of the newest content that has the id of such a line takes nothing away: a newer content may lack it.
+    """
     worth = {line_id: known for line_id, known in facts.former_worth.items() if line_id not in now}
     for line in unpack_lines(loser.lines):
         if line.line_id not in now and line.type in e.PRICED:
