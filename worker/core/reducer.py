@@ -3,7 +3,7 @@
 An order is a set of facts, each the last-writer-wins register of its kind and id, ordered by *stamp*
 (sequence, time, position). So duplicates and disorder are harmless: whatever the order of arrival and the split into
 batches, events of distinct stamps end in the same facts. `reduce` is total, deterministic and pure; it returns the
-very facts it was given when the event was seen before, and new ones otherwise. Source: `domain.md` section 4.
+very facts it was given when the event was seen before, and new ones otherwise. Source: `DOMAIN.md` section 4.
 """
 
 from collections.abc import Callable

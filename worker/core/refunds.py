@@ -1,4 +1,4 @@
-"""What was paid back beside the lines: refunds, and returns that say how much (`domain.md` section 5).
+"""What was paid back beside the lines: refunds, and returns that say how much (`DOMAIN.md` section 5).
 
 Refunds of some lines go with these lines. Then both carts together are brought to what returns say was paid back for
 their units. Last comes what is left of the refunds: off the shipped cart as far as it reaches, then off the other one.
