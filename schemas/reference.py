@@ -53,7 +53,9 @@ _INTRODUCTION = """\
 
 Contract version {version}. What a shop writes to the topic `orders.events`: one
 [CloudEvents 1.0](https://github.com/cloudevents/spec) object per Kafka record. The JSON Schemas beside this page hold
-every rule that concerns one member alone; rules across members stand in the texts below.
+every rule that concerns one member alone; rules across members stand in the texts below. The whole contract in words
+is [CONTRACT.md](../CONTRACT.md); which event to write when, by shop system and with the usual traps, is
+[RECIPES.md](../RECIPES.md).
 
 **Modes.** Structured (the value is the whole object, `content-type: application/cloudevents+json`) and binary
 (attributes in `ce_*` headers, the value is `data` alone, `content-type: application/json`) mean the same. Structured is

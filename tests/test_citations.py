@@ -47,9 +47,9 @@ def citations(text: str, where: str) -> list[Citation]:
         said = match[2] or match[5] or ""
         section = re.search(r"sections? (\d+)", said)
         number = "" if section is None else section[1]
-        found.append(
-            Citation(f"{where}:{line}", match[1] or match[3], number, (match[4] or "")[1:], match[3] is not None)
-        )
+        # What a program writes may be written elsewhere: its links lead to pages by their name.
+        is_link = match[3] is not None and not where.endswith(".py")
+        found.append(Citation(f"{where}:{line}", match[1] or match[3], number, (match[4] or "")[1:], is_link))
     return found
 
 
@@ -64,7 +64,11 @@ def dead_ends(citation: Citation, beside: Path, pages: dict[str, list[Path]]) ->
     if citation.is_link:
         targets = [beside / citation.page] if (beside / citation.page).is_file() else []
     else:
-        targets = [page for page in pages.get(Path(citation.page).name, []) if page.as_posix().endswith(citation.page)]
+        targets = [
+            page
+            for page in pages.get(Path(citation.page).name, [])
+            if page.as_posix().endswith(citation.page.lstrip("./"))
+        ]
     if not targets:
         return f"{citation.where}: there is no {citation.page}"
     texts = [target.read_text() for target in targets]
@@ -96,17 +100,17 @@ def test_every_citation_leads_somewhere() -> None:
     ("text", "said"),
     [
         ("see `PAGE.md` section 2", ""),
-        ("see `PAGE.md` section 3", "x.py:1: PAGE.md has no section 3"),
-        ("see `OTHER.md`", "x.py:1: there is no OTHER.md"),
+        ("see `PAGE.md` section 3", "x.md:1: PAGE.md has no section 3"),
+        ("see `OTHER.md`", "x.md:1: there is no OTHER.md"),
         ("\n[it](PAGE.md#2-second-part)", ""),
-        ("\n[it](PAGE.md#third)", "x.py:2: PAGE.md has no heading third"),
-        ("[it](PAGE.md) section 9", "x.py:1: PAGE.md has no section 9"),
-        ("[it](folder/PAGE.md)", "x.py:1: there is no folder/PAGE.md"),
+        ("\n[it](PAGE.md#third)", "x.md:2: PAGE.md has no heading third"),
+        ("[it](PAGE.md) section 9", "x.md:1: PAGE.md has no section 9"),
+        ("[it](folder/PAGE.md)", "x.md:1: there is no folder/PAGE.md"),
     ],
 )
 def test_dead_end_is_found(tmp_path: Path, text: str, said: str) -> None:
     """Each way of citing a page that is wrong is told, and those that are right are not."""
     page = tmp_path / "PAGE.md"
     page.write_text("# Page\n\n## 1. First part\n\n## 2. Second part\n")
-    (found,) = citations(text, "x.py")
+    (found,) = citations(text, "x.md")
     assert dead_ends(found, tmp_path, {"PAGE.md": [page]}) == said

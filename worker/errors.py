@@ -77,9 +77,16 @@ class TopicError(CartsyncError):
 
 
 class DamagedStateError(CartsyncError):
-    """A record of a state partition is none that we wrote: its orders are not served. Says where it is."""
+    """A record of a state partition is none that we wrote: its orders are not served. Says where it is.
+
+    `is_position`: only how far the input was taken is not known, so an operator can say it.
+    """
 
     exit_code = 72
+
+    def __init__(self, message: str, *, is_position: bool = False) -> None:
+        super().__init__(message)
+        self.is_position = is_position
 
 
 class TwoOwnersError(CartsyncError):

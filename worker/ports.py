@@ -5,6 +5,7 @@ counts suspends too; times called *wall* are UTC milliseconds, for records and f
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from msgspec import Struct
@@ -74,10 +75,15 @@ _RECORD_BYTES = 100
 """What a record takes besides its key, its value and its headers."""
 
 
-def size_of(record: InputRecord) -> int:
-    """How many bytes it takes in memory, about."""
-    size = _RECORD_BYTES + len(record.key or b"") + len(record.value or b"")
-    if headers := record.headers:
+_keys, _values, _headers = attrgetter("key"), attrgetter("value"), attrgetter("headers")
+
+
+def size_of(records: Sequence[InputRecord]) -> int:
+    """How many bytes records take in memory, about."""
+    # Without a line of Python for each: 0.2 instead of 0.4 µs.
+    size = _RECORD_BYTES * len(records)
+    size += sum(map(len, filter(None, map(_keys, records)))) + sum(map(len, filter(None, map(_values, records))))
+    for headers in filter(None, map(_headers, records)):
         size += sum(_RECORD_BYTES + len(name) + len(content or b"") for name, content in headers)
     return size
 

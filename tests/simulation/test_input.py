@@ -1,14 +1,15 @@
 """A hostile or broken producer, in virtual time: what cannot be taken is put aside, a position can always be moved."""
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
 from schemas import state
-from tests.logged import logged
 from tests.simulation.stage import Stage, play
+from worker import logs
 from worker.app import Worker
 from worker.errors import UsageError
 from worker.ports import DeadLetter
@@ -51,9 +52,9 @@ def said(letter: DeadLetter) -> dict[str, str]:
     return {name[6:]: text.decode() for name, text in letter.headers if name.startswith("x-dlq-")}
 
 
-def lines(logs: list[Any], name: str) -> list[Any]:
+def lines(written: list[str], name: str) -> list[Any]:
     """The lines of one log event."""
-    return [line for line in logs if line["event"] == name]
+    return [line for line in map(json.loads, written) if line["event"] == name]
 
 
 def detail(worker: Worker, partition: int = 0) -> str:
@@ -160,9 +161,10 @@ def test_letter_is_cut_to_what_its_topic_takes() -> None:
         stage.log.append(b"k", b"y" * 900_000, [("h", b"v")], partition=0)
         stage.log.append(b"key", b"x" * (3 * MIB), [("h", b"v")], partition=0)
         stage.log.append(b"k" * MIB, b"{", [("h", b"v" * MIB)], partition=0)
-        with logged() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(1.0)
-        assert lines(logs, "partition_lost") == []
+        assert lines(written, "partition_lost") == []
         whole, value_cut, all_cut = stage.log.dead_letters
         assert len(whole.value or b"") == 900_000
         assert "truncated" not in said(whole)
@@ -184,9 +186,10 @@ def test_header_names_are_no_way_around_the_limit() -> None:
         names = [b"\xff" * MIB] * 30
         headers = [("\ufffd" * MIB, b"")] * 30
         stage.log.append_undecodable(0, "headers: no", key=b"k", value=b"v", headers=headers, names=names)
-        with logged() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(1.0)
-        assert lines(logs, "partition_lost") == []
+        assert lines(written, "partition_lost") == []
         [letter] = stage.log.dead_letters
         assert (letter.key, letter.value, len(letter.headers)) == (b"k", b"v", 8 + 10)
         assert sum(len(name.encode()) + len(content) for name, content in letter.headers) < 20_000
@@ -203,10 +206,11 @@ def test_letter_that_kafka_refuses_is_written_without_its_value() -> None:
         stage.log.limit_letters(10_000)
         stage.log.append(b"k", b"x" * 50_000, [("h", b"v" * 50_000)], partition=0)
         ship(stage, "1")
-        with logged() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(5.0)
         assert told(stage, "1")
-        assert len(lines(logs, "partition_lost")) == 1
+        assert len(lines(written, "partition_lost")) == 1
         [letter] = stage.log.dead_letters
         assert (letter.key, letter.value) == (b"k", None)
         assert said(letter)["truncated"] == "value 50000 bytes, key 1 bytes, 1 headers of 50001 bytes"
@@ -439,8 +443,9 @@ def test_foreign_record_halts_its_partition_only(kind: str) -> None:
         shown = key.decode(errors="backslashreplace")
         assert f"partition 0 of the state topic: the record at offset {offset}, key {shown}, is not one that" in why
         assert not worker.failed.done()
-        with pytest.raises(UsageError, match="partition 0 is halted"):
-            await worker.skip(0, 1)
+        if kind != "the position":
+            with pytest.raises(UsageError, match="partition 0 is halted"):
+                await worker.skip(0, 1)
         if kind != "the owner":  # that one our own barrier mends
             stage.log.write_foreign(0, key, mended.get(key))
         await asyncio.sleep(60.0)
@@ -465,6 +470,37 @@ def test_foreign_record_that_was_written_over_is_none() -> None:
         stage.log.expel("w1")
         worker = await stage.serving("w2")
         assert stage.roles(worker) == {0: "serving", 1: "serving"}
+        await worker.stop()
+
+    play(story)
+
+
+def test_damaged_position_is_said_by_an_operator() -> None:
+    """Nobody knows how far the input was taken: a skip says it, but for what the orders have taken; then it is served."""
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        ship(stage, "1")
+        await asyncio.sleep(1.0)
+        await worker.stop()
+        stage.log.write_foreign(0, state.NEXT_KEY, b"x")
+        ship(stage, "2")
+        worker = await stage.serving("w2")
+        assert stage.roles(worker) == {0: "halted", 1: "serving"}
+        assert "`cartsync input skip 0 OFFSET" in worker.readyz()[1]
+        with pytest.raises(UsageError, match="holds offsets 0 to 4, not 9"):
+            await worker.skip(0, 9)
+        with pytest.raises(UsageError, match="events from offset 1 on were taken already"):
+            await worker.skip(0, 1)
+        assert stage.roles(worker) == {0: "halted", 1: "serving"}
+        await asyncio.sleep(100.0)
+        await worker.skip(0, 2)
+        await asyncio.sleep(1.0)
+        assert told(stage, "2")
+        assert worker.readyz() == (True, "ok")
+        await worker.stop()
+        worker = await stage.serving("w3")
+        assert [view.next_offset for view in worker.status().partitions] == [4, 0]
         await worker.stop()
 
     play(story)
@@ -503,15 +539,16 @@ def test_orders_beyond_a_lowered_limit_are_set_aside() -> None:
         await asyncio.sleep(1.0)
         assert [said(letter)["reason"] for letter in stage.log.dead_letters] == ["order_too_large"]
         await worker.stop()
-        with logged() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             worker = await stage.serving("w2")
             ship(stage, "3")
             await asyncio.sleep(600.0)
         assert told(stage, "2")
         assert told(stage, "3")
-        [line] = lines(logs, "order_beyond_limit")
+        [line] = lines(written, "order_beyond_limit")
         assert (line["order"], line["limit"]) == ("acme/1", 20_000)
-        assert lines(logs, "partition_lost") == []
+        assert lines(written, "partition_lost") == []
         assert "acme/1" in detail(worker)
         with pytest.raises(UsageError, match=r"raise its max\.message\.bytes"):
             await worker.resend("acme/1")
@@ -532,11 +569,12 @@ def test_owed_order_beyond_a_lowered_limit_is_not_told_for_ever() -> None:
         stage.log.append(b"k", event("1", "items_shipped", shipped), partition=0)
         await asyncio.sleep(1.0)
         stage.log.settings.value_max_bytes = 20_000
-        with logged() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             worker.suspend_sending(False)
             ship(stage, "2")
             await asyncio.sleep(600.0)
-        assert len(lines(logs, "partition_lost")) <= 1
+        assert len(lines(written, "partition_lost")) <= 1
         assert len([each for each in stage.provider.exchanges if each.url.endswith("/1")]) <= 1
         assert told(stage, "2")
         await worker.stop()
@@ -651,23 +689,24 @@ def test_open_transaction_on_the_input_is_seen() -> None:
         stage.log.hang_input(0)
         for reference in ("2", "3"):
             ship(stage, reference)
-        with logged() as logs:
+        written: list[str] = []
+        with logs.capture(written):
             await asyncio.sleep(50.0)
             view = worker.status().partitions[0]
             assert (view.lag, view.blocked, view.next_offset) == (5, 5, 2)
             worker.metrics_page()
             assert worker.metrics.value("cartsync_consumer_lag_records", partition="0") == 5
             assert worker.metrics.value("cartsync_consumer_blocked_records", partition="0") == 5
-            assert lines(logs, "input_blocked") == []
+            assert lines(written, "input_blocked") == []
             await asyncio.sleep(30.0)
-            [line] = lines(logs, "input_blocked")
+            [line] = lines(written, "input_blocked")
             assert (line["partition"], line["offset"], line["records"]) == (0, 2, 5)
             assert "kafka-transactions.sh find-hanging --topic orders.events --partition 0" in line["do"]
             await asyncio.sleep(60.0)
-            assert len(lines(logs, "input_blocked")) == 2
+            assert len(lines(written, "input_blocked")) == 2
             stage.log.end_input(0)
             await asyncio.sleep(120.0)
-            assert len(lines(logs, "input_blocked")) == 2
+            assert len(lines(written, "input_blocked")) == 2
         assert told(stage, "2")
         assert told(stage, "3")
         view = worker.status().partitions[0]

@@ -50,9 +50,12 @@ def _fees(facts: Facts) -> list[Item]:
     found = [
         (back.stamp, key, RETURN_FEE_NAME, back.fee_minor) for key, back in facts.returns.items() if back.fee_minor
     ]
-    found += [
-        (fee.stamp, key, fee.name or FEE_NAME, fee.amount_minor) for key, fee in facts.fees.items() if fee.amount_minor
-    ]
+    if facts.fees:
+        found += [
+            (fee.stamp, key, fee.name or FEE_NAME, fee.amount_minor)
+            for key, fee in facts.fees.items()
+            if fee.amount_minor
+        ]
     found.sort()
     return [Item("handling", key, name, 0, 0, minor) for _, key, name, minor in found]
 

@@ -100,9 +100,10 @@ def _put(known: dict[str, Stamped], key: str, fact: Stamped) -> dict[str, Stampe
 
 def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
     total = sum(line.total_minor for line in data.lines)
-    lines = pack([_line(line) for line in data.lines])
+    kept = [_line(line) for line in data.lines]
+    lines = pack(kept)
     details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
-    _set_content(facts, Content(stamp, None, data.currency, total, lines))
+    _set_content(facts, Content(stamp, None, data.currency, total, lines), kept)
     for name, packed in details.items():
         _set_detail(facts, name, stamp, packed)
     if facts.confirmation is None or stamp < facts.confirmation.stamp:
@@ -117,41 +118,43 @@ def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
         _set_payment(facts, data.payment_state, stamp)
 
 
-def _set_content(facts: Facts, content: Content) -> None:
+def _set_content(facts: Facts, content: Content, lines: list[Line]) -> None:
+    """`lines` are the content's own, not packed."""
     old = facts.content
     if old is None:
         facts.content, facts.content_total_max_minor = content, content.total_minor
         return
     facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
-    winner, loser = (content, old) if content.rank > old.rank else (old, content)
+    is_newer = content.rank > old.rank
+    winner, loser = (content, old) if is_newer else (old, content)
     facts.content = winner
+    now = {line.line_id for line in (lines if is_newer else unpack_line_kinds(winner.lines)) if line.type in e.PRICED}
     former = dict(facts.former_lines)
-    lost = unpack_line_kinds(loser.lines)
-    for line in lost:
-        former[line.line_id] = former.get(line.line_id, False) or line.type in e.GOODS
+    is_any_lost = False
+    for line in unpack_line_kinds(loser.lines) if is_newer else lines:
+        line_id = line.line_id
+        former[line_id] = former.get(line_id, False) or line.type in e.GOODS
+        if line_id not in now:
+            is_any_lost = True
     facts.former_lines = former
-    _keep_worth(facts, winner, loser, {line.line_id for line in lost})
+    if is_any_lost or facts.former_worth:
+        _keep_worth(facts, loser, now)
     confirmation = facts.confirmation
     if confirmation is not None and is_nil(confirmation.lines) and confirmation.stamp == loser.stamp:
         facts.confirmation = replace(confirmation, lines=loser.lines)
 
 
-def _keep_worth(facts: Facts, winner: Content, loser: Content, lost: set[str]) -> None:
+def _keep_worth(facts: Facts, loser: Content, now: set[str]) -> None:
     """Of goods and charges that the newest content lacks, the total that they last had: a refund may be for them.
 
     An adjustment of the newest content that has the id of such a line takes nothing away: a newer content may lack it.
     """
-    now = {line.line_id for line in unpack_line_kinds(winner.lines) if line.type in e.PRICED}
-    worth = facts.former_worth
-    if not lost <= now:
-        worth = dict(worth)
-        for line in unpack_lines(loser.lines):
-            if line.line_id not in now and line.type in e.PRICED:
-                known = worth.get(line.line_id)
-                if known is None or loser.rank > (known[0] is not None, known[0] or 0, known[1]):
-                    worth[line.line_id] = (loser.version, loser.stamp, line.total_minor)
-    if worth and not now.isdisjoint(worth):
-        worth = {line_id: known for line_id, known in worth.items() if line_id not in now}
+    worth = {line_id: known for line_id, known in facts.former_worth.items() if line_id not in now}
+    for line in unpack_lines(loser.lines):
+        if line.line_id not in now and line.type in e.PRICED:
+            known = worth.get(line.line_id)
+            if known is None or loser.rank > (known[0] is not None, known[0] or 0, known[1]):
+                worth[line.line_id] = (loser.version, loser.stamp, line.total_minor)
     facts.former_worth = worth
 
 
@@ -176,8 +179,9 @@ def _payment_state_changed(facts: Facts, data: e.PaymentStateChangedData, stamp:
 
 def _cart_updated(facts: Facts, data: e.CartUpdatedData, stamp: Stamp) -> None:
     total = sum(line.total_minor for line in data.lines)
-    lines = pack([_line(line) for line in data.lines])
-    _set_content(facts, Content(stamp, _or_none(data.cart_version), data.currency, total, lines))
+    lines = [_line(line) for line in data.lines]
+    content = Content(stamp, _or_none(data.cart_version), data.currency, total, pack(lines))
+    _set_content(facts, content, lines)
 
 
 def _items_shipped(facts: Facts, data: e.ItemsShippedData, stamp: Stamp) -> None:

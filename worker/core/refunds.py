@@ -7,7 +7,7 @@ their units. Last comes what is left of the refunds: off the shipped cart as far
 from msgspec import Struct
 
 from schemas.facts import Facts, Line, Refund, Return, Stamp
-from worker.core.shares import Share, Shares, Tally, Weights, divide_or_units, net_totals, rounded, share_content
+from worker.core.shares import Share, Shares, Tally, divide_or_units, net_totals, rounded, share_content
 
 DIFFERENCE_NAME = "Return difference"
 
@@ -37,6 +37,8 @@ class Settled(Struct, gc=False):
 class _Line(Struct, gc=False):
     """A line that refunds name."""
 
+    number: int
+    """In the newest content."""
     share: Share | None
     """`None`: the newest content lacks it."""
     net_minor: int
@@ -55,8 +57,6 @@ class _Line(Struct, gc=False):
     """Units that the next two take as kept, too, although they came back."""
     kept_with_back_minor: int = 0
     both_with_back_minor: int = 0
-    weights_as_kept: Weights | None = None
-    """Of a charge beside returns with an amount of their own: what it is divided by with their units kept."""
 
     def __post_init__(self) -> None:
         if self.share is not None and self.share.weights is None:
@@ -88,7 +88,9 @@ class _Claim(Struct, gc=False):
     off: tuple[int, int] = (0, 0)
     """What comes off each cart."""
     off_as_kept: tuple[int, int] = (0, 0)
-    """The same with the units of returns that have an amount of their own."""
+    """Of goods the same, with the units of returns that have an amount of their own."""
+    of_charges: list[tuple[int, int]] = []
+    """Numbers of charges, and what comes off them; empty when no return has an amount of its own."""
 
 
 def settle(
@@ -102,12 +104,12 @@ def settle(
 ) -> Settled:
     """What is left of the carts, which add up to these totals, fees included."""
     refunds = [entry for entry in facts.refunds.items() if entry[1].amount_minor]
-    refunds.sort(key=lambda entry: entry[1].stamp)
+    if len(refunds) > 1:
+        refunds.sort(key=lambda entry: entry[1].stamp)
     counted = _with_amount(facts, shares) if has_amounts(facts) else []
-    as_kept = _share_as_kept(facts, lines, tallies, counted) if counted else None
     claims: list[_Claim] = []
     if [None for _, refund in refunds if refund.applies_to is not None]:
-        claims = _divide(facts, refunds, counted, tallies, shares, as_kept)
+        claims = _divide(facts, refunds, counted, tallies, shares)
     off = [Off(key, refund.name) for key, refund in refunds]
     left = [refund.amount_minor for _, refund in refunds]
     for claim in claims:
@@ -118,9 +120,9 @@ def settle(
         unshipped_minor -= one.unshipped_minor
         left[claim.number] -= claim.gone_minor + one.shipped_minor + one.unshipped_minor
     difference, excess = None, None
-    if as_kept is not None:
+    if counted:
         paid_minor = sum(back.refunded_minor or 0 for _, back in counted)
-        most_minor = _total_as_kept(as_kept, claims, fees_minor)
+        most_minor = _as_kept(facts, lines, tallies, counted, claims, fees_minor)
         if paid_minor > most_minor + len(lines):
             excess = [key for key, _ in counted], paid_minor, most_minor
         newest = counted[-1][0]
@@ -163,17 +165,16 @@ def _divide(
     counted: list[tuple[str, Return]],
     tallies: dict[str, Tally],
     shares: Shares,
-    as_kept: Shares | None,
 ) -> list[_Claim]:
     """The refunds that name lines, the oldest first, each divided over these."""
-    claims = _claims(facts, refunds, shares, as_kept)
+    claims = _claims(facts, refunds, shares)
     _look_back(facts, claims, counted, tallies)
     for claim in claims:
         _share_out(claim)
     return claims
 
 
-def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares, as_kept: Shares | None) -> list[_Claim]:
+def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> list[_Claim]:
     net = net_totals(shares)
     order = {share.line.line_id: number for number, share in enumerate(shares.all)}
     lines: dict[str, _Line] = {}
@@ -187,12 +188,10 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares, as_
             if line_id in order:
                 line_number = order[line_id]
                 share, worth = shares.all[line_number], net[line_number]
-                line = lines[line_id] = _Line(share, worth, -1 if share.weights is None else worth)
-                if as_kept is not None:
-                    line.weights_as_kept = as_kept.all[line_number].weights
+                lines[line_id] = _Line(line_number, share, worth, -1 if share.weights is None else worth)
             else:
                 known = facts.former_worth.get(line_id)
-                lines[line_id] = _Line(None, 0, 0 if known is None else known[2])
+                lines[line_id] = _Line(-1, None, 0, 0 if known is None else known[2])
         claims.append(_Claim(number, refund, [lines[line_id] for line_id in refund.applies_to]))
     return claims
 
@@ -258,6 +257,7 @@ def _share_out(claim: _Claim) -> None:
     doubled, twice = 2 * amount, 2 * whole
     reached = end = 0
     lines, worths, since = claim.lines, claim.worths, claim.returned_since
+    of_charges: list[tuple[int, int]] = []
     # Hundreds of refunds may name hundreds of lines each: here `rounded` stands written out, for what is not below 0.
     for index, available in enumerate(there):
         if available > 0:
@@ -271,17 +271,15 @@ def _share_out(claim: _Claim) -> None:
                 continue
             if share.weights is not None:
                 shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
-                both_minor = shipped_minor + unshipped_minor
                 off_shipped += shipped_minor
-                off_both += both_minor
-                if line.weights_as_kept is not None:
-                    shipped_minor, unshipped_minor = divide_or_units(minor, *line.weights_as_kept)
-                    both_minor = shipped_minor + unshipped_minor
-            else:
-                shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
-                both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
-                off_shipped += shipped_minor
-                off_both += both_minor
+                off_both += shipped_minor + unshipped_minor
+                if since:
+                    of_charges.append((line.number, minor))
+                continue
+            shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
+            both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
+            off_shipped += shipped_minor
+            off_both += both_minor
             back = since[index] if since else 0
             if back:
                 if back != line.back:
@@ -294,24 +292,33 @@ def _share_out(claim: _Claim) -> None:
     claim.gone_minor = amount - off_both
     claim.off = off_shipped, off_both - off_shipped
     claim.off_as_kept = kept_shipped, kept_both - kept_shipped
+    claim.of_charges = of_charges
 
 
-def _share_as_kept(
-    facts: Facts, lines: list[Line], tallies: dict[str, Tally], counted: list[tuple[str, Return]]
-) -> Shares:
-    """The parts of all lines if the units of these returns were still kept."""
+def _as_kept(
+    facts: Facts,
+    lines: list[Line],
+    tallies: dict[str, Tally],
+    counted: list[tuple[str, Return]],
+    claims: list[_Claim],
+    fees_minor: int,
+) -> int:
+    """What both carts together would be if the units of these returns were still kept."""
     back: dict[str, int] = {}
     for _, fact in counted:
         for line_id, units in fact.units or ():
             back[line_id] = back.get(line_id, 0) + units
-    return share_content(facts, lines, tallies, back)
-
-
-def _total_as_kept(shares: Shares, claims: list[_Claim], fees_minor: int) -> int:
-    """What both carts together would be then."""
+    shares = share_content(facts, lines, tallies, back)
     shipped_minor = fees_minor + sum([share.shipped_minor for share in shares.all])
     unshipped_minor = sum([share.unshipped_minor for share in shares.all])
     for claim in claims:
-        shipped_minor -= min(claim.off_as_kept[0], shipped_minor)
-        unshipped_minor -= min(claim.off_as_kept[1], unshipped_minor)
+        off_shipped, off_unshipped = claim.off_as_kept
+        for number, minor in claim.of_charges:
+            weights = shares.all[number].weights
+            assert weights is not None  # a charge
+            one, other = divide_or_units(minor, *weights)
+            off_shipped += one
+            off_unshipped += other
+        shipped_minor -= min(off_shipped, shipped_minor)
+        unshipped_minor -= min(off_unshipped, unshipped_minor)
     return shipped_minor + unshipped_minor

@@ -60,20 +60,17 @@ _NOTHING: dict[str, int] = {}
 
 def count_units(facts: Facts) -> Counts:
     """What the facts say of units. A record may hold hundreds of thousands of them."""
-    returned = unsent = either = _NOTHING
+    returned = unsent = either = cancelled = _NOTHING
     if facts.returns:
         backs = facts.returns.values()
         returned = _sums([back.units for back in backs if back.origin == "shipped"])
-        unsent = _sums([back.units for back in backs if back.origin == "unshipped"])
-        either = _sums([back.units for back in backs if back.origin == "any"])
-    cancelled = facts.item_cancellations.values()
-    return Counts(
-        _sums([shipment.units for shipment in facts.shipments.values()]),
-        returned,
-        unsent,
-        either,
-        _sums([cancellation.units for cancellation in cancelled]) if cancelled else _NOTHING,
-    )
+        if len([None for back in backs if back.origin == "shipped"]) < len(backs):
+            unsent = _sums([back.units for back in backs if back.origin == "unshipped"])
+            either = _sums([back.units for back in backs if back.origin == "any"])
+    if facts.item_cancellations:
+        cancelled = _sums([cancellation.units for cancellation in facts.item_cancellations.values()])
+    shipped = _sums([shipment.units for shipment in facts.shipments.values()])
+    return Counts(shipped, returned, unsent, either, cancelled)
 
 
 def _sums(lists: list[UnitList | None]) -> dict[str, int]:
@@ -141,12 +138,15 @@ def divide(total: int, first: int, second: int, rest: int) -> tuple[int, int]:
 
 def divide_or_units(total: int, weights: tuple[int, int, int], units: tuple[int, int, int]) -> tuple[int, int]:
     """Divides by value; by units when the lines are worth nothing; (0, 0) when there are none either."""
-    if any(weights):
+    if weights != _NO_WEIGHTS:
         return divide(total, *weights)
-    return divide(total, *units) if any(units) else (0, 0)
+    return divide(total, *units) if units != _NO_WEIGHTS else (0, 0)
 
 
-Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
+_NO_WEIGHTS = (0, 0, 0)
+
+
+_Weights = tuple[tuple[int, int, int], tuple[int, int, int]]
 """What a charge or a registration is divided by: by value, and by units where that is nothing."""
 
 
@@ -162,7 +162,7 @@ class Share(Struct, gc=False):
     ever_shipped_minor: int = 0
     refunded_minor: int = 0
     """Of a handling line: what returns gave back of it."""
-    weights: Weights | None = None
+    weights: _Weights | None = None
     """Of a charge."""
 
     @property
@@ -176,7 +176,6 @@ class Shares(Struct, gc=False):
 
     all: list[Share]
     goods: list[Share]
-    charges: list[Share]
     by_id: dict[str, Share]
     """Empty when no line names others."""
 
@@ -188,6 +187,7 @@ def share_content(
     is_cancelled = facts.cancellation is not None and not facts.cancellation.retracted
     shares: list[Share] = []
     goods: list[Share] = []
+    others: list[Share] = []
     for line in lines:
         if line.type in GOODS:
             units = tallies.get(line.line_id) or _NO_UNITS
@@ -196,10 +196,11 @@ def share_content(
             goods.append(share)
         else:
             share = Share(line)
+            others.append(share)
         shares.append(share)
-    made = Shares(shares, goods, [], {})
-    if len(goods) < len(shares):
-        _share_others(facts, made, is_cancelled)
+    made = Shares(shares, goods, {})
+    if others:
+        _share_others(facts, made, others, is_cancelled)
     return made
 
 
@@ -216,16 +217,14 @@ def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> 
     return Share(line, kept, pending, shipped_minor, unshipped_minor, ever, ever_minor)
 
 
-def _share_others(facts: Facts, shares: Shares, is_cancelled: bool) -> None:
-    for share in shares.all:
-        if share.line.applies_to is not None:
-            shares.by_id = {share.line.line_id: share for share in shares.all}
-            break
+def _share_others(facts: Facts, shares: Shares, others: list[Share], is_cancelled: bool) -> None:
+    if [None for share in others if share.line.applies_to is not None]:
+        shares.by_id = {share.line.line_id: share for share in shares.all}
     whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
-    _share_charges(facts, shares, whole)
-    of_goods: Weights | None = None
+    _share_charges(facts, shares, others, whole)
+    of_goods: _Weights | None = None
     has_reductions = False
-    for share in shares.all:
+    for share in others:
         line = share.line
         if line.type == "voucher":
             share.shipped_minor = line.total_minor
@@ -251,30 +250,27 @@ def _place_without_goods(facts: Facts, is_cancelled: bool) -> tuple[int, int]:
     return (0, 0) if is_cancelled else (0, 1)
 
 
-def _share_charges(facts: Facts, shares: Shares, whole: tuple[int, int] | None) -> None:
+def _share_charges(facts: Facts, shares: Shares, others: list[Share], whole: tuple[int, int] | None) -> None:
     """A charge follows what was ever shipped: a return does not bring the shipping cost back."""
-    refunded = sum([back.refund_handling_minor for back in facts.returns.values()])
-    of_all: Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
-    for share in shares.all:
+    refunded = sum([back.refund_handling_minor for back in facts.returns.values()]) if facts.returns else 0
+    of_all: _Weights | None = None if whole is None else ((*whole, 0), (0, 0, 0))
+    for share in others:
         line = share.line
         if line.type in CHARGES:
-            shares.charges.append(share)
             total = line.total_minor
             if refunded and line.type == "handling":
                 share.refunded_minor = taken = min(total, refunded)
                 refunded -= taken
                 total -= taken
-            if line.applies_to is None:
-                if of_all is None:
-                    of_all = _weights_of_charge(shares.goods)
-                weights = of_all
-            else:
+            if line.applies_to is not None:
                 weights = _weights_of_charge([shares.by_id[line_id] for line_id in line.applies_to])
+            else:
+                weights = of_all = of_all or _weights_of_charge(shares.goods)
             share.weights = weights
             share.shipped_minor, share.unshipped_minor = divide_or_units(total, *weights)
 
 
-def _weights_of_charge(goods: list[Share]) -> Weights:
+def _weights_of_charge(goods: list[Share]) -> _Weights:
     ever_minor = ever_units = unshipped_minor = unshipped_units = 0
     for share in goods:
         ever_minor += share.ever_shipped_minor
@@ -284,7 +280,7 @@ def _weights_of_charge(goods: list[Share]) -> Weights:
     return (ever_minor, unshipped_minor, 0), (ever_units, unshipped_units, 0)
 
 
-def _weights_of_registration(named: list[Share]) -> Weights:
+def _weights_of_registration(named: list[Share]) -> _Weights:
     shipped_minor = unshipped_minor = lost_minor = shipped = unshipped = lost = 0
     for share in named:
         shipped_minor += share.shipped_minor

@@ -371,7 +371,7 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
                 except Exception:  # noqa: BLE001 - whatever the library says of what it cannot decode
                     for record in salvaged(data[begin:end], self.next_fetch_offset):
                         self.next_fetch_offset = after(record)
-                        self.begun_bytes += size_of(record)
+                        self.begun_bytes += size_of([record])
                         yield record
             self.next_fetch_offset = batch.next_offset
 

@@ -16,7 +16,7 @@ from worker.core import outbox as core
 from worker.core.outbox import NEVER, Addressee, Entry, Outbox, Send
 from worker.core.retry import delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
-from worker.errors import SizeRefusedError, TopicError, UsageError
+from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
 from worker.partition.batch import Batch, Change, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
@@ -30,8 +30,8 @@ Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _AT_ONCE_MAX = 500
 _AT_ONCE_MAX_BYTES = 2**20
 """Of the orders that are made owed again in one transaction: some 10 ms of work."""
-_SMALL_BYTES, _MANY_BYTES, _SMALL_EVENTS = 4_096, 64 * 1024, 16
-"""So many small events are taken without a look at the clock, unless the orders' records come to more than that."""
+_MANY_BYTES, _SMALL_EVENTS = 64 * 1024, 16
+"""So many small events are taken without a look at the clock, unless they and the records of their orders are large."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
@@ -72,10 +72,12 @@ class PartitionActor:
         changed: Callable[[], None] = lambda: None,
         rivalled: Callable[[tuple[str, int] | None], None] | None = None,
         lean_below: int = 0,
+        start_at: int | None = None,
     ) -> None:
         """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its barrier,
         that was found to have come between this actor and what `warm` remembers; `None`: there was none. `lean_below`:
-        dead letters of records before this offset were refused for their size.
+        dead letters of records before this offset were refused for their size. `start_at`: how far the input was taken,
+        by an operator's word.
         """
         self.partition = partition
         self.role: Role = "restoring"
@@ -84,6 +86,7 @@ class PartitionActor:
         self.is_over = False
         """It has ended; a halted one is shown for as long as the partition is ours."""
         self.lean_below = lean_below
+        self._start_at = start_at
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
         self.next_offset = 0
@@ -175,11 +178,17 @@ class PartitionActor:
     async def _take_over(self) -> None:
         context = self._context
         began = context.clock.now()
-        found = await restore(self._hold, context, self._warm, self.partition)
+        found = await restore(self._hold, context, self._warm, self.partition, self._start_at)
         if self._warm is not None and self._rivalled is not None:
             self._rivalled(found.rival)
         self.orders, self._position, self._targets = found.orders, found.position, found.targets
         self.next_offset = await self._first_offset(found)
+        if self._start_at is not None and not await self._may_go_back(self._start_at):
+            raise DamagedStateError(
+                f"partition {self.partition}: events from offset {self._start_at} on were taken already, by the "
+                "revisions of its orders; `cartsync input skip` has to name a later offset",
+                is_position=True,
+            )
         clean = found.next is not None and found.next.clean
         anew = await self._changed_targets(found)
         await self._inherit(found, clean)
@@ -637,9 +646,7 @@ class PartitionActor:
         self._changed()
 
     async def _fill(self, batch: Batch, *, takes_events: bool) -> None:
-        context, work = self._context, Slice(self._context)
-        began = context.clock.now()
-        bytes_max = context.pace.batch_bytes_max
+        work, bytes_max = Slice(self._context), self._context.pace.batch_bytes_max
         while self._outcomes and batch.bytes < bytes_max:
             if work.is_over():
                 await work.pause()
@@ -656,11 +663,12 @@ class PartitionActor:
             self._committed_with.append(command)
             command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
         if takes_events and self.role == "serving":
-            await self._take_events(batch, work, began)
+            await self._take_events(batch, work)
 
-    async def _take_events(self, batch: Batch, work: Slice, began: float) -> None:
+    async def _take_events(self, batch: Batch, work: Slice) -> None:
+        """As many as one transaction is to have, by their number, their bytes and the time that they take."""
         context, inbox, pace = self._context, self.inbox, self._context.pace
-        count, looked_bytes = 0, batch.bytes
+        count, began, look_at_bytes = 0, context.clock.now(), batch.bytes + _MANY_BYTES
         last: InputRecord | None = None
         while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
             record = inbox.pop()
@@ -669,9 +677,10 @@ class PartitionActor:
                 last = last if type(record) is UndecodableRecord else record
             count += 1
             # To look at the clock costs as much as the twentieth part of a small event.
-            is_large = len(record.value or b"") > _SMALL_BYTES or batch.bytes - looked_bytes > _MANY_BYTES
-            if (is_large or count % _SMALL_EVENTS == 0) and work.is_over():
-                looked_bytes = batch.bytes
+            if count % _SMALL_EVENTS and batch.bytes < look_at_bytes:
+                continue
+            look_at_bytes = batch.bytes + _MANY_BYTES
+            if work.is_over():
                 if context.clock.now() - began > pace.batch_s:
                     break
                 await work.pause()

@@ -99,6 +99,8 @@ class Assignment:
         self._lost_since: dict[int, float] = {}
         """When the first of the attempts failed that have failed in a row."""
         self._full: set[int] = set()
+        self._placeless: dict[int, asyncio.Future[int]] = {}
+        """Partitions whose position is damaged: resolved with the one that an operator says."""
         self._blocked: dict[int, tuple[int, float]] = {}
         """By partition whose input a transaction of somebody holds up: at which offset, and when that was last said."""
         self._restoring = asyncio.Semaphore(holding.restores_max)
@@ -190,9 +192,31 @@ class Assignment:
         actor = self.actors.get(partition)
         if actor is None:
             raise UsageError(f"partition {partition} is not served by this worker")
+        placeless = self._placeless.get(partition)
+        if placeless is not None and not placeless.done():
+            await self._say_position(actor, placeless, offset)
+            return offset
         before = actor.next_offset
         await actor.skip(offset)
         return before
+
+    async def _say_position(self, halted: PartitionActor, placeless: asyncio.Future[int], offset: int) -> None:
+        """Waits until the partition is served from this position on. Raises `UsageError` when it is not taken."""
+        begin, end = [await self._context.events.start_offset(halted.partition, latest) for latest in (False, True)]
+        if not begin <= offset <= end:
+            raise UsageError(f"partition {halted.partition} of the input holds offsets {begin} to {end}, not {offset}")
+        if placeless.done():
+            raise UsageError(f"partition {halted.partition} is being moved already")
+        placeless.set_result(offset)
+        while True:
+            actor = self.actors.get(halted.partition)
+            if halted.partition not in self._owners:
+                raise UsageError("the partition is changing hands; look, and ask again")
+            if actor is not None and actor is not halted and actor.role in ("serving", "halted"):
+                break
+            await self.changed()
+        if actor.role == "halted":
+            raise UsageError(actor.detail)
 
     async def changed(self) -> None:
         """Until some partition may have changed its role."""
@@ -306,12 +330,13 @@ class Assignment:
         # What others did before the group gave the partition to us is no rivalry; only what comes while it is ours.
         rivalled: Callable[[tuple[str, int] | None], None] | None = None
         lean_below = 0
+        start_at: int | None = None
         while True:
             self._forget_cold()  # a frozen process may have slept through its tombstones
             warm = self._warm.pop(partition, None)
             hold = self._states.partition(partition)
-            actor = PartitionActor(partition, hold, self._context, warm, self._changed, rivalled, lean_below)
-            rivalled = None
+            actor = PartitionActor(partition, hold, self._context, warm, self._changed, rivalled, lean_below, start_at)
+            rivalled = start_at = None
             self._generation += 1
             self._born[partition] = self._generation
             self.actors[partition] = actor
@@ -327,7 +352,7 @@ class Assignment:
                 if self._owners.get(partition) is not asyncio.current_task():
                     return
                 actor.halt(str(error))
-                await self._wait_for_mending(partition)
+                start_at = await self._wait_for_mending(partition, error)
                 continue
             except LogError as error:
                 self._lost(partition, actor, error)
@@ -361,12 +386,19 @@ class Assignment:
             self._lost_since.pop(partition, None)
         self._lost_since.setdefault(partition, self._context.clock.now())
 
-    async def _wait_for_mending(self, partition: int) -> None:
-        """Others go on meanwhile, and this one is shown as halted."""
+    async def _wait_for_mending(self, partition: int, error: DamagedStateError) -> int | None:
+        """Others go on meanwhile, and this one is shown as halted. The position, when an operator says it."""
         with suppress(LogError):
             self._context.events.pause(partition)
-        await asyncio.sleep(self._holding.damaged_retry_s)
+        said: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if error.is_position:
+            self._placeless[partition] = said
+        try:
+            await asyncio.wait({said}, timeout=self._holding.damaged_retry_s)
+        finally:
+            self._placeless.pop(partition, None)
         await self._prove_membership()
+        return said.result() if said.done() else None
 
     def _found(self, partition: int, was_fenced: bool, rival: tuple[str, int] | None) -> None:
         if rival is not None or was_fenced:

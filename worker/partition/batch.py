@@ -74,7 +74,7 @@ class Batch:
         self._letter_max_bytes = letter_max_bytes
         self._lean_below = lean_below
         self.bytes = 0
-        """What entries and letters come to; an order that changes twice counts twice."""
+        """What entries, letters and events without either come to; an order that changes twice counts twice."""
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord | SealedRecord, bytes]] = {}
@@ -121,6 +121,7 @@ class Batch:
             event = decode(record.key, record.value, headers, record.timestamp, self._lookalikes.append)
             if event is None:
                 self._events["skipped"] += 1
+                self.bytes += len(record.value or b"")
                 return
             subject = event.subject
             placing = self._context.placing
@@ -138,6 +139,7 @@ class Batch:
             )
             if after is before:
                 self._events["unchanged"] += 1
+                self.bytes += len(record.value or b"")
                 return
             key_changed = core.note_key(after, crc32(record.key or b""))
             changed = _encoded(after)

@@ -28,7 +28,7 @@ class Inbox:
 
     def put(self, records: Sequence[InputRecord]) -> None:
         """One portion more; not empty."""
-        size = sum(map(size_of, records))
+        size = size_of(records)
         self._records.extend(records)
         self._portions.append((records[-1].offset, size))
         self.bytes += size

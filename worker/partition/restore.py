@@ -27,9 +27,12 @@ class Restored(Struct):
     """The newest owner besides us, and the offset of its barrier; with a warm start, one that has come since."""
 
 
-async def restore(hold: StatePartition, context: Context, warm: Warm | None, partition: int) -> Restored:
+async def restore(
+    hold: StatePartition, context: Context, warm: Warm | None, partition: int, start_at: int | None = None
+) -> Restored:
     """Becomes the owner and reads all that was committed. Raises `LogError`; `DamagedStateError` when the newest record
-    of a key is none that we wrote (older ones count for nothing).
+    of a key is none that we wrote (older ones count for nothing). `start_at`: an operator says how far the input was
+    taken, whatever the state says.
 
     Reading back the barrier, a committed record of our own, proves that everything before it was seen; the log's end
     offset proves nothing while a foreign transaction is open.
@@ -49,7 +52,10 @@ async def restore(hold: StatePartition, context: Context, warm: Warm | None, par
         context.metrics.restored_records(len(entries))
         if work.is_over():
             await work.pause()
-    last = reading.next_record(None if warm is None else warm.next)
+    last = reading.next_record(None if warm is None else warm.next, start_at)
+    if start_at is not None:
+        version, deployment = context.version, context.deployment
+        last = state.NextRecord(state.SCHEMA, start_at, context.topic_epoch, False, version, None, deployment)
     _require(context, last, reading.stranger)
     targets = reading.targets({} if warm is None else warm.targets)
     return Restored(reading.orders, barrier + 1, last, fenced_at, targets, records, reading.rival)
@@ -78,11 +84,17 @@ def _require(context: Context, last: state.NextRecord | None, stranger: state.Ow
 
 def damaged(partition: int, offset: int, key: bytes, error: Exception) -> DamagedStateError:
     """Says which record of a state partition is none that we wrote, and what to do."""
+    is_position = key == state.NEXT_KEY
+    what_to_do = (
+        f"Find out how far the input was taken, and say it with `cartsync input skip {partition} OFFSET --why …`"
+        if is_position
+        else "Write the right record, or one without a value, under this key; the partition is tried again every minute"
+    )
     shown = key.decode(errors="backslashreplace")[:_KEY_SHOWN_MAX]
     return DamagedStateError(
         f"partition {partition} of the state topic: the record at offset {offset}, key {shown}, is not one that "
-        f"cartsync wrote ({type(error).__name__}); nobody else may write there. Write the right record, "
-        "or one without a value, under this key; the partition is tried again every minute"
+        f"cartsync wrote ({type(error).__name__}); nobody else may write there. {what_to_do}",
+        is_position=is_position,
     )
 
 
@@ -139,12 +151,12 @@ class _Reading:
         if owner.owner != self._owner_id:
             self.rival, self.stranger = (owner.owner, entry.offset), owner
 
-    def next_record(self, before: state.NextRecord | None) -> state.NextRecord | None:
+    def next_record(self, before: state.NextRecord | None, start_at: int | None) -> state.NextRecord | None:
         """How far the input was taken; `before`: when nothing of it was read. Raises `DamagedStateError`."""
         for nameless, error in self._nameless.values():
             raise damaged(self._partition, nameless.offset, nameless.key, error) from error
         for entry, decode in ((self._owner, state.decode_owner), (self._next, state.decode_next)):
-            if entry is None or entry.value is None:
+            if entry is None or entry.value is None or (entry is self._next and start_at is not None):
                 continue
             try:
                 decoded = decode(entry.value)

@@ -84,6 +84,18 @@ def test_discount_over_lines_is_rounded_over_all_of_them() -> None:
     assert totals(*told, items_cancelled("c1", A=1, B=1)) == (1, 9)
 
 
+def test_order_of_the_lines_counts_and_not_that_of_their_names() -> None:
+    """A cent goes to the first line of the content: what is taken there is missing for the next discount of it."""
+    lines = (
+        goods("A", 1, 1),
+        goods("B", 1, 1),
+        goods("C", 1, 10),
+        other("discount", "D", -1, applies_to=["B", "A"]),
+        other("discount", "E", -1, applies_to=["A"]),
+    )
+    assert totals(confirmed(*lines), shipped("s1", C=1)) == (9, 1)
+
+
 def test_discount_of_a_delivery_that_is_gone_goes_with_it() -> None:
     """Its goods were cancelled before anything was sent, so there is no delivery: the others do not carry its coupon."""
     lines = (

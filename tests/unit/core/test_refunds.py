@@ -62,6 +62,20 @@ def test_refund_given_after_a_cancellation_belongs_to_what_is_left() -> None:
     assert totals(*after, returned("r1", A=1)) == (198, 0)
 
 
+def test_refund_of_what_a_later_cancellation_did_not_touch() -> None:
+    """The lamp is sent, so the cancellation of the order takes only the shade, and the shade's part of the refund."""
+    told = (confirmed(goods("lamp", 1, 100), goods("shade", 1, 50)), shipped("s1", lamp=1))
+    told_after = (refunded("f1", 30, applies_to=["lamp", "shade"]), cancelled())
+    assert totals(*told, *told_after) == (80, 0)
+
+
+def test_refunds_of_lines_and_of_the_order_side_by_side() -> None:
+    """Those of lines go with these, the others stay, whichever is older."""
+    told = (*LAMP_AND_SHADE, refunded("f0", 5), FLAW, refunded("f2", 7))
+    assert totals(*told) == (108, 0)
+    assert totals(*told, returned("r1", lamp=1)) == (38, 0)
+
+
 def test_refund_above_what_its_line_was_worth() -> None:
     """What the line was not worth is a refund of the order, and stays when the line comes back."""
     told = (*LAMP_AND_SHADE, refunded("f1", 70, applies_to=["shade"]))
@@ -125,6 +139,23 @@ def test_refund_of_a_charge_that_was_refunded_as_handling() -> None:
     assert totals(*told, refunded("f1", 5, applies_to=["H"])) == (95, 0)
 
 
+def test_net_worth_of_a_charge_that_was_refunded_as_handling() -> None:
+    """Two of ten are left of the delivery: so much of a refund for it is divided as the delivery is, the rest is left."""
+    lines = (goods("A", 1, 100), goods("B", 1, 100), other("handling", "H", 10))
+    told = (confirmed(*lines), shipped("s1", A=1), returned("r1", handling=8))
+    assert totals(*told) == (101, 101)
+    assert totals(*told, refunded("f1", 5, applies_to=["H"])) == (97, 100)
+
+
+def test_refunded_handling_carries_its_discount_in_net_worth_too() -> None:
+    """The discount of a delivery makes no goods cheaper, however much of the delivery was refunded."""
+    lines = (goods("A", 1, 100), goods("B", 1, 50), other("handling", "H", 10))
+    sent = (confirmed(*lines, other("discount", "D", -4, applies_to=["H"])), shipped("s1", A=1, B=1))
+    told = (*sent, returned("r1", handling=8), refunded("f1", 100, applies_to=["A"]))
+    assert totals(*told) == (50, 0)
+    assert totals(*told, returned("r2", A=1)) == (50, 0)
+
+
 def test_refund_of_a_line_that_the_newest_content_lacks() -> None:
     """Such a line is worth the total it last had, all of it gone; the others keep their part."""
     base = (confirmed(goods("lamp", 1, 50), goods("vase", 1, 30)), shipped("s1", lamp=1, vase=1))
@@ -171,6 +202,19 @@ def test_one_item_in_each_cart_shows_a_refund() -> None:
     item = found.shipped.items[-1]
     assert (item.type, item.reference, item.name, item.total_minor) == ("other_payment", "f1", "Goodwill", -130)
     assert carts(confirmed(goods("A", 1, 10)), refunded("f1", 10, applies_to=["A"])) == ([], [])
+
+
+def test_worth_of_a_former_line_whose_id_a_discount_took() -> None:
+    """It is what the line last had as goods, whatever stood under its id since, in any order of arrival."""
+    contents = [
+        confirmed(goods("A", 1, 10), goods("B", 1, 100)),
+        cart_updated(goods("B", 1, 100), other("discount", "A", -1), cart_version=1),
+        cart_updated(goods("B", 1, 100), cart_version=2),
+    ]
+    stamped = [one.but(id=f"c{number}", time=f"2026-03-01T00:00:0{number}Z") for number, one in enumerate(contents)]
+    for order_of_arrival in ([0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1]):
+        told = [stamped[number] for number in order_of_arrival]
+        assert totals(*told, refunded("f1", 15, applies_to=["A"])) == (0, 95)
 
 
 # --- what returns say was paid back ----------------------------------------------------------------------------------
@@ -231,8 +275,18 @@ def test_refunds_newer_than_the_return_have_no_part_in_its_units() -> None:
     back = returned("r1", A=1, paid=70)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), back) == (90, 0)
     assert totals(*base, back, refunded("f1", 40, applies_to=["A"])) == (90, 0)
+    two = (refunded("f1", 40, applies_to=["A"]), refunded("f2", 20, applies_to=["A"]))
+    assert totals(*base, *two, back) == (70, 0)
+    assert totals(*base, *two, returned("r1", A=1, paid=60)) == (80, 0)
     assert totals(*base, refunded("f1", 40, applies_to=["A"]), returned("r1", A=1, paid=80)) == (80, 0)
     assert totals(*base, returned("r1", A=1, paid=80), refunded("f1", 40, applies_to=["A"])) == (80, 0)
+
+
+def test_charges_are_divided_as_they_would_be_with_the_units() -> None:
+    """With the unit still kept nothing of value is pending, so neither is the delivery, nor what was refunded of it."""
+    told = (confirmed(other("handling", "H", 6), goods("A", 3, 1)), shipped("s1", A=2), returned("r1", A=1, paid=0))
+    assert totals(*told) == (3, 4)
+    assert totals(*told, refunded("f1", 6, applies_to=["H"])) == (0, 1)
 
 
 def test_units_above_what_was_ordered_have_their_share_of_all() -> None:

@@ -1,4 +1,4 @@
-"""From our members to seQura's: every field of `worker/providers/sequra/wire.py` sections 2, 3 and 13."""
+"""From our members to seQura's: every field of an order update, as `worker/providers/sequra/wire.py` has them."""
 
 from typing import Any
 
