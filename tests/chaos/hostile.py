@@ -33,7 +33,7 @@ _LEAST_BYTES = 2_048
 """What the smallest record counts for."""
 _SMALL_IN_A_ROUND = 150
 _SEEN_MAX = 3_000
-_HUGE_ORDERS, _SMALL_ORDERS, _UNKNOWN_ORDERS = 6, 200, 50
+_HUGE_ORDERS, _SMALL_ORDERS, _UNKNOWN_ORDERS = 12, 200, 50
 _LINES = 2_000
 _DEPTH = 100_000
 _UNDER_WAY_MAX = 50
@@ -96,11 +96,17 @@ class Arsenal:
         self._placing = Placing("murmur2")
         self._seen: list[Seen] = []
         self._count = 0
-        self._bombs = [
-            *(_bomb(name, size * MIB) for name, size in (("zstd", 100), ("zstd", 400), ("gzip", 100), ("gzip", 250))),
-            _batch("300,000 headers", (b"k", b"{}", [("", None)] * 300_000), {0: "not_cloudevents"}),
-            _batch("15 MiB in one value", (b"k", b"x" * (15 * MIB), [("h", b"v")]), {0: "too_large"}),
-        ]
+        self._huge_count = 0
+        self._bombs = deque(
+            [
+                *(
+                    _bomb(name, size * MIB)
+                    for name, size in (("zstd", 100), ("gzip", 100), ("zstd", 400), ("gzip", 150))
+                ),
+                _batch("300,000 headers", (b"k", b"{}", [("", None)] * 300_000), {0: "not_cloudevents"}),
+                _batch("15 MiB in one value", (b"k", b"x" * (15 * MIB), [("h", b"v")]), {0: "too_large"}),
+            ]
+        )
 
     def saw(self, seen: Seen) -> None:
         """It reads along."""
@@ -109,21 +115,21 @@ class Arsenal:
         else:
             self._seen[self._random.randrange(_SEEN_MAX)] = seen
 
-    def round(self) -> list[Attack]:
+    def round(self) -> Iterator[Attack]:
         """Something of everything, in any order."""
-        attacks = [self._huge(), self._above(), *self._deep(), self._random.choice(self._bombs)]
-        attacks += [make() for make in self._small()]
-        attacks += [self._random.choice(self._small())() for _ in range(_SMALL_IN_A_ROUND)]
-        self._random.shuffle(attacks)
-        return attacks
-
-    def bombs(self) -> list[Attack]:
-        """The batches, each once."""
-        return list(self._bombs)
+        makers = [self._huge, self._huge, self._above, self._deep, self._deep, self._batch]
+        makers += self._random.choices(self._small(), k=_SMALL_IN_A_ROUND)
+        self._random.shuffle(makers)
+        return (make() for make in makers)
 
     def _small(self) -> list[Callable[[], Attack]]:
         alone = [self._own, self._unknown, self._lookalike, self._poison]
         return [*alone, self._wrong_key, self._wrong_partition, self._wrong_origin] if self._seen else alone
+
+    def _batch(self) -> Attack:
+        """Each in its turn."""
+        self._bombs.append(attack := self._bombs.popleft())
+        return self._anywhere(attack)
 
     # --- events that look right ---
 
@@ -144,28 +150,38 @@ class Arsenal:
         return Attack(kind, subject.encode(), value, {0: reason} if reason else {}, cost_bytes=len(value))
 
     def _huge(self) -> Attack:
-        """A cart of 2,000 lines in almost 1 MiB."""
-        subject = f"{HOSTILE_ACCOUNT}/huge/{self._random.randrange(_HUGE_ORDERS)}"
-        lines = [_line(f"{number:04d}-{self._random.getrandbits(32):08x}", "n" * 410) for number in range(_LINES)]
-        kind = self._random.choice(("confirmed", "cart_updated"))
-        value = self._event(subject, kind, {"currency": "EUR", "lines": lines}, time=_now())
-        assert 0.9 * VALUE_MAX_BYTES < len(value) < VALUE_MAX_BYTES
-        return self._placed("huge event", subject, value)
+        """An order of 2,000 lines in almost 1 MiB; then all of it is shipped; then as much once more is too much."""
+        number, step = divmod(self._huge_count, 3)
+        if number >= _HUGE_ORDERS:
+            number, step = self._random.randrange(_HUGE_ORDERS), 2
+        self._huge_count += 1
+        subject = f"{HOSTILE_ACCOUNT}/huge/{number}"
+        references = [f"{line:013d}" for line in range(_LINES)]
+        if step == 1:
+            units = [{"line_id": reference, "quantity": 1} for reference in references]
+            value = self._event(subject, "items_shipped", {"shipment_id": "all", "lines": units})
+            return self._placed("huge order shipped", subject, value)
+        cart = {"currency": "EUR", "lines": [_line(reference, "n" * 410) for reference in references]}
+        if step == 0:
+            value = self._event(subject, "confirmed", cart)
+            assert 0.9 * VALUE_MAX_BYTES < len(value) < VALUE_MAX_BYTES
+            return self._placed("huge order", subject, value)
+        value = self._event(subject, "cart_updated", cart, time=_now())
+        return self._placed("huge order grown", subject, value, "order_too_large")
 
     def _above(self) -> Attack:
         subject = f"{HOSTILE_ACCOUNT}/above"
         value = self._event(subject, "cancelled", {"reason": "r" * self._random.randint(MIB, 2 * MIB)})
         return self._placed("value above 1 MiB", subject, value, "too_large")
 
-    def _deep(self) -> Iterator[Attack]:
+    def _deep(self) -> Attack:
         """JSON nested until decoders give up, as a whole and within an event."""
         subject = f"{HOSTILE_ACCOUNT}/deep"
         nested = b"[" * _DEPTH + b"]" * _DEPTH
         event = self._event(subject, "confirmed", {"currency": "EUR", "lines": None})
-        yield self._placed("deep JSON", subject, nested, "not_json")
-        yield self._placed("deep JSON", subject, event.replace(b"null", nested), "not_json")
         objects = b'{"a":' * _DEPTH + b"1" + b"}" * _DEPTH
-        yield self._placed("deep JSON", subject, event.replace(b"null", objects), "not_json")
+        value = self._random.choice((nested, event.replace(b"null", nested), event.replace(b"null", objects)))
+        return self._placed("deep JSON", subject, value, "not_json")
 
     def _own(self) -> Attack:
         """Orders of its own: contradicting, at odds in their stamps, some of it told as the provider's doing."""
@@ -330,8 +346,7 @@ class Hostile:
     async def _send(self, producer: Any, attack: Attack) -> None:
         topic = self._settings.event_topic
         if attack.raw:
-            partition = 0 if attack.partition is None else attack.partition
-            sent = await producer.send_batch(_Raw(attack.raw, attack.count), topic, partition=partition)
+            sent = await producer.send_batch(_Raw(attack.raw, attack.count), topic, partition=attack.partition)
         else:
             headers = list(attack.headers) or None
             sent = await producer.send(topic, attack.value, attack.key, attack.partition, headers=headers)

@@ -141,6 +141,9 @@ class _Run:
         """Everything is ended when it returns, raises or is cancelled."""
         began = time.monotonic()
         options = self.options
+        arming: asyncio.Task[Arsenal] | None = None
+        if options.hostile:  # meanwhile: it takes as long as the brokers do
+            arming = asyncio.create_task(asyncio.to_thread(Arsenal, options.seed, options.partitions), name="arming")
         async with AsyncExitStack() as stack:
             self.tell("starting three brokers")
             self.cluster = Cluster(options.workers + options.spare, options.jars)
@@ -151,6 +154,9 @@ class _Run:
             self.asking = Asking(self.cluster.bootstrap)
             await create_topics(self.settings, options.partitions)
             await self._hire(stack)
+            if arming is not None:
+                self.arsenal = await arming
+                self.hostile = Hostile(self.settings, self.arsenal, self.refused)
             try:
                 return await self._play(began)
             finally:
@@ -199,9 +205,6 @@ class _Run:
         else:
             acts = make_plan(options.seed, options.seconds, options.times, options.gap_s)
         self.shop = Shop(options.seed, options.orders, options.seconds, datetime.now(UTC))
-        if options.hostile:
-            self.arsenal = await asyncio.to_thread(Arsenal, options.seed, options.partitions)
-            self.hostile = Hostile(self.settings, self.arsenal, self.refused)
         self.began = time.monotonic()
         self.tell(f"the shop opens: {options.orders} orders, {len(acts)} faults to come in {options.seconds:g} s")
         watch = asyncio.create_task(self.conductor.watch(), name="watch")
