@@ -290,7 +290,7 @@ class Crew:
         for lags in self._lags.values():
             counts.update(lags)
         samples = round(counts.get(math.inf, 0))
-        return LoopLag(_quantile(counts, 0.5), _quantile(counts, 0.99), samples)
+        return LoopLag(quantile(counts, 0.5), quantile(counts, 0.99), samples)
 
     async def _look_for_lag(self, slot: Slot) -> None:
         if slot.view is None or slot.worker is None or self._session is None:
@@ -335,7 +335,7 @@ def _peak_mib(pid: int) -> int:
     return 0
 
 
-def _quantile(counts: Mapping[float, float], part: float) -> float:
+def quantile(counts: Mapping[float, float], part: float) -> float:
     """Of a cumulative histogram, evenly spread within a bucket."""
     rank, below, floor_s = part * counts.get(math.inf, 0.0), 0.0, 0.0
     for bound in sorted(counts):

@@ -20,6 +20,7 @@ from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
 from tests.chaos.provider import Provider, Question, Setting
 from tests.chaos.shop import PRODUCERS, Shop, ShopEvent
 from tests.chaos.verdict import (
+    BORNE_CODES,
     Log,
     Place,
     Refused,
@@ -325,7 +326,7 @@ class _Run:
         asked = self.asking, self.settings, options.partitions
         wrong += shortened(await check_offsets(*asked, self.written))
         wrong += await check_dead_letters(*asked, self.refused)
-        wrong += check_workers(logs, self.crew.endings)
+        wrong += check_workers(logs, self.crew.endings, frozenset() if options.hostile else BORNE_CODES)
         if self.crew.memory_max_mib > options.memory_max_mib:
             wrong.append(f"a worker had {self.crew.memory_max_mib} MiB, at most {options.memory_max_mib} are allowed")
         return Findings(

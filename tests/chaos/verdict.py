@@ -200,14 +200,17 @@ async def check_dead_letters(
             place = int(said["x-dlq-partition"]), int(said["x-dlq-offset"])
             found[place] += 1
             if (wanted := poisoned.get(place)) is not None:
-                wrong += [f"dead letter of {_at(place)}: {what}" for what in _wrong_in(wanted, record.value, said)]
+                wrong += [
+                    f"dead letter of {_at(place)}: {what}" for what in wrong_in_letter(wanted, record.value, said)
+                ]
     wrong += [f"dead letter of {_at(place)}: {count} times" for place, count in found.items() if count > 1]
     wrong += [f"dead letter of {_at(place)}: the record is a good one" for place in found.keys() - poisoned.keys()]
     wrong += [f"no dead letter of {_at(place)}, which is poisoned" for place in poisoned.keys() - found.keys()]
     return shortened(wrong)
 
 
-def _wrong_in(wanted: Refused, value: bytes | None, said: Mapping[str, bytes]) -> Iterator[str]:
+def wrong_in_letter(wanted: Refused, value: bytes | None, said: Mapping[str, bytes]) -> Iterator[str]:
+    """What a dead letter should have said or held, and does not; a truncated one holds the beginning."""
     reason = said["x-dlq-reason"].decode()
     if wanted.reason not in ("", reason):
         yield f"for {reason}, not for {wanted.reason}"
@@ -224,12 +227,14 @@ def _at(place: Place) -> str:
 # --- the workers ---
 
 
-def check_workers(logs: Sequence[Log], endings: Sequence[Ending]) -> list[str]:
-    """No worker failed in a way that it should not, whatever went on around it."""
+def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozenset[int] = BORNE_CODES) -> list[str]:
+    """No worker failed in a way that it should not, whatever went on around it. `borne`: codes that it may end with by
+    itself.
+    """
     wrong = [
         f"{ending.worker} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
         for ending in endings
-        if ending.code != 0 and (ending.wanted or ending.code not in BORNE_CODES)
+        if (ending.code != 0 if ending.wanted else ending.code not in borne)
     ]
     for log in logs:
         wrong += _failures(log)

@@ -12,11 +12,12 @@ import pytest
 from schemas.state import OrderRecord
 from schemas.updates import Account
 from tests.chaos.conductor import Deed
+from tests.chaos.crew import quantile
 from tests.chaos.hostile import Arsenal, Attack, Seen
 from tests.chaos.plan import SHORT
 from tests.chaos.run import Options, run_chaos
 from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
-from tests.chaos.verdict import is_freeze_gap
+from tests.chaos.verdict import Refused, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, take_event
@@ -179,6 +180,26 @@ def test_what_a_freeze_explains(tmp_path: Path) -> None:
     assert not explained(slot=1, frozen_s=6, received_s=0.01)
     assert not explained(slot=1, frozen_s=20, received_s=8)
     assert not explained(slot=1, frozen_s=20, received_s=-8)
+
+
+def test_what_is_wrong_in_a_dead_letter() -> None:
+    """Another reason, another value, and a value that is cut without a word."""
+
+    def wrong(value: bytes | None, reason: str = "not_json", **more: bytes) -> list[str]:
+        said = {"x-dlq-reason": reason.encode()} | {f"x-dlq-{name}": text for name, text in more.items()}
+        return list(wrong_in_letter(Refused(b"[[[[", "not_json"), value, said))
+
+    assert wrong(b"[[[[") == wrong(b"[[", truncated=b"value 4 bytes") == wrong(None, truncated=b"") == []
+    assert wrong(b"[[[[", "no_key") == ["for no_key, not for not_json"]
+    assert wrong(b"[[") == wrong(b"][", truncated=b"") == ["not the value that was written"]
+    assert not list(wrong_in_letter(Refused(None), b"any", {"x-dlq-reason": b"undecodable"}))
+
+
+def test_quantiles_of_a_histogram() -> None:
+    """Within a bucket evenly; above the last bound nothing is known but the bound."""
+    counts = {0.1: 50.0, 0.5: 90.0, 1.0: 90.0, float("inf"): 100.0}
+    assert [quantile(counts, part) for part in (0.25, 0.5, 0.7, 0.99)] == pytest.approx([0.05, 0.1, 0.3, 1.0])
+    assert quantile({}, 0.99) == 0.0
 
 
 def test_an_order_is_the_same_each_time() -> None:
