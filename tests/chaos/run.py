@@ -73,7 +73,7 @@ class Options(Struct, frozen=True, kw_only=True):
     long_freezes: bool = False
     hostile: bool = True
     """One of the producers writes whatever a broker takes."""
-    memory_max_mib: int = 900
+    memory_max_mib: int = 450
     """Of a worker, at its worst."""
     times: Times = SHORT
     jars: Path = JARS
