@@ -187,17 +187,21 @@ class Connection:
 
         client._metadata_update = follow  # noqa: SLF001
 
+    def tries(self) -> AsyncRetrying:
+        """Again and again while `LogError` is raised, within `connect_timeout_s`: another broker may answer."""
+        return AsyncRetrying(
+            retry=retry_if_exception_type(LogError),
+            stop=stop_after_delay(self.settings.connect_timeout_s),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
+            reraise=True,
+        )
+
     async def start(self, client: Any) -> None:
         """Starts a client, again and again while no broker answers.
 
         Raises `ConfigError` when a broker refuses us, `LogError` when none answered within `connect_timeout_s`.
         """
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(LogError),
-            stop=stop_after_delay(self.settings.connect_timeout_s),
-            wait=wait_random_exponential(multiplier=0.2, max=5.0),
-            reraise=True,
-        ):
+        async for attempt in self.tries():
             with attempt:
                 try:
                     await client.start()

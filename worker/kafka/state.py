@@ -372,7 +372,16 @@ class KafkaStatePartition:
 
 
 async def newest_entries(connection: Connection, partitions: int) -> dict[int, list[StateEntry]]:
-    """As `KafkaStateLog.newest`, of a topic that is known to be there."""
+    """As `KafkaStateLog.newest`, of a topic that is known to be there. Waits for the next leader of a partition whose
+    broker has just died.
+    """
+    async for attempt in connection.tries():
+        with attempt:
+            return await _newest_entries(connection, partitions)
+    raise AssertionError  # the loop ends by returning or raising
+
+
+async def _newest_entries(connection: Connection, partitions: int) -> dict[int, list[StateEntry]]:
     topic = connection.settings.state_topic
     here = [TopicPartition(topic, partition) for partition in range(partitions)]
     found: dict[int, list[StateEntry]] = {partition: [] for partition in range(partitions)}

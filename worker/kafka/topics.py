@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import structlog
 from msgspec import Struct
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from worker.errors import LogError, TopicError
 from worker.kafka.client import (
@@ -320,12 +319,7 @@ async def _admin(connection: Connection) -> AsyncIterator[Any]:
 
 async def _described(connection: Connection) -> dict[str, Topic]:
     """The library asks a broker of its choice and gives up when that one is down: asked again, it takes another."""
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(LogError),
-        stop=stop_after_delay(connection.settings.connect_timeout_s),
-        wait=wait_random_exponential(multiplier=0.2, max=5.0),
-        reraise=True,
-    ):
+    async for attempt in connection.tries():
         with attempt:
             async with _admin(connection) as admin:
                 return await _describe(admin, connection.settings)
