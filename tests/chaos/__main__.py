@@ -2,6 +2,7 @@
 
     python -m tests.chaos                              100,000 orders, 1,000,000 events, 20 minutes and what follows
     python -m tests.chaos --orders 2000 --seconds 120  a small one
+    python -m tests.chaos --no-hostile                 without the producer that writes whatever a broker takes
     python -m tests.chaos --long-freezes               freezes that no hold covers: the gap of a blind provider
     CHAOS_ORDERS, CHAOS_SECONDS, CHAOS_SEED            the same, from the environment
 
@@ -28,6 +29,7 @@ from rich.table import Table
 
 from tests.chaos.plan import PRODUCTION, SHORT, is_broker
 from tests.chaos.run import Findings, Options, run_chaos
+from tests.chaos.shop import PRODUCERS
 from tests.chaos.verdict import spread
 from worker.tools.local_kafka import JARS, missing_requirements
 
@@ -46,6 +48,9 @@ def _options() -> Options:
     parser.add_argument("--gap", type=float, default=defaults.gap_s, help="seconds from one fault to the next")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"for logs; emptied before (default: {FOLDER})")
     parser.add_argument("--long-freezes", action="store_true", help="only freezes, longer than any hold covers")
+    parser.add_argument(
+        "--hostile", action=argparse.BooleanOptionalAction, default=True, help="one of five producers is hostile"
+    )
     parser.add_argument("--production-times", action="store_true", help="the product's default times, not short ones")
     given = parser.parse_args()
     return Options(
@@ -57,6 +62,7 @@ def _options() -> Options:
         partitions=given.partitions,
         gap_s=given.gap,
         long_freezes=given.long_freezes,
+        hostile=given.hostile,
         times=PRODUCTION if given.production_times else SHORT,
     )
 
@@ -64,7 +70,11 @@ def _options() -> Options:
 def _rows(options: Options, found: Findings) -> Iterator[tuple[str, str]]:
     provider, times = found.provider, options.times
     yield "orders", f"{options.orders}"
-    yield "events written", f"{found.events}, of them {found.poisoned} poisoned"
+    yield "events written", f"{found.events} by {PRODUCERS} producers, of them {found.poisoned} poisoned"
+    listed = "\n".join(f"{count} × {kind}" for kind, count in sorted(found.hostile.items()))
+    yield "written by the hostile producer", listed or "there was none"
+    reasons = ", ".join(f"{count} {reason or 'of the shop'}" for reason, count in sorted(found.refused.items()))
+    yield "to be refused", f"{sum(found.refused.values())}: {reasons}"
     kinds = Counter(deed.kind for deed in found.deeds)
     for what, of in (
         ("workers", [kind for kind in kinds if "worker" in kind]),
@@ -89,6 +99,9 @@ def _rows(options: Options, found: Findings) -> Iterator[tuple[str, str]]:
     yield "kill -9 until served again", spread([of.after_s for of in found.takeovers])
     yield "  while nothing else was wrong", spread([of.after_s for of in found.takeovers if of.alone])
     yield "  beside", f"session timeout {times.session_s:g} s; hold of what was owed {times.hold_s:.1f} s"
+    lag = found.loop_lag_s
+    yield "memory of a worker, at most", f"{found.memory_max_mib} MiB"
+    yield "loops of the workers late", f"p50 {lag.p50_s:.3f} s, p99 {lag.p99_s:.3f} s (of {lag.samples})"
     yield "provider's process late, at worst", f"{provider.late_max_s:.2f} s (settle {times.settle_s:g} s)"
     yield "the run took", f"{found.seconds:.0f} s"
 

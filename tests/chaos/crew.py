@@ -1,12 +1,16 @@
 """The workers: a slot for each, with its configuration, its way to the brokers, and the processes that lived there."""
 
 import asyncio
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +21,8 @@ from msgspec import Struct
 from schemas.views import StatusView
 from tests.chaos.gates import Way
 from tests.chaos.plan import Times
-from tests.chaos.provider import PASSWORD, ROOT
-from tests.chaos.shop import ACCOUNTS
+from tests.chaos.provider import PASSWORD, ROOT, user_of
+from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.kafka.settings import KafkaSettings
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper
@@ -28,6 +32,11 @@ LEAVE_S = 75.0
 """For a worker to end after SIGTERM; it gives up by itself after 60 s."""
 CONFLICT_ATTEMPTS = 20
 """By default 4 answers of 409 park an order, which is right and would look like a lost update here."""
+
+_CONFIGURED = (*ACCOUNTS, HOSTILE_ACCOUNT)
+
+_LOOKS_FOR_LAG = 5
+"""Each so many looks; a worker that is killed takes with it what came after the last one."""
 
 Harm = Literal["", "frozen", "cut off", "leaving", "down"]
 
@@ -76,6 +85,14 @@ class Worker:
         self._popen.wait()
 
 
+class LoopLag(Struct, frozen=True):
+    """How late the loops of the workers were, those that were killed as far as they could still be asked."""
+
+    p50_s: float
+    p99_s: float
+    samples: int
+
+
 class Slot:
     """A place for one worker."""
 
@@ -122,6 +139,11 @@ class Crew:
         self._times = times
         self._others: tuple[int, ...] = ()
         self._session: aiohttp.ClientSession | None = None
+        self.memory_max_mib = 0
+        """The most that any worker has had, as far as it was seen."""
+        self._lags: dict[str, dict[float, float]] = {}
+        """By worker: how often its loop was at most so late."""
+        self._looks = 0
         (folder / "reaped").mkdir(parents=True, exist_ok=True)
         self._reaper = Reaper(folder / "reaped")  # should we be killed ourselves
 
@@ -150,6 +172,7 @@ class Crew:
                 "dead_letter_topic": kafka.dead_letter_topic,
                 "session_timeout": f"{times.session_s:g}s",
                 "heartbeat": f"{times.heartbeat_s:g}s",
+                "partitioner": kafka.partitioner,
             },
             "worker": {
                 "attempt_deadline": f"{times.attempt_deadline_s:g}s",
@@ -160,12 +183,12 @@ class Crew:
             },
             "log": {"format": "json"},
         }
-        for account in ACCOUNTS:
+        for account in _CONFIGURED:
             tables[f"accounts.{account}"] = {
                 "provider": "sequra",
                 "merchant_id": account,
                 "base_url": base_url,
-                "username": account,
+                "username": user_of(account, slot.number),
             }
         (self._folder / f"slot-{slot.number}.toml").write_text(_toml(tables))
 
@@ -179,7 +202,7 @@ class Crew:
             "PYTHONPATH": str(ROOT),
             "CARTSYNC_CONFIG": str(self._folder / f"slot-{slot.number}.toml"),
             "CARTSYNC_HTTP__PORT": str(port),
-        } | {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in ACCOUNTS}
+        } | {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in _CONFIGURED}
         with file.open("wb") as log:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "worker", "run"],
@@ -255,12 +278,36 @@ class Crew:
 
     async def look(self) -> None:
         """Asks every worker that should answer how it is."""
+        self._looks += 1
         await asyncio.gather(*(self._look(slot) for slot in self.slots))
+        if self._looks % _LOOKS_FOR_LAG == 0:
+            await asyncio.gather(*(self._look_for_lag(slot) for slot in self.slots))
+
+    async def loop_lag(self) -> LoopLag:
+        """Of all workers together."""
+        await asyncio.gather(*(self._look_for_lag(slot) for slot in self.slots))
+        counts: Counter[float] = Counter()
+        for lags in self._lags.values():
+            counts.update(lags)
+        samples = round(counts.get(math.inf, 0))
+        return LoopLag(quantile(counts, 0.5), quantile(counts, 0.99), samples)
+
+    async def _look_for_lag(self, slot: Slot) -> None:
+        if slot.view is None or slot.worker is None or self._session is None:
+            return
+        try:
+            async with self._session.get(f"{slot.worker.url}/metrics") as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return
+        found = re.findall(r'^cartsync_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', text, re.MULTILINE)
+        self._lags[slot.worker.name] = {float(bound): float(count) for bound, count in found}
 
     async def _look(self, slot: Slot) -> None:
         if slot.worker is None or not slot.worker.is_running() or slot.harm == "frozen":
             slot.view = None
             return
+        self.memory_max_mib = max(self.memory_max_mib, _peak_mib(slot.worker.pid))
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STATUS_S))
         try:
@@ -278,6 +325,26 @@ class Crew:
         self._reaper.close()
         if self._session is not None:
             await self._session.close()
+
+
+def _peak_mib(pid: int) -> int:
+    """The most memory that a process has had; 0: it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        if peak := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
+            return int(peak[1]) // 1024
+    return 0
+
+
+def quantile(counts: Mapping[float, float], part: float) -> float:
+    """Of a cumulative histogram, evenly spread within a bucket."""
+    rank, below, floor_s = part * counts.get(math.inf, 0.0), 0.0, 0.0
+    for bound in sorted(counts):
+        if counts[bound] >= rank > below:
+            return (
+                floor_s if bound == math.inf else floor_s + (bound - floor_s) * (rank - below) / (counts[bound] - below)
+            )
+        below, floor_s = counts[bound], bound
+    return 0.0
 
 
 def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,14 +1,15 @@
 """The provider: a sandbox with faults and a witness, in a process of its own so that its load is its own.
 
-    python -m tests.chaos.provider '{"orders": 500, "slots": 5, "seed": 1, "log_file": "provider.jsonl"}'
+    python -m tests.chaos.provider '{"orders": 500, "seed": 1, "log_file": "provider.jsonl"}'
 
-It listens on one port for each worker, so that its log can say who sent what, and takes questions on its standard
+Each worker has a user's name of its own, so that its log can say who sent what. It takes questions on its standard
 input, one JSON line each. It ends with its input.
 """
 
 import asyncio
 import signal
 import sys
+from base64 import b64decode, b64encode
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ import uvloop
 from aiohttp import web
 from msgspec import Struct
 
-from tests.chaos.shop import ACCOUNTS
+from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
 from tests.chaos.witness import Report, Witness
 from worker.sim.sandbox import Attempt, FaultPlan, Sandbox
 from worker.sim.sandbox_orders import Answer, Orders
@@ -39,8 +40,6 @@ class Setting(Struct, frozen=True):
     """How it is to be."""
 
     orders: int
-    slots: int
-    """Workers that there may be."""
     seed: int
     log_file: str
 
@@ -56,14 +55,17 @@ class Question(Struct, frozen=True, omit_defaults=True):
 
 class _WitnessedOrders(Orders):
     def __init__(self, witness: Witness) -> None:
-        super().__init__({account: (account, PASSWORD) for account in ACCOUNTS}, None, validate=True)
+        credentials = {account: (account, PASSWORD) for account in (*ACCOUNTS, HOSTILE_ACCOUNT)}
+        super().__init__(credentials, None, validate=True)
         self._witness = witness
 
     def take(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes, now: Any) -> Answer:
         # Without a total from the checkout, growth would be measured against the first update, and an older one that
         # comes after it be refused. It has to be applied, and seen.
         self.register(key, _CHECKOUT_MINOR)
-        answer = super().take(attempt, key, authorization, body, now)
+        answer = super().take(attempt, key, _parted(authorization)[0], body, now)
+        if attempt.merchant == HOSTILE_ACCOUNT:
+            return answer
         if attempt.applied:
             self._witness.applied(_slot.get(), attempt, key, body)
         elif answer.status >= 400:
@@ -72,31 +74,18 @@ class _WitnessedOrders(Orders):
 
 
 class _Provider(Sandbox):
-    """The sandbox, and who sent what by the port that it came in at."""
+    """The sandbox, and who sent what by the user's name."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__({}, seed=setting.seed, log_limit=_LOG_LIMIT)
         self.witness = Witness(setting.orders, Path(setting.log_file))
         self.late_max_s = 0.0
-        self.slot_of_port: dict[int, int] = {}
         self._orders = _WitnessedOrders(self.witness)
         self.held = self._orders.held
 
-    async def open(self, slots: int) -> list[str]:
-        """The base URL of each slot."""
-        first = await self.start()
-        assert self._runner is not None
-        for _ in range(1, slots):
-            await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        ports = [address[1] for address in self._runner.addresses]
-        self.slot_of_port = {port: slot for slot, port in enumerate(ports)}
-        return [f"{first.rpartition(':')[0]}:{port}" for port in ports]
-
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answers one request of the worker whose port it came in at."""
-        transport = request.transport
-        if transport is not None:
-            _slot.set(self.slot_of_port.get(transport.get_extra_info("sockname")[1], -1))
+        """Answers one request, and remembers whose it is."""
+        _slot.set(_parted(request.headers.get("Authorization", ""))[1])
         return await super().handle(request)
 
     async def _update(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes) -> Answer | None:
@@ -130,10 +119,24 @@ class _Provider(Sandbox):
         return report
 
 
+def user_of(account: str, slot: int) -> str:
+    """What the worker in a slot calls itself."""
+    return f"{account}.{slot}"
+
+
+def _parted(authorization: str) -> tuple[str, int]:
+    """Without the slot, as if all workers had one name; and the slot, −1 when there is none."""
+    scheme, _, token = authorization.partition(" ")
+    user, _, password = b64decode(token).decode().partition(":")
+    account, _, slot = user.partition(".")
+    token = b64encode(f"{account}:{password}".encode()).decode()
+    return f"{scheme} {token}", int(slot) if slot.isdecimal() else -1
+
+
 async def _serve(setting: Setting) -> None:
     provider = _Provider(setting)
     with provider.witness:
-        _say(await provider.open(setting.slots))
+        _say(await provider.start())
         beat = asyncio.create_task(provider.beat())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             _say(provider.answer(msgspec.json.decode(line, type=Question)))
@@ -150,8 +153,8 @@ class Provider:
     """The conductor's side; an asynchronous context manager."""
 
     def __init__(self, setting: Setting) -> None:
-        self.urls: list[str] = []
-        """By slot."""
+        self.url = ""
+        """The same for all: who tells another one than before needs an operator's word."""
         self._setting = setting
         self._asking = asyncio.Lock()
 
@@ -168,7 +171,7 @@ class Provider:
             cwd=ROOT,
             limit=2**24,
         )
-        self.urls = msgspec.json.decode(await self._line(), type=list[str])
+        self.url = msgspec.json.decode(await self._line(), type=str)
         return self
 
     async def __aexit__(

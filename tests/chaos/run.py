@@ -14,13 +14,16 @@ from msgspec import Struct
 
 from tests.chaos.cluster import Asking, Cluster
 from tests.chaos.conductor import Conductor, Deed, base_faults
-from tests.chaos.crew import Crew, Ending
+from tests.chaos.crew import Crew, Ending, LoopLag
+from tests.chaos.hostile import Arsenal, Hostile, Seen
 from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
 from tests.chaos.provider import Provider, Question, Setting
-from tests.chaos.shop import Shop
+from tests.chaos.shop import PRODUCERS, Shop, ShopEvent
 from tests.chaos.verdict import (
+    BORNE_CODES,
     Log,
     Place,
+    Refused,
     Takeover,
     check_dead_letters,
     check_offsets,
@@ -68,6 +71,10 @@ class Options(Struct, frozen=True, kw_only=True):
     patience_s: float = 120.0
     """How long nothing may get better in the end, before it is given up."""
     long_freezes: bool = False
+    hostile: bool = True
+    """One of the producers writes whatever a broker takes."""
+    memory_max_mib: int = 450
+    """Of a worker, at its worst."""
     times: Times = SHORT
     jars: Path = JARS
 
@@ -79,7 +86,13 @@ class Findings(Struct, kw_only=True):
     remarks: list[str]
     """What no promise covers, but should not be so either."""
     events: int
+    """Of the good producers."""
     poisoned: int
+    """Of these."""
+    refused: dict[str, int]
+    """Dead letters there must be, those of the hostile producer included, by reason; empty: any."""
+    hostile: dict[str, int]
+    """What the hostile producer wrote, by kind."""
     provider: Report
     deeds: list[Deed]
     skipped: int
@@ -92,6 +105,9 @@ class Findings(Struct, kw_only=True):
     """Relapses that a freeze explains which no hold covers."""
     agreement_s: float | None
     """From the last fault's end and the last event to agreement; `None`: never."""
+    memory_max_mib: int
+    """Of any worker."""
+    loop_lag_s: LoopLag
     seconds: float
     pids: list[int]
     """Of all that was started; all of them have ended."""
@@ -103,8 +119,9 @@ class _Run:
     def __init__(self, options: Options, tell: Tell) -> None:
         self.options = options
         self.tell = tell
-        self.poisoned: dict[Place, bytes] = {}
-        self.written = 0
+        self.refused: dict[Place, Refused] = {}
+        self.events = self.poisoned = 0
+        self.hostile: Hostile | None = None
         self.violations: list[str] = []
         self.settings = KafkaSettings(
             bootstrap_servers="",
@@ -113,12 +130,21 @@ class _Run:
             event_topic="chaos.events",
             state_topic="chaos.state",
             dead_letter_topic="chaos.dlq",
+            partitioner="murmur2",
         )
+
+    @property
+    def written(self) -> int:
+        """Records, of all producers."""
+        return self.events + (0 if self.hostile is None else self.hostile.written)
 
     async def run(self) -> Findings:
         """Everything is ended when it returns, raises or is cancelled."""
         began = time.monotonic()
         options = self.options
+        arming: asyncio.Task[Arsenal] | None = None
+        if options.hostile:  # meanwhile: it takes as long as the brokers do
+            arming = asyncio.create_task(asyncio.to_thread(Arsenal, options.seed, options.partitions), name="arming")
         async with AsyncExitStack() as stack:
             self.tell("starting three brokers")
             self.cluster = Cluster(options.workers + options.spare, options.jars)
@@ -129,6 +155,9 @@ class _Run:
             self.asking = Asking(self.cluster.bootstrap)
             await create_topics(self.settings, options.partitions)
             await self._hire(stack)
+            if arming is not None:
+                self.arsenal = await arming
+                self.hostile = Hostile(self.settings, self.arsenal, self.refused)
             try:
                 return await self._play(began)
             finally:
@@ -138,7 +167,7 @@ class _Run:
         """The provider and the workers."""
         options = self.options
         slots = options.workers + options.spare
-        setting = Setting(options.orders, slots, options.seed, str(options.folder / "provider.jsonl"))
+        setting = Setting(options.orders, options.seed, str(options.folder / "provider.jsonl"))
         self.provider = await stack.enter_async_context(Provider(setting))
         ways = [self.cluster.way(slot) for slot in range(slots)]
         self.crew = Crew(ways, options.folder, self.settings, options.times)
@@ -147,7 +176,7 @@ class _Run:
         for slot in self.crew.slots:
             await slot.way.open()
             stack.push_async_callback(slot.way.shut)
-            self.crew.configure(slot, self.cluster.bootstrap_of(slot.number), self.provider.urls[slot.number])
+            self.crew.configure(slot, self.cluster.bootstrap_of(slot.number), self.provider.url)
         started = self.crew.slots[: options.workers]
         for slot in started:
             self.crew.start(slot)
@@ -184,6 +213,8 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write(), name="shop")
+                if self.hostile is not None:
+                    group.create_task(self.hostile.write(self.began + options.seconds), name="hostile producer")
                 group.create_task(self.conductor.play(acts, options.seconds), name="conductor")
             self.tell("all is made good, and all is written: waiting for agreement")
             agreement_s = await self._agree()
@@ -196,29 +227,33 @@ class _Run:
     # --- the shop ---
 
     async def _write(self) -> None:
-        writer = EventWriter(msgspec.structs.replace(self.settings, request_timeout_s=_SHOP_REQUEST_S))
-        await writer.start()
-        under_way: deque[tuple[asyncio.Future[Any], bytes | None]] = deque()
+        settings = msgspec.structs.replace(self.settings, request_timeout_s=_SHOP_REQUEST_S)
+        writers = [EventWriter(settings) for _ in range(PRODUCERS)]
+        under_way: deque[tuple[asyncio.Future[Any], ShopEvent]] = deque()
         try:
+            for writer in writers:
+                await writer.start()
             for event in self.shop.events():
                 wait_s = event.at_s - (time.monotonic() - self.began)
                 if wait_s > 0.01:
                     await asyncio.sleep(wait_s)
-                under_way.append(
-                    (await writer.post(event.key, event.value), event.value if event.is_poisoned else None)
-                )
+                under_way.append((await writers[event.producer].post(event.key, event.value), event))
                 while under_way and (under_way[0][0].done() or len(under_way) > _UNACKNOWLEDGED_MAX):
                     await self._written(*under_way.popleft())
             while under_way:
                 await self._written(*under_way.popleft())
         finally:
-            await writer.stop()
+            for writer in writers:
+                await writer.stop()
 
-    async def _written(self, sent: asyncio.Future[Any], poison: bytes | None) -> None:
+    async def _written(self, sent: asyncio.Future[Any], event: ShopEvent) -> None:
         place = await sent
-        self.written += 1
-        if poison is not None:
-            self.poisoned[place.partition, place.offset] = poison
+        self.events += 1
+        if event.is_poisoned:
+            self.poisoned += 1
+            self.refused[place.partition, place.offset] = Refused(event.value)
+        elif self.hostile is not None and event.key is not None:
+            self.arsenal.saw(Seen(place.partition, event.key, event.value))
 
     # --- looking on ---
 
@@ -276,6 +311,7 @@ class _Run:
     async def _judge(self, agreement_s: float | None, began: float) -> Findings:
         options, wrong = self.options, self.violations
         views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
+        lag = await self.crew.loop_lag()
         self.tell("the workers leave")
         running = [slot for slot in self.crew.slots if slot.is_running()]
         await asyncio.gather(*(self.crew.leave(slot) for slot in running))
@@ -283,18 +319,23 @@ class _Run:
         logs = [read_log(file) for file in self.crew.log_files()]
         gaps = sum(is_freeze_gap(relapse, self.conductor.deeds, options.times) for relapse in report.relapses)
         wrong += self._check_provider(report, agreement_s, gaps)
-        if parked := sum(view.parked for view in views):
+        # Of orders of the hostile producer some may be parked; a good one that is would not agree.
+        if self.hostile is None and (parked := sum(view.parked for view in views)):
             wrong.append(f"{parked} orders are parked: no provider refused anything for good")
         self.tell("reading the topics")
         asked = self.asking, self.settings, options.partitions
         wrong += shortened(await check_offsets(*asked, self.written))
-        wrong += await check_dead_letters(*asked, self.poisoned)
-        wrong += check_workers(logs, self.crew.endings)
+        wrong += await check_dead_letters(*asked, self.refused)
+        wrong += check_workers(logs, self.crew.endings, frozenset() if options.hostile else BORNE_CODES)
+        if self.crew.memory_max_mib > options.memory_max_mib:
+            wrong.append(f"a worker had {self.crew.memory_max_mib} MiB, at most {options.memory_max_mib} are allowed")
         return Findings(
             violations=wrong,
             remarks=remarks(logs, self.crew.endings),
-            events=self.written,
-            poisoned=len(self.poisoned),
+            events=self.events,
+            poisoned=self.poisoned,
+            refused=dict(Counter(refused.reason for refused in self.refused.values())),
+            hostile={} if self.hostile is None else dict(self.hostile.counts),
             provider=report,
             deeds=self.conductor.deeds,
             skipped=self.conductor.skipped,
@@ -306,6 +347,8 @@ class _Run:
             ),
             gaps=gaps,
             agreement_s=agreement_s,
+            memory_max_mib=self.crew.memory_max_mib,
+            loop_lag_s=lag,
             seconds=time.monotonic() - began,
             pids=[self.provider.pid, *(worker.pid for worker in self.crew.workers), *self._brokers],
         )

@@ -17,6 +17,10 @@ from msgspec import Struct, field
 
 ACCOUNTS = ("acme", "bolt", "cora", "dune")
 """What stands before the first slash in a subject. Several, for one that is held must not hold up the others."""
+HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT = "mallory", "nobody"
+"""What a hostile producer calls its own orders; the second one is not configured."""
+PRODUCERS = 4
+"""Among whom the orders are split."""
 EVENTS_PER_ORDER = 10
 DIGEST_BYTES = 8
 
@@ -75,6 +79,13 @@ class ShopEvent(Struct, frozen=True):
     key: bytes | None
     value: bytes
     is_poisoned: bool = False
+    number: int = 0
+    """Of the order."""
+
+    @property
+    def producer(self) -> int:
+        """Whose it is: all events of an order are written by the same one."""
+        return self.number // len(ACCOUNTS) % PRODUCERS
 
 
 class _Line(Struct):
@@ -330,11 +341,12 @@ class Shop:
             happened_s = at_s + after_s
             value = self._event(subject, step, kind, data, happened_s)
             late_s = random.uniform(0, 0.1 * life_s + 1) if random.random() < _LATE_CHANCE else 0.0
-            yield ShopEvent(happened_s + late_s, key, value)
+            yield ShopEvent(happened_s + late_s, key, value, number=number)
             if random.random() < _AGAIN_CHANCE:
-                yield ShopEvent(happened_s + late_s + random.uniform(0, 0.1 * life_s), key, value)
+                again_s = happened_s + late_s + random.uniform(0, 0.1 * life_s)
+                yield ShopEvent(again_s, key, value, number=number)
             if random.random() < _POISON_CHANCE:
-                yield _poison(random, happened_s, key, value)
+                yield _poison(random, happened_s, key, value, number)
 
     def _event(self, subject: str, step: int, kind: str, data: dict[str, Any], happened_s: float) -> bytes:
         at = self._began_at + timedelta(seconds=happened_s, microseconds=step)
@@ -352,7 +364,7 @@ class Shop:
         return _encode(event)
 
 
-def _poison(random: Random, at_s: float, key: bytes, value: bytes) -> ShopEvent:
+def _poison(random: Random, at_s: float, key: bytes, value: bytes, number: int) -> ShopEvent:
     """An event of the order that is damaged: each in a way that has to be refused."""
     damaged = random.choice(
         (
@@ -364,4 +376,4 @@ def _poison(random: Random, at_s: float, key: bytes, value: bytes) -> ShopEvent:
             (None, value),
         )
     )
-    return ShopEvent(at_s, damaged[0], damaged[1], is_poisoned=True)
+    return ShopEvent(at_s, damaged[0], damaged[1], is_poisoned=True, number=number)

@@ -29,6 +29,15 @@ Place = tuple[int, int]
 """(partition, offset) in the event topic."""
 
 
+class Refused(Struct, frozen=True):
+    """A record that must be in the dead-letter topic."""
+
+    value: bytes | None
+    """`None`: not compared."""
+    reason: str = ""
+    """Empty: any."""
+
+
 # --- the workers' logs ---
 
 
@@ -50,6 +59,7 @@ _WANTED = tuple(
     f'"event":"{name}"'.encode()
     for name in (
         *("partition_serving", "partition_left", "partition_lost", "partition_refused", "partition_halted"),
+        "partition_rivalled",
         *("order_held", "order_parked", "task_failed", "lane_failed", "not_started", "stopping", "stuck"),
     )
 )
@@ -179,9 +189,9 @@ async def check_offsets(asking: Asking, settings: KafkaSettings, partitions: int
 
 
 async def check_dead_letters(
-    asking: Asking, settings: KafkaSettings, partitions: int, poisoned: Mapping[Place, bytes]
+    asking: Asking, settings: KafkaSettings, partitions: int, poisoned: Mapping[Place, Refused]
 ) -> list[str]:
-    """The dead letters are the poisoned records, each once and as it was written. `poisoned`: value by place."""
+    """The dead letters are the records that must be refused, each once, as it was written and for the right reason."""
     found: Counter[Place] = Counter()
     wrong = []
     for partition in range(partitions):
@@ -189,12 +199,25 @@ async def check_dead_letters(
             said = dict(record.headers)
             place = int(said["x-dlq-partition"]), int(said["x-dlq-offset"])
             found[place] += 1
-            if poisoned.get(place, record.value) != record.value:
-                wrong.append(f"dead letter of {_at(place)}: not the value that was written")
+            if (wanted := poisoned.get(place)) is not None:
+                wrong += [
+                    f"dead letter of {_at(place)}: {what}" for what in wrong_in_letter(wanted, record.value, said)
+                ]
     wrong += [f"dead letter of {_at(place)}: {count} times" for place, count in found.items() if count > 1]
     wrong += [f"dead letter of {_at(place)}: the record is a good one" for place in found.keys() - poisoned.keys()]
     wrong += [f"no dead letter of {_at(place)}, which is poisoned" for place in poisoned.keys() - found.keys()]
     return shortened(wrong)
+
+
+def wrong_in_letter(wanted: Refused, value: bytes | None, said: Mapping[str, bytes]) -> Iterator[str]:
+    """What a dead letter should have said or held, and does not; a truncated one holds the beginning."""
+    reason = said["x-dlq-reason"].decode()
+    if wanted.reason not in ("", reason):
+        yield f"for {reason}, not for {wanted.reason}"
+    if wanted.value is None or wanted.value == value:
+        return
+    if "x-dlq-truncated" not in said or not wanted.value.startswith(value or b""):
+        yield "not the value that was written"
 
 
 def _at(place: Place) -> str:
@@ -204,21 +227,26 @@ def _at(place: Place) -> str:
 # --- the workers ---
 
 
-def check_workers(logs: Sequence[Log], endings: Sequence[Ending]) -> list[str]:
-    """No worker failed in a way that it should not, whatever went on around it."""
+def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozenset[int] = BORNE_CODES) -> list[str]:
+    """No worker failed in a way that it should not, whatever went on around it. `borne`: codes that it may end with by
+    itself.
+    """
     wrong = [
         f"{ending.worker} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
         for ending in endings
-        if ending.code != 0 and (ending.wanted or ending.code not in BORNE_CODES)
+        if (ending.code != 0 if ending.wanted else ending.code not in borne)
     ]
     for log in logs:
         wrong += _failures(log)
     return shortened(wrong)
 
 
+_FAILURES = ("task_failed", "lane_failed", "partition_refused", "partition_halted")
+
+
 def _failures(log: Log) -> Iterator[str]:
     for line in log.lines:
-        if line.event in ("task_failed", "lane_failed", "partition_refused", "partition_halted"):
+        if line.event in _FAILURES:
             words = (line.event, line.task, line.error, *line.exception.splitlines()[-1:])
             yield f"{log.name}, {line.time:%H:%M:%S}: {' '.join(filter(None, words))}"
     if log.other:

@@ -296,6 +296,31 @@ async def test_brokers_that_move_are_found_again(kafka_jars: Path) -> None:
         await asyncio.to_thread(kafka.stop)
 
 
+async def test_newest_entries_while_a_leader_is_missed(kafka_jars: Path) -> None:
+    """A worker that starts while a broker has just died waits for the next leader, as it does for any broker: a request
+    that nobody answers is not the end of it.
+    """
+    three = LocalKafka(3, jars=kafka_jars, heap="256m", settings=QUICK)
+    await asyncio.to_thread(three.start)
+    try:
+        settings = settings_of(three.bootstrap, request_timeout_s=1.5)
+        await create_topics(settings, 1)
+        states = KafkaStateLog(settings)
+        await states.start()
+        async with holding(settings) as hold, admin_of(settings) as admin:
+            await hold.write([(b"a", b"1")])
+            async with asyncio.timeout(20):  # a commit returns before its marker is in the partition
+                while not (before := (await states.newest())[0]):  # noqa: ASYNC110 - what is waited for is the broker's
+                    await asyncio.sleep(0.05)
+            (found,) = await admin.describe_topics([settings.state_topic])
+            await asyncio.to_thread(three.kill, found["partitions"][0]["leader"])
+            after = (await states.newest())[0]
+        assert after == before
+        assert after[-1].value == b"1"
+    finally:
+        await asyncio.to_thread(three.stop)
+
+
 async def test_too_few_replicas_in_sync(kafka_jars: Path, tmp_path: Path) -> None:
     """While a replica of the state is missing nothing is told, the log says how many there are and are needed, and it
     heals by itself.

@@ -12,19 +12,25 @@ import pytest
 from schemas.state import OrderRecord
 from schemas.updates import Account
 from tests.chaos.conductor import Deed
+from tests.chaos.crew import quantile
+from tests.chaos.hostile import Arsenal, Attack, Seen
 from tests.chaos.plan import SHORT
 from tests.chaos.run import Options, run_chaos
 from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
-from tests.chaos.verdict import is_freeze_gap
+from tests.chaos.verdict import Refused, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, take_event
+from worker.core.placing import Placing
 from worker.errors import MalformedEventError
+from worker.kafka.decoding import salvaged
+from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.sim.sandbox import Attempt
 
 NOW = datetime.now(UTC)
 ACCOUNT = Account("acme", "sequra", "acme", "http://provider.example", "acme", "secret")
+PARTITIONS = 6
 SECONDS = 60.0
 """For which things go wrong."""
 
@@ -44,6 +50,8 @@ async def test_a_small_cluster_under_faults(kafka_jars: Path, tmp_path: Path) ->
     assert found.events > 10 * options.orders
     assert found.poisoned
     assert sum(found.provider.faults.values()) > 50
+    assert {"undecodable", "wrong_partition", "too_large", "not_json"} <= found.refused.keys()
+    assert any("bomb" in kind for kind in found.hostile)
     assert not [pid for pid in found.pids if _exists(pid)]
 
 
@@ -72,6 +80,44 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
         assert isinstance(owed, Send), owed
         request = Sequra().next_request(owed.order.reference, owed.update, ACCOUNT, "key")
         assert told_by(request.body) == shop.wanted[number_of(subject)], subject
+
+
+def _reasons(attack: Attack, placing: Placing) -> dict[int, str]:
+    """What a worker makes of it, without Kafka."""
+    records: list[Any] = list(salvaged(attack.raw, 0)) if attack.raw else [attack]
+    reasons = {}
+    for record in records:
+        offset = getattr(record, "offset", 0)
+        if isinstance(record, UndecodableRecord):
+            reasons[offset] = "undecodable"
+            continue
+        key = record.key
+        partition = attack.partition
+        if partition is None:
+            partition = placing.partition(key or b"", PARTITIONS)
+        try:
+            read = decode(key, record.value, dict(record.headers), round(1000 * NOW.timestamp()))
+            if read is not None:
+                placing.check(key, read.subject, partition, PARTITIONS)
+        except MalformedEventError as error:
+            reasons[offset] = error.reason
+    return reasons
+
+
+def test_what_a_hostile_producer_writes_is_refused_as_it_says() -> None:
+    """Everything in the arsenal against the door alone; the growth of huge orders needs a state, so it is left out."""
+    placing = Placing("murmur2")
+    arsenal = Arsenal(5, PARTITIONS)
+    for event in Shop(5, 20, 60.0, NOW).events():
+        if not event.is_poisoned and event.key is not None:
+            arsenal.saw(Seen(placing.partition(event.key, PARTITIONS), event.key, event.value))
+    kinds = set()
+    for attack in (attack for _ in range(6) for attack in arsenal.round()):
+        kinds.add(attack.kind)
+        # So many headers are few enough in bytes for the library, which is not asked here.
+        if attack.kind not in ("huge order grown", "300,000 headers"):
+            assert _reasons(attack, placing) == dict(attack.reasons), attack.kind
+    assert len(kinds) > 25
 
 
 def _attempt(number: int, order: int, revision: int, applied_s: float) -> Attempt:
@@ -134,6 +180,26 @@ def test_what_a_freeze_explains(tmp_path: Path) -> None:
     assert not explained(slot=1, frozen_s=6, received_s=0.01)
     assert not explained(slot=1, frozen_s=20, received_s=8)
     assert not explained(slot=1, frozen_s=20, received_s=-8)
+
+
+def test_what_is_wrong_in_a_dead_letter() -> None:
+    """Another reason, another value, and a value that is cut without a word."""
+
+    def wrong(value: bytes | None, reason: str = "not_json", **more: bytes) -> list[str]:
+        said = {"x-dlq-reason": reason.encode()} | {f"x-dlq-{name}": text for name, text in more.items()}
+        return list(wrong_in_letter(Refused(b"[[[[", "not_json"), value, said))
+
+    assert wrong(b"[[[[") == wrong(b"[[", truncated=b"value 4 bytes") == wrong(None, truncated=b"") == []
+    assert wrong(b"[[[[", "no_key") == ["for no_key, not for not_json"]
+    assert wrong(b"[[") == wrong(b"][", truncated=b"") == ["not the value that was written"]
+    assert not list(wrong_in_letter(Refused(None), b"any", {"x-dlq-reason": b"undecodable"}))
+
+
+def test_quantiles_of_a_histogram() -> None:
+    """Within a bucket evenly; above the last bound nothing is known but the bound."""
+    counts = {0.1: 50.0, 0.5: 90.0, 1.0: 90.0, float("inf"): 100.0}
+    assert [quantile(counts, part) for part in (0.25, 0.5, 0.7, 0.99)] == pytest.approx([0.05, 0.1, 0.3, 1.0])
+    assert quantile({}, 0.99) == 0.0
 
 
 def test_an_order_is_the_same_each_time() -> None:

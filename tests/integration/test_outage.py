@@ -38,7 +38,7 @@ async def test_after_an_outage_each_order_is_told_once(open_stage: OpenStage, ho
     if how == "refuses connections":
         await stage.sandbox.start(port=urlsplit(stage.base_url).port or 0)
     else:
-        assert all(len(stage.attempts(order.subject)) > 1 for order in orders)
+        assert stage.sandbox.attempt_count > 1  # the account slows down: not every order has to hear it
         stage.sandbox.faults.stop()
     await stage.agreed({order.subject: (2000, 1000) for order in orders}, within_s=10)
     await asyncio.gather(*(worker.shown(order.subject, "settled") for order in orders))
