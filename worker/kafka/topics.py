@@ -91,7 +91,12 @@ def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]
     """What is wrong with the topics; errors first."""
     names = _names(settings)
     found = [
-        Finding("error", name, f"topic {name} is missing, or we may not describe it: create it or grant Describe")
+        Finding(
+            "error",
+            name,
+            f"topic {name} is missing, or we may not describe it: create it (`cartsync topics create`), or grant "
+            "Describe",
+        )
         for name in names
         if name not in topics
     ]
@@ -212,7 +217,8 @@ def _judge_dead_letters(dead: Topic, events: Topic | None) -> Iterator[Finding]:
 def _judge_safety(state: Topic) -> Iterator[Finding]:
     """One broker may be lost without a committed order being lost: else a warning (a laptop has one broker)."""
     if state.replicas < 3:
-        yield Finding("warning", state.name, f"{state.name} has {state.replicas} replicas: 3 survive a lost broker")
+        replicas = "1 replica" if state.replicas == 1 else f"{state.replicas} replicas"
+        yield Finding("warning", state.name, f"{state.name} has {replicas}: 3 survive a lost broker")
     elif (state.number("min.insync.replicas") or 2) < 2:
         yield Finding(
             "warning", state.name, f"{state.name} acknowledges what one broker has: set min.insync.replicas to 2"
@@ -231,14 +237,16 @@ async def check_topics(settings: KafkaSettings) -> list[Finding]:
         return judge(settings, await _describe(admin, settings))
 
 
-async def require_topics(connection: Connection) -> Mapping[str, Topic]:
-    """The three topics, by name. Raises `TopicError` with all errors found; warnings are logged."""
+async def require_topics(connection: Connection, *, warn: bool = False) -> Mapping[str, Topic]:
+    """The three topics, by name. Raises `TopicError` with all errors found. `warn`: has the warnings logged, which a
+    process does once.
+    """
     settings = connection.settings
     topics = await _described(connection)
     findings = judge(settings, topics)
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise TopicError("; ".join(errors))
-    for finding in findings:
+    for finding in findings if warn else ():
         log.warning("topic_check", topic=finding.topic, finding=finding.text)
     return topics
 
