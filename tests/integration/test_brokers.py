@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from schemas.state import Deployment
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, line
+from tests.integration.orders import ACCOUNT, ShopOrder, line
 from worker.errors import FencedError, LogError
 from worker.kafka import client
 from worker.kafka.events import KafkaEventLog
@@ -369,6 +369,38 @@ async def test_topics_that_change_stop_the_worker(open_stage: OpenStage) -> None
         assert checked.code == 72
         assert "has 2 partitions, and the state was written with 1" in checked.out
         assert await stage.start().ended() == 72
+
+
+async def test_way_out_of_added_partitions(open_stage: OpenStage) -> None:
+    """What the worker says when it stops is enough to go on: no order is torn apart, and none is told anew."""
+    stage = await open_stage(partitions=2)
+    worker = await stage.started()
+    subjects = [f"{ACCOUNT}/{number}" for number in range(6)]
+    for order in map(stage.order, subjects):
+        await order.confirm(line("mug", 1000, quantity=2))
+        await order.ship("s1", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (1000, 1000)))
+    async with admin_of(stage.settings) as admin:
+        await admin.create_partitions({stage.settings.event_topic: NewPartitions(3)})
+    assert await worker.ended(within_s=40) == 72
+    assert "new event topic with 2 partitions" in worker.log("stopping")[0]["error"]
+    there = replace(stage.settings, event_topic=f"{stage.name}.events2")
+    await create_topics(there, 2)
+    writer = EventWriter(there)
+    await writer.start()
+    try:
+        for subject in subjects:
+            await ShopOrder(writer.write, subject, told=2).ship("s2", mug=1)
+    finally:
+        await writer.stop()
+    settings = {"CARTSYNC_KAFKA__EVENT_TOPIC": there.event_topic, "CARTSYNC_WORKER__TOPIC_EPOCH": "1"}
+    heir = await stage.started(**settings, CARTSYNC_WORKER__ADOPT_STATE="true")
+    await stage.agreed(dict.fromkeys(subjects, (2000, 0)))
+    assert [len(stage.attempts(subject)) for subject in subjects] == [2] * len(subjects)
+    assert sum(view.orders for view in (await heir.status()).partitions) == len(subjects)
+    heir.terminate()
+    assert await heir.ended() == 0
+    assert (await stage.started(**settings)).is_running(), "to adopt it once is enough"
 
 
 async def test_state_topic_that_is_made_again_is_no_state(open_stage: OpenStage) -> None:

@@ -171,10 +171,9 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
             "error",
             name,
             f"{name} has {state.partitions} partitions and {events.name} has {events.partitions}: they must be equal, "
-            "for the state of an order lies in the partition of its events. Is the state topic new, make it again with "
-            f"{events.partitions}. Were partitions added to the event topic, more of them in the state topic mend "
-            "nothing: keys have moved. Start anew with another state topic, group_id and topic_epoch when the "
-            "event topic still holds every event, or let the shop write to a new event topic with "
+            "for the state of an order lies in the partition of its events. If the state topic is new, make it again "
+            f"with {events.partitions}. If partitions were added to the event topic, do not add any to the state "
+            "topic: keys have moved, and that does not bring them back. Let the shop write to a new event topic with "
             f"{state.partitions}",
         )
     if state.config is None:

@@ -91,11 +91,11 @@ def repartitioned(partitions: int, before: int) -> str:
     """What it means that the event topic has another number of partitions than the state was written with."""
     return (
         f"the event topic has {partitions} partitions, and the state was written with {before}: keys have moved "
-        "between partitions, and an order would get two states. A state topic with as many partitions does not mend "
-        "that. When the event topic still holds every event of every order that may change, start anew: stop all "
-        "workers, make another state topic, name it in [kafka] state_topic together with another group_id, and raise "
-        f"[worker] topic_epoch. Otherwise let the shop write to a new event topic with {before} partitions, name it in "
-        "[kafka] event_topic, raise [worker] topic_epoch, and start one worker with `cartsync run --adopt-state`"
+        "between partitions, and an order's events lie in two of them. Neither more partitions of the state topic nor "
+        f"a new one mends that. Stop all workers, and let the shop write to a new event topic with {before} partitions,"
+        " beginning with what it wrote since others were added; name it in [kafka] event_topic, raise [worker] "
+        "topic_epoch, and start one worker with `cartsync run --adopt-state`. For another number of partitions the "
+        "shop has to write all events of all orders again, into a new event topic, for another state topic and group_id"
     )
 
 
