@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from msgspec.structs import replace
 
@@ -369,6 +370,62 @@ async def test_topics_that_change_stop_the_worker(open_stage: OpenStage) -> None
         assert checked.code == 72
         assert "has 2 partitions, and the state was written with 1" in checked.out
         assert await stage.start().ended() == 72
+
+
+async def test_foreign_record_in_the_state_topic(open_stage: OpenStage) -> None:
+    """Only its partition halts, at each start, and says where it is; written over, it is served again. Its orders are
+    as they were.
+    """
+    stage = await open_stage(partitions=2)
+    worker = await stage.started()
+    subjects = [f"{ACCOUNT}/{number}" for number in range(6)]
+    for order in map(stage.order, subjects):
+        await order.confirm(line("mug", 1000, quantity=2))
+        await order.ship("s1", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (1000, 1000)))
+    worker.terminate()
+    assert await worker.ended() == 0
+    async with AIOKafkaProducer(bootstrap_servers=stage.settings.bootstrap_servers) as producer:
+        at = await producer.send_and_wait(stage.settings.state_topic, b"garbage", key=b"o:\xff", partition=0)
+        worker = stage.start()
+        await worker.serving(1, role="halted")
+        await worker.serving(1)
+        (halted,) = [view for view in (await worker.status()).partitions if view.role == "halted"]
+        assert halted.partition == 0
+        assert f"offset {at.offset}, key o:\\xff" in halted.detail
+        assert (await worker.get("/readyz"))[0] == 503
+        worker.terminate()
+        assert await worker.ended() == 0
+        await producer.send_and_wait(stage.settings.state_topic, None, key=b"o:\xff", partition=0)
+    worker = await stage.started()
+    for subject in subjects:
+        await stage.order(subject, told=2).ship("s2", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (2000, 0)))
+
+
+async def test_transactional_id_that_has_expired(kafka_jars: Path, tmp_path: Path) -> None:
+    """Managed clusters forget quiet owners: their partition is taken anew with the next event, and nothing is lost."""
+    forgetful = {
+        "transactional.id.expiration.ms": 3_000,
+        "transaction.remove.expired.transaction.cleanup.interval.ms": 500,
+        "producer.id.expiration.ms": 2_000,
+        "producer.id.expiration.check.interval.ms": 500,
+    }
+    kafka = LocalKafka(jars=kafka_jars, settings=forgetful)
+    await asyncio.to_thread(kafka.start)
+    try:
+        async with Stage(kafka.bootstrap, tmp_path / "stage", 1) as stage:
+            worker = await stage.started()
+            for number in (1, 2):
+                order = stage.order(f"{ACCOUNT}/{number}")
+                await order.confirm(line("mug", 1000))
+                await order.ship("s1", mug=1)
+                await stage.agreed({order.subject: (1000, 0)})
+                await asyncio.sleep(6.0)
+            assert len(worker.log("partition_lost")) == 1, worker.tail()
+            assert worker.is_running()
+    finally:
+        await asyncio.to_thread(kafka.stop)
 
 
 async def test_way_out_of_added_partitions(open_stage: OpenStage) -> None:
