@@ -279,7 +279,7 @@ def order_show(
         assert sections is not None
         from worker.tools.state_topic import read_orders
 
-        _log_to_stderr()
+        _only_the_last_line()
         return read_orders(ref, *sections)
 
     sections = state_sections(config)
@@ -389,7 +389,7 @@ def input_skip(
             return None
         from worker.tools.state_topic import read_owner
 
-        _log_to_stderr()
+        _only_the_last_line()
         return read_owner(partition, sections[0])
 
     who = f"{getuser()}@{gethostname()}"
@@ -458,7 +458,7 @@ def topics_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
     settings = _load(config)
     from worker.tools.topics import run_check
 
-    _log_to_stderr()
+    _only_the_last_line()
     raise typer.Exit(run_check(settings, as_json=as_json))
 
 
@@ -478,7 +478,7 @@ def topics_create(
     settings = _load(config)
     from worker.tools.topics import run_create
 
-    _log_to_stderr()
+    _only_the_last_line()
     raise typer.Exit(run_create(settings, partitions=partitions, as_json=as_json))
 
 
@@ -493,11 +493,16 @@ def _accepted_targets(given: list[str], settings: "Config") -> "dict[str, Target
     return accepted
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str = "warning") -> None:
     """What a tool prints is on stdout alone."""
     from worker import logs
 
-    logs.configure(level="warning", stream=sys.stderr)
+    logs.configure(level="warning" if "--debug" in sys.argv[1:] else level, stream=sys.stderr)
+
+
+def _only_the_last_line() -> None:
+    """What went wrong is said once, at the end: what a library complains of on the way is for --debug."""
+    _log_to_stderr("critical")
 
 
 def _load(path: Path | None) -> "Config":

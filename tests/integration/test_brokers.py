@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from msgspec.structs import replace
 
 from schemas.state import Deployment
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, line
+from tests.integration.orders import ACCOUNT, ShopOrder, line
 from worker.errors import FencedError, LogError
 from worker.kafka import client
 from worker.kafka.events import KafkaEventLog
@@ -394,6 +395,94 @@ async def test_topics_that_change_stop_the_worker(open_stage: OpenStage) -> None
         assert checked.code == 72
         assert "has 2 partitions, and the state was written with 1" in checked.out
         assert await stage.start().ended() == 72
+
+
+async def test_foreign_record_in_the_state_topic(open_stage: OpenStage) -> None:
+    """Only its partition halts, at each start, and says where it is; written over, it is served again. Its orders are
+    as they were.
+    """
+    stage = await open_stage(partitions=2)
+    worker = await stage.started()
+    subjects = [f"{ACCOUNT}/{number}" for number in range(6)]
+    for order in map(stage.order, subjects):
+        await order.confirm(line("mug", 1000, quantity=2))
+        await order.ship("s1", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (1000, 1000)))
+    worker.terminate()
+    assert await worker.ended() == 0
+    async with AIOKafkaProducer(bootstrap_servers=stage.settings.bootstrap_servers) as producer:
+        at = await producer.send_and_wait(stage.settings.state_topic, b"garbage", key=b"o:\xff", partition=0)
+        worker = stage.start()
+        await worker.serving(1, role="halted")
+        await worker.serving(1)
+        (halted,) = [view for view in (await worker.status()).partitions if view.role == "halted"]
+        assert halted.partition == 0
+        assert f"offset {at.offset}, key o:\\xff" in halted.detail
+        assert (await worker.get("/readyz"))[0] == 503
+        worker.terminate()
+        assert await worker.ended() == 0
+        await producer.send_and_wait(stage.settings.state_topic, None, key=b"o:\xff", partition=0)
+    worker = await stage.started()
+    for subject in subjects:
+        await stage.order(subject, told=2).ship("s2", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (2000, 0)))
+
+
+async def test_transactional_id_that_has_expired(kafka_jars: Path, tmp_path: Path) -> None:
+    """Managed clusters forget quiet owners: their partition is taken anew with the next event, and nothing is lost."""
+    forgetful = {
+        "transactional.id.expiration.ms": 3_000,
+        "transaction.remove.expired.transaction.cleanup.interval.ms": 500,
+        "producer.id.expiration.ms": 2_000,
+        "producer.id.expiration.check.interval.ms": 500,
+    }
+    kafka = LocalKafka(jars=kafka_jars, settings=forgetful)
+    await asyncio.to_thread(kafka.start)
+    try:
+        async with Stage(kafka.bootstrap, tmp_path / "stage", 1) as stage:
+            worker = await stage.started()
+            for number in (1, 2):
+                order = stage.order(f"{ACCOUNT}/{number}")
+                await order.confirm(line("mug", 1000))
+                await order.ship("s1", mug=1)
+                await stage.agreed({order.subject: (1000, 0)})
+                await asyncio.sleep(6.0)
+            assert len(worker.log("partition_lost")) == 1, worker.tail()
+            assert worker.is_running()
+    finally:
+        await asyncio.to_thread(kafka.stop)
+
+
+async def test_way_out_of_added_partitions(open_stage: OpenStage) -> None:
+    """What the worker says when it stops is enough to go on: no order is torn apart, and none is told anew."""
+    stage = await open_stage(partitions=2)
+    worker = await stage.started()
+    subjects = [f"{ACCOUNT}/{number}" for number in range(6)]
+    for order in map(stage.order, subjects):
+        await order.confirm(line("mug", 1000, quantity=2))
+        await order.ship("s1", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (1000, 1000)))
+    async with admin_of(stage.settings) as admin:
+        await admin.create_partitions({stage.settings.event_topic: NewPartitions(3)})
+    assert await worker.ended(within_s=40) == 72
+    assert "new event topic with 2 partitions" in worker.log("stopping")[0]["error"]
+    there = replace(stage.settings, event_topic=f"{stage.name}.events2")
+    await create_topics(there, 2)
+    writer = EventWriter(there)
+    await writer.start()
+    try:
+        for subject in subjects:
+            await ShopOrder(writer.write, subject, told=2).ship("s2", mug=1)
+    finally:
+        await writer.stop()
+    settings = {"CARTSYNC_KAFKA__EVENT_TOPIC": there.event_topic, "CARTSYNC_WORKER__TOPIC_EPOCH": "1"}
+    heir = await stage.started(**settings, CARTSYNC_WORKER__ADOPT_STATE="true")
+    await stage.agreed(dict.fromkeys(subjects, (2000, 0)))
+    assert [len(stage.attempts(subject)) for subject in subjects] == [2] * len(subjects)
+    assert sum(view.orders for view in (await heir.status()).partitions) == len(subjects)
+    heir.terminate()
+    assert await heir.ended() == 0
+    assert (await stage.started(**settings)).is_running(), "to adopt it once is enough"
 
 
 async def test_state_topic_that_is_made_again_is_no_state(open_stage: OpenStage) -> None:

@@ -133,6 +133,7 @@ async def test_an_order_is_shown_from_the_state_topic(open_stage: OpenStage) -> 
     nowhere = await asked(stage, first, "order", "show", f"{ACCOUNT}/nowhere")
     assert (nowhere.code, nowhere.out) == (2, "")
     assert "no order" in nowhere.err
+    assert '"event"' not in shown.err + nowhere.err, "a person reads it"
 
 
 async def test_refused_credentials_pause_one_account(open_stage: OpenStage) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,25 +129,31 @@ async def test_sigterm_while_kafka_is_away(own_kafka: LocalKafka, tmp_path: Path
         assert time.monotonic() - began < END_WITHIN_S + 1
 
 
+async def logging_to(stage: Stage, stdout: int) -> WorkerProcess:
+    """A worker whose log goes there."""
+    (port,) = free_ports(1)
+    process = subprocess.Popen(  # noqa: ASYNC220 - it begins at once
+        [sys.executable, "-m", "worker", "run"],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        cwd=stage.folder,
+        env=stage.environment(CARTSYNC_HTTP__PORT=str(port), PYTHONPATH=str(PROJECT)),
+    )
+    (stage.folder / "none.log").touch()
+    worker = WorkerProcess("worker", process, stage.folder / "none.log", port)
+    stage.workers.append(worker)
+    await worker.answers()
+    await worker.serving(1)
+    return worker
+
+
 async def test_a_reader_of_the_log_that_hangs(open_stage: OpenStage) -> None:
     """Orders are told while nobody reads stdout, and the process ends in order."""
     stage = await open_stage()
-    (port,) = free_ports(1)
     reads, writes = os.pipe()
     try:
-        process = subprocess.Popen(  # noqa: ASYNC220 - it begins at once
-            [sys.executable, "-m", "worker", "run"],
-            stdin=subprocess.DEVNULL,
-            stdout=writes,
-            stderr=subprocess.DEVNULL,
-            cwd=stage.folder,
-            env=stage.environment(CARTSYNC_HTTP__PORT=str(port), PYTHONPATH=str(PROJECT)),
-        )
-        (stage.folder / "none.log").touch()
-        worker = WorkerProcess("worker", process, stage.folder / "none.log", port)
-        stage.workers.append(worker)
-        await worker.answers()
-        await worker.serving(1)
+        worker = await logging_to(stage, writes)
         orders = [stage.order(f"{ACCOUNT}/{number}") for number in range(600)]  # with more lines than a pipe holds
         for order in orders:
             await order.confirm(line("mug", 1000))
@@ -158,3 +165,27 @@ async def test_a_reader_of_the_log_that_hangs(open_stage: OpenStage) -> None:
     finally:
         os.close(writes)
         os.close(reads)
+
+
+@pytest.mark.parametrize("how", ["the disk is full", "its reader is gone"])
+async def test_a_log_that_cannot_be_written(open_stage: OpenStage, how: str) -> None:
+    """Lines are lost and counted; orders are told, partitions are served, and the process ends in order."""
+    stage = await open_stage()
+    reads, writes = os.pipe()
+    os.close(reads)
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        worker = await logging_to(stage, full if how == "the disk is full" else writes)
+        subjects = [await shipped(stage, str(number)) for number in range(20)]
+        await stage.agreed(dict.fromkeys(subjects, (1000, 0)))
+        assert [(await worker.get(f"/{probe}"))[0] for probe in ("livez", "readyz")] == [200, 200]
+        dropped = re.search(
+            rb"^cartsync_log_lines_dropped_total (\S+)$", (await worker.get("/metrics"))[1], re.MULTILINE
+        )
+        assert dropped is not None
+        assert float(dropped[1]) >= len(subjects)
+        worker.terminate()
+        assert await worker.ended(within_s=15) == 0
+    finally:
+        os.close(writes)
+        os.close(full)

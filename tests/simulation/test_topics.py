@@ -321,7 +321,7 @@ def test_more_partitions_of_the_event_topic_stop_the_worker() -> None:
         tell_shipped(stage, "1")
         await asyncio.sleep(5.0)
         stage.log.grow_events()
-        await failed(worker, "has 3 partitions, and the state was written with 2", "start anew")
+        await failed(worker, "has 3 partitions, and the state was written with 2", "new event topic with 2")
         stage.log.grow_states()
         await refused(stage.worker("w2"), "has 3 partitions, and the state was written with 2")
 

@@ -23,6 +23,7 @@ from worker import __version__, errors, logs
 from worker.cli import app, main
 from worker.errors import CartsyncError, InvariantError, LogError
 from worker.tools.demo import leave
+from worker.tools.kafka_ports import free_ports
 from worker.web.operations import Access, Operations
 
 SECRET = "s3cr3t-99"
@@ -497,6 +498,17 @@ def test_nobody_answers(cli: Cli) -> None:
         code, _, err = cli(*command, *NOBODY)
         assert code == 75
         assert "no worker answers at http://127.0.0.1:1" in err
+
+
+def test_kafka_does_not_answer(cli: Cli) -> None:
+    """What the library complains of meanwhile is not shown; the last line says all of it."""
+    (port,) = free_ports(1)
+    Path("cartsync.toml").write_text(CONFIG.replace("localhost:9092", f'127.0.0.1:{port}"\nconnect_timeout = "1s'))
+    for command in (["topics", "check"], ["topics", "create"]):
+        code, out, err = cli(*command)
+        assert (code, out) == (75, "")
+        assert err.startswith(f"cartsync: no Kafka broker answers at 127.0.0.1:{port}")
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

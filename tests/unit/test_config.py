@@ -422,6 +422,41 @@ def test_account_names(write: Write) -> None:
     assert "no slash" in line
 
 
+def test_account_names_beside_other_mistakes(write: Write) -> None:
+    """A wrong name is told with all else, and nobody is sent to a variable that cannot be."""
+    write(MINIMAL + '[accounts."a/b"]\nprovider = "sequra"\n[accounts."Ñandú 1"]\n[accounts."My-Shop.es"]\n')
+    lines = problems()
+    assert any("no slash" in line for line in lines)
+    missing = "cartsync.toml: [accounts.{0}]: merchant_id is missing; set it as [accounts.{0}] merchant_id"
+    for name in ("a/b", "Ñandú 1"):
+        assert missing.format(name) in lines
+    assert f"{missing.format('My-Shop.es')} or as CARTSYNC_ACCOUNTS__MY_SHOP_ES__MERCHANT_ID" in lines
+
+
+def test_secret_that_is_missing(write: Write) -> None:
+    """The way that is recommended is named: a file."""
+    write("\n".join(line for line in MINIMAL.splitlines() if "password" not in line))
+    table, name = "[accounts.acme]", "password_file"
+    said = f"password is missing; set it as {table} {name} or as CARTSYNC_ACCOUNTS__ACME__PASSWORD_FILE"
+    assert problems() == [f"cartsync.toml: {table}: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (f'{MINIMAL}platform = "x"', "[accounts.acme] platform"),
+        (f'{MINIMAL}cancellation_reasons = "x"', "[accounts.acme] cancellation_reasons"),
+        (f'http = "x"\n{MINIMAL}', "[http]"),
+    ],
+)
+def test_tables(write: Write, text: str, where: str) -> None:
+    """What has settings of its own is a table, in the words of the file and not of Python."""
+    write(text)
+    (line,) = problems()
+    assert line.startswith(f"cartsync.toml: {where}")
+    assert "should be a table" in line
+
+
 def test_no_file(write: Write) -> None:
     """Who starts without any configuration learns where it would be looked for."""
     assert problems()[-1] == "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"

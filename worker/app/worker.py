@@ -296,6 +296,7 @@ class Worker:
             waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
             also_in=also_in,
+            has_account=core.account_of(subject) in self._context.addressees,
         )
 
     def status(self) -> StatusView:

@@ -12,7 +12,7 @@ is read here and nowhere else.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -221,7 +221,7 @@ def configured_accounts(
 ) -> dict[str, Account]:
     """The accounts alone, by name, for those who need no Kafka; there may be none. Raises `ConfigError`."""
     sections = _build(_Accounts, _all_layers(path, environ), providers).accounts
-    if problems := [problem for name in sections for problem in account_name_problems(name)]:
+    if problems := _name_problems(sections):
         raise _refused(problems)
     return {name: section.account(name) for name, section in sections.items()}
 
@@ -242,10 +242,15 @@ def _build(
         sources = tuple(_Source(settings, layer.tree) for layer in reversed(layers))
         built = settings(_build_sources=(sources, {}))
     except ValidationError as error:
+        problems += _name_problems({name for path in origins if path[0] == "accounts" for name in path[1:2]})
         raise _refused(problems + explained(error, settings, origins)) from None
     if problems:
         raise _refused(problems)
     return built
+
+
+def _name_problems(accounts: Iterable[str]) -> list[str]:
+    return [problem for name in sorted(accounts) for problem in account_name_problems(name)]
 
 
 def _all_layers(path: Path | None, environ: Mapping[str, str] | None) -> list[Layer]:
@@ -277,7 +282,7 @@ def _rules_hold(config: Config) -> None:
 
 
 def _names_fit(config: Config) -> None:
-    problems = [problem for name in config.accounts for problem in account_name_problems(name)]
+    problems = _name_problems(config.accounts)
     if not config.accounts:
         problems.append("[accounts]: no account is configured; add [accounts.NAME]")
     if problems:

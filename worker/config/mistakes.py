@@ -9,7 +9,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from schemas.base import ACCOUNT_MAX
 from worker.config.sections import SECTIONS
-from worker.config.sources import PREFIX, SECRETS, Layer, SettingPath, setting_name, walk
+from worker.config.sources import SECRETS, Layer, SettingPath, setting_name, variable_of, walk
 
 
 def _where(path: SettingPath, origins: Mapping[SettingPath, str]) -> str:
@@ -61,8 +61,12 @@ def _advice(error: Any, path: SettingPath, model: type[BaseModel], above: Settin
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
         return f"there is no setting {setting_name(path)}; {hint}"
     if error["type"] == "missing":
-        variable = PREFIX + "__".join(part.upper().replace("-", "_") for part in path)
-        return f"{path[-1]} is missing; set it as {setting_name(path)} or as {variable}"
+        name = f"{path[-1]}_file" if path[-1] in SECRETS else path[-1]
+        variable = variable_of((*path[:-1], name))
+        also = f" or as {variable}" if variable else ""
+        return f"{path[-1]} is missing; set it as {setting_name((*path[:-1], name))}{also}"
+    if error["type"] in {"dict_type", "model_type"}:
+        return 'should be a table: [SECTION] above its settings, or { name = "…" }'
     message = str(error["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "should be")
 

@@ -19,6 +19,7 @@ _EXAMPLE = "CARTSYNC_WORKER__LEASE"
 SECRETS = ("password", "token", "client_secret")
 """What the names of secrets end with; each may be in a file instead: `password_file`."""
 _FILES = tuple(f"{name}_file" for name in SECRETS)
+_VARIABLE = re.compile(r"[A-Z0-9_]+", re.ASCII)
 _SECRET_MAX_BYTES = 65_536
 _UNREADABLE = "unreadable"
 """Stands in for a secret that could not be read, so that it is not reported as missing, too."""
@@ -123,9 +124,20 @@ def _path_of(variable: str, accounts: Sequence[str]) -> SettingPath:
     """`CARTSYNC_ACCOUNTS__MY_SHOP__PASSWORD` → accounts, my-shop, password: names in the file are as they are."""
     section, *rest = variable.removeprefix(PREFIX).lower().split("__")
     if section == "accounts" and rest:
-        written = {name.lower().replace("-", "_").replace(".", "_"): name for name in accounts}
+        written = {_spelt(name): name for name in accounts}
         rest[0] = written.get(rest[0], rest[0])
     return (section, *rest)
+
+
+def _spelt(name: str) -> str:
+    """An account's name as it is written in a variable's, in small letters."""
+    return name.lower().replace("-", "_").replace(".", "_")
+
+
+def variable_of(path: SettingPath) -> str:
+    """The environment variable of a setting; empty when none can be called so."""
+    name = PREFIX + "__".join(_spelt(part).upper() for part in path)
+    return name if _VARIABLE.fullmatch(name) else ""
 
 
 def _from_secrets(files: Mapping[SettingPath, tuple[Path, str]], folder: str, accounts: Sequence[str]) -> Layer:

@@ -23,12 +23,14 @@ def view_order(
     waits: str = "",
     idle: str,
     also_in: Sequence[int] = (),
+    has_account: bool = True,
 ) -> OrderView:
     """The view of a committed record.
 
     `entry`: what the outbox of its owner knows of it, at `now` on that owner's monotonic clock. `paused`: why its
     account sends nothing until somebody acts. `waits`: why it sends nothing now. `idle`: why an order that is owed and
     has no entry is not sent. `also_in`: other partitions that hold the order, too.
+    `has_account`: whether its account is configured here.
     """
     standing = assess(record.facts, reference_of(subject))
     held_as = status(record, standing, now_ms=now_ms, rules=rules)
@@ -44,14 +46,20 @@ def view_order(
         unshipped=None if order is None else _items(order.unshipped),
         revision=record.revision,
         acked=record.acked,
-        next_attempt_s=None if entry is None or entry.waiting else max(0.0, entry.not_before - now),
+        next_attempt_s=None
+        if entry is None or entry.waiting or paused is not None
+        else max(0.0, entry.not_before - now),
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
-        notes=list(_notes(record, partition, also_in)),
+        notes=list(_notes(record, held_as, partition, also_in, has_account)),
     )
 
 
-def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Iterator[str]:
+def _notes(
+    record: OrderRecord, held_as: Status, partition: int, also_in: Sequence[int], has_account: bool
+) -> Iterator[str]:
+    if held_as == "settled" and not has_account:
+        yield "nobody was told of it: its account is not configured"
     made_at = record.made_at
     if made_at is not None and made_at.revision == record.acked == record.revision:
         yield f"not sent: the change was made at {made_at.provider}"

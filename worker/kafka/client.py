@@ -93,6 +93,25 @@ for _name in ("aiokafka.conn", "aiokafka.producer.producer"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
 
+class _Passing(logging.Filter):
+    """Takes from the log what the library says of moments that are part of every day: a group that is new, a rebalance.
+    They pass by themselves, or another line says what does not.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = str(record.msg)
+        passes = said.startswith(("Marking the coordinator dead", "Heartbeat failed for group %s because it is rebal"))
+        if said.startswith("Group Coordinator Request failed"):
+            args = record.args if isinstance(record.args, tuple) else ()
+            passes = any(isinstance(each, kafka_errors.GroupCoordinatorNotAvailableError) for each in args)
+        if passes:
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logging.getLogger(record.name).isEnabledFor(record.levelno)
+
+
+logging.getLogger("aiokafka.consumer.group_coordinator").addFilter(_Passing())
+
+
 class _Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]  # the library has no types
     """Notices that a broker does not take a token. The library takes any answer for a yes, and fails in odd ways."""
 

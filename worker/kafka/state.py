@@ -121,7 +121,7 @@ class KafkaStateLog:
     async def start(self) -> None:
         """Raises `TopicError`; `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
         shared = _Shared(Connection(self._settings))
-        shared.limits = limits = _limits_of(self._settings, await require_topics(shared.connection))
+        shared.limits = limits = _limits_of(self._settings, await require_topics(shared.connection, warn=True))
         self._partitions = limits.state_partitions
         self._shared = shared
 

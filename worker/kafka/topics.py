@@ -90,7 +90,12 @@ def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]
     """What is wrong with the topics; errors first."""
     names = _names(settings)
     found = [
-        Finding("error", name, f"topic {name} is missing, or we may not describe it: create it or grant Describe")
+        Finding(
+            "error",
+            name,
+            f"topic {name} is missing, or we may not describe it: create it (`cartsync topics create`), or grant "
+            "Describe",
+        )
         for name in names
         if name not in topics
     ]
@@ -165,10 +170,9 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
             "error",
             name,
             f"{name} has {state.partitions} partitions and {events.name} has {events.partitions}: they must be equal, "
-            "for the state of an order lies in the partition of its events. Is the state topic new, make it again with "
-            f"{events.partitions}. Were partitions added to the event topic, more of them in the state topic mend "
-            "nothing: keys have moved. Start anew with another state topic, group_id and topic_epoch when the "
-            "event topic still holds every event, or let the shop write to a new event topic with "
+            "for the state of an order lies in the partition of its events. If the state topic is new, make it again "
+            f"with {events.partitions}. If partitions were added to the event topic, do not add any to the state "
+            "topic: keys have moved, and that does not bring them back. Let the shop write to a new event topic with "
             f"{state.partitions}",
         )
     if state.config is None:
@@ -211,7 +215,8 @@ def _judge_dead_letters(dead: Topic, events: Topic | None) -> Iterator[Finding]:
 def _judge_safety(state: Topic) -> Iterator[Finding]:
     """One broker may be lost without a committed order being lost: else a warning (a laptop has one broker)."""
     if state.replicas < 3:
-        yield Finding("warning", state.name, f"{state.name} has {state.replicas} replicas: 3 survive a lost broker")
+        replicas = "1 replica" if state.replicas == 1 else f"{state.replicas} replicas"
+        yield Finding("warning", state.name, f"{state.name} has {replicas}: 3 survive a lost broker")
     elif (state.number("min.insync.replicas") or 2) < 2:
         yield Finding(
             "warning", state.name, f"{state.name} acknowledges what one broker has: set min.insync.replicas to 2"
@@ -230,14 +235,16 @@ async def check_topics(settings: KafkaSettings) -> list[Finding]:
         return judge(settings, await _describe(admin, settings))
 
 
-async def require_topics(connection: Connection) -> Mapping[str, Topic]:
-    """The three topics, by name. Raises `TopicError` with all errors found; warnings are logged."""
+async def require_topics(connection: Connection, *, warn: bool = False) -> Mapping[str, Topic]:
+    """The three topics, by name. Raises `TopicError` with all errors found. `warn`: has the warnings logged, which a
+    process does once.
+    """
     settings = connection.settings
     topics = await _described(connection)
     findings = judge(settings, topics)
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise TopicError("; ".join(errors))
-    for finding in findings:
+    for finding in findings if warn else ():
         log.warning("topic_check", topic=finding.topic, finding=finding.text)
     return topics
 

@@ -91,11 +91,11 @@ def repartitioned(partitions: int, before: int) -> str:
     """What it means that the event topic has another number of partitions than the state was written with."""
     return (
         f"the event topic has {partitions} partitions, and the state was written with {before}: keys have moved "
-        "between partitions, and an order would get two states. A state topic with as many partitions does not mend "
-        "that. When the event topic still holds every event of every order that may change, start anew: stop all "
-        "workers, make another state topic, name it in [kafka] state_topic together with another group_id, and raise "
-        f"[worker] topic_epoch. Otherwise let the shop write to a new event topic with {before} partitions, name it in "
-        "[kafka] event_topic, raise [worker] topic_epoch, and start one worker with `cartsync run --adopt-state`"
+        "between partitions, and an order's events lie in two of them. Neither more partitions of the state topic nor "
+        f"a new one mends that. Stop all workers, and let the shop write to a new event topic with {before} partitions,"
+        " beginning with what it wrote since others were added; name it in [kafka] event_topic, raise [worker] "
+        "topic_epoch, and start one worker with `cartsync run --adopt-state`. For another number of partitions the "
+        "shop has to write all events of all orders again, into a new event topic, for another state topic and group_id"
     )
 
 
@@ -110,12 +110,16 @@ def newest_next(entries: Sequence[StateEntry]) -> NextRecord | None:
 
 def changed(ours: Deployment, seen: TopicsSeen) -> str:
     """What has become of the topics since the worker started, and what to do; empty: they are what they were."""
-    if not seen.event_partitions:
+    if not seen.event_partitions and seen.state_partitions:
         return "the event topic is gone. Nothing of the state is lost: make the topic again, and start a worker"
     if not seen.state_partitions:
+        if seen.event_partitions:
+            gone = "the state topic is gone, and all orders with it"
+        else:
+            gone = "the event topic and the state topic are gone, and all orders with them"
         return (
-            "the state topic is gone, and all orders with it. Restore it from a backup; or start anew: make another "
-            "one, name it in [kafka] state_topic together with another group_id, and raise [worker] topic_epoch"
+            f"{gone}. Restore the state from a backup; or start anew: make another state topic, name it in [kafka] "
+            "state_topic together with another group_id, and raise [worker] topic_epoch"
         )
     if seen.event_partitions != ours.partitions:
         return repartitioned(seen.event_partitions, ours.partitions)
@@ -132,5 +136,6 @@ def changed(ours: Deployment, seen: TopicsSeen) -> str:
     names = {"event_topic_id": "event topic", "state_topic_id": "state topic"}
     if others := _differ(ours, now, *names):
         said = " and ".join(names[name] for name in others)
-        return f"the {said} was deleted and made again while this worker ran; the next start says what to do"
+        verb = "were" if len(others) > 1 else "was"
+        return f"the {said} {verb} deleted and made again while this worker ran; the next start says what to do"
     return ""

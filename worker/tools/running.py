@@ -4,13 +4,9 @@ import asyncio
 
 from worker.config import KafkaSection
 from worker.kafka.group import group_members
-from worker.kafka.settings import KafkaSettings
-
-_CONNECT_S = 10.0
-"""A person waits for it."""
+from worker.tools.patience import for_a_person
 
 
 def running_workers(kafka: KafkaSection) -> list[str]:
     """The members of the workers' group. Raises `ConfigError` or `LogError`: then nobody knows."""
-    settings = KafkaSettings(**kafka.members() | {"connect_timeout_s": min(kafka.connect_timeout_s, _CONNECT_S)})
-    return asyncio.run(group_members(settings))
+    return asyncio.run(group_members(for_a_person(kafka)))

@@ -13,12 +13,10 @@ from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
 from worker.core.view import view_order
 from worker.errors import DamagedStateError
-from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import find_orders, find_value
+from worker.tools.patience import for_a_person
 
 _TELL_EVERY_S = 1.0
-_CONNECT_S = 10.0
-"""A person waits for it."""
 
 
 def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[OrderView]:
@@ -30,7 +28,7 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
     def wanted(subject: str) -> bool:
         return ref in (subject, subject.partition("/")[2])
 
-    found = asyncio.run(find_orders(_patient(kafka), wanted, _teller(kafka.state_topic)))
+    found = asyncio.run(find_orders(for_a_person(kafka), wanted, _teller(kafka.state_topic)))
     now_ms = time.time_ns() // 1_000_000
     holders: dict[str, list[int]] = {}
     for partition, subject, _ in found:
@@ -51,7 +49,7 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
 
 def read_owner(partition: int, kafka: KafkaSection) -> str | None:
     """Who has taken a partition last; `None`: nobody. Raises as `read_orders` does."""
-    value = asyncio.run(find_value(_patient(kafka), partition, state.OWNER_KEY, _teller(kafka.state_topic)))
+    value = asyncio.run(find_value(for_a_person(kafka), partition, state.OWNER_KEY, _teller(kafka.state_topic)))
     return None if value is None else _ours(state.decode_owner, value, partition, state.OWNER_KEY.decode()).owner
 
 
@@ -66,10 +64,6 @@ def _ours(decode: Callable[[bytes], _Found], value: bytes, partition: int, key: 
             f"partition {partition} of the state topic: the newest record of the key {key} is not one that cartsync "
             "wrote; the log of the worker that serves it says more"
         ) from None
-
-
-def _patient(kafka: KafkaSection) -> KafkaSettings:
-    return KafkaSettings(**kafka.members() | {"connect_timeout_s": min(kafka.connect_timeout_s, _CONNECT_S)})
 
 
 def _teller(topic: str) -> Callable[[int, int], None]:

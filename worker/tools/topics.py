@@ -10,10 +10,10 @@ from worker.config import Config
 from worker.errors import TopicError
 from worker.kafka.client import Connection
 from worker.kafka.events import KafkaEventLog
-from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import newest_entries
 from worker.kafka.topics import PARTITIONS_DEFAULT, Finding, check_topics, create_topics
 from worker.partition.belonging import identified, require_all
+from worker.tools.patience import for_a_person
 
 
 def run_check(config: Config, *, as_json: bool = False) -> int:
@@ -31,7 +31,7 @@ def run_check(config: Config, *, as_json: bool = False) -> int:
 
 async def _check(config: Config) -> list[Finding]:
     """What is wrong with the topics, and with the state in them."""
-    settings = KafkaSettings(**config.kafka.members())
+    settings = for_a_person(config.kafka)
     findings = await check_topics(settings)
     seen = await KafkaEventLog(settings).look()
     if seen.state_partitions:
@@ -49,7 +49,7 @@ async def _check(config: Config) -> list[Finding]:
 
 def run_create(config: Config, *, partitions: int | None = None, as_json: bool = False) -> int:
     """Creates the topics that are missing, then checks all; 0 or 72. Raises `TopicError` when Kafka refuses."""
-    settings = KafkaSettings(**config.kafka.members())
+    settings = for_a_person(config.kafka)
     created = asyncio.run(create_topics(settings, partitions or PARTITIONS_DEFAULT))
     if not as_json:
         for name, count in created.items():

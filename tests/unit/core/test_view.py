@@ -111,11 +111,14 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
 def test_next_attempt(members: dict[str, object], expected: float | None) -> None:
     """Seconds from now; nothing when it waits for something to happen."""
     assert view(record(*SHIPPED), entry(**members)).next_attempt_s == expected
+    assert view(record(*SHIPPED), entry(**members), "account paused").next_attempt_s is None
 
 
-def notes(of: OrderRecord, also_in: Sequence[int] = ()) -> list[str]:
+def notes(of: OrderRecord, also_in: Sequence[int] = (), *, has_account: bool = True) -> list[str]:
     """What else is said of it."""
-    return view_order(SUBJECT, of, partition=3, rules=Rules(), now_ms=1, idle="", also_in=also_in).notes
+    return view_order(
+        SUBJECT, of, partition=3, rules=Rules(), now_ms=1, idle="", also_in=also_in, has_account=has_account
+    ).notes
 
 
 def test_why_a_settled_order_was_not_sent() -> None:
@@ -124,6 +127,14 @@ def test_why_a_settled_order_was_not_sent() -> None:
     assert notes(record(*SHIPPED, acked=2, made_at=MadeAt("sequra", 1))) == []
     assert notes(record(*SHIPPED, acked=1, made_at=MadeAt("sequra", 1))) == []
     assert notes(record(*SHIPPED, acked=2)) == []
+
+
+def test_settled_though_nobody_was_told() -> None:
+    """An account that is not configured, by a mistake in the subject perhaps, looks like any other otherwise."""
+    assert notes(record(CONFIRMED, acked=2), has_account=False) == [
+        "nobody was told of it: its account is not configured"
+    ]
+    assert notes(record(*SHIPPED, acked=1), has_account=False) == []  # owed: that is its reason
 
 
 def test_order_that_is_torn_apart() -> None:

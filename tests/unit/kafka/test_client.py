@@ -8,6 +8,8 @@ import pytest
 
 from worker.kafka.client import hush_leftovers, kafka_errors
 
+COORDINATOR = "aiokafka.consumer.group_coordinator"
+
 
 @pytest.mark.parametrize(
     ("error", "is_shown"),
@@ -24,3 +26,26 @@ async def test_leftovers_of_the_library_are_not_shown(
         loop.create_future().set_exception(error)
         gc.collect()
     assert bool(caplog.records) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("said", "args", "is_shown"),
+    [
+        ("Group Coordinator Request failed: %s", (kafka_errors.GroupCoordinatorNotAvailableError(),), False),
+        ("Group Coordinator Request failed: %s", (kafka_errors.GroupAuthorizationFailedError(),), True),
+        ("Marking the coordinator dead (node %s)for group %s.", (1, "cartsync"), False),
+        ("Heartbeat failed for group %s because it is rebalancing", ("cartsync",), False),
+        ("Heartbeat failed for group %s: generation id is not  current.", ("cartsync",), True),
+    ],
+)
+def test_moments_that_pass_are_not_shown(
+    said: str, args: tuple[object, ...], is_shown: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A first start and a rebalance are no warning, let alone an error; whoever asks for debug lines sees them."""
+    with caplog.at_level(logging.WARNING, COORDINATOR):
+        logging.getLogger(COORDINATOR).error(said, *args)
+    assert bool(caplog.records) is is_shown
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, COORDINATOR):
+        logging.getLogger(COORDINATOR).error(said, *args)
+    assert [record.levelname for record in caplog.records] == ["ERROR" if is_shown else "DEBUG"]

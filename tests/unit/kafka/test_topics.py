@@ -62,13 +62,16 @@ def test_partition_counts_must_be_equal() -> None:
 
 def test_few_replicas_are_a_warning() -> None:
     """One broker is enough for a laptop, and is said to be few."""
-    (finding,) = judge(SETTINGS, SOUND | {"state": replace(SOUND["state"], replicas=1)})
-    assert finding.level == "warning"
+    for replicas, said in ((1, "has 1 replica:"), (2, "has 2 replicas:")):
+        (finding,) = judge(SETTINGS, SOUND | {"state": replace(SOUND["state"], replicas=replicas)})
+        assert finding.level == "warning"
+        assert said in finding.text
 
 
 def test_missing_topics() -> None:
     """Each missing topic is an error of its own."""
     findings = judge(SETTINGS, {})
+    assert all("cartsync topics create" in finding.text for finding in findings)
     assert [(finding.level, finding.topic) for finding in findings] == [
         ("error", "in"),
         ("error", "state"),

@@ -68,11 +68,12 @@ def test_offsets_begin_anew_with_another_event_topic_only() -> None:
         (SEEN, ""),
         (replace(SEEN, event_partitions=0, event_topic_id=""), "event topic is gone"),
         (replace(SEEN, state_partitions=0, state_topic_id=""), "state topic is gone, and all orders with it"),
+        (TopicsSeen(), "the event topic and the state topic are gone, and all orders with them"),
         (replace(SEEN, event_partitions=13), "has 13 partitions, and the state was written with 12"),
         (replace(SEEN, state_partitions=13), "has 13 partitions now, and the event topic 12"),
         (replace(SEEN, event_topic_id="e2"), "the event topic was deleted and made again"),
         (replace(SEEN, state_topic_id="s2"), "the state topic was deleted and made again"),
-        (replace(SEEN, event_topic_id="e2", state_topic_id="s2"), "the event topic and state topic was deleted"),
+        (replace(SEEN, event_topic_id="e2", state_topic_id="s2"), "the event topic and state topic were deleted"),
         (replace(SEEN, cluster="c2"), "another Kafka cluster"),
     ],
 )
