@@ -31,10 +31,18 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.base import copied
 from schemas.carts import Order
-from schemas.events import CancelledData, ConfirmedData, OrderEvent, PaymentStateChangedData
+from schemas.events import (
+    DETAILS,
+    CancelledData,
+    ConfirmedData,
+    DetailsChangedData,
+    OrderEvent,
+    PaymentStateChangedData,
+)
 from schemas.facts import Facts
-from schemas.state import Attempts, MadeAt, OrderHeader, OrderRecord, Park
+from schemas.state import Attempts, ConfirmedAs, MadeAt, OrderHeader, OrderRecord, Park
 from schemas.updates import REASON_MAX, Account, Update
+from worker.core.intake import shown_id
 from worker.core.order import Standing, assess, baseline
 from worker.core.reducer import READS, READS_ALWAYS, reduce
 from worker.core.rules import Rules
@@ -80,6 +88,8 @@ class Send(Struct, frozen=True):
     """`traceparent` of the newest event that had one."""
     generation: int = 0
     """Of the order's record, for the key of the request."""
+    event_id: str = ""
+    """Of the newest event in it, as logs may have it."""
 
 
 class Same(Struct, frozen=True):
@@ -127,7 +137,7 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
     is_refused = parked is not None and not parked.by_check
     reason = parked.reason if parked is not None and is_refused else update.problem
     if reason is None:
-        return Send(order, update, record.trace, record.generation)
+        return Send(order, update, record.trace, record.generation, newest_event(record))
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason])
     return ParkIt(reason, update.digest, by_check=not is_refused)
@@ -161,9 +171,20 @@ def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: 
         return None
     if any(item.quantity for item in order.shipped.items):
         return None  # a confirmation alone ships nothing: it differs, without being rendered
+    noted, confirmation = record.confirmed_as, record.facts.confirmation
+    if noted is not None and confirmation is not None and noted.stamp == confirmation.stamp:
+        return noted.digest or None if noted.provider == addressee.provider.name else None
     confirmed = baseline(record.facts, reference)
     return None if confirmed is None else addressee.provider.digest(confirmed)
 
+
+def newest_event(record: OrderRecord) -> str:
+    """The id of the event that made the record's revision, as logs may have it; empty: it has none."""
+    uid = record.facts.seen[-_UID_BYTES:]
+    return shown_id(record.event_id, uid) if uid else ""
+
+
+_UID_BYTES = 8
 
 # --- how a record changes ----------------------------------------------------------------------------------------
 
@@ -171,6 +192,16 @@ def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: 
 def _may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
     """Whether it matters to whom the order is told: this change may have been made there, or all since `acked` were."""
     return record.echo or event.origin is not None or isinstance(event.data, CancelledData)
+
+
+def _may_replace_details(record: OrderRecord, event: OrderEvent) -> bool:
+    """Whether details of the confirmation may have to give way: what it gave has to be noted before."""
+    data, confirmation = event.data, record.facts.confirmation
+    if isinstance(data, ConfirmedData):
+        return bool(record.facts.details)
+    if confirmation is None:
+        return False
+    return isinstance(data, DetailsChangedData) or confirmation.holds_replaced
 
 
 _partial = {kind: state.partial_decoder(READS_ALWAYS + members) for kind, members in READS.items()}
@@ -183,7 +214,7 @@ def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, boo
     That takes 1.1 instead of 1.8 µs for 1,500 bytes, and half a microsecond less to encode it and let go of it again.
     """
     record = OrderRecord() if value is None else _partial[type(event.data)](value)
-    matters = _may_concern_provider(record, event)
+    matters = _may_concern_provider(record, event) or (value is not None and _may_replace_details(record, event))
     if matters and value is not None:
         record = state.decode_order(value)  # whole orders are compared when the provider has to do with it
     return record, matters
@@ -214,6 +245,7 @@ def take_event(
         after.event_ms = event_ms
     if event.traceparent is not None:
         after.trace = event.traceparent
+    after.event_id = event.id[: state.EVENT_ID_MAX]
     if record.revision == record.acked:
         after.owed_since_ms = now_ms
     if facts.confirmation is None:
@@ -225,9 +257,41 @@ def take_event(
         release(after)
         if after.not_found_delay:
             after.not_before_ms, after.not_found_delay = 0, False
+    if isinstance(event.data, DetailsChangedData):
+        _forget_what_was_said(after, event.data)
     if addressee is not None:
+        _note_confirmation(record, after, event, position, addressee)
         _follow_origin(record, after, event, addressee, in_flight)
     return after
+
+
+def _forget_what_was_said(record: OrderRecord, data: DetailsChangedData) -> None:
+    """A provider's words may repeat what is being removed."""
+    if all(getattr(data, name) is not None for name in DETAILS):
+        return
+    record.reason = ""
+    if record.park is not None and not record.park.by_check:
+        record.park = replace(record.park, reason=_FORGOTTEN)
+
+
+_FORGOTTEN = "refused by the provider; what it said went with the details that were removed"
+
+
+def _note_confirmation(
+    before: OrderRecord, after: OrderRecord, event: OrderEvent, position: int, addressee: Addressee
+) -> None:
+    """Before details of the oldest confirmation are gone, what it gave is noted: it is what the provider knows."""
+    old, new = before.facts.confirmation, after.facts.confirmation
+    if new is None or not new.details:
+        return
+    known = before.facts
+    if old is None or old.stamp != new.stamp:
+        known = reduce(Facts(), event, position)
+    elif old.details and not old.holds_replaced:
+        return  # gone before
+    order = baseline(known, reference_of(event.subject))
+    provider = addressee.provider
+    after.confirmed_as = ConfirmedAs(provider.name, new.stamp, b"" if order is None else provider.digest(order))
 
 
 def _is_believed(event: OrderEvent, addressee: Addressee | None) -> bool:
