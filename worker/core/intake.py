@@ -1,8 +1,8 @@
 """The door: a record of the event topic becomes an `OrderEvent`, is skipped, or is refused with a path.
 
 The fast path is one typed decode; whatever it does not take goes through `_explain`, which takes the value apart member
-by member, makes nothing of what it need not look into, and says in the words of `CONTRACT.md` section 4 what was expected
-where. No text of an event ever gets into a reason.
+by member, makes nothing of what it need not look into, and says in the words of `CONTRACT.md` section 4 what was
+expected where. No text of an event ever gets into a reason.
 """
 
 import re

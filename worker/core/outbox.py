@@ -23,6 +23,7 @@ records at every restore. `now` is seconds on the monotonic clock, `now_ms` UTC;
 """
 
 import heapq
+from collections.abc import Container
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -499,6 +500,8 @@ class Entry(Struct):
     """Offered to the publisher, which will take it when its turn comes."""
     waiting: str = ""
     """Why nothing can be sent, for the figures; empty: it can."""
+    is_overdue: bool = False
+    """Unconfirmed or inconsistent for longer than it may."""
     has_news: bool = False
     """Its record says more than that it is owed, or it was offered without a look: it is read at the next one."""
     prepared: Send | None = None
@@ -507,6 +510,47 @@ class Entry(Struct):
 
 NEVER = float("inf")
 _HEAP_SLACK = 1_000
+
+NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
+"""What an order waits for that nobody can be told of."""
+
+
+class Figures(Struct):
+    """How many orders wait, and for what."""
+
+    owed: int = 0
+    held: int = 0
+    parked: int = 0
+    """Those included that are inconsistent for longer than they may be."""
+    unconfirmed: int = 0
+    inconsistent: int = 0
+    overdue: int = 0
+    """Of the two, those for longer than they may be."""
+    owed_since_ms: int = 0
+    """Since when the one is owed that is owed longest; 0: none is, or nobody would be told of it."""
+
+    def add(self, other: "Figures") -> None:
+        """Counts the others, too."""
+        self.owed += other.owed
+        self.held += other.held
+        self.parked += other.parked
+        self.unconfirmed += other.unconfirmed
+        self.inconsistent += other.inconsistent
+        self.overdue += other.overdue
+        self.note_owed_since(other.owed_since_ms)
+
+    def note_owed_since(self, since_ms: int) -> None:
+        """One is owed since then; 0: that is not known."""
+        if since_ms and not 0 < self.owed_since_ms <= since_ms:
+            self.owed_since_ms = since_ms
+
+    def oldest_s(self, now_ms: int) -> float:
+        """For how long the one is owed that is owed longest."""
+        return max(0.0, (now_ms - self.owed_since_ms) / 1000) if self.owed_since_ms else 0.0
+
+
+UNCONFIGURED = ""
+"""Stands for all accounts that nobody has configured: they may have any name."""
 
 
 class Outbox:
@@ -545,18 +589,48 @@ class Outbox:
             return
         if entry is None:
             entry = self.entries[subject] = Entry(header.revision, header.owed_since_ms, NEVER)
+            is_inconsistent = header.inconsistent_since_ms > 0
+        else:
+            is_inconsistent = False  # not known before it is looked at
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
         entry.prepared = None
         entry.has_news = header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
         entry.hold_until = hold_until
-        entry.waiting = "parked" if is_parked(header) else ""
+        entry.waiting = "parked" if is_parked(header) else "unconfirmed" if header.unconfirmed_since_ms else ""
+        if is_inconsistent:
+            entry.waiting = "inconsistent"
         if header.not_before_ms != entry.not_before_ms:  # an event must not begin a bounded delay anew
             entry.not_before_ms = header.not_before_ms
             entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s)
         entry.may_go_early = may_go_early
         entry.not_before = max(now, entry.delay_until, entry.hold_until)
-        self.schedule(subject, NEVER if entry.waiting else now)
+        self.schedule(subject, NEVER if entry.waiting == "parked" else now)
+
+    def figures(self, accounts: Container[str], now: float) -> dict[str, Figures]:
+        """By account of those configured, and `UNCONFIGURED`. What is owed to nobody has no age."""
+        found: dict[str, Figures] = {}
+        for subject, entry in self.entries.items():
+            account = account_of(subject)
+            if (count := found.get(account)) is None:
+                account = account if account in accounts else UNCONFIGURED
+                count = found.setdefault(account, Figures())
+            waiting = entry.waiting
+            if waiting not in NOT_OWED:
+                count.owed += 1
+                count.held += entry.hold_until > now
+                if account:
+                    count.note_owed_since(entry.owed_since_ms)
+            elif waiting == "parked":
+                count.parked += 1
+            elif waiting == "unconfirmed":
+                count.unconfirmed += 1
+                count.overdue += entry.is_overdue
+            elif waiting == "inconsistent":
+                count.inconsistent += 1
+                count.overdue += entry.is_overdue
+                count.parked += entry.is_overdue
+        return found
 
     def schedule(self, subject: str, due: float) -> None:
         """Looks at the order again at `due`; an earlier appointment is void."""

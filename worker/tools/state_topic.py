@@ -3,11 +3,12 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from schemas import state
 from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
+from worker.core.outbox import account_of
 from worker.core.view import view_order
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import find_orders, find_value
@@ -17,9 +18,12 @@ _CONNECT_S = 10.0
 """A person waits for it."""
 
 
-def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[OrderView]:
+def read_orders(
+    ref: str, kafka: KafkaSection, worker: WorkerSection, accounts: Collection[str] = ()
+) -> list[OrderView]:
     """The orders that `ref` may mean: `account/reference`, or a reference of any account.
 
+    `accounts`: those that are configured, as far as that is known; empty: it is not.
     Raises `ConfigError`, `TopicError` or `LogError`.
     """
 
@@ -40,6 +44,7 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
             now_ms=now_ms,
             idle="it waits for the worker that serves its partition",
             also_in=[other for other in holders[subject] if other != partition],
+            is_configured=not accounts or account_of(subject) in accounts,
         )
         for partition, subject, value in found
     ]

@@ -9,7 +9,7 @@ from schemas.views import OrderView
 from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, payment, shipped
 from worker.core.outbox import Entry
 from worker.core.rules import Rules
-from worker.core.view import view_order
+from worker.core.view import not_configured, view_order
 
 CONFIRMED = confirmed(goods("A", 2, 200))
 SHIPPED = (CONFIRMED, shipped("s1", A=1))
@@ -93,7 +93,7 @@ def test_status_and_reason(of: OrderRecord, entry: Entry | None, paused: str | N
 
 
 def test_inconsistent_for_long_is_shown_as_parked() -> None:
-    """Then its contradictions are the reason all the same."""
+    """Then its contradictions are the reason all the same, and what is of no use."""
     found = view_order(
         SUBJECT,
         record(CONFIRMED, shipped("s1", A=3), inconsistent_since_ms=1),
@@ -102,7 +102,45 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
         now_ms=1_001,
         idle="",
     )
-    assert (found.status, found.reason) == ("parked", "line A: 3 shipped of 2 ordered")
+    assert (found.status, found.reason) == (
+        "parked",
+        "line A: 3 shipped of 2 ordered; inconsistent for too long: only an event can resolve it, no release",
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "entry", "expected"),
+    [
+        (record(CONFIRMED, acked=2), None, ("settled", "account acme is not configured")),
+        (record(*SHIPPED), entry(), ("owed", "account acme is not configured")),
+        (
+            record(shipped("s1", A=1)),
+            None,
+            ("unconfirmed", "account acme is not configured; no order.confirmed yet"),
+        ),
+        (
+            record(*SHIPPED, payment("on_hold")),
+            None,
+            ("on_hold", "account acme is not configured; the payment is on hold"),
+        ),
+    ],
+)
+def test_account_that_is_not_configured(of: OrderRecord, entry: Entry | None, expected: tuple[str, str]) -> None:
+    """It is said of each of its orders, settled ones included, and once."""
+    missing = not_configured("acme")
+    found = view_order(
+        SUBJECT,
+        of,
+        partition=3,
+        rules=Rules(),
+        now_ms=1,
+        now=NOW,
+        entry=entry,
+        paused=missing,
+        idle="nobody sends",
+        is_configured=False,
+    )
+    assert (found.status, found.reason) == expected
 
 
 @pytest.mark.parametrize(
