@@ -140,6 +140,8 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """Of the event that made the newest revision, cut; empty: taken by a version that did not keep it."""
     confirmed_as: ConfirmedAs | None = None
     """`None`: the facts still say it, or nobody could tell."""
+    delay_ms: int = 0
+    """How long the delay is that `not_before_ms` is the end of: by a clock that was wrong, that could be hours off."""
 
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
@@ -155,6 +157,7 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     delay: Delay = Delay.OWN
     event_id: str = ""
     confirmed_as: ConfirmedAs | None = None
+    delay_ms: int = 0
 
 
 class Deployment(Struct, array_like=True, frozen=True):

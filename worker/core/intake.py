@@ -143,7 +143,7 @@ def identify(value: bytes | None, headers: Mapping[str, bytes]) -> tuple[str, st
 def _text(raw: Raw) -> str:
     try:
         return msgspec.json.decode(raw, type=str)
-    except DecodeError:  # of another type, or with half of a surrogate pair
+    except DecodeError:  # of another type
         return ""
 
 

@@ -458,11 +458,13 @@ def note_key(record: OrderRecord, digest: int) -> bool:
 # --- what people see ---------------------------------------------------------------------------------------------
 
 
-def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules) -> Status:
-    """The first that holds of `DOMAIN.md` section 4."""
+def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules, is_overdue: bool = False) -> Status:
+    """The first that holds of `DOMAIN.md` section 4. `is_overdue`: its owner knows that it waits for too long."""
     if standing.state == "inconsistent":
         began = record.inconsistent_since_ms
-        return "parked" if began and now_ms >= began + rules.inconsistent_after_s * 1000 else "inconsistent"
+        if began and now_ms >= began + rules.inconsistent_after_s * 1000:
+            is_overdue = True
+        return "parked" if is_overdue else "inconsistent"
     if standing.state != "ready":
         return standing.state
     if record.revision == record.acked:
@@ -502,6 +504,10 @@ class Entry(Struct):
     """Why nothing can be sent, for the figures; empty: it can."""
     is_overdue: bool = False
     """Unconfirmed or inconsistent for longer than it may."""
+    waiting_since_ms: int = 0
+    """Since when it waits for that, as its record has it; 0: it was not looked at yet."""
+    overdue_at: float = 0.0
+    """When it does so for too long, by our clock: the one that told the moment may have been wrong."""
     has_news: bool = False
     """Its record says more than that it is owed, or it was offered without a look: it is read at the next one."""
     prepared: Send | None = None
@@ -597,6 +603,7 @@ class Outbox:
         entry.prepared = None
         entry.has_news = header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
         entry.hold_until = hold_until
+        entry.is_overdue = False
         entry.waiting = "parked" if is_parked(header) else "unconfirmed" if header.unconfirmed_since_ms else ""
         if is_inconsistent:
             entry.waiting = "inconsistent"

@@ -33,7 +33,8 @@ def view_order(
     whether its account is.
     """
     standing = assess(record.facts, reference_of(subject))
-    held_as = status(record, standing, now_ms=now_ms, rules=rules)
+    is_overdue = entry is not None and entry.is_overdue
+    held_as = status(record, standing, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
     order = standing.order
     reason = _reason(record, standing, held_as, entry, now, paused, waits, idle)
     if not is_configured and reason != (missing := not_configured(account_of(subject))):

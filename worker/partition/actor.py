@@ -36,6 +36,9 @@ _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
 
+_payment_of = state.partial_decoder(["payment"])
+
+
 def taken(record: InputRecord) -> Taken:
     """What a record is known by."""
     return Taken(record.offset, record.timestamp, zlib.crc32(record.key or b""))
@@ -256,6 +259,15 @@ class PartitionActor:
                 header = state.decode_sealed(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
+                self._note_payment(subject, value)
+
+    def _note_payment(self, subject: str, value: bytes) -> None:
+        """What waits for its payment is not owed, as far as anybody is told before it is looked at."""
+        entry = self.outbox.entries.get(subject)
+        if entry is None or entry.waiting:
+            return
+        if (payment := _payment_of(value).facts.payment) is not None and payment.state != "approved":
+            entry.waiting = payment.state
 
     def _changed_targets(self, found: Restored) -> list[str]:
         """Accounts whose orders have to be told anew, as others are told now. Raises `TargetChange`."""
@@ -782,9 +794,11 @@ class PartitionActor:
         if plan.contradicts != bool(record.inconsistent_since_ms):
             self._changes.append(Change(subject, self.orders[subject], plan))
         if since_ms:
-            left_s = after_s - (now_ms - since_ms) / 1000
-            if left_s > 0:
-                self.outbox.schedule(subject, now + left_s)
+            if since_ms != entry.waiting_since_ms:
+                left_s = after_s - max(0, now_ms - since_ms) / 1000
+                entry.waiting_since_ms, entry.overdue_at = since_ms, now + max(0.0, left_s)
+            if now < entry.overdue_at:
+                self.outbox.schedule(subject, entry.overdue_at)
             else:
                 entry.is_overdue = True
                 log.warning(
