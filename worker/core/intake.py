@@ -17,7 +17,7 @@ import msgspec
 from msgspec import DecodeError, Meta, Raw, Struct, UnsetType, inspect
 
 from schemas import events as e
-from schemas.base import TIME_RULE, RuleError, parse_time_us
+from schemas.base import TIME_RULE, RuleError, Subject, parse_time_us
 from schemas.state import EVENT_ID_MAX
 from worker.errors import MalformedEventError
 
@@ -136,7 +136,7 @@ def identify(value: bytes | None, headers: Mapping[str, bytes]) -> tuple[str, st
         texts = [_text(raw) for raw in (found.id, found.source, found.subject)]
     event_id, source, subject = texts
     with suppress(msgspec.ValidationError):
-        return _shown(event_id, source), msgspec.convert(subject, e.Subject)
+        return _shown(event_id, source), msgspec.convert(subject, Subject)
     return _shown(event_id, source), ""
 
 
