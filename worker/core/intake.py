@@ -131,7 +131,7 @@ def identify(value: bytes | None, headers: Mapping[str, bytes]) -> tuple[str, st
     else:
         try:
             found = _identity.decode(value)
-        except (DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return "", ""
         texts = [_text(raw) for raw in (found.id, found.source, found.subject)]
     event_id, source, subject = texts
@@ -143,7 +143,7 @@ def identify(value: bytes | None, headers: Mapping[str, bytes]) -> tuple[str, st
 def _text(raw: Raw) -> str:
     try:
         return msgspec.json.decode(raw, type=str)
-    except DecodeError:  # of another type
+    except ValueError:  # of another type, or not UTF-8
         return ""
 
 

@@ -223,6 +223,17 @@ def test_what_cannot_be_read_is_refused_without_a_name(value: bytes) -> None:
     assert (line["offset"], "event_id" in line, "order" in line) == (4, False, False)
 
 
+def test_members_that_are_not_utf8_are_not_read() -> None:
+    """Each is looked at for itself: the others are."""
+    value = (written(4, "order.confirmed", SURPLUS).value or b"").replace(b'"/s"', b'"/\xf1"')
+    assert [(line["reason"], line["event_id"], line["order"]) for line in refused(Written(4, b"k", value))] == [
+        ("not_utf8", "4", "acme/1")
+    ]
+    value = value.replace(b'"4"', b'"\xf1"').replace(b'"acme/1"', b'"acme/\xf1"')
+    [line] = refused(Written(4, b"k", value))
+    assert (line["reason"], "event_id" in line, "order" in line) == ("not_utf8", False, False)
+
+
 def test_unreadable_header_leaves_the_rest_readable() -> None:
     """A record that no client decodes whole, and a batch of such."""
     value = written(4, "order.confirmed", SURPLUS).value
