@@ -678,3 +678,5 @@ class OrderEvent(Struct, frozen=True, gc=False):
     data: EventData
     origin: str | None = None
     traceparent: str | None = None
+    id: str = ""
+    """The shop's own text, of any length."""

@@ -98,7 +98,14 @@ class Confirmation(Struct, array_like=True, frozen=True, gc=False):
     lines: Packed
     """`NIL` while the newest content is this confirmation's own."""
     details: dict[str, Packed]
-    """Its details that newer facts have replaced; the others are still in `Facts.details`, under its stamp."""
+    """Its details that newer facts have replaced, each `NIL`: whoever is removed from an order must not stay in it. The
+    others are still in `Facts.details`, under its stamp. Records of older versions hold the values.
+    """
+
+    @property
+    def holds_replaced(self) -> bool:
+        """Whether the values of details that newer facts have replaced are in it, as older versions kept them."""
+        return bool(self.details) and any(packed != NIL for packed in self.details.values())
 
 
 class Payment(Struct, array_like=True, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from typing import cast
 
 from msgspec import Raw, Struct, defstruct, field, msgpack
 
-from schemas.facts import Facts, pack
+from schemas.facts import Facts, Stamp, pack
 
 SCHEMA = 2
 """1: before returns from `any`, refunds of lines, and fees."""
@@ -108,6 +108,21 @@ class MadeAt(Struct, array_like=True, frozen=True, gc=False):
     revision: int
 
 
+class ConfirmedAs(Struct, array_like=True, frozen=True, gc=False):
+    """What the oldest confirmation alone gives, noted before newer facts replace details of it."""
+
+    provider: str
+    """Whose adapter has computed the digest."""
+    stamp: Stamp
+    """Of the confirmation."""
+    digest: bytes
+    """Empty: it contradicts itself."""
+
+
+EVENT_ID_MAX = 100
+"""Characters of an event's id that are kept."""
+
+
 class OrderRecord(OrderProgress, array_like=True, gc=False):
     """One order: its facts, and what has been acknowledged for it."""
 
@@ -121,6 +136,12 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     generation: int = 0
     """How often an operator had it sent anew: a provider that knows the key of a request would not look at it."""
     delay: Delay = Delay.OWN
+    event_id: str = ""
+    """Of the event that made the newest revision, cut; empty: taken by a version that did not keep it."""
+    confirmed_as: ConfirmedAs | None = None
+    """`None`: the facts still say it, or nobody could tell."""
+    delay_ms: int = 0
+    """How long the delay is that `not_before_ms` is the end of: by a clock that was wrong, that could be hours off."""
 
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
@@ -134,6 +155,9 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     made_at: MadeAt | None = None
     generation: int = 0
     delay: Delay = Delay.OWN
+    event_id: str = ""
+    confirmed_as: ConfirmedAs | None = None
+    delay_ms: int = 0
 
 
 class Deployment(Struct, array_like=True, frozen=True):

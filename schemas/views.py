@@ -40,6 +40,19 @@ class OrderView(Struct, frozen=True):
     """What else is worth knowing: why it was not sent though it is settled, what looks wrong with its record keys."""
 
 
+class Waiting(Struct, frozen=True):
+    """How many orders of an account wait, and for what."""
+
+    owed: int = 0
+    parked: int = 0
+    """Those included that are inconsistent for longer than they may be."""
+    unconfirmed: int = 0
+    inconsistent: int = 0
+    overdue: int = 0
+    """Of the two, those for longer than they may be."""
+    oldest_owed_s: float = 0.0
+
+
 class AccountView(Struct, frozen=True):
     """A merchant account as it stands."""
 
@@ -54,6 +67,7 @@ class AccountView(Struct, frozen=True):
     in_flight: int
     probe_s: float | None = None
     """Seconds until one attempt finds out whether a paused account goes on; `None`: nothing of the kind is to come."""
+    waiting: Waiting = Waiting()
 
 
 class PartitionView(Struct, frozen=True):
@@ -72,6 +86,12 @@ class PartitionView(Struct, frozen=True):
     lease_left_s: float
     blocked: int | None = None
     """Records of the input that cannot be read before somebody ends a transaction."""
+    unconfirmed: int = 0
+    inconsistent: int = 0
+    overdue: int = 0
+    """Of the two, those for longer than they may be."""
+    unconfigured: int = 0
+    """Orders of accounts that are not configured, whether something of them is owed or not."""
 
 
 class StatusView(Struct, frozen=True):
@@ -89,3 +109,9 @@ class StatusView(Struct, frozen=True):
     """For how long no broker has answered."""
     event_partitions: int = 0
     """Of the event topic, all of them; 0: not known yet."""
+    sending: bool = True
+    """false: shadow mode, nothing is sent."""
+    unconfigured: int = 0
+    """Orders of accounts that are not configured, whether something of them is owed or not."""
+    unconfigured_waiting: Waiting = Waiting()
+    """Of these, what waits; it has no age, for it is owed to nobody."""

@@ -321,6 +321,19 @@ def pure(module: Module, tree: Tree) -> list[str]:
     return found
 
 
+def log_names(module: Module, tree: Tree) -> list[str]:
+    """Report log events whose name is put together: whoever reads a line must find what wrote it by its name."""
+    found = []
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr="debug" | "info" | "warning" | "error" | "critical" | "_note" | "_note_of"),
+                args=[ast.JoinedStr() | ast.BinOp() | ast.Call(), *_],
+            ):
+                found.append(module.at(node.lineno, "a log event without a name that can be searched for"))
+    return found
+
+
 RULES: tuple[Rule, ...] = (
     in_layout,
     import_direction,
@@ -331,6 +344,7 @@ RULES: tuple[Rule, ...] = (
     http_client,
     fast_loop,
     pure,
+    log_names,
 )
 
 
@@ -400,6 +414,12 @@ def test_pure(module: Module) -> None:
     assert pure(module, TREE) == []
 
 
+@each_module
+def test_log_names(module: Module) -> None:
+    """Every log event is found in the code by its name."""
+    assert log_names(module, TREE) == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_data_files_ship(package: str) -> None:
     """Every file in a package that is not Python is named in pyproject.toml, or the image would lack it."""
@@ -461,6 +481,8 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
         "import worker.providers.a",
     ),
     (no_cycle, "schemas.a -> schemas.a", "schemas/a.py", "from schemas import a"),
+    (log_names, "worker/app.py:1: a log event", "worker/app.py", "log.info(f'order_{state}', a=1)"),
+    (log_names, "worker/app.py:1: a log event", "worker/app.py", "self._note('order_' + state, a)"),
     (environment, "worker/app.py:2: os.environ", "worker/app.py", "import os\nx = os.environ['X']"),
     (environment, "worker/app.py:1: os.getenv", "worker/app.py", "from os import getenv as g"),
     (environment, "worker/app.py:2: os.getenv", "worker/app.py", "import os as o\no.getenv('X')"),

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Collection
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -272,7 +274,7 @@ def order_show(
     cartsync order show acme/A14
     cartsync order show A14 --json
     """
-    from worker.config import state_sections
+    from worker.config import configured_accounts, state_sections
     from worker.tools.operate import show_order
 
     def read_topic(ref: str) -> "list[OrderView]":
@@ -280,7 +282,10 @@ def order_show(
         from worker.tools.state_topic import read_orders
 
         _only_the_last_line()
-        return read_orders(ref, *sections)
+        accounts: Collection[str] = ()
+        with suppress(ConfigError):  # a password may be out of reach here; then nothing is said of accounts
+            accounts = configured_accounts(config).keys()
+        return read_orders(ref, *sections, accounts)
 
     sections = state_sections(config)
     topic = None if sections is None else read_topic

@@ -6,7 +6,7 @@ resolved beforehand, so that counting on the hot path is one method call. Gauges
 by one: they are set from a `StatusView` when somebody looks (`show`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import (
@@ -95,12 +95,17 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_lease_remaining_seconds", "gauge", "For how long we may still send; 0: over", ("partition",)),
     Metric("cartsync_lease_refused_total", "counter", "Attempts not made because the lease was too short"),
     # output
-    Metric("cartsync_backlog_age_seconds", "gauge", "Age of what is owed longest: the SLO", ("partition",)),
+    Metric("cartsync_backlog_age_seconds", "gauge", "Age of what is owed longest: the SLO", ("account",)),
     Metric("cartsync_event_to_ack_seconds", "histogram", "From an event to its acknowledgement", (), _LONG_S),
     Metric("cartsync_outbox_orders", "gauge", "Orders owed", ("partition",)),
     Metric("cartsync_held_orders", "gauge", "Orders held because a request may still land", ("partition",)),
-    Metric("cartsync_parked_orders", "gauge", "Orders parked until something changes", ("partition",)),
-    Metric("cartsync_parked_total", "counter", "Times that an order was parked"),
+    Metric("cartsync_parked_orders", "gauge", "Orders parked until something changes", ("account",)),
+    Metric("cartsync_parked_total", "counter", "Times that an order was parked", ("account",)),
+    Metric("cartsync_unconfirmed_orders", "gauge", "Orders without an order.confirmed yet", ("account",)),
+    Metric("cartsync_inconsistent_orders", "gauge", "Orders whose facts contradict each other", ("account",)),
+    Metric("cartsync_overdue_orders", "gauge", "Orders of the two that are so for too long", ("account",)),
+    Metric("cartsync_unconfigured_orders", "gauge", "Orders of accounts that are not configured"),
+    Metric("cartsync_shadow_mode", "gauge", "1: sending is off"),
     Metric("cartsync_coalesced_total", "counter", "Revisions never sent because a newer one came"),
     Metric("cartsync_suppressed_total", "counter", "Revisions acknowledged without a call"),
     Metric(
@@ -109,7 +114,7 @@ METRICS: tuple[Metric, ...] = (
         "Revisions not sent because the change was made at the provider",
         ("account",),
     ),
-    Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("class",)),
+    Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("account", "class")),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
     Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
     Metric(
@@ -139,12 +144,22 @@ _PARTITION_GAUGES: Mapping[str, str] = {
     "cartsync_consumer_blocked_records": "blocked",
     "cartsync_state_orders": "orders",
     "cartsync_lease_remaining_seconds": "lease_left_s",
-    "cartsync_backlog_age_seconds": "oldest_owed_s",
     "cartsync_outbox_orders": "owed",
     "cartsync_held_orders": "held",
-    "cartsync_parked_orders": "parked",
 }
 """Which member of a `PartitionView` each of them shows."""
+
+_ACCOUNT_GAUGES: Mapping[str, str] = {
+    "cartsync_backlog_age_seconds": "oldest_owed_s",
+    "cartsync_parked_orders": "parked",
+    "cartsync_unconfirmed_orders": "unconfirmed",
+    "cartsync_inconsistent_orders": "inconsistent",
+    "cartsync_overdue_orders": "overdue",
+}
+"""Which member of a `Waiting` each of them shows."""
+
+UNCONFIGURED = "n/a"
+"""The label of all accounts that nobody has configured, whatever their names; none of the configuration has a slash."""
 
 
 class Metrics:
@@ -180,9 +195,10 @@ class Metrics:
         self._dead_letters = {reason: dead.labels(reason) for reason in get_args(DeadLetterReason)}
         failures = self._counters["cartsync_txn_failures_total"]
         self._failures = {kind: failures.labels(kind) for kind in get_args(TransactionFailure)}
-        attempts = self._counters["cartsync_delivery_attempts_total"]
         seconds = self._histograms["cartsync_delivery_attempt_seconds"]
-        self._attempts = {kind.value: (attempts.labels(kind), seconds.labels(kind)) for kind in OutcomeKind}
+        self._attempt_s = {kind.value: seconds.labels(kind) for kind in OutcomeKind}
+        self._attempts: dict[str, dict[str, Counter]] = {}
+        self._parked: dict[str, Counter] = {UNCONFIGURED: self._counters["cartsync_parked_total"].labels(UNCONFIGURED)}
         self._txn_s = self._histograms["cartsync_txn_duration_seconds"]
         self._txn_records = self._histograms["cartsync_txn_batch_records"]
         self._event_to_ack_s = self._histograms["cartsync_event_to_ack_seconds"]
@@ -190,6 +206,13 @@ class Metrics:
         self._coalesced = self._counters["cartsync_coalesced_total"]
         self._suppressed = self._counters["cartsync_suppressed_total"]
         self._log_lines_dropped = 0
+
+    def configured(self, accounts: Iterable[str]) -> None:
+        """These accounts are configured: their names, and no others, become labels."""
+        attempts, parked = self._counters["cartsync_delivery_attempts_total"], self._counters["cartsync_parked_total"]
+        for account in accounts:
+            self._attempts[account] = {kind.value: attempts.labels(account, kind) for kind in OutcomeKind}
+            self._parked[account] = parked.labels(account)
 
     # --- input ---
 
@@ -238,11 +261,12 @@ class Metrics:
 
     # --- output ---
 
-    def attempt(self, kind: str, seconds: float) -> None:
-        """An attempt had an outcome of this class (a value of `OutcomeKind`), so long after it was begun."""
-        counter, histogram = self._attempts[kind]
-        counter.inc()
-        histogram.observe(seconds)
+    def attempt(self, account: str, kind: str, seconds: float) -> None:
+        """An attempt of a configured account had an outcome of this class (a value of `OutcomeKind`), so long after it
+        was begun.
+        """
+        self._attempts[account][kind].inc()
+        self._attempt_s[kind].observe(seconds)
 
     def acknowledged(self, event_age_s: float) -> None:
         """The newest revision of an order was taken; its newest event happened so long ago."""
@@ -260,9 +284,9 @@ class Metrics:
         """A revision was acknowledged because its change was made at the provider; `account`: of the configuration."""
         self._counters["cartsync_origin_acknowledged_total"].labels(account).inc()
 
-    def parked(self) -> None:
-        """An order was parked."""
-        self._counters["cartsync_parked_total"].inc()
+    def parked(self, account: str) -> None:
+        """An order of this account was parked."""
+        self._parked[account if account in self._parked else UNCONFIGURED].inc()
 
     def held(self) -> None:
         """An order is held because the outcome of an attempt is unknown."""
@@ -297,6 +321,14 @@ class Metrics:
         self._gauges["cartsync_kafka_unreachable_seconds"].set(status.kafka_silent_s)
         self._gauges["cartsync_partitions_halted"].set(sum(view.role == "halted" for view in status.partitions))
         self._gauges["cartsync_partitions_unserved"].set(status.unserved)
+        self._gauges["cartsync_shadow_mode"].set(not status.sending)
+        self._gauges["cartsync_unconfigured_orders"].set(status.unconfigured)
+        for name, member in _ACCOUNT_GAUGES.items():
+            gauge = self._gauges[name]
+            for account in status.accounts:
+                gauge.labels(account.name).set(getattr(account.waiting, member))
+            if name != "cartsync_backlog_age_seconds":
+                gauge.labels(UNCONFIGURED).set(getattr(status.unconfigured_waiting, member))
         for name, member in _PARTITION_GAUGES.items():
             self._show_partitions(name, member, status.partitions)
         roles = self._gauges["cartsync_partitions_assigned"]

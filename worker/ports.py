@@ -300,6 +300,8 @@ class Attempt(Struct, eq=False):
     """`traceparent` of the newest event in it that had one."""
     generation: int = 0
     """How often an operator had the order sent anew."""
+    event_id: str = ""
+    """Of the newest event in it, as logs may have it."""
 
 
 class Outlet(Protocol):

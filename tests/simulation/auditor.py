@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from schemas import state
 from schemas.carts import Order
+from schemas.events import OrderEvent
 from schemas.facts import Facts
 from schemas.state import OrderRecord
 from schemas.updates import Account, HttpRequest
@@ -129,12 +130,21 @@ class Auditor:
             before = here.facts.get(event.subject, _NOTHING)
             after = reduce(before, event, record.offset)
             if after is not before:
+                self._note_confirmation(before, after, event, record.offset)
                 here.facts[event.subject] = after
                 here.revisions[event.subject] = record.offset + 1
                 here.facts_at[event.subject, record.offset + 1] = after
                 changed.add(event.subject)
         here.next = until
         return changed, refused
+
+    def _note_confirmation(self, before: Facts, after: Facts, event: OrderEvent, offset: int) -> None:
+        """What the oldest confirmation gives by itself: its details may be replaced at once."""
+        old, new = before.confirmation, after.confirmation
+        if new is not None and (old is None or old.stamp != new.stamp):
+            order = baseline(reduce(Facts(), event, offset), reference_of(event.subject))
+            if order is not None:
+                self._confirmed[event.subject] = self._render(event.subject, order)
 
     def _check_letters(self, partition: int, refused: list[bytes | None], dead_letters: Sequence[DeadLetter]) -> None:
         letters = [letter.value for letter in dead_letters]
@@ -163,14 +173,9 @@ class Auditor:
         if facts is None or order is None:
             self._trace.violate(f"{subject}: revision {revision} is acknowledged, and it cannot even be told")
             return
-        known = provider.held.get(subject) or self._known_from_checkout(subject, facts)
+        known = provider.held.get(subject) or self._confirmed.get(subject)
         if self._render(subject, order) != known:
             self._trace.violate(f"{subject}: revision {revision} is acknowledged, the provider never took it")
-
-    def _known_from_checkout(self, subject: str, facts: Facts) -> Told | None:
-        if subject not in self._confirmed and (order := baseline(facts, reference_of(subject))) is not None:
-            self._confirmed[subject] = self._render(subject, order)
-        return self._confirmed.get(subject)
 
     def _render(self, subject: str, order: Order) -> Told:
         return told_by(self._request(subject, order).body)

@@ -1,11 +1,12 @@
 """The metrics: what is listed is what is shown, and labels stay few."""
 
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.updates import OutcomeKind
-from schemas.views import AccountView, PartitionView, StatusView
+from schemas.views import AccountView, PartitionView, StatusView, Waiting
 from worker import __version__
-from worker.metrics import METRICS, Metrics, Role
+from worker.metrics import METRICS, UNCONFIGURED, Metrics, Role
 
 ALLOWED_LABELS = {"result", "reason", "kind", "partition", "role", "class", "account", "version", "level"}
 
@@ -48,10 +49,12 @@ def test_table_is_well_formed() -> None:
 def test_outcome_classes_are_counted() -> None:
     """Each class of outcome has its own counter, which stands at 0 before the first attempt."""
     metrics = Metrics()
-    metrics.attempt("conflict", 0.3)
+    metrics.configured(["acme", "beta"])
+    metrics.attempt("acme", "conflict", 0.3)
     for kind in OutcomeKind:
-        seen = metrics.value("cartsync_delivery_attempts_total", **{"class": kind.value})
+        seen = metrics.value("cartsync_delivery_attempts_total", account="acme", **{"class": kind.value})
         assert seen == (1.0 if kind is OutcomeKind.CONFLICT else 0.0)
+        assert metrics.value("cartsync_delivery_attempts_total", account="beta", **{"class": kind.value}) == 0.0
     assert metrics.value("cartsync_delivery_attempt_seconds_sum", **{"class": "conflict"}) == 0.3
 
 
@@ -70,7 +73,8 @@ def test_counters_and_histograms() -> None:
     metrics.acknowledged(2.0)
     metrics.coalesced(2)
     metrics.suppressed()
-    metrics.parked()
+    metrics.configured(["acme"])
+    metrics.parked("acme")
     metrics.held()
     metrics.loop_lag(0.01)
     metrics.guarantee("acme", "D")
@@ -89,7 +93,7 @@ def test_counters_and_histograms() -> None:
         "cartsync_event_to_ack_seconds_sum": (2.0, {}),
         "cartsync_coalesced_total": (2.0, {}),
         "cartsync_suppressed_total": (1.0, {}),
-        "cartsync_parked_total": (1.0, {}),
+        "cartsync_parked_total": (1.0, {"account": "acme"}),
         "cartsync_unknown_outcome_total": (1.0, {}),
         "cartsync_loop_lag_seconds_count": (1.0, {}),
         "cartsync_guarantee_level": (1.0, {"account": "acme", "level": "D"}),
@@ -110,7 +114,6 @@ def test_gauges_follow_the_status() -> None:
     """A status sets the gauges of its partitions and accounts; what has gone is shown no more."""
     metrics = Metrics()
     metrics.show(status(partition(0), partition(1, "restoring"), paused="401"))
-    assert metrics.value("cartsync_backlog_age_seconds", partition="1") == 12.5
     assert metrics.value("cartsync_partitions_assigned", role="restoring") == 1.0
     assert metrics.value("cartsync_account_paused", account="acme") == 1.0
     metrics.show(status(partition(0)))
@@ -118,10 +121,8 @@ def test_gauges_follow_the_status() -> None:
         "cartsync_consumer_lag_records": 7.0,
         "cartsync_state_orders": 50.0,
         "cartsync_lease_remaining_seconds": 18.0,
-        "cartsync_backlog_age_seconds": 12.5,
         "cartsync_outbox_orders": 5.0,
         "cartsync_held_orders": 2.0,
-        "cartsync_parked_orders": 3.0,
     }
     assert {name: metrics.value(name, partition="0") for name in expected} == expected
     assert {metrics.value(name, partition="1") for name in expected} == {None}
@@ -136,8 +137,37 @@ def test_gauges_follow_the_status() -> None:
 def test_two_workers_in_one_process() -> None:
     """Each worker has figures of its own."""
     one, other = Metrics(), Metrics()
-    one.parked()
-    assert (one.value("cartsync_parked_total"), other.value("cartsync_parked_total")) == (1.0, 0.0)
+    one.suppressed()
+    assert (one.value("cartsync_suppressed_total"), other.value("cartsync_suppressed_total")) == (1.0, 0.0)
+
+
+def test_orders_that_wait_are_shown_by_account() -> None:
+    """Of each account, and of all that nobody configured together: these have no age, for they are owed to nobody."""
+    metrics = Metrics()
+    waiting = Waiting(owed=9, parked=1, unconfirmed=2, inconsistent=3, overdue=4, oldest_owed_s=5.5)
+    view = status(partition(0))
+    account = replace(view.accounts[0], waiting=waiting)
+    metrics.show(replace(view, accounts=[account], unconfigured=7, unconfigured_waiting=Waiting(4, 3, 2, 1, 1)))
+    names = [f"cartsync_{name}_orders" for name in ("parked", "unconfirmed", "inconsistent", "overdue")]
+    assert [metrics.value(name, account="acme") for name in names] == [1.0, 2.0, 3.0, 4.0]
+    assert [metrics.value(name, account=UNCONFIGURED) for name in names] == [3.0, 2.0, 1.0, 1.0]
+    assert metrics.value("cartsync_backlog_age_seconds", account="acme") == 5.5
+    assert metrics.value("cartsync_backlog_age_seconds", account=UNCONFIGURED) is None
+    assert metrics.value("cartsync_unconfigured_orders") == 7.0
+    assert metrics.value("cartsync_shadow_mode") == 0.0
+    metrics.show(replace(view, sending=False))
+    assert metrics.value("cartsync_shadow_mode") == 1.0
+
+
+def test_accounts_of_events_become_no_label() -> None:
+    """An account that nobody configured has any name: all of them count as one."""
+    metrics = Metrics()
+    metrics.configured(["acme"])
+    for account in ("one", "two", "acme"):
+        metrics.parked(account)
+    assert metrics.value("cartsync_parked_total", account=UNCONFIGURED) == 2.0
+    assert metrics.value("cartsync_parked_total", account="acme") == 1.0
+    assert 'account="one"' not in metrics.render().decode()
 
 
 def test_process_collectors_are_optional() -> None:

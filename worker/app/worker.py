@@ -1,14 +1,16 @@
 """One worker: its parts wired together, what operators ask of it, what it shows."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import Deployment
 from schemas.updates import Account
-from schemas.views import OrderView, PartitionView, StatusView
+from schemas.views import OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core import outbox as core
@@ -26,6 +28,8 @@ from worker.providers.base import Provider
 from worker.providers.sequra import Sequra
 from worker.publisher.publisher import Publisher
 
+log = structlog.get_logger(__name__)
+
 PROVIDERS: Mapping[str, Provider] = {"sequra": Sequra()}
 """Every adapter, by the name that an account gives."""
 
@@ -33,13 +37,23 @@ _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
 _SILENT_S = 60.0
 _LOST_S = 60.0
-_NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
 
 
 def _is_same_place(one: Account, other: Account) -> bool:
     """Whether what is owed to the one is owed to the other, in the same measure."""
     names = ("provider", "merchant_id", "base_url", "concurrency", "rate_per_s")
     return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _waiting(count: core.Figures, now_ms: int) -> Waiting:
+    return Waiting(
+        count.owed,
+        count.parked,
+        count.unconfirmed,
+        count.inconsistent,
+        count.overdue,
+        count.oldest_s(now_ms),
+    )
 
 
 class Ports(Struct, frozen=True):
@@ -142,6 +156,8 @@ class Worker:
 
     async def start(self) -> None:
         """Connects and joins the group. Raises `TopicError` when the topics are not as the protocol needs them."""
+        if not self._context.sending:
+            log.warning("sending_off", shadow_mode=True, do="set [worker] sending = true to tell providers")
         await self._ports.states.start()
         self._context.topic_partitions = self._ports.states.partitions
         await self._assignment.start()
@@ -171,7 +187,7 @@ class Worker:
         for partition, actor in self._assignment.actors.items():
             if not actor.is_quiet() or actor.inbox or self._ports.events.lag(partition) not in (0, None):
                 return False
-            if any(entry.waiting not in _NOT_OWED for entry in actor.outbox.entries.values()):
+            if any(entry.waiting not in core.NOT_OWED for entry in actor.outbox.entries.values()):
                 return False
         return True
 
@@ -183,7 +199,7 @@ class Worker:
     def is_stuck(self) -> bool:
         """What is still owed waits for accounts that are paused or not configured: nothing moves by itself."""
         entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
-        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in _NOT_OWED]
+        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in core.NOT_OWED]
         return bool(owed) and all(
             entry.waiting == "no_account" or (entry.queued and self._publisher.paused(core.account_of(subject)))
             for subject, entry in owed
@@ -296,28 +312,44 @@ class Worker:
             waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
             also_in=also_in,
-            has_account=core.account_of(subject) in self._context.addressees,
+            is_configured=core.account_of(subject) in self._addressees,
         )
 
     def status(self) -> StatusView:
         """The worker as it stands."""
         ready, why = self.readyz()
-        partitions = [self._partition_view(actor) for actor in self._assignment.actors.values()]
+        now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
+        partitions: list[PartitionView] = []
+        waiting: dict[str, core.Figures] = {}
+        for actor in self._assignment.actors.values():
+            counted = actor.outbox.figures(self._addressees, now)
+            partitions.append(self._partition_view(actor, counted.values(), now, now_ms))
+            for account, count in counted.items():
+                waiting.setdefault(account, core.Figures()).add(count)
+        accounts = [
+            replace(view, waiting=_waiting(waiting.get(view.name, core.Figures()), now_ms))
+            for view in self._publisher.views()
+        ]
         return StatusView(
             __version__,
             ready,
             sorted(partitions, key=lambda v: v.partition),
-            self._publisher.views(),
+            accounts,
             why=why,
             unserved=self._assignment.unserved_count(),
             kafka_silent_s=self._ports.events.silent_s(),
             event_partitions=self._context.deployment.partitions,
+            sending=self._context.sending,
+            unconfigured=sum(view.unconfigured for view in partitions),
+            unconfigured_waiting=_waiting(waiting.get(core.UNCONFIGURED, core.Figures()), now_ms),
         )
 
-    def _partition_view(self, actor: PartitionActor) -> PartitionView:
-        now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
-        owed = [entry for entry in actor.outbox.entries.values() if entry.waiting not in _NOT_OWED]
-        since = [entry.owed_since_ms for entry in owed if entry.owed_since_ms]
+    def _partition_view(
+        self, actor: PartitionActor, counted: Iterable[core.Figures], now: float, now_ms: int
+    ) -> PartitionView:
+        total = core.Figures()
+        for count in counted:
+            total.add(count)
         return PartitionView(
             partition=actor.partition,
             role="closing" if actor.role == "closed" else actor.role,
@@ -325,12 +357,16 @@ class Worker:
             next_offset=actor.next_offset,
             lag=self._ports.events.lag(actor.partition),
             orders=len(actor.orders),
-            owed=len(owed),
-            held=sum(entry.hold_until > now for entry in owed),
-            parked=sum(entry.waiting == "parked" for entry in actor.outbox.entries.values()),
-            oldest_owed_s=max(0.0, (now_ms - min(since)) / 1000) if since else 0.0,
+            owed=total.owed,
+            held=total.held,
+            parked=total.parked,
+            oldest_owed_s=total.oldest_s(now_ms),
             lease_left_s=max(0.0, actor.lease_until - now),
             blocked=self._ports.events.behind_open(actor.partition),
+            unconfirmed=total.unconfirmed,
+            inconsistent=total.inconsistent,
+            overdue=total.overdue,
+            unconfigured=actor.unconfigured,
         )
 
     def livez(self) -> tuple[bool, str]:

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import DecodeError, Meta, Raw, Struct, UnsetType, inspect
 
 from schemas import events as e
-from schemas.base import TIME_RULE, RuleError, parse_time_us
+from schemas.base import TIME_RULE, RuleError, Subject, parse_time_us
+from schemas.state import EVENT_ID_MAX
 from worker.errors import MalformedEventError
 
 VALUE_MAX_BYTES = 1 << 20
@@ -69,17 +70,22 @@ def decode(
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
     _check_ahead(time_us, timestamp_ms)
-    uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
-    uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
     return e.OrderEvent(
         event.subject,
-        uid.digest(),
+        _uid(event.source, event.id),
         -1 if event.sequence is None else int(event.sequence),
         time_us,
         event.data,
         event.origin,
         event.traceparent,
+        event.id,
     )
+
+
+def _uid(source: str, event_id: str) -> bytes:
+    uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
+    uid.update(f"{len(source)} {source}{event_id}".encode())
+    return uid.digest()
 
 
 def _check_ahead(time_us: int, timestamp_ms: int) -> None:
@@ -89,6 +95,60 @@ def _check_ahead(time_us: int, timestamp_ms: int) -> None:
 
 def _not_cloudevents(detail: str) -> MalformedEventError:
     return MalformedEventError("not_cloudevents", detail)
+
+
+# --- what is said of an event, whether it is taken or not ---------------------------------------------------------
+
+
+_LOOKS_LIKE_AN_ID = re.compile(rf"[A-Za-z0-9_.:/+=~-]{{1,{EVENT_ID_MAX}}}")
+
+
+def shown_id(event_id: str, uid: bytes) -> str:
+    """An event's id as logs may have it: cut; when it does not look like one, 16 digits that stand for it."""
+    shown = event_id[:EVENT_ID_MAX]
+    return shown if _LOOKS_LIKE_AN_ID.fullmatch(shown) else uid.hex()
+
+
+class _Identity(Struct):
+    """Who an event is, as far as it says so: each member is looked at for itself."""
+
+    id: Raw = Raw(b"null")
+    source: Raw = Raw(b"null")
+    subject: Raw = Raw(b"null")
+
+
+_identity = msgspec.json.Decoder(_Identity)
+
+
+def identify(value: bytes | None, headers: Mapping[str, bytes]) -> tuple[str, str]:
+    """The id of an event that was refused, as logs may have it, and its subject if it is a valid one; empty where they
+    cannot be read.
+    """
+    if "ce_specversion" in headers:
+        texts = [headers.get(f"ce_{name}", b"").decode(errors="replace") for name in ("id", "source", "subject")]
+    elif value is None or len(value) > VALUE_MAX_BYTES:
+        return "", ""
+    else:
+        try:
+            found = _identity.decode(value)
+        except (ValueError, RecursionError):
+            return "", ""
+        texts = [_text(raw) for raw in (found.id, found.source, found.subject)]
+    event_id, source, subject = texts
+    with suppress(msgspec.ValidationError):
+        return _shown(event_id, source), msgspec.convert(subject, Subject)
+    return _shown(event_id, source), ""
+
+
+def _text(raw: Raw) -> str:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except ValueError:  # of another type, or not UTF-8
+        return ""
+
+
+def _shown(event_id: str, source: str) -> str:
+    return shown_id(event_id, _uid(source, event_id)) if event_id else ""
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------

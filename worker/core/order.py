@@ -65,10 +65,10 @@ def assess(facts: Facts, reference: str) -> Standing:
 def baseline(facts: Facts, reference: str) -> Order | None:
     """The state that the oldest confirmation alone gives: what the provider already knows (`CONTRACT.md` section 5).
 
-    `None` while unconfirmed, or when the confirmation contradicts itself.
+    `None` while unconfirmed, when the confirmation contradicts itself, or when newer facts have replaced details of it.
     """
     confirmation = facts.confirmation
-    if confirmation is None:
+    if confirmation is None or any(is_nil(packed) for packed in confirmation.details.values()):
         return None
     lines = confirmation.lines
     if is_nil(lines):

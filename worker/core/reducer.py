@@ -57,6 +57,9 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     changed = copied(facts)
     changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
     _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
+    confirmation = changed.confirmation
+    if confirmation is not None and confirmation.holds_replaced:
+        changed.confirmation = replace(confirmation, details=dict.fromkeys(confirmation.details, NIL))
     return changed
 
 
@@ -112,7 +115,7 @@ def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
             data.currency,
             total,
             NIL if facts.content is not None and facts.content.stamp == stamp else lines,
-            {name: packed for name, packed in details.items() if facts.details[name][0] != stamp},
+            {name: NIL for name in details if facts.details[name][0] != stamp},
         )
     if data.payment_state is not UNSET:
         _set_payment(facts, data.payment_state, stamp)
@@ -165,7 +168,7 @@ def _set_detail(facts: Facts, name: str, stamp: Stamp, packed: Packed) -> None:
     facts.details = {**facts.details, name: (stamp, packed)}
     confirmation = facts.confirmation
     if old is not None and confirmation is not None and old[0] == confirmation.stamp:
-        facts.confirmation = replace(confirmation, details={**confirmation.details, name: old[1]})
+        facts.confirmation = replace(confirmation, details={**confirmation.details, name: NIL})
 
 
 def _set_payment(facts: Facts, state: e.PaymentState, stamp: Stamp) -> None:

@@ -20,7 +20,12 @@ _Record = TypeVar("_Record", OrderRecord, SealedRecord)
 
 
 def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
-    """The longest delay that this record may hold; a longer one was stored by a clock that was wrong."""
+    """The longest delay that this record may hold; a longer one was stored by a clock that was wrong.
+
+    A version that did not store how long it is leaves only the longest one of its kind.
+    """
+    if record.delay_ms:
+        return record.delay_ms / 1000
     if record.not_found_delay:
         return max(rules.not_found_delays_s)
     backoff_max_s = rules.retry_max_s + (rules.settle_s if record.uncertain else 0.0)
@@ -45,6 +50,14 @@ def settle(
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
+    after, hold_s = _settled(record, revision, digest, outcome, now_ms, chance, rules)
+    after.delay_ms = after.not_before_ms - now_ms if after.not_before_ms else 0
+    return after, hold_s
+
+
+def _settled(
+    record: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int, chance: float, rules: Rules
+) -> tuple[_Record, float]:
     after = copied(record)
     tried = record.attempts if record.attempts.digest == digest else Attempts(digest)
     after.reason = outcome.reason

@@ -6,7 +6,7 @@ from schemas.carts import Cart
 from schemas.state import OrderRecord
 from schemas.views import ItemView, OrderView
 from worker.core.order import Standing, assess
-from worker.core.outbox import Entry, Status, reference_of, status
+from worker.core.outbox import Entry, Status, account_of, reference_of, status
 from worker.core.rules import Rules
 
 
@@ -23,22 +23,26 @@ def view_order(
     waits: str = "",
     idle: str,
     also_in: Sequence[int] = (),
-    has_account: bool = True,
+    is_configured: bool = True,
 ) -> OrderView:
     """The view of a committed record.
 
     `entry`: what the outbox of its owner knows of it, at `now` on that owner's monotonic clock. `paused`: why its
     account sends nothing until somebody acts. `waits`: why it sends nothing now. `idle`: why an order that is owed and
-    has no entry is not sent. `also_in`: other partitions that hold the order, too.
-    `has_account`: whether its account is configured here.
+    has no entry is not sent. `also_in`: other partitions that hold the order, too. `is_configured`:
+    whether its account is.
     """
     standing = assess(record.facts, reference_of(subject))
-    held_as = status(record, standing, now_ms=now_ms, rules=rules)
+    is_overdue = entry is not None and entry.is_overdue
+    held_as = status(record, standing, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
     order = standing.order
+    reason = _reason(record, standing, held_as, entry, now, paused, waits, idle)
+    if not is_configured and reason != (missing := not_configured(account_of(subject))):
+        reason = f"{missing}; {reason}" if reason else missing
     return OrderView(
         subject=subject,
         status=held_as,
-        reason=_reason(record, standing, held_as, entry, now, paused, waits, idle),
+        reason=reason,
         currency=None if order is None else order.currency,
         shipped_minor=None if order is None else order.shipped.total_minor,
         unshipped_minor=None if order is None else order.unshipped.total_minor,
@@ -51,15 +55,16 @@ def view_order(
         else max(0.0, entry.not_before - now),
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
-        notes=list(_notes(record, held_as, partition, also_in, has_account)),
+        notes=list(_notes(record, partition, also_in)),
     )
 
 
-def _notes(
-    record: OrderRecord, held_as: Status, partition: int, also_in: Sequence[int], has_account: bool
-) -> Iterator[str]:
-    if held_as == "settled" and not has_account:
-        yield "nobody was told of it: its account is not configured"
+def not_configured(account: str) -> str:
+    """Why nobody is told of its orders."""
+    return f"account {account} is not configured"
+
+
+def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Iterator[str]:
     made_at = record.made_at
     if made_at is not None and made_at.revision == record.acked == record.revision:
         yield f"not sent: the change was made at {made_at.provider}"
@@ -70,6 +75,7 @@ def _notes(
         yield "its events came under several record keys: some may lie in other partitions, as an order of their own"
 
 
+_ONLY_AN_EVENT = "inconsistent for too long: only an event can resolve it, no release"
 _PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
 
 
@@ -87,7 +93,8 @@ def _reason(
         return ""
     if standing.state != "ready":
         said = [_PAYMENTS[standing.state]] if standing.state in _PAYMENTS else []
-        return "; ".join(said + standing.reasons)
+        only = [_ONLY_AN_EVENT] if held_as == "parked" else []
+        return "; ".join(said + standing.reasons + only)
     if held_as == "parked":
         return "" if record.park is None else record.park.reason
     if paused is not None:

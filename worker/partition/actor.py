@@ -13,7 +13,7 @@ from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
 from schemas.updates import Account, Outcome
 from worker.core import outbox as core
-from worker.core.outbox import NEVER, Addressee, Entry, Outbox, Send
+from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
 from worker.core.retry import delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
@@ -34,6 +34,9 @@ _MANY_BYTES, _SMALL_EVENTS = 64 * 1024, 16
 """So many small events are taken without a look at the clock, unless they and the records of their orders are large."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
+
+
+_payment_of = state.partial_decoder(["payment"])
 
 
 def taken(record: InputRecord) -> Taken:
@@ -89,6 +92,8 @@ class PartitionActor:
         self._start_at = start_at
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
+        self.unconfigured = 0
+        """Orders of accounts that nobody has configured."""
         self.next_offset = 0
         """The next input offset that is not committed; what is no record is passed without a commit of its own."""
         self.wanted_offset = 0
@@ -97,7 +102,6 @@ class PartitionActor:
         self.lease_until = 0.0
         self._hold = hold
         self._context = context
-        self._keep_alive_s = context.rules.keep_alive_s
         self._warm = warm
         self._changed = changed
         self._rivalled = rivalled
@@ -123,8 +127,7 @@ class PartitionActor:
         self._prepared = 0
         self._in_flight = 0
         self._wake = asyncio.Event()
-        self._lease_wanted = False
-        self._committing = False
+        self._lease_wanted = self._committing = False
         self._committed_at = 0.0
         self._leave_at: float | None = None
         self._left_in_order = False
@@ -208,12 +211,19 @@ class PartitionActor:
             "partition_serving",
             partition=self.partition,
             orders=len(self.orders),
-            owed=len(self.outbox.entries),
+            owed=self.figures().owed,
             clean=clean,
             next_offset=self.next_offset,
             records=found.records,
             seconds=round(context.clock.now() - began, 3),
         )
+
+    def figures(self) -> Figures:
+        """How many of its orders wait, and for what."""
+        total = Figures()
+        for count in self.outbox.figures(self._context.addressees, self._context.clock.now()).values():
+            total.add(count)
+        return total
 
     async def _first_offset(self, found: Restored) -> int:
         context = self._context
@@ -242,8 +252,12 @@ class PartitionActor:
             if count % _SMALL_EVENTS == 0 and work.is_over():
                 await work.pause()
             header = state.decode_header(value)
+            account = core.account_of(subject)
+            if account not in context.addressees:
+                self.unconfigured += 1
+                context.tell_unconfigured(account, self.partition)
             if size := is_too_large(subject, value, value_max_bytes):
-                self._set_aside(subject, size)
+                self._set_aside(subject, header.revision, size)
                 continue
             held = header.uncertain or (not clean and core.must_inherit(header))
             if held and not clean:
@@ -255,6 +269,15 @@ class PartitionActor:
                 header = state.decode_sealed(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
+                self._note_payment(subject, value)
+
+    def _note_payment(self, subject: str, value: bytes) -> None:
+        """What waits for its payment is not owed, as far as anybody is told before it is looked at."""
+        entry = self.outbox.entries.get(subject)
+        if entry is None or entry.waiting:
+            return
+        if (payment := _payment_of(value).facts.payment) is not None and payment.state != "approved":
+            entry.waiting = payment.state
 
     async def _changed_targets(self, found: Restored) -> list[str]:
         """Accounts whose orders have to be told anew, as others are told now. Raises `TargetChange`."""
@@ -330,7 +353,7 @@ class PartitionActor:
             self._inherited.pop(subject, None)
             self._put(subject, record, clock.now(), clock.wall_ms(), 0.0)
 
-    def _set_aside(self, subject: str, size: int) -> None:
+    def _set_aside(self, subject: str, revision: int, size: int) -> None:
         """An order that the state topic does not take any more: to send it would be to send it for ever."""
         limit = self._hold.value_max_bytes
         self._beyond.add(subject)
@@ -338,7 +361,8 @@ class PartitionActor:
             f"{len(self._beyond)} orders are not sent, for the state topic does not take their records any more "
             f"({subject}: {size} bytes, it takes {limit}): raise its max.message.bytes, then restart the worker"
         )
-        log.error("order_beyond_limit", partition=self.partition, order=subject, bytes=size, limit=limit)
+        fields = {"order": subject, "revision": revision, "bytes": size, "limit": limit}
+        log.error("order_beyond_limit", partition=self.partition, **fields)
 
     async def _damage(self, error: MsgspecError) -> Exception:
         """What cannot be decoded, and where it is; the error itself when it was not an order of ours."""
@@ -709,6 +733,7 @@ class PartitionActor:
     def _apply(self, batch: Batch) -> None:
         context = self._context
         now, now_ms = context.clock.now(), context.clock.wall_ms()
+        self.unconfigured += len(batch.unconfigured)
         for subject, header, value in batch.changed():
             self.orders[subject] = value
             self._beyond.discard(subject)
@@ -833,7 +858,7 @@ class PartitionActor:
         if not isinstance(plan, core.Wait):
             self._changes.append(Change(subject, self.orders[subject], plan))
             return
-        entry.waiting = plan.state
+        entry.waiting, entry.is_overdue = plan.state, False
         now_ms = context.clock.wall_ms()
         since_ms, after_s = 0, 0.0
         if plan.state == "unconfirmed":
@@ -843,12 +868,21 @@ class PartitionActor:
         if plan.contradicts != bool(record.inconsistent_since_ms):
             self._changes.append(Change(subject, self.orders[subject], plan))
         if since_ms:
-            left_s = after_s - (now_ms - since_ms) / 1000
-            if left_s > 0:
-                self.outbox.schedule(subject, now + left_s)
+            if since_ms != entry.waiting_since_ms:
+                left_s = after_s - max(0, now_ms - since_ms) / 1000
+                entry.waiting_since_ms, entry.overdue_at = since_ms, now + max(0.0, left_s)
+            if now < entry.overdue_at:
+                self.outbox.schedule(subject, entry.overdue_at)
             else:
-                entry.waiting = "parked" if plan.state == "inconsistent" else plan.state
-                log.warning("order_overdue", order=subject, partition=self.partition, state=plan.state)
+                entry.is_overdue = True
+                log.warning(
+                    "order_overdue",
+                    order=subject,
+                    revision=record.revision,
+                    event_id=core.newest_event(record),
+                    partition=self.partition,
+                    status=plan.state,
+                )
 
     def take(self, subject: str) -> Attempt | None:
         """`ports.Outlet`: what is owed for the order as of now."""
@@ -866,7 +900,7 @@ class PartitionActor:
         if not self._may_send():
             self._await_lease(subject)
             return None
-        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._keep_alive_s:
+        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
             self._lease_wanted = True
             self._wake.set()
         addressee = self._context.addressees[core.account_of(subject)]
@@ -876,7 +910,9 @@ class PartitionActor:
             return None
         entry.in_flight = True
         self._in_flight += 1
-        return Attempt(subject, entry.revision, plan.update, now, self._may_send, plan.trace, plan.generation)
+        return Attempt(
+            subject, entry.revision, plan.update, now, self._may_send, plan.trace, plan.generation, plan.event_id
+        )
 
     def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep, or its account has changed since."""

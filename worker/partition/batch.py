@@ -13,7 +13,7 @@ from schemas.facts import Facts
 from schemas.state import OrderRecord, SealedRecord
 from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
-from worker.core.intake import decode
+from worker.core.intake import decode, identify, shown_id
 from worker.core.outbox import ParkIt, Same, Send, Wait
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
@@ -84,6 +84,8 @@ class Batch:
         self._key_changes = 0
         self._by_origin: list[str] = []
         """Accounts of the orders that need not be told, because of where the change was made."""
+        self.unconfigured: list[str] = []
+        """New orders of accounts that nobody has configured."""
         self._notes: list[tuple[str, dict[str, object]]] = []
         self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
 
@@ -152,12 +154,15 @@ class Batch:
             return
         self._events["changed"] += 1
         self._coalesced += before.acked < before.revision
+        if not before.revision and core.account_of(subject) not in self._context.addressees:
+            self.unconfigured.append(subject)
         if key_changed:
             self._key_changes += 1
-            self._note("order_key_changed", subject, after)
+            self._note("order_key_changed", subject, after.revision, shown_id(event.id, event.uid))
         if after.acked == after.revision:
             self._by_origin.append(core.account_of(subject))
-            self._note("order_settled", subject, after, made_at=after.made_at and after.made_at.provider)
+            made_at = after.made_at and after.made_at.provider
+            self._note("order_settled", subject, after.revision, shown_id(event.id, event.uid), made_at=made_at)
         self._changed[subject] = changed
         self.bytes += len(changed[1])
 
@@ -182,7 +187,7 @@ class Batch:
         self.bytes += letter_bytes(letter)
         self._context.metrics.dead_letter(error.reason)
         fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
-        self._notes.append(("event_refused", fields))
+        self._notes.append(("event_refused", _identity(record) | fields))
 
     # --- what became of attempts, decisions, commands ---
 
@@ -204,12 +209,13 @@ class Batch:
         )
         self._put(subject, after)
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
-        fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "status": outcome.status}
+        fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "event_id": attempt.event_id}
+        fields["status"] = outcome.status
         if outcome.kind is OutcomeKind.APPLIED:
             context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
             self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
         elif after.park is not None:
-            context.metrics.parked()
+            context.metrics.parked(core.account_of(subject))
             self._notes.append(("order_parked", fields | {"outcome": outcome.kind.value}))
         else:
             wait_s = hold_s or max(0, after.not_before_ms - self._now_ms) / 1000
@@ -230,21 +236,21 @@ class Batch:
             case Same(digest):
                 record = core.acknowledge(record, digest)
                 self._context.metrics.suppressed()
-                self._note("order_settled", subject, record, unchanged=True)
+                self._note_of("order_settled", subject, record, unchanged=True)
             case ParkIt(reason, digest, by_check):
                 if record.park is None or record.park.digest != digest:
-                    self._context.metrics.parked()
-                    self._note("order_parked", subject, record, outcome="check")
+                    self._context.metrics.parked(core.account_of(subject))
+                    self._note_of("order_parked", subject, record, outcome="check")
                 record = core.park(record, reason, digest, self._now_ms, by_check=by_check)
             case Wait(waiting, _, contradicts):
                 record = core.mark_waiting(record, contradicts, self._now_ms)
-                self._note(f"order_{waiting}", subject, record)
+                self._note_of("order_waiting", subject, record, status=waiting)
             case Send():
                 record = copied(record)
                 record.inconsistent_since_ms = 0
                 if record.park is not None:
                     core.release(record)
-                self._note("order_sendable", subject, record)
+                self._note_of("order_sendable", subject, record)
         self._put(subject, record)
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
@@ -252,12 +258,16 @@ class Batch:
         record = copied(self.record(subject))
         if not change(record, self._now_ms):
             return False
+        self._note_of("order_operated", subject, record)
         self._put(subject, record)
-        self._note("order_operated", subject, record)
         return True
 
-    def _note(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
-        self._notes.append((name, {"order": subject, "revision": record.revision, **fields}))
+    def _note(self, name: str, subject: str, revision: int, event_id: str, **fields: object) -> None:
+        self._notes.append((name, {"order": subject, "revision": revision, "event_id": event_id, **fields}))
+
+    def _note_of(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
+        """Of a record that still has its facts."""
+        self._note(name, subject, record.revision, core.newest_event(record), **fields)
 
     # --- the transaction ---
 
@@ -281,12 +291,14 @@ class Batch:
         for account in self._by_origin:
             metrics.acknowledged_by_origin(account)
         self._announce_lookalikes()
+        for subject in self.unconfigured:
+            self._context.tell_unconfigured(core.account_of(subject), self._partition)
         work = Slice(self._context)
         for name, fields in self._notes:
             if work.is_over():
                 await work.pause()
-            level = _LEVELS.get(name, "info")
-            getattr(log, level)(name, partition=self._partition, **fields)
+            needs_somebody = name in _WARNINGS or fields.get("status") == "inconsistent"
+            (log.warning if needs_somebody else log.info)(name, partition=self._partition, **fields)
 
     def _announce_lookalikes(self) -> None:
         """Somebody may believe that these are read; once in a while is enough."""
@@ -309,6 +321,16 @@ def _why_undecodable(record: UndecodableRecord) -> MalformedEventError:
     return MalformedEventError("undecodable", record.detail)
 
 
+def _identity(record: InputRecord) -> dict[str, object]:
+    """Id and subject of a refused event, as far as they can be read."""
+    if type(record) is UndecodableRecord:
+        event_id, subject = ("", "") if record.is_batch else identify(record.value, {})
+    else:
+        event_id, subject = identify(record.value, _given(record.headers))
+    found = {"event_id": event_id, "order": subject}
+    return {name: text for name, text in found.items() if text}
+
+
 def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
     """The last of each name. A value may be null in Kafka, whatever the client says of its types: as good as none."""
     return {name: value for name, value in headers if value is not None}
@@ -323,10 +345,4 @@ def _encoded(record: OrderRecord | SealedRecord) -> tuple[OrderRecord | SealedRe
 
 
 _NO_FACTS = Facts()
-_LEVELS = {
-    "order_parked": "warning",
-    "order_held": "warning",
-    "order_inconsistent": "warning",
-    "order_key_changed": "warning",
-    "event_refused": "warning",
-}
+_WARNINGS = frozenset({"order_parked", "order_held", "order_key_changed", "event_refused"})

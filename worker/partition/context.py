@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from msgspec import Struct
+import structlog
+from msgspec import Struct, field
 
 from schemas.state import Deployment, NextRecord, Target
 from worker.core.outbox import Addressee
@@ -13,6 +14,11 @@ from worker.core.rules import Rules
 from worker.core.targets import TargetChoice
 from worker.metrics import Metrics
 from worker.ports import Clock, Dispatcher, EventLog
+
+log = structlog.get_logger(__name__)
+
+_UNCONFIGURED_MAX = 1_000
+"""Accounts that are named in the life of a worker: events may make up any."""
 
 
 class Pace(Struct, frozen=True):
@@ -75,10 +81,25 @@ class Context(Struct):
     """By account: what follows when it tells another one than before."""
     lookalike_told_at: float = -inf
     """*now*."""
+    told_unconfigured: set[str] = field(default_factory=set)
+    """Accounts that were named because nobody has configured them."""
 
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
         return max(self.pace.commit_interval_s, self.partitions / self.pace.commits_per_s)
+
+    def tell_unconfigured(self, account: str, partition: int) -> None:
+        """Names an account, once, that has orders and is not configured: nobody is told of them."""
+        if account in self.told_unconfigured or len(self.told_unconfigured) >= _UNCONFIGURED_MAX:
+            return
+        self.told_unconfigured.add(account)
+        log.warning(
+            "account_not_configured",
+            account=account,
+            partition=partition,
+            do="configure it, or see what the shop writes before the first slash of its subjects",
+            sampled_by="first event",
+        )
 
 
 class Slice:

@@ -20,6 +20,7 @@ from schemas.views import AccountView
 from worker.core.account import NEVER, AccountQueue, Pause, Turn
 from worker.core.outbox import account_of, reference_of
 from worker.core.rules import Rules
+from worker.core.view import not_configured
 from worker.errors import CartsyncError, InvariantError
 from worker.metrics import Metrics
 from worker.ports import Attempt, Clock, Outlet, Sender
@@ -85,6 +86,7 @@ class Publisher:
         self._clock = clock
         self._deadline_s = rules.attempt_deadline_s
         self._metrics = metrics
+        metrics.configured(accounts)
         self._fatal = fatal
         self._under_way: dict[Attempt, tuple[Outlet, asyncio.Task[None]]] = {}
         self._cut: set[Attempt] = set()
@@ -125,7 +127,7 @@ class Publisher:
     def paused(self, account: str) -> str | None:
         lanes = self._lanes.get(account)
         if lanes is None:
-            return f"account {account} is not configured"
+            return not_configured(account)
         pause = lanes.queue.pause
         return None if pause is None else f"account {account} paused: {pause.reason}"
 
@@ -269,7 +271,7 @@ class Publisher:
             del self._under_way[attempt]
             now = self._clock.now()
             outcome = self._end(lanes, turn, outcome, now, is_outdated=account is not lanes.account)
-            self._metrics.attempt(outcome.kind.value, now - attempt.taken_at)
+            self._metrics.attempt(lanes.account.name, outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
     def _read(self, lanes: _Lanes, answer: HttpResponse | Fault) -> Outcome:

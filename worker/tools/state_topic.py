@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from msgspec import MsgspecError
@@ -11,6 +11,7 @@ from msgspec import MsgspecError
 from schemas import state
 from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
+from worker.core.outbox import account_of
 from worker.core.view import view_order
 from worker.errors import DamagedStateError
 from worker.kafka.state import find_orders, find_value
@@ -19,10 +20,13 @@ from worker.tools.patience import for_a_person
 _TELL_EVERY_S = 1.0
 
 
-def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[OrderView]:
+def read_orders(
+    ref: str, kafka: KafkaSection, worker: WorkerSection, accounts: Collection[str] = ()
+) -> list[OrderView]:
     """The orders that `ref` may mean: `account/reference`, or a reference of any account.
 
-    Raises `ConfigError`, `TopicError` or `LogError`; `DamagedStateError` when one of them is none that we wrote.
+    `accounts`: those that are configured, as far as that is known; empty: it is not. Raises `ConfigError`, `TopicError`
+    or `LogError`; `DamagedStateError` when one of them is none that we wrote.
     """
 
     def wanted(subject: str) -> bool:
@@ -42,6 +46,7 @@ def read_orders(ref: str, kafka: KafkaSection, worker: WorkerSection) -> list[Or
             now_ms=now_ms,
             idle="it waits for the worker that serves its partition",
             also_in=[other for other in holders[subject] if other != partition],
+            is_configured=not accounts or account_of(subject) in accounts,
         )
         for partition, subject, value in found
     ]

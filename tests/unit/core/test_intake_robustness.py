@@ -387,7 +387,11 @@ def test_mutated_bytes(told: Told, data: st.DataObject) -> None:
                 [b"", b'"', b"\\", b"\xff", b"\x00", b"{", b"}", b"0", b"-", b"e", b"\\ud800", b",", b"null"]
             )
         )
-    assert outcome(bytes(value)) == slow_outcome(bytes(value))
+    found = outcome(bytes(value))
+    assert found == slow_outcome(bytes(value))
+    event_id, subject = intake.identify(bytes(value), {})
+    if isinstance(found, OrderEvent):
+        assert (event_id, subject) == (intake.shown_id(found.id, found.uid), found.subject)
 
 
 # --- the largest events ------------------------------------------------------------------------------------------------

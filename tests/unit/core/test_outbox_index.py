@@ -8,7 +8,7 @@ from schemas.carts import Cart, Order
 from schemas.facts import OrderDetails
 from schemas.state import OrderHeader, Park
 from schemas.updates import Update
-from worker.core.outbox import NEVER, Outbox, Send
+from worker.core.outbox import NEVER, UNCONFIGURED, Figures, Outbox, Send
 
 NOW, NOW_MS = 1_000.0, 5_000_000
 
@@ -281,3 +281,59 @@ def test_index_agrees_with_a_plain_list(steps: list[tuple[str, int, int, bool]])
                 assert due[found] == min(due.values())
                 model[found] = NEVER
         assert outbox.next_due() == min(model.values(), default=NEVER)
+
+
+def test_what_its_record_says_it_waits_for_is_known_at_once() -> None:
+    """Unconfirmed always; inconsistent when nothing has happened since, as after a restore. Both are looked at now."""
+    outbox = Outbox()
+    unconfirmed, inconsistent = header(), header()
+    unconfirmed.unconfirmed_since_ms = inconsistent.inconsistent_since_ms = 5
+    put(outbox, "a", unconfirmed)
+    put(outbox, "b", inconsistent)
+    assert [entry.waiting for entry in outbox.entries.values()] == ["unconfirmed", "inconsistent"]
+    assert [outbox.pop_due(NOW), outbox.pop_due(NOW)] == ["a", "b"]
+    inconsistent.revision = 3
+    put(outbox, "b", inconsistent)
+    assert outbox.entries["b"].waiting == ""
+
+
+def test_figures_by_account() -> None:
+    """What is owed, since when, and what waits for something else; accounts that nobody configured are one."""
+    outbox = Outbox()
+    waits = {
+        "acme/1": ("", False),
+        "acme/2": ("", False),
+        "acme/3": ("parked", False),
+        "acme/4": ("on_hold", False),
+        "acme/5": ("unconfirmed", False),
+        "acme/6": ("unconfirmed", True),
+        "acme/7": ("inconsistent", False),
+        "acme/8": ("inconsistent", True),
+        "beta/1": ("", False),
+        "x/1": ("no_account", False),
+        "y/1": ("", False),
+    }
+    for number, (subject, (waiting, is_overdue)) in enumerate(waits.items()):
+        put(outbox, subject, header(), hold_s=9.0 if subject == "acme/2" else 0.0)
+        entry = outbox.entries[subject]
+        entry.waiting, entry.is_overdue, entry.owed_since_ms = waiting, is_overdue, 100 - number
+    outbox.entries["acme/4"].owed_since_ms = outbox.entries["acme/7"].owed_since_ms = 1
+    found = outbox.figures({"acme", "beta"}, NOW)
+    assert found == {
+        "acme": Figures(owed=2, held=1, parked=2, unconfirmed=2, inconsistent=2, overdue=2, owed_since_ms=99),
+        "beta": Figures(owed=1, owed_since_ms=92),
+        UNCONFIGURED: Figures(owed=2),
+    }
+    total = Figures()
+    for count in found.values():
+        total.add(count)
+    assert total == Figures(owed=5, held=1, parked=2, unconfirmed=2, inconsistent=2, overdue=2, owed_since_ms=92)
+    assert (total.oldest_s(5_092), total.oldest_s(1), Figures().oldest_s(5_092)) == (5.0, 0.0, 0.0)
+
+
+def test_oldest_of_a_change_without_a_moment() -> None:
+    """A record that does not say since when it is owed has no age."""
+    count = Figures()
+    for since_ms in (0, 7, 0, 9):
+        count.note_owed_since(since_ms)
+    assert count.owed_since_ms == 7

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from schemas import state
-from schemas.facts import Facts
+from schemas.facts import NIL, Facts
 from tests.unit.core.shop import (
     REFERENCE,
     Told,
@@ -207,8 +207,8 @@ ALL_DETAILS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ALL_DETAILS)
-def test_baseline_keeps_the_details_of_the_confirmation(name: str) -> None:
-    """What the confirmation told stays the baseline, whatever replaces it later, in either order of arrival."""
+def test_replaced_details_leave_the_facts(name: str) -> None:
+    """What a newer fact replaces is gone, in either order of arrival; the baseline can be told no more from facts."""
     first = confirmed(goods("A", 1, 1), **ALL_DETAILS)
     change = details(**{name: None}).but(time=LATE)
     plain = baseline(facts_of(first), REFERENCE)
@@ -216,7 +216,9 @@ def test_baseline_keeps_the_details_of_the_confirmation(name: str) -> None:
     assert getattr(plain.details, name) is not None
     for tellings in ((first, change), (change, first)):
         facts = facts_of(*tellings)
-        assert baseline(facts, REFERENCE) == plain
+        assert baseline(facts, REFERENCE) is None
+        assert facts.confirmation is not None
+        assert facts.confirmation.details == {name: NIL}
         found = assess(facts, REFERENCE).order
         assert found is not None
         assert getattr(found.details, name) is None
@@ -233,9 +235,9 @@ def test_baseline_ignores_all_that_came_later() -> None:
         cart_updated(goods("A", 5, 500)),
         payment("on_hold"),
         delivered("s1"),
-        details(gift=True),
         cancelled(),
     )
+    assert baseline(facts_of(ONE, details(gift=True)), REFERENCE) == plain
     assert baseline(facts_of(ONE, *later), REFERENCE) == plain
 
 

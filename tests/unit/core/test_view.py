@@ -9,7 +9,7 @@ from schemas.views import OrderView
 from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, payment, shipped
 from worker.core.outbox import Entry
 from worker.core.rules import Rules
-from worker.core.view import view_order
+from worker.core.view import not_configured, view_order
 
 CONFIRMED = confirmed(goods("A", 2, 200))
 SHIPPED = (CONFIRMED, shipped("s1", A=1))
@@ -93,7 +93,7 @@ def test_status_and_reason(of: OrderRecord, entry: Entry | None, paused: str | N
 
 
 def test_inconsistent_for_long_is_shown_as_parked() -> None:
-    """Then its contradictions are the reason all the same."""
+    """Then its contradictions are the reason all the same, and what is of no use."""
     found = view_order(
         SUBJECT,
         record(CONFIRMED, shipped("s1", A=3), inconsistent_since_ms=1),
@@ -102,7 +102,45 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
         now_ms=1_001,
         idle="",
     )
-    assert (found.status, found.reason) == ("parked", "line A: 3 shipped of 2 ordered")
+    assert (found.status, found.reason) == (
+        "parked",
+        "line A: 3 shipped of 2 ordered; inconsistent for too long: only an event can resolve it, no release",
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "entry", "expected"),
+    [
+        (record(CONFIRMED, acked=2), None, ("settled", "account acme is not configured")),
+        (record(*SHIPPED), entry(), ("owed", "account acme is not configured")),
+        (
+            record(shipped("s1", A=1)),
+            None,
+            ("unconfirmed", "account acme is not configured; no order.confirmed yet"),
+        ),
+        (
+            record(*SHIPPED, payment("on_hold")),
+            None,
+            ("on_hold", "account acme is not configured; the payment is on hold"),
+        ),
+    ],
+)
+def test_account_that_is_not_configured(of: OrderRecord, entry: Entry | None, expected: tuple[str, str]) -> None:
+    """It is said of each of its orders, settled ones included, and once."""
+    missing = not_configured("acme")
+    found = view_order(
+        SUBJECT,
+        of,
+        partition=3,
+        rules=Rules(),
+        now_ms=1,
+        now=NOW,
+        entry=entry,
+        paused=missing,
+        idle="nobody sends",
+        is_configured=False,
+    )
+    assert (found.status, found.reason) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,11 +152,9 @@ def test_next_attempt(members: dict[str, object], expected: float | None) -> Non
     assert view(record(*SHIPPED), entry(**members), "account paused").next_attempt_s is None
 
 
-def notes(of: OrderRecord, also_in: Sequence[int] = (), *, has_account: bool = True) -> list[str]:
+def notes(of: OrderRecord, also_in: Sequence[int] = ()) -> list[str]:
     """What else is said of it."""
-    return view_order(
-        SUBJECT, of, partition=3, rules=Rules(), now_ms=1, idle="", also_in=also_in, has_account=has_account
-    ).notes
+    return view_order(SUBJECT, of, partition=3, rules=Rules(), now_ms=1, idle="", also_in=also_in).notes
 
 
 def test_why_a_settled_order_was_not_sent() -> None:
@@ -127,14 +163,6 @@ def test_why_a_settled_order_was_not_sent() -> None:
     assert notes(record(*SHIPPED, acked=2, made_at=MadeAt("sequra", 1))) == []
     assert notes(record(*SHIPPED, acked=1, made_at=MadeAt("sequra", 1))) == []
     assert notes(record(*SHIPPED, acked=2)) == []
-
-
-def test_settled_though_nobody_was_told() -> None:
-    """An account that is not configured, by a mistake in the subject perhaps, looks like any other otherwise."""
-    assert notes(record(CONFIRMED, acked=2), has_account=False) == [
-        "nobody was told of it: its account is not configured"
-    ]
-    assert notes(record(*SHIPPED, acked=1), has_account=False) == []  # owed: that is its reason
 
 
 def test_order_that_is_torn_apart() -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+from hashlib import blake2b
+from typing import Any
 
 import msgspec
+import pytest
 from msgspec import Struct
 
 from schemas import state
@@ -11,12 +14,14 @@ from schemas.state import OrderRecord
 from schemas.updates import Account
 from worker import logs
 from worker.core import outbox as core
-from worker.core.outbox import Addressee, ParkIt, Same
+from worker.core.intake import decode
+from worker.core.outbox import Addressee, ParkIt, Same, Wait
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.metrics import Metrics
 from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Pace
+from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
@@ -158,6 +163,7 @@ def test_change_that_is_not_sent_says_so() -> None:
     lines, metrics = said(CONFIRMED, REFUNDED_THERE)
     [settled] = [line for line in lines if line["event"] == "order_settled"]
     assert (settled["order"], settled["made_at"], settled["revision"]) == (SUBJECT, "sequra", 3)
+    assert settled["event_id"] == "2"
     assert metrics.value("cartsync_origin_acknowledged_total", account="acme") == 1
 
 
@@ -166,6 +172,115 @@ def test_changed_key_says_so() -> None:
     lines, metrics = said(CONFIRMED, REFUNDED_THERE, written(3, "order.cancelled", {}, b"third"))
     assert [line["order"] for line in lines if line["event"] == "order_key_changed"] == [SUBJECT]
     assert metrics.value("cartsync_order_keys_changed_total") == 1
+
+
+def refused(*records: Written) -> list[dict[str, object]]:
+    """What is logged of records that are refused."""
+    lines, _ = said(*records)
+    return [line for line in lines if line["event"] == "event_refused"]
+
+
+SURPLUS: dict[str, object] = {"currency": "EUR", "lines": [LINE], "mail": "ada@example.com"}
+
+
+def test_refused_event_can_be_found_again() -> None:
+    """Where it lies, its id and its order, in both modes; never anything else of it."""
+    bad = written(4, "order.confirmed", SURPLUS, id="shop:7c1f")
+    headers = (("ce_specversion", b"1.0"), ("ce_id", b"b-1"), ("ce_source", b"/s"), ("ce_subject", b"acme/9"))
+    found = refused(bad, Written(5, b"k", b"{}", (*headers, ("ce_type", b"order.cancelled"))))
+    assert [(line["partition"], line["offset"], line["event_id"], line["order"]) for line in found] == [
+        (0, 4, "shop:7c1f", "acme/1"),
+        (0, 5, "b-1", "acme/9"),
+    ]
+    assert "ada" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"id": "Ada Lovelace <ada@example.com>"}, {"event_id": "HEX", "order": "acme/1"}),
+        ({"id": "x" * 300}, {"event_id": "x" * 100, "order": "acme/1"}),
+        ({"id": ""}, {"order": "acme/1"}),
+        ({"subject": "acme/../1"}, {"event_id": "4"}),
+        ({"subject": "Ada Lovelace"}, {"event_id": "4"}),
+        ({"subject": 7, "id": 8}, {}),
+        ({"id": "\ud800"}, {}),
+    ],
+)
+def test_what_is_said_of_a_refused_event(attributes: dict[str, object], expected: dict[str, str]) -> None:
+    """An id that looks like one, else digits that stand for it; a subject only if it is a valid one."""
+    event = json.loads(written(4, "order.confirmed", SURPLUS).value or b"") | attributes
+    [line] = refused(Written(4, b"k", json.dumps(event).encode()))
+    if expected.get("event_id") == "HEX":
+        expected = expected | {"event_id": blake2b(b"2 /s" + str(attributes["id"]).encode(), digest_size=8).hexdigest()}
+    assert {name: line[name] for name in ("event_id", "order") if name in line} == expected
+
+
+@pytest.mark.parametrize("value", [b"[", b"no json", b"[" * 100_000, b"7", b"\xff", b" " * (1 << 20 | 1)])
+def test_what_cannot_be_read_is_refused_without_a_name(value: bytes) -> None:
+    """Nothing is made up, and nothing large is looked into."""
+    [line] = refused(Written(4, b"k", value))
+    assert (line["offset"], "event_id" in line, "order" in line) == (4, False, False)
+
+
+def test_members_that_are_not_utf8_are_not_read() -> None:
+    """Each is looked at for itself: the others are."""
+    value = (written(4, "order.confirmed", SURPLUS).value or b"").replace(b'"/s"', b'"/\xf1"')
+    assert [(line["reason"], line["event_id"], line["order"]) for line in refused(Written(4, b"k", value))] == [
+        ("not_utf8", "4", "acme/1")
+    ]
+    value = value.replace(b'"4"', b'"\xf1"').replace(b'"acme/1"', b'"acme/\xf1"')
+    [line] = refused(Written(4, b"k", value))
+    assert (line["reason"], "event_id" in line, "order" in line) == ("not_utf8", False, False)
+
+
+def test_unreadable_header_leaves_the_rest_readable() -> None:
+    """A record that no client decodes whole, and a batch of such."""
+    value = written(4, "order.confirmed", SURPLUS).value
+    one = UndecodableRecord(4, 4, 0, "a header", b"k", value, names=(b"\xff",))
+    many = UndecodableRecord(5, 9, 0, "a batch", value=value, is_batch=True)
+    found = refused(one, many)  # type: ignore[arg-type]
+    assert [line.get("event_id") for line in found] == ["4", None]
+
+
+def test_account_that_nobody_configured_is_named_at_its_first_event() -> None:
+    """Once, and with nothing of the order."""
+    records = [written(n, "order.cancelled", {}, subject=f"{'other' if n < 4 else 'acme'}/{n % 2}") for n in range(6)]
+    lines, _ = said(*records)
+    assert [(line["event"], line["account"], line["level"]) for line in lines if "account" in line] == [
+        ("account_not_configured", "other", "warning")
+    ]
+
+
+def test_accounts_that_events_make_up_flood_no_log() -> None:
+    """So many lines, and a count of the others; so many names are remembered."""
+    lines, _ = said(*(written(n, "order.cancelled", {}, subject=f"made-up-{n}/1") for n in range(1_500)))
+    assert len([line for line in lines if line["event"] == "account_not_configured"]) == logs.SAMPLE_FIRST
+
+
+WAITS = [("inconsistent", True, "warning"), ("on_hold", False, "info")]
+
+
+@pytest.mark.parametrize(("status", "contradicts", "level"), WAITS)
+def test_order_that_waits_says_for_what(status: Any, contradicts: bool, level: str) -> None:
+    """One name for all of them, and the event that it is about."""
+
+    async def main() -> None:
+        batch, orders = batch_of(OrderRecord())
+        event = decode(b"k", CONFIRMED.value, {}, 0)
+        assert event is not None
+        record = core.take_event(OrderRecord(), event, position=1, revision=2, now_ms=1, addressee=None)
+        record.inconsistent_since_ms = int(not contradicts)
+        orders[SUBJECT] = state.encode(record)
+        batch.change(Change(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))
+        await batch.announce()
+
+    lines: list[str] = []
+    with logs.capture(lines, "info"):
+        run(main())
+    [line] = [json.loads(line) for line in lines]
+    assert (line["event"], line["status"], line["level"]) == ("order_waiting", status, level)
+    assert (line["order"], line["revision"], line["event_id"]) == (SUBJECT, 2, "1")
 
 
 def test_types_that_look_like_ours_are_told_of_once() -> None:

@@ -346,7 +346,7 @@ def test_faults_become_outcomes() -> None:
         scene.offer("acme/a", "acme/b")
         await asyncio.sleep(10)
         assert scene.kinds() == [OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN]
-        assert scene.metrics.value("cartsync_delivery_attempts_total", **{"class": "unknown"}) == 1
+        assert scene.metrics.value("cartsync_delivery_attempts_total", account="acme", **{"class": "unknown"}) == 1
         await scene.publisher.stop()
 
     played(main)

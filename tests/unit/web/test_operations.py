@@ -95,10 +95,11 @@ async def test_what_is_costly_is_made_seldom(monkeypatch: pytest.MonkeyPatch, pa
 
 async def test_metrics(port: Port, worker: Worker) -> None:
     """The metrics are in the Prometheus text format."""
-    worker.figures.parked()
+    worker.figures.configured(["acme"])
+    worker.figures.parked("acme")
     status, kind, body = await port.ask("GET", "/metrics")
     assert (status, kind) == (200, "text/plain")
-    assert b"\ncartsync_parked_total 1.0\n" in body
+    assert b'\ncartsync_parked_total{account="acme"} 1.0\n' in body
 
 
 @pytest.mark.parametrize(

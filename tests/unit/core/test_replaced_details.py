@@ -1,0 +1,181 @@
+"""Details that were removed or replaced: gone from the record, and yet what was confirmed is still known as such."""
+
+from itertools import permutations
+
+import pytest
+from msgspec.structs import replace
+
+from schemas.events import OrderEvent
+from schemas.facts import pack
+from schemas.state import OrderRecord, Park, decode_order, encode
+from schemas.updates import Account
+from tests.unit.core.shop import SUBJECT, Told, confirmed, details, goods, log, payment, shipped, time_text
+from worker.core.outbox import Addressee, Plan, Same, Send, Wait, acknowledge, plan, plan_unaddressed, record_for
+from worker.core.outbox import take_event as take
+from worker.providers.sequra import Sequra
+
+TO = Addressee(Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret"), Sequra())
+ADA = {"given_names": "Ada", "surnames": "Lovelace", "email": "ada@example.com"}
+BOB = {"given_names": "Bob", "surnames": "Babbage", "email": "bob@example.com"}
+EVA = {"given_names": "Eva", "surnames": "Noether", "email": "eva@example.com"}
+CONFIRMED = confirmed(goods("A", 2, 200), customer=ADA)
+NAMES = [text.encode() for who in (ADA, BOB, EVA) for text in who.values()]
+
+
+def written(events: list[OrderEvent], addressee: Addressee | None = TO, value: bytes | None = None) -> bytes:
+    """The record after these events as it stands in the topic, each taken as a batch takes it."""
+    for position, event in enumerate(events, start=0 if value is None else 100):
+        before, matters = record_for(event, value)
+        value = encode(
+            take(
+                before,
+                event,
+                position=position,
+                revision=position + 1,
+                now_ms=1,
+                addressee=addressee if matters else None,
+            )
+        )
+    assert value is not None
+    return value
+
+
+def planned(value: bytes) -> Plan:
+    """What is to be done about the order."""
+    return plan(decode_order(value), SUBJECT, TO)
+
+
+def names_in(value: bytes) -> set[bytes]:
+    """Whose words are in the bytes."""
+    return {name for name in NAMES if name in value}
+
+
+@pytest.mark.parametrize("addressee", [TO, None])
+def test_removed_details_leave_no_trace(addressee: Addressee | None) -> None:
+    """Removed with null, they are nowhere in the record, whatever the order of arrival and whoever is configured."""
+    telling = log(CONFIRMED, payment("approved"), details(customer=None), shipped("s1", A=1))
+    for arrivals in permutations(telling):
+        assert names_in(written(list(arrivals), addressee)) == set()
+
+
+@pytest.mark.parametrize("addressee", [TO, None])
+def test_replaced_details_leave_no_trace(addressee: Addressee | None) -> None:
+    """Of several customers the newest alone is in the record."""
+    telling = log(CONFIRMED, details(customer=BOB), confirmed(goods("A", 1, 100), customer=EVA))
+    for arrivals in permutations(telling):
+        assert names_in(written(list(arrivals), addressee)) == {text.encode() for text in EVA.values()}
+
+
+CHANGES: list[tuple[list[Told], type]] = [
+    ([details(customer=None)], Send),
+    ([details(customer=BOB)], Send),
+    ([details(customer=BOB), details(customer=ADA)], Same),
+    ([details(customer=None), details(customer=ADA), details(gift=None)], Same),
+    ([details(references={"provider": "P1"})], Same),
+    ([details(references={"provider": "P1"}), details(references={"provider": "P2"})], Same),
+    ([details(references={"secondary": "P1"})], Send),
+    ([confirmed(goods("A", 2, 200), customer=BOB)], Send),
+    ([confirmed(goods("A", 2, 200), customer=ADA)], Same),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), CHANGES)
+def test_what_was_confirmed_is_known_as_such(changes: list[Told], expected: type) -> None:
+    """Only what differs in the payload from what was confirmed is sent, in any order of arrival."""
+    for arrivals in permutations(log(CONFIRMED, *changes)):
+        assert type(planned(written(list(arrivals)))) is expected
+
+
+def test_older_confirmation_is_the_one_that_counts() -> None:
+    """It may come last, its customer replaced by then: compared is with what it alone gives."""
+    older = CONFIRMED.but(time=time_text(-9), id="older")
+    for again, expected in ((ADA, Same), (BOB, Send)):
+        telling = log(
+            confirmed(goods("A", 2, 200), customer=EVA), details(customer=BOB), details(customer=again), older
+        )
+        for arrivals in permutations(telling):
+            assert type(planned(written(list(arrivals)))) is expected
+
+
+def test_confirmation_that_contradicts_itself_is_no_measure() -> None:
+    """The provider's cart is not known then, so nothing is taken for told."""
+    bad = confirmed({"type": "discount", "reference": "D", "name": "D", "total_minor": -5}, goods("A", 1, 1), gift=True)
+    good = confirmed(goods("A", 1, 1), gift=True)
+    value = written(log(bad, details(gift=False), good))
+    noted = decode_order(value).confirmed_as
+    assert noted is not None
+    assert noted.digest == b""
+    assert not isinstance(planned(value), Same)
+
+
+def test_another_provider_knows_nothing_of_it() -> None:
+    """What one adapter has noted says nothing to another one."""
+    record = decode_order(written(log(CONFIRMED, details(customer=BOB), details(customer=ADA))))
+    assert record.confirmed_as is not None
+    record.confirmed_as = replace(record.confirmed_as, provider="other")
+    assert isinstance(plan(record, SUBJECT, TO), Send)
+
+
+def test_without_an_account_replaced_details_wait_for_one() -> None:
+    """No adapter can tell whether they make a difference."""
+    value = written(log(CONFIRMED, details(customer=BOB)), None)
+    assert plan_unaddressed(decode_order(value), SUBJECT) == Wait("no_account", [])
+    assert isinstance(planned(value), Send)
+
+
+def old_record() -> bytes:
+    """As older versions wrote it: the confirmation keeps the customer that was replaced."""
+    record = decode_order(written(log(CONFIRMED, details(customer=BOB))))
+    assert record.facts.confirmation is not None
+    record.facts.confirmation = replace(record.facts.confirmation, details={"customer": pack(ADA)})
+    record.confirmed_as, record.event_id = None, ""
+    return encode(record)
+
+
+@pytest.mark.parametrize(
+    ("news", "expected"),
+    [
+        (shipped("s1", A=1), Send),
+        (payment("approved"), Send),
+        (details(gift=True), Send),
+        (details(customer=ADA), Same),
+        (CONFIRMED.but(id="again"), Same),
+    ],
+)
+def test_old_record_loses_them_with_the_next_event(news: Told, expected: type) -> None:
+    """Whatever the event is; what was confirmed is noted first."""
+    value = old_record()
+    assert names_in(value) >= {b"Ada", b"Bob"}
+    assert isinstance(planned(value), Send)
+    after = written(log(*[news] * 9)[-1:], value=value)
+    names = {name for name in names_in(after) if name in {text.encode() for text in ADA.values()}}
+    assert bool(names) == (expected is Same)
+    assert type(planned(after)) is expected
+    record = decode_order(after)
+    assert record.confirmed_as is not None
+    assert record.facts.confirmation is not None
+    assert not record.facts.confirmation.holds_replaced
+
+
+@pytest.mark.parametrize("by_check", [False, True])
+def test_what_a_provider_said_goes_with_removed_details(by_check: bool) -> None:
+    """It may repeat them; what our own checks say never does."""
+    record = decode_order(written(log(CONFIRMED, shipped("s1", A=1))))
+    record.reason = "422 ada@example.com is no address"
+    record.park = Park(record.reason, b"digest", record.revision, 1, by_check)
+    changed, removed = log(shipped("s1", A=1), shipped("s1", A=1), details(gift=True), details(customer=None))[2:]
+    kept = written([changed], value=encode(record))
+    assert kept.count(b"422") == 2
+    assert written([removed], value=kept).count(b"422") == by_check
+    without = OrderRecord(facts=record.facts, reason="422 ada@example.com is no address")
+    assert b"422" not in written([removed], value=encode(without))
+
+
+def test_acknowledged_payload_counts_more() -> None:
+    """Once something was taken by the provider, what was confirmed is no measure any more."""
+    record = decode_order(written(log(CONFIRMED, details(customer=BOB))))
+    found = plan(record, SUBJECT, TO)
+    assert isinstance(found, Send)
+    told = encode(acknowledge(record, found.update.digest))
+    back = written(log(CONFIRMED, CONFIRMED, details(customer=ADA))[2:], value=told)
+    assert isinstance(planned(back), Send)
