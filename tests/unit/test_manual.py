@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
+from tests.model.rules import RULES
+from tests.simulation.mutations import MUTATIONS
 from worker.config.sections import SECTIONS
 from worker.core.outbox import Wait
 from worker.errors import EXIT_CODES
@@ -191,3 +193,10 @@ def test_settings(section: str) -> None:
     expected = [(name, "required" if name in needed else shown(value)) for name, value in usual.items()]
     heading = "### [accounts.NAME]" if section == "accounts" else f"### [{section}]"
     assert [(CODE.findall(name)[0], default) for name, default, _ in rows(heading)] == expected
+
+
+def test_counts_of_the_guarantee() -> None:
+    """What stands there of rules and breaks is counted, not remembered."""
+    page = (ROOT / "deploy" / "GUARANTEE.md").read_text(encoding="utf-8")
+    assert f"each of {len(RULES)} rules" in page
+    assert f"{len(MUTATIONS)} named breaks" in page
