@@ -13,15 +13,8 @@ import trustme
 
 from schemas.updates import Account, Fault, HttpResponse
 from tests.contract.provider import OK, listening, providing, put, read_request, yes
-from tests.logged import logged
-from worker.app import Ports, SystemClock, Worker
-from worker.app.run import _Reread
-from worker.config import Config
 from worker.errors import ConfigError
-from worker.metrics import Metrics
 from worker.publisher.sender import HttpSender
-from worker.sim.log import MemoryLog
-from worker.web.operations import Operations
 
 BOTH_LOOPS = True
 
@@ -148,41 +141,6 @@ async def test_authority_is_replaced_on_disk(ca: trustme.CA, ca_file: Path) -> N
         assert isinstance(refused, Fault)
         assert not refused.sent
         assert await sender.send(put(new_provider.port, **request), 5.0, yes) == NO_CONTENT
-
-
-async def test_authority_is_replaced_while_a_worker_runs(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """SIGHUP reads it again, with the files of accounts as they are now; of those that wait for a restart, as they were."""
-    file = tmp_path / "cartsync.toml"
-
-    def configured(base_url: str, ca_file: Path) -> Config:
-        file.write_text(
-            f'kafka.bootstrap_servers = "localhost:9092"\n[accounts.a]\nprovider = "sequra"\nmerchant_id = "acme"\n'
-            f'username = "user"\npassword = "secret"\nbase_url = "{base_url}"\ntls_ca_file = "{ca_file}"\n'
-        )
-        return Config.load(file, environ={})
-
-    new, nonsense, request = trustme.CA(), tmp_path / "nonsense.pem", {"scheme": "https", "account": "a"}
-    nonsense.write_text("nonsense")
-    async with providing(tls=server_context(new)) as provider:
-        config = configured("https://x", ca_file)
-        accounts, log, clock = config.merchant_accounts(), MemoryLog(1, SystemClock()), SystemClock()
-        sender = HttpSender(deadline_s=5.0, user_agent="x", accounts=accounts)
-        ports = Ports(clock, log.events("w"), log.states("w"), sender)
-        worker = Worker(config.worker, accounts, ports, owner_id="w", metrics=Metrics())
-        fresh = [config, configured("https://x", nonsense), configured("https://y", nonsense)]
-        reread = _Reread(config, lambda: fresh.pop(0), worker, sender, Operations(worker))
-        assert isinstance(await sender.send(put(provider.port, **request), 5.0, yes), Fault)
-        new.cert_pem.write_to_path(str(ca_file))
-        await reread()
-        assert await sender.send(put(provider.port, **request), 5.0, yes) == NO_CONTENT
-        with logged() as lines:
-            await reread()
-            await reread()
-        assert [line["event"] for line in lines] == ["configuration_not_reread", "configuration_reread"]
-        assert "tls_ca_file" in lines[0]["error"]
-        assert lines[1]["after_restart"] == ["[accounts.a]"]
-        assert await sender.send(put(provider.port, **request), 5.0, yes) == NO_CONTENT
-        await sender.close()
 
 
 async def test_handshake_ends_with_the_deadline(ca_file: Path) -> None:

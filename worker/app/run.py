@@ -101,7 +101,7 @@ async def _run(
         target = urlsplit(account.base_url).netloc
         log.info("account_configured", account=name, provider=account.provider, host=target, guarantee=guarantee)
     operations = Operations(worker, _access(config.http))
-    worker.reread = _Reread(config, reread, worker, sender, operations)
+    worker.reread = _Reread(config, reread, worker, operations)
     stopping = _on_signals(worker.reread)
     try:
         address = await operations.start(host, config.http.port)
@@ -212,25 +212,16 @@ def _access(http: HttpSection) -> Access:
 
 
 class _Reread:
-    """Reads the configuration again: secrets, certificates and accounts hold from then on, all else from the next start
-    on.
+    """Reads the configuration again: secrets and accounts hold from then on, all else from the next start on.
 
     A mistake keeps everything as it is. Never raises.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        read: Callable[[], Config],
-        worker: Worker,
-        sender: HttpSender,
-        operations: Operations,
-    ) -> None:
+    def __init__(self, config: Config, read: Callable[[], Config], worker: Worker, operations: Operations) -> None:
         self._config = config
         """What the process was started with."""
         self._read = read
         self._worker = worker
-        self._sender = sender
         self._operations = operations
         self._running = asyncio.Lock()
         self._begun: set[asyncio.Task[None]] = set()
@@ -245,9 +236,7 @@ class _Reread:
         async with self._running:
             problem = ""
             try:
-                fresh = await asyncio.to_thread(self._read)
-                await self._sender.reload(self._worker.followed(fresh.merchant_accounts()))
-                self._take(fresh)
+                self._take(await asyncio.to_thread(self._read))
             except CartsyncError as error:
                 problem = "; ".join(str(error).splitlines())
             except Exception as error:  # noqa: BLE001 - whoever asked for it goes on with the old one

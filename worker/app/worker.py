@@ -248,24 +248,18 @@ class Worker:
             known = ", ".join(sorted(self._context.addressees)) or "none"
             raise UsageError(f"no account {account} is configured (there are: {known})")
 
-    def followed(self, accounts: Mapping[str, Account]) -> dict[str, Account]:
-        """Our accounts as they would be after `reconfigure` with these: what waits for a restart stays as it is."""
-        known = {name: addressee.account for name, addressee in self._context.addressees.items()}
-        return {
-            name: accounts[name] if name in accounts and _is_same_place(account, accounts[name]) else account
-            for name, account in known.items()
-        }
-
     def reconfigure(self, accounts: Mapping[str, Account]) -> tuple[list[str], list[str]]:
         """Takes what may change while we run: credentials and what is sent. An account that was paused goes on.
 
         Returns the accounts that have changed, and those whose change, or coming or going, waits for a restart.
         """
-        followed = self.followed(accounts)
-        later = sorted(name for name in followed.keys() | accounts.keys() if followed.get(name) != accounts.get(name))
-        changed = {
-            name: account for name, account in followed.items() if account != self._context.addressees[name].account
-        }
+        known = {name: addressee.account for name, addressee in self._context.addressees.items()}
+        later = sorted(
+            name
+            for name in known.keys() | accounts.keys()
+            if name not in known or name not in accounts or not _is_same_place(known[name], accounts[name])
+        )
+        changed = {name: account for name, account in accounts.items() if name not in later and account != known[name]}
         for name, account in changed.items():
             self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
