@@ -1,5 +1,6 @@
-"""What the code, the tests and the pages cite is in the repository: the page, and the section of it."""
+"""What the code, the tests and the pages cite is in the repository: the page and the section of it, the test."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ _PAGE = r"(?:[\w.-]+/)*[\w-]+\.md"
 _CITED = re.compile(
     rf"`({_PAGE})`((?:,? sections? \d+| step \d+)?)|(?<!`)\[[^\]\n]*\]\(({_PAGE})(#[\w-]+)?\)((?: sections? \d+)?)"
 )
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 class Citation(NamedTuple):
@@ -114,3 +116,32 @@ def test_dead_end_is_found(tmp_path: Path, text: str, said: str) -> None:
     page.write_text("# Page\n\n## 1. First part\n\n## 2. Second part\n")
     (found,) = citations(text, "x.md")
     assert dead_ends(found, tmp_path, {"PAGE.md": [page]}) == said
+
+
+def functions_in(file: Path) -> set[str]:
+    """The names of the functions of a file; empty when there is no such file."""
+    if not file.is_file():
+        return set()
+    nodes = ast.parse(file.read_text(encoding="utf-8")).body
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def missing_tests(text: str, root: Path) -> list[str]:
+    """The tests that a page cites, as far as they cannot be run."""
+    return [f"{file}::{name}" for file, name in _TEST.findall(text) if name not in functions_in(root / file)]
+
+
+def test_tests_that_pages_cite_are_there() -> None:
+    """A page that says which test holds a promise says the truth."""
+    pages = [file for file in tracked() if file.suffix == ".md"]
+    assert len(_TEST.findall((ROOT / "deploy" / "GUARANTEE.md").read_text())) > 30
+    found = [f"{page.name}: {name}" for page in pages for name in missing_tests(page.read_text(), ROOT)]
+    assert not found, "\n".join(found)
+
+
+def test_test_that_is_gone_is_found(tmp_path: Path) -> None:
+    """A test that was renamed, and a file that was, are told."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("async def test_one(): ...")
+    text = "`tests/test_a.py::test_one`, `tests/test_a.py::test_two`, `tests/test_b.py::test_one`"
+    assert missing_tests(text, tmp_path) == ["tests/test_a.py::test_two", "tests/test_b.py::test_one"]

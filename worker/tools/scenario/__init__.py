@@ -1,6 +1,6 @@
 """`cartsync scenario PATH…`: event files with expectations, run through the real worker in virtual time.
 
-The format, for users, is in the README. A file is read (`files`), played (`play`) in a world of its own (`world`:
+The format, for users, is `SCENARIOS.md`. A file is read (`files`), played (`play`) in a world of its own (`world`:
 embedded log, scripted provider, virtual time) and compared (`expect`, `matching`); `report` says what came of it.
 """
 
