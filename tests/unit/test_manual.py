@@ -4,17 +4,16 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from tests.model.rules import RULES
 from tests.simulation.mutations import MUTATIONS
 from worker.config.sections import SECTIONS
-from worker.core.outbox import Wait
 from worker.errors import EXIT_CODES
 from worker.metrics import METRICS
-from worker.partition.batch import _LEVELS
+from worker.partition.batch import _WARNINGS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "OPERATIONS.md").read_text(encoding="utf-8")
@@ -63,8 +62,6 @@ def texts(node: ast.expr, names: dict[str, set[str]]) -> set[str]:
             return texts(body, names) | texts(orelse, names)
         case ast.Name(id=name):
             return names.get(name, set())
-        case ast.JoinedStr(values=[ast.Constant(value=str(before)), ast.FormattedValue(value=ast.Name(id="waiting"))]):
-            return {f"{before}{state}" for state in get_args(Wait.__annotations__["state"])}
         case _:
             return set()
 
@@ -107,16 +104,23 @@ def _events_of(node: ast.AST, names: dict[str, set[str]], where: str) -> Iterato
             assert found, f"{where}: an event whose name this test cannot read"
             for name in found:
                 yield name, METHODS[method], keywords
-        case ast.Attribute(value=ast.Name(id="self"), attr="_note"):
+        case ast.Attribute(value=ast.Name(id="self"), attr="_note" | "_note_of"):
             for name in texts(node.args[0], names):
-                yield name, _LEVELS.get(name, "info"), keywords | {"order", "revision", "partition"}
+                for level in _levels(name):
+                    yield name, level, keywords | {"order", "revision", "event_id", "partition"}
         case ast.Attribute(value=ast.Attribute(attr="_notes"), attr="append"):
             (note,) = node.args
             assert isinstance(note, ast.Tuple)
             for name in texts(note.elts[0], names):
-                yield name, _LEVELS.get(name, "info"), {"partition"}
+                for level in _levels(name):
+                    yield name, level, {"partition"}
         case _:
             pass
+
+
+def _levels(name: str) -> list[str]:
+    """Of a note: of one, `status` decides."""
+    return ["info", "warning"] if name == "order_waiting" else ["warning" if name in _WARNINGS else "info"]
 
 
 LOGGED = logged()
@@ -155,7 +159,7 @@ def test_fields_of_log_events(name: str) -> None:
 
 def test_events_are_found() -> None:
     """The reading of the code sees each of the ways in which an event is logged."""
-    assert {"starting", "account_slowed", "order_held", "order_no_account", "event_refused", "log_lines_sampled"} <= (
+    assert {"starting", "account_slowed", "order_held", "order_waiting", "event_refused", "log_lines_sampled"} <= (
         LOGGED.keys()
     )
     assert LOGGED["operator_acted"].levels == {"info", "warning"}
