@@ -1,5 +1,6 @@
 """Was anything lost, doubled, stale or left? What is read at the end, and what it comes to."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -60,7 +61,7 @@ _WANTED = tuple(
     for name in (
         *("partition_serving", "partition_left", "partition_lost", "partition_refused", "partition_halted"),
         "partition_rivalled",
-        *("order_held", "order_parked", "task_failed", "lane_failed", "not_started", "stopping", "stuck"),
+        *("starting", "order_held", "order_parked", "task_failed", "lane_failed", "not_started", "stopping", "stuck"),
     )
 )
 _read_line = msgspec.json.Decoder(Line).decode
@@ -231,10 +232,13 @@ def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozens
     """No worker failed in a way that it should not, whatever went on around it. `borne`: codes that it may end with by
     itself.
     """
+    begun = {log.name for log in logs if log.counts or log.other}
     wrong = [
         f"{ending.worker} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
         for ending in endings
         if (ending.code != 0 if ending.wanted else ending.code not in borne)
+        # One that is told to leave while the interpreter starts has done nothing yet, and cannot do even this.
+        and not (ending.code == -signal.SIGTERM and ending.worker not in begun)
     ]
     for log in logs:
         wrong += _failures(log)

@@ -12,12 +12,12 @@ import pytest
 from schemas.state import OrderRecord
 from schemas.updates import Account
 from tests.chaos.conductor import Deed
-from tests.chaos.crew import quantile
+from tests.chaos.crew import Ending, quantile
 from tests.chaos.hostile import Arsenal, Attack, Seen
 from tests.chaos.plan import SHORT
 from tests.chaos.run import Options, run_chaos
 from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
-from tests.chaos.verdict import Refused, is_freeze_gap, wrong_in_letter
+from tests.chaos.verdict import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, take_event
@@ -193,6 +193,22 @@ def test_what_is_wrong_in_a_dead_letter() -> None:
     assert wrong(b"[[[[", "no_key") == ["for no_key, not for not_json"]
     assert wrong(b"[[") == wrong(b"][", truncated=b"") == ["not the value that was written"]
     assert not list(wrong_in_letter(Refused(None), b"any", {"x-dlq-reason": b"undecodable"}))
+
+
+def test_which_endings_are_wrong() -> None:
+    """SIGTERM ends one that has not begun; else a worker leaves with 0, and by itself only with a code that is borne."""
+    logs = [Log("begun", {"starting": 1}, [], []), Log("new", {}, [], [])]
+
+    def wrong(worker: str, code: int, *, wanted: bool, borne: frozenset[int] = BORNE_CODES) -> bool:
+        return bool(check_workers(logs, [Ending(worker, code, 0.0, wanted)], borne))
+
+    assert not wrong("begun", 0, wanted=True)
+    assert not wrong("new", -15, wanted=True)
+    assert wrong("begun", -15, wanted=True)
+    assert wrong("new", -9, wanted=True)
+    assert not wrong("begun", 75, wanted=False)
+    assert wrong("begun", 75, wanted=False, borne=frozenset())
+    assert wrong("begun", 64, wanted=False)
 
 
 def test_quantiles_of_a_histogram() -> None:
