@@ -129,7 +129,7 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
     is_refused = parked is not None and not parked.by_check
     reason = parked.reason if parked is not None and is_refused else update.problem
     if reason is None:
-        return Send(order, update, record.trace, record.generation, addressee.account)
+        return Send(order, update, record.trace, record.generation, account=addressee.account)
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason])
     return ParkIt(reason, update.digest, by_check=not is_refused)
