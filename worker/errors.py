@@ -79,14 +79,16 @@ class TopicError(CartsyncError):
 class DamagedStateError(CartsyncError):
     """A record of a state partition is none that we wrote: its orders are not served. Says where it is.
 
-    `is_position`: only how far the input was taken is not known, so an operator can say it.
+    `is_position`: only how far the input was taken is not known, so an operator can say it. `order`: whose record it
+    is; that is for a field of its own, since the text is shown to whoever asks whether the worker is ready.
     """
 
     exit_code = 72
 
-    def __init__(self, message: str, *, is_position: bool = False) -> None:
+    def __init__(self, message: str, *, is_position: bool = False, order: str = "") -> None:
         super().__init__(message)
         self.is_position = is_position
+        self.order = order
 
 
 class TwoOwnersError(CartsyncError):

@@ -18,6 +18,7 @@ from tests.integration.harness import PASSWORD, PROJECT, Stage
 from tests.integration.orders import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, line
 from tests.integration.process import WorkerProcess, until
 from worker.app.run import END_WITHIN_S, EXIT_AT_ONCE
+from worker.core.rules import Rules
 from worker.tools.kafka_ports import free_ports
 from worker.tools.local_kafka import LocalKafka
 
@@ -57,22 +58,24 @@ async def started(stage: Stage) -> WorkerProcess:
     return await stage.started(CARTSYNC_SECRETS_DIR=str(stage.folder / "secrets"))
 
 
-async def paused(stage: Stage, worker: WorkerProcess) -> str:
-    """An order that waits, for its account is paused: the provider's password has changed."""
+async def paused(stage: Stage, worker: WorkerProcess) -> dict[str, tuple[int, int]]:
+    """What the provider is to hold of orders that wait, for their account is paused: its password has changed. It says
+    403 then, which one order alone might get for another reason.
+    """
     rotate(stage, "the-new-one")
-    subject = await shipped(stage, "waits")
-    await until(lambda: bool(worker.log("account_paused")), 10, stage.tails)
-    return subject
+    subjects = [await shipped(stage, f"waits{number}") for number in range(Rules().forbidden_orders)]
+    await until(lambda: bool(worker.log("account_paused")), 20, stage.tails)
+    return dict.fromkeys(subjects, (1000, 0))
 
 
 async def test_sighup_has_secrets_read_again(open_stage: OpenStage) -> None:
     """A new password holds without a restart, and ends the pause of its account; other accounts are not touched."""
     stage = await open_stage()
     worker = await started(stage)
-    subject = await paused(stage, worker)
+    orders = await paused(stage, worker)
     put_password(stage, "the-new-one")
     os.kill(worker.pid, signal.SIGHUP)
-    await stage.agreed({subject: (1000, 0)}, within_s=10)
+    await stage.agreed(orders, within_s=20)
     (said,) = worker.log("configuration_reread")
     assert (said["accounts"], said["after_restart"]) == ([ACCOUNT], [])
     assert "the-new-one" not in worker.tail()
@@ -104,11 +107,11 @@ async def test_account_resume_has_the_password_read_again(open_stage: OpenStage)
     """The advice of the line that tells of the pause works: put the new password there, then resume."""
     stage = await open_stage()
     worker = await started(stage)
-    subject = await paused(stage, worker)
+    orders = await paused(stage, worker)
     put_password(stage, "the-new-one")
     ran = await stage.command("account", "resume", ACCOUNT, CARTSYNC_HTTP__PORT=worker.url.rpartition(":")[2])
     assert ran.code == 0
-    await stage.agreed({subject: (1000, 0)}, within_s=10)
+    await stage.agreed(orders, within_s=20)
 
 
 async def test_sigterm_while_kafka_is_away(own_kafka: LocalKafka, tmp_path: Path) -> None:

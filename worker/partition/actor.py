@@ -358,8 +358,8 @@ class PartitionActor:
         limit = self._hold.value_max_bytes
         self._beyond.add(subject)
         self.detail = (
-            f"{len(self._beyond)} orders are not sent, for the state topic does not take their records any more "
-            f"({subject}: {size} bytes, it takes {limit}): raise its max.message.bytes, then restart the worker"
+            f"{len(self._beyond)} orders are not sent, for the state topic does not take their records any more (the "
+            f"last one has {size} bytes, it takes {limit}): raise its max.message.bytes, then restart the worker"
         )
         fields = {"order": subject, "revision": revision, "bytes": size, "limit": limit}
         log.error("order_beyond_limit", partition=self.partition, **fields)
@@ -510,11 +510,11 @@ class PartitionActor:
                 return False
         return True
 
-    def halt(self, reason: str) -> None:
-        """Takes no events any more; what is owed is still sent."""
+    def halt(self, reason: str, order: str = "") -> None:
+        """Takes no events any more; what is owed is still sent. `order`: that it is about one."""
         self.role, self.detail = "halted", reason
         self._changed()
-        log.critical("partition_halted", partition=self.partition, reason=reason)
+        log.critical("partition_halted", partition=self.partition, reason=reason, **({"order": order} if order else {}))
 
     # --- process (steps 10 to 13) ---
 

@@ -351,7 +351,7 @@ class Assignment:
             except DamagedStateError as error:
                 if self._owners.get(partition) is not asyncio.current_task():
                     return
-                actor.halt(str(error))
+                actor.halt(str(error), error.order)
                 start_at = await self._wait_for_mending(partition, error)
                 continue
             except LogError as error:

@@ -91,10 +91,13 @@ def damaged(partition: int, offset: int, key: bytes, error: Exception) -> Damage
         else "Write the right record, or one without a value, under this key; the partition is tried again every minute"
     )
     shown = key.decode(errors="backslashreplace")[:_KEY_SHOWN_MAX]
+    order = shown.removeprefix(state.ORDER_PREFIX) if key.startswith(_PREFIX) else ""
+    what = "of an order" if order else f"with the key {shown}"
     return DamagedStateError(
-        f"partition {partition} of the state topic: the record at offset {offset}, key {shown}, is not one that "
+        f"partition {partition} of the state topic: the record at offset {offset}, {what}, is not one that "
         f"cartsync wrote ({type(error).__name__}); nobody else may write there. {what_to_do}",
         is_position=is_position,
+        order=order,
     )
 
 

@@ -173,7 +173,7 @@ class Publisher:
                 name,
                 lanes.account.provider,
                 lanes.provider.guarantee,
-                self.paused(name),
+                _briefly(name, lanes.queue.pause),
                 max(0.0, lanes.queue.hold_until - now),
                 len(lanes.queue),
                 lanes.queue.in_flight,
@@ -317,6 +317,14 @@ class Publisher:
             error = lane.exception()
             self._fatal(InvariantError(f"a lane of account {lanes.account.name} failed: {type(error).__name__}"))
             log.critical("lane_failed", account=lanes.account.name, exc_info=error)
+
+
+def _briefly(account: str, pause: Pause | None) -> str | None:
+    """Why it sends nothing, without the provider's words: for who may not see orders."""
+    if pause is None:
+        return None
+    why = "its credentials were refused" if pause.cause == "credentials" else "too many orders were refused for good"
+    return f"account {account} paused: {why} ({pause.status})"
 
 
 def _probe_s(pause: Pause | None, now: float) -> float | None:

@@ -452,6 +452,19 @@ def test_refusal_while_the_credentials_are_refused() -> None:
     assert desk.end(turns[2], REFUSED).kind is OutcomeKind.CREDENTIALS
 
 
+@pytest.mark.parametrize("outcome", [UNAUTHORIZED, FORBIDDEN])
+def test_answer_to_outdated_credentials(outcome: Outcome) -> None:
+    """It pauses nothing, counts for nothing, and the order waits as it is; any other answer is taken as ever."""
+    desk = Desk(rules=Rules(forbidden_orders=1))
+    desk.offer("a", "b")
+    turns = [desk.begin(), desk.begin()]
+    left = desk.queue.end(turns[0], outcome, desk.now, 0.5, is_outdated=True)
+    assert left == Outcome(OutcomeKind.CREDENTIALS, outcome.reason, outcome.status)
+    assert desk.queue.pause is None
+    assert desk.queue.end(turns[1], CONFLICT, desk.now, 0.5, is_outdated=True) == CONFLICT
+    desk.paused_by(outcome)
+
+
 # --- pace ----------------------------------------------------------------------------------------------------------
 
 
