@@ -105,7 +105,7 @@ class Confirmation(Struct, array_like=True, frozen=True, gc=False):
     @property
     def holds_replaced(self) -> bool:
         """Whether the values of details that newer facts have replaced are in it, as older versions kept them."""
-        return bool(self.details) and any(packed != NIL for packed in self.details.values())
+        return any(packed != NIL for packed in self.details.values())
 
 
 class Payment(Struct, array_like=True, frozen=True, gc=False):

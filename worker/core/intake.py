@@ -70,9 +70,11 @@ def decode(
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
     _check_ahead(time_us, timestamp_ms)
+    uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
+    uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
     return e.OrderEvent(
         event.subject,
-        _uid(event.source, event.id),
+        uid.digest(),
         -1 if event.sequence is None else int(event.sequence),
         time_us,
         event.data,
@@ -80,12 +82,6 @@ def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
         event.traceparent,
         event.id,
     )
-
-
-def _uid(source: str, event_id: str) -> bytes:
-    uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
-    uid.update(f"{len(source)} {source}{event_id}".encode())
-    return uid.digest()
 
 
 def _check_ahead(time_us: int, timestamp_ms: int) -> None:
@@ -148,7 +144,10 @@ def _text(raw: Raw) -> str:
 
 
 def _shown(event_id: str, source: str) -> str:
-    return shown_id(event_id, _uid(source, event_id)) if event_id else ""
+    if not event_id:
+        return ""
+    uid = blake2b(f"{len(source)} {source}{event_id}".encode(), digest_size=8)  # as in `_finished`
+    return shown_id(event_id, uid.digest())
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
     _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
     confirmation = changed.confirmation
-    if confirmation is not None and confirmation.holds_replaced:
+    if confirmation is not None and confirmation.details and confirmation.holds_replaced:
         changed.confirmation = replace(confirmation, details=dict.fromkeys(confirmation.details, NIL))
     return changed
 
