@@ -485,6 +485,32 @@ async def test_way_out_of_added_partitions(open_stage: OpenStage) -> None:
     assert (await stage.started(**settings)).is_running(), "to adopt it once is enough"
 
 
+async def test_event_topic_that_is_made_again_is_read_from_its_start(open_stage: OpenStage) -> None:
+    """No start takes its offsets for those of the former one; told so, a worker takes all of it, the first events too."""
+    stage = await open_stage(partitions=1)
+    worker = await stage.started()
+    before = stage.order(f"{ACCOUNT}/before")
+    await before.confirm(line("mug", 1000, quantity=2))
+    await before.ship("s1", mug=1)
+    await stage.agreed({before.subject: (1000, 1000)})
+    worker.terminate()
+    assert await worker.ended() == 0
+    async with admin_of(stage.settings) as admin:
+        await admin.delete_topics([stage.settings.event_topic])
+        await asyncio.sleep(0.5)
+        await admin.create_topics([NewTopic(stage.settings.event_topic, 1, 1)])
+    subjects = [f"{ACCOUNT}/{number}" for number in range(4)]  # the former position lies among their events
+    for order in map(stage.order, subjects):
+        await order.confirm(line("mug", 1000))
+        await order.ship("s1", mug=1)
+    refused = stage.start()
+    assert await refused.ended() == 72
+    assert "set [worker] topic_epoch to 1" in refused.log("not_started")[0]["error"]
+    await stage.started(CARTSYNC_WORKER__TOPIC_EPOCH="1")
+    await before.ship("s2", mug=1)
+    await stage.agreed(dict.fromkeys(subjects, (1000, 0)) | {before.subject: (2000, 0)})
+
+
 async def test_state_topic_that_is_made_again_is_no_state(open_stage: OpenStage) -> None:
     """The running worker ends with its next commit, and no later start takes the torso for all orders."""
     stage = await open_stage(partitions=1)

@@ -436,6 +436,8 @@ async def test_input_skip_that_is_refused(cli: Cli, worker: Worker, url: str) ->
     """Another worker's partition, an offset that there is not, or no reason: usage."""
     code, _, err = await asyncio.to_thread(cli, "input", "skip", "7", "42", "--why", "a gap", "--url", url)
     assert (code, err) == (2, f"cartsync: partition 7 is not served at {url}; try again in a while\n")
+    code, _, err = await asyncio.to_thread(cli, "input", "skip", "12", "42", "--why", "a gap", "--url", url)
+    assert (code, err) == (2, "cartsync: there is no partition 12: the event topic has 12, the first is 0\n")
     code, _, err = await asyncio.to_thread(cli, "input", "skip", "0", "200", "--why", "a gap", "--url", url)
     assert (code, err) == (2, "cartsync: the input holds offsets 10 to 100\n")
     assert (await asyncio.to_thread(cli, "input", "skip", "0", "42", "--url", url))[0] == 2

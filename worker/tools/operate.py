@@ -158,8 +158,12 @@ def skip_input(
     Raises `UsageError` when none of them serves it or the position cannot be moved there, `NoAnswerError`.
     """
     for url in urls:
-        if any(view.partition == partition for view in _status(url).partitions):
+        status = _status(url)
+        if any(view.partition == partition for view in status.partitions):
             break
+        if 0 < status.event_partitions <= partition:
+            count = status.event_partitions
+            raise UsageError(f"there is no partition {partition}: the event topic has {count}, the first is 0")
     else:
         last = owner()
         hint = f"worker {last} has taken it last: give its private port with --url" if last else "try again in a while"

@@ -31,7 +31,7 @@ class Worker:
     def status(self) -> StatusView:
         partition = PartitionView(0, "serving", "", 10, 0, 8, 1, 0, 1, 2.0, 19.0)
         account = AccountView("acme", "sequra", "D", self.paused, 0.0, 1, 0)
-        return StatusView("0.1.0", True, [partition], [account])
+        return StatusView("0.1.0", True, [partition], [account], event_partitions=12)
 
     def metrics_page(self) -> bytes:
         return self.figures.render()
