@@ -417,7 +417,8 @@ async def test_foreign_record_in_the_state_topic(open_stage: OpenStage) -> None:
         await worker.serving(1)
         (halted,) = [view for view in (await worker.status()).partitions if view.role == "halted"]
         assert halted.partition == 0
-        assert f"offset {at.offset}, key o:\\xff" in halted.detail
+        assert f"offset {at.offset}, of an order" in halted.detail
+        assert [line["order"] for line in worker.log("partition_halted")] == ["\\xff"]
         assert (await worker.get("/readyz"))[0] == 503
         worker.terminate()
         assert await worker.ended() == 0
