@@ -45,9 +45,13 @@ demo: setup ## see it work: a worker, a shop and a provider, on this machine
 	@$(BIN)/cartsync demo $(ARGS)
 
 test: setup ## every test: the pure parts to 100 % coverage, then against a real Kafka (under 15 minutes)
-	@echo "test 1/3: unit, scenarios, contract, simulation"
+	@echo "test 1/3: unit, scenarios, contract; simulation and model beside them (what they say comes afterwards)"
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -m "not integration and not slow" --durations=5 $(ARGS)
+	@mkdir -p .cartsync
+	@$(PYTEST) tests/simulation tests/model -m "not slow" --durations=5 -q $(ARGS) >.cartsync/simulation.log 2>&1 & beside=$$!; \
+	$(BIN)/coverage run -m pytest -m "not integration and not slow" --ignore=tests/simulation --ignore=tests/model \
+		--durations=5 $(ARGS) || failed=1; \
+	wait $$beside || failed=1; tail -n 40 .cartsync/simulation.log; [ -z "$${failed:-}" ]
 	@echo "test 2/3: coverage of worker.core, worker.providers, schemas"
 	@$(BIN)/coverage report
 	@echo "test 3/3: integration, with a real Kafka"
