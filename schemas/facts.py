@@ -38,6 +38,7 @@ def pack(value: object) -> Packed:
 
 NIL = pack(None)
 """Stands for nothing where something is kept packed."""
+_NOTHING = frozenset({NIL})
 
 
 def is_nil(packed: Packed) -> bool:
@@ -105,7 +106,7 @@ class Confirmation(Struct, array_like=True, frozen=True, gc=False):
     @property
     def holds_replaced(self) -> bool:
         """Whether the values of details that newer facts have replaced are in it, as older versions kept them."""
-        return any(packed != NIL for packed in self.details.values())
+        return not _NOTHING.issuperset(self.details.values())
 
 
 class Payment(Struct, array_like=True, frozen=True, gc=False):
