@@ -18,6 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 NODES ?= 1
 PORT ?= 9092
 SEEDS ?= 1000
+BESIDE := $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
 HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
@@ -47,15 +48,13 @@ demo: setup ## see it work: a worker, a shop and a provider, on this machine
 test: setup ## every test: the pure parts to 100 % coverage, then against a real Kafka (under 15 minutes)
 	@echo "test 1/3: unit, scenarios, contract; simulation and model beside them (what they say comes afterwards)"
 	@$(BIN)/coverage erase
-	@mkdir -p .cartsync
-	@$(PYTEST) tests/simulation tests/model -m "not slow" --durations=5 -q $(ARGS) >.cartsync/simulation.log 2>&1 & beside=$$!; \
-	$(BIN)/coverage run -m pytest -m "not integration and not slow" --ignore=tests/simulation --ignore=tests/model \
-		--durations=5 $(ARGS) || failed=1; \
-	wait $$beside || failed=1; tail -n 40 .cartsync/simulation.log; [ -z "$${failed:-}" ]
+	@.ci/together .cartsync/simulation.log '$(PYTEST) tests/simulation tests/model -m "not slow" --durations=5 -q $(ARGS)' \
+		'$(BIN)/coverage run -m pytest -m "not integration and not slow" --ignore=tests/simulation --ignore=tests/model --durations=5 $(ARGS)'
 	@echo "test 2/3: coverage of worker.core, worker.providers, schemas"
 	@$(BIN)/coverage report
-	@echo "test 3/3: integration, with a real Kafka"
-	@$(PYTEST) -m "integration and not slow" --durations=5 -v $(ARGS)
+	@echo "test 3/3: integration, with a real Kafka; brokers, processes and chaos beside the rest"
+	@.ci/together .cartsync/brokers.log '$(PYTEST) $(BESIDE) -m "not slow" --durations=5 -q $(ARGS)' \
+		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(BESIDE)) --durations=5 -v $(ARGS)'
 
 matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine
 	@.ci/matrix

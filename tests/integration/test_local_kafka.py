@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -88,8 +89,9 @@ async def test_a_killed_node_keeps_its_data(kafka_jars: Path) -> None:
         assert not kafka.is_running(1)
         assert not _exists(before)
         # From a thread that ends: the node must outlive it.
-        await asyncio.to_thread(kafka.restart, 1)
-        await asyncio.get_running_loop().shutdown_default_executor()
+        restarting = threading.Thread(target=kafka.restart, args=(1,))
+        restarting.start()
+        await asyncio.to_thread(restarting.join)
         assert kafka.pid(1) != before
         assert await _consume_one(kafka.bootstrap, "kept") == b"still here"
 

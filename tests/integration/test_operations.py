@@ -48,7 +48,7 @@ async def test_the_private_port_tells_how_it_stands(open_stage: OpenStage) -> No
     page = (await worker.get("/metrics"))[1].decode()
     assert metric(page, 'cartsync_events_total{result="changed"}') == 2
     assert metric(page, 'cartsync_dlq_total{reason="not_json"}') == 1
-    assert metric(page, 'cartsync_delivery_attempts_total{account="acme",class="applied"}') == 1
+    assert metric(page, f'cartsync_delivery_attempts_total{{account="{ACCOUNT}",class="applied"}}') == 1
     assert metric(page, "cartsync_ready") == 1
 
 
