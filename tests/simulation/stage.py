@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from schemas import state
 from schemas.updates import Account
 from worker.app import Ports, Worker
@@ -16,6 +18,22 @@ from worker.sim.scripted import ScriptedProvider
 
 DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
 ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
+LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
+
+
+def order_event(reference: str, kind: str, data: object) -> bytes:
+    """One event of an order of account acme; its id is `<reference> <kind>`."""
+    return msgspec.json.encode(
+        {
+            "specversion": "1.0",
+            "id": f"{reference} {kind}",
+            "source": "/shop",
+            "type": f"order.{kind}",
+            "time": "2026-01-01T00:00:00Z",
+            "subject": f"acme/{reference}",
+            "data": data,
+        }
+    )
 
 
 class Stage:
@@ -57,6 +75,12 @@ class Stage:
         await worker.start()
         await worker.serving()
         return worker
+
+    def tell_shipped(self, reference: str, units: int = 1) -> None:
+        """An order of one unit is confirmed, and so many leave: the provider is to be told, unless they are too many."""
+        shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": units}]}
+        for kind, data in (("confirmed", {"currency": "EUR", "lines": [LINE]}), ("items_shipped", shipped)):
+            self.log.append(b"k", order_event(reference, kind, data), partition=0)
 
     def next_offset(self, partition: int) -> int:
         """How far the input was taken, as `m:next` says."""

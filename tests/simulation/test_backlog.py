@@ -2,29 +2,10 @@
 
 import asyncio
 
-import msgspec
-
 from schemas.updates import Account
 from tests.simulation.stage import Stage, play
 
 SLOW = Account("acme", "sequra", "acme", "https://provider.example", "u", "p", rate_per_s=0.01)
-LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
-
-
-def _tell(stage: Stage, reference: str, units: int) -> None:
-    """An order is confirmed and so many units of its one line leave."""
-    shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": units}]}
-    for kind, data in (("confirmed", {"currency": "EUR", "lines": [LINE]}), ("items_shipped", shipped)):
-        event = {
-            "specversion": "1.0",
-            "id": f"{reference} {kind}",
-            "source": "/shop",
-            "type": f"order.{kind}",
-            "time": "2026-01-01T00:00:00Z",
-            "subject": f"acme/{reference}",
-            "data": data,
-        }
-        stage.log.append(b"k", msgspec.json.encode(event), partition=0)
 
 
 def test_contradiction_in_a_long_backlog_is_announced_in_time() -> None:
@@ -37,8 +18,8 @@ def test_contradiction_in_a_long_backlog_is_announced_in_time() -> None:
         await worker.start()
         await worker.serving()
         for number in range(400):
-            _tell(stage, f"{number:03}", 1)
-        _tell(stage, "wrong", 9)
+            stage.tell_shipped(f"{number:03}")
+        stage.tell_shipped("wrong", units=9)
         await asyncio.sleep(18 * 60.0)
         view = worker.show("acme/wrong")
         assert view is not None

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from schemas import state
-from tests.simulation.stage import Stage, play
+from tests.simulation.stage import Stage, order_event, play
 from worker import logs
 from worker.app import Worker
 from worker.errors import UsageError
@@ -19,27 +19,12 @@ LINE = {"reference": "a", "name": "A", "quantity": 2, "unit_price_minor": 100, "
 MIB = 2**20
 
 
-def event(reference: str, kind: str, data: object) -> bytes:
-    """One event of an order."""
-    return msgspec.json.encode(
-        {
-            "specversion": "1.0",
-            "id": f"{reference} {kind}",
-            "source": "/shop",
-            "type": f"order.{kind}",
-            "time": "2026-01-01T00:00:00Z",
-            "subject": f"acme/{reference}",
-            "data": data,
-        }
-    )
-
-
 def ship(stage: Stage, reference: str, partition: int = 0) -> None:
     """An order is confirmed and a unit of it leaves: the provider is to be told."""
     confirmed = {"currency": "EUR", "lines": [LINE]}
     shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": 1}]}
     for kind, data in (("confirmed", confirmed), ("items_shipped", shipped)):
-        stage.log.append(reference.encode(), event(reference, kind, data), partition=partition)
+        stage.log.append(reference.encode(), order_event(reference, kind, data), partition=partition)
 
 
 def told(stage: Stage, reference: str) -> bool:
@@ -432,7 +417,7 @@ def test_foreign_record_halts_its_partition_only(kind: str) -> None:
         ship(stage, "good", partition=1)
         stage.log.append(
             b"k",
-            event("1", "items_delivered", {"shipment_id": "s1", "delivered_at": "2026-01-01T00:00:00Z"}),
+            order_event("1", "items_delivered", {"shipment_id": "s1", "delivered_at": "2026-01-01T00:00:00Z"}),
             partition=0,
         )
         await asyncio.sleep(30.0)
@@ -526,7 +511,7 @@ def test_orders_beyond_a_lowered_limit_are_set_aside() -> None:
 
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
-        large = event(
+        large = order_event(
             "1", "confirmed", {"currency": "EUR", "lines": [LINE | {"reference": f"a{n}"} for n in range(900)]}
         )
         stage.provider.answer_for("1", [])
@@ -534,7 +519,7 @@ def test_orders_beyond_a_lowered_limit_are_set_aside() -> None:
         await asyncio.sleep(1.0)
         stage.log.settings.value_max_bytes = 20_000
         shipped = {"shipment_id": "s1", "lines": [{"line_id": "a1", "quantity": 1}]}
-        stage.log.append(b"k", event("1", "items_shipped", shipped), partition=0)
+        stage.log.append(b"k", order_event("1", "items_shipped", shipped), partition=0)
         ship(stage, "2")
         await asyncio.sleep(1.0)
         assert [said(letter)["reason"] for letter in stage.log.dead_letters] == ["order_too_large"]
@@ -566,8 +551,8 @@ def test_owed_order_beyond_a_lowered_limit_is_not_told_for_ever() -> None:
         lines_ = [LINE | {"reference": f"a{n}"} for n in range(900)]
         shipped = {"shipment_id": "s1", "lines": [{"line_id": "a1", "quantity": 1}]}
         worker.suspend_sending(True)
-        stage.log.append(b"k", event("1", "confirmed", {"currency": "EUR", "lines": lines_}), partition=0)
-        stage.log.append(b"k", event("1", "items_shipped", shipped), partition=0)
+        stage.log.append(b"k", order_event("1", "confirmed", {"currency": "EUR", "lines": lines_}), partition=0)
+        stage.log.append(b"k", order_event("1", "items_shipped", shipped), partition=0)
         await asyncio.sleep(1.0)
         stage.log.settings.value_max_bytes = 20_000
         written: list[str] = []
@@ -639,7 +624,7 @@ def ship_large(stage: Stage, count: int) -> list[str]:
     references = [f"large{number}" for number in range(count)]
     for reference in references:
         for kind, data in (("confirmed", {"currency": "EUR", "lines": large}), ("items_shipped", shipped)):
-            stage.log.append(b"k", event(reference, kind, data), partition=0)
+            stage.log.append(b"k", order_event(reference, kind, data), partition=0)
     return references
 
 

@@ -6,7 +6,6 @@ import io
 import pytest
 
 from tests.simulation.stage import Stage, play
-from tests.simulation.test_topics import tell_shipped
 from worker import logs
 from worker.errors import LogError
 from worker.sim.scripted import Answer
@@ -77,7 +76,7 @@ def test_brokers_that_are_away_are_seen_and_survived(capsys: pytest.CaptureFixtu
         worker = await stage.serving("w1")
         await asyncio.sleep(15.0)
         stage.log.broker.is_away = True
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(55.0)
         assert worker.readyz() == (True, "ok")
         await asyncio.sleep(10.0)
@@ -192,7 +191,7 @@ def test_stop_while_brokers_are_away_ends_in_time() -> None:
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
         stage.provider.answer([Answer(fault="timeout_lost", times=None)])
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(0.5)
         stage.log.broker.is_away = True
 

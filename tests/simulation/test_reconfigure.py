@@ -4,7 +4,6 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Callable
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -16,23 +15,6 @@ from worker.errors import UsageError
 ACME = ACCOUNTS["acme"]
 NEW = replace(ACME, password="new")
 AUTHORIZATION = f"Basic {b64encode(f'{NEW.username}:{NEW.password}'.encode()).decode()}"
-LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
-
-
-def _ship(stage: Stage) -> None:
-    """Events of an order."""
-    shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": 1}]}
-    for kind, data in (("confirmed", {"currency": "EUR", "lines": [LINE]}), ("items_shipped", shipped)):
-        event = {
-            "specversion": "1.0",
-            "id": kind,
-            "source": "/shop",
-            "type": f"order.{kind}",
-            "time": "2026-01-01T00:00:00Z",
-            "subject": "acme/1",
-            "data": data,
-        }
-        stage.log.append(b"acme/1", msgspec.json.encode(event), partition=0)
 
 
 async def _with_an_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[Worker, list[bool]]:
@@ -45,7 +27,7 @@ async def _with_an_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple
 
     monkeypatch.setattr(stage.provider, "send", send)
     worker = await stage.serving("w1")
-    _ship(stage)
+    stage.tell_shipped("1")
     await asyncio.sleep(5.0)
     assert fared == [False]
     assert worker.status().accounts[0].paused is not None
@@ -96,7 +78,7 @@ def test_what_waits_is_rendered_anew() -> None:
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
         worker.suspend_sending(True)
-        _ship(stage)
+        stage.tell_shipped("1")
         await asyncio.sleep(1.0)
         platform = dict.fromkeys(("name", "version", "uname", "db_name", "db_version"), "new")
         assert worker.reconfigure({"acme": replace(ACME, platform=platform)}) == (["acme"], [])
@@ -129,7 +111,7 @@ def test_an_answer_to_the_old_password_pauses_nothing(status: int, monkeypatch: 
         worker = stage.worker("w1", {"forbidden_orders": 1})
         await worker.start()
         await worker.serving()
-        _ship(stage)
+        stage.tell_shipped("1")
         await began.wait()
         worker.reconfigure({"acme": NEW})
         answered.set()

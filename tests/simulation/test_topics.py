@@ -2,7 +2,6 @@
 
 import asyncio
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -43,7 +42,7 @@ def test_events_that_were_dropped_at_the_end_are_not_passed() -> None:
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
         stage.provider.answer([Answer(fault="timeout_lost")])
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(1.0)  # the attempt is under way, and a stop waits for it
         taken = stage.log.end_offset(0)
         stage.log.append(b"k", b"no event", partition=0)
@@ -69,23 +68,6 @@ def test_events_that_were_dropped_at_the_end_are_not_passed() -> None:
         assert len(stage.log.dead_letters) == 3
 
     play(story)
-
-
-def tell_shipped(stage: Stage, reference: str) -> None:
-    """An order is confirmed, and all of it leaves."""
-    line = {"line_id": "a", "reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
-    shipped = {"shipment_id": "s1", "lines": [{"line_id": "a", "quantity": 1}]}
-    for kind, data in (("confirmed", {"currency": "EUR", "lines": [line]}), ("items_shipped", shipped)):
-        event = {
-            "specversion": "1.0",
-            "id": f"{reference} {kind}",
-            "source": "/shop",
-            "type": f"order.{kind}",
-            "time": "2026-01-01T00:00:00Z",
-            "subject": f"acme/{reference}",
-            "data": data,
-        }
-        stage.log.append(b"k", msgspec.json.encode(event), partition=0)
 
 
 async def refused(worker: Worker, *words: str) -> CartsyncError:
@@ -121,10 +103,10 @@ def test_state_topic_remade_while_a_worker_runs() -> None:
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
         for number in range(5):
-            tell_shipped(stage, str(number))
+            stage.tell_shipped(str(number))
             await asyncio.sleep(1.0)
         stage.log.remake_states()
-        tell_shipped(stage, "late")
+        stage.tell_shipped("late")
         await failed(worker, "state topic was deleted and made again", within_s=1.0)
         await refused(stage.worker("w2"), "orders are missing", "backup", "--adopt-state")
 
@@ -136,7 +118,7 @@ def test_state_topic_remade_under_a_quiet_worker() -> None:
 
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(5.0)
         stage.log.remake_states()
         await failed(worker, "state topic was deleted and made again")
@@ -176,11 +158,11 @@ def test_event_topic_remade_while_a_worker_runs() -> None:
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
         for number in range(3):
-            tell_shipped(stage, str(number))
+            stage.tell_shipped(str(number))
         await asyncio.sleep(5.0)
         stage.log.remake_events()
         for number in range(10, 20):
-            tell_shipped(stage, str(number))
+            stage.tell_shipped(str(number))
         await failed(worker, "event topic was deleted and made again")
         await refused(stage.worker("w2"), "offsets begin anew", "topic_epoch to 1")
         heir = stage.worker("w3", {"topic_epoch": 1})
@@ -204,14 +186,14 @@ def test_event_topic_remade_where_brokers_tell_no_ids() -> None:
     async def story(stage: Stage) -> None:
         stage.log.broker.event_topic_id = ""
         worker = await stage.serving("w1")
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(5.0)
         await worker.stop()
         stage.log.remake_events()
         stage.log.broker.event_topic_id = ""
         await asyncio.sleep(1.0)
         for number in range(10, 20):
-            tell_shipped(stage, str(number))
+            stage.tell_shipped(str(number))
         heir = await stage.serving("w2")
         await asyncio.sleep(5.0)
         assert stage.roles(heir) == {0: "halted", 1: "serving"}
@@ -233,13 +215,13 @@ def test_retention_may_remove_the_record_that_was_taken_last(before: int) -> Non
 
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(5.0)
         await worker.stop()
         stage.log.truncate(0, before)
         heir = await stage.serving("w2")
         await asyncio.sleep(2.0)
-        tell_shipped(stage, "2")
+        stage.tell_shipped("2")
         await asyncio.sleep(2.0)
         assert stage.roles(heir) == {0: "serving", 1: "serving"}
         assert heir.metrics.value("cartsync_events_total", result="changed") == 2
@@ -259,7 +241,7 @@ def test_state_topic_of_another_deployment_is_refused(member: dict[str, str]) ->
         ours = await stage.serving("ours")
         later = stage.worker("later", elsewhere=True, deployment=replace(DEPLOYMENT, **member))
         await refused(later, "belongs to another deployment", "(here other)", "--adopt-state")
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(5.0)
         assert ours.metrics.value("cartsync_fenced_total") == 0
         assert not ours.failed.done()
@@ -292,7 +274,7 @@ def test_state_is_adopted_on_purpose_once_the_former_deployment_is_gone() -> Non
 
     async def story(stage: Stage) -> None:
         ours = await stage.serving("ours")
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(5.0)
         changed = replace(DEPLOYMENT, group="new", prefix="new")
         stage.log.broker.members["cartsync"] = 1
@@ -318,7 +300,7 @@ def test_more_partitions_of_the_event_topic_stop_the_worker() -> None:
 
     async def story(stage: Stage) -> None:
         worker = await stage.serving("w1")
-        tell_shipped(stage, "1")
+        stage.tell_shipped("1")
         await asyncio.sleep(5.0)
         stage.log.grow_events()
         await failed(worker, "has 3 partitions, and the state was written with 2", "new event topic with 2")
