@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from tests.contract.batches import Written, batch, write_batch
 from tests.contract.world import Hold, Join, Member, World
+from tests.kafka_settings import settings_of
 from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.events import KafkaEventLog
-from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
 from worker.ports import DeadLetter, EventLog, StateLog, StatePartition
@@ -107,16 +107,8 @@ class KafkaWorld:
     quiet_s = 0.3
 
     def __init__(self, bootstrap_servers: str) -> None:
-        name = f"contract-{uuid.uuid4().hex[:10]}"
-        self.settings = KafkaSettings(
-            bootstrap_servers=bootstrap_servers,
-            group_id=name,
-            transactional_id_prefix=name,
-            event_topic=f"{name}.events",
-            state_topic=f"{name}.state",
-            dead_letter_topic=f"{name}.dlq",
-        )
-        self.group = name
+        self.settings = settings_of(bootstrap_servers)
+        self.group = self.settings.group_id
         self.producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
 
     async def append(

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from schemas.state import Deployment
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
 from tests.integration.orders import ACCOUNT, ShopOrder, line
+from tests.kafka_settings import settings_of
 from worker.errors import FencedError, LogError
 from worker.kafka import client
 from worker.kafka.events import KafkaEventLog
@@ -31,22 +31,6 @@ from worker.tools.local_kafka import LocalKafka
 QUICK = {"broker.session.timeout.ms": 3_000, "broker.heartbeat.interval.ms": 500}
 """A broker that was killed is missed soon, and may come back soon."""
 LETTER = DeadLetter(b"k", b"{", [])
-
-
-def settings_of(bootstrap_servers: str, **members: Any) -> KafkaSettings:
-    """Settings with names of one test's own."""
-    name = f"b{uuid.uuid4().hex[:10]}"
-    return replace(
-        KafkaSettings(
-            bootstrap_servers=bootstrap_servers,
-            group_id=name,
-            transactional_id_prefix=name,
-            event_topic=f"{name}.events",
-            state_topic=f"{name}.state",
-            dead_letter_topic=f"{name}.dlq",
-        ),
-        **members,
-    )
 
 
 @asynccontextmanager

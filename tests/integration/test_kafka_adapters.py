@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from msgspec.structs import replace
 
+from tests.kafka_settings import settings_of
 from worker.errors import FencedError, GapError, InvariantError, LogError, TopicError
 from worker.kafka import state as kafka_state
 from worker.kafka.events import KafkaEventLog
@@ -29,16 +29,7 @@ PARTITIONS = 2
 @pytest.fixture
 def names(kafka: LocalKafka) -> KafkaSettings:
     """Settings with names of one test's own; the topics are not there yet."""
-    name = f"t{uuid.uuid4().hex[:10]}"
-    return KafkaSettings(
-        bootstrap_servers=kafka.bootstrap,
-        group_id=name,
-        transactional_id_prefix=name,
-        event_topic=f"{name}.events",
-        state_topic=f"{name}.state",
-        dead_letter_topic=f"{name}.dlq",
-        session_timeout_s=10.0,
-    )
+    return settings_of(kafka.bootstrap, session_timeout_s=10.0)
 
 
 @pytest.fixture

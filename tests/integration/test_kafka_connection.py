@@ -2,13 +2,13 @@
 
 import asyncio
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from tests.kafka_settings import settings_of
 from worker import logs
 from worker.errors import ConfigError, LogError
 from worker.kafka.events import KafkaEventLog
@@ -29,20 +29,6 @@ class Silent:
 
     async def revoked(self, partitions: set[int]) -> None:
         """ports.AssignmentListener."""
-
-
-def settings_of(bootstrap_servers: str) -> KafkaSettings:
-    """Settings with names of their own."""
-    name = f"t{uuid.uuid4().hex[:10]}"
-    return KafkaSettings(
-        bootstrap_servers=bootstrap_servers,
-        group_id=name,
-        transactional_id_prefix=name,
-        event_topic=f"{name}.events",
-        state_topic=f"{name}.state",
-        dead_letter_topic=f"{name}.dlq",
-        connect_timeout_s=3.0,
-    )
 
 
 def make_certificate(folder: Path) -> Path:
@@ -86,7 +72,7 @@ def guarded(kafka_jars: Path, certificate: Path) -> Iterator[str]:
 def secured(guarded: str, certificate: Path) -> KafkaSettings:
     """Settings that the guarded listener accepts."""
     return replace(
-        settings_of(guarded),
+        settings_of(guarded, connect_timeout_s=3.0),
         security_protocol="SASL_SSL",
         sasl_mechanism="PLAIN",
         sasl_username="cartsync",
@@ -140,13 +126,13 @@ async def test_untrusted_certificate(secured: KafkaSettings) -> None:
 async def test_plain_text_to_a_guarded_listener(guarded: str) -> None:
     """A broker that hangs up on plain text is named, with the setting to look at."""
     with pytest.raises(LogError, match="security_protocol PLAINTEXT"):
-        await check_topics(settings_of(guarded))
+        await check_topics(settings_of(guarded, connect_timeout_s=3.0))
 
 
 async def test_nobody_there() -> None:
     """The start goes on trying for as long as it was told, then names the servers."""
     (port,) = free_ports(1)
-    settings = replace(settings_of(f"127.0.0.1:{port}"), connect_timeout_s=1.0)
+    settings = settings_of(f"127.0.0.1:{port}", connect_timeout_s=1.0)
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(LogError, match=str(port)):
@@ -158,7 +144,10 @@ async def test_frozen_broker(kafka_jars: Path) -> None:
     """With a broker that answers nothing a write ends within its time and a close soon after, and nothing is left."""
     with LocalKafka(jars=kafka_jars) as kafka:
         settings = replace(
-            settings_of(kafka.bootstrap), commit_timeout_s=1.0, fence_timeout_s=1.0, transaction_timeout_s=10.0
+            settings_of(kafka.bootstrap, connect_timeout_s=3.0),
+            commit_timeout_s=1.0,
+            fence_timeout_s=1.0,
+            transaction_timeout_s=10.0,
         )
         await create_topics(settings, 1)
         states = KafkaStateLog(settings)

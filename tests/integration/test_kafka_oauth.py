@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
+from tests.kafka_settings import settings_of
 from worker import logs
 from worker.errors import ConfigError, LogError
 from worker.kafka.settings import KafkaSettings
@@ -79,14 +79,8 @@ def guarded(kafka_jars: Path) -> Iterator[str]:
 @pytest.fixture
 def settings(guarded: str, provider: Provider) -> KafkaSettings:
     """Settings that the listener accepts."""
-    name = f"t{uuid.uuid4().hex[:10]}"
-    return KafkaSettings(
-        bootstrap_servers=guarded,
-        group_id=name,
-        transactional_id_prefix=name,
-        event_topic=f"{name}.events",
-        state_topic=f"{name}.state",
-        dead_letter_topic=f"{name}.dlq",
+    return settings_of(
+        guarded,
         connect_timeout_s=3.0,
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="OAUTHBEARER",
