@@ -57,6 +57,12 @@ def test_seeds_hold(chunk: int) -> None:
     assert {seed: failures for seed, failures in found.items() if failures} == {}
 
 
+@pytest.mark.parametrize("seed", [20_344_116], ids=["reduction, refund, and line rounded against each other"])
+def test_seeds_that_failed_once_hold(seed: int) -> None:
+    """Found by long runs."""
+    assert check(seed) == []
+
+
 def test_a_failure_becomes_a_small_scenario(tmp_path: Path) -> None:
     """What does not hold is told with as little as possible, as a file that `cartsync scenario` can read."""
 
