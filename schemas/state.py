@@ -39,6 +39,8 @@ class Park(Struct, array_like=True, frozen=True, gc=False):
     at_ms: int
     by_check: bool = False
     """By a check of ours before sending, which is made anew with every change; otherwise the provider refused it."""
+    unsupported: bool = False
+    """What is left cannot be told to the provider: what is heard of the order there may change that."""
 
 
 class Attempts(Struct, array_like=True, frozen=True, gc=False):
@@ -59,6 +61,8 @@ class Delay(IntEnum):
     """Something was the matter that may be over for all orders at once."""
     ASKED = 2
     """`Retry-After`."""
+    RESULT = 3
+    """The provider works on what it was told: to be asked when no callback has come until then."""
 
 
 class OrderHeader(Struct, array_like=True, gc=False):
@@ -142,6 +146,10 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """`None`: the facts still say it, or nobody could tell."""
     delay_ms: int = 0
     """How long the delay is that `not_before_ms` is the end of: by a clock that was wrong, that could be hours off."""
+    remote: bytes = b""
+    """What its adapter keeps of the order at the provider, encoded by the adapter; empty: nothing."""
+    heard: int = 0
+    """The newest revision that came of what was heard of the order at the provider: an older attempt did not see it."""
 
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
@@ -158,6 +166,8 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     event_id: str = ""
     confirmed_as: ConfirmedAs | None = None
     delay_ms: int = 0
+    remote: bytes = b""
+    heard: int = 0
 
 
 class Deployment(Struct, array_like=True, frozen=True):

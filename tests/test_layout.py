@@ -41,9 +41,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"partition", "kafka", "publisher", "web", "sim"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"core", "providers"}),
+    frozenset({"model"}),
     frozenset({"schemas"}),
 )
-PURE = frozenset({"core", "providers"})
+PURE = frozenset({"core", "providers", "model"})
 
 
 def _may_import() -> dict[str, frozenset[str]]:
@@ -219,7 +220,7 @@ def import_direction(module: Module, tree: Tree) -> list[str]:
     ]
 
 
-SHARED_BY_PROVIDERS = ("base", "answers")
+SHARED_BY_PROVIDERS = ("answers", "registry")
 
 
 def provider_folders(module: Module, tree: Tree) -> list[str]:
@@ -550,8 +551,8 @@ SOUND: Files = {
     "worker/providers/base.py": "from schemas import base",
     "worker/providers/registry.py": "from worker.providers import base, qliro, sequra",
     "worker/providers/qliro/__init__.py": "",
-    "worker/providers/sequra/updates.py": "from worker.providers.sequra import wire",
-    "worker/providers/sequra/wire.py": "from worker.providers.base import P; import urllib.parse",
+    "worker/providers/sequra/steps.py": "from worker.providers.sequra import wire",
+    "worker/providers/sequra/wire.py": "from worker.model.provider import P; import urllib.parse",
 }
 
 

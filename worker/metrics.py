@@ -21,10 +21,10 @@ from prometheus_client import (
     generate_latest,
 )
 
-from schemas.updates import OutcomeKind
 from schemas.views import PartitionView, StatusView
 from worker import __version__
-from worker.providers.base import GuaranteeLevel
+from worker.model.exchange import OutcomeKind
+from worker.model.provider import GuaranteeLevel
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 """Of `Metrics.render`: the Prometheus text format."""

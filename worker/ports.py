@@ -11,7 +11,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from schemas.state import Deployment
-from schemas.updates import Fault, HttpRequest, HttpResponse, Outcome, Update
+from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
+from worker.model.provider import Update
 
 
 class Clock(Protocol):
@@ -302,6 +303,12 @@ class Attempt(Struct, eq=False):
     """How often an operator had the order sent anew."""
     event_id: str = ""
     """Of the newest event in it, as logs may have it."""
+    remote: bytes = b""
+    """What the adapter has kept of the order at the provider."""
+    may_land_late: bool = False
+    """The outcome of an earlier attempt is not known, though its time is over."""
+    remote_unknown: bool = False
+    """The provider may hold something else than is known."""
 
 
 class Outlet(Protocol):

@@ -8,7 +8,6 @@ import aiohttp
 import msgspec
 
 from schemas import events
-from schemas.updates import Account
 from tests.bench.brokers import PRODUCER, Brokers, write_events
 from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell, take_turns
@@ -21,6 +20,7 @@ from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 
 ROUNDS = 3
@@ -112,7 +112,7 @@ async def ours(line: Line, settings: dict[str, Any], base_url: str, known: int) 
     ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)
     worker = Worker(
         worker_settings_from(SETTINGS),
-        {ACCOUNT: Account(ACCOUNT, "sequra", "acme", base_url, "user", "secret")},
+        {ACCOUNT: SequraAccount(ACCOUNT, "sequra", base_url, "acme", "user", "secret")},
         ports,
         owner_id="bench",
         metrics=Metrics(),

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 
 from schemas import events
-from schemas.updates import Account
 from tests.bench.brokers import PRODUCER, Brokers, write_events
 from tests.bench.histories import ACCOUNT, EVENTS_PER_ORDER, PARTITIONS, in_log_order
 from tests.bench.measuring import Figure, Row, Tell, take_turns
@@ -18,6 +17,7 @@ from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 
 ROUNDS = 3
@@ -55,7 +55,7 @@ async def ours(line: Line, settings: dict[str, Any], total: int) -> None:
     kafka = KafkaSettings(**settings)
     sender = HttpSender(deadline_s=8.0, user_agent="bench")
     ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)
-    account = Account(ACCOUNT, "sequra", "acme", "http://127.0.0.1", "user", "secret")
+    account = SequraAccount(ACCOUNT, "sequra", "http://127.0.0.1", "acme", "user", "secret")
     worker = Worker(
         worker_settings_from({"sending": False}),
         {ACCOUNT: account},

@@ -6,16 +6,17 @@ from typing import Any, cast
 import msgspec
 
 from schemas import events
-from schemas.updates import Account
 from tests.bench.histories import ACCOUNT, BenchEvent, in_log_order, subject_of
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, Watch, calm
-from worker.app import PROVIDERS, SystemClock
+from worker.app import SystemClock
 from worker.core.outbox import Addressee
 from worker.core.rules import Rules
 from worker.metrics import Metrics
 from worker.partition.batch import Batch
 from worker.partition.context import Context, Pace
+from worker.providers.registry import PROVIDERS
+from worker.providers.sequra.options import SequraAccount
 
 ROUNDS = 5
 ORDERS = 4_000
@@ -81,7 +82,7 @@ def _never(_subject: str) -> bool:
 
 
 def _context() -> Context:
-    account = Account(ACCOUNT, "sequra", "acme", "http://127.0.0.1", "user", "secret")
+    account = SequraAccount(ACCOUNT, "sequra", "http://127.0.0.1", "acme", "user", "secret")
     nobody = cast(Any, None)  # a batch asks neither the log nor the dispatcher
     return Context(
         "bench",

@@ -9,17 +9,19 @@ import msgspec
 
 from schemas import state
 from schemas.state import NextRecord, OrderRecord
-from schemas.updates import Account
 from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Process, Watch, calm, run, until
 from tests.bench.serving import serve
-from worker.app import PROVIDERS, Ports, SystemClock, Worker
+from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, take_event
 from worker.metrics import Metrics
+from worker.model.account import Account
 from worker.ports import StateLog
+from worker.providers.registry import PROVIDERS
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
 
@@ -62,7 +64,7 @@ async def server(line: Line) -> None:
 
 def account_at(base_url: str) -> Account:
     """The account of all orders here."""
-    return Account(ACCOUNT, "sequra", "acme", base_url, "user", "secret", concurrency=CONCURRENCY)
+    return SequraAccount(ACCOUNT, "sequra", base_url, "acme", "user", "secret", concurrency=CONCURRENCY)
 
 
 def records_of(orders: int, events: int, account: Account) -> Iterator[tuple[int, OrderRecord]]:

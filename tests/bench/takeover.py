@@ -4,7 +4,6 @@ import asyncio
 import time
 from typing import Any
 
-from schemas.updates import Account
 from tests.bench.brokers import Brokers, write_events
 from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell
@@ -17,6 +16,7 @@ from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 
 ROUNDS = 3
@@ -87,7 +87,7 @@ async def worker(line: Line, settings: dict[str, Any], base_url: str, partitions
     sender = HttpSender(deadline_s=2.0, user_agent="bench")
     serving = Worker(
         worker_settings_from(SETTINGS),
-        {ACCOUNT: Account(ACCOUNT, "sequra", "acme", base_url, "user", "secret")},
+        {ACCOUNT: SequraAccount(ACCOUNT, "sequra", base_url, "acme", "user", "secret")},
         Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender),
         owner_id=f"bench {partitions}",
         metrics=Metrics(),

@@ -13,7 +13,6 @@ from typing import Any
 
 from schemas import state
 from schemas.events import LINES_MAX, OrderEvent
-from schemas.updates import Account
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, calm
 from worker.core.intake import decode
@@ -23,6 +22,7 @@ from worker.core.reducer import reduce
 from worker.core.rules import Rules
 from worker.core.view import view_order
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
 ROUNDS = 3
 TRIES = 3
@@ -226,7 +226,7 @@ def walk(
 
 def _judge(steps: Steps, record: state.OrderRecord) -> None:
     facts = record.facts
-    account = Account("acme", "sequra", "acme", "http://127.0.0.1", "user", "secret")
+    account = SequraAccount("acme", "sequra", "http://127.0.0.1", "acme", "user", "secret")
     adapter = Sequra()
     standing = steps.timed("assess", assess, facts, REFERENCE, tries=TRIES)
     steps.timed("baseline", baseline, facts, REFERENCE, tries=TRIES)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-from schemas.updates import HttpRequest
+from worker.model.exchange import HttpRequest
 
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 CLOSE = None

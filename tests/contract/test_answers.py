@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from schemas.updates import Fault, HttpResponse
 from tests.contract.provider import CLOSE, OK, Part, providing, put, yes
+from worker.model.exchange import Fault, HttpResponse
 from worker.publisher.sender import HttpSender
 
 BOTH_LOOPS = True

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from schemas.updates import Fault, HttpResponse
 from tests.contract.provider import CLOSE, OK, Part, Provider, providing, put, yes
+from worker.model.exchange import Fault, HttpResponse
 from worker.publisher.connections import AddressInfo, Limits
 from worker.publisher.sender import HttpSender
 

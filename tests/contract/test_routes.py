@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import trustme
 
-from schemas.updates import Account, Fault, HttpResponse
 from tests.contract.provider import OK, Provider, listening, providing, put, read_request, yes
 from worker.app import Ports, Worker
 from worker.app.clock import SystemClock
@@ -19,6 +18,9 @@ from worker.app.run import Reread
 from worker.config import Config
 from worker.errors import ConfigError
 from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.model.exchange import Fault, HttpResponse
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
 from worker.web.operations import Operations
@@ -30,7 +32,7 @@ NO_CONTENT = HttpResponse(204, {}, b"")
 
 def account(**members: Any) -> Account:
     """An account called a."""
-    return Account("a", "sequra", "acme", "https://x", "user", "secret", **members)
+    return SequraAccount("a", "sequra", "https://x", "acme", "user", "secret", **members)
 
 
 @asynccontextmanager

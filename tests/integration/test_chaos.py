@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from schemas.state import OrderRecord
-from schemas.updates import Account
 from tests.chaos.conductor import Deed
 from tests.chaos.crew import Ending, quantile
 from tests.chaos.hostile import Arsenal, Attack, Seen
@@ -26,10 +25,11 @@ from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.sandbox import Attempt
 
 NOW = datetime.now(UTC)
-ACCOUNT = Account("acme", "sequra", "acme", "http://provider.example", "acme", "secret")
+ACCOUNT = SequraAccount("acme", "sequra", "http://provider.example", "acme", "acme", "secret")
 PARTITIONS = 6
 SECONDS = 60.0
 """For which things go wrong."""

@@ -11,11 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from schemas import state
-from schemas.carts import Order
 from schemas.events import OrderEvent
 from schemas.facts import Facts
 from schemas.state import OrderRecord
-from schemas.updates import Account, HttpRequest
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
 from tests.simulation.network import Network
 from tests.simulation.provider import told_by
@@ -27,6 +25,9 @@ from worker.core.outbox import account_of, is_parked, reference_of
 from worker.core.reducer import reduce
 from worker.core.rules import Rules
 from worker.errors import MalformedEventError
+from worker.model.account import Account
+from worker.model.exchange import HttpRequest
+from worker.model.order import Order
 from worker.ports import DeadLetter, InputRecord, StateEntry
 from worker.providers.sequra import Sequra
 

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import NextRecord, OrderHeader
-from schemas.updates import Outcome
 from tests.simulation.breaks import Breaks
 from worker.errors import LogError
+from worker.model.exchange import Outcome
 from worker.partition import actor
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment

@@ -4,11 +4,11 @@ from copy import copy
 from typing import Any
 
 from schemas.state import OrderHeader, OrderRecord
-from schemas.updates import Outcome, OutcomeKind
 from tests.simulation.breaks import Breaks
 from worker.core import outbox
 from worker.core.account import AccountQueue
 from worker.core.rules import Rules
+from worker.model.exchange import Outcome, OutcomeKind
 from worker.partition import batch
 from worker.partition.actor import PartitionActor
 from worker.partition.batch import Batch

@@ -13,9 +13,9 @@ from random import Random
 from typing import Protocol
 from urllib.parse import unquote
 
-from schemas.updates import Fault, HttpRequest, HttpResponse
 from tests.simulation.provider import Provider, Request
 from tests.simulation.trace import Trace
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 
 SETTLE_SHARE = 0.98
 """How much of `settle` a late request may really use: the clocks that measure it run at rates of their own."""

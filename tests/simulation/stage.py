@@ -7,17 +7,18 @@ from typing import Any
 import msgspec
 
 from schemas import state
-from schemas.updates import Account
 from worker.app import Ports, Worker
 from worker.config import worker_settings_from
 from worker.core.targets import TargetChoice
 from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 from worker.sim.scripted import ScriptedProvider
 
 DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
-ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
+ACCOUNTS = {"acme": SequraAccount("acme", "sequra", "https://provider.example", "acme", "u", "p")}
 LINE = {"reference": "a", "name": "A", "quantity": 1, "unit_price_minor": 100, "total_minor": 100}
 
 

@@ -9,18 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.updates import Account, OutcomeKind
 from tests.simulation.breaks import Break, broken
 from tests.simulation.stage import Stage, play
 from worker.app import Worker
 from worker.core.account import AccountQueue
+from worker.model.account import Account
+from worker.model.exchange import OutcomeKind
 from worker.partition import batch
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import START_WALL_MS, VirtualClock
 from worker.sim.scripted import Answer
 
 
 def _account(concurrency: int) -> dict[str, Account]:
-    return {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p", concurrency=concurrency)}
+    return {
+        "acme": SequraAccount("acme", "sequra", "https://provider.example", "acme", "u", "p", concurrency=concurrency)
+    }
 
 
 class Shop:

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from schemas.updates import Account
 from tests.simulation.stage import Stage, play
+from worker.providers.sequra.options import SequraAccount
 
-SLOW = Account("acme", "sequra", "acme", "https://provider.example", "u", "p", rate_per_s=0.01)
+SLOW = SequraAccount("acme", "sequra", "https://provider.example", "acme", "u", "p", rate_per_s=0.01)
 
 
 def test_contradiction_in_a_long_backlog_is_announced_in_time() -> None:

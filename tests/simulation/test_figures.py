@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from schemas import state
-from schemas.updates import Account
 from tests.simulation.stage import ACCOUNTS, Stage, play
 from worker import logs
 from worker.app import Ports, Worker
 from worker.config import worker_settings_from
 from worker.metrics import Metrics
+from worker.model.account import Account
 from worker.sim.loop import START_WALL_MS, VirtualClock
 from worker.sim.scripted import Answer
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse
 from tests.simulation.stage import ACCOUNTS, Stage, play
 from worker.app import Worker
 from worker.errors import UsageError
+from worker.model.account import Account
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 
 ACME = ACCOUNTS["acme"]
 NEW = replace(ACME, password="new")

@@ -9,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.updates import Account
 from tests.simulation.stage import ACCOUNTS, Stage, play
 from worker import logs
 from worker.app import Worker
 from worker.core.targets import TargetChange, TargetChoice
 from worker.errors import LogError, TopicError
+from worker.model.account import Account
 from worker.partition import actor
 
 SANDBOX = ACCOUNTS["acme"]

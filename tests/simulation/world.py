@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from schemas.updates import Account
 from tests.simulation.auditor import Auditor
 from tests.simulation.faults import Gate, Plan
 from tests.simulation.holds import AuditedStateLog
@@ -17,7 +16,9 @@ from worker.app import Ports, Worker
 from worker.config import WorkerSection
 from worker.errors import UsageError
 from worker.metrics import Metrics
+from worker.model.account import Account
 from worker.ports import EventLog, InputRecord
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import START_WALL_MS, VirtualClock, VirtualLoop
 
@@ -219,7 +220,9 @@ class World:
 
 def _account(name: str, random: Random) -> Account:
     concurrency, rate = random.choice(((32, 0.0), (4, 0.0), (8, 20.0)))
-    return Account(name, "sequra", name, "https://provider.example", "u", "p", concurrency=concurrency, rate_per_s=rate)
+    return SequraAccount(
+        name, "sequra", "https://provider.example", name, "u", "p", concurrency=concurrency, rate_per_s=rate
+    )
 
 
 def _settings(plan: Plan, random: Random) -> WorkerSection:

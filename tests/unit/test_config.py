@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.updates import Account
 from worker import providers
 from worker.config import (
     KNOWN_PROVIDERS,
@@ -28,6 +27,7 @@ from worker.core.rules import Rules
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.partition.context import Pace
+from worker.providers.sequra.options import SequraAccount
 
 SECRET = "s3cr3t-99"
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "cartsync.example.toml"
@@ -129,7 +129,7 @@ def test_defaults(write: Write) -> None:
     assert config.worker.commits_per_second == Pace().commits_per_s
     assert config.worker.max_batch_records == Pace().batch_records_max
     assert config.worker.max_inbox_records == Pace().inbox_records_max
-    expected = Account("acme", "sequra", "acme", "https://sandbox.example", "user", SECRET)
+    expected = SequraAccount("acme", "sequra", "https://sandbox.example", "acme", "user", SECRET)
     assert config.merchant_accounts() == {"acme": expected}
 
 
@@ -543,7 +543,7 @@ def test_long_account_name(write: Write) -> None:
 
 def test_scenario_account() -> None:
     """A scenario may leave out nearly everything of an account."""
-    expected = Account("acme", "sequra", "acme", "https://sandbox.sequrapi.com", "user", "secret")
+    expected = SequraAccount("acme", "sequra", "https://sandbox.sequrapi.com", "acme", "user", "secret")
     assert account_from("acme", {}, scenario=True) == expected
     assert account_from("b", {"merchant_id": "a/b c", "password": "p"}, scenario=True).merchant_id == "a/b c"
     with pytest.raises(ConfigError, match="password is missing"):

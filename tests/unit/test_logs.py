@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from schemas.updates import Account, OutcomeKind
 from worker import logs
+from worker.model.exchange import OutcomeKind
+from worker.providers.sequra.options import SequraAccount
 
 SECRET = "s3cr3t-99"
 
@@ -85,7 +86,7 @@ def test_names_that_are_not_masked(name: str) -> None:
 
 def test_values_that_are_not_shown() -> None:
     """Structs, bytes and what is nested too deeply could hold anything."""
-    account = Account("acme", "sequra", "acme", "https://x", "user", SECRET)
+    account = SequraAccount("acme", "sequra", "https://x", "acme", "user", SECRET)
     deep: object = SECRET
     for _ in range(10):
         deep = [deep]

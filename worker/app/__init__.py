@@ -1,6 +1,6 @@
 """Wires a worker together from its ports; `run` does so for a process of its own."""
 
 from worker.app.clock import SystemClock
-from worker.app.worker import PROVIDERS, Ports, Worker
+from worker.app.worker import Ports, Worker
 
-__all__ = ["PROVIDERS", "Ports", "SystemClock", "Worker"]
+__all__ = ["Ports", "SystemClock", "Worker"]

@@ -19,7 +19,7 @@ import uvloop
 from schemas.state import Deployment
 from worker import __version__, is_loopback, logs
 from worker.app.clock import SystemClock
-from worker.app.worker import PROVIDERS, Ports, Worker
+from worker.app.worker import Ports, Worker
 from worker.config import Config, HttpSection
 from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
@@ -28,6 +28,7 @@ from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
+from worker.providers.registry import PROVIDERS
 from worker.publisher.sender import HttpSender
 from worker.web.operations import Access, Operations
 

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import Deployment
-from schemas.updates import Account
 from schemas.views import OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
@@ -20,18 +19,15 @@ from worker.core.targets import TargetChoice
 from worker.core.view import view_order
 from worker.errors import CartsyncError, UsageError
 from worker.metrics import Metrics
+from worker.model.account import Account
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment, Holding
 from worker.partition.context import Context, Pace
 from worker.ports import Clock, EventLog, Sender, StateLog
-from worker.providers.base import Provider
-from worker.providers.sequra import Sequra
+from worker.providers.registry import PROVIDERS
 from worker.publisher.publisher import Publisher
 
 log = structlog.get_logger(__name__)
-
-PROVIDERS: Mapping[str, Provider] = {"sequra": Sequra()}
-"""Every adapter, by the name that an account gives."""
 
 _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
@@ -41,7 +37,7 @@ _LOST_S = 60.0
 
 def _is_same_place(one: Account, other: Account) -> bool:
     """Whether what is owed to the one is owed to the other, in the same measure."""
-    names = ("provider", "merchant_id", "base_url", "concurrency", "rate_per_s")
+    names = ("provider", "merchant", "base_url", "concurrency", "rate_per_s")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

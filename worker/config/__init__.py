@@ -20,14 +20,15 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from schemas.updates import Account
+from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection, AnyAccount, section_of
 from worker.config.mistakes import account_name_problems, explained, provider_problems
-from worker.config.sections import AccountSection, HttpSection, KafkaSection, LogSection, WorkerSection
+from worker.config.sections import CallbacksSection, HttpSection, KafkaSection, LogSection, WorkerSection
 from worker.config.sources import Layer, SettingPath, Tree, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
 from worker.core.rules import Rules
 from worker.core.targets import TargetChoice, check_targets
 from worker.errors import ConfigError
+from worker.model.account import Account
 
 __all__ = [
     "KNOWN_PROVIDERS",
@@ -50,7 +51,7 @@ __all__ = [
 _NO_FILE = "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"
 LEAVE_MIN_S = 1.0
 """The least that the last transaction of a revoked partition gets."""
-KNOWN_PROVIDERS = frozenset({"sequra"})
+KNOWN_PROVIDERS = frozenset(ACCOUNT_SECTIONS)
 """The folders of `worker/providers`."""
 
 
@@ -75,8 +76,9 @@ class Config(BaseSettings):
 
     kafka: KafkaSection
     worker: WorkerSection = WorkerSection()
-    accounts: dict[str, AccountSection]
+    accounts: dict[str, AnyAccount]
     http: HttpSection = HttpSection()
+    callbacks: CallbacksSection = CallbacksSection()
     log: LogSection = LogSection()
     _origins: dict[SettingPath, str] = PrivateAttr(default_factory=dict)
 
@@ -148,24 +150,31 @@ def account_from(
 
     `scenario`: what is left out is filled in as `SCENARIOS.md` says. Raises `ConfigError` with one line a mistake.
     """
-    members = (_SCENARIO_ACCOUNT | {"merchant_id": name} if scenario else {}) | dict(members)
+    if scenario:
+        usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
+        members = {member: value.format(name=name) for member, value in usual.items()} | dict(members)
+    section_type = section_of(members)
+    members = dict(members)
     layer = Layer("the scenario" if scenario else "the account", {"accounts": {name: members}})
     problems = [*provider_problems(layer, providers), *account_name_problems(name)]
     try:
-        section = AccountSection.model_validate(members)
+        section = section_type.model_validate(members)
     except ValidationError as error:
-        problems += explained(error, AccountSection, layer.origins, ("accounts", name))
+        problems += explained(error, section_type, layer.origins, ("accounts", name))
         raise _refused(problems) from None
     if problems:
         raise _refused(problems)
     return section.account(name)
 
 
-_SCENARIO_ACCOUNT = {
-    "provider": "sequra",
-    "base_url": "https://sandbox.sequrapi.com",
-    "username": "user",
-    "password": "secret",
+_SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
+    "sequra": {
+        "provider": "sequra",
+        "base_url": "https://sandbox.sequrapi.com",
+        "merchant_id": "{name}",
+        "username": "user",
+        "password": "secret",
+    },
 }
 
 
@@ -188,7 +197,7 @@ class _Http(BaseSettings):
 class _Accounts(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore")
 
-    accounts: dict[str, AccountSection] = {}
+    accounts: dict[str, AnyAccount] = {}
 
 
 def http_section(path: Path | None = None, environ: Mapping[str, str] | None = None) -> HttpSection:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from schemas.base import ACCOUNT_MAX
+from worker.config.accounts import section_for
 from worker.config.sections import SECTIONS
 from worker.config.sources import SECRETS, Layer, SettingPath, setting_name, variable_of, walk
 
@@ -28,8 +29,14 @@ def explained(
     problems = []
     for each in error.errors(include_url=False):
         path = above + tuple(str(part) for part in each["loc"])
+        section = model
+        if path[0] == "accounts" and len(path) > 2 and not above:
+            section = section_for(path[2])
+            path = path[:2] + path[3:]  # pydantic puts the tag of a union in between
+        elif not above:
+            section = SECTIONS.get(path[0], model)
         where = _where(path, origins)
-        problems.append(f"{where}{_given(each, path, where)}: {_advice(each, path, model, above)}")
+        problems.append(f"{where}{_given(each, path, where)}: {_advice(each, path, section)}")
     return problems
 
 
@@ -54,9 +61,9 @@ def _may_be_shown(path: SettingPath, where: str) -> bool:
     return True
 
 
-def _advice(error: Any, path: SettingPath, model: type[BaseModel], above: SettingPath) -> str:
+def _advice(error: Any, path: SettingPath, section: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
-        names = _names(model, path[len(above) : -1])
+        names = _names(section)
         near = get_close_matches(path[-1], names, 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
         return f"there is no setting {setting_name(path)}; {hint}"
@@ -71,11 +78,9 @@ def _advice(error: Any, path: SettingPath, model: type[BaseModel], above: Settin
     return message.replace("Input should be", "should be")
 
 
-def _names(model: type[BaseModel], path: SettingPath) -> list[str]:
-    """What may stand at a place, secret files included."""
-    if model not in SECTIONS.values() and path:
-        model = SECTIONS.get(path[0], model)
-    names = [field.alias or name for name, field in model.model_fields.items()]
+def _names(section: type[BaseModel]) -> list[str]:
+    """What may stand in a table, secret files included."""
+    names = [field.alias or name for name, field in section.model_fields.items()]
     return names + [f"{name}_file" for name in names if name.endswith(SECRETS)]
 
 

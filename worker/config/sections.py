@@ -3,29 +3,22 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from schemas.updates import Account
 from worker.config.values import (
-    BaseUrl,
     Count,
     Duration,
     Durations,
     HostNames,
-    MerchantId,
     NonEmpty,
-    Password,
-    Proxy,
     Secret,
+    Secrets,
     Servers,
     Token,
     TokenUrl,
-    Username,
-    is_clear,
 )
 from worker.core.placing import EventKey, PartitionerName
 from worker.core.rules import Rules
-from worker.core.targets import TargetChoice
 
 _RULES = Rules()
 
@@ -35,11 +28,13 @@ def _key(name: str) -> str:
     return name.removesuffix("_s")
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of settings."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class _TimedSection(_Section):
+class _TimedSection(Section):
     model_config = ConfigDict(alias_generator=_key)
 
 
@@ -153,52 +148,7 @@ class WorkerSection(_TimedSection):
         return Rules(**{name: getattr(self, name) for name in Rules.__struct_fields__})
 
 
-class AccountSection(_Section):
-    """`[accounts.NAME]`: a merchant account (`schemas.updates.Account`)."""
-
-    provider: NonEmpty
-    merchant_id: MerchantId
-    allow_http: bool = False
-    """Whether `base_url` may be http:// of another machine."""
-    base_url: BaseUrl
-    username: Username
-    password: Password
-    store_ref: NonEmpty | None = None
-    platform: dict[str, str] | None = None
-    send_on_confirm: bool = False
-    cancellation_reasons: dict[str, NonEmpty] = {}
-    default_cancellation_reason: NonEmpty = "unspecified"
-    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
-    rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
-    tls_ca_file: str = ""
-    tls_cert_file: str = ""
-    tls_key_file: str = ""
-    proxy: Proxy = SecretStr("")
-    """`http://[user:password@]host:port`; the environment's proxies are not used."""
-    trust_origin: bool = True
-    """false: an event that says it was made at the provider is told all the same."""
-    accept_target: TargetChoice | None = None
-    """What follows when base_url, merchant_id or provider has changed; for one start, as `run --accept-target`."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_private(cls, value: str, info: ValidationInfo) -> str:
-        if is_clear(value) and not info.data.get("allow_http"):
-            raise ValueError(
-                "must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere the password and the "
-                "orders go in clear, which allow_http = true on the account allows)"
-            )
-        return value
-
-    def account(self, name: str) -> Account:
-        """The account, its password as it is."""
-        ours = {"allow_http", "accept_target"}
-        members = {member: getattr(self, member) for member in type(self).model_fields if member not in ours}
-        secrets = {"password": self.password.get_secret_value(), "proxy": self.proxy.get_secret_value()}
-        return Account(name, **members | secrets)
-
-
-class HttpSection(_Section):
+class HttpSection(Section):
     """`[http]`: the private port, and what is taken of a provider's answer."""
 
     host: NonEmpty = "127.0.0.1"
@@ -213,7 +163,7 @@ class HttpSection(_Section):
     """An answer's body is cut here."""
 
 
-class LogSection(_Section):
+class LogSection(Section):
     """`[log]`."""
 
     format: Literal["json", "console", "auto"] = "auto"
@@ -223,11 +173,18 @@ class LogSection(_Section):
     """hashed: where a reference may say who somebody is, lines have `account/` and 16 digits of its SHA-256 instead."""
 
 
+class CallbacksSection(_TimedSection):
+    """`[callbacks]`: the public port of `cartsync receive`, and whom the workers believe."""
+
+    record_secrets: Secrets = ()
+    """The receiver signs what it writes with the first; workers believe any of them."""
+
+
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "kafka": KafkaSection,
     "worker": WorkerSection,
-    "accounts": AccountSection,
     "http": HttpSection,
+    "callbacks": CallbacksSection,
     "log": LogSection,
 }
-"""By name; `accounts` has one for each account."""
+"""By name; `[accounts.NAME]` is a matter of its provider (`accounts.py`)."""

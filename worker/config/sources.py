@@ -16,7 +16,7 @@ DEFAULT_FILE = "cartsync.toml"
 PREFIX = "CARTSYNC_"
 _NOT_SETTINGS = frozenset({"CARTSYNC_CONFIG", "CARTSYNC_SECRETS_DIR"})
 _EXAMPLE = "CARTSYNC_WORKER__LEASE"
-SECRETS = ("password", "token", "client_secret")
+SECRETS = ("password", "token", "secret", "secrets", "public_key", "private_key")
 """What the names of secrets end with; each may be in a file instead: `password_file`."""
 _FILES = tuple(f"{name}_file" for name in SECRETS)
 _VARIABLE = re.compile(r"[A-Z0-9_]+", re.ASCII)

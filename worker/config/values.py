@@ -133,6 +133,26 @@ Secret = Annotated[
     SecretStr,
     PlainSerializer(lambda secret: "***" if secret.get_secret_value() else "", return_type=str),
 ]
+
+
+def _lines(value: object) -> object:
+    """A list of secrets may be one text, one of them a line: so they stand in a file."""
+    return [line.strip() for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
+
+
+SECRET_MIN = 32
+"""Characters of a secret that signs."""
+_SECRETS_MAX = 4
+
+
+def _signing(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if len(value) > _SECRETS_MAX:
+        raise ValueError(f"must be at most {_SECRETS_MAX}: the one that signs, and those that are still accepted")
+    if any(len(secret.get_secret_value()) < SECRET_MIN for secret in value):
+        raise ValueError(f"must each have {SECRET_MIN} characters or more, such as `openssl rand -hex 32` makes")
+    return value
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 MerchantId = Annotated[str, AfterValidator(_merchant)]
 Username = Annotated[str, AfterValidator(_username)]
@@ -140,6 +160,7 @@ Password = Annotated[Secret, AfterValidator(_password)]
 Proxy = Annotated[SecretStr, AfterValidator(_proxy), PlainSerializer(_proxy_shown, return_type=str)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_lines), AfterValidator(_signing)]
 Token = Annotated[Secret, AfterValidator(_token)]
 TokenUrl = Annotated[str, AfterValidator(_token_url)]
 HostNames = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_host_names)]

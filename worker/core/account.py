@@ -27,9 +27,9 @@ from typing import Generic, Literal, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.updates import Outcome, OutcomeKind
 from worker.core.retry import backoff_s
 from worker.core.rules import Rules
+from worker.model.exchange import Outcome, OutcomeKind
 
 NEVER = float("inf")
 SLOW_MAX_S = 15.0
@@ -40,6 +40,7 @@ DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
+_TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING})
 _REFUSES_US = frozenset({OutcomeKind.CREDENTIALS, OutcomeKind.FORBIDDEN})
 
 Cause = Literal["credentials", "refusals"]
@@ -239,11 +240,11 @@ class AccountQueue(Generic[_Owner]):
             outcome = replace(outcome, kind=OutcomeKind.CREDENTIALS)  # it is tried with the new ones
         else:
             outcome = self._judge(turn.subject, outcome, now)
-        if answer is OutcomeKind.APPLIED:
+        if answer in _TAKEN:
             self._take(turn, now)
         elif answer in _TRANSIENT:
             self._came_to_nothing += 1
-        if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and answer is not OutcomeKind.APPLIED):
+        if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and answer not in _TAKEN):
             self._early_slots = 0
         if outcome.holds_account:
             self._slow_down(turn, outcome, now, chance)
@@ -278,7 +279,7 @@ class AccountQueue(Generic[_Owner]):
             case OutcomeKind.PERMANENT:
                 self._forbidden.clear()
                 return self._judge_refusal(subject, outcome, now)
-            case OutcomeKind.APPLIED | OutcomeKind.CONFLICT | OutcomeKind.NOT_FOUND:
+            case OutcomeKind.APPLIED | OutcomeKind.PENDING | OutcomeKind.CONFLICT | OutcomeKind.NOT_FOUND:
                 self._forbidden.clear()
             case _:
                 pass
@@ -317,7 +318,7 @@ class AccountQueue(Generic[_Owner]):
     def _follow_probe(self, pause: Pause, subject: str, outcome: Outcome, answer: OutcomeKind, now: float) -> None:
         # Who refuses an order for what is in it has let us in.
         has_let_in = pause.cause == "credentials" and (answer is OutcomeKind.CONFLICT or outcome.status == 422)
-        if answer is OutcomeKind.APPLIED or has_let_in:
+        if answer in _TAKEN or has_let_in:
             self.resume()
             return
         self._blamed.add(subject)

@@ -1,9 +1,9 @@
 """The two carts of an order: from its content and what became of it, or as they were stated (`DOMAIN.md` section 5)."""
 
-from schemas.carts import Cart, Item
 from schemas.facts import Facts, Line
 from worker.core.refunds import DIFFERENCE_NAME, Off, has_amounts, settle
 from worker.core.shares import Tally, share_content
+from worker.model.order import Cart, Item
 
 RETURN_FEE_NAME = "Return fee"
 FEE_NAME = "Fee"

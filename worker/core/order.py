@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.base import AMOUNT_MAX_MINOR
-from schemas.carts import CancellationReason, Cart, Order
 from schemas.events import GOODS, PRICED
 from schemas.facts import (
     Confirmation,
@@ -30,6 +29,7 @@ from schemas.facts import (
 )
 from worker.core.carts import cart_of_statement, carts_of_content
 from worker.core.shares import Tally, count_units, tally
+from worker.model.order import CancellationReason, Cart, Order
 
 REASONS_MAX = 20
 
@@ -98,6 +98,7 @@ def _order(facts: Facts, reference: str, confirmation: Confirmation, shipped: Ca
         _trackings(facts),
         None if shipped.items or unshipped.items else _cancellation_reason(facts),
         confirmation.total_minor,
+        facts,
     )
 
 

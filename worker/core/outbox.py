@@ -24,14 +24,13 @@ records at every restore. `now` is seconds on the monotonic clock, `now_ms` UTC;
 
 import heapq
 from collections.abc import Container
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import state
 from schemas.base import copied
-from schemas.carts import Order
 from schemas.events import (
     DETAILS,
     CancelledData,
@@ -42,29 +41,23 @@ from schemas.events import (
 )
 from schemas.facts import Facts
 from schemas.state import Attempts, ConfirmedAs, MadeAt, OrderHeader, OrderRecord, Park
-from schemas.updates import REASON_MAX, Account, Update
 from worker.core.intake import shown_id
 from worker.core.order import Standing, assess, baseline
 from worker.core.reducer import READS, READS_ALWAYS, reduce
 from worker.core.rules import Rules
+from worker.model.account import Account
+from worker.model.exchange import REASON_MAX
+from worker.model.order import Order
+from worker.model.provider import Provider, Update
 
 Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
-
-
-class Renders(Protocol):
-    """What the outbox needs of an adapter (`providers/base.py` says more)."""
-
-    @property
-    def name(self) -> str: ...
-    def render(self, order: Order, account: Account) -> Update: ...
-    def digest(self, order: Order) -> bytes: ...
 
 
 class Addressee(Struct, frozen=True):
     """To whom an order is told: its account and the account's adapter."""
 
     account: Account
-    provider: Renders
+    provider: Provider[Any]
 
 
 def reference_of(subject: str) -> str:
@@ -83,7 +76,6 @@ def account_of(subject: str) -> str:
 class Send(Struct, frozen=True):
     """This is owed and may be told."""
 
-    order: Order
     update: Update
     trace: str | None = None
     """`traceparent` of the newest event that had one."""
@@ -93,6 +85,10 @@ class Send(Struct, frozen=True):
     """As it was when this was rendered."""
     event_id: str = ""
     """Of the newest event in it, as logs may have it."""
+    remote: bytes = b""
+    """As the order's record has it."""
+    may_land_late: bool = False
+    remote_unknown: bool = False
 
 
 class Same(Struct, frozen=True):
@@ -140,7 +136,16 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
     is_refused = parked is not None and not parked.by_check
     reason = parked.reason if parked is not None and is_refused else update.problem
     if reason is None:
-        return Send(order, update, record.trace, record.generation, addressee.account, newest_event(record))
+        return Send(
+            update,
+            record.trace,
+            record.generation,
+            addressee.account,
+            newest_event(record),
+            record.remote,
+            record.uncertain,
+            record.doubt,
+        )
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason])
     return ParkIt(reason, update.digest, by_check=not is_refused)
@@ -155,9 +160,14 @@ def plan_unaddressed(record: OrderRecord, subject: str) -> Same | Wait:
     if standing.state != "ready":
         return wait_of(standing)
     is_known = not (record.doubt or record.uncertain or record.acked_digest)
-    if is_known and baseline(record.facts, reference) == standing.order:
+    if is_known and _is_as_confirmed(standing.order, baseline(record.facts, reference)):
         return Same(b"")
     return Wait("no_account", [])
+
+
+def _is_as_confirmed(order: Order | None, confirmed: Order | None) -> bool:
+    """Whether both say the same, whatever facts they follow from."""
+    return order is not None and confirmed is not None and replace(order, facts=confirmed.facts) == confirmed
 
 
 def wait_of(standing: Standing) -> Wait:
@@ -495,7 +505,9 @@ class Entry(Struct):
     not_before: float = 0.0
     """When it may be sent: its delay and its hold are over."""
     not_before_ms: int = 0
-    """The end of its delay, as its record has it; 0: it has not failed."""
+    """The end of its delay, as its record has it; 0: there is none."""
+    has_failed: bool = False
+    """Its last attempt has failed: those that have not go first."""
     delay_until: float = 0.0
     """The same, by our clock."""
     may_go_early: bool = False
@@ -580,6 +592,7 @@ class Outbox:
         hold_until: float = 0.0,
         delay_max_s: float,
         may_go_early: bool = False,
+        has_failed: bool = False,
     ) -> None:
         """Follows a committed record: it is to be looked at now, and if it is owed, sent not before its delay and
         hold are over.
@@ -614,6 +627,7 @@ class Outbox:
             entry.not_before_ms = header.not_before_ms
             entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s)
         entry.may_go_early = may_go_early
+        entry.has_failed = has_failed
         entry.not_before = max(now, entry.delay_until, entry.hold_until)
         self.schedule(subject, NEVER if entry.waiting == "parked" else now)
 

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from schemas.base import copied
 from schemas.state import Attempts, Delay, OrderRecord, Park, SealedRecord
-from schemas.updates import RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 from worker.core.rules import Rules
+from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 
 
 def backoff_s(count: int, chance: float, rules: Rules) -> float:
@@ -30,6 +30,11 @@ def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
         return max(rules.not_found_delays_s)
     backoff_max_s = rules.retry_max_s + (rules.settle_s if record.uncertain else 0.0)
     return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
+
+
+def awaits_result(record: OrderRecord | SealedRecord) -> bool:
+    """Whether its delay is the time that the provider has to say what became of it: nothing has failed."""
+    return record.delay is Delay.RESULT and record.not_before_ms != 0
 
 
 def is_transient(record: OrderRecord | SealedRecord) -> bool:
@@ -59,6 +64,8 @@ def _settled(
     record: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int, chance: float, rules: Rules
 ) -> tuple[_Record, float]:
     after = copied(record)
+    if outcome.remote is not None:
+        after.remote = outcome.remote
     tried = record.attempts if record.attempts.digest == digest else Attempts(digest)
     after.reason = outcome.reason
     if after.park is not None and after.park.digest != digest:
@@ -96,6 +103,8 @@ def _settled(
             after.not_before_ms = _after(now_ms, delay_s, outcome.retry_after_s)
             after.attempts = tried
             return after, rules.settle_s
+        case OutcomeKind.PENDING | OutcomeKind.UNSUPPORTED:
+            return _undecided(after, revision, digest, outcome, now_ms), 0.0
         case OutcomeKind.PERMANENT:
             after.park = Park(outcome.reason, digest, revision, now_ms)
         case OutcomeKind.CREDENTIALS:
@@ -104,6 +113,22 @@ def _settled(
             assert_never(unknown)
     after.attempts = tried
     return after, 0.0
+
+
+def _undecided(after: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int) -> _Record:
+    """The provider was read after whatever could still land, and does not hold what is owed: not yet, or never."""
+    after.uncertain, after.doubt = False, True
+    after.attempts = Attempts()
+    if outcome.kind is OutcomeKind.UNSUPPORTED:
+        after.reason = f"unsupported: {outcome.reason}"[:REASON_MAX]
+    if after.heard > revision:
+        return after  # what was heard since may be just what it would wait for
+    if outcome.kind is OutcomeKind.UNSUPPORTED:
+        after.park = Park(after.reason, digest, revision, now_ms, unsupported=True)
+    else:
+        after.delay = Delay.RESULT
+        after.not_before_ms = _after(now_ms, outcome.retry_after_s or 0.0, None)
+    return after
 
 
 def _whence(outcome: Outcome) -> Delay:
@@ -115,7 +140,8 @@ def _whence(outcome: Outcome) -> Delay:
 def _applied(after: _Record, revision: int, digest: bytes, now_ms: int) -> _Record:
     after.acked = max(after.acked, revision)
     after.acked_digest = digest
-    after.uncertain = after.doubt = False
+    after.uncertain = False
+    after.doubt = after.heard > revision
     after.park = None
     after.attempts = Attempts()
     after.reason = ""

@@ -9,8 +9,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from schemas.state import Target
-from schemas.updates import Account
 from worker.errors import ConfigError
+from worker.model.account import Account
 
 TargetChoice = Literal["send", "keep"]
 """All orders are told anew, or what the former one was told counts as told."""
@@ -24,7 +24,7 @@ def target_of(account: Account) -> Target:
     host = url.hostname or ""
     host = f"[{host}]" if ":" in host else host
     port = "" if url.port in (None, _DEFAULT_PORTS.get(url.scheme)) else f":{url.port}"
-    return Target(account.provider, f"{url.scheme}://{host}{port}{url.path.rstrip('/')}", account.merchant_id)
+    return Target(account.provider, f"{url.scheme}://{host}{port}{url.path.rstrip('/')}", account.merchant)
 
 
 def check_targets(accounts: Mapping[str, Account]) -> None:
@@ -35,7 +35,7 @@ def check_targets(accounts: Mapping[str, Account]) -> None:
         other = first.setdefault(target_of(account), name)
         if other != name:
             problems.append(
-                f"[accounts.{name}] and [accounts.{other}] are the same merchant {account.merchant_id} of "
+                f"[accounts.{name}] and [accounts.{other}] are the same merchant {account.merchant} of "
                 f"{account.provider} at the same base_url: their orders would overwrite each other. Remove one of them"
             )
     if problems:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from schemas.carts import Cart
 from schemas.state import OrderRecord
 from schemas.views import ItemView, OrderView
 from worker.core.order import Standing, assess
 from worker.core.outbox import Entry, Status, account_of, reference_of, status
 from worker.core.rules import Rules
+from worker.model.order import Cart
 
 
 def view_order(

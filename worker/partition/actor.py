@@ -11,12 +11,13 @@ from msgspec import MsgspecError, Struct
 
 from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
-from schemas.updates import Account, Outcome
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
-from worker.core.retry import delay_max_s, is_transient
+from worker.core.retry import awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
+from worker.model.account import Account
+from worker.model.exchange import Outcome
 from worker.partition.batch import Batch, Change, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
@@ -750,9 +751,10 @@ class PartitionActor:
                 self.outbox.schedule(subject, now)
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
-        delay_s, may_go_early = 0.0, False
+        delay_s, may_go_early, has_failed = 0.0, False, False
         if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
             delay_s, may_go_early = delay_max_s(header, self._context.rules), is_transient(header)
+            has_failed = not awaits_result(header)
         self.outbox.put(
             subject,
             header,
@@ -761,6 +763,7 @@ class PartitionActor:
             hold_until=hold_until,
             delay_max_s=delay_s,
             may_go_early=may_go_early,
+            has_failed=has_failed,
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
@@ -843,7 +846,7 @@ class PartitionActor:
             entry.owed_since_ms,
             subject,
             self,
-            has_failed=entry.not_before_ms != 0,
+            has_failed=entry.has_failed,
             not_before=entry.not_before,
         )
 
@@ -911,7 +914,17 @@ class PartitionActor:
         entry.in_flight = True
         self._in_flight += 1
         return Attempt(
-            subject, entry.revision, plan.update, now, self._may_send, plan.trace, plan.generation, plan.event_id
+            subject,
+            entry.revision,
+            plan.update,
+            now,
+            self._may_send,
+            plan.trace,
+            plan.generation,
+            plan.event_id,
+            plan.remote,
+            plan.may_land_late,
+            plan.remote_unknown,
         )
 
     def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:

@@ -11,13 +11,13 @@ from schemas import state
 from schemas.base import copied
 from schemas.facts import Facts
 from schemas.state import OrderRecord, SealedRecord
-from schemas.updates import Outcome, OutcomeKind
 from worker.core import outbox as core
 from worker.core.intake import decode, identify, shown_id
 from worker.core.outbox import ParkIt, Same, Send, Wait
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
+from worker.model.exchange import Outcome, OutcomeKind
 from worker.partition.context import Context, Slice
 from worker.partition.letters import letter_bytes, letter_of
 from worker.ports import Attempt, DeadLetter, InputRecord, UndecodableRecord
@@ -214,6 +214,10 @@ class Batch:
         if outcome.kind is OutcomeKind.APPLIED:
             context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
             self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+        elif outcome.kind is OutcomeKind.PENDING:
+            wait_s = max(0, after.not_before_ms - self._now_ms) / 1000
+            name = "order_overdue_at_provider" if outcome.is_overdue else "order_pending"
+            self._notes.append((name, fields | {"wait_s": round(wait_s, 3)}))
         elif after.park is not None:
             context.metrics.parked(core.account_of(subject))
             self._notes.append(("order_parked", fields | {"outcome": outcome.kind.value}))
@@ -345,4 +349,4 @@ def _encoded(record: OrderRecord | SealedRecord) -> tuple[OrderRecord | SealedRe
 
 
 _NO_FACTS = Facts()
-_WARNINGS = frozenset({"order_parked", "order_held", "order_key_changed", "event_refused"})
+_WARNINGS = frozenset({"order_parked", "order_held", "order_key_changed", "order_overdue_at_provider", "event_refused"})

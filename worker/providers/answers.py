@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.updates import REASON_MAX, RETRY_AFTER_MAX_S, HttpResponse, OutcomeKind
+from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, HttpResponse, OutcomeKind
 
 WORDS_MAX = REASON_MAX - 10
 """Characters of a provider's words that are kept; the status and the sign that they were cut take the rest."""

@@ -12,7 +12,7 @@ from typing import cast
 import httptools
 from httptools import HttpParserError, HttpParserInvalidStatusError, HttpParserUpgrade
 
-from schemas.updates import Fault, HttpResponse
+from worker.model.exchange import Fault, HttpResponse
 
 HEAD_MAX_BYTES = 64 * 1024
 """More than the body's cap and this is not read of one answer, interim answers and framing included."""

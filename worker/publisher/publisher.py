@@ -9,13 +9,13 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import structlog
 from aiolimiter import AsyncLimiter
+from msgspec.structs import replace
 
-from schemas.updates import Account, Fault, HttpResponse, Outcome, OutcomeKind
 from schemas.views import AccountView
 from worker.core.account import NEVER, AccountQueue, Pause, Turn
 from worker.core.outbox import account_of, reference_of
@@ -23,13 +23,25 @@ from worker.core.rules import Rules
 from worker.core.view import not_configured
 from worker.errors import CartsyncError, InvariantError
 from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.model.exchange import (
+    AwaitResult,
+    Exchange,
+    Fault,
+    Outcome,
+    OutcomeKind,
+    Settled,
+    Unsendable,
+)
+from worker.model.provider import Provider, Question
 from worker.ports import Attempt, Clock, Outlet, Sender
-from worker.providers.base import Provider
 
 log = structlog.get_logger(__name__)
 
 _TAKES_IN_A_ROW = 100
 """Offers that may lead to nothing before others get the loop."""
+_EXCHANGES_MAX = 20
+"""In one turn; an adapter that asks for more does not come to an end."""
 
 
 def _limiter(rate_per_s: float) -> AsyncLimiter | None:
@@ -47,10 +59,34 @@ def _idempotency_key(attempt: Attempt) -> str:
     return f"{key}:{attempt.generation}" if attempt.generation else key
 
 
+def _of_read(outcome: Outcome) -> Outcome:
+    """A read that has failed leaves nothing that might land later."""
+    return replace(outcome, kind=OutcomeKind.REJECTED) if outcome.kind is OutcomeKind.UNKNOWN else outcome
+
+
+class _Told:
+    """What is known of an exchange before it is answered."""
+
+    def __init__(self) -> None:
+        self.unanswered = OutcomeKind.NOT_SENT
+        self.remote: bytes | None = None
+
+    def sends(self, step: Exchange) -> None:
+        """It may be on its way from now on."""
+        self.unanswered = OutcomeKind.NOT_SENT if step.is_read else OutcomeKind.UNKNOWN
+        self.remote = None if step.is_read else step.remote
+
+    def failed(self, fault: Fault) -> Outcome:
+        """There was no answer."""
+        if not fault.sent:
+            return Outcome(OutcomeKind.NOT_SENT, fault.detail)
+        return Outcome(self.unanswered, fault.detail, remote=self.remote)
+
+
 class _Lanes:
     """One account: its queue, and the tasks that work it off."""
 
-    def __init__(self, account: Account, provider: Provider, rules: Rules) -> None:
+    def __init__(self, account: Account, provider: Provider[Any], rules: Rules) -> None:
         self.account = account
         self.provider = provider
         self.limiter = _limiter(account.rate_per_s)
@@ -73,7 +109,7 @@ class Publisher:
     def __init__(
         self,
         accounts: Mapping[str, Account],
-        providers: Mapping[str, Provider],
+        providers: Mapping[str, Provider[Any]],
         sender: Sender,
         clock: Clock,
         *,
@@ -255,15 +291,13 @@ class Publisher:
 
     async def _send(self, lanes: _Lanes, turn: Turn[Outlet], attempt: Attempt, lane: asyncio.Task[None]) -> None:
         self._under_way[attempt] = (turn.owner, lane)
-        outcome, account = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer"), lanes.account
+        account, told = lanes.account, _Told()
+        outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
-            request = lanes.provider.next_request(
-                reference_of(attempt.subject), attempt.update, account, _idempotency_key(attempt), attempt.trace
-            )
-            answer = await self._sender.send(request, self._deadline_s, attempt.may_send)
-            outcome = self._read(lanes, answer)
+            outcome = await self._take_turn(lanes.provider, account, attempt, told)
         except asyncio.CancelledError:
-            outcome = Outcome(OutcomeKind.UNKNOWN, "given up: the partition is leaving")
+            why = "given up: the partition is leaving"
+            outcome = Outcome(told.unanswered, why, remote=told.remote)
             if attempt not in self._cut or lane.uncancel() > 0:
                 raise  # not the attempt is to end, but the lane
         finally:
@@ -274,10 +308,44 @@ class Publisher:
             self._metrics.attempt(lanes.account.name, outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
-    def _read(self, lanes: _Lanes, answer: HttpResponse | Fault) -> Outcome:
-        if isinstance(answer, Fault):
-            return Outcome(OutcomeKind.UNKNOWN if answer.sent else OutcomeKind.NOT_SENT, answer.detail)
-        return lanes.provider.read_response(answer, self._clock.wall_ms())
+    async def _take_turn(self, provider: Provider[Any], account: Account, attempt: Attempt, told: _Told) -> Outcome:
+        """Asks the adapter for one step after the other: reads, and at most one command."""
+        asked = Question(
+            reference_of(attempt.subject),
+            account,
+            attempt.update,
+            attempt.remote,
+            attempt.may_land_late,
+            attempt.remote_unknown,
+            _idempotency_key(attempt),
+            attempt.generation,
+            attempt.trace,
+            self._clock.wall_ms(),
+        )
+        status: int | None = None
+        for _ in range(_EXCHANGES_MAX):
+            step = provider.next_step(asked)
+            match step:
+                case Exchange():
+                    pass
+                case AwaitResult(poll_s, why, remote, is_overdue):
+                    return Outcome(OutcomeKind.PENDING, why, status, poll_s, remote=remote, is_overdue=is_overdue)
+                case Settled(remote):
+                    return Outcome(OutcomeKind.APPLIED, "", status, remote=remote)
+                case Unsendable(why, remote):
+                    return Outcome(OutcomeKind.UNSUPPORTED, why, status, remote=remote)
+            told.sends(step)
+            answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
+            if isinstance(answer, Fault):
+                return told.failed(answer)
+            answered = provider.read_response(asked, step, answer)
+            if not step.is_read:
+                return answered.outcome
+            if answered.outcome.kind is not OutcomeKind.APPLIED:
+                return _of_read(answered.outcome)
+            status = answer.status
+            asked = replace(asked, seen=answered.seen, now_ms=self._clock.wall_ms())
+        return Outcome(OutcomeKind.REJECTED, f"{provider.name} was read {_EXCHANGES_MAX} times in one turn")
 
     def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float, *, is_outdated: bool) -> Outcome:
         """What is left of the outcome for the order; says what it means for the account, unless that has changed."""

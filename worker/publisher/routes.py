@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from schemas.updates import Account
 from worker.errors import ConfigError
+from worker.model.account import Account
 
 
 class Proxy(Struct, frozen=True):

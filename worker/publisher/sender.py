@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse
+from worker.model.account import Account
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.publisher.connections import DEFAULT_LIMITS, Connections, Limits, LookUp, Server
 from worker.publisher.deadlines import Deadlines
 from worker.publisher.link import Link

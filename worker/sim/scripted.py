@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote
 import msgspec
 from msgspec import Struct
 
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse
+from worker.model.account import Account
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.ports import Clock
 
 BODY_MAX_BYTES = 64 * 1024
@@ -193,7 +194,7 @@ def _address(request: HttpRequest, accounts: Mapping[str, Account]) -> Address |
     fitting = [
         name
         for name, account in accounts.items()
-        if account.base_url.rstrip("/") == match["base"] and quote(account.merchant_id, safe="") == match["merchant"]
+        if account.base_url.rstrip("/") == match["base"] and quote(account.merchant, safe="") == match["merchant"]
     ]
     if len(fitting) > 1:  # two of our accounts may be one merchant: then only the key tells them apart
         named = unquote(request.headers.get("Idempotency-Key", "")).partition("/")[0]

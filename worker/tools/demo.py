@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from schemas.updates import Account
 from schemas.views import OrderView
 from worker import logs
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.metrics import Metrics
 from worker.ports import EventLog, StateLog
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
 from worker.sim.sandbox import FaultPlan, Sandbox
@@ -46,7 +46,7 @@ SETTINGS = {
 FAULTS = (
     "500=0.04,503=0.02:1s,429=0.01:1s,409=0.03,reset_applied=0.02,reset_lost=0.02,timeout_applied=0.02,slow=0.1:0.3s"
 )
-ACCOUNT = Account("acme", "sequra", "acme", "", "demo", "demo-secret", concurrency=16)
+ACCOUNT = SequraAccount("acme", "sequra", "", "acme", "demo", "demo-secret", concurrency=16)
 PATH = Path(".cartsync/demo.json")
 """What the demo leaves for `cartsync order show`."""
 

@@ -20,7 +20,6 @@ from typing import Any, TextIO
 import msgspec
 from msgspec.structs import replace
 
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse
 from schemas.views import OrderView
 from worker import __version__, logs
 from worker.app import Ports, SystemClock, Worker
@@ -28,6 +27,8 @@ from worker.config import worker_settings_from
 from worker.core.rules import Rules
 from worker.errors import TwoOwnersError, UsageError
 from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.ports import Clock, Sender
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog

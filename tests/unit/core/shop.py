@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas.carts import Item, Order
 from schemas.events import OrderEvent
 from schemas.facts import Facts
 from worker.core.intake import decode
 from worker.core.order import Standing, assess
 from worker.core.reducer import reduce
+from worker.model.order import Item, Order
 
 ACCOUNT = "acme"
 REFERENCE = "A14/12345"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.updates import Outcome, OutcomeKind
 from worker.core.account import DOWN_S, NEVER, SLOW_MAX_S, AccountQueue, Turn
 from worker.core.rules import Rules
+from worker.model.exchange import Outcome, OutcomeKind
 
 RULES = Rules()
 TAKEN = Outcome(OutcomeKind.APPLIED, "", 204)

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.events import OrderEvent
-from schemas.updates import Account
 from tests.unit.core.samples import SAMPLES
 from tests.unit.core.shop import START_MS, Told, confirmed, details, envelope, fold, goods
 from worker.core import intake
 from worker.core.order import assess, baseline
 from worker.errors import MalformedEventError
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
 BODY = msgspec.json.encode(envelope(confirmed(goods("A", 1, 100))))
 PLAIN = intake.decode(b"k", BODY, {}, START_MS)
-ACCOUNT = Account("acme", "sequra", "m", "https://sandbox.example", "u", "p")
+ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m", "u", "p")
 
 
 def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent | str | None:

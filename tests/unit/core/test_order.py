@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from schemas.carts import CancellationReason
 from tests.unit.core.shop import (
     REFERENCE,
     Told,
@@ -21,6 +20,7 @@ from tests.unit.core.shop import (
     shipped,
     stated,
 )
+from worker.model.order import CancellationReason
 
 BASE = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 POSTAL: dict[str, Any] = {"reference": "T1", "type": "postal", "carrier": "UPS", "tracking_number": "1Z"}

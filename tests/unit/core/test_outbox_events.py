@@ -4,7 +4,6 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.state import Attempts, MadeAt, OrderRecord, Park
-from schemas.updates import Account
 from tests.unit.core.shop import (
     START_MS,
     SUBJECT,
@@ -34,8 +33,9 @@ from worker.core.outbox import (
     take_event,
 )
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
-ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret")
+ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret")
 TO = Addressee(ACCOUNT, Sequra())
 EAGER = Addressee(replace(ACCOUNT, send_on_confirm=True), Sequra())
 CONFIRMED = confirmed(goods("A", 2, 200))

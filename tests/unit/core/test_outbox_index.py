@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from schemas.carts import Cart, Order
 from schemas.facts import OrderDetails
 from schemas.state import OrderHeader, Park
-from schemas.updates import Update
 from worker.core.outbox import NEVER, UNCONFIGURED, Figures, Outbox, Send
+from worker.model.order import Cart, Order
+from worker.model.provider import Update
 
 NOW, NOW_MS = 1_000.0, 5_000_000
 

@@ -6,7 +6,6 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.state import Attempts, OrderRecord, Park
-from schemas.updates import Account
 from tests.unit.core.shop import (
     START_MS,
     SUBJECT,
@@ -51,8 +50,9 @@ from worker.core.outbox import (
 )
 from worker.core.rules import Rules
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
-ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret")
+ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret")
 TO = Addressee(ACCOUNT, Sequra())
 CONFIRMED = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 NOW_MS = START_MS

@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.base import AMOUNT_MAX_MINOR
-from schemas.carts import Order
 from schemas.events import GOODS, OrderEvent
 from schemas.facts import Facts, unpack_lines
 from schemas.state import OrderRecord, decode_header, decode_order, encode
-from schemas.updates import Account
 from tests.unit.core.histories import contents, histories
 from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
 from worker.core.order import Standing, assess, baseline
 from worker.core.outbox import Addressee, acknowledge, record_for, take_event
 from worker.core.reducer import SEEN_MAX, reduce
 from worker.core.shares import count_units, divide, tally
+from worker.model.order import Order
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
-ADDRESSEE = Addressee(Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret"), Sequra())
+ADDRESSEE = Addressee(SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret"), Sequra())
 
 
 def seen_of(facts: Facts) -> tuple[str, bool, Order | None, Order | None]:

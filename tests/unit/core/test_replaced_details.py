@@ -8,13 +8,13 @@ from msgspec.structs import replace
 from schemas.events import OrderEvent
 from schemas.facts import pack
 from schemas.state import OrderRecord, Park, decode_order, encode
-from schemas.updates import Account
 from tests.unit.core.shop import SUBJECT, Told, confirmed, details, goods, log, payment, shipped, time_text
 from worker.core.outbox import Addressee, Plan, Same, Send, Wait, acknowledge, plan, plan_unaddressed, record_for
 from worker.core.outbox import take_event as take
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
-TO = Addressee(Account("acme", "sequra", "m1", "https://sandbox.example", "user", "secret"), Sequra())
+TO = Addressee(SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret"), Sequra())
 ADA = {"given_names": "Ada", "surnames": "Lovelace", "email": "ada@example.com"}
 BOB = {"given_names": "Bob", "surnames": "Babbage", "email": "bob@example.com"}
 EVA = {"given_names": "Eva", "surnames": "Noether", "email": "eva@example.com"}

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.state import Attempts, Delay, OrderRecord, Park
-from schemas.updates import Outcome, OutcomeKind
 from worker.core.retry import backoff_s, delay_max_s, is_transient, settle
 from worker.core.rules import Rules
+from worker.model.exchange import Outcome, OutcomeKind
 
 RULES = Rules()
 NOW_MS = 1_000_000

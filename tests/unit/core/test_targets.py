@@ -4,11 +4,11 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.state import Target
-from schemas.updates import Account
 from worker.core.targets import changed_targets, check_targets, needs_choice, target_of
 from worker.errors import ConfigError
+from worker.providers.sequra.options import SequraAccount
 
-ACME = Account("acme", "sequra", "m1", "https://sandbox.example", "u", "p")
+ACME = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "u", "p")
 SAME = [
     "https://sandbox.example/",
     "https://SANDBOX.example:443",

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from schemas.carts import Item, Order
 from schemas.events import GOODS, NEGATIVE
 from schemas.facts import Facts
 from schemas.state import OrderRecord, decode_order, encode
@@ -28,6 +27,7 @@ from tests.unit.core.shop import REFERENCE, fold
 from worker.core.order import Standing, assess
 from worker.core.outbox import take_event
 from worker.core.reducer import reduce
+from worker.model.order import Item, Order
 
 Truth = Callable[[list[Json], Random], None]
 

@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.state import OrderRecord
-from schemas.updates import Account
 from worker import logs
 from worker.core import outbox as core
 from worker.core.intake import decode
@@ -23,6 +22,7 @@ from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Pace
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 
@@ -33,7 +33,7 @@ def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
     """A batch over one committed order."""
     clock = VirtualClock(asyncio.get_running_loop())
     log = MemoryLog(1, clock)
-    account = Account("acme", "sequra", "acme", "https://x", "u", "p")
+    account = SequraAccount("acme", "sequra", "https://x", "acme", "u", "p")
     context = Context(
         owner_id="w",
         version="0",

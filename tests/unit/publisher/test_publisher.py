@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from schemas.carts import Cart, Order
 from schemas.facts import OrderDetails
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.core.rules import Rules
 from worker.errors import CartsyncError
 from worker.logs import capture
 from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
+from worker.model.order import Cart, Order
 from worker.ports import Attempt
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.publisher import Publisher
 from worker.sim.loop import VirtualClock, run
 
@@ -72,7 +74,7 @@ class Book:
 
 def account(name: str = "acme", **members: Any) -> Account:
     """A merchant account of a provider that is never reached."""
-    return Account(name, "sequra", name, "https://x", "u", "p", **members)
+    return SequraAccount(name, "sequra", "https://x", name, "u", "p", **members)
 
 
 class Scene:

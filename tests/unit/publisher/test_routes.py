@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from schemas.updates import Account
 from worker.errors import ConfigError
+from worker.model.account import Account
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.routes import Proxy, Route, default_tls, routes_of
 
 
 def account(**members: Any) -> Account:
     """An account called acme."""
-    return Account("acme", "sequra", "acme", "https://x", "user", "secret", **members)
+    return SequraAccount("acme", "sequra", "https://x", "acme", "user", "secret", **members)
 
 
 def problem(**members: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.updates import Fault, HttpRequest, HttpResponse
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.publisher.sender import HttpSender
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from schemas.carts import Cart
 from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
 from tests.unit.core.shop import event, shipped
 from worker.core.order import assess
 from worker.core.outbox import record_for, take_event
+from worker.model.order import Cart
 
 RECORDS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "records-1.json").read_text(encoding="utf-8"))
 EMPTIED_BY_RETURNS = {"N1-055"}

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from schemas.updates import Account, Fault, HttpRequest, HttpResponse
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import VirtualClock, run
 from worker.sim.scripted import BODY_MAX_BYTES, Answer, HeldCarts, ScriptedProvider
 
 BASE = "https://pay.test"
 ACCOUNTS = {
-    "acme": Account("acme", "sequra", "acme", BASE, "user", "secret"),
-    "beta": Account("beta", "sequra", "shop b", f"{BASE}/live/", "user", "secret"),
-    "twin": Account("twin", "sequra", "acme", BASE, "user", "secret"),
+    "acme": SequraAccount("acme", "sequra", BASE, "acme", "user", "secret"),
+    "beta": SequraAccount("beta", "sequra", f"{BASE}/live/", "shop b", "user", "secret"),
+    "twin": SequraAccount("twin", "sequra", BASE, "acme", "user", "secret"),
 }
 DEADLINE_S = 8.0
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas.updates import Account
 from tests.unit.core.shop import confirmed, envelope, goods, shipped
 from worker import logs
 from worker.errors import TwoOwnersError
+from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import VirtualClock, VirtualLoop
 from worker.sim.scripted import Answer, ScriptedProvider
 from worker.tools import replay
 
-ACCOUNTS = {"acme": Account("acme", "sequra", "acme", "https://provider.example", "u", "p")}
+ACCOUNTS = {"acme": SequraAccount("acme", "sequra", "https://provider.example", "acme", "u", "p")}
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from schemas.updates import Account
 from worker.config import account_from, worker_settings_from
+from worker.model.account import Account
+from worker.providers.sequra.options import SequraAccount
 from worker.tools.scenario import SETTINGS, run_file, run_files
 from worker.tools.scenario.play import play
 from worker.tools.scenario.steps import EventStep, RunStep, Scenario
@@ -125,7 +126,7 @@ def test_operators_err(tmp_path: Path):
 def account(**members: Any) -> Account:
     """An account as no configuration would let it be."""
     values = {"provider": "sequra", "merchant_id": "acme", "base_url": URL, "username": "u", "password": "p"}
-    return Account(**{"name": "acme"} | values | members)
+    return SequraAccount(**{"name": "acme"} | values | members)
 
 
 def test_a_worker_that_breaks():

@@ -1,5 +1,5 @@
 """seQura: the Order Update API."""
 
-from worker.providers.sequra.updates import Sequra
+from worker.providers.sequra.steps import Sequra
 
 __all__ = ["Sequra"]

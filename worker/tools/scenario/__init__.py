@@ -13,10 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from schemas.updates import Account
 from worker.config import WorkerSection, account_from, worker_settings_from
 from worker.core.placing import EventKey, PartitionerName, Placing, placing_of
 from worker.errors import ConfigError, UsageError
+from worker.model.account import Account
 from worker.tools.scenario.files import find_files, read_scenario
 from worker.tools.scenario.play import play
 from worker.tools.scenario.report import Report, Result, as_junit, as_object, as_text

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, structs
 
 from schemas import events as e
-from schemas.carts import Cart, Item, Order
 from schemas.events import CHARGES, GOODS, NEGATIVE
 from schemas.facts import Facts, Refund, Stamp, unpack_lines
 from worker.core.intake import decode
@@ -21,6 +20,7 @@ from worker.core.reducer import reduce
 from worker.core.refunds import DIFFERENCE_NAME
 from worker.core.shares import Share, Shares, Tally, count_units, share_content, tally
 from worker.errors import MalformedEventError, UsageError
+from worker.model.order import Cart, Item, Order
 from worker.sim.loop import START_WALL_MS
 from worker.tools.scenario.files import find_files, read_scenario
 from worker.tools.scenario.play import raw_record, record_of_event

@@ -10,10 +10,10 @@ from typing import Any
 from msgspec import UNSET
 
 from schemas.base import RuleError, parse_time_us
-from schemas.updates import Account
 from worker.config import WorkerSection, parse_duration
 from worker.core.placing import Placing
 from worker.errors import InvariantError, UsageError
+from worker.model.account import Account
 from worker.sim.loop import START_WALL_MS
 from worker.tools.scenario import expect
 from worker.tools.scenario.files import answers_of

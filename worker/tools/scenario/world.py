@@ -12,7 +12,6 @@ from typing import Literal, Self
 
 from msgspec import Struct
 
-from schemas.updates import Account
 from schemas.views import OrderView
 from worker import logs
 from worker.app import Ports, Worker
@@ -20,6 +19,7 @@ from worker.config import WorkerSection
 from worker.core.placing import Placing
 from worker.errors import InvariantError
 from worker.metrics import Metrics
+from worker.model.account import Account
 from worker.ports import DeadLetter
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, VirtualLoop

@@ -6,8 +6,6 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from schemas.carts import CancellationReason, Order
-from schemas.updates import Account
 from tests.unit.core import samples
 from tests.unit.core.shop import (
     REFERENCE,
@@ -22,10 +20,13 @@ from tests.unit.core.shop import (
     other,
     shipped,
 )
+from worker.model.account import Account
+from worker.model.order import CancellationReason, Order
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
 SEQURA = Sequra()
-ACCOUNT = Account("acme", "sequra", "camisasonline", "https://sandbox.example", "user", "secret")
+ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "camisasonline", "user", "secret")
 ONE = confirmed(goods("A", 2, 200))
 
 

@@ -8,14 +8,14 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from schemas.events import OrderEvent
-from schemas.updates import Account
 from tests.unit.core.histories import histories
 from tests.unit.core.shop import REFERENCE, cart_updated, confirmed, fold, goods, order, refunded, shipped
 from worker.core.order import assess
 from worker.providers.sequra import Sequra, wire
 from worker.providers.sequra.checks import problem_of
+from worker.providers.sequra.options import SequraAccount
 
-ACCOUNT = Account("acme", "sequra", "m1", "https://sandbox.example", "u", "p")
+ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "u", "p")
 PRODUCT = wire.Item("product", "A", "A", 1, 100, 100, False)
 HANDLING = wire.Item("handling", "H", "H", total_with_tax=20)
 DISCOUNT = wire.Item("discount", "D", "D", total_with_tax=-10)

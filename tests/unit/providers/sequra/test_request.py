@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.updates import Account, HttpRequest, HttpResponse, Outcome, OutcomeKind
 from tests.unit.core.shop import confirmed, goods, order
-from worker.providers.base import Provider
+from worker.model.account import Account
+from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
+from worker.model.provider import Provider
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.options import SequraAccount
 
 SEQURA: Provider = Sequra()
-ACCOUNT = Account("acme", "sequra", "camisasonline", "https://sandbox.sequrapi.com", "user", "pässword:x")
+ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.sequrapi.com", "camisasonline", "user", "pässword:x")
 ORDER = order(confirmed(goods("A", 1, 100, name="Camiseta ñ €")))
 NOW_MS = 1_772_323_200_000
 

@@ -1,47 +1,13 @@
-"""Requests to providers, what comes back, and what became of it."""
+"""Requests to providers, what comes back, what became of it, and what an adapter wants done next."""
 
 from enum import StrEnum
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 REASON_MAX = 510
 """Characters of a reason that an order's record keeps: it must not outgrow its topic by being parked."""
 RETRY_AFTER_MAX_S = 3600.0
 """`Retry-After` is clamped to this: a provider that errs must not silence us for days."""
-
-
-class Account(Struct, frozen=True):
-    """A merchant account: one shop at one provider. Never printed whole: it holds a password."""
-
-    name: str
-    provider: str
-    merchant_id: str
-    base_url: str
-    username: str
-    password: str
-    store_ref: str | None = None
-    platform: dict[str, str] | None = None
-    send_on_confirm: bool = False
-    """Whether a mere confirmation is sent, too."""
-    cancellation_reasons: dict[str, str] = {}
-    """From the shop's reason to the provider's code."""
-    default_cancellation_reason: str = "unspecified"
-    concurrency: int = 32
-    """Attempts under way at once, at most."""
-    rate_per_s: float = 0.0
-    """Attempts a second, at most; 0: no limit."""
-    tls_ca_file: str = ""
-    """Who may vouch for the provider, instead of those whom the system trusts."""
-    tls_cert_file: str = ""
-    """Shown to the provider, with its key."""
-    tls_key_file: str = ""
-    proxy: str = ""
-    """The only way out, as a URL; may hold credentials."""
-    trust_origin: bool = True
-    """Whether a change that an event says was made at the provider is not told back."""
-
-    def __repr__(self) -> str:
-        return f"Account({self.name!r}, {self.provider!r}, {self.merchant_id!r})"
 
 
 class HttpRequest(Struct, frozen=True, gc=False):
@@ -89,6 +55,10 @@ class OutcomeKind(StrEnum):
     PERMANENT = "permanent"
     CREDENTIALS = "credentials"
     FORBIDDEN = "forbidden"
+    PENDING = "pending"
+    """Taken, or under way there already: how it ends is told, or asked for, later."""
+    UNSUPPORTED = "unsupported"
+    """What is owed cannot be told to this provider."""
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -102,14 +72,42 @@ class Outcome(Struct, frozen=True, gc=False):
     """What the provider asked for, clamped to [0, 3600]."""
     holds_account: bool = False
     """The whole account waits `retry_after_s`, or goes slower when there is none; not only the order."""
+    remote: bytes | None = None
+    """What the adapter keeps of it in the order's record; `None`: what it kept before."""
+    is_overdue: bool = False
+    """The provider works on it for longer than it should: somebody is told."""
 
 
-class Update(Struct, frozen=True, gc=False):
-    """A rendered order, before it is sent."""
+class Exchange(Struct, frozen=True, gc=False):
+    """Step: one request, whose answer goes back to the adapter."""
 
-    digest: bytes
-    """Of what comes from the order's facts; configuration and the cancellation reason do not count."""
-    problem: str | None
-    """Why it must not be sent, with the arithmetic."""
-    body: Raw
-    """What the adapter makes its request of, encoded."""
+    request: HttpRequest
+    is_read: bool = False
+    """It changes nothing there, so it may be repeated at any time; its answer goes into the next question."""
+    remote: bytes = b""
+    """Of a command: what the adapter keeps when nobody knows whether it arrived."""
+
+
+class AwaitResult(Struct, frozen=True, gc=False):
+    """Step: the provider works on something; what comes of it is told by a callback, or asked for after a while."""
+
+    poll_s: float
+    why: str
+    remote: bytes = b""
+    is_overdue: bool = False
+
+
+class Settled(Struct, frozen=True, gc=False):
+    """Step: the provider holds what should be so."""
+
+    remote: bytes = b""
+
+
+class Unsendable(Struct, frozen=True, gc=False):
+    """Step: what is left cannot be told to this provider."""
+
+    why: str
+    remote: bytes = b""
+
+
+Step = Exchange | AwaitResult | Settled | Unsendable

@@ -7,7 +7,7 @@ not keep books about them. Over an update that saves 4 us of 65 (without HTTP).
 from msgspec import Struct
 
 from schemas.events import Attributes, LineType
-from schemas.facts import OrderDetails, Tracking
+from schemas.facts import Facts, OrderDetails, Tracking
 
 
 class Item(Struct, frozen=True, gc=False):
@@ -52,3 +52,5 @@ class Order(Struct, frozen=True, gc=False):
     cancellation: CancellationReason | None
     confirmed_total_minor: int
     """What the provider approved: growth is measured against it."""
+    facts: Facts
+    """What all this follows from, for adapters that tell more than carts."""

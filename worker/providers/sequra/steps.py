@@ -1,4 +1,8 @@
-"""Order updates to seQura: an order's state becomes one PUT, its answer an outcome. Pure."""
+"""Order updates to seQura: an order's state becomes one PUT, its answer an outcome. Pure.
+
+The simplest of adapters: one command and done. seQura can be told the same again at any time and cannot be asked, so
+nothing is kept of it.
+"""
 
 import re
 from base64 import b64encode
@@ -10,13 +14,15 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from schemas import carts, events
+from schemas import events
 from schemas.facts import Tracking
-from schemas.updates import Account, HttpRequest, HttpResponse, Outcome, Update
+from worker.model import order as carts
+from worker.model.exchange import Exchange, HttpRequest, HttpResponse, Outcome
+from worker.model.provider import Answered, GuaranteeLevel, Question, Update
 from worker.providers.answers import describe, kind_of_status, retry_after_s
-from worker.providers.base import GuaranteeLevel
 from worker.providers.sequra import wire
 from worker.providers.sequra.checks import problem_of
+from worker.providers.sequra.options import SequraAccount
 
 _encoder = msgspec.json.Encoder()
 
@@ -32,45 +38,41 @@ class Sequra:
 
     name = "sequra"
     guarantee: GuaranteeLevel = "D"
+    can_read = False
 
-    def render(self, order: carts.Order, account: Account) -> Update:
-        """The update that seQura should get; with a `problem` when it must not be sent."""
+    def render(self, order: carts.Order, account: SequraAccount) -> Update:
         shipped, unshipped = _cart(order.shipped, order), _cart(order.unshipped, order)
         told = _told(order, shipped, unshipped)
         problem = problem_of(shipped, unshipped, order.confirmed_total_minor)
         return Update(_digest(told), problem, _raw(_body(told, order, account)))
 
     def digest(self, order: carts.Order) -> bytes:
-        """Of what comes from the order's facts."""
         return _digest(_told(order, _cart(order.shipped, order), _cart(order.unshipped, order)))
 
-    def next_request(
-        self, reference: str, update: Update, account: Account, idempotency_key: str, trace: str | None = None
-    ) -> HttpRequest:
+    def next_step(self, asked: Question) -> Exchange:
         """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
+        account: SequraAccount = asked.account
         headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
             "Authorization": _basic(account.username, account.password),
             "Sequra-Merchant-Id": account.merchant_id,
-            "Idempotency-Key": idempotency_key,
+            "Idempotency-Key": asked.idempotency_key,
         }
-        if trace is not None:
-            headers["traceparent"] = trace[:TRACE_LENGTH]
-        url = _orders_url(account.base_url, account.merchant_id) + quote(reference, safe="")
-        return HttpRequest("PUT", url, headers, b'{"order":' + update.body + b"}", account.name)
+        if asked.trace is not None:
+            headers["traceparent"] = asked.trace[:TRACE_LENGTH]
+        url = _orders_url(account.base_url, account.merchant_id) + quote(asked.reference, safe="")
+        return Exchange(HttpRequest("PUT", url, headers, b'{"order":' + asked.update.body + b"}", account.name))
 
-    def read_response(self, response: HttpResponse, now_ms: int) -> Outcome:
+    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:  # noqa: ARG002
         """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10)."""
         kind = kind_of_status(response.status)
-        wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
-        return Outcome(
-            kind,
-            "" if response.status < 300 else describe(response),
-            response.status,
-            wait_s,
-            holds_account=response.status in _HOLDS_ACCOUNT,
-        )
+        wait_s = retry_after_s(response.headers.get("retry-after"), asked.now_ms)
+        reason = "" if response.status < 300 else describe(response)
+        return Answered(Outcome(kind, reason, response.status, wait_s, holds_account=response.status in _HOLDS_ACCOUNT))
+
+    def describe(self, remote: bytes) -> dict[str, Any]:  # noqa: ARG002 - nothing is kept
+        return {}
 
 
 @lru_cache(maxsize=256)
@@ -131,7 +133,7 @@ def _digest(told: _Told) -> bytes:
     return blake2b(_encoder.encode(told), digest_size=16).digest()
 
 
-def _body(told: _Told, order: carts.Order, account: Account) -> wire.OrderUpdate:
+def _body(told: _Told, order: carts.Order, account: SequraAccount) -> wire.OrderUpdate:
     return wire.OrderUpdate(
         wire.Merchant(account.merchant_id, _or_unset(order.details.store_ref or account.store_ref)),
         told.merchant_reference,
@@ -215,7 +217,7 @@ def _item(item: carts.Item) -> wire.Item:
     )
 
 
-def _reason(reason: carts.CancellationReason, account: Account) -> str:
+def _reason(reason: carts.CancellationReason, account: SequraAccount) -> str:
     """A clerk's sentence is not sent: the account's table, a code as it is, or a default."""
     given = reason.given
     if given is not None:

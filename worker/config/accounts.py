@@ -1,0 +1,112 @@
+"""`[accounts.NAME]`: what can be set of a merchant account, told apart by its `provider`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator
+
+from worker.config.sections import Section
+from worker.config.values import (
+    BaseUrl,
+    MerchantId,
+    NonEmpty,
+    Password,
+    Proxy,
+    Secrets,
+    Username,
+    is_clear,
+)
+from worker.core.targets import TargetChoice
+from worker.model.account import Account
+from worker.providers.sequra.options import SequraAccount
+
+
+class AccountSection(Section):
+    """What every account has, whatever its provider."""
+
+    made: ClassVar[type[Account]]
+
+    provider: NonEmpty
+    allow_http: bool = False
+    """Whether `base_url` may be http:// of another machine."""
+    base_url: BaseUrl
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
+    rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    proxy: Proxy = SecretStr("")
+    """`http://[user:password@]host:port`; the environment's proxies are not used."""
+    trust_origin: bool = True
+    """false: an event that says it was made at the provider is told all the same."""
+    callback_secrets: Secrets = ()
+    """Of the addresses that the provider calls: the first signs, all are accepted."""
+    accept_target: TargetChoice | None = None
+    """What follows when base_url, the merchant or provider has changed; for one start, as `run --accept-target`."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_private(cls, value: str, info: ValidationInfo) -> str:
+        if is_clear(value) and not info.data.get("allow_http"):
+            raise ValueError(
+                "must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere the password and the "
+                "orders go in clear, which allow_http = true on the account allows)"
+            )
+        return value
+
+    def account(self, name: str) -> Account:
+        """The account, its secrets as they are."""
+        members = {member: getattr(self, member) for member in self.made.__struct_fields__ if member != "name"}
+        return self.made(name=name, **{member: _revealed(value) for member, value in members.items()})
+
+
+def _revealed(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+class SequraSection(AccountSection):
+    """seQura."""
+
+    made = SequraAccount
+
+    merchant_id: MerchantId
+    username: Username
+    password: Password
+    store_ref: NonEmpty | None = None
+    platform: dict[str, str] | None = None
+    send_on_confirm: bool = False
+    cancellation_reasons: dict[str, NonEmpty] = {}  # noqa: RUF012 - pydantic copies it
+    default_cancellation_reason: NonEmpty = "unspecified"
+
+
+class UnknownSection(AccountSection):
+    """Of a provider that there is not, or none was named: what else is wrong with it cannot be said."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {"sequra": SequraSection}
+"""By provider."""
+_UNKNOWN = "unknown"
+
+
+def _provider_of(value: Any) -> str:
+    provider = value.get("provider") if isinstance(value, dict) else getattr(value, "provider", None)
+    return str(provider) if provider in ACCOUNT_SECTIONS else _UNKNOWN
+
+
+AnyAccount = Annotated[
+    Annotated[SequraSection, Tag("sequra")] | Annotated[UnknownSection, Tag(_UNKNOWN)],
+    Discriminator(_provider_of),
+]
+"""An account's section, as its provider wants it."""
+
+
+def section_of(members: Mapping[str, Any]) -> type[AccountSection]:
+    """What the members of one account have to be."""
+    return ACCOUNT_SECTIONS.get(members.get("provider", ""), UnknownSection)
+
+
+def section_for(provider: str) -> type[BaseModel]:
+    """By the name that an account gives, or the tag of an error."""
+    return ACCOUNT_SECTIONS.get(provider, UnknownSection)

@@ -1,0 +1,1 @@
+"""The nouns that everybody speaks of: order, account, exchange, provider. Pure."""
