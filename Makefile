@@ -50,7 +50,7 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 	@$(BIN)/coverage erase
 	@.ci/together .cartsync/simulation.log '$(PYTEST) tests/simulation tests/model -m "not slow" --durations=5 -q $(ARGS)' \
 		'$(BIN)/coverage run -m pytest -m "not integration and not slow" --ignore=tests/simulation --ignore=tests/model --durations=5 $(ARGS)'
-	@echo "test 2/3: coverage of worker.core, worker.providers, schemas"
+	@echo "test 2/3: coverage of worker.core, worker.model, worker.providers, schemas"
 	@$(BIN)/coverage report
 	@echo "test 3/3: integration, with a real Kafka; brokers, processes and chaos beside the rest"
 	@.ci/together .cartsync/brokers.log '$(PYTEST) $(BESIDE) -m "not slow" --durations=5 -q $(ARGS)' \

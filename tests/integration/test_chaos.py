@@ -19,10 +19,11 @@ from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
 from tests.chaos.verdict import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
-from worker.core.outbox import Addressee, Send, plan, take_event
+from worker.core.outbox import Addressee, Send, plan, reference_of, take_event
 from worker.core.placing import Placing
 from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
+from worker.model.provider import Question
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -78,8 +79,8 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
     for subject, record in records.items():
         owed = plan(record, subject, addressee)
         assert isinstance(owed, Send), owed
-        request = Sequra().next_request(owed.order.reference, owed.update, ACCOUNT, "key")
-        assert told_by(request.body) == shop.wanted[number_of(subject)], subject
+        step = Sequra().next_step(Question(reference_of(subject), ACCOUNT, owed.update))
+        assert told_by(step.request.body) == shop.wanted[number_of(subject)], subject
 
 
 def _reasons(attack: Attack, placing: Placing) -> dict[int, str]:

@@ -14,6 +14,7 @@ from schemas import state
 from schemas.events import OrderEvent
 from schemas.facts import Facts
 from schemas.state import OrderRecord
+from tests.asking import request_of
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
 from tests.simulation.network import Network
 from tests.simulation.provider import told_by
@@ -182,9 +183,7 @@ class Auditor:
         return told_by(self._request(subject, order).body)
 
     def _request(self, subject: str, order: Order) -> HttpRequest:
-        account = self._accounts[account_of(subject)]
-        update = self._provider.render(order, account)
-        return self._provider.next_request(order.reference, update, account, "")
+        return request_of(self._provider, order, self._accounts[account_of(subject)])
 
     def _check_leaving(self, here: PartitionAudit) -> None:
         """Nobody will hold what is not marked now."""

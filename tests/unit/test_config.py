@@ -1,7 +1,7 @@
 """The configuration: where settings come from, what they may be, and what is said when they are wrong."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from worker import providers
 from worker.config import (
     KNOWN_PROVIDERS,
-    AccountSection,
     Config,
     KafkaSection,
     account_from,
@@ -22,10 +21,12 @@ from worker.config import (
     parse_duration,
     worker_settings_from,
 )
+from worker.config.accounts import SequraSection
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
+from worker.model.account import Account
 from worker.partition.context import Pace
 from worker.providers.sequra.options import SequraAccount
 
@@ -45,6 +46,13 @@ password = "s3cr3t-99"
 MISSING = "{0}: {1} is missing; set it as {2} {1} or as CARTSYNC_{3}"
 
 Write = Callable[..., Path]
+
+
+def password_of(accounts: Mapping[str, Account]) -> str:
+    """Of the one that is called acme."""
+    account = accounts["acme"]
+    assert isinstance(account, SequraAccount)
+    return account.password
 
 
 @pytest.fixture
@@ -160,12 +168,12 @@ def test_order_of_sources(write: Write) -> None:
     assert (config.worker.lease_s, config.worker.settle_s) == (21.0, 40.0)
     assert config.worker.not_found_delays_s == (10.0, 60.0)
     assert (config.http.port, config.worker.sending, config.worker.conflict_attempts) == (9000, False, 4)
-    assert config.merchant_accounts()["acme"].password == "12345"
+    assert password_of(config.merchant_accounts()) == "12345"
     assert config.origin("worker", "lease") == "CARTSYNC_WORKER__LEASE"
     assert config.origin("worker", "settle") == "cartsync.toml: [worker] settle"
     assert config.origin("worker", "warm") == "default"
     with_secrets = Config.load(environ=environ | {"CARTSYNC_SECRETS_DIR": str(secrets)})
-    assert with_secrets.merchant_accounts()["acme"].password == SECRET + "-b"
+    assert password_of(with_secrets.merchant_accounts()) == SECRET + "-b"
 
 
 def test_named_files(write: Write) -> None:
@@ -181,7 +189,7 @@ def test_environment_alone(write: Write) -> None:
     environ = {f"CARTSYNC_ACCOUNTS__ACME__{name}": value for name, value in names.items()}
     config = Config.load(environ=environ | {"CARTSYNC_KAFKA__BOOTSTRAP_SERVERS": "a:1,b:2"})
     assert config.kafka.bootstrap_servers == "a:1,b:2"
-    assert config.merchant_accounts()["acme"].password == "p"
+    assert password_of(config.merchant_accounts()) == "p"
 
 
 def test_account_names_as_variables(write: Write) -> None:
@@ -199,7 +207,7 @@ def test_password_file(write: Write) -> None:
     with pytest.raises(ConfigError, match="begin or end with a space"):
         Config.load(environ=environ)
     write("p w\n", "secrets/acme")
-    assert Config.load(environ=environ).merchant_accounts()["acme"].password == "p w"
+    assert password_of(Config.load(environ=environ).merchant_accounts()) == "p w"
 
 
 def test_password_file_of_kafka(write: Write) -> None:
@@ -256,20 +264,45 @@ def test_all_mistakes_at_once(write: Write) -> None:
         'CARTSYNC_WORKER__WARM = \'x\': a duration is a text with a unit, such as "250ms", "8s", "15m" or "6h"',
         "cartsync.toml: [worker] leese: there is no setting [worker] leese; did you mean lease?",
         "CARTSYNC_WORKER__WRAM: there is no setting [worker] wram; did you mean warm?",
-        "cartsync.toml: [accounts.acme] merchant_id = '..': must not be . or ..: no URL can carry it",
         (
             "cartsync.toml: [accounts.acme] base_url = 'http://x': must begin with https:// (http:// is for 127.0.0.1 "
             "and localhost; elsewhere the password and the orders go in clear, which allow_http = true on the account "
             "allows)"
         ),
-        (
-            "cartsync.toml: [accounts.acme] username: must hold no colon: "
-            "HTTP's basic authentication (RFC 7617) cannot carry it"
-        ),
-        "cartsync.toml: [accounts.acme] password: must hold no control characters: it goes into a header of HTTP",
         "cartsync.toml: [http] port = 99999: should be less than or equal to 65535",
         "cartsync.toml: [log] format = 'jsn': should be 'json', 'console' or 'auto'",
         "cartsync.toml: [kafak]: there is no setting [kafak]; did you mean kafka?",
+    ]
+
+
+def test_mistakes_in_what_one_provider_wants(write: Write) -> None:
+    """They are told once it is clear which one it is."""
+    write(
+        MINIMAL.replace('"acme"', '".."').replace('"user"', '"us:er"').replace('"s3cr3t-99"', '"s3cr3t-99\\n-"')
+        + 'callback_secrets = ["short"]\n'
+    )
+    account = "cartsync.toml: [accounts.acme]"
+    assert problems() == [
+        f"{account} callback_secrets: must each have 32 characters or more, such as `openssl rand -hex 32` makes",
+        f"{account} merchant_id = '..': must not be . or ..: no URL can carry it",
+        f"{account} username: must hold no colon: HTTP's basic authentication (RFC 7617) cannot carry it",
+        f"{account} password: must hold no control characters: it goes into a header of HTTP",
+    ]
+
+
+def test_secrets_of_callbacks(write: Write, tmp_path: Path) -> None:
+    """They come as a list, or one a line from a file; five are too many."""
+    secrets = [f"{number:032d}" for number in range(5)]
+    (tmp_path / "secrets").write_text("\n".join(secrets[:2]) + "\n", encoding="utf-8")
+    write(MINIMAL + f'callback_secrets_file = "{tmp_path}/secrets"\n')
+    section = Config.load(environ={}).accounts["acme"]
+    assert [secret.get_secret_value() for secret in section.callback_secrets] == secrets[:2]
+    write(MINIMAL + f"[callbacks]\nrecord_secrets = {secrets}\n")
+    assert problems() == [
+        (
+            "cartsync.toml: [callbacks] record_secrets: "
+            "must be at most 4: the one that signs, and those that are still accepted"
+        )
     ]
 
 
@@ -427,10 +460,10 @@ def test_account_names_beside_other_mistakes(write: Write) -> None:
     write(MINIMAL + '[accounts."a/b"]\nprovider = "sequra"\n[accounts."Ñandú 1"]\n[accounts."My-Shop.es"]\n')
     lines = problems()
     assert any("no slash" in line for line in lines)
-    missing = "cartsync.toml: [accounts.{0}]: merchant_id is missing; set it as [accounts.{0}] merchant_id"
+    missing = "cartsync.toml: [accounts.{0}]: base_url is missing; set it as [accounts.{0}] base_url"
     for name in ("a/b", "Ñandú 1"):
         assert missing.format(name) in lines
-    assert f"{missing.format('My-Shop.es')} or as CARTSYNC_ACCOUNTS__MY_SHOP_ES__MERCHANT_ID" in lines
+    assert f"{missing.format('My-Shop.es')} or as CARTSYNC_ACCOUNTS__MY_SHOP_ES__BASE_URL" in lines
 
 
 def test_secret_that_is_missing(write: Write) -> None:
@@ -494,7 +527,7 @@ def test_example_file(tmp_path: Path) -> None:
     assert {name: shown[name] for name in defaults if name != "accounts"} == {
         name: section for name, section in defaults.items() if name != "accounts"
     }
-    assert set(shown["accounts"]["acme"]) - {"password_file"} == set(AccountSection.model_fields) - {"password"}
+    assert set(shown["accounts"]["acme"]) - {"password_file"} == set(SequraSection.model_fields) - {"password"}
 
 
 def test_two_accounts_of_one_merchant(write: Write) -> None:
@@ -545,7 +578,7 @@ def test_scenario_account() -> None:
     """A scenario may leave out nearly everything of an account."""
     expected = SequraAccount("acme", "sequra", "https://sandbox.sequrapi.com", "acme", "user", "secret")
     assert account_from("acme", {}, scenario=True) == expected
-    assert account_from("b", {"merchant_id": "a/b c", "password": "p"}, scenario=True).merchant_id == "a/b c"
+    assert account_from("b", {"merchant_id": "a/b c", "password": "p"}, scenario=True).merchant == "a/b c"
     with pytest.raises(ConfigError, match="password is missing"):
         account_from("acme", {"provider": "sequra"})
 
@@ -733,7 +766,7 @@ def test_accounts_alone(write: Write) -> None:
     """Who needs no Kafka needs no more than the accounts; there may be none."""
     assert configured_accounts(environ={}) == {}
     write(MINIMAL.replace("bootstrap_servers", "servers"))
-    assert configured_accounts(environ={})["acme"].password == SECRET
+    assert password_of(configured_accounts(environ={})) == SECRET
     write(MINIMAL.replace("accounts.acme", 'accounts."a/b"'))
     with pytest.raises(ConfigError, match="no slash"):
         configured_accounts(environ={})

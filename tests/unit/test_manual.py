@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from tests.model.rules import RULES
 from tests.simulation.mutations import MUTATIONS
+from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection
 from worker.config.sections import SECTIONS
 from worker.errors import EXIT_CODES
 from worker.metrics import METRICS
@@ -166,21 +168,17 @@ def test_events_are_found() -> None:
     assert LOGGED["order_parked"].levels == {"warning"}
 
 
-NEEDED: dict[str, dict[str, Any]] = {
-    "kafka": {"bootstrap_servers": "x:1"},
-    "accounts": {
-        "provider": "x",
-        "merchant_id": "x",
-        "base_url": "https://x.example",
-        "username": "x",
-        "password": "x",
-    },
+KAFKA = {"bootstrap_servers": "x:1"}
+ACCOUNTS: dict[str, dict[str, Any]] = {
+    "": {"provider": "x", "base_url": "https://x.example"},
+    "sequra": {"merchant_id": "x", "username": "x", "password": "x"},
 }
+"""What an account has to have: of every provider, and of each."""
 
 
 def shown(value: object) -> str:
     """A default as the page has it."""
-    if value in (None, "", [], {}):
+    if value in (None, "", [], (), {}):
         return "\N{EN DASH}"
     if isinstance(value, list):
         return f"`{' '.join(value)}`"
@@ -189,14 +187,36 @@ def shown(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_settings(section: str) -> None:
+def told_of(heading: str) -> list[tuple[str, str]]:
+    """Name and default of each setting in a table of the page."""
+    return [(CODE.findall(name)[0], default) for name, default, _ in rows(heading)]
+
+
+def settings_of(section: type[BaseModel], needed: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same of the code; `needed`: those without a default, all that it takes beside what is `given`."""
+    usual = section.model_validate(needed | given).model_dump(mode="json", by_alias=True)
+    return [
+        (name, "required" if name in needed else shown(value)) for name, value in usual.items() if name not in given
+    ]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_settings(name: str) -> None:
     """Each section has a table of all its settings and their defaults, in the order of the code."""
-    needed = NEEDED.get(section, {})
-    usual = SECTIONS[section].model_validate(needed).model_dump(mode="json", by_alias=True)
-    expected = [(name, "required" if name in needed else shown(value)) for name, value in usual.items()]
-    heading = "### [accounts.NAME]" if section == "accounts" else f"### [{section}]"
-    assert [(CODE.findall(name)[0], default) for name, default, _ in rows(heading)] == expected
+    assert told_of(f"### [{name}]") == settings_of(SECTIONS[name], KAFKA if name == "kafka" else {}, {})
+
+
+def test_settings_of_every_account() -> None:
+    """What does not depend on the provider has a table."""
+    assert told_of("### [accounts.NAME]") == settings_of(AccountSection, ACCOUNTS[""], {})
+
+
+@pytest.mark.parametrize("provider", ACCOUNT_SECTIONS)
+def test_settings_of_accounts(provider: str) -> None:
+    """So has each provider, of what only its accounts have."""
+    of_all = AccountSection.model_validate(ACCOUNTS[""]).model_dump(mode="json", by_alias=True)
+    expected = settings_of(ACCOUNT_SECTIONS[provider], ACCOUNTS[provider], of_all)
+    assert told_of(f"### [accounts.NAME] of {provider}") == expected
 
 
 def test_counts_of_the_guarantee() -> None:

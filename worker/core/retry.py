@@ -84,12 +84,7 @@ def _settled(
                 after.not_before_ms = _after(now_ms, backoff_s(tried.conflict, chance, rules), None)
         case OutcomeKind.NOT_FOUND:
             tried = replace(tried, not_found=tried.not_found + 1)
-            if tried.not_found >= rules.not_found_attempts:
-                after.park = Park(outcome.reason, digest, revision, now_ms)
-            else:
-                delays = rules.not_found_delays_s
-                after.not_before_ms = _after(now_ms, delays[min(tried.not_found, len(delays)) - 1], None)
-                after.not_found_delay = True
+            _not_found(after, tried.not_found, Park(outcome.reason, digest, revision, now_ms), rules)
         case OutcomeKind.REJECTED | OutcomeKind.NOT_SENT | OutcomeKind.FORBIDDEN:
             tried = replace(tried, transient=tried.transient + 1)
             after.delay = _whence(outcome)
@@ -113,6 +108,16 @@ def _settled(
             assert_never(unknown)
     after.attempts = tried
     return after, 0.0
+
+
+def _not_found(after: OrderRecord | SealedRecord, count: int, park: Park, rules: Rules) -> None:
+    """The provider may not know the order yet: it is asked again a few times, further and further apart."""
+    if count >= rules.not_found_attempts:
+        after.park = park
+        return
+    delays = rules.not_found_delays_s
+    after.not_before_ms = _after(park.at_ms, delays[min(count, len(delays)) - 1], None)
+    after.not_found_delay = True
 
 
 def _undecided(after: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int) -> _Record:

@@ -4,10 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from schemas.facts import OrderDetails
 from schemas.state import OrderHeader, Park
 from worker.core.outbox import NEVER, UNCONFIGURED, Figures, Outbox, Send
-from worker.model.order import Cart, Order
 from worker.model.provider import Update
 
 NOW, NOW_MS = 1_000.0, 5_000_000
@@ -142,8 +140,7 @@ def test_newer_revision_voids_what_was_prepared() -> None:
     """A plan is for one revision."""
     outbox = Outbox()
     put(outbox, "a", header())
-    order = Order("1", "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
-    outbox.entries["a"].prepared = Send(order, Update(b"", None, Raw()))
+    outbox.entries["a"].prepared = Send(Update(b"", None, Raw()))
     put(outbox, "a", header(revision=3))
     assert outbox.entries["a"].prepared is None
 

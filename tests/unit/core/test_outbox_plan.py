@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.state import Attempts, OrderRecord, Park
+from tests.asking import totals_told
 from tests.unit.core.shop import (
     START_MS,
     SUBJECT,
@@ -109,7 +110,7 @@ def test_shipment_is_sent() -> None:
     """What differs from what the provider knows is sent, with the carts as they are now."""
     found = plan_of(record_of(CONFIRMED, shipped("s1", A=1)))
     assert isinstance(found, Send)
-    assert (found.order.shipped.total_minor, found.order.unshipped.total_minor) == (100, 200)
+    assert totals_told(found.update) == (100, 200)
     assert found.update.problem is None
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.state import Attempts, Delay, OrderRecord, Park
-from worker.core.retry import backoff_s, delay_max_s, is_transient, settle
+from worker.core.retry import awaits_result, backoff_s, delay_max_s, is_transient, settle
 from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
 
@@ -296,3 +296,44 @@ def test_delays_are_bounded(kind: OutcomeKind, chance: float, wait_s: float | No
     found, hold_s = settle(record, 5, DIGEST, Outcome(kind, "", 503, wait_s), now_ms=NOW_MS, chance=chance, rules=RULES)
     assert hold_s == (RULES.settle_s if kind is OutcomeKind.UNKNOWN else 0.0)
     assert delay_s(found) <= delay_max_s(found, RULES) + 0.001
+
+
+# --- what the provider works on, and what it cannot be told ----------------------------------------------------------
+
+
+def test_pending_waits_for_the_result() -> None:
+    """It is asked when its time has come; nothing has failed, and what was in doubt was read."""
+    before = owed(uncertain=True, doubt=False, attempts=Attempts(DIGEST, 1, 2, 3), remote=b"old")
+    found = after(before, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"new"))
+    assert delay_s(found) == pytest.approx(60.0, abs=0.01)
+    assert (found.delay, found.acked) == (Delay.RESULT, 3)
+    assert (found.uncertain, found.doubt, found.attempts, found.remote) == (False, True, Attempts(), b"new")
+    assert awaits_result(found)
+    assert not is_transient(found)
+    assert delay_max_s(found, RULES) == pytest.approx(60.0, abs=0.01)
+
+
+def test_unsupported_is_parked() -> None:
+    """Until its payload changes, an operator releases it, or something is heard of it there."""
+    found = after(owed(uncertain=True), Outcome(OutcomeKind.UNSUPPORTED, "a part return", 200))
+    assert found.park == Park("unsupported: a part return", DIGEST, 5, NOW_MS, unsupported=True)
+    assert (found.reason, found.uncertain, found.doubt) == ("unsupported: a part return", False, True)
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED])
+def test_what_was_heard_meanwhile_is_looked_at(kind: OutcomeKind) -> None:
+    """An attempt of an older revision did not see it: the order neither waits nor is parked."""
+    found = after(owed(revision=6, heard=6), Outcome(kind, "why", 200, 60.0))
+    assert (found.not_before_ms, found.park, found.doubt) == (0, None, True)
+    assert not awaits_result(found)
+
+
+@pytest.mark.parametrize(("heard", "doubt"), [(6, True), (5, False)])
+def test_applied_knows_only_what_it_saw(heard: int, doubt: bool) -> None:
+    """What was heard of the order since the attempt began is still to be asked about."""
+    assert after(owed(revision=6, heard=heard), Outcome(OutcomeKind.APPLIED, "", 200)).doubt is doubt
+
+
+def test_remote_is_kept_unless_there_is_news() -> None:
+    """An outcome without news of the provider leaves what its adapter knew."""
+    assert after(owed(remote=b"old"), Outcome(OutcomeKind.REJECTED, "busy", 500)).remote == b"old"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.facts import OrderDetails
+from schemas.facts import Facts, OrderDetails
 from worker.core.rules import Rules
 from worker.errors import CartsyncError
 from worker.logs import capture
@@ -64,8 +64,8 @@ class Book:
         if self.closed or subject in self.not_owed:
             return None
         reference = subject.partition("/")[2]
-        order = Order(reference, "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0)
-        update = Sequra().render(order, account())
+        order = Order(reference, "EUR", Cart([], 0), Cart([], 0), OrderDetails(), [], None, 0, Facts())
+        update = Sequra().render(order, SequraAccount("acme", "sequra", "https://x", "acme", "u", "p"))
         return Attempt(subject, 1, update, self.clock.now(), lambda: True, None, self.generation)
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from tests.asking import request_of
 from tests.unit.core import samples
 from tests.unit.core.shop import (
     REFERENCE,
@@ -20,7 +21,6 @@ from tests.unit.core.shop import (
     other,
     shipped,
 )
-from worker.model.account import Account
 from worker.model.order import CancellationReason, Order
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -30,16 +30,16 @@ ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "camisasonl
 ONE = confirmed(goods("A", 2, 200))
 
 
-def body_of(found: Order, account: Account = ACCOUNT) -> dict[str, Any]:
+def body_of(found: Order, account: SequraAccount = ACCOUNT) -> dict[str, Any]:
     """The JSON object `order` as it is sent."""
-    request = SEQURA.next_request(found.reference, SEQURA.render(found, account), account, "key")
+    request = request_of(SEQURA, found, account)
     body = msgspec.json.decode(request.body)
     assert list(body) == ["order"]
     result: dict[str, Any] = body["order"]
     return result
 
 
-def body(*tellings: Told, account: Account = ACCOUNT) -> dict[str, Any]:
+def body(*tellings: Told, account: SequraAccount = ACCOUNT) -> dict[str, Any]:
     """The same of an order that was told."""
     return body_of(order(*tellings), account)
 
@@ -376,7 +376,7 @@ def test_no_reason_while_something_is_left() -> None:
 # --- the digest --------------------------------------------------------------------------------------------------------
 
 
-def digest(*tellings: Told, account: Account = ACCOUNT) -> bytes:
+def digest(*tellings: Told, account: SequraAccount = ACCOUNT) -> bytes:
     """The digest that the outbox goes by."""
     found = order(*tellings)
     rendered = SEQURA.render(found, account).digest
@@ -387,11 +387,11 @@ def digest(*tellings: Told, account: Account = ACCOUNT) -> bytes:
 
 def test_digest_ignores_configuration() -> None:
     """Merchant, store, platform, credentials and tables of the account do not count."""
-    changed = Account(
+    changed = SequraAccount(
         "other",
         "sequra",
-        "m2",
         "https://live.example",
+        "m2",
         "u",
         "p",
         store_ref="9",

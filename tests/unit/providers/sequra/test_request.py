@@ -9,23 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.asking import outcome_of, question, request_of
 from tests.unit.core.shop import confirmed, goods, order
-from worker.model.account import Account
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Provider
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
-SEQURA: Provider = Sequra()
+SEQURA: Provider[SequraAccount] = Sequra()
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.sequrapi.com", "camisasonline", "user", "pässword:x")
 ORDER = order(confirmed(goods("A", 1, 100, name="Camiseta ñ €")))
-NOW_MS = 1_772_323_200_000
+ASKED = question(SEQURA, ORDER, ACCOUNT, now_ms=1_772_323_200_000)
 
 
-def request(reference: str = "A14/12345", account: Account = ACCOUNT, key: str = "k1") -> HttpRequest:
+def request(reference: str = "A14/12345", account: SequraAccount = ACCOUNT, key: str = "k1") -> HttpRequest:
     """The request of an order with this reference."""
-    found = replace(ORDER, reference=reference)
-    return SEQURA.next_request(reference, SEQURA.render(found, account), account, key)
+    return request_of(SEQURA, replace(ORDER, reference=reference), account, idempotency_key=key)
 
 
 def path(reference: str) -> str:
@@ -47,9 +46,8 @@ def test_method_and_url() -> None:
 
 def test_trace() -> None:
     """`traceparent` goes along as far as every version defines it: what may follow is any text, line ends included."""
-    update = SEQURA.render(ORDER, ACCOUNT)
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    found = SEQURA.next_request("1", update, ACCOUNT, "k1", parent + "-x\r\nInjected: yes")
+    found = request_of(SEQURA, ORDER, ACCOUNT, trace=parent + "-x\r\nInjected: yes")
     assert found.headers["traceparent"] == parent
     assert "traceparent" not in request().headers
 
@@ -127,7 +125,7 @@ def test_body_is_utf8_json() -> None:
 def test_what_holds_secrets_does_not_print_them() -> None:
     """Neither the request nor the account shows credentials or personal data when it is printed."""
     assert repr(request()) == "HttpRequest('PUT')"
-    assert repr(ACCOUNT) == "Account('acme', 'sequra', 'camisasonline')"
+    assert repr(ACCOUNT) == "SequraAccount('acme', 'sequra', 'camisasonline')"
 
 
 # --- the answer --------------------------------------------------------------------------------------------------------
@@ -136,7 +134,7 @@ def test_what_holds_secrets_does_not_print_them() -> None:
 def outcome(status: int, body: bytes = b"", **headers: str) -> Outcome:
     """The outcome of an answer."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return SEQURA.read_response(HttpResponse(status, names, body), NOW_MS)
+    return outcome_of(SEQURA, ASKED, HttpResponse(status, names, body))
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -190,6 +188,6 @@ def test_some_answers_concern_the_account(status: int, holds: bool) -> None:
 @given(st.integers(100, 599), st.binary(max_size=50), st.text(max_size=20))
 def test_read_response_is_total(status: int, body: bytes, wait: str) -> None:
     """An answer that cannot be read is judged by its status."""
-    found = SEQURA.read_response(HttpResponse(status, {"retry-after": wait}, body), NOW_MS)
+    found = outcome_of(SEQURA, ASKED, HttpResponse(status, {"retry-after": wait}, body))
     assert found.status == status
     assert (found.kind is OutcomeKind.APPLIED) == (200 <= status < 300)

@@ -1,0 +1,222 @@
+"""One turn of an order: its adapter is asked for one step after the other, reads and at most one command."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from worker.core.rules import Rules
+from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.model.exchange import (
+    AwaitResult,
+    Exchange,
+    Fault,
+    HttpRequest,
+    HttpResponse,
+    Outcome,
+    OutcomeKind,
+    Settled,
+    Step,
+    Unsendable,
+)
+from worker.model.order import Order
+from worker.model.provider import Answered, GuaranteeLevel, Question, Update
+from worker.ports import Attempt
+from worker.publisher.publisher import Publisher
+from worker.sim.loop import VirtualClock, run
+
+UPDATE = Update(b"d", None, msgspec.Raw(b"null"))
+READ = Exchange(HttpRequest("GET", "https://x/read", {}, b""), is_read=True)
+COMMAND = Exchange(HttpRequest("POST", "https://x/command", {}, b""), remote=b"sent")
+OK, BUSY, GATEWAY = (HttpResponse(status, {}, b"body") for status in (200, 500, 502))
+KINDS = {200: OutcomeKind.APPLIED, 500: OutcomeKind.REJECTED, 502: OutcomeKind.UNKNOWN}
+
+
+class Shop(Account, frozen=True):
+    """An account of a provider that is never reached."""
+
+    @property
+    def merchant(self) -> str:
+        return self.name
+
+
+class Listed:
+    """An adapter that wants these steps, and reads answers by their status."""
+
+    name = "listed"
+    guarantee: GuaranteeLevel = "B"
+    can_read = True
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = list(steps)
+        self.asked: list[Question] = []
+
+    def render(self, order: Order, account: Shop) -> Update:  # noqa: ARG002
+        return UPDATE
+
+    def digest(self, order: Order) -> bytes:  # noqa: ARG002
+        return UPDATE.digest
+
+    def next_step(self, asked: Question) -> Step:
+        self.asked.append(asked)
+        return self.steps.pop(0)
+
+    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:  # noqa: ARG002
+        outcome = Outcome(KINDS[response.status], "said", response.status)
+        return Answered(outcome, seen=(*(asked.seen or ()), response.body))
+
+    def describe(self, remote: bytes) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+
+class Answers:
+    """A sender that answers from a list, after a second each."""
+
+    def __init__(self, *answers: HttpResponse | Fault) -> None:
+        self.answers = list(answers)
+        self.sent: list[str] = []
+
+    async def send(self, request: HttpRequest, _deadline_s: float, may_send: Callable[[], bool]) -> Any:
+        if not may_send():
+            return Fault(sent=False, detail="may not be sent any more")
+        self.sent.append(request.method)
+        await asyncio.sleep(1)
+        return self.answers.pop(0)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Book:
+    """An outlet with one order, which may be sent until `until` (*now*)."""
+
+    def __init__(self, clock: VirtualClock, until: float) -> None:
+        self.clock, self.until = clock, until
+        self.outcomes: list[Outcome] = []
+
+    def take(self, subject: str) -> Attempt:
+        may_send = lambda: self.clock.now() < self.until  # noqa: E731
+        return Attempt(subject, 1, UPDATE, self.clock.now(), may_send, remote=b"kept", may_land_late=True)
+
+    def done(self, attempt: Attempt, outcome: Outcome) -> None:  # noqa: ARG002
+        self.outcomes.append(outcome)
+
+
+class Played(msgspec.Struct):
+    """What came of a turn."""
+
+    outcome: Outcome
+    sent: list[str]
+    asked: list[Question]
+
+
+def played(adapter: Listed, *answers: HttpResponse | Fault, until: float = 100.0, cut_after_s: float = 50.0) -> Played:
+    """One order's turn; it is given up after a while."""
+
+    async def main() -> Played:
+        clock = VirtualClock(asyncio.get_running_loop())
+        sender, book = Answers(*answers), Book(clock, clock.now() + until)
+        accounts = {"shop": Shop(name="shop", provider="listed", base_url="https://x")}
+        publisher = Publisher(
+            accounts,
+            {"listed": adapter},
+            sender,
+            clock,
+            rules=Rules(),
+            metrics=Metrics(),
+            fatal=lambda error: pytest.fail(str(error)),
+        )
+        publisher.offer("shop", 0, "shop/1", book)
+        await asyncio.sleep(cut_after_s)
+        publisher.cut(book)
+        await asyncio.sleep(50)
+        await publisher.stop()
+        [outcome] = book.outcomes
+        return Played(outcome, sender.sent, adapter.asked)
+
+    return run(main())
+
+
+def test_reads_then_one_command() -> None:
+    """What reads have shown goes into the next question; the answer to a command ends the turn."""
+    turn = played(Listed(READ, READ, COMMAND), OK, OK, OK)
+    assert turn.sent == ["GET", "GET", "POST"]
+    assert [asked.seen for asked in turn.asked] == [None, (b"body",), (b"body", b"body")]
+    assert [(asked.remote, asked.may_land_late) for asked in turn.asked] == [(b"kept", True)] * 3
+    assert turn.asked[0].now_ms < turn.asked[1].now_ms
+    assert turn.outcome == Outcome(OutcomeKind.APPLIED, "said", 200)
+
+
+ENDS = {
+    Settled(b"known"): Outcome(OutcomeKind.APPLIED, "", 200, remote=b"known"),
+    AwaitResult(60.0, "a capture", b"known", is_overdue=True): Outcome(
+        OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"known", is_overdue=True
+    ),
+    Unsendable("no such thing", b"known"): Outcome(OutcomeKind.UNSUPPORTED, "no such thing", 200, remote=b"known"),
+}
+
+
+@pytest.mark.parametrize("step", ENDS, ids=lambda step: type(step).__name__)
+def test_turns_without_a_command(step: Step) -> None:
+    """A read may show that nothing is to be told, now or at all."""
+    turn = played(Listed(READ, step), OK)
+    assert (turn.sent, turn.outcome) == (["GET"], ENDS[step])
+
+
+def test_nothing_to_ask() -> None:
+    """What is known need not be read: then there was no answer either."""
+    assert played(Listed(Settled())).outcome == Outcome(OutcomeKind.APPLIED, remote=b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (BUSY, OutcomeKind.REJECTED),
+        (GATEWAY, OutcomeKind.REJECTED),
+        (Fault(sent=True, detail="reset"), OutcomeKind.NOT_SENT),
+        (Fault(sent=False, detail="refused"), OutcomeKind.NOT_SENT),
+    ],
+    ids=["500", "502", "reset", "refused"],
+)
+def test_failed_read_leaves_nothing_that_could_land(answer: HttpResponse | Fault, kind: OutcomeKind) -> None:
+    """It is repeated after its delay, without a hold; what is kept of the provider stays."""
+    turn = played(Listed(READ), answer)
+    assert (turn.outcome.kind, turn.outcome.remote) == (kind, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "remote"),
+    [
+        (GATEWAY, OutcomeKind.UNKNOWN, None),
+        (Fault(sent=True, detail="reset"), OutcomeKind.UNKNOWN, b"sent"),
+        (Fault(sent=False, detail="refused"), OutcomeKind.NOT_SENT, None),
+    ],
+    ids=["502", "reset", "refused"],
+)
+def test_command_without_an_answer(answer: HttpResponse | Fault, kind: OutcomeKind, remote: bytes | None) -> None:
+    """What may have arrived is kept; an adapter that read an answer says itself what is."""
+    turn = played(Listed(READ, COMMAND), OK, answer)
+    assert (turn.outcome.kind, turn.outcome.remote) == (kind, remote)
+
+
+def test_turn_that_is_given_up() -> None:
+    """During a read nothing can land; during a command nobody knows."""
+    read = played(Listed(READ), OK, cut_after_s=0.5).outcome
+    assert (read.kind, read.remote) == (OutcomeKind.NOT_SENT, None)
+    command = played(Listed(READ, COMMAND), OK, OK, cut_after_s=1.5).outcome
+    assert (command.kind, command.remote) == (OutcomeKind.UNKNOWN, b"sent")
+
+
+def test_lease_that_ends_between_read_and_command() -> None:
+    """Each request needs leave of its own."""
+    turn = played(Listed(READ, COMMAND), OK, until=0.5)
+    assert (turn.sent, turn.outcome.kind) == (["GET"], OutcomeKind.NOT_SENT)
+
+
+def test_adapter_that_reads_on_and_on() -> None:
+    """It is told off like any failure, and stops nobody else."""
+    turn = played(Listed(*[READ] * 30), *[OK] * 30)
+    assert turn.outcome == Outcome(OutcomeKind.REJECTED, "listed was read 20 times in one turn")
