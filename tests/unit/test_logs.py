@@ -92,7 +92,7 @@ def test_values_that_are_not_shown() -> None:
         deep = [deep]
     line = captured({"of": account, "raw": SECRET.encode(), "deep": deep, "many": {1: account}})
     assert SECRET not in json.dumps(line)
-    assert (line["of"], line["raw"]) == ("Account", "***")
+    assert (line["of"], line["raw"]) == ("SequraAccount", "***")
 
 
 def test_traceback_shows_no_variables() -> None:

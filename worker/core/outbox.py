@@ -160,14 +160,11 @@ def plan_unaddressed(record: OrderRecord, subject: str) -> Same | Wait:
     if standing.state != "ready":
         return wait_of(standing)
     is_known = not (record.doubt or record.uncertain or record.acked_digest)
-    if is_known and _is_as_confirmed(standing.order, baseline(record.facts, reference)):
+    order = standing.order
+    assert order is not None  # ready means that there are carts
+    if is_known and order.is_same(baseline(record.facts, reference)):
         return Same(b"")
     return Wait("no_account", [])
-
-
-def _is_as_confirmed(order: Order | None, confirmed: Order | None) -> bool:
-    """Whether both say the same, whatever facts they follow from."""
-    return order is not None and confirmed is not None and replace(order, facts=confirmed.facts) == confirmed
 
 
 def wait_of(standing: Standing) -> Wait:

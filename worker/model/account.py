@@ -27,8 +27,10 @@ class Account(Struct, frozen=True, kw_only=True):
 
     @property
     def merchant(self) -> str:
-        """Who the account is to the provider: tells two accounts at one address apart, and is no secret."""
-        raise NotImplementedError
+        """Who the account is to the provider: tells two accounts at one address apart, and is no secret. Its own name,
+        where its provider's accounts say no more.
+        """
+        return self.name
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.provider!r}, {self.merchant!r})"

@@ -28,7 +28,12 @@ ADDRESSEE = Addressee(SequraAccount("acme", "sequra", "https://sandbox.example",
 def seen_of(facts: Facts) -> tuple[str, bool, Order | None, Order | None]:
     """All that anybody gets to see of an order: state, whether there are reasons, carts and the rest, baseline."""
     found = assess(facts, REFERENCE)
-    return found.state, bool(found.reasons), found.order, baseline(facts, REFERENCE)
+    return found.state, bool(found.reasons), _alone(found.order), _alone(baseline(facts, REFERENCE))
+
+
+def _alone(order: Order | None) -> Order | None:
+    """Without the facts that it follows from, which remember more."""
+    return None if order is None else msgspec.structs.replace(order, facts=Facts())
 
 
 @settings(max_examples=150)
@@ -244,7 +249,8 @@ def test_order_of_shipments_does_not_matter(lines: list[dict[str, Any]], sizes: 
     together = log(confirmed(*lines), shipped("s0", a=sum(sizes)))
     apart = log(confirmed(*lines), *(shipped(f"s{i}", a=size) for i, size in enumerate(sizes, start=1)))
     one, other = assess(fold(together), REFERENCE), assess(fold(apart), REFERENCE)
-    assert (one.state, one.order) == (other.state, other.order)
+    assert one.state == other.state
+    assert one.order is None or one.order.is_same(other.order)
 
 
 @pytest.mark.parametrize("count", [SEEN_MAX, SEEN_MAX + 5])

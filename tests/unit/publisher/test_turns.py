@@ -35,14 +35,6 @@ OK, BUSY, GATEWAY = (HttpResponse(status, {}, b"body") for status in (200, 500, 
 KINDS = {200: OutcomeKind.APPLIED, 500: OutcomeKind.REJECTED, 502: OutcomeKind.UNKNOWN}
 
 
-class Shop(Account, frozen=True):
-    """An account of a provider that is never reached."""
-
-    @property
-    def merchant(self) -> str:
-        return self.name
-
-
 class Listed:
     """An adapter that wants these steps, and reads answers by their status."""
 
@@ -54,7 +46,7 @@ class Listed:
         self.steps = list(steps)
         self.asked: list[Question] = []
 
-    def render(self, order: Order, account: Shop) -> Update:  # noqa: ARG002
+    def render(self, order: Order, account: Account) -> Update:  # noqa: ARG002
         return UPDATE
 
     def digest(self, order: Order) -> bytes:  # noqa: ARG002
@@ -119,7 +111,7 @@ def played(adapter: Listed, *answers: HttpResponse | Fault, until: float = 100.0
     async def main() -> Played:
         clock = VirtualClock(asyncio.get_running_loop())
         sender, book = Answers(*answers), Book(clock, clock.now() + until)
-        accounts = {"shop": Shop(name="shop", provider="listed", base_url="https://x")}
+        accounts = {"shop": Account(name="shop", provider="listed", base_url="https://x")}
         publisher = Publisher(
             accounts,
             {"listed": adapter},

@@ -34,7 +34,8 @@ def path(reference: str) -> str:
 
 def test_adapter_is_what_it_says() -> None:
     """Its name stands in configuration and `origin`; nothing lets seQura refuse an old request."""
-    assert (SEQURA.name, SEQURA.guarantee) == ("sequra", "D")
+    assert (SEQURA.name, SEQURA.guarantee, SEQURA.can_read) == ("sequra", "D", False)
+    assert SEQURA.describe(b"anything") == {}
 
 
 def test_method_and_url() -> None:
