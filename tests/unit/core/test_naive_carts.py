@@ -57,7 +57,15 @@ def test_seeds_hold(chunk: int) -> None:
     assert {seed: failures for seed, failures in found.items() if failures} == {}
 
 
-@pytest.mark.parametrize("seed", [20_344_116], ids=["reduction, refund, and line rounded against each other"])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(20_344_116, id="reduction, refund and line rounded against each other"),
+        pytest.param(30_203_553, id="two reductions of one line, another line lost"),
+        pytest.param(30_520_812, id="two reductions of one line, units of it lost"),
+        pytest.param(30_641_010, id="reductions of some lines and of all"),
+    ],
+)
 def test_seeds_that_failed_once_hold(seed: int) -> None:
     """Found by long runs."""
     assert check(seed) == []

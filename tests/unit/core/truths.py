@@ -157,11 +157,12 @@ def check_loss(told: list[Json], one: Json, before: Seen, after: Seen) -> None:
     said = f"{one['type']} {data}: {before.owed} before, {after.owed} after"
     story = Story(told)
     tied = [refund for refund in story.refunds() if "applies_to" in refund.data]
-    # A cart is a sum of shares, each rounded to the cent by itself: a refund's share of each line that it names, beside
-    # what that line and the reductions come to. Each may be half a cent too little before and half too much after.
-    named_lines = sum(len(refund.data["applies_to"]) for refund in tied) + len(data.get("applies_to", ()))
-    reductions = sum(kind_of(line) in NEGATIVE for line in story.contents()[-1].data["lines"])
-    cents = named_lines + reductions if named_lines else 0
+    # A cart is a sum of shares, each rounded to the cent by itself: a refund's share of each line that it names, and of
+    # the reductions where one is of some lines. Each may be half a cent too little before and half too much after.
+    cents = sum(len(refund.data["applies_to"]) for refund in tied) + len(data.get("applies_to", ()))
+    reductions = [line for line in story.contents()[-1].data["lines"] if kind_of(line) in NEGATIVE]
+    if cents or any("applies_to" in line for line in reductions):
+        cents += len(reductions)
     # What takes units that were not there any more counts for a refund of lines as if it had taken them.
     if not tied or _took_what_was_there(story, data):
         assert fell >= -cents, f"{said}: it rose"
