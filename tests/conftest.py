@@ -4,11 +4,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis.internal.observability  # noqa: F401 - see below
 import pytest
 
 from worker.tools.local_kafka import JARS, LocalKafka, missing_requirements
 
 TESTS = Path(__file__).parent
+
+# Hypothesis' plugin imports that module for its summary, and pytest rewrites it then. Where a test of the run has met
+# the end of the stack, the parser of CPython 3.11 refuses that ("AST constructor recursion depth mismatch").
 
 FOLDER_MARKERS = {
     "integration": ("integration",),
