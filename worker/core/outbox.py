@@ -41,6 +41,7 @@ from schemas.events import (
 )
 from schemas.facts import Facts
 from schemas.state import Attempts, ConfirmedAs, MadeAt, OrderHeader, OrderRecord, Park
+from schemas.views import Status
 from worker.core.intake import shown_id
 from worker.core.order import Standing, assess, baseline
 from worker.core.reducer import READS, READS_ALWAYS, reduce
@@ -49,8 +50,6 @@ from worker.model.account import Account
 from worker.model.exchange import REASON_MAX
 from worker.model.order import Order
 from worker.model.provider import Provider, Update
-
-Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
 
 
 class Addressee(Struct, frozen=True):

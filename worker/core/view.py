@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from schemas.state import OrderRecord
-from schemas.views import ItemView, OrderView
+from schemas.views import ItemView, OrderView, Status
 from worker.core.order import Standing, assess
-from worker.core.outbox import Entry, Status, account_of, reference_of, status
+from worker.core.outbox import Entry, account_of, reference_of, status
 from worker.core.rules import Rules
 from worker.model.order import Cart
 
