@@ -5,7 +5,7 @@ is how a refusal words it. Source of every rule: the input contract, `CONTRACT.m
 """
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, Meta, Struct
@@ -42,8 +42,14 @@ PUBLISHED: dict[str, str] = {}
 """What the JSON Schemas say instead of a pattern of the decoder's."""
 
 
-def _matching(
-    pattern: str, expected: str, description: str, *, strict: str = "", schema: dict[str, Any] | None = None
+def matching(
+    pattern: str,
+    expected: str,
+    description: str,
+    *,
+    strict: str = "",
+    schema: dict[str, Any] | None = None,
+    max_length: int | None = None,
 ) -> Meta:
     """A text of this pattern, which RE2, Python and JavaScript all take. Python's `$` also matches before a last
     newline, so the decoder goes by a stricter one; `schema` says for others what only that can hold.
@@ -52,6 +58,7 @@ def _matching(
     PUBLISHED[strict] = pattern
     return Meta(
         pattern=strict,
+        max_length=max_length,
         extra_json_schema=schema,
         extra=_expected(expected),
         description=description,
@@ -114,9 +121,10 @@ Version = Annotated[
 Text = Annotated[str, Meta(max_length=TEXT_MAX, extra=_expected(f"a text of at most {TEXT_MAX} characters"))]
 Name = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX, extra=_expected(f"a text of 1 to {TEXT_MAX} characters"))]
 NonEmpty = Annotated[str, Meta(min_length=1, extra=_expected("a text that is not empty"))]
-Currency = Annotated[str, _matching("^[A-Z]{3}$", "three upper-case letters", "ISO 4217 code")]
-Time = Annotated[str, _matching(_TIME, TIME_RULE, "RFC 3339 time with an offset; digits beyond microseconds are cut")]
-Period = Annotated[str, _matching(_PERIOD, "an ISO 8601 period such as P3M", "ISO 8601 period")]
+Currency = Annotated[str, matching("^[A-Z]{3}$", "three upper-case letters", "ISO 4217 code")]
+Country = Annotated[str, matching("^[A-Z]{2}$", "two upper-case letters", "ISO 3166-1 code")]
+Time = Annotated[str, matching(_TIME, TIME_RULE, "RFC 3339 time with an offset; digits beyond microseconds are cut")]
+Period = Annotated[str, matching(_PERIOD, "an ISO 8601 period such as P3M", "ISO 8601 period")]
 Date = Annotated[date, Meta(extra=_expected("a date YYYY-MM-DD"), description="YYYY-MM-DD")]
 HttpsUrl = Annotated[
     str,
@@ -128,7 +136,7 @@ HttpsUrl = Annotated[
 ]
 Sequence = Annotated[
     str,
-    _matching(
+    matching(
         "^[0-9]{1,18}$",
         "1 to 18 digits as text",
         "per order; outranks `time`; all writers of an order give it, or none",
@@ -136,7 +144,7 @@ Sequence = Annotated[
 ]
 Subject = Annotated[
     str,
-    _matching(
+    matching(
         _SUBJECT,
         SUBJECT_RULE,
         "`<account>/<order reference>`, split at the first slash",
@@ -144,7 +152,7 @@ Subject = Annotated[
         schema={"not": {"pattern": _DOTS}},
     ),
 ]
-TraceParent = Annotated[str, _matching(_TRACE_PARENT, "a W3C traceparent", "W3C Trace Context")]
+TraceParent = Annotated[str, matching(_TRACE_PARENT, "a W3C traceparent", "W3C Trace Context")]
 
 
 class RuleError(ValueError):
@@ -173,6 +181,11 @@ def parse_time_us(text: str) -> int:
     except (ValueError, OverflowError, TypeError):  # the last one: without an offset
         raise RuleError(TIME_RULE) from None
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def time_text(time_us: int) -> str:
+    """A time as `parse_time_us` reads it: RFC 3339, UTC."""
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
 
 
 def cut_time(owner: Struct, member: str) -> None:

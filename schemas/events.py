@@ -1,35 +1,37 @@
-"""Order events as a shop writes them: thirteen `order.*` types in CloudEvents 1.0 (`CONTRACT.md`).
+"""Order events as a shop writes them: `order.*` types in CloudEvents 1.0 (`CONTRACT.md`).
 
-`Event` is the union of all of them; `worker.core.intake` decodes records into it. A rule that a type cannot hold
-stands in `__post_init__` and raises `RuleError`, so that a refusal names the member to blame.
+`Event` is the union of them and of what providers say (`provider_events`); `worker.core.intake` decodes records into
+it. A rule that a type cannot hold stands in `__post_init__` and raises `RuleError`, so that a refusal names the member
+to blame.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from schemas.base import (
+    TEXT_MAX,
     AmountMinor,
     BasisPoints,
     Count,
+    Country,
     Currency,
     Date,
     HttpsUrl,
     Minor,
     Name,
-    NonEmpty,
     Period,
     PriceMinor,
     Quantity,
     RuleError,
-    Sequence,
-    Subject,
     Text,
     Time,
-    TraceParent,
     Version,
     cut_time,
+    matching,
 )
+from schemas.envelope import Data, Envelope
+from schemas.provider_events import ProviderEvent
 
 GOODS = frozenset({"product", "service", "subscriber_fee"})
 CHARGES = frozenset({"handling", "invoice_fee"})
@@ -51,6 +53,24 @@ LineType = Literal[
     "registration",
 ]
 PaymentState = Literal["approved", "on_hold", "refused"]
+PaymentMethod = Annotated[
+    str,
+    matching(
+        r"^(CC|COD|PP|TR|SQ|O/[\s\S]+)$",
+        f"CC, COD, PP, TR, SQ, or O/ and a name, at most {TEXT_MAX} characters",
+        "card, cash on delivery, PayPal, transfer, seQura, or another one by its name",
+        max_length=TEXT_MAX,
+    ),
+]
+Device = Annotated[
+    str,
+    matching(
+        r"^(computer|tablet|phone|other)(/[\s\S]*)?$",
+        f"computer, tablet, phone or other, if need be with / and more of it, at most {TEXT_MAX} characters",
+        "what the shopper ordered with",
+        max_length=TEXT_MAX,
+    ),
+]
 
 
 class Subscription(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -315,10 +335,6 @@ DETAILS = (
 """The members of Details; each is kept, replaced and removed on its own."""
 
 
-class Data(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
-    """The base of every event's `data`. An unknown member is refused: a misspelt one must not pass unseen."""
-
-
 class Details(Data, frozen=True):
     """What an order is known by besides its lines."""
 
@@ -489,6 +505,27 @@ class CartsStatedData(Data, kw_only=True, frozen=True):
         check_lines(self.unshipped, ".unshipped")
 
 
+class ObservedData(Data, kw_only=True, frozen=True):
+    """An order of any payment method, as seQura's statistics know it. Last writer wins."""
+
+    completed_at: Time
+    """When the shopper had completed it."""
+    currency: Currency
+    amount_minor: PriceMinor | UnsetType = UNSET
+    payment_method: PaymentMethod | UnsetType = UNSET
+    country: Country | UnsetType = UNSET
+    """Of the delivery."""
+    device: Device | UnsetType = UNSET
+    status: Literal["processing", "shipped", "cancelled"] | UnsetType = UNSET
+    raw_status: Text | UnsetType = UNSET
+    """The shop's own word for it."""
+    sequra_offered: bool | UnsetType = UNSET
+    """Whether the shopper could have paid with seQura."""
+
+    def __post_init__(self) -> None:
+        cut_time(self, "completed_at")
+
+
 class DetailsChangedData(Data, kw_only=True, frozen=True):
     """Members of the details. One given replaces the whole member, `null` removes it, one not named stays."""
 
@@ -519,40 +556,6 @@ class RetractedData(Data, kw_only=True, frozen=True):
         given = [getattr(self, name) for name in self.__struct_fields__]
         if sum(value is not UNSET for value in given) != 1:
             raise RuleError(f"exactly one of {', '.join(self.__struct_fields__)}")
-
-
-EventData = (
-    ConfirmedData
-    | PaymentStateChangedData
-    | CartUpdatedData
-    | ItemsShippedData
-    | ItemsDeliveredData
-    | ItemsReturnedData
-    | ItemsCancelledData
-    | RefundedData
-    | FeeChargedData
-    | CancelledData
-    | CartsStatedData
-    | DetailsChangedData
-    | RetractedData
-)
-
-
-class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True):
-    """CloudEvents 1.0 attributes; extension attributes that we do not know are ignored."""
-
-    specversion: Literal["1.0"]
-    id: NonEmpty
-    """With `source` it identifies the event: the same again changes nothing."""
-    source: NonEmpty
-    """Where the event comes from: a shop, a system."""
-    time: Time
-    """When it happened in the shop; at most 24 h ahead of the record's own timestamp, if it has one."""
-    subject: Subject
-    sequence: Sequence | None = None
-    traceparent: TraceParent | None = None
-    origin: str | None = None
-    """The system where the change was made; a provider's name when it was made there."""
 
 
 class Confirmed(Envelope, tag="order.confirmed", kw_only=True, frozen=True):
@@ -633,7 +636,13 @@ class Retracted(Envelope, tag="order.retracted", kw_only=True, frozen=True):
     data: RetractedData
 
 
-Event = (
+class Observed(Envelope, tag="order.observed", kw_only=True, frozen=True):
+    """An order of any payment method, for statistics alone: no fact of its carts or status."""
+
+    data: ObservedData
+
+
+ShopEvent = (
     Confirmed
     | PaymentStateChanged
     | CartUpdated
@@ -647,22 +656,23 @@ Event = (
     | CartsStated
     | DetailsChanged
     | Retracted
+    | Observed
 )
-EVENT_TYPES: tuple[type[Envelope], ...] = (
-    Confirmed,
-    PaymentStateChanged,
-    CartUpdated,
-    ItemsShipped,
-    ItemsDelivered,
-    ItemsReturned,
-    ItemsCancelled,
-    Refunded,
-    FeeCharged,
-    Cancelled,
-    CartsStated,
-    DetailsChanged,
-    Retracted,
-)
+Event = ShopEvent | ProviderEvent
+"""Every type of event: who adds one adds it here, its rule to the core, and an example."""
+EVENT_TYPES: tuple[type[Envelope], ...] = get_args(Event)
+PROVIDER_TYPES = frozenset[type[Envelope]](get_args(ProviderEvent))
+
+
+def data_of(event: type[Envelope]) -> type[Data]:
+    """The type of `data` of an event type."""
+    found: type[Data] = event.__annotations__["data"]
+    return found
+
+
+def event_type(event: type[Envelope]) -> str:
+    """The CloudEvents type that the class stands for."""
+    return str(event.__struct_config__.tag)
 
 
 class OrderEvent(Struct, frozen=True, gc=False):
@@ -675,8 +685,10 @@ class OrderEvent(Struct, frozen=True, gc=False):
     """-1 when the event has none: it ranks below every event with one."""
     time_us: int
     """Microseconds since 1970-01-01 UTC."""
-    data: EventData
+    data: Data
     origin: str | None = None
     traceparent: str | None = None
     id: str = ""
     """The shop's own text, of any length."""
+    is_final: bool = False
+    """Of what a provider says: nobody can ask it whether it is so, so it counts as it was said."""

@@ -5,6 +5,7 @@ from typing import Any
 _SHIRT = {"reference": "shirt1234", "name": "Shirt", "quantity": 2, "unit_price_minor": 1250, "total_minor": 2500}
 _JACKET = {"reference": "jacket9876", "name": "Jacket", "quantity": 1, "unit_price_minor": 7100, "total_minor": 7100}
 _SHIPPING = {"type": "handling", "reference": "standard", "name": "Shipping", "total_minor": 495}
+_AT_QLIRO = {"provider_order": "67890"}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "order.confirmed": {
@@ -42,6 +43,42 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "order.carts_stated": {"currency": "EUR", "shipped": [_SHIRT], "unshipped": [_SHIPPING]},
     "order.details_changed": {"cart_ref": "cart-77", "gift": None},
     "order.retracted": {"shipment_id": "s1"},
+    "order.observed": {
+        "completed_at": "2026-03-02T09:15:00+01:00",
+        "currency": "EUR",
+        "amount_minor": 9095,
+        "payment_method": "CC",
+        "country": "ES",
+        "device": "phone/iphone",
+        "status": "processing",
+        "raw_status": "paid",
+        "sequra_offered": True,
+    },
+    "provider.payment_state": _AT_QLIRO | {"state": "approved", "transaction_id": "454212"},
+    "provider.transaction": _AT_QLIRO
+    | {
+        "transaction_id": "454213",
+        "original_transaction_id": "454212",
+        "kind": "Capture",
+        "status": "Success",
+        "amount_minor": 9095,
+        "currency": "SEK",
+    },
+    "provider.upsell": _AT_QLIRO | {"status": "Completed", "transaction_id": "454214", "replaces": "454212"},
+    "provider.delivery": {"provider_order": "20211", "state": "accepted"},
+    "provider.cancelled": {"by": "provider"},
+    "provider.cancel_asked": {},
+    "provider.risk": {"level": "low_risk"},
+    "provider.disbursed": {
+        "disbursement": "/merchants/acme/disbursements/7d1f",
+        "amount_minor": 130000,
+        "maximum_minor": 180000,
+        "issued_on": "2026-03-09",
+        "reference": "SEQ-2026-10",
+    },
+    "provider.shipping": _AT_QLIRO | {"provider": "Ingrid", "success": True, "payload": {"tos_id": "01"}},
+    "provider.card_saved": _AT_QLIRO | {"id": "c-1", "brand": "Visa", "last4": "4242"},
+    "provider.unmapped": _AT_QLIRO | {"kind": "order-status", "word": "Frobnicated"},
 }
 """`data` by event type."""
 
@@ -51,7 +88,7 @@ def example_event(kind: str) -> dict[str, Any]:
     return {
         "specversion": "1.0",
         "id": "7c1f",
-        "source": "/shops/acme",
+        "source": "/cartsync/acme/order-status" if kind.startswith("provider.") else "/shops/acme",
         "type": kind,
         "time": "2026-03-02T08:15:00Z",
         "subject": "acme/A14/12345",

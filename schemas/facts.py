@@ -192,6 +192,62 @@ class Statement(Struct, array_like=True, frozen=True, gc=False):
         return (self.version is not None, self.version or 0, self.stamp)
 
 
+Moment = tuple[int, int]
+"""(microseconds since 1970 UTC, position in the partition): what a provider says competes by, the greatest wins."""
+
+
+APPROVED_UNLESS_REFUSED = "approved_unless_refused"
+
+
+class Disbursement(Struct, array_like=True, frozen=True, gc=False):
+    """What one line of a disbursement pays for the order."""
+
+    issued_on: str
+    """YYYY-MM-DD."""
+    amount_minor: int
+    maximum_minor: int | None = None
+    """The most that the order was ever worth, in the provider's books."""
+
+
+class ProviderFacts(Struct, array_like=True, frozen=True, gc=False):
+    """What an order's provider said of it. None of it is told back."""
+
+    order: tuple[Moment, str] | None = None
+    """The newest id of the order there."""
+    said: dict[str, tuple[Moment, Packed]] = {}
+    """The newest `data` of each kind that is shown, by its type after `provider.`; `second_attempt`: the newest
+    delivery of that state, `evaluation`: the newest payment state `under_evaluation`."""
+    payments: dict[str, Moment] = {}
+    """When each payment state was said last. `approved_unless_refused`: approvals that no refusal gives way to."""
+    cancelled: Moment | None = None
+    """When it was said that the order was cancelled there, as far as that counts as it was said."""
+    disbursed: dict[bytes, Disbursement] = {}
+    """By the uid of its event; the newest by day."""
+    disbursed_before_minor: int = 0
+    """What those come to that are not kept any more."""
+
+    @property
+    def paid_minor(self) -> int:
+        """What it has paid out for the order."""
+        return self.disbursed_before_minor + sum([line.amount_minor for line in self.disbursed.values()])
+
+    @property
+    def payment(self) -> tuple[Moment, PaymentState] | None:
+        """What it says of the payment, in whatever order it said it: that it is on hold counts until the payment was
+        approved or refused, whenever; an approval that nobody can ask about counts until it was refused.
+        """
+        payments = self.payments
+        refused, approved = payments.get("refused"), payments.get("approved")
+        if refused is None and (weak := payments.get(APPROVED_UNLESS_REFUSED)) is not None:
+            approved = weak if approved is None or weak > approved else approved
+        if approved is not None and (refused is None or approved > refused):
+            return approved, "approved"
+        if refused is not None:
+            return refused, "refused"
+        held = payments.get("on_hold")
+        return None if held is None else (held, "on_hold")
+
+
 class Facts(Struct, array_like=True, gc=False):
     """All that is known of one order. Treated as a value: the reducer copies before it changes anything."""
 
@@ -219,6 +275,29 @@ class Facts(Struct, array_like=True, gc=False):
     former_worth: dict[str, tuple[int | None, Stamp, int]] = {}
     """Of goods and charges that the newest content lacks: version and stamp of the last one that had the line, and its
     total there."""
+    provider: ProviderFacts | None = None
+    """`None`: it said nothing yet."""
+    observed: tuple[Stamp, Packed] | None = None
+    """The newest `data` of `order.observed`."""
+
+    @property
+    def payment_now(self) -> Payment | None:
+        """The payment state that counts: the shop's, or what the provider says, whichever is newer by time alone."""
+        if self.provider is None or (said := self.provider.payment) is None:
+            return self.payment
+        moment, state = said
+        if self.payment is not None and self.payment.stamp[1:] > moment:
+            return self.payment
+        return Payment((-1, *moment), state)
+
+    @property
+    def cancellation_now(self) -> Cancellation | None:
+        """The cancellation that counts, or that it was taken back: the shop's, or the provider's, as for payments."""
+        if self.provider is None or (moment := self.provider.cancelled) is None:
+            return self.cancellation
+        if self.cancellation is not None and self.cancellation.stamp[1:] > moment:
+            return self.cancellation
+        return Cancellation((-1, *moment), by="provider")
 
 
 class OrderDetails(Struct, frozen=True):

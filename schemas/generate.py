@@ -15,15 +15,18 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas import events, reference, views
+from schemas import envelope, events, provider_events, reference, views
 from schemas.base import PUBLISHED
+from schemas.envelope import Envelope
+from schemas.events import event_type
 from schemas.examples import example_event
 
 FOLDER = Path(__file__).parent / "json"
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 """Of the input contract: a change of its names or meanings needs a new one."""
 
 _VIEWS: tuple[type[msgspec.Struct], ...] = (views.OrderView, views.StatusView)
+_DOCUMENTED = (envelope, events, provider_events, views)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
@@ -33,18 +36,13 @@ MemberDocs = dict[tuple[str, str], str]
 
 def documents() -> dict[str, str]:
     """The text of every file of `schemas/json/`, by its name."""
-    docs = member_docs(events) | member_docs(views)
+    docs = {name: text for module in _DOCUMENTED for name, text in member_docs(module).items()}
     schemas = {event_type(event): _event_schema(event, docs) for event in events.EVENT_TYPES}
     schemas |= {f"view.{_view_name(view)}": _schema(view, docs) for view in _VIEWS}
     files = {f"{name}.json": _json({"$schema": _DIALECT, "$id": f"{name}.json"} | schemas[name]) for name in schemas}
     files["asyncapi.json"] = _json(_async_api(docs))
     files["EVENTS.md"] = reference.page(docs, CONTRACT_VERSION)
     return files
-
-
-def event_type(event: type[events.Envelope]) -> str:
-    """The CloudEvents type that the class stands for."""
-    return str(event.__struct_config__.tag)
 
 
 def _view_name(view: type[msgspec.Struct]) -> str:
@@ -100,7 +98,7 @@ def _schema(struct: type[msgspec.Struct], docs: MemberDocs) -> Schema:
     return root | {"$defs": components}
 
 
-def _event_schema(event: type[events.Envelope], docs: MemberDocs) -> Schema:
+def _event_schema(event: type[Envelope], docs: MemberDocs) -> Schema:
     return _schema(event, docs) | {"examples": [example_event(event_type(event))]}
 
 
@@ -142,9 +140,10 @@ def _async_api(docs: MemberDocs) -> Schema:
     }
 
 
-def _message(event: type[events.Envelope]) -> Schema:
+def _message(event: type[Envelope]) -> Schema:
     name = event_type(event)
-    return {
+    signed = {"headers": _MAC} if event in events.PROVIDER_TYPES else {}
+    return signed | {
         "name": name,
         "title": event.__name__,
         "summary": reference.one_line(event.__doc__),
@@ -159,6 +158,18 @@ def _message(event: type[events.Envelope]) -> Schema:
         "examples": [{"payload": example_event(name)}],
     }
 
+
+_MAC: Schema = {
+    "type": "object",
+    "properties": {
+        "x-cartsync-mac": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{64}$",
+            "description": "HMAC-SHA256 of key, 0x00, value under one of [callbacks] record_secrets.",
+        }
+    },
+    "required": ["x-cartsync-mac"],
+}
 
 _REFUSED: Schema = {
     "name": "refused",

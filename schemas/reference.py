@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import NODEFAULT, UNSET, Struct, UnsetType, inspect
 
 from schemas import events
+from schemas.envelope import Envelope
 from schemas.examples import example_event
 
 KEY_RULE = (
@@ -22,6 +23,8 @@ REASONS = {
     "not_utf8": "bytes that are no UTF-8 anywhere in the value, or half of a surrogate pair",
     "not_json": "also a byte-order mark, a schema registry's framing, NaN, nesting that exhausts the decoder",
     "not_cloudevents": "an attribute is missing or wrong, or `time` is more than 24 h ahead of the record's timestamp",
+    "not_trusted": "a type inside `provider.*` or `operator.*` without a right MAC in the header `x-cartsync-mac`, or "
+    "in binary mode",
     "unknown_type": "a type inside `order.*` that is not on this page",
     "invalid_data": "wrong type, range or combination in `data`, or an unknown member",
     "wrong_partition": "the key is not what `event_key` says, or does not lie where `partitioner` puts it; only when "
@@ -55,7 +58,8 @@ Contract version {version}. What a shop writes to the topic `orders.events`: one
 [CloudEvents 1.0](https://github.com/cloudevents/spec) object per Kafka record. The JSON Schemas beside this page hold
 every rule that concerns one member alone; rules across members stand in the texts below. The whole contract in words
 is [CONTRACT.md](../CONTRACT.md); which event to write when, by shop system and with the usual traps, is
-[RECIPES.md](../RECIPES.md).
+[RECIPES.md](../RECIPES.md). Events of `provider.*` come from the receiver of a provider's callbacks, or from a shop
+that receives them itself: they need a MAC in the header `x-cartsync-mac` (CONTRACT.md section 6).
 
 **Modes.** Structured (the value is the whole object, `content-type: application/cloudevents+json`) and binary
 (attributes in `ce_*` headers, the value is `data` alone, `content-type: application/json`) mean the same. Structured is
@@ -65,14 +69,15 @@ assumed when there is no `ce_specversion` header. `data_base64` and batches are 
 
 **Values.** Money (`…_minor`) is an integer in minor units of the currency, with tax. Integers are written as integers:
 `2.0`, `1e3`, `"2"` and `true` are refused. A member given twice in one object is no error: the last one counts. A
-record with a null value, and a type outside `order.*`, is counted and skipped. Times may have up to nine fraction
-digits; those beyond microseconds are cut.
+record with a null value, and a type outside `order.*` that is not on this page, is counted and skipped. Times may have
+up to nine fraction digits; those beyond microseconds are cut.
 
 **Which event wins.** Shipments, returns, cancellations, refunds and deliveries are kept by their own id; content,
 statement, each detail, payment state and cancellation by their kind. Of several the newest counts, by (`sequence`,
 `time`, position in the partition), a missing sequence being lowest; among contents, and among statements,
-`cart_version` comes before it. So an event may come twice, late, or in any order. Facts that contradict each other
-refuse no event: nothing is sent of that order until a further event resolves it.
+`cart_version` comes before it. What a provider says goes by `time` alone, also beside what the shop says. So an event
+may come twice, late, or in any order. Facts that contradict each other refuse no event: nothing is sent of that order
+until a further event resolves it.
 """
 
 _REFUSALS = """\
@@ -103,17 +108,24 @@ MemberDocs = dict[tuple[str, str], str]
 
 def page(docs: MemberDocs, version: str) -> str:
     """The whole page, as Markdown."""
-    data = [event.__annotations__["data"] for event in events.EVENT_TYPES]
+    data: list[type[Struct]] = [events.data_of(event) for event in events.EVENT_TYPES]
     parts = [
         _INTRODUCTION.format(version=version, key_rule=KEY_RULE),
         "## Attributes\n\nOther extension attributes are ignored.\n",
-        _table(events.Envelope, docs, _TYPE_AND_DATA),
+        _table(Envelope, docs, _TYPE_AND_DATA),
         "## Types\n",
-        "\n".join(f"* [`{_tag(event)}`](#{_anchor(_tag(event))})" for event in events.EVENT_TYPES) + "\n",
+        "\n".join(
+            f"* [`{events.event_type(event)}`](#{_anchor(events.event_type(event))})" for event in events.EVENT_TYPES
+        )
+        + "\n",
     ]
     for event, struct in zip(events.EVENT_TYPES, data, strict=True):
-        parts += [f"### {_tag(event)}\n", f"{event.__doc__} {_rules(struct)}".strip() + "\n", _table(struct, docs)]
-        parts.append(f"```json\n{_example(example_event(_tag(event))['data'])}\n```\n")
+        parts += [
+            f"### {events.event_type(event)}\n",
+            f"{one_line(event.__doc__)} {_rules(struct)}".strip() + "\n",
+            _table(struct, docs),
+        ]
+        parts.append(f"```json\n{_example(example_event(events.event_type(event))['data'])}\n```\n")
     parts.append("## Objects\n")
     for struct in structs_in(data):
         if struct not in data:
@@ -159,10 +171,6 @@ def _objects(info: inspect.Type) -> Iterator[type[Struct]]:
                 yield from _objects(kind)
         case inspect.ListType():
             yield from _objects(info.item_type)
-
-
-def _tag(event: type[Struct]) -> str:
-    return str(event.__struct_config__.tag)
 
 
 def _anchor(heading: str) -> str:
@@ -235,6 +243,7 @@ _WORDS: dict[type, str] = {
     inspect.StrType: "a text",
     inspect.BoolType: "true or false",
     inspect.NoneType: "null",
+    inspect.RawType: "any JSON value",
 }
 
 

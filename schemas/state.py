@@ -17,8 +17,8 @@ from msgspec import Raw, Struct, defstruct, field, msgpack
 
 from schemas.facts import Facts, Stamp, pack
 
-SCHEMA = 2
-"""1: before returns from `any`, refunds of lines, and fees."""
+SCHEMA = 3
+"""1: before returns from `any`, refunds of lines, and fees. 2: before what providers say, and observed orders."""
 
 ORDER_PREFIX = "o:"
 NEXT_KEY = b"m:next"

@@ -18,6 +18,37 @@ class ItemView(Struct, frozen=True):
     total_minor: int
 
 
+Said = dict[str, str | int | bool]
+"""What was said of one thing, in the words of its event, and `at`, when: an RFC 3339 time in UTC."""
+
+
+class ProviderView(Struct, frozen=True, omit_defaults=True):
+    """The newest that an order's provider said of it, and its jobs found out; what it never said is not there."""
+
+    order: str | None = None
+    """The order's id at the provider."""
+    payment_state: Said | None = None
+    """The state of the payment that follows from all that was said of it."""
+    evaluation: Said | None = None
+    """When the payment was `under_evaluation` last."""
+    transaction: Said | None = None
+    upsell: Said | None = None
+    delivery: Said | None = None
+    second_attempt: Said | None = None
+    """When a second delivery was asked for last."""
+    cancelled: Said | None = None
+    cancel_asked: Said | None = None
+    risk: Said | None = None
+    shipping: Said | None = None
+    card_saved: Said | None = None
+    unmapped: Said | None = None
+    disbursed: Said | None = None
+    """The newest line of a disbursement by day, and how many there are (`lines`, of those that are kept)."""
+
+
+Paid = Literal["paid", "part_paid", "overpaid", "unpaid"]
+
+
 class OrderView(Struct, frozen=True):
     """An order as it stands, and why."""
 
@@ -38,6 +69,12 @@ class OrderView(Struct, frozen=True):
     partition: int = -1
     notes: list[str] = []
     """What else is worth knowing: why it was not sent though it is settled, what looks wrong with its record keys."""
+    provider: ProviderView | None = None
+    """`None`: it said nothing yet."""
+    paid_minor: int | None = None
+    """What the provider has paid out for the order; `None` while nothing is shipped and nothing paid."""
+    paid: Paid | None = None
+    """The same beside the shipped cart."""
 
 
 class Waiting(Struct, frozen=True):

@@ -40,6 +40,7 @@ DeadLetterReason = Literal[
     "not_utf8",
     "not_json",
     "not_cloudevents",
+    "not_trusted",
     "unknown_type",
     "invalid_data",
     "wrong_partition",

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from tests.simulation.stage import ACCOUNTS, Stage, play
+from tests.simulation.stage import ACCOUNTS, Stage, order_event, play
 from worker.app import Worker
+from worker.core.trust import HEADER, Trust
 from worker.errors import UsageError
 from worker.model.account import Account
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
@@ -48,6 +49,33 @@ def test_new_credentials_end_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fared == [False, True]
         assert worker.status().accounts[0].paused is None
         assert worker.idle()
+        await worker.stop()
+
+    play(story)
+
+
+def test_secrets_of_records_hold_at_once() -> None:
+    """What a provider says is believed under the new secrets, and no more under the old ones, from the next record on."""
+    value = order_event("1", "confirmed", {}).replace(b"order.confirmed", b"provider.cancel_asked")
+    old, new = Trust(["a secret of the receiver, the old one"]), Trust(["a secret of the receiver, the new one"])
+
+    def tell(stage: Stage, trust: Trust, number: int) -> None:
+        numbered = value.replace(b'"id":"', b'"id":"%d' % number)
+        stage.log.append(b"k", numbered, [(HEADER, trust.sign(b"k", numbered))], partition=0)
+
+    async def story(stage: Stage) -> None:
+        worker = await stage.serving("w1")
+        tell(stage, new, 1)
+        await asyncio.sleep(1.0)
+        assert len(stage.log.dead_letters) == 1
+        worker.believe(new)
+        for number, trust in enumerate((old, new), start=2):
+            tell(stage, trust, number)
+        await asyncio.sleep(1.0)
+        assert len(stage.log.dead_letters) == 2
+        view = worker.show("acme/1")
+        assert view is not None
+        assert view.provider is not None
         await worker.stop()
 
     play(story)

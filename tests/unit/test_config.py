@@ -24,6 +24,7 @@ from worker.config import (
 from worker.config.accounts import SequraSection
 from worker.core.placing import Placing
 from worker.core.rules import Rules
+from worker.core.trust import Trust
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
@@ -297,6 +298,10 @@ def test_secrets_of_callbacks(write: Write, tmp_path: Path) -> None:
     write(MINIMAL + f'callback_secrets_file = "{tmp_path}/secrets"\n')
     section = Config.load(environ={}).accounts["acme"]
     assert [secret.get_secret_value() for secret in section.callback_secrets] == secrets[:2]
+    write(MINIMAL + f"[callbacks]\nrecord_secrets = {secrets[:2]}\n")
+    trust, other = Config.load(environ={}).callbacks.trust(), Trust(secrets[1:2])
+    assert trust.sign(b"k", b"{}") == Trust(secrets[:1]).sign(b"k", b"{}")
+    trust.check(b"k", b"{}", other.sign(b"k", b"{}"))
     write(MINIMAL + f"[callbacks]\nrecord_secrets = {secrets}\n")
     assert problems() == [
         (

@@ -91,6 +91,7 @@ async def _run(
         event_topic=kafka.event_topic,
         leave_s=config.leave_s(),
         placing=kafka.placing(),
+        trust=config.callbacks.trust(),
         accepted_targets=accepted_targets,
         deployment=Deployment(
             event_topic=kafka.event_topic, group=kafka.group_id, prefix=kafka.transactional_id_prefix
@@ -253,6 +254,7 @@ class Reread:
         accounts = fresh.merchant_accounts()
         await self._sender.reload(self._worker.accounts_with(accounts))
         changed, later = self._worker.reconfigure(accounts)
+        self._worker.believe(fresh.callbacks.trust())
         self._operations.access = _access(fresh.http)
         log.info("configuration_reread", accounts=changed, after_restart=[*later, *self._sections(fresh)])
 

@@ -16,6 +16,7 @@ from worker.core import outbox as core
 from worker.core.outbox import Addressee
 from worker.core.placing import Placing
 from worker.core.targets import TargetChoice
+from worker.core.trust import Trust
 from worker.core.view import view_order
 from worker.errors import CartsyncError, UsageError
 from worker.metrics import Metrics
@@ -76,12 +77,14 @@ class Worker:
         poll_timeout_s: float = 1.0,
         leave_s: float = 20.0,
         placing: Placing | None = None,
+        trust: Trust | None = None,
         accepted_targets: Mapping[str, TargetChoice] = {},
         deployment: Deployment | None = None,
     ) -> None:
         """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`). `placing`: where
-        records of orders must lie, if that is to be checked. `accepted_targets`: by account, what follows when it tells
-        another one than before. `deployment`: what tells it from others.
+        records of orders must lie, if that is to be checked. `trust`: by whose MAC what providers and operators say is
+        believed; unless given, none of it is. `accepted_targets`: by account, what follows when it tells another one
+        than before. `deployment`: what tells it from others.
         """
         rules = settings.rules()
         rules.check()
@@ -124,6 +127,7 @@ class Worker:
             start_latest=settings.start_at == "latest",
             sending=settings.sending,
             placing=placing,
+            trust=trust or Trust(),
             accepted_targets=accepted_targets,
             deployment=deployment or Deployment(),
             adopt_state=settings.adopt_state,
@@ -257,6 +261,10 @@ class Worker:
             self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
         return sorted(changed), [f"[accounts.{name}]" for name in later]
+
+    def believe(self, trust: Trust) -> None:
+        """From now on what providers and operators say is believed by its MAC."""
+        self._context.trust = trust
 
     def accounts_with(self, accounts: Mapping[str, Account]) -> dict[str, Account]:
         """Our accounts as they are once these were taken: what waits for a restart stays as it is."""

@@ -19,6 +19,7 @@ from worker.config.values import (
 )
 from worker.core.placing import EventKey, PartitionerName
 from worker.core.rules import Rules
+from worker.core.trust import Trust
 
 _RULES = Rules()
 
@@ -178,6 +179,10 @@ class CallbacksSection(_TimedSection):
 
     record_secrets: Secrets = ()
     """The receiver signs what it writes with the first; workers believe any of them."""
+
+    def trust(self) -> Trust:
+        """The same as what signs and checks by them."""
+        return Trust([secret.get_secret_value() for secret in self.record_secrets])
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

@@ -1,6 +1,7 @@
 """The door: a record of the event topic becomes an `OrderEvent`, is skipped, or is refused with a path.
 
-The fast path is one typed decode; whatever it does not take goes through `_explain`, which takes the value apart member
+The fast path is one typed decode of what a shop tells; whatever it does not take, and what has to be believed before it
+is looked into, goes through `_explain`, which takes the value apart member
 by member, makes nothing of what it need not look into, and says in the words of `CONTRACT.md` section 4 what was
 expected where. No text of an event ever gets into a reason.
 """
@@ -15,10 +16,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec import DecodeError, Meta, Raw, Struct, UnsetType, inspect
+from msgspec.structs import replace
 
 from schemas import events as e
 from schemas.base import TIME_RULE, RuleError, Subject, parse_time_us
+from schemas.envelope import Envelope
 from schemas.state import EVENT_ID_MAX
+from worker.core.trust import GUARDED, HEADER, Trust, not_trusted
 from worker.errors import MalformedEventError
 
 VALUE_MAX_BYTES = 1 << 20
@@ -28,9 +32,10 @@ AHEAD_MAX_US = 24 * 3600 * 1_000_000
 ATTRIBUTES = ("specversion", "id", "source", "type", "time", "subject", "sequence", "traceparent", "origin")
 _REQUIRED = ("specversion", "id", "source", "type", "time", "subject")
 
-_decoder = msgspec.json.Decoder(e.Event)
+_decoder = msgspec.json.Decoder(e.ShopEvent)
 _EMPTY_UID = blake2b(digest_size=8)
-_envelopes: dict[str, Any] = {str(event.__struct_config__.tag): event for event in e.EVENT_TYPES}
+_envelopes: dict[str, Any] = {e.event_type(event): event for event in e.EVENT_TYPES}
+_NOBODY = Trust()
 
 
 def decode(
@@ -39,12 +44,14 @@ def decode(
     headers: Mapping[str, bytes],
     timestamp_ms: int,
     lookalike: Callable[[str], None] = lambda _type: None,
+    trust: Trust = _NOBODY,
 ) -> e.OrderEvent | None:
-    """The event in a record, or `None` for a record to skip (no value, or a type outside `order.*`).
+    """The event in a record, or `None` for one to skip (no value, or a type that we do not know outside `order.*`).
 
     `timestamp_ms` is the record's own, since 1970 UTC; 0 or less: it has none. `lookalike` is called with a type that
     is skipped though the name of one of ours is in it (somebody may believe that we read it), or with an empty text
-    when it does not look like a name. Raises `MalformedEventError`.
+    when it does not look like a name. `trust`: what providers and operators say is believed with its MAC alone.
+    Raises `MalformedEventError`.
     """
     if value is None:
         return None
@@ -62,9 +69,13 @@ def decode(
         except (DecodeError, UnicodeDecodeError, RecursionError, RuleError):
             pass
     try:
-        return _explain(value, headers, timestamp_ms, lookalike)
+        return _explain(key, value, headers, timestamp_ms, lookalike, trust)
     except RecursionError:
         raise MalformedEventError("not_json", "$: expected JSON, nested less deep") from None
+
+
+_FINAL = re.compile(r"/cartsync/[^/]+/(webhook|ipn)")
+"""Sources of what a provider says that cannot be asked whether it is so: seQura alone has a webhook and an IPN."""
 
 
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
@@ -154,7 +165,12 @@ def _shown(event_id: str, source: str) -> str:
 
 
 def _explain(
-    value: bytes, headers: Mapping[str, bytes], timestamp_ms: int, lookalike: Callable[[str], None]
+    key: bytes,
+    value: bytes,
+    headers: Mapping[str, bytes],
+    timestamp_ms: int,
+    lookalike: Callable[[str], None],
+    trust: Trust = _NOBODY,
 ) -> e.OrderEvent | None:
     if "ce_specversion" in headers:
         kind = headers.get("ce_type", b"").decode(errors="replace")
@@ -179,15 +195,28 @@ def _explain(
                 return None
     attributes = _attributes(envelope, headers)
     _check_ahead(parse_time_us(attributes["time"]), timestamp_ms)
-    event = _envelopes.get(kind := attributes.pop("type"))
+    kind = attributes.pop("type")
+    if kind.startswith(GUARDED):
+        if "ce_specversion" in headers:
+            raise not_trusted("expected structured mode, as the MAC covers no header, got binary mode", "$")
+        trust.check(key, value, headers.get(HEADER))
+    event = _envelopes.get(kind)
+    if event is None and kind.startswith(GUARDED):
+        _tell(kind, lookalike)
+        return None
     if event is None:
         got = kind if _NAME.fullmatch(kind) else f"a text of {len(kind)} characters"
-        raise MalformedEventError("unknown_type", f"$.type: expected a type of {_OURS}*, got {got}")
-    data = _typed(_kind(event.__annotations__["data"]), envelope["data"], "$.data", "invalid_data")
-    return _finished(event(data=data, **attributes), timestamp_ms)
+        raise MalformedEventError("unknown_type", f"$.type: expected a type of {_ORDERS}*, got {got}")
+    data = _typed(_kind(e.data_of(event)), envelope["data"], "$.data", "invalid_data")
+    found = _finished(event(data=data, **attributes), timestamp_ms)
+    return (
+        replace(found, is_final=True) if kind.startswith(GUARDED) and _FINAL.fullmatch(attributes["source"]) else found
+    )
 
 
-_OURS = "order."
+_ORDERS = "order."
+_OURS = (_ORDERS, *GUARDED)
+"""What types begin with whose envelopes are looked at."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NULL = Raw(b"null")
 _LOOKS_LIKE_OURS = re.compile("|".join(map(re.escape, _envelopes)), re.IGNORECASE)
@@ -263,7 +292,7 @@ def _attributes(envelope: Mapping[str, Raw], headers: Mapping[str, bytes]) -> di
             if name in _REQUIRED:
                 raise _missing(name, headers)
         elif name != "type":
-            found[name] = _typed(_members_of(e.Envelope)[name].kind, raw, f"$.{name}", "not_cloudevents")
+            found[name] = _typed(_members_of(Envelope)[name].kind, raw, f"$.{name}", "not_cloudevents")
             if name == "time":
                 _check_time(found[name])
         elif _begins(raw) != b'"' or not (kind := msgspec.json.decode(raw, type=str)):
@@ -405,6 +434,7 @@ _WORDS: dict[Any, str] = {
     inspect.StructType: "an object",
     inspect.ListType: "a list",
     inspect.NoneType: "null",
+    inspect.RawType: "any JSON value",
 }
 
 

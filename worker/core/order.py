@@ -54,7 +54,7 @@ def assess(facts: Facts, reference: str) -> Standing:
     else:
         reasons, carts = _from_content(facts, confirmation)
     order = None if carts is None else _order(facts, reference, confirmation, *carts)
-    payment = facts.payment
+    payment = facts.payment_now
     if payment is not None and payment.state != "approved":
         return Standing(payment.state, reasons[:REASONS_MAX], order)
     if reasons:
@@ -120,7 +120,7 @@ def _from_statement(
         if cart.total_minor < 0:
             reasons.append(f"{name} cart stated as {_number(cart.total_minor)}")
         reasons += _too_large(name, cart)
-    if facts.cancellation is not None and not facts.cancellation.retracted:
+    if (cancellation := facts.cancellation_now) is not None and not cancellation.retracted:
         unshipped = Cart([], 0)
     return reasons, None if reasons else (shipped, unshipped)
 
@@ -172,7 +172,7 @@ def _from_content(facts: Facts, confirmation: Confirmation) -> tuple[list[str], 
         reasons += _unit_contradictions(goods, former, tallies)
     if facts.refunds or facts.returns:
         reasons += _money_contradictions(facts, lines)
-    if facts.cancellation is not None:
+    if facts.cancellation_now is not None:
         reasons += _cancelled_content(facts, lines, tallies)
     if reasons:
         return reasons, None
@@ -280,7 +280,7 @@ def _cancelled_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally
 
 
 def _cancelled_while_kept(facts: Facts, kept: dict[str, int], *, nothing_left: bool) -> list[str]:
-    cancellation = facts.cancellation
+    cancellation = facts.cancellation_now
     if cancellation is None or cancellation.retracted or not kept:
         return []
     units = ", ".join(f"{count} × {line_id}" for line_id, count in islice(kept.items(), REASONS_MAX))
@@ -333,7 +333,7 @@ def _cancellation_reason(facts: Facts) -> CancellationReason | None:
     """Why both carts are empty, whatever emptied them; `None` when something was shipped once."""
     if any(shipment.units is not None for shipment in facts.shipments.values()):
         return None
-    cancellation = facts.cancellation
+    cancellation = facts.cancellation_now
     if cancellation is not None and cancellation.retracted:
         cancellation = None
     if cancellation is not None and cancellation.reason:

@@ -2,18 +2,20 @@
 
 An order is a set of facts, each the last-writer-wins register of its kind and id, ordered by *stamp*
 (sequence, time, position). So duplicates and disorder are harmless: whatever the order of arrival and the split into
-batches, events of distinct stamps end in the same facts. `reduce` is total, deterministic and pure; it returns the
-very facts it was given when the event was seen before, and new ones otherwise. Source: `DOMAIN.md` section 4.
+batches, events of distinct stamps end in the same facts. What a provider says goes by time alone (`provider_facts`).
+`reduce` is total, deterministic and pure; it returns the very facts it was given when the event was seen before, and
+new ones otherwise. Source: `DOMAIN.md` section 4.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schemas import events as e
 from schemas.base import copied
+from schemas.envelope import Data
 from schemas.facts import (
     NIL,
     Cancellation,
@@ -36,6 +38,7 @@ from schemas.facts import (
     unpack_line_kinds,
     unpack_lines,
 )
+from worker.core import provider_facts
 
 SEEN_MAX = 1_000
 """Events of one order that are remembered by id. An older one again is still harmless unless its stamp ties."""
@@ -56,7 +59,11 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
         return facts
     changed = copied(facts)
     changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
-    _APPLY[type(event.data)](changed, event.data, (event.sequence, event.time_us, position))
+    apply = _APPLY.get(type(event.data))
+    if apply is None:
+        changed.provider = provider_facts.take(facts.provider, event, position)
+        return changed
+    apply(changed, event.data, (event.sequence, event.time_us, position))
     confirmation = changed.confirmation
     if confirmation is not None and confirmation.details and confirmation.holds_replaced:
         changed.confirmation = replace(confirmation, details=dict.fromkeys(confirmation.details, NIL))
@@ -272,6 +279,11 @@ def _details_changed(facts: Facts, data: e.DetailsChangedData, stamp: Stamp) -> 
             _set_detail(facts, name, stamp, NIL if value is None else pack(value))
 
 
+def _observed(facts: Facts, data: e.ObservedData, stamp: Stamp) -> None:
+    if facts.observed is None or stamp > facts.observed[0]:
+        facts.observed = (stamp, pack(data))
+
+
 def _retracted(facts: Facts, data: e.RetractedData, stamp: Stamp) -> None:
     if data.shipment_id is not UNSET:
         facts.shipments = _put(facts.shipments, data.shipment_id, Shipment(stamp, None))
@@ -291,38 +303,36 @@ def _retracted(facts: Facts, data: e.RetractedData, stamp: Stamp) -> None:
         _keep_statements(facts, facts.statements)
 
 
-_APPLY: dict[type[e.Data], Callable[[Facts, Any, Stamp], None]] = {
-    e.ConfirmedData: _confirmed,
-    e.PaymentStateChangedData: _payment_state_changed,
-    e.CartUpdatedData: _cart_updated,
-    e.ItemsShippedData: _items_shipped,
-    e.ItemsDeliveredData: _items_delivered,
-    e.ItemsReturnedData: _items_returned,
-    e.ItemsCancelledData: _items_cancelled,
-    e.RefundedData: _refunded,
-    e.FeeChargedData: _fee_charged,
-    e.CancelledData: _cancelled,
-    e.CartsStatedData: _carts_stated,
-    e.DetailsChangedData: _details_changed,
-    e.RetractedData: _retracted,
-}
+class _Rule(NamedTuple):
+    """How an event of one type is reduced."""
 
-READS: dict[type[e.Data], tuple[str, ...]] = {
-    e.ConfirmedData: ("content", "former_lines", "former_worth", "details"),
-    e.PaymentStateChangedData: (),
-    e.CartUpdatedData: ("content", "former_lines", "former_worth"),
-    e.ItemsShippedData: ("shipments",),
-    e.ItemsDeliveredData: ("deliveries",),
-    e.ItemsReturnedData: ("returns",),
-    e.ItemsCancelledData: ("item_cancellations",),
-    e.RefundedData: ("refunds",),
-    e.FeeChargedData: ("fees",),
-    e.CancelledData: (),
-    e.CartsStatedData: ("statements",),
-    e.DetailsChangedData: ("details",),
-    e.RetractedData: ("shipments", "returns", "item_cancellations", "refunds", "fees", "statements"),
+    apply: Callable[[Facts, Any, Stamp], None]
+    reads: tuple[str, ...] = ()
+    """The members of the facts that this takes, besides `READS_ALWAYS`."""
+
+
+_RULES: dict[type[Data], _Rule] = {
+    e.ConfirmedData: _Rule(_confirmed, ("content", "former_lines", "former_worth", "details", "provider")),
+    e.PaymentStateChangedData: _Rule(_payment_state_changed, ("provider",)),
+    e.CartUpdatedData: _Rule(_cart_updated, ("content", "former_lines", "former_worth")),
+    e.ItemsShippedData: _Rule(_items_shipped, ("shipments",)),
+    e.ItemsDeliveredData: _Rule(_items_delivered, ("deliveries",)),
+    e.ItemsReturnedData: _Rule(_items_returned, ("returns",)),
+    e.ItemsCancelledData: _Rule(_items_cancelled, ("item_cancellations",)),
+    e.RefundedData: _Rule(_refunded, ("refunds",)),
+    e.FeeChargedData: _Rule(_fee_charged, ("fees",)),
+    e.CancelledData: _Rule(_cancelled),
+    e.CartsStatedData: _Rule(_carts_stated, ("statements",)),
+    e.DetailsChangedData: _Rule(_details_changed, ("details", "provider")),
+    e.RetractedData: _Rule(_retracted, ("shipments", "returns", "item_cancellations", "refunds", "fees", "statements")),
+    e.ObservedData: _Rule(_observed, ("observed",)),
 }
-"""The members of the facts that an event of each kind is reduced with, besides `READS_ALWAYS`."""
+"""One for each type of `order.*`; `provider_facts.KINDS` has those of `provider.*`."""
+
+_APPLY = {kind: rule.apply for kind, rule in _RULES.items()}
+
+READS = {kind: rule.reads for kind, rule in _RULES.items()}
+"""The members of the facts that an event of the shop's is taken with, besides `READS_ALWAYS`."""
 
 READS_ALWAYS = ("seen", "confirmation", "payment", "content_total_max_minor", "cancellation", "statement_retraction")
 """For every kind of event. The last three are mostly nothing, or a number: cheaper to read than to leave out."""

@@ -6,7 +6,7 @@ their units. Last comes what is left of the refunds: off the shipped cart as far
 
 from msgspec import Struct
 
-from schemas.facts import Facts, Line, Refund, Return, Stamp
+from schemas.facts import Facts, Line, Moment, Refund, Return, Stamp
 from worker.core.shares import Share, Shares, Tally, divide_or_units, net_totals, rounded, share_content
 
 DIFFERENCE_NAME = "Return difference"
@@ -206,23 +206,36 @@ def _look_back(
         (back.stamp, back.units, key in amounts) for key, back in facts.returns.items() if back.units
     ]
     losses += [(fact.stamp, fact.units, False) for fact in facts.item_cancellations.values() if fact.units]
-    cancellation = facts.cancellation
+    cancellation = facts.cancellation_now
+    said_at: Moment | None = None
     if cancellation is not None and not cancellation.retracted:
-        losses.append((cancellation.stamp, _cancelled_units(lines, tallies), False))
+        if cancellation is facts.cancellation:
+            losses.append((cancellation.stamp, _cancelled_units(lines, tallies), False))
+        else:
+            said_at = cancellation.stamp[1:]
     losses.sort(key=lambda loss: loss[0])
+    is_back = False
     for claim in reversed(claims):
         while losses and losses[-1][0] > claim.refund.stamp:
             _, units, is_counted = losses.pop()
-            for line_id, count in units:
-                line = lines.get(line_id)
-                if line is not None:
-                    line.lost_since += count
-                    line.worth_minor = -1
-                    if is_counted:
-                        line.returned_since += count
+            _come_back(lines, units, 1, is_counted=is_counted)
+        if said_at is not None and (said_at > claim.refund.stamp[1:]) != is_back:
+            is_back = not is_back  # what the provider says goes by time: with sequences it may be to and fro
+            _come_back(lines, _cancelled_units(lines, tallies), 1 if is_back else -1, is_counted=False)
         claim.worths = [line.worth_minor if line.worth_minor >= 0 else _reckon(line) for line in claim.lines]
         if counted:
             claim.returned_since = [line.returned_since for line in claim.lines]
+
+
+def _come_back(lines: dict[str, _Line], units: list[tuple[str, int]], sign: int, *, is_counted: bool) -> None:
+    """Units that were lost later than the refund that is looked at were there; `sign` −1: they were not after all."""
+    for line_id, count in units:
+        line = lines.get(line_id)
+        if line is not None:
+            line.lost_since += sign * count
+            line.worth_minor = -1
+            if is_counted:
+                line.returned_since += count
 
 
 def _reckon(line: _Line) -> int:

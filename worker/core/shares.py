@@ -184,7 +184,8 @@ def share_content(
     facts: Facts, lines: list[Line], tallies: dict[str, Tally], back: dict[str, int] | None = None
 ) -> Shares:
     """The parts of all lines. `back`: units, by line id, that are taken as kept although they were returned."""
-    is_cancelled = facts.cancellation is not None and not facts.cancellation.retracted
+    cancellation = facts.cancellation_now
+    is_cancelled = cancellation is not None and not cancellation.retracted
     shares: list[Share] = []
     goods: list[Share] = []
     others: list[Share] = []

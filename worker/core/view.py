@@ -1,9 +1,14 @@
 """An order as people see it: its status, its carts, and what stands in its way. Pure."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
+from msgspec import msgpack
+
+from schemas.base import time_text
+from schemas.facts import Moment, ProviderFacts
 from schemas.state import OrderRecord
-from schemas.views import ItemView, OrderView, Status
+from schemas.views import ItemView, OrderView, Paid, ProviderView, Said, Status
 from worker.core.order import Standing, assess
 from worker.core.outbox import Entry, account_of, reference_of, status
 from worker.core.rules import Rules
@@ -56,6 +61,8 @@ def view_order(
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
         notes=list(_notes(record, partition, also_in)),
+        provider=None if record.facts.provider is None else _provider(record.facts.provider),
+        **_paid(record.facts.provider, None if order is None else order.shipped.total_minor),
     )
 
 
@@ -109,6 +116,44 @@ def _reason(
     if entry.not_before > now:
         return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
     return waits or record.reason or "waiting for its turn"
+
+
+def _provider(facts: ProviderFacts) -> ProviderView:
+    """What it said, without what would only repeat the order's id."""
+    shown = {name: _said(moment, msgpack.decode(packed)) for name, (moment, packed) in facts.said.items()}
+    if (payment := facts.payment) is not None:
+        shown["payment_state"] = _said(payment[0], {"state": payment[1]})
+    if facts.disbursed:
+        _, newest = max(facts.disbursed.items(), key=lambda named: (named[1].issued_on, named[0]))
+        line: Said = {"issued_on": newest.issued_on, "amount_minor": newest.amount_minor}
+        if newest.maximum_minor is not None:
+            line["maximum_minor"] = newest.maximum_minor
+        shown["disbursed"] = line | {"lines": len(facts.disbursed)}
+    return ProviderView(None if facts.order is None else facts.order[1], **shown)
+
+
+def _said(moment: Moment, data: Said) -> Said:
+    data.pop("provider_order", None)
+    return {"at": time_text(moment[0]), **data}
+
+
+class _Paid(TypedDict, total=False):
+    paid_minor: int
+    paid: Paid
+
+
+def _paid(facts: ProviderFacts | None, shipped_minor: int | None) -> _Paid:
+    """What the provider has paid out, beside the shipped cart if that is known."""
+    paid_minor = 0 if facts is None else facts.paid_minor
+    if not (paid_minor or shipped_minor):
+        return {}
+    if shipped_minor is None:
+        return {"paid_minor": paid_minor}
+    if paid_minor == shipped_minor:
+        return {"paid_minor": paid_minor, "paid": "paid"}
+    if paid_minor > shipped_minor:
+        return {"paid_minor": paid_minor, "paid": "overpaid"}
+    return {"paid_minor": paid_minor, "paid": "part_paid" if paid_minor else "unpaid"}
 
 
 def _items(cart: Cart) -> list[ItemView]:

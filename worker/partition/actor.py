@@ -37,7 +37,7 @@ _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
 
-_payment_of = state.partial_decoder(["payment"])
+_payment_of = state.partial_decoder(["payment", "provider"])
 
 
 def taken(record: InputRecord) -> Taken:
@@ -277,7 +277,7 @@ class PartitionActor:
         entry = self.outbox.entries.get(subject)
         if entry is None or entry.waiting:
             return
-        if (payment := _payment_of(value).facts.payment) is not None and payment.state != "approved":
+        if (payment := _payment_of(value).facts.payment_now) is not None and payment.state != "approved":
             entry.waiting = payment.state
 
     async def _changed_targets(self, found: Restored) -> list[str]:

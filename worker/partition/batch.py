@@ -120,7 +120,9 @@ class Batch:
             return
         headers = _given(record.headers) if record.headers else {}
         try:
-            event = decode(record.key, record.value, headers, record.timestamp, self._lookalikes.append)
+            event = decode(
+                record.key, record.value, headers, record.timestamp, self._lookalikes.append, self._context.trust
+            )
             if event is None:
                 self._events["skipped"] += 1
                 self.bytes += len(record.value or b"")
@@ -159,7 +161,7 @@ class Batch:
         if key_changed:
             self._key_changes += 1
             self._note("order_key_changed", subject, after.revision, shown_id(event.id, event.uid))
-        if after.acked == after.revision:
+        if after.acked == after.revision and core.may_change(event):
             self._by_origin.append(core.account_of(subject))
             made_at = after.made_at and after.made_at.provider
             self._note("order_settled", subject, after.revision, shown_id(event.id, event.uid), made_at=made_at)

@@ -12,6 +12,7 @@ from worker.core.outbox import Addressee
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.core.targets import TargetChoice
+from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.ports import Clock, Dispatcher, EventLog
 
@@ -75,6 +76,8 @@ class Context(Struct):
     """Partitions of ours, now: they share `commits_per_s`."""
     placing: Placing | None = None
     """Where records of orders must lie; `None`: it is not checked."""
+    trust: Trust = field(default_factory=Trust)
+    """By whose MAC what providers and operators say is believed."""
     topic_partitions: int = 0
     """Of the event topic; known once the topics were looked at."""
     accepted_targets: Mapping[str, TargetChoice] = {}

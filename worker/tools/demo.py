@@ -256,7 +256,16 @@ class _Demo:
         return 0
 
 
-_REASONS = ("no_key", "too_large", "not_utf8", "not_json", "not_cloudevents", "unknown_type", "invalid_data")
+_REASONS = (
+    "no_key",
+    "too_large",
+    "not_utf8",
+    "not_json",
+    "not_cloudevents",
+    "not_trusted",
+    "unknown_type",
+    "invalid_data",
+)
 
 
 class _Silent:

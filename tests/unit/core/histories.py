@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-import msgspec
 from hypothesis import strategies as st
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import CHARGES, GOODS, NEGATIVE, OrderEvent
-from tests.unit.core.shop import START_MS, SUBJECT, LineDict, goods, other, time_text
-from worker.core.intake import decode
+from tests.unit.core.shop import SUBJECT, LineDict, event_of, goods, other, time_text
 
 Json = dict[str, Any]
 
@@ -461,13 +459,6 @@ def _dated(chance: Random, tellings: list[Telling], ties: bool) -> list[Json]:
             one["sequence"] = str(number // 2 if ties else number)
         events.append(one)
     return events
-
-
-def event_of(one: Json) -> OrderEvent:
-    """The event as the worker gets it."""
-    decoded = decode(b"k", msgspec.json.encode(one), {}, START_MS + 10**9)
-    assert decoded is not None
-    return decoded
 
 
 def events_of(log: Iterable[Json]) -> list[OrderEvent]:

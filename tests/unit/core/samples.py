@@ -117,6 +117,7 @@ PICKUP: dict[str, Any] = {
     "state": "M",
     "country_code": "ES",
 }
+NAMED = {"provider_order": "67890"}
 UNITS = [{"line_id": "1", "quantity": 2}]
 MINIMAL_LINES = [{"reference": "A", "name": "A", "quantity": 1, "unit_price_minor": 1, "total_minor": 1}]
 
@@ -159,6 +160,44 @@ FULL: dict[str, dict[str, Any]] = {
     },
     "order.details_changed": DETAILS,
     "order.retracted": {"shipment_id": "s1"},
+    "order.observed": {
+        "completed_at": "2026-03-02T08:00:00.123456+01:00",
+        "currency": "EUR",
+        "amount_minor": 2500,
+        "payment_method": "O/Bizum",
+        "country": "ES",
+        "device": "tablet/ipad",
+        "status": "shipped",
+        "raw_status": "wc-completed",
+        "sequra_offered": False,
+    },
+    "provider.payment_state": NAMED | {"state": "approved", "transaction_id": "454212"},
+    "provider.transaction": NAMED
+    | {
+        "transaction_id": "454213",
+        "original_transaction_id": "454212",
+        "kind": "Capture",
+        "status": "Error",
+        "amount_minor": 1000,
+        "currency": "SEK",
+        "error": "Declined",
+    },
+    "provider.upsell": NAMED | {"status": "Completed", "transaction_id": "454214", "replaces": "454212"},
+    "provider.delivery": NAMED | {"state": "second_attempt"},
+    "provider.cancelled": NAMED | {"by": "shopper"},
+    "provider.cancel_asked": NAMED,
+    "provider.risk": NAMED | {"level": "high_risk"},
+    "provider.disbursed": NAMED
+    | {
+        "disbursement": "/merchants/acme/disbursements/1",
+        "amount_minor": -1000,
+        "maximum_minor": 1800,
+        "issued_on": "2026-03-09",
+        "reference": "T-1",
+    },
+    "provider.shipping": NAMED | {"provider": "Ingrid", "success": False, "error": "no slot", "payload": {"a": [1]}},
+    "provider.card_saved": NAMED | {"id": "c1", "brand": "Visa", "last4": "0042"},
+    "provider.unmapped": NAMED | {"kind": "order-status", "word": ""},
 }
 MINIMAL: dict[str, dict[str, Any]] = {
     "order.confirmed": {"currency": "EUR", "lines": MINIMAL_LINES},
@@ -174,5 +213,23 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "order.carts_stated": {"currency": "EUR", "shipped": [], "unshipped": []},
     "order.details_changed": dict.fromkeys(DETAILS),
     "order.retracted": {"stated": True},
+    "order.observed": {"completed_at": "2026-03-02T08:00:00Z", "currency": "EUR"},
+    "provider.payment_state": {"state": "under_evaluation"},
+    "provider.transaction": {
+        "transaction_id": "1",
+        "kind": "Refund",
+        "status": "Success",
+        "amount_minor": 0,
+        "currency": "SEK",
+    },
+    "provider.upsell": {"status": "Error", "transaction_id": "0"},
+    "provider.delivery": {"state": "refunded"},
+    "provider.cancelled": {"by": "provider"},
+    "provider.cancel_asked": {},
+    "provider.risk": {"level": ""},
+    "provider.disbursed": {"disbursement": "1", "amount_minor": 0, "issued_on": "2026-03-09"},
+    "provider.shipping": {"provider": "Unifaun", "success": True},
+    "provider.card_saved": {"id": "c", "brand": "", "last4": "1234"},
+    "provider.unmapped": {"kind": "", "word": "?"},
 }
 SAMPLES = [Told(kind, data) for samples in (FULL, MINIMAL) for kind, data in samples.items()]

@@ -16,6 +16,7 @@ from schemas.facts import Facts
 from worker.core.intake import decode
 from worker.core.order import Standing, assess
 from worker.core.reducer import reduce
+from worker.core.trust import GUARDED, HEADER, Trust
 from worker.model.order import Item, Order
 
 ACCOUNT = "acme"
@@ -24,6 +25,7 @@ SUBJECT = f"{ACCOUNT}/{REFERENCE}"
 START = datetime(2026, 3, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
 START_US = START_MS * 1000
+TRUST = Trust(("what the receiver of the tests signs with",))
 
 
 class Told(NamedTuple):
@@ -56,11 +58,23 @@ def envelope(told: Told, number: int = 1) -> dict[str, Any]:
     } | dict(told.attributes)
 
 
-def event(told: Told, number: int = 1) -> OrderEvent:
-    """The event as the worker gets it."""
-    decoded = decode(b"k", msgspec.json.encode(envelope(told, number)), {}, START_MS + 10**9)
+def mac_of(body: Any, value: bytes, key: bytes = b"k") -> dict[str, bytes]:
+    """The header that the record of an event needs, if it needs one."""
+    guarded = isinstance(body, dict) and f"{body.get('type')}".startswith(GUARDED)
+    return {HEADER: TRUST.sign(key, value)} if guarded else {}
+
+
+def event_of(body: dict[str, Any]) -> OrderEvent:
+    """The event of a CloudEvents object as the worker gets it, signed if need be."""
+    value = msgspec.json.encode(body)
+    decoded = decode(b"k", value, mac_of(body, value), START_MS + 10**9, trust=TRUST)
     assert decoded is not None
     return decoded
+
+
+def event(told: Told, number: int = 1) -> OrderEvent:
+    """The event as the worker gets it."""
+    return event_of(envelope(told, number))
 
 
 def log(*tellings: Told) -> list[OrderEvent]:
@@ -229,3 +243,13 @@ def details(**members: Any) -> Told:
 def retracted(**member: Any) -> Told:
     """`order.retracted`."""
     return Told("order.retracted", member)
+
+
+def observed(**members: Any) -> Told:
+    """`order.observed`."""
+    return Told("order.observed", {"completed_at": "2026-03-01T00:00:00Z", "currency": "EUR"} | members)
+
+
+def said(kind: str, /, by: str = "order-status", **data: Any) -> Told:
+    """`provider.<kind>`, as it comes from this kind of callback."""
+    return Told(f"provider.{kind}", data).but(source=f"/cartsync/{ACCOUNT}/{by}")

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from schemas.events import OrderEvent
 from tests.asking import request_of
 from tests.unit.core.samples import SAMPLES
-from tests.unit.core.shop import START_MS, Told, confirmed, details, envelope, fold, goods
+from tests.unit.core.shop import START_MS, TRUST, Told, confirmed, details, envelope, fold, goods
 from worker.core import intake
 from worker.core.order import assess, baseline
+from worker.core.trust import HEADER
 from worker.errors import MalformedEventError
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -25,10 +26,15 @@ PLAIN = intake.decode(b"k", BODY, {}, START_MS)
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m", "u", "p")
 
 
+def _mac(value: bytes) -> dict[str, bytes]:
+    """A right one for whatever value: what is to be seen here is what lies behind it."""
+    return {HEADER: TRUST.sign(b"k", value)}
+
+
 def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent | str | None:
     """The event, `None`, or `reason: detail`; whatever else is raised fails the test."""
     try:
-        return intake.decode(b"k", value, headers or {}, START_MS)
+        return intake.decode(b"k", value, headers or _mac(value), START_MS, trust=TRUST)
     except MalformedEventError as error:
         return str(error)
 
@@ -36,7 +42,7 @@ def outcome(value: bytes, headers: dict[str, bytes] | None = None) -> OrderEvent
 def slow_outcome(value: bytes) -> OrderEvent | str | None:
     """What the slow path alone makes of it."""
     try:
-        return intake._explain(value, {}, START_MS, lambda _type: None)
+        return intake._explain(b"k", value, _mac(value), START_MS, lambda _type: None, TRUST)
     except MalformedEventError as error:
         return str(error)
 

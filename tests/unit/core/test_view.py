@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from schemas.state import MadeAt, OrderRecord, Park
 from schemas.views import OrderView
-from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, payment, shipped
+from tests.unit.core.samples import FULL
+from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, observed, payment, said, shipped
 from worker.core.outbox import Entry
 from worker.core.rules import Rules
 from worker.core.view import not_configured, view_order
@@ -170,3 +172,91 @@ def test_order_that_is_torn_apart() -> None:
     assert notes(record(*SHIPPED), [5, 1])[0].startswith("partitions 1 and 3 and 5 hold this order, each a part")
     assert notes(record(*SHIPPED, has_several_keys=True))[0].startswith("its events came under several record keys")
     assert len(notes(record(*SHIPPED, has_several_keys=True), [1])) == 1
+
+
+# --- what its provider says ----------------------------------------------------------------------------------------------
+
+
+def at(second: int, **data: object) -> dict[str, object]:
+    """What was said so many seconds after the start, as it is shown."""
+    return {"at": f"2026-03-01T00:00:{second:02}Z", **data}
+
+
+def test_newest_of_each_kind_is_shown() -> None:
+    """In the words of its event, with its time; the name of the order once, no payload, nothing that was never said."""
+    told = [Told(kind, data) for kind, data in FULL.items() if kind.startswith("provider.")]
+    found = view(record(CONFIRMED, *told)).provider
+    assert found is not None
+    assert msgspec.to_builtins(found) == {
+        "order": "67890",
+        "payment_state": at(2, state="approved"),
+        "transaction": at(
+            3,
+            transaction_id="454213",
+            original_transaction_id="454212",
+            kind="Capture",
+            status="Error",
+            amount_minor=1000,
+            currency="SEK",
+            error="Declined",
+        ),
+        "upsell": at(4, status="Completed", transaction_id="454214", replaces="454212"),
+        "delivery": at(5, state="second_attempt"),
+        "second_attempt": at(5, state="second_attempt"),
+        "cancelled": at(6, by="shopper"),
+        "cancel_asked": at(7),
+        "risk": at(8, level="high_risk"),
+        "disbursed": {"issued_on": "2026-03-09", "amount_minor": -1000, "maximum_minor": 1800, "lines": 1},
+        "shipping": at(10, provider="Ingrid", success=False, error="no slot"),
+        "card_saved": at(11, id="c1", brand="Visa", last4="0042"),
+        "unmapped": at(12, kind="order-status", word=""),
+    }
+    evaluated = view(record(CONFIRMED, said("payment_state", state="under_evaluation"))).provider
+    assert msgspec.to_builtins(evaluated) == {"evaluation": at(2, state="under_evaluation")}
+    assert view(record(CONFIRMED)).provider is None
+
+
+def disbursed(*lines: int) -> list[Told]:
+    """Lines of disbursements with these amounts, a day apart."""
+    data = [
+        {"disbursement": "/d", "amount_minor": amount, "issued_on": f"2026-03-{day:02}"}
+        for day, amount in enumerate(lines, start=10)
+    ]
+    return [Told("provider.disbursed", each) for each in data]
+
+
+@pytest.mark.parametrize(
+    ("tellings", "paid_minor", "paid"),
+    [
+        ([CONFIRMED], None, None),
+        ([CONFIRMED, *disbursed(50, -50)], None, None),
+        ([*SHIPPED], 0, "unpaid"),
+        ([*SHIPPED, *disbursed(60)], 60, "part_paid"),
+        ([*SHIPPED, *disbursed(60, 40)], 100, "paid"),
+        ([*SHIPPED, *disbursed(60, 41)], 101, "overpaid"),
+        ([*SHIPPED, *disbursed(-1)], -1, "part_paid"),
+        ([CONFIRMED, *disbursed(1)], 1, "overpaid"),
+        (disbursed(7), 7, None),
+        ([*SHIPPED, shipped("s2", A=5), *disbursed(7)], 7, None),
+        ([*SHIPPED, shipped("s2", A=5)], None, None),
+    ],
+)
+def test_what_was_paid_out(tellings: list[Told], paid_minor: int | None, paid: str | None) -> None:
+    """Beside the shipped cart, where that is known; nothing is said while nothing is shipped and nothing paid."""
+    found = view(record(*tellings))
+    assert (found.paid_minor, found.paid) == (paid_minor, paid)
+
+
+def test_newest_line_is_the_one_of_the_newest_day() -> None:
+    """Whatever order they come in."""
+    for lines in (disbursed(1, 2), disbursed(1, 2)[::-1]):
+        found = view(record(*lines)).provider
+        assert found is not None
+        assert found.disbursed == {"issued_on": "2026-03-11", "amount_minor": 2, "lines": 2}
+
+
+def test_order_that_is_only_observed() -> None:
+    """It is no order of ours that somebody waits for."""
+    found = view(record(observed(), acked=2))
+    assert (found.status, found.reason) == ("settled", "")
+    assert view(record(observed())).status == "unconfirmed"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from schemas.events import GOODS, NEGATIVE
 from schemas.facts import Facts
 from schemas.state import OrderRecord, decode_order, encode
-from tests.unit.core.histories import Json, event_of, events_of
+from tests.unit.core.histories import Json, events_of
 from tests.unit.core.naive_carts import (
     NaiveItem,
     NaiveOrder,
@@ -23,7 +23,7 @@ from tests.unit.core.naive_carts import (
     naive_order,
     units_of,
 )
-from tests.unit.core.shop import REFERENCE, fold
+from tests.unit.core.shop import REFERENCE, event_of, fold
 from worker.core.order import Standing, assess
 from worker.core.outbox import take_event
 from worker.core.reducer import reduce

@@ -11,12 +11,14 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.state import OrderRecord
+from tests.unit.core.shop import TRUST
 from worker import logs
 from worker.core import outbox as core
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, ParkIt, Same, Wait
 from worker.core.placing import Placing
 from worker.core.rules import Rules
+from worker.core.trust import HEADER
 from worker.metrics import Metrics
 from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Pace
@@ -44,6 +46,7 @@ def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
         dispatcher=None,  # type: ignore[arg-type]
         addressees={"acme": Addressee(account, Sequra())},
         metrics=Metrics(),
+        trust=TRUST,
     )
     orders = {SUBJECT: state.encode(record)}
     return Batch(0, orders, context, 0, 1_000_000), orders
@@ -165,6 +168,28 @@ def test_change_that_is_not_sent_says_so() -> None:
     assert (settled["order"], settled["made_at"], settled["revision"]) == (SUBJECT, "sequra", 3)
     assert settled["event_id"] == "2"
     assert metrics.value("cartsync_origin_acknowledged_total", account="acme") == 1
+
+
+def test_what_a_provider_says_is_no_change_that_is_not_sent() -> None:
+    """It is acknowledged as it comes, and nobody is told that it was not sent; a cancellation there is such a change."""
+
+    def told(number: int, kind: str, data: dict[str, object]) -> Written:
+        value = written(number, f"provider.{kind}", data).value or b""
+        return Written(number, b"k", value, ((HEADER, TRUST.sign(b"k", value)),))
+
+    refund, risk, end = REFUNDED_THERE, told(5, "risk", {"level": "x"}), told(6, "cancelled", {"by": "provider"})
+    lines, metrics = said(CONFIRMED, refund, risk, end)
+    assert [line["event_id"] for line in lines if line["event"] == "order_settled"] == ["2", "6"]
+    assert metrics.value("cartsync_origin_acknowledged_total", account="acme") == 2
+    assert metrics.value("cartsync_events_total", result="changed") == 4
+
+
+def test_who_is_not_believed_is_counted() -> None:
+    """As any record that is refused; one of an operator, too."""
+    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.pause")))
+    lines, metrics = said(CONFIRMED, *forged)
+    assert [line["reason"] for line in lines if line["event"] == "event_refused"] == ["not_trusted"] * 2
+    assert metrics.value("cartsync_dlq_total", reason="not_trusted") == 2
 
 
 def test_changed_key_says_so() -> None:

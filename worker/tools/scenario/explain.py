@@ -12,10 +12,13 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, structs
 
 from schemas import events as e
+from schemas.envelope import Data
 from schemas.events import CHARGES, GOODS, NEGATIVE
 from schemas.facts import Facts, Refund, Stamp, unpack_lines
+from schemas.provider_events import PaymentStateSaidData
 from worker.core.intake import decode
 from worker.core.order import Standing, assess
+from worker.core.provider_facts import KINDS
 from worker.core.reducer import reduce
 from worker.core.refunds import DIFFERENCE_NAME
 from worker.core.shares import Share, Shares, Tally, count_units, share_content, tally
@@ -23,7 +26,7 @@ from worker.errors import MalformedEventError, UsageError
 from worker.model.order import Cart, Item, Order
 from worker.sim.loop import START_WALL_MS
 from worker.tools.scenario.files import find_files, read_scenario
-from worker.tools.scenario.play import raw_record, record_of_event
+from worker.tools.scenario.play import TRUST, raw_record, record_of_event
 from worker.tools.scenario.steps import EventStep, RecordStep, Scenario
 
 CartName = Literal["shipped", "unshipped"]
@@ -116,12 +119,12 @@ def explain(scenario: Scenario) -> list[Explanation]:
                 continue
         envelope = _Envelope.of(value, headers)
         try:
-            event = decode(key, value, dict(headers), timestamp_ms)
+            event = decode(key, value, dict(headers), timestamp_ms, trust=TRUST)
         except MalformedEventError as error:
             found.append(_nothing(number, envelope, f"refused, it goes to the dead-letter topic: {error}"))
             continue
         if event is None:
-            found.append(_nothing(number, envelope, "skipped: it is no event of the types order.*"))
+            found.append(_nothing(number, envelope, "skipped: it is no event that is known"))
             continue
         known = orders.setdefault(event.subject, _Known())
         found.append(known.take(number, envelope, event, position))
@@ -384,7 +387,7 @@ def _why_refund(refund: Refund, shipped_minor: int, unshipped_minor: int) -> str
 # --- what an event says, and what it means ----------------------------------------------------------------------------
 
 
-def _says(data: e.EventData) -> str:
+def _says(data: Data) -> str:
     match data:
         case e.ConfirmedData() | e.CartUpdatedData():
             return ", ".join(_line_text(line) for line in data.lines)
@@ -459,7 +462,7 @@ def _notes(
     return notes
 
 
-def _counts(facts: Facts, data: e.EventData, stamp: Stamp) -> bool:
+def _counts(facts: Facts, data: Data, stamp: Stamp) -> bool:
     """Whether the facts hold what the event says, so that nothing newer outranks it."""
     by_id: Mapping[str, Mapping[str, Any]] = {
         "shipment_id": facts.shipments,
@@ -472,10 +475,11 @@ def _counts(facts: Facts, data: e.EventData, stamp: Stamp) -> bool:
         case e.ConfirmedData() | e.CartUpdatedData():
             kept = [facts.content, facts.confirmation if isinstance(data, e.ConfirmedData) else None]
             return any(fact is not None and fact.stamp == stamp for fact in kept)
-        case e.PaymentStateChangedData():
-            return facts.payment is not None and facts.payment.stamp == stamp
+        case e.PaymentStateChangedData() | PaymentStateSaidData():
+            is_shown = isinstance(data, PaymentStateSaidData) and data.state == "under_evaluation"
+            return is_shown or (facts.payment_now is not None and facts.payment_now.stamp[1:] == stamp[1:])
         case e.CancelledData():
-            return facts.cancellation is not None and facts.cancellation.stamp == stamp
+            return facts.cancellation_now is not None and facts.cancellation_now.stamp == stamp
         case e.CartsStatedData():
             return bool(facts.statements) and facts.statements[0].stamp == stamp
         case e.ItemsDeliveredData():
@@ -484,7 +488,7 @@ def _counts(facts: Facts, data: e.EventData, stamp: Stamp) -> bool:
             return any(detail == stamp for detail, _ in facts.details.values())
         case e.RetractedData():
             if data.cancelled is not UNSET:
-                return facts.cancellation is not None and facts.cancellation.stamp == stamp
+                return facts.cancellation_now is not None and facts.cancellation_now.stamp == stamp
             if data.stated is not UNSET:
                 return facts.statement_retraction == stamp
     for member, known in by_id.items():
@@ -499,10 +503,13 @@ _QUIET: dict[type, str] = {
     e.ItemsDeliveredData: "fills in when the shipment's trackings were delivered; no cart depends on it",
     e.PaymentStateChangedData: "no cart depends on the payment",
     e.RetractedData: "there was nothing in the carts to take back",
+    e.ObservedData: "for statistics alone",
+    **dict.fromkeys(KINDS, "shown; a provider that can be asked is asked before any of it counts"),
+    PaymentStateSaidData: "no cart depends on the payment",
 }
 
 
-def _nothing_changed(facts: Facts, data: e.EventData, stamp: Stamp) -> str:
+def _nothing_changed(facts: Facts, data: Data, stamp: Stamp) -> str:
     if facts.statements and facts.statements[0].stamp > stamp and type(data) not in _QUIET:
         return "older than the shop's statement of both carts, which counts alone"
     return _QUIET.get(type(data), "it counts, and comes to the carts that were there already")

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from schemas.base import RuleError, parse_time_us
 from worker.config import WorkerSection, parse_duration
 from worker.core.placing import Placing
+from worker.core.trust import GUARDED, HEADER, Trust
 from worker.errors import InvariantError, UsageError
 from worker.model.account import Account
 from worker.sim.loop import START_WALL_MS
@@ -41,6 +42,8 @@ from worker.tools.scenario.steps import (
 )
 from worker.tools.scenario.world import World
 
+TRUST = Trust(("what the receiver of a scenario signs with",))
+"""Shared by the worker and whoever writes what providers say in a scenario."""
 _TRACEBACK_LINES = 12
 
 
@@ -54,7 +57,7 @@ def play(
     """Everything that was not as expected. A worker that breaks ends the scenario, and is a failure of it."""
     failures: list[Failure] = []
     number, kind = 0, "start"
-    world = World(accounts, settings, partitions, placing)
+    world = World(accounts, settings, partitions, placing, TRUST)
     try:
         with world:
             world.start()
@@ -170,7 +173,8 @@ LogRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int]
 
 
 def record_of_event(step: EventStep, number: int, now_ms: int) -> LogRecord:
-    """The `number`th event as the shop would write it, with what the scenario leaves out filled in.
+    """The `number`th event as the shop would write it, with what the scenario leaves out filled in; what a provider
+    says, as the receiver would, with its MAC.
 
     Its timestamp is its own time; of one that is none, the present.
     """
@@ -188,7 +192,10 @@ def record_of_event(step: EventStep, number: int, now_ms: int) -> LogRecord:
         timestamp_ms = parse_time_us(event["time"]) // 1000
     except (RuleError, AttributeError):
         timestamp_ms = now_ms
-    return _bytes(key), value, [("content-type", b"application/cloudevents+json")], timestamp_ms
+    headers = [("content-type", b"application/cloudevents+json")]
+    if f"{event.get('type')}".startswith(GUARDED):
+        headers.append((HEADER, TRUST.sign(_bytes(key) or b"", value)))
+    return _bytes(key), value, headers, timestamp_ms
 
 
 def raw_record(record: RecordValue, now_ms: int) -> LogRecord:

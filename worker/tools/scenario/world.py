@@ -17,6 +17,7 @@ from worker import logs
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
 from worker.core.placing import Placing
+from worker.core.trust import Trust
 from worker.errors import InvariantError
 from worker.metrics import Metrics
 from worker.model.account import Account
@@ -74,8 +75,11 @@ class World:
         settings: WorkerSection,
         partitions: int,
         placing: Placing | None = None,
+        trust: Trust | None = None,
     ) -> None:
-        """`placing`: how the shop chooses partitions, when the worker is to check it."""
+        """`placing`: how the shop chooses partitions, when the worker is to check it. `trust`: by whose MAC what
+        providers say is believed.
+        """
         self.log_lines: list[str] = []
         """Every line that was logged so far, as JSON."""
         self._loop = _Loop()
@@ -84,6 +88,7 @@ class World:
         self.provider = ScriptedProvider(accounts, self._clock)
         self._accounts = accounts
         self._settings = settings
+        self._trust = trust
         self._placing = placing
         self._staged: list[_Staged] = []
         self._ends: dict[int, int] = {}
@@ -176,6 +181,7 @@ class World:
             metrics=self._metrics,
             poll_timeout_s=_POLL_TIMEOUT_S,
             placing=self._placing,
+            trust=self._trust,
         )
         self._worker.suspend_sending(True)
         await self._worker.start()
