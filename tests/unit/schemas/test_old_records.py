@@ -1,7 +1,7 @@
 """Records that older versions wrote: they are read, and give the carts that they gave then.
 
-`records-1.json` holds orders of schema 1 as that version encoded them, with what it made of them. They were taken from
-histories of the scenario files, one for each combination of kinds of facts.
+`records-1.json` holds orders of schema 1 as that version encoded them, with what it made of them; `records-2.json` those
+of schema 2. They were taken from histories of the scenario files, one for each combination of kinds of facts.
 """
 
 import json
@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 
 from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
-from tests.unit.core.shop import event, shipped
+from tests.unit.core.shop import event, said, shipped
 from worker.core.order import assess
 from worker.core.outbox import record_for, take_event
 from worker.model.order import Cart
 
-RECORDS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "records-1.json").read_text(encoding="utf-8"))
+RECORDS: list[dict[str, Any]] = [
+    old | {"schema": schema}
+    for schema in (1, 2)
+    for old in json.loads((Path(__file__).parent / f"records-{schema}.json").read_text(encoding="utf-8"))
+]
 EMPTIED_BY_RETURNS = {"N1-055"}
 """What emptied their carts gave no reason to tell then, and does now."""
 
@@ -32,7 +36,8 @@ def test_old_record_gives_the_same_order(old: dict[str, Any]) -> None:
     """State, reasons, both carts, trackings and the cancellation reason are those that the old version found."""
     value = b64decode(old["record"])
     record = decode_order(value)
-    assert record.schema == 1
+    assert record.schema == old["schema"]
+    assert (record.facts.provider, record.facts.observed) == (None, None)
     found = assess(record.facts, old["subject"].partition("/")[2])
     assert (found.state, sorted(found.reasons)) == (old["state"], sorted(old["reasons"]))
     if "shipped" not in old:
@@ -45,7 +50,8 @@ def test_old_record_gives_the_same_order(old: dict[str, Any]) -> None:
     assert order.confirmed_total_minor == old["confirmed_total_minor"]
     assert [[each.reference, each.delivered_at or None] for each in order.trackings] == old["trackings"]
     reason = None if order.cancellation is None else [order.cancellation.given, order.cancellation.by_shopper]
-    assert reason == ([None, False] if old["from"] in EMPTIED_BY_RETURNS else old["cancellation"])
+    is_new = old["schema"] == 1 and old["from"] in EMPTIED_BY_RETURNS
+    assert reason == ([None, False] if is_new else old["cancellation"])
 
 
 @pytest.mark.parametrize("old", RECORDS[::5], ids=lambda old: f"{old['from']} {old['subject']}")
@@ -61,3 +67,8 @@ def test_old_record_takes_new_events(old: dict[str, Any]) -> None:
     )
     assert decode_order(encode(partial)) == decode_order(encode(whole)) == whole
     assert (whole.schema, "new" in whole.facts.shipments) == (SCHEMA, True)
+    heard = take_event(
+        whole, event(said("risk", level="x"), 10), position=100, revision=10**7, now_ms=1, addressee=None
+    )
+    assert decode_order(encode(heard)) == heard
+    assert heard.facts.provider is not None
