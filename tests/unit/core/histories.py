@@ -423,7 +423,16 @@ _BESIDE_A_STATEMENT = [_stated, _retracted, _retracted, _details, _payment, _can
 
 
 def story(chance: Random, size_max: int = 12, ties: bool = False) -> list[Json]:
-    """The events of one order in the order of telling, with or without sequences, their times not always in it."""
+    """The events of one order in the order of telling, with or without sequences, their times not always in it; in half
+    of all stories with what the provider says meanwhile.
+    """
+    told = shop_story(chance, size_max, ties)
+    beside = Random(repr(told))  # so the story of a seed is the same with and without
+    return _with_sayings(beside, told) if beside.randrange(2) else told
+
+
+def shop_story(chance: Random, size_max: int = 12, ties: bool = False) -> list[Json]:
+    """What the shop alone tells."""
     shop = Shop(chance, careless=chance.randrange(4) == 0)
     late = chance.randrange(15) == 0
     tellings = [] if late else [_confirmed(shop)]
@@ -458,6 +467,46 @@ def _dated(chance: Random, tellings: list[Telling], ties: bool) -> list[Json]:
         if sequences == "all" or (sequences == "some" and chance.randrange(2)):
             one["sequence"] = str(number // 2 if ties else number)
         events.append(one)
+    return events
+
+
+SAYINGS: tuple[tuple[str, Json], ...] = (
+    *(("payment_state", {"state": state}) for state in ("approved", "approved", "on_hold", "refused")),
+    ("payment_state", {"state": "under_evaluation"}),
+    ("cancelled", {"by": "provider"}),
+    ("cancelled", {"by": "shopper"}),
+    (
+        "transaction",
+        {"transaction_id": "1", "kind": "Capture", "status": "Error", "amount_minor": 5, "currency": "EUR"},
+    ),
+    ("delivery", {"state": "second_attempt"}),
+    ("disbursed", {"disbursement": "/d", "amount_minor": 100, "issued_on": "2026-03-09"}),
+    ("risk", {"level": "high_risk"}),
+)
+CALLBACKS = ("webhook", "ipn", "order-status")
+
+
+def _with_sayings(chance: Random, told: list[Json]) -> list[Json]:
+    """The story with up to four sayings of the provider's in between, none at the time of another event, each with a
+    name of the order or none; and sometimes the order was observed, too.
+    """
+    events = list(told)
+    for number, slot in enumerate(chance.sample(range(4 * len(told) + 4), chance.randrange(1, 5)), start=1):
+        kind, data = chance.choice(SAYINGS)
+        named = chance.choice(({}, {"provider_order": "1"}, {"provider_order": "2"}))
+        one: Json = {
+            "specversion": "1.0",
+            "id": f"p{number}",
+            "source": f"/cartsync/acme/{chance.choice(CALLBACKS)}",
+            "type": f"provider.{kind}",
+            "time": time_text(slot / 4 + 0.1),
+            "subject": SUBJECT,
+            "data": data | named,
+        }
+        events.insert(chance.randrange(len(events) + 1), one)
+    if chance.randrange(4) == 0:
+        data = {"completed_at": time_text(0), "currency": "EUR"}
+        events.append(told[0] | {"id": "o1", "type": "order.observed", "time": time_text(0.05), "data": data})
     return events
 
 

@@ -70,6 +70,17 @@ class Told:
     stamp: Stamp
     type: str
     data: Json
+    source: str = ""
+
+    @property
+    def moment(self) -> tuple[int, int]:
+        """When it ranks beside what providers say, which have no sequence: by time, then by position."""
+        return self.stamp[1:]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody can ask the provider about it."""
+        return self.source.rsplit("/", 1)[-1] in ("webhook", "ipn")
 
     @property
     def rank(self) -> tuple[bool, int, Stamp]:
@@ -86,7 +97,7 @@ class Story:
         for position, event in enumerate(log):
             sequence = int(event["sequence"]) if event.get("sequence") is not None else -1
             stamp = (sequence, _microseconds(event["time"]), position)
-            first.setdefault((event["source"], event["id"]), Told(stamp, event["type"], event["data"]))
+            first.setdefault((event["source"], event["id"]), Told(stamp, event["type"], event["data"], event["source"]))
         self.events = sorted(first.values(), key=lambda one: one.stamp)
 
     def all(self, *types: str) -> list[Told]:
@@ -127,11 +138,15 @@ class Story:
         return self.standing("order.fee_charged", "fee_id")
 
     def cancelled(self) -> Told | None:
-        """The cancellation of the order, if it stands."""
+        """The cancellation of the order, if it stands: the shop's newest word on it, or the provider's."""
         words = [one for one in self.all("order.cancelled", "order.retracted") if "cancelled" in one.data]
         words += self.all("order.cancelled")
-        newest = max(words, key=lambda one: one.stamp, default=None)
-        return newest if newest is not None and newest.type == "order.cancelled" else None
+        own = max(words, key=lambda one: one.stamp, default=None)
+        there = [one for one in self.all("provider.cancelled") if one.is_final]
+        said = max(there, key=lambda one: one.moment, default=None)
+        if said is not None and (own is None or said.moment > own.moment):
+            return Told(said.stamp, said.type, {"by": "provider"})
+        return own if own is not None and own.type == "order.cancelled" else None
 
     def statement(self) -> Told | None:
         """The statement that counts."""
@@ -149,11 +164,20 @@ class Story:
         return currency
 
     def payment(self) -> str:
-        """The newest word on the payment."""
-        said = [
+        """The shop's newest word on the payment, or the provider's, whichever is later."""
+        written = [
             one for one in self.all("order.confirmed", "order.payment_state_changed") if "payment_state" in one.data
         ]
-        return str(said[-1].data["payment_state"]) if said else "approved"
+        words = [(one.moment, str(one.data["payment_state"])) for one in written[-1:]]
+        said = [one for one in self.all("provider.payment_state") if one.data["state"] != "under_evaluation"]
+        if any(one.data["state"] == "refused" for one in said):
+            said = [one for one in said if not (one.data["state"] == "approved" and one.is_final)]
+        if any(one.data["state"] != "on_hold" for one in said):
+            said = [one for one in said if one.data["state"] != "on_hold"]
+        if said:
+            newest = max(said, key=lambda one: one.moment)
+            words.append((newest.moment, str(newest.data["state"])))
+        return max(words)[1] if words else "approved"
 
     def details(self) -> Json:
         """Each member as its newest word has it."""
@@ -179,6 +203,11 @@ class Story:
                 for tracking in one.data.get("tracking", [])
             ]
         return found
+
+
+def is_newer(one: Told, stamp: Stamp) -> bool:
+    """Whether it is newer than what the shop told with this stamp."""
+    return one.moment > stamp[1:] if one.type.startswith("provider.") else one.stamp > stamp
 
 
 def _microseconds(text: str) -> int:
@@ -680,7 +709,7 @@ class Reckoning:
         newer = [one for one in [*self.story.returns(), *self.story.cancellations()] if one.stamp > stamp]
         then = u.k + u.p + named_units(newer, name)
         cancelled = self.story.cancelled()
-        if cancelled is not None and cancelled.stamp > stamp:
+        if cancelled is not None and is_newer(cancelled, stamp):
             then += max(0, u.q - u.c - u.g - u.s)
         return min(u.q, then)
 

@@ -44,6 +44,29 @@ def test_order_of_arrival_does_not_matter(events: list[OrderEvent], data: st.Dat
     assert seen_of(fold(shuffled)) == seen_of(fold(events))
 
 
+def said_in(facts: Facts) -> object:
+    """What is kept of what the provider says, without the positions that it came at."""
+    provider = facts.provider
+    if provider is None:
+        return None
+    return (
+        provider.order and (provider.order[0][0], provider.order[1]),
+        {kind: (moment[0], packed) for kind, (moment, packed) in provider.said.items()},
+        {state: moment[0] for state, moment in provider.payments.items()},
+        provider.cancelled and provider.cancelled[0],
+        provider.disbursed,
+        facts.observed and facts.observed[1],
+    )
+
+
+@settings(max_examples=300)
+@given(histories(), st.data())
+def test_order_of_what_a_provider_says_does_not_matter(events: list[OrderEvent], data: st.DataObject) -> None:
+    """All of it that is kept is the same, not only what follows from it."""
+    shuffled = data.draw(st.permutations(events))
+    assert said_in(fold(shuffled)) == said_in(fold(events))
+
+
 @settings(max_examples=150)
 @given(histories(ties=True), st.data())
 def test_repetition_does_not_matter(events: list[OrderEvent], data: st.DataObject) -> None:
@@ -147,6 +170,12 @@ def test_revision_grows_iff_facts_change(events: list[OrderEvent], data: st.Data
             record = after
 
 
+def is_cancelled(facts: Facts) -> bool:
+    """Whether the shop or its provider has cancelled the order."""
+    cancellation = facts.cancellation_now
+    return cancellation is not None and not cancellation.retracted
+
+
 def check_carts(order: Order, facts: Facts) -> None:
     """Both carts are within their bounds, their totals are the sums of their items, no item is empty."""
     for cart in (order.shipped, order.unshipped):
@@ -160,13 +189,7 @@ def check_carts(order: Order, facts: Facts) -> None:
 
 def has_losses(facts: Facts) -> bool:
     """Whether anything was cancelled, returned or refunded, or stated outright."""
-    return bool(
-        facts.statements
-        or facts.item_cancellations
-        or facts.returns
-        or facts.refunds
-        or (facts.cancellation is not None and not facts.cancellation.retracted)
-    )
+    return bool(facts.statements or facts.item_cancellations or facts.returns or facts.refunds or is_cancelled(facts))
 
 
 @settings(max_examples=150)
@@ -210,7 +233,7 @@ def test_units_are_conserved(events: list[OrderEvent]) -> None:
         kept = 0 if units is None else units.kept
         assert kept + pending <= line.quantity
         shipped_again = units is not None and units.shipped > line.quantity - units.cancelled - units.gone
-        if not shipped_again and (facts.cancellation is None or facts.cancellation.retracted):
+        if not shipped_again and not is_cancelled(facts):
             assert kept + pending + lost == line.quantity
 
 
