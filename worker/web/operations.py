@@ -39,6 +39,7 @@ from schemas.views import OrderView, StatusView
 from worker import is_cross_site, is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
+from worker.web.connections import Connection, Connections
 
 log = structlog.get_logger(__name__)
 
@@ -189,7 +190,13 @@ class Operations:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._is_local = False
-        self._connections: set[_Connection] = set()
+        self._connections = Connections(
+            lambda: None if self._runner is None else self._runner.server,
+            count_max=CONNECTIONS_MAX,
+            header_within_s=lambda: HEADER_WITHIN_S,
+            error_body=lambda status: _TITLES.get(status, "Error"),
+            linger_s=STOP_S,
+        )
 
     async def start(self, host: str, port: int) -> str:
         """Begins to serve; returns the base URL. Port 0 takes any that is free.
@@ -201,7 +208,7 @@ class Operations:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._connection, host, port, backlog=128)
+            self._server = await asyncio.get_running_loop().create_server(self._connections, host, port, backlog=128)
         except BaseException:
             await runner.cleanup()
             raise
@@ -218,17 +225,11 @@ class Operations:
         if runner is not None:
             await runner.cleanup()
 
-    def _connection(self) -> asyncio.BaseProtocol:
-        runner = self._runner
-        if runner is None or runner.server is None or len(self._connections) >= CONNECTIONS_MAX:
-            return _Turned()
-        return _Connection(runner.server, self._connections)
-
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Lets in who may, turns what goes wrong into problem details, and goes by the limits of a connection."""
         connection = request.protocol
-        if isinstance(connection, _Connection):
+        if isinstance(connection, Connection):
             connection.header_came()
         try:
             return self._refusal(request) or await handler(request)
@@ -244,7 +245,7 @@ class Operations:
             log.exception("operation_failed", method=request.method, what=request.path.split("/")[1])
             return _problem(500, "a defect of the worker; its log has more")
         finally:
-            if isinstance(connection, _Connection):
+            if isinstance(connection, Connection):
                 connection.await_header()
 
     def _refusal(self, request: web.Request) -> web.Response | None:
@@ -280,58 +281,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-class _Turned(asyncio.Protocol):
-    """A connection beyond `CONNECTIONS_MAX`."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-class _Connection(web.RequestHandler):
-    """One connection. The library lets a client take its time with the header, and as many connections as it likes."""
-
-    def __init__(self, server: web.Server, connections: "set[_Connection]") -> None:
-        loop = asyncio.get_running_loop()
-        no_log: Any = None
-        super().__init__(server, loop=loop, access_log=no_log, lingering_time=STOP_S)
-        self._here = loop
-        self._connections = connections
-        self._patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connections.add(self)
-        self.await_header()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.discard(self)
-        self.header_came()
-        super().connection_lost(exc)
-
-    def header_came(self) -> None:
-        """A request is being worked on."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def await_header(self) -> None:
-        """The next request has to come in time."""
-        self.header_came()
-        if self in self._connections:
-            self._patience = self._here.call_later(HEADER_WITHIN_S, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    def handle_error(self, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> Any:
-        """As the library does, without saying back what was sent."""
-        response = super().handle_error(request, status, exc, message)
-        if isinstance(response, web.Response):
-            response.text = _TITLES.get(status, "Error")
-        return response
 
 
 def _create_app(operated: Operated, guarded: Any, now: Callable[[], float]) -> web.Application:
