@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 _LINGER_MS = 2
 """Many records a batch under load; nobody notices it otherwise."""
 _AGAIN_S = 1.0
+"""Between two tries to have a producer."""
 _STOP_S = 4.0
 _DISCARD_S = 1.0
 _OF_THE_RECORD = (
@@ -106,7 +107,14 @@ class KafkaEventProducer:
                 await asyncio.sleep(_AGAIN_S)
             finally:
                 if self._producer is not producer:
-                    await stop_producer(producer, _DISCARD_S)
+                    await self._discard(producer)
+
+    async def _discard(self, producer: Any) -> None:
+        """Ends a producer that is of no use any more, and first of all the waits for what it was given: what is
+        stopped late counts as done, and a provider would be told that it is.
+        """
+        producer._message_accumulator.fail_all(kafka_errors.KafkaError("the producer was given up"))  # noqa: SLF001
+        await stop_producer(producer, _DISCARD_S)
 
     def _made(self) -> Any:
         producer = AIOKafkaProducer(
@@ -125,5 +133,10 @@ class KafkaEventProducer:
             self._keeping.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({self._keeping})
-        if self._producer is not None:
-            await stop_producer(self._producer, _STOP_S)
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await producer.flush()
+        await self._discard(producer)

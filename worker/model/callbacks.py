@@ -94,6 +94,33 @@ class Answered(Struct, frozen=True, gc=False):
     """The provider does not ask again after this answer: what was said has to be safe first."""
 
 
+class Lookups(Struct, frozen=True, kw_only=True):
+    """Where the shop answers questions. Never printed: it holds a secret."""
+
+    url: str
+    token: str
+    timeout_s: float
+    defaults: Mapping[str, Answered]
+    """By question: what is said when the shop does not answer in time."""
+
+    def __repr__(self) -> str:
+        return f"Lookups({', '.join(self.defaults)})"
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """An account as the receiver of callbacks knows it. Never printed whole: it holds secrets."""
+
+    name: str
+    provider: str
+    callback_secrets: tuple[str, ...]
+    public_key: str = ""
+    private_key: str = ""
+    lookups: Lookups | None = None
+
+    def __repr__(self) -> str:
+        return f"Caller({self.name!r}, {self.provider!r})"
+
+
 class Purpose(Struct, frozen=True):
     """What an address may be for."""
 

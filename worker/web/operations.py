@@ -27,7 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
 from math import inf
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import unquote
 
 import msgspec
@@ -69,8 +69,8 @@ _ANY = r"{name:[\s\S]+}"
 _encode = msgspec.json.Encoder().encode
 
 
-class Operated(Protocol):
-    """What the port shows and does: the worker. A provider's outage makes none of the probes fail."""
+class Probed(Protocol):
+    """What a private port shows at least."""
 
     def livez(self) -> tuple[bool, str]:
         """Whether the process should go on, and why not."""
@@ -84,12 +84,17 @@ class Operated(Protocol):
         """Whether its start is behind it, and what it waits for."""
         ...
 
-    def status(self) -> StatusView:
-        """Partitions and accounts as they stand."""
-        ...
-
     def metrics_page(self) -> bytes:
         """The metrics, in the Prometheus text format."""
+        ...
+
+
+@runtime_checkable
+class Operated(Probed, Protocol):
+    """What the port of a worker shows and does. A provider's outage makes none of the probes fail."""
+
+    def status(self) -> StatusView:
+        """Partitions and accounts as they stand."""
         ...
 
     def show(self, subject: str) -> OrderView | None:
@@ -181,9 +186,11 @@ class Operations:
     """The server of the private port, from `start` to `stop`."""
 
     def __init__(
-        self, operated: Operated, access: Access | None = None, now: Callable[[], float] = time.perf_counter
+        self, operated: Probed, access: Access | None = None, now: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`now`: seconds of a clock that also goes on within one turn of the loop."""
+        """`operated`: of a worker; of what is not `Operated` there are no orders, no status and no acts. `now`: seconds
+        of a clock that also goes on within one turn of the loop.
+        """
         self.access = access or Access()
         self._now = now
         self._operated = operated
@@ -283,8 +290,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _create_app(operated: Operated, guarded: Any, now: Callable[[], float]) -> web.Application:
-    routes = _Routes(operated, now)
+def _create_app(operated: Probed, guarded: Any, now: Callable[[], float]) -> web.Application:
     app = web.Application(middlewares=[guarded], client_max_size=BODY_MAX_BYTES)
     for path, probe in (
         ("/livez", operated.livez),
@@ -292,15 +298,26 @@ def _create_app(operated: Operated, guarded: Any, now: Callable[[], float]) -> w
         ("/startupz", operated.startupz),
     ):
         app.router.add_get(path, _probe(probe))
+    page = _Kept(operated.metrics_page, now)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=page.get(), headers={"Content-Type": CONTENT_TYPE})
+
+    app.router.add_get("/metrics", metrics)
+    if isinstance(operated, Operated):
+        _add_worker(app, operated, now)
+    return app
+
+
+def _add_worker(app: web.Application, operated: Operated, now: Callable[[], float]) -> None:
+    routes = _Routes(operated, now)
     app.router.add_get("/status", routes.status)
-    app.router.add_get("/metrics", routes.metrics)
     app.router.add_get(f"/orders/{_ANY}", routes.order)
     for action, act in (("release", operated.release), ("resend", operated.resend)):
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
     app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
     app.router.add_post(r"/input/{partition:\d{1,6}}/skip/{offset:\d{1,18}}", routes.skip)
-    return app
 
 
 class _Kept:
@@ -328,13 +345,9 @@ class _Routes:
     def __init__(self, operated: Operated, now: Callable[[], float]) -> None:
         self._operated = operated
         self._status = _Kept(lambda: _encode(operated.status()), now)
-        self._metrics = _Kept(operated.metrics_page, now)
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._status.get(), headers=_JSON)
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.get(), headers={"Content-Type": CONTENT_TYPE})
 
     async def order(self, request: web.Request) -> web.Response:
         subject = _between(request, "/orders/", "")
