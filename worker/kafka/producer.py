@@ -133,6 +133,7 @@ class KafkaEventProducer:
             self._keeping.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({self._keeping})
+        self._is_up.clear()
         producer, self._producer = self._producer, None
         if producer is None:
             return

@@ -62,6 +62,11 @@ class MemoryEventProducer:
         if self._silent_since is None:
             self._silent_since = self._clock.now()
 
+    @property
+    def hanging(self) -> int:
+        """Records that were taken and not acknowledged."""
+        return len(self._hung)
+
     def go_on(self) -> None:
         """All is well again; what hung is written."""
         self.is_away = self.is_hanging = self.is_failing = False

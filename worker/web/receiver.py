@@ -154,7 +154,7 @@ class Receiver:
         self._nobody = Tokens(["nobody's, so that an unknown account takes as long as a known one"])
         pushes = limits.connections - limits.question_slots
         self._at_once: Counter[_Kind] = Counter()
-        self._at_once_max = {"push": pushes * 3 // 4, "unproven": pushes // 4, "question": limits.connections}
+        self._at_once_max = {"push": pushes - pushes // 4, "unproven": pushes // 4, "question": limits.connections}
         """What is at work of each kind: together, the first two leave the question slots free."""
         self._same: Counter[tuple[Address, str]] = Counter()
         """How many calls are at work with each address."""
@@ -230,6 +230,11 @@ class Receiver:
     def connections(self) -> int:
         """That are open."""
         return len(self._connections.open)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that have not asked for anything yet, or nothing more."""
+        return len(self._connections.waiting)
 
     # --- one call ---
 

@@ -43,6 +43,8 @@ from worker.providers.callbacks import (
 
 DONE = Reply(200, b'{"status":"success"}')
 REJECTED_ID, CANCELLED_ID = "3", "9"
+WORD_MAX = 30
+"""Characters of a status that are handed on: fewer than a key has."""
 _NULL = Raw(b"null")
 _DELIVERY: Mapping[str, str] = {
     "delivered": "delivered",
@@ -148,7 +150,8 @@ def _said(called: Called, body: _Body, data: _Data, order: str, reference: str) 
     else:
         state = _DELIVERY.get(word)
     if state is None:
-        return unmapped(called.purpose, status, known_by, order, reference=reference)
+        word = status if len(status) <= WORD_MAX else ""
+        return unmapped(called.purpose, word, known_by, order, reference=reference)
     return Said("delivery", with_order(order, {"state": state}), known_by, reference=reference)
 
 
