@@ -11,6 +11,7 @@ BOOTSTRAP=${BOOTSTRAP:?host:port of a broker}
 KAFKA_ACLS=${KAFKA_ACLS:-kafka-acls.sh}
 COMMAND_CONFIG=${COMMAND_CONFIG:-}
 WORKER=${WORKER:-User:cartsync}
+RECEIVER=${RECEIVER:-} # who runs `cartsync receive`; empty: nothing is granted
 SHOP=${SHOP:-}         # who writes events; empty: nothing is granted
 OPERATOR=${OPERATOR:-} # who runs `topics create`, `topics check` and `order show`; empty: nothing is granted
 GROUP_ID=${GROUP_ID:-cartsync}
@@ -38,6 +39,10 @@ allow "$WORKER" --group "$GROUP_ID" literal Read
 allow "$WORKER" --topic "$STATE_TOPIC" literal Read Write DescribeConfigs
 allow "$WORKER" --topic "$DEAD_LETTER_TOPIC" literal Write DescribeConfigs
 allow "$WORKER" --transactional-id "$TRANSACTIONAL_ID_PREFIX.$EVENT_TOPIC." prefixed Write Describe
+
+if [ -n "$RECEIVER" ]; then
+    allow "$RECEIVER" --topic "$EVENT_TOPIC" literal Write
+fi
 
 if [ -n "$SHOP" ]; then
     allow "$SHOP" --topic "$EVENT_TOPIC" literal Write

@@ -220,7 +220,7 @@ def import_direction(module: Module, tree: Tree) -> list[str]:
     ]
 
 
-SHARED_BY_PROVIDERS = ("answers",)
+SHARED_BY_PROVIDERS = ("answers", "callbacks")
 
 
 def provider_folders(module: Module, tree: Tree) -> list[str]:

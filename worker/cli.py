@@ -19,7 +19,7 @@ from worker.errors import CartsyncError, ConfigError, UsageError, exit_codes
 
 if TYPE_CHECKING:
     from schemas.views import OrderView
-    from worker.config import Config
+    from worker.config import Config, KafkaSection
     from worker.core.targets import TargetChoice
     from worker.tools.operate import Port
 
@@ -44,10 +44,14 @@ config_app = typer.Typer(no_args_is_help=True, help="The configuration.", rich_m
 input_app = typer.Typer(
     no_args_is_help=True, help="The position in the event topic.", rich_markup_mode=None, context_settings=_HELP
 )
+callback_app = typer.Typer(
+    no_args_is_help=True, help="Addresses that providers call.", rich_markup_mode=None, context_settings=_HELP
+)
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None, context_settings=_HELP)
 app.add_typer(order_app, name="order")
 app.add_typer(account_app, name="account")
 app.add_typer(config_app, name="config")
+app.add_typer(callback_app, name="callback")
 app.add_typer(topics_app, name="topics")
 app.add_typer(input_app, name="input")
 
@@ -93,6 +97,7 @@ def cartsync(
     cartsync config check                  is the configuration right?
     cartsync topics create                 make the Kafka topics
     cartsync run                           be a worker
+    cartsync receive                       be called back by providers
     cartsync order show acme/A14           what is known of an order, and why it is not sent
     """
 
@@ -137,6 +142,36 @@ def run(
     from worker.app.run import run_worker
 
     raise typer.Exit(run_worker(settings, lambda: _load(config), host, accepted))
+
+
+@app.command()
+def receive(
+    config: ConfigPath = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Of the private port, instead of [http] host.")
+    ] = None,
+) -> None:
+    """Be called back by providers, until SIGTERM or Ctrl-C.
+
+    Opens the public port ([callbacks] host, port), and a private one for probes and metrics. What a provider says is
+    written to the event topic before the provider hears that it was taken. Any number of receivers may run; each needs
+    to write to the event topic, and nothing else. TLS ends in front of it. SIGHUP has accounts and secrets read again.
+
+    \b
+    cartsync receive --config /etc/cartsync.toml
+    cartsync callback url acme A14/12345
+    """
+    from worker.config.receiving import ReceiverConfig, receiver_config
+
+    def load() -> ReceiverConfig:
+        settings = receiver_config(config)
+        _check_kafka(settings.kafka)
+        return settings
+
+    settings = load()
+    from worker.app.receive import run_receiver
+
+    raise typer.Exit(run_receiver(settings, load, host))
 
 
 @app.command()
@@ -411,6 +446,10 @@ def config_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
     Exit 0, or 64 with one line for each mistake.
     """
     settings = _load(config)
+    if any(account.callback_secrets for account in settings.accounts.values()):
+        from worker.config.receiving import receiver_config
+
+        receiver_config(config)  # whoever is called back has a receiver with these settings
     accounts = ", ".join(settings.accounts)
     print(json.dumps({"ok": True, "problems": []}) if as_json else f"the configuration is right; accounts: {accounts}")
 
@@ -454,6 +493,48 @@ def config_init(
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     print(json.dumps({"written": str(path)}) if as_json else f"written: {path}; then `cartsync config check`")
+
+
+@callback_app.command("url")
+def callback_url(
+    account: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
+    reference: Annotated[str, typer.Argument(help="Of the order; none where a seller has one address.")] = "",
+    purpose: Annotated[str | None, typer.Option(metavar="P", help="Only this one. Default: all.")] = None,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the addresses that a provider is given for an order.
+
+    Each holds a token of account, purpose and order: give it to the provider alone, and keep it out of logs.
+
+    \b
+    cartsync callback url hats A14/12345
+    cartsync callback url hats A14/12345 --purpose order-status
+    cartsync callback url escrow
+    """
+    from worker.config.receiving import callers
+    from worker.tools.callback_addresses import print_addresses
+
+    raise typer.Exit(print_addresses(*callers(config), account, reference, purpose, as_json=as_json))
+
+
+@callback_app.command("verify")
+def callback_verify(
+    address: Annotated[str, typer.Argument(help="A URL, or its path.")],
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether an address would be let in, and by which secret.
+
+    Exit 0, or 1 when it would not.
+
+    \b
+    cartsync callback verify https://callbacks.example.com/callbacks/hats/order-status/ji73…/A14%2F12345
+    """
+    from worker.config.receiving import callers
+    from worker.tools.callback_addresses import verify_address
+
+    raise typer.Exit(verify_address(callers(config)[1], address, as_json=as_json))
 
 
 @topics_app.command("check")
@@ -512,16 +593,21 @@ def _only_the_last_line() -> None:
     _log_to_stderr("critical")
 
 
+def _check_kafka(section: "KafkaSection") -> None:
+    from worker.kafka.settings import KafkaSettings
+
+    try:
+        KafkaSettings(**section.members()).check()
+    except ConfigError as error:
+        raise ConfigError(f"[kafka] {error}") from None
+
+
 def _load(path: Path | None) -> "Config":
     from worker.config import Config
-    from worker.kafka.settings import KafkaSettings
     from worker.publisher.routes import routes_of
 
     def kafka_holds(config: Config) -> None:
-        try:
-            KafkaSettings(**config.kafka.members()).check()
-        except ConfigError as error:
-            raise ConfigError(f"[kafka] {error}") from None
+        _check_kafka(config.kafka)
 
     def routes_hold(config: Config) -> None:
         routes_of(config.merchant_accounts())

@@ -49,6 +49,22 @@ DeadLetterReason = Literal[
 """The words of `CONTRACT.md` section 4."""
 TransactionFailure = Literal["fenced", "failed"]
 """Another owner has taken over, or something else went wrong (then the outcome is unknown)."""
+CallbackResult = Literal[
+    "received",
+    "answered",
+    "refused",
+    "unreadable",
+    "too_large",
+    "limited",
+    "busy",
+    "not_written",
+    "late",
+    "failed",
+]
+"""What became of a call of a provider (`OPERATIONS.md` section 4)."""
+LookupResult = Literal["answered", "late", "failed", "malformed", "busy"]
+"""All but the first mean that the default was given."""
+CallbackKind = Literal["push", "question"]
 Role = Literal["restoring", "serving", "halted", "closing"]
 
 _SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
@@ -132,6 +148,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("cartsync_account_queued", "gauge", "Orders waiting for their turn", ("account",)),
     Metric("cartsync_account_inflight", "gauge", "Attempts under way", ("account",)),
+    # callbacks
+    Metric("cartsync_callbacks_total", "counter", "Calls of providers, by result", ("account", "purpose", "result")),
+    Metric(
+        "cartsync_callback_secret_uses_total",
+        "counter",
+        "Callbacks let in by each of callback_secrets, 1 being the one that signs",
+        ("account", "secret"),
+    ),
+    Metric("cartsync_callback_seconds", "histogram", "From a callback's header to its answer", ("kind",), _LAG_S),
+    Metric("cartsync_lookups_total", "counter", "Questions to shops, by result", ("account", "question", "result")),
+    Metric("cartsync_callback_connections", "gauge", "Connections of the public port"),
+    Metric("cartsync_callbacks_in_flight_bytes", "gauge", "Callbacks on their way to Kafka"),
     # runtime
     Metric("cartsync_loop_lag_seconds", "histogram", "How late the event loop was", (), _LAG_S),
     Metric("cartsync_log_lines_dropped_total", "counter", "Log lines that could not be written"),
@@ -207,6 +235,11 @@ class Metrics:
         self._coalesced = self._counters["cartsync_coalesced_total"]
         self._suppressed = self._counters["cartsync_suppressed_total"]
         self._log_lines_dropped = 0
+        self._callbacks: dict[tuple[str, str], dict[str, Counter]] = {}
+        self._secret_uses: dict[str, list[Counter]] = {}
+        self._lookups: dict[tuple[str, str], dict[str, Counter]] = {}
+        callback_s = self._histograms["cartsync_callback_seconds"]
+        self._callback_s = {kind: callback_s.labels(kind) for kind in get_args(CallbackKind)}
 
     def configured(self, accounts: Iterable[str]) -> None:
         """These accounts are configured: their names, and no others, become labels."""
@@ -214,6 +247,47 @@ class Metrics:
         for account in accounts:
             self._attempts[account] = {kind.value: attempts.labels(account, kind) for kind in OutcomeKind}
             self._parked[account] = parked.labels(account)
+
+    def called_back(self, account: str, purposes: Iterable[str], questions: Iterable[str], secrets: int) -> None:
+        """This account is called back: its name, its purposes, questions and secrets become labels. `UNCONFIGURED`
+        stands for all others, as an account and as a purpose.
+        """
+        calls, uses = self._counters["cartsync_callbacks_total"], self._counters["cartsync_callback_secret_uses_total"]
+        for purpose in purposes:
+            self._callbacks[account, purpose] = {
+                result: calls.labels(account, purpose, result) for result in get_args(CallbackResult)
+            }
+        self._secret_uses[account] = [uses.labels(account, str(number + 1)) for number in range(secrets)]
+        lookups = self._counters["cartsync_lookups_total"]
+        for question in questions:
+            self._lookups[account, question] = {
+                result: lookups.labels(account, question, result) for result in get_args(LookupResult)
+            }
+
+    # --- callbacks ---
+
+    def callback(self, account: str, purpose: str, result: CallbackResult) -> None:
+        """A call was answered so, or not at all (`late`: its body did not come in time)."""
+        self._callbacks[account, purpose][result].inc()
+
+    def callback_took(self, kind: CallbackKind, seconds: float) -> None:
+        """A call with a right token was answered so long after its header."""
+        self._callback_s[kind].observe(seconds)
+
+    def secret_used(self, account: str, number: int) -> None:
+        """A callback was let in by this one of the account's secrets, from 0."""
+        self._secret_uses[account][number].inc()
+
+    def lookup(self, account: str, question: str, result: LookupResult) -> None:
+        """The shop was asked, or could not be."""
+        self._lookups[account, question][result].inc()
+
+    def show_receiver(self, *, ready: bool, connections: int, in_flight_bytes: int, kafka_silent_s: float) -> None:
+        """Sets the gauges of a receiver."""
+        self._gauges["cartsync_ready"].set(ready)
+        self._gauges["cartsync_callback_connections"].set(connections)
+        self._gauges["cartsync_callbacks_in_flight_bytes"].set(in_flight_bytes)
+        self._gauges["cartsync_kafka_unreachable_seconds"].set(kafka_silent_s)
 
     # --- input ---
 

@@ -4,9 +4,10 @@ Every implementation passes the same contract tests. Times called *now* are seco
 counts suspends too; times called *wall* are UTC milliseconds, for records and for people.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -193,6 +194,31 @@ class StateEntry(Struct, frozen=True):
     key: bytes
     value: bytes | None
     """`None`: a tombstone."""
+
+
+class EventProducer(Protocol):
+    """Writes events of our own to the event topic, each into the partition that its key belongs in."""
+
+    def start(self) -> None:
+        """Begins to connect, and to connect anew whenever that is needed; Kafka may be away."""
+        ...
+
+    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+        """Hands over a record; what it gives is done once all in-sync replicas have it, and fails when they have not,
+        or nobody knows.
+
+        Raises `LogError`. Waits while Kafka is away: whoever calls has a deadline, and what was handed over may be
+        written after it all the same.
+        """
+        ...
+
+    def silent_s(self) -> float:
+        """For how long Kafka has not taken what it was given, or has not been reached; 0: all is well."""
+        ...
+
+    async def stop(self) -> None:
+        """Waits for what is on its way, within a bound. Never raises."""
+        ...
 
 
 class DeadLetter(Struct, frozen=True):

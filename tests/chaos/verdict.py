@@ -16,7 +16,7 @@ from tests.chaos.conductor import Deed
 from tests.chaos.crew import Ending
 from tests.chaos.plan import Times, is_kill
 from tests.chaos.witness import Relapse
-from worker.app.run import EXIT_WATCHDOG
+from worker.app.process import EXIT_WATCHDOG
 from worker.errors import LogError
 from worker.kafka.settings import KafkaSettings
 

@@ -14,13 +14,16 @@ from msgspec.structs import replace
 from tests.contract.batches import Written, batch, write_batch
 from tests.contract.world import Hold, Join, Member, World
 from tests.kafka_settings import settings_of
+from worker.core.placing import Placing
 from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
-from worker.ports import DeadLetter, EventLog, StateLog, StatePartition
+from worker.ports import DeadLetter, EventLog, EventProducer, StateLog, StatePartition
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
+from worker.sim.producer import MemoryEventProducer
 
 _Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
@@ -88,6 +91,10 @@ class MemoryWorld:
     def states(self, member: str) -> StateLog:
         """The state topic for a process."""
         return self._log.states(member)
+
+    def event_producer(self, placing: Placing) -> EventProducer:
+        """Writes to the event topic."""
+        return MemoryEventProducer(self._log, placing, VirtualClock(asyncio.get_running_loop()))
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed."""
@@ -181,6 +188,10 @@ class KafkaWorld:
     def states(self, member: str) -> StateLog:
         """The state topic for a process."""
         return KafkaStateLog(replace(self.settings, client_id=member))
+
+    def event_producer(self, placing: Placing) -> EventProducer:
+        """Writes to the event topic."""
+        return KafkaEventProducer(self.settings, placing)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed: read up to where anything was written, for a commit is seen a moment after it returned."""

@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from worker.core.placing import Placing
 from worker.errors import GapError
-from worker.ports import DeadLetter, EventLog, InputRecord, StateEntry, StateLog, StatePartition
+from worker.ports import DeadLetter, EventLog, EventProducer, InputRecord, StateEntry, StateLog, StatePartition
 
 EVENTUALLY_S = 60.0
 """How long anything may take. A memory needs none of it; a broker may need a session timeout."""
@@ -60,6 +61,10 @@ class World(Protocol):
 
     def states(self, member: str) -> StateLog:
         """The state topic for a process, not started."""
+        ...
+
+    def event_producer(self, placing: Placing) -> EventProducer:
+        """Writes to the event topic, not started."""
         ...
 
     async def dead_letters(self) -> list[DeadLetter]:

@@ -17,7 +17,7 @@ from tests.integration.conftest import OpenStage
 from tests.integration.harness import PASSWORD, PROJECT, Stage
 from tests.integration.orders import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, line
 from tests.integration.process import WorkerProcess, until
-from worker.app.run import END_WITHIN_S, EXIT_AT_ONCE
+from worker.app.process import END_WITHIN_S, EXIT_AT_ONCE
 from worker.core.rules import Rules
 from worker.tools.kafka_ports import free_ports
 from worker.tools.local_kafka import LocalKafka

@@ -697,3 +697,49 @@ def test_sandbox() -> None:
 def test_wrong_sandboxes(cli: Cli, option: tuple[str, str]) -> None:
     """Accounts, faults and addresses that cannot be are usage errors."""
     assert cli("sandbox", "--port", "0", *option)[0] == 2
+
+
+# --- callbacks ---
+
+CALLED_BACK = CONFIG.replace("password =", f'callback_secrets = ["{"0123456789abcdef" * 2}"]\npassword =')
+RECEIVING = CALLED_BACK.replace("[worker]", 'partitioner = "murmur2"\n[worker]') + (
+    f'[callbacks]\nrecord_secrets = ["{"0123456789abcdef" * 2}"]\nport = 0\n[http]\nport = 0\n'
+)
+
+
+def test_addresses_of_callbacks(cli: Cli, tmp_path: Path) -> None:
+    """What `callback url` prints, `callback verify` lets in; what is wrong ends with 1."""
+    (tmp_path / "cartsync.toml").write_text(CALLED_BACK)
+    code, out, err = cli("callback", "url", "My shop", "A14/12345", "--purpose", "ipn")
+    assert (code, "public_url" in err) == (0, True)
+    path = out.split()[-1]
+    assert path.startswith("/callbacks/My%20shop/ipn/")
+    assert cli("callback", "verify", path)[0] == 0
+    assert cli("callback", "verify", path + "6")[0] == 1
+    assert cli("callback", "url", "nobody", "7")[0] == 2
+    assert json.loads(cli("callback", "url", "My shop", "7", "--json")[1])["account"] == "My shop"
+
+
+def test_config_check_looks_at_callbacks(cli: Cli, tmp_path: Path) -> None:
+    """Whoever is called back writes to the event topic: then the partitioner has to be said, and a secret to sign with."""
+    (tmp_path / "cartsync.toml").write_text(CALLED_BACK)
+    code, _, err = cli("config", "check")
+    assert code == 64
+    assert "[kafka] partitioner: must be set" in err
+    assert "[callbacks] record_secrets is missing" in err
+    (tmp_path / "cartsync.toml").write_text(RECEIVING)
+    assert cli("config", "check")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CALLED_BACK, "[kafka] partitioner: must be set"),
+        (RECEIVING.replace("localhost", "kafka.example"), "[kafka] security_protocol PLAINTEXT would send orders"),
+    ],
+)
+def test_receiver_that_is_not_configured(cli: Cli, tmp_path: Path, text: str, expected: str) -> None:
+    """It does not start, and says why."""
+    (tmp_path / "cartsync.toml").write_text(text)
+    code, _, err = cli("receive")
+    assert (code, expected in err) == (64, True)

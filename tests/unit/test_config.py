@@ -149,7 +149,7 @@ def test_kafka_members_are_those_of_its_settings() -> None:
 
 def test_known_providers() -> None:
     """The providers that can be named are the folders that there are."""
-    folders = {path.parent.name for path in Path(providers.__file__).parent.glob("*/__init__.py")}
+    folders = {path.parent.name for path in Path(providers.__file__).parent.glob("*/options.py")}
     assert folders == KNOWN_PROVIDERS
 
 

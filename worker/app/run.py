@@ -1,16 +1,11 @@
 """A worker as a process: connects, serves until it is told to stop, leaves in order."""
 
 import asyncio
-import contextlib
-import gc
 import os
-import signal
 import socket
-import sys
-import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -19,6 +14,15 @@ import uvloop
 from schemas.state import Deployment
 from worker import __version__, is_loopback, logs
 from worker.app.clock import SystemClock
+from worker.app.process import (
+    EXIT_AT_ONCE,
+    EXIT_DONE,
+    EXIT_WATCHDOG,
+    calm_collector,
+    end_in_time,
+    first,
+    on_signals,
+)
 from worker.app.worker import Ports, Worker
 from worker.config import Config, HttpSection
 from worker.core.targets import TargetChoice
@@ -34,20 +38,11 @@ from worker.web.operations import Access, Operations
 
 log = structlog.get_logger(__name__)
 
-EXIT_DONE, EXIT_WATCHDOG = 0, 70
-EXIT_AT_ONCE = 143
-"""It did not leave in order, at a second SIGTERM or because there was no more time: nothing is lost by it, but the next
-owner has to hold what was owed.
-"""
-
 STUCK_EXIT_S = 60.0
 """After `livez` has failed, which takes a minute of doing nothing."""
 _WATCH_S = 1.0
 LEAVE_WITHIN_S = 20.0
 """What leaving may take: with a Kafka that is away it could go on for the time of a commit and more."""
-END_WITHIN_S = 24.0
-"""Then the process ends, whatever it is at: below the 30 s that orchestrators give."""
-_LAST_LINES_S = 0.5
 
 
 def run_worker(
@@ -104,7 +99,7 @@ async def _run(
         log.info("account_configured", account=name, provider=account.provider, host=target, guarantee=guarantee)
     operations = Operations(worker, _access(config.http))
     worker.reread = Reread(config, reread, worker, operations, sender)
-    stopping = _on_signals(worker.reread)
+    stopping = on_signals(worker.reread.begin)
     try:
         address = await operations.start(host, config.http.port)
     except OSError as error:
@@ -130,7 +125,7 @@ async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
     if code == EXIT_WATCHDOG:
         return code
     log.info("leaving")
-    _end_in_time()
+    end_in_time()
     try:
         async with asyncio.timeout(LEAVE_WITHIN_S):
             await worker.stop()
@@ -144,7 +139,7 @@ async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
 async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
     """The exit code when it must not, or shall not, go on; leaving is of use all the same: we may have joined."""
     starting = asyncio.create_task(worker.start(), name="start")
-    await _first(starting, told)
+    await first(starting, told)
     if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
@@ -158,9 +153,9 @@ async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
 
 
 async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
-    _calm_collector()
+    calm_collector()
     watch = asyncio.create_task(_watch(worker), name="watch")
-    await _first(told, worker.failed, watch)
+    await first(told, worker.failed, watch)
     if watch.done():
         return EXIT_WATCHDOG
     watch.cancel()
@@ -169,41 +164,6 @@ async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
         log.critical("stopping", error=str(error))
         return error.exit_code
     return EXIT_DONE
-
-
-async def _first(*waited: "asyncio.Future[Any]") -> None:
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _on_signals(reread: "Reread") -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends the process at once. SIGHUP has secrets read again."""
-    stopping = asyncio.Event()
-
-    def told() -> None:
-        if stopping.is_set():
-            _end_at_once("second signal: stopping at once")
-        stopping.set()
-        _end_in_time()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
-    loop.add_signal_handler(signal.SIGHUP, reread.begin)
-    return stopping
-
-
-def _end_in_time() -> None:
-    """Ends the process after `END_WITHIN_S` also when the loop is stuck, or something cannot be closed."""
-    timer = threading.Timer(END_WITHIN_S, _end_at_once, ("not left in time: stopping at once",))
-    timer.daemon = True
-    timer.start()
-
-
-def _end_at_once(why: str) -> NoReturn:
-    logs.flush(_LAST_LINES_S)
-    with contextlib.suppress(OSError):
-        sys.stderr.write(why + "\n")
-    os._exit(EXIT_AT_ONCE)
 
 
 # --- what is read again ---
@@ -267,13 +227,6 @@ class Reread:
         kafka = self._config.kafka.members() != fresh.kafka.members()
         others = [name for name in ("worker", "http", "log") if before[name] != now[name]]
         return [f"[{name}]" for name in (*(["kafka"] if kafka else []), *others)]
-
-
-def _calm_collector() -> None:
-    """A full collection is the latency tail: what start-up made is not looked at again, the rest less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 async def _watch(worker: Worker) -> None:

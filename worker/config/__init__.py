@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection, AnyAccount, section_of
 from worker.config.mistakes import account_name_problems, explained, provider_problems
 from worker.config.sections import CallbacksSection, HttpSection, KafkaSection, LogSection, WorkerSection
-from worker.config.sources import Layer, SettingPath, Tree, find_file, read_layers, read_secret
+from worker.config.sources import Layer, SettingPath, Tree, Wanted, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
 from worker.core.rules import Rules
 from worker.core.targets import TargetChoice, check_targets
@@ -39,11 +39,14 @@ __all__ = [
     "LogSection",
     "WorkerSection",
     "account_from",
+    "all_layers",
+    "build",
     "configured_accounts",
     "format_duration",
     "http_section",
     "parse_duration",
     "read_secret",
+    "refused",
     "state_sections",
     "worker_settings_from",
 ]
@@ -101,13 +104,13 @@ class Config(BaseSettings):
         file = find_file(path, environ)
         layers = [Layer(tree={"kafka": {}, "accounts": {}}), *read_layers(file, environ)]
         try:
-            config = _build(cls, layers, providers)
+            config = build(cls, layers, providers)
         except ConfigError as error:
-            raise _refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
+            raise refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
         if problems := list(_broken_rules(config, [_rules_hold, _times_fit, _names_fit, _targets_differ, *checks])):
-            raise _refused(problems)
+            raise refused(problems)
         return config
 
     def rules(self) -> Rules:
@@ -161,9 +164,9 @@ def account_from(
         section = section_type.model_validate(members)
     except ValidationError as error:
         problems += explained(error, section_type, layer.origins, ("accounts", name))
-        raise _refused(problems) from None
+        raise refused(problems) from None
     if problems:
-        raise _refused(problems)
+        raise refused(problems)
     return section.account(name)
 
 
@@ -183,7 +186,7 @@ def worker_settings_from(members: Mapping[str, Any]) -> WorkerSection:
     try:
         section = WorkerSection.model_validate(dict(members))
     except ValidationError as error:
-        raise _refused(explained(error, WorkerSection, {}, ("worker",))) from None
+        raise refused(explained(error, WorkerSection, {}, ("worker",))) from None
     section.rules().check()
     return section
 
@@ -202,7 +205,7 @@ class _Accounts(BaseSettings):
 
 def http_section(path: Path | None = None, environ: Mapping[str, str] | None = None) -> HttpSection:
     """`[http]` alone, for those who ask a running worker. Raises `ConfigError`."""
-    return _build(_Http, _all_layers(path, environ)).http
+    return build(_Http, all_layers(path, environ)).http
 
 
 class _State(BaseSettings):
@@ -218,7 +221,7 @@ def state_sections(
     """`[kafka]` and `[worker]`, for those who read the state topic; `None`: no Kafka is configured. Raises
     `ConfigError`.
     """
-    found = _build(_State, _all_layers(path, environ))
+    found = build(_State, all_layers(path, environ))
     return None if found.kafka is None else (found.kafka, found.worker)
 
 
@@ -229,16 +232,16 @@ def configured_accounts(
     providers: Collection[str] = KNOWN_PROVIDERS,
 ) -> dict[str, Account]:
     """The accounts alone, by name, for those who need no Kafka; there may be none. Raises `ConfigError`."""
-    sections = _build(_Accounts, _all_layers(path, environ), providers).accounts
+    sections = build(_Accounts, all_layers(path, environ), providers).accounts
     if problems := _name_problems(sections):
-        raise _refused(problems)
+        raise refused(problems)
     return {name: section.account(name) for name, section in sections.items()}
 
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)
 
 
-def _build(
+def build(
     settings: type[_Settings], layers: Sequence[Layer], providers: Collection[str] = KNOWN_PROVIDERS
 ) -> _Settings:
     """Raises `ConfigError` with every problem of the layers, and of what they add up to."""
@@ -252,9 +255,9 @@ def _build(
         built = settings(_build_sources=(sources, {}))
     except ValidationError as error:
         problems += _name_problems({name for path in origins if path[0] == "accounts" for name in path[1:2]})
-        raise _refused(problems + explained(error, settings, origins)) from None
+        raise refused(problems + explained(error, settings, origins)) from None
     if problems:
-        raise _refused(problems)
+        raise refused(problems)
     return built
 
 
@@ -262,16 +265,20 @@ def _name_problems(accounts: Iterable[str]) -> list[str]:
     return [problem for name in sorted(accounts) for problem in account_name_problems(name)]
 
 
-def _all_layers(path: Path | None, environ: Mapping[str, str] | None) -> list[Layer]:
+def all_layers(
+    path: Path | None, environ: Mapping[str, str] | None, wanted: Wanted = lambda _path: True
+) -> list[Layer]:
+    """All that is set, the later before the earlier. Secret files of settings that are not `wanted` are not read."""
     environ = _environ(environ)
-    return read_layers(find_file(path, environ), environ)
+    return read_layers(find_file(path, environ), environ, wanted)
 
 
 def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
     return os.environ if environ is None else environ
 
 
-def _refused(problems: Sequence[str]) -> ConfigError:
+def refused(problems: Sequence[str]) -> ConfigError:
+    """The error of all these problems."""
     return ConfigError("\n".join(problems))
 
 
@@ -295,7 +302,7 @@ def _names_fit(config: Config) -> None:
     if not config.accounts:
         problems.append("[accounts]: no account is configured; add [accounts.NAME]")
     if problems:
-        raise _refused(problems)
+        raise refused(problems)
 
 
 def _targets_differ(config: Config) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator
 
-from worker.config.sections import Section
+from worker.config.sections import LookupsSection, Section
 from worker.config.values import (
     BaseUrl,
     MerchantId,
@@ -41,6 +41,8 @@ class AccountSection(Section):
     """false: an event that says it was made at the provider is told all the same."""
     callback_secrets: Secrets = ()
     """Of the addresses that the provider calls: the first signs, all are accepted."""
+    lookups: LookupsSection | None = None
+    """For the receiver of callbacks."""
     accept_target: TargetChoice | None = None
     """What follows when base_url, the merchant or provider has changed; for one start, as `run --accept-target`."""
 

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -35,9 +35,20 @@ def explained(
             path = path[:2] + path[3:]  # pydantic puts the tag of a union in between
         elif not above:
             section = SECTIONS.get(path[0], model)
+        section = _inner(section, path[len(above) or 1 : -1])
         where = _where(path, origins)
         problems.append(f"{where}{_given(each, path, where)}: {_advice(each, path, section)}")
     return problems
+
+
+def _inner(section: type[BaseModel], parts: SettingPath) -> type[BaseModel]:
+    """The section of a table in a table; as far as there are such."""
+    for part in parts:
+        for name, member in section.model_fields.items():
+            if part in (name, member.alias):
+                kinds = [member.annotation, *get_args(member.annotation)]
+                section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), section)
+    return section
 
 
 _HIDDEN = (*SECRETS, "username", "client_id", "extensions", "proxy", "platform", "reasons")

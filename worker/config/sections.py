@@ -3,19 +3,23 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from worker.config.values import (
+    BaseUrl,
     Count,
     Duration,
     Durations,
     HostNames,
+    Networks,
     NonEmpty,
+    PublicUrl,
     Secret,
     Secrets,
     Servers,
     Token,
     TokenUrl,
+    is_clear,
 )
 from worker.core.placing import EventKey, PartitionerName
 from worker.core.rules import Rules
@@ -179,6 +183,54 @@ class CallbacksSection(_TimedSection):
 
     record_secrets: Secrets = ()
     """The receiver signs what it writes with the first; workers believe any of them."""
+    host: NonEmpty = "127.0.0.1"
+    """Of the public port; 0.0.0.0 in a container."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8081
+    """0: any that is free."""
+    public_url: PublicUrl = ""
+    """What stands before `/callbacks/…` in the addresses that providers are given."""
+    forwarded_from: Networks = ()
+    """Addresses and networks of proxies of ours: their X-Forwarded-For says who somebody is, for limits alone."""
+    deadline_s: Annotated[Duration, Field(ge=0.5, le=4.5)] = 4.0
+    """From a request's header to its answer, whatever Kafka and the shop do: providers wait for 5 s."""
+    header_timeout_s: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    body_max_bytes: Annotated[int, Field(ge=4_096, le=1_000_000)] = 262_144
+    connections: Annotated[int, Field(ge=10, le=10_000)] = 200
+    """At once; one more costs the one that has waited longest for a request."""
+    question_slots: Annotated[int, Field(ge=1, le=1_000)] = 20
+    """Of the connections, what pushes leave free; also how many questions the shop is asked at once."""
+    account_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 1000.0
+    """Callbacks a second of one account, with a right token; questions and pushes each."""
+    peer_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 1000.0
+    """The same of one address."""
+    refused_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
+    """Callbacks a second of one address that are told what is wrong with them; and those whose token stands in the
+    body."""
+    in_flight_max_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 16_777_216
+    """On their way to Kafka; above it providers are told to come again."""
+
+
+class LookupsSection(_TimedSection):
+    """`[accounts.NAME.lookups]`: whom the receiver asks what only the shop can answer."""
+
+    allow_http: bool = False
+    """Whether `url` may be http:// of another machine."""
+    url: BaseUrl
+    token: Annotated[Token, Field(min_length=1)]
+    """Sent as bearer."""
+    timeout_s: Annotated[Duration, Field(ge=0.1, le=4.4)] = 3.5
+    default: dict[str, str]
+    """By question, what is said when the shop does not answer in time. There is no usual one: somebody must choose."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_private(cls, value: str, info: ValidationInfo) -> str:
+        if is_clear(value) and not info.data.get("allow_http"):
+            raise ValueError(
+                "must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere shoppers' data goes in "
+                "clear, which allow_http = true beside it allows)"
+            )
+        return value
 
     def trust(self) -> Trust:
         """The same as what signs and checks by them."""

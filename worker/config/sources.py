@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from worker.errors import ConfigError
 SettingPath = tuple[str, ...]
 """Where a setting is: `("worker", "lease")`, `("accounts", "acme", "password")`."""
 Tree = dict[str, Any]
+Wanted = Callable[[SettingPath], bool]
+"""Whether a setting is of any use to who reads."""
 
 DEFAULT_FILE = "cartsync.toml"
 PREFIX = "CARTSYNC_"
@@ -48,7 +50,7 @@ class Layer:
         table[path[-1]] = value
         self.origins[path] = origin
 
-    def take_files(self, folder: Path) -> dict[SettingPath, tuple[Path, str]]:
+    def take_files(self, folder: Path, wanted: Wanted) -> dict[SettingPath, tuple[Path, str]]:
         """Removes every `…password_file` and its like; returns which files hold which secrets, and where that was said.
 
         Relative paths are below `folder`.
@@ -61,14 +63,20 @@ class Layer:
                     table = table[part]
                 del table[path[-1]]
                 target, origin = path[-1].removesuffix("_file"), self.origins.pop(path)
+                if not wanted((*path[:-1], target)):
+                    continue
                 files[(*path[:-1], target)] = (folder / value, origin)
                 if target in table:
                     self.problems.append(f"{origin}: {target} is given beside it; keep one of them")
         return files
 
 
-def read_layers(file: Path | None, environ: Mapping[str, str]) -> list[Layer]:
-    """File, environment, secret files: the later wins.
+def _all(_path: SettingPath) -> bool:
+    return True
+
+
+def read_layers(file: Path | None, environ: Mapping[str, str], wanted: Wanted = _all) -> list[Layer]:
+    """File, environment, secret files: the later wins. Secret files of settings that are not `wanted` are not read.
 
     Raises `ConfigError` when a file or folder cannot be read at all; other problems are those of the layers.
     """
@@ -76,8 +84,9 @@ def read_layers(file: Path | None, environ: Mapping[str, str]) -> list[Layer]:
     accounts = from_file.tree.get("accounts")
     names = list(accounts) if isinstance(accounts, dict) else []
     from_environ = _from_variables(environ, names)
-    files = from_file.take_files(Path() if file is None else file.parent) | from_environ.take_files(Path())
-    return [from_file, from_environ, _from_secrets(files, environ.get("CARTSYNC_SECRETS_DIR", ""), names)]
+    folder = Path() if file is None else file.parent
+    files = from_file.take_files(folder, wanted) | from_environ.take_files(Path(), wanted)
+    return [from_file, from_environ, _from_secrets(files, environ.get("CARTSYNC_SECRETS_DIR", ""), names, wanted)]
 
 
 def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -140,11 +149,15 @@ def variable_of(path: SettingPath) -> str:
     return name if _VARIABLE.fullmatch(name) else ""
 
 
-def _from_secrets(files: Mapping[SettingPath, tuple[Path, str]], folder: str, accounts: Sequence[str]) -> Layer:
+def _from_secrets(
+    files: Mapping[SettingPath, tuple[Path, str]], folder: str, accounts: Sequence[str], wanted: Wanted
+) -> Layer:
     layer = Layer()
     named = dict(files)
     for file in _files_in(folder):
-        named.setdefault(_path_of(file.name.upper(), accounts), (file, str(file)))
+        path = _path_of(file.name.upper(), accounts)
+        if wanted(path):
+            named.setdefault(path, (file, str(file)))
     for path, (file, origin) in named.items():
         try:
             layer.put(path, read_secret(file), origin)

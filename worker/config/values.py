@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from ipaddress import ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -99,6 +100,21 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _public_url(value: str) -> str:
+    if value and is_clear(_base_url(value)):
+        raise ValueError("must begin with https://: callbacks tell of shoppers, and their addresses are secrets")
+    return value.rstrip("/")
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for each in value:
+        try:
+            ip_network(each)
+        except ValueError:
+            raise ValueError('must be addresses or networks, such as "10.1.2.3" or "10.0.0.0/8"') from None
+    return value
+
+
 def _token_url(value: str) -> str:
     if value and is_clear(_base_url(value)):
         raise ValueError("must begin with https:// (http:// is for 127.0.0.1 and localhost): it carries a secret")
@@ -163,5 +179,7 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_lines), AfterValidator(_signing)]
 Token = Annotated[Secret, AfterValidator(_token)]
 TokenUrl = Annotated[str, AfterValidator(_token_url)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_networks)]
 HostNames = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_host_names)]
 Servers = Annotated[NonEmpty, BeforeValidator(_joined)]

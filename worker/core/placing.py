@@ -58,11 +58,15 @@ class Placing(Struct, frozen=True):
         """The partition of a key."""
         return _HASHES[self.partitioner](key) % partitions
 
+    def key_of(self, subject: str) -> bytes:
+        """The key of an order's records."""
+        return (subject if self.event_key == "subject" else subject.partition("/")[2]).encode()
+
     def check(self, key: bytes, subject: str, partition: int, partitions: int) -> None:
         """Raises `MalformedEventError` for a record of an order that has another key or lies elsewhere."""
         reference = subject.partition("/")[2]
-        wanted, other = (subject, reference) if self.event_key == "subject" else (reference, subject)
-        right_key = wanted.encode()
+        other = reference if self.event_key == "subject" else subject
+        right_key = self.key_of(subject)
         place = self.partition(right_key, partitions)
         if key == right_key:
             if place == partition:

@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from worker.model.callbacks import Callbacks
 from worker.model.provider import Provider
+from worker.providers.atarapay.callbacks import AtaraPayCallbacks
+from worker.providers.qliro.callbacks import QliroCallbacks
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.callbacks import SequraCallbacks
 
 PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (Sequra(),)}
+CALLBACKS: Mapping[str, Callbacks] = {
+    "atarapay": AtaraPayCallbacks(),
+    "qliro": QliroCallbacks(),
+    "sequra": SequraCallbacks(),
+}
+"""How the calls of each are read."""

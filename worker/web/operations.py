@@ -27,7 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
 from math import inf
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import unquote
 
 import msgspec
@@ -39,6 +39,7 @@ from schemas.views import OrderView, StatusView
 from worker import is_cross_site, is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
+from worker.web.connections import Connection, Connections
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +69,8 @@ _ANY = r"{name:[\s\S]+}"
 _encode = msgspec.json.Encoder().encode
 
 
-class Operated(Protocol):
-    """What the port shows and does: the worker. A provider's outage makes none of the probes fail."""
+class Probed(Protocol):
+    """What a private port shows at least."""
 
     def livez(self) -> tuple[bool, str]:
         """Whether the process should go on, and why not."""
@@ -83,12 +84,17 @@ class Operated(Protocol):
         """Whether its start is behind it, and what it waits for."""
         ...
 
-    def status(self) -> StatusView:
-        """Partitions and accounts as they stand."""
-        ...
-
     def metrics_page(self) -> bytes:
         """The metrics, in the Prometheus text format."""
+        ...
+
+
+@runtime_checkable
+class Operated(Probed, Protocol):
+    """What the port of a worker shows and does. A provider's outage makes none of the probes fail."""
+
+    def status(self) -> StatusView:
+        """Partitions and accounts as they stand."""
         ...
 
     def show(self, subject: str) -> OrderView | None:
@@ -180,16 +186,24 @@ class Operations:
     """The server of the private port, from `start` to `stop`."""
 
     def __init__(
-        self, operated: Operated, access: Access | None = None, now: Callable[[], float] = time.perf_counter
+        self, operated: Probed, access: Access | None = None, now: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`now`: seconds of a clock that also goes on within one turn of the loop."""
+        """`operated`: of a worker; of what is not `Operated` there are no orders, no status and no acts. `now`: seconds
+        of a clock that also goes on within one turn of the loop.
+        """
         self.access = access or Access()
         self._now = now
         self._operated = operated
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._is_local = False
-        self._connections: set[_Connection] = set()
+        self._connections = Connections(
+            lambda: None if self._runner is None else self._runner.server,
+            count_max=CONNECTIONS_MAX,
+            header_within_s=lambda: HEADER_WITHIN_S,
+            error_body=lambda status: _TITLES.get(status, "Error"),
+            linger_s=STOP_S,
+        )
 
     async def start(self, host: str, port: int) -> str:
         """Begins to serve; returns the base URL. Port 0 takes any that is free.
@@ -201,7 +215,7 @@ class Operations:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._connection, host, port, backlog=128)
+            self._server = await asyncio.get_running_loop().create_server(self._connections, host, port, backlog=128)
         except BaseException:
             await runner.cleanup()
             raise
@@ -218,17 +232,11 @@ class Operations:
         if runner is not None:
             await runner.cleanup()
 
-    def _connection(self) -> asyncio.BaseProtocol:
-        runner = self._runner
-        if runner is None or runner.server is None or len(self._connections) >= CONNECTIONS_MAX:
-            return _Turned()
-        return _Connection(runner.server, self._connections)
-
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Lets in who may, turns what goes wrong into problem details, and goes by the limits of a connection."""
         connection = request.protocol
-        if isinstance(connection, _Connection):
+        if isinstance(connection, Connection):
             connection.header_came()
         try:
             return self._refusal(request) or await handler(request)
@@ -244,7 +252,7 @@ class Operations:
             log.exception("operation_failed", method=request.method, what=request.path.split("/")[1])
             return _problem(500, "a defect of the worker; its log has more")
         finally:
-            if isinstance(connection, _Connection):
+            if isinstance(connection, Connection):
                 connection.await_header()
 
     def _refusal(self, request: web.Request) -> web.Response | None:
@@ -282,60 +290,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-class _Turned(asyncio.Protocol):
-    """A connection beyond `CONNECTIONS_MAX`."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-class _Connection(web.RequestHandler):
-    """One connection. The library lets a client take its time with the header, and as many connections as it likes."""
-
-    def __init__(self, server: web.Server, connections: "set[_Connection]") -> None:
-        loop = asyncio.get_running_loop()
-        no_log: Any = None
-        super().__init__(server, loop=loop, access_log=no_log, lingering_time=STOP_S)
-        self._here = loop
-        self._connections = connections
-        self._patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connections.add(self)
-        self.await_header()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.discard(self)
-        self.header_came()
-        super().connection_lost(exc)
-
-    def header_came(self) -> None:
-        """A request is being worked on."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def await_header(self) -> None:
-        """The next request has to come in time."""
-        self.header_came()
-        if self in self._connections:
-            self._patience = self._here.call_later(HEADER_WITHIN_S, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    def handle_error(self, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> Any:
-        """As the library does, without saying back what was sent."""
-        response = super().handle_error(request, status, exc, message)
-        if isinstance(response, web.Response):
-            response.text = _TITLES.get(status, "Error")
-        return response
-
-
-def _create_app(operated: Operated, guarded: Any, now: Callable[[], float]) -> web.Application:
-    routes = _Routes(operated, now)
+def _create_app(operated: Probed, guarded: Any, now: Callable[[], float]) -> web.Application:
     app = web.Application(middlewares=[guarded], client_max_size=BODY_MAX_BYTES)
     for path, probe in (
         ("/livez", operated.livez),
@@ -343,15 +298,26 @@ def _create_app(operated: Operated, guarded: Any, now: Callable[[], float]) -> w
         ("/startupz", operated.startupz),
     ):
         app.router.add_get(path, _probe(probe))
+    page = _Kept(operated.metrics_page, now)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=page.get(), headers={"Content-Type": CONTENT_TYPE})
+
+    app.router.add_get("/metrics", metrics)
+    if isinstance(operated, Operated):
+        _add_worker(app, operated, now)
+    return app
+
+
+def _add_worker(app: web.Application, operated: Operated, now: Callable[[], float]) -> None:
+    routes = _Routes(operated, now)
     app.router.add_get("/status", routes.status)
-    app.router.add_get("/metrics", routes.metrics)
     app.router.add_get(f"/orders/{_ANY}", routes.order)
     for action, act in (("release", operated.release), ("resend", operated.resend)):
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
     app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
     app.router.add_post(r"/input/{partition:\d{1,6}}/skip/{offset:\d{1,18}}", routes.skip)
-    return app
 
 
 class _Kept:
@@ -379,13 +345,9 @@ class _Routes:
     def __init__(self, operated: Operated, now: Callable[[], float]) -> None:
         self._operated = operated
         self._status = _Kept(lambda: _encode(operated.status()), now)
-        self._metrics = _Kept(operated.metrics_page, now)
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._status.get(), headers=_JSON)
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.get(), headers={"Content-Type": CONTENT_TYPE})
 
     async def order(self, request: web.Request) -> web.Response:
         subject = _between(request, "/orders/", "")

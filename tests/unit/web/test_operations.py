@@ -478,3 +478,34 @@ async def test_skip_that_is_not_committed(port: Port, worker: Worker) -> None:
     """What is not known to be so is not said to be."""
     worker.fails = LogError("no broker")
     assert (await port.ask("POST", "/input/0/skip/42", REASON))[0] == 503
+
+
+class Probes:
+    """`Probed`: what is no worker."""
+
+    def livez(self) -> tuple[bool, str]:
+        return True, ""
+
+    def readyz(self) -> tuple[bool, str]:
+        return False, "not listening"
+
+    def startupz(self) -> tuple[bool, str]:
+        return True, ""
+
+    def metrics_page(self) -> bytes:
+        return b"cartsync_ready 0\n"
+
+
+async def test_port_of_what_is_no_worker() -> None:
+    """There are probes and metrics, and nothing else."""
+    operations = Operations(Probes())
+    base = await operations.start("127.0.0.1", 0)
+    async with ClientSession() as session:
+        port = Port(session, base)
+        assert (await port.ask("GET", "/livez"))[0] == 200
+        assert await port.ask("GET", "/readyz") == (503, "application/json", b'{"ok":false,"detail":"not listening"}')
+        assert (await port.ask("GET", "/metrics"))[2] == b"cartsync_ready 0\n"
+        for path in ("/status", "/orders/acme/1"):
+            assert (await port.ask("GET", path))[0] == 404
+        assert (await port.ask("POST", ACT))[0] == 404
+    await operations.stop()

@@ -1,0 +1,172 @@
+"""The receiver of callbacks as a process: listens until it is told to stop, answers what is at work, leaves.
+
+No partitions, no state, no credentials of a provider. It is ready while it listens: Kafka may be away, for questions
+have to be answered all the same, and pushes are told to come again.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+import uvloop
+
+from worker import __version__, logs
+from worker.app.clock import SystemClock
+from worker.app.process import EXIT_DONE, calm_collector, end_in_time, on_signals
+from worker.config.receiving import ReceiverConfig
+from worker.config.sections import CallbacksSection
+from worker.core.placing import Placing
+from worker.core.trust import Trust
+from worker.errors import CartsyncError, ConfigError
+from worker.kafka.client import hush_leftovers
+from worker.kafka.producer import KafkaEventProducer
+from worker.kafka.settings import KafkaSettings
+from worker.metrics import Metrics
+from worker.providers.registry import CALLBACKS
+from worker.publisher.sender import HttpSender
+from worker.web.lookups import Lookup
+from worker.web.operations import Access, Operations
+from worker.web.receiver import Limits, Receiver
+
+log = structlog.get_logger(__name__)
+
+ANSWER_MAX_BYTES = 262_144
+"""Of a shop's answer to a question."""
+_LAG_S = 1.0
+
+
+def run_receiver(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], host: str | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code (`OPERATIONS.md`).
+
+    `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
+    the configuration.
+    """
+    logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
+    return uvloop.run(_run(config, reread, host or config.http.host))
+
+
+class ReceiverProcess:
+    """`web.operations.Probed`."""
+
+    def __init__(self, receiver: Receiver, producer: KafkaEventProducer, metrics: Metrics) -> None:
+        self._receiver = receiver
+        self._producer = producer
+        self._metrics = metrics
+
+    def livez(self) -> tuple[bool, str]:
+        """Whoever answers this is alive."""
+        return True, ""
+
+    def readyz(self) -> tuple[bool, str]:
+        """Whether calls are accepted."""
+        return (True, "") if self._receiver.is_listening else (False, "not listening")
+
+    def startupz(self) -> tuple[bool, str]:
+        """Whether calls are accepted, for the first time."""
+        return self.readyz()
+
+    def metrics_page(self) -> bytes:
+        """As they are now."""
+        self._metrics.show_receiver(
+            ready=self._receiver.is_listening,
+            connections=self._receiver.connections,
+            in_flight_bytes=self._receiver.in_flight_bytes,
+            kafka_silent_s=self._producer.silent_s(),
+        )
+        self._metrics.log_lines_dropped(logs.dropped())
+        return self._metrics.render()
+
+
+async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], host: str) -> int:
+    hush_leftovers(asyncio.get_running_loop())
+    kafka = KafkaSettings(**config.kafka.members())
+    placing = kafka.placing()
+    assert placing is not None, "the configuration was checked"
+    metrics = Metrics(process=True)
+    producer = KafkaEventProducer(kafka, placing)
+    sender = HttpSender(
+        deadline_s=config.callbacks.deadline_s,
+        user_agent=f"cartsync/{__version__}",
+        body_max_bytes=ANSWER_MAX_BYTES,
+    )
+    receiver = _receiver(config, producer, Lookup(sender, metrics, config.callbacks.question_slots), placing, metrics)
+    operations = Operations(ReceiverProcess(receiver, producer, metrics), Access())
+    log.info("receiver_starting", version=__version__, topic=kafka.event_topic, accounts=list(config.callers))
+    stopping = on_signals(lambda: _reread(receiver, reread))
+    lag = asyncio.create_task(_measure_lag(metrics), name="lag")
+    try:
+        if not await _listens(receiver, operations, config, host):
+            return ConfigError.exit_code
+        producer.start()
+        calm_collector()
+        await stopping.wait()
+        log.info("receiver_draining")
+        end_in_time()
+        await receiver.stop()
+        await producer.stop()
+        log.info("receiver_stopped")
+        return EXIT_DONE
+    finally:
+        lag.cancel()
+        await operations.stop()
+        await sender.close()
+
+
+def _receiver(
+    config: ReceiverConfig, producer: KafkaEventProducer, lookup: Lookup, placing: Placing, metrics: Metrics
+) -> Receiver:
+    trust = Trust([secret.get_secret_value() for secret in config.callbacks.record_secrets])
+    clock = SystemClock()
+    return Receiver(
+        config.callers,
+        CALLBACKS,
+        producer,
+        lookup,
+        trust,
+        placing.key_of,
+        metrics,
+        limits_of(config.callbacks),
+        clock.wall_ms,
+    )
+
+
+def limits_of(section: CallbacksSection) -> Limits:
+    """What the port allows."""
+    return Limits(**{name: getattr(section, name) for name in Limits.__struct_fields__})
+
+
+async def _listens(receiver: Receiver, operations: Operations, config: ReceiverConfig, host: str) -> bool:
+    try:
+        log.info("operations", address=await operations.start(host, config.http.port))
+    except OSError as error:
+        log.critical("no_operations_port", host=host, port=config.http.port, error=error.strerror)
+        return False
+    public = config.callbacks
+    try:
+        log.info("receiving", address=await receiver.start(public.host, public.port))
+    except OSError as error:
+        log.critical("no_public_port", host=public.host, port=public.port, error=error.strerror)
+        return False
+    return True
+
+
+def _reread(receiver: Receiver, read: Callable[[], ReceiverConfig]) -> None:
+    """Accounts, with their secrets and lookups, hold from now on, all else from the next start on. Never raises."""
+    problem = ""
+    try:
+        fresh = read()
+    except CartsyncError as error:
+        problem = "; ".join(str(error).splitlines())
+    else:
+        receiver.reconfigure(fresh.callers)
+        log.info("configuration_reread", accounts=list(fresh.callers), after_restart=[])
+    if problem:
+        log.error("configuration_not_reread", error=problem, holds="the old one")
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_S
+        await asyncio.sleep(_LAG_S)
+        metrics.loop_lag(loop.time() - due)

@@ -1,0 +1,84 @@
+"""The event topic as somebody writes to it who is not a shop: `ports.EventProducer` in memory."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from worker.core.placing import Placing
+from worker.errors import LogError
+from worker.ports import Clock
+from worker.sim.log import MemoryLog
+
+
+class MemoryEventProducer:
+    """`ports.EventProducer`. Well until it is told otherwise."""
+
+    def __init__(self, log: MemoryLog, placing: Placing, clock: Clock) -> None:
+        self._log = log
+        self._placing = placing
+        self._clock = clock
+        self._is_started = False
+        self._hung: list[tuple[asyncio.Future[Any], bytes, bytes, Sequence[tuple[str, bytes]]]] = []
+        self._silent_since: float | None = None
+        self.is_away = False
+        """No broker answers: what is posted waits."""
+        self.is_hanging = False
+        """Records are taken and not acknowledged, until `go_on`."""
+        self.is_failing = False
+        """Records are refused once they were taken."""
+        self._is_back = asyncio.Event()
+
+    def start(self) -> None:
+        """Connects."""
+        self._is_started = True
+
+    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+        """Hands over a record."""
+        while self.is_away or not self._is_started:
+            self._note_silence()
+            self._is_back.clear()
+            await self._is_back.wait()
+        sent: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.is_failing:
+            self._note_silence()
+            sent.set_exception(LogError("writing a callback: the brokers refuse it"))
+        elif self.is_hanging:
+            self._note_silence()
+            self._hung.append((sent, key, value, headers))
+        else:
+            self._take(sent, key, value, headers)
+        return sent
+
+    def _take(
+        self, sent: "asyncio.Future[Any]", key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        place = self._placing.partition(key, self._log.partitions)
+        where = self._log.append(key, value, headers, partition=place)
+        self._silent_since = None
+        if not sent.done():
+            sent.set_result(where)
+
+    def _note_silence(self) -> None:
+        if self._silent_since is None:
+            self._silent_since = self._clock.now()
+
+    @property
+    def hanging(self) -> int:
+        """Records that were taken and not acknowledged."""
+        return len(self._hung)
+
+    def go_on(self) -> None:
+        """All is well again; what hung is written."""
+        self.is_away = self.is_hanging = self.is_failing = False
+        self._is_back.set()
+        hung, self._hung = self._hung, []
+        for each in hung:
+            self._take(*each)
+
+    def silent_s(self) -> float:
+        """For how long nothing was taken."""
+        return 0.0 if self._silent_since is None else self._clock.now() - self._silent_since
+
+    async def stop(self) -> None:
+        """Nothing is left to be waited for."""
+        self._is_started = False

@@ -1,0 +1,114 @@
+"""The connections of a port, and what a client may not do with them.
+
+The library lets a client take its time with the header, and as many connections as it likes. Here the header has to
+come in time, and there are only so many. Where a port is for anybody (`evicts`), one more connection costs the one that
+has waited longest for a request: whoever opens many and says nothing keeps nobody out.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+LINGER_S = 1.0
+"""How long the rest of a body is read that nobody wants: without, an answer may get lost."""
+
+
+class Connections:
+    """A factory of protocols, as `create_server` wants one."""
+
+    def __init__(
+        self,
+        server: Callable[[], web.Server | None],
+        *,
+        count_max: int,
+        header_within_s: Callable[[], float],
+        error_body: Callable[[int], str],
+        evicts: bool = False,
+        linger_s: float = LINGER_S,
+    ) -> None:
+        """`server`: what the library works with; `None`: the port is closing. `error_body`: what stands in the answer
+        to what cannot be read, by its status.
+        """
+        self.count_max = count_max
+        self.header_within_s = header_within_s
+        self.error_body = error_body
+        self.linger_s = linger_s
+        self._server = server
+        self._evicts = evicts
+        self.open: set[Connection] = set()
+        self.waiting: dict[Connection, None] = {}
+        """For a request; the longest first."""
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        server = self._server()
+        if server is None or (len(self.open) >= self.count_max and not self._has_evicted()):
+            return _Turned()
+        return Connection(server, self)
+
+    def _has_evicted(self) -> bool:
+        longest = next(iter(self.waiting), None) if self._evicts else None
+        if longest is None:
+            return False
+        longest.abort()
+        return True
+
+
+class _Turned(asyncio.Protocol):
+    """A connection beyond the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class Connection(web.RequestHandler):
+    """One connection."""
+
+    def __init__(self, server: web.Server, connections: Connections) -> None:
+        loop = asyncio.get_running_loop()
+        no_log: Any = None
+        super().__init__(
+            server, loop=loop, access_log=no_log, lingering_time=connections.linger_s, auto_decompress=False
+        )
+        self._here = loop
+        self._connections = connections
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.open.add(self)
+        self.await_header()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.open.discard(self)
+        self.header_came()
+        super().connection_lost(exc)
+
+    def header_came(self) -> None:
+        """A request is being worked on."""
+        self._connections.waiting.pop(self, None)
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def await_header(self) -> None:
+        """The next request has to come in time."""
+        self.header_came()
+        if self in self._connections.open:
+            self._connections.waiting[self] = None
+            self._patience = self._here.call_later(self._connections.header_within_s(), self.abort)
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        self._connections.open.discard(self)
+        self._connections.waiting.pop(self, None)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(self, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> Any:
+        """As the library does, without saying back what was sent."""
+        response = super().handle_error(request, status, exc, message)
+        if isinstance(response, web.Response):
+            response.text = self._connections.error_body(status)
+        return response

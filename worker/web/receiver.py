@@ -1,0 +1,531 @@
+"""The public port: providers call it, and anybody else may.
+
+    POST /callbacks/<account>/<purpose>/<token>/<reference>    what a provider tells us of an order (`core.tokens`)
+
+Theory of operation. The token in the path is looked at before the body is read; whatever is unknown or wrong gets the
+same 401, and leaves nothing but a count. What was let in is read (`providers`) and becomes records of the event topic;
+**success is answered only after Kafka has acknowledged them**. Otherwise, or when the deadline comes first, it is 503,
+and the provider calls again; events have ids that a repeat shares, so nothing counts twice. A question is asked of the
+shop (`lookups`), and answered by the deadline whatever Kafka and the shop do.
+
+Everything is bounded: connections, the time for a header, the size of a body, the time for all of it, calls a second of
+a client and of an account, calls at once for one order, pushes at once (the rest of the connections is for questions),
+bytes on their way to Kafka. No path, no body, no token and no reference gets into a log or an error.
+"""
+
+import asyncio
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.base import Subject
+from worker.core.tokens import Address, Tokens, read_path
+from worker.core.trust import HEADER, Trust
+from worker.errors import LogError
+from worker.metrics import UNCONFIGURED, CallbackResult, Metrics
+from worker.model.callbacks import Ask, Callbacks, Called, Caller, Purpose, Push, Reading, Reply, Said, Unreadable
+from worker.ports import EventProducer
+from worker.providers.callbacks import cloud_event
+from worker.web.connections import Connection, Connections
+from worker.web.limits import Peers, Rate
+from worker.web.lookups import Lookup
+
+log = structlog.get_logger(__name__)
+
+LINGER_S = 0.2
+"""How long the rest of a body is read that nobody wants: without, an answer may get lost."""
+MARGIN_S = 0.1
+"""What is left of the deadline when a question is answered with the default."""
+SAME_ORDER_MAX = 4
+"""Calls at once with one address about one order: a leaked one takes no more."""
+BACKLOG = 1_024
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTENT_TYPE = ("content-type", b"application/cloudevents+json; charset=UTF-8")
+_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "Server": "cartsync"}
+_NOTHING = b"{}"
+_Kind = Literal["push", "unproven", "question"]
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What the port allows; the reasons stand with the settings (`[callbacks]`)."""
+
+    deadline_s: float = 4.0
+    header_timeout_s: float = 5.0
+    body_max_bytes: int = 262_144
+    connections: int = 200
+    question_slots: int = 20
+    account_rate: float = 1000.0
+    peer_rate: float = 1000.0
+    refused_rate: float = 10.0
+    in_flight_max_bytes: int = 16_777_216
+    forwarded_from: tuple[str, ...] = ()
+
+
+class _Answer(Exception):  # noqa: N818 - it ends the work on a call, right or wrong
+    """What a call is answered, and what it is counted as."""
+
+    def __init__(self, status: int, result: CallbackResult, body: bytes = _NOTHING, *, closes: bool = False) -> None:
+        super().__init__(status)
+        self.status = status
+        self.result = result
+        self.body = body
+        self.closes = closes
+        """The connection: its client has not deserved another request, or is in the middle of a body."""
+
+
+class _Door(Struct, frozen=True):
+    """An account, ready to be called."""
+
+    caller: Caller
+    tokens: Tokens
+    adapter: Callbacks
+    purposes: Mapping[str, Purpose]
+
+    def called(self, address: Address, media_type: str, body: bytes, arrived_ms: int) -> Called:
+        return Called(
+            account=address.account,
+            purpose=address.purpose,
+            reference=address.reference,
+            media_type=media_type,
+            body=body,
+            arrived_ms=arrived_ms,
+            public_key=self.caller.public_key,
+            private_key=self.caller.private_key,
+        )
+
+
+class _Call:
+    """One request on its way through."""
+
+    __slots__ = ("account", "address", "arrived", "door", "peer", "purpose", "request")
+
+    def __init__(self, request: web.BaseRequest, arrived: float, peer: str) -> None:
+        self.request = request
+        self.arrived = arrived
+        """By the loop's clock: when its header was there."""
+        self.peer = peer
+        self.account = self.purpose = UNCONFIGURED
+        """As labels; those of the configuration alone."""
+        self.address: Address
+        self.door: _Door
+
+
+class Receiver:
+    """The server of the public port, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        callers: Mapping[str, Caller],
+        adapters: Mapping[str, Callbacks],
+        producer: EventProducer,
+        lookup: Lookup,
+        trust: Trust,
+        key_of: Callable[[str], bytes],
+        metrics: Metrics,
+        limits: Limits | None = None,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """`adapters`: by provider. `trust`: signs records. `key_of`: a record's key, of its subject. `wall_ms`: UTC
+        milliseconds.
+        """
+        self.limits = limits = limits or Limits()
+        self._adapters = adapters
+        self._producer = producer
+        self._lookup = lookup
+        self._trust = trust
+        self._key_of = key_of
+        self._metrics = metrics
+        self._wall_ms = wall_ms
+        self._peers = Peers(limits.forwarded_from)
+        self._peer_rate = Rate(limits.peer_rate)
+        self._refused_rate = Rate(limits.refused_rate)
+        self._push_rate, self._question_rate = Rate(limits.account_rate), Rate(limits.account_rate)
+        self._doors: dict[str, _Door] = {}
+        self._nobody = Tokens(["nobody's, so that an unknown account takes as long as a known one"])
+        pushes = limits.connections - limits.question_slots
+        self._at_once: Counter[_Kind] = Counter()
+        self._at_once_max = {"push": pushes - pushes // 4, "unproven": pushes // 4, "question": limits.connections}
+        """What is at work of each kind: together, the first two leave the question slots free."""
+        self._same: Counter[tuple[Address, str]] = Counter()
+        """How many calls are at work with each address."""
+        self._beside: set[asyncio.Task[Any]] = set()
+        self.in_flight_bytes = 0
+        """On their way to Kafka."""
+        self._runner: web.ServerRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._connections = Connections(
+            lambda: None if self._runner is None or self._server is None else self._runner.server,
+            count_max=limits.connections,
+            header_within_s=lambda: limits.header_timeout_s,
+            error_body=lambda _status: "{}",
+            evicts=True,
+            linger_s=LINGER_S,
+        )
+        metrics.called_back(UNCONFIGURED, [UNCONFIGURED], (), 0)
+        self.reconfigure(callers)
+
+    def reconfigure(self, callers: Mapping[str, Caller]) -> None:
+        """From now on these accounts are called, with these secrets and lookups."""
+        doors = {}
+        for name, caller in callers.items():
+            if not caller.callback_secrets:
+                continue
+            adapter = self._adapters[caller.provider]
+            purposes = {
+                purpose: about
+                for purpose, about in adapter.purposes.items()
+                if not about.question or caller.lookups is not None
+            }
+            doors[name] = _Door(caller, Tokens(caller.callback_secrets), adapter, purposes)
+            self._metrics.called_back(name, [*purposes, UNCONFIGURED], adapter.questions, len(caller.callback_secrets))
+        self._doors = doors
+
+    # --- from start to stop ---
+
+    async def start(self, host: str, port: int) -> str:
+        """Begins to serve; returns the base URL. Port 0 takes any that is free.
+
+        Raises `OSError` when the port cannot be had.
+        """
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=self.limits.deadline_s)
+        await runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connections, host, port, backlog=BACKLOG
+            )
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        bound = self._server.sockets[0].getsockname()[1]
+        return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+
+    async def stop(self) -> None:
+        """Accepts nothing more, and ends once what is at work was answered: by the deadline."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            for connection in list(self._connections.waiting):
+                connection.abort()
+            await runner.cleanup()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it accepts calls."""
+        return self._server is not None
+
+    @property
+    def connections(self) -> int:
+        """That are open."""
+        return len(self._connections.open)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that have not asked for anything yet, or nothing more."""
+        return len(self._connections.waiting)
+
+    # --- one call ---
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection: Any = request.protocol
+        if isinstance(connection, Connection):
+            connection.header_came()
+        peer = self._peers.of(request.remote or "", request.headers.getall("X-Forwarded-For", ()))
+        call = _Call(request, self._now(), peer)
+        try:
+            answer = await self._answered(call)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its text may quote a body, and the library logs it
+            answer = _failed(call, error)
+        finally:
+            if isinstance(connection, Connection):
+                connection.await_header()
+        self._metrics.callback(call.account, call.purpose, answer.result)
+        response = web.Response(body=answer.body, status=answer.status, headers=_HEADERS)
+        if answer.closes:
+            response.force_close()
+        return response
+
+    async def _answered(self, call: _Call) -> _Answer:
+        try:
+            about = self._let_in(call)
+            answer = await self._at_work(call, about)
+        except _Answer as early:
+            return early
+        self._metrics.callback_took("question" if about.question else "push", self._now() - call.arrived)
+        return answer
+
+    async def _at_work(self, call: _Call, about: Purpose) -> _Answer:
+        """Of a call whose address is right, or may be once its body was read. Raises `_Answer`."""
+        kind = self._kind_of(call, about)
+        same = (call.address, "" if call.address.token else call.peer)
+        if self._at_once[kind] >= self._at_once_max[kind] or self._same[same] >= SAME_ORDER_MAX:
+            raise self._turned_away(call, about, 503, "busy")
+        if about.has_reference:
+            self._same[same] += 1
+        self._at_once[kind] += 1
+        try:
+            async with asyncio.timeout_at(call.arrived + self.limits.deadline_s):
+                return await (self._question(call, about) if about.question else self._push(call))
+        except TimeoutError:
+            is_read = call.request.content.is_eof()
+            return _Answer(503, "not_written" if is_read else "late", closes=not is_read)
+        finally:
+            self._at_once[kind] -= 1
+            self._same[same] -= about.has_reference
+            if not self._same[same]:
+                del self._same[same]
+
+    def _kind_of(self, call: _Call, about: Purpose) -> _Kind:
+        if about.question:
+            return "question"
+        return "unproven" if call.address.token is None else "push"
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # --- whether it is let in ---
+
+    def _let_in(self, call: _Call) -> Purpose:
+        """Raises `_Answer` for what is unknown or wrong: always the same, after as much work."""
+        request = call.request
+        address = read_path(request.raw_path) if request.method == "POST" else None
+        if address is None:
+            self._nobody.which("", "", "")
+            raise self._refusal(call)
+        door = self._doors.get(address.account)
+        about = None if door is None else door.purposes.get(address.purpose)
+        if door is not None:
+            call.account = address.account
+            call.purpose = address.purpose if about is not None else UNCONFIGURED
+        if door is None or about is None:
+            self._nobody.which(address.token or "", address.account, address.purpose, address.reference)
+            raise self._refusal(call)
+        call.address, call.door = address, door
+        if address.token is None:
+            return self._let_in_to_prove(call, about)
+        number = door.tokens.which(address.token, address.account, address.purpose, address.reference)
+        if number is None or not _is_about(address, about):
+            raise self._refusal(call)
+        self._welcome(call, about, number)
+        return about
+
+    def _let_in_to_prove(self, call: _Call, about: Purpose) -> Purpose:
+        """Its token stands in the body, which costs more to find out: only so many may. Raises `_Answer`."""
+        if not about.takes_token_in_body:
+            raise self._refusal(call)
+        if not self._refused_rate.take(call.peer, call.arrived):
+            raise _Answer(429, "limited", closes=True)
+        return about
+
+    def _welcome(self, call: _Call, about: Purpose, number: int) -> None:
+        """It is what it says. Raises `_Answer` when there are too many of them."""
+        self._metrics.secret_used(call.account, number)
+        rate = self._question_rate if about.question else self._push_rate
+        if not (self._peer_rate.take(call.peer, call.arrived) and rate.take(call.account, call.arrived)):
+            raise self._turned_away(call, about, 429, "limited")
+
+    def _turned_away(self, call: _Call, about: Purpose, status: int, result: CallbackResult) -> _Answer:
+        """Of a call that is right, but one too many: a push comes again, a question does not, and gets the default."""
+        if not about.question:
+            return _Answer(status, result)
+        default = _reply(self._lookup.default(call.door.caller, about.question, "busy").reply, result)
+        default.closes = not call.request.content.is_eof()
+        return default
+
+    def _refusal(self, call: _Call, *, is_counted: bool = False) -> _Answer:
+        """The one 401; for whoever has had too many of them, 429 and the end of the connection."""
+        log.warning(
+            "callback_refused", account=call.account, purpose=call.purpose, peer=call.peer, sampled_by=call.account
+        )
+        if not is_counted and not self._refused_rate.take(call.peer, call.arrived):
+            return _Answer(429, "limited", closes=True)
+        return _Answer(401, "refused")
+
+    # --- its body ---
+
+    async def _body(self, call: _Call) -> bytes:
+        """Raises `_Answer`."""
+        request, content = call.request, call.request.content
+        size_max = self.limits.body_max_bytes
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise _Answer(415, "unreadable", closes=True)
+        if (request.content_length or 0) > size_max:
+            raise _Answer(413, "too_large", closes=True)
+        if request.headers.get("Expect", "").lower() == "100-continue" and not content.is_eof():
+            await request.writer.write(_CONTINUE)
+            request.writer.output_size = 0
+        parts, size = [], 0
+        while not content.at_eof():
+            try:
+                part = await content.readany()
+            except (web.RequestPayloadError, ConnectionError):
+                raise _Answer(400, "unreadable", closes=True) from None
+            size += len(part)
+            if size > size_max:
+                raise _Answer(413, "too_large", closes=True)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _called(self, call: _Call, about: Purpose) -> Called:
+        """Raises `_Answer`."""
+        body = await self._body(call)
+        media_type = call.request.headers.get("Content-Type", "")
+        called = call.door.called(call.address, media_type, body, self._wall_ms())
+        return called if call.address.token is not None else self._proven(call, about, called)
+
+    def _proven(self, call: _Call, about: Purpose, called: Called) -> Called:
+        """A call whose token stands in its body, about the order that it is right for. Raises `_Answer`."""
+        found = call.door.adapter.token_in_body(called)
+        if isinstance(found, Unreadable):
+            raise _Answer(400, "unreadable")
+        number = None
+        if found is not None:
+            address = Address(called.account, called.purpose, found.token, found.reference)
+            if _is_about(address, about):
+                number = call.door.tokens.which(found.token, called.account, called.purpose, found.reference)
+        if found is None or number is None:
+            raise self._refusal(call, is_counted=True)
+        self._refused_rate.give_back(call.peer)
+        self._welcome(call, about, number)
+        return replace(called, reference=found.reference)
+
+    # --- what it says ---
+
+    async def _push(self, call: _Call) -> _Answer:
+        """Raises `_Answer`."""
+        called = await self._called(call, call.door.purposes[call.purpose])
+        reading = call.door.adapter.read(called)
+        if isinstance(reading, Push):
+            await _written(await self._posted(called, reading.said))
+            return _reply(reading.reply, "received")
+        return await self._other(call, called, reading)
+
+    async def _question(self, call: _Call, about: Purpose) -> _Answer:
+        """Answered by the deadline, whether its body comes or not. Raises `_Answer`."""
+        try:
+            async with asyncio.timeout_at(self._answer_by(call)):
+                called = await self._called(call, about)
+        except TimeoutError:
+            default = _reply(self._lookup.default(call.door.caller, about.question, "late").reply, "late")
+            default.closes = True
+            return default
+        return await self._other(call, called, call.door.adapter.read(called))
+
+    async def _other(self, call: _Call, called: Called, reading: Reading) -> _Answer:
+        if isinstance(reading, Ask):
+            return await self._asked(call, called, reading)
+        return _Answer(400, "unreadable") if isinstance(reading, Unreadable) else self._refusal(call)
+
+    def _answer_by(self, call: _Call) -> float:
+        return call.arrived + self.limits.deadline_s - MARGIN_S
+
+    async def _asked(self, call: _Call, called: Called, ask: Ask) -> _Answer:
+        """What the shop says to a question, or its default. What comes with the question is written in any case."""
+        caller, adapter = call.door.caller, call.door.adapter
+        posting = self._post_beside(called, ask.said) if ask.said else None
+        if caller.lookups is None:
+            answered = adapter.default(ask.name, "unsupported", _no_file)
+        else:
+            answered = await self._lookup.ask(caller, adapter, called, ask, self._answer_by(call))
+        if posting is not None and answered.waits_for_kafka:
+            await _written(await asyncio.shield(posting))
+        return _reply(answered.reply, "answered")
+
+    # --- to Kafka ---
+
+    async def _posted(self, called: Called, said: Sequence[Said]) -> "list[asyncio.Future[Any]]":
+        """Hands over the records of a call. Raises `_Answer`."""
+        records = [cloud_event(called, each) for each in said]
+        unsent = sum(len(value) for _, value in records)
+        if self.in_flight_bytes + unsent > self.limits.in_flight_max_bytes:
+            raise _Answer(503, "busy")
+        self.in_flight_bytes += unsent
+        sent = []
+        try:
+            for subject, value in records:
+                key = self._key_of(subject)
+                future = await self._producer.post(key, value, [_CONTENT_TYPE, (HEADER, self._trust.sign(key, value))])
+                unsent -= len(value)  # from here on until it is done, whoever waits for it
+                future.add_done_callback(partial(self._settled, len(value)))
+                sent.append(future)
+        except LogError:
+            raise _Answer(503, "not_written") from None
+        finally:
+            self.in_flight_bytes -= unsent
+        return sent
+
+    def _settled(self, size: int, future: "asyncio.Future[Any]") -> None:
+        self.in_flight_bytes -= size
+        if not future.cancelled():
+            future.exception()  # looked at, or it would be logged as nobody's
+
+    def _post_beside(self, called: Called, said: Sequence[Said]) -> "asyncio.Task[list[asyncio.Future[Any]]]":
+        """Hands over records, within the deadline, while something else is waited for."""
+
+        async def post() -> "list[asyncio.Future[Any]]":
+            try:
+                async with asyncio.timeout(self.limits.deadline_s):
+                    return await self._posted(called, said)
+            except TimeoutError:
+                raise _Answer(503, "not_written") from None
+
+        task = asyncio.create_task(post(), name="question")
+        self._beside.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: "asyncio.Task[Any]") -> None:
+        self._beside.discard(task)
+        if not task.cancelled():
+            task.exception()  # as above
+
+
+async def _written(sent: "Sequence[asyncio.Future[Any]]") -> None:
+    """Returns once Kafka has it all. Raises `_Answer`."""
+    try:
+        for future in sent:
+            await asyncio.shield(future)
+    except TimeoutError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, it is not known to be written
+        raise _Answer(503, "not_written") from None
+
+
+def _no_file(_name: str) -> bytes:
+    return b""
+
+
+def _is_about(address: Address, about: Purpose) -> bool:
+    """Whether it names an order that there can be, or none where none is to be named."""
+    if not (about.has_reference and address.reference):
+        return about.has_reference == bool(address.reference)
+    try:
+        msgspec.convert(f"{address.account}/{address.reference}", Subject)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _reply(reply: Reply | None, result: CallbackResult) -> _Answer:
+    assert reply is not None, "what cannot be used was replaced by the default"
+    return _Answer(reply.status, result, reply.body)
+
+
+def _failed(call: _Call, error: Exception) -> _Answer:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    kind = type(error).__name__
+    log.error("callback_failed", account=call.account, purpose=call.purpose, error=kind, where=where, sampled_by=where)
+    return _Answer(503, "failed", closes=True)
