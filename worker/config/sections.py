@@ -209,6 +209,10 @@ class CallbacksSection(_TimedSection):
     in_flight_max_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 16_777_216
     """On their way to Kafka; above it providers are told to come again."""
 
+    def trust(self) -> Trust:
+        """The same as what signs and checks by them."""
+        return Trust([secret.get_secret_value() for secret in self.record_secrets])
+
 
 class LookupsSection(_TimedSection):
     """`[accounts.NAME.lookups]`: whom the receiver asks what only the shop can answer."""
@@ -231,10 +235,6 @@ class LookupsSection(_TimedSection):
                 "clear, which allow_http = true beside it allows)"
             )
         return value
-
-    def trust(self) -> Trust:
-        """The same as what signs and checks by them."""
-        return Trust([secret.get_secret_value() for secret in self.record_secrets])
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
