@@ -36,11 +36,12 @@ from schemas.events import (
     DETAILS,
     CancelledData,
     ConfirmedData,
+    Data,
     DetailsChangedData,
     OrderEvent,
     PaymentStateChangedData,
 )
-from schemas.facts import Facts
+from schemas.facts import Confirmation, Facts
 from schemas.state import Attempts, ConfirmedAs, MadeAt, OrderHeader, OrderRecord, Park
 from schemas.updates import REASON_MAX, Account, Update
 from worker.core.intake import shown_id
@@ -199,15 +200,23 @@ def _may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
 
 def _may_replace_details(record: OrderRecord, event: OrderEvent) -> bool:
     """Whether details of the confirmation may have to give way: what it gave has to be noted before."""
-    kind, confirmation = type(event.data), record.facts.confirmation
+    kind = type(event.data)
     if kind is ConfirmedData:
         return bool(record.facts.details)
-    if confirmation is None:
-        return False
-    return kind is DetailsChangedData or (bool(confirmation.details) and confirmation.holds_replaced)
+    return kind is DetailsChangedData and record.facts.confirmation is not None
 
 
-_partial = {kind: state.partial_decoder(READS_ALWAYS + members) for kind, members in READS.items()}
+def _holds_replaced(confirmation: Confirmation | None) -> bool:
+    """Whether it keeps details that were replaced, as older versions did: the next event has them removed."""
+    return confirmation is not None and bool(confirmation.details) and confirmation.holds_replaced
+
+
+_NOTED_WITH: dict[type[Data], tuple[str, ...]] = {DetailsChangedData: ("content",)}
+"""What the confirmation gave is noted from the content, too; what a newer confirmation is reduced with has it."""
+
+_partial = {
+    kind: state.partial_decoder(READS_ALWAYS + members + _NOTED_WITH.get(kind, ())) for kind, members in READS.items()
+}
 
 
 def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, bool]:
@@ -216,11 +225,13 @@ def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, boo
 
     That takes 1.1 instead of 1.8 µs for 1,500 bytes, and half a microsecond less to encode it and let go of it again.
     """
-    record = OrderRecord() if value is None else _partial[type(event.data)](value)
-    matters = _may_concern_provider(record, event)
-    if value is not None and (matters or _may_replace_details(record, event)):
+    if value is None:
+        record = OrderRecord()
+        return record, _may_concern_provider(record, event)
+    record = _partial[type(event.data)](value)
+    if _may_concern_provider(record, event) or _holds_replaced(record.facts.confirmation):
         return state.decode_order(value), True  # whole orders are compared when the provider has to do with it
-    return record, matters
+    return record, _may_replace_details(record, event)
 
 
 def take_event(
