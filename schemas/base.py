@@ -5,7 +5,7 @@ is how a refusal words it. Source of every rule: the input contract, `CONTRACT.m
 """
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, Meta, Struct
@@ -161,6 +161,7 @@ class RuleError(ValueError):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_time_us(text: str) -> int:
@@ -169,10 +170,9 @@ def parse_time_us(text: str) -> int:
     Raises `RuleError` for a day or an hour that does not exist, or when there is no offset.
     """
     try:
-        since = datetime.fromisoformat(text.upper()) - _EPOCH
+        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
     except (ValueError, OverflowError, TypeError):  # the last one: without an offset
         raise RuleError(TIME_RULE) from None
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def cut_time(owner: Struct, member: str) -> None:
