@@ -5,6 +5,7 @@ is how a refusal words it. Source of every rule: the input contract, `CONTRACT.m
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -198,7 +199,5 @@ _MICROSECONDS_LENGTH = len("2026-03-01T00:00:00.123456Z")
 _S = TypeVar("_S", bound=Struct)
 
 
-def copied(value: _S) -> _S:
-    """A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""
-    made: _S = value.__copy__()  # type: ignore[attr-defined]
-    return made
+copied: Callable[[_S], _S] = Struct.__copy__  # type: ignore[attr-defined]
+"""A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""

@@ -41,7 +41,7 @@ from schemas.events import (
     OrderEvent,
     PaymentStateChangedData,
 )
-from schemas.facts import Confirmation, Facts
+from schemas.facts import Facts
 from schemas.state import Attempts, ConfirmedAs, MadeAt, OrderHeader, OrderRecord, Park
 from schemas.updates import REASON_MAX, Account, Update
 from worker.core.intake import shown_id
@@ -195,22 +195,15 @@ _UID_BYTES = 8
 
 def _may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
     """Whether it matters to whom the order is told: this change may have been made there, or all since `acked` were."""
-    return record.echo or event.origin is not None or isinstance(event.data, CancelledData)
+    return record.echo or event.origin is not None or type(event.data) is CancelledData
 
 
-def _may_replace_details(record: OrderRecord, event: OrderEvent) -> bool:
+def _may_replace_details(facts: Facts, kind: type[Data]) -> bool:
     """Whether details of the confirmation may have to give way: what it gave has to be noted before."""
-    kind = type(event.data)
-    if kind is ConfirmedData:
-        return bool(record.facts.details)
-    return kind is DetailsChangedData and record.facts.confirmation is not None
+    return bool(facts.details) if kind is ConfirmedData else facts.confirmation is not None
 
 
-def _holds_replaced(confirmation: Confirmation | None) -> bool:
-    """Whether it keeps details that were replaced, as older versions did: the next event has them removed."""
-    return confirmation is not None and bool(confirmation.details) and confirmation.holds_replaced
-
-
+_REPLACE_DETAILS = frozenset({ConfirmedData, DetailsChangedData})
 _NOTED_WITH: dict[type[Data], tuple[str, ...]] = {DetailsChangedData: ("content",)}
 """What the confirmation gave is noted from the content, too; what a newer confirmation is reduced with has it."""
 
@@ -228,10 +221,15 @@ def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, boo
     if value is None:
         record = OrderRecord()
         return record, _may_concern_provider(record, event)
-    record = _partial[type(event.data)](value)
-    if _may_concern_provider(record, event) or _holds_replaced(record.facts.confirmation):
+    kind = type(event.data)
+    record = _partial[kind](value)
+    facts = record.facts
+    confirmation = facts.confirmation
+    if _may_concern_provider(record, event) or (
+        confirmation is not None and confirmation.details and confirmation.holds_replaced
+    ):
         return state.decode_order(value), True  # whole orders are compared when the provider has to do with it
-    return record, _may_replace_details(record, event)
+    return record, kind in _REPLACE_DETAILS and _may_replace_details(facts, kind)
 
 
 def take_event(
@@ -245,10 +243,12 @@ def take_event(
     in_flight: bool = False,
 ) -> OrderRecord:
     """The record after an event; the very same one when it was seen before."""
-    if isinstance(event.data, CancelledData) and _is_believed(event, addressee):
-        event = _by_provider(event, event.data)
-    facts = reduce(record.facts, event, position)
-    if facts is record.facts:
+    data = event.data
+    if type(data) is CancelledData and _is_believed(event, addressee):
+        event = _by_provider(event, data)
+    before = record.facts
+    facts = reduce(before, event, position)
+    if facts is before:
         return record
     after = copied(record)
     after.schema = state.SCHEMA
@@ -267,11 +267,10 @@ def take_event(
     else:
         after.unconfirmed_since_ms = 0
     payment = facts.payment
-    if payment is not None and payment is not record.facts.payment and payment.state == "approved":
+    if payment is not None and payment is not before.payment and payment.state == "approved":
         release(after)
         if after.not_found_delay:
             after.not_before_ms, after.not_found_delay = 0, False
-    data = event.data
     if type(data) is DetailsChangedData:
         _forget_what_was_said(after, data)
     if addressee is not None:
@@ -463,10 +462,14 @@ def note_key(record: OrderRecord, digest: int) -> bool:
     """Notes the record key of an event that was taken; whether it is the first one that differs from the others.
     Changes `record` itself.
     """
-    changed = record.key_digest not in (0, digest) and not record.has_several_keys
-    record.has_several_keys = record.has_several_keys or changed
+    known = record.key_digest
+    if known == digest:
+        return False
     record.key_digest = digest
-    return changed
+    if known == 0 or record.has_several_keys:
+        return False
+    record.has_several_keys = True
+    return True
 
 
 # --- what people see ---------------------------------------------------------------------------------------------
