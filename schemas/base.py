@@ -5,6 +5,7 @@ is how a refusal words it. Source of every rule: the input contract, `CONTRACT.m
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -169,6 +170,7 @@ class RuleError(ValueError):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_time_us(text: str) -> int:
@@ -177,10 +179,9 @@ def parse_time_us(text: str) -> int:
     Raises `RuleError` for a day or an hour that does not exist, or when there is no offset.
     """
     try:
-        since = datetime.fromisoformat(text.upper()) - _EPOCH
+        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
     except (ValueError, OverflowError, TypeError):  # the last one: without an offset
         raise RuleError(TIME_RULE) from None
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def time_text(time_us: int) -> str:
@@ -211,7 +212,5 @@ _MICROSECONDS_LENGTH = len("2026-03-01T00:00:00.123456Z")
 _S = TypeVar("_S", bound=Struct)
 
 
-def copied(value: _S) -> _S:
-    """A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""
-    made: _S = value.__copy__()  # type: ignore[attr-defined]
-    return made
+copied: Callable[[_S], _S] = Struct.__copy__  # type: ignore[attr-defined]
+"""A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""

@@ -81,17 +81,18 @@ _FINAL = re.compile(r"/cartsync/[^/]+/(webhook|ipn)")
 def _finished(event: e.Event, timestamp_ms: int) -> e.OrderEvent:
     time_us = parse_time_us(event.time)
     _check_ahead(time_us, timestamp_ms)
+    event_id, source, sequence = event.id, event.source, event.sequence
     uid = _EMPTY_UID.copy()  # 0.15 µs less than a new one with its digest_size
-    uid.update(f"{len(event.source)} {event.source}{event.id}".encode())
+    uid.update(f"{len(source)} {source}{event_id}".encode())
     return e.OrderEvent(
         event.subject,
         uid.digest(),
-        -1 if event.sequence is None else int(event.sequence),
+        -1 if sequence is None else int(sequence),
         time_us,
         event.data,
         event.origin,
         event.traceparent,
-        event.id,
+        event_id,
     )
 
 

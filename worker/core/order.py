@@ -14,11 +14,13 @@ from msgspec.structs import replace
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import GOODS, PRICED
 from schemas.facts import (
+    NIL,
     Confirmation,
     Content,
     Facts,
     Line,
     OrderDetails,
+    Packed,
     Statement,
     Tracking,
     UnitList,
@@ -68,7 +70,7 @@ def baseline(facts: Facts, reference: str) -> Order | None:
     `None` while unconfirmed, when the confirmation contradicts itself, or when newer facts have replaced details of it.
     """
     confirmation = facts.confirmation
-    if confirmation is None or any(is_nil(packed) for packed in confirmation.details.values()):
+    if confirmation is None or NIL in confirmation.details.values():
         return None
     lines = confirmation.lines
     if is_nil(lines):
@@ -82,7 +84,19 @@ def baseline(facts: Facts, reference: str) -> Order | None:
         content_total_max_minor=confirmation.total_minor,
         details=details,
     )
-    return assess(alone, reference).order
+    carts = _still_to_ship(lines) or _from_content(alone, confirmation)[1]
+    return None if carts is None else _order(alone, reference, confirmation, *carts)
+
+
+def _still_to_ship(packed: Packed) -> tuple[Cart, Cart] | None:
+    """The carts of a content of which nothing became anything yet, when they can be told at a glance: goods and charges
+    within the bounds. That takes half the time, and an order whose details change is asked for it.
+    """
+    lines = unpack_lines(packed)
+    if [None for line in lines if line.type not in PRICED]:
+        return None
+    cart = cart_of_statement(lines)
+    return None if cart.total_minor > AMOUNT_MAX_MINOR else (Cart([], 0), cart)
 
 
 def _order(facts: Facts, reference: str, confirmation: Confirmation, shipped: Cart, unshipped: Cart) -> Order:

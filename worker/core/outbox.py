@@ -207,17 +207,18 @@ def _may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
     return record.echo or event.origin is not None or type(event.data) is CancelledData
 
 
-def _may_replace_details(record: OrderRecord, event: OrderEvent) -> bool:
+def _may_replace_details(facts: Facts, kind: type[Data]) -> bool:
     """Whether details of the confirmation may have to give way: what it gave has to be noted before."""
-    kind, confirmation = type(event.data), record.facts.confirmation
-    if kind is ConfirmedData:
-        return bool(record.facts.details)
-    if confirmation is None:
-        return False
-    return kind is DetailsChangedData or (bool(confirmation.details) and confirmation.holds_replaced)
+    return bool(facts.details) if kind is ConfirmedData else facts.confirmation is not None
 
 
-_partial = {kind: state.partial_decoder(READS_ALWAYS + members) for kind, members in READS.items()}
+_REPLACE_DETAILS = frozenset({ConfirmedData, DetailsChangedData})
+_NOTED_WITH: dict[type[Data], tuple[str, ...]] = {DetailsChangedData: ("content",)}
+"""What the confirmation gave is noted from the content, too; what a newer confirmation is reduced with has it."""
+
+_partial = {
+    kind: state.partial_decoder(READS_ALWAYS + members + _NOTED_WITH.get(kind, ())) for kind, members in READS.items()
+}
 
 
 def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, bool]:
@@ -226,13 +227,20 @@ def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, boo
 
     That takes 1.1 instead of 1.8 µs for 1,500 bytes, and half a microsecond less to encode it and let go of it again.
     """
-    if (decode := _partial.get(type(event.data))) is None:  # what a provider says depends on who it is
+    kind = type(event.data)
+    if (decode := _partial.get(kind)) is None:  # what a provider says depends on who it is
         return OrderRecord() if value is None else state.decode_order(value), True
-    record = OrderRecord() if value is None else decode(value)
-    matters = _may_concern_provider(record, event)
-    if value is not None and (matters or _may_replace_details(record, event)):
+    if value is None:
+        record = OrderRecord()
+        return record, _may_concern_provider(record, event)
+    record = decode(value)
+    facts = record.facts
+    confirmation = facts.confirmation
+    if _may_concern_provider(record, event) or (
+        confirmation is not None and confirmation.details and confirmation.holds_replaced
+    ):
         return state.decode_order(value), True  # whole orders are compared when the provider has to do with it
-    return record, matters
+    return record, kind in _REPLACE_DETAILS and _may_replace_details(facts, kind)
 
 
 def take_event(
@@ -246,11 +254,13 @@ def take_event(
     in_flight: bool = False,
 ) -> OrderRecord:
     """The record after an event; the very same one when it was seen before."""
-    kind = type(event.data)
+    data = event.data
+    kind = type(data)
     if kind in _MEANINGS:
         event = _as_meant(event, addressee)
-    facts = reduce(record.facts, event, position)
-    if facts is record.facts:
+    before = record.facts
+    facts = reduce(before, event, position)
+    if facts is before:
         return record
     after = copied(record)
     after.schema = state.SCHEMA
@@ -270,11 +280,10 @@ def take_event(
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
     else:
         after.unconfirmed_since_ms = 0
-    if kind in _PAYS and _is_newly_approved(record.facts, facts):
+    if kind in _PAYS and _is_newly_approved(before, facts):
         release(after)
         if after.not_found_delay:
             after.not_before_ms, after.not_found_delay = 0, False
-    data = event.data
     if type(data) is DetailsChangedData:
         _forget_what_was_said(after, data)
     if addressee is not None:
@@ -535,10 +544,14 @@ def note_key(record: OrderRecord, digest: int) -> bool:
     """Notes the record key of an event that was taken; whether it is the first one that differs from the others.
     Changes `record` itself.
     """
-    changed = record.key_digest not in (0, digest) and not record.has_several_keys
-    record.has_several_keys = record.has_several_keys or changed
+    known = record.key_digest
+    if known == digest:
+        return False
     record.key_digest = digest
-    return changed
+    if known == 0 or record.has_several_keys:
+        return False
+    record.has_several_keys = True
+    return True
 
 
 # --- what people see ---------------------------------------------------------------------------------------------

@@ -55,15 +55,16 @@ Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund, Fee)
 
 def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     """The facts after `event`, which stands at `position` (the record's offset) in its partition."""
-    if event.uid in facts.seen and _has_seen(facts.seen, event.uid):
+    seen, uid, data = facts.seen, event.uid, event.data
+    if uid in seen and _has_seen(seen, uid):
         return facts
     changed = copied(facts)
-    changed.seen = (facts.seen + event.uid)[-_SEEN_BYTES_MAX:]
-    apply = _APPLY.get(type(event.data))
+    changed.seen = (seen + uid)[-_SEEN_BYTES_MAX:]
+    apply = _APPLY.get(type(data))
     if apply is None:
         changed.provider = provider_facts.take(facts.provider, event, position)
         return changed
-    apply(changed, event.data, (event.sequence, event.time_us, position))
+    apply(changed, data, (event.sequence, event.time_us, position))
     confirmation = changed.confirmation
     if confirmation is not None and confirmation.details and confirmation.holds_replaced:
         changed.confirmation = replace(confirmation, details=dict.fromkeys(confirmation.details, NIL))
@@ -109,13 +110,16 @@ def _put(known: dict[str, Stamped], key: str, fact: Stamped) -> dict[str, Stampe
 
 
 def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
-    total = sum(line.total_minor for line in data.lines)
+    total = sum([line.total_minor for line in data.lines])
     kept = [_line(line) for line in data.lines]
     lines = pack(kept)
     details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
     _set_content(facts, Content(stamp, None, data.currency, total, lines), kept)
-    for name, packed in details.items():
-        _set_detail(facts, name, stamp, packed)
+    if facts.details:
+        for name, packed in details.items():
+            _set_detail(facts, name, stamp, packed)
+    else:
+        facts.details = {name: (stamp, packed) for name, packed in details.items()}
     if facts.confirmation is None or stamp < facts.confirmation.stamp:
         facts.confirmation = Confirmation(
             stamp,
@@ -188,7 +192,7 @@ def _payment_state_changed(facts: Facts, data: e.PaymentStateChangedData, stamp:
 
 
 def _cart_updated(facts: Facts, data: e.CartUpdatedData, stamp: Stamp) -> None:
-    total = sum(line.total_minor for line in data.lines)
+    total = sum([line.total_minor for line in data.lines])
     lines = [_line(line) for line in data.lines]
     content = Content(stamp, _or_none(data.cart_version), data.currency, total, pack(lines))
     _set_content(facts, content, lines)

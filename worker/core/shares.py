@@ -207,6 +207,8 @@ def share_content(
 
 def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> Share:
     quantity = line.quantity
+    if units is _NO_UNITS and not kept:
+        return Share(line) if is_cancelled else Share(line, 0, quantity, 0, line.total_minor)
     pending = 0 if is_cancelled else max(0, quantity - units.cancelled - units.gone - units.shipped)
     if kept + pending <= quantity:
         shipped_minor, unshipped_minor = divide(line.total_minor, kept, pending, quantity - kept - pending)

@@ -9,6 +9,7 @@ from schemas import state
 from schemas.facts import NIL, Facts
 from tests.unit.core.shop import (
     REFERENCE,
+    LineDict,
     Told,
     cancelled,
     cart_updated,
@@ -23,6 +24,7 @@ from tests.unit.core.shop import (
     goods,
     items_cancelled,
     order,
+    other,
     payment,
     refunded,
     retracted,
@@ -222,6 +224,24 @@ def test_replaced_details_leave_the_facts(name: str) -> None:
         found = assess(facts, REFERENCE).order
         assert found is not None
         assert getattr(found.details, name) is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [goods("A", 3, 299), goods("B", 1, 0), other("handling", "std", 495)],
+        [goods("A", 1, 0), other("handling", "std", 5), other("invoice_fee", "fee", 0)],
+        [other("handling", "std", 5)],
+        [goods("A", 1, 100), other("handling", "std", 5), other("discount", "D", -103)],
+        [goods("A", 1, 100), other("voucher", "V", 50), other("registration", "R", 7)],
+        [goods("A", 1, 10**12), other("handling", "std", 1)],
+    ],
+)
+def test_baseline_of_a_confirmation_alone_is_its_order(lines: list[LineDict]) -> None:
+    """The carts of goods and charges are told at a glance: just as they are reckoned, and none beyond the bounds."""
+    facts = facts_of(confirmed(*lines))
+    found, order = baseline(facts, REFERENCE), assess(facts, REFERENCE).order
+    assert found is order is None or (found is not None and found.is_same(order))
 
 
 def test_baseline_ignores_all_that_came_later() -> None:

@@ -42,7 +42,7 @@ class Sequra:
 
     def render(self, order: carts.Order, account: SequraAccount) -> Update:
         shipped, unshipped = _cart(order.shipped, order), _cart(order.unshipped, order)
-        told = _told(order, shipped, unshipped)
+        told = _Told(*map(_raw, _told(order, shipped, unshipped)))
         problem = problem_of(shipped, unshipped, order.confirmed_total_minor)
         return Update(_digest(told), problem, _raw(_body(told, order, account)))
 
@@ -110,25 +110,26 @@ def _raw(value: Any) -> Raw:
     return _NULL if value is None else Raw(_encoder.encode(value))
 
 
-def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> _Told:
+def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple[object, ...]:
+    """The members of `_Told`, not encoded yet; `None` where there is nothing."""
     details = order.details
     references = details.references or events.References()
     method, customer = details.delivery_method, details.customer
     delivered_to, invoiced_to = details.delivery_address, details.invoice_address
-    return _Told(
-        _raw(wire.MerchantReference(order.reference, references.secondary, references.subscription)),
-        _raw(shipped),
-        _raw(unshipped),
-        _raw([_tracking(tracking) for tracking in order.trackings] or None),
-        _NULL if method is None else _raw(_delivery_method(method)),
-        _NULL if delivered_to is None else _raw(_address(delivered_to)),
-        _NULL if invoiced_to is None else _raw(_address(invoiced_to)),
-        _NULL if customer is None else _raw(_customer(customer)),
-        _raw(details.store_ref),
+    return (
+        wire.MerchantReference(order.reference, references.secondary, references.subscription),
+        shipped,
+        unshipped,
+        [_tracking(tracking) for tracking in order.trackings] or None,
+        None if method is None else _delivery_method(method),
+        None if delivered_to is None else _address(delivered_to),
+        None if invoiced_to is None else _address(invoiced_to),
+        None if customer is None else _customer(customer),
+        details.store_ref,
     )
 
 
-def _digest(told: _Told) -> bytes:
+def _digest(told: _Told | tuple[object, ...]) -> bytes:
     """What configuration adds does not count, nor does the reason alone: or a new release would make all owed."""
     return blake2b(_encoder.encode(told), digest_size=16).digest()
 
