@@ -35,6 +35,10 @@ class Known(Struct, array_like=True, frozen=True, gc=False):
     """What Order Status said last, unless a word was taken since."""
     checked: bytes = b""
     """The claims of notifications that it was asked about."""
+    by_others: bool = False
+    """The `delivered` that it holds is none that is known here, of a worker that was killed or of a person: what
+    delivery it was for is a guess.
+    """
 
 
 _encoder = msgpack.Encoder()
@@ -88,7 +92,7 @@ def tried(known: Known, wanted: Wanted, seen: Seen | None) -> Known:
 def taken(known: Known) -> Known:
     """Once the word that was tried last is known to be taken."""
     told = known.delivery if known.word == DELIVERED else known.told
-    return replace(known, is_open=False, taken=known.word, told=told, state="")
+    return replace(known, is_open=False, taken=known.word, told=told, state="", by_others=False)
 
 
 def read(known: Known, wanted: Wanted, seen: Seen, reference: str) -> Known:
@@ -105,9 +109,9 @@ def read(known: Known, wanted: Wanted, seen: Seen, reference: str) -> Known:
         return replace(after, taken=known.word) if known.is_open and known.word in CANCELS else after
     if seen.state in BEYOND_DELIVERY or _was_taken(known, seen):
         if known.is_open and known.word == DELIVERED:
-            return replace(after, taken=DELIVERED, told=known.delivery)
+            return replace(after, taken=DELIVERED, told=known.delivery, by_others=False)
         if known.taken != DELIVERED:
-            return replace(after, taken=DELIVERED, told=wanted.delivery)
+            return replace(after, taken=DELIVERED, told=wanted.delivery, by_others=True)
     return after
 
 
@@ -117,9 +121,14 @@ def _was_taken(known: Known, seen: Seen) -> bool:
     return seen.state is State.SECOND and known.is_open and may_be_delivered and known.before != State.SECOND
 
 
+_NEVER: Stamp = (-2, 0, 0)
+
+
 def is_newer(wanted: Wanted, known: Known) -> bool:
     """Whether a delivery is told that AtaraPay was not told of."""
-    return wanted.delivery is not None and (known.told is None or wanted.delivery > known.told)
+    newest, told = wanted.delivery or _NEVER, known.told or _NEVER
+    # The word of others was taken before a second attempt was agreed on.
+    return newest > told or (known.by_others and 0 < wanted.second_attempt_us < newest[1])
 
 
 def is_due(wanted: Wanted, known: Known) -> bool:

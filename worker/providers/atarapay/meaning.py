@@ -35,6 +35,8 @@ class Wanted(Struct, array_like=True, frozen=True, gc=False):
     email: str = ""
     delivery: Stamp | None = None
     """Of the fact that told the newest delivery; with `delivered` only."""
+    second_attempt_us: int = 0
+    """When AtaraPay last said that one was agreed on, since 1970 UTC; 0: never. With `delivered` only."""
     claims: bytes = b""
     """Stands for everything that notifications have said of the order; empty: nothing."""
 
@@ -71,6 +73,7 @@ def wanted(order: Order) -> Wanted:
         _phone(order) if is_delivered else "",
         _email(order) if is_delivered else "",
         delivery,
+        _second_attempt_us(order) if is_delivered else 0,
         _claims(order, number if is_hearsay else ""),
     )
 
@@ -131,6 +134,11 @@ def heard_of(facts: Facts) -> tuple[dict[str, tuple[Moment, Packed]], str]:
 
 _CLAIMS = ("cancelled", "delivery", "second_attempt")
 """Kinds that say where the escrow is."""
+
+
+def _second_attempt_us(order: Order) -> int:
+    said = heard_of(order.facts)[0].get("second_attempt")
+    return 0 if said is None else said[0][0]
 
 
 def _claims(order: Order, hearsay: str) -> bytes:
