@@ -123,7 +123,7 @@ def _must_read(wanted: Wanted, known: Known, *, is_in_doubt: bool) -> bool:
         return True
     if not is_due(wanted, known):
         return False
-    return is_in_doubt or bool(known.word or known.taken)
+    return is_in_doubt or bool(known.word or known.taken or known.state)
 
 
 def _waits_for_number(known: Known) -> AwaitResult:

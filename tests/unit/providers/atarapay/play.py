@@ -4,6 +4,7 @@ The core's own functions decide what is owed and what follows from an outcome; a
 adapter kept. Every call is audited when it is made, by what whoever makes it may know.
 """
 
+import math
 import random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -30,7 +31,6 @@ from worker.model.exchange import (
     Outcome,
     OutcomeKind,
     Settled,
-    Step,
     Unsendable,
 )
 from worker.model.order import Order
@@ -195,7 +195,7 @@ class Play:
     # --- time ---
 
     def run(self, seconds: float) -> None:
-        """Lets so much time pass, in steps of a second."""
+        """Lets so much time pass, in steps of a second or to when something happens next."""
         until = self.now + seconds
         while self.now < until:
             self._post()
@@ -204,7 +204,16 @@ class Play:
                 self.sandbox.call(form)
             self._arrive()
             self._look()
-            self.now += 1.0
+            self.now = min(until, max(self.now + 1.0, self._next()))
+
+    def _next(self) -> float:
+        """When there is something to do; what is parked stays so until something is told."""
+        record = self.record
+        times = [at for at, _ in self.late] + [at for at, _ in self.underway]
+        if record.revision != record.acked and not outbox.is_parked(record):
+            delay_s = (record.not_before_ms - self.now_ms) / 1000
+            times.append(max(self.hold_until, self.now + delay_s))
+        return min(times, default=math.inf)
 
     def calm(self) -> None:
         """Nothing goes wrong any more: what is on its way arrives, what waits is done."""
@@ -279,16 +288,10 @@ class Play:
             now_ms=self.now_ms,
         )
         for _ in range(3):
-            step: Step = self.adapter.next_step(asked)
-            match step:
-                case AwaitResult(poll_s, why, remote):
-                    return Outcome(OutcomeKind.PENDING, why, retry_after_s=poll_s, remote=remote)
-                case Settled(remote, found):
-                    return Outcome(OutcomeKind.APPLIED, remote=remote, found=found)
-                case Unsendable(why, remote, found):
-                    return Outcome(OutcomeKind.UNSUPPORTED, why, remote=remote, found=found)
-                case Exchange():
-                    answer = self._send(step)
+            step = self.adapter.next_step(asked)
+            if not isinstance(step, Exchange):
+                return _ended(step)
+            answer = self._send(step)
             unknown = OutcomeKind.REJECTED if step.is_read else OutcomeKind.UNKNOWN
             if isinstance(answer, Fault):
                 kind = unknown if answer.sent else OutcomeKind.NOT_SENT
@@ -305,20 +308,32 @@ class Play:
 
     def _send(self, step: Exchange) -> HttpResponse | Fault:
         form = _form(step.request.body)
-        self.auditor.call(form["status"], self.means, self.now)
         trouble = None
         if not self.is_calm and self.chance.random() < 0.4:
             trouble = self.chance.choice([each for each in Trouble if each is not Trouble.REDIRECT])
             self.troubles.append(trouble)
+        if trouble is not Trouble.NO_CONNECTION:
+            self.auditor.call(form["status"], self.means, self.now)
         met = meet(self.sandbox, step.request.body, trouble)
         if met.is_late:
             self.late.append((self.now + self.chance.uniform(1.0, RULES.settle_s - 1.0), step.request.body))
-            self.auditor.may_land_until = self.late[-1][0]
+            if not step.is_read:
+                self.auditor.may_land_until = self.late[-1][0]
         self.auditor.answered(form["status"], met.answer)
         return met.answer
 
     means: str = ""
     """The word that the story so far means."""
+
+
+def _ended(step: AwaitResult | Settled | Unsendable) -> Outcome:
+    match step:
+        case AwaitResult(poll_s, why, remote):
+            return Outcome(OutcomeKind.PENDING, why, retry_after_s=poll_s, remote=remote)
+        case Settled(remote, found):
+            return Outcome(OutcomeKind.APPLIED, remote=remote, found=found)
+        case Unsendable(why, remote, found):
+            return Outcome(OutcomeKind.UNSUPPORTED, why, remote=remote, found=found)
 
 
 def _form(body: bytes) -> dict[str, Any]:
