@@ -77,6 +77,17 @@ CASES: dict[str, tuple[bool, int | None, tuple[Told, ...]]] = {
         3,
         (TWO, returned("r1", hat=1).but(time="2026-01-01T00:00:00Z"), shipped("s1", hat=3), delivered("s1")),
     ),
+    "off a newer one, those that never arrived first": (
+        True,
+        4,
+        (
+            TWO,
+            returned("r1", hat=1).but(time="2026-01-01T00:00:00Z"),
+            shipped("s1", hat=2),
+            shipped("s2", hat=1),
+            delivered("s1"),
+        ),
+    ),
     "of several lines, any": (
         False,
         3,

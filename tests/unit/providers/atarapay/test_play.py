@@ -184,7 +184,10 @@ def test_cancelled_there_while_goods_are_under_way() -> None:
 
 
 def test_changed_minds() -> None:
-    """A cancellation that is taken back: told before, it stands; else the delivery is told."""
+    """A cancellation that is taken back: told before, it stands; else the delivery is told.
+
+    That it was told is not known after a kill: then it is one that was made there.
+    """
     ends: Counter[str] = Counter()
     for seed in range(SEEDS):
         story = Story(seed)
@@ -195,8 +198,9 @@ def test_changed_minds() -> None:
         story.play.calm()
         ends[story.play.status] += 1
         words = story.play.escrow.words
-        assert (words, story.play.status) in [(["cancelled"], "parked"), (["delivered"], "settled")]
-    assert len(ends) == 2
+        ended = [(["cancelled"], "parked"), (["cancelled"], "inconsistent"), (["delivered"], "settled")]
+        assert (words, story.play.status) in ended
+    assert min(ends["parked"], ends["settled"]) > ends["inconsistent"]
 
 
 def test_no_word_for_it() -> None:
