@@ -5,16 +5,13 @@ from hashlib import blake2b
 from msgspec import UNSET, Struct, UnsetType, msgpack
 
 from schemas.events import Address
-from schemas.facts import Facts, Packed, Stamp, unpack_lines
+from schemas.facts import Facts, Moment, Packed, Stamp, unpack_lines
 from worker.model.order import Order
 from worker.providers.atarapay.checks import Lack, lack_of, lack_of_cancelled, units_of
 from worker.providers.atarapay.parcels import arrival_of
 from worker.providers.atarapay.wire import BUYER_CANCEL, CANCELLED, DELIVERED
 
 _encoder = msgpack.Encoder()
-
-Moment = tuple[int, int]
-"""(microseconds since 1970 UTC, position in the partition) of what a provider has said."""
 
 
 class Wanted(Struct, array_like=True, frozen=True, gc=False):
@@ -80,7 +77,7 @@ def wanted(order: Order) -> Wanted:
 
 def _word(order: Order) -> tuple[str, Lack | None, bool, Stamp | None]:
     facts = order.facts
-    cancellation = facts.cancellation
+    cancellation = facts.cancellation_now
     if cancellation is not None and not cancellation.retracted:
         if cancellation.by == "provider":
             return "", None, True, None
@@ -104,8 +101,8 @@ def _number(order: Order) -> tuple[str, bool]:
     told = _text(UNSET if references is None else references.provider)
     if told:
         return told, False
-    heard = heard_of(order.facts)[1]
-    return heard, bool(heard)
+    heard = order.facts.provider
+    return ("", False) if heard is None or heard.order is None else (heard.order[1], True)
 
 
 def _phone(order: Order) -> str:
@@ -126,10 +123,9 @@ def _text(value: str | UnsetType) -> str:
     return "" if value is UNSET else value.strip()
 
 
-def heard_of(facts: Facts) -> tuple[dict[str, tuple[Moment, Packed]], str]:
-    """What notifications have said: the newest of each kind, and the order's number at AtaraPay."""
-    heard = getattr(facts, "provider", None)
-    return ({}, "") if heard is None else (heard.said, "" if heard.order is None else heard.order[1])
+def _said(facts: Facts) -> dict[str, tuple[Moment, Packed]]:
+    """What notifications have said, the newest of each kind."""
+    return {} if facts.provider is None else facts.provider.said
 
 
 _CLAIMS = ("cancelled", "delivery", "second_attempt")
@@ -137,7 +133,7 @@ _CLAIMS = ("cancelled", "delivery", "second_attempt")
 
 
 def _second_attempt_us(order: Order) -> int:
-    said = heard_of(order.facts)[0].get("second_attempt")
+    said = _said(order.facts).get("second_attempt")
     return 0 if said is None else said[0][0]
 
 
@@ -145,6 +141,6 @@ def _claims(order: Order, hearsay: str) -> bytes:
     """Not the newest moment: notifications have no time of their own, and what two receivers noted may be the wrong
     way round.
     """
-    heard = heard_of(order.facts)[0]
+    heard = _said(order.facts)
     said = [(kind, heard[kind]) for kind in _CLAIMS if kind in heard]
     return blake2b(_encoder.encode((said, hearsay)), digest_size=8).digest() if said or hearsay else b""

@@ -6,15 +6,16 @@ adapter kept. Every call is audited when it is made, by what whoever makes it ma
 
 import math
 import random
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec.structs import replace
 
 from schemas.events import CancelledData, OrderEvent
-from schemas.facts import Facts
+from schemas.provider_events import CancelledThereData, DeliverySaidData, DeliveryState, ProviderData
 from schemas.state import Delay, OrderRecord
 from tests.unit.core.shop import START_MS, Told, event
 from tests.unit.providers.atarapay.told import ACCOUNT, NUMBER
@@ -33,20 +34,19 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.order import Order
-from worker.model.provider import Question, Update
+from worker.model.provider import Question
 from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay import known as memory
 from worker.providers.atarapay.known import Known
-from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.wire import DELIVERED, ORDER_STATUS, State
-from worker.sim.atarapay.escrow import Act, Habits, Notification, Sandbox
+from worker.sim.atarapay.escrow import STATE_IDS, Act, Habits, Notification, Sandbox
 from worker.sim.atarapay.faults import Trouble, meet
 
 REFERENCE = "12345"
 SUBJECT = f"escrow/{REFERENCE}"
 RULES = Rules()
-_KINDS = {
+_STATES: Mapping[str, DeliveryState] = {
+    "Rejected": "rejected",
     "Delivered": "delivered",
     "Accepted": "accepted",
     "Complete": "resolved",
@@ -57,38 +57,15 @@ _KINDS = {
 }
 
 
-class Hears(AtaraPay):
-    """The adapter, for an order of which notifications have said something."""
-
-    def __init__(self) -> None:
-        self.said: dict[str, tuple[tuple[int, int], bytes]] = {}
-        self.number = ""
-
-    def hear(self, notification: Notification, at_us: int, position: int) -> None:
-        """Takes a notification as the receiver reads it."""
-        moment = (at_us, position)
-        self.number = str(notification.data["id"])
-        kind = _KINDS.get(notification.status, "rejected")
-        is_end = notification.status == "Canceled" or notification.data["status"]["id"] == 9
-        if is_end and notification.status != "Delivered":
-            self.said = {**self.said, "cancelled": (moment, b"\xc0")}
-            return
-        self.said = {**self.said, "delivery": (moment, kind.encode())}
-        if kind == "second_attempt":
-            self.said["second_attempt"] = (moment, b"\xc0")
-
-    def _told(self, order: Order) -> Order:
-        if not self.number:
-            return order
-        facts = SimpleNamespace(**{name: getattr(order.facts, name) for name in order.facts.__struct_fields__})
-        facts.provider = SimpleNamespace(said=self.said, order=((0, 0), self.number))
-        return replace(order, facts=cast(Facts, facts))
-
-    def render(self, order: Order, account: AtaraPayAccount) -> Update:
-        return super().render(self._told(order), account)
-
-    def digest(self, order: Order) -> bytes:
-        return super().digest(self._told(order))
+def said(notification: Notification) -> ProviderData:
+    """What a notification says, as the receiver reads it."""
+    number = str(notification.data["id"])
+    is_cancelled = notification.data["status"]["id"] == STATE_IDS[State.CANCELLED]
+    if notification.status == "Canceled" or (notification.status == "Rejected" and is_cancelled):
+        return CancelledThereData(
+            by="shopper" if notification.status == "Rejected" else "merchant", provider_order=number
+        )
+    return DeliverySaidData(state=_STATES[notification.status], provider_order=number)
 
 
 class Auditor:
@@ -133,7 +110,7 @@ class Play:
         self.is_calm = is_calm
         self.now = 0.0
         self.record = OrderRecord()
-        self.adapter = Hears()
+        self.adapter = AtaraPay()
         self.addressee = Addressee(ACCOUNT, self.adapter)
         self.hold_until = 0.0
         self.count = 0
@@ -230,18 +207,10 @@ class Play:
     def _arrive(self) -> None:
         for at, notification in [each for each in self.underway if each[0] <= self.now or self.is_calm]:
             self.underway.remove((at, notification))
-            self.count += 1
-            self.adapter.hear(notification, self.now_ms * 1000, self.count)
-            self._hear()
-
-    def _hear(self) -> None:
-        """As the worker does with what a provider says that can be asked."""
-        record = replace(self.record, revision=self.count, heard=self.count, doubt=True)
-        if record.delay is not Delay.ASKED:
-            record.not_before_ms = 0
-        if record.park is not None and record.park.unsupported:
-            outbox.release(record)
-        self.record = record
+            # Its id has the minute of arrival, so that the same again is one, and a second rejection another.
+            known_by = f"{notification.status} {notification.message} {self.now // 60}"
+            uid = blake2b(known_by.encode(), digest_size=8).digest()
+            self._take(OrderEvent(SUBJECT, uid, -1, self.now_ms * 1000, said(notification)))
 
     # --- turns ---
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.events import CancelledData
+from schemas.facts import Moment
 from tests.unit.core.shop import Told, cancelled, delivered, details, order, refunded, retracted, returned, shipped
 from tests.unit.providers.atarapay.told import (
     ALL_DELIVERED,
@@ -26,7 +27,6 @@ from worker.model.exchange import AwaitResult, Exchange, OutcomeKind, Settled, S
 from worker.model.order import Order
 from worker.providers.atarapay import known as memory
 from worker.providers.atarapay.known import Known, decode, describe
-from worker.providers.atarapay.meaning import Moment
 from worker.providers.atarapay.wire import Seen, State
 
 SAID = confirmation()

@@ -1,13 +1,12 @@
 """Orders of an AtaraPay account, and what it is asked and answers."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec.structs import replace
 
-from schemas.facts import Facts
+from schemas.facts import Moment, ProviderFacts, pack
 from tests.unit.core.shop import LineDict, Told, confirmed, delivered, goods, order, shipped
 from worker.model.exchange import Exchange, HttpResponse, Step
 from worker.model.order import Order
@@ -15,7 +14,7 @@ from worker.model.provider import Question
 from worker.providers.atarapay import AtaraPay, meaning
 from worker.providers.atarapay import known as memory
 from worker.providers.atarapay.known import Known
-from worker.providers.atarapay.meaning import Moment, Wanted
+from worker.providers.atarapay.meaning import Wanted
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.wire import Seen, State
 
@@ -47,10 +46,9 @@ ALL_DELIVERED = (confirmation(), ALL_SHIPPED, delivered("s1"))
 
 def heard(found: Order, number: str = "", **said: Moment) -> Order:
     """The order once notifications have said these things, each at its moment."""
-    told = SimpleNamespace(said={kind: (moment, b"\xc0") for kind, moment in said.items()}, order=((0, 0), number))
-    facts = SimpleNamespace(**{name: getattr(found.facts, name) for name in found.facts.__struct_fields__})
-    facts.provider = told if number else SimpleNamespace(said=told.said, order=None)
-    return replace(found, facts=cast(Facts, facts))
+    told = {kind: (moment, pack(None)) for kind, moment in said.items()}
+    provider = ProviderFacts(order=((0, 0), number) if number else None, said=told)
+    return replace(found, facts=replace(found.facts, provider=provider))
 
 
 def wanted(*tellings: Told) -> Wanted:
