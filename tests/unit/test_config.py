@@ -1,5 +1,6 @@
 """The configuration: where settings come from, what they may be, and what is said when they are wrong."""
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from worker.config import (
     parse_duration,
     worker_settings_from,
 )
-from worker.config.accounts import SequraSection
+from worker.config.accounts import AccountSection, AtaraPaySection, SequraSection
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.core.trust import Trust
@@ -29,6 +30,7 @@ from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
 from worker.partition.context import Pace
+from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.sequra.options import SequraAccount
 
 SECRET = "s3cr3t-99"
@@ -524,7 +526,10 @@ def test_redacted(write: Write) -> None:
 def test_example_file(tmp_path: Path) -> None:
     """The example is a configuration, and shows every setting with its default."""
     text = EXAMPLE.read_text(encoding="utf-8")
-    shown = tomllib.loads("\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines()))
+    is_setting = re.compile(r"# (\[|.* = )").match
+    shown = tomllib.loads(
+        "\n".join(line.removeprefix("# ") if is_setting(line) else line for line in text.splitlines())
+    )
     path = tmp_path / "example.toml"
     path.write_text(text.replace("/run/secrets/acme", "acme"), encoding="utf-8")
     (tmp_path / "acme").write_text("x", encoding="utf-8")
@@ -533,6 +538,52 @@ def test_example_file(tmp_path: Path) -> None:
         name: section for name, section in defaults.items() if name != "accounts"
     }
     assert set(shown["accounts"]["acme"]) - {"password_file"} == set(SequraSection.model_fields) - {"password"}
+    escrow = shown["accounts"]["escrow"]
+    own = set(AtaraPaySection.model_fields) - set(AccountSection.model_fields) - {"public_key", "private_key"}
+    assert set(escrow) == own | {"provider", "base_url", "public_key_file", "private_key_file"}
+    usual = AtaraPaySection(provider="atarapay", base_url="https://x", public_key="x", private_key="x")
+    assert {name: tuple(escrow[name]) for name in own} == {name: getattr(usual, name) for name in own}
+
+
+def test_account_of_atarapay(write: Write) -> None:
+    """Both keys are secrets and show nowhere; the merchant is a digest of one of them. Texts replace the usual ones."""
+    write("kept", "private_key")
+    write(
+        MINIMAL[: MINIMAL.index("[accounts")]
+        + """[accounts.escrow]
+provider = "atarapay"
+base_url = "https://api.atarapay.com/api/api"
+public_key = "b8kP7A1e67s0jc3h98T8pH71dq66J0s3"
+private_key_file = "private_key"
+already_processed = ["Done before"]
+"""
+    )
+    config = Config.load(environ={"CARTSYNC_ACCOUNTS__ESCROW__TOKEN_REFUSED": "no such key, wrong key"})
+    account = config.merchant_accounts()["escrow"]
+    assert account == AtaraPayAccount(
+        name="escrow",
+        provider="atarapay",
+        base_url="https://api.atarapay.com/api/api",
+        public_key="b8kP7A1e67s0jc3h98T8pH71dq66J0s3",
+        private_key="kept",
+        already_processed=("Done before",),
+        token_refused=("no such key", "wrong key"),
+    )
+    shown = config.redacted()["accounts"]["escrow"]
+    assert shown["public_key"] == shown["private_key"] == "***"
+    assert account.merchant == "ea7384bb9828"
+    assert "b8kP7" not in repr(account) + repr(config)
+
+
+def test_scenario_account_of_atarapay() -> None:
+    """What a scenario leaves out is filled in."""
+    assert account_from("shop", {"provider": "atarapay"}, scenario=True) == AtaraPayAccount(
+        name="shop",
+        provider="atarapay",
+        base_url="https://test-api.atarapay.com/api",
+        public_key="public-shop",
+        private_key="private-shop",
+    )
 
 
 def test_two_accounts_of_one_merchant(write: Write) -> None:

@@ -171,6 +171,7 @@ def test_events_are_found() -> None:
 KAFKA = {"bootstrap_servers": "x:1"}
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "": {"provider": "x", "base_url": "https://x.example"},
+    "atarapay": {"public_key": "x", "private_key": "x"},
     "sequra": {"merchant_id": "x", "username": "x", "password": "x"},
 }
 """What an account has to have: of every provider, and of each."""
@@ -180,6 +181,8 @@ def shown(value: object) -> str:
     """A default as the page has it."""
     if value in (None, "", [], (), {}):
         return "\N{EN DASH}"
+    if isinstance(value, list) and any(" " in str(each) for each in value):
+        return ", ".join(f"`{each}`" for each in value)
     if isinstance(value, list):
         return f"`{' '.join(value)}`"
     if isinstance(value, bool):

@@ -171,6 +171,12 @@ def account_from(
 
 
 _SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
+    "atarapay": {
+        "provider": "atarapay",
+        "base_url": "https://test-api.atarapay.com/api",
+        "public_key": "public-{name}",
+        "private_key": "private-{name}",
+    },
     "sequra": {
         "provider": "sequra",
         "base_url": "https://sandbox.sequrapi.com",

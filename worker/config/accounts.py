@@ -13,11 +13,13 @@ from worker.config.values import (
     Password,
     Proxy,
     Secrets,
+    Texts,
     Username,
     is_clear,
 )
 from worker.core.targets import TargetChoice
 from worker.model.account import Account
+from worker.providers.atarapay.options import ALREADY_PROCESSED, TOKEN_REFUSED, AtaraPayAccount
 from worker.providers.sequra.options import SequraAccount
 
 
@@ -58,7 +60,9 @@ class AccountSection(Section):
 
     def account(self, name: str) -> Account:
         """The account, its secrets as they are."""
-        members = {member: getattr(self, member) for member in self.made.__struct_fields__ if member != "name"}
+        members = {
+            member: getattr(self, member) for member in self.made.__struct_fields__ if member in type(self).model_fields
+        }
         return self.made(name=name, **{member: _revealed(value) for member, value in members.items()})
 
 
@@ -81,13 +85,24 @@ class SequraSection(AccountSection):
     default_cancellation_reason: NonEmpty = "unspecified"
 
 
+class AtaraPaySection(AccountSection):
+    """AtaraPay."""
+
+    made = AtaraPayAccount
+
+    public_key: Password
+    private_key: Password
+    already_processed: Texts = ALREADY_PROCESSED
+    token_refused: Texts = TOKEN_REFUSED
+
+
 class UnknownSection(AccountSection):
     """Of a provider that there is not, or none was named: what else is wrong with it cannot be said."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {"sequra": SequraSection}
+ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {"atarapay": AtaraPaySection, "sequra": SequraSection}
 """By provider."""
 _UNKNOWN = "unknown"
 
@@ -98,7 +113,9 @@ def _provider_of(value: Any) -> str:
 
 
 AnyAccount = Annotated[
-    Annotated[SequraSection, Tag("sequra")] | Annotated[UnknownSection, Tag(_UNKNOWN)],
+    Annotated[AtaraPaySection, Tag("atarapay")]
+    | Annotated[SequraSection, Tag("sequra")]
+    | Annotated[UnknownSection, Tag(_UNKNOWN)],
     Discriminator(_provider_of),
 ]
 """An account's section, as its provider wants it."""

@@ -47,7 +47,7 @@ from schemas.state import Attempts, ConfirmedAs, Delay, MadeAt, OrderHeader, Ord
 from schemas.views import Status
 from worker.core.intake import shown_id
 from worker.core.order import Standing, assess, baseline
-from worker.core.provider_facts import KINDS, names_order_anew, without_words
+from worker.core.provider_facts import KINDS, found_cancelled, names_order_anew, without_words
 from worker.core.reducer import READS, READS_ALWAYS, reduce
 from worker.core.rules import Rules
 from worker.model.account import Account
@@ -276,6 +276,8 @@ def take_event(
         after.trace = event.traceparent
     if record.revision == record.acked:
         after.owed_since_ms = now_ms
+    if record.delay is Delay.RESULT:  # it may be what the order waits for, and it is news in any case
+        after.not_before_ms = after.delay_ms = 0
     if facts.confirmation is None:
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
     else:
@@ -473,6 +475,17 @@ def acknowledge(record: OrderRecord, digest: bytes) -> OrderRecord:
     """The record once it is known that the provider holds just this payload."""
     after = copied(record)
     _acknowledge(after, digest)
+    return after
+
+
+def take_found(record: OrderRecord, now_ms: int) -> OrderRecord:
+    """The record once its provider was found to have the order cancelled: a fact like one of an event, though no event
+    told it, so the revision stays.
+    """
+    after = copied(record)
+    after.schema = state.SCHEMA
+    after.facts = copied(record.facts)
+    after.facts.provider = found_cancelled(record.facts.provider, now_ms * 1000)
     return after
 
 

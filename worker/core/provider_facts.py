@@ -127,6 +127,11 @@ def take(facts: ProviderFacts | None, event: OrderEvent, position: int) -> Provi
     return replace(facts, **changed) if changed else facts
 
 
+def found_cancelled(facts: ProviderFacts | None, at_us: int) -> ProviderFacts:
+    """What is kept once reading there has shown that the order was cancelled. It counts from then on."""
+    return replace(ProviderFacts() if facts is None else facts, cancelled=(at_us, 0))
+
+
 def names_order_anew(facts: Facts, event: OrderEvent) -> bool:
     """Whether an event names the order as nobody has named it yet: what is there under that name is not known."""
     data = event.data

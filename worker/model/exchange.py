@@ -4,6 +4,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from schemas.events import CancelledData
+
 REASON_MAX = 510
 """Characters of a reason that an order's record keeps: it must not outgrow its topic by being parked."""
 RETRY_AFTER_MAX_S = 3600.0
@@ -76,6 +78,8 @@ class Outcome(Struct, frozen=True, gc=False):
     """What the adapter keeps of it in the order's record; `None`: what it kept before."""
     is_overdue: bool = False
     """The provider works on it for longer than it should: somebody is told."""
+    found: CancelledData | None = None
+    """What reading there has shown to be a fact of the order: it becomes an event of its own."""
 
 
 class Exchange(Struct, frozen=True, gc=False):
@@ -101,6 +105,7 @@ class Settled(Struct, frozen=True, gc=False):
     """Step: the provider holds what should be so."""
 
     remote: bytes = b""
+    found: CancelledData | None = None
 
 
 class Unsendable(Struct, frozen=True, gc=False):
@@ -108,6 +113,7 @@ class Unsendable(Struct, frozen=True, gc=False):
 
     why: str
     remote: bytes = b""
+    found: CancelledData | None = None
 
 
 Step = Exchange | AwaitResult | Settled | Unsendable

@@ -199,6 +199,9 @@ class Batch:
         subject = attempt.subject
         value = self._value(subject)
         assert value is not None  # an attempt is of an order that is known
+        if outcome.found is not None:
+            value = state.encode(core.take_found(state.decode_order(value), self._now_ms))
+            self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
         before = state.decode_sealed(value)
         after, hold_s = settle(
             before,

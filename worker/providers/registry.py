@@ -5,12 +5,13 @@ from typing import Any
 
 from worker.model.callbacks import Callbacks
 from worker.model.provider import Provider
+from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay.callbacks import AtaraPayCallbacks
 from worker.providers.qliro.callbacks import QliroCallbacks
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.callbacks import SequraCallbacks
 
-PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (Sequra(),)}
+PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (AtaraPay(), Sequra())}
 CALLBACKS: Mapping[str, Callbacks] = {
     "atarapay": AtaraPayCallbacks(),
     "qliro": QliroCallbacks(),

@@ -330,10 +330,10 @@ class Publisher:
                     pass
                 case AwaitResult(poll_s, why, remote, is_overdue):
                     return Outcome(OutcomeKind.PENDING, why, status, poll_s, remote=remote, is_overdue=is_overdue)
-                case Settled(remote):
-                    return Outcome(OutcomeKind.APPLIED, "", status, remote=remote)
-                case Unsendable(why, remote):
-                    return Outcome(OutcomeKind.UNSUPPORTED, why, status, remote=remote)
+                case Settled(remote, found):
+                    return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
+                case Unsendable(why, remote, found):
+                    return Outcome(OutcomeKind.UNSUPPORTED, why, status, remote=remote, found=found)
             told.sends(step)
             answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
             if isinstance(answer, Fault):

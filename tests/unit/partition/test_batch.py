@@ -10,19 +10,23 @@ import pytest
 from msgspec import Struct
 
 from schemas import state
+from schemas.events import CancelledData
 from schemas.state import OrderRecord
-from tests.unit.core.shop import TRUST
+from tests.unit.core.shop import TRUST, confirmed, fold, goods, log
 from worker import logs
 from worker.core import outbox as core
 from worker.core.intake import decode
+from worker.core.order import assess
 from worker.core.outbox import Addressee, ParkIt, Same, Wait
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.core.trust import HEADER
 from worker.metrics import Metrics
+from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.provider import Update
 from worker.partition.batch import Batch, Change
 from worker.partition.context import Context, Pace
-from worker.ports import UndecodableRecord
+from worker.ports import Attempt, UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
@@ -94,6 +98,26 @@ def test_a_decision_on_the_committed_record_counts() -> None:
         batch.change(Change(SUBJECT, orders[SUBJECT], Same(b"digest")))
         after = committed(batch)
         assert (after.acked, after.acked_digest) == (7, b"digest")
+
+    run(main())
+
+
+def test_what_reading_has_found_becomes_a_fact() -> None:
+    """A cancellation that was made at the provider: the carts follow in the transaction of the outcome."""
+
+    async def main() -> None:
+        facts = fold(log(confirmed(goods("A", 1, 100))))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
+        found = Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider"))
+        batch.outcome(attempt, found, 1.0)
+        after = committed(batch)
+        assert (after.acked, after.facts.confirmation) == (7, facts.confirmation)
+        assert after.facts.cancellation_now is not None
+        assert after.facts.cancellation_now.by == "provider"
+        order = assess(after.facts, "1").order
+        assert order is not None
+        assert (order.shipped.items, order.unshipped.items) == ([], [])
 
     run(main())
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.events import CancelledData
 from worker.core.rules import Rules
 from worker.metrics import Metrics
 from worker.model.account import Account
@@ -32,6 +33,7 @@ UPDATE = Update(b"d", None, msgspec.Raw(b"null"))
 READ = Exchange(HttpRequest("GET", "https://x/read", {}, b""), is_read=True)
 COMMAND = Exchange(HttpRequest("POST", "https://x/command", {}, b""), remote=b"sent")
 OK, BUSY, GATEWAY = (HttpResponse(status, {}, b"body") for status in (200, 500, 502))
+FOUND = CancelledData(by="provider")
 KINDS = {200: OutcomeKind.APPLIED, 500: OutcomeKind.REJECTED, 502: OutcomeKind.UNKNOWN}
 
 
@@ -148,6 +150,8 @@ ENDS = {
         OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"known", is_overdue=True
     ),
     Unsendable("no such thing", b"known"): Outcome(OutcomeKind.UNSUPPORTED, "no such thing", 200, remote=b"known"),
+    Settled(b"known", FOUND): Outcome(OutcomeKind.APPLIED, "", 200, remote=b"known", found=FOUND),
+    Unsendable("ended", b"known", FOUND): Outcome(OutcomeKind.UNSUPPORTED, "ended", 200, remote=b"known", found=FOUND),
 }
 
 

@@ -1,0 +1,146 @@
+"""What an order's facts mean to AtaraPay: a word, none, or that there is none for it."""
+
+from hashlib import blake2b
+
+from msgspec import UNSET, Struct, UnsetType, msgpack
+
+from schemas.events import Address
+from schemas.facts import Facts, Moment, Packed, Stamp, unpack_lines
+from worker.model.order import Order
+from worker.providers.atarapay.checks import Lack, lack_of, lack_of_cancelled, units_of
+from worker.providers.atarapay.parcels import arrival_of
+from worker.providers.atarapay.wire import BUYER_CANCEL, CANCELLED, DELIVERED
+
+_encoder = msgpack.Encoder()
+
+
+class Wanted(Struct, array_like=True, frozen=True, gc=False):
+    """What should be so at AtaraPay. All of it comes from facts, so all of it counts for the digest."""
+
+    word: str = ""
+    """Empty: there is nothing to tell."""
+    lack: Lack | None = None
+    """Why there is no word for it."""
+    is_ended: bool = False
+    """It is known to the shop, too, that the order was cancelled there."""
+    number: str = ""
+    """The order's at AtaraPay; empty: nobody has told it."""
+    is_hearsay: bool = False
+    """Only a notification has told the number."""
+    phone: str = ""
+    """Of the shopper; with `delivered` only, as is the next."""
+    email: str = ""
+    delivery: Stamp | None = None
+    """Of the fact that told the newest delivery; with `delivered` only."""
+    second_attempt_us: int = 0
+    """When AtaraPay last said that one was agreed on, since 1970 UTC; 0: never. With `delivered` only."""
+    claims: bytes = b""
+    """Stands for everything that notifications have said of the order; empty: nothing."""
+
+
+_decoder = msgpack.Decoder(Wanted)
+
+
+def decode(body: bytes) -> Wanted:
+    """What `Wanted.encoded` was made of."""
+    return _decoder.decode(body)
+
+
+def encode(wanted: Wanted) -> bytes:
+    """As an update's body holds it."""
+    return _encoder.encode(wanted)
+
+
+def digest_of(encoded: bytes) -> bytes:
+    """A digest of 16 bytes."""
+    return blake2b(encoded, digest_size=16).digest()
+
+
+def wanted(order: Order) -> Wanted:
+    """Of an order without contradictions whose payment is approved."""
+    word, lack, is_ended, delivery = _word(order)
+    number, is_hearsay = _number(order)
+    is_delivered = word == DELIVERED
+    return Wanted(
+        word,
+        lack,
+        is_ended,
+        number,
+        is_hearsay,
+        _phone(order) if is_delivered else "",
+        _email(order) if is_delivered else "",
+        delivery,
+        _second_attempt_us(order) if is_delivered else 0,
+        _claims(order, number if is_hearsay else ""),
+    )
+
+
+def _word(order: Order) -> tuple[str, Lack | None, bool, Stamp | None]:
+    facts = order.facts
+    cancellation = facts.cancellation_now
+    if cancellation is not None and not cancellation.retracted:
+        if cancellation.by == "provider":
+            return "", None, True, None
+        lack = lack_of_cancelled(order)
+        said = BUYER_CANCEL if cancellation.by == "shopper" else CANCELLED
+        return ("", lack, False, None) if lack is not None else (said, None, False, None)
+    kept, pending = units_of(order.shipped), units_of(order.unshipped)
+    if not (kept or pending or facts.statements) and any(each.units for each in facts.item_cancellations.values()):
+        lack = lack_of_cancelled(order)
+        return ("", lack, False, None) if lack is not None else (CANCELLED, None, False, None)
+    lack = lack_of(order)
+    if lack is not None or pending or not kept:
+        return "", lack, False, None
+    content = facts.content
+    arrival = arrival_of(facts, [] if content is None else unpack_lines(content.lines))
+    return (DELIVERED, None, False, arrival.newest) if arrival.is_complete else ("", None, False, None)
+
+
+def _number(order: Order) -> tuple[str, bool]:
+    references = order.details.references
+    told = _text(UNSET if references is None else references.provider)
+    if told:
+        return told, False
+    heard = order.facts.provider
+    return ("", False) if heard is None or heard.order is None else (heard.order[1], True)
+
+
+def _phone(order: Order) -> str:
+    addresses = (order.details.delivery_address, order.details.invoice_address)
+    return next((phone for address in addresses if address is not None for phone in _phones(address)), "")
+
+
+def _phones(address: Address) -> list[str]:
+    return [phone for phone in (_text(address.mobile_phone), _text(address.phone)) if phone]
+
+
+def _email(order: Order) -> str:
+    customer = order.details.customer
+    return _text(UNSET if customer is None else customer.email)
+
+
+def _text(value: str | UnsetType) -> str:
+    return "" if value is UNSET else value.strip()
+
+
+def _said(facts: Facts) -> dict[str, tuple[Moment, Packed]]:
+    """What notifications have said, the newest of each kind."""
+    return {} if facts.provider is None else facts.provider.said
+
+
+_CLAIMS = ("cancelled", "delivery", "second_attempt")
+"""Kinds that say where the escrow is."""
+
+
+def _second_attempt_us(order: Order) -> int:
+    said = _said(order.facts).get("second_attempt")
+    return 0 if said is None else said[0][0]
+
+
+def _claims(order: Order, hearsay: str) -> bytes:
+    """Not the newest moment: notifications have no time of their own, and what two receivers noted may be the wrong
+    way round.
+    """
+    heard = _said(order.facts)
+    said = [(kind, heard[kind]) for kind in _CLAIMS if kind in heard]
+    return blake2b(_encoder.encode((said, hearsay)), digest_size=8).digest() if said or hearsay else b""
