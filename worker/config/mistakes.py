@@ -35,7 +35,7 @@ def explained(
             path = path[:2] + path[3:]  # pydantic puts the tag of a union in between
         elif not above:
             section = SECTIONS.get(path[0], model)
-        section = _inner(section, path[len(above) or 1 : -1])
+        section = _inner(section, path[2 if path[0] == "accounts" else 1 : -1])
         where = _where(path, origins)
         problems.append(f"{where}{_given(each, path, where)}: {_advice(each, path, section)}")
     return problems

@@ -11,7 +11,7 @@ What it does not prove is what the body says.
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from msgspec import Struct
 
@@ -79,6 +79,6 @@ def read_path(raw: str) -> Address | None:
     if len(segments) not in _SEGMENTS or not all(segments):
         return None
     try:
-        return Address(*(unquote(segment, errors="strict") if "%" in segment else segment for segment in segments))
+        return Address(*[unquote_to_bytes(each).decode() if "%" in each else each for each in segments])
     except UnicodeDecodeError:
         return None

@@ -96,9 +96,10 @@ def _parts(body: bytes, boundary: str) -> dict[str, str]:
 
 def text_of(value: Any) -> str:
     """A number or a text as text; empty for anything else."""
-    if isinstance(value, str):
-        return value.strip()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+    kind = type(value)  # a dozen of them for each call: this is half the time of isinstance
+    if kind is str:
+        return str(value).strip()
+    return str(value) if kind is int else ""
 
 
 def id_of(value: Any) -> str:

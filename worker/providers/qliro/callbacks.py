@@ -161,9 +161,10 @@ def _transaction(body: _Body) -> Said:
     currency = text_of(body.currency)
     if not (len(currency) == 3 and currency.isascii() and currency.isupper() and currency.isalpha()):
         raise NotUnderstoodError
-    texts = [text_of(each) for each in (body.error_code, body.error_text, body.result)]
-    has_failed = status.lower() in _FAILED or texts[0]
-    error = ": ".join(dict.fromkeys(each for each in texts if each))[:ERROR_MAX] if has_failed else ""
+    error = ""
+    if status.lower() in _FAILED or text_of(body.error_code):
+        texts = [text_of(each) for each in (body.error_code, body.error_text, body.result)]
+        error = ": ".join(dict.fromkeys(each for each in texts if each))[:ERROR_MAX]
     data = with_order(
         id_of(body.order),
         {

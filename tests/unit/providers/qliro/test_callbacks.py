@@ -184,6 +184,7 @@ def test_errors_are_told() -> None:
     declined = changed(ORDER, Status="Cancelled", ProviderResultDescription="a" * 2000)
     assert event("order-status", declined)["data"]["error"] == "a" * 500
     assert "error" not in event("order-status", ORDER)["data"]
+    assert "error" not in event("order-status", changed(ORDER, ErrorCode=""))["data"]
 
 
 def test_unknown_status_is_kept() -> None:
