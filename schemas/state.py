@@ -63,6 +63,8 @@ class Delay(IntEnum):
     """`Retry-After`."""
     RESULT = 3
     """The provider works on what it was told: to be asked when no callback has come until then."""
+    CHANGE = 4
+    """A job tells it, or a change of the order makes it another matter: nobody looks at it before."""
 
 
 class OrderHeader(Struct, array_like=True, gc=False):

@@ -147,7 +147,12 @@ ENDS = {
     AwaitResult(60.0, "a capture", b"known", is_overdue=True): Outcome(
         OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"known", is_overdue=True
     ),
-    Unsendable("no such thing", b"known"): Outcome(OutcomeKind.UNSUPPORTED, "no such thing", 200, remote=b"known"),
+    Unsendable("no such thing", b"known"): Outcome(
+        OutcomeKind.UNSUPPORTED, "unsupported: no such thing", 200, remote=b"known"
+    ),
+    Unsendable("no shipment", None, "changed after its report"): Outcome(
+        OutcomeKind.UNSUPPORTED, "changed after its report: no shipment", 200
+    ),
 }
 
 

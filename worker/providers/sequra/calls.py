@@ -4,7 +4,7 @@ from base64 import b64encode
 from functools import lru_cache
 from urllib.parse import quote
 
-from worker.model.exchange import HttpResponse, Outcome
+from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
 from worker.providers.answers import describe, kind_of_status, retry_after_s
 from worker.providers.sequra.options import SequraAccount
 
@@ -35,12 +35,16 @@ def merchant_url(base_url: str, merchant_id: str) -> str:
     return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}"
 
 
-def outcome_of(response: HttpResponse, now_ms: int) -> Outcome:
-    """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10)."""
-    kind = kind_of_status(response.status)
+def outcome_of(response: HttpResponse, now_ms: int, remote: bytes | None = None) -> Outcome:
+    """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10). `remote`: what is kept
+    after a success.
+    """
+    status = response.status
+    kind = kind_of_status(status)
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
-    reason = "" if response.status < 300 else describe(response)
-    return Outcome(kind, reason, response.status, wait_s, holds_account=response.status in _HOLDS_ACCOUNT)
+    if kind is OutcomeKind.APPLIED:
+        return Outcome(kind, "", status, wait_s, remote=remote)
+    return Outcome(kind, describe(response), status, wait_s, holds_account=status in _HOLDS_ACCOUNT)
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,12 @@ def _or_empty(value: str | UnsetType) -> str:
     return "" if value is UNSET else value
 
 
+def wire_reference(order: carts.Order) -> wire.MerchantReference:
+    """What the shop calls the order."""
+    references = order.details.references or events.References()
+    return wire.MerchantReference(order.reference, references.secondary, references.subscription)
+
+
 def wire_cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
     """One of the carts of an Order Update."""
     return wire.Cart(

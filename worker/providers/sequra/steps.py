@@ -1,7 +1,8 @@
-"""Order updates to seQura: an order's state becomes one PUT, its answer an outcome. Pure.
+"""How an order is told to seQura: by Order Update, one PUT with its full state, or by the delivery report. Pure.
 
-The simplest of adapters: one command and done. seQura can be told the same again at any time and cannot be asked, so
-nothing is kept of it.
+By update it is the simplest of adapters: one command and done. seQura can be told the same again at any time and cannot
+be asked. Where the account's `delivery` says so, orders are told by report, which is a job (`report.py`, `pages.py`);
+then a step says whether an order waits for it, is told by update, or cannot be told any more.
 """
 
 import re
@@ -11,14 +12,23 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
-from schemas import events
 from worker.model import order as carts
-from worker.model.exchange import Exchange, HttpRequest, HttpResponse
+from worker.model.exchange import (
+    AwaitResult,
+    Exchange,
+    HttpRequest,
+    HttpResponse,
+    Settled,
+    Step,
+    Unsendable,
+)
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
 from worker.providers.sequra import wire
 from worker.providers.sequra.calls import TRACE_LENGTH, headers, merchant_url, outcome_of
 from worker.providers.sequra.checks import problem_of
+from worker.providers.sequra.memory import Reported, kept, read
 from worker.providers.sequra.options import SequraAccount
 from worker.providers.sequra.rendering import (
     or_unset,
@@ -26,12 +36,27 @@ from worker.providers.sequra.rendering import (
     wire_cart,
     wire_customer,
     wire_method,
+    wire_reference,
     wire_tracking,
 )
+from worker.providers.sequra.report import Situation, judge, situation_of
 
 _encoder = msgspec.json.Encoder()
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
+
+
+class _Body(Struct, array_like=True, frozen=True):
+    """What a step is made of where reports are sent."""
+
+    situation: Situation
+    problem: str | None
+    """Why the update must not be sent."""
+    update: Raw
+
+
+_body_decoder = msgspec.json.Decoder(_Body)
+_BY_UPDATE = kept(Reported(by_update=True))
 
 
 class Sequra:
@@ -45,25 +70,84 @@ class Sequra:
         shipped, unshipped = wire_cart(order.shipped, order), wire_cart(order.unshipped, order)
         told = _Told(*map(_raw, _told(order, shipped, unshipped)))
         problem = problem_of(shipped, unshipped, order.confirmed_total_minor)
-        return Update(_digest(told), problem, _raw(_body(told, order, account)))
+        update = _raw(_body(told, order, account))
+        if account.delivery == "update":
+            return Update(_digest(told), problem, update)
+        return Update(_digest(told), None, _raw(_Body(situation_of(order), problem, update)))
 
     def digest(self, order: carts.Order) -> bytes:
         return _digest(_told(order, wire_cart(order.shipped, order), wire_cart(order.unshipped, order)))
 
-    def next_step(self, asked: Question) -> Exchange:
-        """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
+    def next_step(self, asked: Question) -> Step:
         account: SequraAccount = asked.account
-        sent = headers(account) | {"Idempotency-Key": asked.idempotency_key}
-        if asked.trace is not None:
-            sent["traceparent"] = asked.trace[:TRACE_LENGTH]
-        url = f"{merchant_url(account.base_url, account.merchant_id)}/orders/{quote(asked.reference, safe='')}"
-        return Exchange(HttpRequest("PUT", url, sent, b'{"order":' + asked.update.body + b"}", account.name))
+        if account.delivery == "update" and asked.remote in (b"", _BY_UPDATE):
+            return _put(asked, asked.update.body, _BY_UPDATE)
+        told = read(asked.remote)
+        if account.delivery == "update":
+            if told is None or told.under_way is not None:
+                return AwaitResult(_POLL_S, _UNDER_WAY, None)
+            return _put(asked, asked.update.body, kept(replace(told, by_update=True)))
+        body = _body_decoder.decode(asked.update.body)
+        verdict = judge(
+            body.situation,
+            told,
+            account.delivery,
+            may_land_late=asked.may_land_late,
+            remote_unknown=asked.remote_unknown,
+        )
+        match verdict.kind:
+            case "update" if body.problem is not None:
+                return Unsendable(body.problem, None, "not sent")
+            case "update":
+                assert told is not None  # the verdict would be another one
+                return _put(asked, body.update, kept(_after_update(told, body.situation)))
+            case "same" | "later":
+                return Settled(None)
+            case "changed":
+                return Unsendable(verdict.why, None, "changed after its report")
+            case "unsupported":
+                return Unsendable(verdict.why, None)
+            case "under_way":
+                return AwaitResult(None, _UNDER_WAY, None)
+            case "due":
+                return AwaitResult(None, "waits for its report", None)
+            case "broken":
+                return AwaitResult(None, f"cannot be reported: {verdict.why}", None)
 
-    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:  # noqa: ARG002
-        return Answered(outcome_of(response, asked.now_ms))
+    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
+        return Answered(outcome_of(response, asked.now_ms, sent.remote))
 
-    def describe(self, remote: bytes) -> dict[str, Any]:  # noqa: ARG002 - nothing is kept
-        return {}
+    def describe(self, remote: bytes) -> dict[str, Any]:
+        told = read(remote)
+        if told is None:
+            return {"reported": "by a newer version"}
+        found: dict[str, Any] = {}
+        if told.is_told:
+            found["reported"] = sorted(told.shipments)
+        if told.under_way is not None:
+            found["being_reported"] = sorted(told.under_way.shipments)
+        if told.refused_ms:
+            found["report_refused"] = told.refused_status
+        return found
+
+
+_UNDER_WAY = "its report is under way"
+_POLL_S = 300.0
+
+
+def _put(asked: Question, body: bytes | Raw, remote: bytes) -> Exchange:
+    """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
+    account: SequraAccount = asked.account
+    sent = headers(account) | {"Idempotency-Key": asked.idempotency_key}
+    if asked.trace is not None:
+        sent["traceparent"] = asked.trace[:TRACE_LENGTH]
+    url = f"{merchant_url(account.base_url, account.merchant_id)}/orders/{quote(asked.reference, safe='')}"
+    return Exchange(HttpRequest("PUT", url, sent, b'{"order":' + body + b"}", account.name), remote=remote)
+
+
+def _after_update(told: Reported, now: Situation) -> Reported:
+    """What seQura holds once an update was taken. Until that is known, the next one is not left out as the same."""
+    return replace(told, by_update=True, shipped=now.shipped, unshipped=now.unshipped, refused_ms=0, refused_status=0)
 
 
 class _Told(Struct, array_like=True, frozen=True, gc=False):
@@ -94,11 +178,10 @@ def _raw(value: Any) -> Raw:
 def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple[object, ...]:
     """The members of `_Told`, not encoded yet; `None` where there is nothing."""
     details = order.details
-    references = details.references or events.References()
     method, customer = details.delivery_method, details.customer
     delivered_to, invoiced_to = details.delivery_address, details.invoice_address
     return (
-        wire.MerchantReference(order.reference, references.secondary, references.subscription),
+        wire_reference(order),
         shipped,
         unshipped,
         [wire_tracking(tracking) for tracking in order.trackings] or None,
