@@ -6,7 +6,7 @@ Reports tell what each delivery had in it, so what was told has to be remembered
 from hashlib import blake2b
 
 import msgspec
-from msgspec import Raw, Struct, msgpack
+from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
 from worker.model.order import Cart
@@ -20,7 +20,7 @@ class UnderWay(Struct, array_like=True, frozen=True):
     order, until it is known what became of them. They hold what seQura wants to know of the shopper.
     """
 
-    entries: Raw
+    entries: bytes
     """JSON, with commas between."""
     count: int
     revision: int

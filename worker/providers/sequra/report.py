@@ -159,9 +159,8 @@ def entries_of(order: Order, deliveries: Deliveries, told: Reported, *, most: in
 
 def under_way(found: Entries, revision: int, digest: bytes) -> UnderWay:
     """As the order's record keeps it while its page is under way. `digest`: of the order's update."""
-    raw = b",".join([_encoder.encode(entry) for entry in found.entries])
     return UnderWay(
-        Raw(raw),
+        b",".join([_encoder.encode(entry) for entry in found.entries]),
         len(found.entries),
         revision,
         digest,

@@ -201,9 +201,9 @@ class Statistics(Struct, frozen=True, gc=False):
 class DeliveryReport(Struct, omit_defaults=True, frozen=True, gc=False):
     """The body under `delivery_report`; `orders` is there though empty."""
 
-    merchant: Merchant
+    merchant: Raw
     orders: list[Raw]
-    platform: dict[str, str]
+    platform: Raw
     broken_orders: list[Raw] | UnsetType = UNSET
     statistics: Statistics | UnsetType = UNSET
 
