@@ -1,7 +1,7 @@
 """Records of the state topic.
 
 Keys: `o:<subject>` an order, `m:next` how far the input was taken, `m:owner` the barrier, `m:targets` whom the accounts
-told. Values are MessagePack
+told, `j:<account>:<job>` what a job of an account has done. Values are MessagePack
 arrays whose first member is the schema number: members are only ever added at the end, with a default. A worker
 that meets a newer number refuses to start. Times are UTC wall milliseconds.
 
@@ -24,6 +24,7 @@ ORDER_PREFIX = "o:"
 NEXT_KEY = b"m:next"
 OWNER_KEY = b"m:owner"
 TARGETS_KEY = b"m:targets"
+JOB_PREFIX = "j:"
 
 TOPIC_EPOCH_BITS = 44
 """revision = topic_epoch << 44 | (offset + 1): below 2^53 while the epoch is below 512."""
@@ -63,6 +64,8 @@ class Delay(IntEnum):
     """`Retry-After`."""
     RESULT = 3
     """The provider works on what it was told: to be asked when no callback has come until then."""
+    CHANGE = 4
+    """A job tells it, or a change of the order makes it another matter: nobody looks at it before."""
 
 
 class OrderHeader(Struct, array_like=True, gc=False):
@@ -238,6 +241,16 @@ class TargetsRecord(Struct, array_like=True, frozen=True):
     targets: dict[str, Target]
 
 
+class JobRecord(Struct, array_like=True, frozen=True):
+    """What a job of an account has done in a partition."""
+
+    schema: int
+    done_ms: int
+    """The instant at which its newest run was due; of one that never ran, when the account was first seen. UTC."""
+    remote: bytes = b""
+    """What the account's adapter keeps of it, encoded by the adapter; empty: nothing."""
+
+
 _encoder = msgpack.Encoder()
 _buffer = bytearray()
 _order = msgpack.Decoder(OrderRecord)
@@ -246,9 +259,10 @@ _header = msgpack.Decoder(OrderHeader)
 _next = msgpack.Decoder(NextRecord)
 _owner = msgpack.Decoder(OwnerRecord)
 _targets = msgpack.Decoder(TargetsRecord)
+_job = msgpack.Decoder(JobRecord)
 
 
-def encode(record: OrderProgress | NextRecord | OwnerRecord | TargetsRecord) -> bytes:
+def encode(record: OrderProgress | NextRecord | OwnerRecord | TargetsRecord | JobRecord) -> bytes:
     """The record as it stands in the topic."""
     # Through one buffer that has grown already: 0.3 of 1.1 µs less than a new one that grows with the record. And what
     # is kept has the exact length, while the bytes of `Encoder.encode` have room to grow: 8 % of the orders' memory.
@@ -297,3 +311,8 @@ def decode_owner(value: bytes) -> OwnerRecord:
 def decode_targets(value: bytes) -> TargetsRecord:
     """The record of `m:targets`."""
     return _targets.decode(value)
+
+
+def decode_job(value: bytes) -> JobRecord:
+    """The record of a job."""
+    return _job.decode(value)

@@ -23,6 +23,7 @@ from worker.core.outbox import Addressee, Send, plan, reference_of, take_event
 from worker.core.placing import Placing
 from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
+from worker.model.exchange import Exchange
 from worker.model.provider import Question
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
@@ -80,6 +81,7 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
         owed = plan(record, subject, addressee)
         assert isinstance(owed, Send), owed
         step = Sequra().next_step(Question(reference_of(subject), ACCOUNT, owed.update))
+        assert isinstance(step, Exchange)
         assert told_by(step.request.body) == shop.wanted[number_of(subject)], subject
 
 

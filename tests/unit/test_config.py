@@ -537,7 +537,8 @@ def test_example_file(tmp_path: Path) -> None:
     assert {name: shown[name] for name in defaults if name != "accounts"} == {
         name: section for name, section in defaults.items() if name != "accounts"
     }
-    assert set(shown["accounts"]["acme"]) - {"password_file"} == set(SequraSection.model_fields) - {"password"}
+    names = {field.alias or name for name, field in SequraSection.model_fields.items()}
+    assert set(shown["accounts"]["acme"]) - {"password_file"} == names - {"password"}
     escrow = shown["accounts"]["escrow"]
     own = set(AtaraPaySection.model_fields) - set(AccountSection.model_fields) - {"public_key", "private_key"}
     assert set(escrow) == own | {"provider", "base_url", "public_key_file", "private_key_file"}
@@ -826,3 +827,57 @@ def test_accounts_alone(write: Write) -> None:
     write(MINIMAL.replace("accounts.acme", 'accounts."a/b"'))
     with pytest.raises(ConfigError, match="no slash"):
         configured_accounts(environ={})
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"report_at": "3:30"}, 'report_at: must be a time of day such as "03:30", or a list of them'),
+        ({"report_at": "24:00"}, "report_at: must be a time of day"),
+        ({"report_at": ["03:30", 7]}, "report_at: must be a time of day"),
+        ({"report_at": []}, "report_at: must be a time of day"),
+        ({"report_at": 330}, "report_at: must be a time of day"),
+        ({"timezone": "Europe/Madird"}, "timezone: must be a time zone by its IANA name"),
+        ({"timezone": "../etc/passwd"}, "timezone: must be a time zone by its IANA name"),
+        ({"timezone": ""}, "timezone: must be a time zone by its IANA name"),
+        ({"report_path": "delivery_reports"}, "report_path: must be the path of a URL"),
+        ({"report_path": "/reports?x=1"}, "report_path: must be the path of a URL"),
+        ({"report_path": "/a b"}, "report_path: must be the path of a URL"),
+        ({"report_orders_max": 0}, "report_orders_max: should be greater than or equal to 1"),
+        ({"report_orders_max": 5001}, "report_orders_max: should be less than or equal to 5000"),
+        ({"disbursements_every": "500ms"}, 'disbursements_every: must be from "1s" to "744h"'),
+        ({"disbursements_every": "6"}, "disbursements_every: a duration needs a unit"),
+        ({"delivery": "reports"}, "delivery: should be 'update', 'report' or 'report_then_update'"),
+    ],
+)
+def test_settings_of_reports(members: dict[str, Any], expected: str) -> None:
+    """Each mistake is named with what to write."""
+    name, _, advice = expected.partition(": ")
+    said = account_problem(**members)
+    assert f"[accounts.acme] {name} = {next(iter(members.values()))!r}: {advice}" in said
+
+
+def test_times_of_day() -> None:
+    """One, or a list, or with commas as environment variables have them; each once, in their order."""
+    for text, expected in (
+        ("03:30", (210,)),
+        (["15:00", "03:30", "15:00"], (210, 900)),
+        ("15:00, 03:30", (210, 900)),
+    ):
+        account = account_from("acme", {"provider": "sequra", "report_at": text}, scenario=True)
+        assert isinstance(account, SequraAccount)
+        assert account.report_at == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('delivery = "report"', '[accounts.acme] delivery = "report": this version sends no delivery reports'),
+        ("statistics = true", "[accounts.acme] statistics = true: this version does not do it"),
+        ("disbursements = true", "[accounts.acme] disbursements = true: this version does not do it"),
+    ],
+)
+def test_jobs_that_nobody_does(write: Write, line: str, expected: str) -> None:
+    """Whoever asked for them would believe that orders are told."""
+    write(f"{MINIMAL}{line}\n")
+    assert expected in problems()[0]

@@ -109,7 +109,9 @@ class Config(BaseSettings):
             raise refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
-        if problems := list(_broken_rules(config, [_rules_hold, _times_fit, _names_fit, _targets_differ, *checks])):
+        rules = [_rules_hold, _times_fit, _names_fit, _targets_differ, *checks]
+        rules.append(_no_jobs_yet)
+        if problems := list(_broken_rules(config, rules)):
             raise refused(problems)
         return config
 
@@ -313,6 +315,25 @@ def _names_fit(config: Config) -> None:
 
 def _targets_differ(config: Config) -> None:
     check_targets(config.merchant_accounts())
+
+
+def _no_jobs_yet(config: Config) -> None:
+    """What nobody would do must not be asked for."""
+    problems = []
+    for name, account in config.merchant_accounts().items():
+        mode = getattr(account, "delivery", "update")
+        if mode != "update":
+            problems.append(
+                f'[accounts.{name}] delivery = "{mode}": this version sends no delivery reports, so nobody would be '
+                'told; write delivery = "update"'
+            )
+        problems += [
+            f"[accounts.{name}] {member} = true: this version does not do it; leave it out"
+            for member in ("statistics", "disbursements")
+            if getattr(account, member, False)
+        ]
+    if problems:
+        raise refused(problems)
 
 
 def _times_fit(config: Config) -> None:

@@ -8,19 +8,24 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
 from worker.config.sections import LookupsSection, Section
 from worker.config.values import (
     BaseUrl,
+    Duration,
     MerchantId,
     NonEmpty,
     Password,
     Proxy,
     Secrets,
     Texts,
+    TimesOfDay,
+    TimeZone,
+    UrlPath,
     Username,
+    format_duration,
     is_clear,
 )
 from worker.core.targets import TargetChoice
 from worker.model.account import Account
 from worker.providers.atarapay.options import ALREADY_PROCESSED, TOKEN_REFUSED, AtaraPayAccount
-from worker.providers.sequra.options import SequraAccount
+from worker.providers.sequra.options import DeliveryMode, SequraAccount
 
 
 class AccountSection(Section):
@@ -70,6 +75,9 @@ def _revealed(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
+_EVERY_MAX_S = 31 * 86_400.0
+
+
 class SequraSection(AccountSection):
     """seQura."""
 
@@ -83,6 +91,21 @@ class SequraSection(AccountSection):
     send_on_confirm: bool = False
     cancellation_reasons: dict[str, NonEmpty] = {}  # noqa: RUF012 - pydantic copies it
     default_cancellation_reason: NonEmpty = "unspecified"
+    delivery: DeliveryMode = "update"
+    report_at: TimesOfDay = (210,)
+    timezone: TimeZone = "Europe/Madrid"
+    report_path: UrlPath = "/orders/delivery_reports"
+    report_orders_max: Annotated[int, Field(ge=1, le=5_000)] = 5_000
+    statistics: bool = False
+    disbursements: bool = False
+    disbursements_every_s: Annotated[Duration, Field(alias="disbursements_every")] = 21_600.0
+
+    @field_validator("disbursements_every_s")
+    @classmethod
+    def _is_not_too_often(cls, value: float) -> float:
+        if not 1.0 <= value <= _EVERY_MAX_S:
+            raise ValueError(f'must be from "1s" to "{format_duration(_EVERY_MAX_S)}"')
+        return value
 
 
 class AtaraPaySection(AccountSection):

@@ -5,6 +5,7 @@ import unicodedata
 from ipaddress import ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 
@@ -169,6 +170,52 @@ def _signing(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return value
 
 
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+
+
+def _times_of_day(value: object) -> object:
+    """Minutes after midnight, each once, of `HH:MM` or a list of them."""
+    texts = _split(value)
+    form = 'must be a time of day such as "03:30", or a list of them'
+    if not isinstance(texts, (list, tuple)) or not texts:
+        raise ValueError(form)
+    found = set()
+    for text in texts:
+        if not isinstance(text, str) or not (match := _TIME_OF_DAY.fullmatch(text)):
+            raise ValueError(form)
+        found.add(int(match[1]) * 60 + int(match[2]))
+    return sorted(found)
+
+
+def _times_shown(minutes: tuple[int, ...]) -> str | list[str]:
+    shown = [f"{each // 60:02}:{each % 60:02}" for each in minutes]
+    return shown[0] if len(shown) == 1 else shown
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            'must be a time zone by its IANA name, such as "Europe/Madrid" (this machine needs its time zone data: the '
+            "package tzdata)"
+        ) from None
+    return value
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/[!-\[\]-~]*", value) or "?" in value or "#" in value:
+        raise ValueError('must be the path of a URL, such as "/orders/delivery_reports", without query or fragment')
+    return value
+
+
+TimesOfDay = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_times_of_day),
+    PlainSerializer(_times_shown, return_type=str | list[str]),
+]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+UrlPath = Annotated[str, AfterValidator(_path)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 MerchantId = Annotated[str, AfterValidator(_merchant)]
 Username = Annotated[str, AfterValidator(_username)]

@@ -334,13 +334,19 @@ def _trackings(facts: Facts) -> list[Tracking]:
         for key, shipment in facts.shipments.items()
         if shipment.units is not None and not is_nil(shipment.tracking)
     ]
-    found: list[Tracking] = []
-    for _, key, raw in sorted(shipped, key=lambda entry: entry[0]):
-        delivery = facts.deliveries.get(key)
-        for tracking in unpack_trackings(raw):
-            lacks = delivery is not None and not tracking.delivered_at
-            found.append(replace(tracking, delivered_at=delivery[1]) if delivery is not None and lacks else tracking)
-    return found
+    ordered = sorted(shipped, key=lambda entry: entry[0])
+    return [tracking for _, key, raw in ordered for tracking in trackings_of(facts, key, raw)]
+
+
+def trackings_of(facts: Facts, key: str, raw: Packed) -> list[Tracking]:
+    """The trackings of one shipment, each with the time of its delivery where that was told of the shipment."""
+    delivery = facts.deliveries.get(key)
+    if delivery is None:
+        return unpack_trackings(raw)
+    return [
+        tracking if tracking.delivered_at else replace(tracking, delivered_at=delivery[1])
+        for tracking in unpack_trackings(raw)
+    ]
 
 
 def _cancellation_reason(facts: Facts) -> CancellationReason | None:

@@ -274,10 +274,9 @@ def take_event(
         after.event_ms = event_ms
     if event.traceparent is not None:
         after.trace = event.traceparent
+    _end_wait(after)
     if record.revision == record.acked:
         after.owed_since_ms = now_ms
-    if record.delay is Delay.RESULT:  # it may be what the order waits for, and it is news in any case
-        after.not_before_ms = after.delay_ms = 0
     if facts.confirmation is None:
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
     else:
@@ -363,6 +362,12 @@ def _hear(record: OrderRecord) -> None:
         record.not_before_ms, record.not_found_delay, record.delay_ms = 0, False, 0
     if record.park is not None and record.park.unsupported:
         release(record)
+
+
+def _end_wait(record: OrderRecord) -> None:
+    """It has changed, which it waited for. Changes `record` itself."""
+    if record.delay is Delay.CHANGE:
+        record.not_before_ms, record.delay, record.delay_ms = 0, Delay.OWN, 0
 
 
 def _forget_what_was_said(record: OrderRecord, data: DetailsChangedData) -> None:
@@ -532,6 +537,7 @@ def resend(record: OrderRecord, now_ms: int) -> bool:
     if is_only_shown(record):
         return False
     release(record)
+    _end_wait(record)
     record.generation += 1
     record.made_at = None
     record.acked = 0

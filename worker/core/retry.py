@@ -9,6 +9,9 @@ from schemas.state import Attempts, Delay, OrderRecord, Park, SealedRecord
 from worker.core.rules import Rules
 from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 
+_FOR_GOOD_S = 10 * 365 * 86_400.0
+"""Until something else happens."""
+
 
 def backoff_s(count: int, chance: float, rules: Rules) -> float:
     """The delay after `count` failures in a row: full jitter below a cap that doubles up to `retry_max`."""
@@ -34,7 +37,12 @@ def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
 
 def awaits_result(record: OrderRecord | SealedRecord) -> bool:
     """Whether its delay is the time that the provider has to say what became of it: nothing has failed."""
-    return record.delay is Delay.RESULT and record.not_before_ms != 0
+    return record.delay in (Delay.RESULT, Delay.CHANGE) and record.not_before_ms != 0
+
+
+def awaits_change(record: OrderRecord | SealedRecord) -> bool:
+    """Whether nobody looks at it before it changes, or a job has told it."""
+    return record.delay is Delay.CHANGE and record.not_before_ms != 0
 
 
 def is_transient(record: OrderRecord | SealedRecord) -> bool:
@@ -125,14 +133,18 @@ def _undecided(after: _Record, revision: int, digest: bytes, outcome: Outcome, n
     after.uncertain, after.doubt = False, True
     after.attempts = Attempts()
     if outcome.kind is OutcomeKind.UNSUPPORTED:
-        after.reason = f"unsupported: {outcome.reason}"[:REASON_MAX]
+        after.reason = outcome.reason[:REASON_MAX]
     if after.heard > revision:
         return after  # what was heard since may be just what it would wait for
     if outcome.kind is OutcomeKind.UNSUPPORTED:
         after.park = Park(after.reason, digest, revision, now_ms, unsupported=True)
+    elif outcome.retry_after_s is None:
+        if after.revision == revision:  # a newer one may be another matter
+            after.delay = Delay.CHANGE
+            after.not_before_ms = _after(now_ms, _FOR_GOOD_S, None)
     else:
         after.delay = Delay.RESULT
-        after.not_before_ms = _after(now_ms, outcome.retry_after_s or 0.0, None)
+        after.not_before_ms = _after(now_ms, outcome.retry_after_s, None)
     return after
 
 

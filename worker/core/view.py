@@ -11,6 +11,7 @@ from schemas.state import OrderRecord
 from schemas.views import ItemView, OrderView, Paid, ProviderView, Said, Status
 from worker.core.order import Standing, assess
 from worker.core.outbox import Entry, account_of, reference_of, status
+from worker.core.retry import awaits_change
 from worker.core.rules import Rules
 from worker.model.order import Cart
 
@@ -56,7 +57,7 @@ def view_order(
         revision=record.revision,
         acked=record.acked,
         next_attempt_s=None
-        if entry is None or entry.waiting or paused is not None
+        if entry is None or entry.waiting or paused is not None or awaits_change(record)
         else max(0.0, entry.not_before - now),
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
@@ -113,6 +114,8 @@ def _reason(
     if entry.hold_until > now:
         last = f" ({record.reason})" if record.reason else ""
         return f"held for {entry.hold_until - now:.0f} s more: the last request may still land{last}"
+    if awaits_change(record):
+        return record.reason
     if entry.not_before > now:
         return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
     return waits or record.reason or "waiting for its turn"

@@ -71,7 +71,8 @@ class Outcome(Struct, frozen=True, gc=False):
     """For operators; may echo personal data, so it goes into no log, metric or trace."""
     status: int | None = None
     retry_after_s: float | None = None
-    """What the provider asked for, clamped to [0, 3600]."""
+    """What the provider asked for, clamped to [0, 3600]. Of what is pending: when it is asked about; `None`: nobody
+    asks, a change of the order or a job brings it on."""
     holds_account: bool = False
     """The whole account waits `retry_after_s`, or goes slower when there is none; not only the order."""
     remote: bytes | None = None
@@ -95,16 +96,18 @@ class Exchange(Struct, frozen=True, gc=False):
 class AwaitResult(Struct, frozen=True, gc=False):
     """Step: the provider works on something; what comes of it is told by a callback, or asked for after a while."""
 
-    poll_s: float
+    poll_s: float | None
+    """`None`: nobody asks; a change of the order, or a job that tells it, brings it on."""
     why: str
-    remote: bytes = b""
+    remote: bytes | None = b""
+    """`None`: what is kept of the order stays, whatever came there meanwhile."""
     is_overdue: bool = False
 
 
 class Settled(Struct, frozen=True, gc=False):
     """Step: the provider holds what should be so."""
 
-    remote: bytes = b""
+    remote: bytes | None = b""
     found: CancelledData | None = None
 
 
@@ -112,8 +115,15 @@ class Unsendable(Struct, frozen=True, gc=False):
     """Step: what is left cannot be told to this provider."""
 
     why: str
-    remote: bytes = b""
+    remote: bytes | None = b""
+    kind: str = "unsupported"
+    """What people are told before the reason, in a word or a few."""
     found: CancelledData | None = None
+
+    @property
+    def reason(self) -> str:
+        """What is shown of it."""
+        return f"{self.kind}: {self.why}"
 
 
 Step = Exchange | AwaitResult | Settled | Unsendable

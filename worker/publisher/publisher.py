@@ -332,8 +332,8 @@ class Publisher:
                     return Outcome(OutcomeKind.PENDING, why, status, poll_s, remote=remote, is_overdue=is_overdue)
                 case Settled(remote, found):
                     return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
-                case Unsendable(why, remote, found):
-                    return Outcome(OutcomeKind.UNSUPPORTED, why, status, remote=remote, found=found)
+                case Unsendable():
+                    return Outcome(OutcomeKind.UNSUPPORTED, step.reason, status, remote=step.remote, found=step.found)
             told.sends(step)
             answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
             if isinstance(answer, Fault):

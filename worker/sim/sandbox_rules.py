@@ -350,3 +350,89 @@ def _broken_pair(order: dict[str, Any]) -> Iterator[str]:
     currencies = [cart.get("currency") if type(cart) is dict else None for cart in carts]
     if None not in currencies and currencies[0] != currencies[1]:
         yield "unshipped_cart.currency and shipped_cart.currency differ"
+
+
+# --- delivery reports ---------------------------------------------------------------------------------------------
+
+_REPORT = _shape(
+    {"merchant": _OBJECT, "platform": _OBJECT, "orders": _LIST}, {"broken_orders": _LIST, "statistics": _OBJECT}
+)
+_STATE = Kind(lambda v: type(v) is str and v in ("shipped", "delivered"), "must be shipped or delivered")
+_REPORTED = _shape(
+    {
+        **dict.fromkeys(("merchant_reference", "cart", "remaining_cart", "delivery_method", "customer"), _OBJECT),
+        "state": _STATE,
+    },
+    {"sent_at": _TIME, "trackings": _LIST, "delivery_address": _OBJECT, "invoice_address": _OBJECT},
+)
+_REPORTED_CARTS = {
+    "cart": _shape(
+        {"currency": _CURRENCY_KIND, "gift": _BOOL, "order_total_with_tax": _INT, "items": _LIST},
+        {"cart_ref": _REFERENCE, "created_at": _STRING, "updated_at": _STRING},
+    ),
+    "remaining_cart": _shape({"order_total_with_tax": _INT, "items": _LIST}, {}),
+}
+# D: what stands in the field list of each cart.
+_REPORTED_TYPES = {
+    "cart": frozenset(_ITEMS) - {"registration"},
+    "remaining_cart": frozenset({"product", "handling", "invoice_fee", "discount", "service"}),
+}
+_STATISTICS = _shape(
+    {"completed_at": _TIME, "currency": _CURRENCY_KIND},
+    {
+        "amount": _INT,
+        "merchant_reference": _OBJECT,
+        **_strings("payment_method country device status raw_status"),
+        "sequra_offered": _BOOL,
+    },
+)
+
+
+def report_refusals(report: Any, merchant: str) -> list[str]:
+    """Why seQura would refuse the object under `delivery_report`; empty when it would take it. As `refusals`."""
+    if type(report) is not dict:
+        return ["Invalid data: delivery_report must be an object"]
+    found = _nulls(report, "delivery_report") if _has_null(report) else _broken_report(report, merchant)
+    return [f"Invalid data: {text}" for text, _ in zip(found, range(ERRORS_MAX), strict=False)]
+
+
+def _broken_report(report: dict[str, Any], merchant: str) -> Iterator[str]:
+    yield from _broken_members(report, _REPORT, "delivery_report")
+    for key in ("merchant", "platform"):
+        yield from _broken_members(report.get(key, {}), _PARTS[key], key)
+    yield from _other_names(report, merchant, "")
+    for index, order in enumerate(_listed(report, "orders")):
+        yield from _broken_delivery(order, f"orders[{index}]")
+    for index, order in enumerate(_listed(report, "broken_orders")):
+        given = order.get("merchant_reference") if type(order) is dict else None
+        yield from _broken_members(given, _PARTS["merchant_reference"], f"broken_orders[{index}].merchant_reference")
+    statistics = report.get("statistics")
+    for index, order in enumerate(_listed(statistics if type(statistics) is dict else {}, "orders")):
+        yield from _broken_members(order, _STATISTICS, f"statistics.orders[{index}]")
+
+
+def _listed(holder: dict[str, Any], key: str) -> list[Any]:
+    given = holder.get(key)
+    return given if type(given) is list else []
+
+
+def _broken_delivery(order: Any, where: str) -> Iterator[str]:
+    yield from _broken_members(order, _REPORTED, where)
+    if type(order) is not dict:
+        return
+    for key in ("merchant_reference", "delivery_method", "delivery_address", "invoice_address", "customer"):
+        if key in order:
+            yield from _broken_members(order[key], _PARTS[key], f"{where}.{key}")
+    for key, shape in _REPORTED_CARTS.items():
+        cart = order.get(key)
+        yield from _broken_members(cart, shape, f"{where}.{key}")
+        items = _listed(cart, "items") if type(cart) is dict else []
+        for index, item in enumerate(items):
+            kind = item.get("type", "product") if type(item) is dict else "product"
+            if kind not in _REPORTED_TYPES[key]:
+                yield f"{where}.{key}.items[{index}].type {kind} is not allowed here"
+            else:
+                yield from _broken_item(item, f"{where}.{key}.items[{index}]")
+        yield from _wrong_sum(items, cart.get("order_total_with_tax") if type(cart) is dict else None, key)
+    for index, tracking in enumerate(_listed(order, "trackings")):
+        yield from _broken_tracking(tracking, f"{where}.trackings[{index}]")

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from schemas.state import Attempts, MadeAt, OrderRecord, Park
+from schemas.state import Attempts, Delay, MadeAt, OrderRecord, Park
 from tests.asking import totals_told
 from tests.unit.core.shop import (
     START_MS,
@@ -210,6 +210,20 @@ def test_resend_has_a_new_key_each_time() -> None:
         assert resend(order.record, START_MS)
         assert (order.is_owed, order.record.doubt, order.record.generation) == (True, True, generation)
         order.send()
+
+
+@pytest.mark.parametrize("delay", [Delay.CHANGE, Delay.RESULT])
+def test_a_change_ends_the_wait_for_one(delay: Delay) -> None:
+    """And so does an operator; a wait for the provider's result goes on."""
+    waiting = {"delay": delay, "not_before_ms": START_MS + 10**9, "delay_ms": 10**9}
+    ended = (0, Delay.OWN, 0) if delay is Delay.CHANGE else (START_MS + 10**9, Delay.RESULT, 10**9)
+    order = Telling(CONFIRMED, shipped("s1", A=1))
+    order.record = replace(order.record, **waiting)
+    again = replace(order.record)
+    changed = order.tell(shipped("s2", A=1))
+    assert (changed.not_before_ms, changed.delay, changed.delay_ms) == ended
+    resend(again, START_MS)
+    assert (again.not_before_ms, again.delay, again.delay_ms) == ended
 
 
 # --- changes made at the provider ----------------------------------------------------------------------------------------

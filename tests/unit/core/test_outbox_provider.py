@@ -124,15 +124,6 @@ def test_hint_ends_a_wait(hint: Told) -> None:
         assert (after.not_before_ms, after.delay_ms, after.not_found_delay) == (0, 0, False)
 
 
-def test_what_the_shop_tells_ends_a_wait_for_a_result() -> None:
-    """It may be just what the order waits for; other delays stay."""
-    order = Telling(NAMED, addressee=READS)
-    for delay, not_before_ms in ((Delay.RESULT, 0), (Delay.TRANSIENT, 5_000)):
-        order.record.delay, order.record.not_before_ms, order.record.delay_ms = delay, 5_000, 1_000
-        order.tell(shipped("s1", A=1) if delay is Delay.RESULT else shipped("s2", A=1))
-        assert order.record.not_before_ms == not_before_ms
-
-
 def test_hint_does_not_overrule_retry_after() -> None:
     """The provider has asked not to be asked."""
     order = owed()

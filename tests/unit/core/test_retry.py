@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.state import Attempts, Delay, OrderRecord, Park
-from worker.core.retry import awaits_result, backoff_s, delay_max_s, is_transient, settle
+from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient, settle
 from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
 
@@ -313,9 +313,25 @@ def test_pending_waits_for_the_result() -> None:
     assert delay_max_s(found, RULES) == pytest.approx(60.0, abs=0.01)
 
 
+def test_pending_until_a_change() -> None:
+    """Nobody asks about it: it waits for good, until it changes or a job has told it."""
+    found = after(owed(), Outcome(OutcomeKind.PENDING, "waits for its report"))
+    assert delay_s(found) > 365 * 86_400
+    assert (found.delay, found.reason) == (Delay.CHANGE, "waits for its report")
+    assert awaits_change(found)
+    assert awaits_result(found)
+
+
+def test_a_change_while_it_was_looked_at() -> None:
+    """It may be another matter now."""
+    found = after(owed(revision=6), Outcome(OutcomeKind.PENDING, "waits for its report"))
+    assert (found.not_before_ms, found.delay) == (0, Delay.OWN)
+    assert not awaits_change(found)
+
+
 def test_unsupported_is_parked() -> None:
     """Until its payload changes, an operator releases it, or something is heard of it there."""
-    found = after(owed(uncertain=True), Outcome(OutcomeKind.UNSUPPORTED, "a part return", 200))
+    found = after(owed(uncertain=True), Outcome(OutcomeKind.UNSUPPORTED, "unsupported: a part return", 200))
     assert found.park == Park("unsupported: a part return", DIGEST, 5, NOW_MS, unsupported=True)
     assert (found.reason, found.uncertain, found.doubt) == ("unsupported: a part return", False, True)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from schemas.state import MadeAt, OrderRecord, Park
+from schemas.state import Delay, MadeAt, OrderRecord, Park
 from schemas.views import OrderView
 from tests.unit.core.samples import FULL
 from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, observed, payment, said, shipped
@@ -73,6 +73,12 @@ def test_no_carts_while_unconfirmed() -> None:
             entry(not_before=NOW + 2),
             None,
             ("owed", "next attempt in 2.0 s; the last one: 503"),
+        ),
+        (
+            record(*SHIPPED, reason="waits for its report", delay=Delay.CHANGE, not_before_ms=10**13),
+            entry(not_before=NOW + 10**9),
+            None,
+            ("owed", "waits for its report"),
         ),
         (
             record(*SHIPPED, reason="reset"),

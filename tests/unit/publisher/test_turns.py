@@ -149,9 +149,13 @@ ENDS = {
     AwaitResult(60.0, "a capture", b"known", is_overdue=True): Outcome(
         OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"known", is_overdue=True
     ),
-    Unsendable("no such thing", b"known"): Outcome(OutcomeKind.UNSUPPORTED, "no such thing", 200, remote=b"known"),
     Settled(b"known", FOUND): Outcome(OutcomeKind.APPLIED, "", 200, remote=b"known", found=FOUND),
-    Unsendable("ended", b"known", FOUND): Outcome(OutcomeKind.UNSUPPORTED, "ended", 200, remote=b"known", found=FOUND),
+    Unsendable("no such thing", b"known", found=FOUND): Outcome(
+        OutcomeKind.UNSUPPORTED, "unsupported: no such thing", 200, remote=b"known", found=FOUND
+    ),
+    Unsendable("no shipment", None, "changed after its report"): Outcome(
+        OutcomeKind.UNSUPPORTED, "changed after its report: no shipment", 200
+    ),
 }
 
 

@@ -39,9 +39,6 @@ from worker.providers.atarapay.wire import CANCELS, DELIVERABLE, DELIVERED, Seen
 TRACE_LENGTH = 55
 """What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
 
-NUMBER_POLL_S = 3600.0
-"""Nothing is asked then: an event or a notification brings the number."""
-
 _NO_PHONE = (
     "no phone number, without which AtaraPay takes no delivered: give delivery_address.mobile_phone or .phone, or "
     "those of the invoice_address"
@@ -127,13 +124,13 @@ def _must_read(wanted: Wanted, known: Known, *, is_in_doubt: bool) -> bool:
 
 
 def _waits_for_number(known: Known) -> AwaitResult:
-    return AwaitResult(NUMBER_POLL_S, _NO_NUMBER, memory.encode(known))
+    return AwaitResult(None, _NO_NUMBER, memory.encode(known))
 
 
 def _nothing_to_tell(wanted: Wanted, known: Known, found: CancelledData | None = None) -> Settled | Unsendable:
     kept = memory.encode(known)
     if wanted.lack is not None:
-        return Unsendable(why(wanted.lack), kept, found)
+        return Unsendable(why(wanted.lack), kept, found=found)
     if not wanted.word and not wanted.is_ended and known.taken in CANCELS:
         return Unsendable(_CANNOT_TAKE_BACK, kept)
     return Settled(kept, found)
@@ -166,7 +163,7 @@ def _cancelled_there(wanted: Wanted, known: Known) -> Step:
     is_news = not wanted.is_ended and known.taken not in CANCELS
     found = _CANCELLED_THERE if is_news else None
     if wanted.word == DELIVERED:
-        return Unsendable("AtaraPay holds the order as Cancelled", memory.encode(known), found)
+        return Unsendable("AtaraPay holds the order as Cancelled", memory.encode(known), found=found)
     return _nothing_to_tell(wanted, known, found)
 
 

@@ -22,7 +22,41 @@ def problem_of(shipped: wire.Cart, unshipped: wire.Cart, confirmed_total_minor: 
     return None
 
 
-def _cart_problem(name: str, cart: wire.Cart) -> str | None:
+def entry_problem(entry: wire.ReportedOrder) -> str | None:
+    """Why seQura would refuse a delivery in a report; `None` when nothing is known against it."""
+    for name, cart, types in (
+        ("cart", entry.cart, wire.IN_REPORTED_CART),
+        ("remaining_cart", entry.remaining_cart, wire.IN_REMAINING_CART),
+    ):
+        for item in cart.items:
+            if item.type not in types:
+                return f"{name}: seQura's report takes no {item.type} there"
+            problem = _member_problem(item)
+            if problem is not None:
+                return f"{name}: {item.type} {item.reference or ''}: {problem}"
+        problem = _cart_problem(name, cart)
+        if problem is not None:
+            return problem
+    for tracking in entry.trackings or ():
+        if tracking.type == "postal" and not tracking.carrier:
+            return f"tracking {tracking.reference}: no carrier, which seQura demands of a parcel by post"
+    return None
+
+
+def _member_problem(item: wire.Item) -> str | None:
+    """What a type must have that an update is sent without."""
+    if item.type == "invoice_fee":
+        return None
+    if not item.name:
+        return "no name"
+    if item.type != "subscriber_fee" and not item.reference:
+        return "no reference"
+    if item.type == "service" and (item.ends_on is UNSET) == (item.ends_in is UNSET):
+        return "needs exactly one of ends_on and ends_in"
+    return None
+
+
+def _cart_problem(name: str, cart: wire.Cart | wire.ReportedCart | wire.RemainingCart) -> str | None:
     added = sum([item.total_with_tax for item in cart.items if item.total_with_tax is not UNSET])
     if added != cart.order_total_with_tax:
         return f"{name}: items add up to {added}, order_total_with_tax is {cart.order_total_with_tax}"

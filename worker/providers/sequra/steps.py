@@ -1,36 +1,62 @@
-"""Order updates to seQura: an order's state becomes one PUT, its answer an outcome. Pure.
+"""How an order is told to seQura: by Order Update, one PUT with its full state, or by the delivery report. Pure.
 
-The simplest of adapters: one command and done. seQura can be told the same again at any time and cannot be asked, so
-nothing is kept of it.
+By update it is the simplest of adapters: one command and done. seQura can be told the same again at any time and cannot
+be asked. Where the account's `delivery` says so, orders are told by report, which is a job (`report.py`, `pages.py`);
+then a step says whether an order waits for it, is told by update, or cannot be told any more.
 """
 
 import re
-from base64 import b64encode
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
-from schemas import events
-from schemas.facts import Tracking
 from worker.model import order as carts
-from worker.model.exchange import Exchange, HttpRequest, HttpResponse, Outcome
+from worker.model.exchange import (
+    AwaitResult,
+    Exchange,
+    HttpRequest,
+    HttpResponse,
+    Settled,
+    Step,
+    Unsendable,
+)
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
-from worker.providers.answers import describe, kind_of_status, retry_after_s
 from worker.providers.sequra import wire
+from worker.providers.sequra.calls import TRACE_LENGTH, headers, merchant_url, outcome_of
 from worker.providers.sequra.checks import problem_of
+from worker.providers.sequra.memory import Reported, kept, read
 from worker.providers.sequra.options import SequraAccount
+from worker.providers.sequra.rendering import (
+    or_unset,
+    wire_address,
+    wire_cart,
+    wire_customer,
+    wire_method,
+    wire_reference,
+    wire_tracking,
+)
+from worker.providers.sequra.report import Situation, judge, situation_of
 
 _encoder = msgspec.json.Encoder()
 
-TRACE_LENGTH = 55
-"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
-
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
-_HOLDS_ACCOUNT = frozenset({429, 503})
+
+
+class _Body(Struct, array_like=True, frozen=True):
+    """What a step is made of where reports are sent."""
+
+    situation: Situation
+    problem: str | None
+    """Why the update must not be sent."""
+    update: Raw
+
+
+_body_decoder = msgspec.json.Decoder(_Body)
+_BY_UPDATE = kept(Reported(by_update=True))
 
 
 class Sequra:
@@ -41,48 +67,87 @@ class Sequra:
     can_read = False
 
     def render(self, order: carts.Order, account: SequraAccount) -> Update:
-        shipped, unshipped = _cart(order.shipped, order), _cart(order.unshipped, order)
+        shipped, unshipped = wire_cart(order.shipped, order), wire_cart(order.unshipped, order)
         told = _Told(*map(_raw, _told(order, shipped, unshipped)))
         problem = problem_of(shipped, unshipped, order.confirmed_total_minor)
-        return Update(_digest(told), problem, _raw(_body(told, order, account)))
+        update = _raw(_body(told, order, account))
+        if account.delivery == "update":
+            return Update(_digest(told), problem, update)
+        return Update(_digest(told), None, _raw(_Body(situation_of(order), problem, update)))
 
     def digest(self, order: carts.Order) -> bytes:
-        return _digest(_told(order, _cart(order.shipped, order), _cart(order.unshipped, order)))
+        return _digest(_told(order, wire_cart(order.shipped, order), wire_cart(order.unshipped, order)))
 
-    def next_step(self, asked: Question) -> Exchange:
-        """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
+    def next_step(self, asked: Question) -> Step:
         account: SequraAccount = asked.account
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-            "Authorization": _basic(account.username, account.password),
-            "Sequra-Merchant-Id": account.merchant_id,
-            "Idempotency-Key": asked.idempotency_key,
-        }
-        if asked.trace is not None:
-            headers["traceparent"] = asked.trace[:TRACE_LENGTH]
-        url = _orders_url(account.base_url, account.merchant_id) + quote(asked.reference, safe="")
-        return Exchange(HttpRequest("PUT", url, headers, b'{"order":' + asked.update.body + b"}", account.name))
+        if account.delivery == "update" and asked.remote in (b"", _BY_UPDATE):
+            return _put(asked, asked.update.body, _BY_UPDATE)
+        told = read(asked.remote)
+        if account.delivery == "update":
+            if told is None or told.under_way is not None:
+                return AwaitResult(_POLL_S, _UNDER_WAY, None)
+            return _put(asked, asked.update.body, kept(replace(told, by_update=True)))
+        body = _body_decoder.decode(asked.update.body)
+        verdict = judge(
+            body.situation,
+            told,
+            account.delivery,
+            may_land_late=asked.may_land_late,
+            remote_unknown=asked.remote_unknown,
+        )
+        match verdict.kind:
+            case "update" if body.problem is not None:
+                return Unsendable(body.problem, None, "not sent")
+            case "update":
+                assert told is not None  # the verdict would be another one
+                return _put(asked, body.update, kept(_after_update(told, body.situation)))
+            case "same" | "later":
+                return Settled(None)
+            case "changed":
+                return Unsendable(verdict.why, None, "changed after its report")
+            case "unsupported":
+                return Unsendable(verdict.why, None)
+            case "under_way":
+                return AwaitResult(None, _UNDER_WAY, None)
+            case "due":
+                return AwaitResult(None, "waits for its report", None)
+            case "broken":
+                return AwaitResult(None, f"cannot be reported: {verdict.why}", None)
 
-    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:  # noqa: ARG002
-        """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10)."""
-        kind = kind_of_status(response.status)
-        wait_s = retry_after_s(response.headers.get("retry-after"), asked.now_ms)
-        reason = "" if response.status < 300 else describe(response)
-        return Answered(Outcome(kind, reason, response.status, wait_s, holds_account=response.status in _HOLDS_ACCOUNT))
+    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
+        return Answered(outcome_of(response, asked.now_ms, sent.remote))
 
-    def describe(self, remote: bytes) -> dict[str, Any]:  # noqa: ARG002 - nothing is kept
-        return {}
+    def describe(self, remote: bytes) -> dict[str, Any]:
+        told = read(remote)
+        if told is None:
+            return {"reported": "by a newer version"}
+        found: dict[str, Any] = {}
+        if told.is_told:
+            found["reported"] = sorted(told.shipments)
+        if told.under_way is not None:
+            found["being_reported"] = sorted(told.under_way.shipments)
+        if told.refused_ms:
+            found["report_refused"] = told.refused_status
+        return found
 
 
-@lru_cache(maxsize=256)
-def _basic(username: str, password: str) -> str:
-    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
+_UNDER_WAY = "its report is under way"
+_POLL_S = 300.0
 
 
-@lru_cache(maxsize=256)
-def _orders_url(base_url: str, merchant_id: str) -> str:
-    return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}/orders/"
+def _put(asked: Question, body: bytes | Raw, remote: bytes) -> Exchange:
+    """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
+    account: SequraAccount = asked.account
+    sent = headers(account) | {"Idempotency-Key": asked.idempotency_key}
+    if asked.trace is not None:
+        sent["traceparent"] = asked.trace[:TRACE_LENGTH]
+    url = f"{merchant_url(account.base_url, account.merchant_id)}/orders/{quote(asked.reference, safe='')}"
+    return Exchange(HttpRequest("PUT", url, sent, b'{"order":' + body + b"}", account.name), remote=remote)
+
+
+def _after_update(told: Reported, now: Situation) -> Reported:
+    """What seQura holds once an update was taken. Until that is known, the next one is not left out as the same."""
+    return replace(told, by_update=True, shipped=now.shipped, unshipped=now.unshipped, refused_ms=0, refused_status=0)
 
 
 class _Told(Struct, array_like=True, frozen=True, gc=False):
@@ -113,18 +178,17 @@ def _raw(value: Any) -> Raw:
 def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple[object, ...]:
     """The members of `_Told`, not encoded yet; `None` where there is nothing."""
     details = order.details
-    references = details.references or events.References()
     method, customer = details.delivery_method, details.customer
     delivered_to, invoiced_to = details.delivery_address, details.invoice_address
     return (
-        wire.MerchantReference(order.reference, references.secondary, references.subscription),
+        wire_reference(order),
         shipped,
         unshipped,
-        [_tracking(tracking) for tracking in order.trackings] or None,
-        None if method is None else _delivery_method(method),
-        None if delivered_to is None else _address(delivered_to),
-        None if invoiced_to is None else _address(invoiced_to),
-        None if customer is None else _customer(customer),
+        [wire_tracking(tracking) for tracking in order.trackings] or None,
+        None if method is None else wire_method(method),
+        None if delivered_to is None else wire_address(delivered_to),
+        None if invoiced_to is None else wire_address(invoiced_to),
+        None if customer is None else wire_customer(customer),
         details.store_ref,
     )
 
@@ -136,7 +200,7 @@ def _digest(told: _Told | tuple[object, ...]) -> bytes:
 
 def _body(told: _Told, order: carts.Order, account: SequraAccount) -> wire.OrderUpdate:
     return wire.OrderUpdate(
-        wire.Merchant(account.merchant_id, _or_unset(order.details.store_ref or account.store_ref)),
+        wire.Merchant(account.merchant_id, or_unset(order.details.store_ref or account.store_ref)),
         told.merchant_reference,
         told.shipped_cart,
         told.unshipped_cart,
@@ -154,70 +218,6 @@ def _or_left_out(raw: Raw) -> Raw | UnsetType:
     return UNSET if raw is _NULL else raw
 
 
-def _or_unset(value: Any) -> Any:
-    return UNSET if value is None else value
-
-
-def _or_empty(value: str | UnsetType) -> str:
-    return "" if value is UNSET else value
-
-
-def _cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
-    return wire.Cart(
-        order.currency,
-        cart.total_minor,
-        [_item(item) for item in cart.items],
-        _or_unset(order.details.gift),
-        _or_unset(order.details.cart_ref),
-    )
-
-
-def _item(item: carts.Item) -> wire.Item:
-    if item.type == "invoice_fee":
-        return wire.Item(item.type, total_with_tax=item.total_minor)
-    if item.type not in events.GOODS:
-        return wire.Item(item.type, item.reference or UNSET, item.name or UNSET, total_with_tax=item.total_minor)
-    reference, name = item.reference or UNSET, item.name or UNSET
-    if item.attributes is None:
-        return wire.Item(
-            item.type,
-            reference,
-            name,
-            item.quantity,
-            item.unit_price_minor,
-            item.total_minor,
-            item.downloadable,
-        )
-    a = item.attributes
-    terms = a.subscription or events.Subscription()
-    return wire.Item(
-        item.type,
-        reference,
-        name,
-        item.quantity,
-        item.unit_price_minor,
-        item.total_minor,
-        item.downloadable,
-        a.perishable,
-        a.personalized,
-        a.restockable,
-        a.rendered,
-        a.category,
-        a.description,
-        a.manufacturer,
-        a.supplier,
-        a.product_id,
-        a.url,
-        a.tracking_reference,
-        a.ends_on,
-        a.ends_in,
-        terms.period_months,
-        terms.price_minor,
-        terms.price_per_item_minor,
-        terms.vat_rate_bp,
-    )
-
-
 def _reason(reason: carts.CancellationReason, account: SequraAccount) -> str:
     """A clerk's sentence is not sent: the account's table, a code as it is, or a default."""
     given = reason.given
@@ -227,73 +227,3 @@ def _reason(reason: carts.CancellationReason, account: SequraAccount) -> str:
         if _CODE.fullmatch(given):
             return given
     return "customer_cancel" if reason.by_shopper else account.default_cancellation_reason
-
-
-def _customer(customer: events.Customer) -> wire.Customer:
-    vehicle = customer.vehicle
-    return wire.Customer(
-        _or_empty(customer.given_names),
-        _or_empty(customer.surnames),
-        _or_empty(customer.email),
-        customer.title,
-        customer.ref,
-        customer.date_of_birth,
-        customer.nin,
-        customer.company,
-        customer.vat_number,
-        UNSET
-        if vehicle is UNSET
-        else wire.Vehicle(
-            _or_empty(vehicle.plaque),
-            vehicle.brand,
-            vehicle.model,
-            vehicle.frame,
-            vehicle.first_registration_date,
-        ),
-    )
-
-
-def _address(address: events.Address) -> wire.Address:
-    return wire.Address(
-        _or_empty(address.given_names),
-        _or_empty(address.surnames),
-        _or_empty(address.company),
-        _or_empty(address.line_1),
-        _or_empty(address.line_2),
-        _or_empty(address.postal_code),
-        _or_empty(address.city),
-        _or_empty(address.country_code),
-        address.state,
-        address.phone,
-        address.mobile_phone,
-        address.extra,
-        address.vat_number,
-    )
-
-
-def _delivery_method(method: events.DeliveryMethod) -> wire.DeliveryMethod:
-    return wire.DeliveryMethod(_or_empty(method.name), method.days, method.provider, method.home_delivery)
-
-
-def _tracking(tracking: Tracking) -> wire.Tracking:
-    """With the members that its kind may have (docs.sequrapi.com, Delivery Report field list, 2026-10)."""
-    t = tracking
-    if t.type == "postal":
-        return wire.Tracking(t.type, t.reference, t.carrier, t.tracking_number, t.tracking_url, t.delivered_at)
-    return wire.Tracking(
-        t.type,
-        t.reference,
-        UNSET,
-        t.tracking_number,
-        UNSET,
-        t.delivered_at,
-        t.available_at,
-        t.store_ref,
-        t.operator_ref,
-        t.line_1,
-        t.line_2,
-        t.postal_code,
-        t.city,
-        t.state,
-        t.country_code,
-    )

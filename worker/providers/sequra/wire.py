@@ -136,6 +136,78 @@ class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
     country_code: str | UnsetType = UNSET
 
 
+class ReportedCart(Struct, omit_defaults=True, frozen=True, gc=False):
+    """What one delivery had in it; `gift` is mandatory."""
+
+    currency: str
+    gift: bool
+    order_total_with_tax: int
+    items: list[Item]
+    cart_ref: str | UnsetType = UNSET
+
+
+class RemainingCart(Struct, frozen=True, gc=False):
+    """What is left to be shipped. Without it seQura derives it, "sometimes confusing" (docs, 2026-10)."""
+
+    order_total_with_tax: int
+    items: list[Item]
+
+
+class ReportedOrder(Struct, omit_defaults=True, frozen=True, gc=False):
+    """One delivery: `orders[]` of a report."""
+
+    merchant_reference: MerchantReference
+    state: str
+    sent_at: str
+    cart: ReportedCart
+    remaining_cart: RemainingCart
+    delivery_method: DeliveryMethod
+    customer: Customer
+    delivery_address: Address | UnsetType = UNSET
+    invoice_address: Address | UnsetType = UNSET
+    trackings: list[Tracking] | UnsetType = UNSET
+
+
+class BrokenOrder(Struct, omit_defaults=True, frozen=True, gc=False):
+    """What cannot be reported properly: `broken_orders[]`, as much of it as is known."""
+
+    merchant_reference: MerchantReference
+    cart: ReportedCart | UnsetType = UNSET
+    delivery_method: DeliveryMethod | UnsetType = UNSET
+    customer: Customer | UnsetType = UNSET
+
+
+class StatisticsEntry(Struct, omit_defaults=True, frozen=True, gc=False):
+    """One order of the last 7 days, whatever it was paid with: `statistics.orders[]`."""
+
+    completed_at: str
+    currency: str
+    merchant_reference: MerchantReference
+    amount: int | UnsetType = UNSET
+    payment_method: str | UnsetType = UNSET
+    country: str | UnsetType = UNSET
+    device: str | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    raw_status: str | UnsetType = UNSET
+    sequra_offered: bool | UnsetType = UNSET
+
+
+class Statistics(Struct, frozen=True, gc=False):
+    """All of them, or a page of them."""
+
+    orders: list[StatisticsEntry]
+
+
+class DeliveryReport(Struct, omit_defaults=True, frozen=True, gc=False):
+    """The body under `delivery_report`; `orders` is there though empty."""
+
+    merchant: Raw
+    orders: list[Raw]
+    platform: Raw
+    broken_orders: list[Raw] | UnsetType = UNSET
+    statistics: Statistics | UnsetType = UNSET
+
+
 class OrderUpdate(Struct, omit_defaults=True, frozen=True, gc=False):
     """The full current state of an order; what comes from its facts is encoded already."""
 
@@ -170,3 +242,11 @@ WITHOUT_UNITS = frozenset({"handling", "invoice_fee", "discount", "other_payment
 Unverified: `registration`, which only seQura's own plugins send; they send neither member.
 """
 NEGATIVE = frozenset({"discount", "other_payment"})
+
+IN_REPORTED_CART = frozenset(
+    {"product", "handling", "invoice_fee", "discount", "other_payment", "service", "subscriber_fee", "voucher"}
+)
+"""Types that a delivery's cart may hold (docs, Delivery Report field list, 2026-10): all but `registration`."""
+
+IN_REMAINING_CART = frozenset({"product", "handling", "invoice_fee", "discount", "service"})
+"""The same of the remaining cart."""

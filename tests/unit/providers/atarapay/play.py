@@ -301,8 +301,8 @@ def _ended(step: AwaitResult | Settled | Unsendable) -> Outcome:
             return Outcome(OutcomeKind.PENDING, why, retry_after_s=poll_s, remote=remote)
         case Settled(remote, found):
             return Outcome(OutcomeKind.APPLIED, remote=remote, found=found)
-        case Unsendable(why, remote, found):
-            return Outcome(OutcomeKind.UNSUPPORTED, why, remote=remote, found=found)
+        case Unsendable():
+            return Outcome(OutcomeKind.UNSUPPORTED, step.reason, remote=step.remote, found=step.found)
 
 
 def _form(body: bytes) -> dict[str, Any]:

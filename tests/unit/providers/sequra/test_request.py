@@ -14,6 +14,7 @@ from tests.unit.core.shop import confirmed, goods, order
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Provider
 from worker.providers.sequra import Sequra
+from worker.providers.sequra.memory import Reported, kept
 from worker.providers.sequra.options import SequraAccount
 
 SEQURA: Provider[SequraAccount] = Sequra()
@@ -35,7 +36,7 @@ def path(reference: str) -> str:
 def test_adapter_is_what_it_says() -> None:
     """Its name stands in configuration and `origin`; nothing lets seQura refuse an old request."""
     assert (SEQURA.name, SEQURA.guarantee, SEQURA.can_read) == ("sequra", "D", False)
-    assert SEQURA.describe(b"anything") == {}
+    assert SEQURA.describe(b"") == {}
 
 
 def test_method_and_url() -> None:
@@ -142,7 +143,7 @@ def outcome(status: int, body: bytes = b"", **headers: str) -> Outcome:
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"errors": ["x"]}', b"<html>", b"\xff"])
 def test_success_whatever_the_body(status: int, body: bytes) -> None:
     """200 and 202 are success like 204; their bodies are not defined and not read."""
-    assert outcome(status, body) == Outcome(OutcomeKind.APPLIED, "", status)
+    assert outcome(status, body) == Outcome(OutcomeKind.APPLIED, "", status, remote=kept(Reported(by_update=True)))
 
 
 ERRORS = b'{"errors": ["Invalid data: In shipped_cart, items do not add up"]}'

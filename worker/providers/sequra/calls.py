@@ -1,0 +1,52 @@
+"""What every call to seQura has, and what its answers mean. Pure."""
+
+from base64 import b64encode
+from functools import lru_cache
+from urllib.parse import quote
+
+from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
+from worker.providers.answers import describe, kind_of_status, retry_after_s
+from worker.providers.sequra.options import SequraAccount
+
+TRACE_LENGTH = 55
+"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
+
+_HOLDS_ACCOUNT = frozenset({429, 503})
+
+
+def headers(account: SequraAccount) -> dict[str, str]:
+    """Those of every call; seQura's own clients send `Sequra-Merchant-Id` since July 2025."""
+    return {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "Authorization": _basic(account.username, account.password),
+        "Sequra-Merchant-Id": account.merchant_id,
+    }
+
+
+def url_of(account: SequraAccount, path: str) -> str:
+    """Of a path, in its encoded form, below the account's address."""
+    return account.base_url.rstrip("/") + path
+
+
+@lru_cache(maxsize=256)
+def merchant_url(base_url: str, merchant_id: str) -> str:
+    """Below it stands what belongs to one merchant."""
+    return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}"
+
+
+def outcome_of(response: HttpResponse, now_ms: int, remote: bytes | None = None) -> Outcome:
+    """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10). `remote`: what is kept
+    after a success.
+    """
+    status = response.status
+    kind = kind_of_status(status)
+    wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
+    if kind is OutcomeKind.APPLIED:
+        return Outcome(kind, "", status, wait_s, remote=remote)
+    return Outcome(kind, describe(response), status, wait_s, holds_account=status in _HOLDS_ACCOUNT)
+
+
+@lru_cache(maxsize=256)
+def _basic(username: str, password: str) -> str:
+    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()

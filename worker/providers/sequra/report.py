@@ -1,0 +1,277 @@
+"""What seQura's delivery report is told of an order, and how an order is told at all. Pure.
+
+A report tells each delivery once, with what was in it: so an entry is the shipped cart less what was reported before.
+It adds and never takes back; what changes otherwise needs an Order Update, or the shop's own hand in seQura's back
+office (docs.sequra.com, Delivery Report and Order Update, 2026-10: the two are alternatives).
+
+| what the carts say, and was told | `report` | `report_then_update` |
+|---|---|---|
+| entries of it stand in a page under way | waits | waits |
+| told, and the carts are the same | settled | settled, unless the last update is in doubt |
+| an Order Update was taken, or may have been | by update | by update |
+| reported, a delivery can carry the difference | due | by update |
+| reported, none can | parked: `changed after its report` | by update |
+| nothing told, a delivery can carry all | due | due |
+| nothing told, nothing to tell, something is left to ship | settled: the first delivery tells it | settled |
+| nothing told, nothing to tell, nothing left | parked: `unsupported` | by update |
+| it cannot be put into a report | owed, in `broken_orders` | owed, in `broken_orders` |
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
+
+from schemas import events
+from schemas.facts import Tracking
+from worker.model.delivery import Deliveries, Delivery, departures
+from worker.model.order import Cart, Order
+from worker.providers.sequra import wire
+from worker.providers.sequra.cents import Amounts, amounts_of, difference, less, why_not
+from worker.providers.sequra.checks import entry_problem
+from worker.providers.sequra.memory import Reported, UnderWay, digest_of
+from worker.providers.sequra.options import DeliveryMode
+from worker.providers.sequra.rendering import (
+    or_unset,
+    wire_address,
+    wire_customer,
+    wire_item,
+    wire_method,
+    wire_reference,
+    wire_tracking,
+)
+
+_encoder = msgspec.json.Encoder()
+
+
+# --- how an order is told ------------------------------------------------------------------------------------------
+
+
+class Situation(Struct, array_like=True, frozen=True):
+    """What it depends on, of the order's facts."""
+
+    departures: list[str]
+    shipped: list[Amounts]
+    unshipped: bytes
+    """`memory.digest_of`."""
+    broken: str
+    """Why seQura would not take it in a report; empty: it would."""
+    was_emptied: bool
+    """There may have been a time at which nothing was left in its carts."""
+
+
+class Verdict(Struct, frozen=True):
+    """How the order is told now."""
+
+    kind: Literal["update", "under_way", "same", "due", "broken", "later", "changed", "unsupported"]
+    why: str = ""
+
+
+def situation_of(order: Order) -> Situation:
+    """What the verdict depends on."""
+    facts = order.facts
+    lacks = lacking(order)
+    return Situation(
+        list(departures(facts)),
+        amounts_of(order.shipped.items),
+        digest_of(order.unshipped),
+        lacks or _problem(order, _whole(order, order.shipped, _NO_DELIVERY, 0)),
+        bool(facts.cancellation or facts.returns or facts.item_cancellations),
+    )
+
+
+def judge(
+    now: Situation,
+    told: Reported | None,
+    mode: DeliveryMode,
+    *,
+    may_land_late: bool = False,
+    remote_unknown: bool = False,
+) -> Verdict:
+    """`may_land_late`: an Order Update may have been sent of which nothing is kept. `remote_unknown`: seQura may hold
+    something else than what is kept.
+    """
+    if told is None:
+        return Verdict("broken", "what is kept of its reports was written by a newer version of cartsync")
+    if told.under_way is not None:
+        return Verdict("under_way")
+    if mode == "update":
+        return Verdict("update")
+    is_same = (now.shipped, now.unshipped) == (told.shipped, told.unshipped)
+    is_late = may_land_late and now.was_emptied and mode == "report_then_update"
+    if told.by_update or is_late or (told.is_told and mode == "report_then_update"):
+        return Verdict("same" if is_same and not (may_land_late or remote_unknown) else "update")
+    if told.is_told and is_same:
+        return Verdict("same")
+    new = difference(now.shipped, told.shipped)
+    why = why_not(new)
+    if new and any(key not in told.shipments for key in now.departures) and not (why and told.is_told):
+        why = now.broken or why
+        return Verdict("broken", why) if why else Verdict("due")
+    if told.is_told:
+        return Verdict("changed", why or ("no shipment brought it" if new else "what is left to ship differs"))
+    if now.unshipped:
+        return Verdict("later")
+    return Verdict("update") if mode == "report_then_update" else Verdict("unsupported", _NOTHING_LEFT)
+
+
+_NOTHING_LEFT = "nothing of it was reported and nothing is left to ship, which a delivery report cannot say"
+
+
+# --- entries -------------------------------------------------------------------------------------------------------
+
+
+class Entries(Struct, frozen=True):
+    """What the next report tells of an order."""
+
+    entries: list[wire.ReportedOrder]
+    shipments: dict[str, int]
+    shipped: list[Amounts]
+    unshipped: bytes
+    store_ref: str | None
+
+
+def entries_of(order: Order, deliveries: Deliveries, told: Reported, *, most: int) -> Entries:
+    """The entries that are due, after the verdict `due`: one a delivery when only shipments happened since, and there
+    are at most so many of them; otherwise one.
+    """
+    new = deliveries.new
+    seconds = _free_seconds(new, set(told.shipments.values()))
+    entries = _one_each(order, deliveries, told, seconds) if len(new) <= most else []
+    if not entries:
+        seconds = [max(_free_seconds([new[-1]], set(told.shipments.values())))] * len(new)
+        all_of_it = replace(
+            new[-1],
+            trackings=[tracking for each in new for tracking in each.trackings],
+            is_delivered=all(each.is_delivered for each in new),
+        )
+        entries = [_whole(order, less(order.shipped.items, told.shipped), all_of_it, seconds[-1])]
+    return Entries(
+        entries,
+        {key: second for each, second in zip(new, seconds, strict=True) for key in each.shipments},
+        amounts_of(order.shipped.items),
+        digest_of(order.unshipped),
+        order.details.store_ref,
+    )
+
+
+def under_way(found: Entries, revision: int, digest: bytes) -> UnderWay:
+    """As the order's record keeps it while its page is under way. `digest`: of the order's update."""
+    return UnderWay(
+        b",".join([_encoder.encode(entry) for entry in found.entries]),
+        len(found.entries),
+        revision,
+        digest,
+        found.shipments,
+        found.shipped,
+        found.unshipped,
+        found.store_ref,
+    )
+
+
+def broken_entry(reference: str, order: Order | None, told: Reported | None) -> Raw:
+    """As much of an order as is known that cannot be reported; of one that contradicts itself only its name."""
+    if order is None or told is None:
+        return Raw(_encoder.encode(wire.BrokenOrder(wire.MerchantReference(reference))))
+    details = order.details
+    method, customer = details.delivery_method, details.customer
+    found = wire.BrokenOrder(
+        wire_reference(order),
+        _reported_cart(order, less(order.shipped.items, told.shipped)),
+        UNSET if method is None else wire_method(method),
+        UNSET if customer is None else wire_customer(customer),
+    )
+    return Raw(_encoder.encode(found))
+
+
+def lacking(order: Order) -> str:
+    """What seQura's report demands and the order wholly lacks; empty: nothing."""
+    for name in ("customer", "delivery_method"):
+        if getattr(order.details, name) is None:
+            return f"it has no {name}, which seQura's report demands"
+    return ""
+
+
+def _one_each(order: Order, deliveries: Deliveries, told: Reported, seconds: list[int]) -> list[wire.ReportedOrder]:
+    """Nothing when something else than shipments happened since, or the carts in between cannot be told."""
+    before = told.shipped
+    if deliveries.before is None or (told.is_told and amounts_of(deliveries.before.items) != before):
+        return []
+    both = [*order.unshipped.items, *order.shipped.items]
+    entries = []
+    for number, (each, second) in enumerate(zip(deliveries.new, seconds, strict=True), start=1):
+        if each.shipped is None:
+            return []
+        after = amounts_of(each.shipped.items)
+        brought = difference(after, before)
+        is_last = number == len(seconds)
+        left = order.unshipped if is_last else less(both, after)
+        if not brought or why_not(brought) or why_not(amounts_of(left.items)):
+            return []
+        entry = _entry(order, less(each.shipped.items, before), left, each, second)
+        if entry_problem(entry):
+            return []
+        entries.append(entry)
+        before = after
+    return entries
+
+
+def _free_seconds(deliveries: list[Delivery], taken: set[int]) -> list[int]:
+    """What each delivery is told as: seQura takes a second that it knows for a repeat."""
+    found = []
+    for each in deliveries:
+        second = each.sent_s
+        while second in taken:
+            second += 1
+        taken.add(second)
+        found.append(second)
+    return found
+
+
+_NO_DELIVERY = Delivery([], 0, [], is_delivered=False, shipped=None)
+
+
+def _whole(order: Order, cart: Cart, delivery: Delivery, second: int) -> wire.ReportedOrder:
+    return _entry(order, cart, order.unshipped, delivery, second)
+
+
+def _problem(order: Order, entry: wire.ReportedOrder) -> str:
+    """Why seQura would refuse the order, whatever was reported before; all its parcels are looked at."""
+    trackings = [wire_tracking(tracking) for tracking in order.trackings]
+    return entry_problem(replace(entry, trackings=trackings)) or ""
+
+
+def _entry(order: Order, cart: Cart, left: Cart, delivery: Delivery, second: int) -> wire.ReportedOrder:
+    details = order.details
+    method = details.delivery_method or events.DeliveryMethod()
+    customer = details.customer or events.Customer()
+    delivered_to, invoiced_to = details.delivery_address, details.invoice_address
+    return wire.ReportedOrder(
+        wire_reference(order),
+        "delivered" if delivery.is_delivered else "shipped",
+        datetime.fromtimestamp(second, UTC).isoformat(),
+        _reported_cart(order, cart),
+        wire.RemainingCart(left.total_minor, [_remaining_item(item) for item in map(wire_item, left.items)]),
+        wire_method(method),
+        wire_customer(customer),
+        UNSET if delivered_to is None else wire_address(delivered_to),
+        UNSET if invoiced_to is None else wire_address(invoiced_to),
+        _trackings(delivery.trackings),
+    )
+
+
+def _reported_cart(order: Order, cart: Cart) -> wire.ReportedCart:
+    details = order.details
+    items = [wire_item(item) for item in cart.items]
+    return wire.ReportedCart(order.currency, bool(details.gift), cart.total_minor, items, or_unset(details.cart_ref))
+
+
+def _remaining_item(item: wire.Item) -> wire.Item:
+    """What is paid by other means is not said of what is left: it takes as much off as a discount does."""
+    return replace(item, type="discount") if item.type == "other_payment" else item
+
+
+def _trackings(trackings: list[Tracking]) -> Any:
+    return [wire_tracking(tracking) for tracking in trackings] or UNSET
