@@ -1,13 +1,15 @@
 """`[accounts.NAME]`: what can be set of a merchant account, told apart by its `provider`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator
 
 from worker.config.sections import Section
 from worker.config.values import (
     BaseUrl,
+    Duration,
+    Durations,
     MerchantId,
     NonEmpty,
     Password,
@@ -18,6 +20,7 @@ from worker.config.values import (
 )
 from worker.core.targets import TargetChoice
 from worker.model.account import Account
+from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
 
 
@@ -79,13 +82,26 @@ class SequraSection(AccountSection):
     default_cancellation_reason: NonEmpty = "unspecified"
 
 
+class QliroSection(AccountSection):
+    """Qliro."""
+
+    made = QliroAccount
+
+    api_key: Annotated[MerchantId, Field(max_length=50)]
+    api_secret: Password
+    send_on_confirm: bool = False
+    indivisible: Literal["first", "last"] = "first"
+    poll_after_s: Annotated[Durations, Field(alias="poll_after")] = (60.0, 300.0, 900.0, 3600.0)
+    overdue_after_s: Annotated[Duration, Field(alias="overdue_after")] = 86_400.0
+
+
 class UnknownSection(AccountSection):
     """Of a provider that there is not, or none was named: what else is wrong with it cannot be said."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {"sequra": SequraSection}
+ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {"sequra": SequraSection, "qliro": QliroSection}
 """By provider."""
 _UNKNOWN = "unknown"
 
@@ -96,7 +112,9 @@ def _provider_of(value: Any) -> str:
 
 
 AnyAccount = Annotated[
-    Annotated[SequraSection, Tag("sequra")] | Annotated[UnknownSection, Tag(_UNKNOWN)],
+    Annotated[SequraSection, Tag("sequra")]
+    | Annotated[QliroSection, Tag("qliro")]
+    | Annotated[UnknownSection, Tag(_UNKNOWN)],
     Discriminator(_provider_of),
 ]
 """An account's section, as its provider wants it."""
