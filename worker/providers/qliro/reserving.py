@@ -19,7 +19,7 @@ def update(at: Situation) -> Command | list[str]:
     if isinstance(new, str):
         return [new]
     if not left:
-        return _nothing_left(at, new)
+        return [f"{listed(_units(new))} neither captured nor reserved at Qliro, where nothing is reserved any more"]
     wanted = _as_reserved(at) + _units(new)
     extra = _new_once(at)
     if wanted == left and not extra:
@@ -32,13 +32,6 @@ def update(at: Situation) -> Command | list[str]:
     if is_fixed:
         return []  # a decrease waits for the end
     return _restated(at, [*new, *extra])
-
-
-def _nothing_left(at: Situation, new: list[Line]) -> list[str]:
-    kept = Units({line.key: line.count for line in new})
-    if worth(kept + _units(_new_once(at))) <= 0 and not any(count for _, count, _ in at.match.missing):
-        return []  # what is still to be sent costs nothing
-    return [f"{listed(kept)} neither captured nor reserved at Qliro, where nothing is reserved any more"]
 
 
 def _units(lines: list[Line]) -> Units:
