@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from worker.providers.qliro import money, reserving, returning
 from worker.providers.qliro.command import Command, Line, of
-from worker.providers.qliro.holding import Holding, worth
+from worker.providers.qliro.holding import Holding, Reservation, Units, worth
 from worker.providers.qliro.matching import match
 from worker.providers.qliro.memory import Memory, Note
 from worker.providers.qliro.situation import Situation, listed
@@ -64,24 +64,36 @@ def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal[
 def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | list[str]:
     """`MarkItemsAsShipped` of one reservation, with the charges and adjustments that go along."""
     leaves = at.match.leaves
+    is_over = at.has_captures and not at.stays
     for reservation in at.holding.reservations:
         units = leaves & reservation.items
-        if not units:
+        if not units and not is_over:
             continue
         is_last = not at.match.hold and not at.match.missing and units == leaves
-        total = worth(units)
         if is_last or indivisible == "first":
-            rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
-            for key in sorted(rest, key=lambda key: (-key[2], key)):
-                more = key[2] * reservation.items[key]
-                if total + more > 0:
-                    units[key] = reservation.items[key]
-                    total += more
+            units = _with_once(at, reservation, units)
+        total = worth(units)
         if total > 0:
             return Command("MarkItemsAsShipped", reservation.id, of(units))
-        if not worth(at.match.hold):
+        if not is_over and not worth(at.match.hold):
             return [f"a capture of {listed(units)} would be {total}: Qliro takes none that is not above 0"]
     return []
+
+
+def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
+    """And what is captured once, as far as the total stays above 0; charges also when no goods will be any more."""
+    units = Units(units)
+    total = worth(units)
+    rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
+    for key in sorted(rest, key=lambda key: (-key[2], key)):
+        once = at.once_of(key)
+        if not at.stays and once is not None and not once.share_minor:
+            continue
+        more = key[2] * reservation.items[key]
+        if total + more > 0:
+            units[key] = reservation.items[key]
+            total += more
+    return units
 
 
 def _add(at: Situation) -> Command | list[str]:
