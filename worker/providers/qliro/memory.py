@@ -71,10 +71,12 @@ class Memory(Struct, array_like=True, frozen=True):
     """Grows when a command certainly came to nothing: then the next attempt is not the same request."""
     settled: bytes = b""
     """What was last found to be so."""
-    known: list[int] = []
-    """Transactions that are ours, or that the shop's facts agreed with."""
+    ours: list[int] = []
+    """Transactions of our commands."""
+    agreed: list[int] = []
+    """Those of others that the shop's facts agreed with."""
     others: list[int] = []
-    """The other ones, as of the last look."""
+    """The rest, as of the last look."""
     pending: list[int] = []
     """Transactions of a command that was taken, until they are final."""
     since_ms: int = 0
@@ -111,7 +113,7 @@ class Memory(Struct, array_like=True, frozen=True):
         """What holds once the command was taken."""
         return replace(
             self,
-            known=[*self.known, *transactions],
+            ours=[*self.ours, *transactions],
             pending=transactions,
             since_ms=now_ms,
             polls=0,
@@ -122,6 +124,10 @@ class Memory(Struct, array_like=True, frozen=True):
             notes=self.notes + _signed(self.intent, transactions),
             replans=[],
         )
+
+    def is_known(self, transaction: int) -> bool:
+        """Whether it is ours, or the shop's facts agreed with it."""
+        return transaction in self.ours or transaction in self.agreed
 
     def told(self, kind: str, holding: Holding) -> list[Note]:
         """The notes of a kind whose transactions came through."""
@@ -153,7 +159,8 @@ def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float) -> Memory
     `wait_s`: how long to wait after the first error.
     """
     seen = holding.statuses
-    new = [one for one in seen if one not in memory.known and one not in memory.others]
+    before = {*memory.ours, *memory.agreed, *memory.others}
+    new = [one for one in seen if one not in before]
     ours = [] if memory.intent is None else _found(memory.intent, new, holding)
     pending = memory.pending + [one for one in ours if one not in memory.pending]
     notes = memory.notes + (_signed(memory.intent, ours) if ours else [])
@@ -161,8 +168,8 @@ def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float) -> Memory
         memory,
         order_id=holding.order_id,
         merchant_reference=memory.merchant_reference or holding.merchant_reference,
-        known=[one for one in [*memory.known, *ours] if one in seen or one in pending][-KNOWN_MAX:],
-        others=[one for one in seen if one not in memory.known and one not in ours][-KNOWN_MAX:],
+        ours=[one for one in [*memory.ours, *ours] if one in seen or one in pending][-KNOWN_MAX:],
+        others=[*memory.others, *(one for one in new if one not in ours)][-KNOWN_MAX:],
         notes=[one for one in notes if seen.get(one.transaction) not in ("Error", "Cancelled")],
         since_ms=memory.since_ms or now_ms,
         intent=None,
@@ -202,5 +209,5 @@ def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
 
 def agreed(memory: Memory, holding: Holding) -> Memory:
     """All that stands there now is what the shop's facts come to, whoever did it."""
-    known = memory.known + [one for one in holding.statuses if one not in memory.known]
-    return replace(memory, known=known[-KNOWN_MAX:], others=[])
+    agreed = [one for one in holding.statuses if one not in memory.ours]
+    return replace(memory, agreed=agreed[-KNOWN_MAX:], others=[])

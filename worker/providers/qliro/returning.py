@@ -44,7 +44,7 @@ def _by_others(at: Situation, goods: Units) -> Units:
         for key, count in capture.taken.items():
             if key[1] == "Product":
                 captured[key[0]] = captured.get(key[0], 0) + count
-        if capture.id not in at.memory.known:
+        if not at.memory.is_known(capture.id):
             foreign += capture.items
     found = Units()
     for key, count in (goods & foreign).items():

@@ -49,11 +49,8 @@ class Situation(Struct):
         """Whether only Qliro's checkout has this line: no content of ours, and no command of ours brought it."""
         if key[:2] in self.wanted.confirmed or self.once_of(key) is not None or self.due_of(key) is not None:
             return False
-        did = self.holding.did
         return any(
-            key in did[one].get("Reserve", ())
-            for one, kind in self.holding.kinds.items()
-            if one not in self.memory.known
+            key in did.get("Reserve", ()) for one, did in self.holding.did.items() if one not in self.memory.ours
         )
 
     def due_of(self, key: Key) -> Due | None:
@@ -83,8 +80,8 @@ class Situation(Struct):
     @property
     def changed_there(self) -> bool:
         """Whether somebody else has changed what is reserved, and the shop's facts have not agreed with it since."""
-        known, first = self.memory.known, self.holding.first_reservation
-        return any(one.id not in known and one.id != first for one in self.holding.reservations)
+        first = self.holding.first_reservation
+        return any(one.id != first and not self.memory.is_known(one.id) for one in self.holding.reservations)
 
     def both_sides(self, wanted: Units) -> str:
         """What cannot be made one, in words."""
