@@ -232,7 +232,7 @@ def _take_back(holding: Holding, ordered: list[_Seen]) -> None:
             continue
         capture = captures.get(one.original or 0)
         back, more = one.of("Return"), one.of("Ship")
-        if back:
+        if back and holding.captures:
             holding.short[one.id] = worth(back) - one.amount_minor
             _return(holding.captures if capture is None else [capture], back, one.amount_minor)
         elif more and capture is not None:

@@ -60,7 +60,7 @@ class QliroApi:
         """One more reservation, as the checkout and the shopper's upsells make them."""
         self.looked.discard(order.id)
         total = sum(item.inc * item.quantity for item in items)
-        made = self._make(order, now, Result())("Preauthorization", total, None)
+        made = self.make(order, now, Result())("Preauthorization", total, None)
         made.status = "Success"
         order.reserved[made.id] = {item.key: item.of(item.quantity) for item in items}
         order.known |= {item.key: item for item in items}
@@ -81,7 +81,9 @@ class QliroApi:
             order.release()
         self.pushes.append({"OrderId": order.id} | _view(order, made))
 
-    def _make(self, order: Order, now: float, result: Result) -> Make:
+    def make(self, order: Order, now: float, result: Result) -> Make:
+        """Makes transactions that will end so."""
+
         def make(kind: str, amount: int, original: int | None) -> Transaction:
             self._ids += 1
             at = max([now] + [one.at + 0.001 for one in order.transactions.values()])
@@ -153,7 +155,7 @@ class QliroApi:
             raise Refusal("OPERATION_NOT_SUPPORTED", "Evaluation, Another transaction is already in process")
         if order.is_cancelled and name in ("MarkItemsAsShipped", "UpdateItems", "cancelOrder"):
             raise Refusal("ORDER_HAS_BEEN_CANCELLED", "Evaluation, the order has been cancelled")
-        make = self._make(order, now, self.fate(name))
+        make = self.make(order, now, self.fate(name))
         if name == "cancelOrder":
             order.cancel(make)
             return

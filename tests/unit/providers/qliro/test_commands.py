@@ -236,7 +236,7 @@ def capture_there(client: Client, reference: str, count: int) -> None:
     order = order_of(client)
     (which,) = order.reserved
     line = next(one for key, one in order.reserved[which].items() if key[0] == reference)
-    order.ship(which, [line.of(count)], client.api._make(order, client.now, Result()))  # noqa: SLF001
+    order.ship(which, [line.of(count)], client.api.make(order, client.now, Result()))
     client.api.looked.discard(order.id)
     client.pass_time(1.0)
 
@@ -780,7 +780,7 @@ def test_cancelled_at_the_back_office() -> None:
     """It is not told back, and nothing is reserved anew."""
     client = opened(item("hat", 1, 10_000)).tell(confirm(goods("hat", 1, 10_000)))
     client.work()
-    order_of(client).cancel(client.api._make(order_of(client), client.now, Result()))  # noqa: SLF001
+    order_of(client).cancel(client.api.make(order_of(client), client.now, Result()))
     client.pass_time(1.0)
     client.tell(cancelled(by="provider"))
     assert client.work() == "settled"
