@@ -16,6 +16,8 @@ KNOWN_MAX = 2_000
 SENT_MAX = 8
 """Request ids whose outcome is not known."""
 WORDS_MAX = 200
+CAPTURES_MAX = 20
+"""For one state of an order; more would mean that units go back and forth."""
 ERRORS_MAX = 4
 """So often in a row may a command end in an error before somebody is asked."""
 RETRY_MAX_S = 3_600.0
@@ -70,7 +72,7 @@ class Memory(Struct, array_like=True, frozen=True):
     generation: int = 0
     """Grows when a command certainly came to nothing: then the next attempt is not the same request."""
     settled: bytes = b""
-    """What was last found to be so."""
+    """What was last found to be so; empty once a command was sent."""
     ours: list[int] = []
     """Transactions of our commands."""
     agreed: list[int] = []
@@ -98,6 +100,10 @@ class Memory(Struct, array_like=True, frozen=True):
     shipped_differs_minor: int = 0
     """Qliro's less ours, as of the last look."""
     unshipped_differs_minor: int = 0
+    captures_for: bytes = b""
+    """What should be so when the last capture was sent."""
+    captures: int = 0
+    """How many were sent for it."""
 
     def encode(self) -> bytes:
         """As the order's record keeps it."""
@@ -107,7 +113,13 @@ class Memory(Struct, array_like=True, frozen=True):
         """What holds when nobody knows whether this arrived."""
         request_id = intent.request_id
         sent = [one for one in self.sent if one != request_id][-SENT_MAX + 1 :]
-        return replace(self, intent=replace(intent, is_again=request_id in self.sent), sent=[*sent, request_id])
+        is_again = request_id in self.sent
+        return replace(self, settled=b"", intent=replace(intent, is_again=is_again), sent=[*sent, request_id])
+
+    def capturing(self, digest: bytes) -> "Memory":
+        """One more capture for the state with this digest."""
+        count = self.captures + 1 if self.captures_for == digest else 1
+        return replace(self, captures_for=digest, captures=count)
 
     def taken(self, transactions: list[int], now_ms: int, poll_s: float) -> "Memory":
         """What holds once the command was taken."""

@@ -22,7 +22,7 @@ def give_back(at: Situation) -> Command | list[str]:
         units = (goods & capture.items) + (charges & capture.items)
         if not units:
             continue
-        made = _from(at, capture, units)
+        made = _from(at, capture, units, goods - units)
         if isinstance(made, Command):
             return made
         cannot.append(made)
@@ -64,7 +64,8 @@ def _lost_fees(at: Situation, goods: Units) -> list[str]:
     ]
 
 
-def _from(at: Situation, capture: Capture, units: Units) -> Command | str:
+def _from(at: Situation, capture: Capture, units: Units, later: Units) -> Command | str:
+    """The return of these units of one capture; `later`: what others still have to return."""
     if not any(count > units[key] for key, count in capture.items.items() if key[1] == "Product"):
         # Nothing is left that these could lower.
         units = units + Units({key: n for key, n in capture.items.items() if key[1] == "Discount"})
@@ -74,10 +75,14 @@ def _from(at: Situation, capture: Capture, units: Units) -> Command | str:
     discounts: list[Extra] = []
     notes: list[Note] = []
     for back in at.fees:
-        if names.intersection(reference for reference, _ in back.units) and total > back.fee_minor:
-            total -= back.fee_minor
-            fees.append(_extra(at, money.reference_of(back.name, at.wanted), money.RETURN_FEE, back.fee_minor))
-            notes.append(Note(0, "fee", back.name, back.fee_minor))
+        own = {reference for reference, _ in back.units}
+        if not names & own:
+            continue
+        if total <= back.fee_minor and worth(Units({k: n for k, n in later.items() if k[0] in own})) > back.fee_minor:
+            continue  # those of the next capture carry it
+        total -= back.fee_minor
+        fees.append(_extra(at, money.reference_of(back.name, at.wanted), money.RETURN_FEE, back.fee_minor))
+        notes.append(Note(0, "fee", back.name, back.fee_minor))
     withheld = {note.name for note in at.memory.told("withheld", at.holding)}
     for back in at.wanted.backs:
         less = 0 if back.refunded_minor is None else back.worth_minor - back.refunded_minor

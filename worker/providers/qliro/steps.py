@@ -13,7 +13,7 @@ from worker.providers.qliro import wire
 from worker.providers.qliro.answers import read_command, read_order, why_pending
 from worker.providers.qliro.command import Command
 from worker.providers.qliro.holding import Holding, worth
-from worker.providers.qliro.memory import ERRORS_MAX, Memory, agreed, look, recall
+from worker.providers.qliro.memory import CAPTURES_MAX, ERRORS_MAX, Memory, agreed, look, recall
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.qliro.plan import plan
 
@@ -136,7 +136,7 @@ def _after_look(asked: Question, wanted: w.Wanted, memory: Memory, holding: Hold
     if under_way := [*memory.pending, *(one for one in holding.not_final if one not in memory.pending)]:
         return _wait(account, memory, under_way, asked.now_ms)
     marker = asked.update.digest + asked.generation.to_bytes(4, "big")
-    owes = memory.settled != marker and not (wanted.is_bare and not memory.settled)
+    owes = memory.settled != marker and not (wanted.is_bare and not memory.ours)
     if not owes:  # whatever differs was done by somebody else
         return Settled(replace(memory, settled=marker).encode())
     found = plan(wanted, holding, memory, account.indivisible)
@@ -169,6 +169,11 @@ def _tell(asked: Question, memory: Memory, holding: Holding, command: Command) -
     if request_id.bytes == memory.denied:  # and the look has shown that it came to nothing
         memory = replace(memory, generation=memory.generation + 1, denied=b"", sent=[])
         request_id = command.request_id(account.name, holding, memory)
+    if command.name == "MarkItemsAsShipped" and request_id.bytes not in memory.sent:
+        memory = memory.capturing(asked.update.digest)
+        if memory.captures > CAPTURES_MAX:
+            why = f"{CAPTURES_MAX} captures were sent, and the order is still not as it should be"
+            return Unsendable(why, replace(memory, captures=0).encode())
     body = command.body(account, holding, request_id)
     sending = memory.sending(command.intent(request_id))
     return Exchange(_request(asked, "POST", command.name, body), remote=sending.encode())

@@ -456,11 +456,11 @@ def test_vouchers_cannot_be_told() -> None:
 
 def test_c07_references_that_qliro_does_not_take() -> None:
     """C07: an article that no item can be called is never sent; what its pattern allows is."""
-    client = opened(item("hat", 1, 100)).tell(confirm(goods("sku|1", 1, 100)), shipped("s1", **{"sku|1": 1}))
+    client = opened(item("hat", 1, 100)).tell(confirm(goods("sku|1", 1, 100, line_id="sku")), shipped("s1", sku=1))
     assert client.work().startswith("parked: reference 'sku|1': Qliro takes letters")
     assert (client.reads, client.requests) == (0, [])
     fine = opened(item("Röd hatt (XL) 3/4", 1, 100))
-    fine.tell(confirm(goods("Röd hatt (XL) 3/4", 1, 100)), shipped("s1", **{"Röd hatt (XL) 3/4": 1}))
+    fine.tell(confirm(goods("Röd hatt (XL) 3/4", 1, 100, line_id="hat")), shipped("s1", hat=1))
     assert fine.work() == "settled"
 
 
@@ -541,6 +541,39 @@ def test_fee_that_came_too_late() -> None:
     client.work()
     client.tell(returned("r1", hat=1, fee=500))
     assert client.work() == "parked: unsupported: fee 500 of return r1: none of its units is captured"
+
+
+def test_fee_above_what_comes_back() -> None:
+    """The units stay: without their fee they would go back and be captured anew for it, on and on."""
+    client = opened(item("hat", 1, 400)).tell(confirm(goods("hat", 1, 400)), shipped("s1", hat=1))
+    client.tell(returned("r1", hat=1, fee=500))
+    assert client.work() == (
+        "parked: unsupported: a return of 1 × hat at 400 would pay back -100: Qliro takes none that is not above 0"
+    )
+    assert names(client) == ["MarkItemsAsShipped"]
+
+
+def test_fee_goes_with_the_capture_that_carries_it() -> None:
+    """Of units in two captures, the second pays for the fee when the first cannot."""
+    client = opened(item("pin", 1, 400), item("hat", 1, 9_000))
+    client.tell(confirm(goods("pin", 1, 400), goods("hat", 1, 9_000)), shipped("s1", pin=1))
+    client.work()
+    client.tell(shipped("s2", hat=1))
+    client.work()
+    client.tell(returned("r1", pin=1, hat=1, fee=500))
+    assert client.work() == "settled"
+    assert [bool(body["Returns"][0].get("Fees")) for name, body in client.requests if name == "ReturnItems"] == [
+        False,
+        True,
+    ]
+
+
+def test_units_do_not_go_back_and_forth() -> None:
+    """Whatever the reason, a state that is not reached after 20 captures is for people."""
+    client = opened(item("hat", 2, 10_000), fate=lambda _: Result(0.0, "Error", "PSP", "Duplicate Transaction"))
+    client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
+    assert client.work() == ("parked: unsupported: 20 captures were sent, and the order is still not as it should be")
+    assert len(client.requests) == 20
 
 
 def test_fee_survives_a_lost_memory() -> None:
