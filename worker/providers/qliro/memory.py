@@ -16,8 +16,8 @@ KNOWN_MAX = 2_000
 SENT_MAX = 8
 """Request ids whose outcome is not known."""
 WORDS_MAX = 200
-CAPTURES_MAX = 20
-"""For one state of an order; more would mean that units go back and forth."""
+CHANGES_MAX = 20
+"""Captures and updates for one state of an order; more would mean that units go back and forth."""
 ERRORS_MAX = 4
 """So often in a row may a command end in an error before somebody is asked."""
 RETRY_MAX_S = 3_600.0
@@ -100,9 +100,9 @@ class Memory(Struct, array_like=True, frozen=True):
     shipped_differs_minor: int = 0
     """Qliro's less ours, as of the last look."""
     unshipped_differs_minor: int = 0
-    captures_for: bytes = b""
-    """What should be so when the last capture was sent."""
-    captures: int = 0
+    changes_for: bytes = b""
+    """What should be so when the last capture or update was sent."""
+    changes: int = 0
     """How many were sent for it."""
 
     def encode(self) -> bytes:
@@ -116,10 +116,10 @@ class Memory(Struct, array_like=True, frozen=True):
         is_again = request_id in self.sent
         return replace(self, settled=b"", intent=replace(intent, is_again=is_again), sent=[*sent, request_id])
 
-    def capturing(self, digest: bytes) -> "Memory":
-        """One more capture for the state with this digest."""
-        count = self.captures + 1 if self.captures_for == digest else 1
-        return replace(self, captures_for=digest, captures=count)
+    def changing(self, digest: bytes) -> "Memory":
+        """One more capture or update for the state with this digest."""
+        count = self.changes + 1 if self.changes_for == digest else 1
+        return replace(self, changes_for=digest, changes=count)
 
     def taken(self, transactions: list[int], now_ms: int, poll_s: float) -> "Memory":
         """What holds once the command was taken."""
@@ -148,8 +148,7 @@ class Memory(Struct, array_like=True, frozen=True):
 
 def _signed(intent: Intent | None, transactions: list[int]) -> list[Note]:
     """The command's notes with the transaction that they belong to."""
-    if intent is None or not transactions:
-        return []
+    assert intent is not None  # every command is sent with one
     return [replace(note, transaction=transactions[0]) for note in intent.notes]
 
 

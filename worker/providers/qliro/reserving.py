@@ -87,8 +87,6 @@ def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
     left = at.holding.left
     lines = _with_shares(at, new + [_copied(at, key, count) for key, count in _as_reserved(at).items()])
     wanted = _units(lines)
-    if wanted == left:
-        return []
     total = worth(wanted)
     if total <= 0:
         return CANCEL

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from worker.core.shares import rounded
-from worker.providers.qliro import money, wire
+from worker.providers.qliro import money
 from worker.providers.qliro.command import Line
 from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.matching import Match, split
@@ -91,8 +91,6 @@ class Situation(Struct):
         """Items for units that Qliro does not have; or why they cannot be told."""
         lines = []
         for goods, kept, pending in self.match.missing:
-            if not wire.is_item_reference(goods.reference):
-                return f"{goods.reference!r}: Qliro takes no such reference"
             for price, count in split(self._worth_of_missing(goods, kept + pending), kept + pending):
                 key = (goods.reference, "Product", price)
                 ex_minor = money.ex_of(key, goods.vat_rate_bp, self.holding)

@@ -13,7 +13,7 @@ from worker.providers.qliro import wire
 from worker.providers.qliro.answers import read_command, read_order, why_pending
 from worker.providers.qliro.command import Command
 from worker.providers.qliro.holding import Holding, worth
-from worker.providers.qliro.memory import CAPTURES_MAX, ERRORS_MAX, Memory, agreed, look, recall
+from worker.providers.qliro.memory import CHANGES_MAX, ERRORS_MAX, Memory, agreed, look, recall
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.qliro.plan import plan
 
@@ -22,6 +22,8 @@ TRACE_LENGTH = 55
 """What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
 _AGAIN = "Duplicate Transaction"
 """In the text of a failed transaction: Qliro and the payment provider lost each other, and asking again is right."""
+_REPEATED = frozenset({"MarkItemsAsShipped", "UpdateItems"})
+"""What units can go back and forth by; a return for every capture is no such thing."""
 
 
 class Qliro:
@@ -169,11 +171,11 @@ def _tell(asked: Question, memory: Memory, holding: Holding, command: Command) -
     if request_id.bytes == memory.denied:  # and the look has shown that it came to nothing
         memory = replace(memory, generation=memory.generation + 1, denied=b"", sent=[])
         request_id = command.request_id(account.name, holding, memory)
-    if command.name == "MarkItemsAsShipped" and request_id.bytes not in memory.sent:
-        memory = memory.capturing(asked.update.digest)
-        if memory.captures > CAPTURES_MAX:
-            why = f"{CAPTURES_MAX} captures were sent, and the order is still not as it should be"
-            return Unsendable(why, replace(memory, captures=0).encode())
+    if command.name in _REPEATED and request_id.bytes not in memory.sent:
+        memory = memory.changing(asked.update.digest)
+        if memory.changes > CHANGES_MAX:
+            why = f"{CHANGES_MAX} captures and updates were sent, and the order is still not as it should be"
+            return Unsendable(why, replace(memory, changes=0).encode())
     body = command.body(account, holding, request_id)
     sending = memory.sending(command.intent(request_id))
     return Exchange(_request(asked, "POST", command.name, body), remote=sending.encode())

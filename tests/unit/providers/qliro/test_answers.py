@@ -204,6 +204,30 @@ def test_c18_cancelled_already() -> None:
     assert step.why.startswith("2 × hat at 10000 neither captured nor reserved")
 
 
+def test_prices_without_tax_that_qliro_did_not_say() -> None:
+    """They follow from the rate of what it did say, else there is no tax."""
+    gone = order(confirm(goods("hat", 2, 20_000)), items_cancelled("c1", hat=1))
+    asked = question(QLIRO, gone, ACCOUNT)
+    action = {name: value for name, value in SEEN["OrderItemActions"][0].items() if name != "PricePerItemExVat"}
+
+    def told(*more: Any) -> list[Any]:
+        step = QLIRO.next_step(looked(asked, SEEN | {"OrderItemActions": [action, *more]}))
+        assert isinstance(step, Exchange)
+        items = msgspec.json.decode(step.request.body)["Updates"][0]["OrderItems"]
+        return [(one["MerchantReference"], one["PricePerItemExVat"]) for one in items]
+
+    assert told() == [("hat", 100)]
+    rounding = SEEN["OrderItemActions"][0] | {
+        "MerchantReference": "ROUNDING",
+        "Type": 2,
+        "Quantity": 1,
+        "PricePerItemIncVat": 10,
+        "PricePerItemExVat": 8,
+    }
+    assert told(rounding) == [("ROUNDING", 8), ("hat", 80)]
+    assert ACCOUNT.merchant == "HATS"
+
+
 # --- reads -----------------------------------------------------------------------------------------------------------
 
 

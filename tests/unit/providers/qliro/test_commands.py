@@ -280,6 +280,11 @@ def test_charges_of_an_end_without_goods() -> None:
     assert client.work() == "settled"
     assert names(client) == ["MarkItemsAsShipped", "MarkItemsAsShipped", "cancelOrder"]
     assert net(client, "Shipping") == {("freight", 4_900): 1}
+    back = opened(*CHECKOUT, account=replace(ACCOUNT, indivisible="last")).tell(confirm(*FULL), shipped("s1", hat=1))
+    back.work()
+    back.tell(cancelled(), returned("r1", hat=1))
+    assert back.work() == "settled"
+    assert order_of(back).captured_minor == 4_900 + 1_900 - 1  # the discount went with its goods
 
 
 def test_discount_waits_for_a_capture_that_carries_it() -> None:
@@ -569,10 +574,12 @@ def test_fee_goes_with_the_capture_that_carries_it() -> None:
 
 
 def test_units_do_not_go_back_and_forth() -> None:
-    """Whatever the reason, a state that is not reached after 20 captures is for people."""
+    """Whatever the reason, a state that is not reached after 20 of them is for people."""
     client = opened(item("hat", 2, 10_000), fate=lambda _: Result(0.0, "Error", "PSP", "Duplicate Transaction"))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
-    assert client.work() == ("parked: unsupported: 20 captures were sent, and the order is still not as it should be")
+    assert client.work() == (
+        "parked: unsupported: 20 captures and updates were sent, and the order is still not as it should be"
+    )
     assert len(client.requests) == 20
 
 
