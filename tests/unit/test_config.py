@@ -21,13 +21,14 @@ from worker.config import (
     parse_duration,
     worker_settings_from,
 )
-from worker.config.accounts import SequraSection
+from worker.config.accounts import QliroSection, SequraSection
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
 from worker.partition.context import Pace
+from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
 
 SECRET = "s3cr3t-99"
@@ -519,7 +520,8 @@ def test_redacted(write: Write) -> None:
 def test_example_file(tmp_path: Path) -> None:
     """The example is a configuration, and shows every setting with its default."""
     text = EXAMPLE.read_text(encoding="utf-8")
-    shown = tomllib.loads("\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines()))
+    lines = [line.removeprefix("# ") if " = " in line or "[acc" in line else line for line in text.splitlines()]
+    shown = tomllib.loads("\n".join(lines))
     path = tmp_path / "example.toml"
     path.write_text(text.replace("/run/secrets/acme", "acme"), encoding="utf-8")
     (tmp_path / "acme").write_text("x", encoding="utf-8")
@@ -528,6 +530,9 @@ def test_example_file(tmp_path: Path) -> None:
         name: section for name, section in defaults.items() if name != "accounts"
     }
     assert set(shown["accounts"]["acme"]) - {"password_file"} == set(SequraSection.model_fields) - {"password"}
+    own = [name for name in QliroSection.model_fields if name not in SequraSection.model_fields]
+    told = {"provider", "base_url", *(name.removesuffix("_s") for name in own), "api_secret_file"} - {"api_secret"}
+    assert set(shown["accounts"]["hats"]) == told
 
 
 def test_two_accounts_of_one_merchant(write: Write) -> None:
@@ -581,6 +586,32 @@ def test_scenario_account() -> None:
     assert account_from("b", {"merchant_id": "a/b c", "password": "p"}, scenario=True).merchant == "a/b c"
     with pytest.raises(ConfigError, match="password is missing"):
         account_from("acme", {"provider": "sequra"})
+
+
+def test_qliro_account(write: Write) -> None:
+    """Durations have units; the key tells merchants apart and goes into JSON alone."""
+    members = {"provider": "qliro", "poll_after": ["10s", "1m"], "overdue_after": "2h", "indivisible": "last"}
+    account = account_from("hats", members, scenario=True)
+    assert account == QliroAccount(
+        name="hats",
+        provider="qliro",
+        base_url="https://pago.qit.nu/checkout/adminapi",
+        api_key="hats",
+        api_secret="secret",
+        indivisible="last",
+        poll_after_s=(10.0, 60.0),
+        overdue_after_s=7_200.0,
+    )
+    assert (account.merchant, account.send_on_confirm) == ("hats", False)
+    for wrong in ({"api_key": "x" * 51}, {"api_key": ""}, {"indivisible": "never"}, {"poll_after": [60]}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            account_from("hats", {"provider": "qliro"} | wrong, scenario=True)
+    table = 'provider = "qliro"\nbase_url = "https://x.example"\napi_key = "HATS"\napi_secret_file = "key"\n'
+    write(f"{SECRET}\n", "key")
+    write(f"[kafka]\nbootstrap_servers = 'x:1'\n[accounts.hats]\n{table}")
+    config = Config.load(environ={})
+    assert config.redacted()["accounts"]["hats"]["api_secret"] == "***"
+    assert SECRET not in repr(config.merchant_accounts())
 
 
 def test_account_options() -> None:

@@ -172,6 +172,7 @@ KAFKA = {"bootstrap_servers": "x:1"}
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "": {"provider": "x", "base_url": "https://x.example"},
     "sequra": {"merchant_id": "x", "username": "x", "password": "x"},
+    "qliro": {"api_key": "x", "api_secret": "x"},
 }
 """What an account has to have: of every provider, and of each."""
 
