@@ -21,6 +21,7 @@ CHANGES_MAX = 20
 ERRORS_MAX = 4
 """So often in a row may a command end in an error before somebody is asked."""
 RETRY_MAX_S = 3_600.0
+_OURS = frozenset({"Capture", "Refund", "UpdateInvoice", "Reversal"})
 
 
 class Note(Struct, array_like=True, frozen=True):
@@ -164,17 +165,21 @@ def recall(remote: bytes) -> Memory:
         return Memory()
 
 
-def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float) -> Memory:
+def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool) -> Memory:
     """The memory after a look: what nobody saw the answer of is found, what failed is counted.
 
-    `wait_s`: how long to wait after the first error.
+    `wait_s`: how long to wait after the first error. `may_be_ours`: a worker may have stopped hard with a command
+    under way, and nothing was kept of it.
     """
     seen = holding.statuses
     before = {*memory.ours, *memory.agreed, *memory.others}
     new = [one for one in seen if one not in before]
-    ours = [] if memory.intent is None else _found(memory.intent, new, holding)
+    if memory.intent is not None:
+        ours = _found(memory.intent, new, holding)
+    else:
+        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding)]
     pending = memory.pending + [one for one in ours if one not in memory.pending]
-    notes = memory.notes + (_signed(memory.intent, ours) if ours else [])
+    notes = memory.notes + (_signed(memory.intent, ours) if ours and memory.intent is not None else [])
     memory = replace(
         memory,
         order_id=holding.order_id,
@@ -216,6 +221,11 @@ def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
         if holding.kinds[one] in kinds and (did == lines or (intent.is_of_reservation and (not lines or did is None))):
             found.append(one)
     return found
+
+
+def _is_like_ours(one: int, holding: Holding) -> bool:
+    """Whether commands make such a transaction, and a checkout does not."""
+    return holding.kinds[one] in _OURS or one in holding.replacing
 
 
 def agreed(memory: Memory, holding: Holding) -> Memory:

@@ -38,7 +38,7 @@ def reference_of(name: str, wanted: Wanted) -> str:
     return f"amount {blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
-def dues(wanted: Wanted, holding: Holding, memory: Memory) -> list[Due]:
+def dues(wanted: Wanted, holding: Holding, memory: Memory, again_minor: int) -> list[Due]:
     """All amounts that the order comes to, told or not."""
     found = [Due(reference_of(one.name, wanted), one.text or REFUND, one.minor) for one in wanted.refunds]
     found += [
@@ -46,13 +46,13 @@ def dues(wanted: Wanted, holding: Holding, memory: Memory) -> list[Due]:
         for once in wanted.once
         if once.refunded_minor and not goes_whole(once, holding, memory)
     ]
-    for back in wanted.backs:
-        more = 0 if back.refunded_minor is None else back.refunded_minor - back.worth_minor
-        if more > 0:
-            found.append(Due(reference_of(back.name, wanted), REFUND, more))
-    again = not_refunded(wanted, holding, memory)
-    if again:
-        found.append(Due(AGAIN_REFERENCE, AGAIN, again))
+    found += [
+        Due(reference_of(back.name, wanted), REFUND, -back.withheld_minor)
+        for back in wanted.backs
+        if back.withheld_minor < 0
+    ]
+    if again_minor:
+        found.append(Due(AGAIN_REFERENCE, AGAIN, again_minor))
     found += [Due(reference_of(fee.name, wanted), fee.text or FEE, -fee.minor) for fee in wanted.fees]
     return found
 
@@ -82,31 +82,36 @@ def goes_whole(once: Once, holding: Holding, memory: Memory) -> bool:
 # --- fees and discounts of returns -----------------------------------------------------------------------------------
 
 
-def untold_fees(wanted: Wanted, holding: Holding, memory: Memory) -> list[Back]:
+class Kept(Struct):
+    """What returns paid back less than their lines, by why."""
+
+    untold: list[Back]
     """Returns whose fee was not charged yet."""
-    return _fees(wanted, holding, memory)[0]
+    withheld: set[str]
+    """Returns of which it was told that less was refunded."""
+    rest: int = 0
+    """Because their captures had no more left: it is still to be refunded."""
 
 
-def not_refunded(wanted: Wanted, holding: Holding, memory: Memory) -> int:
-    """What returns paid back less than their lines because their captures had no more left."""
-    rest = sum(note.minor for note in memory.told("rest", holding))
-    return rest + _fees(wanted, holding, memory)[1]
-
-
-def _fees(wanted: Wanted, holding: Holding, memory: Memory) -> tuple[list[Back], int]:
-    """And what is short without a note: fees of the order, as far as it reaches, when the memory was lost."""
+def kept_back(wanted: Wanted, holding: Holding, memory: Memory) -> Kept:
+    """As it was noted when it was told. What is short without a note, because the note was lost, are fees of the
+    order and what it withholds, as far as that reaches.
+    """
     charged = {note.name for note in memory.told("fee", holding)}
+    kept = Kept([], {note.name for note in memory.told("withheld", holding)})
     noted = {note.transaction for note in memory.notes}
     short = sum(minor for one, minor in holding.short.items() if one not in noted)
-    untold = []
     for back in wanted.backs:
-        if not back.fee_minor or back.name in charged:
-            continue
-        if back.fee_minor <= short:
-            short -= back.fee_minor
-        else:
-            untold.append(back)
-    return untold, max(0, short)
+        if back.fee_minor and back.name not in charged:
+            if back.fee_minor <= short:
+                short -= back.fee_minor
+            else:
+                kept.untold.append(back)
+        if back.name not in kept.withheld and 0 < back.withheld_minor <= short:
+            short -= back.withheld_minor
+            kept.withheld.add(back.name)
+    kept.rest = max(0, short) + sum(note.minor for note in memory.told("rest", holding))
+    return kept
 
 
 # --- tax -----------------------------------------------------------------------------------------------------------

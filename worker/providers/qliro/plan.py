@@ -36,10 +36,9 @@ class Plan(Struct):
 
 def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
     """The next command, or what stands in the way of what is left."""
-    fees = money.untold_fees(wanted, holding, memory)
-    at = Situation(
-        wanted, holding, memory, match(wanted, holding, _ahead(fees)), fees, money.dues(wanted, holding, memory)
-    )
+    kept = money.kept_back(wanted, holding, memory)
+    dues = money.dues(wanted, holding, memory, kept.rest)
+    at = Situation(wanted, holding, memory, match(wanted, holding, _ahead(kept.untold)), kept, dues)
     found = Plan()
     if wanted.vouchers_minor:
         found.cannot.append(f"a voucher of {wanted.vouchers_minor}: Qliro has no such line")

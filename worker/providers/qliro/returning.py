@@ -59,7 +59,7 @@ def _lost_fees(at: Situation, goods: Units) -> list[str]:
     there = {key[0] for key in goods}
     return [
         f"fee {back.fee_minor} of return {back.name}: none of its units is captured"
-        for back in at.fees
+        for back in at.kept_back.untold
         if not there.intersection(reference for reference, _ in back.units)
     ]
 
@@ -74,7 +74,7 @@ def _from(at: Situation, capture: Capture, units: Units, later: Units) -> Comman
     fees: list[Extra] = []
     discounts: list[Extra] = []
     notes: list[Note] = []
-    for back in at.fees:
+    for back in at.kept_back.untold:
         own = {reference for reference, _ in back.units}
         if not names & own:
             continue
@@ -83,11 +83,10 @@ def _from(at: Situation, capture: Capture, units: Units, later: Units) -> Comman
         total -= back.fee_minor
         fees.append(_extra(at, money.reference_of(back.name, at.wanted), money.RETURN_FEE, back.fee_minor))
         notes.append(Note(0, "fee", back.name, back.fee_minor))
-    withheld = {note.name for note in at.memory.told("withheld", at.holding)}
     for back in at.wanted.backs:
-        less = 0 if back.refunded_minor is None else back.worth_minor - back.refunded_minor
+        less = back.withheld_minor
         is_here = names.intersection(reference for reference, _ in back.units)
-        if less > 0 and is_here and back.name not in withheld and total > less:
+        if less > 0 and is_here and back.name not in at.kept_back.withheld and total > less:
             total -= less
             discounts.append(_extra(at, money.reference_of(back.name, at.wanted), "Not refunded", -less))
             notes.append(Note(0, "withheld", back.name, less))

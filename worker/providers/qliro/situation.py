@@ -8,8 +8,8 @@ from worker.providers.qliro.command import Line
 from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.matching import Match, split
 from worker.providers.qliro.memory import Memory
-from worker.providers.qliro.money import Due
-from worker.providers.qliro.wanted import Back, Goods, Once, Wanted
+from worker.providers.qliro.money import Due, Kept
+from worker.providers.qliro.wanted import Goods, Once, Wanted
 
 LISTED_MAX = 5
 
@@ -21,8 +21,7 @@ class Situation(Struct):
     holding: Holding
     memory: Memory
     match: Match
-    fees: list[Back]
-    """Returns whose fee was not charged yet."""
+    kept_back: Kept
     dues: list[Due]
 
     @property

@@ -56,6 +56,11 @@ class Back(Struct, array_like=True, frozen=True):
     worth_minor: int
     """Of its units, at the prices of their lines."""
 
+    @property
+    def withheld_minor(self) -> int:
+        """What of that was not refunded; below 0: so much more was."""
+        return 0 if self.refunded_minor is None else self.worth_minor - self.refunded_minor
+
 
 class Money(Struct, array_like=True, frozen=True):
     """An amount beside the lines."""

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.asking import question
-from tests.unit.core.shop import confirmed, goods, items_cancelled, order, returned, shipped
+from tests.unit.core.shop import confirmed, goods, items_cancelled, order, retracted, returned, shipped
 from tests.unit.providers.qliro.test_commands import confirm, names
 from tests.unit.providers.qliro.turns import ACCOUNT, DAY_S, QLIRO, Client, Faults, item, left, net, opened, order_of
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled, Unsendable
@@ -438,6 +438,39 @@ def test_update_that_failed() -> None:
     assert client.work() == "settled"
     assert names(client) == ["UpdateItems", "UpdateItems"]
     assert left(client) == {("hat", 10_000): 1}
+
+
+# --- workers that stop hard ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_stopped_worker_did_is_ours() -> None:
+    """Nothing was kept of its command; the look finds it, and it is not taken for somebody else's."""
+    faults = Faults()
+    faults.next = ["crash", "", "crash"]
+    client = opened(item("hat", 3, 10_000), faults=faults)
+    client.tell(confirm(goods("hat", 3, 30_000)), items_cancelled("c1", hat=1))
+    client.work(turns=1)
+    client.tell(items_cancelled("c2", hat=1))
+    assert client.work() == "settled"
+    assert (names(client), left(client)) == (["UpdateItems", "UpdateItems"], {("hat", 10_000): 1})
+    client.tell(shipped("s1", hat=1))
+    assert client.work() == "settled"
+    client.tell(retracted(shipment_id="s1"))
+    assert client.work().startswith("parked: unsupported: 1 × hat at 10000 neither captured nor reserved")
+    assert names(client)[2:] == ["MarkItemsAsShipped", "ReturnItems"]
+
+
+def test_what_a_stopped_worker_withheld() -> None:
+    """What a refund lacks of its lines are fees and discounts that were told: nothing of it is told again."""
+    faults = Faults()
+    client = opened(item("hat", 3, 10_000), faults=faults)
+    client.tell(confirm(goods("hat", 3, 30_000)), shipped("s1", hat=3))
+    client.work()
+    faults.next = ["crash"]
+    client.tell(returned("r1", hat=1, fee=500, paid=9_000))
+    assert client.work() == "settled"
+    assert names(client) == ["MarkItemsAsShipped", "ReturnItems"]
+    assert order_of(client).captured_minor == 21_500
 
 
 # --- unknown outcomes ------------------------------------------------------------------------------------------------

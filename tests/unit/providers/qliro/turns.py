@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from schemas.state import OrderRecord
 from tests.unit.core.shop import REFERENCE, SUBJECT, Told, envelope
 from worker.core.intake import decode
-from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait, plan, take_event
+from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait, inherit, plan, take_event
 from worker.core.retry import awaits_result, settle
 from worker.core.rules import Rules
 from worker.model.exchange import (
@@ -47,6 +47,10 @@ START_S = 1_772_323_200.0
 Json = dict[str, Any]
 
 
+class Crash(Exception):  # noqa: N818 - what happens to the worker
+    """It stops hard: nothing is written of what it did."""
+
+
 def succeed(_operation: str) -> Result:
     """Every command comes through at once."""
     return Result()
@@ -55,7 +59,7 @@ def succeed(_operation: str) -> Result:
 class Faults:
     """What becomes of requests, by chance; nothing happens to them without it."""
 
-    KINDS = ("lost", "applied", "late", "cut", "500", "502", "503", "429")
+    KINDS = ("lost", "applied", "late", "cut", "500", "502", "503", "429", "crash")
 
     def __init__(self, chance: Random | None = None, share: float = 0.0) -> None:
         self.chance, self.share = chance, share
@@ -175,7 +179,13 @@ class Client:
             planned.remote_unknown,
             now_ms=self.now_ms,
         )
-        outcome = self._steps(asked)
+        try:
+            outcome = self._steps(asked)
+        except Crash:
+            self.record = inherit(record)
+            self.must_look = True
+            self.pass_time(RULES.settle_s)
+            return
         self.outcomes.append(outcome)
         self.record, hold_s = settle(
             record,
@@ -239,6 +249,8 @@ class Client:
         status, body = self.api.answer(request.method, request.url, authorization, request.body, self.now)
         if fault == "applied":
             return None
+        if fault == "crash":
+            raise Crash
         return HttpResponse(status, {}, body[: len(body) // 2] if fault == "cut" else body)
 
     @property
