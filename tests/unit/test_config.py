@@ -22,7 +22,7 @@ from worker.config import (
     parse_duration,
     worker_settings_from,
 )
-from worker.config.accounts import AccountSection, AtaraPaySection, SequraSection
+from worker.config.accounts import AccountSection, AtaraPaySection, QliroSection, SequraSection
 from worker.core.placing import Placing
 from worker.core.rules import Rules
 from worker.core.trust import Trust
@@ -31,6 +31,7 @@ from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
 from worker.partition.context import Pace
 from worker.providers.atarapay.options import AtaraPayAccount
+from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
 
 SECRET = "s3cr3t-99"
@@ -544,6 +545,9 @@ def test_example_file(tmp_path: Path) -> None:
     assert set(escrow) == own | {"provider", "base_url", "public_key_file", "private_key_file"}
     usual = AtaraPaySection(provider="atarapay", base_url="https://x", public_key="x", private_key="x")
     assert {name: tuple(escrow[name]) for name in own} == {name: getattr(usual, name) for name in own}
+    own = set(QliroSection.model_fields) - set(SequraSection.model_fields)
+    told = {"provider", "base_url", *(name.removesuffix("_s") for name in own), "api_secret_file"} - {"api_secret"}
+    assert set(shown["accounts"]["hats"]) == told
 
 
 def test_account_of_atarapay(write: Write) -> None:
@@ -638,6 +642,32 @@ def test_scenario_account() -> None:
     assert account_from("b", {"merchant_id": "a/b c", "password": "p"}, scenario=True).merchant == "a/b c"
     with pytest.raises(ConfigError, match="password is missing"):
         account_from("acme", {"provider": "sequra"})
+
+
+def test_qliro_account(write: Write) -> None:
+    """Durations have units; the key tells merchants apart and goes into JSON alone."""
+    members = {"provider": "qliro", "poll_after": ["10s", "1m"], "overdue_after": "2h", "indivisible": "last"}
+    account = account_from("hats", members, scenario=True)
+    assert account == QliroAccount(
+        name="hats",
+        provider="qliro",
+        base_url="https://pago.qit.nu/checkout/adminapi",
+        api_key="hats",
+        api_secret="secret",
+        indivisible="last",
+        poll_after_s=(10.0, 60.0),
+        overdue_after_s=7_200.0,
+    )
+    assert (account.merchant, account.send_on_confirm) == ("hats", False)
+    for wrong in ({"api_key": "x" * 51}, {"api_key": ""}, {"indivisible": "never"}, {"poll_after": [60]}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            account_from("hats", {"provider": "qliro"} | wrong, scenario=True)
+    table = 'provider = "qliro"\nbase_url = "https://x.example"\napi_key = "HATS"\napi_secret_file = "key"\n'
+    write(f"{SECRET}\n", "key")
+    write(f"[kafka]\nbootstrap_servers = 'x:1'\n[accounts.hats]\n{table}")
+    config = Config.load(environ={})
+    assert config.redacted()["accounts"]["hats"]["api_secret"] == "***"
+    assert SECRET not in repr(config.merchant_accounts())
 
 
 def test_account_options() -> None:

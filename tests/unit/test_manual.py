@@ -173,6 +173,7 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
     "": {"provider": "x", "base_url": "https://x.example"},
     "atarapay": {"public_key": "x", "private_key": "x"},
     "sequra": {"merchant_id": "x", "username": "x", "password": "x"},
+    "qliro": {"api_key": "x", "api_secret": "x"},
 }
 """What an account has to have: of every provider, and of each."""
 

@@ -186,6 +186,12 @@ _SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
         "username": "user",
         "password": "secret",
     },
+    "qliro": {
+        "provider": "qliro",
+        "base_url": "https://pago.qit.nu/checkout/adminapi",
+        "api_key": "{name}",
+        "api_secret": "secret",
+    },
 }
 
 

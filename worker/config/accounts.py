@@ -1,7 +1,7 @@
 """`[accounts.NAME]`: what can be set of a merchant account, told apart by its `provider`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator
 
@@ -9,6 +9,7 @@ from worker.config.sections import LookupsSection, Section
 from worker.config.values import (
     BaseUrl,
     Duration,
+    Durations,
     MerchantId,
     NonEmpty,
     Password,
@@ -25,6 +26,7 @@ from worker.config.values import (
 from worker.core.targets import TargetChoice
 from worker.model.account import Account
 from worker.providers.atarapay.options import ALREADY_PROCESSED, TOKEN_REFUSED, AtaraPayAccount
+from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import DeliveryMode, SequraAccount
 
 
@@ -119,13 +121,30 @@ class AtaraPaySection(AccountSection):
     token_refused: Texts = TOKEN_REFUSED
 
 
+class QliroSection(AccountSection):
+    """Qliro."""
+
+    made = QliroAccount
+
+    api_key: Annotated[MerchantId, Field(max_length=50)]
+    api_secret: Password
+    send_on_confirm: bool = False
+    indivisible: Literal["first", "last"] = "first"
+    poll_after_s: Annotated[Durations, Field(alias="poll_after")] = (60.0, 300.0, 900.0, 3600.0)
+    overdue_after_s: Annotated[Duration, Field(alias="overdue_after")] = 86_400.0
+
+
 class UnknownSection(AccountSection):
     """Of a provider that there is not, or none was named: what else is wrong with it cannot be said."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {"atarapay": AtaraPaySection, "sequra": SequraSection}
+ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {
+    "atarapay": AtaraPaySection,
+    "qliro": QliroSection,
+    "sequra": SequraSection,
+}
 """By provider."""
 _UNKNOWN = "unknown"
 
@@ -137,6 +156,7 @@ def _provider_of(value: Any) -> str:
 
 AnyAccount = Annotated[
     Annotated[AtaraPaySection, Tag("atarapay")]
+    | Annotated[QliroSection, Tag("qliro")]
     | Annotated[SequraSection, Tag("sequra")]
     | Annotated[UnknownSection, Tag(_UNKNOWN)],
     Discriminator(_provider_of),

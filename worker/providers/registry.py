@@ -7,11 +7,12 @@ from worker.model.callbacks import Callbacks
 from worker.model.provider import Provider
 from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay.callbacks import AtaraPayCallbacks
+from worker.providers.qliro import Qliro
 from worker.providers.qliro.callbacks import QliroCallbacks
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.callbacks import SequraCallbacks
 
-PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (AtaraPay(), Sequra())}
+PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (AtaraPay(), Qliro(), Sequra())}
 CALLBACKS: Mapping[str, Callbacks] = {
     "atarapay": AtaraPayCallbacks(),
     "qliro": QliroCallbacks(),

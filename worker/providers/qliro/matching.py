@@ -1,0 +1,118 @@
+"""Which of Qliro's items our lines are: the units of each line, by Qliro's identity. Pure."""
+
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+
+from worker.providers.qliro.holding import Holding, Key, Units
+from worker.providers.qliro.wanted import Goods, Wanted
+
+
+class Match(Struct):
+    """Where the units are that should be somewhere."""
+
+    net: Units
+    """Captured and not returned, less what was found to be kept: what is too much."""
+    kept: Units = field(default_factory=Units)
+    """Captured, and the shopper's."""
+    ship: Units = field(default_factory=Units)
+    """Reserved, and to be captured."""
+    back: Units = field(default_factory=Units)
+    """Captured, and to be returned by a return with a fee."""
+    ahead: Units = field(default_factory=Units)
+    """Reserved, and to be captured before such a return."""
+    hold: Units = field(default_factory=Units)
+    """Reserved, and still to be sent."""
+    missing: list[tuple[Goods, int, int]] = field(default_factory=list)
+    """Neither captured nor reserved: line, units that are kept, units that are pending."""
+    odd: list[tuple[Goods, int, int]] = field(default_factory=list)
+    """Captured at a price that the line no longer has: line, units, price."""
+
+    @property
+    def leaves(self) -> Units:
+        """What of the reservations is to be captured now."""
+        return self.ship + self.ahead
+
+
+def match(wanted: Wanted, holding: Holding, ahead: dict[str, int]) -> Match:
+    """Finds units for every line: those at its own price first, then by distance of price.
+
+    What is captured is taken as kept before anything reserved is, so nothing is returned and captured anew because of a
+    cent. `ahead`: units by reference that are to be captured although they have come back.
+    """
+    net, left = holding.net, holding.left
+    found = Match(net)
+    lines = wanted.goods
+    kept = [one.kept for one in lines]
+    _fill(lines, kept, found.net, found.kept, odd=found.odd)
+    _fill(lines, kept, left, found.ship)
+    extra = _spread(lines, ahead)
+    _fill(lines, extra, found.net, found.back, odd=[])
+    _fill(lines, extra, left, found.ahead)
+    pending = [one.pending for one in lines]
+    _fill(lines, pending, left, found.hold)
+    found.missing = [
+        (one, of_kept, of_pending)
+        for one, of_kept, of_pending in zip(lines, kept, pending, strict=True)
+        if of_kept or of_pending
+    ]
+    return found
+
+
+def _spread(lines: list[Goods], counts: dict[str, int]) -> list[int]:
+    """Units by reference, given to the lines of that reference."""
+    left = dict(counts)
+    spread = []
+    for one in lines:
+        count = min(left.get(one.reference, 0), max(0, one.quantity - one.kept - one.pending))
+        left[one.reference] = left.get(one.reference, 0) - count
+        spread.append(count)
+    return spread
+
+
+def _fill(
+    lines: list[Goods],
+    wanted: list[int],
+    free: Units,
+    into: Units,
+    odd: list[tuple[Goods, int, int]] | None = None,
+) -> None:
+    """Moves units from what is free; `wanted` is what each line still lacks afterwards.
+
+    `odd`: where units at a price that the shop has changed are taken, too, and noted.
+    """
+    for is_exact in (True, False):
+        for number, line in enumerate(lines):
+            for key in _keys(line, lines, free, is_exact=is_exact, is_any=odd is not None):
+                count = min(wanted[number], free[key])
+                if not count:
+                    continue
+                if odd is not None and line.is_repriced and key[2] not in prices(line):
+                    odd.append((line, count, key[2]))
+                free[key] -= count
+                into[key] += count
+                wanted[number] -= count
+
+
+def _keys(line: Goods, lines: list[Goods], free: Units, *, is_exact: bool, is_any: bool) -> Iterator[Key]:
+    own = (line.reference, "Product", line.unit_minor)
+    if is_exact:
+        yield own
+        return
+    taken = {one.unit_minor for one in lines if one.reference == line.reference}
+    keys = [key for key in free if key[:2] == own[:2] and key[2] not in taken]
+    if line.is_repriced and not is_any:
+        keys = [key for key in keys if key[2] in prices(line)]
+    yield from sorted(keys, key=lambda key: (abs(key[2] - line.unit_minor), key[2]))
+
+
+def prices(line: Goods) -> set[int]:
+    """Those of a line whose total need not divide by its quantity: two of them, a cent apart."""
+    low = line.total_minor // line.quantity
+    return {line.unit_minor, low, low + 1}
+
+
+def split(total_minor: int, count: int) -> list[tuple[int, int]]:
+    """(price, units) that add up to a total exactly."""
+    low, more = divmod(total_minor, count)
+    return [(price, units) for price, units in ((low, count - more), (low + 1, more)) if units]

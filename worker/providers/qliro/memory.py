@@ -1,0 +1,234 @@
+"""What is kept of an order at Qliro beside what GetOrder shows: `remote`, as this adapter reads and writes it. Pure.
+
+MessagePack arrays: new members go last, with a default. Everything in it is bounded: by what the order has at Qliro,
+or by a number.
+"""
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from worker.providers.qliro.holding import Holding, Units
+
+VERSION = 1
+KNOWN_MAX = 2_000
+"""Transactions; of an order with more the oldest are taken for somebody else's, so nothing is done about them."""
+SENT_MAX = 8
+"""Request ids whose outcome is not known."""
+WORDS_MAX = 200
+CHANGES_MAX = 20
+"""Captures and updates for one state of an order; more would mean that units go back and forth."""
+ERRORS_MAX = 4
+"""So often in a row may a command end in an error before somebody is asked."""
+RETRY_MAX_S = 3_600.0
+_OURS = frozenset({"Capture", "Refund", "UpdateInvoice", "Reversal"})
+
+
+class Note(Struct, array_like=True, frozen=True):
+    """What a transaction told that GetOrder does not show, or not surely."""
+
+    transaction: int
+    kind: str
+    """`fee` or `withheld`, of a return; `amount`, what an addition took back."""
+    name: str
+    """The return's id; of an amount its reference."""
+    minor: int
+
+
+class Intent(Struct, array_like=True, frozen=True):
+    """A command that was sent, while nobody knows whether it arrived."""
+
+    command: str
+    request_id: bytes
+    lines: list[tuple[str, str, int, int]]
+    """Reference, type, price, quantity; none where the items of its transactions do not tell it from others."""
+    notes: list[Note]
+    """With transaction 0."""
+    is_again: bool = False
+    """Whether it was sent before, and may be known there."""
+
+    @property
+    def is_of_reservation(self) -> bool:
+        """Whether it replaces or ends one."""
+        return self.command in ("UpdateItems", "cancelOrder")
+
+
+_MAKES = {
+    "MarkItemsAsShipped": ("Ship", {"Capture"}),
+    "ReturnItems": ("Return", {"Refund"}),
+    "UpdateItems": ("Reserve", {"Preauthorization", "Debit", "Reversal", "Refund"}),
+    "AddItemsToInvoice": ("Ship", {"UpdateInvoice", "Refund", "Capture"}),
+    "cancelOrder": ("Release", {"Reversal", "Refund"}),
+}
+"""By command: what it does to items, and the types of its transactions."""
+
+
+class Memory(Struct, array_like=True, frozen=True):
+    """What is remembered of one order."""
+
+    version: int = VERSION
+    order_id: int = 0
+    merchant_reference: str = ""
+    """The first one that was answered: another one is another order."""
+    generation: int = 0
+    """Grows when a command certainly came to nothing: then the next attempt is not the same request."""
+    settled: bytes = b""
+    """What was last found to be so; empty once a command was sent."""
+    ours: list[int] = []
+    """Transactions of our commands."""
+    agreed: list[int] = []
+    """Those of others that the shop's facts agreed with."""
+    others: list[int] = []
+    """The rest, as of the last look."""
+    pending: list[int] = []
+    """Transactions of a command that was taken, until they are final."""
+    since_ms: int = 0
+    polls: int = 0
+    poll_at_ms: int = 0
+    sent: list[bytes] = []
+    denied: bytes = b""
+    """The request id that was refused when it came again."""
+    intent: Intent | None = None
+    notes: list[Note] = []
+    errors: int = 0
+    """In a row."""
+    error: str = ""
+    retry_at_ms: int = 0
+    replans: list[str] = []
+    """Refusals that a new look may have an answer to: each may come once."""
+    is_cancelled: bool = False
+    """Qliro said so, whatever its list shows."""
+    shipped_differs_minor: int = 0
+    """Qliro's less ours, as of the last look."""
+    unshipped_differs_minor: int = 0
+    changes_for: bytes = b""
+    """What should be so when the last capture or update was sent."""
+    changes: int = 0
+    """How many were sent for it."""
+
+    def encode(self) -> bytes:
+        """As the order's record keeps it."""
+        return _encoder.encode(self)
+
+    def sending(self, intent: Intent) -> "Memory":
+        """What holds when nobody knows whether this arrived."""
+        request_id = intent.request_id
+        sent = [one for one in self.sent if one != request_id][-SENT_MAX + 1 :]
+        is_again = request_id in self.sent
+        return replace(self, settled=b"", intent=replace(intent, is_again=is_again), sent=[*sent, request_id])
+
+    def changing(self, digest: bytes) -> "Memory":
+        """One more capture or update for the state with this digest."""
+        count = self.changes + 1 if self.changes_for == digest else 1
+        return replace(self, changes_for=digest, changes=count)
+
+    def taken(self, transactions: list[int], now_ms: int, poll_s: float) -> "Memory":
+        """What holds once the command was taken."""
+        return replace(
+            self,
+            ours=[*self.ours, *transactions],
+            pending=transactions,
+            since_ms=now_ms,
+            polls=0,
+            poll_at_ms=now_ms + int(poll_s * 1000),
+            sent=[],
+            denied=b"",
+            intent=None,
+            notes=self.notes + _signed(self.intent, transactions),
+            replans=[],
+        )
+
+    def is_known(self, transaction: int) -> bool:
+        """Whether it is ours, or the shop's facts agreed with it."""
+        return transaction in self.ours or transaction in self.agreed
+
+    def told(self, kind: str, holding: Holding) -> list[Note]:
+        """The notes of a kind whose transactions came through."""
+        return [one for one in self.notes if one.kind == kind and holding.statuses.get(one.transaction) == "Success"]
+
+
+def _signed(intent: Intent | None, transactions: list[int]) -> list[Note]:
+    """The command's notes with the transaction that they belong to."""
+    assert intent is not None  # every command is sent with one
+    return [replace(note, transaction=transactions[0]) for note in intent.notes]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Memory)
+
+
+def recall(remote: bytes) -> Memory:
+    """What was kept; nothing when there is nothing, or it cannot be read."""
+    try:
+        return _decoder.decode(remote) if remote else Memory()
+    except msgspec.DecodeError:
+        return Memory()
+
+
+def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool) -> Memory:
+    """The memory after a look: what nobody saw the answer of is found, what failed is counted.
+
+    `wait_s`: how long to wait after the first error. `may_be_ours`: a worker may have stopped hard with a command
+    under way, and nothing was kept of it.
+    """
+    seen = holding.statuses
+    before = {*memory.ours, *memory.agreed, *memory.others}
+    new = [one for one in seen if one not in before]
+    if memory.intent is not None:
+        ours = _found(memory.intent, new, holding)
+    else:
+        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding)]
+    pending = memory.pending + [one for one in ours if one not in memory.pending]
+    notes = memory.notes + (_signed(memory.intent, ours) if ours and memory.intent is not None else [])
+    memory = replace(
+        memory,
+        order_id=holding.order_id,
+        merchant_reference=memory.merchant_reference or holding.merchant_reference,
+        ours=[one for one in [*memory.ours, *ours] if one in seen or one in pending][-KNOWN_MAX:],
+        others=[*memory.others, *(one for one in new if one not in ours)][-KNOWN_MAX:],
+        notes=[one for one in notes if seen.get(one.transaction) not in ("Error", "Cancelled")],
+        since_ms=memory.since_ms or now_ms,
+        intent=None,
+        sent=[] if ours else memory.sent,
+        denied=b"" if ours else memory.denied,
+    )
+    under_way = [one for one in pending if seen.get(one) not in ("Success", "Error", "Cancelled")]
+    if under_way:
+        return replace(memory, pending=pending)
+    failed = [one for one in pending if seen[one] != "Success"]
+    memory = replace(memory, pending=[], since_ms=0)
+    if not failed:
+        return replace(memory, errors=0, error="", retry_at_ms=0) if pending else memory
+    errors = memory.errors + 1
+    return replace(
+        memory,
+        generation=memory.generation + 1,
+        errors=errors,
+        error=next((holding.errors[one] for one in failed if holding.errors[one]), "")[:WORDS_MAX],
+        retry_at_ms=now_ms + int(1000 * min(wait_s * 4.0 ** min(errors - 1, 9), RETRY_MAX_S)),
+    )
+
+
+def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
+    """The new transactions that a command which nobody saw the answer of has made: those with its items; of what
+    replaces or ends a reservation also those that list none.
+    """
+    action, kinds = _MAKES[intent.command]
+    lines = Units({(reference, kind, price): count for reference, kind, price, count in intent.lines})
+    found = []
+    for one in new:
+        did = holding.did[one].get(action)
+        if holding.kinds[one] in kinds and (did == lines or (intent.is_of_reservation and (not lines or did is None))):
+            found.append(one)
+    return found
+
+
+def _is_like_ours(one: int, holding: Holding) -> bool:
+    """Whether commands make such a transaction, and a checkout does not."""
+    return holding.kinds[one] in _OURS or one in holding.replacing
+
+
+def agreed(memory: Memory, holding: Holding) -> Memory:
+    """All that stands there now is what the shop's facts come to, whoever did it."""
+    agreed = [one for one in holding.statuses if one not in memory.ours]
+    return replace(memory, agreed=agreed[-KNOWN_MAX:], others=[])

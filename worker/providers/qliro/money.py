@@ -1,0 +1,152 @@
+"""Amounts beside the lines: refunds, fees, what returns paid back less than their lines; and rates of tax. Pure."""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from msgspec import Struct
+
+from worker.core.shares import rounded
+from worker.providers.qliro import wire
+from worker.providers.qliro.holding import Holding, Key
+from worker.providers.qliro.memory import Memory
+from worker.providers.qliro.wanted import Back, Once, Wanted
+
+REFUND, FEE, RETURN_FEE, DELIVERY, AGAIN = "Refund", "Fee", "Return fee", "Delivery refund", "Refunded before"
+AGAIN_REFERENCE = "not refunded by a return"
+RATE_STEP_BP, RATE_MAX_BP = 50, 10_000
+
+
+class Due(Struct, frozen=True):
+    """An amount that is to be told as a line of its own."""
+
+    reference: str
+    text: str
+    minor: int
+    """Above 0: back to the shopper; below 0: charged."""
+
+    @property
+    def type(self) -> str:
+        """Qliro's."""
+        return "Discount" if self.minor > 0 else "Fee"
+
+
+def reference_of(name: str, wanted: Wanted) -> str:
+    """What an amount is called at Qliro: its id, unless no item can be called so, or something else is."""
+    taken = {AGAIN_REFERENCE, *(one.reference for one in wanted.goods), *(one.reference for one in wanted.once)}
+    if wire.is_item_reference(name) and name not in taken:
+        return name
+    return f"amount {blake2b(name.encode(), digest_size=6).hexdigest()}"
+
+
+def dues(wanted: Wanted, holding: Holding, memory: Memory, again_minor: int) -> list[Due]:
+    """All amounts that the order comes to, told or not."""
+    found = [Due(reference_of(one.name, wanted), one.text or REFUND, one.minor) for one in wanted.refunds]
+    found += [
+        Due(_delivery(once), DELIVERY, once.refunded_minor)
+        for once in wanted.once
+        if once.refunded_minor and not goes_whole(once, holding, memory)
+    ]
+    found += [
+        Due(reference_of(back.name, wanted), REFUND, -back.withheld_minor)
+        for back in wanted.backs
+        if back.withheld_minor < 0
+    ]
+    if again_minor:
+        found.append(Due(AGAIN_REFERENCE, AGAIN, again_minor))
+    found += [Due(reference_of(fee.name, wanted), fee.text or FEE, -fee.minor) for fee in wanted.fees]
+    return found
+
+
+def told(reference: str, holding: Holding, memory: Memory, *, with_left: bool = True) -> int:
+    """What of an amount was told already, as `Due.minor`: off captures, and by lines of its own.
+
+    Unverified: that additions are listed under `Ship`; so what was told is remembered, too, and the larger one counts.
+    """
+    noted = sum(note.minor for note in memory.told("amount", holding) if note.name == reference)
+    lines = holding.net + holding.left if with_left else holding.net
+    lying = -sum(
+        key[2] * count for key, count in lines.items() if key[0] == reference and key[1] in ("Discount", "Fee")
+    )
+    return max(holding.added[reference], noted, key=abs) + lying
+
+
+def _delivery(once: Once) -> str:
+    return f"{once.reference[:180]} refunded"
+
+
+def goes_whole(once: Once, holding: Holding, memory: Memory) -> bool:
+    """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before."""
+    return 0 < once.total_minor <= once.refunded_minor and not told(_delivery(once), holding, memory)
+
+
+# --- fees and discounts of returns -----------------------------------------------------------------------------------
+
+
+class Kept(Struct):
+    """What returns paid back less than their lines, by why."""
+
+    untold: list[Back]
+    """Returns whose fee was not charged yet."""
+    withheld: set[str]
+    """Returns of which it was told that less was refunded."""
+    rest: int = 0
+    """Because their captures had no more left: it is still to be refunded."""
+
+
+def kept_back(wanted: Wanted, holding: Holding, memory: Memory) -> Kept:
+    """As it was noted when it was told. What is short without a note, because the note was lost, are fees of the
+    order and what it withholds, as far as that reaches.
+    """
+    charged = {note.name for note in memory.told("fee", holding)}
+    kept = Kept([], {note.name for note in memory.told("withheld", holding)})
+    noted = {note.transaction for note in memory.notes}
+    short = sum(minor for one, minor in holding.short.items() if one not in noted)
+    for back in wanted.backs:
+        if back.fee_minor and back.name not in charged:
+            if back.fee_minor <= short:
+                short -= back.fee_minor
+            else:
+                kept.untold.append(back)
+        if back.name not in kept.withheld and 0 < back.withheld_minor <= short:
+            short -= back.withheld_minor
+            kept.withheld.add(back.name)
+    kept.rest = max(0, short) + sum(note.minor for note in memory.told("rest", holding))
+    return kept
+
+
+# --- tax -----------------------------------------------------------------------------------------------------------
+
+
+def without_tax(minor: int, rate_bp: int) -> int:
+    """Rounded to a minor unit, halves away from zero."""
+    return rounded(minor * 10_000, 10_000 + rate_bp)
+
+
+def rate_of(holding: Holding, reference: str | None = None) -> int | None:
+    """The one rate that explains every reserved pair of prices to the cent, of one article or of all."""
+    pairs = {
+        (key[2], known.ex_minor) for key, known in holding.known.items() if reference is None or key[0] == reference
+    }
+    fitting = _fitting(pairs)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _fitting(pairs: Iterable[tuple[int, int]]) -> list[int]:
+    if not (told := [(inc, ex) for inc, ex in pairs if inc]):
+        return []
+    return [
+        rate
+        for rate in range(0, RATE_MAX_BP + 1, RATE_STEP_BP)
+        if all(without_tax(inc, rate) == ex for inc, ex in told)
+    ]
+
+
+def ex_of(key: Key, rate_bp: int | None, holding: Holding) -> int | None:
+    """The price without tax of an item: as it was reserved, or by a rate; `None`: nobody knows."""
+    if (known := holding.known.get(key)) is not None:
+        return known.ex_minor
+    if rate_bp is None:
+        rate_bp = rate_of(holding, key[0])
+    if rate_bp is None:
+        rate_bp = rate_of(holding)
+    return None if rate_bp is None else without_tax(key[2], rate_bp)

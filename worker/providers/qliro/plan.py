@@ -1,0 +1,136 @@
+"""What is to be done next at Qliro: the difference between what should be so and what is. Pure.
+
+Commands in the order return, update, ship, add, cancel; one at a time. What cannot be told blocks only itself: what can
+be goes first, so a `Plan` has a command, or what cannot be told, or nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct, field
+
+from worker.providers.qliro import money, reserving, returning
+from worker.providers.qliro.command import Command, Line, of
+from worker.providers.qliro.holding import Holding, Reservation, Units, worth
+from worker.providers.qliro.matching import match
+from worker.providers.qliro.memory import Memory, Note
+from worker.providers.qliro.situation import Situation, listed
+from worker.providers.qliro.wanted import Back, Wanted
+
+
+def _ahead(fees: Iterable[Back]) -> dict[str, int]:
+    """Units that come back with a fee: they are captured first, or nothing could be kept back of them."""
+    units: dict[str, int] = {}
+    for back in fees:
+        for reference, count in back.units:
+            units[reference] = units.get(reference, 0) + count
+    return units
+
+
+class Plan(Struct):
+    """What follows from a look."""
+
+    command: Command | None = None
+    cannot: list[str] = field(default_factory=list)
+
+
+def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
+    """The next command, or what stands in the way of what is left."""
+    kept = money.kept_back(wanted, holding, memory)
+    dues = money.dues(wanted, holding, memory, kept.rest)
+    at = Situation(wanted, holding, memory, match(wanted, holding, _ahead(kept.untold)), kept, dues)
+    found = Plan()
+    if wanted.vouchers_minor:
+        found.cannot.append(f"a voucher of {wanted.vouchers_minor}: Qliro has no such line")
+    found.cannot += [
+        f"{count} × {line.reference} captured at {price}, the cart has it at {line.unit_minor}"
+        for line, count, price in at.match.odd
+    ]
+    for step in (
+        returning.give_back,
+        reserving.update,
+        lambda it: _ship(it, indivisible),
+        _add,
+        reserving.cancel,
+    ):
+        said = step(at)
+        if isinstance(said, Command):
+            return Plan(said)
+        found.cannot += said
+    return found
+
+
+def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | list[str]:
+    """`MarkItemsAsShipped` of one reservation, with the charges and adjustments that go along."""
+    leaves = at.match.leaves
+    is_over = at.has_captures and not at.stays
+    for reservation in at.holding.reservations:
+        units = leaves & reservation.items
+        if not units and not is_over:
+            continue
+        is_last = not at.match.hold and not at.match.missing and units == leaves
+        if is_last or indivisible == "first":
+            units = _with_once(at, reservation, units)
+        total = worth(units)
+        if total > 0:
+            return Command("MarkItemsAsShipped", reservation.id, of(units))
+        if not is_over and not worth(at.match.hold):
+            return [f"a capture of {listed(units)} would be {total}: Qliro takes none that is not above 0"]
+    return []
+
+
+def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
+    """And what is captured once, as far as the total stays above 0; charges also when no goods will be any more."""
+    units = Units(units)
+    total = worth(units)
+    rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
+    for key in sorted(rest, key=lambda key: (-key[2], key)):
+        once = at.once_of(key)
+        if not at.stays and once is not None and not once.share_minor:
+            continue
+        more = key[2] * reservation.items[key]
+        if total + more > 0:
+            units[key] = reservation.items[key]
+            total += more
+    return units
+
+
+def _add(at: Situation) -> Command | list[str]:
+    """`AddItemsToInvoice`: an amount off, or onto, a capture."""
+    cannot: list[str] = []
+    if not at.has_captures:
+        if not at.stays:
+            cannot = [
+                f"a charge of {-one.minor} ({one.reference}): nothing was captured" for one in at.dues if one.minor < 0
+            ]
+        return cannot
+    for due in [*at.dues, *_left_out(at)]:
+        rest = at.rest(due)
+        if rest * due.minor < 0:
+            cannot.append(f"{due.reference}: {due.minor - rest} were told to Qliro, {due.minor} are due")
+        elif rest > 0:
+            funds = [one for one in at.holding.captures if one.left_minor > 0]
+            capture = next((one for one in reversed(funds) if one.left_minor >= rest), funds[-1] if funds else None)
+            if capture is not None:
+                return _addition(at, capture.id, due, min(rest, capture.left_minor))
+        elif rest < 0 and at.holding.is_own:
+            return _addition(at, at.holding.captures[-1].id, due, rest)
+        elif rest < 0:
+            cannot.append(f"a charge of {-rest} ({due.reference}): only Qliro's own methods can grow after a capture")
+    return cannot
+
+
+def _addition(at: Situation, capture: int, due: money.Due, minor: int) -> Command:
+    key = (due.reference, due.type, -minor)
+    ex_minor = money.ex_of(key, None, at.holding)
+    line = Line(key, 1, money.without_tax(-minor, 0) if ex_minor is None else ex_minor, due.text)
+    return Command("AddItemsToInvoice", capture, [line], notes=[Note(0, "amount", due.reference, minor)])
+
+
+def _left_out(at: Situation) -> Iterable[money.Due]:
+    """Adjustments that no capture could carry, once there will be none any more."""
+    if at.stays or not at.match.kept:
+        return
+    for once in at.wanted.once:
+        if once.type == "Discount" and not at.went_back(once) and once.reference:
+            yield money.Due(once.reference, once.name, -once.total_minor)

@@ -1,0 +1,153 @@
+"""`UpdateItems` and `cancelOrder`: what is to stay reserved. Pure."""
+
+import msgspec
+
+from worker.providers.qliro import money, wire
+from worker.providers.qliro.command import Command, Line
+from worker.providers.qliro.holding import Key, Reservation, Units, worth
+from worker.providers.qliro.situation import Situation, listed
+
+CANCEL = Command("cancelOrder")
+
+
+def update(at: Situation) -> Command | list[str]:
+    """Makes the reservation what is left, or says why it cannot be."""
+    if not at.stays:
+        return []
+    left = at.holding.left
+    new = at.new_lines()
+    if isinstance(new, str):
+        return [new]
+    if not left:
+        return [f"{listed(_units(new))} neither captured nor reserved at Qliro, where nothing is reserved any more"]
+    wanted = _as_reserved(at) + _units(new)
+    extra = _new_once(at)
+    if wanted == left and not extra:
+        return []
+    if at.changed_there:
+        return [at.both_sides(wanted + _units(extra))]
+    is_fixed = at.has_captures and not at.holding.is_own
+    if is_fixed and new:
+        return [f"{listed(_units(new))} beyond what is reserved: only Qliro's own methods can grow after a capture"]
+    if is_fixed:
+        return []  # a decrease waits for the end
+    return _restated(at, [*new, *extra])
+
+
+def _units(lines: list[Line]) -> Units:
+    units = Units()
+    for line in lines:
+        units[line.key] += line.count
+    return units
+
+
+def _as_reserved(at: Situation) -> Units:
+    """Of what is reserved, what is to stay so."""
+    left = at.holding.left
+    return (
+        at.match.leaves
+        + at.match.hold
+        + Units(
+            {key: n for key, n in left.items() if key[1] != "Product" and at.is_wanted(key) and _is_as_told(at, key)}
+        )
+    )
+
+
+def _is_as_told(at: Situation, key: Key) -> bool:
+    """Whether the price of an item is what the order says of it: for a share, anything it may have been meanwhile."""
+    once = at.once_of(key)
+    if once is None or key[2] == once.total_minor or key[2] == once.share_minor:
+        return True
+    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.share_minor
+
+
+def _new_once(at: Situation) -> list[Line]:
+    """Charges, adjustments and amounts that are not there, as lines of a reservation."""
+    left = at.holding.left
+    lines = []
+    for once in at.wanted.once:
+        there = [key for key in left if at.once_of(key) is once and _is_as_told(at, key)]
+        if not there and not at.goes_back(once) and not at.went_back(once) and once.share_minor:
+            key = (once.reference or once.type, once.type, once.share_minor)
+            lines.append(_line(at, key, once.vat_rate_bp, once.name))
+    for due in at.dues if not at.has_captures else ():
+        rest = at.rest(due)
+        if rest * due.minor > 0:
+            lines.append(_line(at, (due.reference, due.type, -rest), None, due.text))
+    return lines
+
+
+def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
+    ex_minor = money.ex_of(key, rate_bp, at.holding)
+    return Line(key, 1, money.without_tax(key[2], 0) if ex_minor is None else ex_minor, text)
+
+
+def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
+    """Everything that is left; adjustments with the totals of our carts."""
+    left = at.holding.left
+    lines = _with_shares(at, new + [_copied(at, key, count) for key, count in _as_reserved(at).items()])
+    wanted = _units(lines)
+    total = worth(wanted)
+    if total <= 0:
+        return CANCEL
+    if total > worth(left) and not at.holding.is_own:
+        return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
+    if len(wanted) > wire.LINES_MAX:
+        return [f"{len(wanted)} lines: Qliro takes at most {wire.LINES_MAX}"]
+    return _of_one(at.holding.reservations, _merged(lines))
+
+
+def _copied(at: Situation, key: Key, count: int) -> Line:
+    known = at.holding.known.get(key)
+    if known is None:  # Qliro has not said its price without tax
+        return msgspec.structs.replace(_line(at, key, None, key[0]), count=count)
+    return Line(key, count, known.ex_minor, known.description)
+
+
+def _with_shares(at: Situation, lines: list[Line]) -> list[Line]:
+    made = []
+    for line in lines:
+        once = at.once_of(line.key) if line.key[1] == "Discount" else None
+        if once is None or line.key[2] == once.share_minor:
+            made.append(line)
+        elif once.share_minor:
+            made.append(_line(at, (*line.key[:2], once.share_minor), once.vat_rate_bp, once.name))
+    return made
+
+
+def _merged(lines: list[Line]) -> list[Line]:
+    """Each item once."""
+    units = _units(lines)
+    first: dict[Key, Line] = {}
+    for line in lines:
+        first.setdefault(line.key, line)
+    return [Line(key, count, first[key].ex_minor, first[key].description) for key, count in sorted(units.items())]
+
+
+def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | list[str]:
+    """The update of the newest reservation that has to change; the others keep of the items what they have of them."""
+    by_key = {line.key: line for line in lines}
+    free = _units(lines)
+    shares: dict[int, Units] = {}
+    for reservation in reservations:
+        shares[reservation.id] = free & reservation.items
+        free -= shares[reservation.id]
+    newest = reservations[-1]
+    shares[newest.id] += free
+    for reservation in reversed(reservations):
+        share = shares[reservation.id]
+        if share and share != reservation.items:
+            told = [
+                Line(key, count, by_key[key].ex_minor, by_key[key].description) for key, count in sorted(share.items())
+            ]
+            return Command("UpdateItems", reservation.id, told)
+    return ["one of several reservations would have to end: Qliro can only end all of them"]
+
+
+def cancel(at: Situation) -> Command | list[str]:
+    """Ends what is reserved when nothing of it will be captured."""
+    if at.stays or not at.holding.left:
+        return []
+    if at.changed_there:
+        return [at.both_sides(Units())]
+    return CANCEL

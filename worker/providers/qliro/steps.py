@@ -1,0 +1,181 @@
+"""The adapter: looks at an order at Qliro, tells one command at a time, and waits for what becomes of it. Pure."""
+
+from typing import Any
+from urllib.parse import quote
+
+from msgspec.structs import replace
+
+from worker.model.exchange import AwaitResult, Exchange, HttpRequest, HttpResponse, Settled, Step, Unsendable
+from worker.model.order import Order
+from worker.model.provider import Answered, GuaranteeLevel, Question, Update
+from worker.providers.qliro import wanted as w
+from worker.providers.qliro import wire
+from worker.providers.qliro.answers import read_command, read_order, why_pending
+from worker.providers.qliro.command import Command
+from worker.providers.qliro.holding import Holding, worth
+from worker.providers.qliro.memory import CHANGES_MAX, ERRORS_MAX, Memory, agreed, look, recall
+from worker.providers.qliro.options import QliroAccount
+from worker.providers.qliro.plan import plan
+
+HOURLY_S = 3_600.0
+TRACE_LENGTH = 55
+"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
+_AGAIN = "Duplicate Transaction"
+"""In the text of a failed transaction: Qliro and the payment provider lost each other, and asking again is right."""
+_REPEATED = frozenset({"MarkItemsAsShipped", "UpdateItems"})
+"""What units can go back and forth by; a return for every capture is no such thing."""
+
+
+class Qliro:
+    """The adapter. Level B: Qliro can be read, and denies a request that it knows already for seven days."""
+
+    name = "qliro"
+    guarantee: GuaranteeLevel = "B"
+    can_read = True
+
+    def render(self, order: Order, account: QliroAccount) -> Update:  # noqa: ARG002 - what is told depends on facts alone
+        wanted = w.want(order)
+        return Update(w.digest(wanted), _problem(wanted), w.encode(wanted))
+
+    def digest(self, order: Order) -> bytes:
+        return w.digest(w.want(order))
+
+    def next_step(self, asked: Question) -> Step:
+        wanted, memory = w.decode(asked.update.body), recall(asked.remote)
+        if asked.seen is None:
+            return _read(asked, wanted, memory)
+        holding: Holding = asked.seen
+        if why := _not_believed(wanted, memory, holding, asked.reference):
+            return Unsendable(why, asked.remote)
+        return _after_look(asked, wanted, memory, holding)
+
+    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
+        if sent.is_read:
+            return read_order(response, asked.now_ms)
+        poll_s = _poll_s(asked.account, 0)
+        return Answered(read_command(recall(sent.remote), response, asked.now_ms, poll_s))
+
+    def describe(self, remote: bytes) -> dict[str, Any]:
+        memory = recall(remote)
+        shown: dict[str, Any] = {}
+        if memory.order_id:
+            shown["order_id"] = str(memory.order_id)
+        if memory.pending:
+            shown["pending"] = memory.pending
+        if memory.errors:
+            shown["errors"] = memory.errors
+        if memory.shipped_differs_minor or memory.unshipped_differs_minor:
+            differs = {"shipped": memory.shipped_differs_minor, "unshipped": memory.unshipped_differs_minor}
+            shown["differs_minor"] = differs
+        return shown
+
+
+def _problem(wanted: w.Wanted) -> str | None:
+    for goods in wanted.goods:
+        if (goods.kept or goods.pending) and not wire.is_item_reference(goods.reference):
+            return f"reference {goods.reference!r}: Qliro takes letters, digits and (.)'-_&,/+: alone, at most 200"
+    return None
+
+
+# --- the look ----------------------------------------------------------------------------------------------------
+
+
+def _read(asked: Question, wanted: w.Wanted, memory: Memory) -> Step:
+    """`GET {base}/v2/orders/{OrderId or reference}`."""
+    which = wanted.order_id or (str(memory.order_id) if memory.order_id else "")
+    if not which:
+        if not wire.ORDER_REFERENCE.fullmatch(asked.reference):
+            why = "references.provider is missing: Qliro cannot be asked for this reference"
+            return AwaitResult(HOURLY_S, why, asked.remote)
+        which = asked.reference
+    return Exchange(_request(asked, "GET", f"orders/{quote(which, safe='')}", b""), is_read=True)
+
+
+def _request(asked: Question, method: str, path: str, body: bytes) -> HttpRequest:
+    account: QliroAccount = asked.account
+    headers = {"Accept": "application/json", "Authorization": wire.signature(body, account.api_secret)}
+    if body:
+        headers["Content-Type"] = "application/json"
+    if asked.trace is not None:
+        headers["traceparent"] = asked.trace[:TRACE_LENGTH]
+    return HttpRequest(method, f"{account.base_url.rstrip('/')}/v2/{path}", headers, body, account.name)
+
+
+def _not_believed(wanted: w.Wanted, memory: Memory, holding: Holding, reference: str) -> str:
+    """Why the answer is about another order; empty: it is about this one."""
+    if wanted.order_id and holding.order_id != int(wanted.order_id):
+        return f"Qliro answers for order {holding.order_id}, asked for {wanted.order_id}"
+    is_other_order = bool(wanted.order_id) and memory.order_id not in (0, int(wanted.order_id))
+    first = memory.merchant_reference if memory.merchant_reference and not is_other_order else ""
+    if not wanted.order_id and not memory.order_id:
+        first = reference  # it was looked up by it
+    if first and first != holding.merchant_reference:
+        return f"Qliro's order {holding.order_id} is called {holding.merchant_reference!r}, expected {first!r}"
+    if holding.currency != wanted.currency:
+        return f"Qliro's order {holding.order_id} is in {holding.currency}, the order in {wanted.currency}"
+    return ""
+
+
+def _poll_s(account: QliroAccount, polls: int) -> float:
+    return account.poll_after_s[polls] if polls < len(account.poll_after_s) else HOURLY_S
+
+
+# --- after the look ------------------------------------------------------------------------------------------------
+
+
+def _after_look(asked: Question, wanted: w.Wanted, memory: Memory, holding: Holding) -> Step:
+    account: QliroAccount = asked.account
+    if memory.order_id not in (0, holding.order_id):
+        memory = Memory()  # the shop says that it is another order
+    memory = look(memory, holding, asked.now_ms, _poll_s(account, 0), may_be_ours=asked.may_land_late)
+    if memory.is_cancelled:
+        holding = replace(holding, reservations=[])
+    memory = replace(
+        memory,
+        shipped_differs_minor=sum(one.left_minor for one in holding.captures) - wanted.shipped_minor,
+        unshipped_differs_minor=worth(holding.left) - wanted.unshipped_minor,
+    )
+    if under_way := [*memory.pending, *(one for one in holding.not_final if one not in memory.pending)]:
+        return _wait(account, memory, under_way, asked.now_ms)
+    marker = asked.update.digest + asked.generation.to_bytes(4, "big")
+    owes = memory.settled != marker and not (wanted.is_bare and not memory.ours)
+    if not owes:  # whatever differs was done by somebody else
+        return Settled(replace(memory, settled=marker).encode())
+    found = plan(wanted, holding, memory, account.indivisible)
+    if found.command is not None:
+        return _tell(asked, memory, holding, found.command)
+    if found.cannot:
+        return Unsendable("; ".join(found.cannot), memory.encode())
+    return Settled(replace(agreed(memory, holding), settled=marker).encode())
+
+
+def _wait(account: QliroAccount, memory: Memory, under_way: list[int], now_ms: int) -> AwaitResult:
+    """Until a push or the next poll; `poll_after` counts from the last one."""
+    since_ms = memory.since_ms or now_ms
+    polls = memory.polls + (now_ms >= memory.poll_at_ms > 0)
+    poll_s = _poll_s(account, polls)
+    memory = replace(memory, since_ms=since_ms, polls=polls, poll_at_ms=now_ms + int(poll_s * 1000))
+    is_overdue = now_ms - since_ms >= account.overdue_after_s * 1000
+    return AwaitResult(poll_s, why_pending(under_way), memory.encode(), is_overdue)
+
+
+def _tell(asked: Question, memory: Memory, holding: Holding, command: Command) -> Step:
+    account: QliroAccount = asked.account
+    if memory.errors >= ERRORS_MAX and _AGAIN not in memory.error:
+        why = f"{command.name} was tried, and {memory.errors} attempts in a row ended in an error: {memory.error}"
+        return Unsendable(why, replace(memory, errors=0, error="", retry_at_ms=0).encode())
+    if memory.retry_at_ms > asked.now_ms:
+        why = f"the last attempt ended in an error: {memory.error}"
+        return AwaitResult((memory.retry_at_ms - asked.now_ms) / 1000, why, memory.encode())
+    request_id = command.request_id(account.name, holding, memory)
+    if request_id.bytes == memory.denied:  # and the look has shown that it came to nothing
+        memory = replace(memory, generation=memory.generation + 1, denied=b"", sent=[])
+        request_id = command.request_id(account.name, holding, memory)
+    if command.name in _REPEATED and request_id.bytes not in memory.sent:
+        memory = memory.changing(asked.update.digest)
+        if memory.changes > CHANGES_MAX:
+            why = f"{CHANGES_MAX} captures and updates were sent, and the order is still not as it should be"
+            return Unsendable(why, replace(memory, changes=0).encode())
+    body = command.body(account, holding, request_id)
+    sending = memory.sending(command.intent(request_id))
+    return Exchange(_request(asked, "POST", command.name, body), remote=sending.encode())

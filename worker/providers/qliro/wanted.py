@@ -1,0 +1,288 @@
+"""What should be so at Qliro, made of an order's facts: units by line, charges and adjustments, money back. Pure."""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from schemas.events import GOODS, NEGATIVE
+from schemas.facts import Facts, Line, Return, Stamp, is_nil, unpack_lines
+from worker.core.shares import count_units, share_content, tally
+from worker.model.order import Order
+
+_TYPES = {"handling": "Shipping", "invoice_fee": "Fee", "registration": "Fee"}
+
+
+class Goods(Struct, array_like=True, frozen=True):
+    """An article line, and where its units should be."""
+
+    reference: str
+    name: str
+    unit_minor: int
+    quantity: int
+    total_minor: int
+    kept: int
+    pending: int
+    vat_rate_bp: int | None
+    is_repriced: bool
+    """Whether its price differs from the confirmed one."""
+
+
+class Once(Struct, array_like=True, frozen=True):
+    """A charge or an adjustment: it is there once or not at all."""
+
+    reference: str
+    """Empty: the order does not say what Qliro calls it."""
+    type: str
+    name: str
+    total_minor: int
+    share_minor: int
+    """Of it, what is in the two carts."""
+    refunded_minor: int
+    vat_rate_bp: int | None
+    is_changed: bool
+    """Whether its total differs from the confirmed one."""
+
+
+class Back(Struct, array_like=True, frozen=True):
+    """A return that says something of money."""
+
+    name: str
+    units: list[tuple[str, int]]
+    """By reference."""
+    fee_minor: int
+    refunded_minor: int | None
+    worth_minor: int
+    """Of its units, at the prices of their lines."""
+
+    @property
+    def withheld_minor(self) -> int:
+        """What of that was not refunded; below 0: so much more was."""
+        return 0 if self.refunded_minor is None else self.worth_minor - self.refunded_minor
+
+
+class Money(Struct, array_like=True, frozen=True):
+    """An amount beside the lines."""
+
+    name: str
+    """Its id."""
+    text: str
+    minor: int
+
+
+class Wanted(Struct, array_like=True, frozen=True):
+    """What an order comes to, as far as Qliro can be told."""
+
+    order_id: str
+    currency: str
+    goods: list[Goods]
+    once: list[Once]
+    backs: list[Back]
+    refunds: list[Money]
+    fees: list[Money]
+    """Charged without a return."""
+    vouchers_minor: int
+    shipped_minor: int
+    """Of the carts, as `unshipped_minor`."""
+    unshipped_minor: int
+    shipped_units: dict[str, int]
+    """By reference: what ever left."""
+    confirmed: list[tuple[str, str]]
+    """Reference and type of what the shop had confirmed."""
+    is_bare: bool
+    """Whether there is nothing but the confirmation."""
+
+
+def want(order: Order) -> Wanted:
+    """Total: every order that is ready can be said so."""
+    facts = order.facts
+    confirmed = _confirmed(facts)
+    goods, once, vouchers_minor = _stated(facts, confirmed) if facts.statements else _content(facts, confirmed)
+    lines = {line.line_id: line for line in [*confirmed.values(), *_newest(facts)]}
+    is_stated = bool(facts.statements)
+    returns = sorted(facts.returns.items(), key=lambda item: item[1].stamp)
+    return Wanted(
+        provider_order(order),
+        order.currency,
+        goods,
+        once,
+        [] if is_stated else [_back(key, back, lines) for key, back in returns if _says_money(back)],
+        [] if is_stated else _money((key, one.stamp, one.name, one.amount_minor) for key, one in facts.refunds.items()),
+        [] if is_stated else _money((key, one.stamp, one.name, one.amount_minor) for key, one in facts.fees.items()),
+        vouchers_minor,
+        order.shipped.total_minor,
+        order.unshipped.total_minor,
+        _shipped_units(facts, lines, goods),
+        sorted({(line.reference or "", type_of(line.type)) for line in confirmed.values()}),
+        _is_bare(facts),
+    )
+
+
+def provider_order(order: Order) -> str:
+    """Qliro's own id of the order, when somebody told it."""
+    references, heard = order.details.references, order.facts.provider
+    told = references.provider if references is not None else UNSET
+    if told is UNSET:
+        told = heard.order[1] if heard is not None and heard.order is not None else ""
+    return told if told.isascii() and told.isdigit() and len(told) < 20 else ""
+
+
+def encode(wanted: Wanted) -> msgspec.Raw:
+    """As an update carries it."""
+    return msgspec.Raw(_encoder.encode(wanted))
+
+
+def decode(body: msgspec.Raw) -> Wanted:
+    """What `encode` made."""
+    return _decoder.decode(body)
+
+
+def digest(wanted: Wanted) -> bytes:
+    """Of all of it: nothing in it comes from the configuration."""
+    return blake2b(_encoder.encode(wanted), digest_size=16).digest()
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(Wanted)
+
+
+def type_of(kind: str) -> str:
+    """Qliro's type of a line of ours."""
+    return "Product" if kind in GOODS else "Discount" if kind in NEGATIVE else _TYPES.get(kind, "Fee")
+
+
+# --- lines -------------------------------------------------------------------------------------------------------
+
+
+def _newest(facts: Facts) -> list[Line]:
+    assert facts.content is not None  # an order that is ready is confirmed
+    return unpack_lines(facts.content.lines)
+
+
+def _confirmed(facts: Facts) -> dict[str, Line]:
+    """The lines that the checkout left at Qliro."""
+    assert facts.confirmation is not None  # an order that is ready is confirmed
+    packed = facts.confirmation.lines
+    return {line.line_id: line for line in (_newest(facts) if is_nil(packed) else unpack_lines(packed))}
+
+
+def _content(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], list[Once], int]:
+    lines = _newest(facts)
+    shares = share_content(facts, lines, tally(count_units(facts), lines))
+    goods = [_goods(s.line, s.shipped_units, s.unshipped_units, confirmed) for s in shares.goods]
+    once = [
+        _once(s.line, s.shipped_minor + s.unshipped_minor, s.refunded_minor, confirmed)
+        for s in shares.all
+        if _is_once(s.line)
+    ]
+    return goods, once, sum(line.total_minor for line in lines if line.type == "voucher")
+
+
+def _stated(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], list[Once], int]:
+    """Both carts as the shop stated them: what lies in the shipped one is kept, in the unshipped one pending."""
+    statement = facts.statements[0]
+    shipped, unshipped = unpack_lines(statement.shipped), unpack_lines(statement.unshipped)
+    cancellation = facts.cancellation_now
+    if cancellation is not None and not cancellation.retracted:
+        unshipped = []
+    goods = [_goods(line, line.quantity, 0, confirmed) for line in shipped if line.type in GOODS]
+    goods += [_goods(line, 0, line.quantity, confirmed) for line in unshipped if line.type in GOODS]
+    totals: dict[tuple[str, str], tuple[Line, int]] = {}
+    for line in [*shipped, *unshipped]:
+        if _is_once(line):
+            key = (line.reference or line.line_id, line.type)
+            totals[key] = (line, line.total_minor + totals.get(key, (line, 0))[1])
+    once = [
+        _once(msgspec.structs.replace(line, total_minor=total), total, 0, confirmed) for line, total in totals.values()
+    ]
+    vouchers = [line.total_minor for line in [*shipped, *unshipped] if line.type == "voucher"]
+    return goods, once, sum(vouchers)
+
+
+def _is_once(line: Line) -> bool:
+    return line.type not in GOODS and line.type != "voucher" and line.total_minor != 0
+
+
+def _goods(line: Line, kept: int, pending: int, confirmed: Mapping[str, Line]) -> Goods:
+    before = confirmed.get(line.line_id)
+    if before is not None:
+        prices = {before.unit_price_minor}
+    else:
+        prices = {one.unit_price_minor for one in confirmed.values() if one.reference == line.reference}
+    return Goods(
+        line.reference or "",
+        line.name or "",
+        line.unit_price_minor,
+        line.quantity,
+        line.total_minor,
+        kept,
+        pending,
+        line.vat_rate_bp,
+        bool(prices) and line.unit_price_minor not in prices,
+    )
+
+
+def _once(line: Line, share_minor: int, refunded_minor: int, confirmed: Mapping[str, Line]) -> Once:
+    before = confirmed.get(line.line_id)
+    return Once(
+        line.reference or "",
+        type_of(line.type),
+        line.name or "",
+        line.total_minor,
+        share_minor,
+        refunded_minor,
+        line.vat_rate_bp,
+        before is None or before.total_minor != line.total_minor,
+    )
+
+
+# --- money -------------------------------------------------------------------------------------------------------
+
+
+def _says_money(back: Return) -> bool:
+    return back.units is not None and (back.fee_minor > 0 or back.refunded_minor is not None)
+
+
+def _back(key: str, back: Return, lines: Mapping[str, Line]) -> Back:
+    counts: dict[str, int] = {}
+    worth_minor = 0
+    for line_id, count in back.units or ():
+        line = lines.get(line_id)
+        if line is not None:  # of one that only a former content had, nobody can say what it is called
+            reference = line.reference or ""
+            counts[reference] = counts.get(reference, 0) + count
+            worth_minor += count * line.unit_price_minor
+    return Back(key, sorted(counts.items()), back.fee_minor, back.refunded_minor, worth_minor)
+
+
+def _money(told: Iterable[tuple[str, Stamp, str | None, int]]) -> list[Money]:
+    """Oldest first; what was retracted is none."""
+    found = sorted((stamp, key, name, minor) for key, stamp, name, minor in told if minor)
+    return [Money(key, name or "", minor) for _, key, name, minor in found]
+
+
+def _shipped_units(facts: Facts, lines: Mapping[str, Line], goods: list[Goods]) -> dict[str, int]:
+    """Never less than what is kept."""
+    counts: dict[str, int] = {}
+    for line_id, count in count_units(facts).shipped.items():
+        if line_id in lines:
+            reference = lines[line_id].reference or ""
+            counts[reference] = counts.get(reference, 0) + count
+    kept: dict[str, int] = {}
+    for one in goods:
+        kept[one.reference] = kept.get(one.reference, 0) + one.kept
+    return {key: max(counts.get(key, 0), kept.get(key, 0)) for key in sorted(counts.keys() | kept.keys())}
+
+
+def _is_bare(facts: Facts) -> bool:
+    assert facts.confirmation is not None  # an order that is ready is confirmed
+    return is_nil(facts.confirmation.lines) and not (
+        facts.shipments
+        or facts.returns
+        or facts.item_cancellations
+        or facts.refunds
+        or facts.fees
+        or facts.statements
+        or facts.cancellation_now
+    )

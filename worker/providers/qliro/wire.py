@@ -1,0 +1,207 @@
+"""Qliro's JSON and its tables, in Qliro's own words.
+
+Source of every name and rule: Qliro's OpenAPI of the Admin API v2 (snapshot of June 2025) and developers.qliro.com,
+and the public integrations where these are silent; read 2026-10. Answers hold more, the shopper's data included: it is
+not decoded, so it can get nowhere.
+"""
+
+import re
+from base64 import b64encode
+from decimal import Decimal
+from hashlib import sha256
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+ORDER_REFERENCE = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_-]{1,25}")
+"""References that an order can be looked up by: one of digits alone would be taken for an OrderId."""
+LINES_MAX = 200
+_SIGNS = frozenset("(.)'-_&,/\N{EN DASH}+0123456789:")
+DESCRIPTION_MAX = 4_000
+
+TYPES = ("Product", "Discount", "Fee", "Shipping")
+ACTIONS = ("Create", "Reserve", "Ship", "Return", "Release")
+KINDS = (*("Preauthorization", "Debit", "Credit", "Capture", "Reversal", "Refund", "UpdateInvoice", "Registration"),)
+STATUSES = ("Created", "InProcess", "UserInteractionRequired", "OnHold", "Success", "Error", "Cancelled")
+FINAL = frozenset({"Success", "Error", "Cancelled"})
+RESERVES = frozenset({"Preauthorization", "Debit"})
+RELEASED = "referencing transaction does not match"
+"""In the text of a cancellation's error: the bank had let go of the money before (developers.qliro.com)."""
+OWN_METHODS = "QLIRO"
+"""What the names of Qliro's own payment methods begin with."""
+
+
+def is_item_reference(text: str) -> bool:
+    """Whether an item can be called so: `^[\\p{L}\\s(.)'\\-_&,\\/\\u2013+0-9:]{1,200}$`."""
+    return 0 < len(text) <= 200 and all(each.isalpha() or each.isspace() or each in _SIGNS for each in text)
+
+
+Word = int | str
+"""Declared as numbers, answered as texts: both occur."""
+
+
+def word(value: Word, words: tuple[str, ...]) -> str:
+    """The name of an enumeration's value; one that is not known is left as it is."""
+    return words[value] if isinstance(value, int) and 0 <= value < len(words) else str(value)
+
+
+class Action(Struct, rename="pascal", frozen=True, gc=False):
+    """What happened to an item."""
+
+    action_type: Word
+    payment_transaction_id: int | None = None
+    merchant_reference: str = ""
+    type: Word = "Product"
+    quantity: int = 0
+    price_per_item_inc_vat: Decimal = Decimal(0)
+    price_per_item_ex_vat: Decimal | None = None
+    description: str | None = None
+
+
+class Transaction(Struct, rename="pascal", frozen=True, gc=False):
+    """A movement of money, or of what is reserved."""
+
+    payment_transaction_id: int
+    type: Word
+    status: Word
+    amount: Decimal = Decimal(0)
+    original_payment_transaction_id: int | str | None = None
+    timestamp: str | None = None
+    payment_method_name: str | None = None
+    provider_result_description: str | None = None
+    error_code: str | None = None
+    error_code_description: str | None = None
+
+
+class Order(Struct, rename="pascal", frozen=True, gc=False):
+    """`GetOrder`, without everything about the shopper."""
+
+    order_id: int
+    merchant_reference: str
+    currency: str
+    order_item_actions: list[Action]
+    payment_transactions: list[Transaction]
+
+
+class Taken(Struct, rename="pascal", frozen=True, gc=False):
+    """The answer to a command, in the form of the OpenAPI, and in the older ones of UpdateItems."""
+
+    payment_transactions: list[msgspec.Raw] | None = None
+    payment_transaction_id: int | None = None
+    reversal_payment_transaction_id: int | None = None
+
+
+class TakenTransaction(Struct, rename="pascal", frozen=True, gc=False):
+    """One of its transactions."""
+
+    payment_transaction_id: int
+
+
+class Refusal(Struct, rename="pascal", frozen=True, gc=False):
+    """An error."""
+
+    error_code: str | None = None
+    error_message: str | None = None
+    error_reference: str | None = None
+
+
+class Item(Struct, rename="pascal", omit_defaults=True, frozen=True, gc=False):
+    """A line of a command."""
+
+    merchant_reference: str
+    type: str
+    quantity: int
+    price_per_item_inc_vat: Decimal
+    price_per_item_ex_vat: Decimal | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
+class Amount(Struct, rename="pascal", frozen=True, gc=False):
+    """A fee or a discount of a return."""
+
+    merchant_reference: str
+    description: str
+    price_per_item_inc_vat: Decimal
+    price_per_item_ex_vat: Decimal
+
+
+class Entry(Struct, rename="pascal", omit_defaults=True, frozen=True, gc=False):
+    """What a command says of one transaction."""
+
+    payment_transaction_id: int
+    order_items: list[Item]
+    fees: list[Amount] | UnsetType = UNSET
+    discounts: list[Amount] | UnsetType = UNSET
+
+
+class Command(Struct, rename="pascal", omit_defaults=True, frozen=True, gc=False):
+    """The body of a command; `cancelOrder` has neither currency nor entries."""
+
+    request_id: str
+    merchant_api_key: str
+    order_id: int
+    currency: str | UnsetType = UNSET
+    shipments: list[Entry] | UnsetType = UNSET
+    returns: list[Entry] | UnsetType = UNSET
+    updates: list[Entry] | UnsetType = UNSET
+    additions: list[Entry] | UnsetType = UNSET
+
+
+ENTRIES = {
+    "MarkItemsAsShipped": "shipments",
+    "ReturnItems": "returns",
+    "UpdateItems": "updates",
+    "AddItemsToInvoice": "additions",
+}
+"""Where each command has its entries."""
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+_order = msgspec.json.Decoder(Order, strict=False)
+_taken = msgspec.json.Decoder(Taken, strict=False)
+_taken_transaction = msgspec.json.Decoder(TakenTransaction, strict=False)
+_refusal = msgspec.json.Decoder(Refusal, strict=False)
+
+
+def encode(command: Command) -> bytes:
+    """The bytes that are signed, and sent as they are."""
+    return _encoder.encode(command)
+
+
+def decode_order(body: bytes) -> Order:
+    """Raises `msgspec.DecodeError`."""
+    return _order.decode(body)
+
+
+def decode_taken(body: bytes) -> list[int]:
+    """The new transactions; empty when the answer names none. Raises `msgspec.DecodeError`."""
+    taken = _taken.decode(body)
+    listed = [_taken_transaction.decode(raw).payment_transaction_id for raw in taken.payment_transactions or ()]
+    return listed + [
+        one for one in (taken.reversal_payment_transaction_id, taken.payment_transaction_id) if one is not None
+    ]
+
+
+def decode_refusal(body: bytes) -> Refusal:
+    """What the body of an error says; nothing when it cannot be read."""
+    try:
+        return _refusal.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return Refusal()
+
+
+def signature(body: bytes, secret: str) -> str:
+    """The value of `Authorization`: over the bytes of the body alone, so there is one for all reads."""
+    return "Qliro " + b64encode(sha256(body + secret.encode()).digest()).decode()
+
+
+def money(minor: int) -> Decimal:
+    """Minor units as Qliro writes them: exactly, with two decimals (SYSTEM_ERROR when there are more)."""
+    return Decimal(minor).scaleb(-2)
+
+
+def minor(amount: Decimal) -> int:
+    """Raises `ValueError` when it is not a whole number of minor units."""
+    cents = amount.scaleb(2) if amount.is_finite() else amount
+    if not amount.is_finite() or cents != cents.to_integral_value():
+        raise ValueError("an amount with more than two decimals")
+    return int(cents)
