@@ -69,7 +69,11 @@ class Connection(web.RequestHandler):
         loop = asyncio.get_running_loop()
         no_log: Any = None
         super().__init__(
-            server, loop=loop, access_log=no_log, lingering_time=connections.linger_s, auto_decompress=False
+            server,
+            loop=loop,
+            access_log=no_log,
+            lingering_time=connections.linger_s,
+            auto_decompress=False,  # a body that nobody wants is read for a while, and is not to be unpacked
         )
         self._here = loop
         self._connections = connections

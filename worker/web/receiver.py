@@ -225,8 +225,6 @@ class Receiver:
             server.close()
         runner, self._runner = self._runner, None
         if runner is not None:
-            for connection in list(self._connections.waiting):
-                connection.abort()
             await runner.cleanup()
 
     @property

@@ -682,7 +682,9 @@ async def test_question_whose_body_does_not_come() -> None:
     """The default, before the deadline."""
     async with staged(lookups=True) as stage:
         head = f"POST {path('validation')} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
-        assert (await stage.raw(head.encode())).startswith(b"HTTP/1.1 400 ")
+        answer = await stage.raw(head.encode())
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"Connection: close" in answer
         assert stage.counted("late", purpose="validation") == 1
         assert stage.shop.asked == []
 
