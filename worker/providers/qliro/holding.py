@@ -67,8 +67,8 @@ class Holding(Struct):
     """Oldest first."""
     first_reservation: int
     """The oldest that ever was: the checkout's."""
-    replacing: set[int]
-    """Reservations that were made of another one."""
+    replacing: dict[int, int]
+    """Reservations that were made of another one, and which."""
     known: dict[Key, Known]
     """Every item that was ever reserved."""
     kinds: dict[int, str]
@@ -159,7 +159,7 @@ def hold(order: wire.Order) -> Holding:
         [],
         [],
         reserving[0].id if reserving else 0,
-        {one.id for one in reserving if one.original in seen},
+        {one.id: one.original for one in reserving if one.original in seen},
         known,
         {one.id: one.kind for one in ordered},
         {one.id: one.actions for one in ordered},
