@@ -619,6 +619,20 @@ def test_adapter_is_what_it_says() -> None:
     assert update.problem is None
 
 
+def test_back_to_what_was_so_before() -> None:
+    """What was found to be so before a command is not so any more after it, even when it is wanted again."""
+    client = opened(item("hat", 2, 10_000), fate=lambda _: Result(30.0))
+    client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
+    assert client.work() == "settled"
+    client.tell(shipped("s2", hat=1))
+    client.work(turns=1)
+    client.tell(retracted(shipment_id="s2"))
+    client.hear()
+    client.pass_time(30.0)
+    assert client.work(turns=1) != "settled"
+    assert names(client) == ["MarkItemsAsShipped", "MarkItemsAsShipped", "ReturnItems"]
+
+
 def test_operator_has_it_sent_anew() -> None:
     """When nothing is owed, what differs was done by somebody else; an operator may say that it is to be told."""
     client = Client(opened(item("hat", 2, 10_000)).api).tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
