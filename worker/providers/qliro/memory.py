@@ -4,6 +4,8 @@ MessagePack arrays: new members go last, with a default. Everything in it is bou
 or by a number.
 """
 
+from collections import Counter
+
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +23,6 @@ CHANGES_MAX = 20
 ERRORS_MAX = 4
 """So often in a row may a command end in an error before somebody is asked."""
 RETRY_MAX_S = 3_600.0
-_OURS = frozenset({"Capture", "Refund", "UpdateInvoice", "Reversal"})
 
 
 class Note(Struct, array_like=True, frozen=True):
@@ -224,8 +225,22 @@ def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
 
 
 def _is_like_ours(one: int, holding: Holding) -> bool:
-    """Whether commands make such a transaction, and a checkout does not."""
-    return holding.kinds[one] in _OURS or one in holding.replacing
+    """Whether it replaces a reservation by one with no more units of anything: what others add, they mean to stay.
+
+    A capture or a refund may as well be somebody else's: it is not taken for ours, so that it will not be undone.
+    """
+    if one not in holding.replacing:
+        return False
+    goods = _goods(one, holding)
+    return goods <= _goods(holding.replacing[one], holding)
+
+
+def _goods(one: int, holding: Holding) -> Counter[str]:
+    """What it reserved, by reference."""
+    counts: Counter[str] = Counter()
+    for key, count in holding.did[one].get("Reserve", {}).items():
+        counts[key[0]] += count * (key[1] == "Product")
+    return counts
 
 
 def agreed(memory: Memory, holding: Holding) -> Memory:

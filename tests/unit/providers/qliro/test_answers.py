@@ -453,11 +453,24 @@ def test_what_a_stopped_worker_did_is_ours() -> None:
     client.tell(items_cancelled("c2", hat=1))
     assert client.work() == "settled"
     assert (names(client), left(client)) == (["UpdateItems", "UpdateItems"], {("hat", 10_000): 1})
-    client.tell(shipped("s1", hat=1))
-    assert client.work() == "settled"
+
+
+def test_what_others_did_while_a_worker_stopped() -> None:
+    """A capture and an upsell are somebody else's, for all we know."""
+    faults = Faults()
+    faults.next = ["crash"]
+    client = opened(item("hat", 3, 10_000), faults=faults)
+    client.tell(confirm(goods("hat", 3, 30_000)), shipped("s1", hat=1))
+    client.work(turns=1)
     client.tell(retracted(shipment_id="s1"))
-    assert client.work().startswith("parked: unsupported: 1 × hat at 10000 neither captured nor reserved")
-    assert names(client)[2:] == ["MarkItemsAsShipped", "ReturnItems"]
+    assert client.work().startswith("parked: unsupported: captured at Qliro by somebody else: 1 × hat")
+    more = opened(item("hat", 3, 10_000), faults=Faults())
+    more.tell(confirm(goods("hat", 3, 30_000)), items_cancelled("c1", hat=1))
+    held = order_of(more)
+    held.update(min(held.reserved), [item("hat", 4, 10_000)], more.api.make(held, more.now, Result()))
+    more.pass_time(1.0)
+    more.record.uncertain = True
+    assert more.work().startswith("parked: unsupported: changed at Qliro: 4 × hat at 10000 reserved there")
 
 
 def test_what_a_stopped_worker_withheld() -> None:
@@ -604,6 +617,20 @@ def test_adapter_is_what_it_says() -> None:
     update: Update = QLIRO.render(ORDER, ACCOUNT)
     assert update.digest == QLIRO.digest(ORDER)
     assert update.problem is None
+
+
+def test_back_to_what_was_so_before() -> None:
+    """What was found to be so before a command is not so any more after it, even when it is wanted again."""
+    client = opened(item("hat", 2, 10_000), fate=lambda _: Result(30.0))
+    client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
+    assert client.work() == "settled"
+    client.tell(shipped("s2", hat=1))
+    client.work(turns=1)
+    client.tell(retracted(shipment_id="s2"))
+    client.hear()
+    client.pass_time(30.0)
+    assert client.work(turns=1) != "settled"
+    assert names(client) == ["MarkItemsAsShipped", "MarkItemsAsShipped", "ReturnItems"]
 
 
 def test_operator_has_it_sent_anew() -> None:

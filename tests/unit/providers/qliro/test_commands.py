@@ -361,6 +361,18 @@ def test_same_article_at_two_prices() -> None:
     assert net(client) == {("hat", 10_000): 1}
 
 
+def test_correction_from_one_price_to_another() -> None:
+    """A shipment of the one line that was of the other: what was captured of it is returned, and the right one is."""
+    client = opened(item("hat", 1, 10_000), item("hat", 1, 8_000))
+    lines = goods("hat", 1, 10_000, line_id="a"), goods("hat", 1, 8_000, line_id="b")
+    client.tell(confirm(*lines), shipped("s1", b=1))
+    client.work()
+    client.tell(shipped("s1", a=1))
+    assert client.work() == "settled"
+    assert net(client) == {("hat", 10_000): 1}
+    assert left(client) == {("hat", 8_000): 1}
+
+
 # --- contents --------------------------------------------------------------------------------------------------------
 
 
@@ -558,19 +570,18 @@ def test_fee_above_what_comes_back() -> None:
     assert names(client) == ["MarkItemsAsShipped"]
 
 
-def test_fee_goes_with_the_capture_that_carries_it() -> None:
+@pytest.mark.parametrize(("price", "numbers"), [(400, [False, True]), (600, [True, False])])
+def test_fee_goes_with_the_capture_that_carries_it(price: int, numbers: list[bool]) -> None:
     """Of units in two captures, the second pays for the fee when the first cannot."""
-    client = opened(item("pin", 1, 400), item("hat", 1, 9_000))
-    client.tell(confirm(goods("pin", 1, 400), goods("hat", 1, 9_000)), shipped("s1", pin=1))
+    client = opened(item("pin", 1, price), item("hat", 1, 9_000))
+    client.tell(confirm(goods("pin", 1, price), goods("hat", 1, 9_000)), shipped("s1", pin=1))
     client.work()
     client.tell(shipped("s2", hat=1))
     client.work()
     client.tell(returned("r1", pin=1, hat=1, fee=500))
     assert client.work() == "settled"
-    assert [bool(body["Returns"][0].get("Fees")) for name, body in client.requests if name == "ReturnItems"] == [
-        False,
-        True,
-    ]
+    returns = [body["Returns"][0] for name, body in client.requests if name == "ReturnItems"]
+    assert ["Fees" in one for one in returns] == numbers
 
 
 def test_units_do_not_go_back_and_forth() -> None:
@@ -658,6 +669,15 @@ def test_refunds() -> None:
         (second, -50),
         (first, -70),
     ]
+    whole = opened(item("hat", 2, 10_000)).tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
+    whole.work()
+    whole.tell(shipped("s2", hat=1))
+    whole.work()
+    whole.tell(refunded("f1", 5_000))
+    whole.work()
+    whole.tell(refunded("f2", 8_000))
+    assert whole.work() == "settled"
+    assert sent(whole)["Additions"][0]["PaymentTransactionId"] == min(order_of(whole).captures)
     early = opened(item("hat", 1, 10_000)).tell(confirm(goods("hat", 1, 10_000)), refunded("x|1", 2_000))
     assert early.work() == "settled"
     assert sum(key[1] for key in left(early)) == 8_000
@@ -711,6 +731,10 @@ def test_capture_with_less_left_than_its_lines() -> None:
     assert names(client)[-2:] == ["ReturnItems", "AddItemsToInvoice"]
     assert client.requests[-2][1]["Returns"][0]["Discounts"][0]["PricePerItemIncVat"] == -30
     assert order_of(client).captured_minor == 7_000
+    assert "differs_minor" not in client.shown
+    client.tell(returned("r2", hat=1, fee=500))
+    assert client.work() == "settled"
+    assert (order_of(client).fees, order_of(client).captured_minor) == (500, 0)  # the refund takes the fee, too
     assert "differs_minor" not in client.shown
 
 

@@ -68,7 +68,8 @@ def at_checkout(event: Json) -> list[Item]:
 class Play:
     """One history."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, disturbing: bool = False) -> None:
+        self.disturbing = disturbing
         self.chance = Random(f"qliro {seed}")
         self.events = [priced(event) for event in story(self.chance) if event["type"].startswith("order.")]
         first = next((event for event in self.events if event["type"] == "order.confirmed"), None)
@@ -79,6 +80,7 @@ class Play:
         if first is not None:
             self.api.checkout(ORDER_ID, "qliro-ref", "EUR", method, at_checkout(first), START_S - 100)
         self.client = Client(self.api, ACCOUNT, Faults(self.chance, share))
+        self.is_disturbed = False
         self.largest = largest(self.events, "refund_id", "amount_minor")
         self.largest_fee = largest(self.events, "return_id", "fee_minor")
 
@@ -92,10 +94,28 @@ class Play:
                 self.check()
             if self.chance.random() < 0.2 and self.client.record.revision > 1:
                 self.client.hear()
+            if self.disturbing and self.chance.random() < 0.2 and ORDER_ID in self.api.orders:
+                self.disturb()
         self.client.faults.share = self.api.fate.share = 0.0  # type: ignore[attr-defined]
         end = self.client.work(turns=200)
         self.check()
         return end
+
+    def disturb(self) -> None:
+        """The shopper adds something, or somebody in the back office captures what is left."""
+        order = order_of(self.client)
+        if order.pending or order.is_cancelled:
+            return
+        held = [(which, one) for which, items in order.reserved.items() for one in items.values()]
+        goods = [(which, one) for which, one in held if one.type == "Product" and one.quantity and one.inc]
+        if self.chance.random() < 0.5 and not self.is_disturbed:
+            self.api.reserve(order, [item("upsell", 2, 700)], self.client.now)
+        elif goods:
+            which, one = self.chance.choice(goods)
+            order.ship(which, [one.of(1)], self.api.make(order, self.client.now, Result()))
+            self.api.looked.discard(order.id)
+            self.client.pass_time(1.0)
+        self.is_disturbed = True
 
     def check(self) -> None:
         """What must hold at any time."""
@@ -229,6 +249,25 @@ def worthless(play: Play) -> bool:
         for held in order_of(play.client).reserved.values()
         for one in held.values()
     )
+
+
+@pytest.mark.parametrize("start", range(0, SEEDS, 20))
+def test_play_with_others(start: int) -> None:
+    """What others do there is never undone: an upsell stays reserved, what was captured stays captured."""
+    for seed in range(start, start + 20):
+        play = Play(seed, disturbing=True)
+        if not play.is_plain:
+            continue
+        play.run()
+        if ORDER_ID not in play.api.orders:
+            continue
+        order = order_of(play.client)
+        upsold = [made for action, made, line in order.actions if action == "Reserve" and line.reference == "upsell"]
+        told = [event for event in play.events if event["type"] == "order.cart_updated"]
+        for made in upsold[:1]:
+            assert made in order.reserved, seed
+            captured = sum(one.remaining(("upsell", 700)) for one in order.captures.values())
+            assert order.reserved[made]["upsell", 700].quantity + captured == 2, (seed, told)
 
 
 def test_play_meets_what_it_should() -> None:
