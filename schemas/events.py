@@ -670,7 +670,7 @@ def data_of(event: type[Envelope]) -> type[Data]:
     return found
 
 
-def event_type(event: type[Envelope]) -> str:
+def event_type(event: type[Struct]) -> str:
     """The CloudEvents type that the class stands for."""
     return str(event.__struct_config__.tag)
 

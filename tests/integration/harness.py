@@ -60,6 +60,7 @@ class Stage:
             event_topic=f"{self.name}.events",
             state_topic=f"{self.name}.state",
             dead_letter_topic=f"{self.name}.dlq",
+            results_topic=f"{self.name}.results",
         )
         self.sandbox = Sandbox({merchant: (account, PASSWORD) for account, merchant in MERCHANTS.items()}, seed=7)
         self.base_url = ""
@@ -102,7 +103,7 @@ class Stage:
             name: getattr(self.settings, name)
             for name in (
                 *("bootstrap_servers", "group_id", "transactional_id_prefix"),
-                *("event_topic", "state_topic", "dead_letter_topic"),
+                *("event_topic", "state_topic", "dead_letter_topic", "results_topic"),
             )
         }
         accounts = {

@@ -15,6 +15,7 @@ from schemas.events import OrderEvent
 from schemas.facts import Facts
 from schemas.state import OrderRecord
 from tests.asking import request_of
+from tests.simulation.audited_results import ToldPartition
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
 from tests.simulation.network import Network
 from tests.simulation.provider import told_by
@@ -29,7 +30,7 @@ from worker.errors import MalformedEventError
 from worker.model.account import Account
 from worker.model.exchange import HttpRequest
 from worker.model.order import Order
-from worker.ports import DeadLetter, InputRecord, StateEntry
+from worker.ports import DeadLetter, InputRecord, Result, StateEntry
 from worker.providers.sequra import Sequra
 
 CLOCK_RATE_MAX = 1.005
@@ -40,7 +41,7 @@ _EPSILON_S = 1e-6
 class PartitionAudit:
     """One partition: what is committed, and what it must be."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace) -> None:
         self.input: list[InputRecord] = []
         """Everything that was ever written to the event topic, whatever retention took away."""
         self.taken = 0
@@ -52,6 +53,7 @@ class PartitionAudit:
         self.facts_at: dict[tuple[str, int], Facts] = {}
         """By subject and revision."""
         self.records: dict[str, OrderRecord] = {}
+        self.told = ToldPartition(trace)
 
 
 class Auditor:
@@ -60,7 +62,7 @@ class Auditor:
     def __init__(
         self, partitions: int, rules: Rules, network: Network, accounts: dict[str, Account], trace: Trace
     ) -> None:
-        self.partitions = [PartitionAudit() for _ in range(partitions)]
+        self.partitions = [PartitionAudit(trace) for _ in range(partitions)]
         self.partition_of: dict[str, int] = {}
         self.owed: set[str] = set()
         self.dead_letters: Counter[bytes | None] = Counter()
@@ -84,7 +86,13 @@ class Auditor:
 
     # --- what is committed ---
 
-    def committed(self, partition: int, entries: Sequence[StateEntry], dead_letters: Sequence[DeadLetter]) -> None:
+    def committed(
+        self,
+        partition: int,
+        entries: Sequence[StateEntry],
+        dead_letters: Sequence[DeadLetter],
+        results: Sequence[Result],
+    ) -> None:
         """A transaction is there for all to see."""
         here = self.partitions[partition]
         orders = {
@@ -94,10 +102,11 @@ class Auditor:
         }
         following = [state.decode_next(e.value) for e in entries if e.key == state.NEXT_KEY and e.value]
         self._trace.add(
-            "committed", partition, sorted(orders), [(n.offset, n.clean) for n in following], len(dead_letters)
+            *("committed", partition, sorted(orders), [(n.offset, n.clean) for n in following]),
+            *(len(dead_letters), len(results)),
         )
         if not following:
-            if orders or dead_letters:
+            if orders or dead_letters or results:
                 self._trace.violate(f"partition {partition}: a transaction of orders without m:next")
             return
         changed, refused = self._fold(here, partition, following[0].offset)
@@ -105,6 +114,7 @@ class Auditor:
         self._check_letters(partition, refused, dead_letters)
         for subject in changed - orders.keys():
             self._trace.violate(f"{subject} has changed below m:next, but the transaction lacks it")
+        here.told.committed(here.records, orders, here.facts_at, results)
         for subject, record in orders.items():
             self.partition_of[subject] = partition
             self._check_order(here, subject, record)
@@ -250,7 +260,9 @@ class Auditor:
     # --- at the end ---
 
     def check_end(self, told: dict[str, Told], confirmed: dict[str, Told], poison: list[bytes]) -> None:
-        """Everything is told, everything refused is there once."""
+        """Everything is told, to providers and to others; everything refused is there once."""
+        for here in self.partitions:
+            here.told.check_end(here.records)
         held = self._network.provider.held
         for subject, expected in told.items():
             known = held.get(subject, confirmed[subject])

@@ -14,6 +14,7 @@ from tests.simulation.network import Network, Wire
 from tests.simulation.trace import Trace
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.results import Reporting
 from worker.errors import UsageError
 from worker.metrics import Metrics
 from worker.model.account import Account
@@ -136,6 +137,7 @@ class World:
             ports,
             owner_id=life.name,
             metrics=_METRICS,
+            reporting=Reporting("/cartsync/simulated", with_reasons=True),
             poll_timeout_s=self.random.choice((1.0, 5.0)),
         )
         await life.worker.start()

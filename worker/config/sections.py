@@ -54,6 +54,10 @@ class KafkaSection(_TimedSection):
     event_topic: NonEmpty = "orders.events"
     state_topic: NonEmpty = "cartsync.state"
     dead_letter_topic: NonEmpty = "cartsync.dlq"
+    results_topic: str = "cartsync.results"
+    """What other systems are told; empty: nothing."""
+    results_with_reasons: bool = False
+    """Whether results repeat why an order waits, in the provider's words: they may be personal."""
     partitioner: PartitionerName | Literal[""] = ""
     event_key: EventKey = "subject"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

@@ -62,7 +62,7 @@ def view_order(
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
         notes=list(_notes(record, partition, also_in)),
-        provider=None if record.facts.provider is None else _provider(record.facts.provider),
+        provider=view_provider(record.facts.provider),
         **_paid(record.facts.provider, None if order is None else order.shipped.total_minor),
     )
 
@@ -87,6 +87,13 @@ _ONLY_AN_EVENT = "inconsistent for too long: only an event can resolve it, no re
 _PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
 
 
+def why_not_ready(state: str, reasons: list[str], held_as: Status) -> str:
+    """What stands in the way of an order in this standing, and which contradictions."""
+    said = [_PAYMENTS[state]] if state in _PAYMENTS else []
+    only = [_ONLY_AN_EVENT] if held_as == "parked" else []
+    return "; ".join(said + reasons + only)
+
+
 def _reason(
     record: OrderRecord,
     standing: Standing,
@@ -100,9 +107,7 @@ def _reason(
     if held_as == "settled":
         return ""
     if standing.state != "ready":
-        said = [_PAYMENTS[standing.state]] if standing.state in _PAYMENTS else []
-        only = [_ONLY_AN_EVENT] if held_as == "parked" else []
-        return "; ".join(said + standing.reasons + only)
+        return why_not_ready(standing.state, standing.reasons, held_as)
     if held_as == "parked":
         return "" if record.park is None else record.park.reason
     if paused is not None:
@@ -121,8 +126,10 @@ def _reason(
     return waits or record.reason or "waiting for its turn"
 
 
-def _provider(facts: ProviderFacts) -> ProviderView:
-    """What it said, without what would only repeat the order's id."""
+def view_provider(facts: ProviderFacts | None) -> ProviderView | None:
+    """What it said, without what would only repeat the order's id; `None`: nothing yet."""
+    if facts is None:
+        return None
     shown = {name: _said(moment, msgpack.decode(packed)) for name, (moment, packed) in facts.said.items()}
     if (payment := facts.payment) is not None:
         shown["payment_state"] = _said(payment[0], {"state": payment[1]})
