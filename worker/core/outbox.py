@@ -383,7 +383,7 @@ def _forget_what_was_said(record: OrderRecord, data: DetailsChangedData) -> None
     if all(getattr(data, name) is not None for name in DETAILS):
         return
     record.reason = ""
-    if record.park is not None and not record.park.by_check:
+    if record.park is not None and not (record.park.by_check or record.park.unsupported):
         record.park = replace(record.park, reason=_FORGOTTEN)
     if record.facts.provider is not None:
         record.facts.provider = without_words(record.facts.provider)
@@ -506,7 +506,9 @@ def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int, *, by_che
     """The record, not to be sent until its payload changes or an operator releases it."""
     after = copied(record)
     reason = reason[:REASON_MAX]
-    after.park = Park(reason, digest, record.revision, now_ms, by_check)
+    was = record.park
+    is_unsupported = was is not None and was.unsupported and was.digest == digest and not by_check
+    after.park = Park(reason, digest, record.revision, now_ms, by_check, is_unsupported)
     after.reason = reason
     after.inconsistent_since_ms = 0
     return after

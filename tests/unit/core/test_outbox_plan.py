@@ -389,3 +389,21 @@ def test_inconsistent_order_is_parked_after_a_while() -> None:
 def test_status_needs_no_record_to_be_told() -> None:
     """A standing without a record's marks is just inconsistent."""
     assert status(OrderRecord(), Standing("inconsistent", ["x"]), now_ms=10**15, rules=RULES) == "inconsistent"
+
+
+@pytest.mark.parametrize("unsupported", [False, True])
+def test_parked_again_for_the_same(unsupported: bool) -> None:
+    """A newer revision with the same payload stays what it was: what is heard at the provider may release the one, but
+    not the other.
+    """
+    record = record_of(CONFIRMED, shipped("s1", A=1))
+    found = plan_of(record)
+    assert isinstance(found, Send)
+    record.park = Park("why", found.update.digest, record.revision - 1, 1, unsupported=unsupported)
+    again = plan_of(record)
+    assert isinstance(again, ParkIt)
+    after = park(record, again.reason, again.digest, 2, by_check=again.by_check)
+    assert after.park == Park("why", found.update.digest, record.revision, 2, unsupported=unsupported)
+    other = park(record, "another", b"other", 2, by_check=False)
+    assert other.park is not None
+    assert not other.park.unsupported
