@@ -489,6 +489,8 @@ class CancelledData(Data, kw_only=True, frozen=True):
     """A code or a sentence; each account has a table of what the provider gets to know of it."""
     by: Literal["merchant", "shopper", "provider"] = "merchant"
     """`provider`: made there, so it is not told back."""
+    origin: Text | UnsetType = UNSET
+    """The event's `origin`, where somebody has put it here; the event's own goes first."""
 
 
 class CartsStatedData(Data, kw_only=True, frozen=True):

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from schemas.views import OrderView
     from worker.config import Config, KafkaSection
     from worker.core.targets import TargetChoice
+    from worker.model.account import Account
     from worker.tools.operate import Port
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -319,9 +320,9 @@ def order_show(
         from worker.tools.state_topic import read_orders
 
         _only_the_last_line()
-        accounts: Collection[str] = ()
+        accounts: Mapping[str, Account] = {}
         with suppress(ConfigError):  # a password may be out of reach here; then nothing is said of accounts
-            accounts = configured_accounts(config).keys()
+            accounts = configured_accounts(config)
         return read_orders(ref, *sections, accounts)
 
     sections = state_sections(config)

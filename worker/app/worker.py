@@ -308,6 +308,7 @@ class Worker:
     def _view(
         self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
     ) -> OrderView:
+        addressee = self._addressees.get(core.account_of(subject))
         return view_order(
             subject,
             record,
@@ -320,7 +321,8 @@ class Worker:
             waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
             also_in=also_in,
-            is_configured=core.account_of(subject) in self._addressees,
+            is_configured=addressee is not None,
+            known=None if addressee is None else addressee.provider.describe(record.remote),
         )
 
     def status(self) -> StatusView:
