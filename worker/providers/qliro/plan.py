@@ -86,7 +86,7 @@ def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
     rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
     for key in sorted(rest, key=lambda key: (-key[2], key)):
         once = at.once_of(key)
-        if not at.stays and once is not None and not once.share_minor:
+        if not at.stays and once is not None and not once.told_minor:
             continue
         more = key[2] * reservation.items[key]
         if total + more > 0:

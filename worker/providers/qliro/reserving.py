@@ -56,9 +56,9 @@ def _as_reserved(at: Situation) -> Units:
 def _is_as_told(at: Situation, key: Key) -> bool:
     """Whether the price of an item is what the order says of it: for a share, anything it may have been meanwhile."""
     once = at.once_of(key)
-    if once is None or key[2] == once.total_minor or key[2] == once.share_minor:
+    if once is None or key[2] == once.total_minor or key[2] == once.told_minor:
         return True
-    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.share_minor
+    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.told_minor
 
 
 def _new_once(at: Situation) -> list[Line]:
@@ -67,8 +67,8 @@ def _new_once(at: Situation) -> list[Line]:
     lines = []
     for once in at.wanted.once:
         there = [key for key in left if at.once_of(key) is once and _is_as_told(at, key)]
-        if not there and not at.goes_back(once) and not at.went_back(once) and once.share_minor:
-            key = (once.reference or once.type, once.type, once.share_minor)
+        if not there and not at.goes_back(once) and not at.went_back(once) and once.told_minor:
+            key = (once.reference or once.type, once.type, once.told_minor)
             lines.append(_line(at, key, once.vat_rate_bp, once.name))
     for due in at.dues if not at.has_captures else ():
         rest = at.rest(due)
@@ -108,10 +108,10 @@ def _with_shares(at: Situation, lines: list[Line]) -> list[Line]:
     made = []
     for line in lines:
         once = at.once_of(line.key) if line.key[1] == "Discount" else None
-        if once is None or line.key[2] == once.share_minor:
+        if once is None or line.key[2] == once.told_minor:
             made.append(line)
-        elif once.share_minor:
-            made.append(_line(at, (*line.key[:2], once.share_minor), once.vat_rate_bp, once.name))
+        elif once.told_minor:
+            made.append(_line(at, (*line.key[:2], once.told_minor), once.vat_rate_bp, once.name))
     return made
 
 

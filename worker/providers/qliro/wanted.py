@@ -44,6 +44,11 @@ class Once(Struct, array_like=True, frozen=True):
     is_changed: bool
     """Whether its total differs from the confirmed one."""
 
+    @property
+    def told_minor(self) -> int:
+        """What it is told as: its share, and what is refunded of it, which is told as an amount of its own."""
+        return self.share_minor + self.refunded_minor
+
 
 class Back(Struct, array_like=True, frozen=True):
     """A return that says something of money."""

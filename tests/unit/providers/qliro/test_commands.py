@@ -633,6 +633,11 @@ def test_freight_goes_back() -> None:
     parts.tell(returned("r2", handling=3_900))
     assert parts.work() == "settled"
     assert (net(parts, "Shipping"), order_of(parts).captured_minor) == ({("freight", 4_900): 1}, 10_000)
+    changed = opened(*CHECKOUT[:2])
+    changed.tell(confirm(*FULL[:2]), cart_updated(FULL[0], other("handling", "freight", 3_900)))
+    changed.tell(returned("r1", origin="unshipped", hat=1, handling=1_000))
+    assert changed.work() == "settled"
+    assert left(changed) == {("hat", 10_000): 1, ("freight", 3_900): 1, ("freight refunded", -1_000): 1}
     before = opened(*CHECKOUT[:2]).tell(confirm(*FULL[:2]), returned("r1", origin="unshipped", hat=1, handling=4_900))
     assert before.work() == "settled"
     assert left(before) == {("hat", 10_000): 1}
