@@ -82,7 +82,7 @@ def _problem(wanted: w.Wanted) -> str | None:
 
 def _read(asked: Question, wanted: w.Wanted, memory: Memory) -> Step:
     """`GET {base}/v2/orders/{OrderId or reference}`."""
-    which = wanted.order_id or (str(memory.order_id) if memory.order_id else "")
+    which = wanted.order_id or (str(memory.order_id) if memory.order_id else wanted.hint)
     if not which:
         if not wire.ORDER_REFERENCE.fullmatch(asked.reference):
             why = "references.provider is missing: Qliro cannot be asked for this reference"
@@ -107,8 +107,8 @@ def _not_believed(wanted: w.Wanted, memory: Memory, holding: Holding, reference:
         return f"Qliro answers for order {holding.order_id}, asked for {wanted.order_id}"
     is_other_order = bool(wanted.order_id) and memory.order_id not in (0, int(wanted.order_id))
     first = memory.merchant_reference if memory.merchant_reference and not is_other_order else ""
-    if not wanted.order_id and not memory.order_id:
-        first = reference  # it was looked up by it
+    if not wanted.order_id and not memory.order_id and wire.CHECKOUT_REFERENCE.fullmatch(reference):
+        first = reference  # it was looked up by it, or a callback said which order it is
     if first and first != holding.merchant_reference:
         return f"Qliro's order {holding.order_id} is called {holding.merchant_reference!r}, expected {first!r}"
     if holding.currency != wanted.currency:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from schemas.facts import ProviderFacts
 from tests.asking import question
 from tests.unit.core.shop import confirmed, goods, items_cancelled, order, retracted, returned, shipped
 from tests.unit.providers.qliro.test_commands import confirm, names
@@ -322,6 +323,26 @@ def test_answers_about_another_order() -> None:
     other = order(confirmed(goods("hat", 2, 20_000), references={"provider": "7"}), shipped("s1", hat=1))
     moved = question(QLIRO, other, ACCOUNT, remote=later.remote)
     assert why(moved, OrderId=7, MerchantReference="x") == ""  # the shop says that it is another one
+
+
+def hinted(reference: str, told: str) -> Question:
+    """An order of which only a callback said what Qliro calls it."""
+    known = replace(order(confirmed(goods("hat", 2, 20_000)), shipped("s1", hat=1)), reference=reference)
+    facts = msgspec.structs.replace(known.facts, provider=ProviderFacts(order=((1, 1), told)))
+    return question(QLIRO, replace(known, facts=facts), ACCOUNT)
+
+
+def test_hints_of_callbacks() -> None:
+    """They are looked at, and believed when Qliro's order is called as ours, or could not be."""
+    asked = hinted("A-1", "12345")
+    step = QLIRO.next_step(asked)
+    assert isinstance(step, Exchange)
+    assert step.request.url.endswith("/orders/12345")
+    assert isinstance(QLIRO.next_step(looked(asked)), Unsendable)
+    assert isinstance(QLIRO.next_step(looked(asked, SEEN | {"MerchantReference": "A-1"})), Exchange)
+    assert isinstance(QLIRO.next_step(looked(hinted("A14/12345", "12345"))), Exchange)
+    assert isinstance(QLIRO.next_step(hinted("A14/12345", "x")), AwaitResult)
+    assert asked.update.digest == hinted("A-1", "777").update.digest
 
 
 def test_trace() -> None:
