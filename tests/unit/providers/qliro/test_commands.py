@@ -454,6 +454,24 @@ def test_charge_that_is_new_and_one_that_went() -> None:
     assert net(late, "Fee") == {}
 
 
+def test_two_coupons_of_one_name() -> None:
+    """Nobody can say which is which, so they stay as they are; a new pair is told as it is."""
+    coupons = other("discount", "GIFT", -500, line_id="g1"), other("discount", "GIFT", -700, line_id="g2")
+    client = opened(item("hat", 2, 10_000), item("GIFT", 1, -500, "Discount"), item("GIFT", 1, -700, "Discount"))
+    client.tell(confirm(goods("hat", 2, 20_000), *coupons), items_cancelled("c1", hat=1))
+    assert client.work() == "settled"
+    assert left(client) == {("hat", 10_000): 1, ("GIFT", -500): 1, ("GIFT", -700): 1}
+    client.tell(shipped("s1", hat=1))
+    assert client.work() == "settled"
+    assert order_of(client).captured_minor == 8_800
+    new = opened(item("hat", 1, 10_000)).tell(
+        confirm(goods("hat", 1, 10_000)), cart_updated(goods("hat", 1, 10_000), *coupons)
+    )
+    assert new.work() == "settled"
+    assert names(new) == ["UpdateItems"]
+    assert sum(key[1] for key in left(new)) == 8_800
+
+
 def test_invoice_fee_without_a_reference() -> None:
     """The shop need not know what Qliro calls it: its price does."""
     client = opened(item("hat", 1, 10_000), item("Fakturaavgift", 1, 1_900, "Fee"))
