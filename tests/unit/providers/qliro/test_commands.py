@@ -80,6 +80,19 @@ def test_c08_ship() -> None:
     assert len(client.requests) == 1
 
 
+def test_c09_c10_pushes() -> None:
+    """C09, C10: a push confirms what was told, once; the same push ten times more brings a look, and no command."""
+    client = opened(item("RedHat", 2, 37_555), fate=lambda _: Result(5.0))
+    client.tell(confirm(hats(2)), shipped("s1", RedHat=2))
+    client.work(turns=1)
+    client.pass_time(5.0)
+    for _ in range(11):
+        client.hear()
+        assert client.work(seconds=1.0) == "settled"
+    assert [push["PaymentTransactionId"] for push in client.api.pushes] == [max(order_of(client).transactions)]
+    assert len(client.requests) == 1
+
+
 def test_nothing_for_a_confirmation() -> None:
     """What the checkout left there is known: neither a look nor a command."""
     client = opened(item("RedHat", 2, 37_555)).tell(confirm(hats(2)))
@@ -607,7 +620,7 @@ def test_units_do_not_go_back_and_forth() -> None:
     client = opened(item("hat", 2, 10_000), fate=lambda _: Result(0.0, "Error", "PSP", "Duplicate Transaction"))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: 20 captures and updates were sent, and the order is still not as it should be"
+        "parked: failed at Qliro: 20 captures and updates were sent, and the order is still not as it should be"
     )
     assert len(client.requests) == 20
 
@@ -877,7 +890,7 @@ def test_cancelled_at_the_back_office() -> None:
 def test_order_of_the_shop_without_a_qliro_id() -> None:
     """It waits until somebody tells the id: no Qliro order can have this reference."""
     client = opened(item("hat", 1, 10_000)).tell(confirmed(goods("hat", 1, 10_000)), shipped("s1", hat=1))
-    assert client.work(seconds=10.0) == "waits"
+    client.work(turns=1)
     assert client.record.reason.startswith("references.provider is missing")
     assert client.reads == 0
     client.tell(details(references=PROVIDER))
