@@ -284,6 +284,18 @@ def test_charges_go_once(indivisible: str, numbers: list[int]) -> None:
     assert client.shown["differs_minor"] == {"shipped": -1, "unshipped": 0}
 
 
+def test_charge_that_is_reserved_twice() -> None:
+    """It is captured once; the other one, which somebody added there, is for people."""
+    client = opened(item("hat", 1, 10_000), item("freight", 1, 4_900, "Shipping"))
+    client.api.reserve(order_of(client), [item("mug", 1, 5_000), item("freight", 1, 4_900, "Shipping")], client.now)
+    client.tell(confirm(goods("hat", 1, 10_000), goods("mug", 1, 5_000), FULL[1]), shipped("s1", hat=1))
+    client.work()
+    client.tell(shipped("s2", mug=1))
+    assert client.work() == ("parked: unsupported: changed at Qliro: 1 × freight at 4900 reserved there, nothing here")
+    assert names(client) == ["MarkItemsAsShipped", "MarkItemsAsShipped"]
+    assert net(client, "Shipping") == {("freight", 4_900): 1}
+
+
 def test_charges_of_an_end_without_goods() -> None:
     """Where charges go with the last capture and what is left is cancelled, they are captured by themselves."""
     client = opened(*CHECKOUT[:2], account=replace(ACCOUNT, indivisible="last"))
