@@ -79,6 +79,8 @@ class Holding(Struct):
     """What was taken off captures by amount, by reference; below 0: what was charged on top."""
     short: dict[int, int] = field(default_factory=dict)
     """By return, what it paid back less than its lines: fees and discounts."""
+    rates: dict[str | None, int | None] = field(default_factory=dict)
+    """Of tax, by article, or of all: as far as somebody asked."""
     fingerprint: bytes = b""
     """Of all transactions and actions: the same while nothing changes."""
 

@@ -180,13 +180,14 @@ def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be
     else:
         ours = [one for one in new if may_be_ours and _is_like_ours(one, holding)]
     pending = memory.pending + [one for one in ours if one not in memory.pending]
+    awaited = set(pending)
     notes = memory.notes + (_signed(memory.intent, ours) if ours and memory.intent is not None else [])
     memory = replace(
         memory,
         order_id=holding.order_id,
         merchant_reference=memory.merchant_reference or holding.merchant_reference,
-        ours=[one for one in [*memory.ours, *ours] if one in seen or one in pending][-KNOWN_MAX:],
-        others=[*memory.others, *(one for one in new if one not in ours)][-KNOWN_MAX:],
+        ours=[one for one in [*memory.ours, *ours] if one in seen or one in awaited][-KNOWN_MAX:],
+        others=[*memory.others, *(one for one in new if one not in awaited)][-KNOWN_MAX:],
         notes=[one for one in notes if seen.get(one.transaction) not in ("Error", "Cancelled")],
         since_ms=memory.since_ms or now_ms,
         intent=None,
@@ -245,5 +246,6 @@ def _goods(one: int, holding: Holding) -> Counter[str]:
 
 def agreed(memory: Memory, holding: Holding) -> Memory:
     """All that stands there now is what the shop's facts come to, whoever did it."""
-    agreed = [one for one in holding.statuses if one not in memory.ours]
+    ours = set(memory.ours)
+    agreed = [one for one in holding.statuses if one not in ours]
     return replace(memory, agreed=agreed[-KNOWN_MAX:], others=[])

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from schemas.facts import ProviderFacts
 from tests.asking import question
 from tests.unit.core.shop import confirmed, goods, items_cancelled, order, retracted, returned, shipped
 from tests.unit.providers.qliro.test_commands import confirm, names
@@ -296,7 +297,7 @@ def test_who_is_asked() -> None:
         told = replace(told, reference=reference)
         step = QLIRO.next_step(question(QLIRO, told, ACCOUNT))
         assert isinstance(step, AwaitResult)
-        assert step.poll_s == 3_600.0
+        assert step.poll_s is None  # only somebody who tells the id brings it on
     known = recall(b"")
     remembered = question(QLIRO, told, ACCOUNT, remote=replace(known, order_id=77).encode())
     step = QLIRO.next_step(remembered)
@@ -311,7 +312,7 @@ def test_answers_about_another_order() -> None:
 
     def why(asked: Question, **members: Any) -> str:
         step = QLIRO.next_step(looked(asked, SEEN | members))
-        return step.why if isinstance(step, Unsendable) else ""
+        return step.reason.removeprefix("another order at Qliro: ") if isinstance(step, Unsendable) else ""
 
     assert why(asked) == "Qliro's order 12345 is called 'qliro-ref', expected 'A-1'"
     assert why(asked, MerchantReference="A-1") == ""
@@ -322,6 +323,26 @@ def test_answers_about_another_order() -> None:
     other = order(confirmed(goods("hat", 2, 20_000), references={"provider": "7"}), shipped("s1", hat=1))
     moved = question(QLIRO, other, ACCOUNT, remote=later.remote)
     assert why(moved, OrderId=7, MerchantReference="x") == ""  # the shop says that it is another one
+
+
+def hinted(reference: str, told: str) -> Question:
+    """An order of which only a callback said what Qliro calls it."""
+    known = replace(order(confirmed(goods("hat", 2, 20_000)), shipped("s1", hat=1)), reference=reference)
+    facts = msgspec.structs.replace(known.facts, provider=ProviderFacts(order=((1, 1), told)))
+    return question(QLIRO, replace(known, facts=facts), ACCOUNT)
+
+
+def test_hints_of_callbacks() -> None:
+    """They are looked at, and believed when Qliro's order is called as ours, or could not be."""
+    asked = hinted("A-1", "12345")
+    step = QLIRO.next_step(asked)
+    assert isinstance(step, Exchange)
+    assert step.request.url.endswith("/orders/12345")
+    assert isinstance(QLIRO.next_step(looked(asked)), Unsendable)
+    assert isinstance(QLIRO.next_step(looked(asked, SEEN | {"MerchantReference": "A-1"})), Exchange)
+    assert isinstance(QLIRO.next_step(looked(hinted("A14/12345", "12345"))), Exchange)
+    assert isinstance(QLIRO.next_step(hinted("A14/12345", "x")), AwaitResult)
+    assert asked.update.digest == hinted("A-1", "777").update.digest
 
 
 def test_trace() -> None:
@@ -405,7 +426,7 @@ def test_unknown_errors_are_for_people() -> None:
     client = opened(item("hat", 2, 10_000), fate=failing("Card is stolen", 5))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=2))
     assert client.work() == (
-        "parked: unsupported: MarkItemsAsShipped was tried, and 4 attempts in a row ended in an error: Card is stolen"
+        "parked: failed at Qliro: MarkItemsAsShipped was tried, and 4 attempts in a row ended in an error: Card is stolen"
     )
     assert client.shown.get("errors") is None
     client.hear()

@@ -176,6 +176,27 @@ def check_money(play: Play) -> None:
         assert order.fees == due
 
 
+def check_delivery(play: Play) -> None:
+    """Before the first capture: what is reserved for the delivery is what the carts have of it."""
+    client, facts = play.client, play.client.record.facts
+    order = order_of(client)
+    if facts.statements or order.captures or not order.left or facts.content is None:
+        return
+    lines = unpack_lines(facts.content.lines)
+    shares = share_content(facts, lines, tally(count_units(facts), lines)).all
+    deliveries = [share for share in shares if share.line.type == "handling" and share.line.applies_to is None]
+    for share in deliveries:
+        own = [one.line.reference for one in shares].count(share.line.reference) == 1
+        if own and share.unshipped_units + share.shipped_minor + share.unshipped_minor:
+            there = sum(
+                line.inc
+                for held in order.reserved.values()
+                for line in held.values()
+                if line.reference in (share.line.reference, f"{share.line.reference} refunded")
+            )
+            assert there == share.shipped_minor + share.unshipped_minor, share.line.reference
+
+
 def units_wanted(client: Client) -> tuple[Counter[str], Counter[str]]:
     """Units that are kept, and that are still to be sent, by reference."""
     facts = client.record.facts
@@ -232,6 +253,7 @@ def test_play(start: int) -> None:
         (kept, pending), (captured, reserved) = units_wanted(client), units_there(client)
         assert order.pending == [], seed
         check_money(play)
+        check_delivery(play)
         cancellation = client.record.facts.cancellation
         if worthless(play) or (cancellation is not None and cancellation.by == "provider"):
             continue  # what costs nothing may wait for a capture; what Qliro cancelled is not told back
