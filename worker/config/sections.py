@@ -168,7 +168,7 @@ class HttpSection(Section):
     """Names by which the port is called, beside addresses and localhost."""
     token: Token = SecretStr("")
     """Who gives it may see orders and act where the port is not bound to loopback."""
-    response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 65_536
+    response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 1_048_576
     """An answer's body is cut here."""
 
 
