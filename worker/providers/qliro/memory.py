@@ -166,11 +166,13 @@ def recall(remote: bytes) -> Memory:
         return Memory()
 
 
-def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool) -> Memory:
+def look(
+    memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool, ordered: Counter[str]
+) -> Memory:
     """The memory after a look: what nobody saw the answer of is found, what failed is counted.
 
     `wait_s`: how long to wait after the first error. `may_be_ours`: a worker may have stopped hard with a command
-    under way, and nothing was kept of it.
+    under way, and nothing was kept of it. `ordered`: units by reference, as the shop has told them.
     """
     seen = holding.statuses
     before = {*memory.ours, *memory.agreed, *memory.others}
@@ -178,7 +180,7 @@ def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be
     if memory.intent is not None:
         ours = _found(memory.intent, new, holding)
     else:
-        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding)]
+        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding, ordered)]
     pending = memory.pending + [one for one in ours if one not in memory.pending]
     awaited = set(pending)
     notes = memory.notes + (_signed(memory.intent, ours) if ours and memory.intent is not None else [])
@@ -225,15 +227,16 @@ def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
     return found
 
 
-def _is_like_ours(one: int, holding: Holding) -> bool:
-    """Whether it replaces a reservation by one with no more units of anything: what others add, they mean to stay.
+def _is_like_ours(one: int, holding: Holding, ordered: Counter[str]) -> bool:
+    """Whether it replaces a reservation by one with no more units of anything than before, or than the shop has told:
+    what others add beyond that, they mean to stay.
 
     A capture or a refund may as well be somebody else's: it is not taken for ours, so that it will not be undone.
     """
     if one not in holding.replacing:
         return False
     goods = _goods(one, holding)
-    return goods <= _goods(holding.replacing[one], holding)
+    return goods <= ordered or goods <= _goods(holding.replacing[one], holding)
 
 
 def _goods(one: int, holding: Holding) -> Counter[str]:

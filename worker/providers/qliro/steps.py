@@ -129,7 +129,8 @@ def _after_look(asked: Question, wanted: w.Wanted, memory: Memory, holding: Hold
     account: QliroAccount = asked.account
     if memory.order_id not in (0, holding.order_id):
         memory = Memory()  # the shop says that it is another order
-    memory = look(memory, holding, asked.now_ms, _poll_s(account, 0), may_be_ours=asked.may_land_late)
+    wait_s, is_late = _poll_s(account, 0), asked.may_land_late
+    memory = look(memory, holding, asked.now_ms, wait_s, may_be_ours=is_late, ordered=wanted.ordered)
     if memory.is_cancelled:
         holding = replace(holding, reservations=[])
     memory = replace(

@@ -1,5 +1,6 @@
 """What should be so at Qliro, made of an order's facts: units by line, charges and adjustments, money back. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
@@ -98,6 +99,15 @@ class Wanted(Struct, array_like=True, frozen=True):
     """Reference and type of what the shop had confirmed."""
     is_bare: bool
     """Whether there is nothing but the confirmation."""
+
+    @property
+    def ordered(self) -> Counter[str]:
+        """Units of the content, by reference, whatever became of them."""
+        counts: Counter[str] = Counter()
+        for goods in self.goods:
+            counts[goods.reference] += goods.quantity
+        return counts
+
     hint: str = ""
     """What callbacks say that Qliro calls the order: it is looked at, and not believed for that."""
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from schemas.facts import ProviderFacts
 from tests.asking import question
-from tests.unit.core.shop import confirmed, goods, items_cancelled, order, retracted, returned, shipped
+from tests.unit.core.shop import cart_updated, confirmed, goods, items_cancelled, order, retracted, returned, shipped
 from tests.unit.providers.qliro.test_commands import confirm, names
 from tests.unit.providers.qliro.turns import ACCOUNT, DAY_S, QLIRO, Client, Faults, item, left, net, opened, order_of
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled, Unsendable
@@ -472,6 +472,18 @@ def test_what_a_stopped_worker_did_is_ours() -> None:
     client.tell(confirm(goods("hat", 3, 30_000)), items_cancelled("c1", hat=1))
     client.work(turns=1)
     client.tell(items_cancelled("c2", hat=1))
+    assert client.work() == "settled"
+    assert (names(client), left(client)) == (["UpdateItems", "UpdateItems"], {("hat", 10_000): 1})
+
+
+def test_more_that_the_shop_has_told_is_ours() -> None:
+    """Qliro has just what the content asks for: a stopped worker told it, and it may be told otherwise."""
+    faults = Faults()
+    faults.next = ["crash"]
+    client = opened(item("hat", 3, 10_000), faults=faults)
+    client.tell(confirm(goods("hat", 3, 30_000)), cart_updated(goods("hat", 5, 50_000, vat_rate_bp=2500)))
+    client.work(turns=1)
+    client.tell(items_cancelled("c1", hat=4))
     assert client.work() == "settled"
     assert (names(client), left(client)) == (["UpdateItems", "UpdateItems"], {("hat", 10_000): 1})
 
