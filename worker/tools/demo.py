@@ -29,8 +29,9 @@ from worker.metrics import Metrics
 from worker.ports import EventLog, StateLog
 from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
+from worker.sandbox.faults import FaultPlan
+from worker.sandbox.sequra.sandbox import SequraSandbox
 from worker.sim.log import MemoryLog
-from worker.sim.sandbox import FaultPlan, Sandbox
 from worker.tools.shop import History, ShopEvent, ShopLine, ShopOrder, make_history
 
 SETTINGS = {
@@ -72,7 +73,7 @@ class _Demo:
         self.history = _with_grown_order(
             make_history(seed, orders, seconds, began_at=datetime.now(UTC).replace(microsecond=0)), seconds
         )
-        self.sandbox = Sandbox(
+        self.sandbox = SequraSandbox(
             {ACCOUNT.merchant_id: (ACCOUNT.username, ACCOUNT.password)}, FaultPlan.parse(FAULTS), seed
         )
         self.written = 0

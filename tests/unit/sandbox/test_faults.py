@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from worker.errors import UsageError
-from worker.sim.sandbox_faults import Fault, FaultPlan, Faults, parse_fault
+from worker.sandbox.faults import Fault, FaultPlan, Faults, parse_fault
 
 
 def kinds(faults: Faults, count: int, order_ref: str = "1001") -> list[str | None]:
@@ -68,7 +68,7 @@ def test_shorthand() -> None:
         ("500", "fault '500': expected kind=probability"),
         ("500=", "fault '500=': expected kind=probability"),
         ("=0.5", "unknown kind ''"),
-        ("crash=0.1", "unknown kind 'crash'; known are 400 to 599, 5xx, late_applied, reset_applied"),
+        ("crash=0.1", "unknown kind 'crash'; known are 400 to 599, 5xx, late_applied, push_doubled"),
         ("200=0.1", "unknown kind '200'"),
         ("404_applied=0.1", "unknown kind '404_applied'"),
         ("500=2", "the probability 2 is not a number from 0 to 1"),
