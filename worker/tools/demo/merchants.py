@@ -227,8 +227,11 @@ class AtQliro(Merchant):
         if order.cancelled:
             pending = dict.fromkeys(pending, 0)
         prices = {line.reference: line.unit_minor for line in order.lines}
-        # Charges go whole: with the first capture, and while there is none they are reserved as long as goods are.
-        is_captured, is_reserved = any(line.shipped for line in order.lines), any(pending.values())
+        # Charges go whole: with the first capture, and while there is none they are reserved as long as goods are. What
+        # went and came back before anybody told it is never captured, and no charge is without goods.
+        found = self._sandbox.orders.get(int(order.number))
+        is_captured = any(kept.values()) or bool(found and found.captures)
+        is_reserved = any(pending.values())
         captured = _worth(kept, prices) + (order.handling_minor if is_captured else 0) - order.refunded_minor
         reserved = _worth(pending, prices) + (order.handling_minor if is_reserved and not is_captured else 0)
         return _units(kept, captured, pending, reserved)
