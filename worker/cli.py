@@ -177,14 +177,14 @@ def receive(
 
 @app.command()
 def demo(
-    orders: Annotated[int, typer.Option(min=1, max=100_000, help="How many orders the shop has.")] = 300,
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="For how long the shop is open.")] = 15.0,
-    seed: Annotated[int, typer.Option(help="Another one, another day in the shop.")] = 1,
+    orders: Annotated[int, typer.Option(min=1, max=100_000, help="How many orders the shops have, together.")] = 300,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="For how long they are open.")] = 15.0,
+    seed: Annotated[int, typer.Option(help="Another one, another day in the shops.")] = 1,
     kafka: Annotated[bool, typer.Option("--kafka", help="With a real Kafka on this machine (needs Java).")] = False,
 ) -> None:
-    """See it work: a shop, a worker, a provider that fails.
+    """See it work: three shops, a worker, three providers that fail and call back.
 
-    All on this machine, and nothing else is needed. Afterwards `cartsync order show` looks at single orders.
+    All on this machine, and nothing else is needed. Exit 0 when all orders agree in the end, 1 when not. Afterwards `cartsync order show` looks at single orders.
 
     \b
     cartsync demo

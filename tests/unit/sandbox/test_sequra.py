@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 
 import aiohttp
 import msgspec
@@ -15,6 +16,7 @@ from yarl import URL
 
 from worker.sandbox.attempts import Attempt
 from worker.sandbox.faults import FaultPlan
+from worker.sandbox.pushes import Push, Send
 from worker.sandbox.sequra.sandbox import SequraSandbox, parse_order_url
 from worker.sandbox.server import create_server
 
@@ -105,8 +107,25 @@ class Client:
 @pytest.fixture
 def sandbox(request: pytest.FixtureRequest) -> SequraSandbox:
     """Return a sandbox that has not started, with the options that a test gives."""
-    options = {"seed": 1, "wall": Ticking()} | getattr(request, "param", {})
+    options = {"seed": 1, "wall": Ticking(), "send": request.getfixturevalue("send")} | getattr(request, "param", {})
     return SequraSandbox(ACCOUNTS, **options)
+
+
+@pytest.fixture
+def pushed() -> list[Push]:
+    """Return what was pushed."""
+    return []
+
+
+@pytest.fixture
+def send(pushed: list[Push]) -> Send:
+    """Return a shop that takes everything."""
+
+    async def take(push: Push) -> tuple[int, bytes]:
+        pushed.append(push)
+        return 200, b""
+
+    return take
 
 
 def with_options(**options: Any) -> pytest.MarkDecorator:
@@ -723,6 +742,58 @@ async def test_bad_faults(sandbox: SequraSandbox, client: Client, change: Any) -
         assert await errors_of(response)
     assert sandbox.faults.plan == FaultPlan()
     assert (await client.put()).status == 204
+
+
+# --- what seQura tells of its own accord, and what it is reported
+
+
+def told_of(client: Client, path: str, told: dict[str, Any]) -> Any:
+    """Post to what is no interface of seQura's."""
+    return client.session.post(client.base_url + path, json=told)
+
+
+async def test_webhook(sandbox: SequraSandbox, client: Client, pushed: list[Push]) -> None:
+    """What happens at seQura goes to the address that the checkout gave, as a form."""
+    order = {"merchant": "acme", "order_ref": "A/2"}
+    async with told_of(client, "/acts", order | {"event": "approved"}) as response:
+        assert (response.status, await errors_of(response)) == (400, ["no checkout has said where events of A/2 go"])
+    checkout = order | {"total_minor": 10_000, "webhook": "http://shop.example/hook"}
+    for path, told in (
+        ("/checkout", checkout),
+        ("/acts", order | {"event": "risk_assessment", "risk_level": "low_risk"}),
+    ):
+        async with told_of(client, path, told) as response:
+            assert response.status == 200
+    await until(lambda: pushed)
+    form = parse_qs(pushed[0].body.decode())
+    assert (pushed[0].url, pushed[0].content_type) == ("http://shop.example/hook", "application/x-www-form-urlencoded")
+    assert (form["event"], form["risk_level"], form["order_ref_1"]) == (["risk_assessment"], ["low_risk"], ["A/2"])
+    assert (await client.put(body(0, 11_501, ref="A/2"), "/merchants/acme/orders/A%2F2")).status == 409
+
+
+def test_what_counts_as_taken(sandbox: SequraSandbox) -> None:
+    """An event that the shop does not support is not sent again."""
+    assert [sandbox.is_taken(status, b"") for status in (200, 204, 501, 500, 401)] == [True, True, True, False, False]
+
+
+async def test_report(sandbox: SequraSandbox, client: Client) -> None:
+    """A delivery report needs the merchant's credentials, and is judged and kept as one of that merchant."""
+    platform = dict.fromkeys(("name", "version", "uname", "db_name", "db_version"), "x")
+    report = {"delivery_report": {"merchant": {"id": "acme"}, "orders": [], "platform": platform}}
+    url = client.base_url + "/orders/delivery_reports"
+    statuses = []
+    for auth, told in (
+        (("user", "no"), report),
+        (("other", "pass:word"), report),
+        (("user", "secret"), report),
+        (("user", "secret"), {"delivery_report": 1}),
+    ):
+        headers = {"Authorization": aiohttp.encode_basic_auth(*auth)}
+        async with client.session.post(url, json=told, headers=headers) as response:
+            statuses.append(response.status)
+    assert statuses == [401, 403, 204, 404]
+    assert sandbox.reports["acme"].count == 1
+    assert [attempt.applied for attempt in sandbox.log] == [False, False, True, False]
 
 
 # --- starting and stopping

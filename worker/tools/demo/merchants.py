@@ -131,6 +131,7 @@ class Merchant(ABC):
 class AtSequra(Merchant):
     """Carts, shipped and to ship, told whole each time."""
 
+    sandbox: SequraSandbox
     legend = "cents shipped | to ship"
     faults = (
         "500=0.04,503=0.02:1s,429=0.01:1s,409=0.03,reset_applied=0.02,reset_lost=0.02,timeout_applied=0.02,"
@@ -150,34 +151,35 @@ class AtSequra(Merchant):
         history = make_history(plot.seed, plot.orders, plot.seconds, account="acme", began_at=plot.began_at)
         plan = FaultPlan.parse(f"{self.faults},{PUSHES}")
         merchants = {account.merchant_id: (account.username, account.password)}
-        self._sandbox = SequraSandbox(merchants, plan, plot.seed, send=send, haste=HASTE)
+        sandbox = SequraSandbox(merchants, plan, plot.seed, send=send, haste=HASTE)
         self._random = Random(plot.seed)
-        super().__init__(account, _with_grown_order(history, plot), self._sandbox)
+        super().__init__(account, _with_grown_order(history, plot), sandbox)
         told = [order for order in history.orders.values() if order.told]
         for order in self._random.sample(told, min(3, len(told))):
-            self._sandbox.faults.script(account.merchant_id, order.reference, "422")
+            self.sandbox.faults.script(account.merchant_id, order.reference, "422")
 
     def place(self, order: ShopOrder) -> None:
         named = {"merchant": "acme", "order_ref": order.reference}
         webhook = self._address("webhook", order.reference)
-        self._sandbox.checkout(_json(named | {"webhook": webhook}))
+        self.sandbox.checkout(_json(named | {"webhook": webhook}))
         is_reviewed = self._random.random() < _REVIEWED
         if is_reviewed:
-            self._sandbox.act(_json(named | {"event": "needs_review"}))
+            self.sandbox.act(_json(named | {"event": "needs_review"}))
         approve = _json(named | {"event": "approved"})
-        self._sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self._sandbox.act(approve))
+        self.sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self.sandbox.act(approve))
 
     def wanted(self, order: ShopOrder) -> str:
         return _carts(order.carts_minor())
 
     def held(self, order: ShopOrder) -> str:
-        held = self._sandbox.held.get(("acme", order.reference))
+        held = self.sandbox.held.get(("acme", order.reference))
         return _carts(None if held is None else (held.shipped_minor, held.unshipped_minor))
 
 
 class AtQliro(Merchant):
     """Units, reserved and captured, each command done once its transaction is."""
 
+    sandbox: QliroSandbox
     legend = "units kept: cents captured | units to ship: cents reserved"
     faults = (
         "500=0.03,503=0.02:1s,reset_applied=0.02,reset_lost=0.02,timeout_applied=0.02,slow=0.1:0.3s,"
@@ -195,12 +197,12 @@ class AtQliro(Merchant):
             concurrency=16,
         )
         plan = FaultPlan.parse(f"{self.faults},{PUSHES}")
-        self._sandbox = QliroSandbox(account.api_key, account.api_secret, plan, plot.seed, send=send, haste=HASTE)
+        sandbox = QliroSandbox(account.api_key, account.api_secret, plan, plot.seed, send=send, haste=HASTE)
         self._random = Random(plot.seed)
         history = make_history(
             plot.seed, plot.orders, plot.seconds, account="hats", began_at=plot.began_at, market=SWEDEN
         )
-        super().__init__(account, history, self._sandbox)
+        super().__init__(account, history, sandbox)
 
     def place(self, order: ShopOrder) -> None:
         items = [_item(line.reference, "Product", line.unit_minor, line.ordered) for line in order.lines]
@@ -214,12 +216,12 @@ class AtQliro(Merchant):
             "MerchantCheckoutStatusPushUrl": self._address("checkout-status", order.reference),
             "MerchantOrderManagementStatusPushUrl": self._address("order-status", order.reference),
         }
-        self._sandbox.checkout(_json(placed))
+        self.sandbox.checkout(_json(placed))
         is_reviewed = self._random.random() < _REVIEWED
         if is_reviewed:
-            self._sandbox.act(_json({"OrderId": int(order.number), "Status": "OnHold"}))
+            self.sandbox.act(_json({"OrderId": int(order.number), "Status": "OnHold"}))
         complete = _json({"OrderId": int(order.number), "Status": "Completed"})
-        self._sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self._sandbox.act(complete))
+        self.sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self.sandbox.act(complete))
 
     def wanted(self, order: ShopOrder) -> str:
         kept = {line.reference: line.kept for line in order.lines}
@@ -229,7 +231,7 @@ class AtQliro(Merchant):
         prices = {line.reference: line.unit_minor for line in order.lines}
         # Charges go whole: with the first capture, and while there is none they are reserved as long as goods are. What
         # went and came back before anybody told it is never captured, and no charge is without goods.
-        found = self._sandbox.orders.get(int(order.number))
+        found = self.sandbox.orders.get(int(order.number))
         is_captured = any(kept.values()) or bool(found and found.captures)
         is_reserved = any(pending.values())
         captured = _worth(kept, prices) + (order.handling_minor if is_captured else 0) - order.refunded_minor
@@ -237,7 +239,7 @@ class AtQliro(Merchant):
         return _units(kept, captured, pending, reserved)
 
     def held(self, order: ShopOrder) -> str:
-        found = self._sandbox.orders.get(int(order.number))
+        found = self.sandbox.orders.get(int(order.number))
         if found is None:
             return "nothing"
         goods = [line.reference for line in order.lines]
@@ -256,6 +258,7 @@ class AtQliro(Merchant):
 class AtAtaraPay(Merchant):
     """One amount in escrow: delivered, or given back, or not to be told."""
 
+    sandbox: AtaraPaySandbox
     legend = "the words that it took"
     faults = "500=0.03,502=0.02,503=0.02:1s,reset_applied=0.03,reset_lost=0.02,timeout_applied=0.03,slow=0.1:0.3s"
 
@@ -270,15 +273,13 @@ class AtAtaraPay(Merchant):
         )
         # Nothing says that AtaraPay's notifications come again, so one that is lost is lost: not here.
         plan = FaultPlan.parse(f"{self.faults},{PUSHES.rpartition(',')[0]}")
-        self._sandbox = AtaraPaySandbox(
-            account.public_key, account.private_key, plan, plot.seed, send=send, haste=HASTE
-        )
+        sandbox = AtaraPaySandbox(account.public_key, account.private_key, plan, plot.seed, send=send, haste=HASTE)
         self._began_at = plot.began_at
         self._ahead: list[ShopOrder] = []
         history = make_history(
             plot.seed, plot.orders, plot.seconds, account="escrow", began_at=plot.began_at, market=NIGERIA
         )
-        super().__init__(account, history, self._sandbox)
+        super().__init__(account, history, sandbox)
         self._keys = (account.public_key, account.private_key)
 
     def caller(self) -> Caller:
@@ -287,10 +288,10 @@ class AtAtaraPay(Merchant):
 
     async def open(self, callbacks: str) -> None:
         await super().open(callbacks)
-        self._sandbox.callback_url = self._address("notification")
+        self.sandbox.callback_url = self._address("notification")
 
     def place(self, order: ShopOrder) -> None:
-        self._sandbox.open(order.number, order.reference, order.total_minor)
+        self.sandbox.open(order.number, order.reference, order.total_minor)
         if order.acts:
             self._ahead.append(order)
 
@@ -299,7 +300,7 @@ class AtAtaraPay(Merchant):
             act = order.acts[0]
             if act == REDELIVER:
                 yield redelivered(order, at_s, self._began_at)
-            elif not self._sandbox.do(order.number, Act(act)):
+            elif not self.sandbox.do(order.number, Act(act)):
                 continue
             del order.acts[0]
         self._ahead = [order for order in self._ahead if order.acts]
@@ -314,7 +315,7 @@ class AtAtaraPay(Merchant):
         return ", ".join(order.words) or ("cancelled there" if order.cancelled else "nothing told")
 
     def held(self, order: ShopOrder) -> str:
-        found = self._sandbox.escrows.get(order.number)
+        found = self.sandbox.escrows.get(order.number)
         if found is None:
             return "nothing"
         return ", ".join(found.words) or _untold(found)
