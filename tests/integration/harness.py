@@ -28,7 +28,8 @@ from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
 from worker.ports import DeadLetter
-from worker.sim.sandbox import Attempt, Sandbox
+from worker.sandbox.attempts import Attempt
+from worker.sandbox.sequra.sandbox import SequraSandbox
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper
 from worker.tools.shop import History
@@ -62,7 +63,7 @@ class Stage:
             dead_letter_topic=f"{self.name}.dlq",
             results_topic=f"{self.name}.results",
         )
-        self.sandbox = Sandbox({merchant: (account, PASSWORD) for account, merchant in MERCHANTS.items()}, seed=7)
+        self.sandbox = SequraSandbox({merchant: (account, PASSWORD) for account, merchant in MERCHANTS.items()}, seed=7)
         self.base_url = ""
         self.workers: list[WorkerProcess] = []
         self._worker_settings = worker or {}

@@ -14,8 +14,8 @@ from tests.unit.providers.qliro.turns import ACCOUNT, DAY_S, QLIRO, Client, Faul
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled, Unsendable
 from worker.model.provider import Question, Update
 from worker.providers.qliro.memory import recall
-from worker.sim.qliro.api import RELEASED
-from worker.sim.qliro.orders import Result
+from worker.sandbox.qliro.api import RELEASED
+from worker.sandbox.qliro.orders import Result
 
 ORDER = order(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
 ASKED = question(QLIRO, ORDER, ACCOUNT, now_ms=1_772_323_200_000)

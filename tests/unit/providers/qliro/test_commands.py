@@ -23,7 +23,7 @@ from tests.unit.core.shop import (
     stated,
 )
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, Client, item, left, net, opened, order_of
-from worker.sim.qliro.orders import Result
+from worker.sandbox.qliro.orders import Result
 
 Json = dict[str, Any]
 PROVIDER = {"provider": str(ORDER_ID)}

@@ -17,8 +17,8 @@ from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, START_S, Client,
 from worker.core.order import assess
 from worker.core.shares import count_units, share_content, tally
 from worker.providers.qliro.wanted import type_of
-from worker.sim.qliro.api import RELEASED, QliroApi
-from worker.sim.qliro.orders import Item, Result
+from worker.sandbox.qliro.api import RELEASED, QliroApi
+from worker.sandbox.qliro.orders import Item, Result
 
 Json = dict[str, Any]
 SEEDS = 400
