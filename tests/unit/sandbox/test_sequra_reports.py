@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from worker.sim.sandbox_reports import Reports
-from worker.sim.sandbox_rules import report_refusals
+from worker.sandbox.sequra.reports import Reports
+from worker.sandbox.sequra.rules import report_refusals
 
 ITEM = {
     "type": "product",
