@@ -184,7 +184,8 @@ def demo(
 ) -> None:
     """See it work: three shops, a worker, three providers that fail and call back.
 
-    All on this machine, and nothing else is needed. Exit 0 when all orders agree in the end, 1 when not. Afterwards `cartsync order show` looks at single orders.
+    All on this machine, and nothing else is needed. Exit 0 when all orders agree in the end, 1 when not. Afterwards
+    `cartsync order show` looks at single orders.
 
     \b
     cartsync demo
