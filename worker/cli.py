@@ -182,7 +182,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another one, another day in the shops.")] = 1,
     kafka: Annotated[bool, typer.Option("--kafka", help="With a real Kafka on this machine (needs Java).")] = False,
 ) -> None:
-    """See it work: three shops, a worker, three providers that fail and call back.
+    """See it work: three shops, three providers, one worker.
+
+    The providers fail, and call back late, twice, and in the wrong order.
 
     All on this machine, and nothing else is needed. Exit 0 when all orders agree in the end, 1 when not. Afterwards
     `cartsync order show` looks at single orders.
