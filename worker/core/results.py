@@ -6,6 +6,7 @@ ended, when somebody acts on it; to find it out for every event would cost as mu
 """
 
 from hashlib import blake2b
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -21,7 +22,7 @@ from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
 from schemas.state import OrderRecord, SealedRecord, Told
 from schemas.views import ProviderView, Said, Status
 from worker.core.order import Shown, assess, shown_of
-from worker.core.outbox import Wait, account_of, ready_status, reference_of, status
+from worker.core.outbox import Addressee, Wait, account_of, ready_status, reference_of, status
 from worker.core.rules import Rules
 from worker.core.view import not_configured, view_provider, why_not_ready
 from worker.model.exchange import REASON_MAX
@@ -49,6 +50,8 @@ class Found(Struct, frozen=True):
     provider: ProviderFacts | None = None
     reason: str = ""
     unsupported: bool = False
+    known: dict[str, Any] | None = None
+    """What its adapter knows of the order there."""
 
 
 def source_of(group_id: str) -> str:
@@ -59,34 +62,43 @@ def source_of(group_id: str) -> str:
 # --- how an order stands ---------------------------------------------------------------------------------------------
 
 
-def find(record: OrderRecord, subject: str, *, now_ms: int, rules: Rules) -> Found:
+def find(record: OrderRecord, subject: str, addressee: Addressee | None, *, now_ms: int, rules: Rules) -> Found:
     """By its facts: dear."""
     standing = assess(record.facts, reference_of(subject))
     shown = shown_of(standing.order)
     if standing.state == "ready":
-        return find_ready(record, shown)
+        return find_ready(record, shown, addressee)
     held_as = status(record, standing, now_ms=now_ms, rules=rules)
     reason = why_not_ready(standing.state, standing.reasons, held_as)
-    return Found(held_as, shown, record.facts.provider, reason)
+    return Found(held_as, shown, record.facts.provider, reason, known=_known(record, addressee))
 
 
-def find_ready(record: OrderRecord | SealedRecord, shown: Shown | None) -> Found:
+def find_ready(record: OrderRecord | SealedRecord, shown: Shown | None, addressee: Addressee | None) -> Found:
     """One that is known to be ready."""
-    held_as, provider = ready_status(record), None if shown is None else shown.provider
+    held_as, known = ready_status(record), _known(record, addressee)
+    provider = None if shown is None else shown.provider
     if held_as == "parked":
         assert record.park is not None  # says `ready_status`
-        return Found(held_as, shown, provider, record.park.reason, record.park.unsupported)
-    return Found(held_as, shown, provider, "" if held_as == "settled" else record.reason)
+        return Found(held_as, shown, provider, record.park.reason, record.park.unsupported, known)
+    return Found(held_as, shown, provider, "" if held_as == "settled" else record.reason, known=known)
 
 
-def find_waiting(record: OrderRecord, subject: str, plan: Wait, *, is_overdue: bool) -> Found:
+def find_waiting(
+    record: OrderRecord, subject: str, plan: Wait, addressee: Addressee | None, *, is_overdue: bool
+) -> Found:
     """One that was looked at, and waits. `is_overdue`: for too long."""
     if plan.state == "parked":
-        return find_ready(record, plan.shown)
+        return find_ready(record, plan.shown, addressee)
     if plan.state == "no_account":
         return Found(ready_status(record), plan.shown, record.facts.provider, not_configured(account_of(subject)))
     held_as: Status = "parked" if is_overdue and plan.state == "inconsistent" else plan.state
-    return Found(held_as, plan.shown, record.facts.provider, why_not_ready(plan.state, plan.reasons, held_as))
+    reason = why_not_ready(plan.state, plan.reasons, held_as)
+    return Found(held_as, plan.shown, record.facts.provider, reason, known=_known(record, addressee))
+
+
+def _known(record: OrderRecord | SealedRecord, addressee: Addressee | None) -> dict[str, Any] | None:
+    """`None`: nothing, or there is no adapter."""
+    return addressee.provider.describe(record.remote) if record.remote and addressee is not None else None
 
 
 # --- what is news ----------------------------------------------------------------------------------------------------
@@ -106,11 +118,13 @@ def is_news(record: OrderRecord | SealedRecord, found: Found, reporting: Reporti
 def _rest(found: Found, reporting: Reporting) -> int:
     """Of what else is news. While an order is owed every attempt may give another reason: that is none."""
     reason = found.reason if reporting.with_reasons and found.status != "owed" else ""
-    if not reason and found.provider is None:
+    if not (reason or found.provider or found.known):
         return 0
     checksum = blake2b(reason.encode(errors="replace"), digest_size=7)
     if found.provider is not None:
         checksum.update(pack(found.provider))
+    if found.known:
+        checksum.update(pack(found.known))
     return int.from_bytes(checksum.digest())
 
 
@@ -169,7 +183,7 @@ def _order_changed(
             shipped_minor=None if shown is None else shown.shipped_minor,
             unshipped_minor=None if shown is None else shown.unshipped_minor,
             paid_minor=found.provider.paid_minor if found.provider is not None and found.provider.disbursed else UNSET,
-            provider=_provider(found.provider, reporting),
+            provider=_provider(found, reporting),
             reason=reason,
         ),
     )
@@ -229,8 +243,8 @@ def _shared(data: Data, *, with_words: bool) -> Data | None:
     return data
 
 
-def _provider(facts: ProviderFacts | None, reporting: Reporting) -> ProviderView | UnsetType:
-    view = view_provider(facts)
+def _provider(found: Found, reporting: Reporting) -> ProviderView | UnsetType:
+    view = view_provider(found.provider, found.known)
     if view is None:
         return UNSET
     if reporting.with_reasons:

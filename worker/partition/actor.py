@@ -818,17 +818,17 @@ class PartitionActor:
             return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            tells = self._tells_owed(entry, record, plan, now)
+            tells = self._tells_owed(entry, record, plan, addressee, now)
             if tells or record.inconsistent_since_ms or record.park is not None:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
 
-    def _tells_owed(self, entry: Entry, record: OrderRecord, plan: Send, now: float) -> bool:
+    def _tells_owed(self, entry: Entry, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
         """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
         reporting = self._context.reporting
-        if reporting is None or not is_news(record, find_ready(record, plan.shown), reporting):
+        if reporting is None or not is_news(record, find_ready(record, plan.shown, addressee), reporting):
             entry.tell_at = NEVER
             return False
         if entry.tell_at == NEVER:
@@ -903,9 +903,10 @@ class PartitionActor:
             entry.is_overdue = now >= entry.overdue_at
             if not entry.is_overdue:
                 self.outbox.schedule(subject, entry.overdue_at)
-        reporting = self._context.reporting
+        reporting = context.reporting
+        addressee = context.addressees.get(core.account_of(subject))
         tells = reporting is not None and is_news(
-            record, find_waiting(record, subject, plan, is_overdue=entry.is_overdue), reporting
+            record, find_waiting(record, subject, plan, addressee, is_overdue=entry.is_overdue), reporting
         )
         if tells or plan.contradicts != bool(record.inconsistent_since_ms):
             self._changes.append(Change(subject, self.orders[subject], plan, entry.is_overdue))

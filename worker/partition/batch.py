@@ -14,7 +14,7 @@ from schemas.facts import Facts
 from schemas.state import OrderRecord, SealedRecord
 from worker.core import outbox as core
 from worker.core.intake import decode, identify, shown_id
-from worker.core.outbox import ParkIt, Same, Send, Wait
+from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait
 from worker.core.results import (
     PROVIDER_KINDS,
     Found,
@@ -245,7 +245,9 @@ class Batch:
             after.told = whole.told
             self._tell(subject, result)
         elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
-            self._tell(subject, self._result(subject, after, find_ready(after, attempt.shown)))
+            self._tell(
+                subject, self._result(subject, after, find_ready(after, attempt.shown, self._addressee(subject)))
+            )
         self._put(subject, after)
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
         fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "event_id": attempt.event_id}
@@ -298,9 +300,9 @@ class Batch:
                     core.release(record)
         if self._context.reporting is not None:
             if isinstance(plan, Wait):
-                found = find_waiting(record, subject, plan, is_overdue=change.is_overdue)
+                found = find_waiting(record, subject, plan, self._addressee(subject), is_overdue=change.is_overdue)
             else:
-                found = find_ready(record, plan.shown)
+                found = find_ready(record, plan.shown, self._addressee(subject))
             self._tell(subject, self._result(subject, record, found))
         self._put(subject, record)
 
@@ -335,7 +337,11 @@ class Batch:
         context = self._context
         if context.reporting is None or core.is_only_shown(record):
             return None
-        return self._result(subject, record, find(record, subject, now_ms=self._now_ms, rules=context.rules))
+        found = find(record, subject, self._addressee(subject), now_ms=self._now_ms, rules=context.rules)
+        return self._result(subject, record, found)
+
+    def _addressee(self, subject: str) -> Addressee | None:
+        return self._context.addressees.get(core.account_of(subject))
 
     def _result(self, subject: str, record: OrderRecord | SealedRecord, found: Found) -> bytes | None:
         """What others are told of it now, if it is news; then the record says that they were told."""

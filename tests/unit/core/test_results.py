@@ -11,9 +11,9 @@ from schemas.events import OrderEvent
 from schemas.facts import Disbursement, Facts, ProviderFacts, pack
 from schemas.state import OrderRecord, Park, SealedRecord, Told, decode_order, decode_sealed, encode
 from tests.unit.core.shop import START_MS, confirmed, event, goods, payment, shipped
-from tests.unit.core.test_outbox_plan import record_of
+from tests.unit.core.test_outbox_plan import TO, record_of
 from worker.core.order import Shown
-from worker.core.outbox import Wait, plan_unaddressed
+from worker.core.outbox import Addressee, Wait, plan_unaddressed
 from worker.core.results import (
     Found,
     Reporting,
@@ -27,6 +27,7 @@ from worker.core.results import (
     tell_fact,
 )
 from worker.core.rules import Rules
+from worker.providers.sequra import Sequra
 
 SUBJECT = "acme/A14/1"
 QUIET, OPEN = Reporting("/cartsync/g"), Reporting("/cartsync/g", with_reasons=True)
@@ -48,7 +49,7 @@ def told(
 
 def standing(record: OrderRecord, after_s: float = 0.0) -> Found:
     """By its facts, so many seconds after its first event."""
-    return find(record, SUBJECT, now_ms=START_MS + int(1000 * after_s), rules=Rules())
+    return find(record, SUBJECT, TO, now_ms=START_MS + int(1000 * after_s), rules=Rules())
 
 
 def test_order_that_is_ready() -> None:
@@ -83,16 +84,39 @@ def test_order_that_was_looked_at_and_waits(is_overdue: bool) -> None:
         record = record_of(*tellings)
         plan = plan_unaddressed(record, SUBJECT)
         assert isinstance(plan, Wait)
-        found = find_waiting(record, SUBJECT, plan, is_overdue=is_overdue)
+        found = find_waiting(record, SUBJECT, plan, TO, is_overdue=is_overdue)
         assert found == standing(record) if plan.state != "inconsistent" or not is_overdue else found.status == "parked"
     record = record_of(*ORDER)
-    assert find_waiting(record, SUBJECT, Wait("no_account", [], shown=SHOWN), is_overdue=is_overdue) == Found(
+    assert find_waiting(record, SUBJECT, Wait("no_account", [], shown=SHOWN), None, is_overdue=is_overdue) == Found(
         "owed", SHOWN, reason="account acme is not configured"
     )
     record.park = Park("409: no", b"", record.revision, 1)
-    assert find_waiting(record, SUBJECT, Wait("parked", ["409: no"], shown=SHOWN), is_overdue=is_overdue) == Found(
+    assert find_waiting(record, SUBJECT, Wait("parked", ["409: no"], shown=SHOWN), TO, is_overdue=is_overdue) == Found(
         "parked", SHOWN, reason="409: no"
     )
+
+
+class Knowing(Sequra):
+    """An adapter that keeps something of the order."""
+
+    def describe(self, remote: bytes) -> dict[str, Any]:
+        """As it is kept."""
+        return {"pending": [remote.decode()]}
+
+
+def test_what_an_adapter_knows() -> None:
+    """It is shown with whatever is found, and a change of it is news; without an adapter nobody knows."""
+    to = Addressee(TO.account, Knowing())
+    for tellings in (ORDER, [*ORDER, shipped("s2", A=9)]):
+        record = record_of(*tellings)
+        assert find(record, SUBJECT, to, now_ms=START_MS, rules=Rules()).known is None
+        record.remote = b"1"
+        found = find(record, SUBJECT, to, now_ms=START_MS, rules=Rules())
+        assert told(record, found)["data"]["provider"] == {"known": {"pending": ["1"]}}
+        assert told(record, found) is None
+        record.remote = b"2"
+        assert told(record, find(record, SUBJECT, to, now_ms=START_MS, rules=Rules())) is not None
+        assert find(record, SUBJECT, None, now_ms=START_MS, rules=Rules()).known is None
 
 
 # --- what is news ----------------------------------------------------------------------------------------------------
@@ -301,4 +325,4 @@ def test_view_of_the_provider_without_words() -> None:
 
 def test_ready_without_carts_has_no_provider() -> None:
     """An attempt of which nobody noted what it shows."""
-    assert find_ready(OrderRecord(revision=1, acked=1), None) == Found("settled", None)
+    assert find_ready(OrderRecord(revision=1, acked=1), None, TO) == Found("settled", None)
