@@ -183,5 +183,7 @@ def test_each_meets_its_own() -> None:
     for _ in range(30):
         mixed.draw_later("push", "acme", "1001")
     assert kinds(alone, 30) == kinds(mixed, 30)
+    drawn = [alone.draw_later("push", "acme", "1001") is None for _ in range(30)]
+    assert drawn != [kind is None for kind in kinds(Faults(alone.plan, 7), 30)]
     faults.stop()
     assert faults.draw_later("push", "acme", "1001") is None

@@ -74,7 +74,7 @@ async def test_doubled() -> None:
     pushes.post(push("a"))
     await at_rest(pushes)
     assert [each.what for each in shop.pushes] == ["a", "a"]
-    assert (pushes.counts["made"], pushes.counts["doubled"], pushes.counts["taken"]) == (1, 1, 2)
+    assert pushes.counts == {"made": 1, "doubled": 1, "taken": 2}
 
 
 async def test_late_is_overtaken() -> None:

@@ -59,6 +59,19 @@ async def test_qliro_units_and_cents_count() -> None:
     await merchant.sandbox.stop()
 
 
+async def test_qliro_nothing_captured() -> None:
+    """Charges are captured with goods alone: when all came back before anything was told, nothing is held."""
+    merchant = AtQliro(PLOT, refuse)
+    order = next(each for each in merchant.history.orders.values() if each.handling_minor and not each.told)
+    merchant.place(order)
+    for line in order.lines:
+        line.shipped = line.returned = line.ordered
+    assert merchant.verdict(order, None) == "differs"
+    merchant.sandbox.orders[int(order.number)].release()
+    assert merchant.verdict(order, None) == "agrees"
+    await merchant.sandbox.stop()
+
+
 async def test_atarapay_verdicts() -> None:
     """A part return must be parked as unsupported; a cancellation there must be known here; words must be taken."""
     merchant = AtAtaraPay(PLOT, refuse)
