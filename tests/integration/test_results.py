@@ -11,7 +11,7 @@ from tests.integration.conftest import OpenStage
 from tests.integration.harness import TAKEOVER_S
 from tests.integration.orders import wanted_of
 from tests.integration.test_restart import FAULTS, history
-from worker.sim.sandbox import FaultPlan
+from worker.sandbox.faults import FaultPlan
 
 
 async def test_results_of_a_worker_that_is_killed(open_stage: OpenStage) -> None:
