@@ -13,7 +13,7 @@ from worker.partition import batch
 from worker.partition.actor import PartitionActor
 from worker.partition.batch import Batch
 from worker.ports import Attempt
-from worker.providers.sequra import steps
+from worker.providers.sequra import calls
 from worker.publisher.publisher import Publisher
 
 breaks = Breaks()
@@ -34,7 +34,7 @@ def hold_counted_from_the_beginning_of_the_attempt(real: Any) -> Any:
     return lambda self, attempt, outcome, _ended_at: real(self, attempt, outcome, attempt.taken_at)
 
 
-@breaks(steps, "kind_of_status")
+@breaks(calls, "kind_of_status")
 def bad_gateway_taken_for_a_refusal(real: Any) -> Any:
     """The origin behind a gateway may still apply it."""
     return lambda status: OutcomeKind.REJECTED if status >= 500 else real(status)
