@@ -1,14 +1,16 @@
-"""`python -m tests.simulation SEED`: the whole story of one run, with the log lines of its workers.
+"""`python -m tests.simulation SEED`: the whole story of one run, with the log lines of its workers; with `--all` after
+it, of one with all providers.
 
 `python -m tests.simulation --mutations [NAME …]`: which seed shows each mutation soonest, for `test_mutations.SEEDS`.
 """
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.simulation.breaks import broken
-from tests.simulation.mutations import MUTATIONS
+from tests.simulation.market import ALL, SEQURA
+from tests.simulation.mutations import MUTATIONS, providers_of
 from tests.simulation.simulation import simulate
 from tests.simulation.trace import ViolationError
 
@@ -18,10 +20,10 @@ ENOUGH_S = 0.04
 """A seed that shows it as soon is good enough."""
 
 
-def tell(seed: int) -> int:
+def tell(seed: int, providers: Mapping[str, str]) -> int:
     """Prints one run; 1 when it broke an invariant."""
     try:
-        sys.stdout.write(f"{simulate(seed, tell=sys.stdout.write)}\n")
+        sys.stdout.write(f"{simulate(seed, providers=providers, tell=sys.stdout.write)}\n")
     except ViolationError as error:
         sys.stdout.write(str(error).partition("\n")[0] + "\n")
         return 1
@@ -37,7 +39,7 @@ def search(names: Sequence[str]) -> int:
             began = time.process_time()
             try:
                 with broken(MUTATIONS[name]):
-                    simulate(seed)
+                    simulate(seed, providers=providers_of(name))
             except ViolationError:
                 found.append((time.process_time() - began, seed))
                 if found[-1][0] < ENOUGH_S:
@@ -51,4 +53,4 @@ def search(names: Sequence[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--mutations"]:
         sys.exit(search(sys.argv[2:] or list(MUTATIONS)))
-    sys.exit(tell(int(sys.argv[1])))
+    sys.exit(tell(int(sys.argv[1]), ALL if "--all" in sys.argv[2:] else SEQURA))

@@ -81,9 +81,12 @@ class AtaraPaySide:
             return
         word, seen = _form(request.call)["status"], self._looks.seen(request)
         if request.subject in self._looks.commands and seen is None:
-            self._trace.violate(f"{request}: {word}, and its process has not asked for the state since the last word")
+            self._trace.violate(
+                f"{request}: {word}, and its process has not asked for the state since the last word",
+                "look_before_command",
+            )
         if seen is not None and seen not in DELIVERABLE:
-            self._trace.violate(f"{request}: {word}, and Order Status had said {seen}")
+            self._trace.violate(f"{request}: {word}, and Order Status had said {seen}", "word_fits_state")
         self._looks.commanded(request)
 
     def take(self, request: Request) -> None:
@@ -113,7 +116,9 @@ class AtaraPaySide:
         escrow = self.escrow(subject)
         was_delivered = escrow.state in TOLD or DELIVERED in escrow.words  # and may have been cancelled there since
         if (word == DELIVERED and not was_delivered) or (word in CANCELS and escrow.state is not State.CANCELLED):
-            self._trace.violate(f"{subject}: acknowledged as {word}, AtaraPay holds it as {escrow.state}")
+            self._trace.violate(
+                f"{subject}: acknowledged as {word}, AtaraPay holds it as {escrow.state}", "settled_is_so"
+            )
 
     def heard(self, subject: str, revision: int) -> None:
         """Only what it claims may have to be asked about."""
@@ -125,10 +130,11 @@ class AtaraPaySide:
     # --- what happens there ---
 
     def _check(self, number: str) -> None:
-        """One word, and one more for each second attempt."""
-        words = self.sandbox.escrows[number].words
-        if words.count(DELIVERED) > 1 + self._agreed.get(number, 0) or len(words) > 2 + self._agreed.get(number, 0):
-            self._trace.violate(f"{self.known[number].subject} was told {words}")
+        """One word, and one more for each second attempt, if there was a newer delivery for it."""
+        words, shop = self.sandbox.escrows[number].words, self.known[number].shop
+        again = min(self._agreed.get(number, 0), shop.delivered_anew)
+        if words.count(DELIVERED) > 1 + again or len(words) > 2 + again:
+            self._trace.violate(f"{self.known[number].subject} was told {words}", "one_word")
 
     def _tell(self) -> None:
         told, self.sandbox.untold[:] = list(self.sandbox.untold), []
@@ -163,7 +169,10 @@ class AtaraPaySide:
         else:
             return
         if is_so != (status == "settled") or (may_be and not is_so):
-            self._trace.violate(f"{subject} ends {status}, AtaraPay holds it as {escrow.state}, the shop means {means}")
+            self._trace.violate(
+                f"{subject} ends {status}, AtaraPay holds it as {escrow.state}, the shop means {means}",
+                "told_in_the_end",
+            )
 
 
 def _form(request: HttpRequest) -> dict[str, str]:

@@ -22,7 +22,7 @@ from tests.asking import request_of
 from tests.simulation.callbacks import TRUST
 from tests.simulation.history import History
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
-from tests.simulation.network import Network
+from tests.simulation.network import ASKED_MAX_S, Network
 from tests.simulation.provider import Provider, told_by
 from tests.simulation.shop import Told
 from tests.simulation.sides import About, Side
@@ -81,6 +81,8 @@ class Auditor:
         self._holds: dict[tuple[str, int], AuditedPartition] = {}
         self._bodies: dict[tuple[str, int], bytes] = {}
         self._confirmed: dict[str, Told] = {}
+        self._is_last_read: dict[str, bool] = {}
+        """By subject, whether the last exchange that was begun changes nothing there."""
         self._rules = rules
         self._network = network
         self._accounts = accounts
@@ -181,10 +183,24 @@ class Auditor:
         before = here.records.get(subject)
         if before is not None and record.revision < before.revision:
             self._trace.violate(f"{subject}: revision went back from {before.revision} to {record.revision}")
+        self._check_delay(subject, before, record)
         if record.heard > (0 if before is None else before.heard):
             self._side(subject).heard(subject, record.heard)
         if record.acked > (0 if before is None else before.acked):
             self._check_acknowledged(subject, record, here.facts_at.get((subject, record.acked)))
+
+    def _check_delay(self, subject: str, before: OrderRecord | None, record: OrderRecord) -> None:
+        """A read that has failed leaves nothing that might land: nobody waits for that."""
+        tries = 0 if before is None else before.attempts.transient
+        longest_s = max(self._rules.retry_max_s, ASKED_MAX_S)
+        if (
+            record.attempts.transient > tries
+            and self._is_last_read[subject]
+            and record.delay_ms > longest_s * 1000 + 100
+        ):
+            self._trace.violate(
+                f"{subject} waits {record.delay_ms} ms for a read that has failed", "read_holds_nothing"
+            )
 
     def _is_found(self, facts: Facts, folded: Facts | None) -> bool:
         """Whether they differ only in that reading at the provider has shown the order to be cancelled there."""
@@ -244,7 +260,7 @@ class Auditor:
 
     def taken(self, process: str, about: About, body: bytes) -> None:
         """`network.Guard`: what is sent is the newest that the process has committed or read, and it is owed."""
-        subject, revision, _ = about
+        subject, revision, self._is_last_read[about.subject] = about
         if revision:
             self._check_body(subject, revision, body)
         hold = self._hold(process, subject)

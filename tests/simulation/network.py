@@ -18,6 +18,8 @@ from worker.model.exchange import Fault, HttpRequest, HttpResponse
 
 SETTLE_SHARE = 0.98
 """How much of `settle` a late request may really use: the clocks that measure it run at rates of their own."""
+ASKED_MAX_S = 12
+"""The longest `Retry-After`."""
 SKEW_MAX_S = 1.0
 """How far the wall clocks of two workers may be apart."""
 
@@ -95,7 +97,9 @@ class Network:
         sent = Request(about, request, process, now, now + deadline_s + self._settle_s)
         trace.add("sent", subject, *self._what(sent), process)
         for older in self.may_land(subject) if self.stop_in_send_gap is None else ():
-            trace.violate(f"{sent} went out while {older}, sent at {older.sent_at:.3f} s, may still land")
+            trace.violate(
+                f"{sent} went out while {older}, sent at {older.sent_at:.3f} s, may still land", "one_at_a_time"
+            )
         if now < self._wait_until.get(subject, 0.0) - SKEW_MAX_S:
             trace.violate(f"{sent} went out before the provider's Retry-After was over")
         self.side_of(request).sent(sent)
@@ -250,7 +254,7 @@ class Wire:
         await self._wait(at_s + 0.001)
         headers = {}
         if status in (429, 503, 425, 500) and random.random() < 0.5:
-            seconds = random.choice((1, 5, 12))
+            seconds = random.choice((1, 5, ASKED_MAX_S))
             headers["retry-after"] = str(seconds)
             network.ask_to_wait(sent.subject, seconds)
         (network.given_up if is_open else network.over)(sent)

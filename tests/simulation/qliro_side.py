@@ -111,16 +111,20 @@ class QliroSide:
         subject, looks, order = request.subject, self._looks, self.order(request.subject)
         self.api.advance(self._now())
         for made in order.pending:
-            self._trace.violate(f"{request} went out while transaction {made.id} is not final")
+            self._trace.violate(f"{request} went out while transaction {made.id} is not final", "final_before_next")
         if looks.seen(request) is None:
-            self._trace.violate(f"{request} went out, and its process has not looked since the last command")
+            self._trace.violate(
+                f"{request} went out, and its process has not looked since the last command", "look_before_command"
+            )
         last, states = looks.commands.get(subject), self._transactions(order)
         if last is not None:
             is_same_step = _step(last) == _step(request) and self._states[subject] == states
             if is_same_step and subject in self._open and _request_id(last) != _request_id(request):
-                self._trace.violate(f"{request} has another RequestId than the one whose outcome is not known")
+                self._trace.violate(
+                    f"{request} has another RequestId than the one whose outcome is not known", "same_step_same_id"
+                )
             if _step(last) != _step(request) and _request_id(last) == _request_id(request):
-                self._trace.violate(f"{request} has the RequestId of another step")
+                self._trace.violate(f"{request} has the RequestId of another step", "same_step_same_id")
         looks.commanded(request)
         self._open.add(subject)
         self._states[subject] = states
@@ -167,17 +171,19 @@ class QliroSide:
             and record.heard == revision
             and (self._looks.at.get(subject, -1.0) < at)
         ):
-            self._trace.violate(f"{subject}: what was heard in {revision} is settled, and nobody has looked since")
+            self._trace.violate(
+                f"{subject}: what was heard in {revision} is settled, and nobody has looked since", "heard_is_looked_at"
+            )
         order = self.order(subject)
         if order.pending:
-            self._trace.violate(f"{subject}: acknowledged while a transaction is not final")
+            self._trace.violate(f"{subject}: acknowledged while a transaction is not final", "settled_is_so")
         kept, pending = books.units_wanted(facts)
         captured, reserved = books.units_there(order)
         if captured != +kept:
-            self._trace.violate(f"{subject}: acknowledged, captured are {captured}, kept {kept}")
+            self._trace.violate(f"{subject}: acknowledged, captured are {captured}, kept {kept}", "settled_is_so")
         is_fixed = bool(order.captures) and not order.is_own
         if reserved != +pending and not (is_fixed and reserved >= pending):
-            self._trace.violate(f"{subject}: acknowledged, reserved are {reserved}, pending {pending}")
+            self._trace.violate(f"{subject}: acknowledged, reserved are {reserved}, pending {pending}", "settled_is_so")
 
     def heard(self, subject: str, revision: int) -> None:
         """A hint was committed at this moment."""
@@ -195,7 +201,7 @@ class QliroSide:
     def _moved(self) -> None:
         """Something may have: it is judged, and told."""
         for breach in self.api.breaches:
-            self._trace.violate(f"Qliro: {breach}")
+            self._trace.violate(f"Qliro: {breach}", "within_what_is_there")
         pushes, self.api.pushes = self.api.pushes, []
         for push in pushes:
             known = self.known[push["OrderId"]]
@@ -223,40 +229,49 @@ class QliroSide:
         captured, _ = books.units_there(order)
         for name, count in captured.items():
             if count > shop.ever_shipped[name]:
-                self._trace.violate(f"{subject}: {count} × {name} captured, {shop.ever_shipped[name]} ever shipped")
+                self._trace.violate(
+                    f"{subject}: {count} × {name} captured, {shop.ever_shipped[name]} ever shipped", "no_unit_twice"
+                )
         amounts, refunds = books.amounts_there(order), Counter(dict(shop.refunds))
         for name, minor in amounts.items():
             if name in refunds and minor > refunds[name]:
-                self._trace.violate(f"{subject}: refund {name} of {refunds[name]} was told as {minor}")
+                self._trace.violate(
+                    f"{subject}: refund {name} of {refunds[name]} was told as {minor}", "no_amount_twice"
+                )
         if order.fees > sum(shop.fees):
-            self._trace.violate(f"{subject}: fees of {order.fees} kept back, {sum(shop.fees)} due")
+            self._trace.violate(f"{subject}: fees of {order.fees} kept back, {sum(shop.fees)} due", "no_amount_twice")
         for capture in order.captures.values():
             if capture.left < 0 or any(capture.remaining(key) < 0 for key in capture.items):
-                self._trace.violate(f"{subject}: more was taken back than captured")
+                self._trace.violate(f"{subject}: more was taken back than captured", "within_what_is_there")
 
     def check_end(self, first: ShopOrder, shop: ShopOrder, status: str) -> None:
         """What Qliro holds is what the shop says; `status` is the worker's word."""
         subject = first.subject
         order = self.order(subject)
         if order.pending:
-            self._trace.violate(f"{subject} ends with transactions under way")
+            self._trace.violate(f"{subject} ends with transactions under way", "told_in_the_end")
         if status != "settled":
             return
         captured, reserved = books.units_there(order)
         kept = Counter({name: line.kept for name, line in shop.lines.items()})
         pending = Counter({name: 0 if shop.is_cancelled else line.pending for name, line in shop.lines.items()})
         if captured != +kept:
-            self._trace.violate(f"{subject} ends with {captured} captured, the shop says {kept}")
+            self._trace.violate(f"{subject} ends with {captured} captured, the shop says {kept}", "told_in_the_end")
         is_fixed = bool(order.captures) and not order.is_own
         if reserved != +pending and not (is_fixed and reserved >= pending):
-            self._trace.violate(f"{subject} ends with {reserved} reserved, the shop says {pending}")
+            self._trace.violate(f"{subject} ends with {reserved} reserved, the shop says {pending}", "told_in_the_end")
         amounts = books.amounts_there(order)
         if order.captured_minor > 0 or (not order.captures and order.left_minor > 0):
             for name, minor in shop.refunds:
                 if amounts[name] != minor:
-                    self._trace.violate(f"{subject} ends with {amounts[name]} of refund {name}, the shop says {minor}")
+                    self._trace.violate(
+                        f"{subject} ends with {amounts[name]} of refund {name}, the shop says {minor}",
+                        "told_in_the_end",
+                    )
         if order.fees != sum(shop.fees):
-            self._trace.violate(f"{subject} ends with fees of {order.fees}, the shop says {shop.fees}")
+            self._trace.violate(
+                f"{subject} ends with fees of {order.fees}, the shop says {shop.fees}", "told_in_the_end"
+            )
 
 
 def _items(order: ShopOrder) -> list[Item]:

@@ -75,8 +75,10 @@ class ShopOrder:
     """Kept back from returns, in minor units."""
     delivered: set[str] = field(default_factory=set)
     """Shipments that have arrived."""
+    delivered_anew: int = 0
+    """Deliveries that were told beyond one for each shipment."""
     ever_shipped: Counter[str] = field(default_factory=Counter)
-    """Units that were ever told to have left, also where a label was void."""
+    """Units that were ever told to have left, also by mistake."""
 
     def means(self) -> str:
         """The one word that there is for it where money lies in escrow; empty: none, or none yet."""

@@ -151,7 +151,7 @@ async def _settle(world: World) -> None:
     end = world.loop.time() + LIVENESS_MAX_S
     while not _is_told(world):
         if world.loop.time() > end:
-            world.trace.violate(f"not told after {LIVENESS_MAX_S:g} s: {_left(world)}")
+            world.trace.violate(f"not told after {LIVENESS_MAX_S:g} s: {_left(world)}", "told_in_the_end")
             return
         for subject in world.auditor.left():
             if is_parked(world.auditor.record(subject)):
