@@ -49,6 +49,8 @@ class AtaraPaySide:
         """By number, second attempts that were agreed on."""
         self._unheard: set[str] = set()
         """Numbers of which a notification was lost: what it told, nobody may ever ask about."""
+        self._guessed: dict[str, set[Request]] = {}
+        """By number, words after Pending II without an answer: should Pending II come again, they seem not taken."""
 
     def checkout(self, first: ShopOrder, shop: ShopOrder) -> None:
         """The buyer has paid: `first` is the order as it was then, `shop` as it will be in the end."""
@@ -88,6 +90,8 @@ class AtaraPaySide:
         if seen is not None and seen not in DELIVERABLE:
             self._trace.violate(f"{request}: {word}, and Order Status had said {seen}", "word_fits_state")
         self._looks.commanded(request)
+        if seen is State.SECOND:
+            self._guessed.setdefault(_form(request.call)["order"], set()).add(request)
 
     def take(self, request: Request) -> None:
         """Answers by the model of AtaraPay."""
@@ -101,13 +105,15 @@ class AtaraPaySide:
         """Remembers nothing of it."""
 
     def answered(self, request: Request, answer: HttpResponse | Fault) -> None:
-        """Order Status tells the state."""
+        """Order Status tells the state; of a word, an answer tells what became of it."""
+        if not request.about.is_read and answer is request.answer:
+            self._guessed.get(_form(request.call)["order"], set()).discard(request)
         if not (request.about.is_read and isinstance(answer, HttpResponse) and answer.status == 200):
             return
         said = msgspec.json.decode(answer.body)
         if said["status"] == "success":
             title = said["data"]["status"]["title"]
-            self._looks.looked(request, State.CANCELLED if title.upper().startswith("CANCEL") else title)
+            self._looks.looked(request, State.CANCELLED if title.upper().startswith("CANCEL") else State(title))
 
     def acknowledged(self, record: OrderRecord, subject: str, facts: Facts) -> None:  # noqa: ARG002 - as it was then
         """Where the escrow is when its order counts as told."""
@@ -132,7 +138,7 @@ class AtaraPaySide:
     def _check(self, number: str) -> None:
         """One word, and one more for each second attempt, if there was a newer delivery for it."""
         words, shop = self.sandbox.escrows[number].words, self.known[number].shop
-        again = min(self._agreed.get(number, 0), shop.delivered_anew)
+        again = min(self._agreed.get(number, 0), shop.delivered_anew + len(self._guessed.get(number, ())))
         if words.count(DELIVERED) > 1 + again or len(words) > 2 + again:
             self._trace.violate(f"{self.known[number].subject} was told {words}", "one_word")
 
