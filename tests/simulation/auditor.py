@@ -8,18 +8,25 @@ touches are looked at, so a step costs the same in a long run as in a short one.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
 
 from schemas import state
 from schemas.events import OrderEvent
-from schemas.facts import Facts
+from schemas.facts import Facts, ProviderFacts
+from schemas.provider_events import ProviderData
 from schemas.state import OrderRecord
 from tests.asking import request_of
 from tests.simulation.audited_results import ToldPartition
+from tests.simulation.callbacks import TRUST
+from tests.simulation.history import History
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
-from tests.simulation.network import Network
-from tests.simulation.provider import told_by
+from tests.simulation.network import ASKED_MAX_S, Network
+from tests.simulation.provider import Provider, told_by
 from tests.simulation.shop import Told
+from tests.simulation.sides import About, Side
 from tests.simulation.trace import Trace
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
@@ -30,8 +37,9 @@ from worker.errors import MalformedEventError
 from worker.model.account import Account
 from worker.model.exchange import HttpRequest
 from worker.model.order import Order
+from worker.model.provider import Provider as Adapter
 from worker.ports import DeadLetter, InputRecord, Result, StateEntry
-from worker.providers.sequra import Sequra
+from worker.providers.registry import PROVIDERS
 
 CLOCK_RATE_MAX = 1.005
 """How much faster than the true time a worker's clock may run."""
@@ -60,7 +68,13 @@ class Auditor:
     """All partitions and all holds."""
 
     def __init__(
-        self, partitions: int, rules: Rules, network: Network, accounts: dict[str, Account], trace: Trace
+        self,
+        partitions: int,
+        rules: Rules,
+        network: Network,
+        accounts: Mapping[str, Account],
+        sides: Mapping[str, Side],
+        trace: Trace,
     ) -> None:
         self.partitions = [PartitionAudit(trace) for _ in range(partitions)]
         self.partition_of: dict[str, int] = {}
@@ -69,11 +83,13 @@ class Auditor:
         self._holds: dict[tuple[str, int], AuditedPartition] = {}
         self._bodies: dict[tuple[str, int], bytes] = {}
         self._confirmed: dict[str, Told] = {}
+        self._is_last_read: dict[str, bool] = {}
+        """By subject, whether the last exchange that was begun changes nothing there."""
         self._rules = rules
         self._network = network
         self._accounts = accounts
+        self._sides = sides
         self._trace = trace
-        self._provider = Sequra()
         self._loop = asyncio.get_running_loop()
 
     def record(self, subject: str) -> OrderRecord:
@@ -133,12 +149,14 @@ class Auditor:
             record = here.input[here.taken]
             here.taken += 1
             try:
-                event = decode(record.key, record.value, dict(record.headers), record.timestamp)
+                event = decode(record.key, record.value, dict(record.headers), record.timestamp, trust=TRUST)
             except MalformedEventError:
                 refused.append(record.value)
                 continue
             if event is None:
                 continue
+            if isinstance(event.data, ProviderData):
+                event = replace(event, is_final=not self._adapter(event.subject).can_read)
             before = here.facts.get(event.subject, _NOTHING)
             after = reduce(before, event, record.offset)
             if after is not before:
@@ -153,7 +171,8 @@ class Auditor:
     def _note_confirmation(self, before: Facts, after: Facts, event: OrderEvent, offset: int) -> None:
         """What the oldest confirmation gives by itself: its details may be replaced at once."""
         old, new = before.confirmation, after.confirmation
-        if new is not None and (old is None or old.stamp != new.stamp):
+        is_whole = self._provider(event.subject) is not None
+        if is_whole and new is not None and (old is None or old.stamp != new.stamp):
             order = baseline(reduce(Facts(), event, offset), reference_of(event.subject))
             if order is not None:
                 self._confirmed[event.subject] = self._render(event.subject, order)
@@ -165,7 +184,7 @@ class Auditor:
             self._trace.violate(f"partition {partition}: refused are {refused}, dead-lettered {letters}")
 
     def _check_order(self, here: PartitionAudit, subject: str, record: OrderRecord) -> None:
-        if record.facts != here.facts.get(subject):
+        if record.facts != here.facts.get(subject) and not self._is_found(record.facts, here.facts.get(subject)):
             self._trace.violate(f"{subject}: the committed facts are not the fold of the input below m:next")
         if record.revision != here.revisions.get(subject):
             self._trace.violate(
@@ -174,11 +193,41 @@ class Auditor:
         before = here.records.get(subject)
         if before is not None and record.revision < before.revision:
             self._trace.violate(f"{subject}: revision went back from {before.revision} to {record.revision}")
+        self._check_delay(subject, before, record)
+        if record.heard > (0 if before is None else before.heard):
+            self._side(subject).heard(subject, record.heard)
         if record.acked > (0 if before is None else before.acked):
-            self._check_acknowledged(subject, record.acked, here.facts_at.get((subject, record.acked)))
+            self._check_acknowledged(subject, record, here.facts_at.get((subject, record.acked)))
 
-    def _check_acknowledged(self, subject: str, revision: int, facts: Facts | None) -> None:
-        provider = self._network.provider
+    def _check_delay(self, subject: str, before: OrderRecord | None, record: OrderRecord) -> None:
+        """A read that has failed leaves nothing that might land: nobody waits for that."""
+        tries = 0 if before is None else before.attempts.transient
+        longest_s = max(self._rules.retry_max_s, ASKED_MAX_S)
+        if (
+            record.attempts.transient > tries
+            and self._is_last_read[subject]
+            and record.delay_ms > longest_s * 1000 + 100
+        ):
+            self._trace.violate(
+                f"{subject} waits {record.delay_ms} ms for a read that has failed", "read_holds_nothing"
+            )
+
+    def _is_found(self, facts: Facts, folded: Facts | None) -> bool:
+        """Whether they differ only in that reading at the provider has shown the order to be cancelled there."""
+        found = facts.provider
+        if folded is None or found is None or found.cancelled is None:
+            return False
+        provider = ProviderFacts() if folded.provider is None else folded.provider
+        return facts == replace(folded, provider=replace(provider, cancelled=found.cancelled))
+
+    def _check_acknowledged(self, subject: str, record: OrderRecord, facts: Facts | None) -> None:
+        provider, revision = self._provider(subject), record.acked
+        if provider is None:
+            if facts is None:
+                self._trace.violate(f"{subject}: revision {revision} is acknowledged, and it never was")
+            elif facts.confirmation is not None:
+                self._side(subject).acknowledged(record, subject, facts)
+            return
         if revision in provider.applied.get(subject, ()):
             return
         order = None if facts is None else assess(facts, reference_of(subject)).order
@@ -193,7 +242,18 @@ class Auditor:
         return told_by(self._request(subject, order).body)
 
     def _request(self, subject: str, order: Order) -> HttpRequest:
-        return request_of(self._provider, order, self._accounts[account_of(subject)])
+        return request_of(self._adapter(subject), order, self._accounts[account_of(subject)])
+
+    def _adapter(self, subject: str) -> Adapter[Any]:
+        return PROVIDERS[self._accounts[account_of(subject)].provider]
+
+    def _side(self, subject: str) -> Side:
+        return self._sides[account_of(subject)]
+
+    def _provider(self, subject: str) -> Provider | None:
+        """Of an order that is told whole, with its revision; `None`: of another one."""
+        side = self._side(subject)
+        return side if isinstance(side, Provider) else None
 
     def _check_leaving(self, here: PartitionAudit) -> None:
         """Nobody will hold what is not marked now."""
@@ -208,9 +268,11 @@ class Auditor:
         """A process has a new hold on a partition."""
         self._holds[hold.process, hold.number] = hold
 
-    def taken(self, process: str, subject: str, revision: int, body: bytes) -> None:
-        """`provider.Guard`: what is sent is the newest that the process has committed or read, and it is owed."""
-        self._check_body(subject, revision, body)
+    def taken(self, process: str, about: About, body: bytes) -> None:
+        """`network.Guard`: what is sent is the newest that the process has committed or read, and it is owed."""
+        subject, revision, self._is_last_read[about.subject] = about
+        if revision:
+            self._check_body(subject, revision, body)
         hold = self._hold(process, subject)
         if hold is None:
             return
@@ -218,11 +280,11 @@ class Auditor:
         header = None if value is None else state.decode_header(value)
         if header is None:
             self._trace.violate(f"{process} sends {subject}:{revision}, which it never saw committed")
-        elif header.revision != revision:
+        elif revision and header.revision != revision:
             self._trace.violate(
                 f"{process} sends {subject}:{revision}, the newest that it committed is {header.revision}"
             )
-        elif header.acked == revision or is_parked(header):
+        elif header.acked == header.revision or is_parked(header):
             self._trace.violate(
                 f"{process} sends {subject}:{revision}, which is {'parked' if header.park else 'acknowledged'}"
             )
@@ -238,7 +300,7 @@ class Auditor:
             self._trace.violate(f"{subject}:{revision} is sent with something else than its facts say")
 
     def sent(self, process: str, subject: str, deadline_s: float) -> None:
-        """`provider.Guard`: it is sent under a lease, by an owner that has not left."""
+        """`network.Guard`: it is sent under a lease, by an owner that has not left."""
         hold = self._hold(process, subject)
         if hold is None:
             return
@@ -259,17 +321,30 @@ class Auditor:
 
     # --- at the end ---
 
-    def check_end(self, told: dict[str, Told], confirmed: dict[str, Told], poison: list[bytes]) -> None:
-        """Everything is told, to providers and to others; everything refused is there once."""
+    def check_end(self, history: History) -> None:
+        """Everything is told, or cannot be; so it is told to others; everything refused is there once."""
         for here in self.partitions:
             here.told.check_end(here.records)
-        held = self._network.provider.held
-        for subject, expected in told.items():
-            known = held.get(subject, confirmed[subject])
-            if known != expected:
-                self._trace.violate(f"{subject} ends as {known}, the shop says {expected}")
-        if self.dead_letters != Counter(poison):
-            self._trace.violate(f"dead letters {self.dead_letters}, poisoned {Counter(poison)}")
+        for subject, shop in history.orders.items():
+            self._side(subject).check_end(history.confirmed[subject], shop, self.status(subject))
+        if self.dead_letters != Counter(history.poison):
+            self._trace.violate(f"dead letters {self.dead_letters}, poisoned {Counter(history.poison)}")
+
+    def status(self, subject: str) -> str:
+        """`settled`, `unsupported`, `inconsistent` where the provider has cancelled it, else `owed`."""
+        record = self.record(subject)
+        if record.revision == record.acked:
+            return "settled"
+        if is_parked(record) and record.park is not None and record.park.unsupported:
+            return "unsupported"
+        found = record.facts.provider
+        is_over = found is not None and found.cancelled is not None
+        standing = assess(record.facts, reference_of(subject)).state
+        return "inconsistent" if is_over and standing == "inconsistent" else "owed"
+
+    def left(self) -> list[str]:
+        """Orders that somebody still has to do something about."""
+        return [subject for subject in sorted(self.owed) if self.status(subject) == "owed"]
 
 
 _NOTHING = Facts()

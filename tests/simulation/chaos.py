@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from tests.simulation.faults import ACTIONS
 from tests.simulation.history import History
-from tests.simulation.world import ACCOUNTS, Life, World
+from tests.simulation.world import Life, World
 
 
 class Chaos:
@@ -13,7 +13,7 @@ class Chaos:
 
     def __init__(self, world: World, history: History) -> None:
         self._world = world
-        self._subjects = sorted(history.told)
+        self._subjects = sorted(history.orders)
 
     async def run(self) -> None:
         """For ever."""
@@ -104,5 +104,6 @@ class Chaos:
     def operate(self) -> None:
         """Operators release, resend, resume."""
         action = self._world.random.choice(("release", "resend", "resend", "resume_account"))
-        target = self._world.random.choice(ACCOUNTS if action == "resume_account" else self._subjects)
+        targets = list(self._world.accounts) if action == "resume_account" else self._subjects
+        target = self._world.random.choice(targets)
         self._world.soon(self._world.operate(action, target))

@@ -1,5 +1,13 @@
 """Every mutation, by name."""
 
-from tests.simulation import broken_owning, broken_sending
+from collections.abc import Mapping
 
-MUTATIONS = broken_sending.breaks | broken_owning.breaks
+from tests.simulation import broken_money, broken_owning, broken_sending
+from tests.simulation.market import ALL, SEQURA
+
+MUTATIONS = broken_sending.breaks | broken_owning.breaks | broken_money.breaks
+
+
+def providers_of(mutation: str) -> Mapping[str, str]:
+    """Those of the runs that are to notice it."""
+    return ALL if mutation in broken_money.breaks else SEQURA

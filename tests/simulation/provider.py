@@ -1,12 +1,16 @@
-"""What providers hold: they take any update at any time, so an old one after a newer one is the thing to prevent."""
+"""What seQura holds: it takes any update at any time, so an old one after a newer one is the thing to prevent."""
 
-import asyncio
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import msgspec
 
-from tests.simulation.shop import Item, Told
+from schemas.facts import Facts
+from schemas.state import OrderRecord
+from tests.simulation.shop import Item, ShopOrder, Told
+from tests.simulation.sides import About, Request
 from tests.simulation.trace import Trace
+from worker.model.exchange import Fault, HttpRequest, HttpResponse
 
 
 class _Item(msgspec.Struct):
@@ -50,26 +54,9 @@ def _items(cart: _Cart) -> tuple[Item, ...]:
     return tuple(sorted((item.type, item.reference, item.quantity, item.total_with_tax) for item in cart.items))
 
 
-@dataclass(eq=False)
-class Request:
-    """One attempt, once it has gone out."""
-
-    subject: str
-    revision: int
-    body: bytes
-    process: str
-    sent_at: float
-    may_land_until: float
-    """Afterwards nothing of it is under way any more."""
-    landing: asyncio.TimerHandle | None = None
-
-    def __str__(self) -> str:
-        return f"{self.subject}:{self.revision} of {self.process}"
-
-
 @dataclass
 class Provider:
-    """What providers hold. It takes any update at any time, as seQura does."""
+    """`sides.Side` of all seQura accounts. It takes any update at any time."""
 
     trace: Trace
     held: dict[str, Told] = field(default_factory=dict)
@@ -77,6 +64,16 @@ class Provider:
     """By subject: the newest revision that was ever applied."""
     applied: dict[str, set[int]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
+
+    def about(self, request: HttpRequest) -> About:
+        """Its idempotency key names subject and revision; a generation may stand behind them."""
+        subject, revision, *_ = request.headers["Idempotency-Key"].split(":")
+        return About(unquote(subject), int(revision))
+
+    def sent(self, request: Request) -> None:
+        """It goes to its own address."""
+        if not request.call.url.endswith(f"/{request.subject.replace('/', '/orders/', 1)}"):
+            self.trace.violate(f"{request} went to the URL of another order")
 
     def take(self, request: Request) -> None:
         """Applies an update."""
@@ -88,3 +85,25 @@ class Provider:
         self.applied.setdefault(subject, set()).add(revision)
         self.held[subject] = told_by(request.body)
         self.bodies[subject] = request.body
+
+    def refuse(self, request: Request) -> None:
+        """Remembers nothing of it."""
+
+    def answered(self, request: Request, answer: HttpResponse | Fault) -> None:
+        """What an update may say depends on no answer."""
+
+    def heard(self, subject: str, revision: int) -> None:
+        """Nobody looks there."""
+
+    def acknowledged(self, record: OrderRecord, subject: str, facts: Facts) -> None:
+        """The auditor compares revisions."""
+
+    def check_end(self, first: ShopOrder, shop: ShopOrder, status: str) -> None:
+        """What it holds is what the shop says, to the cent."""
+        known, expected = self.held.get(first.subject, first.told()), shop.told()
+        if known != expected or status != "settled":
+            self.trace.violate(f"{first.subject} ends {status} as {known}, the shop says {expected}")
+
+    def is_quiet(self) -> bool:
+        """Whatever happens there happens at once."""
+        return True

@@ -3,6 +3,7 @@
 What a provider must hold in the end follows from the counts alone (`ShopOrder.told`).
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,38 @@ class ShopOrder:
     shipments: dict[str, dict[str, int]] = field(default_factory=dict)
     events: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     """(seconds, type, data), as they happened."""
+    provider_order: str = ""
+    """What its provider calls it, as far as the shop will tell."""
+    is_named_late: bool = False
+    """Whether the shop tells that at the very end."""
+    currency: str = "EUR"
+    vat_rate_bp: int | None = None
+    phone: str = ""
+    cancelled_by: str = ""
+    may_shopper_cancel: bool = False
+    fees: list[int] = field(default_factory=list)
+    """Kept back from returns, in minor units."""
+    delivered: set[str] = field(default_factory=set)
+    """Shipments that have arrived."""
+    delivered_anew: int = 0
+    """Deliveries that were told beyond one for each shipment."""
+    ever_shipped: Counter[str] = field(default_factory=Counter)
+    """Units that were ever told to have left, also by mistake."""
+
+    def means(self) -> str:
+        """The one word that there is for it where money lies in escrow; empty: none, or none yet."""
+        lines = self.lines.values()
+        kept, pending = sum(line.kept for line in lines), sum(line.pending for line in lines)
+        if self.is_cancelled or not (kept or pending):
+            if kept or total_of(list(self.told().shipped)):
+                return ""
+            is_told = self.is_cancelled or any(line.cancelled for line in lines)
+            by_shopper = self.is_cancelled and self.cancelled_by == "shopper"
+            return "" if not is_told else "buyer_cancel" if by_shopper else "cancelled"
+        if self.refunds or pending or kept != sum(line.ordered for line in lines):
+            return ""
+        sent = {name for name, units in self.shipments.items() if units and "" not in units}
+        return "delivered" if sent <= self.delivered else ""
 
     def told(self) -> Told:
         """What the provider must hold."""

@@ -5,7 +5,7 @@ bounded time, and every provider must hold what the shop says, to the cent.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -14,9 +14,10 @@ from schemas.state import OrderRecord
 from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Plan, draw_plan
 from tests.simulation.history import History, make_history
+from tests.simulation.market import SEQURA
 from tests.simulation.network import Faults
 from tests.simulation.trace import Trace, ViolationError
-from tests.simulation.world import ACCOUNTS, World
+from tests.simulation.world import World
 from worker import logs
 from worker.core.outbox import is_parked
 from worker.sim.loop import START_WALL_MS
@@ -46,10 +47,11 @@ def simulate(
     *,
     events: int = EVENTS,
     duration_s: float = DURATION_S,
+    providers: Mapping[str, str] = SEQURA,
     adjust: Callable[[Plan], None] | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> Run:
-    """One run. `adjust` may change its plan; `tell` gets every line of its trace, those of the workers' logs among
+    """One run. `providers`: of each account, `market.SEQURA` or `market.ALL`. `adjust` may change its plan; `tell` gets every line of its trace, those of the workers' logs among
     them. Raises `ViolationError` with the seed and the last lines of the trace.
     """
     traces: list[Trace] = []
@@ -63,8 +65,9 @@ def simulate(
         if adjust is not None:
             adjust(plan)
         began_at = datetime.fromtimestamp(START_WALL_MS / 1000, UTC)
-        history = make_history(random, records=events, duration_s=duration_s, accounts=ACCOUNTS, began_at=began_at)
-        world = World(random, plan, trace)
+        history = make_history(random, records=events, duration_s=duration_s, accounts=providers, began_at=began_at)
+        world = World(random, plan, trace, providers)
+        world.market.open(history)
         phases = asyncio.create_task(_phases(world, history))
         await asyncio.wait((phases, trace.broken), return_when=asyncio.FIRST_COMPLETED)
         if trace.violation is None and phases.exception() is not None:
@@ -98,24 +101,26 @@ async def _phases(world: World, history: History) -> None:
         world.start(slot)
     shop = asyncio.create_task(_sell(world, history))
     chaos = asyncio.create_task(Chaos(world, history).run())
+    people = [world.soon(doing) for doing in world.market.people()]
     await shop
     chaos.cancel()
+    for each in people:
+        each.cancel()
     await _heal(world)
     await _settle(world)
     for life in list(world.lives.values()):
         await world.leave(life)
-    world.auditor.check_end(history.told, history.confirmed, history.poison)
+    world.auditor.check_end(history)
     world.trace.add("over")
 
 
 async def _sell(world: World, history: History) -> None:
     """Writes the shop's records at their times."""
-    loop, log, auditor = world.loop, world.log, world.auditor
+    loop, log = world.loop, world.log
     for record in history.records:
         if record.at_s > loop.time():
             await asyncio.sleep(record.at_s - loop.time())
-        partition, _ = log.append(record.key, record.value)
-        auditor.partitions[partition].input.append(log.records(partition)[-1])
+        partition = world.append(record.key, record.value)
         if world.random.random() < 0.02:
             log.skip(partition, world.random.randint(1, 3))
 
@@ -128,6 +133,7 @@ async def _heal(world: World) -> None:
     world.trace.add("healed")
     world.gate.is_calm = True
     world.network.faults = Faults()
+    world.market.calm()
     world.network.outage = lambda: False
     world.network.stop_in_send_gap = None
     for life in list(world.lives.values()):
@@ -139,15 +145,15 @@ async def _heal(world: World) -> None:
 
 
 async def _settle(world: World) -> None:
-    """Until everything is told and nothing is under way; operators release what is parked as it is now. Accounts that
+    """Until everything is told, or cannot be, and nothing is under way; operators release what is parked as it is now. Accounts that
     are paused find out by themselves.
     """
     end = world.loop.time() + LIVENESS_MAX_S
     while not _is_told(world):
         if world.loop.time() > end:
-            world.trace.violate(f"not told after {LIVENESS_MAX_S:g} s: {_left(world)}")
+            world.trace.violate(f"not told after {LIVENESS_MAX_S:g} s: {_left(world)}", "told_in_the_end")
             return
-        for subject in sorted(world.auditor.owed):
+        for subject in world.auditor.left():
             if is_parked(world.auditor.record(subject)):
                 world.soon(world.operate("release", subject))
         await asyncio.sleep(5.0)
@@ -160,14 +166,14 @@ def _is_told(world: World) -> bool:
         here.next >= world.log.end_offset(number) or here.taken == len(here.input)
         for number, here in enumerate(auditor.partitions)
     )
-    return taken and not auditor.owed
+    return taken and world.market.is_quiet() and not auditor.left()
 
 
 def _left(world: World) -> str:
     def said(record: OrderRecord) -> str:
         return f"revision {record.revision}, acked {record.acked}, park {record.park}, {record.reason}"
 
-    waiting = [f"{subject} ({said(world.auditor.record(subject))})" for subject in sorted(world.auditor.owed)]
+    waiting = [f"{subject} ({said(world.auditor.record(subject))})" for subject in world.auditor.left()]
     views = [life.worker.status().partitions for life in world.lives.values() if life.worker is not None]
     inputs = [(here.next, len(here.input)) for here in world.auditor.partitions]
     return f"{waiting}; inputs {inputs}; {views}"

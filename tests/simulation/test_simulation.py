@@ -1,6 +1,6 @@
 """Runs with everything going wrong, each from one seed. `make simulate SEEDS=10000` for many, SEEDS=7, for one again.
 
-`python -m tests.simulation 7` tells the whole story of one.
+`python -m tests.simulation 7` tells the whole story of one, `python -m tests.simulation 7 --all` of one with all providers.
 """
 
 import os
@@ -12,6 +12,7 @@ from random import Random, SystemRandom
 import pytest
 
 from tests.simulation.faults import Plan
+from tests.simulation.market import ALL, SEQURA
 from tests.simulation.simulation import simulate
 from tests.simulation.trace import ViolationError
 
@@ -26,24 +27,38 @@ def test_orders_are_told_whatever_goes_wrong(seed: int) -> None:
     simulate(seed)
 
 
+def test_orders_of_all_providers(seed: int) -> None:
+    """Where providers can be asked, too: no command is one too many, nothing moves twice, and what they hold in the end
+    is what the shop says, unless they cannot be told.
+    """
+    simulate(seed, providers=ALL)
+
+
 def test_fresh_seeds() -> None:
     """The same from seeds of this very run; a failure names its seed."""
     for _ in range(FRESH):
         simulate(SystemRandom().getrandbits(32))
 
 
-@pytest.mark.parametrize("number", [2, 5])
-def test_seed_repeats(number: int) -> None:
+def test_fresh_seeds_of_all_providers() -> None:
+    """The same with all providers."""
+    for _ in range(FRESH):
+        simulate(SystemRandom().getrandbits(32), providers=ALL)
+
+
+@pytest.mark.parametrize(("number", "providers"), [(2, SEQURA), (5, SEQURA), (3, ALL)])
+def test_seed_repeats(number: int, providers: dict[str, str]) -> None:
     """The same seed gives the same run, in another process with other hashes, too."""
-    here = simulate(number)
-    program = f"from tests.simulation.simulation import simulate; print(simulate({number}).hash)"
+    here = simulate(number, providers=providers)
+    run = f"simulate({number}, providers={providers})"
+    program = f"from tests.simulation.simulation import simulate; print({run}.hash)"
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     root = Path(__file__).parents[2]
     there = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=True
     )
     assert there.stdout.strip() == here.hash
-    assert simulate(number + 1).hash != here.hash
+    assert simulate(number + 1, providers=providers).hash != here.hash
 
 
 def test_small_runs() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
+from tests.simulation.money import RULES
+
 
 class ViolationError(AssertionError):
     """An invariant was broken."""
@@ -35,8 +37,10 @@ class Trace:
         if self._tell is not None:
             self._tell(f"  {self._loop.time():.6f} {line}\n")
 
-    def violate(self, what: str) -> None:
-        """Ends the run. Raises nothing: the code under test must not be able to catch it."""
+    def violate(self, what: str, rule: str = "") -> None:
+        """Ends the run. Raises nothing: the code under test must not be able to catch it. `rule`: of `money.RULES`."""
+        what = f"{rule}: {what}" if rule else what
+        assert not rule or rule in RULES, rule
         self.add("VIOLATION", what)
         if self.violation is None:
             self.violation = f"at {self._loop.time():.3f} s: {what}"

@@ -8,8 +8,10 @@ from random import Random
 from typing import Any
 
 from tests.simulation.auditor import Auditor
+from tests.simulation.callbacks import TRUST
 from tests.simulation.faults import Gate, Plan
 from tests.simulation.holds import AuditedStateLog
+from tests.simulation.market import Market
 from tests.simulation.network import Network, Wire
 from tests.simulation.trace import Trace
 from worker.app import Ports, Worker
@@ -17,13 +19,10 @@ from worker.config import WorkerSection
 from worker.core.results import Reporting
 from worker.errors import UsageError
 from worker.metrics import Metrics
-from worker.model.account import Account
 from worker.ports import EventLog, InputRecord
-from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import START_WALL_MS, VirtualClock, VirtualLoop
 
-ACCOUNTS = ("acme", "beta")
 SESSION_S = 30.0
 """After so long without a sign of life the group goes on without a member."""
 GAP_SHARE = 0.05
@@ -79,27 +78,37 @@ class Life:
 class World:
     """All processes, and what happens to them."""
 
-    def __init__(self, random: Random, plan: Plan, trace: Trace) -> None:
+    def __init__(self, random: Random, plan: Plan, trace: Trace, providers: Mapping[str, str]) -> None:
+        """`providers`: by account."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.loop = loop
         self.random = random
         self.plan = plan
         self.trace = trace
-        self.accounts = {name: _account(name, random) for name in ACCOUNTS}
+        self.market = Market(random, trace, providers)
+        self.accounts = self.market.accounts
         self.settings = _settings(plan, random)
         self.gate = Gate(random, plan)
         self.log = MemoryLog(plan.partitions, VirtualClock(loop))
         self.log.gate = self.gate
-        self.network = Network(random, trace, settle_s=plan.rules.settle_s, faults=plan.network)
+        sides = self.market.sides
+        self.network = Network(random, trace, sides, settle_s=plan.rules.settle_s, faults=plan.network)
         if plan.freezes_in_send_gap:
             self.network.stop_in_send_gap = self._stop_in_send_gap
-        self.auditor = Auditor(plan.partitions, plan.rules, self.network, self.accounts, trace)
+        self.auditor = Auditor(plan.partitions, plan.rules, self.network, self.accounts, sides, trace)
         self.log.watch(self.auditor.committed)
+        self.market.callbacks.append = self.append
         self.lives: dict[int, Life] = {}
         """By slot: the process that runs there."""
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def append(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> int:
+        """Writes a record into the event topic; its partition."""
+        partition, _ = self.log.append(key, value, headers)
+        self.auditor.partitions[partition].input.append(self.log.records(partition)[-1])
+        return partition
 
     def soon(self, coro: Coroutine[Any, Any, None], process: str = "") -> "asyncio.Task[None]":
         """Runs something beside everything else; its failure breaks the run."""
@@ -138,6 +147,7 @@ class World:
             owner_id=life.name,
             metrics=_METRICS,
             reporting=Reporting("/cartsync/simulated", with_reasons=True),
+            trust=TRUST,
             poll_timeout_s=self.random.choice((1.0, 5.0)),
         )
         await life.worker.start()
@@ -218,13 +228,6 @@ class World:
             if life.worker is not None and not life.is_frozen:
                 with suppress(UsageError):
                     await getattr(life.worker, action)(target)
-
-
-def _account(name: str, random: Random) -> Account:
-    concurrency, rate = random.choice(((32, 0.0), (4, 0.0), (8, 20.0)))
-    return SequraAccount(
-        name, "sequra", "https://provider.example", name, "u", "p", concurrency=concurrency, rate_per_s=rate
-    )
 
 
 def _settings(plan: Plan, random: Random) -> WorkerSection:

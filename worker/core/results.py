@@ -118,13 +118,12 @@ def is_news(record: OrderRecord | SealedRecord, found: Found, reporting: Reporti
 def _rest(found: Found, reporting: Reporting) -> int:
     """Of what else is news. While an order is owed every attempt may give another reason: that is none."""
     reason = found.reason if reporting.with_reasons and found.status != "owed" else ""
-    if not (reason or found.provider or found.known):
+    provider = _provider(found, reporting)
+    if not reason and provider is UNSET:
         return 0
     checksum = blake2b(reason.encode(errors="replace"), digest_size=7)
-    if found.provider is not None:
-        checksum.update(pack(found.provider))
-    if found.known:
-        checksum.update(pack(found.known))
+    if provider is not UNSET:
+        checksum.update(pack(provider))
     return int.from_bytes(checksum.digest())
 
 

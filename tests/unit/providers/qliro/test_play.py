@@ -13,6 +13,7 @@ import pytest
 
 from schemas.facts import unpack_lines
 from tests.unit.core.histories import story
+from tests.unit.providers.qliro.books import amounts_there, units_there, units_wanted
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, START_S, Client, Faults, item, order_of
 from worker.core.order import assess
 from worker.core.shares import count_units, share_content, tally
@@ -129,7 +130,7 @@ class Play:
             assert all(capture.remaining(key) >= 0 for key in capture.items)
         captures = [one for one in order.transactions.values() if (one.type, one.status) == ("Capture", "Success")]
         assert len(captures) <= 2 * len(self.events), "units go back and forth"
-        for key, minor in amounts_there(self.client).items():
+        for key, minor in amounts_there(order).items():
             assert minor <= self.largest.get(key, minor), f"{key} was refunded twice"
         assert order.fees <= sum(self.largest_fee.values()), "a fee was kept back twice"
 
@@ -144,29 +145,13 @@ def largest(events: list[Json], name: str, member: str) -> dict[str, int]:
     return found
 
 
-def amounts_there(client: Client) -> Counter[str]:
-    """What was taken back by amount: off captures, and by lines of what is reserved and captured."""
-    order = order_of(client)
-    found: Counter[str] = Counter()
-    for action, made, line in order.actions:
-        transaction = order.transactions[made]
-        if action == "Ship" and transaction.type != "Capture" and transaction.status == "Success":
-            found[line.reference] -= line.inc
-    for capture in order.captures.values():
-        for key, line in capture.items.items():
-            found[line.reference] -= line.inc * capture.remaining(key) * (line.type == "Discount")
-    for held in order.reserved.values():
-        for line in held.values():
-            found[line.reference] -= line.inc * line.quantity * (line.type == "Discount")
-    return found
-
-
 def check_money(play: Play) -> None:
     """Every refund and every fee was told, as far as there is money that it could come off."""
     client, facts = play.client, play.client.record.facts
     if facts.statements:
         return
-    order, there = order_of(client), amounts_there(client)
+    order = order_of(client)
+    there = amounts_there(order)
     has_money = order.captured_minor > 0 or (not order.captures and order.left_minor > 0)
     for key, refund in facts.refunds.items():
         if has_money and play.largest[key] == refund.amount_minor:
@@ -197,41 +182,6 @@ def check_delivery(play: Play) -> None:
             assert there == share.shipped_minor + share.unshipped_minor, share.line.reference
 
 
-def units_wanted(client: Client) -> tuple[Counter[str], Counter[str]]:
-    """Units that are kept, and that are still to be sent, by reference."""
-    facts = client.record.facts
-    kept: Counter[str] = Counter()
-    pending: Counter[str] = Counter()
-    if facts.statements:
-        for into, packed in ((kept, facts.statements[0].shipped), (pending, facts.statements[0].unshipped)):
-            for line in unpack_lines(packed):
-                if type_of(line.type) == "Product":
-                    into[line.reference or ""] += line.quantity
-        if facts.cancellation is not None and not facts.cancellation.retracted:
-            pending.clear()
-        return kept, pending
-    assert facts.content is not None
-    lines = unpack_lines(facts.content.lines)
-    for share in share_content(facts, lines, tally(count_units(facts), lines)).goods:
-        kept[share.line.reference or ""] += share.shipped_units
-        pending[share.line.reference or ""] += share.unshipped_units
-    return kept, pending
-
-
-def units_there(client: Client) -> tuple[Counter[str], Counter[str]]:
-    """The same at Qliro."""
-    captured: Counter[str] = Counter()
-    reserved: Counter[str] = Counter()
-    order = order_of(client)
-    for capture in order.captures.values():
-        for key, one in capture.items.items():
-            captured[one.reference] += capture.remaining(key) * (one.type == "Product")
-    for held in order.reserved.values():
-        for one in held.values():
-            reserved[one.reference] += one.quantity * (one.type == "Product")
-    return +captured, +reserved
-
-
 ENDS: Counter[str] = Counter()
 
 
@@ -250,7 +200,7 @@ def test_play(start: int) -> None:
             continue
         assert assess(client.record.facts, "x").state == "ready"
         order = order_of(client)
-        (kept, pending), (captured, reserved) = units_wanted(client), units_there(client)
+        (kept, pending), (captured, reserved) = units_wanted(client.record.facts), units_there(order)
         assert order.pending == [], seed
         check_money(play)
         check_delivery(play)
