@@ -264,6 +264,8 @@ class Worker:
         for name, account in changed.items():
             self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
+        for actor in self._assignment.actors.values():
+            actor.reconsider(changed)
         return sorted(changed), [f"[accounts.{name}]" for name in later]
 
     def believe(self, trust: Trust) -> None:

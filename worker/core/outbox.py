@@ -533,9 +533,11 @@ def release_by_operator(record: OrderRecord, _now_ms: int) -> bool:
     """Releases it, under a new key: who has refused a request need not look at the same one again. False: there was
     nothing to release. Changes `record` itself.
     """
-    if record.park is None and replace(record.attempts, digest=b"") == Attempts():
+    waits = record.delay is Delay.CHANGE and record.not_before_ms != 0
+    if record.park is None and not waits and replace(record.attempts, digest=b"") == Attempts():
         return False
     release(record)
+    _end_wait(record)
     record.generation += 1
     return True
 
@@ -761,6 +763,15 @@ class Outbox:
         entry.has_failed = has_failed
         entry.not_before = max(now, entry.delay_until, entry.hold_until)
         self.schedule(subject, NEVER if entry.waiting == "parked" else now)
+
+    def end_waits(self, accounts: Container[str], now: float) -> None:
+        """Looks at all orders of these accounts that are delayed though nothing has failed."""
+        for subject, entry in self.entries.items():
+            if account_of(subject) in accounts and not (entry.has_failed or entry.in_flight):
+                entry.delay_until = now
+                entry.not_before = max(now, entry.hold_until)
+                entry.has_news = True
+                self.schedule(subject, now)
 
     def figures(self, accounts: Container[str], now: float) -> dict[str, Figures]:
         """By account of those configured, and `UNCONFIGURED`. What is owed to nobody has no age."""

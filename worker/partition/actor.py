@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import structlog
@@ -14,7 +14,7 @@ from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Ta
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
 from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
-from worker.core.retry import awaits_result, delay_max_s, is_transient
+from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
 from worker.model.account import Account
@@ -161,6 +161,11 @@ class PartitionActor:
             self._context.dispatcher.withdraw(self)
         self._wake.set()
 
+    def reconsider(self, accounts: Collection[str]) -> None:
+        """Looks again at the orders of these accounts that wait for something: they have changed."""
+        self.outbox.end_waits(accounts, self._context.clock.now())
+        self._wake.set()
+
     def warm(self) -> Warm | None:
         """What a later owner in this process can start from; `None` when there is nothing."""
         if self._last_next is None:
@@ -270,6 +275,8 @@ class PartitionActor:
                 header = record
             elif header.not_before_ms:
                 header = state.decode_sealed(value)  # what kind of delay it is
+                if awaits_change(header):  # a restart may be one: of the configuration
+                    header.not_before_ms = 0
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
                 self._note_payment(subject, value)
@@ -337,6 +344,7 @@ class PartitionActor:
                 continue
             record = state.decode_order(self.orders[subject])
             core.resend(record, clock.wall_ms())
+            record.remote = b""  # it was about another one
             made.append((subject, record, state.encode(record)))
             size += len(made[-1][2])
             if len(made) >= _AT_ONCE_MAX or size >= _AT_ONCE_MAX_BYTES:

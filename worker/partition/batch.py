@@ -6,14 +6,16 @@ from zlib import crc32
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas import state
 from schemas.base import copied, time_text
 from schemas.events import OrderEvent
 from schemas.facts import Facts
-from schemas.state import OrderRecord, SealedRecord
+from schemas.state import OrderRecord, Park, SealedRecord
 from worker.core import outbox as core
 from worker.core.intake import decode, identify, shown_id
+from worker.core.order import assess
 from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait
 from worker.core.results import (
     PROVIDER_KINDS,
@@ -39,6 +41,7 @@ _RECORD_OVERHEAD_BYTES = 8 * 1024
 """Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
 
 
+_FRAMING = 1_024
 _LOOKALIKE_EVERY_S = 60.0
 _FIRST_REASONS = frozenset({"too_large", "no_key"})
 """Of `CONTRACT.md` section 4: they go before `undecodable`."""
@@ -227,8 +230,11 @@ class Batch:
         value = self._value(subject)
         assert value is not None  # an attempt is of an order that is known
         if outcome.found is not None:
-            value = state.encode(core.take_found(state.decode_order(value), self._now_ms))
+            whole = core.take_found(state.decode_order(value), self._now_ms)
+            value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
+            if assess(whole.facts, core.reference_of(subject)).state == "inconsistent":
+                outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
         before = state.decode_sealed(value)
         after, hold_s = settle(
             before,
@@ -239,6 +245,8 @@ class Batch:
             chance=context.clock.chance(),
             rules=context.rules,
         )
+        if outcome.remote is not None and len(outcome.remote) > len(before.remote):
+            self._bound(subject, before, after, attempt)
         if context.reporting is not None and outcome.found is not None:
             whole = state.decode_order(state.encode(after))
             result = self._result_of(subject, whole)
@@ -268,6 +276,15 @@ class Batch:
             if hold_s:
                 context.metrics.held()
             self._notes.append((name, fields | {"outcome": outcome.kind.value, "wait_s": round(wait_s, 3)}))
+
+    def _bound(self, subject: str, before: SealedRecord, after: SealedRecord, attempt: Attempt) -> None:
+        """An adapter may keep more than the topic takes: then what was kept before stays, and somebody is asked."""
+        size = len(state.encode(after)) + len(subject.encode()) + _FRAMING
+        if size > self._value_max_bytes:
+            after.remote = before.remote
+            after.uncertain = after.doubt = True
+            after.reason = f"its record would have {size} bytes, the state topic takes {self._value_max_bytes}"
+            after.park = Park(after.reason, attempt.update.digest, attempt.revision, self._now_ms)
 
     def change(self, change: Change) -> None:
         """Follows a decision, unless the order's record has changed since, an operator's doing included: then it is

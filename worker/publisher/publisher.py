@@ -294,7 +294,7 @@ class Publisher:
         account, told = lanes.account, _Told()
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
-            outcome = await self._take_turn(lanes.provider, account, attempt, told)
+            outcome = await self._take_turn(lanes, account, attempt, told)
         except asyncio.CancelledError:
             why = "given up: the partition is leaving"
             outcome = Outcome(told.unanswered, why, remote=told.remote)
@@ -308,7 +308,7 @@ class Publisher:
             self._metrics.attempt(lanes.account.name, outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
-    async def _take_turn(self, provider: Provider[Any], account: Account, attempt: Attempt, told: _Told) -> Outcome:
+    async def _take_turn(self, lanes: _Lanes, account: Account, attempt: Attempt, told: _Told) -> Outcome:
         """Asks the adapter for one step after the other: reads, and at most one command."""
         asked = Question(
             reference_of(attempt.subject),
@@ -322,8 +322,8 @@ class Publisher:
             attempt.trace,
             self._clock.wall_ms(),
         )
-        status: int | None = None
-        for _ in range(_EXCHANGES_MAX):
+        status, provider = None, lanes.provider
+        for count in range(_EXCHANGES_MAX):
             step = provider.next_step(asked)
             match step:
                 case Exchange():
@@ -334,6 +334,8 @@ class Publisher:
                     return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
                 case Unsendable():
                     return Outcome(OutcomeKind.UNSUPPORTED, step.reason, status, remote=step.remote, found=step.found)
+            if count and lanes.limiter is not None:  # the first has had its leave
+                await lanes.limiter.acquire()
             told.sends(step)
             answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
             if isinstance(answer, Fault):
