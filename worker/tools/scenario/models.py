@@ -152,7 +152,10 @@ class QliroModel(ProviderModel):
         return HttpResponse(status, {"content-type": _JSON}, body)
 
     def advance(self) -> None:
-        self._api.advance(self._wall_s())
+        self._advance(self._wall_s())
+
+    def _advance(self, wall_s: float) -> None:
+        self._api.advance(wall_s)
         pushes, self._api.pushes = self._api.pushes, []
         for each in pushes:
             order = self._api.orders[each["OrderId"]]
@@ -186,6 +189,8 @@ class QliroModel(ProviderModel):
                 order.cancel(make)
         except Refusal as refusal:
             raise UsageError(f"Qliro refuses it: {refusal}") from None
+        newest = order.transactions[max(order.transactions)]
+        self._advance(max(self._wall_s(), newest.at))  # of one moment each is a little later than the one before
         self.told()
 
     def end(self, reference: str, ends: Iterable[EndValue]) -> None:

@@ -34,7 +34,7 @@ class AnswerValue(Struct, frozen=True, forbid_unknown_fields=True):
     applied_after: str | None = None
     times: int | None = None
     forever: bool = False
-    method: str | None = None
+    method: Literal["GET", "POST", "PUT"] | None = None
     applied: bool | None = None
 
 
