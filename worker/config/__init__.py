@@ -156,8 +156,7 @@ def account_from(
     `scenario`: what is left out is filled in as `SCENARIOS.md` says. Raises `ConfigError` with one line a mistake.
     """
     if scenario:
-        usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
-        members = {member: value.format(name=name) for member, value in usual.items()} | dict(members)
+        members = scenario_members(name, members)
     section_type = section_of(members)
     members = dict(members)
     layer = Layer("the scenario" if scenario else "the account", {"accounts": {name: members}})
@@ -170,6 +169,13 @@ def account_from(
     if problems:
         raise refused(problems)
     return section.account(name)
+
+
+def scenario_members(name: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in an account of a scenario, with what is left out filled in as `SCENARIOS.md` says."""
+    usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
+    usual = {"callback_secrets": "signs the callbacks of a scenario: {name}", **usual}
+    return {member: value.format(name=name) for member, value in usual.items()} | dict(members)
 
 
 _SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
