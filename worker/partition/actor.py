@@ -127,13 +127,14 @@ class PartitionActor:
         self._inherited: dict[str, None] = {}
         """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
         self._awaiting_lease: list[str] = []
-        self._prepared = 0
-        self._in_flight = 0
+        self._untold: deque[tuple[float, str]] = deque()
+        """When others are to be told that an order is owed, should it be so for so long: all wait equally long, so in
+        their order. Most are settled by then."""
+        self._prepared = self._in_flight = 0
         self._wake = asyncio.Event()
-        self._lease_wanted = self._committing = False
+        self._lease_wanted = self._committing = self._left_in_order = False
         self._committed_at = 0.0
         self._leave_at: float | None = None
-        self._left_in_order = False
 
     # --- its life ---
 
@@ -586,7 +587,10 @@ class PartitionActor:
     def _next_look(self) -> float:
         if self._leave_at is not None:
             return max(self._leave_at, self._context.clock.now() + 0.05)
-        return min(self.outbox.next_due(), self._committed_at + self._context.pace.idle_commit_s)
+        due = self.outbox.next_due()
+        if self._untold:
+            due = min(due, self._untold[0][0])
+        return min(due, self._committed_at + self._context.pace.idle_commit_s)
 
     async def _sleep(self, until: float) -> None:
         """Until there is mail or the clock says `until`."""
@@ -798,7 +802,12 @@ class PartitionActor:
 
         The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
         """
-        work, until = Slice(self._context), now + self._context.pace.look_s
+        work, until, untold = Slice(self._context), now + self._context.pace.look_s, self._untold
+        while untold and untold[0][0] <= now:
+            tell_at, waiting = untold.popleft()
+            entry = self.outbox.entries.get(waiting)
+            if entry is not None and entry.tell_at == tell_at and not entry.in_flight:  # else its outcome tells
+                self.outbox.schedule(waiting, now)
         while self._leave_at is None and now < until and (subject := self.outbox.pop_due(now)) is not None:
             self._look_at(subject, now)
             if work.is_over():
@@ -812,7 +821,7 @@ class PartitionActor:
             self._offer(subject, None, now)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
             entry.has_news = True
-            self._look_again(subject, entry, now + _JUDGE_AFTER_S)
+            self.outbox.schedule(subject, now + _JUDGE_AFTER_S)
             return
         record = state.decode_order(self.orders[subject])
         if record.revision == record.acked:
@@ -826,29 +835,28 @@ class PartitionActor:
             return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            tells = self._tells_owed(entry, record, plan, addressee, now)
+            tells = self._context.reporting is not None and self._tells_owed(subject, record, plan, addressee, now)
             if tells or record.inconsistent_since_ms or record.park is not None:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
 
-    def _tells_owed(self, entry: Entry, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
+    def _tells_owed(self, subject: str, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
         """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
-        reporting = self._context.reporting
-        if reporting is None or not is_news(record, find_ready(record, plan.shown, addressee), reporting):
+        reporting, entry = self._context.reporting, self.outbox.entries[subject]
+        assert reporting is not None  # who calls has looked
+        was_owed = record.told is not None and record.told.status == "owed"
+        if was_owed and not is_news(record, find_ready(record, plan.shown, addressee), reporting):
             entry.tell_at = NEVER
             return False
         if entry.tell_at == NEVER:
             entry.tell_at = now + self._context.pace.tell_owed_after_s
+            self._untold.append((entry.tell_at, subject))
         if now < entry.tell_at:
             return False
         entry.tell_at = NEVER
         return True
-
-    def _look_again(self, subject: str, entry: Entry, due: float) -> None:
-        """At `due`, or when others are to be told of it."""
-        self.outbox.schedule(subject, min(due, entry.tell_at))
 
     def _has_enough(self, entry: Entry, now: float, account: str) -> bool:
         """So many are prepared that this one is judged when its turn comes: now and then would be twice the work."""
@@ -860,13 +868,11 @@ class PartitionActor:
         entry.waiting = ""
         is_delayed = entry.not_before > now
         if is_delayed and not entry.may_go_early:
-            self._look_again(subject, entry, entry.not_before)
+            self.outbox.schedule(subject, entry.not_before)
             return
         if entry.hold_until > now:
-            self._look_again(subject, entry, entry.hold_until)
+            self.outbox.schedule(subject, entry.hold_until)
             return
-        if entry.tell_at != NEVER:
-            self.outbox.schedule(subject, entry.tell_at)
         if not is_delayed and not self._may_send():
             self._await_lease(subject)
             return
@@ -939,7 +945,7 @@ class PartitionActor:
         if prepared is not None:
             self._prepared -= 1
         if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):
-            self._look_again(subject, entry, entry.not_before)
+            self.outbox.schedule(subject, entry.not_before)
             return None
         if not self._may_send():
             self._await_lease(subject)
