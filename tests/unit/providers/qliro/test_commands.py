@@ -336,6 +336,21 @@ def test_discount_that_no_capture_could_carry() -> None:
     assert order_of(client).captured_minor == 100
 
 
+@pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
+def test_no_capture_above_what_is_reserved(method: str) -> None:
+    """A gift card that fits into no capture of one hat: what goes beyond the authorisation is not tried."""
+    client = opened(item("hat", 4, 10_000), item("gift", 1, -30_000, "Discount"), method=method)
+    client.tell(confirm(goods("hat", 4, 40_000), other("discount", "gift", -30_000)))
+    ends = [client.tell(shipped(f"s{number}", hat=1)).work() for number in range(4)]
+    assert order_of(client).captured_minor == 10_000
+    assert names(client) == ["MarkItemsAsShipped"]
+    assert ends[:2] == [
+        "settled",
+        "parked: unsupported: a capture of 1 × hat at 10000 would be 10000, more than the 0 reserved",
+    ]
+    assert all(end.startswith("parked: unsupported: a capture of") for end in ends[2:])
+
+
 def test_free_units_wait_for_others() -> None:
     """A capture of nothing is none: free articles wait for one that is worth something, or cannot be told."""
     client = opened(item("hat", 1, 10_000), item("gift", 1, 0))
