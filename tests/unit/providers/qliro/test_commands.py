@@ -429,6 +429,23 @@ def test_price_is_told() -> None:
     assert client.work().startswith("parked: unsupported: 2 × hat captured at 9000, the cart has it at 8000")
 
 
+@pytest.mark.parametrize("total", [44_000, 36_000, 36_001])
+def test_price_is_told_after_a_part_was_captured(total: int) -> None:
+    """What an update restated is captured, though its price is not the line's: the sum is what the order comes to."""
+    client = opened(item("hat", 4, 10_000)).tell(confirm(goods("hat", 4, 40_000)), shipped("s1", hat=1))
+    client.work()
+    client.tell(cart_updated(goods("hat", 4, total)))
+    assert client.work() == f"parked: unsupported: 1 × hat captured at 10000, the cart has it at {total // 4}"
+    assert order_of(client).left_minor == total - 10_000
+    client.tell(shipped("s2", hat=1))
+    client.work()
+    assert (sum(net(client).values()), sum(left(client).values())) == (2, 2)
+    client.tell(shipped("s3", hat=2))
+    client.work()
+    assert (order_of(client).captured_minor, left(client)) == (total, {})
+    assert names(client) == ["MarkItemsAsShipped", "UpdateItems", "MarkItemsAsShipped", "MarkItemsAsShipped"]
+
+
 def test_new_line() -> None:
     """It needs a rate: its own, or the one that explains all that is reserved."""
     client = opened(item("hat", 1, 10_000))
