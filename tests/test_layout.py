@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"tools"}),
     frozenset({"app"}),
-    frozenset({"partition", "kafka", "publisher", "web", "sim"}),
+    frozenset({"partition", "jobs", "kafka", "publisher", "web", "sim"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),
