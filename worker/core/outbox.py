@@ -640,6 +640,8 @@ class Entry(Struct):
     """The end of its delay, as its record has it; 0: there is none."""
     has_failed: bool = False
     """Its last attempt has failed: those that have not go first."""
+    awaits_change: bool = False
+    """A job tells it, or a change of it makes it another matter."""
     delay_until: float = 0.0
     """The same, by our clock."""
     may_go_early: bool = False
@@ -726,6 +728,7 @@ class Outbox:
         delay_max_s: float,
         may_go_early: bool = False,
         has_failed: bool = False,
+        awaits_change: bool = False,
     ) -> None:
         """Follows a committed record: it is to be looked at now, and if it is owed, sent not before its delay and
         hold are over.
@@ -761,17 +764,9 @@ class Outbox:
             entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s)
         entry.may_go_early = may_go_early
         entry.has_failed = has_failed
+        entry.awaits_change = awaits_change
         entry.not_before = max(now, entry.delay_until, entry.hold_until)
         self.schedule(subject, NEVER if entry.waiting == "parked" else now)
-
-    def end_waits(self, accounts: Container[str], now: float) -> None:
-        """Looks at all orders of these accounts that are delayed though nothing has failed."""
-        for subject, entry in self.entries.items():
-            if account_of(subject) in accounts and not (entry.has_failed or entry.in_flight):
-                entry.delay_until = now
-                entry.not_before = max(now, entry.hold_until)
-                entry.has_news = True
-                self.schedule(subject, now)
 
     def figures(self, accounts: Container[str], now: float) -> dict[str, Figures]:
         """By account of those configured, and `UNCONFIGURED`. What is owed to nobody has no age."""
@@ -785,7 +780,7 @@ class Outbox:
             if waiting not in NOT_OWED:
                 count.owed += 1
                 count.held += entry.hold_until > now
-                if account:
+                if account and not entry.awaits_change:
                     count.note_owed_since(entry.owed_since_ms)
             elif waiting == "parked":
                 count.parked += 1

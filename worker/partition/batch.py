@@ -31,9 +31,10 @@ from worker.core.retry import settle
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
 from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.jobs import Fate
 from worker.partition.context import Context, Slice
 from worker.partition.letters import letter_bytes, letter_of
-from worker.ports import Attempt, DeadLetter, InputRecord, Result, UndecodableRecord
+from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, Result, UndecodableRecord
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +102,7 @@ class Batch:
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord | SealedRecord, bytes]] = {}
+        self._jobs: dict[str, bytes] = {}
         self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
         self._lookalikes: list[str] = []
         self._coalesced = 0
@@ -323,6 +325,50 @@ class Batch:
             self._tell(subject, self._result(subject, record, found))
         self._put(subject, record)
 
+    async def job(self, change: JobChange, work: Slice) -> None:
+        """What a job wants written: the orders that it is about are as they were when it made that up, for what jobs
+        want goes first.
+        """
+        self._jobs[change.key] = change.value
+        self.bytes += len(change.value)
+        for subject, remote in change.remotes.items():
+            if work.is_over():
+                await work.pause()
+            record = state.decode_sealed(self._orders[subject])
+            record.remote = remote
+            self._put(subject, record)
+        for subject, fate in change.fates.items():
+            if work.is_over():
+                await work.pause()
+            self._fate(subject, fate)
+
+    def _fate(self, subject: str, fate: Fate) -> None:
+        """What a job has come to for an order, as if it had been an attempt of its own."""
+        context, outcome = self._context, fate.outcome
+        before = state.decode_sealed(self._orders[subject])
+        after, _ = settle(
+            before,
+            fate.revision,
+            fate.digest,
+            outcome,
+            now_ms=self._now_ms,
+            chance=context.clock.chance(),
+            rules=context.rules,
+        )
+        if context.reporting is not None and after.revision == fate.revision:
+            whole = state.decode_order(state.encode(after))
+            result = self._result_of(subject, whole)
+            after.told = whole.told
+            self._tell(subject, result)
+        self._put(subject, after)
+        fields: dict[str, object] = {"order": subject, "revision": fate.revision, "event_id": after.event_id}
+        fields["status"] = outcome.status
+        if outcome.kind is OutcomeKind.APPLIED:
+            context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
+            self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+        else:
+            self._notes.append(("order_pending", fields | {"wait_s": 0.0}))
+
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
         """An operator's change; False: there was nothing to change."""
         record = copied(self.record(subject))
@@ -387,8 +433,15 @@ class Batch:
     # --- the transaction ---
 
     def entries(self) -> list[tuple[bytes, bytes | None]]:
-        """The changed orders as they go into the state topic."""
-        return [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        """The changed orders and jobs as they go into the state topic."""
+        found: list[tuple[bytes, bytes | None]] = [(key.encode(), value) for key, value in self._jobs.items()]
+        found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        return found
+
+    @property
+    def jobs(self) -> dict[str, bytes]:
+        """The changed records of jobs, by key."""
+        return self._jobs
 
     def changed(self) -> Iterator[tuple[str, OrderRecord | SealedRecord, bytes]]:
         """The changed orders."""

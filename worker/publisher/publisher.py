@@ -34,7 +34,7 @@ from worker.model.exchange import (
     Unsendable,
 )
 from worker.model.provider import Provider, Question
-from worker.ports import Attempt, Clock, Outlet, Sender
+from worker.ports import Attempt, Clock, Errand, Outlet, Sender
 
 log = structlog.get_logger(__name__)
 
@@ -310,6 +310,8 @@ class Publisher:
 
     async def _take_turn(self, lanes: _Lanes, account: Account, attempt: Attempt, told: _Told) -> Outcome:
         """Asks the adapter for one step after the other: reads, and at most one command."""
+        if attempt.errand is not None:
+            return await self._run_errand(attempt.errand, attempt, told)
         asked = Question(
             reference_of(attempt.subject),
             account,
@@ -348,6 +350,16 @@ class Publisher:
             status = answer.status
             asked = replace(asked, seen=answered.seen, now_ms=self._clock.wall_ms())
         return Outcome(OutcomeKind.REJECTED, f"{provider.name} was read {_EXCHANGES_MAX} times in one turn")
+
+    async def _run_errand(self, errand: Errand, attempt: Attempt, told: _Told) -> Outcome:
+        """One request of a job."""
+        told.sends(Exchange(errand.request, errand.is_read))
+        answer = await self._sender.send(errand.request, self._deadline_s, attempt.may_send)
+        if isinstance(answer, Fault):
+            return told.failed(answer)
+        errand.answer = answer
+        outcome = errand.read(answer, self._clock.wall_ms())
+        return _of_read(outcome) if errand.is_read else outcome
 
     def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float, *, is_outdated: bool) -> Outcome:
         """What is left of the outcome for the order; says what it means for the account, unless that has changed."""

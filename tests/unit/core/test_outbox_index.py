@@ -334,14 +334,3 @@ def test_oldest_of_a_change_without_a_moment() -> None:
     for since_ms in (0, 7, 0, 9):
         count.note_owed_since(since_ms)
     assert count.owed_since_ms == 7
-
-
-def test_waits_of_an_account_end() -> None:
-    """When its configuration has changed, what it waits for may be nothing any more; failures keep their delays."""
-    outbox = Outbox()
-    for subject in ("a/1", "a/2", "b/1"):
-        put(outbox, subject, header(delay_ms=10**6))
-    outbox.entries["a/2"].has_failed = True
-    outbox.end_waits({"a"}, NOW)
-    delayed = {subject for subject, entry in outbox.entries.items() if entry.not_before > NOW}
-    assert delayed == {"a/2", "b/1"}
