@@ -325,7 +325,7 @@ def test_discount_waits_for_a_capture_that_carries_it() -> None:
 
 
 def test_discount_that_no_capture_could_carry() -> None:
-    """Once nothing will be captured any more, it comes off a capture by amount, and is released."""
+    """Once nothing will be captured any more, its share comes off a capture by amount, and it is released."""
     client = opened(item("hat", 1, 10_000), item("pin", 1, 500), item("WELCOME", 1, -3_000, "Discount"))
     lines = goods("hat", 1, 10_000), goods("pin", 1, 500), other("discount", "WELCOME", -400)
     client.tell(confirm(*lines[:2], other("discount", "WELCOME", -3_000)), shipped("s1", pin=1))
@@ -333,7 +333,21 @@ def test_discount_that_no_capture_could_carry() -> None:
     client.tell(cart_updated(*lines), items_cancelled("c1", hat=1))
     assert client.work() == "settled"
     assert names(client) == ["MarkItemsAsShipped", "AddItemsToInvoice", "cancelOrder"]
-    assert order_of(client).captured_minor == 100
+    assert order_of(client).captured_minor == 500 - 19
+
+
+def test_share_that_was_told_stays_told() -> None:
+    """A discount that came off by amount is neither taken off twice nor charged again when goods come back."""
+    client = opened(item("hat", 1, 10_000), item("pin", 4, 100), item("coupon", 1, -5_200, "Discount"))
+    lines = goods("hat", 1, 10_000), goods("pin", 4, 400), other("discount", "coupon", -5_200)
+    client.tell(confirm(*lines), shipped("s1", pin=2))
+    client.work()
+    client.tell(items_cancelled("c1", hat=1, pin=2))
+    assert client.work() == "settled"
+    assert order_of(client).captured_minor == 200 - 100
+    client.tell(returned("r1", pin=1))
+    assert client.work() == "settled"
+    assert names(client).count("AddItemsToInvoice") == 1
 
 
 @pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
