@@ -233,8 +233,7 @@ def test_c60_capture_at_the_back_office() -> None:
     assert client.shown["differs_minor"] == {"shipped": 20_000, "unshipped": -20_000}
     client.tell(shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped; "
-        "1 × hat at 10000 neither captured nor reserved at Qliro, where nothing is reserved any more"
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
     )
     client.tell(shipped("s2", hat=1))
     assert client.work() == "settled"
@@ -242,6 +241,35 @@ def test_c60_capture_at_the_back_office() -> None:
     client.tell(returned("r1", hat=1))
     assert client.work() == "settled"
     assert names(client) == ["ReturnItems"]
+
+
+def test_units_that_others_have_captured_are_not_reserved_again() -> None:
+    """While the shop counts them as pending somebody is told; once it ships them, the rest is captured."""
+    client = opened(item("hat", 4, 10_000), item("freight", 1, 4_900, "Shipping"))
+    client.tell(confirm(goods("hat", 4, 40_000), other("handling", "freight", 4_900)))
+    client.work()
+    capture_there(client, "hat", 2)
+    client.tell(shipped("s1", hat=1))
+    assert client.work() == (
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
+    )
+    assert client.requests == []
+    assert left(client) == {("hat", 10_000): 2, ("freight", 4_900): 1}
+    client.tell(shipped("s2", hat=3))
+    assert client.work() == "settled"
+    assert names(client) == ["MarkItemsAsShipped"]
+    assert (order_of(client).captured_minor, left(client)) == (44_900, {})
+
+
+def test_charge_stays_reserved_while_others_are_ahead() -> None:
+    """All goods were captured in the back office: the freight is not released before the shop has shipped them."""
+    client = opened(item("hat", 2, 10_000), item("freight", 1, 4_900, "Shipping"))
+    client.tell(confirm(goods("hat", 2, 20_000), other("handling", "freight", 4_900)))
+    client.work()
+    capture_there(client, "hat", 2)
+    client.tell(shipped("s1", hat=1))
+    assert client.work().startswith("parked: unsupported: captured at Qliro by somebody else: 1 × hat")
+    assert (client.requests, left(client)) == ([], {("freight", 4_900): 1})
 
 
 def capture_there(client: Client, reference: str, count: int) -> None:
