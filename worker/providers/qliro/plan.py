@@ -121,9 +121,14 @@ def _addition(at: Situation, capture: int, due: money.Due, minor: int) -> Comman
 
 
 def _left_out(at: Situation) -> Iterable[money.Due]:
-    """Adjustments that no capture could carry, once there will be none any more."""
+    """Adjustments that no capture could carry, once there will be none any more: what our carts have of them.
+
+    A share that was told stays told when goods come back, as it would if a capture had carried it.
+    """
     if at.stays or not at.match.kept:
         return
     for once in at.wanted.once:
         if once.type == "Discount" and not at.went_back(once) and once.reference:
-            yield money.Due(once.reference, once.name, -once.total_minor)
+            told = at.books.told(once.reference, with_left=False)
+            minor = min(max(-once.told_minor, told), -once.total_minor)
+            yield money.Due(once.reference, once.name, minor)

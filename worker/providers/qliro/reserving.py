@@ -19,7 +19,8 @@ def update(at: Situation) -> Command | list[str]:
     if isinstance(new, str):
         return [new]
     if not left:
-        return [f"{listed(_units(new))} neither captured nor reserved at Qliro, where nothing is reserved any more"]
+        why = f"{listed(_units(new))} neither captured nor reserved at Qliro, where nothing is reserved any more"
+        return [why] if new else []
     wanted = _as_reserved(at) + _units(new)
     extra = _new_once(at)
     if wanted == left and not extra:

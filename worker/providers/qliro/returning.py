@@ -9,11 +9,11 @@ from worker.providers.qliro.situation import Situation, listed
 
 def give_back(at: Situation) -> Command | list[str]:
     """One return from the oldest capture that has something to be returned, or what cannot be."""
-    goods = at.match.back + Units({key: n for key, n in at.match.net.items() if key[1] == "Product" and n > 0})
+    goods = at.too_much
     waiting = {key[0] for key in at.match.ahead}  # captured first, so that their fee can be charged
     cannot = [] if waiting else _lost_fees(at, goods)
     goods = Units({key: count for key, count in goods.items() if key[0] not in waiting})
-    foreign = _by_others(at, goods)
+    foreign = goods & at.by_others
     if foreign:
         cannot.append(f"captured at Qliro by somebody else: {listed(foreign)}, which the order has not shipped")
     goods -= foreign
@@ -34,24 +34,6 @@ def _is_off(at: Situation, key: tuple[str, str, int]) -> bool:
     """Whether a captured charge is refunded whole, or the shop took it out of the order."""
     once = at.once_of(key)
     return at.goes_back(once) if once is not None else key[:2] in at.wanted.confirmed
-
-
-def _by_others(at: Situation, goods: Units) -> Units:
-    """What somebody else has captured beyond what the shop has shipped: not ours to return."""
-    captured: dict[str, int] = {}
-    foreign = Units()
-    for capture in at.holding.captures:
-        for key, count in capture.taken.items():
-            if key[1] == "Product":
-                captured[key[0]] = captured.get(key[0], 0) + count
-        if not at.memory.is_known(capture.id):
-            foreign += capture.items
-    found = Units()
-    for key, count in (goods & foreign).items():
-        surplus = captured[key[0]] - at.wanted.shipped_units.get(key[0], 0)
-        found[key] = max(0, min(count, surplus))
-        captured[key[0]] -= found[key]
-    return +found
 
 
 def _lost_fees(at: Situation, goods: Units) -> list[str]:

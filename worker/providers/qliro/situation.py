@@ -41,8 +41,43 @@ class Situation:
         self._theirs = {key for one, did in holding.did.items() if one not in ours for key in did.get("Reserve", ())}
         self._confirmed = set(wanted.confirmed)
         self._worth_there = self._worth_found()
+        self.too_much = self.match.back + Units({key: n for key, n in self.match.net.items() if key[1] == "Product"})
+        self.by_others = self._captured_by_others()
+        self.is_ahead_there = False
         if self.match.missing:
             self._find_repriced()
+            self._leave_to_others()
+
+    def _captured_by_others(self) -> Units:
+        """What somebody else has captured beyond what the shop has shipped: not ours to return."""
+        captured: dict[str, int] = {}
+        foreign = Units()
+        for capture in self.holding.captures:
+            for key, count in capture.taken.items():
+                if key[1] == "Product":
+                    captured[key[0]] = captured.get(key[0], 0) + count
+            if not self.memory.is_known(capture.id):
+                foreign += capture.items
+        found = Units()
+        for key, count in (self.too_much & foreign).items():
+            surplus = captured[key[0]] - self.wanted.shipped_units.get(key[0], 0)
+            found[key] = max(0, min(count, surplus))
+            captured[key[0]] -= found[key]
+        return +found
+
+    def _leave_to_others(self) -> None:
+        """Units that are still to be sent, and that somebody else has captured: reserved again they would be twice."""
+        there: Counter[str] = Counter()
+        for key, count in self.by_others.items():
+            there[key[0]] += count
+        missing = []
+        for goods, kept, pending in self.match.missing:
+            count = min(pending, there[goods.reference])
+            there[goods.reference] -= count
+            self.is_ahead_there = self.is_ahead_there or count > 0
+            if kept or pending > count:
+                missing.append((goods, kept, pending - count))
+        self.match.missing = missing
 
     def _find_repriced(self) -> None:
         """Units that lie there at the price that an update of ours gave them.
@@ -74,8 +109,8 @@ class Situation:
 
     @property
     def stays(self) -> bool:
-        """Whether anything of ours is still to be captured, now or later."""
-        return bool(self.match.leaves or self.match.hold or self.match.missing)
+        """Whether anything of ours is still to be captured, now or later, or to be agreed on with who captured it."""
+        return bool(self.match.leaves or self.match.hold or self.match.missing or self.is_ahead_there)
 
     def rest(self, due: Due) -> int:
         """What of an amount is still to be told. What lies in a reservation that ends is told no more."""

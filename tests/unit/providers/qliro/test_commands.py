@@ -233,8 +233,7 @@ def test_c60_capture_at_the_back_office() -> None:
     assert client.shown["differs_minor"] == {"shipped": 20_000, "unshipped": -20_000}
     client.tell(shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped; "
-        "1 × hat at 10000 neither captured nor reserved at Qliro, where nothing is reserved any more"
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
     )
     client.tell(shipped("s2", hat=1))
     assert client.work() == "settled"
@@ -242,6 +241,35 @@ def test_c60_capture_at_the_back_office() -> None:
     client.tell(returned("r1", hat=1))
     assert client.work() == "settled"
     assert names(client) == ["ReturnItems"]
+
+
+def test_units_that_others_have_captured_are_not_reserved_again() -> None:
+    """While the shop counts them as pending somebody is told; once it ships them, the rest is captured."""
+    client = opened(item("hat", 4, 10_000), item("freight", 1, 4_900, "Shipping"))
+    client.tell(confirm(goods("hat", 4, 40_000), other("handling", "freight", 4_900)))
+    client.work()
+    capture_there(client, "hat", 2)
+    client.tell(shipped("s1", hat=1))
+    assert client.work() == (
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
+    )
+    assert client.requests == []
+    assert left(client) == {("hat", 10_000): 2, ("freight", 4_900): 1}
+    client.tell(shipped("s2", hat=3))
+    assert client.work() == "settled"
+    assert names(client) == ["MarkItemsAsShipped"]
+    assert (order_of(client).captured_minor, left(client)) == (44_900, {})
+
+
+def test_charge_stays_reserved_while_others_are_ahead() -> None:
+    """All goods were captured in the back office: the freight is not released before the shop has shipped them."""
+    client = opened(item("hat", 2, 10_000), item("freight", 1, 4_900, "Shipping"))
+    client.tell(confirm(goods("hat", 2, 20_000), other("handling", "freight", 4_900)))
+    client.work()
+    capture_there(client, "hat", 2)
+    client.tell(shipped("s1", hat=1))
+    assert client.work().startswith("parked: unsupported: captured at Qliro by somebody else: 1 × hat")
+    assert (client.requests, left(client)) == ([], {("freight", 4_900): 1})
 
 
 def capture_there(client: Client, reference: str, count: int) -> None:
@@ -325,7 +353,7 @@ def test_discount_waits_for_a_capture_that_carries_it() -> None:
 
 
 def test_discount_that_no_capture_could_carry() -> None:
-    """Once nothing will be captured any more, it comes off a capture by amount, and is released."""
+    """Once nothing will be captured any more, its share comes off a capture by amount, and it is released."""
     client = opened(item("hat", 1, 10_000), item("pin", 1, 500), item("WELCOME", 1, -3_000, "Discount"))
     lines = goods("hat", 1, 10_000), goods("pin", 1, 500), other("discount", "WELCOME", -400)
     client.tell(confirm(*lines[:2], other("discount", "WELCOME", -3_000)), shipped("s1", pin=1))
@@ -333,7 +361,21 @@ def test_discount_that_no_capture_could_carry() -> None:
     client.tell(cart_updated(*lines), items_cancelled("c1", hat=1))
     assert client.work() == "settled"
     assert names(client) == ["MarkItemsAsShipped", "AddItemsToInvoice", "cancelOrder"]
-    assert order_of(client).captured_minor == 100
+    assert order_of(client).captured_minor == 500 - 19
+
+
+def test_share_that_was_told_stays_told() -> None:
+    """A discount that came off by amount is neither taken off twice nor charged again when goods come back."""
+    client = opened(item("hat", 1, 10_000), item("pin", 4, 100), item("coupon", 1, -5_200, "Discount"))
+    lines = goods("hat", 1, 10_000), goods("pin", 4, 400), other("discount", "coupon", -5_200)
+    client.tell(confirm(*lines), shipped("s1", pin=2))
+    client.work()
+    client.tell(items_cancelled("c1", hat=1, pin=2))
+    assert client.work() == "settled"
+    assert order_of(client).captured_minor == 200 - 100
+    client.tell(returned("r1", pin=1))
+    assert client.work() == "settled"
+    assert names(client).count("AddItemsToInvoice") == 1
 
 
 @pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
