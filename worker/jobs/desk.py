@@ -8,7 +8,6 @@ from zlib import crc32
 from msgspec import MsgspecError
 
 from schemas import state
-from schemas.state import JobRecord
 from worker.core.outbox import NEVER
 from worker.errors import DamagedStateError, UsageError
 from worker.jobs.events import JobEvents
@@ -59,11 +58,8 @@ class Desk:
         changed = {}
         for job in self._jobs.values():
             value = records.get(job.key)
-            if value is None:
-                job.due = 0.0 if is_clean else hold_until
-                continue
             try:
-                before: JobRecord = state.decode_job(value)
+                before = None if value is None else state.decode_job(value)
                 after = job.restore(before, is_clean=is_clean, hold_until=hold_until)
             except MsgspecError as error:
                 raise DamagedStateError(
@@ -71,7 +67,7 @@ class Desk:
                     f"one that this version of cartsync wrote ({type(error).__name__}). Run a newer version, or write "
                     "the right record"
                 ) from error
-            if after is not before:
+            if after is not None and after is not before:
                 changed[job.key] = state.encode(after)
         return changed
 

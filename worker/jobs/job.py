@@ -61,13 +61,11 @@ class Job:
         """Of its record."""
         return f"{state.JOB_PREFIX}{self.account}:{self.job}"
 
-    def restore(self, record: JobRecord, *, is_clean: bool, hold_until: float) -> JobRecord:
-        """Takes over what a predecessor has kept; returns what is to be kept from now on. Raises
-        `msgspec.MsgspecError`.
+    def restore(self, record: JobRecord | None, *, is_clean: bool, hold_until: float) -> JobRecord | None:  # noqa: ARG002
+        """Takes over what a predecessor has kept; returns what is to be kept from now on. `hold_until`: nothing of it
+        lands later. Raises `msgspec.MsgspecError`.
         """
         self.record = record
-        if not is_clean:
-            self.due = hold_until
         return record
 
     async def look(self, *, is_leaving: bool = False) -> None:

@@ -103,9 +103,9 @@ class ReportJob(Job):
 
     # --- its record ---
 
-    def restore(self, record: JobRecord, *, is_clean: bool, hold_until: float) -> JobRecord:
-        kept = self._reporter.read_kept(record.remote)
-        if not is_clean and kept.pages:
+    def restore(self, record: JobRecord | None, *, is_clean: bool, hold_until: float) -> JobRecord | None:
+        kept = self._reporter.read_kept(b"" if record is None else record.remote)
+        if record is not None and not is_clean and kept.pages:
             kept = replace(kept, pages=[self._reporter.inherited(page) for page in kept.pages])
             record = replace(record, remote=self._reporter.write_kept(kept))
         self.record, self._kept = record, kept

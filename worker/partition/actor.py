@@ -302,7 +302,8 @@ class PartitionActor:
         if self.jobs is None:
             return []
         hold_until = found.fenced_at + self._context.rules.takeover_hold_s
-        return self._changed_jobs(self.jobs.restore(found.jobs, is_clean=clean, hold_until=hold_until))
+        is_clean = clean or found.next is None  # or nobody was there before
+        return self._changed_jobs(self.jobs.restore(found.jobs, is_clean=is_clean, hold_until=hold_until))
 
     def _changed_jobs(self, changed: dict[str, bytes]) -> list[tuple[bytes, bytes | None]]:
         self.job_records |= changed
