@@ -150,7 +150,6 @@ class Receiver:
         self._adapters = adapters
         self._producer = producer
         self._lookup = lookup
-        self._trust = trust
         self._key_of = key_of
         self._metrics = metrics
         self._wall_ms = wall_ms
@@ -180,10 +179,11 @@ class Receiver:
             linger_s=LINGER_S,
         )
         metrics.called_back(UNCONFIGURED, [UNCONFIGURED], (), 0)
-        self.reconfigure(callers)
+        self.reconfigure(callers, trust)
 
-    def reconfigure(self, callers: Mapping[str, Caller]) -> None:
-        """From now on these accounts are called, with these secrets and lookups."""
+    def reconfigure(self, callers: Mapping[str, Caller], trust: Trust) -> None:
+        """From now on these accounts are called, with these secrets and lookups, and `trust` signs records."""
+        self._trust = trust
         doors = {}
         for name, caller in callers.items():
             if not caller.callback_secrets:

@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,6 +14,8 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.logged import logged
+from worker.app.receive import _reread
+from worker.config.receiving import receiver_config
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
 from worker.core.trust import Trust
@@ -833,11 +836,33 @@ async def test_other_secrets_hold_from_now_on(stage: Stage) -> None:
     del known["acme"]
     known["hats"] = Caller(name="hats", provider="qliro", callback_secrets=(OLD,))
     known["caps"] = Caller(name="caps", provider="qliro", callback_secrets=(SECRET,))
-    stage.receiver.reconfigure(known)
+    stage.receiver.reconfigure(known, Trust([RECORD_SECRET]))
     assert await stage.call(path("order-status")) == REFUSED
     assert (await stage.call(path("checkout-status", secret=OLD)))[0] == 200
     assert (await stage.call(path("checkout-status", account="caps")))[0] == 200
     assert await stage.call(path("webhook", account="acme"), form(event="approved"), FORM) == REFUSED
+
+
+async def test_other_record_secrets_hold_from_now_on(stage: Stage, tmp_path: Path) -> None:
+    """Workers take them at SIGHUP, too, and would not believe what is signed with the old ones."""
+    assert await stage.call(path("checkout-status")) == RECEIVED
+    file = tmp_path / "receive.toml"
+    file.write_text(
+        '[kafka]\nbootstrap_servers = "127.0.0.1:9092"\npartitioner = "murmur2"\n'
+        f'[callbacks]\nrecord_secrets = ["{RECORD_SECRET[::-1]}", "{RECORD_SECRET}"]\n'
+        f'[accounts.hats]\nprovider = "qliro"\ncallback_secrets = ["{SECRET}"]\n'
+    )
+    _reread(stage.receiver, lambda: receiver_config(file, {}))
+    assert await stage.call(path("checkout-status")) == RECEIVED
+    signed = [
+        (dict(record.headers)["x-cartsync-mac"], record.key or b"", record.value or b"")
+        for partition in range(3)
+        for record in stage.log.records(partition)
+    ]
+    assert [mac for mac, _, _ in signed] == [
+        Trust([secret]).sign(key, value)
+        for secret, (_, key, value) in zip((RECORD_SECRET, RECORD_SECRET[::-1]), signed, strict=True)
+    ]
 
 
 async def test_stop_lets_calls_end() -> None:
