@@ -62,7 +62,7 @@ CallbackResult = Literal[
     "failed",
 ]
 """What became of a call of a provider (`OPERATIONS.md` section 4)."""
-LookupResult = Literal["answered", "late", "failed", "malformed", "busy"]
+LookupResult = Literal["answered", "late", "failed", "malformed", "busy", "unreadable"]
 """All but the first mean that the default was given."""
 CallbackKind = Literal["push", "question"]
 Role = Literal["restoring", "serving", "halted", "closing"]

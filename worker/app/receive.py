@@ -16,7 +16,6 @@ from worker.app.process import EXIT_DONE, calm_collector, end_in_time, on_signal
 from worker.config.receiving import ReceiverConfig
 from worker.config.sections import CallbacksSection
 from worker.core.placing import Placing
-from worker.core.trust import Trust
 from worker.errors import CartsyncError, ConfigError
 from worker.kafka.client import hush_leftovers
 from worker.kafka.producer import KafkaEventProducer
@@ -115,14 +114,13 @@ async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], hos
 def _receiver(
     config: ReceiverConfig, producer: KafkaEventProducer, lookup: Lookup, placing: Placing, metrics: Metrics
 ) -> Receiver:
-    trust = Trust([secret.get_secret_value() for secret in config.callbacks.record_secrets])
     clock = SystemClock()
     return Receiver(
         config.callers,
         CALLBACKS,
         producer,
         lookup,
-        trust,
+        config.callbacks.trust(),
         placing.key_of,
         metrics,
         limits_of(config.callbacks),
@@ -151,14 +149,17 @@ async def _listens(receiver: Receiver, operations: Operations, config: ReceiverC
 
 
 def _reread(receiver: Receiver, read: Callable[[], ReceiverConfig]) -> None:
-    """Accounts, with their secrets and lookups, hold from now on, all else from the next start on. Never raises."""
+    """Accounts, with their secrets and lookups, and record secrets hold from now on, all else from the next start on.
+
+    Never raises.
+    """
     problem = ""
     try:
         fresh = read()
     except CartsyncError as error:
         problem = "; ".join(str(error).splitlines())
     else:
-        receiver.reconfigure(fresh.callers)
+        receiver.reconfigure(fresh.callers, fresh.callbacks.trust())
         log.info("configuration_reread", accounts=list(fresh.callers), after_restart=[])
     if problem:
         log.error("configuration_not_reread", error=problem, holds="the old one")

@@ -56,6 +56,17 @@ class KafkaEventProducer:
 
     async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
         """Hands over a record."""
+        try:
+            return await self._handed_over(key, value, headers)
+        except asyncio.CancelledError:
+            # A deadline, mostly: without brokers or the topic the library waits for as long as it is let.
+            topic = self._settings.event_topic
+            self._not_written(f"writing callbacks: no broker has said by the deadline where {topic} lies", "deadline")
+            raise
+
+    async def _handed_over(
+        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> "asyncio.Future[Any]":
         while (producer := self._producer) is None:
             await self._is_up.wait()
         topic = self._settings.event_topic
@@ -78,14 +89,16 @@ class KafkaEventProducer:
             self._failed(producer, error, is_usable=False)
 
     def _failed(self, producer: Any, error: BaseException, *, is_usable: bool) -> None:
-        if self._silent_since is None:
-            self._silent_since = time.monotonic()
-        said = translated(error, "writing callbacks")
-        log.warning("callbacks_not_written", error=str(said), sampled_by=type(error).__name__)
+        self._not_written(str(translated(error, "writing callbacks")), type(error).__name__)
         if not is_usable and producer is self._producer:
             self._producer = None
             self._is_up.clear()
             self._is_broken.set()
+
+    def _not_written(self, why: str, kind: str) -> None:
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        log.warning("callbacks_not_written", error=why, sampled_by=kind)
 
     def silent_s(self) -> float:
         """For how long Kafka has taken nothing."""

@@ -140,8 +140,11 @@ def raw_text(raw: msgspec.Raw) -> str:
 
 
 def plain(raw: bytes, depth_max: int = DEPTH_MAX) -> Any:
-    """JSON as plain values. Raises `NotUnderstoodError` when it is nested too deeply."""
-    value = msgspec.json.decode(raw)
+    """JSON as plain values. Raises `NotUnderstoodError` when it is nested too deeply, or has numbers out of range."""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise NotUnderstoodError from None  # whoever found where it ends did not look at what its numbers are
     level, depth = [value], 0
     while level:
         depth += 1

@@ -6,7 +6,7 @@ Theory of operation. The token in the path is looked at before the body is read;
 same 401, and leaves nothing but a count. What was let in is read (`providers`) and becomes records of the event topic;
 **success is answered only after Kafka has acknowledged them**. Otherwise, or when the deadline comes first, it is 503,
 and the provider calls again; events have ids that a repeat shares, so nothing counts twice. A question is asked of the
-shop (`lookups`), and answered by the deadline whatever Kafka and the shop do.
+shop (`lookups`), and answered by the deadline whatever Kafka and the shop do, and whatever became of its body.
 
 Everything is bounded: connections, the time for a header, the size of a body, the time for all of it, calls a second of
 a client and of an account, calls at once for one order, pushes at once (the rest of the connections is for questions),
@@ -34,7 +34,7 @@ from schemas.base import Subject
 from worker.core.tokens import Address, Tokens, read_path
 from worker.core.trust import HEADER, Trust
 from worker.errors import LogError
-from worker.metrics import UNCONFIGURED, CallbackResult, Metrics
+from worker.metrics import UNCONFIGURED, CallbackResult, LookupResult, Metrics
 from worker.model.callbacks import Ask, Callbacks, Called, Caller, Purpose, Push, Reading, Reply, Said, Unreadable
 from worker.ports import EventProducer
 from worker.providers.callbacks import cloud_event
@@ -62,6 +62,16 @@ _HEAD = (
 )
 _PHRASES = {each.value: each.phrase.encode() for each in HTTPStatus}
 _NOTHING = b"{}"
+_UNANSWERED: Mapping[CallbackResult, LookupResult] = {
+    "unreadable": "unreadable",
+    "too_large": "unreadable",
+    "limited": "busy",
+    "busy": "busy",
+    "not_written": "late",
+    "late": "late",
+    "failed": "failed",
+}
+"""What leaves a question without an answer, and what its default is counted as."""
 _Kind = Literal["push", "unproven", "question"]
 
 
@@ -116,7 +126,7 @@ class _Door(Struct, frozen=True):
 class _Call:
     """One request on its way through."""
 
-    __slots__ = ("account", "address", "arrived", "door", "peer", "purpose", "request")
+    __slots__ = ("account", "address", "arrived", "door", "peer", "purpose", "question", "request")
 
     def __init__(self, request: web.BaseRequest, arrived: float, peer: str) -> None:
         self.request = request
@@ -125,6 +135,8 @@ class _Call:
         self.peer = peer
         self.account = self.purpose = UNCONFIGURED
         """As labels; those of the configuration alone."""
+        self.question = ""
+        """What it asks, once its token was right: then it has to be answered."""
         self.address: Address
         self.door: _Door
 
@@ -151,7 +163,6 @@ class Receiver:
         self._adapters = adapters
         self._producer = producer
         self._lookup = lookup
-        self._trust = trust
         self._key_of = key_of
         self._metrics = metrics
         self._wall_ms = wall_ms
@@ -181,10 +192,11 @@ class Receiver:
             linger_s=LINGER_S,
         )
         metrics.called_back(UNCONFIGURED, [UNCONFIGURED], (), 0)
-        self.reconfigure(callers)
+        self.reconfigure(callers, trust)
 
-    def reconfigure(self, callers: Mapping[str, Caller]) -> None:
-        """From now on these accounts are called, with these secrets and lookups."""
+    def reconfigure(self, callers: Mapping[str, Caller], trust: Trust) -> None:
+        """From now on these accounts are called, with these secrets and lookups, and `trust` signs records."""
+        self._trust = trust
         doors = {}
         for name, caller in callers.items():
             if not caller.callback_secrets:
@@ -268,6 +280,8 @@ class Receiver:
             answer = await self._answered(call)
         except Exception as error:  # noqa: BLE001 - whatever it is, its text may quote a body, and the library logs it
             answer = _failed(call, error)
+        if call.question and answer.result in _UNANSWERED:
+            answer = self._default(call, answer)
         self._metrics.callback(call.account, call.purpose, answer.result)
         return answer
 
@@ -288,7 +302,7 @@ class Receiver:
         kind = self._kind_of(call, about)
         same = (call.address, "" if call.address.token else call.peer)
         if self._at_once[kind] >= self._at_once_max[kind] or self._same[same] >= SAME_ORDER_MAX:
-            raise self._turned_away(call, about, 503, "busy")
+            raise _Answer(503, "busy")
         if about.has_reference:
             self._same[same] += 1
         self._at_once[kind] += 1
@@ -347,20 +361,21 @@ class Receiver:
         return about
 
     def _welcome(self, call: _Call, about: Purpose, number: int) -> None:
-        """It is what it says. Raises `_Answer` when there are too many of them."""
+        """It is what it says: from here on a question is answered. Raises `_Answer` when there are too many of them."""
+        call.question = about.question
         self._metrics.secret_used(call.account, number)
         if isinstance(call.request.protocol, Connection):
             call.request.protocol.was_right()
         rate = self._question_rate if about.question else self._push_rate
         if not (self._peer_rate.take(call.peer, call.arrived) and rate.take(call.account, call.arrived)):
-            raise self._turned_away(call, about, 429, "limited")
+            raise _Answer(429, "limited")
 
-    def _turned_away(self, call: _Call, about: Purpose, status: int, result: CallbackResult) -> _Answer:
-        """Of a call that is right, but one too many: a push comes again, a question does not, and gets the default."""
-        if not about.question:
-            return _Answer(status, result)
-        default = _reply(self._lookup.default(call.door.caller, about.question, "busy").reply, result)
-        default.closes = not call.request.content.is_eof()
+    def _default(self, call: _Call, instead_of: _Answer) -> _Answer:
+        """Of a question that is not answered otherwise: it does not come again, and silence approves orders."""
+        result = instead_of.result
+        answered = self._lookup.default(call.door.caller, call.question, _UNANSWERED[result], result)
+        default = _reply(answered.reply, result)
+        default.closes = instead_of.closes or not call.request.content.is_eof()
         return default
 
     def _refusal(self, call: _Call, *, is_counted: bool = False) -> _Answer:
@@ -429,14 +444,12 @@ class Receiver:
         return await self._other(call, called, reading)
 
     async def _question(self, call: _Call, about: Purpose) -> _Answer:
-        """Answered by the deadline, whether its body comes or not. Raises `_Answer`."""
+        """Ends in time for the default, whether its body comes or not. Raises `_Answer`."""
         try:
             async with asyncio.timeout_at(self._answer_by(call)):
                 called = await self._called(call, about)
         except TimeoutError:
-            default = _reply(self._lookup.default(call.door.caller, about.question, "late").reply, "late")
-            default.closes = True
-            return default
+            raise _Answer(503, "late", closes=True) from None
         return await self._other(call, called, call.door.adapter.read(called))
 
     async def _other(self, call: _Call, called: Called, reading: Reading) -> _Answer:

@@ -177,8 +177,16 @@ def test_depth_of_what_is_handed_on() -> None:
     """JSON that is nested more deeply than whoever reads it likes is not handed on."""
     assert plain(b'{"a":[1,{"b":2}]}') == {"a": [1, {"b": 2}]}
     assert plain(b"[" * 20 + b"]" * 20)
+    for deep in (21, 30_000):
+        with pytest.raises(NotUnderstoodError):
+            plain(b"[" * deep + b"]" * deep)
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"9" * 5_000])
+def test_numbers_that_nothing_can_hold(number: bytes) -> None:
+    """They are JSON, but no value."""
     with pytest.raises(NotUnderstoodError):
-        plain(b"[" * 21 + b"]" * 21)
+        plain(b'{"a":[' + number + b"]}")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,6 +14,8 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.logged import logged
+from worker.app.receive import _reread
+from worker.config.receiving import receiver_config
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
 from worker.core.trust import Trust
@@ -697,6 +700,64 @@ async def test_the_default_is_given(answer: HttpResponse | Fault | None, result:
         assert count == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "result"),
+    [
+        (b"{", {}, "unreadable"),
+        (b"", {}, "unreadable"),
+        (b"\xff", {}, "unreadable"),
+        (gzip.compress(b"{}"), {"Content-Encoding": "gzip"}, "unreadable"),
+        (b" " * 262_145, {}, "too_large"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("purpose", "default"),
+    [
+        ("validation", (400, b'{"DeclineReason":"OutOfStock"}')),
+        ("shipping-methods", (400, b'{"DeclineReason":"PostalCodeIsNotSupported"}')),
+        ("shipping-addresses", (200, b'{"AvailableShippingAddresses":[]}')),
+    ],
+)
+async def test_questions_that_cannot_be_read_get_the_default(
+    body: bytes, headers: dict[str, str], result: str, purpose: str, default: tuple[int, bytes]
+) -> None:
+    """Qliro approves what has no answer that it knows: the merchant's choice holds, and it is counted."""
+    async with staged(lookups=True) as stage:
+        assert await stage.call(path(purpose), body, headers) == default
+        assert stage.shop.asked == []
+        assert stage.counted(result, purpose=purpose) == 1
+        question = purpose.replace("-", "_")
+        count = stage.metrics.value("cartsync_lookups_total", account="hats", question=question, result="unreadable")
+        assert count == 1
+
+
+async def test_question_that_meets_a_defect_gets_the_default() -> None:
+    """A defect of ours approves no order; without a right token it is 401 as ever."""
+
+    def breaks() -> HttpResponse:
+        raise ZeroDivisionError
+
+    async with staged(lookups=True) as stage:
+        stage.shop.answers = breaks
+        assert await stage.call(path("validation"), b"{}") == (400, b'{"DeclineReason":"OutOfStock"}')
+        assert stage.counted("failed", purpose="validation") == 1
+        assert await stage.call(path("validation", secret="x" * 32), b"{") == REFUSED
+
+
+@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000])
+async def test_numbers_that_nothing_can_hold(value: bytes) -> None:
+    """The shop is asked without them; what happened is written without them."""
+    async with staged(lookups=True) as stage:
+        line = b'{"MerchantReference":"r","Quantity":1,"PricePerItemIncVat":1,"Metadata":{"a":%b}}' % value
+        assert await stage.call(path("validation"), b'{"OrderId":1,"OrderItems":[%b]}' % line) == (200, b"{}")
+        assert len(stage.shop.asked) == 1
+        body = (
+            b'{"OrderId":1,"EventType":"SHIPPING_PROVIDER_UPDATE","IsSuccess":true,"Provider":"p","Payload":{"a":%b}}'
+        )
+        assert await stage.call(path("notification"), body % value) == RECEIVED
+        assert [event["type"] for event in stage.written()] == ["provider.unmapped"]
+
+
 async def test_questions_are_answered_while_kafka_hangs() -> None:
     """Pushes that wait take none of what is reserved for questions."""
     async with staged(lookups=True, connections=20, question_slots=10, deadline_s=1.5) as stage:
@@ -737,13 +798,6 @@ async def test_question_whose_body_does_not_come() -> None:
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"Connection: close" in answer
         assert stage.counted("late", purpose="validation") == 1
-        assert stage.shop.asked == []
-
-
-async def test_question_that_is_no_json() -> None:
-    """Nobody is asked."""
-    async with staged(lookups=True) as stage:
-        assert await stage.call(path("validation"), b"{") == (400, b"{}")
         assert stage.shop.asked == []
 
 
@@ -851,11 +905,33 @@ async def test_other_secrets_hold_from_now_on(stage: Stage) -> None:
     del known["acme"]
     known["hats"] = Caller(name="hats", provider="qliro", callback_secrets=(OLD,))
     known["caps"] = Caller(name="caps", provider="qliro", callback_secrets=(SECRET,))
-    stage.receiver.reconfigure(known)
+    stage.receiver.reconfigure(known, Trust([RECORD_SECRET]))
     assert await stage.call(path("order-status")) == REFUSED
     assert (await stage.call(path("checkout-status", secret=OLD)))[0] == 200
     assert (await stage.call(path("checkout-status", account="caps")))[0] == 200
     assert await stage.call(path("webhook", account="acme"), form(event="approved"), FORM) == REFUSED
+
+
+async def test_other_record_secrets_hold_from_now_on(stage: Stage, tmp_path: Path) -> None:
+    """Workers take them at SIGHUP, too, and would not believe what is signed with the old ones."""
+    assert await stage.call(path("checkout-status")) == RECEIVED
+    file = tmp_path / "receive.toml"
+    file.write_text(
+        '[kafka]\nbootstrap_servers = "127.0.0.1:9092"\npartitioner = "murmur2"\n'
+        f'[callbacks]\nrecord_secrets = ["{RECORD_SECRET[::-1]}", "{RECORD_SECRET}"]\n'
+        f'[accounts.hats]\nprovider = "qliro"\ncallback_secrets = ["{SECRET}"]\n'
+    )
+    _reread(stage.receiver, lambda: receiver_config(file, {}))
+    assert await stage.call(path("checkout-status")) == RECEIVED
+    signed = [
+        (dict(record.headers)["x-cartsync-mac"], record.key or b"", record.value or b"")
+        for partition in range(3)
+        for record in stage.log.records(partition)
+    ]
+    assert [mac for mac, _, _ in signed] == [
+        Trust([secret]).sign(key, value)
+        for secret, (_, key, value) in zip((RECORD_SECRET, RECORD_SECRET[::-1]), signed, strict=True)
+    ]
 
 
 async def test_stop_lets_calls_end() -> None:
