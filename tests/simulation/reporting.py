@@ -28,10 +28,10 @@ from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.providers.sequra.options import SequraAccount
+from worker.sandbox.sequra.reports import Reports, amounts_of
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 from worker.sim.producer import MemoryEventProducer
-from worker.sim.sandbox_reports import Reports, amounts_of
 
 PARTITIONS = 3
 PLACING = Placing("crc32", "reference")
