@@ -885,6 +885,22 @@ async def test_what_cannot_be_parsed_is_not_repeated(stage: Stage, head: str) ->
     assert b" 400 " in answer.split(b"\r\n")[0]
     assert TOKEN.encode() not in answer
     assert TOKEN not in json.dumps(lines)
+    assert {line["event"] for line in lines} == {"request_unreadable"}
+
+
+async def test_defect_beside_the_work_on_a_call(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the library catches has a name of ours, and none of its words."""
+
+    def fails(*_about: str) -> None:
+        raise RuntimeError(TOKEN)
+
+    monkeypatch.setattr(stage.metrics, "callback", fails)
+    head = f"POST {path('order-status')} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    with logged() as lines:
+        assert b" 500 " in (await stage.raw(head.encode())).split(b"\r\n")[0]
+    (line,) = [line for line in lines if line["level"] == "error"]
+    assert (line["event"], line["error"]) == ("request_failed", "RuntimeError")
+    assert TOKEN not in json.dumps(lines)
 
 
 async def test_other_secrets_hold_from_now_on(stage: Stage) -> None:
