@@ -10,7 +10,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import structlog
+
 from worker import logs
+
+log = structlog.get_logger(__name__)
 
 EXIT_DONE, EXIT_WATCHDOG = 0, 70
 EXIT_AT_ONCE = 143
@@ -43,6 +47,12 @@ def on_signals(reread: Callable[[], None]) -> asyncio.Event:
         loop.add_signal_handler(number, told)
     loop.add_signal_handler(signal.SIGHUP, reread)
     return stopping
+
+
+def no_operations_port(host: str, port: int, error: OSError) -> None:
+    """Says that the private port cannot be had, and which setting to change."""
+    do = "set another [http] port, or CARTSYNC_HTTP__PORT: each process on a machine needs its own, one file or not"
+    log.critical("no_operations_port", host=host, port=port, error=error.strerror, do=do)
 
 
 def end_in_time() -> None:

@@ -12,7 +12,7 @@ import uvloop
 
 from worker import __version__, logs
 from worker.app.clock import SystemClock
-from worker.app.process import EXIT_DONE, calm_collector, end_in_time, on_signals
+from worker.app.process import EXIT_DONE, calm_collector, end_in_time, no_operations_port, on_signals
 from worker.config.receiving import ReceiverConfig
 from worker.config.sections import CallbacksSection
 from worker.core.placing import Placing
@@ -137,7 +137,7 @@ async def _listens(receiver: Receiver, operations: Operations, config: ReceiverC
     try:
         log.info("operations", address=await operations.start(host, config.http.port))
     except OSError as error:
-        log.critical("no_operations_port", host=host, port=config.http.port, error=error.strerror)
+        no_operations_port(host, config.http.port, error)
         return False
     public = config.callbacks
     try:

@@ -21,6 +21,7 @@ from worker.app.process import (
     calm_collector,
     end_in_time,
     first,
+    no_operations_port,
     on_signals,
 )
 from worker.app.worker import Ports, Worker
@@ -109,7 +110,7 @@ async def _run(
     try:
         address = await operations.start(host, config.http.port)
     except OSError as error:
-        log.critical("no_operations_port", host=host, port=config.http.port, error=error.strerror)
+        no_operations_port(host, config.http.port, error)
         await sender.close()
         return ConfigError.exit_code
     try:

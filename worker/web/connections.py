@@ -9,7 +9,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+import structlog
+from aiohttp import http_exceptions, web
+
+log = structlog.get_logger(__name__)
 
 LINGER_S = 1.0
 """How long the rest of a body is read that nobody wants: without, an answer may get lost."""
@@ -116,6 +119,15 @@ class Connection(web.RequestHandler):
         self._waits_among.pop(self, None)
         if self.transport is not None:
             self.transport.abort()
+
+    def log_exception(self, *_words: Any, **about: Any) -> None:
+        """What the library has to say, without its words: they hold what was sent."""
+        error = about.get("exc_info")
+        kind = type(error).__name__
+        if isinstance(error, http_exceptions.HttpProcessingError):
+            log.warning("request_unreadable", error=kind, sampled_by=kind)
+        else:
+            log.error("request_failed", error=kind, sampled_by=kind)
 
     def handle_error(self, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> Any:
         """As the library does, without saying back what was sent."""

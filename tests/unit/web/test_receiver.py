@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.logged import logged
-from worker.app.receive import _reread
+from worker.app.receive import ReceiverProcess, _listens, _reread
 from worker.config.receiving import receiver_config
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
@@ -28,6 +28,7 @@ from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
 from worker.sim.producer import MemoryEventProducer
 from worker.web.lookups import Lookup
+from worker.web.operations import Access, Operations
 from worker.web.receiver import SAME_ORDER_MAX, Limits, Receiver
 
 SECRET, OLD = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
@@ -40,6 +41,11 @@ PUSH = b'{"OrderId":12345,"Status":"Completed","Timestamp":"2016-03-03T11:43:05.
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 RECEIVED = (200, b'{"CallbackResponse":"received"}')
 REFUSED = (401, b"{}")
+CONFIGURATION = (
+    '[kafka]\nbootstrap_servers = "127.0.0.1:9092"\npartitioner = "murmur2"\n'
+    "[callbacks]\nrecord_secrets = [{secrets}]\n"
+    f'[accounts.hats]\nprovider = "qliro"\ncallback_secrets = ["{SECRET}"]\n'
+)
 CHOICES = {
     "hats": {"validation": "OutOfStock", "shipping_methods": "declined", "shipping_addresses": "empty"},
     "acme": {"cancel": "unsupported"},
@@ -897,6 +903,22 @@ async def test_what_cannot_be_parsed_is_not_repeated(stage: Stage, head: str) ->
     assert b" 400 " in answer.split(b"\r\n")[0]
     assert TOKEN.encode() not in answer
     assert TOKEN not in json.dumps(lines)
+    assert {line["event"] for line in lines} == {"request_unreadable"}
+
+
+async def test_defect_beside_the_work_on_a_call(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the library catches has a name of ours, and none of its words."""
+
+    def fails(*_about: str) -> None:
+        raise RuntimeError(TOKEN)
+
+    monkeypatch.setattr(stage.metrics, "callback", fails)
+    head = f"POST {path('order-status')} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    with logged() as lines:
+        assert b" 500 " in (await stage.raw(head.encode())).split(b"\r\n")[0]
+    (line,) = [line for line in lines if line["level"] == "error"]
+    assert (line["event"], line["error"]) == ("request_failed", "RuntimeError")
+    assert TOKEN not in json.dumps(lines)
 
 
 async def test_other_secrets_hold_from_now_on(stage: Stage) -> None:
@@ -916,11 +938,7 @@ async def test_other_record_secrets_hold_from_now_on(stage: Stage, tmp_path: Pat
     """Workers take them at SIGHUP, too, and would not believe what is signed with the old ones."""
     assert await stage.call(path("checkout-status")) == RECEIVED
     file = tmp_path / "receive.toml"
-    file.write_text(
-        '[kafka]\nbootstrap_servers = "127.0.0.1:9092"\npartitioner = "murmur2"\n'
-        f'[callbacks]\nrecord_secrets = ["{RECORD_SECRET[::-1]}", "{RECORD_SECRET}"]\n'
-        f'[accounts.hats]\nprovider = "qliro"\ncallback_secrets = ["{SECRET}"]\n'
-    )
+    file.write_text(CONFIGURATION.format(secrets=f'"{RECORD_SECRET[::-1]}", "{RECORD_SECRET}"'))
     _reread(stage.receiver, lambda: receiver_config(file, {}))
     assert await stage.call(path("checkout-status")) == RECEIVED
     signed = [
@@ -932,6 +950,20 @@ async def test_other_record_secrets_hold_from_now_on(stage: Stage, tmp_path: Pat
         Trust([secret]).sign(key, value)
         for secret, (_, key, value) in zip((RECORD_SECRET, RECORD_SECRET[::-1]), signed, strict=True)
     ]
+
+
+async def test_private_port_that_a_worker_has(stage: Stage, tmp_path: Path) -> None:
+    """With one file for both, the setting that has to differ is named."""
+    process: Any = ReceiverProcess
+    operations = Operations(process(stage.receiver, stage.producer, stage.metrics), Access())
+    file = tmp_path / "receive.toml"
+    file.write_text(CONFIGURATION.format(secrets=f'"{RECORD_SECRET}"') + f"[http]\nport = {stage.port}\n")
+    with logged() as lines:
+        assert not await _listens(stage.receiver, operations, receiver_config(file, {}), "127.0.0.1")
+    (line,) = lines
+    assert line["event"] == "no_operations_port"
+    assert "[http] port" in line["do"]
+    assert "CARTSYNC_HTTP__PORT" in line["do"]
 
 
 async def test_stop_lets_calls_end() -> None:
