@@ -334,3 +334,14 @@ def test_oldest_of_a_change_without_a_moment() -> None:
     for since_ms in (0, 7, 0, 9):
         count.note_owed_since(since_ms)
     assert count.owed_since_ms == 7
+
+
+def test_what_waits_for_a_job_has_no_age() -> None:
+    """It is owed, and nobody is to be woken for it before its time."""
+    outbox = Outbox()
+    put(outbox, "acme/1", header())
+    outbox.put("acme/2", header(), now=NOW, now_ms=NOW_MS, delay_max_s=10.0, awaits_change=True)
+    assert outbox.figures({"acme"}, NOW)["acme"].owed_since_ms == 7
+    assert outbox.figures({"acme"}, NOW)["acme"].owed == 2
+    del outbox.entries["acme/1"]
+    assert outbox.figures({"acme"}, NOW)["acme"].owed_since_ms == 0

@@ -25,7 +25,7 @@ from worker.model.exchange import (
 )
 from worker.model.order import Order
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
-from worker.ports import Attempt
+from worker.ports import Attempt, Errand
 from worker.publisher.publisher import Publisher
 from worker.sim.loop import VirtualClock, run
 
@@ -85,15 +85,17 @@ class Answers:
 
 
 class Book:
-    """An outlet with one order, which may be sent until `until` (*now*)."""
+    """An outlet with one order, or one job, which may be sent until `until` (*now*)."""
 
-    def __init__(self, clock: VirtualClock, until: float) -> None:
-        self.clock, self.until = clock, until
+    def __init__(self, clock: VirtualClock, until: float, errand: Errand | None = None) -> None:
+        self.clock, self.until, self.errand = clock, until, errand
         self.outcomes: list[Outcome] = []
 
     def take(self, subject: str) -> Attempt:
         may_send = lambda: self.clock.now() < self.until  # noqa: E731
-        return Attempt(subject, 1, UPDATE, self.clock.now(), may_send, remote=b"kept", may_land_late=True)
+        order = Attempt(subject, 1, UPDATE, self.clock.now(), may_send, remote=b"kept", may_land_late=True)
+        order.errand = self.errand
+        return order
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:  # noqa: ARG002
         self.outcomes.append(outcome)
@@ -107,12 +109,18 @@ class Played(msgspec.Struct):
     asked: list[Question]
 
 
-def played(adapter: Listed, *answers: HttpResponse | Fault, until: float = 100.0, cut_after_s: float = 50.0) -> Played:
+def played(
+    adapter: Listed,
+    *answers: HttpResponse | Fault,
+    until: float = 100.0,
+    cut_after_s: float = 50.0,
+    errand: Errand | None = None,
+) -> Played:
     """One order's turn; it is given up after a while."""
 
     async def main() -> Played:
         clock = VirtualClock(asyncio.get_running_loop())
-        sender, book = Answers(*answers), Book(clock, clock.now() + until)
+        sender, book = Answers(*answers), Book(clock, clock.now() + until, errand)
         accounts = {"shop": Account(name="shop", provider="listed", base_url="https://x")}
         publisher = Publisher(
             accounts,
@@ -220,3 +228,44 @@ def test_adapter_that_reads_on_and_on() -> None:
     """It is told off like any failure, and stops nobody else."""
     turn = played(Listed(*[READ] * 30), *[OK] * 30)
     assert turn.outcome == Outcome(OutcomeKind.REJECTED, "listed was read 20 times in one turn")
+
+
+# --- what jobs send ----------------------------------------------------------------------------------------------------
+
+LOST, REFUSED = Fault(sent=True, detail="no answer"), Fault(sent=False, detail="no connection")
+
+
+@pytest.mark.parametrize(
+    ("is_read", "answer", "kind"),
+    [
+        (False, OK, OutcomeKind.APPLIED),
+        (False, BUSY, OutcomeKind.REJECTED),
+        (False, GATEWAY, OutcomeKind.UNKNOWN),
+        (False, LOST, OutcomeKind.UNKNOWN),
+        (False, REFUSED, OutcomeKind.NOT_SENT),
+        (True, OK, OutcomeKind.APPLIED),
+        (True, GATEWAY, OutcomeKind.REJECTED),
+        (True, LOST, OutcomeKind.NOT_SENT),
+    ],
+)
+def test_errand(is_read: bool, answer: HttpResponse | Fault, kind: OutcomeKind) -> None:
+    """It is sent as it is, and no adapter is asked; what is only read leaves nothing that might land later."""
+    errand = Errand(
+        COMMAND.request, lambda response, _now_ms: Outcome(KINDS[response.status], "said", response.status), is_read
+    )
+    turn = played(Listed(), answer, errand=errand)
+    assert (turn.sent, turn.outcome.kind) == (["POST"], kind)
+    assert errand.answer is (answer if isinstance(answer, HttpResponse) else None)
+
+
+def test_errand_that_is_given_up() -> None:
+    """Nobody knows what becomes of it."""
+    errand = Errand(COMMAND.request, lambda _response, _now_ms: Outcome(OutcomeKind.APPLIED))
+    assert played(Listed(), OK, errand=errand, cut_after_s=0.5).outcome.kind is OutcomeKind.UNKNOWN
+
+
+def test_errand_without_a_lease() -> None:
+    """It is not sent, as no order would be."""
+    errand = Errand(COMMAND.request, lambda _response, _now_ms: Outcome(OutcomeKind.APPLIED))
+    turn = played(Listed(), errand=errand, until=0.0)
+    assert (turn.sent, turn.outcome.kind) == ([], OutcomeKind.NOT_SENT)
