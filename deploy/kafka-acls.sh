@@ -19,6 +19,8 @@ TRANSACTIONAL_ID_PREFIX=${TRANSACTIONAL_ID_PREFIX:-cartsync}
 EVENT_TOPIC=${EVENT_TOPIC:-orders.events}
 STATE_TOPIC=${STATE_TOPIC:-cartsync.state}
 DEAD_LETTER_TOPIC=${DEAD_LETTER_TOPIC:-cartsync.dlq}
+RESULTS_TOPIC=${RESULTS_TOPIC-cartsync.results} # empty: there is none
+READER=${READER:-}                              # who reads results; empty: nothing is granted
 
 quoted() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
@@ -38,6 +40,9 @@ allow "$WORKER" --topic "$EVENT_TOPIC" literal Read DescribeConfigs
 allow "$WORKER" --group "$GROUP_ID" literal Read
 allow "$WORKER" --topic "$STATE_TOPIC" literal Read Write DescribeConfigs
 allow "$WORKER" --topic "$DEAD_LETTER_TOPIC" literal Write DescribeConfigs
+if [ -n "$RESULTS_TOPIC" ]; then
+    allow "$WORKER" --topic "$RESULTS_TOPIC" literal Write DescribeConfigs
+fi
 allow "$WORKER" --transactional-id "$TRANSACTIONAL_ID_PREFIX.$EVENT_TOPIC." prefixed Write Describe
 
 if [ -n "$RECEIVER" ]; then
@@ -48,8 +53,15 @@ if [ -n "$SHOP" ]; then
     allow "$SHOP" --topic "$EVENT_TOPIC" literal Write
 fi
 
+if [ -n "$READER" ] && [ -n "$RESULTS_TOPIC" ]; then
+    allow "$READER" --topic "$RESULTS_TOPIC" literal Read
+fi
+
 if [ -n "$OPERATOR" ]; then
     allow "$OPERATOR" --topic "$EVENT_TOPIC" literal Create Describe DescribeConfigs
     allow "$OPERATOR" --topic "$STATE_TOPIC" literal Create Read DescribeConfigs
     allow "$OPERATOR" --topic "$DEAD_LETTER_TOPIC" literal Create Read DescribeConfigs
+    if [ -n "$RESULTS_TOPIC" ]; then
+        allow "$OPERATOR" --topic "$RESULTS_TOPIC" literal Create Describe DescribeConfigs
+    fi
 fi

@@ -489,6 +489,8 @@ class CancelledData(Data, kw_only=True, frozen=True):
     """A code or a sentence; each account has a table of what the provider gets to know of it."""
     by: Literal["merchant", "shopper", "provider"] = "merchant"
     """`provider`: made there, so it is not told back."""
+    origin: Text | UnsetType = UNSET
+    """The event's `origin`, where somebody has put it here; the event's own goes first."""
 
 
 class CartsStatedData(Data, kw_only=True, frozen=True):
@@ -670,7 +672,7 @@ def data_of(event: type[Envelope]) -> type[Data]:
     return found
 
 
-def event_type(event: type[Envelope]) -> str:
+def event_type(event: type[Struct]) -> str:
     """The CloudEvents type that the class stands for."""
     return str(event.__struct_config__.tag)
 

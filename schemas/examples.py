@@ -83,6 +83,29 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """`data` by event type."""
 
 
+RESULTS: dict[str, dict[str, Any]] = {
+    "cartsync.order_changed": {
+        "specversion": "1.0",
+        "id": "acme/A14/12345:4183:settled:3",
+        "source": "/cartsync/cartsync",
+        "type": "cartsync.order_changed",
+        "time": "2026-03-02T08:15:02.417Z",
+        "subject": "acme/A14/12345",
+        "sequence": "3",
+        "data": {
+            "status": "settled",
+            "revision": 4183,
+            "acked": 4183,
+            "unsupported": False,
+            "currency": "EUR",
+            "shipped_minor": 1250,
+            "unshipped_minor": 8345,
+        },
+    },
+}
+"""A result of each type, whole."""
+
+
 def example_event(kind: str) -> dict[str, Any]:
     """The whole CloudEvents object of the example of this type."""
     return {

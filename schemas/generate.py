@@ -15,18 +15,20 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas import envelope, events, provider_events, reference, views
+from schemas import envelope, events, provider_events, reference, results, views
 from schemas.base import PUBLISHED
 from schemas.envelope import Envelope
 from schemas.events import event_type
-from schemas.examples import example_event
+from schemas.examples import RESULTS, example_event
 
 FOLDER = Path(__file__).parent / "json"
 CONTRACT_VERSION = "1.1.0"
 """Of the input contract: a change of its names or meanings needs a new one."""
 
 _VIEWS: tuple[type[msgspec.Struct], ...] = (views.OrderView, views.StatusView)
-_DOCUMENTED = (envelope, events, provider_events, views)
+_DOCUMENTED = (envelope, events, provider_events, results, views)
+_FACTS = [event for event in events.EVENT_TYPES if event in events.PROVIDER_TYPES]
+_RESULT_KEY = "The subject of the order."
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
@@ -38,10 +40,12 @@ def documents() -> dict[str, str]:
     """The text of every file of `schemas/json/`, by its name."""
     docs = {name: text for module in _DOCUMENTED for name, text in member_docs(module).items()}
     schemas = {event_type(event): _event_schema(event, docs) for event in events.EVENT_TYPES}
+    schemas |= {event_type(result): _result_schema(result, docs) for result in results.RESULT_TYPES}
     schemas |= {f"view.{_view_name(view)}": _schema(view, docs) for view in _VIEWS}
     files = {f"{name}.json": _json({"$schema": _DIALECT, "$id": f"{name}.json"} | schemas[name]) for name in schemas}
     files["asyncapi.json"] = _json(_async_api(docs))
     files["EVENTS.md"] = reference.page(docs, CONTRACT_VERSION)
+    files["RESULTS.md"] = reference.results_page(docs)
     return files
 
 
@@ -102,17 +106,23 @@ def _event_schema(event: type[Envelope], docs: MemberDocs) -> Schema:
     return _schema(event, docs) | {"examples": [example_event(event_type(event))]}
 
 
+def _result_schema(result: type[results.Attributes], docs: MemberDocs) -> Schema:
+    return _schema(result, docs) | {"examples": [RESULTS[event_type(result)]]}
+
+
 # --- AsyncAPI ----------------------------------------------------------------------------------------------------
 
 
 def _async_api(docs: MemberDocs) -> Schema:
     names = [event_type(event) for event in events.EVENT_TYPES]
+    told = [*map(event_type, results.RESULT_TYPES), *(f"result.{event_type(event)}" for event in _FACTS)]
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "cartsync",
             "version": CONTRACT_VERSION,
-            "description": "Order-lifecycle events that cartsync reads. EVENTS.md beside this file is for people.",
+            "description": "Order-lifecycle events that cartsync reads, and what it tells of orders. EVENTS.md and "
+            "RESULTS.md beside this file are for people.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/cloudevents+json",
@@ -128,22 +138,46 @@ def _async_api(docs: MemberDocs) -> Schema:
                 "where they would be too large. A setting, too.",
                 "messages": {"refused": {"$ref": "#/components/messages/refused"}},
             },
+            "results": {
+                "address": "cartsync.results",
+                "description": "What other systems are told; to be read with read_committed. A setting, too.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in told},
+            },
         },
         "operations": {
             "readOrderEvents": {"action": "receive", "channel": {"$ref": "#/channels/orderEvents"}},
             "refuseRecord": {"action": "send", "channel": {"$ref": "#/channels/deadLetters"}},
+            "tellResult": {"action": "send", "channel": {"$ref": "#/channels/results"}},
         },
         "components": {
-            "messages": {event_type(event): _message(event) for event in events.EVENT_TYPES} | {"refused": _REFUSED},
-            "schemas": _components(events.EVENT_TYPES, docs, "components/schemas"),
+            "messages": {
+                **{event_type(event): _message(event) for event in events.EVENT_TYPES},
+                "refused": _REFUSED,
+                **{event_type(result): _result_message(result) for result in results.RESULT_TYPES},
+                **{f"result.{event_type(event)}": _fact_message(event) for event in _FACTS},
+            },
+            "schemas": _components((*events.EVENT_TYPES, *results.RESULT_TYPES), docs, "components/schemas"),
         },
     }
 
 
 def _message(event: type[Envelope]) -> Schema:
-    name = event_type(event)
     signed = {"headers": _MAC} if event in events.PROVIDER_TYPES else {}
-    return signed | {
+    return signed | _kafka_message(event, reference.KEY_RULE, example_event(event_type(event)))
+
+
+def _result_message(result: type[results.Attributes]) -> Schema:
+    return _kafka_message(result, _RESULT_KEY, RESULTS[event_type(result)])
+
+
+def _fact_message(event: type[Envelope]) -> Schema:
+    """What a provider said, as others are told: without the members that may be personal."""
+    return _kafka_message(event, _RESULT_KEY, reference.fact(event_type(event)))
+
+
+def _kafka_message(event: type[msgspec.Struct], key: str, example: Any) -> Schema:
+    name = event_type(event)
+    return {
         "name": name,
         "title": event.__name__,
         "summary": reference.one_line(event.__doc__),
@@ -151,11 +185,11 @@ def _message(event: type[Envelope]) -> Schema:
         "payload": {"$ref": f"#/components/schemas/{event.__name__}"},
         "bindings": {
             "kafka": {
-                "key": {"type": "string", "minLength": 1, "description": reference.KEY_RULE},
+                "key": {"type": "string", "minLength": 1, "description": key},
                 "bindingVersion": "0.5.0",
             }
         },
-        "examples": [{"payload": example_event(name)}],
+        "examples": [{"payload": example}],
     }
 
 

@@ -16,6 +16,7 @@ from typing import cast
 from msgspec import Raw, Struct, defstruct, field, msgpack
 
 from schemas.facts import Facts, Stamp, pack
+from schemas.views import Status
 
 SCHEMA = 3
 """1: before returns from `any`, refunds of lines, and fees. 2: before what providers say, and observed orders."""
@@ -126,6 +127,17 @@ class ConfirmedAs(Struct, array_like=True, frozen=True, gc=False):
     """Empty: it contradicts itself."""
 
 
+class Told(Struct, array_like=True, frozen=True, gc=False):
+    """What the results topic was told of an order last."""
+
+    status: Status
+    acked: int
+    count: int
+    """Results of the order so far."""
+    rest: int = 0
+    """A checksum of what else was told that would be news if it changed; 0: there was nothing."""
+
+
 EVENT_ID_MAX = 100
 """Characters of an event's id that are kept."""
 
@@ -153,6 +165,8 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """What its adapter keeps of the order at the provider, encoded by the adapter; empty: nothing."""
     heard: int = 0
     """The newest revision that came of what was heard of the order at the provider: an older attempt did not see it."""
+    told: Told | None = None
+    """`None`: no result was written yet."""
 
 
 class SealedRecord(OrderProgress, array_like=True, gc=False):
@@ -171,6 +185,7 @@ class SealedRecord(OrderProgress, array_like=True, gc=False):
     delay_ms: int = 0
     remote: bytes = b""
     heard: int = 0
+    told: Told | None = None
 
 
 class Deployment(Struct, array_like=True, frozen=True):

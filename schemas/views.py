@@ -1,6 +1,6 @@
 """What people and programs get to see of an order, an account and a partition: `order show`, `/status`, scenarios."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -42,6 +42,9 @@ class ProviderView(Struct, frozen=True, omit_defaults=True):
     shipping: Said | None = None
     card_saved: Said | None = None
     unmapped: Said | None = None
+    known: dict[str, Any] | None = None
+    """What its adapter knows of the order there, in the provider's words; `differs_minor`: what the provider holds
+    less what the carts have, where that differs for good."""
     disbursed: Said | None = None
     """The newest line of a disbursement by day, and how many there are (`lines`, of those that are kept)."""
 

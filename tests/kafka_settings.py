@@ -18,5 +18,6 @@ def settings_of(bootstrap_servers: str, **members: Any) -> KafkaSettings:
         event_topic=f"{name}.events",
         state_topic=f"{name}.state",
         dead_letter_topic=f"{name}.dlq",
+        results_topic=f"{name}.results",
     )
     return replace(own, **members)

@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"tools"}),
     frozenset({"app"}),
-    frozenset({"partition", "kafka", "publisher", "web", "sim"}),
+    frozenset({"partition", "kafka", "publisher", "web", "sim", "sandbox"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),
@@ -281,7 +281,7 @@ def http_client(module: Module, tree: Tree) -> list[str]:
 
     Tokens for Kafka come over HTTP, too; no update does.
     """
-    serves = module.area == "web" or module.name == "worker.sim.sandbox"
+    serves = module.area == "web" or module.name == "worker.sandbox.server"
     asks_for_tokens = module.name == "worker.kafka.oauth"
     found = []
     for line, name in module.uses:
@@ -466,6 +466,8 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (import_direction, "providers imports worker.ports", "worker/providers/answers.py", "import worker.ports"),
     (import_direction, "metrics imports worker.logs", "worker/metrics.py", "from worker.logs import log"),
     (import_direction, "web imports worker.sim.a", "worker/web/page.py", "from worker.sim.a import b"),
+    (import_direction, "sandbox imports worker.sim.log", "worker/sandbox/pushes.py", "import worker.sim.log"),
+    (import_direction, "sandbox imports worker.publisher.a", "worker/sandbox/pushes.py", "import worker.publisher.a"),
     (import_direction, "kafka imports worker.config", "worker/kafka/a.py", "from worker.config import b"),
     (import_direction, "app imports worker.tools.demo", "worker/app.py", "import worker.tools.demo"),
     (import_direction, "tools imports worker.cli", "worker/tools/demo.py", "import worker.cli"),
@@ -497,7 +499,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (http_client, "aiohttp.web", "worker/sim/network.py", "import aiohttp.web"),
     (http_client, "aiohttp.ClientSession", WEB, "from aiohttp import ClientSession"),
     (http_client, "aiohttp.ClientSession", WEB, "import aiohttp.web\naiohttp.ClientSession()"),
-    (http_client, "aiohttp.client", "worker/sim/sandbox.py", "import aiohttp.client"),
+    (http_client, "aiohttp.client", "worker/sandbox/server.py", "import aiohttp.client"),
     (http_client, "urllib.request", "worker/publisher/a.py", "from urllib.request import urlopen"),
     (fast_loop, "uvloop", "worker/partition/actor.py", "import uvloop"),
     (pure, "a.py:1: asyncio", CORE, "import asyncio"),
@@ -533,7 +535,7 @@ SOUND: Files = {
     "worker/__init__.py": "__version__ = '0'",
     "worker/__main__.py": "from worker.cli import main",
     "worker/cli.py": "import http.client, uvloop; from worker import __version__, app, config, tools",
-    "worker/tools/demo.py": "import worker.app, worker.sim.sandbox; from worker.tools import scenario",
+    "worker/tools/demo.py": "import worker.app, worker.sandbox.server; from worker.tools import scenario",
     "worker/tools/scenario.py": "from urllib.request import urlopen",
     "worker/app.py": "from worker import config, kafka, publisher, web; import asyncio, os; os.getpid()",
     "worker/config.py": "import os; from worker.providers import registry; x = os.environ",
@@ -544,7 +546,7 @@ SOUND: Files = {
     "worker/kafka/log.py": "import aiokafka; from worker.ports import StateLog",
     "worker/publisher/sender.py": "import aiohappyeyeballs, httptools",
     "worker/web/page.py": "import aiohttp; from aiohttp.typedefs import Handler; aiohttp.web.Response()",
-    "worker/sim/sandbox.py": "from aiohttp import web; from worker.providers.sequra import wire",
+    "worker/sandbox/server.py": "from aiohttp import web; from worker.providers.sequra import wire",
     "worker/core/__init__.py": "from worker.core import order",
     "worker/core/order.py": "from datetime import datetime; import worker.errors; datetime.fromtimestamp(0)",
     "worker/core/outbox.py": "import uuid, schemas.events; from worker.core import order; uuid.uuid5('', '')",

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from schemas.views import OrderView
     from worker.config import Config, KafkaSection
     from worker.core.targets import TargetChoice
+    from worker.model.account import Account
     from worker.tools.operate import Port
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -176,14 +177,17 @@ def receive(
 
 @app.command()
 def demo(
-    orders: Annotated[int, typer.Option(min=1, max=100_000, help="How many orders the shop has.")] = 300,
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="For how long the shop is open.")] = 15.0,
-    seed: Annotated[int, typer.Option(help="Another one, another day in the shop.")] = 1,
+    orders: Annotated[int, typer.Option(min=1, max=100_000, help="How many orders the shops have, together.")] = 300,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="For how long they are open.")] = 15.0,
+    seed: Annotated[int, typer.Option(help="Another one, another day in the shops.")] = 1,
     kafka: Annotated[bool, typer.Option("--kafka", help="With a real Kafka on this machine (needs Java).")] = False,
 ) -> None:
-    """See it work: a shop, a worker, a provider that fails.
+    """See it work: three shops, three providers, one worker.
 
-    All on this machine, and nothing else is needed. Afterwards `cartsync order show` looks at single orders.
+    The providers fail, and call back late, twice, and in the wrong order.
+
+    All on this machine, and nothing else is needed. Exit 0 when all orders agree in the end, 1 when not. Afterwards
+    `cartsync order show` looks at single orders.
 
     \b
     cartsync demo
@@ -265,27 +269,46 @@ def replay(
 
 @app.command()
 def sandbox(
+    provider: Annotated[str, typer.Option(metavar="sequra|qliro|atarapay", help="Whom it stands in for.")] = "sequra",
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8090,
     account: Annotated[
         list[str] | None,
-        typer.Option(metavar="MERCHANT:USER:PASSWORD", help="May be given again. Default: acme:user:secret."),
+        typer.Option(
+            metavar="CREDENTIALS",
+            help="sequra MERCHANT:USER:PASSWORD, may be given again (acme:user:secret); qliro KEY:SECRET "
+            "(HATS:secret); atarapay PUBLIC_KEY:PRIVATE_KEY (public:private).",
+        ),
     ] = None,
     faults: Annotated[str, typer.Option(help="What goes wrong how often: 500=0.05,reset_applied=0.02")] = "",
     seed: Annotated[int, typer.Option(help="For the faults.")] = 0,
+    callback_url: Annotated[
+        str, typer.Option(metavar="URL", help="AtaraPay's notifications go there (`cartsync callback url` prints it).")
+    ] = "",
 ) -> None:
     """Be a provider on this machine, to try things against.
 
-    Answers updates as seQura does, until Ctrl-C. Look at what it holds with a browser.
+    Answers as the provider does, until Ctrl-C, and calls back. Look at what it holds with a browser. Orders are placed
+    with POST /checkout (seQura knows one by its first update), things happen with POST /acts; the page says more.
 
     \b
     cartsync sandbox
     cartsync sandbox --port 9000 --faults 5xx=0.1,timeout_lost=0.01:10s
+    cartsync sandbox --provider qliro --faults push_late=0.2:3s,push_doubled=0.1,result_error=0.05
     """
     from worker.tools.sandbox_server import run_sandbox
 
-    accounts = account or ["acme:user:secret"]
-    raise typer.Exit(run_sandbox(host=host, port=port, accounts=accounts, faults=faults, seed=seed))
+    raise typer.Exit(
+        run_sandbox(
+            provider=provider,
+            host=host,
+            port=port,
+            accounts=account or (),
+            faults=faults,
+            seed=seed,
+            callback_url=callback_url,
+        )
+    )
 
 
 @app.command()
@@ -319,9 +342,9 @@ def order_show(
         from worker.tools.state_topic import read_orders
 
         _only_the_last_line()
-        accounts: Collection[str] = ()
+        accounts: Mapping[str, Account] = {}
         with suppress(ConfigError):  # a password may be out of reach here; then nothing is said of accounts
-            accounts = configured_accounts(config).keys()
+            accounts = configured_accounts(config)
         return read_orders(ref, *sections, accounts)
 
     sections = state_sections(config)

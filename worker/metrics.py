@@ -131,6 +131,7 @@ METRICS: tuple[Metric, ...] = (
         "Revisions not sent because the change was made at the provider",
         ("account",),
     ),
+    Metric("cartsync_results_total", "counter", "Results written, for other systems"),
     Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("account", "class")),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
     Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
@@ -234,6 +235,7 @@ class Metrics:
         self._loop_lag_s = self._histograms["cartsync_loop_lag_seconds"]
         self._coalesced = self._counters["cartsync_coalesced_total"]
         self._suppressed = self._counters["cartsync_suppressed_total"]
+        self._results = self._counters["cartsync_results_total"]
         self._log_lines_dropped = 0
         self._callbacks: dict[tuple[str, str], dict[str, Counter]] = {}
         self._secret_uses: dict[str, list[Counter]] = {}
@@ -294,6 +296,10 @@ class Metrics:
     def event(self, result: EventResult, count: int = 1) -> None:
         """Events were read, with this result."""
         self._events[result].inc(count)
+
+    def results(self, count: int) -> None:
+        """So many were written to the results topic."""
+        self._results.inc(count)
 
     def dead_letter(self, reason: str) -> None:
         """A record was refused, for this reason of `CONTRACT.md` section 4. Raises `KeyError` for any other."""

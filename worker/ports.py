@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from schemas.state import Deployment
+from worker.core.order import Shown
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
 from worker.model.provider import Update
 
@@ -230,6 +231,13 @@ class DeadLetter(Struct, frozen=True):
     """The record's own, then ours (`x-dlq-…`)."""
 
 
+class Result(Struct, frozen=True):
+    """What other systems are told: a CloudEvent in the results topic."""
+
+    key: bytes
+    value: bytes
+
+
 class StatePartition(Protocol):
     """One owner's hold on one state partition."""
 
@@ -240,7 +248,10 @@ class StatePartition(Protocol):
         ...
 
     async def write(
-        self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        entries: Sequence[tuple[bytes, bytes | None]],
+        dead_letters: Sequence[DeadLetter] = (),
+        results: Sequence[Result] = (),
     ) -> int:
         """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
         another owner has taken over, `SizeRefusedError` when something in it is larger than its topic takes), the
@@ -263,6 +274,11 @@ class StatePartition(Protocol):
     @property
     def letter_max_bytes(self) -> int:
         """The largest dead letter that its topic takes, key and headers included, before compression."""
+        ...
+
+    @property
+    def result_max_bytes(self) -> int:
+        """The largest value of a result that its topic takes; 0: results go nowhere, and `write` takes none."""
         ...
 
     async def close(self) -> None:
@@ -335,6 +351,8 @@ class Attempt(Struct, eq=False):
     """The outcome of an earlier attempt is not known, though its time is over."""
     remote_unknown: bool = False
     """The provider may hold something else than is known."""
+    shown: Shown | None = None
+    """What others are shown of it, as of its revision."""
 
 
 class Outlet(Protocol):

@@ -57,6 +57,7 @@ class Brokers:
             "event_topic": event_topic or f"{name}.events",
             "state_topic": f"{name}.state",
             "dead_letter_topic": f"{name}.dlq",
+            "results_topic": f"{name}.results",
         }
 
     async def topics(self, event_topic: str = "") -> dict[str, Any]:

@@ -54,7 +54,7 @@ RECEIVE = Row(
     f"pushes/s, {CONNECTIONS} connections, Kafka, beside {SLOW} slow clients and {FORGED_PER_S} forged tokens/s",
     "/s",
     "aiohttp's low-level server, an HMAC, send_and_wait; nobody attacks it",
-    0.5,
+    0.35,
 )
 _BODY = (
     b'{"OrderId":67890,"MerchantReference":"MerchantRef1234","PaymentTransactionId":%d,"Amount":550,"Currency":"SEK",'

@@ -170,6 +170,7 @@ class Crew:
                 "event_topic": kafka.event_topic,
                 "state_topic": kafka.state_topic,
                 "dead_letter_topic": kafka.dead_letter_topic,
+                "results_topic": kafka.results_topic,
                 "session_timeout": f"{times.session_s:g}s",
                 "heartbeat": f"{times.heartbeat_s:g}s",
                 "partitioner": kafka.partitioner,

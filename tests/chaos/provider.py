@@ -22,8 +22,11 @@ from msgspec import Struct
 
 from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
 from tests.chaos.witness import Report, Witness
-from worker.sim.sandbox import Attempt, FaultPlan, Sandbox
-from worker.sim.sandbox_orders import Answer, Orders
+from worker.sandbox.attempts import Answer, Attempt, Call
+from worker.sandbox.faults import FaultPlan
+from worker.sandbox.sequra.orders import Orders
+from worker.sandbox.sequra.sandbox import SequraSandbox
+from worker.sandbox.server import Key
 
 PASSWORD = "a-password-of-both"
 ROOT = Path(__file__).parents[2]
@@ -73,7 +76,7 @@ class _WitnessedOrders(Orders):
         return answer
 
 
-class _Provider(Sandbox):
+class _Provider(SequraSandbox):
     """The sandbox, and who sent what by the user's name."""
 
     def __init__(self, setting: Setting) -> None:
@@ -88,10 +91,10 @@ class _Provider(Sandbox):
         _slot.set(_parted(request.headers.get("Authorization", ""))[1])
         return await super().handle(request)
 
-    async def _update(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes) -> Answer | None:
+    async def _answer(self, attempt: Attempt, key: Key | None, call: Call) -> Answer | None:
         answer: Answer | None = None
         try:
-            answer = await super()._update(attempt, key, authorization, body)
+            answer = await super()._answer(attempt, key, call)
         finally:
             attempt.ended_at = self._wall()
             self.witness.ended(_slot.get(), attempt, None if answer is None else answer.status)

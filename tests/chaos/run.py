@@ -130,6 +130,7 @@ class _Run:
             event_topic="chaos.events",
             state_topic="chaos.state",
             dead_letter_topic="chaos.dlq",
+            results_topic="chaos.results",
             partitioner="murmur2",
         )
 

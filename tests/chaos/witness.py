@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.chaos.shop import DIGEST_BYTES, Item, Wanted, number_of, subject_of, wanted_of
-from worker.sim.sandbox import Attempt
+from worker.sandbox.attempts import Attempt
 
 SHOWN_MAX = 20
 _RELAPSES_MAX = 1_000

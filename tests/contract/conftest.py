@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -20,7 +21,7 @@ from worker.kafka.events import KafkaEventLog
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
-from worker.ports import DeadLetter, EventLog, EventProducer, StateLog, StatePartition
+from worker.ports import DeadLetter, EventLog, EventProducer, Result, StateLog, StatePartition
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
 from worker.sim.producer import MemoryEventProducer
@@ -99,6 +100,10 @@ class MemoryWorld:
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed."""
         return list(self._log.dead_letters)
+
+    async def results(self) -> list[Result]:
+        """What is committed."""
+        return list(self._log.results)
 
 
 @asynccontextmanager
@@ -194,12 +199,23 @@ class KafkaWorld:
         return KafkaEventProducer(self.settings, placing)
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """What is committed: read up to where anything was written, for a commit is seen a moment after it returned."""
+        """What is committed."""
+        found = await self._committed(self.settings.dead_letter_topic)
+        return [DeadLetter(record.key, record.value, list(record.headers)) for record in found]
+
+    async def results(self) -> list[Result]:
+        """What is committed; each says what it is."""
+        found = await self._committed(self.settings.results_topic)
+        assert {tuple(record.headers) for record in found} <= {(("content-type", b"application/cloudevents+json"),)}
+        return [Result(record.key, record.value) for record in found]
+
+    async def _committed(self, topic: str) -> list[Any]:
+        """Read up to where anything was written, for a commit is seen a moment after it returned."""
         servers = self.settings.bootstrap_servers
-        places = [TopicPartition(self.settings.dead_letter_topic, partition) for partition in range(self.partitions)]
+        places = [TopicPartition(topic, partition) for partition in range(self.partitions)]
         async with AIOKafkaConsumer(bootstrap_servers=servers) as everything:
             ends = await everything.end_offsets(places)
-        found: list[DeadLetter] = []
+        found: list[Any] = []
         if not any(ends.values()):  # a consumer that reads nothing cannot be stopped in order
             return found
         async with AIOKafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed") as consumer:
@@ -207,8 +223,7 @@ class KafkaWorld:
                 consumer.assign([here])
                 consumer.seek(here, 0)
                 while await consumer.position(here) < ends[here]:
-                    records = (await consumer.getmany(timeout_ms=100)).get(here, [])
-                    found += [DeadLetter(record.key, record.value, list(record.headers)) for record in records]
+                    found += (await consumer.getmany(timeout_ms=100)).get(here, [])
         return found
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.world import Hold, World, read_all
 from worker.errors import FencedError, LogError, SizeRefusedError
-from worker.ports import DeadLetter, StateEntry, StatePartition
+from worker.ports import DeadLetter, Result, StateEntry, StatePartition
 
 LETTER = DeadLetter(b"k", b"{", [("own", b"1"), ("x-dlq-reason", b"not_json")])
 
@@ -168,6 +168,40 @@ async def test_dead_letters_come_with_commit(world: World, hold: Hold) -> None:
     other = DeadLetter(b"other", b"", [])
     await new.write([(b"m:next", b"1")], [other])
     assert await world.dead_letters() == [other]
+
+
+RESULTS = [Result(b"acme/1", b'{"type":"t"}'), Result(b"acme/1", b"{}"), Result("acme/ñ".encode(), b"{}")]
+
+
+async def test_results_come_with_the_state(world: World, hold: Hold) -> None:
+    """What is told stands in its topic once what it tells of is committed, in order; beside it, letters do."""
+    owner = await hold(2)
+    last = await owner.write([(b"o:acme/1", b"1"), (b"m:next", b"1")], [LETTER], RESULTS)
+    assert [entry.offset for entry in await read_all(owner, 0, last)] == [last - 1, last]
+    await owner.write([(b"m:next", b"2")], (), RESULTS[:1])
+    assert await world.results() == [*RESULTS, RESULTS[0]]
+    assert await world.dead_letters() == [LETTER]
+
+
+async def test_results_come_with_commit(world: World, hold: Hold) -> None:
+    """Results of a write that was fenced are not in their topic, those of the new owner are: once."""
+    old, new = await hold(), await hold()
+    with pytest.raises(FencedError):
+        await old.write([(b"m:next", b"1")], (), RESULTS)
+    await new.write([(b"m:next", b"1")], (), RESULTS)
+    assert await world.results() == RESULTS
+
+
+async def test_result_too_large(world: World, hold: Hold) -> None:
+    """One that its topic refuses fails the whole transaction, and it is known why; the largest one is taken."""
+    owner = await hold()
+    largest = Result(b"k", random.Random(1).randbytes(owner.result_max_bytes))
+    with pytest.raises(SizeRefusedError):
+        await owner.write([(b"a", b"1")], (), [RESULTS[0], Result(b"k", _too_large(owner))])
+    owner = await hold()
+    await owner.write([(b"a", b"2")], (), [RESULTS[0], largest])
+    assert await world.results() == [RESULTS[0], largest]
+    assert await content(hold) == [(b"a", b"2")]
 
 
 async def test_largest_value(hold: Hold) -> None:

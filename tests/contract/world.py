@@ -7,7 +7,7 @@ from typing import Protocol
 
 from worker.core.placing import Placing
 from worker.errors import GapError
-from worker.ports import DeadLetter, EventLog, EventProducer, InputRecord, StateEntry, StateLog, StatePartition
+from worker.ports import DeadLetter, EventLog, EventProducer, InputRecord, Result, StateEntry, StateLog, StatePartition
 
 EVENTUALLY_S = 60.0
 """How long anything may take. A memory needs none of it; a broker may need a session timeout."""
@@ -69,6 +69,10 @@ class World(Protocol):
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed in the dead-letter topic now; those of one transaction in their order."""
+        ...
+
+    async def results(self) -> list[Result]:
+        """The same of the results topic."""
         ...
 
 

@@ -27,8 +27,9 @@ from worker.core.rules import Rules
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
-from worker.ports import DeadLetter
-from worker.sim.sandbox import Attempt, Sandbox
+from worker.ports import DeadLetter, Result
+from worker.sandbox.attempts import Attempt
+from worker.sandbox.sequra.sandbox import SequraSandbox
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper
 from worker.tools.shop import History
@@ -60,8 +61,9 @@ class Stage:
             event_topic=f"{self.name}.events",
             state_topic=f"{self.name}.state",
             dead_letter_topic=f"{self.name}.dlq",
+            results_topic=f"{self.name}.results",
         )
-        self.sandbox = Sandbox({merchant: (account, PASSWORD) for account, merchant in MERCHANTS.items()}, seed=7)
+        self.sandbox = SequraSandbox({merchant: (account, PASSWORD) for account, merchant in MERCHANTS.items()}, seed=7)
         self.base_url = ""
         self.workers: list[WorkerProcess] = []
         self._worker_settings = worker or {}
@@ -102,7 +104,7 @@ class Stage:
             name: getattr(self.settings, name)
             for name in (
                 *("bootstrap_servers", "group_id", "transactional_id_prefix"),
-                *("event_topic", "state_topic", "dead_letter_topic"),
+                *("event_topic", "state_topic", "dead_letter_topic", "results_topic"),
             )
         }
         accounts = {
@@ -257,8 +259,17 @@ class Stage:
 
     async def dead_letters(self, count: int, within_s: float = 20) -> list[DeadLetter]:
         """All that is in the dead-letter topic, once there are so many (or more: it looks a little longer)."""
-        found: list[DeadLetter] = []
-        partitions = [TopicPartition(self.settings.dead_letter_topic, p) for p in range(self.partitions)]
+        found = await self._committed(self.settings.dead_letter_topic, count, within_s)
+        return [DeadLetter(record.key, record.value, list(record.headers)) for record in found]
+
+    async def results(self, count: int, within_s: float = 20) -> list[Result]:
+        """The same of the results topic."""
+        found = await self._committed(self.settings.results_topic, count, within_s)
+        return [Result(record.key, record.value) for record in found]
+
+    async def _committed(self, topic: str, count: int, within_s: float) -> list[Any]:
+        found: list[Any] = []
+        partitions = [TopicPartition(topic, p) for p in range(self.partitions)]
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.settings.bootstrap_servers,
             isolation_level="read_committed",
@@ -272,7 +283,7 @@ class Stage:
             while True:
                 batches = await consumer.getmany(timeout_ms=500)
                 records = [record for batch in batches.values() for record in batch]
-                found += [DeadLetter(r.key, r.value, list(r.headers)) for r in records]
+                found += records
                 if not records and (len(found) >= count or time.monotonic() > give_up_at):
                     return found
         finally:

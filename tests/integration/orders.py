@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from worker.sim.sandbox import Attempt
+from worker.sandbox.attempts import Attempt
 from worker.tools.shop import History
 
 ACCOUNT, OTHER_ACCOUNT = "camisas", "zapatos"

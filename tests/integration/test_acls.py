@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest
+from msgspec.structs import replace
 
 from tests.integration.harness import PROJECT, Stage
 from tests.integration.orders import ACCOUNT, line
@@ -24,6 +25,9 @@ PATTERNS = {"literal": 3, "prefixed": 4}
 OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
 """As Kafka's protocol numbers them."""
 ALLOW = 3
+READS = shlex.split(
+    "--allow-principal User:cartsync --operation Describe --operation DescribeConfigs --resource-pattern-type literal"
+)
 
 
 @pytest.fixture
@@ -56,6 +60,7 @@ def printed(settings: KafkaSettings, **more: str) -> list[list[str]]:
         "EVENT_TOPIC": settings.event_topic,
         "STATE_TOPIC": settings.state_topic,
         "DEAD_LETTER_TOPIC": settings.dead_letter_topic,
+        "RESULTS_TOPIC": settings.results_topic,
     }
     environment = {"PATH": os.environ["PATH"]} | names | more
     out = subprocess.check_output([PROJECT / "deploy" / "kafka-acls.sh"], text=True, env=environment)
@@ -113,7 +118,14 @@ async def test_the_permissions_of_the_page(guarded: tuple[LocalKafka, int], tmp_
         refused = stage.start()
         assert await refused.ended(within_s=30) == 72
         assert "grant Describe" in refused.tail()
-        await allow(kafka, printed(stage.settings, OPERATOR="User:operator", SHOP="User:shop"))
+        granted_later = printed(stage.settings, OPERATOR="User:operator", SHOP="User:shop")
+        results = stage.settings.results_topic
+        await allow(kafka, [words for words in granted_later if results not in words])
+        await allow(kafka, [[*printed(stage.settings, WORKER="User:cartsync")[0][:4], *READS, "--topic", results]])
+        refused = stage.start()
+        assert await refused.ended(within_s=30) == 72
+        assert f"--allow-principal User:cartsync --topic {results} --operation Write" in refused.tail()
+        await allow(kafka, [words for words in granted_later if results in words])
         worker = await stage.started()
         order = stage.order(f"{ACCOUNT}/1")
         await order.confirm(line("mug", 1000))
@@ -124,7 +136,7 @@ async def test_the_permissions_of_the_page(guarded: tuple[LocalKafka, int], tmp_
         worker.terminate()
         assert await worker.ended() == 0
         assert not [each for each in worker.log() if "permission" in str(each)]
-        for words, code in (("topics", "check"), 0), (("order", "show", order.subject), 0), (("run",), 64):
+        for words, code in (("topics", "check"), 0), (("order", "show", order.subject), 0), (("run",), 72):
             ran = await stage.command(*words, CARTSYNC_KAFKA__SASL_USERNAME="operator")
             assert ran.code == code, ran
 
@@ -133,8 +145,11 @@ def test_words_of_the_script() -> None:
     """Names are quoted, and only who is named is granted something."""
     settings = KafkaSettings(bootstrap_servers="k:1", group_id="it's mine")
     commands = printed(settings, COMMAND_CONFIG="a b.properties", WORKER="User:x y")
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert all(words[4:6] == ["--command-config", "a b.properties"] or "a b.properties" in words for words in commands)
     assert {words[words.index("--allow-principal") + 1] for words in commands} == {"User:x y"}
     assert [words[words.index("--group") + 1] for words in commands if "--group" in words] == ["it's mine"]
-    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 9
+    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 11
+    without = printed(replace(settings, results_topic=""), SHOP="User:s", OPERATOR="User:o", READER="User:r")
+    assert len(without) == 9
+    assert "User:r" in str(printed(settings, READER="User:r"))

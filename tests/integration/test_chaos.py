@@ -28,7 +28,7 @@ from worker.model.provider import Question
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
-from worker.sim.sandbox import Attempt
+from worker.sandbox.attempts import Attempt
 
 NOW = datetime.now(UTC)
 ACCOUNT = SequraAccount("acme", "sequra", "http://provider.example", "acme", "acme", "secret")

@@ -9,7 +9,7 @@ from tests.integration.conftest import OpenStage
 from tests.integration.harness import ATTEMPT_DEADLINE_S, SETTLE_S
 from tests.integration.orders import ACCOUNT, line
 from tests.integration.process import until
-from worker.sim.sandbox import FaultPlan
+from worker.sandbox.faults import FaultPlan
 
 
 @pytest.mark.parametrize("how", ["refuses connections", "answers 503"])

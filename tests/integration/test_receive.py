@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from yarl import URL
 
 from tests.integration.process import WorkerProcess
@@ -21,6 +22,7 @@ from tests.kafka_settings import settings_of
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
 from worker.core.trust import HEADER, Trust
+from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.tools.kafka_ports import free_ports
@@ -182,6 +184,68 @@ async def taken(receiver: Receiver, reference: str, within_s: float) -> None:
     until = time.monotonic() + within_s
     while (answer := await receiver.call("checkout-status", reference))[:2] != RECEIVED:
         assert time.monotonic() < until, f"{answer}\n{receiver.process.tail()}"
+
+
+async def test_what_kafka_refuses_is_not_acknowledged(kafka: LocalKafka) -> None:
+    """A record that is too large for the topic fails, with what was on its way beside it; what comes later is written,
+    and nothing was acknowledged that is not there.
+    """
+    settings = settings_of(kafka.bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics(
+        [NewTopic(settings.event_topic, PARTITIONS, 1, topic_configs={"max.message.bytes": "3000"})]
+    )
+    await admin.close()
+    producer = KafkaEventProducer(settings, Placing("murmur2"))
+    producer.start()
+    acknowledged: set[bytes] = set()
+
+    async def write(value: bytes) -> None:
+        async with asyncio.timeout(20):
+            await (await producer.post(b"k", value, ()))
+        acknowledged.add(value[:10])
+
+    await write(b"before    ")
+    outcomes = await asyncio.gather(
+        *(write(f"{number:10}".encode()) for number in range(5)),
+        write(b"too large " + os.urandom(8_000)),
+        *(write(f"{number:10}".encode()) for number in range(5, 10)),
+        return_exceptions=True,
+    )
+    assert any(isinstance(outcome, Exception) for outcome in outcomes)
+    assert producer.silent_s() > 0
+    await write(b"after     ")
+    assert producer.silent_s() == 0
+    await producer.stop()
+    place = TopicPartition(settings.event_topic, Placing("murmur2").partition(b"k", PARTITIONS))
+    found: set[bytes] = set()
+    async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
+        consumer.assign([place])
+        await consumer.seek_to_beginning(place)
+        ends = await consumer.end_offsets([place])
+        while await consumer.position(place) < ends[place]:
+            found |= {record.value for record in (await consumer.getmany(timeout_ms=200)).get(place, [])}
+    assert {b"before    ", b"after     "} <= acknowledged <= found
+
+
+async def test_what_is_given_up_is_not_acknowledged(kafka_jars: Path) -> None:
+    """With a broker that is frozen a stop ends soon, and what was on its way has failed: nobody is told that it is done."""
+    with LocalKafka(jars=kafka_jars) as kafka:
+        settings = settings_of(kafka.bootstrap)
+        await create_topics(settings, PARTITIONS)
+        producer = KafkaEventProducer(settings, Placing("murmur2"))
+        producer.start()
+        await (await producer.post(b"k", b"1", ()))
+        kafka.freeze(1)
+        try:
+            waiting = [await producer.post(b"k", str(number).encode(), ()) for number in range(5)]
+            began = time.monotonic()
+            await producer.stop()
+            assert time.monotonic() - began < 10
+            assert all(each.exception() is not None for each in waiting)
+        finally:
+            kafka.thaw(1)
 
 
 async def test_ports_that_are_taken(receive: Callable[[KafkaSettings], Any], tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ async def test_topics_are_created_and_checked(open_stage: OpenStage) -> None:
     """`topics check` is 72 while they are missing; `topics create` makes them so that a worker starts; again: 0."""
     stage = await open_stage(partitions=2)
     new = {f"{topic}_topic": f"{stage.name}.new.{topic}" for topic in ("event", "state", "dead_letter")}
+    new["results_topic"] = f"{stage.name}.new.results"
     stage.configure(kafka=new)
     missing = await stage.command("topics", "check", "--json")
     assert missing.code == 72
@@ -102,6 +103,20 @@ async def test_topics_are_created_and_checked(open_stage: OpenStage) -> None:
     assert await worker.served() == [0, 1]
     assert [line["topic"] for line in worker.log("topic_check")] == [new["state_topic"]], "a warning comes once"
     assert not [line for line in worker.log() if "logger" in line], "a first start is no reason to complain"
+
+
+async def test_a_missing_results_topic_is_refused(open_stage: OpenStage) -> None:
+    """Exit code 72, with the command that makes it; none is needed when nobody is to be told."""
+    stage = await open_stage(partitions=2)
+    stage.configure(kafka={"results_topic": f"{stage.name}.missing"})
+    worker = stage.start()
+    assert await worker.ended() == 72
+    (said,) = worker.log("not_started")
+    assert f"topic {stage.name}.missing is missing" in said["error"]
+    assert "cartsync topics create" in said["error"]
+    stage.configure(kafka={"results_topic": ""})
+    assert (await stage.command("topics", "check")).code == 0
+    assert await (await stage.started()).served() == [0, 1]
 
 
 async def test_an_unreachable_broker_is_temporary(open_stage: OpenStage) -> None:

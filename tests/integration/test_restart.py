@@ -7,7 +7,7 @@ from tests.integration.conftest import OpenStage
 from tests.integration.harness import HOLD_S, TAKEOVER_S, Stage
 from tests.integration.orders import ACCOUNT, Carts, line, wanted_of
 from tests.integration.process import until, utc_now
-from worker.sim.sandbox import FaultPlan
+from worker.sandbox.faults import FaultPlan
 from worker.tools.shop import History, make_history
 
 FAULTS = (

@@ -6,7 +6,7 @@ from tests.integration.conftest import OpenStage
 from tests.integration.harness import HOLD_S, SESSION_S, TAKEOVER_S
 from tests.integration.orders import ACCOUNT, wanted_of
 from tests.integration.process import utc_now
-from worker.sim.sandbox import FaultPlan
+from worker.sandbox.faults import FaultPlan
 from worker.tools.shop import make_history
 
 FAULTS = "500=0.05,reset_applied=0.03,timeout_applied=0.03,late_applied=0.03:1500ms,slow=0.1:300ms"

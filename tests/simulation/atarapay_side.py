@@ -20,7 +20,7 @@ from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.providers.atarapay import meaning
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.wire import BEYOND_DELIVERY, CANCELS, DELIVERABLE, DELIVERED, ORDER_STATUS, State
-from worker.sim.atarapay.escrow import Act, Escrow, Habits, Sandbox
+from worker.sandbox.atarapay.escrow import Act, Escrow, Habits, Sandbox
 
 TOLD = BEYOND_DELIVERY | {State.SECOND}
 """Where an escrow is that was delivered once."""

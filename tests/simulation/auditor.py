@@ -19,6 +19,7 @@ from schemas.facts import Facts, ProviderFacts
 from schemas.provider_events import ProviderData
 from schemas.state import OrderRecord
 from tests.asking import request_of
+from tests.simulation.audited_results import ToldPartition
 from tests.simulation.callbacks import TRUST
 from tests.simulation.history import History
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
@@ -37,7 +38,7 @@ from worker.model.account import Account
 from worker.model.exchange import HttpRequest
 from worker.model.order import Order
 from worker.model.provider import Provider as Adapter
-from worker.ports import DeadLetter, InputRecord, StateEntry
+from worker.ports import DeadLetter, InputRecord, Result, StateEntry
 from worker.providers.registry import PROVIDERS
 
 CLOCK_RATE_MAX = 1.005
@@ -48,7 +49,7 @@ _EPSILON_S = 1e-6
 class PartitionAudit:
     """One partition: what is committed, and what it must be."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace) -> None:
         self.input: list[InputRecord] = []
         """Everything that was ever written to the event topic, whatever retention took away."""
         self.taken = 0
@@ -60,6 +61,7 @@ class PartitionAudit:
         self.facts_at: dict[tuple[str, int], Facts] = {}
         """By subject and revision."""
         self.records: dict[str, OrderRecord] = {}
+        self.told = ToldPartition(trace)
 
 
 class Auditor:
@@ -74,7 +76,7 @@ class Auditor:
         sides: Mapping[str, Side],
         trace: Trace,
     ) -> None:
-        self.partitions = [PartitionAudit() for _ in range(partitions)]
+        self.partitions = [PartitionAudit(trace) for _ in range(partitions)]
         self.partition_of: dict[str, int] = {}
         self.owed: set[str] = set()
         self.dead_letters: Counter[bytes | None] = Counter()
@@ -100,7 +102,13 @@ class Auditor:
 
     # --- what is committed ---
 
-    def committed(self, partition: int, entries: Sequence[StateEntry], dead_letters: Sequence[DeadLetter]) -> None:
+    def committed(
+        self,
+        partition: int,
+        entries: Sequence[StateEntry],
+        dead_letters: Sequence[DeadLetter],
+        results: Sequence[Result],
+    ) -> None:
         """A transaction is there for all to see."""
         here = self.partitions[partition]
         orders = {
@@ -110,10 +118,11 @@ class Auditor:
         }
         following = [state.decode_next(e.value) for e in entries if e.key == state.NEXT_KEY and e.value]
         self._trace.add(
-            "committed", partition, sorted(orders), [(n.offset, n.clean) for n in following], len(dead_letters)
+            *("committed", partition, sorted(orders), [(n.offset, n.clean) for n in following]),
+            *(len(dead_letters), len(results)),
         )
         if not following:
-            if orders or dead_letters:
+            if orders or dead_letters or results:
                 self._trace.violate(f"partition {partition}: a transaction of orders without m:next")
             return
         changed, refused = self._fold(here, partition, following[0].offset)
@@ -121,6 +130,7 @@ class Auditor:
         self._check_letters(partition, refused, dead_letters)
         for subject in changed - orders.keys():
             self._trace.violate(f"{subject} has changed below m:next, but the transaction lacks it")
+        here.told.committed(here.records, orders, here.facts_at, results)
         for subject, record in orders.items():
             self.partition_of[subject] = partition
             self._check_order(here, subject, record)
@@ -312,7 +322,9 @@ class Auditor:
     # --- at the end ---
 
     def check_end(self, history: History) -> None:
-        """Everything is told, or cannot be; everything refused is there once."""
+        """Everything is told, or cannot be; so it is told to others; everything refused is there once."""
+        for here in self.partitions:
+            here.told.check_end(here.records)
         for subject, shop in history.orders.items():
             self._side(subject).check_end(history.confirmed[subject], shop, self.status(subject))
         if self.dead_letters != Counter(history.poison):

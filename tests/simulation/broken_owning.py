@@ -10,7 +10,7 @@ from schemas.state import NextRecord, OrderHeader
 from tests.simulation.breaks import Breaks
 from worker.errors import LogError
 from worker.model.exchange import Outcome
-from worker.partition import actor
+from worker.partition import actor, batch
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment
 from worker.partition.batch import Batch
@@ -60,9 +60,9 @@ def activation_keeps_the_clean_flag(real: Any) -> Any:
 def activation_keeps_the_clean_flag(real: Any) -> Any:  # noqa: F811
     """As the predecessor has left it."""
 
-    async def write(self: Any, entries: Any, following: NextRecord, letters: Any) -> None:
+    async def write(self: Any, entries: Any, following: NextRecord, *others: Any) -> None:
         before = self.found_next if getattr(self, "is_activating", False) else None
-        await real(self, entries, following if before is None else replace(following, clean=before.clean), letters)
+        await real(self, entries, following if before is None else replace(following, clean=before.clean), *others)
 
     return write
 
@@ -96,10 +96,10 @@ def cut_attempts_not_marked(real: Any) -> Any:
 def inherited_flags_not_persisted(real: Any) -> Any:
     """Step 6: clean=true only in the transaction that persists them."""
 
-    async def commit(self: PartitionActor, *, clean: bool) -> None:
+    async def commit(self: PartitionActor, *, clean: bool, **others: Any) -> None:
         if clean:
             self._inherited.clear()
-        await real(self, clean=clean)
+        await real(self, clean=clean, **others)
 
     return commit
 
@@ -120,7 +120,7 @@ def warm_state_trusted_without_reading(real: Any) -> Any:
                 async for entries in self.hold.read(position, until):
                     yield entries
 
-    return lambda hold, context, warm: real(Unread(hold), context, warm)
+    return lambda hold, *others: real(Unread(hold), *others)
 
 
 @breaks(actor, "restore")
@@ -138,7 +138,7 @@ def restore_stops_early(real: Any) -> Any:
             async for entries in self.hold.read(position, until):
                 yield [entry for entry in entries if entry.offset < until - 6]
 
-    return lambda hold, context, warm: real(Hasty(hold), context, warm)
+    return lambda hold, *others: real(Hasty(hold), *others)
 
 
 @breaks(Assignment, "__init__")
@@ -213,6 +213,45 @@ def restart_skips_a_record(real: Any) -> Any:
 def restart_repeats_a_record(real: Any) -> Any:
     """I4: each event once."""
     return lambda self, offset, *, clean: real(self, max(0, offset - clean), clean=clean)
+
+
+@breaks(PartitionActor, "_write")
+def results_in_a_transaction_of_their_own(real: Any) -> Any:
+    """I12."""
+
+    async def write(
+        self: PartitionActor, entries: Any, following: NextRecord, letters: Any = (), told: Any = ()
+    ) -> None:
+        if told and self._last_next is not None:
+            await self._hold.write([(state.NEXT_KEY, state.encode(self._last_next))], (), told)
+        await real(self, entries, following, letters)
+
+    return write
+
+
+@breaks(Batch, "_tell")
+def results_dropped(_real: Any) -> Any:
+    """I12."""
+    return lambda _self, _subject, _value: None
+
+
+@breaks(batch, "tell")
+def what_was_told_not_kept(real: Any) -> Any:
+    """I12: told again and again."""
+
+    def tell(record: Any, *args: Any, **members: Any) -> bytes | None:
+        before = record.told
+        value: bytes | None = real(record, *args, **members)
+        record.told = before
+        return value
+
+    return tell
+
+
+@breaks(batch, "find_ready")
+def settled_before_it_is_known(real: Any) -> Any:
+    """I12: a result is true of what is committed with it."""
+    return lambda *args: replace(real(*args), status="settled")
 
 
 @breaks(Batch, "_refuse")

@@ -90,9 +90,9 @@ def leaves_without_waiting_for_attempts(real: Any) -> Any:
 def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:
     """Step 13: neither its lease nor its attempts end."""
 
-    def let_go(self: PartitionActor, clean: bool) -> None:
+    def let_go(self: PartitionActor) -> None:
         lease_until = self.lease_until
-        real(self, clean)
+        real(self)
         self.lease_until = lease_until
 
     return let_go

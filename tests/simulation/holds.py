@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from schemas import state
-from worker.ports import DeadLetter, StateEntry, StateLog, StatePartition
+from worker.ports import DeadLetter, Result, StateEntry, StateLog, StatePartition
 
 ORDER_PREFIX = state.ORDER_PREFIX.encode()
 
@@ -48,11 +48,14 @@ class AuditedPartition:
         self._watcher.held_by(self)
 
     async def write(
-        self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        entries: Sequence[tuple[bytes, bytes | None]],
+        dead_letters: Sequence[DeadLetter] = (),
+        results: Sequence[Result] = (),
     ) -> int:
         """One transaction."""
         began = self._watcher.now()
-        last = await self._hold.write(entries, dead_letters)
+        last = await self._hold.write(entries, dead_letters, results)
         for key, value in entries:
             self._saw(key, value)
             if key == state.NEXT_KEY and value is not None:
@@ -64,6 +67,11 @@ class AuditedPartition:
     def letter_max_bytes(self) -> int:
         """Passes on."""
         return self._hold.letter_max_bytes
+
+    @property
+    def result_max_bytes(self) -> int:
+        """Passes on."""
+        return self._hold.result_max_bytes
 
     async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
         """Committed entries."""

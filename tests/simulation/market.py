@@ -16,7 +16,7 @@ from worker.model.account import Account
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
-from worker.sim.atarapay.escrow import Act
+from worker.sandbox.atarapay.escrow import Act
 
 SEQURA = {"acme": "sequra", "beta": "sequra"}
 ALL = {"acme": "sequra", "pago": "qliro", "escrow": "atarapay"}

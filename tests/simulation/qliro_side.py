@@ -21,8 +21,8 @@ from tests.unit.providers.qliro.turns import item
 from worker.model.callbacks import Called
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.providers.qliro.options import QliroAccount
-from worker.sim.qliro.api import RELEASED, QliroApi
-from worker.sim.qliro.orders import Item, Order, Result
+from worker.sandbox.qliro.api import RELEASED, QliroApi
+from worker.sandbox.qliro.orders import Item, Order, Result
 
 ERRORS_MAX = 3
 """In a row: one more, and somebody is asked."""

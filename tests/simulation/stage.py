@@ -9,7 +9,9 @@ import msgspec
 from schemas import state
 from worker.app import Ports, Worker
 from worker.config import worker_settings_from
+from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
+from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.providers.sequra.options import SequraAccount
@@ -56,6 +58,8 @@ class Stage:
         elsewhere: bool = False,
         accepted_targets: Mapping[str, TargetChoice] = {},
         deployment: state.Deployment = DEPLOYMENT,
+        reporting: Reporting | None = None,
+        trust: Trust | None = None,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
@@ -68,11 +72,13 @@ class Stage:
             metrics=Metrics(),
             accepted_targets=accepted_targets,
             deployment=deployment,
+            reporting=reporting,
+            trust=trust,
         )
 
-    async def serving(self, name: str) -> Worker:
+    async def serving(self, name: str, **members: Any) -> Worker:
         """A worker that serves."""
-        worker = self.worker(name)
+        worker = self.worker(name, **members)
         await worker.start()
         await worker.serving()
         return worker

@@ -259,7 +259,7 @@ def test_many_orders_are_released_in_transactions_of_bounded_size() -> None:
         assert shop.parked == 3_000
         stage.provider.answer([Answer(401, times=None)])
         sizes: list[int] = []
-        stage.log.watch(lambda _partition, entries, _letters: sizes.append(len(entries)))
+        stage.log.watch(lambda _partition, entries, *_: sizes.append(len(entries)))
         assert await shop.worker.release_all("acme") == 3_000
         assert max(sizes) < 600
         assert await shop.worker.release_all("acme") == 0

@@ -605,7 +605,9 @@ def test_transaction_is_bounded_in_bytes() -> None:
 
     async def story(stage: Stage) -> None:
         sizes = []
-        stage.log.watch(lambda _partition, _entries, letters: sizes.append(sum(len(x.value or b"") for x in letters)))
+        stage.log.watch(
+            lambda _partition, _entries, letters, _results: sizes.append(sum(len(x.value or b"") for x in letters))
+        )
         worker = await stage.serving("w1")
         for _ in range(40):
             stage.log.append(b"k", b"x" * 900_000, partition=0)
@@ -641,7 +643,7 @@ def test_transactions_of_all_kinds_are_bounded_in_bytes() -> None:
         ship(stage, "small")
         await asyncio.sleep(0.5)
         sizes: list[int] = []
-        stage.log.watch(lambda _partition, entries, _letters: sizes.append(sum(len(x.value or b"") for x in entries)))
+        stage.log.watch(lambda _partition, entries, *_: sizes.append(sum(len(x.value or b"") for x in entries)))
         worker.suspend_sending(False)
         await asyncio.sleep(1.0)
         opened.set()

@@ -199,7 +199,7 @@ def test_slices_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(stage: Stage) -> None:
         await _sandboxed(stage)
         counts: list[int] = []
-        stage.log.watch(lambda _number, entries, _letters: counts.append(len(entries)))
+        stage.log.watch(lambda _number, entries, *_: counts.append(len(entries)))
         worker = await _serving(stage, "second", AFTER, {"acme": "send"})
         assert max(counts) == 2
         await asyncio.sleep(300.0)

@@ -16,6 +16,7 @@ from tests.simulation.network import Network, Wire
 from tests.simulation.trace import Trace
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.results import Reporting
 from worker.errors import UsageError
 from worker.metrics import Metrics
 from worker.ports import EventLog, InputRecord
@@ -145,6 +146,7 @@ class World:
             ports,
             owner_id=life.name,
             metrics=_METRICS,
+            reporting=Reporting("/cartsync/simulated", with_reasons=True),
             trust=TRUST,
             poll_timeout_s=self.random.choice((1.0, 5.0)),
         )

@@ -679,24 +679,44 @@ def test_scenario_explain(cli: Cli) -> None:
     assert cli("scenario", file, "--explain", "--junit", "report.xml")[0] == 2
 
 
-def test_sandbox() -> None:
-    """A provider serves until it is interrupted."""
-    command = [sys.executable, "-m", "worker", "sandbox", "--port", "0", "--account", "a:b:c", "--faults", "500=0.1"]
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--account", "a:b:c", "--faults", "500=0.1"), ("seQura", " for a;")),
+        (("--provider", "qliro", "--account", "HATS:b:c", "--faults", "push_late=0.1"), ("Qliro", " for HATS;")),
+        (("--provider", "atarapay", "--callback-url", "http://127.0.0.1:9/x"), ("AtaraPay", ";")),
+    ],
+)
+def test_sandbox(options: tuple[str, ...], said: tuple[str, str]) -> None:
+    """A provider serves until it is interrupted; AtaraPay's keys are not shown."""
+    command = [sys.executable, "-m", "worker", "sandbox", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        url = said.split()[3]
+        line = process.stdout.readline()
+        url = line.split()[3].rstrip(";")
         with urlopen(f"{url}/orders", timeout=5) as response:
             held = json.load(response)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
-    assert (" for a;" in said, held) == (True, {"count": 0, "orders": []})
+    assert line.startswith(f"{said[0]} sandbox at {url}{said[1]} what it holds")
+    assert held == {"count": 0, "orders": []}
 
 
-@pytest.mark.parametrize("option", [("--account", "a:b"), ("--faults", "x=1"), ("--host", "203.0.113.1")])
-def test_wrong_sandboxes(cli: Cli, option: tuple[str, str]) -> None:
-    """Accounts, faults and addresses that cannot be are usage errors."""
-    assert cli("sandbox", "--port", "0", *option)[0] == 2
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--account", "a:b"),
+        ("--faults", "x=1"),
+        ("--host", "203.0.113.1"),
+        ("--provider", "klarna"),
+        ("--provider", "qliro", "--account", "HATS"),
+        ("--provider", "qliro", "--account", "HATS:a", "--account", "CAPS:b"),
+        ("--provider", "qliro", "--callback-url", "http://127.0.0.1:9/x"),
+    ],
+)
+def test_wrong_sandboxes(cli: Cli, options: tuple[str, ...]) -> None:
+    """Providers, accounts, faults and addresses that cannot be are usage errors."""
+    assert cli("sandbox", "--port", "0", *options)[0] == 2
 
 
 # --- callbacks ---

@@ -92,7 +92,7 @@ def logged() -> dict[str, Said]:
 
 
 def _events_of(node: ast.AST, names: dict[str, set[str]], where: str) -> Iterator[tuple[str, str, set[str]]]:
-    if isinstance(node, ast.Dict):  # lines that `worker/logs.py` writes past a logger
+    if isinstance(node, ast.Dict) and where.startswith("logs.py"):  # lines that it writes past a logger
         keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
         if keys[:1] == ["event"] and isinstance(node.values[0], ast.Constant):
             name = str(node.values[0].value)

@@ -25,6 +25,7 @@ from worker.app.process import (
 )
 from worker.app.worker import Ports, Worker
 from worker.config import Config, HttpSection
+from worker.core.results import Reporting, source_of
 from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
 from worker.kafka.client import hush_leftovers
@@ -91,6 +92,7 @@ async def _run(
         deployment=Deployment(
             event_topic=kafka.event_topic, group=kafka.group_id, prefix=kafka.transactional_id_prefix
         ),
+        reporting=Reporting(source_of(kafka.group_id), kafka.results_with_reasons) if kafka.results_topic else None,
     )
     log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():

@@ -15,6 +15,7 @@ from worker.config import WorkerSection
 from worker.core import outbox as core
 from worker.core.outbox import Addressee
 from worker.core.placing import Placing
+from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.core.view import view_order
@@ -80,11 +81,13 @@ class Worker:
         trust: Trust | None = None,
         accepted_targets: Mapping[str, TargetChoice] = {},
         deployment: Deployment | None = None,
+        reporting: Reporting | None = None,
     ) -> None:
         """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`). `placing`: where
         records of orders must lie, if that is to be checked. `trust`: by whose MAC what providers and operators say is
         believed; unless given, none of it is. `accepted_targets`: by account, what follows when it tells another one
-        than before. `deployment`: what tells it from others.
+        than before. `deployment`: what tells it from others. `reporting`: how other systems are told of orders;
+        `None`: they are not.
         """
         rules = settings.rules()
         rules.check()
@@ -131,6 +134,7 @@ class Worker:
             accepted_targets=accepted_targets,
             deployment=deployment or Deployment(),
             adopt_state=settings.adopt_state,
+            reporting=reporting if settings.sending else None,
         )
         self._assignment = Assignment(
             ports.states,
@@ -304,6 +308,7 @@ class Worker:
     def _view(
         self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
     ) -> OrderView:
+        addressee = self._addressees.get(core.account_of(subject))
         return view_order(
             subject,
             record,
@@ -316,7 +321,8 @@ class Worker:
             waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
             also_in=also_in,
-            is_configured=core.account_of(subject) in self._addressees,
+            is_configured=addressee is not None,
+            known=None if addressee is None else addressee.provider.describe(record.remote),
         )
 
     def status(self) -> StatusView:

@@ -54,6 +54,10 @@ class KafkaSection(_TimedSection):
     event_topic: NonEmpty = "orders.events"
     state_topic: NonEmpty = "cartsync.state"
     dead_letter_topic: NonEmpty = "cartsync.dlq"
+    results_topic: str = "cartsync.results"
+    """What other systems are told; empty: nothing."""
+    results_with_reasons: bool = False
+    """Whether results repeat why an order waits, in the provider's words: they may be personal."""
     partitioner: PartitionerName | Literal[""] = ""
     event_key: EventKey = "subject"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -164,7 +168,7 @@ class HttpSection(Section):
     """Names by which the port is called, beside addresses and localhost."""
     token: Token = SecretStr("")
     """Who gives it may see orders and act where the port is not bound to loopback."""
-    response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 65_536
+    response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 1_048_576
     """An answer's body is cut here."""
 
 

@@ -21,6 +21,7 @@ from schemas.facts import (
     Line,
     OrderDetails,
     Packed,
+    ProviderFacts,
     Statement,
     Tracking,
     UnitList,
@@ -44,6 +45,23 @@ class Standing(Struct, frozen=True):
     """Each contradiction in words, at most `REASONS_MAX`."""
     order: Order | None = None
     """What the provider should hold; `None` while unconfirmed or inconsistent."""
+
+
+class Shown(Struct, frozen=True, gc=False):
+    """What others are shown of an order's carts, and of its provider."""
+
+    currency: str
+    shipped_minor: int
+    unshipped_minor: int
+    provider: ProviderFacts | None = None
+    """What the order's provider said of it."""
+
+
+def shown_of(order: Order | None) -> Shown | None:
+    """`None`: there are no carts."""
+    if order is None:
+        return None
+    return Shown(order.currency, order.shipped.total_minor, order.unshipped.total_minor, order.facts.provider)
 
 
 def assess(facts: Facts, reference: str) -> Standing:

@@ -46,7 +46,7 @@ from schemas.provider_events import CancelledThereData, PaymentStateSaidData
 from schemas.state import Attempts, ConfirmedAs, Delay, MadeAt, OrderHeader, OrderRecord, Park
 from schemas.views import Status
 from worker.core.intake import shown_id
-from worker.core.order import Standing, assess, baseline
+from worker.core.order import Shown, Standing, assess, baseline, shown_of
 from worker.core.provider_facts import KINDS, found_cancelled, names_order_anew, without_words
 from worker.core.reducer import READS, READS_ALWAYS, reduce
 from worker.core.rules import Rules
@@ -92,12 +92,14 @@ class Send(Struct, frozen=True):
     """As the order's record has it."""
     may_land_late: bool = False
     remote_unknown: bool = False
+    shown: Shown | None = None
 
 
 class Same(Struct, frozen=True):
     """The provider holds just this: acknowledged without a call."""
 
     digest: bytes
+    shown: Shown | None = None
 
 
 class ParkIt(Struct, frozen=True):
@@ -107,6 +109,7 @@ class ParkIt(Struct, frozen=True):
     digest: bytes
     by_check: bool = True
     """By a check of ours; otherwise the provider has refused this payload."""
+    shown: Shown | None = None
 
 
 class Wait(Struct, frozen=True):
@@ -116,6 +119,8 @@ class Wait(Struct, frozen=True):
     reasons: list[str]
     contradicts: bool = False
     """Whether its facts contradict each other, also while the payment is on hold."""
+    shown: Shown | None = None
+    """`None`: it has no carts."""
 
 
 Plan = Send | Same | ParkIt | Wait
@@ -129,9 +134,10 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
         return wait_of(standing)
     order = standing.order
     assert order is not None  # ready means that there are carts
+    shown = shown_of(order)
     update = addressee.provider.render(order, addressee.account)
     if not (record.doubt or record.uncertain) and update.digest == _known_digest(record, order, reference, addressee):
-        return Same(record.acked_digest)  # empty stays empty: an older confirmation may come yet
+        return Same(record.acked_digest, shown)  # empty stays empty: an older confirmation may come yet
     parked = record.park
     if parked is not None and parked.digest != update.digest:
         parked = None
@@ -148,10 +154,11 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
             record.remote,
             record.uncertain,
             record.doubt,
+            shown,
         )
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
-        return Wait("parked", [reason])
-    return ParkIt(reason, update.digest, by_check=not is_refused)
+        return Wait("parked", [reason], shown=shown)
+    return ParkIt(reason, update.digest, not is_refused, shown)
 
 
 def plan_unaddressed(record: OrderRecord, subject: str) -> Same | Wait:
@@ -166,14 +173,15 @@ def plan_unaddressed(record: OrderRecord, subject: str) -> Same | Wait:
     order = standing.order
     assert order is not None  # ready means that there are carts
     if is_known and order.is_same(baseline(record.facts, reference)):
-        return Same(b"")
-    return Wait("no_account", [])
+        return Same(b"", shown_of(order))
+    return Wait("no_account", [], shown=shown_of(order))
 
 
 def wait_of(standing: Standing) -> Wait:
     """What an order of this standing waits for, which is not ready."""
     assert standing.state != "ready"
-    return Wait(standing.state, standing.reasons, standing.state != "unconfirmed" and bool(standing.reasons))
+    contradicts = standing.state != "unconfirmed" and bool(standing.reasons)
+    return Wait(standing.state, standing.reasons, contradicts, shown_of(standing.order))
 
 
 def _known_digest(record: OrderRecord, order: Order, reference: str, addressee: Addressee) -> bytes | None:
@@ -375,7 +383,7 @@ def _forget_what_was_said(record: OrderRecord, data: DetailsChangedData) -> None
     if all(getattr(data, name) is not None for name in DETAILS):
         return
     record.reason = ""
-    if record.park is not None and not record.park.by_check:
+    if record.park is not None and not (record.park.by_check or record.park.unsupported):
         record.park = replace(record.park, reason=_FORGOTTEN)
     if record.facts.provider is not None:
         record.facts.provider = without_words(record.facts.provider)
@@ -498,7 +506,9 @@ def park(record: OrderRecord, reason: str, digest: bytes, now_ms: int, *, by_che
     """The record, not to be sent until its payload changes or an operator releases it."""
     after = copied(record)
     reason = reason[:REASON_MAX]
-    after.park = Park(reason, digest, record.revision, now_ms, by_check)
+    was = record.park
+    is_unsupported = was is not None and was.unsupported and was.digest == digest and not by_check
+    after.park = Park(reason, digest, record.revision, now_ms, by_check, is_unsupported)
     after.reason = reason
     after.inconsistent_since_ms = 0
     return after
@@ -587,9 +597,14 @@ def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules
         return "settled"
     if standing.state != "ready":
         return standing.state
-    if record.revision == record.acked:
+    return ready_status(record)
+
+
+def ready_status(header: OrderHeader) -> Literal["settled", "parked", "owed"]:
+    """Of an order whose facts say that its provider may be told."""
+    if header.revision == header.acked:
         return "settled"
-    return "parked" if is_parked(record) else "owed"
+    return "parked" if is_parked(header) else "owed"
 
 
 def is_only_shown(record: OrderRecord) -> bool:
@@ -603,6 +618,9 @@ def is_parked(header: OrderHeader) -> bool:
 
 
 # --- the index in memory -----------------------------------------------------------------------------------------
+
+
+NEVER = float("inf")
 
 
 class Entry(Struct):
@@ -639,9 +657,10 @@ class Entry(Struct):
     """Its record says more than that it is owed, or it was offered without a look: it is read at the next one."""
     prepared: Send | None = None
     """The plan for `revision`, kept so that it need not be made twice when the order is taken at once."""
+    tell_at: float = NEVER
+    """When others are to be told that it is owed, should it still be so then."""
 
 
-NEVER = float("inf")
 _HEAP_SLACK = 1_000
 
 NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})

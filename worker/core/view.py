@@ -1,7 +1,7 @@
 """An order as people see it: its status, its carts, and what stands in its way. Pure."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from msgspec import msgpack
 
@@ -30,13 +30,14 @@ def view_order(
     idle: str,
     also_in: Sequence[int] = (),
     is_configured: bool = True,
+    known: dict[str, Any] | None = None,
 ) -> OrderView:
     """The view of a committed record.
 
     `entry`: what the outbox of its owner knows of it, at `now` on that owner's monotonic clock. `paused`: why its
     account sends nothing until somebody acts. `waits`: why it sends nothing now. `idle`: why an order that is owed and
     has no entry is not sent. `also_in`: other partitions that hold the order, too. `is_configured`:
-    whether its account is.
+    whether its account is. `known`: what its adapter says of the provider's side.
     """
     standing = assess(record.facts, reference_of(subject))
     is_overdue = entry is not None and entry.is_overdue
@@ -62,7 +63,7 @@ def view_order(
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
         notes=list(_notes(record, partition, also_in)),
-        provider=None if record.facts.provider is None else _provider(record.facts.provider),
+        provider=view_provider(record.facts.provider, known),
         **_paid(record.facts.provider, None if order is None else order.shipped.total_minor),
     )
 
@@ -87,6 +88,13 @@ _ONLY_AN_EVENT = "inconsistent for too long: only an event can resolve it, no re
 _PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
 
 
+def why_not_ready(state: str, reasons: list[str], held_as: Status) -> str:
+    """What stands in the way of an order in this standing, and which contradictions."""
+    said = [_PAYMENTS[state]] if state in _PAYMENTS else []
+    only = [_ONLY_AN_EVENT] if held_as == "parked" else []
+    return "; ".join(said + reasons + only)
+
+
 def _reason(
     record: OrderRecord,
     standing: Standing,
@@ -100,9 +108,7 @@ def _reason(
     if held_as == "settled":
         return ""
     if standing.state != "ready":
-        said = [_PAYMENTS[standing.state]] if standing.state in _PAYMENTS else []
-        only = [_ONLY_AN_EVENT] if held_as == "parked" else []
-        return "; ".join(said + standing.reasons + only)
+        return why_not_ready(standing.state, standing.reasons, held_as)
     if held_as == "parked":
         return "" if record.park is None else record.park.reason
     if paused is not None:
@@ -121,8 +127,12 @@ def _reason(
     return waits or record.reason or "waiting for its turn"
 
 
-def _provider(facts: ProviderFacts) -> ProviderView:
-    """What it said, without what would only repeat the order's id."""
+def view_provider(facts: ProviderFacts | None, known: dict[str, Any] | None = None) -> ProviderView | None:
+    """What it said, without what would only repeat the order's id, and what its adapter knows of its side; `None`:
+    nothing yet.
+    """
+    if facts is None:
+        return ProviderView(known=known) if known else None
     shown = {name: _said(moment, msgpack.decode(packed)) for name, (moment, packed) in facts.said.items()}
     if (payment := facts.payment) is not None:
         shown["payment_state"] = _said(payment[0], {"state": payment[1]})
@@ -132,7 +142,7 @@ def _provider(facts: ProviderFacts) -> ProviderView:
         if newest.maximum_minor is not None:
             line["maximum_minor"] = newest.maximum_minor
         shown["disbursed"] = line | {"lines": len(facts.disbursed)}
-    return ProviderView(None if facts.order is None else facts.order[1], **shown)
+    return ProviderView(None if facts.order is None else facts.order[1], known=known or None, **shown)
 
 
 def _said(moment: Moment, data: Said) -> Said:

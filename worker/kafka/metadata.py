@@ -1,4 +1,4 @@
-"""What the library's own metadata leaves out: the ids of topics, and of the cluster.
+"""What the library's own metadata leaves out: the ids of topics, and of the cluster; what we may do with a topic.
 
 A topic that was deleted and made again has its old name, and nothing else tells of it. The library (aiokafka 0.14.0)
 speaks versions 0 to 5 of the request; ids of topics came with version 10 (Kafka 2.8).
@@ -27,6 +27,8 @@ _GONE = 3
 """UNKNOWN_TOPIC_OR_PARTITION."""
 _BROKERS_MIN = 3
 """So many can be asked in the time that there is, though none but the last answers."""
+_WRITE = 4
+_UNTOLD = -(2**31)
 _IN_SYNC_AT = {5: 4, 12: 5}
 """By version, where a partition has its replicas in sync."""
 
@@ -39,6 +41,8 @@ class TopicSeen(Struct, frozen=True):
     partitions: int
     in_sync: Mapping[int, int]
     """By partition, how many replicas are in sync."""
+    may_write: bool = True
+    """False: the broker says that we may not."""
 
 
 GONE = TopicSeen("", 0, {})
@@ -131,7 +135,7 @@ class _MetadataRequest(Request[MetadataRequest_v5 | _Request12]):  # type: ignor
 
     def build(self, request_struct_class: Any) -> Any:
         if request_struct_class is _Request12:
-            return _Request12([(_NOBODY, name, {}) for name in self._topics], False, False, {})
+            return _Request12([(_NOBODY, name, {}) for name in self._topics], False, True, {})
         return request_struct_class(self._topics, False)
 
 
@@ -151,6 +155,11 @@ async def _ask(client: Any, topics: list[str], within_s: float) -> Any:
     raise translated(failure, "asking a broker about the topics") from failure
 
 
+def _may_write(operations: int) -> bool:
+    """From a bit for each operation, by its number in Kafka's protocol; a broker need not tell."""
+    return operations == _UNTOLD or bool(operations & 1 << _WRITE)
+
+
 async def look(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
     """Asks a broker that this client of the library knows, without creating anything. Raises `LogError`."""
     answer = await _ask(client, topics, within_s)
@@ -162,5 +171,5 @@ async def look(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
             raise LogError(f"asking a broker about topic {name}: {kafka_errors.for_code(error_code).__name__}")
         topic_id = rest[0].hex if answer.API_VERSION >= _Request12.API_VERSION else ""
         in_sync = {place[1]: len(place[_IN_SYNC_AT[answer.API_VERSION]]) for place in rest[-3 if topic_id else -1]}
-        seen[name] = TopicSeen(topic_id, len(in_sync), in_sync)
+        seen[name] = TopicSeen(topic_id, len(in_sync), in_sync, not topic_id or _may_write(rest[-2]))
     return ClusterSeen(answer.cluster_id or "", seen)

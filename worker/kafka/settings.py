@@ -51,6 +51,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     event_topic: str = "orders.events"
     state_topic: str = "cartsync.state"
     dead_letter_topic: str = "cartsync.dlq"
+    results_topic: str = "cartsync.results"
+    """What other systems are told; empty: nothing."""
+    results_with_reasons: bool = False
+    """Whether results repeat why an order waits, in the provider's words: they may be personal."""
 
     partitioner: PartitionerName | Literal[""] = ""
     """How the shop's producers choose an event's partition: `murmur2` is the default of Java, aiokafka and
@@ -120,8 +124,11 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
         for name in ("bootstrap_servers", "group_id", "transactional_id_prefix"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} must not be empty")
-        if len({self.event_topic, self.state_topic, self.dead_letter_topic}) < 3:
-            raise ConfigError("event_topic, state_topic and dead_letter_topic must be three topics")
+        topics = [self.event_topic, self.state_topic, self.dead_letter_topic, self.results_topic]
+        if len(set(topics)) < len(topics):
+            raise ConfigError("event_topic, state_topic, dead_letter_topic and results_topic must be different topics")
+        if self.results_with_reasons and not self.results_topic:
+            raise ConfigError("results_with_reasons is set, but there is no results_topic")
         self._check_security()
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise ConfigError("tls_cert_file and tls_key_file belong together: give both or neither")

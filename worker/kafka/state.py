@@ -35,7 +35,7 @@ from worker.kafka.decoding import Intake
 from worker.kafka.metadata import look
 from worker.kafka.settings import KafkaSettings, transactional_id
 from worker.kafka.topics import Topic, require_topics, topics_now
-from worker.ports import DeadLetter, StateEntry, UndecodableRecord
+from worker.ports import DeadLetter, Result, StateEntry, UndecodableRecord
 
 __all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders", "newest_entries"]
 
@@ -62,6 +62,8 @@ _REFUSED_SIZES = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordList
 _Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """Key, value, headers."""
 _NO_HEADERS: list[tuple[str, bytes]] = []
+_RESULT_HEADERS = [("content-type", b"application/cloudevents+json")]
+"""The Kafka binding of CloudEvents asks for it; readers tell the mode by it."""
 
 
 class _Limits(Struct, frozen=True):
@@ -76,23 +78,40 @@ class _Limits(Struct, frozen=True):
     in_sync_min: int
     """So many replicas have to have a record of the state, or brokers refuse it."""
     dead_letter_in_sync_min: int
+    result_max_bytes: int = 0
+    """0: there are no results; so are the others then."""
+    results_partitions: int = 0
+    results_in_sync_min: int = 0
 
 
 def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
     """Raises `LogError` when a topic is missing now."""
-    names = settings.state_topic, settings.dead_letter_topic
+    names = [
+        settings.state_topic,
+        settings.dead_letter_topic,
+        *([settings.results_topic] if settings.results_topic else []),
+    ]
     if missing := [name for name in names if name not in topics]:
         raise LogError(f"topic {' and '.join(missing)} is missing")
-    state, dead = (topics[name] for name in names)
+    ours = [topics[name] for name in names]
+    state, dead, *others = ours
+    results = others[0] if others else None
     return _Limits(
         value_max_bytes=state.message_max_bytes - KEY_ROOM_BYTES,
         letter_max_bytes=dead.message_max_bytes,
-        batch_max_bytes=min(_BATCH_MAX_BYTES, state.message_max_bytes, dead.message_max_bytes),
+        batch_max_bytes=min(_BATCH_MAX_BYTES, *(topic.message_max_bytes for topic in ours)),
         dead_letter_partitions=dead.partitions,
         state_partitions=state.partitions,
-        in_sync_min=min(state.replicas, state.number("min.insync.replicas") or 1),
-        dead_letter_in_sync_min=min(dead.replicas, dead.number("min.insync.replicas") or 1),
+        in_sync_min=_in_sync_min(state),
+        dead_letter_in_sync_min=_in_sync_min(dead),
+        result_max_bytes=0 if results is None else max(1, results.message_max_bytes - KEY_ROOM_BYTES),
+        results_partitions=0 if results is None else results.partitions,
+        results_in_sync_min=0 if results is None else _in_sync_min(results),
     )
+
+
+def _in_sync_min(topic: Topic) -> int:
+    return min(topic.replicas, topic.number("min.insync.replicas") or 1)
 
 
 class _Shared:
@@ -121,7 +140,9 @@ class KafkaStateLog:
     async def start(self) -> None:
         """Raises `TopicError`; `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
         shared = _Shared(Connection(self._settings))
-        shared.limits = limits = _limits_of(self._settings, await require_topics(shared.connection, warn=True))
+        shared.limits = limits = _limits_of(
+            self._settings, await require_topics(shared.connection, warn=True, writes=True)
+        )
         self._partitions = limits.state_partitions
         self._shared = shared
 
@@ -175,6 +196,11 @@ class KafkaStatePartition:
         """The largest dead letter that its topic takes, key and headers included, before compression."""
         return self._limits.letter_max_bytes
 
+    @property
+    def result_max_bytes(self) -> int:
+        """The largest value of a result that its topic takes; 0: results go nowhere, and `write` takes none."""
+        return self._limits.result_max_bytes
+
     async def fence(self, former: Sequence[Deployment] = ()) -> None:
         """Takes ownership: after it returns, no older owner can commit anything, nor one of the `former` deployments,
         whose owners are known under other ids. Raises `LogError`.
@@ -213,39 +239,47 @@ class KafkaStatePartition:
         return producer
 
     async def write(
-        self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        entries: Sequence[tuple[bytes, bytes | None]],
+        dead_letters: Sequence[DeadLetter] = (),
+        results: Sequence[Result] = (),
     ) -> int:
         """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
         another owner has taken over), the outcome is then unknown and this hold must be closed.
         """
         if not entries:
             raise InvariantError("a transaction without entries")
+        if results and not self._settings.results_topic:
+            raise InvariantError("results, and no topic for them")
         if not self._is_usable:
             raise LogError(f"this hold of partition {self._partition} is over")
         self._is_usable = False  # until all has gone well; a cancellation is a failure too
         try:
             async with asyncio.timeout(self._settings.commit_timeout_s):
-                offset = await self._transact(entries, dead_letters)
+                offset = await self._transact(entries, dead_letters, results)
         except LogError:
             raise
         except _REFUSED_SIZES as error:
             self._shared.limits = None
             raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
-            late = await self._late_topics(bool(dead_letters))
+            late = await self._late_topics(bool(dead_letters), bool(results))
             raise translated(error, f"writing partition {self._partition}{late}") from error
         except Exception as error:
             raise translated(error, f"writing partition {self._partition} of {self._writing_to}") from error
         self._is_usable = not self._is_closed
         return offset
 
-    async def _late_topics(self, with_dead_letters: bool) -> str:
+    async def _late_topics(self, with_dead_letters: bool, with_results: bool) -> str:
         """Why brokers may have taken so long, as far as one of them tells: what is missing is named."""
-        settings = self._settings
-        parts = {settings.state_topic: (self._partition, self._limits.in_sync_min)}
+        settings, limits = self._settings, self._limits
+        parts = {settings.state_topic: (self._partition, limits.in_sync_min)}
         if with_dead_letters:
-            dead_partition = self._partition % self._limits.dead_letter_partitions
-            parts[settings.dead_letter_topic] = (dead_partition, self._limits.dead_letter_in_sync_min)
+            dead_partition = self._partition % limits.dead_letter_partitions
+            parts[settings.dead_letter_topic] = (dead_partition, limits.dead_letter_in_sync_min)
+        if with_results:
+            results_partition = self._partition % limits.results_partitions
+            parts[settings.results_topic] = (results_partition, limits.results_in_sync_min)
         try:
             seen = await look(self._producer.client, list(parts), _WHY_WITHIN_S)
         except (LogError, AttributeError):  # closed meanwhile
@@ -259,7 +293,12 @@ class KafkaStatePartition:
                 said.append(f"partition {partition} of {name} has {in_sync} replicas in sync and needs {needed}")
         return f" ({'; '.join(said)})" if said else ""
 
-    async def _transact(self, entries: Sequence[tuple[bytes, bytes | None]], dead_letters: Sequence[DeadLetter]) -> int:
+    async def _transact(
+        self,
+        entries: Sequence[tuple[bytes, bytes | None]],
+        dead_letters: Sequence[DeadLetter],
+        results: Sequence[Result],
+    ) -> int:
         producer, settings = self._producer, self._settings
         if any(value is not None and len(value) > self.value_max_bytes for _, value in entries):
             raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")
@@ -271,6 +310,10 @@ class KafkaStatePartition:
                 letters = ((letter.key, letter.value, list(letter.headers)) for letter in dead_letters)
                 partition = self._partition % self._limits.dead_letter_partitions
                 await self._send(settings.dead_letter_topic, partition, letters, sent)
+            if results:
+                self._writing_to = settings.results_topic
+                told = ((result.key, result.value, _RESULT_HEADERS) for result in results)
+                await self._send(settings.results_topic, self._partition % self._limits.results_partitions, told, sent)
             self._writing_to = settings.state_topic
             state = ((key, value, _NO_HEADERS) for key, value in entries)
             last = await self._send(settings.state_topic, self._partition, state, sent)

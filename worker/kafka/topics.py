@@ -1,4 +1,4 @@
-"""The three topics: what the protocol needs of them, and how they are made.
+"""The topics: what the protocol needs of them, and how they are made.
 
 Existing topics are never altered. The library's `alter_configs` replaces a topic's whole configuration: setting
 `segment.ms` alone turned `cleanup.policy=compact` into `delete`, which would destroy the state (measured with Kafka
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker.errors import LogError, TopicError
 from worker.kafka.client import (
@@ -24,6 +25,7 @@ from worker.kafka.client import (
     translated_or_refused,
 )
 from worker.kafka.decoding import BATCH_MAX_BYTES
+from worker.kafka.metadata import GONE, look
 from worker.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,8 @@ _RETENTION_MIN_MS = _DAY_MS
 _AHEAD_MAX_MS = _DAY_MS
 """Of an event's `time`, by the contract."""
 _TOMBSTONES_MIN_MS = 2 * _DAY_MS
+RESULT_BYTES_MIN = 64 * 1024
+"""What a topic has to take that gets results: all of them fit, with room for what batches have around them."""
 _EXISTS_ALREADY = 36
 _LOOK_AGAIN_S = 0.1
 
@@ -57,6 +61,8 @@ class Topic(Struct, frozen=True):
     """The fewest that any partition has."""
     config: Mapping[str, str] | None
     """`None`: we may not read it."""
+    may_write: bool = True
+    """False: brokers say that we may not. Only asked where it matters."""
 
     @property
     def message_max_bytes(self) -> int:
@@ -82,8 +88,10 @@ class Finding(Struct, frozen=True):
     """What is wrong, and how to mend it."""
 
 
-def _names(settings: KafkaSettings) -> tuple[str, str, str]:
-    return settings.event_topic, settings.state_topic, settings.dead_letter_topic
+def _names(settings: KafkaSettings) -> tuple[str, ...]:
+    """All that are needed: event topic, state topic, dead letters, and results unless there are to be none."""
+    results = [settings.results_topic] if settings.results_topic else []
+    return settings.event_topic, settings.state_topic, settings.dead_letter_topic, *results
 
 
 def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]:
@@ -104,13 +112,15 @@ def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]
         for name in names
         if name in topics and topics[name].config is None
     ]
-    events, state, dead = (topics.get(name) for name in names)
+    events, state, dead, *others = (topics.get(name) for name in names)
     if events:
         found += _judge_events(events)
     if state:
         found += _judge_state(state, events)
     if dead:
         found += _judge_dead_letters(dead, events)
+    for results in filter(None, others):
+        found += _judge_results(results, settings)
     return sorted(found, key=lambda finding: finding.level)
 
 
@@ -212,6 +222,26 @@ def _judge_dead_letters(dead: Topic, events: Topic | None) -> Iterator[Finding]:
         )
 
 
+def _judge_results(results: Topic, settings: KafkaSettings) -> Iterator[Finding]:
+    name = results.name
+    if not results.may_write:
+        principal = f"User:{settings.sasl_username}" if settings.sasl_username else "PRINCIPAL"
+        yield Finding(
+            "error",
+            name,
+            f"we may not write to topic {name}: `kafka-acls.sh --bootstrap-server {settings.bootstrap_servers} --add "
+            f"--allow-principal {principal} --topic {name} --operation Write --operation DescribeConfigs`, or set "
+            'results_topic = "" and tell nobody',
+        )
+    if results.config is not None and results.message_max_bytes < RESULT_BYTES_MIN:
+        yield Finding(
+            "error",
+            name,
+            f"{name} takes {results.message_max_bytes} bytes, and what is told of an order may be larger: set "
+            f"max.message.bytes to {RESULT_BYTES_MIN} or more",
+        )
+
+
 def _judge_safety(state: Topic) -> Iterator[Finding]:
     """One broker may be lost without a committed order being lost: else a warning (a laptop has one broker)."""
     if state.replicas < 3:
@@ -235,12 +265,12 @@ async def check_topics(settings: KafkaSettings) -> list[Finding]:
         return judge(settings, await _describe(admin, settings))
 
 
-async def require_topics(connection: Connection, *, warn: bool = False) -> Mapping[str, Topic]:
-    """The three topics, by name. Raises `TopicError` with all errors found. `warn`: has the warnings logged, which a
-    process does once.
+async def require_topics(connection: Connection, *, warn: bool = False, writes: bool = False) -> Mapping[str, Topic]:
+    """The topics, by name. Raises `TopicError` with all errors found. `warn`: has the warnings logged, which a process
+    does once. `writes`: we are the one that writes results, and have to be allowed to.
     """
     settings = connection.settings
-    topics = await _described(connection)
+    topics = await _described(connection, writes=writes)
     findings = judge(settings, topics)
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise TopicError("; ".join(errors))
@@ -250,7 +280,7 @@ async def require_topics(connection: Connection, *, warn: bool = False) -> Mappi
 
 
 async def topics_now(connection: Connection) -> Mapping[str, Topic]:
-    """Those of the three that there are, by name, sound or not. Raises `LogError`, `ConfigError`."""
+    """Those that there are, by name, sound or not. Raises `LogError`, `ConfigError`."""
     return await _described(connection)
 
 
@@ -297,6 +327,9 @@ def _missing(settings: KafkaSettings, topics: Mapping[str, Topic], partitions: i
             "max.message.bytes": str(2 * events.message_max_bytes),
         }
         yield NewTopic(settings.dead_letter_topic, events.partitions, replicas, topic_configs=keep | safe)
+    if settings.results_topic and settings.results_topic not in topics:
+        tell = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
+        yield NewTopic(settings.results_topic, events.partitions, replicas, topic_configs=tell | safe)
 
 
 def _raise_refused(answers: Iterable[tuple[Any, ...]]) -> None:
@@ -324,17 +357,22 @@ async def _admin(connection: Connection) -> AsyncIterator[Any]:
         await admin.close()
 
 
-async def _described(connection: Connection) -> dict[str, Topic]:
+async def _described(connection: Connection, *, writes: bool = False) -> dict[str, Topic]:
     """The library asks a broker of its choice and gives up when that one is down: asked again, it takes another."""
     async for attempt in connection.tries():
         with attempt:
             async with _admin(connection) as admin:
-                return await _describe(admin, connection.settings)
+                topics = await _describe(admin, connection.settings)
+                name = connection.settings.results_topic
+                if writes and name in topics:
+                    seen = await look(admin._client, [name], connection.settings.request_timeout_s)  # noqa: SLF001
+                    topics[name] = replace(topics[name], may_write=seen.topics.get(name, GONE).may_write)
+                return topics
     raise AssertionError  # the loop ends by returning or raising
 
 
 async def _describe(admin: Any, settings: KafkaSettings) -> dict[str, Topic]:
-    """Those of the three topics that there are. All topics are asked for: asking for one by name may create it."""
+    """Those of our topics that there are. All topics are asked for: asking for one by name may create it."""
     names = _names(settings)
     known = {entry["topic"]: entry["partitions"] for entry in await admin.describe_topics() if not entry["error_code"]}
     here = [name for name in names if name in known]

@@ -13,6 +13,7 @@ from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
+from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
 from worker.core.retry import awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
@@ -23,7 +24,7 @@ from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
 from worker.partition.inbox import Inbox
 from worker.partition.restore import Restored, damaged, remade, restore, write_barrier
-from worker.ports import Attempt, DeadLetter, InputRecord, StatePartition, UndecodableRecord, after
+from worker.ports import Attempt, DeadLetter, InputRecord, Result, StatePartition, UndecodableRecord, after
 
 log = structlog.get_logger(__name__)
 
@@ -77,11 +78,12 @@ class PartitionActor:
         rivalled: Callable[[tuple[str, int] | None], None] | None = None,
         lean_below: int = 0,
         start_at: int | None = None,
+        lean_results: bool = False,
     ) -> None:
         """`changed` is called when the role has changed, `rivalled` with the owner, and the offset of its barrier,
         that was found to have come between this actor and what `warm` remembers; `None`: there was none. `lean_below`:
         dead letters of records before this offset were refused for their size. `start_at`: how far the input was taken,
-        by an operator's word.
+        by an operator's word. `lean_results`: results were refused for their size.
         """
         self.partition = partition
         self.role: Role = "restoring"
@@ -89,7 +91,7 @@ class PartitionActor:
         self.has_served = False
         self.is_over = False
         """It has ended; a halted one is shown for as long as the partition is ours."""
-        self.lean_below = lean_below
+        self.lean_below, self.lean_results = lean_below, lean_results
         self._start_at = start_at
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox()
@@ -198,7 +200,7 @@ class PartitionActor:
         await self._inherit(found, clean)
         for account in anew:
             await self._tell_anew(account)
-        await self._write(self._targets_entry(found), self._next(self.next_offset, clean=False), [])
+        await self._write(self._targets_entry(found), self._next(self.next_offset, clean=False))
         self.wanted_offset = self.next_offset
         if self._taken is not None and self._taken.offset < self.next_offset:
             self._expected = self._taken
@@ -348,7 +350,7 @@ class PartitionActor:
         entries: list[tuple[bytes, bytes | None]] = [
             ((state.ORDER_PREFIX + subject).encode(), value) for subject, _, value in made
         ]
-        await self._write(entries, self._next(self.next_offset, clean=False), [])
+        await self._write(entries, self._next(self.next_offset, clean=False))
         for subject, record, value in made:
             self.orders[subject] = value
             self._inherited.pop(subject, None)
@@ -615,6 +617,7 @@ class PartitionActor:
             hold.value_max_bytes,
             hold.letter_max_bytes,
             self.lean_below,
+            min(hold.result_max_bytes, LEAN_BYTES) if self.lean_results else hold.result_max_bytes,
         )
         skip = self._skip_now()
         await self._fill(batch, takes_events=skip is None)
@@ -627,10 +630,11 @@ class PartitionActor:
         # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
         following = self._next(batch.next_offset, clean=clean and not self._beyond)
         try:
-            await self._write(batch.entries(), following, batch.dead_letters)
+            await self._write(batch.entries(), following, batch.dead_letters, batch.results)
         except SizeRefusedError:
             if batch.dead_letters:
                 self.lean_below = batch.next_offset
+            self.lean_results = self.lean_results or bool(batch.results)
             raise
         self.next_offset = batch.next_offset
         if skip is None:
@@ -717,19 +721,23 @@ class PartitionActor:
         return entry is not None and entry.in_flight
 
     async def _write(
-        self, entries: list[tuple[bytes, bytes | None]], following: NextRecord, dead_letters: list[DeadLetter]
+        self,
+        entries: list[tuple[bytes, bytes | None]],
+        following: NextRecord,
+        dead_letters: Sequence[DeadLetter] = (),
+        results: Sequence[Result] = (),
     ) -> None:
         """One transaction with `m:next` in it; extends the lease from the moment it began."""
         clock = self._context.clock
         began = clock.now()
         entries.append((state.NEXT_KEY, state.encode(following)))
-        last = await self._hold.write(entries, dead_letters)
+        last = await self._hold.write(entries, dead_letters, results)
         if last < self._position:
             raise TopicError(remade(self._position, last))
         self._committed_at = began
         self.lease_until = began + self._context.rules.lease_s
         self._position, self._last_next = last + 1, following
-        self._context.metrics.committed(clock.now() - began, len(entries) + len(dead_letters))
+        self._context.metrics.committed(clock.now() - began, len(entries) + len(dead_letters) + len(results))
 
     def _apply(self, batch: Batch) -> None:
         context = self._context
@@ -796,7 +804,7 @@ class PartitionActor:
             self._offer(subject, None, now)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
             entry.has_news = True
-            self.outbox.schedule(subject, now + _JUDGE_AFTER_S)
+            self._look_again(subject, entry, now + _JUDGE_AFTER_S)
             return
         record = state.decode_order(self.orders[subject])
         if record.revision == record.acked:
@@ -810,11 +818,29 @@ class PartitionActor:
             return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            if record.inconsistent_since_ms or record.park is not None:
+            tells = self._tells_owed(entry, record, plan, addressee, now)
+            if tells or record.inconsistent_since_ms or record.park is not None:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
+
+    def _tells_owed(self, entry: Entry, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
+        """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
+        reporting = self._context.reporting
+        if reporting is None or not is_news(record, find_ready(record, plan.shown, addressee), reporting):
+            entry.tell_at = NEVER
+            return False
+        if entry.tell_at == NEVER:
+            entry.tell_at = now + self._context.pace.tell_owed_after_s
+        if now < entry.tell_at:
+            return False
+        entry.tell_at = NEVER
+        return True
+
+    def _look_again(self, subject: str, entry: Entry, due: float) -> None:
+        """At `due`, or when others are to be told of it."""
+        self.outbox.schedule(subject, min(due, entry.tell_at))
 
     def _has_enough(self, entry: Entry, now: float, account: str) -> bool:
         """So many are prepared that this one is judged when its turn comes: now and then would be twice the work."""
@@ -826,11 +852,13 @@ class PartitionActor:
         entry.waiting = ""
         is_delayed = entry.not_before > now
         if is_delayed and not entry.may_go_early:
-            self.outbox.schedule(subject, entry.not_before)
+            self._look_again(subject, entry, entry.not_before)
             return
         if entry.hold_until > now:
-            self.outbox.schedule(subject, entry.hold_until)
+            self._look_again(subject, entry, entry.hold_until)
             return
+        if entry.tell_at != NEVER:
+            self.outbox.schedule(subject, entry.tell_at)
         if not is_delayed and not self._may_send():
             self._await_lease(subject)
             return
@@ -868,24 +896,29 @@ class PartitionActor:
             since_ms, after_s = record.unconfirmed_since_ms, context.rules.unconfirmed_after_s
         elif plan.state == "inconsistent":
             since_ms, after_s = record.inconsistent_since_ms or now_ms, context.rules.inconsistent_after_s
-        if plan.contradicts != bool(record.inconsistent_since_ms):
-            self._changes.append(Change(subject, self.orders[subject], plan))
         if since_ms:
             if since_ms != entry.waiting_since_ms:
                 left_s = after_s - max(0, now_ms - since_ms) / 1000
                 entry.waiting_since_ms, entry.overdue_at = since_ms, now + max(0.0, left_s)
-            if now < entry.overdue_at:
+            entry.is_overdue = now >= entry.overdue_at
+            if not entry.is_overdue:
                 self.outbox.schedule(subject, entry.overdue_at)
-            else:
-                entry.is_overdue = True
-                log.warning(
-                    "order_overdue",
-                    order=subject,
-                    revision=record.revision,
-                    event_id=core.newest_event(record),
-                    partition=self.partition,
-                    status=plan.state,
-                )
+        reporting = context.reporting
+        addressee = context.addressees.get(core.account_of(subject))
+        tells = reporting is not None and is_news(
+            record, find_waiting(record, subject, plan, addressee, is_overdue=entry.is_overdue), reporting
+        )
+        if tells or plan.contradicts != bool(record.inconsistent_since_ms):
+            self._changes.append(Change(subject, self.orders[subject], plan, entry.is_overdue))
+        elif entry.is_overdue:  # else it is looked at again once that is committed
+            log.warning(
+                "order_overdue",
+                order=subject,
+                revision=record.revision,
+                event_id=core.newest_event(record),
+                partition=self.partition,
+                status=plan.state,
+            )
 
     def take(self, subject: str) -> Attempt | None:
         """`ports.Outlet`: what is owed for the order as of now."""
@@ -898,7 +931,7 @@ class PartitionActor:
         if prepared is not None:
             self._prepared -= 1
         if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):
-            self.outbox.schedule(subject, entry.not_before)
+            self._look_again(subject, entry, entry.not_before)
             return None
         if not self._may_send():
             self._await_lease(subject)
@@ -925,6 +958,7 @@ class PartitionActor:
             plan.remote,
             plan.may_land_late,
             plan.remote_unknown,
+            plan.shown,
         )
 
     def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:

@@ -329,13 +329,15 @@ class Assignment:
         self._lost_since.pop(partition, None)
         # What others did before the group gave the partition to us is no rivalry; only what comes while it is ours.
         rivalled: Callable[[tuple[str, int] | None], None] | None = None
-        lean_below = 0
+        lean_below, lean_results = 0, False
         start_at: int | None = None
         while True:
             self._forget_cold()  # a frozen process may have slept through its tombstones
             warm = self._warm.pop(partition, None)
             hold = self._states.partition(partition)
-            actor = PartitionActor(partition, hold, self._context, warm, self._changed, rivalled, lean_below, start_at)
+            actor = PartitionActor(
+                partition, hold, self._context, warm, self._changed, rivalled, lean_below, start_at, lean_results
+            )
             rivalled = start_at = None
             self._generation += 1
             self._born[partition] = self._generation
@@ -358,7 +360,7 @@ class Assignment:
                 self._lost(partition, actor, error)
                 rivalled = partial(self._found, partition, isinstance(error, FencedError))
                 if isinstance(error, SizeRefusedError):
-                    lean_below = actor.lean_below
+                    lean_below, lean_results = actor.lean_below, actor.lean_results
                 if self._owners.get(partition) is not asyncio.current_task():
                     return  # it was leaving: the next owner starts from what is committed
                 if self._context.clock.now() - began > 60:

@@ -8,19 +8,30 @@ import structlog
 from msgspec import Struct
 
 from schemas import state
-from schemas.base import copied
+from schemas.base import copied, time_text
+from schemas.events import OrderEvent
 from schemas.facts import Facts
 from schemas.state import OrderRecord, SealedRecord
 from worker.core import outbox as core
 from worker.core.intake import decode, identify, shown_id
-from worker.core.outbox import ParkIt, Same, Send, Wait
+from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait
+from worker.core.results import (
+    PROVIDER_KINDS,
+    Found,
+    find,
+    find_ready,
+    find_waiting,
+    pass_over,
+    tell,
+    tell_fact,
+)
 from worker.core.retry import settle
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.partition.context import Context, Slice
 from worker.partition.letters import letter_bytes, letter_of
-from worker.ports import Attempt, DeadLetter, InputRecord, UndecodableRecord
+from worker.ports import Attempt, DeadLetter, InputRecord, Result, UndecodableRecord
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +57,8 @@ class Change(Struct, frozen=True):
     basis: bytes
     """The record that it was decided on, as committed then."""
     plan: Send | Same | ParkIt | Wait
+    is_overdue: bool = False
+    """It has waited for that too long."""
 
 
 class Batch:
@@ -60,11 +73,15 @@ class Batch:
         value_max_bytes: int,
         letter_max_bytes: int = 1_000_000,
         lean_below: int = 0,
+        result_max_bytes: int = 1_000_000,
     ) -> None:
-        """`lean_below`: Kafka has refused letters of records before this offset for their size."""
+        """`lean_below`: Kafka has refused letters of records before this offset for their size. `result_max_bytes`:
+        results that would be larger are cut.
+        """
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
+        self.results: list[Result] = []
         self.holds: dict[str, float] = {}
         """By order whose attempt has ended: until when (*now*) it is held."""
         self._orders = orders
@@ -73,6 +90,9 @@ class Batch:
         self._value_near_max_bytes = value_max_bytes - 2 * _RECORD_OVERHEAD_BYTES
         self._letter_max_bytes = letter_max_bytes
         self._lean_below = lean_below
+        self._result_max_bytes = result_max_bytes
+        self._time = ""
+        """The present, as results have it."""
         self.bytes = 0
         """What entries, letters and events without either come to; an order that changes twice counts twice."""
         self._now_ms = context.clock.wall_ms()
@@ -146,6 +166,11 @@ class Batch:
                 self.bytes += len(record.value or b"")
                 return
             key_changed = core.note_key(after, crc32(record.key or b""))
+            told: Sequence[bytes | None] = ()
+            if self._context.reporting is not None and (
+                after.acked == after.revision or type(event.data) in PROVIDER_KINDS
+            ):
+                told = self._told_by(event, before, after)
             changed = _encoded(after)
             if len(changed[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, changed[1], self._value_max_bytes)
@@ -165,6 +190,8 @@ class Batch:
             self._by_origin.append(core.account_of(subject))
             made_at = after.made_at and after.made_at.provider
             self._note("order_settled", subject, after.revision, shown_id(event.id, event.uid), made_at=made_at)
+        for result in told:
+            self._tell(subject, result)
         self._changed[subject] = changed
         self.bytes += len(changed[1])
 
@@ -212,6 +239,15 @@ class Batch:
             chance=context.clock.chance(),
             rules=context.rules,
         )
+        if context.reporting is not None and outcome.found is not None:
+            whole = state.decode_order(state.encode(after))
+            result = self._result_of(subject, whole)
+            after.told = whole.told
+            self._tell(subject, result)
+        elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
+            self._tell(
+                subject, self._result(subject, after, find_ready(after, attempt.shown, self._addressee(subject)))
+            )
         self._put(subject, after)
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
         fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "event_id": attempt.event_id}
@@ -241,7 +277,8 @@ class Batch:
         if subject in self._changed or self._orders.get(subject) is not change.basis:
             return
         record = self.record(subject)
-        match change.plan:
+        plan = change.plan
+        match plan:
             case Same(digest):
                 record = core.acknowledge(record, digest)
                 self._context.metrics.suppressed()
@@ -252,14 +289,21 @@ class Batch:
                     self._note_of("order_parked", subject, record, outcome="check")
                 record = core.park(record, reason, digest, self._now_ms, by_check=by_check)
             case Wait(waiting, _, contradicts):
-                record = core.mark_waiting(record, contradicts, self._now_ms)
-                self._note_of("order_waiting", subject, record, status=waiting)
+                before, record = record, core.mark_waiting(record, contradicts, self._now_ms)
+                if record is not before:
+                    self._note_of("order_waiting", subject, record, status=waiting)
             case Send():
-                record = copied(record)
+                if record.inconsistent_since_ms or record.park is not None:
+                    self._note_of("order_sendable", subject, record)
                 record.inconsistent_since_ms = 0
                 if record.park is not None:
                     core.release(record)
-                self._note_of("order_sendable", subject, record)
+        if self._context.reporting is not None:
+            if isinstance(plan, Wait):
+                found = find_waiting(record, subject, plan, self._addressee(subject), is_overdue=change.is_overdue)
+            else:
+                found = find_ready(record, plan.shown, self._addressee(subject))
+            self._tell(subject, self._result(subject, record, found))
         self._put(subject, record)
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
@@ -268,8 +312,53 @@ class Batch:
         if not change(record, self._now_ms):
             return False
         self._note_of("order_operated", subject, record)
+        self._tell(subject, self._result_of(subject, record))
         self._put(subject, record)
         return True
+
+    # --- results ---
+
+    def _told_by(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
+        """What others are told because of an event after which nobody looks at the order: how it stands. And what its
+        provider says, whoever looks.
+        """
+        reporting = self._context.reporting
+        assert reporting is not None  # who calls has looked
+        if type(event.data) not in PROVIDER_KINDS and not core.may_change(event):
+            pass_over(before, after)
+            return []
+        told = [tell_fact(event, after.revision, reporting, max_bytes=self._result_max_bytes)]
+        if after.acked == after.revision or core.is_parked(after):
+            told.append(self._result_of(event.subject, after))
+        return told
+
+    def _result_of(self, subject: str, record: OrderRecord) -> bytes | None:
+        """As its facts say that it stands; of one that was only observed, or paid for, nobody is told."""
+        context = self._context
+        if context.reporting is None or core.is_only_shown(record):
+            return None
+        found = find(record, subject, self._addressee(subject), now_ms=self._now_ms, rules=context.rules)
+        return self._result(subject, record, found)
+
+    def _addressee(self, subject: str) -> Addressee | None:
+        return self._context.addressees.get(core.account_of(subject))
+
+    def _result(self, subject: str, record: OrderRecord | SealedRecord, found: Found) -> bytes | None:
+        """What others are told of it now, if it is news; then the record says that they were told."""
+        reporting = self._context.reporting
+        assert reporting is not None  # who calls has looked
+        self._time = self._time or time_text(self._now_ms * 1000)
+        return tell(record, subject, found, reporting, time=self._time, max_bytes=self._result_max_bytes)
+
+    def _tell(self, subject: str, value: bytes | None) -> None:
+        if value is None:
+            return
+        if len(value) > self._result_max_bytes:
+            limit = self._result_max_bytes
+            self._notes.append(("result_dropped", {"order": subject, "bytes": len(value), "limit": limit}))
+            return
+        self.results.append(Result(subject.encode(), value))
+        self.bytes += len(value)
 
     def _note(self, name: str, subject: str, revision: int, event_id: str, **fields: object) -> None:
         self._notes.append((name, {"order": subject, "revision": revision, "event_id": event_id, **fields}))
@@ -302,6 +391,7 @@ class Batch:
         self._announce_lookalikes()
         for subject in self.unconfigured:
             self._context.tell_unconfigured(core.account_of(subject), self._partition)
+        metrics.results(len(self.results))
         work = Slice(self._context)
         for name, fields in self._notes:
             if work.is_over():
@@ -354,4 +444,9 @@ def _encoded(record: OrderRecord | SealedRecord) -> tuple[OrderRecord | SealedRe
 
 
 _NO_FACTS = Facts()
-_WARNINGS = frozenset({"order_parked", "order_held", "order_key_changed", "order_overdue_at_provider", "event_refused"})
+_WARNINGS = frozenset(
+    (
+        *("order_parked", "order_held", "order_key_changed", "order_overdue_at_provider"),
+        *("event_refused", "result_dropped"),
+    )
+)

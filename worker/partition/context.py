@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from schemas.state import Deployment, NextRecord, Target
 from worker.core.outbox import Addressee
 from worker.core.placing import Placing
+from worker.core.results import Reporting
 from worker.core.rules import Rules
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
@@ -45,6 +46,8 @@ class Pace(Struct, frozen=True):
     """For how long anything is worked at before others get the loop."""
     look_s: float = 0.1
     """For how long orders are looked at between two transactions; the next turn goes on with the rest."""
+    tell_owed_after_s: float = 5.0
+    """An order that is settled within this time is not told to others as owed: they would hear twice as much."""
     idle_commit_s: float = 6 * 3600.0
     """Brokers forget a producer that is idle for a day."""
 
@@ -82,6 +85,8 @@ class Context(Struct):
     """Of the event topic; known once the topics were looked at."""
     accepted_targets: Mapping[str, TargetChoice] = {}
     """By account: what follows when it tells another one than before."""
+    reporting: Reporting | None = None
+    """How others are told of orders; `None`: nobody is."""
     lookalike_told_at: float = -inf
     """*now*."""
     told_unconfigured: set[str] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""An in-memory broker: one event topic, one compacted state topic, one dead-letter topic, and a consumer group.
+"""An in-memory broker: one event topic, one compacted state topic, topics for dead letters and results, and a group.
 
 It models Kafka 4.3 as aiokafka 0.14 shows it, and what the protocol leans on: epochs, transactions that are seen at
 once or never, markers that take offsets, the last stable offset, compaction, eager rebalances. Whatever waits, waits
@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from worker.ports import Clock, DeadLetter, EventLog, StateEntry, StateLog, UndecodableRecord
+from worker.ports import Clock, DeadLetter, EventLog, Result, StateEntry, StateLog, UndecodableRecord
 from worker.sim.group import Broker, EventTopicPartition, Group, MemoryEventLog, MemoryRecord
 from worker.sim.process import Gate, Process
 from worker.sim.states import MemoryStateLog, StateSettings, StateTopicPartition
@@ -28,6 +28,7 @@ class MemoryLog:
         *,
         value_max_bytes: int = 1_000_000,
         letter_max_bytes: int = 1_000_000,
+        result_max_bytes: int = 1_000_000,
         transaction_timeout_s: float = 60.0,
         rebalance_timeout_s: float = 45.0,
         tombstone_s: float = 2 * DAY_S,
@@ -35,6 +36,8 @@ class MemoryLog:
         self.partitions = partitions
         self.dead_letters: list[DeadLetter] = []
         """Of committed transactions."""
+        self.results: list[Result] = []
+        """The same."""
         self.gate: Gate | None = None
         """Awaited at each step of each operation: it may delay, and raise `LogError`.
 
@@ -49,10 +52,12 @@ class MemoryLog:
         self.broker = Broker(clock)
         self._clock = clock
         self._inputs = [EventTopicPartition() for _ in range(partitions)]
-        settings = StateSettings(value_max_bytes, transaction_timeout_s, tombstone_s, letter_max_bytes)
+        settings = StateSettings(
+            value_max_bytes, transaction_timeout_s, tombstone_s, letter_max_bytes, result_max_bytes
+        )
         self.settings = settings
         """Of the state topic; may be changed while workers run, as an operator does."""
-        self._states = [StateTopicPartition(clock, settings, self.dead_letters) for _ in range(partitions)]
+        self._states = [self._state_partition() for _ in range(partitions)]
         self._group = Group(partitions, clock, rebalance_timeout_s)
         self._processes: dict[str, Process] = {}
         self._members: list[MemoryEventLog] = []
@@ -182,7 +187,10 @@ class MemoryLog:
 
     def grow_states(self) -> None:
         """One more partition."""
-        self._states.append(StateTopicPartition(self._clock, self._states[0].settings, self.dead_letters))
+        self._states.append(self._state_partition())
+
+    def _state_partition(self) -> StateTopicPartition:
+        return StateTopicPartition(self._clock, self.settings, self.dead_letters, self.results)
 
     def entries(self, partition: int) -> list[StateEntry]:
         """What a restore would read now."""
@@ -192,13 +200,18 @@ class MemoryLog:
     def write_foreign(self, partition: int, key: bytes, value: bytes | None) -> int:
         """Somebody else writes to the state topic; the offset."""
         here = self._states[partition]
-        here.commit(here.begin(None, [(key, value)], ()))
+        here.commit(here.begin(None, [(key, value)]))
         return here.end - 2
 
     def limit_letters(self, max_bytes: int) -> None:
         """Lets a gateway in front of the brokers refuse larger dead letters, whatever the topic's settings say."""
         for here in self._states:
             here.letter_takes_bytes = max_bytes
+
+    def limit_results(self, max_bytes: int) -> None:
+        """The same for results."""
+        for here in self._states:
+            here.result_takes_bytes = max_bytes
 
     def compact(self, partition: int, before: int | None = None) -> None:
         """Keeps the newest entry of each key, of those below an offset (default: all that readers may see)."""
@@ -212,9 +225,11 @@ class MemoryLog:
         """Commits a transaction that a failed `write` left open: its commit arrived after all. False: none was."""
         return self._states[partition].commit_left_open()
 
-    def watch(self, watcher: Callable[[int, Sequence[StateEntry], Sequence[DeadLetter]], None]) -> None:
+    def watch(
+        self, watcher: Callable[[int, Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None]
+    ) -> None:
         """Tells of each transaction on the state topic at the moment when it is committed: partition, entries, dead
-        letters. For invariants.
+        letters, results. For invariants.
         """
         for partition, here in enumerate(self._states):
             here.watcher = partial(watcher, partition)

@@ -15,7 +15,7 @@ from itertools import takewhile
 
 from schemas.state import Deployment
 from worker.errors import FencedError, InvariantError, LogError, SizeRefusedError
-from worker.ports import Clock, DeadLetter, StateEntry
+from worker.ports import Clock, DeadLetter, Result, StateEntry
 from worker.sim.process import Bell, Process
 
 Entries = Sequence[tuple[bytes, bytes | None]]
@@ -35,8 +35,10 @@ class StateSettings:
     value_max_bytes: int
     transaction_timeout_s: float
     tombstone_s: float
-    letter_max_bytes: int = 1_000_000
     """How long compaction keeps a tombstone after it first met it."""
+    letter_max_bytes: int = 1_000_000
+    result_max_bytes: int = 1_000_000
+    """0: there is no topic for results."""
 
 
 class _Status(Enum):
@@ -52,6 +54,7 @@ class _Transaction:
     first: int
     expires_at: float
     dead_letters: Sequence[DeadLetter] = ()
+    results: Sequence[Result] = ()
     status: _Status = _Status.OPEN
 
 
@@ -70,12 +73,16 @@ class StateTopicPartition:
     settings: StateSettings
     dead_letters: list[DeadLetter]
     """Of all partitions; the committed ones."""
+    results: list[Result]
+    """The same."""
     letter_takes_bytes: int = 2**40
     """What is in front of the brokers (a gateway) may take less than they say."""
+    result_takes_bytes: int = 2**40
+    """The same of results."""
     end: int = 0
     epoch: int = -1
     changed: Bell = field(default_factory=Bell)
-    watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter]], None] | None = None
+    watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None] | None = None
     """Told of each transaction at the moment when it is committed, whoever did it and whether he comes to know."""
     _cells: list[_Cell] = field(default_factory=list)
     _open: list[_Transaction] = field(default_factory=list)
@@ -94,13 +101,19 @@ class StateTopicPartition:
         self._cells.clear()
         self.end = 0
 
-    def begin(self, epoch: int | None, entries: Entries, dead_letters: Sequence[DeadLetter]) -> _Transaction:
+    def begin(
+        self,
+        epoch: int | None,
+        entries: Entries,
+        dead_letters: Sequence[DeadLetter] = (),
+        results: Sequence[Result] = (),
+    ) -> _Transaction:
         """Writes records that nobody sees yet. Raises `FencedError` when the epoch is not the newest."""
         self.expire()
         if epoch is not None and epoch != self.epoch:
             raise FencedError(f"epoch {epoch} is over, {self.epoch} is current")
         lasts_until = self.clock.now() + self.settings.transaction_timeout_s
-        transaction = _Transaction(epoch, self.end, lasts_until, dead_letters)
+        transaction = _Transaction(epoch, self.end, lasts_until, dead_letters, results)
         for key, value in entries:
             self._cells.append(_Cell(StateEntry(self.end, key, value), transaction))
             self.end += 1
@@ -122,7 +135,7 @@ class StateTopicPartition:
 
     def hang(self, timeout_s: float) -> None:
         """Opens a transaction of somebody else, which nobody ends before its timeout."""
-        transaction = self.begin(None, [(b"foreign", b"")], ())
+        transaction = self.begin(None, [(b"foreign", b"")])
         transaction.expires_at = self.clock.now() + timeout_s
 
     def expire(self) -> None:
@@ -183,10 +196,11 @@ class StateTopicPartition:
         self.end += 1  # the marker
         if status is _Status.COMMITTED:
             self.dead_letters += transaction.dead_letters
+            self.results += transaction.results
             if self.watcher is not None:
                 written = self._cells[bisect_left(self._cells, transaction.first, key=_offset) :]
                 own = [cell.entry for cell in written if cell.transaction is transaction]
-                self.watcher(own, transaction.dead_letters)
+                self.watcher(own, transaction.dead_letters, transaction.results)
         self.changed.ring()
 
 
@@ -226,6 +240,11 @@ class MemoryStatePartition:
         """The largest letter that the topic takes."""
         return self._topic.settings.letter_max_bytes
 
+    @property
+    def result_max_bytes(self) -> int:
+        """The largest value of a result that the topic takes; 0: there is none."""
+        return self._topic.settings.result_max_bytes
+
     async def fence(self, former: Sequence[Deployment] = ()) -> None:  # noqa: ARG002
         """Takes ownership. There is one row of epochs: nobody goes by another id."""
         self._enter(_Stage.NEW, "fenced")
@@ -234,14 +253,18 @@ class MemoryStatePartition:
         await self._process.step("fence:done", self._partition)
         self._leave()
 
-    async def write(self, entries: Entries, dead_letters: Sequence[DeadLetter] = ()) -> int:
+    async def write(
+        self, entries: Entries, dead_letters: Sequence[DeadLetter] = (), results: Sequence[Result] = ()
+    ) -> int:
         """One transaction. Whatever goes wrong on the way ends this hold, and the transaction stays as it is then."""
         if not entries:
             raise InvariantError("a transaction without entries")
+        if results and not self.result_max_bytes:
+            raise InvariantError("results, and no topic for them")
         self._enter(_Stage.HELD, "written")
         await self._process.step("write", self._partition)
         taken = list(takewhile(self._fits, entries))
-        transaction = self._topic.begin(self._epoch, taken, dead_letters)
+        transaction = self._topic.begin(self._epoch, taken, dead_letters, results)
         last = self._topic.end - 1
         if len(taken) < len(entries):
             raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")
@@ -249,6 +272,8 @@ class MemoryStatePartition:
             _bytes_of(letter) > min(self.letter_max_bytes, self._topic.letter_takes_bytes) for letter in dead_letters
         ):
             raise SizeRefusedError("a dead letter above what its topic takes")
+        if any(len(each.value) > min(self.result_max_bytes, self._topic.result_takes_bytes) for each in results):
+            raise SizeRefusedError("a result above what its topic takes")
         await self._process.step("write:open", self._partition)
         self._topic.commit(transaction)
         await self._process.step("write:done", self._partition)

@@ -3,30 +3,95 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Sequence
 
 from worker.errors import UsageError
-from worker.sim.sandbox import FaultPlan, Sandbox
+from worker.model.exchange import Fault, HttpRequest
+from worker.publisher.sender import HttpSender
+from worker.sandbox.atarapay.sandbox import AtaraPaySandbox
+from worker.sandbox.faults import FaultPlan
+from worker.sandbox.pushes import Push
+from worker.sandbox.qliro.sandbox import QliroSandbox
+from worker.sandbox.sequra.sandbox import SequraSandbox
+from worker.sandbox.server import Sandbox
+
+PUSH_DEADLINE_S = 5.0
+"""What seQura waits for an answer (docs.sequra.com, read 2026-11), and we for all of them."""
+HASTE = 10.0
+"""By how much pushes come again sooner than documented: nobody wants to wait for days."""
+
+_FORMS = {"sequra": "MERCHANT:USER:PASSWORD", "qliro": "KEY:SECRET", "atarapay": "PUBLIC_KEY:PRIVATE_KEY"}
+_DEFAULTS = {"sequra": "acme:user:secret", "qliro": "HATS:secret", "atarapay": "public:private"}
+PROVIDERS = tuple(_FORMS)
 
 
-def run_sandbox(*, host: str, port: int, accounts: Iterable[str], faults: str = "", seed: int = 0) -> int:
+def run_sandbox(
+    *,
+    provider: str = "sequra",
+    host: str,
+    port: int,
+    accounts: Sequence[str] = (),
+    faults: str = "",
+    seed: int = 0,
+    callback_url: str = "",
+) -> int:
     """Serves until SIGINT or SIGTERM; 0.
 
-    `accounts`: `merchant:username:password` each. `faults`: a plan, such as `500=0.05,reset_applied=0.02`. Raises
-    `UsageError` for what cannot be read, or when the port is taken.
+    `accounts`: credentials, as `_FORMS` has them; seQura's may be several. `faults`: a plan, such as
+    `500=0.05,push_late=0.1`. `callback_url`: AtaraPay's one address. Raises `UsageError` for what cannot be read, or
+    when the port is taken.
     """
-    known = dict(_account(text) for text in accounts)
-    return asyncio.run(_serve(Sandbox(known, FaultPlan.parse(faults), seed), host, port, known))
+    if provider not in _FORMS:
+        raise UsageError(f"there is no sandbox of {provider!r}; there are {', '.join(_FORMS)}")
+    if callback_url and provider != "atarapay":
+        raise UsageError(f"--callback-url is AtaraPay's; {provider} is told with POST /checkout where it calls back")
+    known = [_account(provider, text) for text in accounts or [_DEFAULTS[provider]]]
+    if len(known) > 1 and provider != "sequra":
+        raise UsageError(f"--account: a sandbox of {provider} has one merchant, got {len(known)}")
+    plan = FaultPlan.parse(faults)
+
+    async def serve() -> int:
+        sender = HttpSender(deadline_s=PUSH_DEADLINE_S, user_agent="cartsync-sandbox")
+        try:
+            return await _serve(_made(provider, known, plan, seed, sender, callback_url), host, port, known)
+        finally:
+            await sender.close()
+
+    return asyncio.run(serve())
 
 
-def _account(text: str) -> tuple[str, tuple[str, str]]:
-    merchant, *credentials = text.split(":", 2)
-    if not merchant or len(credentials) != 2 or not all(credentials):
-        raise UsageError(f"account {text!r}: expected merchant:username:password")
-    return merchant, (credentials[0], credentials[1])
+def _account(provider: str, text: str) -> list[str]:
+    form = _FORMS[provider]
+    parts = text.split(":", form.count(":"))
+    if len(parts) != form.count(":") + 1 or not all(parts):
+        raise UsageError(f"account {text!r}: expected {form.lower()}")
+    return parts
 
 
-async def _serve(sandbox: Sandbox, host: str, port: int, known: Iterable[str]) -> int:
+def _made(
+    provider: str, known: Sequence[Sequence[str]], plan: FaultPlan, seed: int, sender: HttpSender, callback_url: str
+) -> Sandbox:
+    send = pusher(sender)
+    if provider == "qliro":
+        return QliroSandbox(known[0][0], known[0][1], plan, seed, send=send, haste=HASTE)
+    if provider == "atarapay":
+        return AtaraPaySandbox(known[0][0], known[0][1], plan, seed, send=send, haste=HASTE, callback_url=callback_url)
+    merchants = {merchant: (user, password) for merchant, user, password in known}
+    return SequraSandbox(merchants, plan, seed, send=send, haste=HASTE)
+
+
+def pusher(sender: HttpSender) -> Callable[[Push], Awaitable[tuple[int, bytes] | None]]:
+    """How a sandbox calls back."""
+
+    async def send(push: Push) -> tuple[int, bytes] | None:
+        request = HttpRequest("POST", push.url, {"Content-Type": push.content_type}, push.body)
+        answer = await sender.send(request, PUSH_DEADLINE_S, lambda: True)
+        return None if isinstance(answer, Fault) else (answer.status, answer.body)
+
+    return send
+
+
+async def _serve(sandbox: Sandbox, host: str, port: int, known: Sequence[Sequence[str]]) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -34,7 +99,8 @@ async def _serve(sandbox: Sandbox, host: str, port: int, known: Iterable[str]) -
         url = await sandbox.start(host, port)
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be had: {error.strerror}; choose another with --port") from None
-    print(f"sandbox provider at {url} for {', '.join(known)}; what it holds: {url}/; Ctrl-C ends it")
+    names = "" if sandbox.name == "AtaraPay" else f" for {', '.join(each[0] for each in known)}"
+    print(f"{sandbox.name} sandbox at {url}{names}; what it holds: {url}/; Ctrl-C ends it")
     sys.stdout.flush()
     await stopping.wait()
     await sandbox.stop()

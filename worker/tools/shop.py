@@ -1,7 +1,8 @@
 """A shop to try things with: seeded, realistic order histories, and what the shop itself knows of each order.
 
 What the shop knows is kept in plain counts beside the events, apart from the reducer: it is what a provider must hold
-in the end. Everything comes from the seed; times are seconds after the beginning.
+in the end. Everything comes from the seed; times are seconds after the beginning. Shops sell through one provider
+each, in its country.
 """
 
 import json
@@ -22,7 +23,8 @@ _ARTICLES = (
     ("socks", "Wool socks", 799),
     ("chair-oak", "Oak chair", 14900),
 )
-_CITIES = (("Madrid", "28013"), ("Barcelona", "08013"), ("Valencia", "46002"), ("Bilbao", "48001"))
+REDELIVER = "redeliver"
+"""Among the acts of an order: the shop brings it a second time, which is an event of its own."""
 
 
 class ShopEvent(Struct, frozen=True):
@@ -59,12 +61,35 @@ class ShopOrder(Struct):
     subject: str
     lines: list[ShopLine]
     handling_minor: int
+    number: str = ""
+    """At the provider, where it has one."""
     refunded_minor: int = 0
     cancelled: bool = False
     told: bool = False
     """Whether anything happened that the provider has to be told."""
     steps: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     """(seconds, type, data) of each event, as it happened."""
+    acts: list[str] = field(default_factory=list)
+    """What happens at the provider, one after the other, each as soon as it can."""
+    words: tuple[str, ...] = ()
+    """What a provider of words has to be told."""
+    is_unsupported: bool = False
+    """What became of it cannot be told to the provider."""
+
+    @property
+    def account(self) -> str:
+        """Whose order it is."""
+        return self.subject.partition("/")[0]
+
+    @property
+    def reference(self) -> str:
+        """The shop's own name of it."""
+        return self.subject.partition("/")[2]
+
+    @property
+    def total_minor(self) -> int:
+        """What was ordered."""
+        return sum(line.ordered * line.unit_minor for line in self.lines) + self.handling_minor
 
     def carts_minor(self) -> tuple[int, int] | None:
         """What the provider must hold: (shipped, unshipped); `None` when it need not have been told anything."""
@@ -94,12 +119,43 @@ class History(Struct, frozen=True):
     poisoned: int
 
 
+Step = Callable[[str, dict[str, Any]], None]
+Story = Callable[[Random, ShopOrder, Step], None]
+
+
+class Market(Struct, frozen=True):
+    """Where a shop sells, and what becomes of orders there."""
+
+    currency: str
+    country: str
+    cities: tuple[tuple[str, str], ...]
+    stories: tuple[tuple[Story, int], ...]
+    """Each with its weight."""
+    prefix: str = ""
+    """Of order references; without, they are numbers."""
+    first_number: int = 0
+    """Of the orders at the provider; 0: it has none."""
+    nameless: float = 0.0
+    """Share of the orders whose number the shop does not tell."""
+    vat_rate_bp: int | None = None
+    phone: str = ""
+
+
 def make_history(
-    seed: int, orders: int, duration_s: float, *, account: str = "acme", began_at: datetime, odd: bool = True
+    seed: int,
+    orders: int,
+    duration_s: float,
+    *,
+    account: str = "acme",
+    began_at: datetime,
+    odd: bool = True,
+    market: "Market | None" = None,
 ) -> History:
-    """So many orders within so many seconds. `odd`: with disorder, duplicates and poisoned events, a few percent."""
-    random = Random(seed)
-    made = [_order(random, f"{account}/{1000 + number}", duration_s) for number in range(orders)]
+    """So many orders within so many seconds. `odd`: with disorder, duplicates and poisoned events, a few percent.
+    `market`: Spain's unless given.
+    """
+    random, market = Random(seed), market or SPAIN
+    made = [_order(random, market, account, number, duration_s) for number in range(orders)]
     events: list[ShopEvent] = []
     for order in made:
         for number, (at_s, kind, data) in enumerate(order.steps):
@@ -114,7 +170,17 @@ def make_history(
     return History(events, {order.subject: order for order in made}, sum(event.poisoned for event in events))
 
 
+def redelivered(order: ShopOrder, at_s: float, began_at: datetime) -> ShopEvent:
+    """The shop has brought an order a second time."""
+    shipments = [data["shipment_id"] for _, kind, data in order.steps if kind == "order.items_shipped"]
+    order.steps.append((at_s, "order.items_delivered", {"shipment_id": shipments[-1]}))
+    at = began_at + timedelta(seconds=at_s)
+    return ShopEvent(at_s, order.subject, _cloud_event(order.subject, len(order.steps) - 1, *order.steps[-1][1:], at))
+
+
 def _cloud_event(subject: str, number: int, kind: str, data: dict[str, Any], at: datetime) -> bytes:
+    if kind == "order.items_delivered":
+        data = data | {"delivered_at": at.isoformat(timespec="seconds")}
     event = {
         "specversion": "1.0",
         "id": f"{subject}#{number}",
@@ -133,12 +199,14 @@ def _poison(random: Random, subject: str) -> bytes:
     return random.choice([whole, whole[:-7], b"not json", whole.replace(b"items_shipped", b"items_packed")])
 
 
-def _order(random: Random, subject: str, duration_s: float) -> ShopOrder:
+def _order(random: Random, market: Market, account: str, number: int, duration_s: float) -> ShopOrder:
     articles = random.sample(_ARTICLES, random.randint(1, 3))
     lines = [ShopLine(ref, name, minor, random.randint(1, 4)) for ref, name, minor in articles]
-    order = ShopOrder(subject, lines, random.choice([0, 395, 500]))
+    order = ShopOrder(f"{account}/{market.prefix}{1000 + number}", lines, random.choice([0, 395, 500]))
+    if market.first_number:
+        order.number = str(market.first_number + number)
     at_s = random.uniform(0, duration_s * 0.6)
-    order.steps.append((at_s, "order.confirmed", _confirmation(random, order)))
+    order.steps.append((at_s, "order.confirmed", _confirmation(random, market, order)))
     gap_s = duration_s * 0.35 / 4
 
     def step(kind: str, data: dict[str, Any]) -> None:
@@ -147,12 +215,13 @@ def _order(random: Random, subject: str, duration_s: float) -> ShopOrder:
         order.steps.append((at_s, kind, data))
         order.told = True
 
-    random.choices(_STORIES, _WEIGHTS)[0](random, order, step)
+    stories, weights = zip(*market.stories, strict=True)
+    random.choices(stories, weights)[0](random, order, step)
     return order
 
 
-def _confirmation(random: Random, order: ShopOrder) -> dict[str, Any]:
-    city, postal_code = random.choice(_CITIES)
+def _confirmation(random: Random, market: Market, order: ShopOrder) -> dict[str, Any]:
+    city, postal_code = random.choice(market.cities)
     address = {
         "given_names": "Nora",
         "surnames": "Vidal",
@@ -161,8 +230,10 @@ def _confirmation(random: Random, order: ShopOrder) -> dict[str, Any]:
         "line_2": "",
         "postal_code": postal_code,
         "city": city,
-        "country_code": "ES",
+        "country_code": market.country,
     }
+    if market.phone:
+        address["mobile_phone"] = market.phone
     lines: list[dict[str, Any]] = [
         {
             "reference": line.reference,
@@ -177,11 +248,13 @@ def _confirmation(random: Random, order: ShopOrder) -> dict[str, Any]:
         lines.append(
             {"type": "handling", "reference": "ship-std", "name": "Shipping", "total_minor": order.handling_minor}
         )
+    if market.vat_rate_bp is not None:
+        lines = [line | {"vat_rate_bp": market.vat_rate_bp} for line in lines]
     customer = {"given_names": "Nora", "surnames": "Vidal", "email": "nora.vidal@shop.example"}
-    return {"currency": "EUR", "lines": lines, "delivery_address": address, "customer": customer}
-
-
-Step = Callable[[str, dict[str, Any]], None]
+    told = {"currency": market.currency, "lines": lines, "delivery_address": address, "customer": customer}
+    if order.number and not (market.nameless and random.random() < market.nameless):
+        told["references"] = {"provider": order.number}
+    return told
 
 
 def _ship(order: ShopOrder, step: Step, counts: list[int]) -> None:
@@ -237,20 +310,99 @@ def _goodwill(random: Random, order: ShopOrder, step: Step) -> None:
 
 
 def _moved(random: Random, order: ShopOrder, step: Step) -> None:
-    city, postal_code = random.choice(_CITIES)
+    city, postal_code = random.choice(SPAIN.cities)
     address = {"line_1": "Gran Via 12", "postal_code": postal_code, "city": city}
     step("order.details_changed", {"delivery_address": address})
     _shipped_whole(random, order, step)
 
 
-_STORIES = (
-    _nothing_yet,
-    _shipped_whole,
-    _shipped_in_parts,
-    _part_returned,
-    _cancelled,
-    _part_cancelled,
-    _goodwill,
-    _moved,
+# --- where one word must do ---
+
+
+def _deliver(order: ShopOrder, step: Step) -> None:
+    """All that was shipped and not delivered yet."""
+    delivered = {data["shipment_id"] for _, kind, data in order.steps if kind == "order.items_delivered"}
+    for _, kind, data in list(order.steps):
+        if kind == "order.items_shipped" and data["shipment_id"] not in delivered:
+            step("order.items_delivered", {"shipment_id": data["shipment_id"]})
+
+
+def _delivered(random: Random, order: ShopOrder, step: Step) -> None:
+    random.choice([_shipped_whole, _shipped_in_parts])(random, order, step)
+    _deliver(order, step)
+    order.words, order.acts = ("delivered",), random.choice([[], ["accept"], ["accept", "pay_out"]])
+
+
+def _rejected(random: Random, order: ShopOrder, step: Step) -> None:
+    _delivered(random, order, step)
+    order.words *= 2
+    order.acts = ["reject", "agree_second_attempt", REDELIVER, "accept"]
+
+
+def _disputed(random: Random, order: ShopOrder, step: Step) -> None:
+    _delivered(random, order, step)
+    order.acts = ["reject", "dispute", "escalate", "drop_dispute"]
+
+
+def _called_off(random: Random, order: ShopOrder, step: Step) -> None:
+    _cancelled(random, order, step)
+    order.words = ("cancelled",)
+
+
+def _called_off_there(_random: Random, order: ShopOrder, _step: Step) -> None:
+    order.acts, order.cancelled, order.told = ["cancel_as_buyer"], True, True
+
+
+def _delivered_and_part_returned(random: Random, order: ShopOrder, step: Step) -> None:
+    _shipped_whole(random, order, step)
+    _deliver(order, step)
+    line = random.choice([line for line in order.lines if line.shipped])
+    step("order.items_returned", {"return_id": "r1", "lines": [{"line_id": line.reference, "quantity": 1}]})
+    line.returned, order.is_unsupported = 1, True
+
+
+_PARTS = (
+    (_nothing_yet, 10),
+    (_shipped_whole, 33),
+    (_shipped_in_parts, 20),
+    (_part_returned, 12),
+    (_cancelled, 7),
+    (_part_cancelled, 8),
+    (_goodwill, 5),
+    (_moved, 5),
 )
-_WEIGHTS = (10, 33, 20, 12, 7, 8, 5, 5)
+SPAIN = Market(
+    "EUR",
+    "ES",
+    (("Madrid", "28013"), ("Barcelona", "08013"), ("Valencia", "46002"), ("Bilbao", "48001")),
+    _PARTS,
+)
+"""Carts that are told as they are."""
+SWEDEN = Market(
+    "SEK",
+    "SE",
+    (("Stockholm", "111 20"), ("Uppsala", "753 10"), ("Malmö", "211 20")),
+    _PARTS,
+    prefix="H",
+    first_number=70_000,
+    nameless=0.1,
+    vat_rate_bp=2500,
+)
+"""Captures and returns of units."""
+NIGERIA = Market(
+    "NGN",
+    "NG",
+    (("Lagos", "100001"), ("Abuja", "900001"), ("Kano", "700001")),
+    (
+        (_nothing_yet, 8),
+        (_delivered, 50),
+        (_rejected, 10),
+        (_disputed, 4),
+        (_called_off, 10),
+        (_called_off_there, 8),
+        (_delivered_and_part_returned, 10),
+    ),
+    first_number=3_000,
+    phone="+2348012345678",
+)
+"""One word for an order, or none."""

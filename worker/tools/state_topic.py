@@ -3,25 +3,28 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from msgspec import MsgspecError
 
 from schemas import state
+from schemas.state import OrderRecord
 from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
 from worker.core.outbox import account_of
 from worker.core.view import view_order
 from worker.errors import DamagedStateError
 from worker.kafka.state import find_orders, find_value
+from worker.model.account import Account
+from worker.providers.registry import PROVIDERS
 from worker.tools.patience import for_a_person
 
 _TELL_EVERY_S = 1.0
 
 
 def read_orders(
-    ref: str, kafka: KafkaSection, worker: WorkerSection, accounts: Collection[str] = ()
+    ref: str, kafka: KafkaSection, worker: WorkerSection, accounts: Mapping[str, Account] = {}
 ) -> list[OrderView]:
     """The orders that `ref` may mean: `account/reference`, or a reference of any account.
 
@@ -37,19 +40,29 @@ def read_orders(
     holders: dict[str, list[int]] = {}
     for partition, subject, _ in found:
         holders.setdefault(subject, []).append(partition)
+    records = [
+        (partition, subject, _ours(state.decode_order, value, partition, f"{state.ORDER_PREFIX}{subject}"))
+        for partition, subject, value in found
+    ]
     return [
         view_order(
             subject,
-            _ours(state.decode_order, value, partition, f"{state.ORDER_PREFIX}{subject}"),
+            record,
             partition=partition,
             rules=worker.rules(),
             now_ms=now_ms,
             idle="it waits for the worker that serves its partition",
             also_in=[other for other in holders[subject] if other != partition],
             is_configured=not accounts or account_of(subject) in accounts,
+            known=_known(accounts.get(account_of(subject)), record),
         )
-        for partition, subject, value in found
+        for partition, subject, record in records
     ]
+
+
+def _known(account: Account | None, record: OrderRecord) -> dict[str, Any] | None:
+    """What its adapter knows of the order at the provider."""
+    return None if account is None else PROVIDERS[account.provider].describe(record.remote)
 
 
 def read_owner(partition: int, kafka: KafkaSection) -> str | None:

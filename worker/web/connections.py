@@ -2,7 +2,7 @@
 
 The library lets a client take its time with the header, and as many connections as it likes. Here the header has to
 come in time, and there are only so many. Where a port is for anybody (`evicts`), one more connection costs the one that
-has waited longest for a request: whoever opens many and says nothing keeps nobody out.
+has waited longest for a request, strangers first: whoever opens many and says nothing keeps nobody out.
 """
 
 import asyncio
@@ -38,8 +38,10 @@ class Connections:
         self._server = server
         self._evicts = evicts
         self.open: set[Connection] = set()
-        self.waiting: dict[Connection, None] = {}
-        """For a request; the longest first."""
+        self.strangers: dict[Connection, None] = {}
+        """That wait for a request, and never had one that was right; the longest first."""
+        self.known: dict[Connection, None] = {}
+        """That wait for another request; the longest first."""
 
     def __call__(self) -> asyncio.BaseProtocol:
         server = self._server()
@@ -48,7 +50,7 @@ class Connections:
         return Connection(server, self)
 
     def _has_evicted(self) -> bool:
-        longest = next(iter(self.waiting), None) if self._evicts else None
+        longest = next(iter(self.strangers or self.known), None) if self._evicts else None
         if longest is None:
             return False
         longest.abort()
@@ -69,10 +71,15 @@ class Connection(web.RequestHandler):
         loop = asyncio.get_running_loop()
         no_log: Any = None
         super().__init__(
-            server, loop=loop, access_log=no_log, lingering_time=connections.linger_s, auto_decompress=False
+            server,
+            loop=loop,
+            access_log=no_log,
+            lingering_time=connections.linger_s,
+            auto_decompress=False,  # a body that nobody wants is read for a while, and is not to be unpacked
         )
         self._here = loop
         self._connections = connections
+        self._waits_among = connections.strangers
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,22 +94,26 @@ class Connection(web.RequestHandler):
 
     def header_came(self) -> None:
         """A request is being worked on."""
-        self._connections.waiting.pop(self, None)
+        self._waits_among.pop(self, None)
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def was_right(self) -> None:
+        """The request proves who it is."""
+        self._waits_among = self._connections.known
 
     def await_header(self) -> None:
         """The next request has to come in time."""
         self.header_came()
         if self in self._connections.open:
-            self._connections.waiting[self] = None
+            self._waits_among[self] = None
             self._patience = self._here.call_later(self._connections.header_within_s(), self.abort)
 
     def abort(self) -> None:
         """Ends it at once."""
         self._connections.open.discard(self)
-        self._connections.waiting.pop(self, None)
+        self._waits_among.pop(self, None)
         if self.transport is not None:
             self.transport.abort()
 

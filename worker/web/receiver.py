@@ -225,8 +225,6 @@ class Receiver:
             server.close()
         runner, self._runner = self._runner, None
         if runner is not None:
-            for connection in list(self._connections.waiting):
-                connection.abort()
             await runner.cleanup()
 
     @property
@@ -242,7 +240,7 @@ class Receiver:
     @property
     def waiting(self) -> int:
         """Connections that have not asked for anything yet, or nothing more."""
-        return len(self._connections.waiting)
+        return len(self._connections.strangers) + len(self._connections.known)
 
     # --- one call ---
 
@@ -340,6 +338,8 @@ class Receiver:
     def _welcome(self, call: _Call, about: Purpose, number: int) -> None:
         """It is what it says. Raises `_Answer` when there are too many of them."""
         self._metrics.secret_used(call.account, number)
+        if isinstance(call.request.protocol, Connection):
+            call.request.protocol.was_right()
         rate = self._question_rate if about.question else self._push_rate
         if not (self._peer_rate.take(call.peer, call.arrived) and rate.take(call.account, call.arrived)):
             raise self._turned_away(call, about, 429, "limited")

@@ -8,7 +8,19 @@ import pytest
 
 from schemas import events as e
 from tests.unit.core.samples import FULL, MINIMAL, SAMPLES
-from tests.unit.core.shop import START_MS, START_US, SUBJECT, TRUST, Told, confirmed, envelope, goods, said
+from tests.unit.core.shop import (
+    START_MS,
+    START_US,
+    SUBJECT,
+    TRUST,
+    Told,
+    cancelled,
+    confirmed,
+    envelope,
+    event,
+    goods,
+    said,
+)
 from worker.core import intake
 from worker.core.trust import GUARDED, HEADER, Trust
 from worker.errors import MalformedEventError
@@ -1101,3 +1113,10 @@ def test_every_type_has_samples() -> None:
     assert set(FULL) == set(MINIMAL) == set(intake._envelopes)
     assert len(FULL) == 25
     assert confirmed(GOOD).type in FULL
+
+
+@pytest.mark.parametrize(("envelope", "expected"), [({}, "qliro"), ({"origin": "shop"}, "shop")])
+def test_origin_of_a_cancellation_may_stand_in_its_data(envelope: dict[str, str], expected: str) -> None:
+    """Where people put it who think of `by`; the event's own goes first."""
+    found = event(cancelled(origin="qliro").but(**envelope))
+    assert found.origin == expected

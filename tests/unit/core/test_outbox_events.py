@@ -446,3 +446,14 @@ def test_changed_key_is_noticed_once() -> None:
     record = OrderRecord()
     assert [note_key(record, digest) for digest in (7, 7, 9, 9, 7)] == [False, False, True, False, False]
     assert (record.key_digest, record.has_several_keys) == (7, True)
+
+
+@pytest.mark.parametrize("unsupported", [False, True])
+def test_reason_that_is_not_the_providers_stays(unsupported: bool) -> None:
+    """Details that are removed take a provider's words with them, but not what an adapter said cannot be told."""
+    order = Telling(CONFIRMED, shipped("s1", A=1))
+    said = Park("unsupported: a part return", b"", order.record.revision, START_MS, unsupported=unsupported)
+    order.record = replace(order.record, park=said)
+    park = order.tell(details(customer=None)).park
+    assert park is not None
+    assert (park.reason == said.reason) is unsupported

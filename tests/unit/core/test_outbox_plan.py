@@ -26,7 +26,7 @@ from tests.unit.core.shop import (
     shipped,
     time_text,
 )
-from worker.core.order import Standing, assess
+from worker.core.order import Shown, Standing, assess
 from worker.core.outbox import (
     Addressee,
     ParkIt,
@@ -211,12 +211,13 @@ def test_parked_order_waits_until_its_payload_changes() -> None:
     record = record_of(CONFIRMED, shipped("s1", A=1))
     found = plan_of(record)
     assert isinstance(found, Send)
+    assert found.shown == Shown("EUR", 100, 200)
     parked = park(record, "409: no", found.update.digest, NOW_MS, by_check=False)
-    assert plan_of(parked) == Wait("parked", ["409: no"])
+    assert plan_of(parked) == Wait("parked", ["409: no"], shown=found.shown)
     same_again = told_more(parked, payment("on_hold"), payment("on_hold"))
     assert plan_of(same_again).__class__ is Wait
     newer = told_more(parked, shipped("s1", A=1))
-    assert plan_of(newer) == ParkIt("409: no", found.update.digest, by_check=False)
+    assert plan_of(newer) == ParkIt("409: no", found.update.digest, by_check=False, shown=found.shown)
     assert isinstance(plan_of(told_more(parked, shipped("s2", B=1))), Send)
 
 
@@ -227,23 +228,23 @@ def test_check_is_made_anew_with_every_change() -> None:
     found = plan_of(record)
     assert isinstance(found, ParkIt)
     parked = park(record, found.reason, found.digest, NOW_MS, by_check=found.by_check)
-    assert plan_of(parked) == Wait("parked", [found.reason])
+    assert plan_of(parked) == Wait("parked", [found.reason], shown=found.shown)
     assert plan_of(told_more(parked, payment("approved"))) == found
     smaller = confirmed(goods("A", 1, 290)).but(time=time_text(1))
     assert plan_of(told_more(parked, smaller)) == replace(found, reason=found.reason.replace("300", "290"))
     larger = confirmed(goods("A", 1, 320)).but(time=time_text(1))
     assert isinstance(plan_of(told_more(parked, larger)), Send)
     the_same = confirmed(goods("A", 1, 346)).but(time=time_text(1))
-    assert plan_of(told_more(parked, the_same)) == Same(b"")
+    assert plan_of(told_more(parked, the_same)) == Same(b"", Shown("EUR", 0, 346))
 
 
 @pytest.mark.parametrize(
     ("tellings", "expected"),
     [
         ([shipped("s1", A=1)], Wait("unconfirmed", ["no order.confirmed yet"])),
-        ([CONFIRMED], Same(b"")),
-        ([CONFIRMED, shipped("s1", A=1)], Wait("no_account", [])),
-        ([CONFIRMED, shipped("s1", A=1), retracted(shipment_id="s1")], Same(b"")),
+        ([CONFIRMED], Same(b"", Shown("EUR", 0, 300))),
+        ([CONFIRMED, shipped("s1", A=1)], Wait("no_account", [], shown=Shown("EUR", 100, 200))),
+        ([CONFIRMED, shipped("s1", A=1), retracted(shipment_id="s1")], Same(b"", Shown("EUR", 0, 300))),
     ],
 )
 def test_order_whose_account_is_not_configured(tellings: list[Told], expected: Plan) -> None:
@@ -256,7 +257,7 @@ def test_order_of_an_account_that_is_gone(member: str) -> None:
     """Whoever was told something may hold something else than what was confirmed."""
     record = record_of(CONFIRMED, addressee=None)
     setattr(record, member, b"d" if member == "acked_digest" else True)
-    assert plan_unaddressed(record, SUBJECT) == Wait("no_account", [])
+    assert plan_unaddressed(record, SUBJECT) == Wait("no_account", [], shown=Shown("EUR", 0, 300))
 
 
 def test_park_keeps_reason_and_moment() -> None:
@@ -388,3 +389,21 @@ def test_inconsistent_order_is_parked_after_a_while() -> None:
 def test_status_needs_no_record_to_be_told() -> None:
     """A standing without a record's marks is just inconsistent."""
     assert status(OrderRecord(), Standing("inconsistent", ["x"]), now_ms=10**15, rules=RULES) == "inconsistent"
+
+
+@pytest.mark.parametrize("unsupported", [False, True])
+def test_parked_again_for_the_same(unsupported: bool) -> None:
+    """A newer revision with the same payload stays what it was: what is heard at the provider may release the one, but
+    not the other.
+    """
+    record = record_of(CONFIRMED, shipped("s1", A=1))
+    found = plan_of(record)
+    assert isinstance(found, Send)
+    record.park = Park("why", found.update.digest, record.revision - 1, 1, unsupported=unsupported)
+    again = plan_of(record)
+    assert isinstance(again, ParkIt)
+    after = park(record, again.reason, again.digest, 2, by_check=again.by_check)
+    assert after.park == Park("why", found.update.digest, record.revision, 2, unsupported=unsupported)
+    other = park(record, "another", b"other", 2, by_check=False)
+    assert other.park is not None
+    assert not other.park.unsupported

@@ -266,3 +266,12 @@ def test_order_that_is_only_observed() -> None:
     found = view(record(observed(), acked=2))
     assert (found.status, found.reason) == ("settled", "")
     assert view(record(observed())).status == "unconfirmed"
+
+
+@pytest.mark.parametrize("heard", [(), (said("risk", level="low_risk"),)], ids=["nothing heard", "something heard"])
+def test_what_an_adapter_knows_is_shown(heard: tuple[Told, ...]) -> None:
+    """Beside what the provider said, or alone."""
+    known = {"differs_minor": {"shipped": 5}}
+    found = view_order(SUBJECT, record(CONFIRMED, *heard), partition=0, rules=Rules(), now_ms=0, idle="", known=known)
+    assert found.provider is not None
+    assert (found.provider.known, found.provider.risk is not None) == (known, bool(heard))

@@ -22,7 +22,9 @@ def test_defaults_pass() -> None:
     [
         ({"bootstrap_servers": ""}, "bootstrap_servers"),
         ({"group_id": ""}, "group_id"),
-        ({"state_topic": "orders.events"}, "three topics"),
+        ({"state_topic": "orders.events"}, "different topics"),
+        ({"results_topic": "cartsync.dlq"}, "different topics"),
+        ({"results_topic": "", "results_with_reasons": True}, "no results_topic"),
         ({"security_protocol": "SASL_SSL"}, "sasl_username"),
         ({"tls_cert_file": "cert.pem", "security_protocol": "SSL"}, "tls_key_file"),
         ({"heartbeat_s": 11.0}, "session_timeout"),

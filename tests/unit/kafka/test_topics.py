@@ -6,12 +6,19 @@ from msgspec.structs import replace
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import Topic, judge
 
-SETTINGS = KafkaSettings(bootstrap_servers="kafka:9092", event_topic="in", state_topic="state", dead_letter_topic="dlq")
+SETTINGS = KafkaSettings(
+    bootstrap_servers="kafka:9092",
+    event_topic="in",
+    state_topic="state",
+    dead_letter_topic="dlq",
+    results_topic="results",
+)
 CONFIG = {"max.message.bytes": "1048588", "min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
 SOUND = {
     "in": Topic("in", 12, 3, CONFIG | {"cleanup.policy": "delete", "retention.ms": "604800000"}),
     "state": Topic("state", 12, 3, CONFIG | {"cleanup.policy": "compact", "delete.retention.ms": "172800000"}),
     "dlq": Topic("dlq", 1, 3, CONFIG | {"cleanup.policy": "delete", "max.message.bytes": "1114124"}),
+    "results": Topic("results", 3, 3, CONFIG | {"cleanup.policy": "delete"}),
 }
 
 
@@ -43,6 +50,7 @@ def test_endless_retention_is_long() -> None:
         ("state", "delete.retention.ms", "172799999", "warning", "tombstones after 48 h"),
         ("dlq", "cleanup.policy", "compact", "error", "without a key"),
         ("dlq", "max.message.bytes", "1114123", "error", "1114124 or more"),
+        ("results", "max.message.bytes", "65535", "error", "65536 or more"),
     ],
 )
 def test_setting(name: str, setting: str, value: str, level: str, said: str) -> None:
@@ -76,7 +84,22 @@ def test_missing_topics() -> None:
         ("error", "in"),
         ("error", "state"),
         ("error", "dlq"),
+        ("error", "results"),
     ]
+
+
+def test_results_that_nobody_wants() -> None:
+    """Without a name for it there need be no such topic."""
+    assert judge(replace(SETTINGS, results_topic=""), {name: SOUND[name] for name in ("in", "state", "dlq")}) == []
+
+
+def test_results_that_may_not_be_written() -> None:
+    """The permission that is missing is said as the command that gives it."""
+    refused = SOUND | {"results": replace(SOUND["results"], may_write=False)}
+    for settings, who in ((SETTINGS, "PRINCIPAL"), (replace(SETTINGS, sasl_username="cartsync"), "User:cartsync")):
+        (finding,) = judge(settings, refused)
+        assert (finding.level, finding.topic) == ("error", "results")
+        assert f"--allow-principal {who} --topic results --operation Write" in finding.text
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -90,7 +113,9 @@ def test_unreadable_configuration(name: str) -> None:
 def test_errors_come_first() -> None:
     """A warning does not hide an error."""
     config = {**(SOUND["in"].config or {}), "retention.ms": "1"}
-    findings = judge(SETTINGS, {"in": replace(SOUND["in"], config=config), "state": SOUND["state"]})
+    findings = judge(
+        SETTINGS, SOUND | {"in": replace(SOUND["in"], config=config), "dlq": replace(SOUND["dlq"], config=None)}
+    )
     assert [finding.level for finding in findings] == ["error", "warning"]
 
 

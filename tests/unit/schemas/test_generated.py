@@ -15,15 +15,20 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 from msgspec.structs import replace
 
-from schemas import events, generate, reference
+from schemas import events, generate, reference, results
+from schemas.base import time_text
 from schemas.envelope import Envelope
-from schemas.examples import EXAMPLES, example_event
+from schemas.examples import EXAMPLES, RESULTS, example_event
+from schemas.facts import Disbursement, ProviderFacts, pack
+from schemas.state import OrderRecord
 from schemas.views import AccountView, ItemView, OrderView, PartitionView, ProviderView, Said, StatusView
 from tests.unit.core.samples import SAMPLES
 from tests.unit.core.shop import START_MS, TRUST, Told, envelope, mac_of
 from tests.unit.core.test_intake_robustness import mutated
 from tests.unit.core.test_intake_values import TAKEN
 from worker.core.intake import decode
+from worker.core.order import Shown
+from worker.core.results import Found, Reporting, tell
 from worker.errors import MalformedEventError
 
 FILES = {path.name: path for path in generate.FOLDER.iterdir()}
@@ -63,8 +68,8 @@ def test_generation_is_deterministic() -> None:
 
 def test_files_are_named_by_their_types() -> None:
     """One schema per event type, those of the operations port, AsyncAPI, and the page."""
-    expected = {f"{kind}.json" for kind in TYPES} | {"view.order.json", "view.status.json"}
-    assert set(FILES) == expected | {"asyncapi.json", "EVENTS.md"}
+    expected = {f"{kind}.json" for kind in (*TYPES, *RESULTS)} | {"view.order.json", "view.status.json"}
+    assert set(FILES) == expected | {"asyncapi.json", "EVENTS.md", "RESULTS.md"}
 
 
 def test_program_writes_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +97,10 @@ def test_program_writes_what_differs(tmp_path: Path, capsys: pytest.CaptureFixtu
 # --- valid, and of one mind with the decoder ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("order.", "provider.", "view."))])
+STARTS = ("order.", "provider.", "view.", "cartsync.")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(STARTS)])
 def test_schemas_are_valid(name: str) -> None:
     """Each file is a JSON Schema of the dialect that it names, without dangling references."""
     schema = json.loads(FILES[name].read_text(encoding="utf-8"))
@@ -286,12 +294,50 @@ def test_async_api_hangs_together() -> None:
     for pointer in references(document):
         assert resolve(document, pointer) is not None
     assert list(document["channels"]["orderEvents"]["messages"]) == TYPES
+    assert list(document["channels"]["results"]["messages"])[: len(RESULTS)] == list(RESULTS)
     reasons = document["components"]["messages"]["refused"]["headers"]["properties"]["x-dlq-reason"]["enum"]
     assert reasons == list(reference.REASONS)
-    for kind in TYPES:
+    assert list(document["channels"]["results"]["messages"])[len(RESULTS) :] == [
+        f"result.{kind}" for kind in TYPES if kind.startswith("provider.")
+    ]
+    for kind in (*TYPES, *document["channels"]["results"]["messages"]):
         message = document["components"]["messages"][kind]
         payload = {"$ref": message["payload"]["$ref"], "components": document["components"]}
         Draft202012Validator(payload).validate(message["examples"][0]["payload"])
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+SAID = ProviderFacts(
+    order=((1, 2), "67890"),
+    said={"risk": ((5, 6), pack({"level": "high"})), "card_saved": ((7, 8), pack({"brand": "Visa", "last4": "4242"}))},
+    disbursed={b"12345678": Disbursement("2026-03-09", 1300)},
+)
+
+
+@pytest.mark.parametrize("shown", [None, Shown("EUR", 100, -5)])
+@pytest.mark.parametrize("reporting", [Reporting("/cartsync/a%20b"), Reporting("/cartsync/g", with_reasons=True)])
+@pytest.mark.parametrize("facts", [None, SAID])
+def test_results_fit_their_schema(shown: Shown | None, reporting: Reporting, facts: ProviderFacts | None) -> None:
+    """What is written is valid, whatever is known of the order; a schema that takes anything would not do."""
+    record = OrderRecord(revision=7, acked=5, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    found = Found("parked", shown, facts, "422: no", unsupported=True)
+    value = tell(record, "acme/ñ", found, reporting, time=time_text(START_MS * 1000), max_bytes=10_000)
+    assert value is not None
+    body = json.loads(value)
+    judge = validator("cartsync.order_changed")
+    judge.validate(body)
+    assert not judge.is_valid(body | {"data": body["data"] | {"status": "lost"}})
+    assert not judge.is_valid({name: body[name] for name in body if name != "sequence"})
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_examples_of_results_are_results(kind: str) -> None:
+    """The examples of the page are valid, and what the types make of them again."""
+    validator(kind).validate(RESULTS[kind])
+    (result,) = [each for each in results.RESULT_TYPES if events.event_type(each) == kind]
+    assert msgspec.to_builtins(msgspec.convert(RESULTS[kind], result)) == RESULTS[kind]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from schemas.state import (
     SCHEMA,
     Delay,
     Deployment,
+    JobRecord,
     NextRecord,
     OrderHeader,
     OrderRecord,
@@ -39,6 +40,7 @@ from schemas.state import (
     Target,
     TargetsRecord,
     decode_header,
+    decode_job,
     decode_next,
     decode_order,
     decode_owner,
@@ -119,6 +121,13 @@ def test_targets_are_read_back() -> None:
     found = decode_targets(encode(TARGETS))
     assert found == TARGETS
     assert str(found.targets["acme"]) == "sequra merchant acme at https://provider.example"
+
+
+def test_job() -> None:
+    """What a job has done, and what the adapter keeps of it."""
+    record = JobRecord(SCHEMA, 1_772_323_200_000, b"pages")
+    assert decode_job(encode(record)) == record
+    assert decode_job(msgspec.msgpack.encode([SCHEMA, 5])) == JobRecord(SCHEMA, 5)
 
 
 def test_reader_fills_what_an_older_writer_did_not_know() -> None:

@@ -524,6 +524,39 @@ async def test_slow_clients_keep_nobody_out() -> None:
             writer.close()
 
 
+async def test_strangers_lose_their_places_first() -> None:
+    """A connection on which a right call has come is kept while there are others."""
+    async with staged(connections=10, question_slots=2) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        call = (
+            f"POST {path('checkout-status')} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PUSH)}\r\n\r\n".encode() + PUSH
+        )
+        idle = []
+        for _ in range(2):
+            writer.write(call)
+            assert (await reader.readuntil(RECEIVED[1])).startswith(b"HTTP/1.1 200 ")
+            idle += [await asyncio.open_connection("127.0.0.1", stage.port) for _ in range(30)]
+        for _, each in [*idle, (reader, writer)]:
+            each.close()
+
+
+async def test_known_clients_alone_lose_theirs_to_others() -> None:
+    """Whoever has a right address keeps nobody out with it."""
+    async with staged(connections=10, question_slots=2) as stage:
+        call = (
+            f"POST {path('checkout-status')} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PUSH)}\r\n\r\n".encode() + PUSH
+        )
+        pairs = []
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+            writer.write(call)
+            await reader.readuntil(RECEIVED[1])
+            pairs.append((reader, writer))
+        assert await stage.call(path("checkout-status", "another")) == RECEIVED
+        for _, each in pairs:
+            each.close()
+
+
 async def test_when_all_are_at_work_one_more_is_turned_away() -> None:
     """Nobody whose call is being read is hung up on."""
     async with staged(connections=10, lookups=True) as stage:
@@ -682,7 +715,9 @@ async def test_question_whose_body_does_not_come() -> None:
     """The default, before the deadline."""
     async with staged(lookups=True) as stage:
         head = f"POST {path('validation')} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
-        assert (await stage.raw(head.encode())).startswith(b"HTTP/1.1 400 ")
+        answer = await stage.raw(head.encode())
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"Connection: close" in answer
         assert stage.counted("late", purpose="validation") == 1
         assert stage.shop.asked == []
 

@@ -67,8 +67,8 @@ class Holding(Struct):
     """Oldest first."""
     first_reservation: int
     """The oldest that ever was: the checkout's."""
-    replacing: set[int]
-    """Reservations that were made of another one."""
+    replacing: dict[int, int]
+    """Reservations that were made of another one, and which."""
     known: dict[Key, Known]
     """Every item that was ever reserved."""
     kinds: dict[int, str]
@@ -79,6 +79,8 @@ class Holding(Struct):
     """What was taken off captures by amount, by reference; below 0: what was charged on top."""
     short: dict[int, int] = field(default_factory=dict)
     """By return, what it paid back less than its lines: fees and discounts."""
+    rates: dict[str | None, int | None] = field(default_factory=dict)
+    """Of tax, by article, or of all: as far as somebody asked."""
     fingerprint: bytes = b""
     """Of all transactions and actions: the same while nothing changes."""
 
@@ -159,7 +161,7 @@ def hold(order: wire.Order) -> Holding:
         [],
         [],
         reserving[0].id if reserving else 0,
-        {one.id for one in reserving if one.original in seen},
+        {one.id: one.original for one in reserving if one.original in seen},
         known,
         {one.id: one.kind for one in ordered},
         {one.id: one.actions for one in ordered},
@@ -264,9 +266,9 @@ def _return(captures: list[Capture], back: Units, amount_minor: int) -> None:
 
 def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen]) -> None:
     """A reservation counts unless it is cancelled or named by a reversal, so upsells beside the first one count."""
-    reversals = [one for one in ordered if one.kind == "Reversal" and (one.is_ok or one.is_released)]
-    named = {one.original for one in reversals if one.is_ok}
-    let_go = max((one.at for one in reversals if one.is_released), default=("", 0))
+    reversals = [one for one in ordered if one.kind == "Reversal" and one.is_ok]
+    named = {one.original for one in reversals}
+    let_go = max((one.at for one in ordered if one.is_released), default=("", 0))
     standing = [
         Reservation(one.id, one.at, Units(one.of("Reserve"))) for one in reserving if one.is_ok and one.at > let_go
     ]

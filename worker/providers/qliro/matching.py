@@ -1,10 +1,8 @@
 """Which of Qliro's items our lines are: the units of each line, by Qliro's identity. Pure."""
 
-from collections.abc import Iterator
-
 from msgspec import Struct, field
 
-from worker.providers.qliro.holding import Holding, Key, Units
+from worker.providers.qliro.holding import Key, Units
 from worker.providers.qliro.wanted import Goods, Wanted
 
 
@@ -34,14 +32,14 @@ class Match(Struct):
         return self.ship + self.ahead
 
 
-def match(wanted: Wanted, holding: Holding, ahead: dict[str, int]) -> Match:
+def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Match:
     """Finds units for every line: those at its own price first, then by distance of price.
 
     What is captured is taken as kept before anything reserved is, so nothing is returned and captured anew because of a
     cent. `ahead`: units by reference that are to be captured although they have come back.
     """
-    net, left = holding.net, holding.left
-    found = Match(net)
+    left = Units(left)
+    found = Match(Units(net))
     lines = wanted.goods
     kept = [one.kept for one in lines]
     _fill(lines, kept, found.net, found.kept, odd=found.odd)
@@ -77,33 +75,49 @@ def _fill(
     into: Units,
     odd: list[tuple[Goods, int, int]] | None = None,
 ) -> None:
-    """Moves units from what is free; `wanted` is what each line still lacks afterwards.
+    """Moves units from what is free, those at the lines' own prices first; the prices of others are not touched.
+
+    `wanted` is what each line still lacks, and lacks afterwards.
 
     `odd`: where units at a price that the shop has changed are taken, too, and noted.
     """
-    for is_exact in (True, False):
-        for number, line in enumerate(lines):
-            for key in _keys(line, lines, free, is_exact=is_exact, is_any=odd is not None):
-                count = min(wanted[number], free[key])
-                if not count:
-                    continue
-                if odd is not None and line.is_repriced and key[2] not in prices(line):
-                    odd.append((line, count, key[2]))
-                free[key] -= count
-                into[key] += count
-                wanted[number] -= count
-
-
-def _keys(line: Goods, lines: list[Goods], free: Units, *, is_exact: bool, is_any: bool) -> Iterator[Key]:
-    own = (line.reference, "Product", line.unit_minor)
-    if is_exact:
-        yield own
+    for number, line in enumerate(lines):
+        _take(number, line, (line.reference, "Product", line.unit_minor), wanted, free, into, odd)
+    lacking = [(number, line) for number, line in enumerate(lines) if wanted[number]]
+    if not lacking:
         return
-    taken = {one.unit_minor for one in lines if one.reference == line.reference}
-    keys = [key for key in free if key[:2] == own[:2] and key[2] not in taken]
-    if line.is_repriced and not is_any:
-        keys = [key for key in keys if key[2] in prices(line)]
-    yield from sorted(keys, key=lambda key: (abs(key[2] - line.unit_minor), key[2]))
+    own: dict[str, set[int]] = {}
+    for line in lines:
+        own.setdefault(line.reference, set()).add(line.unit_minor)
+    others: dict[str, list[Key]] = {}
+    for key, count in free.items():
+        if count and key[1] == "Product" and key[2] not in own.get(key[0], ()):
+            others.setdefault(key[0], []).append(key)
+    for number, line in lacking:
+        keys = others.get(line.reference, [])
+        if line.is_repriced and odd is None:
+            keys = [key for key in keys if key[2] in prices(line)]
+        for key in sorted(keys, key=lambda key: (abs(key[2] - line.unit_minor), key[2])):
+            _take(number, line, key, wanted, free, into, odd)
+
+
+def _take(
+    number: int,
+    line: Goods,
+    key: Key,
+    wanted: list[int],
+    free: Units,
+    into: Units,
+    odd: list[tuple[Goods, int, int]] | None,
+) -> None:
+    count = min(wanted[number], free[key])
+    if not count:
+        return
+    if odd is not None and line.is_repriced and key[2] not in prices(line):
+        odd.append((line, count, key[2]))
+    free[key] -= count
+    into[key] += count
+    wanted[number] -= count
 
 
 def prices(line: Goods) -> set[int]:

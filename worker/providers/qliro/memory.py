@@ -4,6 +4,8 @@ MessagePack arrays: new members go last, with a default. Everything in it is bou
 or by a number.
 """
 
+from collections import Counter
+
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +23,6 @@ CHANGES_MAX = 20
 ERRORS_MAX = 4
 """So often in a row may a command end in an error before somebody is asked."""
 RETRY_MAX_S = 3_600.0
-_OURS = frozenset({"Capture", "Refund", "UpdateInvoice", "Reversal"})
 
 
 class Note(Struct, array_like=True, frozen=True):
@@ -165,11 +166,13 @@ def recall(remote: bytes) -> Memory:
         return Memory()
 
 
-def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool) -> Memory:
+def look(
+    memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool, ordered: Counter[str]
+) -> Memory:
     """The memory after a look: what nobody saw the answer of is found, what failed is counted.
 
     `wait_s`: how long to wait after the first error. `may_be_ours`: a worker may have stopped hard with a command
-    under way, and nothing was kept of it.
+    under way, and nothing was kept of it. `ordered`: units by reference, as the shop has told them.
     """
     seen = holding.statuses
     before = {*memory.ours, *memory.agreed, *memory.others}
@@ -177,15 +180,16 @@ def look(memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be
     if memory.intent is not None:
         ours = _found(memory.intent, new, holding)
     else:
-        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding)]
+        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding, ordered)]
     pending = memory.pending + [one for one in ours if one not in memory.pending]
+    awaited = set(pending)
     notes = memory.notes + (_signed(memory.intent, ours) if ours and memory.intent is not None else [])
     memory = replace(
         memory,
         order_id=holding.order_id,
         merchant_reference=memory.merchant_reference or holding.merchant_reference,
-        ours=[one for one in [*memory.ours, *ours] if one in seen or one in pending][-KNOWN_MAX:],
-        others=[*memory.others, *(one for one in new if one not in ours)][-KNOWN_MAX:],
+        ours=[one for one in [*memory.ours, *ours] if one in seen or one in awaited][-KNOWN_MAX:],
+        others=[*memory.others, *(one for one in new if one not in awaited)][-KNOWN_MAX:],
         notes=[one for one in notes if seen.get(one.transaction) not in ("Error", "Cancelled")],
         since_ms=memory.since_ms or now_ms,
         intent=None,
@@ -223,12 +227,28 @@ def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
     return found
 
 
-def _is_like_ours(one: int, holding: Holding) -> bool:
-    """Whether commands make such a transaction, and a checkout does not."""
-    return holding.kinds[one] in _OURS or one in holding.replacing
+def _is_like_ours(one: int, holding: Holding, ordered: Counter[str]) -> bool:
+    """Whether it replaces a reservation by one with no more units of anything than before, or than the shop has told:
+    what others add beyond that, they mean to stay.
+
+    A capture or a refund may as well be somebody else's: it is not taken for ours, so that it will not be undone.
+    """
+    if one not in holding.replacing:
+        return False
+    goods = _goods(one, holding)
+    return goods <= ordered or goods <= _goods(holding.replacing[one], holding)
+
+
+def _goods(one: int, holding: Holding) -> Counter[str]:
+    """What it reserved, by reference."""
+    counts: Counter[str] = Counter()
+    for key, count in holding.did[one].get("Reserve", {}).items():
+        counts[key[0]] += count * (key[1] == "Product")
+    return counts
 
 
 def agreed(memory: Memory, holding: Holding) -> Memory:
     """All that stands there now is what the shop's facts come to, whoever did it."""
-    agreed = [one for one in holding.statuses if one not in memory.ours]
+    ours = set(memory.ours)
+    agreed = [one for one in holding.statuses if one not in ours]
     return replace(memory, agreed=agreed[-KNOWN_MAX:], others=[])

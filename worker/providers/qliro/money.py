@@ -1,5 +1,6 @@
 """Amounts beside the lines: refunds, fees, what returns paid back less than their lines; and rates of tax. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
 
@@ -7,7 +8,7 @@ from msgspec import Struct
 
 from worker.core.shares import rounded
 from worker.providers.qliro import wire
-from worker.providers.qliro.holding import Holding, Key
+from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.memory import Memory
 from worker.providers.qliro.wanted import Back, Once, Wanted
 
@@ -30,53 +31,70 @@ class Due(Struct, frozen=True):
         return "Discount" if self.minor > 0 else "Fee"
 
 
-def reference_of(name: str, wanted: Wanted) -> str:
-    """What an amount is called at Qliro: its id, unless no item can be called so, or something else is."""
-    taken = {AGAIN_REFERENCE, *(one.reference for one in wanted.goods), *(one.reference for one in wanted.once)}
-    if wire.is_item_reference(name) and name not in taken:
-        return name
-    return f"amount {blake2b(name.encode(), digest_size=6).hexdigest()}"
+class Books:
+    """What of amounts was told already, by reference, read once."""
+
+    def __init__(self, wanted: Wanted, holding: Holding, memory: Memory, net: Units, left: Units) -> None:
+        self._taken = {
+            AGAIN_REFERENCE,
+            *(one.reference for one in wanted.goods),
+            *(one.reference for one in wanted.once),
+        }
+        self._added = holding.added
+        self._noted: Counter[str] = Counter()
+        for note in memory.told("amount", holding):
+            self._noted[note.name] += note.minor
+        self._net, self._left = _amounts(net), _amounts(left)
+
+    def reference_of(self, name: str) -> str:
+        """What an amount is called at Qliro: its id, unless no item can be called so, or something else is."""
+        if wire.is_item_reference(name) and name not in self._taken:
+            return name
+        return f"amount {blake2b(name.encode(), digest_size=6).hexdigest()}"
+
+    def told(self, reference: str, *, with_left: bool = True) -> int:
+        """What was told, as `Due.minor`: off captures, and by lines of its own.
+
+        Unverified: that additions are listed under `Ship`; so what was told is remembered, too, and the larger counts.
+        """
+        lying = self._net[reference] + (self._left[reference] if with_left else 0)
+        return max(self._added[reference], self._noted[reference], key=abs) + lying
+
+    def goes_whole(self, once: Once) -> bool:
+        """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before."""
+        return 0 < once.total_minor <= once.refunded_minor and not self.told(_delivery(once))
 
 
-def dues(wanted: Wanted, holding: Holding, memory: Memory, again_minor: int) -> list[Due]:
+def _amounts(units: Units) -> Counter[str]:
+    """What lines that may be amounts take off, by reference."""
+    found: Counter[str] = Counter()
+    for key, count in units.items():
+        if key[1] in ("Discount", "Fee"):
+            found[key[0]] -= key[2] * count
+    return found
+
+
+def dues(wanted: Wanted, books: Books, again_minor: int) -> list[Due]:
     """All amounts that the order comes to, told or not."""
-    found = [Due(reference_of(one.name, wanted), one.text or REFUND, one.minor) for one in wanted.refunds]
+    found = [Due(books.reference_of(one.name), one.text or REFUND, one.minor) for one in wanted.refunds]
     found += [
         Due(_delivery(once), DELIVERY, once.refunded_minor)
         for once in wanted.once
-        if once.refunded_minor and not goes_whole(once, holding, memory)
+        if once.refunded_minor and not books.goes_whole(once)
     ]
     found += [
-        Due(reference_of(back.name, wanted), REFUND, -back.withheld_minor)
+        Due(books.reference_of(back.name), REFUND, -back.withheld_minor)
         for back in wanted.backs
         if back.withheld_minor < 0
     ]
     if again_minor:
         found.append(Due(AGAIN_REFERENCE, AGAIN, again_minor))
-    found += [Due(reference_of(fee.name, wanted), fee.text or FEE, -fee.minor) for fee in wanted.fees]
+    found += [Due(books.reference_of(fee.name), fee.text or FEE, -fee.minor) for fee in wanted.fees]
     return found
-
-
-def told(reference: str, holding: Holding, memory: Memory, *, with_left: bool = True) -> int:
-    """What of an amount was told already, as `Due.minor`: off captures, and by lines of its own.
-
-    Unverified: that additions are listed under `Ship`; so what was told is remembered, too, and the larger one counts.
-    """
-    noted = sum(note.minor for note in memory.told("amount", holding) if note.name == reference)
-    lines = holding.net + holding.left if with_left else holding.net
-    lying = -sum(
-        key[2] * count for key, count in lines.items() if key[0] == reference and key[1] in ("Discount", "Fee")
-    )
-    return max(holding.added[reference], noted, key=abs) + lying
 
 
 def _delivery(once: Once) -> str:
     return f"{once.reference[:180]} refunded"
-
-
-def goes_whole(once: Once, holding: Holding, memory: Memory) -> bool:
-    """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before."""
-    return 0 < once.total_minor <= once.refunded_minor and not told(_delivery(once), holding, memory)
 
 
 # --- fees and discounts of returns -----------------------------------------------------------------------------------
@@ -124,11 +142,15 @@ def without_tax(minor: int, rate_bp: int) -> int:
 
 def rate_of(holding: Holding, reference: str | None = None) -> int | None:
     """The one rate that explains every reserved pair of prices to the cent, of one article or of all."""
-    pairs = {
-        (key[2], known.ex_minor) for key, known in holding.known.items() if reference is None or key[0] == reference
-    }
-    fitting = _fitting(pairs)
-    return fitting[0] if len(fitting) == 1 else None
+    if not holding.rates:
+        pairs: dict[str | None, set[tuple[int, int]]] = {None: set()}
+        for key, known in holding.known.items():
+            for name in (key[0], None):
+                pairs.setdefault(name, set()).add((key[2], known.ex_minor))
+        for name, told in pairs.items():
+            fitting = _fitting(told)
+            holding.rates[name] = fitting[0] if len(fitting) == 1 else None
+    return holding.rates.get(reference)
 
 
 def _fitting(pairs: Iterable[tuple[int, int]]) -> list[int]:

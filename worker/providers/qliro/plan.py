@@ -12,19 +12,9 @@ from msgspec import Struct, field
 from worker.providers.qliro import money, reserving, returning
 from worker.providers.qliro.command import Command, Line, of
 from worker.providers.qliro.holding import Holding, Reservation, Units, worth
-from worker.providers.qliro.matching import match
 from worker.providers.qliro.memory import Memory, Note
 from worker.providers.qliro.situation import Situation, listed
-from worker.providers.qliro.wanted import Back, Wanted
-
-
-def _ahead(fees: Iterable[Back]) -> dict[str, int]:
-    """Units that come back with a fee: they are captured first, or nothing could be kept back of them."""
-    units: dict[str, int] = {}
-    for back in fees:
-        for reference, count in back.units:
-            units[reference] = units.get(reference, 0) + count
-    return units
+from worker.providers.qliro.wanted import Wanted
 
 
 class Plan(Struct):
@@ -36,9 +26,7 @@ class Plan(Struct):
 
 def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
     """The next command, or what stands in the way of what is left."""
-    kept = money.kept_back(wanted, holding, memory)
-    dues = money.dues(wanted, holding, memory, kept.rest)
-    at = Situation(wanted, holding, memory, match(wanted, holding, _ahead(kept.untold)), kept, dues)
+    at = Situation(wanted, holding, memory)
     found = Plan()
     if wanted.vouchers_minor:
         found.cannot.append(f"a voucher of {wanted.vouchers_minor}: Qliro has no such line")
@@ -86,7 +74,7 @@ def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
     rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
     for key in sorted(rest, key=lambda key: (-key[2], key)):
         once = at.once_of(key)
-        if not at.stays and once is not None and not once.share_minor:
+        if not at.stays and once is not None and not once.told_minor:
             continue
         more = key[2] * reservation.items[key]
         if total + more > 0:

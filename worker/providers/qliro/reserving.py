@@ -14,7 +14,7 @@ def update(at: Situation) -> Command | list[str]:
     """Makes the reservation what is left, or says why it cannot be."""
     if not at.stays:
         return []
-    left = at.holding.left
+    left = at.left
     new = at.new_lines()
     if isinstance(new, str):
         return [new]
@@ -43,7 +43,7 @@ def _units(lines: list[Line]) -> Units:
 
 def _as_reserved(at: Situation) -> Units:
     """Of what is reserved, what is to stay so."""
-    left = at.holding.left
+    left = at.left
     return (
         at.match.leaves
         + at.match.hold
@@ -56,19 +56,19 @@ def _as_reserved(at: Situation) -> Units:
 def _is_as_told(at: Situation, key: Key) -> bool:
     """Whether the price of an item is what the order says of it: for a share, anything it may have been meanwhile."""
     once = at.once_of(key)
-    if once is None or key[2] == once.total_minor or key[2] == once.share_minor:
+    if once is None or at.is_twice(once) or key[2] == once.total_minor or key[2] == once.told_minor:
         return True
-    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.share_minor
+    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.told_minor
 
 
 def _new_once(at: Situation) -> list[Line]:
     """Charges, adjustments and amounts that are not there, as lines of a reservation."""
-    left = at.holding.left
+    there = {(one.reference, one.type) for key in at.left if (one := at.once_of(key)) and _is_as_told(at, key)}
     lines = []
     for once in at.wanted.once:
-        there = [key for key in left if at.once_of(key) is once and _is_as_told(at, key)]
-        if not there and not at.goes_back(once) and not at.went_back(once) and once.share_minor:
-            key = (once.reference or once.type, once.type, once.share_minor)
+        is_there = (once.reference, once.type) in there
+        if not is_there and not at.goes_back(once) and not at.went_back(once) and once.told_minor:
+            key = (once.reference or once.type, once.type, once.told_minor)
             lines.append(_line(at, key, once.vat_rate_bp, once.name))
     for due in at.dues if not at.has_captures else ():
         rest = at.rest(due)
@@ -84,7 +84,7 @@ def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
 
 def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
     """Everything that is left; adjustments with the totals of our carts."""
-    left = at.holding.left
+    left = at.left
     lines = _with_shares(at, new + [_copied(at, key, count) for key, count in _as_reserved(at).items()])
     wanted = _units(lines)
     total = worth(wanted)
@@ -108,10 +108,10 @@ def _with_shares(at: Situation, lines: list[Line]) -> list[Line]:
     made = []
     for line in lines:
         once = at.once_of(line.key) if line.key[1] == "Discount" else None
-        if once is None or line.key[2] == once.share_minor:
+        if once is None or at.is_twice(once) or line.key[2] == once.told_minor:
             made.append(line)
-        elif once.share_minor:
-            made.append(_line(at, (*line.key[:2], once.share_minor), once.vat_rate_bp, once.name))
+        elif once.told_minor:
+            made.append(_line(at, (*line.key[:2], once.told_minor), once.vat_rate_bp, once.name))
     return made
 
 
@@ -146,7 +146,7 @@ def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | lis
 
 def cancel(at: Situation) -> Command | list[str]:
     """Ends what is reserved when nothing of it will be captured."""
-    if at.stays or not at.holding.left:
+    if at.stays or not at.left:
         return []
     if at.changed_there:
         return [at.both_sides(Units())]

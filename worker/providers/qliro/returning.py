@@ -17,7 +17,7 @@ def give_back(at: Situation) -> Command | list[str]:
     if foreign:
         cannot.append(f"captured at Qliro by somebody else: {listed(foreign)}, which the order has not shipped")
     goods -= foreign
-    charges = Units({key: n for key, n in at.holding.net.items() if key[1] in ("Shipping", "Fee") and _is_off(at, key)})
+    charges = Units({key: n for key, n in at.net.items() if key[1] in ("Shipping", "Fee") and _is_off(at, key)})
     for capture in at.holding.captures:
         units = (goods & capture.items) + (charges & capture.items)
         if not units:
@@ -81,14 +81,14 @@ def _from(at: Situation, capture: Capture, units: Units, later: Units) -> Comman
         if total <= back.fee_minor and worth(Units({k: n for k, n in later.items() if k[0] in own})) > back.fee_minor:
             continue  # those of the next capture carry it
         total -= back.fee_minor
-        fees.append(_extra(at, money.reference_of(back.name, at.wanted), money.RETURN_FEE, back.fee_minor))
+        fees.append(_extra(at, at.books.reference_of(back.name), money.RETURN_FEE, back.fee_minor))
         notes.append(Note(0, "fee", back.name, back.fee_minor))
     for back in at.wanted.backs:
         less = back.withheld_minor
         is_here = names.intersection(reference for reference, _ in back.units)
         if less > 0 and is_here and back.name not in at.kept_back.withheld and total > less:
             total -= less
-            discounts.append(_extra(at, money.reference_of(back.name, at.wanted), "Not refunded", -less))
+            discounts.append(_extra(at, at.books.reference_of(back.name), "Not refunded", -less))
             notes.append(Note(0, "withheld", back.name, less))
     if total > capture.left_minor:  # money went back before the goods
         less = total - capture.left_minor

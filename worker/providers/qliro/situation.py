@@ -1,28 +1,46 @@
 """All that a step of the plan looks at, and what several of them ask of it. Pure."""
 
-from msgspec import Struct
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
 
 from worker.core.shares import rounded
 from worker.providers.qliro import money
 from worker.providers.qliro.command import Line
 from worker.providers.qliro.holding import Holding, Key, Units
-from worker.providers.qliro.matching import Match, split
+from worker.providers.qliro.matching import Match, match, split
 from worker.providers.qliro.memory import Memory
-from worker.providers.qliro.money import Due, Kept
-from worker.providers.qliro.wanted import Goods, Once, Wanted
+from worker.providers.qliro.money import Due
+from worker.providers.qliro.wanted import Back, Goods, Once, Wanted
 
 LISTED_MAX = 5
 
 
-class Situation(Struct):
-    """What should be so, what is, and which units are which."""
+class Situation:
+    """What should be so, what is, and which units are which; what is asked again and again is looked up once."""
 
-    wanted: Wanted
-    holding: Holding
-    memory: Memory
-    match: Match
-    kept_back: Kept
-    dues: list[Due]
+    def __init__(self, wanted: Wanted, holding: Holding, memory: Memory) -> None:
+        self.wanted, self.holding, self.memory = wanted, holding, memory
+        self.net, self.left = holding.net, holding.left
+        self.kept_back = money.kept_back(wanted, holding, memory)
+        self.match: Match = match(wanted, self.net, self.left, _ahead(self.kept_back.untold))
+        self.books = money.Books(wanted, holding, memory, self.net, self.left)
+        self.dues: list[Due] = money.dues(wanted, self.books, self.kept_back.rest)
+        self._dues = {(due.reference, due.type): due for due in reversed(self.dues)}
+        self._once = {(one.reference, one.type): one for one in reversed(wanted.once)}
+        self._unnamed = {(one.type, one.total_minor): one for one in wanted.once if not one.reference}
+        self._captured = {_name(one) for key in self.net if (one := self.once_of(key)) is not None}
+        self._ever = {
+            _name(one)
+            for capture in holding.captures
+            for key in capture.taken
+            if (one := self.once_of(key)) is not None
+        }
+        self._references = Counter(one.reference for one in wanted.goods)
+        self._lines = Counter((one.reference, one.type) for one in wanted.once)
+        ours = set(memory.ours)
+        self._theirs = {key for one, did in holding.did.items() if one not in ours for key in did.get("Reserve", ())}
+        self._confirmed = set(wanted.confirmed)
 
     @property
     def has_captures(self) -> bool:
@@ -35,46 +53,42 @@ class Situation(Struct):
 
     def rest(self, due: Due) -> int:
         """What of an amount is still to be told. What lies in a reservation that ends is told no more."""
-        return due.minor - money.told(due.reference, self.holding, self.memory, with_left=self.stays)
+        return due.minor - self.books.told(due.reference, with_left=self.stays)
 
     def once_of(self, key: Key) -> Once | None:
         """Our line that this item is; one that does not say what Qliro calls it is known by its price."""
-        for one in self.wanted.once:
-            if one.type == key[1] and (one.reference == key[0] or (not one.reference and one.total_minor == key[2])):
-                return one
-        return None
+        return self._once.get(key[:2]) or self._unnamed.get(key[1:])
+
+    def is_twice(self, once: Once) -> bool:
+        """Whether several lines are called so: then nobody can say which of Qliro's is which."""
+        return self._lines[once.reference, once.type] > 1
 
     def is_only_theirs(self, key: Key) -> bool:
         """Whether only Qliro's checkout has this line: no content of ours, and no command of ours brought it."""
-        if key[:2] in self.wanted.confirmed or self.once_of(key) is not None or self.due_of(key) is not None:
+        if key[:2] in self._confirmed or self.once_of(key) is not None or self.due_of(key) is not None:
             return False
-        return any(
-            key in did.get("Reserve", ()) for one, did in self.holding.did.items() if one not in self.memory.ours
-        )
+        return key in self._theirs
 
     def due_of(self, key: Key) -> Due | None:
         """The amount that this item tells."""
-        return next((one for one in self.dues if (one.reference, one.type) == key[:2]), None)
+        return self._dues.get(key[:2])
 
     def goes_back(self, once: Once) -> bool:
         """Whether a charge is refunded as the line it is."""
-        return once.type == "Shipping" and money.goes_whole(once, self.holding, self.memory)
+        return once.type == "Shipping" and self.books.goes_whole(once)
 
     def is_wanted(self, key: Key) -> bool:
         """Whether an item that is no article is still to be captured."""
         once = self.once_of(key)
         if once is not None:
-            return not self.goes_back(once) and not any(self._is(once, other) for other in self.holding.net)
+            return not self.goes_back(once) and _name(once) not in self._captured
         if (due := self.due_of(key)) is not None:
             return self.rest(due) * due.minor >= 0
         return key[1] != "Product" and self.is_only_theirs(key)
 
-    def _is(self, once: Once, key: Key) -> bool:
-        return self.once_of(key) is once
-
     def went_back(self, once: Once) -> bool:
-        """Whether it was captured, and returned with the last goods of its capture."""
-        return any(self._is(once, key) for capture in self.holding.captures for key in capture.taken)
+        """Whether it was captured, and may have been returned with the last goods of its capture."""
+        return _name(once) in self._ever
 
     @property
     def changed_there(self) -> bool:
@@ -84,7 +98,7 @@ class Situation(Struct):
 
     def both_sides(self, wanted: Units) -> str:
         """What cannot be made one, in words."""
-        return f"changed at Qliro: {listed(self.holding.left)} reserved there, {listed(wanted)} here"
+        return f"changed at Qliro: {listed(self.left)} reserved there, {listed(wanted)} here"
 
     def new_lines(self) -> list[Line] | str:
         """Items for units that Qliro does not have; or why they cannot be told."""
@@ -100,13 +114,34 @@ class Situation(Struct):
 
     def _worth_of_missing(self, goods: Goods, count: int) -> int:
         """Of an article that has one line, what makes up its total; else at the price of the line."""
-        if any(one is not goods and one.reference == goods.reference for one in self.wanted.goods):
+        if self._references[goods.reference] > 1:
             return goods.unit_minor * count
-        match = self.match
-        there = match.kept + match.ship + match.hold
         total = rounded(goods.total_minor * (goods.kept + goods.pending), goods.quantity)
-        rest = total - sum(key[2] * n for key, n in there.items() if key[:2] == (goods.reference, "Product"))
+        rest = total - self._worth_there[goods.reference]
         return rest if rest >= 0 else goods.unit_minor * count
+
+    @cached_property
+    def _worth_there(self) -> Counter[str]:
+        """Of the units that were found, by reference."""
+        found: Counter[str] = Counter()
+        for units in (self.match.kept, self.match.ship, self.match.hold):
+            for key, count in units.items():
+                found[key[0]] += key[2] * count
+        return found
+
+
+def _name(once: Once) -> tuple[str, str, int]:
+    """Of one without a reference, its price is its name."""
+    return once.reference, once.type, 0 if once.reference else once.total_minor
+
+
+def _ahead(fees: Iterable[Back]) -> dict[str, int]:
+    """Units that come back with a fee: they are captured first, or nothing could be kept back of them."""
+    units: dict[str, int] = {}
+    for back in fees:
+        for reference, count in back.units:
+            units[reference] = units.get(reference, 0) + count
+    return units
 
 
 def listed(units: Units) -> str:

@@ -22,6 +22,8 @@ TRACE_LENGTH = 55
 """What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
 _AGAIN = "Duplicate Transaction"
 """In the text of a failed transaction: Qliro and the payment provider lost each other, and asking again is right."""
+_FAILED = "failed at Qliro"
+_OTHER = "another order at Qliro"
 _REPEATED = frozenset({"MarkItemsAsShipped", "UpdateItems"})
 """What units can go back and forth by; a return for every capture is no such thing."""
 
@@ -46,7 +48,7 @@ class Qliro:
             return _read(asked, wanted, memory)
         holding: Holding = asked.seen
         if why := _not_believed(wanted, memory, holding, asked.reference):
-            return Unsendable(why, asked.remote)
+            return Unsendable(why, asked.remote, kind=_OTHER)
         return _after_look(asked, wanted, memory, holding)
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
@@ -82,11 +84,11 @@ def _problem(wanted: w.Wanted) -> str | None:
 
 def _read(asked: Question, wanted: w.Wanted, memory: Memory) -> Step:
     """`GET {base}/v2/orders/{OrderId or reference}`."""
-    which = wanted.order_id or (str(memory.order_id) if memory.order_id else "")
+    which = wanted.order_id or (str(memory.order_id) if memory.order_id else wanted.hint)
     if not which:
         if not wire.ORDER_REFERENCE.fullmatch(asked.reference):
             why = "references.provider is missing: Qliro cannot be asked for this reference"
-            return AwaitResult(HOURLY_S, why, asked.remote)
+            return AwaitResult(None, why, asked.remote)
         which = asked.reference
     return Exchange(_request(asked, "GET", f"orders/{quote(which, safe='')}", b""), is_read=True)
 
@@ -107,8 +109,8 @@ def _not_believed(wanted: w.Wanted, memory: Memory, holding: Holding, reference:
         return f"Qliro answers for order {holding.order_id}, asked for {wanted.order_id}"
     is_other_order = bool(wanted.order_id) and memory.order_id not in (0, int(wanted.order_id))
     first = memory.merchant_reference if memory.merchant_reference and not is_other_order else ""
-    if not wanted.order_id and not memory.order_id:
-        first = reference  # it was looked up by it
+    if not wanted.order_id and not memory.order_id and wire.CHECKOUT_REFERENCE.fullmatch(reference):
+        first = reference  # it was looked up by it, or a callback said which order it is
     if first and first != holding.merchant_reference:
         return f"Qliro's order {holding.order_id} is called {holding.merchant_reference!r}, expected {first!r}"
     if holding.currency != wanted.currency:
@@ -127,7 +129,8 @@ def _after_look(asked: Question, wanted: w.Wanted, memory: Memory, holding: Hold
     account: QliroAccount = asked.account
     if memory.order_id not in (0, holding.order_id):
         memory = Memory()  # the shop says that it is another order
-    memory = look(memory, holding, asked.now_ms, _poll_s(account, 0), may_be_ours=asked.may_land_late)
+    wait_s, is_late = _poll_s(account, 0), asked.may_land_late
+    memory = look(memory, holding, asked.now_ms, wait_s, may_be_ours=is_late, ordered=wanted.ordered)
     if memory.is_cancelled:
         holding = replace(holding, reservations=[])
     memory = replace(
@@ -163,7 +166,7 @@ def _tell(asked: Question, memory: Memory, holding: Holding, command: Command) -
     account: QliroAccount = asked.account
     if memory.errors >= ERRORS_MAX and _AGAIN not in memory.error:
         why = f"{command.name} was tried, and {memory.errors} attempts in a row ended in an error: {memory.error}"
-        return Unsendable(why, replace(memory, errors=0, error="", retry_at_ms=0).encode())
+        return Unsendable(why, replace(memory, errors=0, error="", retry_at_ms=0).encode(), kind=_FAILED)
     if memory.retry_at_ms > asked.now_ms:
         why = f"the last attempt ended in an error: {memory.error}"
         return AwaitResult((memory.retry_at_ms - asked.now_ms) / 1000, why, memory.encode())
@@ -175,7 +178,7 @@ def _tell(asked: Question, memory: Memory, holding: Holding, command: Command) -
         memory = memory.changing(asked.update.digest)
         if memory.changes > CHANGES_MAX:
             why = f"{CHANGES_MAX} captures and updates were sent, and the order is still not as it should be"
-            return Unsendable(why, replace(memory, changes=0).encode())
+            return Unsendable(why, replace(memory, changes=0).encode(), kind=_FAILED)
     body = command.body(account, holding, request_id)
     sending = memory.sending(command.intent(request_id))
     return Exchange(_request(asked, "POST", command.name, body), remote=sending.encode())

@@ -1,10 +1,12 @@
 """What should be so at Qliro, made of an order's facts: units by line, charges and adjustments, money back. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from schemas.events import GOODS, NEGATIVE
 from schemas.facts import Facts, Line, Return, Stamp, is_nil, unpack_lines
@@ -43,6 +45,11 @@ class Once(Struct, array_like=True, frozen=True):
     vat_rate_bp: int | None
     is_changed: bool
     """Whether its total differs from the confirmed one."""
+
+    @property
+    def told_minor(self) -> int:
+        """What it is told as: its share, and what is refunded of it, which is told as an amount of its own."""
+        return self.share_minor + self.refunded_minor
 
 
 class Back(Struct, array_like=True, frozen=True):
@@ -93,6 +100,17 @@ class Wanted(Struct, array_like=True, frozen=True):
     is_bare: bool
     """Whether there is nothing but the confirmation."""
 
+    @property
+    def ordered(self) -> Counter[str]:
+        """Units of the content, by reference, whatever became of them."""
+        counts: Counter[str] = Counter()
+        for goods in self.goods:
+            counts[goods.reference] += goods.quantity
+        return counts
+
+    hint: str = ""
+    """What callbacks say that Qliro calls the order: it is looked at, and not believed for that."""
+
 
 def want(order: Order) -> Wanted:
     """Total: every order that is ready can be said so."""
@@ -103,7 +121,7 @@ def want(order: Order) -> Wanted:
     is_stated = bool(facts.statements)
     returns = sorted(facts.returns.items(), key=lambda item: item[1].stamp)
     return Wanted(
-        provider_order(order),
+        _told_order(order),
         order.currency,
         goods,
         once,
@@ -116,15 +134,22 @@ def want(order: Order) -> Wanted:
         _shipped_units(facts, lines, goods),
         sorted({(line.reference or "", type_of(line.type)) for line in confirmed.values()}),
         _is_bare(facts),
+        _heard_order(facts),
     )
 
 
-def provider_order(order: Order) -> str:
-    """Qliro's own id of the order, when somebody told it."""
-    references, heard = order.details.references, order.facts.provider
-    told = references.provider if references is not None else UNSET
-    if told is UNSET:
-        told = heard.order[1] if heard is not None and heard.order is not None else ""
+def _told_order(order: Order) -> str:
+    """Qliro's own id of the order, when the shop told it."""
+    references = order.details.references
+    return "" if references is None or references.provider is UNSET else _digits(references.provider)
+
+
+def _heard_order(facts: Facts) -> str:
+    """What callbacks say that it is."""
+    return "" if facts.provider is None or facts.provider.order is None else _digits(facts.provider.order[1])
+
+
+def _digits(told: str) -> str:
     return told if told.isascii() and told.isdigit() and len(told) < 20 else ""
 
 
@@ -139,8 +164,8 @@ def decode(body: msgspec.Raw) -> Wanted:
 
 
 def digest(wanted: Wanted) -> bytes:
-    """Of all of it: nothing in it comes from the configuration."""
-    return blake2b(_encoder.encode(wanted), digest_size=16).digest()
+    """Of what the shop told: nothing in it comes from the configuration, and a hint makes nothing owed."""
+    return blake2b(_encoder.encode(replace(wanted, hint="")), digest_size=16).digest()
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -193,9 +218,7 @@ def _stated(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], l
         if _is_once(line):
             key = (line.reference or line.line_id, line.type)
             totals[key] = (line, line.total_minor + totals.get(key, (line, 0))[1])
-    once = [
-        _once(msgspec.structs.replace(line, total_minor=total), total, 0, confirmed) for line, total in totals.values()
-    ]
+    once = [_once(replace(line, total_minor=total), total, 0, confirmed) for line, total in totals.values()]
     vouchers = [line.total_minor for line in [*shipped, *unshipped] if line.type == "voucher"]
     return goods, once, sum(vouchers)
 

@@ -15,6 +15,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 ORDER_REFERENCE = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_-]{1,25}")
 """References that an order can be looked up by: one of digits alone would be taken for an OrderId."""
+CHECKOUT_REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,25}")
+"""References that a checkout can give to Qliro."""
 LINES_MAX = 200
 _SIGNS = frozenset("(.)'-_&,/\N{EN DASH}+0123456789:")
 DESCRIPTION_MAX = 4_000

@@ -129,7 +129,8 @@ def wire_address(address: events.Address) -> wire.Address:
 
 def wire_method(method: events.DeliveryMethod) -> wire.DeliveryMethod:
     """How it is delivered."""
-    return wire.DeliveryMethod(_or_empty(method.name), method.days, method.provider, method.home_delivery)
+    days = method.days if method.days is UNSET else str(method.days)  # a text (docs, Delivery Report, 2026-10)
+    return wire.DeliveryMethod(_or_empty(method.name), days, method.provider, method.home_delivery)
 
 
 def wire_tracking(tracking: Tracking) -> wire.Tracking:

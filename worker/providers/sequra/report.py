@@ -78,7 +78,7 @@ def situation_of(order: Order) -> Situation:
         amounts_of(order.shipped.items),
         digest_of(order.unshipped),
         lacks or _problem(order, _whole(order, order.shipped, _NO_DELIVERY, 0)),
-        bool(facts.cancellation or facts.returns or facts.item_cancellations),
+        bool(facts.cancellation_now or facts.returns or facts.item_cancellations),
     )
 
 

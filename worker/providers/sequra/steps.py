@@ -7,7 +7,7 @@ then a step says whether an order waits for it, is told by update, or cannot be 
 
 import re
 from hashlib import blake2b
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import quote
 
 import msgspec
@@ -113,6 +113,8 @@ class Sequra:
                 return AwaitResult(None, "waits for its report", None)
             case "broken":
                 return AwaitResult(None, f"cannot be reported: {verdict.why}", None)
+            case unknown:
+                assert_never(unknown)
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
         return Answered(outcome_of(response, asked.now_ms, sent.remote))

@@ -111,7 +111,7 @@ class DeliveryMethod(Struct, omit_defaults=True, frozen=True, gc=False):
     """`name` is mandatory."""
 
     name: str
-    days: str | int | UnsetType = UNSET
+    days: str | UnsetType = UNSET
     provider: str | UnsetType = UNSET
     home_delivery: bool | UnsetType = UNSET
 

@@ -39,8 +39,8 @@ from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay import known as memory
 from worker.providers.atarapay.known import Known
 from worker.providers.atarapay.wire import DELIVERED, ORDER_STATUS, State
-from worker.sim.atarapay.escrow import STATE_IDS, Act, Habits, Notification, Sandbox
-from worker.sim.atarapay.faults import Trouble, meet
+from worker.sandbox.atarapay.escrow import STATE_IDS, Act, Habits, Notification, Sandbox
+from worker.sandbox.atarapay.troubles import Trouble, meet
 
 REFERENCE = "12345"
 SUBJECT = f"escrow/{REFERENCE}"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.providers.taken import taken
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Called, Push, Reply, Unauthorized, Unreadable
 from worker.providers.atarapay.callbacks import AtaraPayCallbacks
-from worker.providers.callbacks import cloud_event
 
 ATARA = AtaraPayCallbacks()
 PUBLIC, PRIVATE = "b8kP7A1e67s0jc3h98T8pH71dq66J0s3", "PKp6z3jTcLeQNc1h3u9e0ffX77NY91adE12"
@@ -56,8 +56,7 @@ def read(body: dict[str, Any], arrived_ms: int = 1_767_225_600_123) -> dict[str,
     assert isinstance(reading, Push)
     assert reading.reply == Reply(200, b'{"status":"success"}')
     (said,) = reading.said
-    found: dict[str, Any] = json.loads(cloud_event(call, said)[1])
-    return found
+    return taken(call, said)
 
 
 def changed(status: str, message: str = "", **inner: Any) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def test_delivered_in_every_form() -> None:
         call = called(body, kind)
         reading = ATARA.read(call)
         assert isinstance(reading, Push)
-        assert json.loads(cloud_event(call, reading.said[0])[1]) == found
+        assert taken(call, reading.said[0]) == found
 
 
 def test_tokens_of_the_documented_keys() -> None:

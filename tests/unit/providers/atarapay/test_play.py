@@ -9,8 +9,8 @@ from tests.unit.core.shop import Told, cancelled, delivered, items_cancelled, re
 from tests.unit.providers.atarapay.play import Play
 from tests.unit.providers.atarapay.told import confirmation
 from worker.providers.atarapay.wire import BEYOND_DELIVERY, State
-from worker.sim.atarapay.escrow import Act
-from worker.sim.atarapay.faults import Trouble
+from worker.sandbox.atarapay.escrow import Act
+from worker.sandbox.atarapay.troubles import Trouble
 
 SEEDS = 25
 """Of each story."""

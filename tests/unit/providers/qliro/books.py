@@ -5,7 +5,7 @@ from collections import Counter
 from schemas.facts import Facts, unpack_lines
 from worker.core.shares import count_units, share_content, tally
 from worker.providers.qliro.wanted import type_of
-from worker.sim.qliro.orders import Order
+from worker.sandbox.qliro.orders import Order
 
 
 def amounts_there(order: Order) -> Counter[str]:

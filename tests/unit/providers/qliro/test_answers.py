@@ -6,15 +6,16 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from schemas.facts import ProviderFacts
 from tests.asking import question
-from tests.unit.core.shop import confirmed, goods, items_cancelled, order, retracted, returned, shipped
+from tests.unit.core.shop import cart_updated, confirmed, goods, items_cancelled, order, retracted, returned, shipped
 from tests.unit.providers.qliro.test_commands import confirm, names
 from tests.unit.providers.qliro.turns import ACCOUNT, DAY_S, QLIRO, Client, Faults, item, left, net, opened, order_of
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled, Unsendable
 from worker.model.provider import Question, Update
 from worker.providers.qliro.memory import recall
-from worker.sim.qliro.api import RELEASED
-from worker.sim.qliro.orders import Result
+from worker.sandbox.qliro.api import RELEASED
+from worker.sandbox.qliro.orders import Result
 
 ORDER = order(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
 ASKED = question(QLIRO, ORDER, ACCOUNT, now_ms=1_772_323_200_000)
@@ -296,7 +297,7 @@ def test_who_is_asked() -> None:
         told = replace(told, reference=reference)
         step = QLIRO.next_step(question(QLIRO, told, ACCOUNT))
         assert isinstance(step, AwaitResult)
-        assert step.poll_s == 3_600.0
+        assert step.poll_s is None  # only somebody who tells the id brings it on
     known = recall(b"")
     remembered = question(QLIRO, told, ACCOUNT, remote=replace(known, order_id=77).encode())
     step = QLIRO.next_step(remembered)
@@ -311,7 +312,7 @@ def test_answers_about_another_order() -> None:
 
     def why(asked: Question, **members: Any) -> str:
         step = QLIRO.next_step(looked(asked, SEEN | members))
-        return step.why if isinstance(step, Unsendable) else ""
+        return step.reason.removeprefix("another order at Qliro: ") if isinstance(step, Unsendable) else ""
 
     assert why(asked) == "Qliro's order 12345 is called 'qliro-ref', expected 'A-1'"
     assert why(asked, MerchantReference="A-1") == ""
@@ -322,6 +323,26 @@ def test_answers_about_another_order() -> None:
     other = order(confirmed(goods("hat", 2, 20_000), references={"provider": "7"}), shipped("s1", hat=1))
     moved = question(QLIRO, other, ACCOUNT, remote=later.remote)
     assert why(moved, OrderId=7, MerchantReference="x") == ""  # the shop says that it is another one
+
+
+def hinted(reference: str, told: str) -> Question:
+    """An order of which only a callback said what Qliro calls it."""
+    known = replace(order(confirmed(goods("hat", 2, 20_000)), shipped("s1", hat=1)), reference=reference)
+    facts = msgspec.structs.replace(known.facts, provider=ProviderFacts(order=((1, 1), told)))
+    return question(QLIRO, replace(known, facts=facts), ACCOUNT)
+
+
+def test_hints_of_callbacks() -> None:
+    """They are looked at, and believed when Qliro's order is called as ours, or could not be."""
+    asked = hinted("A-1", "12345")
+    step = QLIRO.next_step(asked)
+    assert isinstance(step, Exchange)
+    assert step.request.url.endswith("/orders/12345")
+    assert isinstance(QLIRO.next_step(looked(asked)), Unsendable)
+    assert isinstance(QLIRO.next_step(looked(asked, SEEN | {"MerchantReference": "A-1"})), Exchange)
+    assert isinstance(QLIRO.next_step(looked(hinted("A14/12345", "12345"))), Exchange)
+    assert isinstance(QLIRO.next_step(hinted("A14/12345", "x")), AwaitResult)
+    assert asked.update.digest == hinted("A-1", "777").update.digest
 
 
 def test_trace() -> None:
@@ -405,7 +426,7 @@ def test_unknown_errors_are_for_people() -> None:
     client = opened(item("hat", 2, 10_000), fate=failing("Card is stolen", 5))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=2))
     assert client.work() == (
-        "parked: unsupported: MarkItemsAsShipped was tried, and 4 attempts in a row ended in an error: Card is stolen"
+        "parked: failed at Qliro: MarkItemsAsShipped was tried, and 4 attempts in a row ended in an error: Card is stolen"
     )
     assert client.shown.get("errors") is None
     client.hear()
@@ -453,11 +474,36 @@ def test_what_a_stopped_worker_did_is_ours() -> None:
     client.tell(items_cancelled("c2", hat=1))
     assert client.work() == "settled"
     assert (names(client), left(client)) == (["UpdateItems", "UpdateItems"], {("hat", 10_000): 1})
-    client.tell(shipped("s1", hat=1))
+
+
+def test_more_that_the_shop_has_told_is_ours() -> None:
+    """Qliro has just what the content asks for: a stopped worker told it, and it may be told otherwise."""
+    faults = Faults()
+    faults.next = ["crash"]
+    client = opened(item("hat", 3, 10_000), faults=faults)
+    client.tell(confirm(goods("hat", 3, 30_000)), cart_updated(goods("hat", 5, 50_000, vat_rate_bp=2500)))
+    client.work(turns=1)
+    client.tell(items_cancelled("c1", hat=4))
     assert client.work() == "settled"
+    assert (names(client), left(client)) == (["UpdateItems", "UpdateItems"], {("hat", 10_000): 1})
+
+
+def test_what_others_did_while_a_worker_stopped() -> None:
+    """A capture and an upsell are somebody else's, for all we know."""
+    faults = Faults()
+    faults.next = ["crash"]
+    client = opened(item("hat", 3, 10_000), faults=faults)
+    client.tell(confirm(goods("hat", 3, 30_000)), shipped("s1", hat=1))
+    client.work(turns=1)
     client.tell(retracted(shipment_id="s1"))
-    assert client.work().startswith("parked: unsupported: 1 × hat at 10000 neither captured nor reserved")
-    assert names(client)[2:] == ["MarkItemsAsShipped", "ReturnItems"]
+    assert client.work().startswith("parked: unsupported: captured at Qliro by somebody else: 1 × hat")
+    more = opened(item("hat", 3, 10_000), faults=Faults())
+    more.tell(confirm(goods("hat", 3, 30_000)), items_cancelled("c1", hat=1))
+    held = order_of(more)
+    held.update(min(held.reserved), [item("hat", 4, 10_000)], more.api.make(held, more.now, Result()))
+    more.pass_time(1.0)
+    more.record.uncertain = True
+    assert more.work().startswith("parked: unsupported: changed at Qliro: 4 × hat at 10000 reserved there")
 
 
 def test_what_a_stopped_worker_withheld() -> None:
@@ -604,6 +650,20 @@ def test_adapter_is_what_it_says() -> None:
     update: Update = QLIRO.render(ORDER, ACCOUNT)
     assert update.digest == QLIRO.digest(ORDER)
     assert update.problem is None
+
+
+def test_back_to_what_was_so_before() -> None:
+    """What was found to be so before a command is not so any more after it, even when it is wanted again."""
+    client = opened(item("hat", 2, 10_000), fate=lambda _: Result(30.0))
+    client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
+    assert client.work() == "settled"
+    client.tell(shipped("s2", hat=1))
+    client.work(turns=1)
+    client.tell(retracted(shipment_id="s2"))
+    client.hear()
+    client.pass_time(30.0)
+    assert client.work(turns=1) != "settled"
+    assert names(client) == ["MarkItemsAsShipped", "MarkItemsAsShipped", "ReturnItems"]
 
 
 def test_operator_has_it_sent_anew() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.providers.taken import taken
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Ask, Called, Push, Reply, Unreadable
-from worker.providers.callbacks import cloud_event
 from worker.providers.qliro.callbacks import PAYLOAD_MAX_BYTES, RECEIVED, QliroCallbacks
 
 QLIRO = QliroCallbacks()
@@ -61,7 +61,7 @@ def events(purpose: str, body: bytes) -> list[dict[str, Any]]:
     reading = QLIRO.read(call)
     assert isinstance(reading, Push)
     assert reading.reply == RECEIVED
-    return [json.loads(cloud_event(call, said)[1]) for said in reading.said]
+    return [taken(call, said) for said in reading.said]
 
 
 def event(purpose: str, body: bytes | dict[str, Any]) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def test_whatever_comes_there_is_a_reading(purpose: str, body: dict[str, Any]) -
     reading = QLIRO.read(call)
     if isinstance(reading, Push):
         for said in reading.said:
-            assert len(cloud_event(call, said)[1]) < 2_000
+            assert len(json.dumps(taken(call, said))) < 2_000
     else:
         assert isinstance(reading, Ask)
 

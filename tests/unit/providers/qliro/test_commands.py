@@ -23,7 +23,7 @@ from tests.unit.core.shop import (
     stated,
 )
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, Client, item, left, net, opened, order_of
-from worker.sim.qliro.orders import Result
+from worker.sandbox.qliro.orders import Result
 
 Json = dict[str, Any]
 PROVIDER = {"provider": str(ORDER_ID)}
@@ -77,6 +77,19 @@ def test_c08_ship() -> None:
     assert client.outcomes[-1].reason == f"Qliro works on transaction {capture}"
     assert client.record.acked < client.record.revision
     assert client.work() == "settled"
+    assert len(client.requests) == 1
+
+
+def test_c09_c10_pushes() -> None:
+    """C09, C10: a push confirms what was told, once; the same push ten times more brings a look, and no command."""
+    client = opened(item("RedHat", 2, 37_555), fate=lambda _: Result(5.0))
+    client.tell(confirm(hats(2)), shipped("s1", RedHat=2))
+    client.work(turns=1)
+    client.pass_time(5.0)
+    for _ in range(11):
+        client.hear()
+        assert client.work(seconds=1.0) == "settled"
+    assert [push["PaymentTransactionId"] for push in client.api.pushes] == [max(order_of(client).transactions)]
     assert len(client.requests) == 1
 
 
@@ -271,6 +284,18 @@ def test_charges_go_once(indivisible: str, numbers: list[int]) -> None:
     assert client.shown["differs_minor"] == {"shipped": -1, "unshipped": 0}
 
 
+def test_charge_that_is_reserved_twice() -> None:
+    """It is captured once; the other one, which somebody added there, is for people."""
+    client = opened(item("hat", 1, 10_000), item("freight", 1, 4_900, "Shipping"))
+    client.api.reserve(order_of(client), [item("mug", 1, 5_000), item("freight", 1, 4_900, "Shipping")], client.now)
+    client.tell(confirm(goods("hat", 1, 10_000), goods("mug", 1, 5_000), FULL[1]), shipped("s1", hat=1))
+    client.work()
+    client.tell(shipped("s2", mug=1))
+    assert client.work() == ("parked: unsupported: changed at Qliro: 1 × freight at 4900 reserved there, nothing here")
+    assert names(client) == ["MarkItemsAsShipped", "MarkItemsAsShipped"]
+    assert net(client, "Shipping") == {("freight", 4_900): 1}
+
+
 def test_charges_of_an_end_without_goods() -> None:
     """Where charges go with the last capture and what is left is cancelled, they are captured by themselves."""
     client = opened(*CHECKOUT[:2], account=replace(ACCOUNT, indivisible="last"))
@@ -361,6 +386,18 @@ def test_same_article_at_two_prices() -> None:
     assert net(client) == {("hat", 10_000): 1}
 
 
+def test_correction_from_one_price_to_another() -> None:
+    """A shipment of the one line that was of the other: what was captured of it is returned, and the right one is."""
+    client = opened(item("hat", 1, 10_000), item("hat", 1, 8_000))
+    lines = goods("hat", 1, 10_000, line_id="a"), goods("hat", 1, 8_000, line_id="b")
+    client.tell(confirm(*lines), shipped("s1", b=1))
+    client.work()
+    client.tell(shipped("s1", a=1))
+    assert client.work() == "settled"
+    assert net(client) == {("hat", 10_000): 1}
+    assert left(client) == {("hat", 8_000): 1}
+
+
 # --- contents --------------------------------------------------------------------------------------------------------
 
 
@@ -440,6 +477,24 @@ def test_charge_that_is_new_and_one_that_went() -> None:
     late.tell(cart_updated(FULL[0], FULL[1], FULL[3]))
     assert late.work() == "settled"
     assert net(late, "Fee") == {}
+
+
+def test_two_coupons_of_one_name() -> None:
+    """Nobody can say which is which, so they stay as they are; a new pair is told as it is."""
+    coupons = other("discount", "GIFT", -500, line_id="g1"), other("discount", "GIFT", -700, line_id="g2")
+    client = opened(item("hat", 2, 10_000), item("GIFT", 1, -500, "Discount"), item("GIFT", 1, -700, "Discount"))
+    client.tell(confirm(goods("hat", 2, 20_000), *coupons), items_cancelled("c1", hat=1))
+    assert client.work() == "settled"
+    assert left(client) == {("hat", 10_000): 1, ("GIFT", -500): 1, ("GIFT", -700): 1}
+    client.tell(shipped("s1", hat=1))
+    assert client.work() == "settled"
+    assert order_of(client).captured_minor == 8_800
+    new = opened(item("hat", 1, 10_000)).tell(
+        confirm(goods("hat", 1, 10_000)), cart_updated(goods("hat", 1, 10_000), *coupons)
+    )
+    assert new.work() == "settled"
+    assert names(new) == ["UpdateItems"]
+    assert sum(key[1] for key in left(new)) == 8_800
 
 
 def test_invoice_fee_without_a_reference() -> None:
@@ -558,19 +613,18 @@ def test_fee_above_what_comes_back() -> None:
     assert names(client) == ["MarkItemsAsShipped"]
 
 
-def test_fee_goes_with_the_capture_that_carries_it() -> None:
+@pytest.mark.parametrize(("price", "numbers"), [(400, [False, True]), (600, [True, False])])
+def test_fee_goes_with_the_capture_that_carries_it(price: int, numbers: list[bool]) -> None:
     """Of units in two captures, the second pays for the fee when the first cannot."""
-    client = opened(item("pin", 1, 400), item("hat", 1, 9_000))
-    client.tell(confirm(goods("pin", 1, 400), goods("hat", 1, 9_000)), shipped("s1", pin=1))
+    client = opened(item("pin", 1, price), item("hat", 1, 9_000))
+    client.tell(confirm(goods("pin", 1, price), goods("hat", 1, 9_000)), shipped("s1", pin=1))
     client.work()
     client.tell(shipped("s2", hat=1))
     client.work()
     client.tell(returned("r1", pin=1, hat=1, fee=500))
     assert client.work() == "settled"
-    assert [bool(body["Returns"][0].get("Fees")) for name, body in client.requests if name == "ReturnItems"] == [
-        False,
-        True,
-    ]
+    returns = [body["Returns"][0] for name, body in client.requests if name == "ReturnItems"]
+    assert ["Fees" in one for one in returns] == numbers
 
 
 def test_units_do_not_go_back_and_forth() -> None:
@@ -578,7 +632,7 @@ def test_units_do_not_go_back_and_forth() -> None:
     client = opened(item("hat", 2, 10_000), fate=lambda _: Result(0.0, "Error", "PSP", "Duplicate Transaction"))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: 20 captures and updates were sent, and the order is still not as it should be"
+        "parked: failed at Qliro: 20 captures and updates were sent, and the order is still not as it should be"
     )
     assert len(client.requests) == 20
 
@@ -622,6 +676,11 @@ def test_freight_goes_back() -> None:
     parts.tell(returned("r2", handling=3_900))
     assert parts.work() == "settled"
     assert (net(parts, "Shipping"), order_of(parts).captured_minor) == ({("freight", 4_900): 1}, 10_000)
+    changed = opened(*CHECKOUT[:2])
+    changed.tell(confirm(*FULL[:2]), cart_updated(FULL[0], other("handling", "freight", 3_900)))
+    changed.tell(returned("r1", origin="unshipped", hat=1, handling=1_000))
+    assert changed.work() == "settled"
+    assert left(changed) == {("hat", 10_000): 1, ("freight", 3_900): 1, ("freight refunded", -1_000): 1}
     before = opened(*CHECKOUT[:2]).tell(confirm(*FULL[:2]), returned("r1", origin="unshipped", hat=1, handling=4_900))
     assert before.work() == "settled"
     assert left(before) == {("hat", 10_000): 1}
@@ -658,6 +717,15 @@ def test_refunds() -> None:
         (second, -50),
         (first, -70),
     ]
+    whole = opened(item("hat", 2, 10_000)).tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
+    whole.work()
+    whole.tell(shipped("s2", hat=1))
+    whole.work()
+    whole.tell(refunded("f1", 5_000))
+    whole.work()
+    whole.tell(refunded("f2", 8_000))
+    assert whole.work() == "settled"
+    assert sent(whole)["Additions"][0]["PaymentTransactionId"] == min(order_of(whole).captures)
     early = opened(item("hat", 1, 10_000)).tell(confirm(goods("hat", 1, 10_000)), refunded("x|1", 2_000))
     assert early.work() == "settled"
     assert sum(key[1] for key in left(early)) == 8_000
@@ -711,6 +779,10 @@ def test_capture_with_less_left_than_its_lines() -> None:
     assert names(client)[-2:] == ["ReturnItems", "AddItemsToInvoice"]
     assert client.requests[-2][1]["Returns"][0]["Discounts"][0]["PricePerItemIncVat"] == -30
     assert order_of(client).captured_minor == 7_000
+    assert "differs_minor" not in client.shown
+    client.tell(returned("r2", hat=1, fee=500))
+    assert client.work() == "settled"
+    assert (order_of(client).fees, order_of(client).captured_minor) == (500, 0)  # the refund takes the fee, too
     assert "differs_minor" not in client.shown
 
 
@@ -830,7 +902,7 @@ def test_cancelled_at_the_back_office() -> None:
 def test_order_of_the_shop_without_a_qliro_id() -> None:
     """It waits until somebody tells the id: no Qliro order can have this reference."""
     client = opened(item("hat", 1, 10_000)).tell(confirmed(goods("hat", 1, 10_000)), shipped("s1", hat=1))
-    assert client.work(seconds=10.0) == "waits"
+    client.work(turns=1)
     assert client.record.reason.startswith("references.provider is missing")
     assert client.reads == 0
     client.tell(details(references=PROVIDER))

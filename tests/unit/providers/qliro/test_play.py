@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from schemas.facts import unpack_lines
 from tests.unit.core.histories import story
 from tests.unit.providers.qliro.books import amounts_there, units_there, units_wanted
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, START_S, Client, Faults, item, order_of
 from worker.core.order import assess
+from worker.core.shares import count_units, share_content, tally
 from worker.providers.qliro.wanted import type_of
-from worker.sim.qliro.api import RELEASED, QliroApi
-from worker.sim.qliro.orders import Item, Result
+from worker.sandbox.qliro.api import RELEASED, QliroApi
+from worker.sandbox.qliro.orders import Item, Result
 
 Json = dict[str, Any]
 SEEDS = 400
@@ -67,7 +69,8 @@ def at_checkout(event: Json) -> list[Item]:
 class Play:
     """One history."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, disturbing: bool = False) -> None:
+        self.disturbing = disturbing
         self.chance = Random(f"qliro {seed}")
         self.events = [priced(event) for event in story(self.chance) if event["type"].startswith("order.")]
         first = next((event for event in self.events if event["type"] == "order.confirmed"), None)
@@ -78,6 +81,7 @@ class Play:
         if first is not None:
             self.api.checkout(ORDER_ID, "qliro-ref", "EUR", method, at_checkout(first), START_S - 100)
         self.client = Client(self.api, ACCOUNT, Faults(self.chance, share))
+        self.is_disturbed = False
         self.largest = largest(self.events, "refund_id", "amount_minor")
         self.largest_fee = largest(self.events, "return_id", "fee_minor")
 
@@ -91,10 +95,28 @@ class Play:
                 self.check()
             if self.chance.random() < 0.2 and self.client.record.revision > 1:
                 self.client.hear()
+            if self.disturbing and self.chance.random() < 0.2 and ORDER_ID in self.api.orders:
+                self.disturb()
         self.client.faults.share = self.api.fate.share = 0.0  # type: ignore[attr-defined]
         end = self.client.work(turns=200)
         self.check()
         return end
+
+    def disturb(self) -> None:
+        """The shopper adds something, or somebody in the back office captures what is left."""
+        order = order_of(self.client)
+        if order.pending or order.is_cancelled:
+            return
+        held = [(which, one) for which, items in order.reserved.items() for one in items.values()]
+        goods = [(which, one) for which, one in held if one.type == "Product" and one.quantity and one.inc]
+        if self.chance.random() < 0.5 and not self.is_disturbed:
+            self.api.reserve(order, [item("upsell", 2, 700)], self.client.now)
+        elif goods:
+            which, one = self.chance.choice(goods)
+            order.ship(which, [one.of(1)], self.api.make(order, self.client.now, Result()))
+            self.api.looked.discard(order.id)
+            self.client.pass_time(1.0)
+        self.is_disturbed = True
 
     def check(self) -> None:
         """What must hold at any time."""
@@ -139,6 +161,27 @@ def check_money(play: Play) -> None:
         assert order.fees == due
 
 
+def check_delivery(play: Play) -> None:
+    """Before the first capture: what is reserved for the delivery is what the carts have of it."""
+    client, facts = play.client, play.client.record.facts
+    order = order_of(client)
+    if facts.statements or order.captures or not order.left or facts.content is None:
+        return
+    lines = unpack_lines(facts.content.lines)
+    shares = share_content(facts, lines, tally(count_units(facts), lines)).all
+    deliveries = [share for share in shares if share.line.type == "handling" and share.line.applies_to is None]
+    for share in deliveries:
+        own = [one.line.reference for one in shares].count(share.line.reference) == 1
+        if own and share.unshipped_units + share.shipped_minor + share.unshipped_minor:
+            there = sum(
+                line.inc
+                for held in order.reserved.values()
+                for line in held.values()
+                if line.reference in (share.line.reference, f"{share.line.reference} refunded")
+            )
+            assert there == share.shipped_minor + share.unshipped_minor, share.line.reference
+
+
 ENDS: Counter[str] = Counter()
 
 
@@ -160,6 +203,7 @@ def test_play(start: int) -> None:
         (kept, pending), (captured, reserved) = units_wanted(client.record.facts), units_there(order)
         assert order.pending == [], seed
         check_money(play)
+        check_delivery(play)
         cancellation = client.record.facts.cancellation
         if worthless(play) or (cancellation is not None and cancellation.by == "provider"):
             continue  # what costs nothing may wait for a capture; what Qliro cancelled is not told back
@@ -177,6 +221,25 @@ def worthless(play: Play) -> bool:
         for held in order_of(play.client).reserved.values()
         for one in held.values()
     )
+
+
+@pytest.mark.parametrize("start", range(0, SEEDS, 20))
+def test_play_with_others(start: int) -> None:
+    """What others do there is never undone: an upsell stays reserved, what was captured stays captured."""
+    for seed in range(start, start + 20):
+        play = Play(seed, disturbing=True)
+        if not play.is_plain:
+            continue
+        play.run()
+        if ORDER_ID not in play.api.orders:
+            continue
+        order = order_of(play.client)
+        upsold = [made for action, made, line in order.actions if action == "Reserve" and line.reference == "upsell"]
+        told = [event for event in play.events if event["type"] == "order.cart_updated"]
+        for made in upsold[:1]:
+            assert made in order.reserved, seed
+            captured = sum(one.remaining(("upsell", 700)) for one in order.captures.values())
+            assert order.reserved[made]["upsell", 700].quantity + captured == 2, (seed, told)
 
 
 def test_play_meets_what_it_should() -> None:

@@ -28,8 +28,8 @@ from worker.model.exchange import (
 from worker.model.provider import Question
 from worker.providers.qliro import Qliro
 from worker.providers.qliro.options import QliroAccount
-from worker.sim.qliro.api import QliroApi
-from worker.sim.qliro.orders import Item, Order, Result
+from worker.sandbox.qliro.api import QliroApi
+from worker.sandbox.qliro.orders import Item, Order, Result
 
 QLIRO = Qliro()
 ACCOUNT = QliroAccount(

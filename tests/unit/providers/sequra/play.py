@@ -27,7 +27,7 @@ from worker.providers.sequra import Sequra, memory, pages, report
 from worker.providers.sequra.calls import outcome_of
 from worker.providers.sequra.options import SequraAccount
 from worker.providers.sequra.pages import Candidate, Kept, Page
-from worker.sim.sandbox_reports import Reports, amounts_of
+from worker.sandbox.sequra.reports import Reports, amounts_of
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret", statistics=True)
 SEQURA = Sequra()

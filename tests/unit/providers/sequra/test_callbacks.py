@@ -1,14 +1,13 @@
 """seQura's webhooks and IPN."""
 
-import json
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from tests.unit.providers.taken import taken
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Ask, Called, InBody, Push, Reply, Unauthorized, Unreadable
-from worker.providers.callbacks import cloud_event
 from worker.providers.sequra.callbacks import SequraCallbacks
 
 SEQURA = SequraCallbacks()
@@ -35,8 +34,7 @@ def event(form: dict[str, str], purpose: str = "webhook") -> dict[str, Any]:
     assert isinstance(reading, Push)
     assert reading.reply == Reply(200, b"{}")
     (said,) = reading.said
-    found: dict[str, Any] = json.loads(cloud_event(call, said)[1])
-    return found
+    return taken(call, said)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_cancel_is_a_question() -> None:
     assert isinstance(reading, Ask)
     assert (reading.name, reading.question) == ("cancel", {"provider_order": UUID})
     (said,) = reading.said
-    found = json.loads(cloud_event(call, said)[1])
+    found = taken(call, said)
     assert (found["type"], found["data"]) == ("provider.cancel_asked", {"provider_order": UUID})
 
 

@@ -12,7 +12,7 @@ from tests.unit.core.histories import histories
 from tests.unit.core.shop import REFERENCE, cart_updated, confirmed, fold, goods, order, refunded, shipped
 from worker.core.order import assess
 from worker.providers.sequra import Sequra, wire
-from worker.providers.sequra.checks import problem_of
+from worker.providers.sequra.checks import entry_problem, problem_of
 from worker.providers.sequra.options import SequraAccount
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "u", "p")
@@ -120,3 +120,61 @@ def test_carts_of_the_core_break_no_rule_but_growth(events: list[OrderEvent]) ->
     if found is not None:
         problem = Sequra().render(replace(found, confirmed_total_minor=10**13), ACCOUNT).problem
         assert problem is None
+
+
+# --- deliveries of a report ----------------------------------------------------------------------------------------
+
+SERVICE = wire.Item("service", "S", "S", 1, 50, 50, False, ends_in="P1M")
+FEE = wire.Item("subscriber_fee", UNSET, "F", 1, 5, 5, False)
+INVOICE = wire.Item("invoice_fee", total_with_tax=3)
+PARCEL = wire.Tracking("postal", "T1", "UPS")
+
+
+def entry(
+    *items: wire.Item, left: tuple[wire.Item, ...] = (), total: int | None = None, trackings: Any = UNSET
+) -> wire.ReportedOrder:
+    """A delivery with these items."""
+    here, rest = cart(*items, total=total), cart(*left)
+    return wire.ReportedOrder(
+        wire.MerchantReference(REFERENCE),
+        "shipped",
+        "2026-03-01T00:00:00+00:00",
+        wire.ReportedCart("EUR", False, here.order_total_with_tax, here.items),
+        wire.RemainingCart(rest.order_total_with_tax, rest.items),
+        wire.DeliveryMethod("post"),
+        wire.Customer("Ana", "G", "a@example.org"),
+        trackings=trackings,
+    )
+
+
+def test_sound_deliveries() -> None:
+    """What a report takes."""
+    voucher = wire.Item("voucher", "V", "V", total_with_tax=10)
+    paid = wire.Item("other_payment", "P", "P", total_with_tax=-10)
+    items = (PRODUCT, SERVICE, FEE, INVOICE, HANDLING, DISCOUNT, voucher, paid)
+    assert entry_problem(entry(*items, left=(PRODUCT, SERVICE, INVOICE, HANDLING, DISCOUNT))) is None
+    pickup = wire.Tracking("pickup_store", "T2")
+    assert entry_problem(entry(PRODUCT, trackings=[PARCEL, pickup])) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (entry(replace(PRODUCT, type="registration")), "cart: seQura's report takes no registration there"),
+        (entry(PRODUCT, left=(FEE,)), "remaining_cart: seQura's report takes no subscriber_fee there"),
+        (entry(replace(PRODUCT, name=UNSET)), "cart: product A: no name"),
+        (entry(replace(FEE, name=UNSET)), "cart: subscriber_fee : no name"),
+        (entry(replace(PRODUCT, reference=UNSET)), "cart: product : no reference"),
+        (entry(replace(SERVICE, ends_in=UNSET)), "cart: service S: needs exactly one of ends_on and ends_in"),
+        (entry(replace(PRODUCT, quantity=0)), "cart: product A: quantity 0, expected at least 1"),
+        (entry(PRODUCT, total=99), "cart: items add up to 100, order_total_with_tax is 99"),
+        (entry(PRODUCT, left=(DISCOUNT,)), "remaining_cart: order_total_with_tax -10, expected 0 to 1000000000000"),
+        (
+            entry(PRODUCT, trackings=[replace(PARCEL, carrier="")]),
+            "tracking T1: no carrier, which seQura demands of a parcel by post",
+        ),
+    ],
+)
+def test_deliveries_that_sequra_would_refuse(found: wire.ReportedOrder, expected: str) -> None:
+    """Each member that the field list of the Delivery Report demands."""
+    assert entry_problem(found) == expected

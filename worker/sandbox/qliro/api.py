@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from worker.sim.qliro.orders import FINAL, Item, Json, Make, Order, Refusal, Result, Transaction
+from worker.sandbox.qliro.orders import FINAL, Item, Json, Make, Order, Refusal, Result, Transaction
 
 MEMORY_S = 7 * 86_400.0
 """How long a RequestId is kept (OpenAPI, June 2025)."""
@@ -160,7 +160,7 @@ class QliroApi:
             order.cancel(make)
             return
         (entry,) = body[_ENTRIES[name]]
-        which, lines = entry.get("PaymentTransactionId"), [_item(one) for one in entry["OrderItems"]]
+        which, lines = entry.get("PaymentTransactionId"), [item_of(one) for one in entry["OrderItems"]]
         if len(lines) > LINES_MAX:
             raise Refusal("INVALID_INPUT", f"Property: OrderItems, Message: at most {LINES_MAX}")
         if name == "ReturnItems":
@@ -182,7 +182,8 @@ def _minor(amount: int | Decimal) -> int:
     return int(cents)
 
 
-def _item(line: Json) -> Item:
+def item_of(line: Json) -> Item:
+    """A line as requests have it. Raises `Refusal` or `LookupError`."""
     inc, ex = _minor(line["PricePerItemIncVat"]), _minor(line.get("PricePerItemExVat", 0))
     if line["Quantity"] < 1:
         raise Refusal("INVALID_INPUT", "Property: Quantity, Message: at least 1")

@@ -9,9 +9,9 @@ import pytest
 from worker.model.exchange import Fault, HttpResponse
 from worker.providers.atarapay.tokens import authtoken, notification_token
 from worker.providers.atarapay.wire import State
-from worker.sim.atarapay import escrow as model
-from worker.sim.atarapay.escrow import Act, Habits, Sandbox
-from worker.sim.atarapay.faults import PAGE, Trouble, meet
+from worker.sandbox.atarapay import escrow as model
+from worker.sandbox.atarapay.escrow import Act, Habits, Sandbox
+from worker.sandbox.atarapay.troubles import PAGE, Trouble, meet
 
 PUBLIC, PRIVATE = "public", "private"
 PHONE = {"phone_number": "+2348012345678"}

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 
 import aiohttp
 import msgspec
@@ -13,7 +14,11 @@ import pytest
 from aiohttp.test_utils import RawTestServer, unused_port
 from yarl import URL
 
-from worker.sim.sandbox import Attempt, FaultPlan, Sandbox, create_server, parse_order_url
+from worker.sandbox.attempts import Attempt
+from worker.sandbox.faults import FaultPlan
+from worker.sandbox.pushes import Push, Send
+from worker.sandbox.sequra.sandbox import SequraSandbox, parse_order_url
+from worker.sandbox.server import create_server
 
 ACCOUNTS = {"acme": ("user", "secret"), "other": ("other", "pass:word"), "acme-fr": ("user", "secret")}
 SHIRT = {
@@ -100,10 +105,27 @@ class Client:
 
 
 @pytest.fixture
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+def sandbox(request: pytest.FixtureRequest) -> SequraSandbox:
     """Return a sandbox that has not started, with the options that a test gives."""
-    options = {"seed": 1, "wall": Ticking()} | getattr(request, "param", {})
-    return Sandbox(ACCOUNTS, **options)
+    options = {"seed": 1, "wall": Ticking(), "send": request.getfixturevalue("send")} | getattr(request, "param", {})
+    return SequraSandbox(ACCOUNTS, **options)
+
+
+@pytest.fixture
+def pushed() -> list[Push]:
+    """Return what was pushed."""
+    return []
+
+
+@pytest.fixture
+def send(pushed: list[Push]) -> Send:
+    """Return a shop that takes everything."""
+
+    async def take(push: Push) -> tuple[int, bytes]:
+        pushed.append(push)
+        return 200, b""
+
+    return take
 
 
 def with_options(**options: Any) -> pytest.MarkDecorator:
@@ -112,7 +134,7 @@ def with_options(**options: Any) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-async def client(sandbox: Sandbox) -> AsyncIterator[Client]:
+async def client(sandbox: SequraSandbox) -> AsyncIterator[Client]:
     """Return a client of the started sandbox."""
     base_url = await sandbox.start()
     connector = aiohttp.TCPConnector(force_close=True)
@@ -122,7 +144,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[Client]:
     await sandbox.stop()
 
 
-async def given_up(sandbox: Sandbox, sending: Coroutine[Any, Any, object]) -> None:
+async def given_up(sandbox: SequraSandbox, sending: Coroutine[Any, Any, object]) -> None:
     """Sends a request that its client gives up once it has arrived, however long that takes on a busy machine."""
     arrived = len(sandbox.log)
     task = asyncio.create_task(sending)
@@ -150,7 +172,7 @@ async def errors_of(response: aiohttp.ClientResponse) -> list[str]:
 # --- updates
 
 
-async def test_applied(sandbox: Sandbox, client: Client) -> None:
+async def test_applied(sandbox: SequraSandbox, client: Client) -> None:
     """A sound update is answered 204 without a body, and held."""
     data = body(7100, 1250)
     response = await client.put(data, key="acme/1001:3")
@@ -161,7 +183,7 @@ async def test_applied(sandbox: Sandbox, client: Client) -> None:
     assert held.applied_at.tzinfo is UTC
 
 
-async def test_applied_again(sandbox: Sandbox, client: Client) -> None:
+async def test_applied_again(sandbox: SequraSandbox, client: Client) -> None:
     """An update replaces what was held, the same one too; only the count tells."""
     for shipped_minor in (0, 1250, 1250):
         await client.put(body(shipped_minor, 1250 - shipped_minor))
@@ -188,7 +210,7 @@ async def test_request_id(client: Client) -> None:
         ("..", "%2E%2E"),
     ],
 )
-async def test_encoded_reference(sandbox: Sandbox, client: Client, ref: str, segment: str) -> None:
+async def test_encoded_reference(sandbox: SequraSandbox, client: Client, ref: str, segment: str) -> None:
     """A reference is decoded once, from the path as it was sent."""
     path = f"/merchants/acme/orders/{segment}"
     response = await client.put(body(ref=ref), path)
@@ -217,7 +239,7 @@ def test_order_url() -> None:
         "/merchants/acme/orders/%ff",
     ],
 )
-async def test_no_order_url(sandbox: Sandbox, client: Client, path: str) -> None:
+async def test_no_order_url(sandbox: SequraSandbox, client: Client, path: str) -> None:
     """A slash that is not encoded, and an encoding that is none, lead nowhere: 404, and the log has the path."""
     response = await client.put(path=path)
     assert (response.status, response.content_type) == (404, "text/html")
@@ -233,7 +255,7 @@ async def test_wrong_credentials(client: Client, auth: tuple[str, str] | None) -
     assert (await response.text()).strip() == "HTTP Basic: Access denied."
 
 
-async def test_other_scheme(sandbox: Sandbox, client: Client) -> None:
+async def test_other_scheme(sandbox: SequraSandbox, client: Client) -> None:
     """The scheme is Basic, in any case of letters; a bearer of the same token is nobody."""
     token = aiohttp.encode_basic_auth("user", "secret").partition(" ")[2]
     url = f"{client.base_url}/merchants/acme/orders/1001"
@@ -243,7 +265,7 @@ async def test_other_scheme(sandbox: Sandbox, client: Client) -> None:
             assert response.status == status
 
 
-async def test_other_merchant(sandbox: Sandbox, client: Client) -> None:
+async def test_other_merchant(sandbox: SequraSandbox, client: Client) -> None:
     """A merchant of other credentials, or of none, is answered 403, before the body is looked at."""
     for merchant in ("other", "nobody"):
         response = await client.put(b"{", f"/merchants/{merchant}/orders/1")
@@ -259,7 +281,7 @@ async def test_credentials_of_two_merchants(client: Client) -> None:
     assert other.status == 204
 
 
-async def test_denied(sandbox: Sandbox, client: Client) -> None:
+async def test_denied(sandbox: SequraSandbox, client: Client) -> None:
     """Credentials can be turned off for one merchant, and on again."""
     sandbox.faults.denied.add("acme")
     assert (await client.put()).status == 401
@@ -277,7 +299,7 @@ async def test_malformed_body(client: Client, data: bytes) -> None:
     assert len(await errors_of(response)) == 1
 
 
-async def test_refused_body(sandbox: Sandbox, client: Client) -> None:
+async def test_refused_body(sandbox: SequraSandbox, client: Client) -> None:
     """A broken rule is answered 409 with the texts of the rules, again and again, and nothing is held."""
     data = body().replace(b'"order_total_with_tax":1250', b'"order_total_with_tax":1292')
     for _ in range(2):
@@ -298,7 +320,7 @@ async def test_reference_differs_from_url(client: Client) -> None:
     ]
 
 
-async def test_currency_stays(sandbox: Sandbox, client: Client) -> None:
+async def test_currency_stays(sandbox: SequraSandbox, client: Client) -> None:
     """An order keeps the currency that it began with."""
     await client.put()
     response = await client.put(body(currency="USD"))
@@ -307,14 +329,14 @@ async def test_currency_stays(sandbox: Sandbox, client: Client) -> None:
     assert sandbox.held["acme", "1001"].currency == "EUR"
 
 
-async def test_growth_over_first(sandbox: Sandbox, client: Client) -> None:
+async def test_growth_over_first(sandbox: SequraSandbox, client: Client) -> None:
     """Growth is measured against the first total, not against the last one."""
     sent = [(10_000, 204), (11_000, 204), (11_500, 204), (11_501, 409), (5_000, 204), (11_500, 204)]
     assert [(total, (await client.put(body(0, total))).status) for total, _ in sent] == sent
     assert sandbox.held["acme", "1001"].unshipped_minor == 11_500
 
 
-async def test_growth_over_registered(sandbox: Sandbox, client: Client) -> None:
+async def test_growth_over_registered(sandbox: SequraSandbox, client: Client) -> None:
     """With the total of the checkout registered, growth is measured against that, over both carts."""
     sandbox.register("acme", "1001", 10_000)
     assert (await client.put(body(4_000, 1_000))).status == 204
@@ -331,13 +353,13 @@ async def test_growth_from_nothing(client: Client) -> None:
     assert (await client.put(body(0, 11_501))).status == 409
 
 
-async def test_unknown_order(client: Client, sandbox: Sandbox) -> None:
+async def test_unknown_order(client: Client, sandbox: SequraSandbox) -> None:
     """Without a list of known orders, every order is known."""
     assert (await client.put(body(ref="never-seen"), "/merchants/acme/orders/never-seen")).status == 204
 
 
 @with_options(known={("acme", "1001")})
-async def test_known_orders(client: Client, sandbox: Sandbox) -> None:
+async def test_known_orders(client: Client, sandbox: SequraSandbox) -> None:
     """With a list of known orders, others are answered 404 until they are registered."""
     assert (await client.put()).status == 204
     path = "/merchants/acme/orders/1002"
@@ -347,7 +369,7 @@ async def test_known_orders(client: Client, sandbox: Sandbox) -> None:
 
 
 @with_options(validate=False)
-async def test_without_rules(client: Client, sandbox: Sandbox) -> None:
+async def test_without_rules(client: Client, sandbox: SequraSandbox) -> None:
     """Without validation wrong sums pass, while credentials and the shape of the carts still count."""
     data = body(0, 1250).replace(b'"quantity":1', b'"quantity":0').replace(b'"platform"', b'"form"')
     assert (await client.put(data)).status == 204
@@ -376,7 +398,7 @@ async def test_big_body(client: Client) -> None:
 # --- the log
 
 
-async def test_log(sandbox: Sandbox, client: Client) -> None:
+async def test_log(sandbox: SequraSandbox, client: Client) -> None:
     """Each attempt is logged with what was sent, what was answered, and when."""
     await client.put(key="k1")
     await client.put(b"{", key=None)
@@ -394,7 +416,7 @@ async def test_log(sandbox: Sandbox, client: Client) -> None:
 
 
 @with_options(log_limit=2)
-async def test_log_limit(sandbox: Sandbox, client: Client) -> None:
+async def test_log_limit(sandbox: SequraSandbox, client: Client) -> None:
     """The log keeps the newest attempts, the count goes on."""
     for _ in range(3):
         await client.put()
@@ -406,7 +428,7 @@ async def test_log_limit(sandbox: Sandbox, client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 408, 409, 422, 429, 500, 502, 503, 504])
-async def test_status_fault(sandbox: Sandbox, client: Client, status: int) -> None:
+async def test_status_fault(sandbox: SequraSandbox, client: Client, status: int) -> None:
     """A faulty status is answered instead of an update, and the next request goes through."""
     sandbox.faults.script("acme", "1001", str(status))
     response = await client.put()
@@ -433,7 +455,7 @@ async def test_status_fault(sandbox: Sandbox, client: Client, status: int) -> No
         (404, "<!doctype html><title>Not Found</title><h1>Not Found</h1>\n"),
     ],
 )
-async def test_status_fault_of_the_provider(sandbox: Sandbox, client: Client, status: int, text: str) -> None:
+async def test_status_fault_of_the_provider(sandbox: SequraSandbox, client: Client, status: int, text: str) -> None:
     """A faulty status that the provider also gives for a reason has the same body."""
     sandbox.faults.script("acme", "1001", str(status))
     response = await client.put()
@@ -443,13 +465,13 @@ async def test_status_fault_of_the_provider(sandbox: Sandbox, client: Client, st
 @pytest.mark.parametrize(
     ("fault", "retry_after"), [("429", "1"), ("429:7s", "7"), ("503", None), ("503:2m", "120"), ("500", None)]
 )
-async def test_retry_after(sandbox: Sandbox, client: Client, fault: str, retry_after: str | None) -> None:
+async def test_retry_after(sandbox: SequraSandbox, client: Client, fault: str, retry_after: str | None) -> None:
     """429 and 503 say in seconds when to come again."""
     sandbox.faults.script("acme", "1001", fault)
     assert (await client.put()).headers.get("Retry-After") == retry_after
 
 
-async def test_applied_behind_gateway(sandbox: Sandbox, client: Client) -> None:
+async def test_applied_behind_gateway(sandbox: SequraSandbox, client: Client) -> None:
     """An update can be applied although a gateway answers 502."""
     sandbox.faults.script("acme", "1001", "502_applied")
     assert (await client.put()).status == 502
@@ -458,7 +480,7 @@ async def test_applied_behind_gateway(sandbox: Sandbox, client: Client) -> None:
 
 
 @pytest.mark.parametrize(("fault", "applied"), [("reset_applied", True), ("reset_lost", False)])
-async def test_reset(sandbox: Sandbox, client: Client, fault: str, applied: bool) -> None:
+async def test_reset(sandbox: SequraSandbox, client: Client, fault: str, applied: bool) -> None:
     """The connection is reset, and the client cannot tell whether the update was applied."""
     sandbox.faults.script("acme", "1001", fault)
     with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
@@ -471,7 +493,7 @@ async def test_reset(sandbox: Sandbox, client: Client, fault: str, applied: bool
 
 
 @pytest.mark.parametrize(("fault", "applied"), [("timeout_applied", True), ("timeout_lost", False)])
-async def test_timeout(sandbox: Sandbox, client: Client, fault: str, applied: bool) -> None:
+async def test_timeout(sandbox: SequraSandbox, client: Client, fault: str, applied: bool) -> None:
     """There is no answer until the client gives up, and the log notices that it did."""
     sandbox.faults.script("acme", "1001", fault)
     await given_up(sandbox, client.put())
@@ -481,7 +503,7 @@ async def test_timeout(sandbox: Sandbox, client: Client, fault: str, applied: bo
     assert (attempt.fault, attempt.status, attempt.applied) == (fault, None, applied)
 
 
-async def test_timeout_bound(sandbox: Sandbox, client: Client) -> None:
+async def test_timeout_bound(sandbox: SequraSandbox, client: Client) -> None:
     """A client that waits longer than the fault lasts is reset."""
     sandbox.faults.script("acme", "1001", "timeout_applied:5ms")
     with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
@@ -491,14 +513,14 @@ async def test_timeout_bound(sandbox: Sandbox, client: Client) -> None:
 
 @with_options(silence_max_s=0.005)
 @pytest.mark.parametrize("fault", ["timeout_lost:1m", "late_applied:1m"])
-async def test_silence_bound(sandbox: Sandbox, client: Client, fault: str) -> None:
+async def test_silence_bound(sandbox: SequraSandbox, client: Client, fault: str) -> None:
     """No request is held longer than the sandbox's own bound."""
     sandbox.faults.script("acme", "1001", fault)
     with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
         await client.put()
 
 
-async def test_slow(sandbox: Sandbox, client: Client) -> None:
+async def test_slow(sandbox: SequraSandbox, client: Client) -> None:
     """A slow answer is the usual one, late; the update is applied at once."""
     sandbox.faults.script("acme", "1001", "slow:300ms")
     begun = asyncio.get_running_loop().time()
@@ -510,14 +532,14 @@ async def test_slow(sandbox: Sandbox, client: Client) -> None:
     assert sandbox.log[-1].status == 204
 
 
-async def test_slow_refusal(sandbox: Sandbox, client: Client) -> None:
+async def test_slow_refusal(sandbox: SequraSandbox, client: Client) -> None:
     """A slow answer to a wrong update is its refusal."""
     sandbox.faults.script("acme", "1001", "slow:1ms")
     assert (await client.put(body(ref="other"))).status == 409
     assert not sandbox.held
 
 
-async def test_late(sandbox: Sandbox, client: Client) -> None:
+async def test_late(sandbox: SequraSandbox, client: Client) -> None:
     """An update is applied after its client has given up, over a newer one."""
     sandbox.faults.script("acme", "1001", "late_applied:500ms")
     await given_up(sandbox, client.put(body(0, 1250)))
@@ -534,7 +556,7 @@ async def test_late(sandbox: Sandbox, client: Client) -> None:
     assert late.ended_at < newer.applied_at < late.applied_at
 
 
-async def test_late_refusal(sandbox: Sandbox, client: Client) -> None:
+async def test_late_refusal(sandbox: SequraSandbox, client: Client) -> None:
     """A late update is judged when it is applied."""
     sandbox.faults.script("acme", "1001", "late_applied:500ms")
     await given_up(sandbox, client.put())
@@ -545,7 +567,7 @@ async def test_late_refusal(sandbox: Sandbox, client: Client) -> None:
 
 
 @pytest.mark.parametrize("fault", ["reset_applied", "timeout_applied:1ms"])
-async def test_wrong_update_is_not_applied(sandbox: Sandbox, client: Client, fault: str) -> None:
+async def test_wrong_update_is_not_applied(sandbox: SequraSandbox, client: Client, fault: str) -> None:
     """A fault after which updates are applied does not make a wrong one right."""
     sandbox.faults.script("acme", "1001", fault)
     with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
@@ -554,7 +576,7 @@ async def test_wrong_update_is_not_applied(sandbox: Sandbox, client: Client, fau
     assert not sandbox.log[-1].applied
 
 
-async def test_stopped_faults(sandbox: Sandbox, client: Client) -> None:
+async def test_stopped_faults(sandbox: SequraSandbox, client: Client) -> None:
     """Faults strike by their plan until they are stopped."""
     sandbox.faults.plan = FaultPlan.parse("500=1")
     assert (await client.put()).status == 500
@@ -563,11 +585,11 @@ async def test_stopped_faults(sandbox: Sandbox, client: Client) -> None:
 
 
 @with_options(faults=FaultPlan.parse("409=0.5"), seed=5)
-async def test_repeatable(client: Client, sandbox: Sandbox) -> None:
+async def test_repeatable(client: Client, sandbox: SequraSandbox) -> None:
     """The seed alone decides what the requests of an order meet."""
     statuses = [(await client.put()).status for _ in range(20)]
     assert set(statuses) == {204, 409}
-    twin = Sandbox(ACCOUNTS, FaultPlan.parse("409=0.5"), seed=5)
+    twin = SequraSandbox(ACCOUNTS, FaultPlan.parse("409=0.5"), seed=5)
     drawn = [twin.faults.draw("acme", "1001") for _ in range(20)]
     assert [204 if fault is None else fault.status for fault in drawn] == statuses
 
@@ -599,7 +621,7 @@ async def test_one_order(client: Client) -> None:
     assert order["body"] == msgspec.json.decode(data)
 
 
-async def test_log_as_json(sandbox: Sandbox, client: Client) -> None:
+async def test_log_as_json(sandbox: SequraSandbox, client: Client) -> None:
     """The log is read on from a number, oldest first."""
     sandbox.faults.script("acme", "1001", "409")
     for _ in range(4):
@@ -611,7 +633,7 @@ async def test_log_as_json(sandbox: Sandbox, client: Client) -> None:
     assert (first["number"], first["fault"], first["status"], first["applied_at"]) == (1, "409", 409, None)
 
 
-async def test_log_page_is_bounded(sandbox: Sandbox, client: Client) -> None:
+async def test_log_page_is_bounded(sandbox: SequraSandbox, client: Client) -> None:
     """One answer has at most a thousand attempts, the oldest that were asked for."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     sandbox.log.extend(Attempt(number, at, "/", None, None, None, "") for number in range(1, 1501))
@@ -619,7 +641,7 @@ async def test_log_page_is_bounded(sandbox: Sandbox, client: Client) -> None:
     assert [attempts[0]["number"], attempts[-1]["number"], len(attempts)] == [101, 1100, 1000]
 
 
-async def test_page(sandbox: Sandbox, client: Client) -> None:
+async def test_page(sandbox: SequraSandbox, client: Client) -> None:
     """The page shows orders and attempts, loads nothing from elsewhere, and escapes what was sent."""
     sandbox.faults.plan = FaultPlan.parse("500=0")
     sandbox.faults.script("acme", "1001", "409")
@@ -662,14 +684,14 @@ async def test_other_methods(client: Client) -> None:
             assert response.status == 404
 
 
-async def test_set_plan_as_text(sandbox: Sandbox, client: Client) -> None:
+async def test_set_plan_as_text(sandbox: SequraSandbox, client: Client) -> None:
     """A plan is set by its text."""
     async with client.session.post(client.base_url + "/faults", data=b"500=1") as response:
         assert await response.json() == {"plan": "500=1", "denied": []}
     assert (await client.put()).status == 500
 
 
-async def test_set_plan_as_form(sandbox: Sandbox, client: Client) -> None:
+async def test_set_plan_as_form(sandbox: SequraSandbox, client: Client) -> None:
     """The page's form sets the plan and leads back to the page; an empty one ends the faults."""
     url = client.base_url + "/faults"
     for text in ("500=1", ""):
@@ -678,7 +700,7 @@ async def test_set_plan_as_form(sandbox: Sandbox, client: Client) -> None:
         assert str(sandbox.faults.plan) == text
 
 
-async def test_plan_of_another_site(sandbox: Sandbox, client: Client) -> None:
+async def test_plan_of_another_site(sandbox: SequraSandbox, client: Client) -> None:
     """A page that somebody has open in a browser cannot change it."""
     for headers in ({"Origin": "https://evil.example"}, {"Origin": "http://["}, {"Sec-Fetch-Site": "cross-site"}):
         async with client.session.post(client.base_url + "/faults", data=b"500=1", headers=headers) as response:
@@ -686,7 +708,7 @@ async def test_plan_of_another_site(sandbox: Sandbox, client: Client) -> None:
     assert sandbox.faults.plan == FaultPlan()
 
 
-async def test_set_faults_as_json(sandbox: Sandbox, client: Client) -> None:
+async def test_set_faults_as_json(sandbox: SequraSandbox, client: Client) -> None:
     """JSON sets the plan, scripts and denied merchants; what it does not name stays."""
     url = client.base_url + "/faults"
     script = {"merchant": "acme", "order_ref": "1001", "faults": ["500", "ok"]}
@@ -713,13 +735,65 @@ async def test_set_faults_as_json(sandbox: Sandbox, client: Client) -> None:
         },
     ],
 )
-async def test_bad_faults(sandbox: Sandbox, client: Client, change: Any) -> None:
+async def test_bad_faults(sandbox: SequraSandbox, client: Client, change: Any) -> None:
     """A change that makes no sense is answered 400 with the reason, and changes nothing."""
     async with client.session.post(client.base_url + "/faults", json=change) as response:
         assert response.status == 400
         assert await errors_of(response)
     assert sandbox.faults.plan == FaultPlan()
     assert (await client.put()).status == 204
+
+
+# --- what seQura tells of its own accord, and what it is reported
+
+
+def told_of(client: Client, path: str, told: dict[str, Any]) -> Any:
+    """Post to what is no interface of seQura's."""
+    return client.session.post(client.base_url + path, json=told)
+
+
+async def test_webhook(sandbox: SequraSandbox, client: Client, pushed: list[Push]) -> None:
+    """What happens at seQura goes to the address that the checkout gave, as a form."""
+    order = {"merchant": "acme", "order_ref": "A/2"}
+    async with told_of(client, "/acts", order | {"event": "approved"}) as response:
+        assert (response.status, await errors_of(response)) == (400, ["no checkout has said where events of A/2 go"])
+    checkout = order | {"total_minor": 10_000, "webhook": "http://shop.example/hook"}
+    for path, told in (
+        ("/checkout", checkout),
+        ("/acts", order | {"event": "risk_assessment", "risk_level": "low_risk"}),
+    ):
+        async with told_of(client, path, told) as response:
+            assert response.status == 200
+    await until(lambda: pushed)
+    form = parse_qs(pushed[0].body.decode())
+    assert (pushed[0].url, pushed[0].content_type) == ("http://shop.example/hook", "application/x-www-form-urlencoded")
+    assert (form["event"], form["risk_level"], form["order_ref_1"]) == (["risk_assessment"], ["low_risk"], ["A/2"])
+    assert (await client.put(body(0, 11_501, ref="A/2"), "/merchants/acme/orders/A%2F2")).status == 409
+
+
+def test_what_counts_as_taken(sandbox: SequraSandbox) -> None:
+    """An event that the shop does not support is not sent again."""
+    assert [sandbox.is_taken(status, b"") for status in (200, 204, 501, 500, 401)] == [True, True, True, False, False]
+
+
+async def test_report(sandbox: SequraSandbox, client: Client) -> None:
+    """A delivery report needs the merchant's credentials, and is judged and kept as one of that merchant."""
+    platform = dict.fromkeys(("name", "version", "uname", "db_name", "db_version"), "x")
+    report = {"delivery_report": {"merchant": {"id": "acme"}, "orders": [], "platform": platform}}
+    url = client.base_url + "/orders/delivery_reports"
+    statuses = []
+    for auth, told in (
+        (("user", "no"), report),
+        (("other", "pass:word"), report),
+        (("user", "secret"), report),
+        (("user", "secret"), {"delivery_report": 1}),
+    ):
+        headers = {"Authorization": aiohttp.encode_basic_auth(*auth)}
+        async with client.session.post(url, json=told, headers=headers) as response:
+            statuses.append(response.status)
+    assert statuses == [401, 403, 204, 404]
+    assert sandbox.reports["acme"].count == 1
+    assert [attempt.applied for attempt in sandbox.log] == [False, False, True, False]
 
 
 # --- starting and stopping
@@ -733,18 +807,18 @@ async def test_bad_plan_as_text(client: Client) -> None:
             assert await errors_of(response)
 
 
-async def test_base_url(sandbox: Sandbox) -> None:
+async def test_base_url(sandbox: SequraSandbox) -> None:
     """The base URL has the address and the port asked for, and brackets around IPv6."""
     port = unused_port()
     assert await sandbox.start(port=port) == f"http://127.0.0.1:{port}"
-    other = Sandbox(ACCOUNTS)
+    other = SequraSandbox(ACCOUNTS)
     with pytest.raises(OSError, match="address already in use"):
         await other.start(port=port)
     await other.stop()
     await sandbox.stop()
 
 
-async def test_stop_with_held_requests(sandbox: Sandbox, client: Client) -> None:
+async def test_stop_with_held_requests(sandbox: SequraSandbox, client: Client) -> None:
     """Stopping waits neither for requests that are held back nor for late applications."""
     sandbox.faults.script("acme", "1001", "timeout_lost", "late_applied")
     sending = [asyncio.create_task(client.put()) for _ in range(2)]
@@ -757,7 +831,7 @@ async def test_stop_with_held_requests(sandbox: Sandbox, client: Client) -> None
     await sandbox.stop()
 
 
-async def test_own_server(sandbox: Sandbox) -> None:
+async def test_own_server(sandbox: SequraSandbox) -> None:
     """The sandbox also runs on a server that a test brings along."""
     async with RawTestServer(sandbox.handle) as server, aiohttp.ClientSession() as session:
         headers = {"Authorization": aiohttp.encode_basic_auth("user", "secret")}

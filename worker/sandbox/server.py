@@ -1,25 +1,28 @@
-"""A sandbox provider: over real HTTP it answers order updates as seQura does, and misbehaves when told to.
+"""A sandbox provider: over real HTTP it answers as the provider does, and misbehaves when told to.
 
 Only for local trying-out: `cartsync sandbox`, the demo, integration and chaos tests, benchmarks. All but the
-updates is open to whoever reaches the port, and what it holds may be personal data: bind it to loopback.
+provider's own requests is open to whoever reaches the port, and what it holds may be personal data: bind it to
+loopback.
 
-    PUT  /merchants/{merchant}/orders/{order_ref}   an update; segments percent-encoded (`A14%2F12345`)
     GET  /                                          a page
     GET  /orders, /orders/{merchant}/{order_ref}    what is held, as JSON (`?limit=N`, newest orders first)
     GET  /log?after=N                               attempts numbered above N as JSON, oldest first
     POST /faults                                    a new plan: as text, as a form with `plan`, or
                                                     `FaultsChange` as JSON
+    POST /checkout                                  an order is paid for: the provider's own JSON (its module says it)
+    POST /acts                                      something happens at the provider: likewise
 
-What is right and wrong about an update stands in `sandbox_rules`, what is held in `sandbox_orders`, what goes
-wrong on the way in `sandbox_faults`.
+What is right and wrong about a request, and what is held, stands in the provider's folder; what goes wrong on the way
+in `faults`.
 """
 
 import asyncio
 import re
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import islice, takewhile
@@ -32,34 +35,13 @@ from aiohttp.abc import AbstractStreamWriter
 
 from worker import is_cross_site
 from worker.errors import UsageError
-from worker.sim.sandbox_faults import SILENCE_MAX_S, Fault, FaultPlan, Faults, parse_fault
-from worker.sim.sandbox_orders import (
-    DENIED,
-    JSON,
-    NO_ACCESS,
-    NOT_FOUND,
-    Answer,
-    Attempt,
-    Held,
-    Orders,
-    errors,
-    shown,
-)
-from worker.sim.sandbox_page import page
-
-__all__ = [
-    "Attempt",
-    "FaultPlan",
-    "FaultsChange",
-    "Held",
-    "Sandbox",
-    "Script",
-    "create_server",
-    "parse_order_url",
-]
+from worker.sandbox.attempts import JSON, Answer, Attempt, Call
+from worker.sandbox.faults import SILENCE_MAX_S, Fault, FaultPlan, Faults, parse_fault
+from worker.sandbox.page import page
+from worker.sandbox.pushes import Pushes, Send
 
 BODY_MAX_BYTES = 16 * 1024**2
-"""Ours, seQura documents none; room for some 50 000 items."""
+"""Ours, no provider documents one; room for some 50 000 items."""
 
 LOG_LIMIT = 100_000
 SHOWN_MAX = 1_000
@@ -68,6 +50,9 @@ SHOWN_MAX = 1_000
 PAGE_ROWS = 100
 STOP_S = 0.05
 """How long `Sandbox.stop` waits for answers on their way before it drops what is held back."""
+
+Key = tuple[str, str]
+"""Merchant and order reference, as faults and page know an order."""
 
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -95,7 +80,7 @@ class FaultsChange(msgspec.Struct, forbid_unknown_fields=True):
 _read_change = msgspec.json.Decoder(FaultsChange).decode
 
 
-def _decode_segment(segment: str) -> str:
+def decode_segment(segment: str) -> str:
     """Raises `ValueError` (`UnicodeDecodeError` is one) unless it is UTF-8, percent-encoded."""
     if "%" not in segment:
         return segment
@@ -104,45 +89,37 @@ def _decode_segment(segment: str) -> str:
     return unquote(segment, errors="strict")
 
 
-def parse_order_url(raw_path: str) -> tuple[str, str] | None:
-    """Merchant and order reference of a raw path, percent-decoded; None when it is not the path of an order.
-
-    A slash inside a reference has to be encoded, as in `/merchants/camisasonline/orders/A14%2F12345`
-    (docs.sequra.com, Order Update API, read 2026). `+` is itself.
-    """
-    match raw_path.partition("?")[0].split("/"):
-        case ["", "merchants", merchant, "orders", order_ref] if merchant and order_ref:
-            try:
-                return _decode_segment(merchant), _decode_segment(order_ref)
-            except ValueError:
-                return None
-    return None
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Sandbox:
-    """The provider: what it holds of each order, a log of the attempts, faults, and a server for them.
+class Sandbox(ABC):
+    """A provider: a log of the attempts, faults, pushes, and a server for them. What it holds is the subclass's.
 
-    `accounts`, `known` and `validate` are those of `Orders`; `validate=False` is for benchmarks of a sender.
-    The log keeps the newest `log_limit` attempts (None: all). `silence_max_s` bounds how long a request
-    without answer is held open. `wall` tells the time; aware UTC.
+    `send` is how it calls back; without one it does not. The log keeps the newest `log_limit` attempts (None: all).
+    `silence_max_s` bounds how long a request without answer is held open. `wall` tells the time; aware UTC.
     """
+
+    name: str
+    order_heads: Sequence[str]
+    """Of the table of orders on the page."""
+    denied: Answer
+    """What wrong credentials are answered."""
+    retries_s: Sequence[float] = ()
+    """After how long each a push comes again that was not taken, in seconds."""
 
     def __init__(
         self,
-        accounts: Mapping[str, tuple[str, str]],
         faults: FaultPlan | None = None,
         seed: int = 0,
         *,
-        known: set[tuple[str, str]] | None = None,
-        validate: bool = True,
+        send: Send | None = None,
+        haste: float = 1.0,
         log_limit: int | None = LOG_LIMIT,
         silence_max_s: float = SILENCE_MAX_S,
         wall: Callable[[], datetime] = _now,
     ) -> None:
+        """`haste`: by how much pushes come again sooner than documented."""
         self.faults = Faults(faults or FaultPlan(), seed)
         self.log: deque[Attempt] = deque(maxlen=log_limit)
         self.attempt_count = 0
@@ -150,21 +127,66 @@ class Sandbox:
         """Answers by status. Attempts without an answer are in none of them."""
         self.fault_counts: Counter[str] = Counter()
         """Faults met, by kind."""
-        self._orders = Orders(accounts, known, validate=validate)
-        self.held = self._orders.held
+        retries_s = [wait_s / haste for wait_s in self.retries_s]
+        self.pushes = Pushes(send, self.faults, retries_s, self.is_taken)
         self._late: set[asyncio.TimerHandle] = set()
         self._silence_max_s = silence_max_s
         self._wall = wall
         self._runner: web.ServerRunner | None = None
 
+    # --- what each provider has of its own ---
+
+    @abstractmethod
+    def is_asked(self, method: str, path: str) -> bool:
+        """Whether a request is one to the provider, and none of those that all sandboxes answer."""
+
+    @abstractmethod
+    def about(self, call: Call) -> Key | None:
+        """Which order it is about; None: none that one can tell, and it meets no fault."""
+
+    @abstractmethod
+    def take(self, attempt: Attempt, key: Key | None, call: Call) -> Answer:
+        """Judges a request, and does what it asks for when nothing is wrong with it."""
+
+    @abstractmethod
+    def refusal(self, status: int, text: str) -> Answer:
+        """An answer below 500, in the provider's shape."""
+
+    @abstractmethod
+    def keys(self) -> Iterable[Key]:
+        """The orders that it knows, the newest first."""
+
+    @abstractmethod
+    def row(self, key: Key) -> Sequence[object]:
+        """One of them, with the cells of `order_heads`."""
+
+    @abstractmethod
+    def shown(self, key: Key) -> dict[str, Any] | None:
+        """One of them as JSON; None: it does not know it."""
+
+    def is_taken(self, status: int, body: bytes) -> bool:  # noqa: ARG002 - a provider may want more
+        """Whether what a push was answered is what it wants to hear."""
+        return 200 <= status < 300
+
+    def checkout(self, body: bytes) -> None:  # noqa: ARG002 - not every provider needs one
+        """An order is paid for. Raises `UsageError` or `msgspec.DecodeError`."""
+        raise UsageError(f"{self.name} knows an order by its first update; nothing is checked out here")
+
+    @abstractmethod
+    def act(self, body: bytes) -> None:
+        """Something happens at the provider itself. Raises `UsageError` or `msgspec.DecodeError`."""
+
+    # --- from start to stop ---
+
     @property
     def late_count(self) -> int:
-        """Updates received that are still to be judged and applied (`late_applied`)."""
+        """Requests received that are still to be judged and applied (`late_applied`)."""
         return len(self._late)
 
-    def register(self, merchant: str, order_ref: str, total_minor: int) -> None:
-        """Makes an order known, with the total that was approved at checkout: see `Orders.register`."""
-        self._orders.register((merchant, order_ref), total_minor)
+    @property
+    def wall_s(self) -> float:
+        """Seconds since 1970, UTC."""
+        return self._wall().timestamp()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Begins to serve; returns the base URL, without a slash at its end. Port 0 takes any that is free.
@@ -183,18 +205,32 @@ class Sandbox:
         return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
 
     async def stop(self) -> None:
-        """Stops serving, within about `STOP_S`. Late applications still to come are dropped."""
+        """Stops serving, within about `STOP_S`. Late applications and pushes still to come are dropped."""
         for handle in self._late:
             handle.cancel()
         self._late.clear()
+        await self.pushes.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
+    def call_later(self, delay_s: float, do: Callable[[], object]) -> None:
+        """Does something later, unless the sandbox stops before."""
+
+        # A timer and not a task: a client that gives up must not cancel it.
+        def call() -> None:
+            self._late.discard(handle)
+            do()
+
+        handle = asyncio.get_running_loop().call_later(delay_s, call)
+        self._late.add(handle)
+
+    # --- one request ---
+
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answers one request, whatever its method and path."""
-        if request.method == "PUT":
-            return await self._put(request)
+        if self.is_asked(request.method, request.raw_path.partition("?")[0]):
+            return await self._asked(request)
         answer = await self._look(request)
         headers = {
             "Content-Type": f"{answer.content_type}; charset=utf-8",
@@ -204,21 +240,18 @@ class Sandbox:
             headers["Location"] = "/"
         return web.Response(status=answer.status, body=answer.body, headers=headers)
 
-    async def _put(self, request: web.BaseRequest) -> web.Response:
+    async def _asked(self, request: web.BaseRequest) -> web.Response:
         received_at = self._wall()
-        body = await request.read()
-        raw_path = request.raw_path
-        key = parse_order_url(raw_path)
+        call = Call(request.method, request.raw_path, request.headers, await request.read())
+        key = self.about(call)
         merchant, order_ref = key or (None, None)
         self.attempt_count += 1
         idempotency_key = request.headers.get("Idempotency-Key")
-        digest = blake2b(body, digest_size=8).hexdigest()
-        attempt = Attempt(self.attempt_count, received_at, raw_path, merchant, order_ref, idempotency_key, digest)
+        digest = blake2b(call.body, digest_size=8).hexdigest()
+        attempt = Attempt(self.attempt_count, received_at, call.raw_path, merchant, order_ref, idempotency_key, digest)
         self.log.append(attempt)
-        answer: Answer | None = NOT_FOUND
         try:
-            if key is not None:
-                answer = await self._update(attempt, key, request.headers.get("Authorization", ""), body)
+            answer = await self._answer(attempt, key, call)
         finally:
             attempt.ended_at = self._wall()
         if answer is None:
@@ -228,29 +261,27 @@ class Sandbox:
         self.status_counts[answer.status] += 1
         return _response(answer, attempt.number)
 
-    async def _update(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes) -> Answer | None:
-        """The answer to an update; None for no answer but a reset. A client that gives up cancels it.
+    async def _answer(self, attempt: Attempt, key: Key | None, call: Call) -> Answer | None:
+        """The answer to a request; None for no answer but a reset. A client that gives up cancels it.
 
-        An update that is wrong is refused also when a fault follows, only the client does not hear of it.
+        A request that is wrong is refused also when a fault follows, only the client does not hear of it.
         """
 
         def take() -> Answer:
-            if key[0] in self.faults.denied:
-                return DENIED
-            return self._orders.take(attempt, key, authorization, body, self._wall())
+            return self.denied if key is not None and key[0] in self.faults.denied else self.take(attempt, key, call)
 
-        fault = self.faults.draw(*key)
+        fault = None if key is None else self.faults.draw(*key)
         if fault is None:
             return take()
         attempt.fault = fault.kind
         self.fault_counts[fault.kind] += 1
         if fault.kind == "late_applied":
-            self._call_late(fault.time_s or 0.0, take)
+            self.call_later(fault.time_s or 0.0, take)
             await asyncio.sleep(self._silence_max_s)
             return None
         usual = take() if fault.applied else None
         if fault.status is not None:
-            return _faulty_answer(fault)
+            return self._faulty_answer(fault.status, fault)
         if fault.kind == "slow":
             await asyncio.sleep(fault.time_s or 0.0)
             return usual
@@ -258,14 +289,16 @@ class Sandbox:
             await asyncio.sleep(min(fault.time_s, self._silence_max_s))
         return None
 
-    def _call_late(self, delay_s: float, take: Callable[[], Answer]) -> None:
-        # A timer and not a task: a client that gives up must not cancel it.
-        def call() -> None:
-            self._late.discard(handle)
-            take()
+    def _faulty_answer(self, status: int, fault: Fault) -> Answer:
+        if status == 401:
+            return self.denied
+        if status < 500:
+            return self.refusal(status, f"Sandbox fault {status}")._replace(retry_after_s=fault.time_s)
+        # What stands in front of an origin answers in HTML.
+        text = f"<!doctype html><title>{status}</title><h1>Sandbox fault {status}</h1>\n"
+        return Answer(status, text.encode(), "text/html", fault.time_s)
 
-        handle = asyncio.get_running_loop().call_later(delay_s, call)
-        self._late.add(handle)
+    # --- what people look at ---
 
     async def _look(self, request: web.BaseRequest) -> Answer:
         path = request.raw_path.partition("?")[0]
@@ -276,43 +309,49 @@ class Sandbox:
                 case "GET", ["", "orders"]:
                     return self._newest(_whole_number(request, "limit", PAGE_ROWS))
                 case "GET", ["", "orders", merchant, order_ref]:
-                    return self._one(_decode_segment(merchant), _decode_segment(order_ref))
+                    return self._one((decode_segment(merchant), decode_segment(order_ref)))
                 case "GET", ["", "log"]:
                     return self._attempts(_whole_number(request, "after", 0))
-                case "POST", ["", "faults"]:
+                case "POST", ["", "faults" | "checkout" | "acts" as what]:
                     if is_cross_site(request.headers):
-                        return errors(403, "a page of another site may not do this")
-                    return self._set_faults(request.content_type, await request.read())
+                        return _said(403, "a page of another site may not do this")
+                    return self._change(what, request.content_type, await request.read())
         except (ValueError, UsageError, msgspec.DecodeError) as error:
-            return errors(400, str(error))
-        return NOT_FOUND
+            return _said(400, str(error))
+        return _said(404, "there is nothing here")
+
+    def _change(self, what: str, content_type: str, body: bytes) -> Answer:
+        match what:
+            case "faults":
+                return self._set_faults(content_type, body)
+            case "checkout":
+                self.checkout(body)
+            case _:
+                self.act(body)
+        return Answer(200, b"{}")
 
     def _page(self) -> str:
         counts = {str(status): count for status, count in sorted(self.status_counts.items())}
         counts |= {f"fault {kind}": count for kind, count in sorted(self.fault_counts.items())}
-        held = islice(reversed(self.held.items()), PAGE_ROWS)
-        orders = (
-            (*key, of.currency, of.unshipped_minor, of.shipped_minor, of.count, of.applied_at) for key, of in held
-        )
+        counts |= {f"pushes {what}": count for what, count in self.pushes.counts.items()}
+        orders = (self.row(key) for key in islice(self.keys(), PAGE_ROWS))
         newest = islice(reversed(self.log), PAGE_ROWS)
         cells = (
-            (of.number, of.received_at, of.raw_path, of.status, of.fault, of.applied_at, of.idempotency_key)
+            (of.number, of.received_at, of.raw_path, of.what, of.status, of.fault, of.applied_at, of.idempotency_key)
             for of in newest
         )
         attempts = (["" if cell is None else cell for cell in row] for row in cells)
-        return page(str(self.faults.plan), counts, orders, attempts)
+        pushes = ((of.at, of.order_ref, of.what, of.result) for of in islice(reversed(self.pushes.log), PAGE_ROWS))
+        return page(self.name, str(self.faults.plan), counts, (self.order_heads, orders), attempts, pushes)
 
     def _newest(self, limit: int) -> Answer:
-        keys = islice(reversed(self.held), min(limit, SHOWN_MAX))
-        orders = [shown(key, self.held[key]) for key in keys]
-        return Answer(200, msgspec.json.encode({"count": len(self.held), "orders": orders}))
+        keys = list(self.keys())
+        orders = [self.shown(key) for key in keys[: min(limit, SHOWN_MAX)]]
+        return Answer(200, msgspec.json.encode({"count": len(keys), "orders": orders}))
 
-    def _one(self, merchant: str, order_ref: str) -> Answer:
-        held = self.held.get((merchant, order_ref))
-        if held is None:
-            return errors(404, "No update of this order was applied")
-        order = shown((merchant, order_ref), held) | {"body": msgspec.Raw(held.body)}
-        return Answer(200, msgspec.json.encode(order))
+    def _one(self, key: Key) -> Answer:
+        order = self.shown(key)
+        return _said(404, "This order is not known") if order is None else Answer(200, msgspec.json.encode(order))
 
     def _attempts(self, after: int) -> Answer:
         # From the newest back, so that a poll costs what is new and not what is kept.
@@ -358,6 +397,10 @@ def _make_request(
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_MAX_BYTES)
 
 
+def _said(status: int, text: str) -> Answer:
+    return Answer(status, msgspec.json.encode({"errors": [text]}))
+
+
 def _response(answer: Answer, number: int) -> web.Response:
     # seQura's answers carry an X-Request-Id (an example in docs.sequra.com, read 2026).
     headers = {"X-Request-Id": f"sandbox-{number}"}
@@ -375,22 +418,6 @@ def _reset(transport: asyncio.Transport | None) -> None:
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0_S)
     transport.abort()
-
-
-def _faulty_answer(fault: Fault) -> Answer:
-    status = fault.status or 500
-    match status:
-        case 401:
-            return DENIED
-        case 403:
-            return NO_ACCESS
-        case 404:
-            return NOT_FOUND
-        case _ if status < 500:
-            return errors(status, f"Sandbox fault {status}")._replace(retry_after_s=fault.time_s)
-    # What stands in front of an origin answers in HTML.
-    text = f"<!doctype html><title>{status}</title><h1>Sandbox fault {status}</h1>\n"
-    return Answer(status, text.encode(), "text/html", fault.time_s)
 
 
 def _whole_number(request: web.BaseRequest, name: str, default: int) -> int:

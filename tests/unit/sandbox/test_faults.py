@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from worker.errors import UsageError
-from worker.sim.sandbox_faults import Fault, FaultPlan, Faults, parse_fault
+from worker.sandbox.faults import Fault, FaultPlan, Faults, parse_fault
 
 
 def kinds(faults: Faults, count: int, order_ref: str = "1001") -> list[str | None]:
@@ -68,7 +68,7 @@ def test_shorthand() -> None:
         ("500", "fault '500': expected kind=probability"),
         ("500=", "fault '500=': expected kind=probability"),
         ("=0.5", "unknown kind ''"),
-        ("crash=0.1", "unknown kind 'crash'; known are 400 to 599, 5xx, late_applied, reset_applied"),
+        ("crash=0.1", "unknown kind 'crash'; known are 400 to 599, 5xx, late_applied, push_doubled"),
         ("200=0.1", "unknown kind '200'"),
         ("404_applied=0.1", "unknown kind '404_applied'"),
         ("500=2", "the probability 2 is not a number from 0 to 1"),
@@ -85,6 +85,8 @@ def test_shorthand() -> None:
         ("500=0.1,500=0.2", "fault '500=0.2': 500 is given twice"),
         ("5xx=0.1,503=0.2", "503 is given twice"),
         ("500=0.6,slow=0.6", "the probabilities add up to 1.2, more than 1"),
+        ("push_lost=0.6,push_late=0.6", "the probabilities of a push add up to 1.2, more than 1"),
+        ("push_lost=0.1:1s", "push_lost takes no time"),
     ],
 )
 def test_bad_text(text: str, message: str) -> None:
@@ -104,7 +106,7 @@ def test_one_fault_in_a_script() -> None:
     """A single fault is written as in a plan, without a probability; `ok` is none."""
     assert parse_fault("timeout_lost:50ms") == Fault("timeout_lost", 0.05)
     assert parse_fault(" ok ") is None
-    for text in ("5xx", "ok:1s", "slow:", "500=0.1"):
+    for text in ("5xx", "ok:1s", "slow:", "500=0.1", "push_late:1s", "result_error"):
         with pytest.raises(UsageError):
             parse_fault(text)
 
@@ -169,3 +171,19 @@ def test_new_plan_counts_anew() -> None:
     first = kinds(faults, 40)
     faults.plan = FaultPlan.parse("500=0.5")
     assert kinds(faults, 40) == first
+
+
+def test_each_meets_its_own() -> None:
+    """Pushes and results meet only what befalls them, and requests nothing of it; none takes from the others."""
+    faults = Faults(FaultPlan.parse("500=1,push_late=1:1ms,result_error=1"), 1)
+    assert kinds(faults, 2) == ["500", "500"]
+    assert faults.draw_later("push", "acme", "1001") == Fault("push_late", 0.001)
+    assert faults.draw_later("result", "acme", "1001") == Fault("result_error")
+    alone, mixed = (Faults(FaultPlan.parse("500=0.5,push_lost=0.5"), 7) for _ in range(2))
+    for _ in range(30):
+        mixed.draw_later("push", "acme", "1001")
+    assert kinds(alone, 30) == kinds(mixed, 30)
+    drawn = [alone.draw_later("push", "acme", "1001") is None for _ in range(30)]
+    assert drawn != [kind is None for kind in kinds(Faults(alone.plan, 7), 30)]
+    faults.stop()
+    assert faults.draw_later("push", "acme", "1001") is None

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from worker.model.exchange import Fault, HttpResponse
-from worker.sim.atarapay.escrow import Sandbox
+from worker.sandbox.atarapay.escrow import Sandbox
 
 PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Something went wrong</h1></body></html>"
 

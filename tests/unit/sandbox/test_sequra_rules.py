@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from worker.sim.sandbox_rules import (
+from worker.sandbox.sequra.rules import (
     ERRORS_MAX,
     MalformedBodyError,
     growth_refusal,

@@ -1,7 +1,7 @@
 """What the sandbox provider holds of each order, and how it judges an update. No HTTP, no faults.
 
 An update is judged in this order: credentials (401), merchant (403), order known (404), JSON (400), rules of
-`sandbox_rules` and what the order held before (409). Vendor facts: docs.sequra.com, Order Update API, read
+`rules` and what the order held before (409). Vendor facts: docs.sequra.com, Order Update API, read
 2026; the answers 401 and 403: tests of `sequra/integration-core`, read 2026. Ours, for want of documentation:
 400, the page behind 404, and what growth and currency are compared with (see `Orders.register`).
 """
@@ -9,42 +9,12 @@ An update is judged in this order: credentials (401), merchant (403), order know
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from worker.sim.sandbox_rules import CARTS, MalformedBodyError, growth_refusal, read_order, refusals
-
-JSON = "application/json"
-
-
-class Attempt(msgspec.Struct, gc=False):
-    """One PUT that was received."""
-
-    number: int
-    """From 1, in order of arrival."""
-    received_at: datetime
-    raw_path: str
-    """As it stood in the request line."""
-    merchant: str | None
-    order_ref: str | None
-    """Decoded; None, like `merchant`, when the URL is not that of an order."""
-    idempotency_key: str | None
-    body_digest: str
-    """BLAKE2b of the body, 8 bytes in hex: tells bodies apart, protects nothing."""
-    fault: str | None = None
-    """Its kind, when it met one."""
-    status: int | None = None
-    """None until answered, and for good when there was no answer."""
-    applied_at: datetime | None = None
-    """May be after `ended_at`: that is what `late_applied` is for."""
-    ended_at: datetime | None = None
-    """When it was answered, dropped, or given up by the client."""
-
-    @property
-    def applied(self) -> bool:
-        """Whether the update was taken over (it may have been replaced since)."""
-        return self.applied_at is not None
+from worker.sandbox.attempts import Answer, Attempt
+from worker.sandbox.sequra.rules import CARTS, MalformedBodyError, growth_refusal, read_order, refusals
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -58,15 +28,6 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     applied_at: datetime
     count: int
     """Updates applied to the order so far, this one included."""
-
-
-class Answer(NamedTuple):
-    """A response before it is one."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = JSON
-    retry_after_s: float | None = None
 
 
 def errors(status: int, *texts: str) -> Answer:
@@ -128,14 +89,19 @@ class Orders:
             self._known.add(key)
         self._initial_minor[key] = total_minor
 
-    def take(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes, now: datetime) -> Answer:
-        """Judges the update of an attempt, and applies it when nothing is wrong with it."""
+    def refused(self, merchant: str, authorization: str) -> Answer | None:
+        """What credentials are answered that are nobody's, or not the merchant's; None: they are."""
         scheme, _, token = authorization.partition(" ")
         merchants = self._merchants.get(token.strip()) if scheme.lower() == "basic" else None
         if merchants is None:
             return DENIED
-        if key[0] not in merchants:
-            return NO_ACCESS
+        return None if merchant in merchants else NO_ACCESS
+
+    def take(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes, now: datetime) -> Answer:
+        """Judges the update of an attempt, and applies it when nothing is wrong with it."""
+        refused = self.refused(key[0], authorization)
+        if refused is not None:
+            return refused
         if self._known is not None and key not in self._known:
             return NOT_FOUND
         read = self._read_checked(key, body) if self._validate else _read_unchecked(body)

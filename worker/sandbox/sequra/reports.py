@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from worker.sim.sandbox_orders import Answer, errors
-from worker.sim.sandbox_rules import report_refusals
+from worker.sandbox.attempts import Answer
+from worker.sandbox.sequra.orders import errors
+from worker.sandbox.sequra.rules import report_refusals
 
 Amounts = dict[tuple[str, str], tuple[int, int]]
 """By type and reference of an item: units and cents."""

@@ -1,7 +1,8 @@
-"""What goes wrong between a sender and the sandbox: the kinds of faults, their chances, and who gets which.
+"""What goes wrong between a sender and a sandbox, and back: the kinds of faults, their chances, and who gets which.
 
-A plan is written as `500=0.05,reset_applied=0.02,slow=0.1:0.3s`: kind, `=`, probability per request from 0 to
-1, and for some kinds `:` and a time. Together they are at most 1: a request meets one fault or none.
+A plan is written as `500=0.05,reset_applied=0.02,push_late=0.1:2s`: kind, `=`, probability from 0 to 1, and for some
+kinds `:` and a time. A request meets one fault or none, so those of requests are together at most 1; so do a push, and
+the result of a command whose provider works on it after it has answered.
 
 | kind | what happens | time |
 |---|---|---|
@@ -12,14 +13,19 @@ A plan is written as `500=0.05,reset_applied=0.02,slow=0.1:0.3s`: kind, `=`, pro
 | `timeout_lost`, `timeout_applied` | no answer | until the client gives up, but at most (30 s) |
 | `slow` | applied at once, answered late | delay of the answer (1 s) |
 | `late_applied` | no answer; applied late, also when the client is gone | delay of the application (10 s) |
+| `push_late` | the push comes late: newer ones overtake it | how late (2 s) |
+| `push_doubled` | the push comes twice | |
+| `push_lost` | the push gets lost on its way; it comes again as the provider documents, if it does | |
+| `result_late` | the provider takes longer over the command | how much longer (5 s) |
+| `result_error` | the command comes to nothing after all | |
 """
 
 import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from itertools import accumulate
 from random import Random
+from typing import Literal
 
 from msgspec import Struct
 
@@ -36,10 +42,14 @@ _DEFAULT_TIMES_S = {
     "timeout_applied": SILENCE_MAX_S,
     "slow": 1.0,
     "late_applied": 10.0,
+    "push_late": 2.0,
+    "result_late": 5.0,
 }
 _TIMED = frozenset(_DEFAULT_TIMES_S) | {"503"}
 _RETRY_AFTER = frozenset({"429", "503"})
-_NAMED = frozenset({"reset_lost", "reset_applied", "timeout_lost", "timeout_applied", "slow", "late_applied"})
+_OF_REQUESTS = frozenset({"reset_lost", "reset_applied", "timeout_lost", "timeout_applied", "slow", "late_applied"})
+_LATER = frozenset({"push_late", "push_doubled", "push_lost", "result_late", "result_error"})
+_NAMED = _OF_REQUESTS | _LATER
 _STATUS = re.compile(r"[45]\d\d|5\d\d_applied", re.ASCII)
 _SHORTHAND = {"5xx": ("500", "502", "503", "504")}
 _NUMBER = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
@@ -47,12 +57,22 @@ _TIME = re.compile(_NUMBER.pattern + r"(ms|s|m)", re.ASCII)
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
+Sort = Literal["request", "push", "result"]
+
+
 class Fault(Struct, frozen=True):
-    """One fault, as it befalls one request."""
+    """One fault, as it befalls one request, push or result."""
 
     kind: str
     time_s: float | None = None
     """Seconds; what for depends on the kind (see the table above). None where the kind has none."""
+
+    @property
+    def sort(self) -> Sort:
+        """What it befalls."""
+        if self.kind not in _LATER:
+            return "request"
+        return "push" if self.kind.startswith("push_") else "result"
 
     @property
     def status(self) -> int | None:
@@ -69,7 +89,7 @@ class Fault(Struct, frozen=True):
 
 
 class FaultPlan(Struct, frozen=True):
-    """Faults with the probability of each, per request."""
+    """Faults with the probability of each, per request, push or result."""
 
     chances: tuple[tuple[Fault, float], ...] = ()
 
@@ -82,9 +102,13 @@ class FaultPlan(Struct, frozen=True):
                 if fault.kind in chances:
                     raise UsageError(f"fault {entry!r}: {fault.kind} is given twice")
                 chances[fault.kind] = (fault, probability)
-        total = sum(probability for _, probability in chances.values())
-        if total > 1 + 1e-9:
-            raise UsageError(f"faults {text!r}: the probabilities add up to {total:g}, more than 1")
+        totals: dict[Sort, float] = {}
+        for fault, probability in chances.values():
+            totals[fault.sort] = totals.get(fault.sort, 0.0) + probability
+        for sort, total in totals.items():
+            if total > 1 + 1e-9:
+                of = "" if sort == "request" else f" of a {sort}"
+                raise UsageError(f"faults {text!r}: the probabilities{of} add up to {total:g}, more than 1")
         return cls(tuple(chances.values()))
 
     def __str__(self) -> str:
@@ -96,10 +120,12 @@ class FaultPlan(Struct, frozen=True):
 
 
 def parse_fault(text: str) -> Fault | None:
-    """The fault of a text such as `500` or `timeout_lost:2s`; None for `ok`. Raises `UsageError`."""
+    """What a request meets, of a text such as `500` or `timeout_lost:2s`; None for `ok`. Raises `UsageError`."""
     kind, colon, time = text.strip().partition(":")
     if kind == "ok" and not colon:
         return None
+    if kind in _LATER:
+        raise UsageError(f"fault {text!r}: {kind} befalls no request")
     return _fault(kind, time if colon else None, text)
 
 
@@ -135,10 +161,10 @@ def _fault(kind: str, time: str | None, text: str) -> Fault:
 
 
 class Faults:
-    """Deals faults to requests.
+    """Deals faults to requests, pushes and results.
 
     What a request meets depends on the seed, the order, and how many requests of this order came before since
-    the plan was set: not on how the requests of different orders interleave.
+    the plan was set: not on how the requests of different orders interleave. So with pushes and results.
     """
 
     def __init__(self, plan: FaultPlan, seed: int) -> None:
@@ -156,8 +182,12 @@ class Faults:
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
         self._plan = plan
-        self._bounds = list(accumulate(probability for _, probability in plan.chances))
-        self._counts: dict[tuple[str, str], int] = {}
+        self._chances: dict[Sort, tuple[list[Fault], list[float]]] = {}
+        for fault, probability in plan.chances:
+            faults, bounds = self._chances.setdefault(fault.sort, ([], []))
+            faults.append(fault)
+            bounds.append(probability + (bounds[-1] if bounds else 0.0))
+        self._counts: dict[tuple[Sort, str, str], int] = {}
 
     def script(self, merchant: str, order_ref: str, *faults: str) -> None:
         """What the order's next requests meet, one each, before the plan applies again.
@@ -182,9 +212,20 @@ class Faults:
             if not script:
                 del self._scripts[key]
             return fault
-        if not self._bounds:
+        return self._deal("request", merchant, order_ref)
+
+    def draw_later(self, sort: Sort, merchant: str, order_ref: str) -> Fault | None:
+        """What the order's next push or result meets; None when nothing goes wrong."""
+        return self._deal(sort, merchant, order_ref)
+
+    def _deal(self, sort: Sort, merchant: str, order_ref: str) -> Fault | None:
+        found = self._chances.get(sort)
+        if found is None:
             return None
+        faults, bounds = found
+        key = (sort, merchant, order_ref)
         nth = self._counts[key] = self._counts.get(key, 0) + 1
-        point = Random(f"{self._seed} {nth} {merchant!r} {order_ref!r}").random()
-        index = bisect_right(self._bounds, point)
-        return self._plan.chances[index][0] if index < len(self._bounds) else None
+        what = "" if sort == "request" else f"{sort} "
+        point = Random(f"{what}{self._seed} {nth} {merchant!r} {order_ref!r}").random()
+        index = bisect_right(bounds, point)
+        return faults[index] if index < len(bounds) else None

@@ -1,0 +1,80 @@
+"""seQura's statistics: all orders that were completed in the last 7 days, whatever they were paid with. Pure.
+
+Source: docs.sequra.com, Delivery Report and Statistics (2026-10).
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from msgspec import UNSET, msgpack
+
+from schemas.base import parse_time_us
+from schemas.events import ObservedData
+from schemas.facts import Facts
+from worker.model.order import Order
+from worker.providers.sequra import wire
+from worker.providers.sequra.rendering import wire_reference
+
+WINDOW_MS = 7 * 86_400_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_observed = msgpack.Decoder(ObservedData)
+
+
+def statistics_of(reference: str, facts: Facts, order: Order | None, now_ms: int) -> wire.StatisticsEntry | None:
+    """What is told of an order; `None`: nothing, it was not completed in the last 7 days, or nobody said when.
+
+    `order`: what should be so, when that can be said. An order of ours is one of seQura's; of others only what was
+    observed is known, and of ours what the shop observed besides.
+    """
+    seen = None if facts.observed is None else _observed.decode(facts.observed[1])
+    if facts.confirmation is not None:
+        completed_us = facts.confirmation.stamp[1]
+    elif seen is not None:
+        completed_us = parse_time_us(seen.completed_at)
+    else:
+        return None
+    if completed_us < (now_ms - WINDOW_MS) * 1000:
+        return None
+    completed_at = (_EPOCH + timedelta(microseconds=completed_us)).isoformat()
+    if facts.confirmation is None:
+        assert seen is not None  # or nobody has said when it was completed
+        return _of_others(reference, seen, completed_at)
+    return _of_ours(reference, facts.confirmation.currency, order, seen, completed_at)
+
+
+def _of_others(reference: str, seen: ObservedData, completed_at: str) -> wire.StatisticsEntry:
+    return wire.StatisticsEntry(
+        completed_at,
+        seen.currency,
+        wire.MerchantReference(reference),
+        seen.amount_minor,
+        seen.payment_method,
+        seen.country,
+        seen.device,
+        seen.status,
+        seen.raw_status,
+        seen.sequra_offered,
+    )
+
+
+def _of_ours(
+    reference: str, currency: str, order: Order | None, seen: ObservedData | None, completed_at: str
+) -> wire.StatisticsEntry:
+    address = None if order is None else order.details.delivery_address
+    return wire.StatisticsEntry(
+        completed_at,
+        currency,
+        wire.MerchantReference(reference) if order is None else wire_reference(order),
+        UNSET if order is None else order.shipped.total_minor + order.unshipped.total_minor,
+        "SQ",
+        UNSET if address is None else address.country_code,
+        UNSET if seen is None else seen.device,
+        UNSET if order is None else _status(order),
+        UNSET if seen is None else seen.raw_status,
+        UNSET if seen is None else seen.sequra_offered,
+    )
+
+
+def _status(order: Order) -> str:
+    if order.unshipped.items:
+        return "processing"
+    return "shipped" if order.shipped.items else "cancelled"

@@ -1,0 +1,239 @@
+"""Qliro's sandbox: commands that are worked on after they were answered, and pushes once they are done.
+
+    GET  {any path}/v2/orders/{id or reference}, POST {any path}/v2/{operation}     Qliro's Admin API
+    POST /checkout      an order is placed: members of Qliro's own CreateOrder, with `OrderId` and `PaymentMethodName`
+    POST /acts {"OrderId", "Status"}    a checkout status push: Completed, OnHold, Refused, InProcess
+
+Pushes: developers.qliro.com, "Callbacks" (read 2026-11); when they come again: quoted by a third party, of which the
+first eight are used.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from random import Random
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import msgspec
+
+from worker.errors import UsageError
+from worker.sandbox.attempts import JSON, Answer, Attempt, Call
+from worker.sandbox.faults import FaultPlan
+from worker.sandbox.pushes import Push
+from worker.sandbox.qliro.api import QliroApi, item_of, shown
+from worker.sandbox.qliro.orders import FINAL, Order, Refusal, Result
+from worker.sandbox.server import Key, Sandbox
+
+RECEIVED = {"CallbackResponse": "received"}
+METHOD = "QLIRO_INVOICE"
+BROKEN = ("PSP_ERROR", "Duplicate Transaction")
+"""How a command comes to nothing: the exchange with the bank broke, and it may be tried again."""
+WORKS_S = 0.5
+"""How long a command is worked on at most, when nothing goes wrong. Ours."""
+_DIGITS_7 = "0Z"
+_TICK_S = 0.002
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Checkout(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    """An order as it was placed."""
+
+    order_id: int
+    merchant_reference: str
+    currency: str
+    order_items: list[msgspec.Raw]
+    payment_method_name: str = METHOD
+    merchant_checkout_status_push_url: str = ""
+    merchant_order_management_status_push_url: str = ""
+
+
+class Happening(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    """What becomes of an order's payment."""
+
+    order_id: int
+    status: Literal["Completed", "OnHold", "Refused", "InProcess"]
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where an order's pushes go; empty: nowhere."""
+
+    checkout_status: str = ""
+    order_status: str = ""
+
+
+class QliroSandbox(Sandbox):
+    """`works_s`: how long a command is worked on at most."""
+
+    name = "Qliro"
+    order_heads = ("order", "reference", "currency", "reserved", "captured", "transactions", "cancelled")
+    denied = Answer(401, msgspec.json.encode({"ErrorCode": "UNAUTHORIZED", "ErrorMessage": "Unauthorized"}))
+    retries_s = (0.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 1800.0)
+
+    def __init__(
+        self,
+        api_key: str,
+        api_secret: str,
+        faults: FaultPlan | None = None,
+        seed: int = 0,
+        *,
+        works_s: float = WORKS_S,
+        **options: Any,
+    ) -> None:
+        super().__init__(faults, seed, **options)
+        self._api = QliroApi(api_key, api_secret, lambda _name: Result())
+        self._random = Random(seed)
+        self._works_s = works_s
+        self._addresses: dict[int, Addresses] = {}
+        self.orders = self._api.orders
+        """By Qliro's id."""
+        self.breaches = self._api.breaches
+
+    def is_asked(self, method: str, path: str) -> bool:
+        return method in ("GET", "POST") and "/v2/" in path
+
+    def about(self, call: Call) -> Key | None:
+        if call.method == "GET":
+            text = unquote(call.raw_path.partition("?")[0].rpartition("/")[2])
+        else:
+            text = _order_id(call.body)
+        order = self.orders.get(int(text)) if text.isdecimal() else None
+        return (self._api.api_key, text if order is None else order.reference) if text else None
+
+    def take(self, attempt: Attempt, key: Key | None, call: Call) -> Answer:
+        self._api.fate = partial(self._fate, key)
+        path = call.raw_path.partition("?")[0]
+        try:
+            status, body = self._api.answer(
+                call.method, path, call.headers.get("Authorization", ""), call.body, self.wall_s
+            )
+        except (msgspec.DecodeError, LookupError, TypeError, ValueError):
+            return self.refusal(400, "Property: body, Message: not understood")
+        if call.method == "POST" and status < 300:
+            attempt.applied_at = self._wall()
+            self._work_later(int(_order_id(call.body)))
+        self._tell()
+        return Answer(status, body)
+
+    def _fate(self, key: Key | None, _name: str) -> Result:
+        after_s = self._random.uniform(0.0, self._works_s)
+        fault = None if key is None else self.faults.draw_later("result", *key)
+        if fault is None:
+            return Result(after_s)
+        self.fault_counts[fault.kind] += 1
+        if fault.kind == "result_error":
+            return Result(after_s, "Error", *BROKEN)
+        return Result(after_s + (fault.time_s or 0.0))
+
+    def _work_later(self, order_id: int) -> None:
+        """Once the order's transactions, which are all new, are due."""
+        due = [one.at + one.result.after_s for one in self.orders[order_id].pending]
+        if due:
+            self.call_later(max(0.0, max(due) - self.wall_s) + _TICK_S, self._work)
+
+    def _work(self) -> None:
+        self._api.advance(self.wall_s)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Pushes what has ended."""
+        pushes, self._api.pushes = self._api.pushes, []
+        for each in pushes:
+            self._push(each["OrderId"], "order_status", _pushed(self.orders[each["OrderId"]], each))
+
+    def refusal(self, status: int, text: str) -> Answer:
+        return Answer(status, msgspec.json.encode({"ErrorCode": "INVALID_INPUT", "ErrorMessage": text}))
+
+    def is_taken(self, status: int, body: bytes) -> bool:
+        try:
+            return status == 200 and msgspec.json.decode(body) == RECEIVED
+        except msgspec.DecodeError:
+            return False
+
+    # --- what is held ---
+
+    def keys(self) -> Iterable[Key]:
+        return ((self._api.api_key, order.reference) for order in reversed(self.orders.values()))
+
+    def _of(self, key: Key) -> Order | None:
+        found = (order for order in self.orders.values() if key == (self._api.api_key, order.reference))
+        return next(found, None)
+
+    def row(self, key: Key) -> Sequence[object]:
+        of = self._of(key)
+        assert of is not None, "it is one of `keys`"
+        count = sum(one.status in FINAL for one in of.transactions.values())
+        transactions = f"{count} of {len(of.transactions)}"
+        return of.id, of.reference, of.currency, of.left_minor, of.captured_minor, transactions, of.is_cancelled
+
+    def shown(self, key: Key) -> dict[str, Any] | None:
+        order = self._of(key)
+        return None if order is None else msgspec.json.decode(_encoder.encode(shown(order)))
+
+    # --- what happens there ---
+
+    def checkout(self, body: bytes) -> None:
+        told = msgspec.json.decode(body, type=Checkout)
+        if told.order_id in self.orders:
+            raise UsageError(f"order {told.order_id} was placed before")
+        decoder = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+        try:
+            items = [item_of(decoder.decode(line)) for line in told.order_items]
+        except (Refusal, LookupError, TypeError) as error:
+            raise UsageError(f"OrderItems: {error}") from None
+        order = self._api.checkout(
+            told.order_id, told.merchant_reference, told.currency, told.payment_method_name, items, self.wall_s
+        )
+        self._addresses[order.id] = Addresses(
+            told.merchant_checkout_status_push_url, told.merchant_order_management_status_push_url
+        )
+
+    def act(self, body: bytes) -> None:
+        told = msgspec.json.decode(body, type=Happening)
+        order = self.orders.get(told.order_id)
+        if order is None:
+            raise UsageError(f"no order {told.order_id} was placed here")
+        at = datetime.fromtimestamp(self.wall_s, UTC).isoformat(timespec="microseconds")
+        said = {
+            "OrderId": order.id,
+            "MerchantReference": order.reference,
+            "Status": told.status,
+            "Timestamp": at.removesuffix("+00:00") + _DIGITS_7,
+            "NotificationType": "CustomerCheckoutStatus",
+            "PaymentTransactionId": next(iter(order.transactions)),
+        }
+        self._push(order.id, "checkout_status", said)
+
+    def _push(self, order_id: int, to: Literal["checkout_status", "order_status"], said: dict[str, Any]) -> None:
+        push = Push(
+            merchant=self._api.api_key,
+            order_ref=self.orders[order_id].reference,
+            what=f"{said.get('PaymentType', 'Checkout')} {said['Status']}",
+            url=getattr(self._addresses.get(order_id, Addresses()), to),
+            content_type=JSON,
+            body=_encoder.encode(said),
+        )
+        self.pushes.post(push)
+
+
+class _Body(msgspec.Struct):
+    order_id: int | str = msgspec.field(default="", name="OrderId")
+
+
+def _order_id(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body, type=_Body).order_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _pushed(order: Order, view: dict[str, Any]) -> dict[str, Any]:
+    """An order management push: the transaction in the names that pushes have, which are not those of GetOrder."""
+    said = {"OrderId": order.id, "MerchantReference": order.reference}
+    said |= {name: value for name, value in view.items() if name not in ("Type", "PaymentMethodName")}
+    said["PaymentType"] = view["Type"]
+    if view["OriginalPaymentTransactionId"] is not None:
+        said["OriginalPaymentTransactionId"] = str(view["OriginalPaymentTransactionId"])
+    return said

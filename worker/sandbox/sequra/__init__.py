@@ -1,0 +1,1 @@
+"""seQura: order updates as a state, told whole each time."""

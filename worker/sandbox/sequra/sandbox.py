@@ -1,0 +1,174 @@
+"""seQura's sandbox: it takes order updates and delivery reports, and tells of an order by webhook.
+
+    PUT  /merchants/{merchant}/orders/{order_ref}   an update; segments percent-encoded (`A14%2F12345`)
+    POST /orders/delivery_reports                   a delivery report
+    POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?}    what the checkout tells of an order
+    POST /acts {"merchant", "order_ref", "event", "risk_level"?}            a webhook, with this event
+
+Pushes: docs.sequra.com, Webhooks (read 2026-11): a form; 2xx is taken, 501 is "not supported" and not sent again, else
+up to ten times more, with growing pauses. Ours: how they grow.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import urlencode
+from uuid import NAMESPACE_URL, uuid5
+
+import msgspec
+
+from worker.errors import UsageError
+from worker.sandbox.attempts import Answer, Attempt, Call
+from worker.sandbox.faults import FaultPlan
+from worker.sandbox.pushes import Push
+from worker.sandbox.sequra.orders import DENIED, NO_ACCESS, NOT_FOUND, Orders, errors, shown
+from worker.sandbox.sequra.reports import Reports
+from worker.sandbox.server import Key, Sandbox, decode_segment
+
+NOT_SUPPORTED = 501
+REPORT_PATH = "/orders/delivery_reports"
+_FORM = "application/x-www-form-urlencoded"
+
+
+class Checkout(msgspec.Struct, forbid_unknown_fields=True):
+    """What the checkout tells of an order."""
+
+    merchant: str
+    order_ref: str
+    total_minor: int | None = None
+    webhook: str = ""
+    """Where its events go; empty: nowhere."""
+
+
+class Act(msgspec.Struct, forbid_unknown_fields=True):
+    """What seQura tells of an order."""
+
+    merchant: str
+    order_ref: str
+    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment"]
+    risk_level: str = ""
+
+
+def parse_order_url(raw_path: str) -> Key | None:
+    """Merchant and order reference of a raw path, percent-decoded; None when it is not the path of an order.
+
+    A slash inside a reference has to be encoded, as in `/merchants/camisasonline/orders/A14%2F12345`
+    (docs.sequra.com, Order Update API, read 2026). `+` is itself.
+    """
+    match raw_path.partition("?")[0].split("/"):
+        case ["", "merchants", merchant, "orders", order_ref] if merchant and order_ref:
+            try:
+                return decode_segment(merchant), decode_segment(order_ref)
+            except ValueError:
+                return None
+    return None
+
+
+class SequraSandbox(Sandbox):
+    """`accounts`, `known` and `validate` are those of `Orders`; `validate=False` is for benchmarks of a sender."""
+
+    name = "seQura"
+    order_heads = ("merchant", "order", "currency", "unshipped", "shipped", "updates", "last update")
+    denied = DENIED
+    retries_s = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+    def __init__(
+        self,
+        accounts: Mapping[str, tuple[str, str]],
+        faults: FaultPlan | None = None,
+        seed: int = 0,
+        *,
+        known: set[Key] | None = None,
+        validate: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(faults, seed, **options)
+        self._orders = Orders(accounts, known, validate=validate)
+        self._webhooks: dict[Key, str] = {}
+        self.held = self._orders.held
+        self.reports: dict[str, Reports] = {}
+        """By merchant."""
+
+    def register(self, merchant: str, order_ref: str, total_minor: int) -> None:
+        """Makes an order known, with the total that was approved at checkout: see `Orders.register`."""
+        self._orders.register((merchant, order_ref), total_minor)
+
+    def is_asked(self, method: str, path: str) -> bool:
+        return method == "PUT" or (method == "POST" and path == REPORT_PATH)
+
+    def about(self, call: Call) -> Key | None:
+        return parse_order_url(call.raw_path) if call.method == "PUT" else _reporter(call)
+
+    def take(self, attempt: Attempt, key: Key | None, call: Call) -> Answer:
+        if key is None:
+            return NOT_FOUND
+        authorization = call.headers.get("Authorization", "")
+        if call.method == "PUT":
+            return self._orders.take(attempt, key, authorization, call.body, self._wall())
+        refused = self._orders.refused(key[0], authorization)
+        if refused is not None:
+            return refused
+        answer = self.reports.setdefault(key[0], Reports(key[0])).take(call.body)
+        if answer.status < 300:
+            attempt.applied_at = self._wall()
+        return answer
+
+    def refusal(self, status: int, text: str) -> Answer:
+        return {403: NO_ACCESS, 404: NOT_FOUND}.get(status) or errors(status, text)
+
+    def keys(self) -> Iterable[Key]:
+        return reversed(self.held)
+
+    def row(self, key: Key) -> Sequence[object]:
+        of = self.held[key]
+        return (*key, of.currency, of.unshipped_minor, of.shipped_minor, of.count, of.applied_at)
+
+    def shown(self, key: Key) -> dict[str, Any] | None:
+        held = self.held.get(key)
+        return None if held is None else shown(key, held) | {"body": msgspec.Raw(held.body)}
+
+    def is_taken(self, status: int, body: bytes) -> bool:
+        return status == NOT_SUPPORTED or super().is_taken(status, body)
+
+    def checkout(self, body: bytes) -> None:
+        told = msgspec.json.decode(body, type=Checkout)
+        key = (told.merchant, told.order_ref)
+        if told.total_minor is not None:
+            self.register(*key, told.total_minor)
+        self._webhooks[key] = told.webhook
+
+    def act(self, body: bytes) -> None:
+        act = msgspec.json.decode(body, type=Act)
+        key = (act.merchant, act.order_ref)
+        if key not in self._webhooks:
+            raise UsageError(f"no checkout has said where events of {act.order_ref} go")
+        form = {"event": act.event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": act.order_ref}
+        form |= {"risk_level": act.risk_level} if act.risk_level else {}
+        push = Push(
+            merchant=key[0],
+            order_ref=key[1],
+            what=act.event,
+            url=self._webhooks[key],
+            content_type=_FORM,
+            body=urlencode(form).encode(),
+        )
+        self.pushes.post(push)
+
+
+class _Merchant(msgspec.Struct):
+    id: str
+
+
+class _Report(msgspec.Struct):
+    merchant: _Merchant
+
+
+class _Reported(msgspec.Struct):
+    delivery_report: _Report
+
+
+def _reporter(call: Call) -> Key | None:
+    try:
+        told = msgspec.json.decode(call.body, type=_Reported)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return told.delivery_report.merchant.id, "delivery report"

@@ -1,0 +1,105 @@
+"""What the demo runs on: a log, a worker, a receiver of callbacks, all in this process."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+
+from msgspec import Struct
+
+from worker.app import Ports, SystemClock, Worker
+from worker.config import worker_settings_from
+from worker.core.placing import Placing
+from worker.core.trust import Trust
+from worker.metrics import Metrics
+from worker.model.account import Account
+from worker.model.callbacks import Caller
+from worker.ports import EventLog, EventProducer, StateLog
+from worker.providers.registry import CALLBACKS
+from worker.publisher.sender import HttpSender
+from worker.sim.log import MemoryLog
+from worker.sim.producer import MemoryEventProducer
+from worker.web.lookups import Lookup
+from worker.web.receiver import Receiver
+
+PARTITIONS = 4
+SETTINGS = {
+    "attempt_deadline": "1s",
+    "settle": "2s",
+    "lease": "5s",
+    "commit_interval": "20ms",
+    "retry_initial": "100ms",
+    "retry_max": "2s",
+    "inconsistent_after": "4s",
+    "not_found_delays": ["1s", "2s"],
+}
+_RECORD_SECRET = "the-receiver-signs-with-it-and-workers-check"  # noqa: S105 - nobody else is on this machine's loopback
+_QUESTION_SLOTS = 20
+
+Append = Callable[[str, bytes], Awaitable[None]]
+
+
+class Wire(Struct, frozen=True):
+    """The event topic from all sides, and the state topic."""
+
+    events: EventLog
+    states: StateLog
+    append: Append
+    """As the shop writes."""
+    producer: EventProducer
+    """As the receiver does."""
+    placing: Placing
+
+
+def memory_wire() -> Wire:
+    """A log in this process."""
+    clock, placing = SystemClock(), Placing("crc32")
+    log = MemoryLog(PARTITIONS, clock)
+
+    async def append(key: str, value: bytes) -> None:
+        log.append(key.encode(), value, timestamp_ms=time.time_ns() // 1_000_000)
+
+    producer = MemoryEventProducer(log, placing, clock)
+    return Wire(log.events("demo"), log.states("demo"), append, producer, placing)
+
+
+class Stage:
+    """Worker and receiver. In production they are processes of their own, of which only one is public."""
+
+    def __init__(self, wire: Wire, callers: Mapping[str, Caller], sender: HttpSender) -> None:
+        self.metrics = Metrics()
+        self.wire = wire
+        self._sender = sender
+        self._trust = Trust([_RECORD_SECRET])
+        self._receiver = Receiver(
+            callers,
+            CALLBACKS,
+            wire.producer,
+            Lookup(sender, self.metrics, _QUESTION_SLOTS),
+            self._trust,
+            wire.placing.key_of,
+            self.metrics,
+        )
+
+    async def receive(self, stack: AsyncExitStack) -> str:
+        """Begins to be called back; the base URL."""
+        self.wire.producer.start()
+        stack.push_async_callback(self.wire.producer.stop)
+        url = await self._receiver.start("127.0.0.1", 0)
+        stack.push_async_callback(self._receiver.stop)
+        return url
+
+    async def work(self, accounts: Mapping[str, Account], stack: AsyncExitStack) -> Worker:
+        """A worker that serves."""
+        worker = Worker(
+            worker_settings_from(SETTINGS),
+            accounts,
+            Ports(SystemClock(), self.wire.events, self.wire.states, self._sender),
+            owner_id="demo",
+            metrics=self.metrics,
+            placing=self.wire.placing,
+            trust=self._trust,
+        )
+        await worker.start()
+        stack.push_async_callback(worker.stop)
+        await worker.serving()
+        return worker
