@@ -264,6 +264,8 @@ class JobRecord(Struct, array_like=True, frozen=True):
     """The instant at which its newest run was due; of one that never ran, when the account was first seen. UTC."""
     remote: bytes = b""
     """What the account's adapter keeps of it, encoded by the adapter; empty: nothing."""
+    asked_ms: int = 0
+    """When an operator asked for a run; one that began later, or was due then, is it. 0: nobody did."""
 
 
 _encoder = msgpack.Encoder()

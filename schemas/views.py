@@ -93,6 +93,24 @@ class Waiting(Struct, frozen=True):
     oldest_owed_s: float = 0.0
 
 
+class JobView(Struct, frozen=True):
+    """A job of an account, over the partitions of this worker."""
+
+    job: str
+    last: str | None
+    """When the run was due that all of them have made; `None`: there was none yet. RFC 3339, as all times."""
+    next: str | None
+    """When the next one is due."""
+    overdue_s: float = 0.0
+    """For how long a run is due that has not ended in one of them."""
+    pages: int = 0
+    """Of a report, that are under way."""
+    in_doubt: int = 0
+    """Of these, that may have been taken."""
+    stuck: int = 0
+    """Of these, that wait for an operator: `cartsync account report NAME --page-taken|--page-not-taken`."""
+
+
 class AccountView(Struct, frozen=True):
     """A merchant account as it stands."""
 
@@ -108,6 +126,7 @@ class AccountView(Struct, frozen=True):
     probe_s: float | None = None
     """Seconds until one attempt finds out whether a paused account goes on; `None`: nothing of the kind is to come."""
     waiting: Waiting = Waiting()
+    jobs: list[JobView] = []
 
 
 class PartitionView(Struct, frozen=True):

@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"tools"}),
     frozenset({"app"}),
-    frozenset({"partition", "kafka", "publisher", "web", "sim", "sandbox"}),
+    frozenset({"partition", "jobs", "kafka", "publisher", "web", "sim", "sandbox"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),

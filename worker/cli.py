@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -418,6 +418,35 @@ def account_resume(
     from worker.tools.operate import resume_account
 
     raise typer.Exit(resume_account(name, _url(url, config, token_file), as_json=as_json))
+
+
+@account_app.command("report")
+def account_report(
+    name: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
+    page_taken: Annotated[
+        bool, typer.Option("--page-taken", help="The provider has what the pages hold that are stuck.")
+    ] = False,
+    page_not_taken: Annotated[bool, typer.Option("--page-not-taken", help="It has not.")] = False,
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an account's jobs due now: its delivery report, its disbursements.
+
+    A page of a report that may have been taken, and was refused four times since, is stuck: find out whether the
+    provider has it, and say so. Returns when it is committed. Each worker has to be asked.
+
+    \b
+    cartsync account report acme
+    cartsync account report acme --page-not-taken
+    """
+    from worker.tools.operate import report_now
+
+    if page_taken and page_not_taken:
+        raise UsageError("a page was taken, or it was not: say one of them")
+    page: Literal["", "taken", "not_taken"] = "taken" if page_taken else "not_taken" if page_not_taken else ""
+    raise typer.Exit(report_now(name, page, _url(url, config, token_file), as_json=as_json))
 
 
 @input_app.command("skip")

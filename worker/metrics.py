@@ -149,6 +149,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("cartsync_account_queued", "gauge", "Orders waiting for their turn", ("account",)),
     Metric("cartsync_account_inflight", "gauge", "Attempts under way", ("account",)),
+    # jobs
+    Metric("cartsync_job_runs_total", "counter", "Runs of jobs that came to their end", ("account", "job")),
+    Metric(
+        "cartsync_job_overdue_seconds",
+        "gauge",
+        "For how long a run of a job is due that has not ended",
+        ("account", "job"),
+    ),
+    Metric("cartsync_reported_orders_total", "counter", "Orders told by delivery reports", ("account",)),
+    Metric("cartsync_report_pages", "gauge", "Pages of delivery reports under way", ("account",)),
+    Metric("cartsync_report_pages_stuck", "gauge", "Pages of delivery reports that wait for an operator", ("account",)),
+    Metric("cartsync_job_lines_total", "counter", "Lines of lists that became events", ("account", "job")),
     # callbacks
     Metric("cartsync_callbacks_total", "counter", "Calls of providers, by result", ("account", "purpose", "result")),
     Metric(
@@ -377,6 +389,20 @@ class Metrics:
         """An account paused or goes on; `account` is a name of the configuration."""
         self._gauges["cartsync_account_paused"].labels(account).set(paused)
 
+    # --- jobs ---
+
+    def job_ran(self, account: str, job: str) -> None:
+        """A run of a job of a configured account came to its end, in one partition."""
+        self._counters["cartsync_job_runs_total"].labels(account, job).inc()
+
+    def reported(self, account: str, orders: int) -> None:
+        """So many orders of a configured account were told by a report."""
+        self._counters["cartsync_reported_orders_total"].labels(account).inc(orders)
+
+    def lines_read(self, account: str, job: str, lines: int) -> None:
+        """So many lines of a list became events."""
+        self._counters["cartsync_job_lines_total"].labels(account, job).inc(lines)
+
     # --- runtime ---
 
     def loop_lag(self, seconds: float) -> None:
@@ -420,6 +446,11 @@ class Metrics:
             self._gauges["cartsync_account_waiting_seconds"].labels(account.name).set(account.waiting_s)
             self._gauges["cartsync_account_queued"].labels(account.name).set(account.queued)
             self._gauges["cartsync_account_inflight"].labels(account.name).set(account.in_flight)
+            for job in account.jobs:
+                self._gauges["cartsync_job_overdue_seconds"].labels(account.name, job.job).set(job.overdue_s)
+                if job.job == "report":
+                    self._gauges["cartsync_report_pages"].labels(account.name).set(job.pages)
+                    self._gauges["cartsync_report_pages_stuck"].labels(account.name).set(job.stuck)
 
     def _show_partitions(self, name: str, member: str, views: list[PartitionView]) -> None:
         gauge = self._gauges[name]

@@ -13,7 +13,9 @@ from msgspec import Struct
 
 from schemas.state import Deployment
 from worker.core.order import Shown
+from worker.core.outbox import Addressee, Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
+from worker.model.jobs import Fate
 from worker.model.provider import Update
 
 
@@ -330,6 +332,18 @@ class Sender(Protocol):
         ...
 
 
+class Errand(Struct, eq=False):
+    """A request of a job instead of an order's: it is sent as it is."""
+
+    request: HttpRequest
+    read: Callable[[HttpResponse, int], Outcome]
+    """What an answer means; with the time, UTC milliseconds."""
+    is_read: bool = False
+    """It changes nothing there: without an answer nothing may land later."""
+    answer: HttpResponse | None = None
+    """What came back."""
+
+
 class Attempt(Struct, eq=False):
     """One attempt to tell an order to its provider, taken from the outbox as of that moment."""
 
@@ -353,6 +367,8 @@ class Attempt(Struct, eq=False):
     """The provider may hold something else than is known."""
     shown: Shown | None = None
     """What others are shown of it, as of its revision."""
+    errand: Errand | None = None
+    """`None`: it is an order's; otherwise `subject` names a job, and revision and update mean nothing."""
 
 
 class Outlet(Protocol):
@@ -399,4 +415,145 @@ class Dispatcher(Protocol):
 
     def waits(self, account: str) -> str:
         """Why the account sends nothing now: a pause, or what its provider asked for; empty: nothing keeps it."""
+        ...
+
+
+class JobChange(Struct, eq=False):
+    """What a job wants written, in one transaction."""
+
+    key: str
+    value: bytes
+    """The job's record."""
+    remotes: Mapping[str, bytes] = {}
+    """By subject: what the orders' records keep of their provider from now on."""
+    fates: Mapping[str, Fate] = {}
+    """By subject: what became of orders."""
+    done: Callable[[], None] = lambda: None
+    """Called once it is committed."""
+
+
+class JobView(Struct, frozen=True):
+    """A job of an account in one partition, as it stands."""
+
+    account: str
+    job: str
+    last_ms: int
+    """The instant at which its newest run was due; 0: it has not begun. UTC, as all."""
+    next_ms: int
+    """The next one; 0: there is none."""
+    overdue_s: float = 0.0
+    """For how long a run is due that has not ended."""
+    pages: int = 0
+    """Under way."""
+    in_doubt: int = 0
+    """Of these, may have been taken."""
+    stuck: int = 0
+    """Of these, wait for an operator's word."""
+
+
+class JobHost(Protocol):
+    """A partition as its jobs see it. All of it happens on one event loop."""
+
+    partition: int
+    orders: dict[str, bytes]
+    """As committed, by subject."""
+    outbox: Outbox
+
+    @property
+    def value_max_bytes(self) -> int:
+        """The largest value that the state topic takes."""
+        ...
+
+    def addressee(self, account: str) -> Addressee | None:
+        """To whom the account's orders are told now."""
+        ...
+
+    def offer_job(self, account: str, name: str, since_ms: int) -> None:
+        """Has the job of this name asked for its errand when the account's turn comes."""
+        ...
+
+    def is_beyond(self, subject: str) -> bool:
+        """Whether nothing that becomes of this order could be kept."""
+        ...
+
+    def wake(self) -> None:
+        """Has the jobs looked at, and their changes written."""
+        ...
+
+    def fail(self, what: str, error: BaseException) -> None:
+        """Something has failed that must not: a defect of ours."""
+        ...
+
+    async def pause(self) -> None:
+        """Lets others have the loop, if it is time."""
+        ...
+
+
+class JobDesk(Protocol):
+    """The jobs of one partition, as its owner serves them."""
+
+    def restore(self, records: Mapping[str, bytes], *, is_clean: bool, hold_until: float) -> dict[str, bytes]:
+        """Takes over what a predecessor has kept, and returns what has to be written of it. `hold_until`: nothing of an
+        unclean predecessor lands later. Raises `msgspec.MsgspecError`.
+        """
+        ...
+
+    def next_due(self) -> float:
+        """When to look; infinity: when something happens."""
+        ...
+
+    async def look(self, *, is_leaving: bool = False) -> None:
+        """Does what is due; `is_leaving`: only what has to be written of what was sent."""
+        ...
+
+    def look_anew(self) -> None:
+        """Accounts were read again."""
+        ...
+
+    def forget(self, account: str) -> dict[str, bytes]:
+        """Drops what is under way of an account, which tells another one now; returns what has to be written."""
+        ...
+
+    def owes(self) -> bool:
+        """Whether something has to be written before the partition may go."""
+        ...
+
+    def has_mail(self) -> bool:
+        """Whether there is something to write."""
+        ...
+
+    def changes(self) -> list[JobChange]:
+        """What is to be written now."""
+        ...
+
+    def is_reserved(self, subject: str) -> bool:
+        """Whether an order is just being written into a page, so that nothing else may be said of it."""
+        ...
+
+    def take(self, name: str) -> Errand | None:
+        """What is to be sent now; `None`: nothing after all."""
+        ...
+
+    def postpone(self, name: str) -> None:
+        """Its turn has come, and it may not be sent now."""
+        ...
+
+    def done(self, name: str, outcome: Outcome) -> None:
+        """What became of it."""
+        ...
+
+    def close(self) -> None:
+        """Its partition is not ours any more."""
+        ...
+
+    async def ask(self, account: str) -> int:
+        """Makes the account's jobs due now; how many, once that is committed. Raises `UsageError`."""
+        ...
+
+    async def decide(self, account: str, *, is_taken: bool) -> int:
+        """An operator's word on pages that are stuck; how many, once that is committed. Raises `UsageError`."""
+        ...
+
+    def views(self) -> list[JobView]:
+        """All of them as they stand."""
         ...

@@ -17,6 +17,7 @@ from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, take_event
+from worker.core.results import Reporting
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.ports import StateLog
@@ -86,7 +87,14 @@ async def ours(line: Line, base_url: str, orders: int) -> None:
     await _leave_owed(log.states("predecessor"), orders, account)
     sender = HttpSender(deadline_s=8.0, user_agent="bench")
     ports = Ports(clock, log.events("bench"), log.states("bench"), sender)
-    worker = Worker(worker_settings_from({}), {ACCOUNT: account}, ports, owner_id="bench", metrics=Metrics())
+    worker = Worker(
+        worker_settings_from({}),
+        {ACCOUNT: account},
+        ports,
+        owner_id="bench",
+        metrics=Metrics(),
+        reporting=Reporting("/cartsync/bench"),
+    )
     calm()
     watch = Watch()
     await worker.start()

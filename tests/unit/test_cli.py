@@ -386,6 +386,24 @@ async def test_refused_for_now(cli: Cli, url: str) -> None:
     assert (code, err) == (2, "cartsync: partition 3 is being restored\n")
 
 
+@pytest.mark.parametrize(
+    ("option", "asked"),
+    [([], ("report", "acme")), (["--page-taken"], ("decide", "True")), (["--page-not-taken"], ("decide", "False"))],
+)
+async def test_account_report(cli: Cli, worker: Worker, url: str, option: list[str], asked: tuple[str, str]) -> None:
+    """Its jobs are due now, or a page was taken, or was not."""
+    code, out, _ = await asyncio.to_thread(cli, "account", "report", "acme", *option, "--url", url)
+    assert (code, out.startswith("account acme: ")) == (0, True)
+    assert worker.done == [asked]
+
+
+async def test_account_report_of_both(cli: Cli, worker: Worker, url: str) -> None:
+    """A page cannot be taken and not."""
+    both = ["--page-taken", "--page-not-taken"]
+    assert (await asyncio.to_thread(cli, "account", "report", "acme", *both, "--url", url))[0] == 2
+    assert worker.done == []
+
+
 async def test_account_resume(cli: Cli, worker: Worker, url: str) -> None:
     """A paused account goes on; an unknown one ends with 2."""
     assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: goes on\n", "")

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 from hypothesis import given
@@ -899,15 +900,21 @@ def test_times_of_day() -> None:
         assert account.report_at == expected
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ('delivery = "report"', '[accounts.acme] delivery = "report": this version sends no delivery reports'),
-        ("statistics = true", "[accounts.acme] statistics = true: this version does not do it"),
-        ("disbursements = true", "[accounts.acme] disbursements = true: this version does not do it"),
-    ],
-)
-def test_jobs_that_nobody_does(write: Write, line: str, expected: str) -> None:
-    """Whoever asked for them would believe that orders are told."""
-    write(f"{MINIMAL}{line}\n")
-    assert expected in problems()[0]
+def test_disbursements_need_what_signs_and_places_them(write: Write) -> None:
+    """What a job writes is believed by its MAC, and has to lie where the order's events do."""
+    write(f"{MINIMAL}disbursements = true\n")
+    first, second = problems()
+    assert first.startswith("[accounts.acme] disbursements = true needs [kafka] partitioner")
+    assert second.startswith("[accounts.acme] disbursements = true needs [callbacks] record_secrets")
+
+
+def test_zone_that_the_system_does_not_know(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default is not looked at before, and there may be no tzdata."""
+    write(f'{MINIMAL}delivery = "report"\n')
+    monkeypatch.setattr("worker.config.ZoneInfo", _no_zone)
+    (problem,) = problems()
+    assert problem.startswith("[accounts.acme] timezone: this system knows no zone Europe/Madrid")
+
+
+def _no_zone(name: str) -> None:
+    raise ZoneInfoNotFoundError(name)

@@ -9,7 +9,7 @@ from worker.metrics import METRICS, UNCONFIGURED, Metrics, Role
 from worker.model.exchange import OutcomeKind
 
 ALLOWED_LABELS = {"result", "reason", "kind", "partition", "role", "class", "account", "version", "level"}
-ALLOWED_LABELS |= {"purpose", "secret", "question"}
+ALLOWED_LABELS |= {"purpose", "secret", "question", "job"}
 
 
 def partition(number: int, role: Role = "serving") -> PartitionView:

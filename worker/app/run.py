@@ -30,6 +30,7 @@ from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
 from worker.kafka.client import hush_leftovers
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
@@ -77,7 +78,10 @@ async def _run(
         accounts=accounts,
     )
     owner_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)
+    placing = kafka.placing()
+    reads_lists = any(getattr(account, "disbursements", False) for account in accounts.values())
+    producer = KafkaEventProducer(kafka, placing) if reads_lists and placing is not None else None
+    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender, producer)
     worker = Worker(
         config.worker,
         accounts,
@@ -86,7 +90,7 @@ async def _run(
         metrics=metrics,
         event_topic=kafka.event_topic,
         leave_s=config.leave_s(),
-        placing=kafka.placing(),
+        placing=placing,
         trust=config.callbacks.trust(),
         accepted_targets=accepted_targets,
         deployment=Deployment(

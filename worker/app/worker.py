@@ -8,8 +8,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import state
+from schemas.base import time_text
 from schemas.state import Deployment
-from schemas.views import OrderView, PartitionView, StatusView, Waiting
+from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core import outbox as core
@@ -20,13 +21,17 @@ from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.core.view import view_order
 from worker.errors import CartsyncError, UsageError
+from worker.jobs.desk import Desk
+from worker.jobs.events import JobEvents
+from worker.jobs.job import Means
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment, Holding
 from worker.partition.context import Context, Pace
-from worker.ports import Clock, EventLog, Sender, StateLog
-from worker.providers.registry import PROVIDERS
+from worker.ports import Clock, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
+from worker.ports import JobView as PartJobView
+from worker.providers.registry import JOBS, PROVIDERS
 from worker.publisher.publisher import Publisher
 
 log = structlog.get_logger(__name__)
@@ -54,6 +59,20 @@ def _waiting(count: core.Figures, now_ms: int) -> Waiting:
     )
 
 
+def _job_view(name: str, views: Sequence[PartJobView]) -> JobView:
+    last_ms = min(view.last_ms for view in views)
+    next_ms = min((view.next_ms for view in views if view.next_ms), default=0)
+    return JobView(
+        name,
+        time_text(last_ms * 1000) if last_ms else None,
+        time_text(next_ms * 1000) if next_ms else None,
+        max(view.overdue_s for view in views),
+        sum(view.pages for view in views),
+        sum(view.in_doubt for view in views),
+        sum(view.stuck for view in views),
+    )
+
+
 class Ports(Struct, frozen=True):
     """The world, as a worker is given it."""
 
@@ -61,6 +80,8 @@ class Ports(Struct, frozen=True):
     events: EventLog
     states: StateLog
     sender: Sender
+    producer: EventProducer | None = None
+    """Writes what jobs find out; `None`: no list is read."""
 
 
 class Worker:
@@ -135,7 +156,9 @@ class Worker:
             deployment=deployment or Deployment(),
             adopt_state=settings.adopt_state,
             reporting=reporting if settings.sending else None,
+            make_jobs=self._make_jobs,
         )
+        self._job_events = self._events_of(ports.producer, placing)
         self._assignment = Assignment(
             ports.states,
             self._context,
@@ -152,6 +175,20 @@ class Worker:
         for name, account in accounts.items():
             metrics.guarantee(name, PROVIDERS[account.provider].guarantee)
 
+    def _events_of(self, producer: EventProducer | None, placing: Placing | None) -> JobEvents | None:
+        if producer is None or placing is None:
+            return None
+        return JobEvents(producer, placing.key_of, lambda: self._context.trust, self._ports.clock.wall_ms)
+
+    def _make_jobs(self, host: JobHost) -> Desk:
+        has = {
+            name: JOBS[addressee.account.provider]
+            for name, addressee in self._addressees.items()
+            if addressee.account.provider in JOBS
+        }
+        means = Means(self._ports.clock, self._rules, self.metrics)
+        return Desk(host, means, has, self._context.topic_partitions, self._job_events)
+
     def _fail(self, error: CartsyncError) -> None:
         if not self.failed.done():
             self.failed.set_result(error)
@@ -163,6 +200,8 @@ class Worker:
         if not self._context.sending:
             log.warning("sending_off", shadow_mode=True, do="set [worker] sending = true to tell providers")
         await self._ports.states.start()
+        if self._job_events is not None and self._ports.producer is not None:
+            self._ports.producer.start()
         self._context.topic_partitions = self._ports.states.partitions
         await self._assignment.start()
 
@@ -177,6 +216,8 @@ class Worker:
         """Leaves in order: attempts under way get `drain_s` seconds (the attempt deadline unless said)."""
         await self._assignment.stop(drain_s)
         await self._publisher.stop()
+        if self._ports.producer is not None:
+            await self._ports.producer.stop()
         await self._ports.states.stop()
 
     async def kill(self) -> None:
@@ -247,6 +288,35 @@ class Worker:
             await self.reread()  # ends the pause of an account whose credentials have changed
         return self._publisher.resume(name) or was_paused
 
+    async def report(self, account: str) -> int:
+        """Makes the jobs of an account due now in the partitions of ours; how many, once that is committed. Raises
+        `UsageError`.
+        """
+        self._known(account)
+        desks = self._desks()
+        if not any(view.account == account for desk in desks for view in desk.views()):
+            raise UsageError(f"account {account} has no job: it reports nothing, and reads no list")
+        return sum([await desk.ask(account) for desk in desks])
+
+    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
+        """An operator's word on pages of an account's reports that are stuck; how many, once that is committed. Raises
+        `UsageError`.
+        """
+        self._known(account)
+        return sum([await desk.decide(account, is_taken=is_taken) for desk in self._desks()])
+
+    def _desks(self) -> list[JobDesk]:
+        serving = [actor for actor in self._assignment.actors.values() if actor.role in ("serving", "halted")]
+        return [actor.jobs for actor in serving if actor.jobs is not None]
+
+    def _jobs_of(self, account: str) -> list[JobView]:
+        found: dict[str, list[PartJobView]] = {}
+        for desk in self._desks():
+            for view in desk.views():
+                if view.account == account:
+                    found.setdefault(view.job, []).append(view)
+        return [_job_view(name, views) for name, views in found.items()]
+
     def _known(self, account: str) -> None:
         if account not in self._context.addressees:
             known = ", ".join(sorted(self._context.addressees)) or "none"
@@ -264,6 +334,8 @@ class Worker:
         for name, account in changed.items():
             self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
+        for actor in self._assignment.actors.values():
+            actor.look_anew()
         return sorted(changed), [f"[accounts.{name}]" for name in later]
 
     def believe(self, trust: Trust) -> None:
@@ -337,7 +409,11 @@ class Worker:
             for account, count in counted.items():
                 waiting.setdefault(account, core.Figures()).add(count)
         accounts = [
-            replace(view, waiting=_waiting(waiting.get(view.name, core.Figures()), now_ms))
+            replace(
+                view,
+                waiting=_waiting(waiting.get(view.name, core.Figures()), now_ms),
+                jobs=self._jobs_of(view.name),
+            )
             for view in self._publisher.views()
         ]
         return StatusView(

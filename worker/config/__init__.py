@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
@@ -109,8 +110,7 @@ class Config(BaseSettings):
             raise refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
-        rules = [_rules_hold, _times_fit, _names_fit, _targets_differ, *checks]
-        rules.append(_no_jobs_yet)
+        rules = [_rules_hold, _times_fit, _names_fit, _targets_differ, _jobs_fit, *checks]
         if problems := list(_broken_rules(config, rules)):
             raise refused(problems)
         return config
@@ -156,8 +156,7 @@ def account_from(
     `scenario`: what is left out is filled in as `SCENARIOS.md` says. Raises `ConfigError` with one line a mistake.
     """
     if scenario:
-        usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
-        members = {member: value.format(name=name) for member, value in usual.items()} | dict(members)
+        members = scenario_members(name, members)
     section_type = section_of(members)
     members = dict(members)
     layer = Layer("the scenario" if scenario else "the account", {"accounts": {name: members}})
@@ -170,6 +169,13 @@ def account_from(
     if problems:
         raise refused(problems)
     return section.account(name)
+
+
+def scenario_members(name: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in an account of a scenario, with what is left out filled in as `SCENARIOS.md` says."""
+    usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
+    usual = {"callback_secrets": "signs the callbacks of a scenario: {name}", **usual}
+    return {member: value.format(name=name) for member, value in usual.items()} | dict(members)
 
 
 _SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
@@ -323,21 +329,22 @@ def _targets_differ(config: Config) -> None:
     check_targets(config.merchant_accounts())
 
 
-def _no_jobs_yet(config: Config) -> None:
-    """What nobody would do must not be asked for."""
+def _jobs_fit(config: Config) -> None:
+    """What a job writes has to be believed, and to lie where the order's events do."""
     problems = []
-    for name, account in config.merchant_accounts().items():
-        mode = getattr(account, "delivery", "update")
-        if mode != "update":
-            problems.append(
-                f'[accounts.{name}] delivery = "{mode}": this version sends no delivery reports, so nobody would be '
-                'told; write delivery = "update"'
-            )
-        problems += [
-            f"[accounts.{name}] {member} = true: this version does not do it; leave it out"
-            for member in ("statistics", "disbursements")
-            if getattr(account, member, False)
-        ]
+    for name, account in config.accounts.items():
+        if getattr(account, "disbursements", False):
+            wants = f"[accounts.{name}] disbursements = true"
+            if not config.kafka.partitioner:
+                problems.append(f"{wants} needs [kafka] partitioner (with event_key), as the shop's producers have it")
+            if not config.callbacks.record_secrets:
+                problems.append(f"{wants} needs [callbacks] record_secrets; `openssl rand -hex 32` makes one")
+        zone = getattr(account, "timezone", None)
+        try:
+            if zone is not None:
+                ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            problems.append(f"[accounts.{name}] timezone: this system knows no zone {zone}; install its tzdata")
     if problems:
         raise refused(problems)
 

@@ -96,6 +96,11 @@ def callers(path: Path | None = None, environ: Mapping[str, str] | None = None) 
     return found.callbacks.public_url, known
 
 
+def caller_from(name: str, members: Mapping[str, Any]) -> Caller:
+    """One account of its members as they stand in `[accounts.NAME]`. Raises `ConfigError` with one line a mistake."""
+    return _caller(name, members, {}, CallbacksSection())
+
+
 _WANTED = frozenset(CallerSection.model_fields)
 
 

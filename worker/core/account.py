@@ -40,7 +40,8 @@ DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
-_TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING})
+_TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED})
+"""The provider has answered as it should, where it was asked."""
 _REFUSES_US = frozenset({OutcomeKind.CREDENTIALS, OutcomeKind.FORBIDDEN})
 
 Cause = Literal["credentials", "refusals"]
@@ -240,15 +241,17 @@ class AccountQueue(Generic[_Owner]):
             outcome = replace(outcome, kind=OutcomeKind.CREDENTIALS)  # it is tried with the new ones
         else:
             outcome = self._judge(turn.subject, outcome, now)
-        if answer in _TAKEN:
+        was_asked = outcome.status is not None or answer not in _TAKEN
+        is_taken = answer in _TAKEN and was_asked
+        if is_taken:
             self._take(turn, now)
         elif answer in _TRANSIENT:
             self._came_to_nothing += 1
-        if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and answer not in _TAKEN):
+        if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and was_asked and not is_taken):
             self._early_slots = 0
         if outcome.holds_account:
             self._slow_down(turn, outcome, now, chance)
-        if turn.probes is not None and turn.probes is self.pause:
+        if turn.probes is not None and turn.probes is self.pause and was_asked:
             self._follow_probe(turn.probes, turn.subject, outcome, answer, now)
         return outcome
 
@@ -279,7 +282,9 @@ class AccountQueue(Generic[_Owner]):
             case OutcomeKind.PERMANENT:
                 self._forbidden.clear()
                 return self._judge_refusal(subject, outcome, now)
-            case OutcomeKind.APPLIED | OutcomeKind.PENDING | OutcomeKind.CONFLICT | OutcomeKind.NOT_FOUND:
+            case OutcomeKind.CONFLICT | OutcomeKind.NOT_FOUND:
+                self._forbidden.clear()
+            case kind if kind in _TAKEN and outcome.status is not None:
                 self._forbidden.clear()
             case _:
                 pass

@@ -533,9 +533,11 @@ def release_by_operator(record: OrderRecord, _now_ms: int) -> bool:
     """Releases it, under a new key: who has refused a request need not look at the same one again. False: there was
     nothing to release. Changes `record` itself.
     """
-    if record.park is None and replace(record.attempts, digest=b"") == Attempts():
+    waits = record.delay is Delay.CHANGE and record.not_before_ms != 0
+    if record.park is None and not waits and replace(record.attempts, digest=b"") == Attempts():
         return False
     release(record)
+    _end_wait(record)
     record.generation += 1
     return True
 
@@ -638,6 +640,8 @@ class Entry(Struct):
     """The end of its delay, as its record has it; 0: there is none."""
     has_failed: bool = False
     """Its last attempt has failed: those that have not go first."""
+    awaits_change: bool = False
+    """A job tells it, or a change of it makes it another matter."""
     delay_until: float = 0.0
     """The same, by our clock."""
     may_go_early: bool = False
@@ -724,6 +728,7 @@ class Outbox:
         delay_max_s: float,
         may_go_early: bool = False,
         has_failed: bool = False,
+        awaits_change: bool = False,
     ) -> None:
         """Follows a committed record: it is to be looked at now, and if it is owed, sent not before its delay and
         hold are over.
@@ -759,6 +764,7 @@ class Outbox:
             entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s)
         entry.may_go_early = may_go_early
         entry.has_failed = has_failed
+        entry.awaits_change = awaits_change
         entry.not_before = max(now, entry.delay_until, entry.hold_until)
         self.schedule(subject, NEVER if entry.waiting == "parked" else now)
 
@@ -774,7 +780,7 @@ class Outbox:
             if waiting not in NOT_OWED:
                 count.owed += 1
                 count.held += entry.hold_until > now
-                if account:
+                if account and not entry.awaits_change:
                     count.note_owed_since(entry.owed_since_ms)
             elif waiting == "parked":
                 count.parked += 1

@@ -149,11 +149,14 @@ def names_order_anew(facts: Facts, event: OrderEvent) -> bool:
 
 def without_words(facts: ProviderFacts) -> ProviderFacts:
     """The same without what a provider says of errors: it may repeat what is being removed from the order."""
-    said = dict(facts.said)
+    said = {name: one for name, one in facts.said.items() if name != "card_saved"}
     for name, kind in _WITH_WORDS.items():
         if name in said:
             moment, packed = said[name]
             said[name] = (moment, pack(replace(msgpack.decode(packed, type=kind), error=UNSET)))
+    if "unmapped" in said:
+        moment, packed = said["unmapped"]
+        said["unmapped"] = (moment, pack(replace(msgpack.decode(packed, type=p.UnmappedData), word="")))
     return replace(facts, said=said)
 
 

@@ -106,13 +106,13 @@ def _known(record: OrderRecord | SealedRecord, addressee: Addressee | None) -> d
 
 def is_news(record: OrderRecord | SealedRecord, found: Found, reporting: Reporting) -> bool:
     """Whether something else was told of the order last, or nothing yet."""
+    return _differs(record, found) or (record.told is not None and record.told.rest != _rest(found, reporting))
+
+
+def _differs(record: OrderRecord | SealedRecord, found: Found) -> bool:
+    """As far as it is seen at a glance."""
     told = record.told
-    return (
-        told is None
-        or told.status != found.status
-        or told.acked != record.acked
-        or told.rest != _rest(found, reporting)
-    )
+    return told is None or told.status != found.status or told.acked != record.acked
 
 
 def _rest(found: Found, reporting: Reporting) -> int:
@@ -141,10 +141,10 @@ def tell(
 
     What is larger than `max_bytes` is told without its reason; that may be larger still.
     """
-    if not is_news(record, found, reporting):
+    told, rest = record.told, _rest(found, reporting)
+    if told is not None and told.rest == rest and not _differs(record, found):
         return None
-    count = 1 if record.told is None else record.told.count + 1
-    record.told = Told(found.status, record.acked, count, _rest(found, reporting))
+    record.told = Told(found.status, record.acked, 1 if told is None else told.count + 1, rest)
     reason = _cut(found.reason) if reporting.with_reasons else UNSET
     value = _encode(_order_changed(record, subject, found, reporting, time, reason))
     if len(value) > max_bytes and reason:

@@ -129,8 +129,10 @@ def _not_found(after: OrderRecord | SealedRecord, count: int, park: Park, rules:
 
 
 def _undecided(after: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int) -> _Record:
-    """The provider was read after whatever could still land, and does not hold what is owed: not yet, or never."""
-    after.uncertain, after.doubt = False, True
+    """The provider does not hold what is owed: not yet, or never. Where it was asked, that was after whatever could
+    still land.
+    """
+    after.uncertain, after.doubt = after.uncertain and outcome.status is None, True
     after.attempts = Attempts()
     if outcome.kind is OutcomeKind.UNSUPPORTED:
         after.reason = outcome.reason[:REASON_MAX]

@@ -22,6 +22,8 @@ class HttpRequest(Struct, frozen=True, gc=False):
     body: bytes
     account: str = ""
     """By whose certificates and proxy it goes."""
+    answer_max_bytes: int = 0
+    """What is read of the answer's body; 0: as much as of any other."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method!r})"  # the rest holds credentials and personal data

@@ -7,24 +7,34 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import structlog
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError, Raw, Struct
 
 from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
 from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
-from worker.core.retry import awaits_result, delay_max_s, is_transient
+from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
-from worker.errors import DamagedStateError, SizeRefusedError, TopicError, UsageError
+from worker.errors import DamagedStateError, InvariantError, SizeRefusedError, TopicError, UsageError
 from worker.model.account import Account
-from worker.model.exchange import Outcome
+from worker.model.exchange import AwaitResult, Outcome
+from worker.model.provider import Question, Update
 from worker.partition.batch import Batch, Change, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
 from worker.partition.inbox import Inbox
 from worker.partition.restore import Restored, damaged, remade, restore, write_barrier
-from worker.ports import Attempt, DeadLetter, InputRecord, Result, StatePartition, UndecodableRecord, after
+from worker.ports import (
+    Attempt,
+    DeadLetter,
+    InputRecord,
+    JobChange,
+    Result,
+    StatePartition,
+    UndecodableRecord,
+    after,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +48,7 @@ _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
 
+_NOTHING_TOLD = Update(b"", None, Raw(b"null"))
 _payment_of = state.partial_decoder(["payment", "provider"])
 
 
@@ -68,7 +79,7 @@ class Skip(Struct, eq=False):
 class PartitionActor:
     """Owns one partition from its fence to its end. A new ownership is a new actor."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - one line for each thing that it holds
         self,
         partition: int,
         hold: StatePartition,
@@ -127,13 +138,20 @@ class PartitionActor:
         self._inherited: dict[str, None] = {}
         """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
         self._awaiting_lease: list[str] = []
-        self._prepared = 0
-        self._in_flight = 0
+        self._untold: deque[tuple[float, str]] = deque()
+        """When others are to be told that an order is owed, should it be so for so long: all wait equally long, so in
+        their order. Most are settled by then."""
+        self._prepared = self._in_flight = 0
         self._wake = asyncio.Event()
-        self._lease_wanted = self._committing = False
+        self._lease_wanted = self._committing = self._left_in_order = False
         self._committed_at = 0.0
         self._leave_at: float | None = None
-        self._left_in_order = False
+        self.job_records: dict[str, bytes] = {}
+        self.jobs = None if context.make_jobs is None or not context.sending else context.make_jobs(self)
+        self._job_work = Slice(context)
+        self._failed: InvariantError | None = None
+        self._jobs_in: list[JobChange] = []
+        """What jobs have in the transaction under way."""
 
     # --- its life ---
 
@@ -165,7 +183,8 @@ class PartitionActor:
         """What a later owner in this process can start from; `None` when there is nothing."""
         if self._last_next is None:
             return self._warm
-        return Warm(self.orders, self._position, self._last_next, self._context.clock.now(), self._targets)
+        now = self._context.clock.now()
+        return Warm(self.orders, self._position, self._last_next, now, self._targets, self.job_records)
 
     def _let_go(self) -> None:
         self.role = "closed"
@@ -173,6 +192,8 @@ class PartitionActor:
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
         self._context.dispatcher.cut(self)
+        if self.jobs is not None:
+            self.jobs.close()
         asked: list[asyncio.Future[Any]] = [command.done for command in (*self._committed_with, *self._commands)]
         for done in asked if self._skip is None else [*asked, self._skip.done]:
             if not done.done():
@@ -188,6 +209,7 @@ class PartitionActor:
         if self._warm is not None and self._rivalled is not None:
             self._rivalled(found.rival)
         self.orders, self._position, self._targets = found.orders, found.position, found.targets
+        self.job_records = found.jobs
         self.next_offset = await self._first_offset(found)
         if self._start_at is not None and not await self._may_go_back(self._start_at):
             raise DamagedStateError(
@@ -198,9 +220,10 @@ class PartitionActor:
         clean = found.next is not None and found.next.clean
         anew = await self._changed_targets(found)
         await self._inherit(found, clean)
+        changed_jobs = self._restore_jobs(found, clean)
         for account in anew:
             await self._tell_anew(account)
-        await self._write(self._targets_entry(found), self._next(self.next_offset, clean=False))
+        await self._write(changed_jobs + self._targets_entry(found), self._next(self.next_offset, clean=False))
         self.wanted_offset = self.next_offset
         if self._taken is not None and self._taken.offset < self.next_offset:
             self._expected = self._taken
@@ -274,6 +297,17 @@ class PartitionActor:
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
                 self._note_payment(subject, value)
 
+    def _restore_jobs(self, found: Restored, clean: bool) -> list[tuple[bytes, bytes | None]]:
+        """What has to be written before anything is sent: a page that may be under way is in doubt from now on."""
+        if self.jobs is None:
+            return []
+        hold_until = found.fenced_at + self._context.rules.takeover_hold_s
+        return self._changed_jobs(self.jobs.restore(found.jobs, is_clean=clean, hold_until=hold_until))
+
+    def _changed_jobs(self, changed: dict[str, bytes]) -> list[tuple[bytes, bytes | None]]:
+        self.job_records |= changed
+        return [(key.encode(), value) for key, value in changed.items()]
+
     def _note_payment(self, subject: str, value: bytes) -> None:
         """What waits for its payment is not owed, as far as anybody is told before it is looked at."""
         entry = self.outbox.entries.get(subject)
@@ -327,6 +361,8 @@ class PartitionActor:
                 f"partition {self.partition}: all orders of account {account} are to be told anew, and the state topic "
                 f"does not take {len(beyond)} of them any more: raise its max.message.bytes first"
             )
+        if self.jobs is not None and (forgotten := self._changed_jobs(self.jobs.forget(account))):
+            await self._write(forgotten, self._next(self.next_offset, clean=False))
         clock, work = self._context.clock, Slice(self._context)
         made: list[tuple[str, OrderRecord, bytes]] = []
         size = 0
@@ -337,6 +373,7 @@ class PartitionActor:
                 continue
             record = state.decode_order(self.orders[subject])
             core.resend(record, clock.wall_ms())
+            record.remote = b""  # it was about another one
             made.append((subject, record, state.encode(record)))
             size += len(made[-1][2])
             if len(made) >= _AT_ONCE_MAX or size >= _AT_ONCE_MAX_BYTES:
@@ -434,6 +471,11 @@ class PartitionActor:
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         """`ports.Outlet`: what became of an attempt."""
         self._in_flight -= 1
+        if attempt.errand is not None:
+            assert self.jobs is not None  # it was theirs
+            self.jobs.done(attempt.subject, outcome)
+            self._wake.set()
+            return
         self._outcomes.append((attempt, outcome, self._context.clock.now()))
         self._wake.set()
 
@@ -523,12 +565,16 @@ class PartitionActor:
 
     async def _serve(self) -> None:
         clock = self._context.clock
-        while not (self._leave_at is not None and self._in_flight == 0 and not self._outcomes):
+        while not (self._leave_at is not None and self._in_flight == 0 and not self._outcomes and not self._jobs_owe()):
             self.ticked_at = now = clock.now()
+            if self._failed is not None:
+                raise self._failed
             if self._leave_at is not None:
                 self._closing(now)
             else:
                 await self._look(now)
+            if self.jobs is not None and self._has_jobs_due(now):
+                await self.jobs.look(is_leaving=self._leave_at is not None)
             if self._has_mail() or self._lease_wanted:
                 self._committing = True
                 await self._pace()
@@ -564,7 +610,16 @@ class PartitionActor:
 
     def _has_mail(self) -> bool:
         events = bool(self.inbox) and self.role == "serving"
-        return events or bool(self._outcomes or self._changes or self._commands or self._skip)
+        jobs = self.jobs is not None and self.jobs.has_mail()
+        return events or jobs or bool(self._outcomes or self._changes or self._commands or self._skip)
+
+    def _has_jobs_due(self, now: float) -> bool:
+        if self.jobs is None:
+            return False
+        return self.jobs.owes() if self._leave_at is not None else self.jobs.next_due() <= now
+
+    def _jobs_owe(self) -> bool:
+        return self.jobs is not None and self.jobs.owes()
 
     def is_quiet(self) -> bool:
         """No mail, nothing under way, nothing being committed."""
@@ -578,12 +633,15 @@ class PartitionActor:
     def _next_look(self) -> float:
         if self._leave_at is not None:
             return max(self._leave_at, self._context.clock.now() + 0.05)
-        return min(self.outbox.next_due(), self._committed_at + self._context.pace.idle_commit_s)
+        due = min(self.outbox.next_due(), self._committed_at + self._context.pace.idle_commit_s)
+        if self._untold:
+            due = min(due, self._untold[0][0])
+        return due if self.jobs is None else min(due, self.jobs.next_due())
 
     async def _sleep(self, until: float) -> None:
         """Until there is mail or the clock says `until`."""
         self._wake.clear()
-        if self._has_mail():
+        if self._has_mail() or self._has_jobs_due(self._context.clock.now()):
             return
         alarm = None
         if until != NEVER:
@@ -647,6 +705,9 @@ class PartitionActor:
             if not command.done.done():
                 command.done.set_result(command.changed)
         self._committed_with = []
+        written, self._jobs_in = self._jobs_in, []
+        for change in written:
+            change.done()
 
     def _skip_now(self) -> Skip | None:
         """The move that is to be made, unless events were taken meanwhile over which it would go back."""
@@ -676,6 +737,9 @@ class PartitionActor:
 
     async def _fill(self, batch: Batch, *, takes_events: bool) -> None:
         work, bytes_max = Slice(self._context), self._context.pace.batch_bytes_max
+        self._jobs_in = [] if self.jobs is None else self.jobs.changes()
+        for change in self._jobs_in:
+            await batch.job(change, work)
         while self._outcomes and batch.bytes < bytes_max:
             if work.is_over():
                 await work.pause()
@@ -743,6 +807,7 @@ class PartitionActor:
         context = self._context
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         self.unconfigured += len(batch.unconfigured)
+        self.job_records |= batch.jobs
         for subject, header, value in batch.changed():
             self.orders[subject] = value
             self._beyond.discard(subject)
@@ -759,10 +824,11 @@ class PartitionActor:
                 self.outbox.schedule(subject, now)
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
-        delay_s, may_go_early, has_failed = 0.0, False, False
+        delay_s, may_go_early, has_failed, waits = 0.0, False, False, False
         if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
             delay_s, may_go_early = delay_max_s(header, self._context.rules), is_transient(header)
             has_failed = not awaits_result(header)
+            waits = awaits_change(header)
         self.outbox.put(
             subject,
             header,
@@ -772,6 +838,7 @@ class PartitionActor:
             delay_max_s=delay_s,
             may_go_early=may_go_early,
             has_failed=has_failed,
+            awaits_change=waits,
         )
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
@@ -790,7 +857,12 @@ class PartitionActor:
 
         The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
         """
-        work, until = Slice(self._context), now + self._context.pace.look_s
+        work, until, untold = Slice(self._context), now + self._context.pace.look_s, self._untold
+        while untold and untold[0][0] <= now:
+            tell_at, waiting = untold.popleft()
+            entry = self.outbox.entries.get(waiting)
+            if entry is not None and entry.tell_at == tell_at and not entry.in_flight:  # else its outcome tells
+                self.outbox.schedule(waiting, now)
         while self._leave_at is None and now < until and (subject := self.outbox.pop_due(now)) is not None:
             self._look_at(subject, now)
             if work.is_over():
@@ -804,7 +876,7 @@ class PartitionActor:
             self._offer(subject, None, now)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
             entry.has_news = True
-            self._look_again(subject, entry, now + _JUDGE_AFTER_S)
+            self.outbox.schedule(subject, now + _JUDGE_AFTER_S)
             return
         record = state.decode_order(self.orders[subject])
         if record.revision == record.acked:
@@ -818,29 +890,58 @@ class PartitionActor:
             return
         plan = core.plan(record, subject, addressee)
         if isinstance(plan, Send):
-            tells = self._tells_owed(entry, record, plan, addressee, now)
+            if entry.awaits_change and not self._still_waits(subject, plan, addressee):
+                entry.not_before, entry.awaits_change = now, False
+            tells = self._context.reporting is not None and self._tells_owed(subject, record, plan, addressee, now)
             if tells or record.inconsistent_since_ms or record.park is not None:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
 
-    def _tells_owed(self, entry: Entry, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
+    def _still_waits(self, subject: str, plan: Send, addressee: Addressee) -> bool:
+        """Whether its adapter would still have it wait for a job or for a change: its account may be another one now,
+        and what a job kept of it. One that can be read has to be asked, which a change brings about.
+        """
+        if addressee.provider.can_read:
+            return True
+        asked = Question(
+            core.reference_of(subject),
+            addressee.account,
+            plan.update,
+            plan.remote,
+            plan.may_land_late,
+            plan.remote_unknown,
+            now_ms=self._context.clock.wall_ms(),
+        )
+        step = addressee.provider.next_step(asked)
+        return isinstance(step, AwaitResult) and step.poll_s is None
+
+    def look_anew(self) -> None:
+        """Accounts were read again: what waits for a job may not have to any more."""
+        now = self._context.clock.now()
+        for subject, entry in self.outbox.entries.items():
+            if entry.awaits_change and not entry.in_flight:
+                self.outbox.schedule(subject, now)
+        if self.jobs is not None:
+            self.jobs.look_anew()
+        self._wake.set()
+
+    def _tells_owed(self, subject: str, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
         """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
-        reporting = self._context.reporting
-        if reporting is None or not is_news(record, find_ready(record, plan.shown, addressee), reporting):
+        reporting, entry = self._context.reporting, self.outbox.entries[subject]
+        assert reporting is not None  # who calls has looked
+        was_owed = record.told is not None and record.told.status == "owed"
+        if was_owed and not is_news(record, find_ready(record, plan.shown, addressee), reporting):
             entry.tell_at = NEVER
             return False
         if entry.tell_at == NEVER:
             entry.tell_at = now + self._context.pace.tell_owed_after_s
+            self._untold.append((entry.tell_at, subject))
         if now < entry.tell_at:
             return False
         entry.tell_at = NEVER
         return True
-
-    def _look_again(self, subject: str, entry: Entry, due: float) -> None:
-        """At `due`, or when others are to be told of it."""
-        self.outbox.schedule(subject, min(due, entry.tell_at))
 
     def _has_enough(self, entry: Entry, now: float, account: str) -> bool:
         """So many are prepared that this one is judged when its turn comes: now and then would be twice the work."""
@@ -852,13 +953,11 @@ class PartitionActor:
         entry.waiting = ""
         is_delayed = entry.not_before > now
         if is_delayed and not entry.may_go_early:
-            self._look_again(subject, entry, entry.not_before)
+            self.outbox.schedule(subject, entry.not_before)
             return
         if entry.hold_until > now:
-            self._look_again(subject, entry, entry.hold_until)
+            self.outbox.schedule(subject, entry.hold_until)
             return
-        if entry.tell_at != NEVER:
-            self.outbox.schedule(subject, entry.tell_at)
         if not is_delayed and not self._may_send():
             self._await_lease(subject)
             return
@@ -922,6 +1021,8 @@ class PartitionActor:
 
     def take(self, subject: str) -> Attempt | None:
         """`ports.Outlet`: what is owed for the order as of now."""
+        if "/" not in subject:
+            return self._take_job(subject)
         entry = self.outbox.entries.get(subject)
         if entry is None or not entry.queued or self.role not in ("serving", "halted"):
             return None
@@ -931,8 +1032,10 @@ class PartitionActor:
         if prepared is not None:
             self._prepared -= 1
         if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):
-            self._look_again(subject, entry, entry.not_before)
+            self.outbox.schedule(subject, entry.not_before)
             return None
+        if self.jobs is not None and self.jobs.is_reserved(subject):
+            return None  # it is looked at again once the page that it stands in is committed
         if not self._may_send():
             self._await_lease(subject)
             return None
@@ -960,6 +1063,48 @@ class PartitionActor:
             plan.remote_unknown,
             plan.shown,
         )
+
+    # --- ports.JobHost ---
+
+    @property
+    def value_max_bytes(self) -> int:
+        return self._hold.value_max_bytes
+
+    def addressee(self, account: str) -> Addressee | None:
+        return self._context.addressees.get(account)
+
+    def offer_job(self, account: str, name: str, since_ms: int) -> None:
+        self._context.dispatcher.offer(account, since_ms, name, self)
+
+    def is_beyond(self, subject: str) -> bool:
+        return subject in self._beyond
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def fail(self, what: str, error: BaseException) -> None:
+        self._failed = self._failed or InvariantError(f"{what} failed: {type(error).__name__}")
+        log.critical("job_failed", partition=self.partition, job=what, exc_info=error)
+        self._wake.set()
+
+    async def pause(self) -> None:
+        if self._job_work.is_over():
+            await self._job_work.pause()
+
+    def _take_job(self, name: str) -> Attempt | None:
+        """What a job has to send, under the same lease as orders."""
+        if self.jobs is None or self.role not in ("serving", "halted"):
+            return None
+        if not self._may_send():
+            self._context.metrics.lease_refused()
+            self._lease_wanted = True
+            self.jobs.postpone(name)
+            return None
+        errand = self.jobs.take(name)
+        if errand is None:
+            return None
+        self._in_flight += 1
+        return Attempt(name, 0, _NOTHING_TOLD, self._context.clock.now(), self._may_send, errand=errand)
 
     def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep, or its account has changed since."""

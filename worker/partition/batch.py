@@ -6,14 +6,16 @@ from zlib import crc32
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas import state
 from schemas.base import copied, time_text
 from schemas.events import OrderEvent
 from schemas.facts import Facts
-from schemas.state import OrderRecord, SealedRecord
+from schemas.state import OrderRecord, Park, SealedRecord
 from worker.core import outbox as core
 from worker.core.intake import decode, identify, shown_id
+from worker.core.order import assess
 from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait
 from worker.core.results import (
     PROVIDER_KINDS,
@@ -29,9 +31,10 @@ from worker.core.retry import settle
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
 from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.jobs import Fate
 from worker.partition.context import Context, Slice
 from worker.partition.letters import letter_bytes, letter_of
-from worker.ports import Attempt, DeadLetter, InputRecord, Result, UndecodableRecord
+from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, Result, UndecodableRecord
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +42,7 @@ _RECORD_OVERHEAD_BYTES = 8 * 1024
 """Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
 
 
+_FRAMING = 1_024
 _LOOKALIKE_EVERY_S = 60.0
 _FIRST_REASONS = frozenset({"too_large", "no_key"})
 """Of `CONTRACT.md` section 4: they go before `undecodable`."""
@@ -98,6 +102,7 @@ class Batch:
         self._now_ms = context.clock.wall_ms()
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord | SealedRecord, bytes]] = {}
+        self._jobs: dict[str, bytes] = {}
         self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
         self._lookalikes: list[str] = []
         self._coalesced = 0
@@ -227,8 +232,11 @@ class Batch:
         value = self._value(subject)
         assert value is not None  # an attempt is of an order that is known
         if outcome.found is not None:
-            value = state.encode(core.take_found(state.decode_order(value), self._now_ms))
+            whole = core.take_found(state.decode_order(value), self._now_ms)
+            value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
+            if assess(whole.facts, core.reference_of(subject)).state == "inconsistent":
+                outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
         before = state.decode_sealed(value)
         after, hold_s = settle(
             before,
@@ -239,6 +247,8 @@ class Batch:
             chance=context.clock.chance(),
             rules=context.rules,
         )
+        if outcome.remote is not None and len(outcome.remote) > len(before.remote):
+            self._bound(subject, before, after, attempt)
         if context.reporting is not None and outcome.found is not None:
             whole = state.decode_order(state.encode(after))
             result = self._result_of(subject, whole)
@@ -268,6 +278,15 @@ class Batch:
             if hold_s:
                 context.metrics.held()
             self._notes.append((name, fields | {"outcome": outcome.kind.value, "wait_s": round(wait_s, 3)}))
+
+    def _bound(self, subject: str, before: SealedRecord, after: SealedRecord, attempt: Attempt) -> None:
+        """An adapter may keep more than the topic takes: then what was kept before stays, and somebody is asked."""
+        size = len(state.encode(after)) + len(subject.encode()) + _FRAMING
+        if size > self._value_max_bytes:
+            after.remote = before.remote
+            after.uncertain = after.doubt = True
+            after.reason = f"its record would have {size} bytes, the state topic takes {self._value_max_bytes}"
+            after.park = Park(after.reason, attempt.update.digest, attempt.revision, self._now_ms)
 
     def change(self, change: Change) -> None:
         """Follows a decision, unless the order's record has changed since, an operator's doing included: then it is
@@ -305,6 +324,50 @@ class Batch:
                 found = find_ready(record, plan.shown, self._addressee(subject))
             self._tell(subject, self._result(subject, record, found))
         self._put(subject, record)
+
+    async def job(self, change: JobChange, work: Slice) -> None:
+        """What a job wants written: the orders that it is about are as they were when it made that up, for what jobs
+        want goes first.
+        """
+        self._jobs[change.key] = change.value
+        self.bytes += len(change.value)
+        for subject, remote in change.remotes.items():
+            if work.is_over():
+                await work.pause()
+            record = state.decode_sealed(self._orders[subject])
+            record.remote = remote
+            self._put(subject, record)
+        for subject, fate in change.fates.items():
+            if work.is_over():
+                await work.pause()
+            self._fate(subject, fate)
+
+    def _fate(self, subject: str, fate: Fate) -> None:
+        """What a job has come to for an order, as if it had been an attempt of its own."""
+        context, outcome = self._context, fate.outcome
+        before = state.decode_sealed(self._orders[subject])
+        after, _ = settle(
+            before,
+            fate.revision,
+            fate.digest,
+            outcome,
+            now_ms=self._now_ms,
+            chance=context.clock.chance(),
+            rules=context.rules,
+        )
+        if context.reporting is not None and after.revision == fate.revision:
+            whole = state.decode_order(state.encode(after))
+            result = self._result_of(subject, whole)
+            after.told = whole.told
+            self._tell(subject, result)
+        self._put(subject, after)
+        fields: dict[str, object] = {"order": subject, "revision": fate.revision, "event_id": after.event_id}
+        fields["status"] = outcome.status
+        if outcome.kind is OutcomeKind.APPLIED:
+            context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
+            self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+        else:
+            self._notes.append(("order_pending", fields | {"wait_s": 0.0}))
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
         """An operator's change; False: there was nothing to change."""
@@ -370,8 +433,15 @@ class Batch:
     # --- the transaction ---
 
     def entries(self) -> list[tuple[bytes, bytes | None]]:
-        """The changed orders as they go into the state topic."""
-        return [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        """The changed orders and jobs as they go into the state topic."""
+        found: list[tuple[bytes, bytes | None]] = [(key.encode(), value) for key, value in self._jobs.items()]
+        found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        return found
+
+    @property
+    def jobs(self) -> dict[str, bytes]:
+        """The changed records of jobs, by key."""
+        return self._jobs
 
     def changed(self) -> Iterator[tuple[str, OrderRecord | SealedRecord, bytes]]:
         """The changed orders."""

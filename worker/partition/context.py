@@ -1,7 +1,7 @@
 """What all actors of a worker share."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 import structlog
@@ -15,7 +15,7 @@ from worker.core.rules import Rules
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.metrics import Metrics
-from worker.ports import Clock, Dispatcher, EventLog
+from worker.ports import Clock, Dispatcher, EventLog, JobDesk, JobHost
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +87,8 @@ class Context(Struct):
     """By account: what follows when it tells another one than before."""
     reporting: Reporting | None = None
     """How others are told of orders; `None`: nobody is."""
+    make_jobs: Callable[[JobHost], JobDesk] | None = None
+    """The jobs of a partition; `None`: there are none."""
     lookalike_told_at: float = -inf
     """*now*."""
     told_unconfigured: set[str] = field(default_factory=set)
@@ -139,3 +141,5 @@ class Warm(Struct):
     """*now*."""
     targets: dict[str, Target] = {}
     """Whom the accounts told."""
+    jobs: dict[str, bytes] = {}
+    """What jobs have kept, by key."""

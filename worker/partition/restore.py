@@ -21,6 +21,8 @@ class Restored(Struct):
     """*now* when no older owner could commit any more."""
     targets: dict[str, state.Target]
     """Whom the accounts told, as far as it was written."""
+    jobs: dict[str, bytes]
+    """What jobs have kept, by key."""
     records: int
     """How many were read."""
     rival: tuple[str, int] | None
@@ -42,7 +44,7 @@ async def restore(
     barrier = await write_barrier(hold, context)
     if warm is not None and barrier < warm.position:
         raise TopicError(remade(warm.position, barrier))
-    reading = _Reading(partition, context.owner_id, barrier, {} if warm is None else warm.orders)
+    reading = _Reading(partition, context.owner_id, barrier, warm)
     records = 0
     work = Slice(context)
     async for entries in hold.read(0 if warm is None else warm.position, barrier):
@@ -58,7 +60,7 @@ async def restore(
         last = state.NextRecord(state.SCHEMA, start_at, context.topic_epoch, False, version, None, deployment)
     _require(context, last, reading.stranger)
     targets = reading.targets({} if warm is None else warm.targets)
-    return Restored(reading.orders, barrier + 1, last, fenced_at, targets, records, reading.rival)
+    return Restored(reading.orders, barrier + 1, last, fenced_at, targets, reading.jobs, records, reading.rival)
 
 
 def _require(context: Context, last: state.NextRecord | None, stranger: state.OwnerRecord | None) -> None:
@@ -107,8 +109,9 @@ _KEY_SHOWN_MAX = 200
 class _Reading:
     """What the records of a partition come to."""
 
-    def __init__(self, partition: int, owner_id: str, barrier: int, orders: dict[str, bytes]) -> None:
-        self.orders = orders
+    def __init__(self, partition: int, owner_id: str, barrier: int, warm: Warm | None) -> None:
+        self.orders = {} if warm is None else warm.orders
+        self.jobs = {} if warm is None else dict(warm.jobs)
         self.rival: tuple[str, int] | None = None
         self.stranger: state.OwnerRecord | None = None
         """Whose barrier that is."""
@@ -141,6 +144,12 @@ class _Reading:
             self._next = entry
         elif key == state.TARGETS_KEY and value is not None:
             self._targets = entry
+        elif key.startswith(_JOB_PREFIX):
+            name = key.decode(errors="backslashreplace")
+            if value is None:
+                self.jobs.pop(name, None)
+            else:
+                self.jobs[name] = value
         elif key == state.OWNER_KEY and value is not None and entry.offset != self._barrier:
             self._take_owner(entry, value)
 
@@ -181,6 +190,7 @@ class _Reading:
 
 
 _PREFIX = state.ORDER_PREFIX.encode()
+_JOB_PREFIX = state.JOB_PREFIX.encode()
 
 
 async def write_barrier(hold: StatePartition, context: Context) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.model.callbacks import Callbacks
+from worker.model.jobs import Jobs
 from worker.model.provider import Provider
 from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay.callbacks import AtaraPayCallbacks
@@ -11,6 +12,7 @@ from worker.providers.qliro import Qliro
 from worker.providers.qliro.callbacks import QliroCallbacks
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.callbacks import SequraCallbacks
+from worker.providers.sequra.jobs import SequraDisbursements, SequraReports
 
 PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (AtaraPay(), Qliro(), Sequra())}
 CALLBACKS: Mapping[str, Callbacks] = {
@@ -19,3 +21,5 @@ CALLBACKS: Mapping[str, Callbacks] = {
     "sequra": SequraCallbacks(),
 }
 """How the calls of each are read."""
+JOBS: Mapping[str, Jobs] = {"sequra": Jobs(SequraReports(), (SequraDisbursements(),))}
+"""What comes due at the accounts of those that have such a thing."""

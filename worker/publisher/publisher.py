@@ -34,7 +34,7 @@ from worker.model.exchange import (
     Unsendable,
 )
 from worker.model.provider import Provider, Question
-from worker.ports import Attempt, Clock, Outlet, Sender
+from worker.ports import Attempt, Clock, Errand, Outlet, Sender
 
 log = structlog.get_logger(__name__)
 
@@ -294,7 +294,7 @@ class Publisher:
         account, told = lanes.account, _Told()
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
-            outcome = await self._take_turn(lanes.provider, account, attempt, told)
+            outcome = await self._take_turn(lanes, account, attempt, told)
         except asyncio.CancelledError:
             why = "given up: the partition is leaving"
             outcome = Outcome(told.unanswered, why, remote=told.remote)
@@ -308,8 +308,10 @@ class Publisher:
             self._metrics.attempt(lanes.account.name, outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
-    async def _take_turn(self, provider: Provider[Any], account: Account, attempt: Attempt, told: _Told) -> Outcome:
+    async def _take_turn(self, lanes: _Lanes, account: Account, attempt: Attempt, told: _Told) -> Outcome:
         """Asks the adapter for one step after the other: reads, and at most one command."""
+        if attempt.errand is not None:
+            return await self._run_errand(attempt.errand, attempt, told)
         asked = Question(
             reference_of(attempt.subject),
             account,
@@ -322,8 +324,8 @@ class Publisher:
             attempt.trace,
             self._clock.wall_ms(),
         )
-        status: int | None = None
-        for _ in range(_EXCHANGES_MAX):
+        status, provider = None, lanes.provider
+        for count in range(_EXCHANGES_MAX):
             step = provider.next_step(asked)
             match step:
                 case Exchange():
@@ -334,6 +336,8 @@ class Publisher:
                     return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
                 case Unsendable():
                     return Outcome(OutcomeKind.UNSUPPORTED, step.reason, status, remote=step.remote, found=step.found)
+            if count and lanes.limiter is not None:  # the first has had its leave
+                await lanes.limiter.acquire()
             told.sends(step)
             answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
             if isinstance(answer, Fault):
@@ -346,6 +350,16 @@ class Publisher:
             status = answer.status
             asked = replace(asked, seen=answered.seen, now_ms=self._clock.wall_ms())
         return Outcome(OutcomeKind.REJECTED, f"{provider.name} was read {_EXCHANGES_MAX} times in one turn")
+
+    async def _run_errand(self, errand: Errand, attempt: Attempt, told: _Told) -> Outcome:
+        """One request of a job."""
+        told.sends(Exchange(errand.request, errand.is_read))
+        answer = await self._sender.send(errand.request, self._deadline_s, attempt.may_send)
+        if isinstance(answer, Fault):
+            return told.failed(answer)
+        errand.answer = answer
+        outcome = errand.read(answer, self._clock.wall_ms())
+        return _of_read(outcome) if errand.is_read else outcome
 
     def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float, *, is_outdated: bool) -> Outcome:
         """What is left of the outcome for the order; says what it means for the account, unless that has changed."""

@@ -78,7 +78,8 @@ class HttpSender:
             fresh = link or await self._connect(server, until, deadline_s)
             if isinstance(fresh, Fault):
                 return fresh
-            answer = await self._exchange(fresh, server, wire, until, deadline_s, may_send)
+            body_max_bytes = request.answer_max_bytes or self._body_max_bytes
+            answer = await self._exchange(fresh, server, wire, until, deadline_s, body_max_bytes, may_send)
             if isinstance(answer, Fault) or not _is_misdirected(answer, server):
                 break
         return answer
@@ -103,9 +104,10 @@ class HttpSender:
         wire: bytes,
         until: float,
         deadline_s: float,
+        body_max_bytes: int,
         may_send: Callable[[], bool],
     ) -> HttpResponse | Fault:
-        answered = link.begin(self._body_max_bytes, deadline_s)
+        answered = link.begin(body_max_bytes, deadline_s)
         self._deadlines.add(link, until)
         try:
             if not may_send():

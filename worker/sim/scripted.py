@@ -1,14 +1,16 @@
 """A provider that does what a script says, at the `Sender` port: nothing leaves the process, time may be virtual.
 
 It answers from queues, plays the faults of a network, remembers every attempt, and holds for each order what it was
-last told, as a provider that takes any request at any time would (`PROTOCOL.md` section 0).
+last told, as a provider that takes any request at any time would (`PROTOCOL.md` section 0). Where an account has a
+`Model`, that answers what the queues do not, and takes what a fault lets through.
 """
 
 import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -36,6 +38,10 @@ class Answer(Struct, frozen=True):
     """How long after the sending the provider takes it, with a fault."""
     times: int | None = 1
     """How many requests in a row get it; `None`: all from now on."""
+    method: str | None = None
+    """It waits for requests of this method; what others get is up to the next queue."""
+    applied: bool | None = None
+    """Whether the provider takes a request that it answers so; `None`: with 2xx, where there is no model."""
 
 
 class HeldCarts(Struct, frozen=True):
@@ -71,12 +77,30 @@ class Address(Struct, frozen=True):
         return name in (self.reference, f"{self.account}/{self.reference}")
 
 
+class Model(Protocol):
+    """A provider's side of one account, which remembers what it was told."""
+
+    def takes(self, request: HttpRequest) -> bool:
+        """Whether it is what a request is for."""
+        ...
+
+    def order_of(self, request: HttpRequest) -> str | None:
+        """The reference of the order, of those that it holds, that a request speaks of."""
+        ...
+
+    def answer(self, request: HttpRequest) -> HttpResponse:
+        """Does what it is told. Never raises."""
+        ...
+
+
 class ScriptedProvider:
     """`ports.Sender` with a script instead of a network. One for all accounts; outlives the workers that use it."""
 
     def __init__(self, accounts: Mapping[str, Account], clock: Clock) -> None:
         self.exchanges: list[Exchange] = []
         """Every attempt so far, in the order of sending."""
+        self.models: dict[str, Model] = {}
+        """By account."""
         self._accounts = accounts
         self._clock = clock
         self._answers = _Queue(())
@@ -113,11 +137,13 @@ class ScriptedProvider:
         self.exchanges.append(
             Exchange(request.method, request.url, dict(request.headers), body, carts, self._clock.now())
         )
-        address = _address(request, self._accounts)
-        answer = self._next(address)
-        applied = answer.fault.endswith("_applied") if answer.fault else 200 <= answer.status < 300
-        if applied and address is not None:
-            self._take(address, carts, answer.applied_after_s)
+        address, model = self._place(request)
+        answer = self._next(address, request.method)
+        if answer is None and model is not None:
+            answer = _scripted(model.answer(request))
+        else:
+            answer = answer or Answer()
+            self._take(address, model, request, carts, answer)
         await asyncio.sleep(0)
         match answer.fault:
             case None:
@@ -139,22 +165,56 @@ class ScriptedProvider:
 
     # --- inside ---
 
-    def _next(self, address: Address | None) -> Answer:
+    def _place(self, request: HttpRequest) -> tuple[Address | None, Model | None]:
+        """The order that a request speaks of, and who answers it."""
+        fitting = [(name, model) for name, model in self.models.items() if model.takes(request)]
+        for name, model in fitting:
+            if (reference := model.order_of(request)) is not None:
+                return Address(name, reference), model
+        return _address(request, self._accounts), fitting[0][1] if fitting else None
+
+    def _next(self, address: Address | None, method: str) -> Answer | None:
         queues = [self._answers]
         if address is not None:
             names = (f"{address.account}/{address.reference}", address.reference)
             queues[:0] = [self._answers_for[name] for name in names if name in self._answers_for]
         for queue in queues:
-            answer = queue.pop()
+            answer = queue.pop(method)
             if answer is not None:
                 return answer
-        return Answer()
+        return None
 
-    def _take(self, address: Address, carts: HeldCarts | None, after_s: float) -> None:
-        if after_s > 0:
-            asyncio.get_running_loop().call_later(after_s, self._held.__setitem__, address, carts)
+    def _take(
+        self,
+        address: Address | None,
+        model: Model | None,
+        request: HttpRequest,
+        carts: HeldCarts | None,
+        answer: Answer,
+    ) -> None:
+        """What was sent arrives, or does not; where there is a model, an answer of the script's stands for its own."""
+        is_applied = answer.applied
+        if answer.fault:
+            is_applied = answer.fault.endswith("_applied")
+        elif is_applied is None:
+            is_applied = model is None and answer.status // 100 == 2
+        if not is_applied:
+            return
+        take: Callable[[], object]
+        if model is not None:
+            take = partial(model.answer, request)
+        elif address is not None:
+            take = partial(self._held.__setitem__, address, carts)
         else:
-            self._held[address] = carts
+            return
+        if answer.applied_after_s > 0:
+            asyncio.get_running_loop().call_later(answer.applied_after_s, take)
+        else:
+            take()
+
+
+def _scripted(response: HttpResponse) -> Answer:
+    return Answer(response.status, response.headers, response.body)
 
 
 class _Queue:
@@ -163,8 +223,8 @@ class _Queue:
     def __init__(self, answers: Iterable[Answer]) -> None:
         self._left: deque[tuple[Answer, int | None]] = deque((answer, answer.times) for answer in answers)
 
-    def pop(self) -> Answer | None:
-        if not self._left:
+    def pop(self, method: str) -> Answer | None:
+        if not self._left or self._left[0][0].method not in (None, method):
             return None
         answer, times = self._left.popleft()
         if times is None:

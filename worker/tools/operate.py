@@ -1,5 +1,5 @@
-"""What an operator asks of a running worker, over its private port: `order show|release|resend`, `account resume`,
-`input skip`.
+"""What an operator asks of a running worker, over its private port: `order show|release|resend`,
+`account resume|report`, `input skip`.
 
 When no worker answers, or another one serves the order, `order show` reads the state topic; without a configured
 Kafka it looks into what the last demo left (`.cartsync/demo.json`).
@@ -139,6 +139,18 @@ def resume_account(name: str, url: str, *, as_json: bool) -> int:
     """
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
     print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)}")
+    return 0
+
+
+def report_now(name: str, page: Literal["", "taken", "not_taken"], url: str, *, as_json: bool) -> int:
+    """Makes an account's jobs due now in the partitions of one worker, or says what became of pages of its reports that
+    are stuck; 0 once that is committed. Raises `UsageError` when there is no such account, or it has no job,
+    `NoAnswerError`.
+    """
+    query = f"?page={page}" if page else ""
+    body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
+    where = f"in the partitions of the worker at {url}"
+    print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)} {where}")
     return 0
 
 

@@ -9,6 +9,8 @@
     POST /accounts/{name}/resume         ends an account's pause
     POST /accounts/{name}/release        all its parked orders in this worker's partitions are tried again; with
                                          ?reason_contains=TEXT those whose reason contains this
+    POST /accounts/{name}/report         its jobs are due now in this worker's partitions; with ?page=taken or
+                                         ?page=not_taken an operator says what became of pages that are stuck
     POST /input/{partition}/skip/{offset}  the position in the input is moved; a body says why, and who wants it
 
 A POST is answered when it is committed, and says whether there was anything to do. Errors are problem details
@@ -120,6 +122,18 @@ class Operated(Probed, Protocol):
 
     async def resume_account(self, name: str) -> bool:
         """Ends an account's pause; False: there was none. Raises `UsageError` when there is no such account."""
+        ...
+
+    async def report(self, account: str) -> int:
+        """Makes the jobs of an account due now; how many, once that is committed. Raises `UsageError` when there is no
+        such account, or it has none, `LogError`.
+        """
+        ...
+
+    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
+        """Says what became of pages of an account's reports that are stuck; how many, once that is committed. Raises as
+        `report` does.
+        """
         ...
 
     async def skip(self, partition: int, offset: int) -> int:
@@ -317,6 +331,7 @@ def _add_worker(app: web.Application, operated: Operated, now: Callable[[], floa
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
     app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
+    app.router.add_post(f"/accounts/{_ANY}/report", routes.report)
     app.router.add_post(r"/input/{partition:\d{1,6}}/skip/{offset:\d{1,18}}", routes.skip)
 
 
@@ -391,6 +406,23 @@ class _Routes:
         which = " whose reason contains that" if reason_contains else ""
         words = f"{released} released" if released else f"no order is parked{which}"
         return _json(Done(released > 0, detail=words, released=released))
+
+    async def report(self, request: web.Request) -> web.Response:
+        name, page = _between(request, "/accounts/", "/report"), request.query.get("page", "")
+        if page not in ("", "taken", "not_taken"):
+            return _problem(400, "page is taken or not_taken")
+        try:
+            if page:
+                count = await _in_time(self._operated.decide_pages(name, is_taken=page == "taken"))
+                words = f"{count} pages {page.replace('_', ' ')}" if count else "no page waits for an operator"
+            else:
+                count = await _in_time(self._operated.report(name))
+                words = f"{count} jobs are due now" if count else "none of its jobs is in these partitions"
+        except UsageError as error:
+            return self._refused(name, error)
+        action = f"report_{page}" if page else "report"
+        log.info("operator_acted", action=action, account=name, done=count > 0, peer=request.remote)
+        return _json(Done(count > 0, detail=words))
 
     def _refused(self, account: str, error: UsageError) -> web.Response:
         known = any(view.name == account for view in self._operated.status().accounts)

@@ -39,6 +39,7 @@ from worker.model.callbacks import Ask, Callbacks, Called, Caller, Purpose, Push
 from worker.ports import EventProducer
 from worker.providers.callbacks import cloud_event
 from worker.web.connections import Connection, Connections
+from worker.web.handed import Handed
 from worker.web.limits import Peers, Rate
 from worker.web.lookups import Lookup
 
@@ -248,17 +249,27 @@ class Receiver:
         connection: Any = request.protocol
         if isinstance(connection, Connection):
             connection.header_came()
+        try:
+            answer = await self._counted(request)
+        finally:
+            if isinstance(connection, Connection):
+                connection.await_header()
+        return _response(request, answer)
+
+    async def hand(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer to a request that comes without a connection; needs no `start`."""
+        answer = await self._counted(cast("web.BaseRequest", Handed(method, raw_path, headers, body)))
+        return answer.status, answer.body
+
+    async def _counted(self, request: web.BaseRequest) -> _Answer:
         peer = self._peers.of(request.remote or "", request.headers.getall("X-Forwarded-For", ()))
         call = _Call(request, self._now(), peer)
         try:
             answer = await self._answered(call)
         except Exception as error:  # noqa: BLE001 - whatever it is, its text may quote a body, and the library logs it
             answer = _failed(call, error)
-        finally:
-            if isinstance(connection, Connection):
-                connection.await_header()
         self._metrics.callback(call.account, call.purpose, answer.result)
-        return _response(request, answer)
+        return answer
 
     async def _answered(self, call: _Call) -> _Answer:
         try:

@@ -457,3 +457,11 @@ def test_reason_that_is_not_the_providers_stays(unsupported: bool) -> None:
     park = order.tell(details(customer=None)).park
     assert park is not None
     assert (park.reason == said.reason) is unsupported
+
+
+def test_release_ends_a_wait_for_a_change() -> None:
+    """An operator may know what the worker cannot."""
+    order = Telling(CONFIRMED, shipped("s1", A=1))
+    order.record = replace(order.record, delay=Delay.CHANGE, not_before_ms=START_MS + 10**9, delay_ms=10**9)
+    assert release_by_operator(order.record, START_MS)
+    assert (order.record.not_before_ms, order.record.delay) == (0, Delay.OWN)

@@ -433,3 +433,12 @@ def test_words_go_with_details_that_are_removed() -> None:
     for kind in ("transaction", "shipping"):
         assert "error" not in said_of(kind)
     assert Telling(CONFIRMED, details(customer=None)).record.facts.provider is None
+
+
+def test_what_may_be_personal_goes_with_details_that_are_removed() -> None:
+    """A word that nobody knows, and the card, too."""
+    order = Telling(CONFIRMED, told("unmapped", word="Anna Svensson"), told("card_saved"), details(customer=None))
+    provider = order.record.facts.provider
+    assert provider is not None
+    assert b"Svensson" not in provider.said["unmapped"][1]
+    assert "card_saved" not in provider.said

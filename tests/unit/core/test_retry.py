@@ -353,3 +353,10 @@ def test_applied_knows_only_what_it_saw(heard: int, doubt: bool) -> None:
 def test_remote_is_kept_unless_there_is_news() -> None:
     """An outcome without news of the provider leaves what its adapter knew."""
     assert after(owed(remote=b"old"), Outcome(OutcomeKind.REJECTED, "busy", 500)).remote == b"old"
+
+
+@pytest.mark.parametrize(("status", "uncertain"), [(200, False), (None, True)])
+def test_only_who_was_asked_knows_what_became_of_it(status: int | None, uncertain: bool) -> None:
+    """A turn without a request leaves open whether an earlier command has arrived."""
+    found = after(owed(uncertain=True), Outcome(OutcomeKind.PENDING, "why", status, 60.0))
+    assert found.uncertain is uncertain

@@ -12,7 +12,7 @@ from msgspec import Struct
 from schemas import state
 from schemas.events import CancelledData
 from schemas.state import OrderRecord
-from tests.unit.core.shop import TRUST, confirmed, fold, goods, log
+from tests.unit.core.shop import TRUST, confirmed, fold, goods, log, shipped
 from worker import logs
 from worker.core import outbox as core
 from worker.core.intake import decode
@@ -374,5 +374,35 @@ def test_key_and_partition_are_checked_when_they_are_told() -> None:
         assert dict(letter.headers)["x-dlq-reason"] == b"wrong_partition"
         batch.event(written(3, "order.cancelled", {}, SUBJECT.encode()), lambda _subject: False)
         assert len(batch.dead_letters) == 1
+
+    run(main())
+
+
+def test_what_is_found_against_the_facts_is_looked_at() -> None:
+    """Cancelled there, while the shopper has the goods: it stays owed, so that somebody is told of the contradiction."""
+
+    async def main() -> None:
+        facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
+        batch.outcome(attempt, Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider")), 1.0)
+        after = committed(batch)
+        assert (after.acked, after.park) == (5, None)
+
+    run(main())
+
+
+def test_what_an_adapter_keeps_is_bounded() -> None:
+    """More than the topic takes: what it kept before stays, and the order is parked."""
+
+    async def main() -> None:
+        facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts, remote=b"before"))
+        attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
+        batch.outcome(attempt, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"x" * 1_000_000), 1.0)
+        after = committed(batch)
+        assert (after.remote, after.uncertain, after.doubt) == (b"before", True, True)
+        assert after.park is not None
+        assert "the state topic takes 1000000" in after.park.reason
 
     run(main())

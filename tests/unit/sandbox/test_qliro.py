@@ -85,6 +85,16 @@ async def test_looked_at(serve: Serve) -> None:
     assert (status, said["ErrorCode"]) == (404, "ORDER_NOT_FOUND")
 
 
+async def test_no_capture_above_what_is_reserved(serve: Serve) -> None:
+    """A discount that was reserved along is not left out of captures until more is captured than was authorised."""
+    client = await serve(sandbox_to(Shop(RECEIVED)))
+    gift = HAT | {"MerchantReference": "gift", "Type": "Discount", "Quantity": 1}
+    gift |= {"PricePerItemIncVat": -375.56, "PricePerItemExVat": -375.56}
+    assert (await client.tell("/checkout", PLACED | {"OrderItems": [HAT, gift]}))[0] == 200
+    status, said = await ship(client)
+    assert (status, said["ErrorCode"]) == (400, "INVALID_REQUEST_TOTAL_AMOUNT")
+
+
 async def test_wrong_token(serve: Serve) -> None:
     """The token is that of the merchant's secret, or it is 401."""
     client = await placed(serve, Shop(RECEIVED))

@@ -97,6 +97,75 @@ async def test_answers_of_one_order(script: Script):
     assert await script.statuses(3) == [503, 501, 204]
 
 
+class Ledger:
+    """A model that takes everything below one address."""
+
+    def __init__(self, reference: str | None) -> None:
+        self.reference = reference
+        self.taken: list[str] = []
+
+    def takes(self, request: HttpRequest) -> bool:
+        return request.url.startswith(BASE)
+
+    def order_of(self, request: HttpRequest) -> str | None:  # noqa: ARG002 - of whatever order
+        return self.reference
+
+    def answer(self, request: HttpRequest) -> HttpResponse:
+        self.taken.append(request.method)
+        return HttpResponse(207, {"A": "b"}, b"x")
+
+
+@virtual
+async def test_a_model_answers(script: Script):
+    """What no queue has an answer for is the model's, of the account that holds the order, if any does."""
+    empty, full = Ledger(None), Ledger("A14")
+    script.provider.models |= {"acme": empty, "beta": full}
+    assert await script.send() == HttpResponse(207, {"a": "b"}, b"x")
+    assert (empty.taken, full.taken) == ([], ["PUT"])
+    del script.provider.models["beta"]
+    await script.send()
+    assert empty.taken == ["PUT"]
+    assert script.provider.held("1001") is None
+
+
+@virtual
+async def test_a_model_and_a_script(script: Script):
+    """What the script answers the model does not hear of, unless it is said so; of faults their name says it."""
+    model = script.provider.models["acme"] = Ledger("A14")
+    for answer, count in (
+        (Answer(204), 0),
+        (Answer(502, applied=True), 1),
+        (Answer(fault="reset_lost"), 1),
+        (Answer(fault="reset_applied"), 2),
+        (Answer(fault="timeout_applied", applied_after_s=DEADLINE_S + 5), 2),
+    ):
+        script.provider.answer_for("acme/A14", [answer])
+        await script.send()
+        assert len(model.taken) == count
+    await asyncio.sleep(6)
+    assert len(model.taken) == 3
+
+
+@virtual
+async def test_answers_that_wait_for_a_method(script: Script):
+    """Requests of other methods pass by, to the next queue."""
+    script.provider.answer_for("1001", [Answer(502, method="POST"), Answer(503)])
+    script.provider.answer([Answer(501)])
+    posted = HttpRequest("POST", request().url, {}, b"")
+    assert await script.statuses(1) == [501]
+    assert await script.statuses(2, posted) == [502, 503]
+
+
+@virtual
+async def test_a_refused_request_that_was_applied(script: Script):
+    """Without a model, too, a script may say that what it refuses was taken, or that what it accepts was not."""
+    script.provider.answer([Answer(502, applied=True), Answer(204, applied=False)])
+    await script.send(request(shipped=1))
+    assert script.provider.held("1001") == held(1)
+    await script.send(request(shipped=2))
+    assert script.provider.held("1001") == held(1)
+
+
 @virtual
 async def test_twins(script: Script):
     """Two accounts with one merchant are told apart by the idempotency key."""

@@ -77,6 +77,18 @@ class Worker:
         self.done.append(("skip", f"{partition} {offset}"))
         return 10
 
+    async def report(self, account: str) -> int:
+        if account != "acme":
+            raise UsageError(f"no account {account}")
+        self.done.append(("report", account))
+        return 2
+
+    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
+        if account != "acme":
+            raise UsageError(f"no account {account}")
+        self.done.append(("decide", str(is_taken)))
+        return int(not is_taken)
+
     async def resume_account(self, name: str) -> bool:
         if name != "acme":
             raise UsageError(f"no account {name}")

@@ -140,6 +140,28 @@ async def test_accounts(port: Port, worker: Worker) -> None:
     assert (status, b"no account none" in body) == (404, True)
 
 
+@pytest.mark.parametrize(
+    ("query", "asked", "words"),
+    [
+        ("", ("report", "acme"), "2 jobs are due now"),
+        ("?page=not_taken", ("decide", "False"), "1 pages not taken"),
+        ("?page=taken", ("decide", "True"), "no page waits for an operator"),
+    ],
+)
+async def test_reports(port: Port, worker: Worker, query: str, asked: tuple[str, str], words: str) -> None:
+    """An account's jobs are made due, and what became of a page is said."""
+    status, _, body = await port.ask("POST", f"/accounts/acme/report{query}")
+    assert (status, json.loads(body)["detail"]) == (200, words)
+    assert worker.done == [asked]
+    assert (await port.ask("POST", f"/accounts/none/report{query}"))[0] == 404
+
+
+async def test_page_that_was_what(port: Port, worker: Worker) -> None:
+    """Neither taken nor not: nothing is done."""
+    assert (await port.ask("POST", "/accounts/acme/report?page=lost"))[0] == 400
+    assert worker.done == []
+
+
 async def test_says_whether_an_account_was_paused(port: Port) -> None:
     """The second resume finds nothing to do, and says so; that is no error."""
     found = [json.loads((await port.ask("POST", "/accounts/acme/resume"))[2]) for _ in range(2)]

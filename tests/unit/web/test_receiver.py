@@ -213,6 +213,24 @@ async def test_repeats_share_an_id(stage: Stage) -> None:
     assert len({event["id"] for event in stage.written()}) == 1
 
 
+@pytest.mark.parametrize("body", [PUSH, b"no JSON", b"x" * 300_000])
+async def test_handed_over_without_a_connection(stage: Stage, body: bytes) -> None:
+    """It is answered, written and counted as if it had come over one."""
+    headers = {"content-type": "application/json"}
+    for address in (path("checkout-status"), path("party"), f"{path('checkout-status')}/"):
+        over_http = await stage.call(address, body, headers)
+        assert await stage.receiver.hand("POST", address, headers, body) == over_http
+    assert await stage.receiver.hand("GET", path("checkout-status"), {}, b"") == REFUSED
+    assert len(stage.written()) == (2 if body == PUSH else 0)
+    assert stage.counted("refused", purpose=UNCONFIGURED) == 2
+
+
+async def test_handed_over_headers_count(stage: Stage) -> None:
+    """In any case of letters."""
+    answer = await stage.receiver.hand("POST", path("checkout-status"), {"CONTENT-encoding": "gzip"}, PUSH)
+    assert answer[0] == 415
+
+
 async def test_uses_of_each_secret_are_counted(stage: Stage) -> None:
     """One sees when the last order of an old secret is gone."""
     for secret in (SECRET, OLD, OLD):

@@ -118,9 +118,10 @@ def _before_any_call(wanted: Wanted, known: Known) -> Step | None:
 def _must_read(wanted: Wanted, known: Known, *, is_in_doubt: bool) -> bool:
     if known.is_open or wanted.claims != known.checked:
         return True
-    if not is_due(wanted, known):
-        return False
-    return is_in_doubt or bool(known.word or known.taken or known.state)
+    is_touched = bool(known.word or known.taken or known.state)
+    if is_in_doubt and is_touched:
+        return True  # a resend, or another account: what was taken before may not be so there
+    return is_due(wanted, known) and (is_in_doubt or is_touched)
 
 
 def _waits_for_number(known: Known) -> AwaitResult:

@@ -52,6 +52,7 @@ def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | lis
     """`MarkItemsAsShipped` of one reservation, with the charges and adjustments that go along."""
     leaves = at.match.leaves
     is_over = at.has_captures and not at.stays
+    cannot: list[str] = []
     for reservation in at.holding.reservations:
         units = leaves & reservation.items
         if not units and not is_over:
@@ -60,11 +61,15 @@ def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | lis
         if is_last or indivisible == "first":
             units = _with_once(at, reservation, units)
         total = worth(units)
+        reserved = worth(reservation.items)
+        if total > max(0, reserved):  # a discount that no capture has carried yet was authorised as well
+            cannot.append(f"a capture of {listed(units)} would be {total}, more than the {reserved} reserved")
+            continue
         if total > 0:
             return Command("MarkItemsAsShipped", reservation.id, of(units))
         if not is_over and not worth(at.match.hold):
             return [f"a capture of {listed(units)} would be {total}: Qliro takes none that is not above 0"]
-    return []
+    return cannot
 
 
 def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:

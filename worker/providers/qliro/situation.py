@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import cached_property
 
 from worker.core.shares import rounded
 from worker.providers.qliro import money
@@ -41,6 +40,33 @@ class Situation:
         ours = set(memory.ours)
         self._theirs = {key for one, did in holding.did.items() if one not in ours for key in did.get("Reserve", ())}
         self._confirmed = set(wanted.confirmed)
+        self._worth_there = self._worth_found()
+        if self.match.missing:
+            self._find_repriced()
+
+    def _find_repriced(self) -> None:
+        """Units that lie there at the price that an update of ours gave them.
+
+        Once some were captured at the old price, those left make up the line's total at a price that is not the line's.
+        """
+        free = self.left - self.match.leaves - self.match.hold
+        ship, hold, missing = Units(), Units(), []
+        for goods, of_kept, of_pending in self.match.missing:
+            kept, pending = of_kept, of_pending
+            for price, count in split(self._worth_of_missing(goods, kept + pending), kept + pending):
+                key = (goods.reference, "Product", price)
+                there = min(count, free[key])
+                now = min(there, kept)
+                ship[key] += now
+                hold[key] += there - now
+                free[key] -= there
+                kept, pending = kept - now, pending - (there - now)
+            if kept or pending:
+                missing.append((goods, kept, pending))
+        self.match.ship += ship
+        self.match.hold += hold
+        self.match.missing = missing
+        self._worth_there = self._worth_found()
 
     @property
     def has_captures(self) -> bool:
@@ -120,8 +146,7 @@ class Situation:
         rest = total - self._worth_there[goods.reference]
         return rest if rest >= 0 else goods.unit_minor * count
 
-    @cached_property
-    def _worth_there(self) -> Counter[str]:
+    def _worth_found(self) -> Counter[str]:
         """Of the units that were found, by reference."""
         found: Counter[str] = Counter()
         for units in (self.match.kept, self.match.ship, self.match.hold):

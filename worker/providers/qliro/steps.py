@@ -84,7 +84,9 @@ def _problem(wanted: w.Wanted) -> str | None:
 
 def _read(asked: Question, wanted: w.Wanted, memory: Memory) -> Step:
     """`GET {base}/v2/orders/{OrderId or reference}`."""
-    which = wanted.order_id or (str(memory.order_id) if memory.order_id else wanted.hint)
+    which = wanted.order_id or (str(memory.order_id) if memory.order_id else "")
+    if not which and wire.CHECKOUT_REFERENCE.fullmatch(asked.reference):
+        which = wanted.hint  # another reference is not Qliro's, so nothing there would show whose order it is
     if not which:
         if not wire.ORDER_REFERENCE.fullmatch(asked.reference):
             why = "references.provider is missing: Qliro cannot be asked for this reference"

@@ -72,12 +72,12 @@ class Read(Struct, frozen=True):
 def list_request(account: SequraAccount) -> HttpRequest:
     """`GET {base}/merchants/{merchant}/disbursements`."""
     url = f"{merchant_url(account.base_url, account.merchant_id)}/disbursements"
-    return HttpRequest("GET", url, headers(account), b"", account.name)
+    return HttpRequest("GET", url, headers(account), b"", account.name, RESPONSE_MAX_BYTES)
 
 
 def detail_request(account: SequraAccount, found: Disbursement) -> HttpRequest:
     """`GET {base}{path}`."""
-    return HttpRequest("GET", url_of(account, found.path), headers(account), b"", account.name)
+    return HttpRequest("GET", url_of(account, found.path), headers(account), b"", account.name, RESPONSE_MAX_BYTES)
 
 
 def read_list(response: HttpResponse, now_ms: int) -> Read:

@@ -31,6 +31,7 @@ from msgspec import UNSET, Raw, Struct, msgpack
 from msgspec.structs import replace
 
 from worker.model.exchange import HttpRequest, Outcome, OutcomeKind
+from worker.model.jobs import Became, Composed, Fate, Kept, Move, Page
 from worker.providers.sequra import memory, wire
 from worker.providers.sequra.calls import headers, url_of
 from worker.providers.sequra.memory import Reported, kept
@@ -44,9 +45,6 @@ NAMES_MAX_BYTES = 256 * 2**10
 REFUSALS_MAX = 64
 """Refused attempts of one page and its halves: three bad orders among 5,000 are found, and what is wrong with all of
 them ends the report instead of being asked 10,000 times."""
-STUCK_AFTER = 4
-IN_DOUBT_MAX = 8
-"""Pages of one account in one partition; while there are so many, no other is written."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -65,62 +63,54 @@ class Candidate(Struct, frozen=True):
     """Of its update."""
 
 
-class Page(Struct, array_like=True, frozen=True):
-    """Orders whose entries are sent together."""
-
-    lists: list[list[str]]
-    """References; the first list is what is sent, the others are what was split off."""
-    merchant: bytes
-    """JSON of who reports, …"""
-    platform: bytes
-    """… and with what."""
-    in_doubt: bool = False
-    """It may have been taken."""
-    refusals: int = 0
-    """In doubt: how often it was refused since."""
-    spent: int = 0
-    """Clean: how often it and its halves were refused."""
-    retries: int = 0
-    """Attempts in a row that came to nothing, for the backoff."""
-    refused_in_ms: int = 0
-    """In doubt: the run in which it was refused last, by the instant that was due; it is not sent in it again."""
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether an operator has to say what became of it."""
-        return self.refusals >= STUCK_AFTER
+def while_under_way(candidate: Candidate) -> bytes:
+    """What the order's record keeps while its page is under way."""
+    there = under_way(candidate.entries, candidate.revision, candidate.digest)
+    return kept(replace(candidate.told, under_way=there))
 
 
-class Composed(Struct, frozen=True):
-    """A page, and what the records of its orders keep from now on; written in one transaction, then sent."""
-
-    page: Page
-    remotes: dict[str, bytes]
-
-
-def compose(candidates: Iterable[Candidate], account: SequraAccount) -> Composed | None:
-    """As many of the candidates as one page takes, in their order; `None`: there are none.
+class Composing:
+    """A page in the making: as many orders as one page takes.
 
     Orders that were refused before stand in pages of their own, and so do those of each store: a report has one.
     """
-    remotes: dict[str, bytes] = {}
-    count = size = names = 0
-    first: tuple[str | None, bool] | None = None
+
+    def __init__(self, account: SequraAccount) -> None:
+        self._account = account
+        self._kind: tuple[str | None, bool] | None = None
+        self._remotes: dict[str, bytes] = {}
+        self._count = self._size = self._names = 0
+
+    def add(self, candidate: Candidate) -> Literal["taken", "other", "full"]:
+        """Takes one more, if it belongs here and there is room for it."""
+        kind = (candidate.entries.store_ref, bool(candidate.told.refused_ms))
+        if self._kind is not None and kind != self._kind:
+            return "other"
+        there = under_way(candidate.entries, candidate.revision, candidate.digest)
+        count, size = self._count + there.count, self._size + len(there.entries)
+        names = self._names + len(candidate.reference.encode())
+        most = self._account.report_orders_max
+        if self._remotes and (count > most or size > PAGE_MAX_BYTES or names > NAMES_MAX_BYTES):
+            return "full"
+        self._kind, self._count, self._size, self._names = kind, count, size, names
+        self._remotes[candidate.reference] = kept(replace(candidate.told, under_way=there))
+        return "taken"
+
+    def composed(self) -> Composed | None:
+        """The page; `None`: nothing was taken."""
+        if self._kind is None:
+            return None
+        merchant, platform = _head(self._account, self._kind[0])
+        return Composed(Page([list(self._remotes)], merchant, platform), self._remotes)
+
+
+def compose(candidates: Iterable[Candidate], account: SequraAccount) -> Composed | None:
+    """As many of the candidates as one page takes, in their order; `None`: there are none."""
+    composing = Composing(account)
     for each in candidates:
-        kind = (each.entries.store_ref, bool(each.told.refused_ms))
-        first = first or kind
-        if kind != first:
-            continue
-        there = under_way(each.entries, each.revision, each.digest)
-        count, size = count + there.count, size + len(there.entries)
-        names += len(each.reference.encode())
-        if remotes and (count > account.report_orders_max or size > PAGE_MAX_BYTES or names > NAMES_MAX_BYTES):
+        if composing.add(each) == "full":
             break
-        remotes[each.reference] = kept(replace(each.told, under_way=there))
-    if first is None:
-        return None
-    merchant, platform = _head(account, first[0])
-    return Composed(Page([list(remotes)], merchant, platform), remotes)
+    return composing.composed()
 
 
 def request_of(page: Page, remotes: Mapping[str, bytes], account: SequraAccount) -> HttpRequest:
@@ -173,23 +163,6 @@ def _under_way(remote: bytes) -> memory.UnderWay:
 # --- what becomes of it --------------------------------------------------------------------------------------------
 
 
-class Move(Struct, frozen=True):
-    """What follows from what happened to a page; written in one transaction."""
-
-    page: Page | None
-    """As it is now; `None`: it is gone."""
-    told: list[str] = []
-    """References of orders that it has told, …"""
-    free: list[str] = []
-    """… of orders that it does not hold any more, …"""
-    broken: list[str] = []
-    """… and the one that was refused."""
-    then: Literal["at_once", "backoff", "hold", "account", "next_report"] = "at_once"
-    """When it is sent again, or the next one written."""
-    is_refused: bool = False
-    """It was refused in a way that somebody should know of."""
-
-
 _NOT_TAKEN = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT})
 _CREDENTIALS = frozenset({OutcomeKind.CREDENTIALS, OutcomeKind.FORBIDDEN})
 _FOR_ITS_CONTENT = frozenset({400, 409, 413, 422})
@@ -238,15 +211,7 @@ def decided(page: Page, *, is_taken: bool) -> Move:
     return Move(None, told=names, free=free) if is_taken else Move(None, free=names + free)
 
 
-class Fate(Struct, frozen=True):
-    """What becomes of an order's record: what an attempt with this revision and digest came to."""
-
-    revision: int
-    digest: bytes
-    outcome: Outcome
-
-
-def fate_of(remote: bytes, became: Literal["told", "free", "broken"], outcome: Outcome, now_ms: int) -> Fate:
+def fate_of(remote: bytes, became: Became, outcome: Outcome, now_ms: int) -> Fate:
     """Of an order of a page. `remote`: what its record keeps. `outcome`: of the page."""
     told, now = memory.read(remote), _under_way(remote)
     assert told is not None  # or there would be no page
@@ -261,18 +226,6 @@ def fate_of(remote: bytes, became: Literal["told", "free", "broken"], outcome: O
 
 
 # --- what the job keeps --------------------------------------------------------------------------------------------
-
-
-class Kept(Struct, array_like=True, frozen=True):
-    """What the report of an account keeps in one partition beside when it ran last."""
-
-    version: int = 1
-    pages: list[Page] = []
-
-    @property
-    def may_write(self) -> bool:
-        """Whether another page may be written."""
-        return len(self.pages) < IN_DOUBT_MAX
 
 
 _kept_decoder = msgpack.Decoder(Kept)

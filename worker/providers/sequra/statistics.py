@@ -9,7 +9,7 @@ from msgspec import UNSET, msgpack
 
 from schemas.base import parse_time_us
 from schemas.events import ObservedData
-from schemas.facts import Facts
+from schemas.facts import Confirmation, Facts
 from worker.model.order import Order
 from worker.providers.sequra import wire
 from worker.providers.sequra.rendering import wire_reference
@@ -38,7 +38,7 @@ def statistics_of(reference: str, facts: Facts, order: Order | None, now_ms: int
     if facts.confirmation is None:
         assert seen is not None  # or nobody has said when it was completed
         return _of_others(reference, seen, completed_at)
-    return _of_ours(reference, facts.confirmation.currency, order, seen, completed_at)
+    return _of_ours(reference, facts.confirmation, order, seen, completed_at)
 
 
 def _of_others(reference: str, seen: ObservedData, completed_at: str) -> wire.StatisticsEntry:
@@ -57,14 +57,15 @@ def _of_others(reference: str, seen: ObservedData, completed_at: str) -> wire.St
 
 
 def _of_ours(
-    reference: str, currency: str, order: Order | None, seen: ObservedData | None, completed_at: str
+    reference: str, confirmation: Confirmation, order: Order | None, seen: ObservedData | None, completed_at: str
 ) -> wire.StatisticsEntry:
+    """Of one that contradicts itself only what was confirmed can be said."""
     address = None if order is None else order.details.delivery_address
     return wire.StatisticsEntry(
         completed_at,
-        currency,
+        confirmation.currency,
         wire.MerchantReference(reference) if order is None else wire_reference(order),
-        UNSET if order is None else order.shipped.total_minor + order.unshipped.total_minor,
+        confirmation.total_minor if order is None else order.shipped.total_minor + order.unshipped.total_minor,
         "SQ",
         UNSET if address is None else address.country_code,
         UNSET if seen is None else seen.device,

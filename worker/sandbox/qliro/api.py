@@ -234,3 +234,13 @@ def _view(order: Order, made: Transaction) -> Json:
     if made.status in FINAL - {"Success"}:
         view |= {"ErrorCode": made.result.code, "ProviderResultDescription": made.result.words}
     return view
+
+
+def pushed(order: Order, view: Json) -> Json:
+    """An order management push: the transaction in the names that pushes have, which are not those of GetOrder."""
+    said = {"OrderId": order.id, "MerchantReference": order.reference}
+    said |= {name: value for name, value in view.items() if name not in ("Type", "PaymentMethodName")}
+    said["PaymentType"] = view["Type"]
+    if view["OriginalPaymentTransactionId"] is not None:
+        said["OriginalPaymentTransactionId"] = str(view["OriginalPaymentTransactionId"])
+    return said

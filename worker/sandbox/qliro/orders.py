@@ -4,7 +4,7 @@ A command makes transactions that are not final; only `Success` moves units and 
 v2, June 2025; developers.qliro.com, read 2026-10). Amounts in minor units with tax.
 
 Unverified, and so as it seems likely: an update after a partial shipment states what is left, not what was shipped; it
-reverses the reservation that it replaces; additions are listed as shipped items.
+reverses the reservation that it replaces; additions are listed as shipped items; no capture is above what is reserved.
 """
 
 from collections import Counter
@@ -132,8 +132,10 @@ class Order(Struct):
             raise Refusal("NO_ITEMS_LEFT_IN_RESERVATION", f"Evaluation, {words} , therefore no items left.")
         items = self._named(lines, held, lambda key: held[key].quantity)
         total = sum(item.inc * item.quantity for item in items)
-        if total <= 0:
-            raise Refusal("INVALID_REQUEST_TOTAL_AMOUNT", f"Evaluation, a capture of {total}")
+        reserved = sum(item.inc * item.quantity for item in held.values())
+        if not 0 < total <= reserved:
+            words = f"Evaluation, a capture of {total}, {reserved} reserved"
+            raise Refusal("INVALID_REQUEST_TOTAL_AMOUNT", words)
         made = make("Capture", total, which)
         made.apply = lambda: self._captured(made, which, items)
         self._act("Ship", made, items)

@@ -22,7 +22,7 @@ from worker.errors import UsageError
 from worker.sandbox.attempts import JSON, Answer, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push
-from worker.sandbox.qliro.api import QliroApi, item_of, shown
+from worker.sandbox.qliro.api import QliroApi, item_of, pushed, shown
 from worker.sandbox.qliro.orders import FINAL, Order, Refusal, Result
 from worker.sandbox.server import Key, Sandbox
 
@@ -141,7 +141,7 @@ class QliroSandbox(Sandbox):
         """Pushes what has ended."""
         pushes, self._api.pushes = self._api.pushes, []
         for each in pushes:
-            self._push(each["OrderId"], "order_status", _pushed(self.orders[each["OrderId"]], each))
+            self._push(each["OrderId"], "order_status", pushed(self.orders[each["OrderId"]], each))
 
     def refusal(self, status: int, text: str) -> Answer:
         return Answer(status, msgspec.json.encode({"ErrorCode": "INVALID_INPUT", "ErrorMessage": text}))
@@ -227,13 +227,3 @@ def _order_id(body: bytes) -> str:
         return str(msgspec.json.decode(body, type=_Body).order_id)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-
-
-def _pushed(order: Order, view: dict[str, Any]) -> dict[str, Any]:
-    """An order management push: the transaction in the names that pushes have, which are not those of GetOrder."""
-    said = {"OrderId": order.id, "MerchantReference": order.reference}
-    said |= {name: value for name, value in view.items() if name not in ("Type", "PaymentMethodName")}
-    said["PaymentType"] = view["Type"]
-    if view["OriginalPaymentTransactionId"] is not None:
-        said["OriginalPaymentTransactionId"] = str(view["OriginalPaymentTransactionId"])
-    return said

@@ -13,14 +13,16 @@ from typing import Literal
 
 import msgspec
 
-from worker.config import WorkerSection, account_from, worker_settings_from
-from worker.core.placing import EventKey, PartitionerName, Placing, placing_of
+from worker.config import account_from, scenario_members, worker_settings_from
+from worker.config.receiving import caller_from
+from worker.core.placing import EventKey, PartitionerName, placing_of
 from worker.errors import ConfigError, UsageError
 from worker.model.account import Account
 from worker.tools.scenario.files import find_files, read_scenario
+from worker.tools.scenario.models import checkout_problem
 from worker.tools.scenario.play import play
-from worker.tools.scenario.report import Report, Result, as_junit, as_object, as_text
-from worker.tools.scenario.steps import RecordStep, Scenario
+from worker.tools.scenario.report import Failure, Report, Result, as_junit, as_object, as_text
+from worker.tools.scenario.steps import CheckoutStep, RecordStep, Scenario
 
 __all__ = ["SETTINGS", "run_file", "run_files"]
 
@@ -80,13 +82,12 @@ def run_file(file: Path) -> Result:
     """Runs one scenario. Raises `UsageError` when the file is none."""
     began = time.monotonic()
     scenario = read_scenario(file)
-    accounts, settings, partitions, placing = _prepare(scenario, f"{file}")
-    failures = play(scenario, accounts, settings, partitions, placing)
+    failures = _play(scenario, f"{file}")
     return Result(f"{file}", scenario.name, scenario.title, failures, time.monotonic() - began)
 
 
-def _prepare(scenario: Scenario, where: str) -> tuple[dict[str, Account], WorkerSection, int, Placing | None]:
-    """Accounts, settings, the number of partitions, and where records must lie. Raises `UsageError`."""
+def _play(scenario: Scenario, where: str) -> list[Failure]:
+    """Raises `UsageError` for accounts and settings that are none, and what does not fit them."""
     given = _DEFAULT_ACCOUNTS if scenario.accounts is None else scenario.accounts
     settings = dict(scenario.settings)
     partitions = settings.pop("partitions", 1)
@@ -96,13 +97,31 @@ def _prepare(scenario: Scenario, where: str) -> tuple[dict[str, Account], Worker
         given_partition = step.record.partition if isinstance(step, RecordStep) else getattr(step, "partition", None)
         if given_partition is not None and not 0 <= given_partition < partitions:
             raise UsageError(f"{where}: step {number}: partition: expected an integer from 0 to {partitions - 1}")
+    with_reasons = settings.pop("results_with_reasons", False)
+    if type(with_reasons) is not bool:
+        raise UsageError(f"{where}: settings.results_with_reasons: expected true or false")
     try:
         placing = msgspec.convert({name: settings.pop(name) for name in _PLACING if name in settings}, _PlacingSettings)
     except msgspec.ValidationError as error:
         raise UsageError(f"{where}: settings: {error}") from None
     try:
         accounts = {name: account_from(name, members, scenario=True) for name, members in given.items()}
+        callers = {name: caller_from(name, scenario_members(name, members)) for name, members in given.items()}
         section = worker_settings_from({**SETTINGS, **settings})
-        return accounts, section, partitions, placing_of(placing.partitioner, placing.event_key)
+        placed = placing_of(placing.partitioner, placing.event_key)
     except ConfigError as error:
         raise UsageError(f"{where}: {error}") from None
+    for number, step in enumerate(scenario.steps, 1):
+        if isinstance(step, CheckoutStep) and (problem := _checkout_problem(step, accounts)):
+            raise UsageError(f"{where}: step {number}: checkout: {problem}")
+    return play(scenario, accounts, section, partitions, placed, callers, with_reasons=with_reasons)
+
+
+def _checkout_problem(step: CheckoutStep, accounts: Mapping[str, Account]) -> str | None:
+    for name, value in step.checkout.items():
+        account = accounts.get(name.partition("/")[0])
+        if account is None or not name.partition("/")[2]:
+            return f"{name}: expected account/reference, of an account of the scenario"
+        if problem := checkout_problem(account.provider, value):
+            return f"{name}: {problem}"
+    return None

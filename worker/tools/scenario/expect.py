@@ -1,17 +1,29 @@
 """What is compared with what, one function per expectation: each gives the differences, in lines for people. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
-from msgspec import UNSET, structs
+import msgspec
+from msgspec import UNSET, structs, to_builtins
 
 from schemas.views import ItemView, OrderView
 from worker.config import parse_duration
-from worker.ports import DeadLetter
+from worker.errors import UsageError
+from worker.ports import DeadLetter, Result
 from worker.sim.scripted import Exchange, ScriptedProvider
+from worker.tools.scenario.calls import Answered
 from worker.tools.scenario.matching import differences, header_differences, show, unordered_differences
-from worker.tools.scenario.steps import DeadLetterPattern, HeldPattern, OrderPattern, RequestCount, RequestPattern
+from worker.tools.scenario.steps import (
+    AnswerPattern,
+    DeadLetterPattern,
+    HeldPattern,
+    OrderPattern,
+    ProviderPattern,
+    RequestCount,
+    RequestPattern,
+)
 
 _CLOCK_ERROR_S = 1e-6
 """Virtual time is a sum of floats."""
@@ -53,6 +65,7 @@ def order(expected: OrderPattern, actual: OrderView | None) -> list[str]:
         "unshipped_minor": actual.unshipped_minor,
         "shipped": _items(actual.shipped),
         "unshipped": _items(actual.unshipped),
+        "provider": None if actual.provider is None else to_builtins(actual.provider),
     }
     pattern = {name: value for name, value in structs.asdict(expected).items() if name in seen and value is not UNSET}
     lines = differences(pattern, seen)
@@ -91,6 +104,40 @@ def held(expected: Mapping[str, HeldPattern | None], provider: ScriptedProvider)
     return lines
 
 
+def at_provider(expected: Mapping[str, ProviderPattern], shown: Callable[[str], dict[str, Any]]) -> list[str]:
+    """What a model holds of each order."""
+    lines: list[str] = []
+    for name, pattern in expected.items():
+        try:
+            lines += differences(_given(pattern), shown(name), name)
+        except UsageError as error:
+            lines.append(str(error))
+    return lines
+
+
+def answer(expected: AnswerPattern, answered: Answered, took_s: float) -> list[str]:
+    """What a call was answered, and how soon."""
+    lines: list[str] = []
+    if expected.status is not UNSET:
+        lines += differences(expected.status, answered.status, "status")
+    if expected.json is not UNSET:
+        lines += differences(expected.json, _decoded(answered.body), "json")
+    if expected.within is not None and took_s > parse_duration(expected.within) + _CLOCK_ERROR_S:
+        lines.append(f"within: expected {expected.within} or sooner, got {took_s:.3f} s")
+    return lines
+
+
+def results(expected: Sequence[dict[str, Any]], found: Sequence[Result], *, any_order: bool) -> list[str]:
+    """Exactly these results."""
+    events = [_decoded(each.value) for each in found]
+    if any_order or len(expected) != len(events):
+        lines = unordered_differences(expected, events, "results", differences)
+    else:
+        lines = differences(list(expected), events, "results")
+    told = [f"  {index}: {each['type']} {each['subject']} {show(each['data'])}" for index, each in enumerate(events)]
+    return lines + told if lines else []
+
+
 def lacks(
     texts: Iterable[str], log_lines: Iterable[str], labels: Iterable[str], letters: Iterable[DeadLetter]
 ) -> list[str]:
@@ -122,6 +169,9 @@ def _request_differences(pattern: RequestPattern, exchange: Exchange, at_s: floa
         expected = getattr(pattern, member)
         if expected is not UNSET:
             lines += differences(expected, getattr(exchange, member), member)
+    if pattern.form is not UNSET:
+        text = exchange.body if isinstance(exchange.body, str) else ""
+        lines += differences(pattern.form, dict(parse_qsl(text, keep_blank_values=True)), "form")
     if pattern.headers is not UNSET:
         lines += header_differences(pattern.headers, exchange.headers, "headers")
     if pattern.after is not None and at_s < parse_duration(pattern.after) - _CLOCK_ERROR_S:
@@ -169,7 +219,15 @@ def _said(letter: DeadLetter) -> tuple[str, str]:
     return headers.get("x-dlq-reason", ""), headers.get("x-dlq-detail", "")
 
 
-def _given(pattern: HeldPattern) -> dict[str, Any]:
+def _decoded(body: bytes) -> Any:
+    """JSON; the text when it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body.decode("utf-8", "replace")
+
+
+def _given(pattern: HeldPattern | ProviderPattern) -> dict[str, Any]:
     return {name: value for name, value in structs.asdict(pattern).items() if value is not UNSET}
 
 

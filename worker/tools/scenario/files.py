@@ -14,13 +14,20 @@ from worker.sim.scripted import Answer
 from worker.tools.scenario.matching import pattern_problem
 from worker.tools.scenario.steps import (
     STEPS,
+    ActStep,
     AnswersForStep,
     AnswerValue,
+    CallbackStep,
+    EndsForStep,
     ExpectDeadLettersStep,
     ExpectNoRequestStep,
     ExpectOrderStep,
+    ExpectProviderStep,
     ExpectRequestsStep,
+    ExpectResultsStep,
     OperatorStep,
+    PushStep,
+    QliroAct,
     RecordStep,
     RequestPattern,
     RunStep,
@@ -33,7 +40,7 @@ TEXT_MAX_BYTES = 64 * 1024 * 1024
 
 _T = TypeVar("_T")
 
-_WITH_TEXTS = frozenset({"event", "record", "answers", "answers_for"})
+_WITH_TEXTS = frozenset({"event", "record", "answers", "answers_for", "callback"})
 """Steps whose texts may be `{"repeat": [text, count]}`."""
 
 _NESTING_MAX = 400
@@ -106,7 +113,7 @@ def _answer(value: AnswerValue) -> Answer:
     times = None if value.forever else value.times or 1
     if value.fault is not None:
         after_s = parse_duration(value.applied_after) if value.applied_after else 0.0
-        return Answer(fault=value.fault, applied_after_s=after_s, times=times)
+        return Answer(fault=value.fault, applied_after_s=after_s, times=times, method=value.method)
     headers, body = {name: str(each) for name, each in value.headers.items()}, b""
     if value.json is not UNSET:
         body = json.dumps(value.json, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -115,7 +122,7 @@ def _answer(value: AnswerValue) -> Answer:
     elif value.text is not None:
         body = value.text.encode("utf-8", "surrogatepass")
     assert value.status is not None  # checked when it was read
-    return Answer(value.status, headers, body, times=times)
+    return Answer(value.status, headers, body, times=times, method=value.method, applied=value.applied)
 
 
 def _convert(value: Any, kind: type[_T], where: str) -> _T:
@@ -161,7 +168,7 @@ def _check_requests(step: ExpectRequestsStep, where: str) -> None:
 
 
 def _check_order(step: ExpectOrderStep, where: str) -> None:
-    for member in ("shipped", "unshipped"):
+    for member in ("shipped", "unshipped", "provider"):
         _check_pattern(getattr(step.expect_order, member), f"{where}: expect_order.{member}")
 
 
@@ -202,6 +209,8 @@ def _answer_problem(answer: AnswerValue) -> str | None:
         return "expected json or text, got both"
     if answer.fault is not None and (answer.headers or answer.json is not UNSET or answer.text is not None):
         return "a fault has no headers, json or text: the answer does not arrive"
+    if answer.fault is not None and answer.applied is not None:
+        return "applied: expected beside a status: of a fault its name says it"
     if answer.applied_after is not None:
         if answer.fault is None or not answer.fault.endswith("_applied"):
             return "applied_after: expected beside a fault that applies"
@@ -219,8 +228,47 @@ def _check_run(step: RunStep, where: str) -> None:
         raise UsageError(f"{where}: {problem}")
 
 
+def _check_ends(step: EndsForStep, where: str) -> None:
+    for name, ends in step.ends_for.items():
+        for index, end in enumerate(ends):
+            if problem := _duration_problem(end.after, "after"):
+                raise UsageError(f"{where}: ends_for.{name}[{index}].{problem}")
+
+
+def _check_act(step: ActStep, where: str) -> None:
+    for name, what in step.act.items():
+        if isinstance(what, QliroAct) and sum(map(bool, (what.capture, what.reserve, what.cancel))) != 1:
+            raise UsageError(f"{where}: act.{name}: expected exactly one of capture, reserve, cancel")
+
+
+def _check_callback(step: CallbackStep, where: str) -> None:
+    value = step.callback
+    if sum((value.body is not UNSET, value.form is not None, value.text is not None)) > 1:
+        raise UsageError(f"{where}: callback: expected one of body, form, text")
+    _check_answer(step, where)
+
+
+def _check_answer(step: CallbackStep | PushStep, where: str) -> None:
+    _check_pattern(step.expect_answer.json, f"{where}: expect_answer.json")
+    if step.expect_answer.within is not None:
+        problem = _duration_problem(step.expect_answer.within, "within")
+        if problem:
+            raise UsageError(f"{where}: expect_answer.{problem}")
+
+
+def _check_provider(step: ExpectProviderStep, where: str) -> None:
+    for name, pattern in step.expect_provider.items():
+        for member in ("captured", "reserved"):
+            _check_pattern(getattr(pattern, member), f"{where}: expect_provider.{name}.{member}")
+
+
+def _check_results(step: ExpectResultsStep, where: str) -> None:
+    for index, pattern in enumerate(step.expect_results):
+        _check_pattern(pattern, f"{where}: expect_results[{index}]")
+
+
 def _check_request(pattern: RequestPattern, where: str) -> None:
-    for member in ("method", "url", "headers", "body"):
+    for member in ("method", "url", "headers", "body", "form"):
         _check_pattern(getattr(pattern, member), f"{where}.{member}")
     for member in ("after", "before"):
         text = getattr(pattern, member)
@@ -251,11 +299,17 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     "record": _check_record,
     "answers": lambda step, where: _check_answers(step.answers, f"{where}: answers"),
     "answers_for": _check_all_answers,
+    "ends_for": _check_ends,
+    "act": _check_act,
+    "push": _check_answer,
+    "callback": _check_callback,
     "run": _check_run,
     "operator": _check_operator,
     "expect_requests": _check_requests,
     "expect_no_request": _check_no_request,
     "expect_order": _check_order,
     "expect_dead_letters": _check_dead_letters,
+    "expect_provider": _check_provider,
+    "expect_results": _check_results,
 }
 """By kind of step: what the types do not say. Each raises `UsageError`."""

@@ -3,7 +3,7 @@
 import base64
 import json
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,21 +15,32 @@ from worker.core.placing import Placing
 from worker.core.trust import GUARDED, HEADER, Trust
 from worker.errors import InvariantError, UsageError
 from worker.model.account import Account
+from worker.model.callbacks import Caller
 from worker.sim.loop import START_WALL_MS
 from worker.tools.scenario import expect
+from worker.tools.scenario.calls import Answered
 from worker.tools.scenario.files import answers_of
 from worker.tools.scenario.report import Failure
 from worker.tools.scenario.steps import (
+    ActStep,
+    AnswerPattern,
     AnswersForStep,
     AnswersStep,
+    CallbackStep,
+    CheckoutStep,
+    EndsForStep,
     EventStep,
     ExpectDeadLettersStep,
     ExpectHeldStep,
     ExpectLogLacksStep,
     ExpectNoRequestStep,
     ExpectOrderStep,
+    ExpectProviderStep,
     ExpectRequestsStep,
+    ExpectResultsStep,
     OperatorStep,
+    PushesStep,
+    PushStep,
     RecordStep,
     RecordValue,
     RequestCount,
@@ -53,11 +64,14 @@ def play(
     settings: WorkerSection,
     partitions: int,
     placing: Placing | None = None,
+    callers: Mapping[str, Caller] = {},
+    *,
+    with_reasons: bool = False,
 ) -> list[Failure]:
     """Everything that was not as expected. A worker that breaks ends the scenario, and is a failure of it."""
     failures: list[Failure] = []
     number, kind = 0, "start"
-    world = World(accounts, settings, partitions, placing, TRUST)
+    world = World(accounts, settings, partitions, placing, TRUST, callers, with_reasons=with_reasons)
     try:
         with world:
             world.start()
@@ -89,6 +103,7 @@ class _Player:
         self._events = 0
         self._requests_seen = 0
         self._letters_seen = 0
+        self._results_seen = 0
         self._since = 0.0
         """When requests were last expected."""
 
@@ -100,20 +115,63 @@ class _Player:
                 self._event(step)
             case RecordStep(record):
                 self._record(record)
-            case AnswersStep(answers):
-                world.provider.answer(answers_of(answers))
-            case AnswersForStep(answers_for):
-                for name, answers in answers_for.items():
-                    world.provider.answer_for(name, answers_of(answers))
             case RestartStep(restart):
                 world.restart(restart)
             case RunStep():
                 return self._run(step)
             case OperatorStep(operator):
                 return self._operate(operator)
+            case CallbackStep() | PushStep():
+                return self._call(step)
+            case AnswersStep() | AnswersForStep() | PushesStep() | CheckoutStep() | ActStep() | EndsForStep():
+                return self._set_up(step)
             case _:
                 return self._expect(step)
         return []
+
+    def _set_up(
+        self, step: AnswersStep | AnswersForStep | PushesStep | CheckoutStep | ActStep | EndsForStep
+    ) -> list[str]:
+        """What the provider does, and what is done there."""
+        provider, sides = self._world.provider, self._world.sides
+        try:
+            match step:
+                case AnswersStep(answers):
+                    provider.answer(answers_of(answers))
+                case AnswersForStep(answers_for):
+                    for name, answers in answers_for.items():
+                        provider.answer_for(name, answers_of(answers))
+                case PushesStep(mode):
+                    sides.is_auto = mode == "auto"
+                case CheckoutStep(checkouts):
+                    for name, checkout in checkouts.items():
+                        sides.checkout(name, checkout)
+                case ActStep(acts):
+                    for name, what in acts.items():
+                        sides.act(name, what)
+                case EndsForStep(ends_for):
+                    for name, ends in ends_for.items():
+                        sides.end(name, ends)
+        except UsageError as error:
+            return [f"{error}"]
+        return []
+
+    def _call(self, step: CallbackStep | PushStep) -> list[str]:
+        world, pattern = self._world, step.expect_answer
+        match step:
+            case CallbackStep(called):
+                return self._answered(pattern, lambda: world.call(called))
+            case PushStep(pushed):
+                lines = (self._answered(pattern, lambda: world.push(pushed)) for _ in range(pushed.times))
+                return [line for each in lines for line in each]
+
+    def _answered(self, pattern: AnswerPattern, call: Callable[[], Answered]) -> list[str]:
+        began = self._world.now
+        try:
+            answered = call()
+        except UsageError as error:
+            return [f"{error}"]
+        return expect.answer(pattern, answered, self._world.now - began)
 
     def _expect(self, step: Step) -> list[str]:
         world = self._world
@@ -130,6 +188,12 @@ class _Player:
                 return expect.dead_letters(patterns, letters)
             case ExpectHeldStep(patterns):
                 return expect.held(patterns, world.provider)
+            case ExpectProviderStep(patterns):
+                return expect.at_provider(patterns, world.sides.shown)
+            case ExpectResultsStep(patterns, any_order):
+                results = world.results()[self._results_seen :]
+                self._results_seen += len(results)
+                return expect.results(patterns, results, any_order=any_order)
             case ExpectLogLacksStep(texts):
                 return expect.lacks(texts, world.log_lines, world.metric_labels(), world.dead_letters())
             case _:

@@ -3,10 +3,11 @@
 A member that is not known is an error, so that a misspelt expectation cannot pass for one that is met.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from worker.sandbox.atarapay.escrow import Act
 from worker.sim.scripted import FaultName
 
 Texts = str | list[str]
@@ -33,6 +34,76 @@ class AnswerValue(Struct, frozen=True, forbid_unknown_fields=True):
     applied_after: str | None = None
     times: int | None = None
     forever: bool = False
+    method: Literal["GET", "POST", "PUT"] | None = None
+    applied: bool | None = None
+
+
+class CheckoutItem(Struct, frozen=True, forbid_unknown_fields=True):
+    """A line as the checkout tells it to Qliro: prices with tax, in minor units."""
+
+    reference: str
+    unit_price_minor: int
+    quantity: Annotated[int, Meta(ge=1)] = 1
+    type: Literal["Product", "Discount", "Fee", "Shipping"] = "Product"
+    vat_rate_bp: Annotated[int, Meta(ge=0)] = 0
+    description: str = ""
+
+
+class Checkout(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the checkout left at the provider: `items` at Qliro, `amount_minor` at AtaraPay."""
+
+    order: int | str
+    currency: str | None = None
+    method: str | None = None
+    items: list[CheckoutItem] = []
+    amount_minor: int | None = None
+
+
+class QliroAct(Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody does at Qliro itself."""
+
+    capture: list[CheckoutItem] = []
+    reserve: list[CheckoutItem] = []
+    cancel: bool = False
+
+
+class EndValue(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a command of Qliro's ends."""
+
+    after: str = "1s"
+    status: Literal["Success", "Error", "Cancelled"] = "Success"
+    code: str = ""
+    words: str = ""
+
+
+class CallbackValue(Struct, frozen=True, forbid_unknown_fields=True):
+    """A call to the receiver; `body` is JSON, `text` goes as it is."""
+
+    account: str
+    purpose: str
+    reference: str = ""
+    body: Any | UnsetType = UNSET
+    form: dict[str, str] | None = None
+    text: str | None = None
+    headers: dict[str, str] = {}
+    token: Literal["right", "wrong", "missing", "of_another_order"] = "right"  # noqa: S105 - which one, not the token
+    kafka: Literal["there", "away"] = "there"
+
+
+class PushValue(Struct, frozen=True, forbid_unknown_fields=True):
+    """A push of the model's: the oldest that was held back, or the newest that was delivered, again."""
+
+    order: str
+    again: bool = False
+    times: Annotated[int, Meta(ge=1, le=1_000)] = 1
+
+
+class AnswerPattern(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a call should be answered."""
+
+    status: int | UnsetType = UNSET
+    json: Any | UnsetType = UNSET
+    within: str | None = None
 
 
 class RequestPattern(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +113,7 @@ class RequestPattern(Struct, frozen=True, forbid_unknown_fields=True):
     url: Any | UnsetType = UNSET
     headers: dict[str, Any] | UnsetType = UNSET
     body: Any | UnsetType = UNSET
+    form: dict[str, Any] | UnsetType = UNSET
     after: str | None = None
     before: str | None = None
 
@@ -65,6 +137,7 @@ class OrderPattern(Struct, frozen=True, forbid_unknown_fields=True):
     unshipped_minor: int | UnsetType | None = UNSET
     shipped: list[Any] | UnsetType | None = UNSET
     unshipped: list[Any] | UnsetType | None = UNSET
+    provider: dict[str, Any] | UnsetType | None = UNSET
 
 
 class DeadLetterPattern(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +152,19 @@ class HeldPattern(Struct, frozen=True, forbid_unknown_fields=True):
 
     shipped_minor: int | UnsetType = UNSET
     unshipped_minor: int | UnsetType = UNSET
+
+
+class ProviderPattern(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model should hold of an order: the first six at Qliro, the others at AtaraPay."""
+
+    captured: dict[str, Any] | UnsetType = UNSET
+    captured_minor: int | UnsetType = UNSET
+    reserved: dict[str, Any] | UnsetType = UNSET
+    reserved_minor: int | UnsetType = UNSET
+    pending: int | UnsetType = UNSET
+    cancelled: bool | UnsetType = UNSET
+    state: str | UnsetType = UNSET
+    words: list[str] | UnsetType = UNSET
 
 
 class EventStep(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +191,44 @@ class AnswersForStep(Struct, frozen=True, forbid_unknown_fields=True):
     """What it does with the next requests of certain orders."""
 
     answers_for: dict[str, list[AnswerValue]]
+
+
+class CheckoutStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """The shopper has paid: from now on a model answers for the account."""
+
+    checkout: dict[str, Checkout]
+
+
+class ActStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody does something at the provider itself."""
+
+    act: dict[str, Act | QliroAct]
+
+
+class EndsForStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the next commands of certain orders end."""
+
+    ends_for: dict[str, list[EndValue]]
+
+
+class PushesStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether models push by themselves."""
+
+    pushes: Literal["auto", "hold"]
+
+
+class PushStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model pushes."""
+
+    push: PushValue
+    expect_answer: AnswerPattern = AnswerPattern()
+
+
+class CallbackStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody calls the receiver."""
+
+    callback: CallbackValue
+    expect_answer: AnswerPattern = AnswerPattern()
 
 
 class RunStep(Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +281,19 @@ class ExpectHeldStep(Struct, frozen=True, forbid_unknown_fields=True):
     expect_held: dict[str, HeldPattern | None]
 
 
+class ExpectProviderStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the models hold of certain orders."""
+
+    expect_provider: dict[str, ProviderPattern]
+
+
+class ExpectResultsStep(Struct, frozen=True, forbid_unknown_fields=True):
+    """The results since the last such step."""
+
+    expect_results: list[dict[str, Any]]
+    any_order: bool = False
+
+
 class ExpectLogLacksStep(Struct, frozen=True, forbid_unknown_fields=True):
     """What no log line, metric label or dead-letter header may contain."""
 
@@ -168,6 +305,12 @@ Step = (
     | RecordStep
     | AnswersStep
     | AnswersForStep
+    | CheckoutStep
+    | ActStep
+    | EndsForStep
+    | PushesStep
+    | PushStep
+    | CallbackStep
     | RunStep
     | RestartStep
     | OperatorStep
@@ -176,6 +319,8 @@ Step = (
     | ExpectOrderStep
     | ExpectDeadLettersStep
     | ExpectHeldStep
+    | ExpectProviderStep
+    | ExpectResultsStep
     | ExpectLogLacksStep
 )
 
@@ -184,6 +329,12 @@ STEPS: dict[str, type[Step]] = {
     "record": RecordStep,
     "answers": AnswersStep,
     "answers_for": AnswersForStep,
+    "checkout": CheckoutStep,
+    "act": ActStep,
+    "ends_for": EndsForStep,
+    "pushes": PushesStep,
+    "push": PushStep,
+    "callback": CallbackStep,
     "run": RunStep,
     "restart": RestartStep,
     "operator": OperatorStep,
@@ -192,6 +343,8 @@ STEPS: dict[str, type[Step]] = {
     "expect_order": ExpectOrderStep,
     "expect_dead_letters": ExpectDeadLettersStep,
     "expect_held": ExpectHeldStep,
+    "expect_provider": ExpectProviderStep,
+    "expect_results": ExpectResultsStep,
     "expect_log_lacks": ExpectLogLacksStep,
 }
 

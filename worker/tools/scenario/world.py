@@ -6,9 +6,9 @@ all input is taken up: what is sent is then the newest, however much was put int
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from msgspec import Struct
 
@@ -17,15 +17,22 @@ from worker import logs
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
 from worker.core.placing import Placing
+from worker.core.results import Reporting, source_of
 from worker.core.trust import Trust
 from worker.errors import InvariantError
 from worker.metrics import Metrics
 from worker.model.account import Account
-from worker.ports import DeadLetter
+from worker.model.callbacks import Caller
+from worker.ports import DeadLetter, Result
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, VirtualLoop
 from worker.sim.scripted import ScriptedProvider
+from worker.tools.scenario.calls import Answered, Calls, content_of
+from worker.tools.scenario.sides import Sides
+from worker.tools.scenario.steps import CallbackValue, PushValue
 
+SOURCE = source_of("scenario")
+"""Of results."""
 _POLL_TIMEOUT_S = 3600.0
 """A poll returns when there is something; each turn without costs real time and brings nothing."""
 _TAKE_UP_S = 0.1
@@ -76,9 +83,13 @@ class World:
         partitions: int,
         placing: Placing | None = None,
         trust: Trust | None = None,
+        callers: Mapping[str, Caller] = {},
+        *,
+        with_reasons: bool = False,
     ) -> None:
         """`placing`: how the shop chooses partitions, when the worker is to check it. `trust`: by whose MAC what
-        providers say is believed.
+        providers say is believed. `callers`: the accounts that can be called back. `with_reasons`: whether results
+        repeat the provider's words.
         """
         self.log_lines: list[str] = []
         """Every line that was logged so far, as JSON."""
@@ -89,6 +100,7 @@ class World:
         self._accounts = accounts
         self._settings = settings
         self._trust = trust
+        self._with_reasons = with_reasons
         self._placing = placing
         self._staged: list[_Staged] = []
         self._ends: dict[int, int] = {}
@@ -97,6 +109,12 @@ class World:
         self._worker: Worker | None = None
         self._metrics = Metrics()
         self._labels: set[str] = set()
+        self._is_running = False
+        self._calls = Calls(
+            callers, self.provider, trust or Trust(), placing or Placing("crc32"), self._post, self._clock.wall_ms
+        )
+        self.sides = Sides(accounts, self.provider, self._calls, self._loop, lambda: self._clock.wall_ms() / 1000)
+        """What providers hold, where a scenario has a model of them."""
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
@@ -123,14 +141,21 @@ class World:
         """Takes up all input, then lets the worker run until so much time has passed."""
         end = self.now + seconds
         self._take_up(end)
-        self._loop.run_until(self._is_broken, end)
+        self._run_until(self._is_broken, end)
 
     def run_idle(self, within_s: float) -> bool:
         """Takes up all input, then lets the worker run until nothing is owed; False: it did not come to that."""
         end = self.now + within_s
         self._take_up(end)
-        self._loop.run_until(lambda: self._is_broken() or self._rests(), end)
+        self._run_until(lambda: self._is_broken() or self._rests(), end)
         return self._rests()
+
+    def _run_until(self, condition: Callable[[], bool], end: float) -> None:
+        self._is_running = True
+        try:
+            self._loop.run_until(condition, end)
+        finally:
+            self._is_running = False
 
     def _rests(self) -> bool:
         """No order is owed and no attempt is under way. An order that only waits is not owed, held or not."""
@@ -138,15 +163,18 @@ class World:
 
     def _take_up(self, end: float) -> None:
         for each in self._staged:
-            where = each.partition
-            if where is None and each.key and self._placing is not None:
-                where = self._placing.partition(each.key, self._log.partitions)
-            partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms, where)
-            self._ends[partition] = offset + 1
+            self._append(each)
         self._staged.clear()
         self._present().suspend_sending(True)
         self._loop.run_until(lambda: self._is_broken() or self._is_taken_up(), max(end, self.now + _TAKE_UP_S))
         self._present().suspend_sending(False)
+
+    def _append(self, each: _Staged) -> None:
+        where = each.partition
+        if where is None and each.key and self._placing is not None:
+            where = self._placing.partition(each.key, self._log.partitions)
+        partition, offset = self._log.append(each.key, each.value, each.headers, each.timestamp_ms, where)
+        self._ends[partition] = offset + 1
 
     def _is_taken_up(self) -> bool:
         taken = {view.partition: view.next_offset for view in self._present().status().partitions}
@@ -165,6 +193,28 @@ class World:
         """A record for the log, where its key belongs unless a partition is given; the next run takes it up."""
         self._staged.append(_Staged(key, value, headers, timestamp_ms, partition))
 
+    def _post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+        """What the receiver writes: while the worker runs it is there at once, else it waits with the shop's events."""
+        staged = _Staged(key, value, headers, self.wall_ms, None)
+        if self._is_running:
+            self._append(staged)
+        else:
+            self._staged.append(staged)
+
+    def call(self, value: CallbackValue) -> Answered:
+        """Calls the receiver; takes as much time as its answer does."""
+        headers, body = content_of(value)
+        path = self._calls.path(value.account, value.purpose, value.reference, value.token)
+        return self._await(self._calls.call(path, headers, body, is_away=value.kafka == "away"))
+
+    def push(self, value: PushValue) -> Answered:
+        """Has a model push. Raises `UsageError`."""
+        return self._await(self.sides.push(value))
+
+    def _await(self, answer: Coroutine[Any, Any, Answered]) -> Answered:
+        self._present().suspend_sending(True)
+        return self._loop.run_until_complete(answer)
+
     def start(self) -> None:
         """A worker joins; it serves when this returns."""
         self._lives += 1
@@ -182,6 +232,7 @@ class World:
             poll_timeout_s=_POLL_TIMEOUT_S,
             placing=self._placing,
             trust=self._trust,
+            reporting=Reporting(SOURCE, self._with_reasons),
         )
         self._worker.suspend_sending(True)
         await self._worker.start()
@@ -219,6 +270,10 @@ class World:
         """All so far, in the order of the log."""
         return self._log.dead_letters
 
+    def results(self) -> list[Result]:
+        """All so far, in the order in which they were written."""
+        return self._log.results
+
     def metric_labels(self) -> set[str]:
         """The value of every metric label so far."""
         self._remember_labels(self._present())
@@ -237,9 +292,10 @@ class World:
 
     def _remember_labels(self, worker: Worker) -> None:
         self._metrics.show(worker.status())
-        for family in self._metrics.registry.collect():
-            for sample in family.samples:
-                self._labels.update(sample.labels.values())
+        for registry in (self._metrics.registry, self._calls.metrics.registry):
+            for family in registry.collect():
+                for sample in family.samples:
+                    self._labels.update(sample.labels.values())
 
     def _present(self) -> Worker:
         assert self._worker is not None  # `start` comes first

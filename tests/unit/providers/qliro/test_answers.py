@@ -333,15 +333,18 @@ def hinted(reference: str, told: str) -> Question:
 
 
 def test_hints_of_callbacks() -> None:
-    """They are looked at, and believed when Qliro's order is called as ours, or could not be."""
+    """They are looked at, and believed when Qliro's order is called as ours; not at all when it could not be."""
     asked = hinted("A-1", "12345")
     step = QLIRO.next_step(asked)
     assert isinstance(step, Exchange)
     assert step.request.url.endswith("/orders/12345")
     assert isinstance(QLIRO.next_step(looked(asked)), Unsendable)
     assert isinstance(QLIRO.next_step(looked(asked, SEEN | {"MerchantReference": "A-1"})), Exchange)
-    assert isinstance(QLIRO.next_step(looked(hinted("A14/12345", "12345"))), Exchange)
-    assert isinstance(QLIRO.next_step(hinted("A14/12345", "x")), AwaitResult)
+    for told in ("12345", "x"):
+        unproven = QLIRO.next_step(hinted("A14/12345", told))
+        assert isinstance(unproven, AwaitResult)
+        assert unproven.why.startswith("references.provider is missing")
+    assert isinstance(QLIRO.next_step(hinted("778", "12345")), Exchange)  # its name is compared after the look
     assert asked.update.digest == hinted("A-1", "777").update.digest
 
 

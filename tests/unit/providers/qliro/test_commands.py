@@ -336,6 +336,21 @@ def test_discount_that_no_capture_could_carry() -> None:
     assert order_of(client).captured_minor == 100
 
 
+@pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
+def test_no_capture_above_what_is_reserved(method: str) -> None:
+    """A gift card that fits into no capture of one hat: what goes beyond the authorisation is not tried."""
+    client = opened(item("hat", 4, 10_000), item("gift", 1, -30_000, "Discount"), method=method)
+    client.tell(confirm(goods("hat", 4, 40_000), other("discount", "gift", -30_000)))
+    ends = [client.tell(shipped(f"s{number}", hat=1)).work() for number in range(4)]
+    assert order_of(client).captured_minor == 10_000
+    assert names(client) == ["MarkItemsAsShipped"]
+    assert ends[:2] == [
+        "settled",
+        "parked: unsupported: a capture of 1 × hat at 10000 would be 10000, more than the 0 reserved",
+    ]
+    assert all(end.startswith("parked: unsupported: a capture of") for end in ends[2:])
+
+
 def test_free_units_wait_for_others() -> None:
     """A capture of nothing is none: free articles wait for one that is worth something, or cannot be told."""
     client = opened(item("hat", 1, 10_000), item("gift", 1, 0))
@@ -412,6 +427,23 @@ def test_price_is_told() -> None:
     assert order_of(client).captured_minor == 27_001
     client.tell(cart_updated(goods("hat", 3, 24_000)))
     assert client.work().startswith("parked: unsupported: 2 × hat captured at 9000, the cart has it at 8000")
+
+
+@pytest.mark.parametrize("total", [44_000, 36_000, 36_001])
+def test_price_is_told_after_a_part_was_captured(total: int) -> None:
+    """What an update restated is captured, though its price is not the line's: the sum is what the order comes to."""
+    client = opened(item("hat", 4, 10_000)).tell(confirm(goods("hat", 4, 40_000)), shipped("s1", hat=1))
+    client.work()
+    client.tell(cart_updated(goods("hat", 4, total)))
+    assert client.work() == f"parked: unsupported: 1 × hat captured at 10000, the cart has it at {total // 4}"
+    assert order_of(client).left_minor == total - 10_000
+    client.tell(shipped("s2", hat=1))
+    client.work()
+    assert (sum(net(client).values()), sum(left(client).values())) == (2, 2)
+    client.tell(shipped("s3", hat=2))
+    client.work()
+    assert (order_of(client).captured_minor, left(client)) == (total, {})
+    assert names(client) == ["MarkItemsAsShipped", "UpdateItems", "MarkItemsAsShipped", "MarkItemsAsShipped"]
 
 
 def test_new_line() -> None:

@@ -107,8 +107,13 @@ class Play:
         order = order_of(self.client)
         if order.pending or order.is_cancelled:
             return
+        worth = {which: sum(one.inc * one.quantity for one in held.values()) for which, held in order.reserved.items()}
         held = [(which, one) for which, items in order.reserved.items() for one in items.values()]
-        goods = [(which, one) for which, one in held if one.type == "Product" and one.quantity and one.inc]
+        goods = [
+            (which, one)
+            for which, one in held
+            if one.type == "Product" and one.quantity and 0 < one.inc <= worth[which]
+        ]
         if self.chance.random() < 0.5 and not self.is_disturbed:
             self.api.reserve(order, [item("upsell", 2, 700)], self.client.now)
         elif goods:

@@ -22,11 +22,12 @@ from worker.core.outbox import Addressee, ParkIt, Same, Send, acknowledge, inher
 from worker.core.rules import Rules
 from worker.core.schedule import due_run, next_run
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled
+from worker.model.jobs import Kept, Move, Page
 from worker.model.provider import Question
 from worker.providers.sequra import Sequra, memory, pages, report
 from worker.providers.sequra.calls import outcome_of
 from worker.providers.sequra.options import SequraAccount
-from worker.providers.sequra.pages import Candidate, Kept, Page
+from worker.providers.sequra.pages import Candidate
 from worker.sandbox.sequra.reports import Reports, amounts_of
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret", statistics=True)
@@ -223,7 +224,7 @@ class World:
         outcome = Outcome(OutcomeKind.UNKNOWN, "no answer") if answer is None else outcome_of(answer, self.now_ms)
         return self.write(page, pages.after(page, outcome, run_ms), outcome), outcome.status != 404
 
-    def write(self, page: Page, move: pages.Move, outcome: Outcome) -> Page | None:
+    def write(self, page: Page, move: Move, outcome: Outcome) -> Page | None:
         """All that follows from it, in one transaction."""
         kinds: tuple[Literal["told", "free", "broken"], ...] = ("told", "free", "broken")
         for kind, names in zip(kinds, (move.told, move.free, move.broken), strict=True):

@@ -11,10 +11,11 @@ from tests.unit.core.shop import order, shipped
 from tests.unit.providers.sequra.test_report import ACCOUNT, TWO
 from worker.core.deliveries import deliveries_of
 from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.jobs import IN_DOUBT_MAX, Composed, Kept, Move, Page
 from worker.providers.sequra import memory, wire
 from worker.providers.sequra import pages as p
 from worker.providers.sequra.memory import NOTHING, Reported
-from worker.providers.sequra.pages import Candidate, Kept, Page
+from worker.providers.sequra.pages import Candidate
 from worker.providers.sequra.report import entries_of
 
 K = OutcomeKind
@@ -29,21 +30,21 @@ def candidate(reference: str, told: Reported = NOTHING, store: str | None = None
     return Candidate(reference, told, entries, 7, b"digest")
 
 
-def composed(*candidates: Candidate, most: int = 5000) -> p.Composed:
+def composed(*candidates: Candidate, most: int = 5000) -> Composed:
     """The page that is made of them first."""
     found = p.compose(candidates, replace(ACCOUNT, report_orders_max=most))
     assert found is not None
     return found
 
 
-def names(found: p.Composed) -> list[str]:
+def names(found: Composed) -> list[str]:
     """Who stands in it."""
     [only] = found.page.lists
     assert only == list(found.remotes)
     return only
 
 
-def body(found: p.Composed, account: Any = ACCOUNT) -> dict[str, Any]:
+def body(found: Composed, account: Any = ACCOUNT) -> dict[str, Any]:
     """What is sent."""
     told: dict[str, Any] = msgspec.json.decode(p.request_of(found.page, found.remotes, account).body)
     return told
@@ -160,27 +161,27 @@ REFUSED = Outcome(K.CONFLICT, "409: no", 409)
 @pytest.mark.parametrize(
     ("page", "outcome", "expected"),
     [
-        (MANY, TAKEN, p.Move(replace(MANY, lists=[["d"]]), told=["a", "b", "c"])),
-        (replace(MANY, lists=[["a"]], spent=3), TAKEN, p.Move(None, told=["a"])),
-        (replace(DOUBT, refusals=3, spent=9), TAKEN, p.Move(replace(MANY, lists=[["d"]], spent=9), told=["a", "b", "c"])),
-        (MANY, Outcome(K.REJECTED, "503", 503), p.Move(replace(MANY, retries=1), then="backoff")),
-        (MANY, Outcome(K.NOT_SENT, "no route"), p.Move(replace(MANY, retries=1), then="backoff")),
-        (DOUBT, Outcome(K.REJECTED, "429", 429), p.Move(replace(DOUBT, retries=3), then="backoff")),
-        (MANY, Outcome(K.REJECTED, "500", 500), p.Move(replace(MANY, in_doubt=True, retries=1), then="backoff")),
-        (MANY, Outcome(K.UNKNOWN, "timeout"), p.Move(replace(MANY, in_doubt=True, retries=1), then="hold")),
-        (MANY, Outcome(K.CREDENTIALS, "401", 401), p.Move(MANY, then="account")),
-        (DOUBT, Outcome(K.FORBIDDEN, "403", 403), p.Move(DOUBT, then="account")),
-        (MANY, REFUSED, p.Move(replace(MANY, lists=[["a"], ["b", "c"], ["d"]], spent=1))),
-        (ONE, REFUSED, p.Move(replace(ONE, lists=[["d"]], spent=1), broken=["a"])),
-        (replace(ONE, lists=[["a"]]), Outcome(K.PERMANENT, "422", 422), p.Move(None, broken=["a"])),
-        (replace(MANY, spent=63), REFUSED, p.Move(None, free=["a", "b", "c", "d"], then="next_report", is_refused=True)),
-        (ONE, Outcome(K.NOT_FOUND, "404", 404), p.Move(None, free=["a", "d"], then="next_report", is_refused=True)),
-        (ONE, Outcome(K.PERMANENT, "301", 301), p.Move(None, free=["a", "d"], then="next_report", is_refused=True)),
-        (DOUBT, REFUSED, p.Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
-        (DOUBT, Outcome(K.NOT_FOUND, "404", 404), p.Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
+        (MANY, TAKEN, Move(replace(MANY, lists=[["d"]]), told=["a", "b", "c"])),
+        (replace(MANY, lists=[["a"]], spent=3), TAKEN, Move(None, told=["a"])),
+        (replace(DOUBT, refusals=3, spent=9), TAKEN, Move(replace(MANY, lists=[["d"]], spent=9), told=["a", "b", "c"])),
+        (MANY, Outcome(K.REJECTED, "503", 503), Move(replace(MANY, retries=1), then="backoff")),
+        (MANY, Outcome(K.NOT_SENT, "no route"), Move(replace(MANY, retries=1), then="backoff")),
+        (DOUBT, Outcome(K.REJECTED, "429", 429), Move(replace(DOUBT, retries=3), then="backoff")),
+        (MANY, Outcome(K.REJECTED, "500", 500), Move(replace(MANY, in_doubt=True, retries=1), then="backoff")),
+        (MANY, Outcome(K.UNKNOWN, "timeout"), Move(replace(MANY, in_doubt=True, retries=1), then="hold")),
+        (MANY, Outcome(K.CREDENTIALS, "401", 401), Move(MANY, then="account")),
+        (DOUBT, Outcome(K.FORBIDDEN, "403", 403), Move(DOUBT, then="account")),
+        (MANY, REFUSED, Move(replace(MANY, lists=[["a"], ["b", "c"], ["d"]], spent=1))),
+        (ONE, REFUSED, Move(replace(ONE, lists=[["d"]], spent=1), broken=["a"])),
+        (replace(ONE, lists=[["a"]]), Outcome(K.PERMANENT, "422", 422), Move(None, broken=["a"])),
+        (replace(MANY, spent=63), REFUSED, Move(None, free=["a", "b", "c", "d"], then="next_report", is_refused=True)),
+        (ONE, Outcome(K.NOT_FOUND, "404", 404), Move(None, free=["a", "d"], then="next_report", is_refused=True)),
+        (ONE, Outcome(K.PERMANENT, "301", 301), Move(None, free=["a", "d"], then="next_report", is_refused=True)),
+        (DOUBT, REFUSED, Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
+        (DOUBT, Outcome(K.NOT_FOUND, "404", 404), Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
     ],
 )  # fmt: skip
-def test_table(page: Page, outcome: Outcome, expected: p.Move) -> None:
+def test_table(page: Page, outcome: Outcome, expected: Move) -> None:
     """The table of `pages.py`."""
     assert p.after(page, outcome, RUN) == expected
 
@@ -195,9 +196,9 @@ def test_stuck_after_four_refusals_in_doubt() -> None:
         page = move.page
         seen.append(page.is_stuck)
     assert seen == [False, False, False, True]
-    assert p.decided(page, is_taken=True) == p.Move(None, told=["a", "b", "c"])
-    assert p.decided(DOUBT, is_taken=True) == p.Move(None, told=["a", "b", "c"], free=["d"])
-    assert p.decided(DOUBT, is_taken=False) == p.Move(None, free=["a", "b", "c", "d"])
+    assert p.decided(page, is_taken=True) == Move(None, told=["a", "b", "c"])
+    assert p.decided(DOUBT, is_taken=True) == Move(None, told=["a", "b", "c"], free=["d"])
+    assert p.decided(DOUBT, is_taken=False) == Move(None, free=["a", "b", "c", "d"])
 
 
 def test_worker_that_did_not_leave_in_order() -> None:
@@ -244,5 +245,5 @@ def test_kept() -> None:
     """At most so many pages in doubt are kept; nothing is an empty one."""
     assert p.read_kept(b"") == Kept()
     assert Kept().may_write
-    assert not Kept(pages=[MANY] * p.IN_DOUBT_MAX).may_write
+    assert not Kept(pages=[MANY] * IN_DOUBT_MAX).may_write
     assert p.read_kept(msgpack.encode(Kept(pages=[DOUBT]))) == Kept(pages=[DOUBT])

@@ -68,12 +68,13 @@ def test_status(tellings: list[Told], status: str) -> None:
 
 
 def test_contradictory_order_of_ours() -> None:
-    """It was completed; what it is worth cannot be said."""
+    """It was completed, and what it is worth now cannot be said: it is what was confirmed."""
     found = told(ONE, shipped("s1", A=3))
     assert found == {
         "completed_at": START.replace(second=1).isoformat(),
         "currency": "EUR",
         "merchant_reference": {"order_ref_1": REFERENCE},
+        "amount": 200,
         "payment_method": "SQ",
     }
 

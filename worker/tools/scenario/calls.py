@@ -1,0 +1,114 @@
+"""The receiver of callbacks in a scenario's world: its production code, called without a network."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from worker.core.placing import Placing
+from worker.core.tokens import Address, Tokens
+from worker.core.trust import Trust
+from worker.metrics import Metrics
+from worker.model.callbacks import Caller
+from worker.ports import Sender
+from worker.providers.registry import CALLBACKS
+from worker.tools.scenario.steps import CallbackValue
+from worker.web.lookups import Lookup
+from worker.web.receiver import Receiver
+
+_QUESTIONS = 20
+"""To shops at once."""
+_WRONG = "A" * 43
+"""As long as a token."""
+_FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
+WhichToken = Literal["right", "wrong", "missing", "of_another_order"]
+Post = Callable[[bytes, bytes, Sequence[tuple[str, bytes]]], None]
+
+
+class Answered(Struct, frozen=True):
+    """What a call was answered."""
+
+    status: int
+    body: bytes
+
+
+class Calls:
+    """Whom providers call. Built while its loop runs or not; called inside of it."""
+
+    def __init__(
+        self,
+        callers: Mapping[str, Caller],
+        sender: Sender,
+        trust: Trust,
+        placing: Placing,
+        post: Post,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        """`sender`: brings questions to the shop. `post`: where records go."""
+        self.metrics = Metrics()
+        self._producer = _Producer(post)
+        self._tokens = {name: Tokens(each.callback_secrets) for name, each in callers.items() if each.callback_secrets}
+        lookup = Lookup(sender, self.metrics, _QUESTIONS)
+        self._receiver = Receiver(
+            callers, CALLBACKS, self._producer, lookup, trust, placing.key_of, self.metrics, wall_ms=wall_ms
+        )
+
+    async def call(self, path: str, headers: Mapping[str, str], body: bytes, *, is_away: bool = False) -> Answered:
+        """One call. `is_away`: Kafka takes nothing meanwhile."""
+        self._producer.is_away = is_away
+        try:
+            return Answered(*await self._receiver.hand("POST", path, headers, body))
+        finally:
+            self._producer.is_away = False
+
+    def path(self, account: str, purpose: str, reference: str, which: WhichToken = "right") -> str:
+        """The address, with a token that is right or not; an account that is not configured has none that is."""
+        given: str | None = _WRONG
+        if which == "missing":
+            given = None
+        elif which != "wrong" and account in self._tokens:
+            other = "" if which == "right" else "another"
+            given = self._tokens[account].token(account, purpose, reference + other)
+        return Address(account, purpose, given, reference).path()
+
+
+def content_of(value: CallbackValue) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a call."""
+    if value.form is not None:
+        media_type, body = _FORM, urlencode(value.form).encode()
+    elif value.text is not None:
+        media_type, body = _JSON, value.text.encode("utf-8", "surrogatepass")
+    else:
+        media_type, body = _JSON, b"" if value.body is UNSET else msgspec.json.encode(value.body)
+    given = {name.lower() for name in value.headers}
+    return ({} if "content-type" in given else {"Content-Type": media_type}) | value.headers, body
+
+
+class _Producer:
+    """`ports.EventProducer`: Kafka has it at once, or takes nothing."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self.is_away = False
+
+    def start(self) -> None:
+        """It always is."""
+
+    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+        """Hands over a record."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.is_away:
+            await done  # until whoever calls has waited for long enough
+        self._post(key, value, headers)
+        done.set_result(None)
+        return done
+
+    def silent_s(self) -> float:
+        """Nobody asks."""
+        return 0.0
+
+    async def stop(self) -> None:
+        """Nothing is on its way."""
