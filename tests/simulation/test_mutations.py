@@ -1,15 +1,13 @@
 """Each break of the protocol is noticed by the simulation: otherwise a rule would be there that nothing holds."""
 
-from functools import cache
-
 import pytest
 
 from tests.simulation import broken_money
 from tests.simulation.breaks import broken
-from tests.simulation.market import ALL, SEQURA
 from tests.simulation.money import RULES
 from tests.simulation.mutations import MUTATIONS, providers_of
 from tests.simulation.simulation import simulate
+from tests.simulation.sound import sound
 from tests.simulation.trace import ViolationError
 
 SEEDS = {
@@ -81,12 +79,6 @@ OTHERS = range(200)
 """Tried when the code has changed so much that the seed shows it no more; then it is time to search anew."""
 
 
-@cache
-def sound(number: int, is_money: bool) -> None:
-    """Without a break nothing is wrong."""
-    simulate(number, providers=ALL if is_money else SEQURA)
-
-
 def test_every_mutation_has_a_seed() -> None:
     """The tables speak of the same mutations, and of enough of them; every rule has one."""
     assert SEEDS.keys() == MUTATIONS.keys() - RULE_OF.keys()
@@ -113,6 +105,6 @@ def test_mutation_is_noticed(name: str) -> None:
     rule, seed = RULE_OF.get(name) or ("", SEEDS[name])
     for number in (seed, *OTHERS):
         if is_noticed(name, number, rule):
-            sound(number, bool(rule))
+            sound(number, has_all=bool(rule))
             return
     pytest.fail(f"{name}: no run noticed it")

@@ -14,6 +14,7 @@ import pytest
 from tests.simulation.faults import Plan
 from tests.simulation.market import ALL, SEQURA
 from tests.simulation.simulation import simulate
+from tests.simulation.sound import sound
 from tests.simulation.trace import ViolationError
 
 FRESH = 5
@@ -24,14 +25,14 @@ GAP_SEEDS = (52, *range(200))
 
 def test_orders_are_told_whatever_goes_wrong(seed: int) -> None:
     """Nothing forbidden happens while things go wrong, and all is told to the cent once they stop."""
-    simulate(seed)
+    sound(seed)
 
 
 def test_orders_of_all_providers(seed: int) -> None:
     """Where providers can be asked, too: no command is one too many, nothing moves twice, and what they hold in the end
     is what the shop says, unless they cannot be told.
     """
-    simulate(seed, providers=ALL)
+    sound(seed, has_all=True)
 
 
 def test_fresh_seeds() -> None:
