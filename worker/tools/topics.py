@@ -1,4 +1,4 @@
-"""`cartsync topics check|create`: whether the three topics are as the protocol needs them, and making them so."""
+"""`cartsync topics check|create`: whether the topics are as the protocol needs them, and making them so."""
 
 import asyncio
 import json
