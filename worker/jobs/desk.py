@@ -8,7 +8,7 @@ from zlib import crc32
 from msgspec import MsgspecError
 
 from schemas import state
-from worker.core.outbox import NEVER
+from worker.core.outbox import NEVER, account_of
 from worker.errors import DamagedStateError, UsageError
 from worker.jobs.events import JobEvents
 from worker.jobs.job import Job, Means
@@ -107,7 +107,8 @@ class Desk:
         return small or found[:1]
 
     def is_reserved(self, subject: str) -> bool:
-        return any(isinstance(job, ReportJob) and subject in job.reserved for job in self._jobs.values())
+        job = self._jobs.get(f"{account_of(subject)}:{ReportJob.job}")
+        return isinstance(job, ReportJob) and subject in job.reserved
 
     def take(self, name: str) -> Errand | None:
         return self._jobs[name].take()

@@ -27,7 +27,7 @@ from worker.core.results import (
     tell,
     tell_fact,
 )
-from worker.core.retry import settle
+from worker.core.retry import awaits_change, settle
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
 from worker.model.exchange import Outcome, OutcomeKind
@@ -266,9 +266,9 @@ class Batch:
             context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
             self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
         elif outcome.kind is OutcomeKind.PENDING:
-            wait_s = max(0, after.not_before_ms - self._now_ms) / 1000
+            wait_s = None if awaits_change(after) else round(max(0, after.not_before_ms - self._now_ms) / 1000, 3)
             name = "order_overdue_at_provider" if outcome.is_overdue else "order_pending"
-            self._notes.append((name, fields | {"wait_s": round(wait_s, 3)}))
+            self._notes.append((name, fields | {"wait_s": wait_s}))
         elif after.park is not None:
             context.metrics.parked(core.account_of(subject))
             self._notes.append(("order_parked", fields | {"outcome": outcome.kind.value}))
@@ -367,7 +367,7 @@ class Batch:
             context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
             self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
         else:
-            self._notes.append(("order_pending", fields | {"wait_s": 0.0}))
+            self._notes.append(("order_pending", fields | {"wait_s": None}))
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
         """An operator's change; False: there was nothing to change."""
