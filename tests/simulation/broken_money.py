@@ -11,11 +11,11 @@ from worker.model.exchange import Exchange, Outcome, OutcomeKind, Settled
 from worker.model.provider import Question
 from worker.partition import batch
 from worker.providers.atarapay import steps as atarapay
-from worker.providers.qliro import Qliro, money, returning
+from worker.providers.qliro import Qliro, money, returning, situation
 from worker.providers.qliro import answers as qliro_answers
 from worker.providers.qliro import plan as qliro_plan
 from worker.providers.qliro import steps as qliro
-from worker.providers.qliro.holding import Holding
+from worker.providers.qliro.holding import Holding, Units
 from worker.providers.qliro.memory import Memory
 from worker.publisher import publisher
 
@@ -167,7 +167,7 @@ def return_not_bounded_by_what_was_captured(real: Any) -> Any:
     return lambda units: [replace(line, count=10 * line.count) for line in real(units)]
 
 
-@breaks(qliro_plan, "match")
+@breaks(situation, "match")
 def units_captured_twice(real: Any) -> Any:
     """What has left is captured once, also while more is reserved."""
 
@@ -179,17 +179,14 @@ def units_captured_twice(real: Any) -> Any:
     return match
 
 
-@breaks(qliro_plan, "match")
+@breaks(situation, "match")
 def captured_units_forgotten(real: Any) -> Any:
     """What was captured before is taken off what has left."""
 
-    def match(wanted: Any, holding: Holding, ahead: Any) -> Any:
-        return real(wanted, replace(holding, captures=[]), ahead)
-
-    return match
+    return lambda wanted, _net, left, ahead: real(wanted, Units(), left, ahead)
 
 
-@breaks(money, "told")
+@breaks(money.Books, "told")
 def refund_told_twice(_real: Any) -> Any:
     """What was told of an amount is taken off it."""
     return lambda *_args, **_named: 0
