@@ -183,10 +183,7 @@ def units_captured_twice(real: Any) -> Any:
 def captured_units_forgotten(real: Any) -> Any:
     """What was captured before is taken off what has left."""
 
-    def match(wanted: Any, net: Units, *args: Any) -> Any:
-        return real(wanted, Units(), *args)
-
-    return match
+    return lambda wanted, _net, left, ahead: real(wanted, Units(), left, ahead)
 
 
 @breaks(money.Books, "told")
