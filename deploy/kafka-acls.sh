@@ -21,6 +21,7 @@ STATE_TOPIC=${STATE_TOPIC:-cartsync.state}
 DEAD_LETTER_TOPIC=${DEAD_LETTER_TOPIC:-cartsync.dlq}
 RESULTS_TOPIC=${RESULTS_TOPIC-cartsync.results} # empty: there is none
 READER=${READER:-}                              # who reads results; empty: nothing is granted
+DISBURSEMENTS=${DISBURSEMENTS:-}                # not empty: an account has them, and they become events
 
 quoted() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
@@ -37,6 +38,9 @@ allow() {
 }
 
 allow "$WORKER" --topic "$EVENT_TOPIC" literal Read DescribeConfigs
+if [ -n "$DISBURSEMENTS" ]; then
+    allow "$WORKER" --topic "$EVENT_TOPIC" literal Write
+fi
 allow "$WORKER" --group "$GROUP_ID" literal Read
 allow "$WORKER" --topic "$STATE_TOPIC" literal Read Write DescribeConfigs
 allow "$WORKER" --topic "$DEAD_LETTER_TOPIC" literal Write DescribeConfigs
