@@ -85,7 +85,7 @@ ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.getenvb", "os.puten
 OUR_HTTP_CLIENT = ("aiohappyeyeballs", "httptools")
 OTHER_HTTP_CLIENTS = ("http.client", "httpx", "requests", "urllib.request", "urllib3")
 # What a server may take of aiohttp beside `web`: the bare name, and types. None of it opens a connection.
-AIOHTTP_BOTH = {"", "abc", "typedefs"}
+AIOHTTP_BOTH = {"", "abc", "http_exceptions", "typedefs"}
 
 
 @dataclass(frozen=True)
