@@ -232,10 +232,14 @@ class Batch:
         value = self._value(subject)
         assert value is not None  # an attempt is of an order that is known
         if outcome.found is not None:
-            whole = core.take_found(state.decode_order(value), self._now_ms)
+            known = state.decode_order(value)
+            whole = core.take_found(known, self._now_ms)
             value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
-            if assess(whole.facts, core.reference_of(subject)).state == "inconsistent":
+            # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
+            is_news = known.facts.provider is None or known.facts.provider.cancelled is None
+            is_other = outcome.kind is OutcomeKind.UNSUPPORTED and is_news
+            if is_other or assess(whole.facts, core.reference_of(subject)).state == "inconsistent":
                 outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
         before = state.decode_sealed(value)
         after, hold_s = settle(

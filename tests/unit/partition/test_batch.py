@@ -12,7 +12,7 @@ from msgspec import Struct
 from schemas import state
 from schemas.events import CancelledData
 from schemas.state import OrderRecord
-from tests.unit.core.shop import TRUST, confirmed, fold, goods, log, shipped
+from tests.unit.core.shop import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
 from worker.core import outbox as core
 from worker.core.intake import decode
@@ -388,6 +388,28 @@ def test_what_is_found_against_the_facts_is_looked_at() -> None:
         batch.outcome(attempt, Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider")), 1.0)
         after = committed(batch)
         assert (after.acked, after.park) == (5, None)
+
+    run(main())
+
+
+def test_what_cannot_be_told_is_looked_at_anew_once_it_was_found_cancelled() -> None:
+    """Other facts, another payload: nothing is parked for the one of before. But only the first time: a shop whose
+    clock is ahead may take it back for good.
+    """
+
+    async def main() -> None:
+        facts = fold(log(confirmed(goods("A", 2, 200)), items_cancelled("c1", A=1)))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
+        found = Outcome(OutcomeKind.UNSUPPORTED, "no word for it", 200, found=CancelledData(by="provider"))
+        batch.outcome(attempt, found, 1.0)
+        after = committed(batch)
+        assert (after.acked, after.park) == (5, None)
+        assert after.not_before_ms <= batch._now_ms + 1
+        batch.outcome(attempt, found, 2.0)
+        parked = committed(batch).park
+        assert parked is not None
+        assert parked.unsupported
 
     run(main())
 
