@@ -166,7 +166,7 @@ class AtaraPaySide:
         subject, means = first.subject, shop.means()
         escrow = self.escrow(subject)
         is_over = escrow.state is State.CANCELLED and not CANCELS.intersection(escrow.words)
-        if is_over and escrow.number in self._unheard:
+        if escrow.number in self._unheard and (is_over or status != "settled"):
             return
         if means == DELIVERED:
             is_so, may_be = escrow.state in TOLD, escrow.state in DELIVERABLE

@@ -61,7 +61,7 @@ RULE_OF = {
     "generation_raised_too_early": ("same_step_same_id", 1),
     "generation_not_raised_after_a_refusal": ("told_in_the_end", 30),
     "denied_request_sent_again": ("told_in_the_end", 13),
-    "hint_in_flight_ignored": ("heard_is_looked_at", 11),
+    "hint_in_flight_ignored": ("heard_is_looked_at", 43),
     "doubt_cleared_by_an_older_attempt": ("heard_is_looked_at", 1),
     "wait_not_ended_by_a_hint": ("told_in_the_end", 14),
     "capture_not_bounded_by_what_is_reserved": ("within_what_is_there", 4),
