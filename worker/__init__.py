@@ -14,6 +14,11 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def http_url(host: str, port: int) -> str:
+    """The base URL of what listens there, without a slash at its end."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def is_cross_site(headers: Mapping[str, str]) -> bool:
     """Whether a browser sends this on behalf of a page that is not ours (a form needs no leave to post)."""
     if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:

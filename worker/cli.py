@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from worker import __version__
+from worker import __version__, http_url
 from worker.errors import CartsyncError, ConfigError, UsageError, exit_codes
 
 if TYPE_CHECKING:
@@ -683,8 +683,7 @@ def _url(url: str | None, path: Path | None, token_file: Path | None) -> "Port":
         return Port(url, token or "")  # who names the worker may have no configuration that is right here
     token = http.token.get_secret_value() if token is None else token
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104 - not bound, but asked
-    here = f"http://[{host}]:{http.port}" if ":" in host else f"http://{host}:{http.port}"
-    return Port(here if url is None else url, token)
+    return Port(http_url(host, http.port) if url is None else url, token)
 
 
 def _abandon_stdout() -> None:

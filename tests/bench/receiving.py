@@ -36,7 +36,7 @@ from worker.providers.registry import CALLBACKS
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
-from worker.sim.producer import MemoryEventProducer
+from worker.sim.producer import MemoryEventProducer, put_into
 from worker.web.lookups import Lookup
 from worker.web.receiver import Limits, Receiver
 
@@ -107,7 +107,7 @@ async def ours(line: Line, settings: dict[str, Any] | None) -> None:
     loop = asyncio.get_running_loop()
     producer: Any
     if settings is None:
-        producer = MemoryEventProducer(MemoryLog(PARTITIONS, VirtualClock(loop)), placing, VirtualClock(loop))
+        producer = MemoryEventProducer(put_into(MemoryLog(PARTITIONS, VirtualClock(loop)), placing), VirtualClock(loop))
     else:
         producer = KafkaEventProducer(KafkaSettings(**settings), placing)
     producer.start()

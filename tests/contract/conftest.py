@@ -24,7 +24,7 @@ from worker.kafka.topics import create_topics
 from worker.ports import DeadLetter, EventLog, EventProducer, Result, StateLog, StatePartition
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
-from worker.sim.producer import MemoryEventProducer
+from worker.sim.producer import MemoryEventProducer, put_into
 
 _Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
@@ -95,7 +95,7 @@ class MemoryWorld:
 
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic."""
-        return MemoryEventProducer(self._log, placing, VirtualClock(asyncio.get_running_loop()))
+        return MemoryEventProducer(put_into(self._log, placing), VirtualClock(asyncio.get_running_loop()))
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed."""

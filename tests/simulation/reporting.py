@@ -31,7 +31,7 @@ from worker.providers.sequra.options import SequraAccount
 from worker.sandbox.sequra.reports import Reports, amounts_of
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
-from worker.sim.producer import MemoryEventProducer
+from worker.sim.producer import MemoryEventProducer, put_into
 
 PARTITIONS = 3
 PLACING = Placing("crc32", "reference")
@@ -161,7 +161,7 @@ class World:
         """Errors in the log, once it is over."""
         self.accepted: Mapping[str, TargetChoice] = {}
         self.trust = Trust(("a secret of the tests' records, long enough",))
-        self.producer = MemoryEventProducer(self.log, PLACING, self.clock)
+        self.producer = MemoryEventProducer(put_into(self.log, PLACING), self.clock)
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.provider.touched = self._touched

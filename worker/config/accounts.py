@@ -21,7 +21,7 @@ from worker.config.values import (
     UrlPath,
     Username,
     format_duration,
-    is_clear,
+    private_url,
 )
 from worker.core.targets import TargetChoice
 from worker.model.account import Account
@@ -58,12 +58,8 @@ class AccountSection(Section):
     @field_validator("base_url")
     @classmethod
     def _is_private(cls, value: str, info: ValidationInfo) -> str:
-        if is_clear(value) and not info.data.get("allow_http"):
-            raise ValueError(
-                "must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere the password and the "
-                "orders go in clear, which allow_http = true on the account allows)"
-            )
-        return value
+        hint = "the password and the orders go in clear, which allow_http = true on the account allows"
+        return private_url(value, info, hint)
 
     def account(self, name: str) -> Account:
         """The account, its secrets as they are."""

@@ -19,7 +19,7 @@ from worker.config.values import (
     Servers,
     Token,
     TokenUrl,
-    is_clear,
+    private_url,
 )
 from worker.core.placing import EventKey, PartitionerName
 from worker.core.rules import Rules
@@ -233,12 +233,7 @@ class LookupsSection(_TimedSection):
     @field_validator("url")
     @classmethod
     def _is_private(cls, value: str, info: ValidationInfo) -> str:
-        if is_clear(value) and not info.data.get("allow_http"):
-            raise ValueError(
-                "must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere shoppers' data goes in "
-                "clear, which allow_http = true beside it allows)"
-            )
-        return value
+        return private_url(value, info, "shoppers' data goes in clear, which allow_http = true beside it allows")
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

@@ -7,7 +7,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
 
 from worker import is_loopback
 
@@ -87,6 +87,15 @@ def is_clear(url: str) -> bool:
     """Whether what is sent there goes over a network, and can be read on its way."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def private_url(value: str, info: ValidationInfo, hint: str) -> str:
+    """A validator's: the URL, unless it is clear and `allow_http` beside it does not say that it may be. Raises
+    `ValueError`.
+    """
+    if is_clear(value) and not info.data.get("allow_http"):
+        raise ValueError(f"must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere {hint})")
+    return value
 
 
 def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:

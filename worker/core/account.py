@@ -284,8 +284,6 @@ class AccountQueue(Generic[_Owner]):
                 return self._judge_refusal(subject, outcome, now)
             case OutcomeKind.CONFLICT | OutcomeKind.NOT_FOUND:
                 self._forbidden.clear()
-            case kind if kind in _TAKEN and outcome.status is not None:
-                self._forbidden.clear()
             case _:
                 pass
         return outcome
@@ -353,6 +351,7 @@ class AccountQueue(Generic[_Owner]):
         self._taken += 1
         self._taken_at = now
         self._came_to_nothing = self._slow_in_a_row = 0
+        self._forbidden.clear()
         self._suspects.pop(turn.subject, None)
         if was_down:
             self._early_slots, self._early_until = 2, now + self._rules.retry_max_s

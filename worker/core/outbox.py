@@ -49,6 +49,7 @@ from worker.core.intake import shown_id
 from worker.core.order import Shown, Standing, assess, baseline, shown_of
 from worker.core.provider_facts import KINDS, found_cancelled, names_order_anew, without_words
 from worker.core.reducer import READS, READS_ALWAYS, reduce
+from worker.core.retry import awaits_change
 from worker.core.rules import Rules
 from worker.model.account import Account
 from worker.model.exchange import REASON_MAX
@@ -533,8 +534,7 @@ def release_by_operator(record: OrderRecord, _now_ms: int) -> bool:
     """Releases it, under a new key: who has refused a request need not look at the same one again. False: there was
     nothing to release. Changes `record` itself.
     """
-    waits = record.delay is Delay.CHANGE and record.not_before_ms != 0
-    if record.park is None and not waits and replace(record.attempts, digest=b"") == Attempts():
+    if record.park is None and not awaits_change(record) and replace(record.attempts, digest=b"") == Attempts():
         return False
     release(record)
     _end_wait(record)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -143,7 +144,7 @@ class Desk:
         count = 0
         for job in list(self._jobs.values()):
             if job.account == account and isinstance(job, ReportJob) and (stuck := len(job.stuck())):
-                await self._do(job, _decision(job, is_taken))
+                await self._do(job, partial(job.decide, is_taken=is_taken))
                 count += stuck
         return count
 
@@ -173,10 +174,3 @@ class Desk:
             if addressee is not None and (job.is_wanted(addressee.account) or job.record is not None):
                 found.append(job.view(addressee.account))
         return found
-
-
-def _decision(job: ReportJob, is_taken: bool) -> Callable[[Callable[[], None]], None]:
-    def act(done: Callable[[], None]) -> None:
-        job.decide(is_taken=is_taken, done=done)
-
-    return act

@@ -129,7 +129,7 @@ class ReportJob(Job):
         """Pages of which an operator has to say what became of them."""
         return [page for page in self._kept.pages if page.is_stuck]
 
-    def decide(self, *, is_taken: bool, done: Callable[[], None]) -> None:
+    def decide(self, done: Callable[[], None], *, is_taken: bool) -> None:
         """What an operator says of the pages that are stuck. Raises `UsageError`."""
         stuck = self.stuck()
         if self._sent in stuck:
@@ -138,9 +138,8 @@ class ReportJob(Job):
         outcome = Outcome(OutcomeKind.APPLIED, "an operator said that its report was not taken")
         for page in stuck:
             move = self._reporter.decided(page, is_taken=is_taken)
-            for became, names in (("told", move.told), ("free", move.free)):
-                for name in names:
-                    fates[self._subject(name)] = self._fate(name, "told" if became == "told" else "free", outcome)
+            fates |= {self._subject(name): self._fate(name, "told", outcome) for name in move.told}
+            fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
         kept = replace(self._kept, pages=[page for page in self._kept.pages if not page.is_stuck])
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=done))
         log.warning(

@@ -13,6 +13,9 @@ from worker.model.account import Account
 from worker.model.exchange import Exchange, HttpResponse, Outcome, Step
 from worker.model.order import Order
 
+_TRACE_LENGTH = 55
+"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
+
 GuaranteeLevel = Literal["A", "B", "C", "D"]
 """What a provider can do against stale requests: A refuses older versions, B can be read, C refuses old requests by
 their signed time, D nothing (`PROTOCOL.md` section 5)."""
@@ -52,6 +55,11 @@ class Question(Struct, frozen=True, gc=False):
     now_ms: int = 0
     seen: Any = None
     """What the last read of this turn has shown, as the adapter has decoded it; `None`: nothing was read yet."""
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """What a request has of the trace, as far as every version of it is defined."""
+        return {} if self.trace is None else {"traceparent": self.trace[:_TRACE_LENGTH]}
 
 
 class Answered(Struct, frozen=True, gc=False):

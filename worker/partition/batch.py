@@ -254,21 +254,16 @@ class Batch:
         if outcome.remote is not None and len(outcome.remote) > len(before.remote):
             self._bound(subject, before, after, attempt)
         if context.reporting is not None and outcome.found is not None:
-            whole = state.decode_order(state.encode(after))
-            result = self._result_of(subject, whole)
-            after.told = whole.told
-            self._tell(subject, result)
+            self._tell_by_facts(subject, after)
         elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
             self._tell(
                 subject, self._result(subject, after, find_ready(after, attempt.shown, self._addressee(subject)))
             )
         self._put(subject, after)
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
-        fields: dict[str, object] = {"order": subject, "revision": attempt.revision, "event_id": attempt.event_id}
-        fields["status"] = outcome.status
+        fields = _about(subject, attempt.revision, attempt.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
-            context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
-            self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+            self._note_applied(before, after, fields)
         elif outcome.kind is OutcomeKind.PENDING:
             wait_s = None if awaits_change(after) else round(max(0, after.not_before_ms - self._now_ms) / 1000, 3)
             name = "order_overdue_at_provider" if outcome.is_overdue else "order_pending"
@@ -360,18 +355,17 @@ class Batch:
             rules=context.rules,
         )
         if context.reporting is not None and after.revision == fate.revision:
-            whole = state.decode_order(state.encode(after))
-            result = self._result_of(subject, whole)
-            after.told = whole.told
-            self._tell(subject, result)
+            self._tell_by_facts(subject, after)
         self._put(subject, after)
-        fields: dict[str, object] = {"order": subject, "revision": fate.revision, "event_id": after.event_id}
-        fields["status"] = outcome.status
+        fields = _about(subject, fate.revision, after.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
-            context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
-            self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+            self._note_applied(before, after, fields)
         else:
             self._notes.append(("order_pending", fields | {"wait_s": None}))
+
+    def _note_applied(self, before: SealedRecord, after: SealedRecord, fields: dict[str, object]) -> None:
+        self._context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
+        self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
         """An operator's change; False: there was nothing to change."""
@@ -406,6 +400,13 @@ class Batch:
             return None
         found = find(record, subject, self._addressee(subject), now_ms=self._now_ms, rules=context.rules)
         return self._result(subject, record, found)
+
+    def _tell_by_facts(self, subject: str, record: SealedRecord) -> None:
+        """What `_result_of` makes of a record whose facts are not at hand."""
+        whole = state.decode_order(state.encode(record))
+        result = self._result_of(subject, whole)
+        record.told = whole.told
+        self._tell(subject, result)
 
     def _addressee(self, subject: str) -> Addressee | None:
         return self._context.addressees.get(core.account_of(subject))
@@ -482,6 +483,11 @@ class Batch:
             log.warning(
                 "events_skipped", partition=self._partition, count=count, type=self._lookalikes[-1], expected="order.*"
             )
+
+
+def _about(subject: str, revision: int, event_id: str, outcome: Outcome) -> dict[str, object]:
+    """What a line of the log says of an attempt, or of what stands for one."""
+    return {"order": subject, "revision": revision, "event_id": event_id, "status": outcome.status}
 
 
 def _why_undecodable(record: UndecodableRecord) -> MalformedEventError:

@@ -37,6 +37,11 @@ def kind_of_status(status: int) -> OutcomeKind:
     return OutcomeKind.PERMANENT
 
 
+def holds_account(status: int) -> bool:
+    """Whether it is the account that the provider wants fewer calls of, or none for a while: 429 and 503."""
+    return status in (429, 503)
+
+
 def retry_after_s(value: str | None, now_ms: int) -> float | None:
     """Seconds that `Retry-After` asks for, in [0, 3600]; `None` when it is absent or makes no sense."""
     if value is None:

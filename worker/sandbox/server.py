@@ -33,7 +33,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from worker import is_cross_site
+from worker import http_url, is_cross_site
 from worker.errors import UsageError
 from worker.sandbox.attempts import JSON, Answer, Attempt, Call
 from worker.sandbox.faults import SILENCE_MAX_S, Fault, FaultPlan, Faults, parse_fault
@@ -201,8 +201,7 @@ class Sandbox(ABC):
             await runner.cleanup()
             raise
         self._runner = runner
-        bound = runner.addresses[0][1]
-        return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        return http_url(host, runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Stops serving, within about `STOP_S`. Late applications and pushes still to come are dropped."""

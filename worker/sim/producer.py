@@ -1,7 +1,7 @@
 """The event topic as somebody writes to it who is not a shop: `ports.EventProducer` in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker.core.placing import Placing
@@ -9,13 +9,24 @@ from worker.errors import LogError
 from worker.ports import Clock
 from worker.sim.log import MemoryLog
 
+Put = Callable[[bytes, bytes, Sequence[tuple[str, bytes]]], object]
+"""Takes a record: key, value, headers."""
+
+
+def put_into(log: MemoryLog, placing: Placing) -> Put:
+    """Each record where its key belongs."""
+
+    def put(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
+        return log.append(key, value, headers, partition=placing.partition(key, log.partitions))
+
+    return put
+
 
 class MemoryEventProducer:
     """`ports.EventProducer`. Well until it is told otherwise."""
 
-    def __init__(self, log: MemoryLog, placing: Placing, clock: Clock) -> None:
-        self._log = log
-        self._placing = placing
+    def __init__(self, put: Put, clock: Clock) -> None:
+        self._put = put
         self._clock = clock
         self._is_started = False
         self._hung: list[tuple[asyncio.Future[Any], bytes, bytes, Sequence[tuple[str, bytes]]]] = []
@@ -52,8 +63,7 @@ class MemoryEventProducer:
     def _take(
         self, sent: "asyncio.Future[Any]", key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
     ) -> None:
-        place = self._placing.partition(key, self._log.partitions)
-        where = self._log.append(key, value, headers, partition=place)
+        where = self._put(key, value, headers)
         self._silent_since = None
         if not sent.done():
             sent.set_result(where)

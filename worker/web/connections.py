@@ -12,6 +12,8 @@ from typing import Any
 import structlog
 from aiohttp import http_exceptions, web
 
+from worker import http_url
+
 log = structlog.get_logger(__name__)
 
 LINGER_S = 1.0
@@ -19,11 +21,10 @@ LINGER_S = 1.0
 
 
 class Connections:
-    """A factory of protocols, as `create_server` wants one."""
+    """A port from `start` to `stop`; a factory of protocols, as `create_server` wants one."""
 
     def __init__(
         self,
-        server: Callable[[], web.Server | None],
         *,
         count_max: int,
         header_within_s: Callable[[], float],
@@ -31,14 +32,13 @@ class Connections:
         evicts: bool = False,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`server`: what the library works with; `None`: the port is closing. `error_body`: what stands in the answer
-        to what cannot be read, by its status.
-        """
+        """`error_body`: what stands in the answer to what cannot be read, by its status."""
         self.count_max = count_max
         self.header_within_s = header_within_s
         self.error_body = error_body
         self.linger_s = linger_s
-        self._server = server
+        self._server: asyncio.Server | None = None
+        self._runner: web.BaseRunner | None = None
         self._evicts = evicts
         self.open: set[Connection] = set()
         self.strangers: dict[Connection, None] = {}
@@ -46,8 +46,36 @@ class Connections:
         self.known: dict[Connection, None] = {}
         """That wait for another request; the longest first."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the port accepts calls."""
+        return self._server is not None
+
+    async def start(self, runner: web.BaseRunner, host: str, port: int, backlog: int) -> str:
+        """Begins to serve with `runner`; returns the base URL. Port 0 takes any that is free.
+
+        Raises `OSError` when the port cannot be had.
+        """
+        await runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(self, host, port, backlog=backlog)
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return http_url(host, self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Accepts nothing more, and ends once what is at work was answered: within the runner's `shutdown_timeout`."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
     def __call__(self) -> asyncio.BaseProtocol:
-        server = self._server()
+        server = None if self._runner is None else self._runner.server
         if server is None or (len(self.open) >= self.count_max and not self._has_evicted()):
             return _Turned()
         return Connection(server, self)

@@ -51,6 +51,8 @@ COMMIT_WITHIN_S = 45.0
 """How long a POST waits for its commit: longer than a broker that crashes stalls one (25 s)."""
 BODY_MAX_BYTES = 4096
 """Only that of a skip is looked at."""
+BACKLOG = 128
+"""Connections that the kernel keeps while none is accepted."""
 STOP_S = 1.0
 """How long answers under way may still take when the port closes."""
 
@@ -208,11 +210,8 @@ class Operations:
         self.access = access or Access()
         self._now = now
         self._operated = operated
-        self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
         self._is_local = False
         self._connections = Connections(
-            lambda: None if self._runner is None else self._runner.server,
             count_max=CONNECTIONS_MAX,
             header_within_s=lambda: HEADER_WITHIN_S,
             error_body=lambda status: _TITLES.get(status, "Error"),
@@ -227,24 +226,11 @@ class Operations:
         self._is_local = is_loopback(host)
         app = _create_app(self._operated, self._guarded, self._now)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
-        await runner.setup()
-        try:
-            self._server = await asyncio.get_running_loop().create_server(self._connections, host, port, backlog=128)
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound = self._server.sockets[0].getsockname()[1]
-        return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        return await self._connections.start(runner, host, port, BACKLOG)
 
     async def stop(self) -> None:
         """Stops serving, within `STOP_S`."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._connections.stop()
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:

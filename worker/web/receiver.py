@@ -181,10 +181,7 @@ class Receiver:
         self._beside: set[asyncio.Task[Any]] = set()
         self.in_flight_bytes = 0
         """On their way to Kafka."""
-        self._runner: web.ServerRunner | None = None
-        self._server: asyncio.Server | None = None
         self._connections = Connections(
-            lambda: None if self._runner is None or self._server is None else self._runner.server,
             count_max=limits.connections,
             header_within_s=lambda: limits.header_timeout_s,
             error_body=lambda _status: "{}",
@@ -219,31 +216,16 @@ class Receiver:
         Raises `OSError` when the port cannot be had.
         """
         runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=self.limits.deadline_s)
-        await runner.setup()
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._connections, host, port, backlog=BACKLOG
-            )
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound = self._server.sockets[0].getsockname()[1]
-        return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        return await self._connections.start(runner, host, port, BACKLOG)
 
     async def stop(self) -> None:
         """Accepts nothing more, and ends once what is at work was answered: by the deadline."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._connections.stop()
 
     @property
     def is_listening(self) -> bool:
         """Whether it accepts calls."""
-        return self._server is not None
+        return self._connections.is_listening
 
     @property
     def connections(self) -> int:

@@ -25,7 +25,7 @@ from worker.model.exchange import (
 )
 from worker.model.order import Order
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
-from worker.ports import Attempt, Errand
+from worker.ports import Attempt, Errand, Sender
 from worker.publisher.publisher import Publisher
 from worker.sim.loop import VirtualClock, run
 
@@ -109,6 +109,20 @@ class Played(msgspec.Struct):
     asked: list[Question]
 
 
+def publisher_of(adapter: Listed, sender: Sender, clock: VirtualClock, rate_per_s: float = 0.0) -> Publisher:
+    """Of one account, `shop`."""
+    accounts = {"shop": Account(name="shop", provider="listed", base_url="https://x", rate_per_s=rate_per_s)}
+    return Publisher(
+        accounts,
+        {"listed": adapter},
+        sender,
+        clock,
+        rules=Rules(),
+        metrics=Metrics(),
+        fatal=lambda error: pytest.fail(str(error)),
+    )
+
+
 def played(
     adapter: Listed,
     *answers: HttpResponse | Fault,
@@ -121,16 +135,7 @@ def played(
     async def main() -> Played:
         clock = VirtualClock(asyncio.get_running_loop())
         sender, book = Answers(*answers), Book(clock, clock.now() + until, errand)
-        accounts = {"shop": Account(name="shop", provider="listed", base_url="https://x")}
-        publisher = Publisher(
-            accounts,
-            {"listed": adapter},
-            sender,
-            clock,
-            rules=Rules(),
-            metrics=Metrics(),
-            fatal=lambda error: pytest.fail(str(error)),
-        )
+        publisher = publisher_of(adapter, sender, clock)
         publisher.offer("shop", 0, "shop/1", book)
         await asyncio.sleep(cut_after_s)
         publisher.cut(book)

@@ -5,13 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.publisher.test_turns import COMMAND, OK, READ, Book, Listed
+from tests.unit.publisher.test_turns import COMMAND, OK, READ, Book, Listed, publisher_of
 from worker.core.account import AccountQueue
 from worker.core.rules import Rules
-from worker.metrics import Metrics
-from worker.model.account import Account
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
-from worker.publisher.publisher import Publisher
 from worker.sim.loop import VirtualClock, run
 
 
@@ -35,16 +32,7 @@ def test_rate_counts_every_request() -> None:
     async def main() -> None:
         clock, sender = VirtualClock(asyncio.get_running_loop()), Quick()
         adapter = Listed(*([*[READ] * 10, COMMAND] * 5))
-        accounts = {"shop": Account(name="shop", provider="listed", base_url="https://x", rate_per_s=1.0)}
-        publisher = Publisher(
-            accounts,
-            {"listed": adapter},
-            sender,
-            clock,
-            rules=Rules(),
-            metrics=Metrics(),
-            fatal=lambda error: pytest.fail(str(error)),
-        )
+        publisher = publisher_of(adapter, sender, clock, rate_per_s=1.0)
         book = Book(clock, 1e9)
         for number in range(5):
             publisher.offer("shop", 0, f"shop/{number}", book)

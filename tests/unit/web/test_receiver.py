@@ -26,7 +26,7 @@ from worker.providers.qliro.callbacks import QliroCallbacks
 from worker.providers.registry import CALLBACKS
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
-from worker.sim.producer import MemoryEventProducer
+from worker.sim.producer import MemoryEventProducer, put_into
 from worker.web.lookups import Lookup
 from worker.web.operations import Access, Operations
 from worker.web.receiver import SAME_ORDER_MAX, Limits, Receiver
@@ -84,7 +84,7 @@ class Stage:
         clock = VirtualClock(asyncio.get_running_loop())
         self.log = MemoryLog(3, clock)
         self.placing = Placing("murmur2")
-        self.producer = MemoryEventProducer(self.log, self.placing, clock)
+        self.producer = MemoryEventProducer(put_into(self.log, self.placing), clock)
         self.shop = Shop()
         self.metrics = Metrics()
         self.receiver = Receiver(

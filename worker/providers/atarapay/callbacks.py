@@ -8,7 +8,6 @@ documentation prints lacks the two numbers, and is refused.
 """
 
 import hmac
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from worker.model.callbacks import (
     Unauthorized,
     Unreadable,
 )
+from worker.providers.atarapay.tokens import notification_token
 from worker.providers.callbacks import (
     NotUnderstoodError,
     UnreadableError,
@@ -94,8 +94,8 @@ class AtaraPayCallbacks:
         except NotUnderstoodError:
             return Unauthorized()  # whoever knows the token can put it where it belongs
         order, amount = raw_text(data.id), raw_text(data.amount_payed)
-        proof = b64encode(f"{called.public_key}:{called.private_key}:{order}:{amount}".encode())
-        if not hmac.compare_digest(text_of(body.token).encode(), proof):
+        proof = notification_token(called.public_key, called.private_key, order, amount)
+        if not hmac.compare_digest(text_of(body.token).encode(), proof.encode()):
             return Unauthorized()
         reference = raw_text(data.product_id)
         if not (reference.isascii() and reference.isdigit() and len(reference) <= 200 and 0 < len(order) <= 200):

@@ -3,14 +3,13 @@
 from msgspec.structs import replace
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.answers import WORDS_MAX, describe, kind_of_status, retry_after_s
+from worker.providers.answers import WORDS_MAX, describe, holds_account, kind_of_status, retry_after_s
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.tokens import redacted
 from worker.providers.atarapay.wire import Said, has_any, said
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
 """Made by what stands in front of AtaraPay, whatever they hold."""
-_HOLDS_ACCOUNT = frozenset({429, 503})
 _BY_STATUS = frozenset({401, 403, 404, 429})
 """Without a body that can be understood, these say all the same that nothing was done."""
 
@@ -19,7 +18,6 @@ def judge(account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> tupl
     """The outcome, and what the body says if it can be understood. Reasons hold no key of the account."""
     status = response.status
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
-    holds = status in _HOLDS_ACCOUNT
     found = said(response.body)
     if 300 <= status < 400:
         # Followed, the keys would go to whomever it names.
@@ -32,7 +30,7 @@ def judge(account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> tupl
         reason = _said(status, redacted(found.message, account))
         return Outcome(_kind_of_message(found.message, account), reason, status), found
     reason = redacted(describe(_without_keys(response, account)), account)
-    return Outcome(_kind_of_status(status), reason, status, wait_s, holds_account=holds), None
+    return Outcome(_kind_of_status(status), reason, status, wait_s, holds_account=holds_account(status)), None
 
 
 def _said(status: int, message: str) -> str:

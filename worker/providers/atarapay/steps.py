@@ -36,9 +36,6 @@ from worker.providers.atarapay.replies import judge
 from worker.providers.atarapay.tokens import authtoken, redacted
 from worker.providers.atarapay.wire import CANCELS, DELIVERABLE, DELIVERED, Seen, State
 
-TRACE_LENGTH = 55
-"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
-
 _NO_PHONE = (
     "no phone number, without which AtaraPay takes no delivered: give delivery_address.mobile_phone or .phone, or "
     "those of the invoice_address"
@@ -183,9 +180,7 @@ def _call(asked: Question, wanted: Wanted, word: str, members: dict[str, str]) -
     """`POST {base}/callback/order` with a form: nothing of it may stand in an address."""
     account: AtaraPayAccount = asked.account
     form = {"authtoken": authtoken(account.public_key, account.private_key), "order": wanted.number, "status": word}
-    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-    if asked.trace is not None:
-        headers["traceparent"] = asked.trace[:TRACE_LENGTH]
+    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"} | asked.trace_headers
     url = account.base_url.rstrip("/") + "/callback/order"
     body = urlencode(form | members).encode()
     return Exchange(HttpRequest("POST", url, headers, body, account.name), is_read=True)

@@ -18,8 +18,6 @@ from worker.providers.qliro.options import QliroAccount
 from worker.providers.qliro.plan import plan
 
 HOURLY_S = 3_600.0
-TRACE_LENGTH = 55
-"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
 _AGAIN = "Duplicate Transaction"
 """In the text of a failed transaction: Qliro and the payment provider lost each other, and asking again is right."""
 _FAILED = "failed at Qliro"
@@ -100,9 +98,8 @@ def _request(asked: Question, method: str, path: str, body: bytes) -> HttpReques
     headers = {"Accept": "application/json", "Authorization": wire.signature(body, account.api_secret)}
     if body:
         headers["Content-Type"] = "application/json"
-    if asked.trace is not None:
-        headers["traceparent"] = asked.trace[:TRACE_LENGTH]
-    return HttpRequest(method, f"{account.base_url.rstrip('/')}/v2/{path}", headers, body, account.name)
+    url = f"{account.base_url.rstrip('/')}/v2/{path}"
+    return HttpRequest(method, url, headers | asked.trace_headers, body, account.name)
 
 
 def _not_believed(wanted: w.Wanted, memory: Memory, holding: Holding, reference: str) -> str:

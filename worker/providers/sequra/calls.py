@@ -5,13 +5,8 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.answers import describe, kind_of_status, retry_after_s
+from worker.providers.answers import describe, holds_account, kind_of_status, retry_after_s
 from worker.providers.sequra.options import SequraAccount
-
-TRACE_LENGTH = 55
-"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
-
-_HOLDS_ACCOUNT = frozenset({429, 503})
 
 
 def headers(account: SequraAccount) -> dict[str, str]:
@@ -44,7 +39,7 @@ def outcome_of(response: HttpResponse, now_ms: int, remote: bytes | None = None)
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
     if kind is OutcomeKind.APPLIED:
         return Outcome(kind, "", status, wait_s, remote=remote)
-    return Outcome(kind, describe(response), status, wait_s, holds_account=status in _HOLDS_ACCOUNT)
+    return Outcome(kind, describe(response), status, wait_s, holds_account=holds_account(status))
 
 
 @lru_cache(maxsize=256)

@@ -26,7 +26,7 @@ from worker.model.exchange import (
 )
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
 from worker.providers.sequra import wire
-from worker.providers.sequra.calls import TRACE_LENGTH, headers, merchant_url, outcome_of
+from worker.providers.sequra.calls import headers, merchant_url, outcome_of
 from worker.providers.sequra.checks import problem_of
 from worker.providers.sequra.memory import Reported, kept, read
 from worker.providers.sequra.options import SequraAccount
@@ -140,9 +140,7 @@ _POLL_S = 300.0
 def _put(asked: Question, body: bytes | Raw, remote: bytes) -> Exchange:
     """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
     account: SequraAccount = asked.account
-    sent = headers(account) | {"Idempotency-Key": asked.idempotency_key}
-    if asked.trace is not None:
-        sent["traceparent"] = asked.trace[:TRACE_LENGTH]
+    sent = headers(account) | {"Idempotency-Key": asked.idempotency_key} | asked.trace_headers
     url = f"{merchant_url(account.base_url, account.merchant_id)}/orders/{quote(asked.reference, safe='')}"
     return Exchange(HttpRequest("PUT", url, sent, b'{"order":' + body + b"}", account.name), remote=remote)
 

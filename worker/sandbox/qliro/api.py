@@ -41,6 +41,7 @@ class QliroApi:
         self.orders: dict[int, Order] = {}
         self.requests: dict[str, float] = {}
         """By RequestId, when it came."""
+        self._by_reference: dict[str, Order] = {}
         self.breaches: list[str] = []
         """What a client that looks before it acts never does."""
         self.pushes: list[Json] = []
@@ -53,8 +54,17 @@ class QliroApi:
     ) -> Order:
         """An order as the checkout leaves it: one reservation."""
         order = self.orders[order_id] = Order(order_id, reference, currency, method)
+        self._by_reference.setdefault(reference, order)
         self.reserve(order, items, now)
         return order
+
+    def named(self, reference: str) -> Order | None:
+        """The order that the shop calls so; of several, the first one."""
+        return self._by_reference.get(reference)
+
+    def called(self, text: str) -> Order | None:
+        """The order of a path. A number is an OrderId, whatever the shop calls its orders."""
+        return self.orders.get(int(text)) if text.isdigit() else self.named(text)
 
     def reserve(self, order: Order, items: list[Item], now: float) -> None:
         """One more reservation, as the checkout and the shopper's upsells make them."""
@@ -122,11 +132,7 @@ class QliroApi:
         return shown(order)
 
     def _find(self, text: str) -> Order:
-        """A number is an OrderId, whatever the shop calls its orders."""
-        if text.isdigit():
-            found = self.orders.get(int(text))
-        else:
-            found = next((one for one in self.orders.values() if one.reference == text), None)
+        found = self.called(text)
         if found is None:
             raise Refusal("ORDER_NOT_FOUND", f"Evaluation, order {text} was not found", 404)
         return found

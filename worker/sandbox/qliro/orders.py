@@ -46,6 +46,12 @@ class Item(Struct):
         return Item(self.reference, self.type, self.inc, self.ex, quantity, self.description)
 
 
+def without_tax(minor: int, rate_bp: int) -> int:
+    """A price without its tax, in minor units, rounded half up as shops do."""
+    full = 10_000 + rate_bp
+    return (2 * minor * 10_000 + full) // (2 * full)
+
+
 class Result(Struct, frozen=True):
     """How a transaction ends."""
 

@@ -158,8 +158,7 @@ class QliroSandbox(Sandbox):
         return ((self._api.api_key, order.reference) for order in reversed(self.orders.values()))
 
     def _of(self, key: Key) -> Order | None:
-        found = (order for order in self.orders.values() if key == (self._api.api_key, order.reference))
-        return next(found, None)
+        return self._api.named(key[1]) if key[0] == self._api.api_key else None
 
     def row(self, key: Key) -> Sequence[object]:
         of = self._of(key)

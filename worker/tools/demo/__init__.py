@@ -46,10 +46,11 @@ _RESTS_S = 3.0
 
 def run_demo(*, orders: int = 300, seconds: float = 15.0, seed: int = 1, kafka: bool = False) -> int:
     """Runs it; 0 when all orders agree in the end, 1 when not. `orders`: of all three shops together."""
-    return asyncio.run(_run(Console(), Plot(max(1, orders // 3), seconds, seed, datetime.now(UTC)), kafka=kafka))
+    return asyncio.run(_run(Console(), max(1, orders // 3), seconds, seed, kafka=kafka))
 
 
-async def _run(console: Console, plot: Plot, *, kafka: bool) -> int:
+async def _run(console: Console, orders: int, seconds: float, seed: int, *, kafka: bool) -> int:
+    """`orders`: of each shop."""
     async with AsyncExitStack() as stack:
         log_lines: list[str] = []
         stack.enter_context(logs.capture(log_lines, "warning"))
@@ -57,7 +58,7 @@ async def _run(console: Console, plot: Plot, *, kafka: bool) -> int:
         sender = HttpSender(deadline_s=1.0, user_agent="cartsync-demo")
         stack.push_async_callback(sender.close)
         send = pusher(sender)
-        plot = msgspec.structs.replace(plot, began_at=datetime.now(UTC).replace(microsecond=0))
+        plot = Plot(orders, seconds, seed, datetime.now(UTC).replace(microsecond=0))
         merchants = [AtSequra(plot, send), AtQliro(plot, send), AtAtaraPay(plot, send)]
         stage = Stage(wire, {each.name: each.caller() for each in merchants}, sender)
         callbacks = await stage.receive(stack)

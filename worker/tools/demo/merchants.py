@@ -26,6 +26,7 @@ from worker.sandbox.atarapay.escrow import Act, Escrow
 from worker.sandbox.atarapay.sandbox import AtaraPaySandbox
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Send
+from worker.sandbox.qliro.orders import without_tax
 from worker.sandbox.qliro.sandbox import QliroSandbox
 from worker.sandbox.sequra.sandbox import SequraSandbox
 from worker.sandbox.server import Sandbox
@@ -71,10 +72,11 @@ class Merchant(ABC):
     legend: str
     """Of `wanted` and `held`."""
 
-    def __init__(self, account: Account, history: History, sandbox: Sandbox) -> None:
+    def __init__(self, account: Account, history: History, sandbox: Sandbox, seed: int) -> None:
         self.account = account
         self.history = history
         self.sandbox = sandbox
+        self._random = Random(seed)
         self._tokens = Tokens([_SECRET])
         self._callbacks = ""
 
@@ -99,6 +101,13 @@ class Merchant(ABC):
     @abstractmethod
     def place(self, order: ShopOrder) -> None:
         """The shopper pays: the provider hears of the order."""
+
+    def _pay(self, review: bytes, approve: bytes) -> None:
+        """The payment is good: at once, or after a while in which somebody looks at it. Both as `acts` has them."""
+        is_reviewed = self._random.random() < _REVIEWED
+        if is_reviewed:
+            self.sandbox.act(review)
+        self.sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self.sandbox.act(approve))
 
     def happen(self, at_s: float) -> Iterable[ShopEvent]:  # noqa: ARG002 - at most providers nothing does
         """What can happen at the provider now does, and the shop's answer to it."""
@@ -152,8 +161,7 @@ class AtSequra(Merchant):
         plan = FaultPlan.parse(f"{self.faults},{PUSHES}")
         merchants = {account.merchant_id: (account.username, account.password)}
         sandbox = SequraSandbox(merchants, plan, plot.seed, send=send, haste=HASTE)
-        self._random = Random(plot.seed)
-        super().__init__(account, _with_grown_order(history, plot), sandbox)
+        super().__init__(account, _with_grown_order(history, plot), sandbox, plot.seed)
         told = [order for order in history.orders.values() if order.told]
         for order in self._random.sample(told, min(3, len(told))):
             self.sandbox.faults.script(account.merchant_id, order.reference, "422")
@@ -162,11 +170,7 @@ class AtSequra(Merchant):
         named = {"merchant": "acme", "order_ref": order.reference}
         webhook = self._address("webhook", order.reference)
         self.sandbox.checkout(_json(named | {"webhook": webhook}))
-        is_reviewed = self._random.random() < _REVIEWED
-        if is_reviewed:
-            self.sandbox.act(_json(named | {"event": "needs_review"}))
-        approve = _json(named | {"event": "approved"})
-        self.sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self.sandbox.act(approve))
+        self._pay(_json(named | {"event": "needs_review"}), _json(named | {"event": "approved"}))
 
     def wanted(self, order: ShopOrder) -> str:
         return _carts(order.carts_minor())
@@ -198,11 +202,10 @@ class AtQliro(Merchant):
         )
         plan = FaultPlan.parse(f"{self.faults},{PUSHES}")
         sandbox = QliroSandbox(account.api_key, account.api_secret, plan, plot.seed, send=send, haste=HASTE)
-        self._random = Random(plot.seed)
         history = make_history(
             plot.seed, plot.orders, plot.seconds, account="hats", began_at=plot.began_at, market=SWEDEN
         )
-        super().__init__(account, history, sandbox)
+        super().__init__(account, history, sandbox, plot.seed)
 
     def place(self, order: ShopOrder) -> None:
         items = [_item(line.reference, "Product", line.unit_minor, line.ordered) for line in order.lines]
@@ -217,11 +220,8 @@ class AtQliro(Merchant):
             "MerchantOrderManagementStatusPushUrl": self._address("order-status", order.reference),
         }
         self.sandbox.checkout(_json(placed))
-        is_reviewed = self._random.random() < _REVIEWED
-        if is_reviewed:
-            self.sandbox.act(_json({"OrderId": int(order.number), "Status": "OnHold"}))
-        complete = _json({"OrderId": int(order.number), "Status": "Completed"})
-        self.sandbox.call_later(_REVIEW_S if is_reviewed else 0.0, lambda: self.sandbox.act(complete))
+        named = {"OrderId": int(order.number)}
+        self._pay(_json(named | {"Status": "OnHold"}), _json(named | {"Status": "Completed"}))
 
     def wanted(self, order: ShopOrder) -> str:
         kept = {line.reference: line.kept for line in order.lines}
@@ -279,7 +279,7 @@ class AtAtaraPay(Merchant):
         history = make_history(
             plot.seed, plot.orders, plot.seconds, account="escrow", began_at=plot.began_at, market=NIGERIA
         )
-        super().__init__(account, history, sandbox)
+        super().__init__(account, history, sandbox, plot.seed)
         self._keys = (account.public_key, account.private_key)
 
     def caller(self) -> Caller:
@@ -331,8 +331,7 @@ def _untold(found: Escrow) -> str:
 
 
 def _item(reference: str, kind: str, minor: int, quantity: int) -> dict[str, Any]:
-    rate = SWEDEN.vat_rate_bp or 0
-    ex_vat = (2 * minor * 10_000 + 10_000 + rate) // (2 * (10_000 + rate))
+    ex_vat = without_tax(minor, SWEDEN.vat_rate_bp or 0)
     prices = {"PricePerItemIncVat": Decimal(minor).scaleb(-2), "PricePerItemExVat": Decimal(ex_vat).scaleb(-2)}
     return {"MerchantReference": reference, "Type": kind, "Quantity": quantity, **prices}
 

@@ -17,7 +17,7 @@ from worker.ports import EventLog, EventProducer, StateLog
 from worker.providers.registry import CALLBACKS
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
-from worker.sim.producer import MemoryEventProducer
+from worker.sim.producer import MemoryEventProducer, put_into
 from worker.web.lookups import Lookup
 from worker.web.receiver import Receiver
 
@@ -58,7 +58,7 @@ def memory_wire() -> Wire:
     async def append(key: str, value: bytes) -> None:
         log.append(key.encode(), value, timestamp_ms=time.time_ns() // 1_000_000)
 
-    producer = MemoryEventProducer(log, placing, clock)
+    producer = MemoryEventProducer(put_into(log, placing), clock)
     return Wire(log.events("demo"), log.states("demo"), append, producer, placing)
 
 

@@ -1,8 +1,7 @@
 """The receiver of callbacks in a scenario's world: its production code, called without a network."""
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,6 +14,7 @@ from worker.metrics import Metrics
 from worker.model.callbacks import Caller
 from worker.ports import Sender
 from worker.providers.registry import CALLBACKS
+from worker.sim.producer import MemoryEventProducer
 from worker.tools.scenario.steps import CallbackValue
 from worker.web.lookups import Lookup
 from worker.web.receiver import Receiver
@@ -25,7 +25,6 @@ _WRONG = "A" * 43
 """As long as a token."""
 _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 WhichToken = Literal["right", "wrong", "missing", "of_another_order"]
-Post = Callable[[bytes, bytes, Sequence[tuple[str, bytes]]], None]
 
 
 class Answered(Struct, frozen=True):
@@ -42,14 +41,15 @@ class Calls:
         self,
         callers: Mapping[str, Caller],
         sender: Sender,
+        producer: MemoryEventProducer,
         trust: Trust,
         placing: Placing,
-        post: Post,
         wall_ms: Callable[[], int],
     ) -> None:
-        """`sender`: brings questions to the shop. `post`: where records go."""
+        """`sender`: brings questions to the shop."""
         self.metrics = Metrics()
-        self._producer = _Producer(post)
+        self._producer = producer
+        producer.start()
         self._tokens = {name: Tokens(each.callback_secrets) for name, each in callers.items() if each.callback_secrets}
         lookup = Lookup(sender, self.metrics, _QUESTIONS)
         self._receiver = Receiver(
@@ -85,30 +85,3 @@ def content_of(value: CallbackValue) -> tuple[dict[str, str], bytes]:
         media_type, body = _JSON, b"" if value.body is UNSET else msgspec.json.encode(value.body)
     given = {name.lower() for name in value.headers}
     return ({} if "content-type" in given else {"Content-Type": media_type}) | value.headers, body
-
-
-class _Producer:
-    """`ports.EventProducer`: Kafka has it at once, or takes nothing."""
-
-    def __init__(self, post: Post) -> None:
-        self._post = post
-        self.is_away = False
-
-    def start(self) -> None:
-        """It always is."""
-
-    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
-        """Hands over a record."""
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self.is_away:
-            await done  # until whoever calls has waited for long enough
-        self._post(key, value, headers)
-        done.set_result(None)
-        return done
-
-    def silent_s(self) -> float:
-        """Nobody asks."""
-        return 0.0
-
-    async def stop(self) -> None:
-        """Nothing is on its way."""

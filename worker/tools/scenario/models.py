@@ -18,7 +18,7 @@ from worker.providers.qliro.options import QliroAccount
 from worker.sandbox.atarapay import escrow
 from worker.sandbox.atarapay.escrow import Act
 from worker.sandbox.qliro.api import QliroApi, pushed
-from worker.sandbox.qliro.orders import Item, Order, Refusal, Result
+from worker.sandbox.qliro.orders import Item, Order, Refusal, Result, without_tax
 from worker.tools.scenario.steps import Checkout, CheckoutItem, EndValue, QliroAct
 
 WORKS_S = 1.0
@@ -137,8 +137,7 @@ class QliroModel(ProviderModel):
             order = self._api.orders.get(told) if isinstance(told, int) else None
         else:
             name = request.url.partition("?")[0].rpartition("/")[2]
-            held = self._api.orders.values()
-            order = next((each for each in held if name in (str(each.id), each.reference)), None)
+            order = self._api.called(name) or self._api.named(name)
         return None if order is None else order.reference
 
     def answer(self, request: HttpRequest) -> HttpResponse:
@@ -167,7 +166,7 @@ class QliroModel(ProviderModel):
 
     def checkout(self, reference: str, value: Checkout) -> None:
         assert isinstance(value.order, int), "it was checked when it was read"
-        if value.order in self._api.orders or any(each.reference == reference for each in self._api.orders.values()):
+        if value.order in self._api.orders or self._api.named(reference) is not None:
             raise UsageError(f"order {value.order}, or {reference}, was placed before")
         items = [_item(each) for each in value.items]
         currency, method = value.currency or USUAL_CURRENCY["qliro"], value.method or USUAL_METHOD
@@ -219,7 +218,7 @@ class QliroModel(ProviderModel):
         }
 
     def _order(self, reference: str) -> Order:
-        found = next((each for each in self._api.orders.values() if each.reference == reference), None)
+        found = self._api.named(reference)
         if found is None:
             raise UsageError(f"nothing was checked out as {reference}")
         return found
@@ -291,9 +290,7 @@ def _members(body: bytes) -> Mapping[str, Any]:
 
 
 def _item(line: CheckoutItem) -> Item:
-    """At a price without tax that is rounded half up, as shops do."""
-    full = 10_000 + line.vat_rate_bp
-    ex = (2 * line.unit_price_minor * 10_000 + full) // (2 * full)
+    ex = without_tax(line.unit_price_minor, line.vat_rate_bp)
     return Item(line.reference, line.type, line.unit_price_minor, ex, line.quantity, line.description)
 
 

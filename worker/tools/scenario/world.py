@@ -26,6 +26,7 @@ from worker.model.callbacks import Caller
 from worker.ports import DeadLetter, Result
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, VirtualLoop
+from worker.sim.producer import MemoryEventProducer
 from worker.sim.scripted import ScriptedProvider
 from worker.tools.scenario.calls import Answered, Calls, content_of
 from worker.tools.scenario.sides import Sides
@@ -110,8 +111,9 @@ class World:
         self._metrics = Metrics()
         self._labels: set[str] = set()
         self._is_running = False
+        producer = MemoryEventProducer(self._post, self._clock)
         self._calls = Calls(
-            callers, self.provider, trust or Trust(), placing or Placing("crc32"), self._post, self._clock.wall_ms
+            callers, self.provider, producer, trust or Trust(), placing or Placing("crc32"), self._clock.wall_ms
         )
         self.sides = Sides(accounts, self.provider, self._calls, self._loop, lambda: self._clock.wall_ms() / 1000)
         """What providers hold, where a scenario has a model of them."""

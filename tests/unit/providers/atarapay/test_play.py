@@ -97,16 +97,22 @@ def test_delivered() -> None:
             assert story.play.status == "settled"
 
 
+def rejected(seed: int) -> Story:
+    """Delivered, rejected, and a second attempt agreed on."""
+    story = Story(seed)
+    confirm(story)
+    deliver(story)
+    assert story.until(State.AWAITING)
+    assert story.act(Act.REJECT)
+    assert story.act(Act.AGREE_SECOND_ATTEMPT)
+    return story
+
+
 def test_second_attempt() -> None:
     """Rejected, agreed on, delivered again: two words, and never a third."""
     told_twice = 0
     for seed in range(SEEDS):
-        story = Story(seed)
-        confirm(story)
-        deliver(story)
-        assert story.until(State.AWAITING)
-        assert story.act(Act.REJECT)
-        assert story.act(Act.AGREE_SECOND_ATTEMPT)
+        story = rejected(seed)
         story.wait()
         if story.chance.random() < 0.5:
             story.play.means = ""
@@ -125,12 +131,7 @@ def test_second_attempt() -> None:
 def test_second_attempt_without_a_delivery() -> None:
     """Nothing newer was delivered: AtaraPay is not told again."""
     for seed in range(SEEDS):
-        story = Story(seed)
-        confirm(story)
-        deliver(story)
-        assert story.until(State.AWAITING)
-        assert story.act(Act.REJECT)
-        assert story.act(Act.AGREE_SECOND_ATTEMPT)
+        story = rejected(seed)
         story.end()
         assert story.play.escrow.words == ["delivered"]
 
