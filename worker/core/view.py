@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
-from msgspec import msgpack
+from msgspec import Struct, msgpack
 
 from schemas.base import time_text
 from schemas.facts import Moment, ProviderFacts
@@ -68,6 +68,37 @@ def view_order(
     )
 
 
+class Brief(Struct, frozen=True, gc=False):
+    """What a list shows of an order."""
+
+    status: Status
+    reason: str
+    """As in `OrderView`, without what only its owner knows. May hold a provider's words."""
+    currency: str | None
+    shipped_minor: int | None
+    unshipped_minor: int | None
+    paid_minor: int | None
+    paid: Paid | None
+
+
+def brief_view(subject: str, record: OrderRecord, *, rules: Rules, now_ms: int) -> Brief:
+    """What a list shows of a committed record, for a third of the work of `view_order`."""
+    standing = assess(record.facts, reference_of(subject))
+    held_as = status(record, standing, now_ms=now_ms, rules=rules)
+    order = standing.order
+    shipped_minor = None if order is None else order.shipped.total_minor
+    paid = _paid(record.facts.provider, shipped_minor)
+    return Brief(
+        held_as,
+        _standing_reason(record, standing, held_as) or ("" if held_as == "settled" else record.reason),
+        None if order is None else order.currency,
+        shipped_minor,
+        None if order is None else order.unshipped.total_minor,
+        paid.get("paid_minor"),
+        paid.get("paid"),
+    )
+
+
 def not_configured(account: str) -> str:
     """Why nobody is told of its orders."""
     return f"account {account} is not configured"
@@ -105,12 +136,8 @@ def _reason(
     waits: str,
     idle: str,
 ) -> str:
-    if held_as == "settled":
-        return ""
-    if standing.state != "ready":
-        return why_not_ready(standing.state, standing.reasons, held_as)
-    if held_as == "parked":
-        return "" if record.park is None else record.park.reason
+    if held_as != "owed":
+        return _standing_reason(record, standing, held_as)
     if paused is not None:
         return paused
     if entry is None:
@@ -125,6 +152,15 @@ def _reason(
     if entry.not_before > now:
         return f"next attempt in {entry.not_before - now:.1f} s; the last one: {record.reason}"
     return waits or record.reason or "waiting for its turn"
+
+
+def _standing_reason(record: OrderRecord, standing: Standing, held_as: Status) -> str:
+    """Why an order is not even owed; empty: it is, or nothing stands in its way."""
+    if held_as == "settled":
+        return ""
+    if standing.state != "ready":
+        return why_not_ready(standing.state, standing.reasons, held_as)
+    return record.park.reason if held_as == "parked" and record.park is not None else ""
 
 
 def view_provider(facts: ProviderFacts | None, known: dict[str, Any] | None = None) -> ProviderView | None:

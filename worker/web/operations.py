@@ -24,13 +24,10 @@ to point here, could ask with an operator's browser. For probes and metrics it d
 
 import asyncio
 import hmac
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection
-from ipaddress import ip_address
 from math import inf
 from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
-from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -42,6 +39,7 @@ from worker import is_cross_site, is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 from worker.web.connections import Connection, Connections
+from worker.web.names import between, is_our_name
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +64,6 @@ CONNECTIONS_MAX = 64
 _OPEN = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 """Tells nothing of orders, and is asked by programs that know neither our name nor a token."""
 _UNGUARDED = _OPEN | {"/status"}
-_HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::\d{0,5})?")
 
 _ANY = r"{name:[\s\S]+}"
 """A reference may hold line feeds."""
@@ -258,7 +255,7 @@ class Operations:
     def _refusal(self, request: web.Request) -> web.Response | None:
         """The answer to who may not ask this; `None`: it is answered."""
         path = request.raw_path.partition("?")[0]
-        if path not in _OPEN and not self._is_our_name(request.headers.get("Host", "")):
+        if path not in _OPEN and not is_our_name(request.headers.get("Host", ""), self.access.allowed_hosts):
             return _problem(421, "called by a name that is not ours; see [http] allowed_hosts")
         if request.method == "POST" and is_cross_site(request.headers):
             return _problem(403, "a page of another site may not do this")
@@ -273,21 +270,6 @@ class Operations:
         response = _problem(401, "this needs the token of [http] token_file: Authorization: Bearer …")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
-
-    def _is_our_name(self, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if match is None:
-            return False
-        name = (match["address"] or match["name"]).lower()
-        return _is_address(name) or is_loopback(name) or name in self.access.allowed_hosts
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _create_app(operated: Probed, guarded: Any, now: Callable[[], float]) -> web.Application:
@@ -351,7 +333,7 @@ class _Routes:
         return web.Response(body=self._status.get(), headers=_JSON)
 
     async def order(self, request: web.Request) -> web.Response:
-        subject = _between(request, "/orders/", "")
+        subject = between(request, "/orders/", "")
         view = self._operated.show(subject)
         if view is None:
             return _problem(404, f"no order {subject!r} in the partitions of this worker")
@@ -361,7 +343,7 @@ class _Routes:
         """The handler of a POST that changes an order."""
 
         async def handle(request: web.Request) -> web.Response:
-            subject = _between(request, "/orders/", f"/{action}")
+            subject = between(request, "/orders/", f"/{action}")
             try:
                 done = await _in_time(act(subject))
             except UsageError as error:
@@ -373,7 +355,7 @@ class _Routes:
         return handle
 
     async def resume(self, request: web.Request) -> web.Response:
-        name = _between(request, "/accounts/", "/resume")
+        name = between(request, "/accounts/", "/resume")
         try:
             done = await _in_time(self._operated.resume_account(name))
         except UsageError as error:
@@ -382,7 +364,7 @@ class _Routes:
         return _json(Done(done, detail="goes on" if done else "it is not paused"))
 
     async def release_all(self, request: web.Request) -> web.Response:
-        name = _between(request, "/accounts/", "/release")
+        name = between(request, "/accounts/", "/release")
         reason_contains = request.query.get("reason_contains", "")
         try:
             released = await _in_time(self._operated.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
@@ -394,7 +376,7 @@ class _Routes:
         return _json(Done(released > 0, detail=words, released=released))
 
     async def report(self, request: web.Request) -> web.Response:
-        name, page = _between(request, "/accounts/", "/report"), request.query.get("page", "")
+        name, page = between(request, "/accounts/", "/report"), request.query.get("page", "")
         if page not in ("", "taken", "not_taken"):
             return _problem(400, "page is taken or not_taken")
         try:
@@ -466,20 +448,6 @@ def _probe(ask: Callable[[], tuple[bool, str]]) -> Handler:
         return _json(Probe(ok, detail), 200 if ok else 503)
 
     return handle
-
-
-def _between(request: web.Request, before: str, after: str) -> str:
-    """The part of the path between two others, decoded once.
-
-    Taken from the raw path: the router's own decoding leaves some escapes as they are.
-    """
-    path = request.raw_path.partition("?")[0]
-    if not (path.startswith(before) and path.endswith(after)):
-        raise web.HTTPNotFound(text="the path has to be that of the URL, not the URL itself")
-    try:
-        return unquote(path[len(before) : len(path) - len(after)], errors="strict")
-    except UnicodeDecodeError:
-        raise web.HTTPBadRequest(text="the path is not UTF-8, percent-encoded") from None
 
 
 def _json(body: object, status: int = 200) -> web.Response:
