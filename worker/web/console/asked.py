@@ -53,7 +53,7 @@ def filter_of(query: Query) -> Filter:
         if each not in STATUSES:
             raise UsageError(f"status: there is no {each!r}; expected one of {', '.join(STATUSES)}")
     return Filter(
-        status=cast(list[Status], status),
+        status=cast(tuple[Status, ...], status),
         accounts=_all(query, "account"),
         providers=_all(query, "provider"),
         words=_text(query, "reason"),
@@ -110,8 +110,8 @@ def address_of(wanted: Filter, sort: Sort | None = None, **more: str) -> str:
     return urlencode([*pairs, *((name, value) for name, value in singles.items() if value)])
 
 
-def _all(query: Query, name: str) -> list[str]:
-    return [part for text in query.getall(name) for part in text.split(",") if part]
+def _all(query: Query, name: str) -> tuple[str, ...]:
+    return tuple(part for text in query.getall(name) for part in text.split(",") if part)
 
 
 def _text(query: Query, name: str) -> str:

@@ -45,7 +45,7 @@ CREATE TABLE partitions (
     partition INTEGER PRIMARY KEY, input_next INTEGER, clean INTEGER NOT NULL DEFAULT 0,
     owner TEXT NOT NULL DEFAULT '', owner_at_ms INTEGER
 );
-CREATE TABLE reasons (id INTEGER PRIMARY KEY, kind TEXT NOT NULL UNIQUE);
+CREATE TABLE reasons (id INTEGER PRIMARY KEY, kind TEXT NOT NULL UNIQUE, family TEXT NOT NULL);
 CREATE TABLE orders (
     id INTEGER PRIMARY KEY, subject TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
     account TEXT NOT NULL, status TEXT NOT NULL, reason INTEGER NOT NULL, currency TEXT, shipped_minor INTEGER,
@@ -267,7 +267,9 @@ class Index:
             return _NO_REASON
         found = self._reasons.get(kind)
         if found is None:
-            self._db.execute("INSERT OR IGNORE INTO reasons (kind) VALUES (?)", (kind,))
+            self._db.execute(
+                "INSERT OR IGNORE INTO reasons (kind, family) VALUES (?, ?)", (kind, rows.reason_family(kind))
+            )
             found = self._reasons[kind] = int(
                 self._db.execute("SELECT id FROM reasons WHERE kind = ?", (kind,)).fetchone()[0]
             )

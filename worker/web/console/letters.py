@@ -29,7 +29,7 @@ _PLAIN = frozenset(
         *("confirmed_at", "shipped_at", "delivered_at"),
     }
 )
-_PLAIN_TEXT = re.compile(r"[\w.:/+-]{1,160}")
+_PLAIN_TEXT = re.compile(r"[\w.:/+#-]{1,160}")
 _PLAIN_HEADERS = re.compile(r"ce_(?!data).*|x-dlq-.*|content-type|traceparent|tracestate", re.IGNORECASE)
 _NUMBER_MAX = 10**9
 _SUBJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}/[^\s@]{1,200}")

@@ -229,9 +229,9 @@ class Reader:
     def parked(self) -> dict[str, list[Waiting]]:
         """By account, the most frequent reasons of parked orders."""
         statement = """
-            SELECT account, ifnull(kind, ''), count(*), subject, min(since_ms)
+            SELECT account, ifnull(family, ''), count(*), subject, min(since_ms)
             FROM orders LEFT JOIN reasons ON reasons.id = orders.reason
-            WHERE status = 'parked' AND account IN (SELECT value FROM json_each(?)) GROUP BY account, reason
+            WHERE status = 'parked' AND account IN (SELECT value FROM json_each(?)) GROUP BY account, family
             ORDER BY account, count(*) DESC
         """
         found: dict[str, list[Waiting]] = {}

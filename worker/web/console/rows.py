@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.base import time_text
+from schemas.results import OrderChanged
 from schemas.state import OrderRecord
 from worker.core.outbox import account_of
 from worker.core.rules import Rules
@@ -48,6 +49,16 @@ def reason_kind(reason: str) -> str:
 
 def _masked(match: re.Match[str]) -> str:
     return match[0] if _STATUS_CODE.fullmatch(match[0]) else "…"
+
+
+def reason_family(kind: str) -> str:
+    """A kind of reason without any numbers but statuses of HTTP at its beginning: what many orders have in common."""
+    begins = _WORDS_OF_PROVIDER.match(kind)
+    head = begins[0] if begins else ""
+    return head + _NUMBER.sub("…", kind[len(head) :])
+
+
+_NUMBER = re.compile(r"\d+")
 
 
 class OrderLine(NamedTuple):
@@ -194,12 +205,12 @@ class ResultLine(NamedTuple):
 
 
 class _ResultData(Struct, frozen=True):
-    status: str = ""
-    revision: int | None = None
-    acked: int | None = None
-    currency: str | None = None
-    shipped_minor: int | None = None
-    unshipped_minor: int | None = None
+    status: Any = ""
+    revision: Any = None
+    acked: Any = None
+    currency: Any = None
+    shipped_minor: Any = None
+    unshipped_minor: Any = None
 
 
 class _Result(Struct, frozen=True):
@@ -209,6 +220,7 @@ class _Result(Struct, frozen=True):
     sequence: str = ""
 
 
+_CHANGED = str(OrderChanged.__struct_config__.tag)
 _result = msgspec.json.Decoder(_Result)
 
 
@@ -218,6 +230,8 @@ def result_line(at_ms: int, value: bytes | None) -> ResultLine | None:
         found = _result.decode(value or b"")
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    if found.type != _CHANGED:  # what a provider says may have members of the same names
+        return ResultLine(found.subject, found.type, at_ms, found.type, "", None, None, None, None, None)
     slot = str(int(found.sequence) % SLOTS) if found.sequence.isdecimal() else found.type
     data = found.data
     return ResultLine(

@@ -50,6 +50,7 @@ _POLICY = (
     " base-uri 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
+    "Server": "cartsync",
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
