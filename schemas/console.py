@@ -103,7 +103,7 @@ class LetterView(Struct, frozen=True):
     """What had to be left out of the letter; empty: nothing."""
 
 
-class Waiting(Struct, frozen=True):
+class ParkedReason(Struct, frozen=True):
     """How many of an account's parked orders wait for the same reason."""
 
     reason: str
@@ -126,7 +126,7 @@ class AccountLine(Struct, frozen=True):
     """By `paid` state, of the orders that have one."""
     oldest_owed_ms: int | None
     """Since when the oldest owed order waits."""
-    parked: list[Waiting]
+    parked: list[ParkedReason]
     """The most frequent reasons."""
     paused: str | None = None
     """Why it sends nothing, as a worker says; `None`: it is not paused, or no worker could be asked."""
@@ -161,7 +161,7 @@ class WorkerLine(Struct, frozen=True):
     """The least of its partitions."""
 
 
-class Problem(Struct, frozen=True):
+class NeedsPerson(Struct, frozen=True):
     """Something that needs a person, and the next step."""
 
     text: str
@@ -200,7 +200,7 @@ class IndexView(Struct, frozen=True):
 class Overview(Struct, frozen=True):
     """Everything at a glance."""
 
-    needs_person: list[Problem]
+    needs_person: list[NeedsPerson]
     accounts: list[AccountLine]
     partitions: list[PartitionLine]
     workers: list[WorkerLine]

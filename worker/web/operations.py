@@ -40,6 +40,7 @@ from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 from worker.web.connections import Connection, Connections
 from worker.web.names import between, is_our_name
+from worker.web.problems import problem_response, title_of
 
 log = structlog.get_logger(__name__)
 
@@ -143,14 +144,6 @@ class Operated(Probed, Protocol):
         ...
 
 
-class Problem(msgspec.Struct, omit_defaults=True):
-    """A problem of RFC 9457. The type is `about:blank`: the status says what kind it is."""
-
-    title: str
-    status: int
-    detail: str = ""
-
-
 class Probe(msgspec.Struct):
     """The answer of a probe."""
 
@@ -211,7 +204,7 @@ class Operations:
         self._connections = Connections(
             count_max=CONNECTIONS_MAX,
             header_within_s=lambda: HEADER_WITHIN_S,
-            error_body=lambda status: _TITLES.get(status, "Error"),
+            error_body=title_of,
             linger_s=STOP_S,
         )
 
@@ -239,15 +232,15 @@ class Operations:
             return self._refusal(request) or await handler(request)
         except web.HTTPException as error:
             detail = "" if error.text is None or error.text.startswith(f"{error.status}:") else error.text
-            response = _problem(error.status, detail)
+            response = problem_response(error.status, detail)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
             return response
         except (LogError, TimeoutError):
-            return _problem(503, "not committed, or not known to be; look at it and try again")
+            return problem_response(503, "not committed, or not known to be; look at it and try again")
         except Exception:
             log.exception("operation_failed", method=request.method, what=request.path.split("/")[1])
-            return _problem(500, "a defect of the worker; its log has more")
+            return problem_response(500, "a defect of the worker; its log has more")
         finally:
             if isinstance(connection, Connection):
                 connection.await_header()
@@ -256,18 +249,20 @@ class Operations:
         """The answer to who may not ask this; `None`: it is answered."""
         path = request.raw_path.partition("?")[0]
         if path not in _OPEN and not is_our_name(request.headers.get("Host", ""), self.access.allowed_hosts):
-            return _problem(421, "called by a name that is not ours; see [http] allowed_hosts")
+            return problem_response(421, "called by a name that is not ours; see [http] allowed_hosts")
         if request.method == "POST" and is_cross_site(request.headers):
-            return _problem(403, "a page of another site may not do this")
+            return problem_response(403, "a page of another site may not do this")
         if self._is_local or path in _UNGUARDED:
             return None
         if not self.access.token:
-            return _problem(403, "orders and acts are for loopback only; elsewhere they need an [http] token_file")
+            return problem_response(
+                403, "orders and acts are for loopback only; elsewhere they need an [http] token_file"
+            )
         given = request.headers.get("Authorization", "")
         # As bytes: texts that are not ASCII cannot be compared so.
         if hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.access.token}".encode()):
             return None
-        response = _problem(401, "this needs the token of [http] token_file: Authorization: Bearer …")
+        response = problem_response(401, "this needs the token of [http] token_file: Authorization: Bearer …")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
@@ -336,7 +331,7 @@ class _Routes:
         subject = between(request, "/orders/", "")
         view = self._operated.show(subject)
         if view is None:
-            return _problem(404, f"no order {subject!r} in the partitions of this worker")
+            return problem_response(404, f"no order {subject!r} in the partitions of this worker")
         return _json(view)
 
     def change(self, action: str, act: Callable[[str], Awaitable[bool]]) -> Handler:
@@ -347,7 +342,7 @@ class _Routes:
             try:
                 done = await _in_time(act(subject))
             except UsageError as error:
-                return _problem(404 if self._operated.show(subject) is None else 409, str(error))
+                return problem_response(404 if self._operated.show(subject) is None else 409, str(error))
             log.info("operator_acted", action=action, order=subject, done=done, peer=request.remote)
             view = self._operated.show(subject)
             return _json(Done(done, view, _words(action, done, view)))
@@ -378,7 +373,7 @@ class _Routes:
     async def report(self, request: web.Request) -> web.Response:
         name, page = between(request, "/accounts/", "/report"), request.query.get("page", "")
         if page not in ("", "taken", "not_taken"):
-            return _problem(400, "page is taken or not_taken")
+            return problem_response(400, "page is taken or not_taken")
         try:
             if page:
                 count = await _in_time(self._operated.decide_pages(name, is_taken=page == "taken"))
@@ -394,14 +389,14 @@ class _Routes:
 
     def _refused(self, account: str, error: UsageError) -> web.Response:
         known = any(view.name == account for view in self._operated.status().accounts)
-        return _problem(409 if known else 404, str(error))
+        return problem_response(409 if known else 404, str(error))
 
     async def skip(self, request: web.Request) -> web.Response:
         partition, offset = int(request.match_info["partition"]), int(request.match_info["offset"])
         try:
             reason = msgspec.json.decode(await request.read(), type=Reason)
         except msgspec.MsgspecError:
-            return _problem(400, 'say why, as {"why": "…", "who": "…"}')
+            return problem_response(400, 'say why, as {"why": "…", "who": "…"}')
         before = offset
 
         async def act() -> None:
@@ -412,7 +407,7 @@ class _Routes:
             await _in_time(act())
         except UsageError as error:
             served = any(view.partition == partition for view in self._operated.status().partitions)
-            return _problem(409 if served else 404, str(error))
+            return problem_response(409 if served else 404, str(error))
         fields = {"partition": partition, "before": before, "offset": offset}
         log.warning("operator_acted", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
         return _json(Moved(partition, before, offset))
@@ -454,21 +449,4 @@ def _json(body: object, status: int = 200) -> web.Response:
     return web.Response(body=_encode(body), status=status, headers=_JSON)
 
 
-def _problem(status: int, detail: str) -> web.Response:
-    problem = Problem(_TITLES.get(status, "Error"), status, detail)
-    return web.Response(body=_encode(problem), status=status, headers=_PROBLEM)
-
-
 _JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-_PROBLEM = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    421: "Misdirected Request",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}

@@ -93,6 +93,10 @@ class UnknownError(UsageError):
     """There is no such order or dead letter."""
 
 
+class NotAllowedError(UsageError):
+    """The role of who asks does not go so far."""
+
+
 class Answers:
     """Answers, each from what was read until now."""
 
@@ -245,7 +249,11 @@ class Answers:
         return await self.ask(lambda reader: reader.letters(reason=reason, subject=subject, cursor=cursor, limit=limit))
 
     async def letter(self, partition: int, offset: int, *, reveal: bool, user: User) -> tuple[LetterView, list[Line]]:
-        """One, with its record. Raises `UnknownError`, `LogError`."""
+        """One, with its record. `reveal`: nothing is hidden, which is for operators, and is logged. Raises
+        `NotAllowedError`, `UnknownError`, `LogError`.
+        """
+        if reveal and user.role != "operator":
+            raise NotAllowedError("personal fields are shown to operators")
         row = await self.ask(lambda reader: reader.letter(partition, offset))
         record = None if row is None else await self.site.records.record(("dead_letters", partition), offset)
         if row is None or record is None:
@@ -259,7 +267,9 @@ class Answers:
     # --- what is done ---
 
     async def act(self, command: Command, subjects: list[str], user: User, why: str) -> ActionDone:
-        """Does it to each, up to a bound. Raises `UsageError` when nothing can be done."""
+        """Does it to each, up to a bound. Raises `NotAllowedError`, `UsageError` when nothing can be done."""
+        if user.role != "operator":
+            raise NotAllowedError("you may look; to act takes the role operator")
         if problem := self.site.operator.why_not():
             raise UsageError(problem)
         taken = subjects[:ACT_MAX]
@@ -271,6 +281,8 @@ class Answers:
 
     async def act_on_all(self, command: Command, wanted: Filter, user: User, why: str) -> ActionDone:
         """Does it to all that match now, those first that wait the longest. Raises `UsageError`."""
+        if wanted.is_empty:
+            raise UsageError("choose which orders first: this would be all of them")
         now_ms = self.site.now_ms()
         count, subjects = await self.ask(
             lambda reader: (

@@ -55,7 +55,7 @@ def view_letter(row: LetterRow, record: StoredRecord, *, reveal: bool) -> tuple[
     wrong = _steps(path)
     raw = record.value or b""
     try:
-        value, is_json = json.loads(raw), True
+        value, is_json = _bounded(json.loads(raw)), True
     except (ValueError, RecursionError):
         value, is_json = raw[:TEXT_MAX].decode(errors="replace"), False
     masked = value if reveal else _masked(value, (), is_json=is_json)
@@ -81,6 +81,17 @@ def view_letter(row: LetterRow, record: StoredRecord, *, reveal: bool) -> tuple[
     return view, _first(lines_of(masked, wrong)) if is_json else [Line(0, masked, False)]
 
 
+def _bounded(value: Any, depth: int = 0) -> Any:
+    """The value, what lies too deep in it replaced."""
+    if not isinstance(value, dict | list):
+        return value
+    if depth == _DEPTH_MAX:
+        return "…"
+    if isinstance(value, dict):
+        return {name: _bounded(each, depth + 1) for name, each in value.items()}
+    return [_bounded(each, depth + 1) for each in value]
+
+
 def _first(lines: Iterator[Line]) -> list[Line]:
     found: list[Line] = []
     for line in lines:
@@ -99,7 +110,7 @@ def lines_of(value: Any, wrong: Path, here: Path = (), lead: str = "", tail: str
     """A value as indented JSON; the place `wrong`, or the innermost that there is on the way to it, is marked."""
     is_wrong = bool(wrong) and here == wrong[: len(here)] and not _leads_on(value, wrong[len(here) :])
     is_wrong = is_wrong and bool(here)
-    if isinstance(value, dict | list) and value and len(here) < _DEPTH_MAX:
+    if isinstance(value, dict | list) and value:
         opening, closing = "{}" if isinstance(value, dict) else "[]"
         yield Line(len(here), f"{lead}{opening}", is_wrong)
         pairs: Sequence[tuple[str | int, Any]] = list(value.items() if isinstance(value, dict) else enumerate(value))
@@ -108,8 +119,7 @@ def lines_of(value: Any, wrong: Path, here: Path = (), lead: str = "", tail: str
             yield from lines_of(each, wrong, (*here, step), name, "," if number + 1 < len(pairs) else "")
         yield Line(len(here), f"{closing}{tail}", False)
     else:
-        text = json.dumps(value, ensure_ascii=False) if len(here) < _DEPTH_MAX else "…"
-        yield Line(len(here), f"{lead}{text}{tail}", is_wrong)
+        yield Line(len(here), f"{lead}{json.dumps(value, ensure_ascii=False)}{tail}", is_wrong)
 
 
 def _leads_on(value: Any, rest: Path) -> bool:

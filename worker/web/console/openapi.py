@@ -28,6 +28,7 @@ from worker.web.console.auth import User
 from worker.web.console.operator import Command
 from worker.web.console.queries import SORTS, STATUSES
 from worker.web.names import between
+from worker.web.problems import Problem
 
 Handle = Callable[[web.Request, User], Awaitable[Any]]
 ANY = r"{name:[\s\S]+}"
@@ -244,7 +245,7 @@ async def _why(request: web.Request) -> str:
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    types = [each for route in routes for each in (route.answer, route.body) if each not in (None, Any)]
+    types = [each for route in routes for each in (route.answer, route.body) if each not in (None, Any)] + [Problem]
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(unique, schemas, strict=True))
@@ -260,7 +261,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
             "the `csrf` of /api/session. Errors are problem details (RFC 9457).",
         },
         "paths": paths,
-        "components": {"schemas": {**components, "Problem": _PROBLEM}},
+        "components": {"schemas": components},
     }
 
 
@@ -275,7 +276,7 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
             },
             "default": {
                 "description": "What is wrong, and what to do",
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                "content": {"application/problem+json": {"schema": schema_of[Problem]}},
             },
         },
     }
@@ -308,12 +309,3 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
 
 
 _PLAIN = str.maketrans({"/": "_", "{": "", "}": "", "-": "_"})
-_PROBLEM = {
-    "type": "object",
-    "required": ["title", "status"],
-    "properties": {
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-    },
-}

@@ -5,7 +5,16 @@ from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
-from schemas.console import AccountLine, Activity, IndexView, Overview, PartitionLine, Problem, Waiting, WorkerLine
+from schemas.console import (
+    AccountLine,
+    Activity,
+    IndexView,
+    NeedsPerson,
+    Overview,
+    ParkedReason,
+    PartitionLine,
+    WorkerLine,
+)
 from schemas.views import StatusView
 from worker.web.console.amounts import age
 
@@ -25,7 +34,7 @@ class Counted(Struct, frozen=True):
     on_hold: Mapping[str, int]
     differing: Mapping[str, int]
     paid: Mapping[str, Mapping[str, int]]
-    parked: Mapping[str, Sequence[Waiting]]
+    parked: Mapping[str, Sequence[ParkedReason]]
     partitions: Sequence[tuple[int, int | None, bool, str, int | None]]
     activity: Sequence[Activity]
     dead_letters_day: int
@@ -46,7 +55,7 @@ def make_overview(
     problems = [*_of_workers(partitions, workers), *_of_accounts(accounts, providers, now_ms)]
     if dead := counted.dead_letters_day:
         do = "See what is wrong with them; their producer has to be mended"
-        problems.append(Problem(f"{dead} dead {_s('letter', dead)} in the last 24 hours", do, "/dead-letters"))
+        problems.append(NeedsPerson(f"{dead} dead {_s('letter', dead)} in the last 24 hours", do, "/dead-letters"))
     problems.sort(key=lambda problem: _SEVERITIES.index(problem.severity))
     return Overview(problems, accounts, partitions, workers, list(counted.activity), counted.dead_letters_day, index)
 
@@ -93,54 +102,54 @@ def _partitions(counted: Counted, statuses: Statuses, input_ends: Mapping[int, i
         )
 
 
-def _of_workers(partitions: Sequence[PartitionLine], workers: Sequence[WorkerLine]) -> Iterator[Problem]:
+def _of_workers(partitions: Sequence[PartitionLine], workers: Sequence[WorkerLine]) -> Iterator[NeedsPerson]:
     if not workers:
         return
     if halted := [line.partition for line in partitions if line.phase == "halted"]:
         do = "The worker that has it says why, in its log and in /status; OPERATIONS.md says what to do"
-        yield Problem(f"{_named(halted)} halted", do, "", "page")
+        yield NeedsPerson(f"{_named(halted)} halted", do, "", "page")
     for worker in workers:
         if not worker.ok:
             do = "See whether it runs; others take its partitions over within a minute"
-            yield Problem(f"Worker {worker.url} does not answer: {worker.detail}", do, "", "page")
+            yield NeedsPerson(f"Worker {worker.url} does not answer: {worker.detail}", do, "", "page")
     unserved = [line.partition for line in partitions if line.served_by is None]
     if unserved and all(worker.ok for worker in workers):
         do = "Start a worker, or name all of them in [console] workers"
-        yield Problem(f"{_named(unserved)} served by none of the workers that were asked", do, "", "page")
+        yield NeedsPerson(f"{_named(unserved)} served by none of the workers that were asked", do, "", "page")
 
 
-def _of_accounts(accounts: Sequence[AccountLine], providers: Mapping[str, str], now_ms: int) -> Iterator[Problem]:
+def _of_accounts(accounts: Sequence[AccountLine], providers: Mapping[str, str], now_ms: int) -> Iterator[NeedsPerson]:
     for account in accounts:
         name = account.name
         if account.paused:
             do = "Mend the cause, then resume the account"
             link = f"/confirm?{urlencode({'command': 'resume', 'subject': name})}"
-            yield Problem(f"Account {name} is paused: {account.paused}", do, link, "page")
+            yield NeedsPerson(f"Account {name} is paused: {account.paused}", do, link, "page")
         if account.provider is None and account.orders and providers:
             do = "Configure [accounts.NAME], or find the producer that writes this name"
             said = f"Account {name} is not configured, and has {account.orders} {_s('order', account.orders)}"
-            yield Problem(said, do, _orders(name))
+            yield NeedsPerson(said, do, _orders(name))
         if account.oldest_owed_ms is not None and now_ms - account.oldest_owed_ms > OLD_MS:
             waits = age((now_ms - account.oldest_owed_ms) / 1000)
             do = "See why the oldest ones are not sent"
             where = _orders(name, status="owed", sort="age")
-            yield Problem(f"{name}: the oldest owed order has waited for {waits}", do, where, "page")
+            yield NeedsPerson(f"{name}: the oldest owed order has waited for {waits}", do, where, "page")
         if parked := account.by_status.get("parked"):
             kinds = [each for each in account.parked if each.reason]
             most = f", most of them: {kinds[0].reason}" if kinds and len(account.parked) > 1 else ""
             most = most or (f": {kinds[0].reason}" if kinds else "")
             do = "Mend the cause, then release them"
             said = f"{name}: {parked} {_s('order', parked)} parked{most}"
-            yield Problem(said, do, _orders(name, status="parked", sort="age"))
+            yield NeedsPerson(said, do, _orders(name, status="parked", sort="age"))
         if count := account.by_status.get("inconsistent"):
             verb = "contradicts itself" if count == 1 else "contradict themselves"
             do = "An event of the shop is missing or wrong: see which"
             said = f"{name}: {count} {_s('order', count)} {verb}"
-            yield Problem(said, do, _orders(name, status="inconsistent", sort="age"), "info")
+            yield NeedsPerson(said, do, _orders(name, status="inconsistent", sort="age"), "info")
         if account.differs:
             do = "Compare them with the provider"
             said = f"{name}: the amounts of {account.differs} {_s('order', account.differs)} differ from the provider's"
-            yield Problem(said, do, _orders(name, differs="1"))
+            yield NeedsPerson(said, do, _orders(name, differs="1"))
 
 
 def _orders(account: str, **query: str) -> str:

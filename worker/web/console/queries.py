@@ -17,8 +17,8 @@ from schemas.console import (
     LettersPage,
     OrderRow,
     OrdersPage,
+    ParkedReason,
     Sort,
-    Waiting,
 )
 from schemas.views import Status
 from worker.errors import UsageError
@@ -226,7 +226,7 @@ class Reader:
             found.setdefault(account, {})[paid] = count
         return found
 
-    def parked(self) -> dict[str, list[Waiting]]:
+    def parked(self) -> dict[str, list[ParkedReason]]:
         """By account, the most frequent reasons of parked orders."""
         statement = """
             SELECT account, ifnull(family, ''), count(*), subject, min(since_ms)
@@ -234,13 +234,13 @@ class Reader:
             WHERE status = 'parked' AND account IN (SELECT value FROM json_each(?)) GROUP BY account, family
             ORDER BY account, count(*) DESC
         """
-        found: dict[str, list[Waiting]] = {}
+        found: dict[str, list[ParkedReason]] = {}
         for account, kind, count, subject, _ in self._db.execute(
             statement, (msgspec.json.encode(self.accounts()).decode(),)
         ):
             reasons = found.setdefault(account, [])
             if len(reasons) < REASONS_MAX:
-                reasons.append(Waiting(kind, count, subject))
+                reasons.append(ParkedReason(kind, count, subject))
         return found
 
     def partitions(self) -> list[tuple[int, int | None, bool, str, int | None]]:

@@ -23,12 +23,13 @@ from worker import is_cross_site
 from worker.errors import LogError, UsageError
 from worker.web.connections import Connection, Connections
 from worker.web.console import asked
-from worker.web.console.answers import TRY_MAX_BYTES, Answers, UnknownError
+from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, UnknownError
 from worker.web.console.auth import Auth, Denied, Tokens, User
 from worker.web.console.openapi import ANY, Route, describe, routes_of
 from worker.web.console.operator import COMMANDS, Command
 from worker.web.console.pages import Pages, order_path
 from worker.web.names import is_our_name
+from worker.web.problems import problem_response, title_of
 
 log = structlog.get_logger(__name__)
 
@@ -63,14 +64,6 @@ _OPEN = frozenset({"/livez", "/readyz"})
 _USER = web.RequestKey("user", User)
 
 
-class Problem(msgspec.Struct, omit_defaults=True):
-    """A problem of RFC 9457."""
-
-    title: str
-    status: int
-    detail: str = ""
-
-
 class Console:
     """The server, from `start` to `stop`."""
 
@@ -97,7 +90,7 @@ class Console:
         self._connections = Connections(
             count_max=connections,
             header_within_s=lambda: HEADER_WITHIN_S,
-            error_body=lambda status: _TITLES.get(status, "Error"),
+            error_body=title_of,
             evicts=True,
             linger_s=STOP_S,
         )
@@ -176,6 +169,8 @@ class Console:
             return response
         except UnknownError as error:
             return self._problem(request, 404, str(error))
+        except NotAllowedError as error:
+            return self._problem(request, 403, str(error))
         except (UsageError, msgspec.MsgspecError) as error:
             return self._problem(request, 400, str(error))
         except (LogError, TimeoutError) as error:
@@ -214,13 +209,11 @@ class Console:
         return self._problem(request, 403, said)
 
     def _problem(self, request: web.Request, status: int, detail: str) -> web.Response:
-        title = _TITLES.get(status, "Error")
         if request.path.startswith("/api/") or "text/html" not in request.headers.get("Accept", ""):
-            body = msgspec.json.encode(Problem(title, status, detail))
-            return web.Response(body=body, status=status, content_type="application/problem+json")
+            return problem_response(status, detail)
         user = request.get(_USER)
         session = None if user is None else self.session(user)
-        text = self._pages.problem(status, title, detail, session)
+        text = self._pages.problem(status, title_of(status), detail, session)
         return _html(text, status)
 
     # --- answers ---
@@ -282,8 +275,6 @@ class Console:
                 token = request.headers.get("X-CSRF-Token", "")
                 if not self._tokens.fits(user, token):
                     return self._problem(request, 403, "X-CSRF-Token has to be the csrf of /api/session")
-                if route.role == "operator" and user.role != "operator":
-                    return self._problem(request, 403, "you may look; to act takes the role operator")
             answer = await route.handle(request, user)
             return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
@@ -317,8 +308,6 @@ class Console:
     async def _letter(self, request: web.Request) -> web.Response:
         user = request[_USER]
         reveal = asked.query_in(request).get("show") == "personal"
-        if reveal and user.role != "operator":
-            return self._problem(request, 403, "personal fields are shown to operators")
         return _html(await self._pages.letter(request, self.session(user), user, reveal=reveal))
 
     # --- changes ---
@@ -332,8 +321,6 @@ class Console:
         user, form = request[_USER], await self._form(request)
         if (refusal := await self._require_token(request, user, form.get("csrf", ""))) is not None:
             return refusal
-        if user.role != "operator":
-            return self._problem(request, 403, "you may look; to act takes the role operator")
         command, why = form.get("command", ""), form.get("why", "").strip()[:_WHY_MAX]
         if command not in COMMANDS:
             raise UsageError(f"command: expected one of {', '.join(COMMANDS)}")
@@ -341,8 +328,6 @@ class Console:
             done = await self._answers.act(_command(command), [subject], user, why)
         else:
             wanted = asked.filter_of(asked.Query(form.get("filter", "")))
-            if wanted.is_empty:
-                raise UsageError("choose which orders first: this would be all of them")
             done = await self._answers.act_on_all(_command(command), wanted, user, why)
         key = secrets.token_urlsafe(12)
         self._done[key] = (user.name, done)
@@ -384,18 +369,3 @@ def _html(text: str, status: int = 200) -> web.Response:
 
 def _see(where: str) -> web.Response:
     return web.Response(status=303, headers={"Location": where})
-
-
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    421: "Misdirected Request",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
