@@ -7,7 +7,17 @@ from typing import Protocol
 
 from worker.core.placing import Placing
 from worker.errors import GapError
-from worker.ports import DeadLetter, EventLog, EventProducer, InputRecord, Result, StateEntry, StateLog, StatePartition
+from worker.ports import (
+    DeadLetter,
+    EventLog,
+    EventProducer,
+    InputRecord,
+    Records,
+    Result,
+    StateEntry,
+    StateLog,
+    StatePartition,
+)
 
 EVENTUALLY_S = 60.0
 """How long anything may take. A memory needs none of it; a broker may need a session timeout."""
@@ -65,6 +75,10 @@ class World(Protocol):
 
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic, not started."""
+        ...
+
+    def records(self) -> Records:
+        """Reads our topics along, not started."""
         ...
 
     async def dead_letters(self) -> list[DeadLetter]:

@@ -16,7 +16,7 @@ from schemas.views import OrderView, StatusView
 from tests.unit.core.shop import Told, confirmed, facts_of, goods, shipped
 from worker.app.clock import SystemClock
 from worker.core.rules import Rules
-from worker.ports import DeadLetter, Result
+from worker.ports import DeadLetter, Place, Result
 from worker.sim.log import MemoryLog
 from worker.sim.records import MemoryRecords
 from worker.tools.console.attempt import read_events
@@ -155,9 +155,9 @@ class Scene:
 
         def is_read() -> bool:
             at = answers.site.index.positions()
-            ends = {("state", partition): self.log.state_end(partition) for partition in range(2)}
+            ends: dict[Place, int] = {("state", partition): self.log.state_end(partition) for partition in range(2)}
             ends |= {("dead_letters", 0): len(self.log.dead_letters), ("results", 0): len(self.log.results)}
-            return all(at.get(place, 0) >= end for place, end in ends.items())  # type: ignore[call-overload]
+            return all(at.get(place, 0) >= end for place, end in ends.items())
 
         await until(is_read)
 

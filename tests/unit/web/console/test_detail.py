@@ -94,7 +94,7 @@ def test_no_carts() -> None:
 def view(of: OrderRecord, **members: object) -> OrderView:
     """As the state topic has it."""
     found = view_order(SUBJECT, of, partition=3, rules=RULES, now_ms=NOW_MS, idle="idle")
-    return OrderView(**{name: getattr(found, name) for name in found.__struct_fields__} | members)  # type: ignore[arg-type]
+    return OrderView(**{name: getattr(found, name) for name in found.__struct_fields__} | members)
 
 
 CONTRADICTS = (confirmed(goods("A", 1, 100)), shipped("s", A=2))

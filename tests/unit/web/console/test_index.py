@@ -145,7 +145,7 @@ def test_records_and_position_are_one_transaction(index: Index, monkeypatch: pyt
     def fail(_chunk: Chunk) -> None:
         raise RuntimeError
 
-    monkeypatch.setitem(index._take, "dead_letters", lambda _self, chunk: fail(chunk))  # type: ignore[arg-type]
+    monkeypatch.setitem(index._take, "dead_letters", lambda _self, chunk: fail(chunk))
     with pytest.raises(RuntimeError):
         index.apply([put(2, "acme/B", settled()), Chunk("dead_letters", 0, [], 9)])
     assert subjects(index) == ["acme/A"]
