@@ -10,6 +10,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -55,7 +56,7 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all, a browser would send our own forms with `Origin: null`
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "interest-cohort=()",
@@ -79,6 +80,7 @@ class Console:
         """`asks_for_password`: a browser is told to ask for one."""
         self._answers = answers
         self._auth = auth
+        self._stopping = asyncio.Event()
         self._live = 0
         """Pages that listen for changes."""
         self._tokens = Tokens(os.urandom(32))
@@ -103,6 +105,7 @@ class Console:
 
     async def stop(self) -> None:
         """Stops serving, within `STOP_S`."""
+        self._stopping.set()
         await self._connections.stop()
 
     def session(self, user: User) -> Session:
@@ -247,7 +250,7 @@ class Console:
         self._live += 1
         try:
             version, silent_s = -1, 0.0
-            while True:
+            while not self._stopping.is_set():
                 view = self._answers.index()
                 if view.version != version or view.state != "following":
                     version, silent_s = view.version, 0.0
@@ -255,12 +258,14 @@ class Console:
                 elif silent_s >= _ALIVE_EVERY_S:
                     silent_s = 0.0
                     await response.write(b": still here\n\n")
-                await asyncio.sleep(_LIVE_EVERY_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _LIVE_EVERY_S)
                 silent_s += _LIVE_EVERY_S
         except ConnectionError:
-            return response
+            pass  # the page was left
         finally:
             self._live -= 1
+        return response
 
     def _page(self, page: Callable[[web.Request, Session], Awaitable[str]]) -> Handler:
         async def handle(request: web.Request) -> web.Response:

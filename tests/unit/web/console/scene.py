@@ -139,6 +139,7 @@ class Scene:
         index = self.index()
         site = self.site(index)
         answers = Answers(site)
+        answers._statuses = await self.deeds.statuses()
         task = asyncio.create_task(site.follower.run())
         try:
             await until(lambda: site.follower.state == "following" or task.done())
@@ -162,12 +163,12 @@ class Scene:
         await until(is_read)
 
     @asynccontextmanager
-    async def open(self, auth: Auth | None = None, **options: Any) -> AsyncIterator[Answers]:
+    async def open(self, auth: Auth | None = None, port: int = 0, **options: Any) -> AsyncIterator[Answers]:
         """The console, at `url`."""
         async with AsyncExitStack() as stack:
             answers = await stack.enter_async_context(self.following())
             console = Console(answers, auth or Loopback(), **options)
-            self.url = await console.start("127.0.0.1", 0)
+            self.url = await console.start("127.0.0.1", port)
             stack.push_async_callback(console.stop)
             yield answers
 
