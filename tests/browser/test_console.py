@@ -64,8 +64,9 @@ def test_views(browser: Browser, site: Site, shots: Path, shop: str, look: str) 
         browser.find("main h1")
         wide = browser.run(
             "const wide = document.documentElement.clientWidth;"
+            "const scrolls = wide < 1000 ? '.scroll' : '#none';"
             "return [...document.querySelectorAll('body *')].filter((each) =>"
-            " !each.closest('.scroll, pre, .skip, thead') && each.getBoundingClientRect().right > wide + 1)"
+            " !each.closest(`${scrolls}, pre, .skip, thead`) && each.getBoundingClientRect().right > wide + 1)"
             ".map((each) => each.outerHTML.slice(0, 120))"
         )
         browser.shoot(shots / f"{name}-{shop}-{look}.png")
