@@ -60,7 +60,7 @@ def troubled(scene: Scene) -> None:
         reason = f"422: unit_price_with_tax of item {number} does not match the total, see order {1000 + number}"
         scene.put(f"acme/B20-{number}", parked(reason, now_ms - number * HOUR_MS, event_ms=now_ms - number * HOUR_MS))
     scene.put("acme/B21", parked("409: the order was cancelled by the shopper", now_ms - 2 * HOUR_MS))
-    scene.put("acme/C1", owed(now_ms - 3 * HOUR_MS, reason="503: the provider is away", uncertain=True))
+    scene.put("acme/C1", owed(now_ms - 3 * HOUR_MS, reason="503: the provider is away", may_land_late=True))
     scene.put(
         "acme/C2",
         record(

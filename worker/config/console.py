@@ -84,7 +84,7 @@ def _is_wanted(path: SettingPath) -> bool:
 
 
 def _problems(console: ConsoleSection) -> Iterator[str]:
-    """Rules between the settings."""
+    """DeliveryPolicy between the settings."""
     if console.auth == "none" and not is_loopback(console.host):
         yield (
             f'[console] auth = "none" is for loopback only, and host is {console.host}: anybody who reaches it could '

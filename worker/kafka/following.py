@@ -9,10 +9,10 @@ from worker.kafka.client import (
     AIOKafkaConsumer,
     Connection,
     TopicPartition,
+    as_cartsync_error,
+    as_log_error,
     kafka_errors,
     stop_consumer,
-    translated,
-    translated_or_refused,
 )
 from worker.kafka.decoding import Intake
 from worker.kafka.metadata import look
@@ -98,7 +98,7 @@ class KafkaRecords:
         try:
             return await self._reader.beginning_offsets(places), await self._reader.end_offsets(places)
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise translated(error, "asking for the ends of the topics") from error
+            raise as_log_error(error, "asking for the ends of the topics") from error
 
     def seek(self, positions: Mapping[Place, int]) -> None:
         """What `read` reads from now on."""
@@ -123,7 +123,7 @@ class KafkaRecords:
                 chunks.append(Chunk(self._roles[place.topic], place.partition, records, position))
             return chunks
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise translated_or_refused(error, "reading along") from error
+            raise as_cartsync_error(error, "reading along") from error
 
     async def record(self, place: Place, offset: int) -> StoredRecord | None:
         """One record, read from Kafka now."""
@@ -145,7 +145,7 @@ class KafkaRecords:
                         if stable is not None and stable <= offset:
                             return None
             except (kafka_errors.KafkaError, TimeoutError) as error:
-                raise translated(error, f"reading a record of {here.topic}") from error
+                raise as_log_error(error, f"reading a record of {here.topic}") from error
             finally:
                 consumer.unsubscribe()
 

@@ -10,13 +10,13 @@ import pytest
 
 from schemas.views import OrderView
 from tests.unit.core.shop import confirmed, envelope, goods, shipped
-from tests.unit.web.operated import Worker
+from tests.unit.web.control import Worker
 from worker.errors import LogError, UsageError
 from worker.tools.console.attempt import Attempts, attempted, read_events
 from worker.tools.console.users import add_user, drop_user, list_users
 from worker.tools.console.workers import PrivatePorts
 from worker.web.console.auth import read_users
-from worker.web.operations import Access, Operations
+from worker.web.private_port import Access, PrivatePort
 
 CONFIRMED, SHIPPED = envelope(confirmed(goods("A", 2, 200))), envelope(shipped("s1", A=1), 2)
 
@@ -102,7 +102,7 @@ async def test_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def port_of(worker: Worker, token: str = "") -> AsyncIterator[str]:
     """Its private port."""
-    port = Operations(worker, Access(token))
+    port = PrivatePort(worker, Access(token))
     url = await port.start("127.0.0.1", 0)
     try:
         yield url

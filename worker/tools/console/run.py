@@ -14,9 +14,9 @@ from worker import __version__, is_loopback, logs
 from worker.app.process import EXIT_DONE, end_in_time, first, on_signals
 from worker.config.console import ConsoleConfig
 from worker.config.sections import ConsoleSection
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
-from worker.kafka.client import hush_leftovers
+from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.following import KafkaRecords
 from worker.kafka.settings import KafkaSettings
 from worker.ports import Records
@@ -40,7 +40,7 @@ def run_console(config: ConsoleConfig) -> int:
 
 
 async def _run(config: ConsoleConfig) -> int:
-    hush_leftovers(asyncio.get_running_loop())
+    silence_unretrieved_errors(asyncio.get_running_loop())
     section = config.console
     ports = PrivatePorts(section.workers, config.http.token.get_secret_value()) if section.workers else Nobody()
     stopping = on_signals(lambda: None)  # users are read again by themselves
@@ -83,7 +83,7 @@ async def open_console(
     records: Records,
     operator: Operator,
     workers: Workers,
-    rules: Rules,
+    rules: DeliveryPolicy,
     providers: Mapping[str, str],
     index: Path,
 ) -> Opened:

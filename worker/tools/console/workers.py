@@ -9,7 +9,7 @@ import msgspec
 from schemas.console import ActionLine, WorkerLine
 from schemas.views import OrderView, StatusView
 from worker.errors import CartsyncError, UsageError
-from worker.tools.operate import Port, UnknownOrderError, ask, read_status
+from worker.tools.control import Port, UnknownOrderError, ask, read_status
 from worker.web.console.operator import Command
 
 _AT_ONCE = 8

@@ -31,7 +31,7 @@ from schemas.console import (
 )
 from schemas.views import StatusView
 from worker.core.outbox import account_of
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
 from worker.ports import Records, StoredRecord
@@ -82,7 +82,7 @@ class Site(Struct, frozen=True):
     trier: Trier
     read_events: Callable[[str], list[dict[str, Any]]]
     """The events in a pasted text. Raises `UsageError`."""
-    rules: Rules
+    rules: DeliveryPolicy
     providers: Mapping[str, str]
     """By account, of those that are configured."""
     describe: Describe

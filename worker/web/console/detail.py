@@ -10,7 +10,7 @@ from schemas.state import OrderRecord
 from schemas.views import OrderView
 from worker.core.order import assess, baseline
 from worker.core.outbox import reference_of
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.model.order import Cart, Item, Order
 from worker.web.console.amounts import age
 
@@ -23,7 +23,7 @@ def sides_of(subject: str, record: OrderRecord, history: Sequence[HistoryLine]) 
     """
     order = assess(record.facts, reference_of(subject)).order
     words, there = _there(subject, record, order, history)
-    if record.uncertain or record.doubt:
+    if record.may_land_late or record.remote_unknown:
         words += "; it may also have something else: what became of a request is not known"
     if order is None:
         return words, []
@@ -84,12 +84,12 @@ def _line(item: Item, other: Item | None, *, is_known: bool) -> CartLine:
     return CartLine(item.type, item.reference, item.name, item.quantity, item.total_minor, quantity, minor, differs)
 
 
-def next_of(view: OrderView, record: OrderRecord, *, rules: Rules, now_ms: int) -> str:
+def next_of(view: OrderView, record: OrderRecord, *, rules: DeliveryPolicy, now_ms: int) -> str:
     """What comes next, and when."""
     return "; ".join(_next(view, record, rules, now_ms))
 
 
-def _next(view: OrderView, record: OrderRecord, rules: Rules, now_ms: int) -> Iterator[str]:
+def _next(view: OrderView, record: OrderRecord, rules: DeliveryPolicy, now_ms: int) -> Iterator[str]:
     match view.status:
         case "settled":
             yield "nothing: the provider has the newest state"

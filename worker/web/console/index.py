@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 
 from schemas import state
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
 from worker.ports import Chunk, Place, StoredRecord, TopicName
 from worker.web.console import rows
@@ -111,7 +111,7 @@ class _Meta(Struct, frozen=True):
 class Index:
     """The writing side of the file."""
 
-    def __init__(self, path: Path, rules: Rules, describe: Describe, now_ms: Callable[[], int]) -> None:
+    def __init__(self, path: Path, rules: DeliveryPolicy, describe: Describe, now_ms: Callable[[], int]) -> None:
         """Raises `ConfigError` when the file cannot be had, or another console has it."""
         self.path = path
         self._rules = rules

@@ -12,7 +12,7 @@ from schemas.base import time_text
 from schemas.results import OrderChanged
 from schemas.state import OrderRecord
 from worker.core.outbox import account_of
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.view import brief_view
 
 NEVER_MS = 2**53
@@ -92,7 +92,7 @@ _ORDER = state.ORDER_PREFIX.encode()
 
 
 def order_line(
-    subject: str, partition: int, offset: int, value: bytes, *, rules: Rules, now_ms: int, describe: Describe
+    subject: str, partition: int, offset: int, value: bytes, *, rules: DeliveryPolicy, now_ms: int, describe: Describe
 ) -> OrderLine:
     """The row of an order's record. Raises `msgspec.MsgspecError` when it is none."""
     record = state.decode_order(value)
@@ -112,7 +112,7 @@ def order_line(
         brief.paid_minor,
         brief.paid,
         brief.paid in ("part_paid", "overpaid") or bool(known and known.get("differs_minor")),
-        record.uncertain and brief.status == "owed",
+        record.may_land_late and brief.status == "owed",
         record.revision,
         record.acked,
         record.event_ms,

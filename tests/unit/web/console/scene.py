@@ -11,11 +11,11 @@ import aiohttp
 
 from schemas import state
 from schemas.console import ActionLine, Tried, WorkerLine
-from schemas.state import OrderRecord, Park
+from schemas.state import OrderRecord, Parking
 from schemas.views import OrderView, StatusView
 from tests.unit.core.shop import Told, confirmed, facts_of, goods, shipped
 from worker.app.clock import SystemClock
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.ports import DeadLetter, Place, Result
 from worker.sim.log import MemoryLog
 from worker.sim.records import MemoryRecords
@@ -29,7 +29,7 @@ from worker.web.console.server import Console
 
 NOW_MS = 1_800_000_000_000
 PROVIDERS = {"acme": "sequra", "hats": "qliro"}
-RULES = Rules()
+RULES = DeliveryPolicy()
 
 
 def record(*tellings: Told, **members: Any) -> OrderRecord:
@@ -50,7 +50,7 @@ def owed(since_ms: int = NOW_MS - 60_000, **members: Any) -> OrderRecord:
 
 def parked(reason: str = "422: no such product", at_ms: int = NOW_MS - 3_600_000, **members: Any) -> OrderRecord:
     """A record that is parked."""
-    return record(park=Park(reason, b"d", 2, at_ms), owed_since_ms=at_ms, **members)
+    return record(park=Parking(reason, b"d", 2, at_ms), owed_since_ms=at_ms, **members)
 
 
 class Deeds:

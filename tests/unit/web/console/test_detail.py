@@ -79,7 +79,7 @@ def test_an_older_state_of_which_nothing_tells() -> None:
 
 def test_a_request_whose_outcome_is_not_known() -> None:
     """The provider may have something else, and that is said."""
-    for doubtful in (owed(uncertain=True), owed(doubt=True)):
+    for doubtful in (owed(may_land_late=True), owed(remote_unknown=True)):
         words, _ = sides(doubtful)
         assert words.endswith("; it may also have something else: what became of a request is not known")
 

@@ -58,7 +58,7 @@ def shop(shelf: Shelf) -> Shelf:
     shelf.put("acme/A14", settled())
     shelf.put("acme/A15", owed(NOW_MS - 2 * HOUR_MS, reason="503: later"))
     shelf.put("acme/B1", parked("409: Shipment is unknown", NOW_MS - HOUR_MS))
-    shelf.put("hats/A14", owed(NOW_MS - 60_000, uncertain=True))
+    shelf.put("hats/A14", owed(NOW_MS - 60_000, may_land_late=True))
     shelf.put("hats/100%", parked("409: Parcel is unknown", NOW_MS - 3 * HOUR_MS))
     shelf.put("ghost/A_4", record(shipped("s", A=1), unconfirmed_since_ms=NOW_MS - 5 * HOUR_MS))
     return shelf

@@ -70,8 +70,8 @@ def test_what_it_waits_for(of: OrderRecord, status: str, kind: str, since_ms: in
 
 def test_held() -> None:
     """An order that is owed while a request may still arrive is held; one that is settled is not."""
-    assert line(owed(uncertain=True)).on_hold
-    assert not line(settled(uncertain=True)).on_hold
+    assert line(owed(may_land_late=True)).on_hold
+    assert not line(settled(may_land_late=True)).on_hold
     assert not line(owed()).on_hold
 
 
