@@ -10,9 +10,9 @@ from tests.bench.histories import ACCOUNT, BenchEvent, in_log_order, subject_of
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, Watch, calm
 from worker.app import SystemClock
-from worker.core.outbox import Addressee
 from worker.core.rules import Rules
 from worker.metrics import Metrics
+from worker.model.provider import Addressee
 from worker.partition.batch import Batch
 from worker.partition.context import Context, Pace
 from worker.providers.registry import PROVIDERS

@@ -14,7 +14,7 @@ from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Watch, calm, run
 from tests.bench.sending import account_at, records_of
 from worker.app import SystemClock
-from worker.core.outbox import acknowledge
+from worker.core.record import acknowledge
 from worker.core.rules import Rules
 from worker.kafka.client import AIOKafkaConsumer, TopicPartition
 from worker.kafka.settings import KafkaSettings

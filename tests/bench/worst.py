@@ -17,7 +17,7 @@ from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, calm
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
-from worker.core.outbox import record_for, take_event
+from worker.core.record import record_for, take_event
 from worker.core.reducer import reduce
 from worker.core.rules import Rules
 from worker.core.view import view_order

@@ -9,8 +9,10 @@ from schemas.events import OrderEvent
 from schemas.facts import pack
 from schemas.state import OrderRecord, Park, decode_order, encode
 from tests.unit.core.shop import SUBJECT, Told, confirmed, details, goods, log, payment, shipped, time_text
-from worker.core.outbox import Addressee, Plan, Same, Send, Wait, acknowledge, plan, plan_unaddressed, record_for
-from worker.core.outbox import take_event as take
+from worker.core.plan import Plan, Same, Send, Wait, plan, plan_unaddressed
+from worker.core.record import acknowledge, record_for
+from worker.core.record import take_event as take
+from worker.model.provider import Addressee
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 

@@ -13,7 +13,7 @@ from schemas.state import OrderRecord, Park, SealedRecord, Told, decode_order, d
 from tests.unit.core.shop import START_MS, confirmed, event, goods, payment, shipped
 from tests.unit.core.test_outbox_plan import TO, record_of
 from worker.core.order import Shown
-from worker.core.outbox import Addressee, Wait, plan_unaddressed
+from worker.core.plan import Wait, plan_unaddressed
 from worker.core.results import (
     Found,
     Reporting,
@@ -27,6 +27,7 @@ from worker.core.results import (
     tell_fact,
 )
 from worker.core.rules import Rules
+from worker.model.provider import Addressee
 from worker.providers.sequra import Sequra
 
 SUBJECT = "acme/A14/1"

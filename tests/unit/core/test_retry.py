@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.state import Attempts, Delay, OrderRecord, Park
-from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient, settle
+from worker.core.record import settle
+from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient
 from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
 

@@ -14,7 +14,7 @@ import pytest
 from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
 from tests.unit.core.shop import event, said, shipped
 from worker.core.order import assess
-from worker.core.outbox import record_for, take_event
+from worker.core.record import record_for, take_event
 from worker.model.order import Cart
 
 RECORDS: list[dict[str, Any]] = [

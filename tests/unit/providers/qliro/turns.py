@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from schemas.state import OrderRecord
 from tests.unit.core.shop import REFERENCE, SUBJECT, Told, envelope
 from worker.core.intake import decode
-from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait, inherit, plan, take_event
-from worker.core.retry import awaits_result, settle
+from worker.core.plan import ParkIt, Same, Send, Wait, plan
+from worker.core.record import inherit, settle, take_event
+from worker.core.retry import awaits_result
 from worker.core.rules import Rules
 from worker.model.exchange import (
     AwaitResult,
@@ -25,7 +26,7 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.provider import Question
+from worker.model.provider import Addressee, Question
 from worker.providers.qliro import Qliro
 from worker.providers.qliro.options import QliroAccount
 from worker.sandbox.qliro.api import QliroApi
