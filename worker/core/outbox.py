@@ -10,8 +10,8 @@ Four rules keep the provider from ending up with something old, though it would 
 
 1. one attempt in flight per order, from the moment it is taken until its outcome is committed;
 2. after an attempt whose outcome is unknown the order is *held*: its request may still land, so nothing is sent until
-   it must have (`settle`); `uncertain` in the record tells the next owner to do the same by its own clock;
-3. while the provider may hold something else than what we last knew (`doubt`), nothing is left out as unchanged;
+   it must have (`settle`); `may_land_late` in the record tells the next owner to do the same by its own clock;
+3. while the provider may have something else than we last knew (`remote_unknown`), nothing is skipped as unchanged;
 4. an owner that took over from one that did not leave in order holds everything that was owed (`inherit`).
 
 What is told apart is the *digest*: of what comes from the order's facts. Counts, parking and suppression go by it, so
