@@ -4,7 +4,7 @@ from schemas import state
 from schemas.console import WorkerLine
 from schemas.state import NextRecord, OwnerRecord
 from schemas.views import AccountView, PartitionView, StatusView
-from tests.unit.core.shop import Told, confirmed, goods, payment, shipped
+from tests.shops.events import Told, confirmed, goods, payment, shipped
 from tests.unit.web.console.scene import Scene, owed, parked, record, settled
 
 MINUTE_MS = 60_000

@@ -18,7 +18,7 @@ from schemas import state
 from schemas.state import OrderRecord
 from tests.integration.process import until
 from tests.kafka_settings import settings_of
-from tests.unit.core.shop import confirmed, facts_of, goods, shipped
+from tests.shops.events import confirmed, facts_of, goods, shipped
 from worker.kafka.client import AIOKafkaAdminClient
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog

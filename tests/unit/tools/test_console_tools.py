@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.views import OrderView
-from tests.unit.core.shop import confirmed, envelope, goods, shipped
+from tests.shops.events import confirmed, envelope, goods, shipped
 from tests.unit.web.control import Worker
 from worker.errors import LogError, UsageError
 from worker.tools.console.attempt import Attempts, attempted, read_events

@@ -13,7 +13,7 @@ from schemas import state
 from schemas.console import ActionLine, Tried, WorkerLine
 from schemas.state import OrderRecord, Parking
 from schemas.views import OrderView, StatusView
-from tests.unit.core.shop import Told, confirmed, facts_of, goods, shipped
+from tests.shops.events import EventSpec, confirmed, facts_of, goods, shipped
 from worker.app.clock import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.ports import DeadLetter, Place, Result
@@ -32,9 +32,9 @@ PROVIDERS = {"acme": "sequra", "hats": "qliro"}
 RULES = DeliveryPolicy()
 
 
-def record(*tellings: Told, **members: Any) -> OrderRecord:
+def record(*specs: EventSpec, **members: Any) -> OrderRecord:
     """A record at revision 2 of which nothing was acknowledged, unless said."""
-    facts = facts_of(*(tellings or (confirmed(goods("A", 2, 200)), shipped("s1", A=1))))
+    facts = facts_of(*(specs or (confirmed(goods("A", 2, 200)), shipped("s1", A=1))))
     return OrderRecord(facts=facts, **{"revision": 2, "event_ms": NOW_MS - 60_000, **members})
 
 

@@ -5,7 +5,7 @@ import pytest
 from schemas.console import CartSides, HistoryLine
 from schemas.state import MadeAt, OrderRecord
 from schemas.views import OrderView
-from tests.unit.core.shop import Told, confirmed, goods, payment, shipped
+from tests.shops.events import EventSpec, confirmed, goods, payment, shipped
 from tests.unit.web.console.scene import NOW_MS, RULES, owed, parked, record, settled
 from worker.core.view import view_order
 from worker.web.console.detail import next_of, sides_of
@@ -46,7 +46,7 @@ def test_nothing_was_sent_yet() -> None:
 
 def test_items_that_only_the_provider_has() -> None:
     """Are shown with nothing on our side."""
-    changed = Told(
+    changed = EventSpec(
         "order.cart_updated",
         {"currency": "EUR", "cart_version": 2, "lines": [goods("B", 1, 50)]},
     )

@@ -10,7 +10,7 @@ import pytest
 from schemas import state
 from schemas.console import OrderRow
 from schemas.state import OrderRecord
-from tests.unit.core.shop import confirmed, goods, shipped
+from tests.shops.events import confirmed, goods, shipped
 from tests.unit.web.console.scene import NOW_MS, PROVIDERS, RULES, nothing_known, owed, parked, record, settled
 from worker.errors import UsageError
 from worker.ports import Chunk, StoredRecord
