@@ -4,7 +4,7 @@ from schemas import state
 from schemas.console import WorkerLine
 from schemas.state import NextRecord, OwnerRecord
 from schemas.views import AccountView, PartitionView, StatusView
-from tests.shops.events import Told, confirmed, goods, payment, shipped
+from tests.shops.events import EventSpec, confirmed, goods, payment, shipped
 from tests.unit.web.console.scene import Scene, owed, parked, record, settled
 
 MINUTE_MS = 60_000
@@ -72,7 +72,7 @@ def troubled(scene: Scene) -> None:
     long = "acme/" + "a-very-long-reference-of-a-shop-that-puts-everything-into-it-" * 3
     scene.put(long, parked("500: " + "x" * 300, now_ms))
     scene.put(
-        "acmee/typo-1", record(Told("order.cancelled", {"by": "merchant"}), unconfirmed_since_ms=now_ms - HOUR_MS)
+        "acmee/typo-1", record(EventSpec("order.cancelled", {"by": "merchant"}), unconfirmed_since_ms=now_ms - HOUR_MS)
     )
     event = (
         b'{"specversion":"1.0","id":"e-9","type":"order.confirmed","subject":"acme/B21","data":{"currency":"EUR",'

@@ -30,10 +30,10 @@ from schemas.console import (
     WorkerLine,
 )
 from schemas.views import StatusView
-from worker.core.outbox import account_of
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
+from worker.model.order import account_of
 from worker.ports import Records, StoredRecord
 from worker.web.console import detail
 from worker.web.console.auth import User

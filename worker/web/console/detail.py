@@ -9,9 +9,8 @@ from schemas.console import CartLine, CartSides, HistoryLine
 from schemas.state import OrderRecord
 from schemas.views import OrderView
 from worker.core.order import assess, baseline
-from worker.core.outbox import reference_of
 from worker.core.policy import DeliveryPolicy
-from worker.model.order import Cart, Item, Order
+from worker.model.order import Cart, Item, Order, reference_of
 from worker.web.console.amounts import age
 
 _CARTS: tuple[Literal["shipped", "unshipped"], ...] = ("shipped", "unshipped")

@@ -11,9 +11,9 @@ from schemas import state
 from schemas.base import time_text
 from schemas.results import OrderChanged
 from schemas.state import OrderRecord
-from worker.core.outbox import account_of
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import brief_view
+from worker.model.order import account_of
 
 NEVER_MS = 2**53
 """`since_ms` of an order that waits for nothing: after all others."""
