@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import answering, consuming, receiving, reducing, restoring, sending, takeover, worst
+from tests.bench import answering, console, consuming, receiving, reducing, restoring, sending, takeover, worst
 from tests.bench.brokers import Brokers
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import ProcessError
@@ -38,6 +38,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (receiving.measure, (receiving.RECEIVE,)),
     (restoring.measure, (restoring.RESTORE, restoring.MEMORY)),
     (takeover.measure, (takeover.TAKEOVER,)),
+    (console.measure, console.ROWS),
 )
 NOTES = """\
 ratio: the median over rounds, which take turns with the limit's; spread: its least and greatest; by CPU: the same in

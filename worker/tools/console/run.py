@@ -70,8 +70,9 @@ async def _run(config: ConsoleConfig) -> int:
 class Opened:
     """A console that serves."""
 
-    def __init__(self, url: str, following: "asyncio.Task[None]") -> None:
+    def __init__(self, url: str, following: "asyncio.Task[None]", index: Index) -> None:
         self.url = url
+        self.index = index
         self.following = following
         """Ends only when Kafka refuses us."""
 
@@ -126,7 +127,7 @@ async def open_console(
     following = asyncio.create_task(follower.run(), name="console-follower")
     watching = asyncio.create_task(answers.watch_workers(), name="console-workers")
     stack.push_async_callback(_end, following, watching)
-    return Opened(url, following)
+    return Opened(url, following, kept)
 
 
 async def _end(*tasks: "asyncio.Task[None]") -> None:
