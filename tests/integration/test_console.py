@@ -9,15 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
 
 from schemas import state
 from schemas.state import OrderRecord
+from tests.integration.conftest import OpenStage
 from tests.integration.process import until
 from tests.kafka_settings import settings_of
+from tests.shops.by_hand import ACCOUNT, line
 from tests.shops.events import confirmed, facts_of, goods, shipped
 from worker.kafka.client import AIOKafkaAdminClient
 from worker.kafka.settings import KafkaSettings
@@ -48,6 +50,17 @@ class ConsoleProcess:
 
         def ask() -> str:
             with urllib.request.urlopen(request, timeout=20) as response:
+                return str(response.read().decode())
+
+        return await asyncio.to_thread(ask)
+
+    async def post(self, path: str, form: dict[str, str]) -> str:
+        """The page that a form leads to."""
+        body = urlencode(form).encode()
+        request = urllib.request.Request(self.url + path, data=body, headers={"Accept": "text/html"})
+
+        def ask() -> str:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return str(response.read().decode())
 
         return await asyncio.to_thread(ask)
@@ -102,8 +115,8 @@ async def console(settings: KafkaSettings, folder: Path, **section: Any) -> Asyn
 
     async def read() -> None:
         assert process.stdout is not None
-        async for line in process.stdout:
-            said.append(msgspec.json.decode(line))  # noqa: PERF401 - each is looked at when it comes
+        async for text in process.stdout:
+            said.append(msgspec.json.decode(text))  # noqa: PERF401 - each is looked at when it comes
 
     reading = asyncio.create_task(read())
     try:
@@ -211,3 +224,51 @@ async def test_kafka_refuses_nothing_it_needs(settings: KafkaSettings, tmp_path:
         assert "Account ghost is not configured, and has 1 order" in text
         assert "name the private ports of all workers in [console] workers" in text
         assert "acme/1" in await only.text(f"/orders/{quote('acme/1', safe='')}")
+
+
+async def test_a_parked_order_is_found_released_and_settled(open_stage: OpenStage, tmp_path: Path) -> None:
+    """From the overview to what the provider holds: the reason is seen, a form releases it, and the page says so."""
+    stage = await open_stage(partitions=2)
+    worker = await stage.started()
+    order = stage.order(f"{ACCOUNT}/A14/12345")
+    stage.script([order.subject], "422", times=1)
+    await order.confirm(line("mug", 1000))
+    await order.ship("s1", mug=1)
+    await worker.shown(order.subject, "parked")
+    await stage.write(order.subject.encode(), b'{"specversion":"1.0","subject":"%b"}' % order.subject.encode())
+    path = f"/orders/{quote(order.subject, safe='')}"
+    async with console(stage.settings, tmp_path, workers=[worker.url]) as seen:
+        await seen.ready()
+        shown = await seen.eventually(
+            lambda: seen.json("/api/overview"),
+            lambda found: any("parked" in each["text"] for each in found["needs_person"]),
+        )
+        assert [each["phase"] for each in shown["partitions"]] == ["serving", "serving"]
+        page = await seen.json(f"/api{path}")
+        assert (page["order"]["status"], page["source"]) == ("parked", worker.url)
+        assert "422" in page["order"]["reason"]
+        assert [each["there_minor"] for each in page["carts"]] == [0, 1000]
+        letters = await seen.eventually(lambda: seen.json("/api/dead-letters"), lambda found: bool(found["letters"]))
+        assert letters["letters"][0]["subject"] == order.subject
+        assert "here" in await seen.text("/dead-letters/{partition}/{offset}".format(**letters["letters"][0]))
+
+        session = await seen.json("/api/session")
+        assert (session["role"], session["can_act"]) == ("operator", True)
+        form = {"csrf": session["csrf"], "command": "release", "subject": order.subject, "why": "the price was mended"}
+        text = await seen.post("/act", form)
+        assert "Release:" in text
+        await stage.agreed({order.subject: (1000, 0)}, within_s=20)
+        settled = await seen.eventually(
+            lambda: seen.json(f"/api{path}"), lambda found: found["order"]["status"] == "settled"
+        )
+        assert settled["provider_has"] == "the newest state: it has acknowledged it"
+        story = [each["status"] for each in settled["history"] if each["status"]]
+        assert "parked" in story  # what came of the release may be read a moment later
+        (acted,) = seen.said("console_action")
+        assert (acted["by"], acted["why"], acted["done"]) == ("local", "the price was mended", 1)
+        worker.kill()
+        overview = await seen.eventually(
+            lambda: seen.json("/api/overview"), lambda found: "does not answer" in found["needs_person"][0]["text"]
+        )
+        assert overview["needs_person"][0]["severity"] == "page"
+        assert (await seen.json(f"/api{path}"))["source"] == "state topic"

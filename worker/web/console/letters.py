@@ -76,8 +76,8 @@ def view_letter(row: LetterRow, record: StoredRecord, *, reveal: bool) -> tuple[
         headers.get("x-dlq-truncated", ""),
     )
     # In binary mode the value is the event's data alone.
-    if "ce_specversion" in headers and wrong[:1] == ("data",):
-        wrong = wrong[1:]
+    if "ce_specversion" in headers:
+        wrong = wrong[1:] if wrong[:1] == ("data",) else ()
     return view, _first(lines_of(masked, wrong)) if is_json else [Line(0, masked, False)]
 
 
@@ -109,7 +109,6 @@ def _steps(path: str) -> Path:
 def lines_of(value: Any, wrong: Path, here: Path = (), lead: str = "", tail: str = "") -> Iterator[Line]:
     """A value as indented JSON; the place `wrong`, or the innermost that there is on the way to it, is marked."""
     is_wrong = bool(wrong) and here == wrong[: len(here)] and not _leads_on(value, wrong[len(here) :])
-    is_wrong = is_wrong and bool(here)
     if isinstance(value, dict | list) and value:
         opening, closing = "{}" if isinstance(value, dict) else "[]"
         yield Line(len(here), f"{lead}{opening}", is_wrong)

@@ -36,7 +36,7 @@ EVENT = {"id": "e", "data": {"lines": [{"line_id": "a", "quantity": "two"}, {"li
         ("$.data.lines[7]: expected", ['"lines": [']),
         ("$.data.lines[...].quantity: expected", ['"lines": [']),
         ("$.id: expected", ['"id": "e",']),
-        ("$.time: expected a member", []),
+        ("$.time: expected a member", ["{"]),
         ("$: expected JSON", []),
         ("something else", []),
     ],
@@ -52,6 +52,8 @@ def test_binary_mode() -> None:
     view, lines = view_letter(ROW, record, reveal=False)
     assert [line.text for line in lines if line.is_wrong] == ['"lines": 5']
     assert view.path == "$.data.lines"
+    attribute = letter(b'{"lines": 5}', ("ce_specversion", b"1.0"), detail="$.time: expected a member")
+    assert not [line for line in view_letter(ROW, attribute, reveal=False)[1] if line.is_wrong]
 
 
 def test_nothing_personal_unasked() -> None:
