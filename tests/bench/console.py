@@ -92,14 +92,14 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
     await run("restoring:fill", {"settings": settings})
     figures = {row.name: Figure(row) for row in ROWS}
 
-    def add(name: str, value: float) -> None:
-        figures[name].add(value, GOALS[name])
+    def add(name: str, value: float, by_cpu: float | None = None) -> None:
+        figures[name].add(value, GOALS[name], None if by_cpu is None else by_cpu / GOALS[name])
 
     for number in range(ROUNDS):
         tell(f"round {number + 1} of {ROUNDS}: the index")
         async with Process("console:ours", {"settings": settings}) as process:
-            seconds, url = await process.hear()
-            add("console-index", ORDERS / seconds)
+            seconds, cpu_s, url = await process.hear(within_s=600)
+            add("console-index", ORDERS / seconds, ORDERS / cpu_s)
             tell(f"round {number + 1} of {ROUNDS}: its pages")
             add("console-list", await _asked([url + path for path in LISTS]))
             subjects = [subject_of(number * 4_999).replace("/", "%2F") for number in range(8)]
@@ -127,7 +127,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
             index=Path(folder) / "index.sqlite",
         )
         await until(lambda: opened.index.is_complete, 0.01)
-        line.say([watch.read()[0], opened.url])
+        line.say([*watch.read(), opened.url])
         await line.wait()
         line.say(resident_bytes())
 

@@ -70,6 +70,7 @@ def test_everything(write: Write) -> None:
         ('auth = "proxy"\nproxy_from = ["everywhere"]\n', "must be addresses or networks"),
         ('auth = "open"\n', "auth"),
         ('proxy_header = "a b"\n', "proxy_header"),
+        ('workers = ["10.0.0.7:8080"]\n', 'must be private ports of workers, such as "http://10.0.0.7:8080"'),
         ("colour = 1\n", "colour"),
     ],
 )

@@ -1,5 +1,6 @@
 """The sections of the configuration: what can be set, within which bounds, and what it is otherwise."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -266,6 +267,13 @@ class ConsoleSection(Section):
     """
     connections: Annotated[int, Field(ge=10, le=10_000)] = 200
     """At once."""
+
+    @field_validator("workers")
+    @classmethod
+    def _are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not re.fullmatch(r"https?://[!-.0->@-~]+(:\d+)?/?", each) for each in value):
+            raise ValueError('must be private ports of workers, such as "http://10.0.0.7:8080"')
+        return value
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

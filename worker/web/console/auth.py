@@ -22,7 +22,8 @@ from worker.web.limits import Rate
 
 log = structlog.get_logger(__name__)
 
-NAME = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
+_NAME_MAX = 64
+NAME = re.compile(rf"[A-Za-z0-9._@+-]{{1,{_NAME_MAX}}}")
 PASSWORD_MIN = 10
 """Characters."""
 PASSWORD_MAX = 1024
@@ -33,7 +34,7 @@ _KEPT_S = 300.0
 """For how long it is remembered that a password was right."""
 _KEPT_MAX = 1_000
 _GUESSES_A_SECOND = 1.0
-"""Wrong passwords of one address, after a burst."""
+"""Wrong passwords for one name from one address, after a burst."""
 _BURST = 10.0
 
 
@@ -130,14 +131,16 @@ class Basic:
         now = self._now()
         if self._kept.get(proof, 0.0) <= now:
             peer = request.remote or ""
-            if not self._wrong.take(peer, now):
+            guessed = f"{peer} {name[:_NAME_MAX]}"
+            if not self._wrong.take(guessed, now):
                 return Denied(429, "too many wrong passwords; wait a moment")
             async with self._checking:
                 is_right = await asyncio.to_thread(_fits, line, password)
             if not is_right:
-                log.warning("console_sign_in_refused", user=name if NAME.fullmatch(name) else "", peer=peer)
+                shown = name if NAME.fullmatch(name) else ""
+                log.warning("console_sign_in_refused", user=shown, peer=peer, sampled_by="sign_in")
                 return Denied(401, "user and password do not fit")
-            self._wrong.give_back(peer)
+            self._wrong.give_back(guessed)
             if len(self._kept) >= _KEPT_MAX:
                 self._kept.clear()
             self._kept[proof] = now + _KEPT_S
