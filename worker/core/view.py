@@ -16,6 +16,9 @@ from worker.core.retry import awaits_change
 from worker.core.status import status
 from worker.model.order import Cart, account_of, reference_of
 
+WAITS_FOR_OWNER = "it waits for the worker that serves its partition"
+"""Why an order that is owed is not sent, as far as those know who only read the state topic."""
+
 
 def view_order(
     subject: str,
@@ -28,7 +31,7 @@ def view_order(
     entry: Entry | None = None,
     paused: str | None = None,
     waits: str = "",
-    idle: str,
+    idle: str = WAITS_FOR_OWNER,
     also_in: Sequence[int] = (),
     is_configured: bool = True,
     known: dict[str, Any] | None = None,

@@ -202,7 +202,6 @@ class Answers:
             partition=partition,
             rules=site.rules,
             now_ms=now_ms,
-            idle="it waits for the worker that serves its partition",
             also_in=[other for other, _ in places[1:]],
             is_configured=not site.providers or account in site.providers,
             known=None if known is None else dict(known),
