@@ -34,7 +34,8 @@ STALE_S = 86_400.0
 _ACTIVITY_MS = 2 * 3_600_000
 """For how long it is known how many results were written in each minute."""
 _MINUTE_MS = 60_000
-_CACHE_KIB = 32_768
+_CACHE_KIB, _READER_CACHE_KIB = 32_768, 4_096
+"""Of pages of the file that a connection keeps; the system keeps what it has room for."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -76,6 +77,8 @@ _ORDER_INDEXES = {
     "orders_since": f"(since_ms) WHERE since_ms < {rows.NEVER_MS}",
     "orders_reason": "(account, status, reason, since_ms) WHERE reason != 0",
     "orders_words": "(reason, changed_ms) WHERE reason != 0",
+    "orders_shipped": f"(ifnull(shipped_minor, {rows.NO_AMOUNT}))",
+    "orders_unshipped": f"(ifnull(unshipped_minor, {rows.NO_AMOUNT}))",
     "orders_paid": "(account, paid) WHERE paid IS NOT NULL",
     "orders_differs": "(account, changed_ms) WHERE differs",
     "orders_hold": "(account) WHERE on_hold",
@@ -385,7 +388,7 @@ class Index:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that only reads."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
     db.execute("PRAGMA query_only = 1")
     return db
 

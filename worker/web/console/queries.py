@@ -22,7 +22,7 @@ from schemas.console import (
 )
 from schemas.views import Status
 from worker.errors import UsageError
-from worker.web.console.rows import NEVER_MS
+from worker.web.console.rows import NEVER_MS, NO_AMOUNT
 
 PAGE_MAX = 500
 TOTAL_MAX = 10_000
@@ -32,15 +32,14 @@ REASONS_MAX = 5
 _EXPORT_PAGE = 1_000
 _REASONS_IN = 500
 """Kinds of reasons that are named in a query."""
-_NO_AMOUNT = -(2**53)
 _LAST = "\U0010ffff"
 
 _COLUMNS: Mapping[str, tuple[str, bool]] = {
     "changed": ("changed_ms", True),
     "age": ("since_ms", False),
     "reference": ("subject", False),
-    "shipped": (f"ifnull(shipped_minor, {_NO_AMOUNT})", True),
-    "unshipped": (f"ifnull(unshipped_minor, {_NO_AMOUNT})", True),
+    "shipped": (f"ifnull(shipped_minor, {NO_AMOUNT})", True),
+    "unshipped": (f"ifnull(unshipped_minor, {NO_AMOUNT})", True),
 }
 """By sort: the column, and whether it goes down."""
 _MEMBERS = (

@@ -17,6 +17,8 @@ from worker.model.order import account_of
 
 NEVER_MS = 2**53
 """`since_ms` of an order that waits for nothing: after all others."""
+NO_AMOUNT = -(2**53)
+"""Of an order whose carts are not known, in the order of amounts: after all others."""
 KIND_MAX = 240
 """Characters of a reason that are kept."""
 SLOTS = 20
