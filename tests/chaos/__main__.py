@@ -27,10 +27,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.checks import spread
 from tests.chaos.plan import PRODUCTION, SHORT, is_broker
 from tests.chaos.run import Findings, Options, run_chaos
-from tests.chaos.shop import PRODUCERS
-from tests.chaos.verdict import spread
+from tests.chaos.workload import PRODUCERS
 from worker.tools.local_kafka import JARS, missing_requirements
 
 FOLDER = Path(".cartsync/chaos")
@@ -75,7 +75,7 @@ def _rows(options: Options, found: Findings) -> Iterator[tuple[str, str]]:
     yield "written by the hostile producer", listed or "there was none"
     reasons = ", ".join(f"{count} {reason or 'of the shop'}" for reason, count in sorted(found.refused.items()))
     yield "to be refused", f"{sum(found.refused.values())}: {reasons}"
-    kinds = Counter(deed.kind for deed in found.deeds)
+    kinds = Counter(fault.kind for fault in found.injected)
     for what, of in (
         ("workers", [kind for kind in kinds if "worker" in kind]),
         ("brokers", [kind for kind in kinds if is_broker(kind)]),
@@ -84,8 +84,11 @@ def _rows(options: Options, found: Findings) -> Iterator[tuple[str, str]]:
         listed = "\n".join(f"{kinds[kind]} × {kind}" for kind in sorted(of))
         yield f"faults of {what}", listed or "none"
     yield "faults of single requests", ", ".join(f"{kind} {n}" for kind, n in sorted(provider.faults.items()))
-    fallen = Counter(ending.code for ending in found.endings if not ending.wanted)
-    yield "workers that ended by themselves", ", ".join(f"{n} × code {code}" for code, n in fallen.items()) or "none"
+    unexpected_exits = Counter(ending.code for ending in found.endings if not ending.wanted)
+    yield (
+        "workers that ended by themselves",
+        ", ".join(f"{n} × code {code}" for code, n in unexpected_exits.items()) or "none",
+    )
     yield "requests", f"{provider.attempts}"
     yield "updates applied", f"{provider.applied}"
     yield "repeats (applied again, same revision)", f"{provider.repeats}"
@@ -120,8 +123,8 @@ def _show(options: Options, found: Findings, console: Console) -> None:
         console.print(f"VIOLATION: {violation}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"where to look, in {options.folder}: provider.jsonl (every request by slot, order and revision), "
-        "worker-SLOT-NUMBER.log (partition_serving, partition_left, partition_lost, order_held), deeds.json (what "
-        f"befell whom, when), broker-*.log. Again: --seed {options.seed}",
+        "worker-SLOT-NUMBER.log (partition_serving, partition_left, partition_lost, order_held), faults.json (what was "
+        f"injected into what, and when), broker-*.log. Again: --seed {options.seed}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -131,15 +134,15 @@ def _show(options: Options, found: Findings, console: Console) -> None:
 async def _run(options: Options, console: Console) -> int:
     began = time.monotonic()
 
-    def tell(text: str) -> None:
+    def on_progress(text: str) -> None:
         console.print(f"{time.monotonic() - began:5.0f} s  {text}", highlight=False, markup=False, soft_wrap=True)
 
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    found = await run_chaos(options, tell)
-    (options.folder / "deeds.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.deeds), indent=1))
+    found = await run_chaos(options, on_progress)
+    (options.folder / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.injected), indent=1))
     _show(options, found, console)
     return 1 if found.violations else 0
 
@@ -154,7 +157,7 @@ def main() -> int:
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     # The client library says a lot while brokers are away.
-    logging.basicConfig(filename=options.folder / "conductor.log", format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(filename=options.folder / "injector.log", format="%(asctime)s %(name)s %(message)s")
     times = options.times
     console.print(
         f"seed {options.seed}; workers with session {times.session_s:g} s, attempt_deadline "

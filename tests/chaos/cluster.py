@@ -59,7 +59,7 @@ def _names(slots: int) -> list[str]:
     return [f"SLOT{slot}" for slot in range(slots)]
 
 
-class Asking:
+class ClusterQueries:
     """Questions about the cluster, each with a client of its own: the last one's broker may be gone."""
 
     def __init__(self, bootstrap: str) -> None:

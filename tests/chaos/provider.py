@@ -1,4 +1,4 @@
-"""The provider: a sandbox with faults and a witness, in a process of its own so that its load is its own.
+"""The provider: a sandbox with faults and a recorder, in a process of its own so that its load is its own.
 
     python -m tests.chaos.provider '{"orders": 500, "seed": 1, "log_file": "provider.jsonl"}'
 
@@ -20,8 +20,8 @@ import uvloop
 from aiohttp import web
 from msgspec import Struct
 
-from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
-from tests.chaos.witness import Report, Witness
+from tests.chaos.recorder import Recorder, Report
+from tests.chaos.workload import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.sandbox.attempts import Answer, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.sequra.orders import Orders
@@ -56,11 +56,11 @@ class Question(Struct, frozen=True, omit_defaults=True):
     """The file that says what must be held."""
 
 
-class _WitnessedOrders(Orders):
-    def __init__(self, witness: Witness) -> None:
+class _RecordedOrders(Orders):
+    def __init__(self, recorder: Recorder) -> None:
         credentials = {account: (account, PASSWORD) for account in (*ACCOUNTS, HOSTILE_ACCOUNT)}
         super().__init__(credentials, None, validate=True)
-        self._witness = witness
+        self._recorder = recorder
 
     def take(self, attempt: Attempt, key: tuple[str, str], authorization: str, body: bytes, now: Any) -> Answer:
         # Without a total from the checkout, growth would be measured against the first update, and an older one that
@@ -70,9 +70,9 @@ class _WitnessedOrders(Orders):
         if attempt.merchant == HOSTILE_ACCOUNT:
             return answer
         if attempt.applied:
-            self._witness.applied(_slot.get(), attempt, key, body)
+            self._recorder.applied(_slot.get(), attempt, key, body)
         elif answer.status >= 400:
-            self._witness.oddities[f"refused for what it says: {answer.status} {answer.body.decode()[:200]}"] += 1
+            self._recorder.oddities[f"refused for what it says: {answer.status} {answer.body.decode()[:200]}"] += 1
         return answer
 
 
@@ -81,9 +81,9 @@ class _Provider(SequraSandbox):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__({}, seed=setting.seed, log_limit=_LOG_LIMIT)
-        self.witness = Witness(setting.orders, Path(setting.log_file))
+        self.recorder = Recorder(setting.orders, Path(setting.log_file))
         self.late_max_s = 0.0
-        self._orders = _WitnessedOrders(self.witness)
+        self._orders = _RecordedOrders(self.recorder)
         self.held = self._orders.held
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -97,7 +97,7 @@ class _Provider(SequraSandbox):
             answer = await super()._answer(attempt, key, call)
         finally:
             attempt.ended_at = self._wall()
-            self.witness.ended(_slot.get(), attempt, None if answer is None else answer.status)
+            self.recorder.ended(_slot.get(), attempt, None if answer is None else answer.status)
         return answer
 
     async def beat(self) -> None:
@@ -113,8 +113,8 @@ class _Provider(SequraSandbox):
         if question.plan is not None:
             self.faults.plan = FaultPlan.parse(question.plan)
         if question.wanted is not None:
-            self.witness.want(Path(question.wanted))
-        report = self.witness.report()
+            self.recorder.want(Path(question.wanted))
+        report = self.recorder.report()
         report.attempts = self.attempt_count
         report.faults = dict(self.fault_counts)
         report.statuses = {str(status): count for status, count in sorted(self.status_counts.items())}
@@ -138,7 +138,7 @@ def _parted(authorization: str) -> tuple[str, int]:
 
 async def _serve(setting: Setting) -> None:
     provider = _Provider(setting)
-    with provider.witness:
+    with provider.recorder:
         _say(await provider.start())
         beat = asyncio.create_task(provider.beat())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
@@ -153,7 +153,7 @@ def _say(value: object) -> None:
 
 
 class Provider:
-    """The conductor's side; an asynchronous context manager."""
+    """The injector's side; an asynchronous context manager."""
 
     def __init__(self, setting: Setting) -> None:
         self.url = ""
@@ -201,5 +201,5 @@ class Provider:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the conductor, who ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the injector, who ends us
     uvloop.run(_serve(msgspec.json.decode(sys.argv[1], type=Setting)))

@@ -1,4 +1,4 @@
-"""One run, from an empty cluster to the verdict."""
+"""One run, from an empty cluster to the checks."""
 
 import asyncio
 import time
@@ -12,14 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from tests.chaos.cluster import Asking, Cluster
-from tests.chaos.conductor import Conductor, Deed, base_faults
-from tests.chaos.crew import Crew, Ending, LoopLag
-from tests.chaos.hostile import Arsenal, Hostile, Seen
-from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
-from tests.chaos.provider import Provider, Question, Setting
-from tests.chaos.shop import PRODUCERS, Shop, ShopEvent
-from tests.chaos.verdict import (
+from tests.chaos.checks import (
     BORNE_CODES,
     Log,
     Place,
@@ -34,17 +27,24 @@ from tests.chaos.verdict import (
     shortened,
     takeovers,
 )
-from tests.chaos.witness import Report, write_wanted
+from tests.chaos.cluster import Cluster, ClusterQueries
+from tests.chaos.hostile import Arsenal, Hostile, Seen
+from tests.chaos.injector import FaultInjector, InjectedFault, base_faults
+from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
+from tests.chaos.provider import Provider, Question, Setting
+from tests.chaos.recorder import Report, write_expected
+from tests.chaos.workers import Ending, LoopLag, Workers
+from tests.chaos.workload import PRODUCERS, Workload, WorkloadEvent
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
 from worker.tools.kafka_jars import JARS
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 _UNACKNOWLEDGED_MAX = 5_000
 _SHOP_REQUEST_S = 90.0
-"""Longer than any broker is away: a shop that gives up could not tell whether its event is there."""
+"""Longer than any broker is away: a shop that gives up could not on_progress whether its event is there."""
 _READY_WITHIN_S = 60.0
 _AGREE_WITHIN_S = 300.0
 """At least; a longer run has a longer backlog."""
@@ -94,7 +94,7 @@ class Findings(Struct, kw_only=True):
     hostile: dict[str, int]
     """What the hostile producer wrote, by kind."""
     provider: Report
-    deeds: list[Deed]
+    injected: list[InjectedFault]
     skipped: int
     endings: list[Ending]
     takeovers: list[Takeover]
@@ -116,9 +116,9 @@ class Findings(Struct, kw_only=True):
 class _Run:
     """What one run has to know of."""
 
-    def __init__(self, options: Options, tell: Tell) -> None:
+    def __init__(self, options: Options, on_progress: OnProgress) -> None:
         self.options = options
-        self.tell = tell
+        self.on_progress = on_progress
         self.refused: dict[Place, Refused] = {}
         self.events = self.poisoned = 0
         self.hostile: Hostile | None = None
@@ -147,52 +147,52 @@ class _Run:
         if options.hostile:  # meanwhile: it takes as long as the brokers do
             arming = asyncio.create_task(asyncio.to_thread(Arsenal, options.seed, options.partitions), name="arming")
         async with AsyncExitStack() as stack:
-            self.tell("starting three brokers")
+            self.on_progress("starting three brokers")
             self.cluster = Cluster(options.workers + options.spare, options.jars)
             stack.push_async_callback(_in_thread, self.cluster.stop)
             await asyncio.to_thread(self.cluster.start)
             self._brokers = [self.cluster.pid(node) for node in self.cluster.nodes]
             self.settings = msgspec.structs.replace(self.settings, bootstrap_servers=self.cluster.bootstrap)
-            self.asking = Asking(self.cluster.bootstrap)
+            self.asking = ClusterQueries(self.cluster.bootstrap)
             await create_topics(self.settings, options.partitions)
-            await self._hire(stack)
+            await self._start_processes(stack)
             if arming is not None:
                 self.arsenal = await arming
                 self.hostile = Hostile(self.settings, self.arsenal, self.refused)
             try:
-                return await self._play(began)
+                return await self._run_workload(began)
             finally:
                 self._keep_broker_logs()
 
-    async def _hire(self, stack: AsyncExitStack) -> None:
+    async def _start_processes(self, stack: AsyncExitStack) -> None:
         """The provider and the workers."""
         options = self.options
         slots = options.workers + options.spare
         setting = Setting(options.orders, options.seed, str(options.folder / "provider.jsonl"))
         self.provider = await stack.enter_async_context(Provider(setting))
         ways = [self.cluster.way(slot) for slot in range(slots)]
-        self.crew = Crew(ways, options.folder, self.settings, options.times)
-        stack.push_async_callback(self.crew.close)
-        self.crew.guard([self.provider.pid])
-        for slot in self.crew.slots:
+        self.workers = Workers(ways, options.folder, self.settings, options.times)
+        stack.push_async_callback(self.workers.close)
+        self.workers.guard([self.provider.pid])
+        for slot in self.workers.slots:
             await slot.way.open()
             stack.push_async_callback(slot.way.shut)
-            self.crew.configure(slot, self.cluster.bootstrap_of(slot.number), self.provider.url)
-        started = self.crew.slots[: options.workers]
+            self.workers.configure(slot, self.cluster.bootstrap_of(slot.number), self.provider.url)
+        started = self.workers.slots[: options.workers]
         for slot in started:
-            self.crew.start(slot)
+            self.workers.start(slot)
         give_up_at = time.monotonic() + _READY_WITHIN_S
-        while not (self.crew.serves(options.partitions) and all(of.view and of.view.partitions for of in started)):
+        while not (self.workers.serves(options.partitions) and all(of.view and of.view.partitions for of in started)):
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"the workers are not ready; see {options.folder}")
             await asyncio.sleep(_LOOK_S)
-            await self.crew.look()
+            await self.workers.look()
 
-    async def _play(self, began: float) -> Findings:
+    async def _run_workload(self, began: float) -> Findings:
         options = self.options
         rate = 10 * options.orders / options.seconds
-        self.conductor = Conductor(
-            self.crew,
+        self.injector = FaultInjector(
+            self.workers,
             self.cluster,
             self.provider,
             self.settings,
@@ -200,37 +200,39 @@ class _Run:
             seed=options.seed,
             faults=base_faults(rate, options.times),
             partitions=options.partitions,
-            tell=self.tell,
+            on_progress=self.on_progress,
         )
         if options.long_freezes:
-            acts = make_long_freezes(options.seed, options.seconds, options.times)
+            faults = make_long_freezes(options.seed, options.seconds, options.times)
         else:
-            acts = make_plan(options.seed, options.seconds, options.times, options.gap_s)
-        self.shop = Shop(options.seed, options.orders, options.seconds, datetime.now(UTC))
+            faults = make_plan(options.seed, options.seconds, options.times, options.gap_s)
+        self.shop = Workload(options.seed, options.orders, options.seconds, datetime.now(UTC))
         self.began = time.monotonic()
-        self.tell(f"the shop opens: {options.orders} orders, {len(acts)} faults to come in {options.seconds:g} s")
-        watch = asyncio.create_task(self.conductor.watch(), name="watch")
+        self.on_progress(
+            f"the shop opens: {options.orders} orders, {len(faults)} faults to come in {options.seconds:g} s"
+        )
+        watch = asyncio.create_task(self.injector.watch(), name="watch")
         progress = asyncio.create_task(self._show_progress(), name="progress")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write(), name="shop")
                 if self.hostile is not None:
                     group.create_task(self.hostile.write(self.began + options.seconds), name="hostile producer")
-                group.create_task(self.conductor.play(acts, options.seconds), name="conductor")
-            self.tell("all is made good, and all is written: waiting for agreement")
+                group.create_task(self.injector.play(faults, options.seconds), name="injector")
+            self.on_progress("all is made good, and all is written: waiting for agreement")
             agreement_s = await self._agree()
         finally:
             for task in (watch, progress):
                 task.cancel()
             await asyncio.gather(watch, progress, return_exceptions=True)
-        return await self._judge(agreement_s, began)
+        return await self._check(agreement_s, began)
 
     # --- the shop ---
 
     async def _write(self) -> None:
         settings = msgspec.structs.replace(self.settings, request_timeout_s=_SHOP_REQUEST_S)
         writers = [EventWriter(settings) for _ in range(PRODUCERS)]
-        under_way: deque[tuple[asyncio.Future[Any], ShopEvent]] = deque()
+        under_way: deque[tuple[asyncio.Future[Any], WorkloadEvent]] = deque()
         try:
             for writer in writers:
                 await writer.start()
@@ -247,7 +249,7 @@ class _Run:
             for writer in writers:
                 await writer.stop()
 
-    async def _written(self, sent: asyncio.Future[Any], event: ShopEvent) -> None:
+    async def _written(self, sent: asyncio.Future[Any], event: WorkloadEvent) -> None:
         place = await sent
         self.events += 1
         if event.is_poisoned:
@@ -262,21 +264,21 @@ class _Run:
         while True:
             await asyncio.sleep(_PROGRESS_S)
             report = await self.provider.ask()
-            views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
-            running = sum(slot.is_running() for slot in self.crew.slots)
+            views = [view for slot in self.workers.slots if slot.view is not None for view in slot.view.partitions]
+            running = sum(slot.is_running() for slot in self.workers.slots)
             served = sum(view.role == "serving" for view in views)
             differ = f", {report.differing} orders differ" if report.differing >= 0 else ""
-            self.tell(
+            self.on_progress(
                 f"{self.written} events, lag {self._lag()}, owed {sum(view.owed for view in views)}, held "
                 f"{sum(view.held for view in views)}, parked {sum(view.parked for view in views)}; {report.applied} "
                 f"updates, {report.relapse_count} relapses{differ}; {served}/{self.options.partitions} partitions by "
-                f"{running} workers, {len(self.cluster.nodes) - self.conductor.down} brokers"
+                f"{running} workers, {len(self.cluster.nodes) - self.injector.down} brokers"
             )
 
     def _lag(self) -> int:
         """Records that no worker has taken up, of what was written."""
         taken: dict[int, int] = {}
-        for slot in self.crew.slots:
+        for slot in self.workers.slots:
             for view in () if slot.view is None else slot.view.partitions:
                 taken[view.partition] = max(taken.get(view.partition, 0), view.next_offset)
         return self.written - sum(taken.values())
@@ -284,7 +286,7 @@ class _Run:
     async def _agree(self) -> float | None:
         """How long it took until every order was held as it must be, and stayed so for as long as requests travel."""
         file = self.options.folder / "wanted.bin"
-        write_wanted(file, self.shop.wanted)
+        write_expected(file, self.shop.wanted)
         began = progressed_at = time.monotonic()
         give_up_at = began + max(_AGREE_WITHIN_S, self.options.seconds)
         best: tuple[int, int] | None = None
@@ -294,7 +296,7 @@ class _Run:
             report = await self.provider.ask()
             now = time.monotonic()
             lag = self._lag()
-            if report.differing == 0 and lag == 0 and self.crew.serves(self.options.partitions):
+            if report.differing == 0 and lag == 0 and self.workers.serves(self.options.partitions):
                 agreed_at = agreed_at or now
                 if now - agreed_at > self.options.times.settle_s + 1:
                     return agreed_at - began
@@ -307,51 +309,53 @@ class _Run:
                 return None
             await asyncio.sleep(_LOOK_S)
 
-    # --- the verdict ---
+    # --- the checks ---
 
-    async def _judge(self, agreement_s: float | None, began: float) -> Findings:
+    async def _check(self, agreement_s: float | None, began: float) -> Findings:
         options, wrong = self.options, self.violations
-        views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
-        lag = await self.crew.loop_lag()
-        self.tell("the workers leave")
-        running = [slot for slot in self.crew.slots if slot.is_running()]
-        await asyncio.gather(*(self.crew.leave(slot) for slot in running))
+        views = [view for slot in self.workers.slots if slot.view is not None for view in slot.view.partitions]
+        lag = await self.workers.loop_lag()
+        self.on_progress("the workers leave")
+        running = [slot for slot in self.workers.slots if slot.is_running()]
+        await asyncio.gather(*(self.workers.leave(slot) for slot in running))
         report = await self.provider.ask()
-        logs = [read_log(file) for file in self.crew.log_files()]
-        gaps = sum(is_freeze_gap(relapse, self.conductor.deeds, options.times) for relapse in report.relapses)
+        logs = [read_log(file) for file in self.workers.log_files()]
+        gaps = sum(is_freeze_gap(relapse, self.injector.injected, options.times) for relapse in report.relapses)
         wrong += self._check_provider(report, agreement_s, gaps)
         # Of orders of the hostile producer some may be parked; a good one that is would not agree.
         if self.hostile is None and (parked := sum(view.parked for view in views)):
             wrong.append(f"{parked} orders are parked: no provider refused anything for good")
-        self.tell("reading the topics")
+        self.on_progress("reading the topics")
         asked = self.asking, self.settings, options.partitions
         wrong += shortened(await check_offsets(*asked, self.written))
         wrong += await check_dead_letters(*asked, self.refused)
-        wrong += check_workers(logs, self.crew.endings, frozenset() if options.hostile else BORNE_CODES)
-        if self.crew.memory_max_mib > options.memory_max_mib:
-            wrong.append(f"a worker had {self.crew.memory_max_mib} MiB, at most {options.memory_max_mib} are allowed")
+        wrong += check_workers(logs, self.workers.endings, frozenset() if options.hostile else BORNE_CODES)
+        if self.workers.memory_max_mib > options.memory_max_mib:
+            wrong.append(
+                f"a worker had {self.workers.memory_max_mib} MiB, at most {options.memory_max_mib} are allowed"
+            )
         return Findings(
             violations=wrong,
-            remarks=remarks(logs, self.crew.endings),
+            remarks=remarks(logs, self.workers.endings),
             events=self.events,
             poisoned=self.poisoned,
             refused=dict(Counter(refused.reason for refused in self.refused.values())),
             hostile={} if self.hostile is None else dict(self.hostile.counts),
             provider=report,
-            deeds=self.conductor.deeds,
-            skipped=self.conductor.skipped,
-            endings=self.crew.endings,
-            takeovers=takeovers(self.conductor.deeds, logs),
+            injected=self.injector.injected,
+            skipped=self.injector.skipped,
+            endings=self.workers.endings,
+            takeovers=takeovers(self.injector.injected, logs),
             log_counts=_summed(logs),
             unclean=sum(
                 line.event == "partition_serving" and line.clean is False for log in logs for line in log.lines
             ),
             gaps=gaps,
             agreement_s=agreement_s,
-            memory_max_mib=self.crew.memory_max_mib,
+            memory_max_mib=self.workers.memory_max_mib,
             loop_lag_s=lag,
             seconds=time.monotonic() - began,
-            pids=[self.provider.pid, *(worker.pid for worker in self.crew.workers), *self._brokers],
+            pids=[self.provider.pid, *(worker.pid for worker in self.workers.workers), *self._brokers],
         )
 
     def _check_provider(self, report: Report, agreement_s: float | None, gaps: int) -> list[str]:
@@ -368,9 +372,9 @@ class _Run:
         unexplained = [
             f"{r.subject}: revision {r.revision} applied after {r.newest} (attempt {r.attempt}, slot {r.slot}, received "
             f"{r.received_at:%H:%M:%S.%f}, applied {r.applied_at:%H:%M:%S.%f}, fault {r.fault})"
-            + (": a freeze explains it" if is_freeze_gap(r, self.conductor.deeds, self.options.times) else "")
+            + (": a freeze explains it" if is_freeze_gap(r, self.injector.injected, self.options.times) else "")
             for r in report.relapses
-            if not (forgiven and is_freeze_gap(r, self.conductor.deeds, self.options.times))
+            if not (forgiven and is_freeze_gap(r, self.injector.injected, self.options.times))
         ]
         if unexplained:
             wrong += [f"{report.relapse_count} relapses, {gaps} by a freeze", *shortened(unexplained)]
@@ -388,9 +392,9 @@ class _Run:
                 (self.options.folder / f"broker-{node}.log").write_text(text)
 
 
-async def run_chaos(options: Options, tell: Tell) -> Findings:
+async def run_chaos(options: Options, on_progress: OnProgress) -> Findings:
     """One run. Ends all that it starts, also when it is cancelled."""
-    return await _Run(options, tell).run()
+    return await _Run(options, on_progress).run()
 
 
 async def _in_thread(call: Callable[[], None]) -> None:

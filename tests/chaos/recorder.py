@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from tests.chaos.shop import DIGEST_BYTES, Item, Wanted, number_of, subject_of, wanted_of
+from tests.chaos.workload import DIGEST_BYTES, Expected, Item, expected_of, number_of, subject_of
 from worker.sandbox.attempts import Attempt
 
 SHOWN_MAX = 20
@@ -58,14 +58,14 @@ class _Body(Struct):
 _read = msgspec.json.Decoder(_Body).decode
 
 
-def told_by(body: bytes) -> Wanted:
+def update_in(body: bytes) -> Expected:
     """What an update says, as far as it is compared; its carts' totals as they were sent."""
     order = _read(body).order
     trackings = [(tracking.reference, tracking.delivered_at is not None) for tracking in order.trackings]
-    told = wanted_of(
+    told = expected_of(
         order.shipped_cart.as_items(), order.unshipped_cart.as_items(), order.delivery_address.city, trackings
     )
-    return Wanted(order.shipped_cart.order_total_with_tax, order.unshipped_cart.order_total_with_tax, told.digest)
+    return Expected(order.shipped_cart.order_total_with_tax, order.unshipped_cart.order_total_with_tax, told.digest)
 
 
 class Relapse(Struct, frozen=True):
@@ -114,7 +114,7 @@ class Report(Struct, kw_only=True):
     differences: list[Difference] = []
 
 
-class Witness:
+class Recorder:
     """Follows a provider; everything by the numbers of the orders."""
 
     def __init__(self, orders: int, log_file: Path) -> None:
@@ -139,7 +139,7 @@ class Witness:
             self.oddities[f"Idempotency-Key {attempt.idempotency_key} on the URL of {'/'.join(key)}"] += 1
             return
         number = number_of(subject)
-        told, newest = told_by(body), self._revisions[number]
+        told, newest = update_in(body), self._revisions[number]
         if revision == newest:
             self.repeat_count += 1
             if self._told(number) != told:
@@ -174,7 +174,7 @@ class Witness:
         self._log.write(_encode(line) + b"\n")
 
     def want(self, file: Path) -> None:
-        """Takes what must be held from now on, as `write_wanted` left it."""
+        """Takes what must be held from now on, as `write_expected` left it."""
         content = file.read_bytes()
         split = len(self._revisions) * DIGEST_BYTES
         totals = array("q")
@@ -216,9 +216,9 @@ class Witness:
         wanted = totals[2 * number], totals[2 * number + 1]
         return Difference(subject_of(number), wanted, held, revision, number in self._relapsed)
 
-    def _told(self, number: int) -> Wanted:
+    def _told(self, number: int) -> Expected:
         digest = bytes(self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES])
-        return Wanted(self._shipped[number], self._unshipped[number], digest)
+        return Expected(self._shipped[number], self._unshipped[number], digest)
 
     def __enter__(self) -> Self:
         return self
@@ -227,7 +227,7 @@ class Witness:
         self._log.close()
 
 
-def write_wanted(file: Path, wanted: list[Wanted]) -> None:
+def write_expected(file: Path, wanted: list[Expected]) -> None:
     """What must be held of orders 0, 1, …: their digests, then their totals."""
     totals = array("q", [minor for of in wanted for minor in (of.shipped_minor, of.unshipped_minor)])
     assert totals.itemsize == _WORD_BYTES

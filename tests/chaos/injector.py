@@ -1,4 +1,4 @@
-"""Carries out the acts of a plan: befalls workers, brokers and the provider, and makes good again."""
+"""The fault injector (Jepsen's nemesis): injects the faults of a plan into workers, brokers and providers, and repairs them."""
 
 import asyncio
 import time
@@ -8,16 +8,16 @@ from random import Random
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.chaos.cluster import Asking, Cluster
-from tests.chaos.crew import Crew, Slot
-from tests.chaos.plan import Act, Kind, Times, is_alone, is_broker
+from tests.chaos.cluster import Cluster, ClusterQueries
+from tests.chaos.plan import FaultKind, PlannedFault, Times, is_alone, is_broker
 from tests.chaos.provider import Provider, Question
+from tests.chaos.workers import Slot, Workers
 from worker.kafka.settings import KafkaSettings
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 _FIND_S = 15.0
-"""For a worker that may be befallen."""
+"""To find a worker that may be hit."""
 _RESTART_S = 1.0
 """Before a worker that has ended by itself is started again."""
 _LOOK_S = 1.0
@@ -27,11 +27,11 @@ _KEEP_S = 5.0
 """How long a worker that runs again is left alone, at least."""
 
 
-class Deed(Struct):
-    """An act as it was carried out; wall clock, seconds."""
+class InjectedFault(Struct):
+    """A fault as it was injected; wall clock, seconds."""
 
-    kind: Kind
-    whom: str
+    kind: FaultKind
+    target: str
     began_at: float
     ended_at: float = 0.0
     slot: int = -1
@@ -49,7 +49,7 @@ def base_faults(updates_per_s: float, times: Times) -> str:
     )
 
 
-def _weather(times: Times) -> dict[Kind, str]:
+def _provider_faults(times: Times) -> dict[FaultKind, str]:
     return {
         "provider: errors": "5xx=0.5,500_applied=0.05,409=0.05",
         "provider: limits": "429=0.3:2s,503=0.1:1s",
@@ -59,12 +59,12 @@ def _weather(times: Times) -> dict[Kind, str]:
     }
 
 
-class Conductor:
+class FaultInjector:
     """Carries out one plan."""
 
     def __init__(
         self,
-        crew: Crew,
+        workers: Workers,
         cluster: Cluster,
         provider: Provider,
         settings: KafkaSettings,
@@ -73,49 +73,49 @@ class Conductor:
         seed: int,
         faults: str,
         partitions: int,
-        tell: Tell,
+        on_progress: OnProgress,
     ) -> None:
-        self.deeds: list[Deed] = []
+        self.injected: list[InjectedFault] = []
         self.skipped = 0
         self.down = 0
         """Brokers that do not serve now."""
-        self.fallen: list[str] = []
+        self.unexpected_exits: list[str] = []
         """Workers that ended by themselves, and how."""
-        self._crew = crew
+        self._workers = workers
         self._cluster = cluster
         self._provider = provider
         self._settings = settings
         self._times = times
-        self._random = Random(f"conductor {seed}")
+        self._random = Random(f"injector {seed}")
         self._faults = faults
         self._partitions = partitions
-        self._tell = tell
-        self._asking = Asking(cluster.bootstrap)
-        self._broker = asyncio.Lock()
-        self._sky = asyncio.Lock()
+        self._on_progress = on_progress
+        self._asking = ClusterQueries(cluster.bootstrap)
+        self._broker_lock = asyncio.Lock()
+        self._provider_lock = asyncio.Lock()
 
-    async def play(self, acts: Sequence[Act], seconds: float) -> None:
-        """All acts, and after `seconds` until all is made good again."""
+    async def play(self, faults: Sequence[PlannedFault], seconds: float) -> None:
+        """All faults, and after `seconds` until all of them are repaired."""
         began = time.monotonic()
         ends_at, put_off_s = began + seconds, 0.0
         await self._set(self._faults)
         async with asyncio.TaskGroup() as group:
             under_way: set[asyncio.Task[None]] = set()
-            for act in acts:
-                due = began + act.at_s + put_off_s
+            for planned in faults:
+                due = began + planned.at_s + put_off_s
                 await asyncio.sleep(max(0.0, min(due, ends_at) - time.monotonic()))
                 if due >= ends_at:
                     break
-                if is_alone(act.kind):
+                if is_alone(planned.kind):
                     await asyncio.gather(*under_way)
                     await self._calm()
-                lasts_s = min(act.lasts_s, max(_SHORTEST_S, ends_at - time.monotonic()))
-                task = group.create_task(self._carry_out(replace(act, lasts_s=lasts_s)), name=act.kind)
-                if is_alone(act.kind):
+                lasts_s = min(planned.lasts_s, max(_SHORTEST_S, ends_at - time.monotonic()))
+                task = group.create_task(self._inject(replace(planned, lasts_s=lasts_s)), name=planned.kind)
+                if is_alone(planned.kind):
                     await task
                     await self._calm()
                     put_off_s += time.monotonic() - due
-                elif not act.kind.startswith("provider"):
+                elif not planned.kind.startswith("provider"):
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
             await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
@@ -124,7 +124,7 @@ class Conductor:
     async def _calm(self) -> None:
         """Until every partition is served again, within reason."""
         give_up_at = time.monotonic() + 2 * _FIND_S
-        while not self._crew.serves(self._partitions):
+        while not self._workers.serves(self._partitions):
             if time.monotonic() > give_up_at:
                 return
             await asyncio.sleep(_LOOK_S)
@@ -132,80 +132,80 @@ class Conductor:
     async def watch(self) -> None:
         """Looks at the workers, and starts those again that end by themselves, until it is cancelled."""
         while True:
-            for slot, ending in self._crew.fallen():
-                self.fallen.append(f"{ending.worker} ended by itself, code {ending.code}")
-                self._tell(f"{self.fallen[-1]}; started again")
+            for slot, ending in self._workers.unexpected_exits():
+                self.unexpected_exits.append(f"{ending.worker} ended by itself, code {ending.code}")
+                self._on_progress(f"{self.unexpected_exits[-1]}; started again")
                 await asyncio.sleep(_RESTART_S)
-                self._crew.start(slot)
-            await self._crew.look()
+                self._workers.start(slot)
+            await self._workers.look()
             await asyncio.sleep(_LOOK_S)
 
-    async def _carry_out(self, act: Act) -> None:
-        if is_broker(act.kind):
-            async with self._broker:
-                await self._befall_broker(act)
-        elif act.kind.startswith("provider"):
-            async with self._sky:
-                await self._befall_provider(act)
-        elif act.kind == "add worker":
-            await self._add_worker(act)
+    async def _inject(self, planned: PlannedFault) -> None:
+        if is_broker(planned.kind):
+            async with self._broker_lock:
+                await self._inject_into_broker(planned)
+        elif planned.kind.startswith("provider"):
+            async with self._provider_lock:
+                await self._inject_into_provider(planned)
+        elif planned.kind == "add worker":
+            await self._add_worker(planned)
         else:
-            await self._befall_worker(act)
+            await self._inject_into_worker(planned)
 
-    def _begin(self, act: Act, whom: str, slot: int = -1) -> Deed:
-        deed = Deed(act.kind, whom, time.time(), slot=slot)
-        self.deeds.append(deed)
-        self._tell(f"{act.kind}: {whom}, {act.lasts_s:.1f} s")
-        return deed
+    def _record(self, planned: PlannedFault, target: str, slot: int = -1) -> InjectedFault:
+        fault = InjectedFault(planned.kind, target, time.time(), slot=slot)
+        self.injected.append(fault)
+        self._on_progress(f"{planned.kind}: {target}, {planned.lasts_s:.1f} s")
+        return fault
 
-    def _skip(self, act: Act, why: str) -> None:
+    def _skip(self, planned: PlannedFault, why: str) -> None:
         self.skipped += 1
-        self._tell(f"{act.kind}: left out, {why}")
+        self._on_progress(f"{planned.kind}: left out, {why}")
 
     # --- the provider ---
 
     async def _set(self, plan: str) -> None:
         await self._provider.ask(Question(plan=plan))
 
-    async def _befall_provider(self, act: Act) -> None:
-        deed = self._begin(act, "all accounts")
-        await self._set(_weather(self._times)[act.kind])
-        await asyncio.sleep(act.lasts_s)
+    async def _inject_into_provider(self, planned: PlannedFault) -> None:
+        fault = self._record(planned, "all accounts")
+        await self._set(_provider_faults(self._times)[planned.kind])
+        await asyncio.sleep(planned.lasts_s)
         await self._set(self._faults)
-        deed.ended_at = time.time()
+        fault.ended_at = time.time()
 
     # --- brokers: one at a time ---
 
-    async def _befall_broker(self, act: Act) -> None:
+    async def _inject_into_broker(self, planned: PlannedFault) -> None:
         try:
-            node = await self._find_broker(act.kind)
+            node = await self._find_broker(planned.kind)
         except Exception as error:  # noqa: BLE001 - the cluster is in trouble: that is what we are here for
-            self._skip(act, f"not found ({type(error).__name__})")
+            self._skip(planned, f"not found ({type(error).__name__})")
             return
-        deed = self._begin(act, f"broker {node}")
+        fault = self._record(planned, f"broker {node}")
         self.down += 1
         try:
-            if act.kind == "freeze broker":
+            if planned.kind == "freeze broker":
                 self._cluster.freeze(node)
                 try:
-                    await asyncio.sleep(act.lasts_s)
+                    await asyncio.sleep(planned.lasts_s)
                 finally:
                     self._cluster.thaw(node)
             else:
                 await asyncio.to_thread(self._cluster.kill, node)
-                await self._tell_gates(node, is_up=False)
-                await asyncio.sleep(act.lasts_s)
-                await self._tell_gates(node, is_up=True)
+                await self._set_gates(node, is_up=False)
+                await asyncio.sleep(planned.lasts_s)
+                await self._set_gates(node, is_up=True)
                 await asyncio.to_thread(self._cluster.restart, node)
         finally:
             self.down -= 1
-            deed.ended_at = time.time()
+            fault.ended_at = time.time()
 
-    async def _tell_gates(self, node: int, *, is_up: bool) -> None:
-        for slot in self._crew.slots:
+    async def _set_gates(self, node: int, *, is_up: bool) -> None:
+        for slot in self._workers.slots:
             await slot.way.broker(node, is_up=is_up)
 
-    async def _find_broker(self, kind: Kind) -> int:
+    async def _find_broker(self, kind: FaultKind) -> int:
         partition = self._random.randrange(self._partitions)
         match kind:
             case "kill broker: leader of a state partition":
@@ -220,44 +220,44 @@ class Conductor:
 
     # --- workers ---
 
-    async def _befall_worker(self, act: Act) -> None:
-        slot = await self._find_worker(needs_calm="freeze" in act.kind or is_alone(act.kind))
+    async def _inject_into_worker(self, planned: PlannedFault) -> None:
+        slot = await self._find_worker(needs_calm="freeze" in planned.kind or is_alone(planned.kind))
         if slot is None or slot.worker is None:
-            self._skip(act, "no worker may be befallen")
+            self._skip(planned, "no worker may be hit")
             return
-        deed = self._begin(act, slot.worker.name, slot.number)
-        match act.kind:
+        fault = self._record(planned, slot.worker.name, slot.number)
+        match planned.kind:
             case "kill worker" | "kill worker, nothing else wrong":
-                self._crew.kill(slot)
-                await asyncio.sleep(act.lasts_s)
-                self._crew.start(slot)
+                self._workers.kill(slot)
+                await asyncio.sleep(planned.lasts_s)
+                self._workers.start(slot)
             case "remove worker":
                 await self._leave(slot)
-                slot.harm = "down"
-                await asyncio.sleep(act.lasts_s)
-                self._crew.start(slot)
+                slot.fault = "down"
+                await asyncio.sleep(planned.lasts_s)
+                self._workers.start(slot)
             case "cut worker off, silently":
-                slot.harm = "cut off"
+                slot.fault = "cut off"
                 await slot.way.hold()
-                await asyncio.sleep(act.lasts_s)
+                await asyncio.sleep(planned.lasts_s)
                 await self._reconnect(slot)
             case "cut worker off, refused":
-                slot.harm = "cut off"
+                slot.fault = "cut off"
                 await slot.way.shut()
-                await asyncio.sleep(act.lasts_s)
+                await asyncio.sleep(planned.lasts_s)
                 await self._reconnect(slot)
             case _:
-                self._crew.freeze(slot)
+                self._workers.freeze(slot)
                 try:
-                    await asyncio.sleep(act.lasts_s)
+                    await asyncio.sleep(planned.lasts_s)
                 finally:
-                    self._crew.thaw(slot)
-        deed.ended_at = time.time()
-        slot.rests_until = time.monotonic() + max(_KEEP_S, self._times.lease_s)
+                    self._workers.thaw(slot)
+        fault.ended_at = time.time()
+        slot.protected_until = time.monotonic() + max(_KEEP_S, self._times.lease_s)
 
     async def _reconnect(self, slot: Slot) -> None:
         await slot.way.open()
-        slot.harm = ""
+        slot.fault = ""
 
     async def _find_worker(self, *, needs_calm: bool) -> Slot | None:
         """One that is well, while another one stays so.
@@ -267,8 +267,8 @@ class Conductor:
         """
         give_up_at = time.monotonic() + _FIND_S
         while time.monotonic() < give_up_at:
-            well = [slot for slot in self._crew.slots if slot.is_well()]
-            free = [slot for slot in well if slot.rests_until < time.monotonic()]
+            well = [slot for slot in self._workers.slots if slot.is_healthy()]
+            free = [slot for slot in well if slot.protected_until < time.monotonic()]
             if needs_calm:
                 free = [slot for slot in free if slot.serves_all()]
             if free and len(well) > 1:
@@ -277,22 +277,22 @@ class Conductor:
         return None
 
     async def _leave(self, slot: Slot) -> None:
-        ending = await self._crew.leave(slot)
+        ending = await self._workers.leave(slot)
         if ending.code != 0:
-            self.fallen.append(f"{ending.worker} was to leave and ended with code {ending.code}")
-            self._tell(self.fallen[-1])
+            self.unexpected_exits.append(f"{ending.worker} was to leave and ended with code {ending.code}")
+            self._on_progress(self.unexpected_exits[-1])
 
-    async def _add_worker(self, act: Act) -> None:
-        slot = next((slot for slot in self._crew.slots if slot.is_free()), None)
+    async def _add_worker(self, planned: PlannedFault) -> None:
+        slot = next((slot for slot in self._workers.slots if slot.is_free()), None)
         if slot is None:
-            self._skip(act, "there are enough")
+            self._skip(planned, "there are enough")
             return
-        worker = self._crew.start(slot)
-        deed = self._begin(act, worker.name, slot.number)
-        await asyncio.sleep(act.lasts_s)
+        worker = self._workers.start(slot)
+        fault = self._record(planned, worker.name, slot.number)
+        await asyncio.sleep(planned.lasts_s)
         give_up_at = time.monotonic() + _FIND_S
-        while slot.harm and time.monotonic() < give_up_at:  # noqa: ASYNC110 - several things end a harm
+        while slot.fault and time.monotonic() < give_up_at:  # noqa: ASYNC110 - several things end a fault
             await asyncio.sleep(0.25)
-        if slot.is_well():
+        if slot.is_healthy():
             await self._leave(slot)
-        deed.ended_at = time.time()
+        fault.ended_at = time.time()

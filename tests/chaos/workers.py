@@ -22,7 +22,7 @@ from schemas.views import StatusView
 from tests.chaos.gates import Way
 from tests.chaos.plan import Times
 from tests.chaos.provider import PASSWORD, ROOT, user_of
-from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
+from tests.chaos.workload import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.kafka.settings import KafkaSettings
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper
@@ -38,7 +38,7 @@ _CONFIGURED = (*ACCOUNTS, HOSTILE_ACCOUNT)
 _LOOKS_FOR_LAG = 5
 """Each so many looks; a worker that is killed takes with it what came after the last one."""
 
-Harm = Literal["", "frozen", "cut off", "leaving", "down"]
+SlotFault = Literal["", "frozen", "cut off", "leaving", "down"]
 
 
 class Ending(Struct, frozen=True):
@@ -75,7 +75,7 @@ class Worker:
         """Is there such a process, be it frozen?"""
         return self.code is None
 
-    def tell(self, number: signal.Signals) -> None:
+    def on_progress(self, number: signal.Signals) -> None:
         """Sends a signal, if it runs."""
         self._popen.send_signal(number)
 
@@ -102,9 +102,9 @@ class Slot:
         self.worker: Worker | None = None
         self.is_wanted = False
         """Started again when it ends by itself."""
-        self.harm: Harm = ""
-        self.rests_until = 0.0
-        """Monotonic: before, nothing more befalls it."""
+        self.fault: SlotFault = ""
+        self.protected_until = 0.0
+        """Monotonic: before, it is not hit again."""
         self.view: StatusView | None = None
         """What it said last."""
         self.folder = folder
@@ -115,19 +115,19 @@ class Slot:
 
     def is_free(self) -> bool:
         """Nobody is here, nor about to come back."""
-        return not (self.is_running() or self.is_wanted or self.harm)
+        return not (self.is_running() or self.is_wanted or self.fault)
 
     def serves_all(self) -> bool:
         """It has partitions, and serves every one of them, as far as it said when it was asked last."""
         partitions = [] if self.view is None else self.view.partitions
         return bool(partitions) and all(view.role == "serving" for view in partitions)
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Runs, and nothing is in its way."""
-        return self.is_wanted and self.is_running() and not self.harm
+        return self.is_wanted and self.is_running() and not self.fault
 
 
-class Crew:
+class Workers:
     """All slots, and what runs in them."""
 
     def __init__(self, ways: list[Way], folder: Path, settings: KafkaSettings, times: Times) -> None:
@@ -216,51 +216,51 @@ class Crew:
             )
         slot.worker = Worker(name, file, port, popen)
         slot.is_wanted, slot.view = True, None
-        if slot.harm != "cut off":  # that is of the slot and not of who was here before
-            slot.harm = ""
+        if slot.fault != "cut off":  # that is of the slot and not of who was here before
+            slot.fault = ""
         self.workers.append(slot.worker)
         self._guard()
         return slot.worker
 
     def kill(self, slot: Slot) -> None:
         """SIGKILL; the slot stays empty until it is started again."""
-        slot.is_wanted, slot.harm = False, "down"
+        slot.is_wanted, slot.fault = False, "down"
         assert slot.worker is not None
         slot.worker.kill()
         self._guard()
 
     async def leave(self, slot: Slot) -> Ending:
         """SIGTERM; returns when the process is gone. One that takes too long is killed, code −9."""
-        slot.is_wanted, slot.harm = False, "leaving"
+        slot.is_wanted, slot.fault = False, "leaving"
         worker = slot.worker
         assert worker is not None
-        worker.tell(signal.SIGTERM)
+        worker.on_progress(signal.SIGTERM)
         give_up_at = time.monotonic() + LEAVE_S
         while worker.is_running():
             if time.monotonic() > give_up_at:
                 worker.kill()
             await asyncio.sleep(0.05)
-        slot.harm = ""
+        slot.fault = ""
         return self._ended(worker, wanted=True)
 
     def freeze(self, slot: Slot) -> None:
         """SIGSTOP."""
         assert slot.worker is not None
-        slot.harm = "frozen"
-        slot.worker.tell(signal.SIGSTOP)
+        slot.fault = "frozen"
+        slot.worker.on_progress(signal.SIGSTOP)
 
     def thaw(self, slot: Slot) -> None:
         """SIGCONT."""
         assert slot.worker is not None
-        slot.worker.tell(signal.SIGCONT)
-        slot.harm = ""
+        slot.worker.on_progress(signal.SIGCONT)
+        slot.fault = ""
 
-    def fallen(self) -> list[tuple[Slot, Ending]]:
+    def unexpected_exits(self) -> list[tuple[Slot, Ending]]:
         """Workers that have ended by themselves since the last call; their slots are to be started again."""
         found = []
         for slot in self.slots:
             if slot.is_wanted and slot.worker is not None and not slot.worker.is_running():
-                slot.is_wanted, slot.harm = False, slot.harm or "down"
+                slot.is_wanted, slot.fault = False, slot.fault or "down"
                 found.append((slot, self._ended(slot.worker, wanted=False)))
         return found
 
@@ -305,7 +305,7 @@ class Crew:
         self._lags[slot.worker.name] = {float(bound): float(count) for bound, count in found}
 
     async def _look(self, slot: Slot) -> None:
-        if slot.worker is None or not slot.worker.is_running() or slot.harm == "frozen":
+        if slot.worker is None or not slot.worker.is_running() or slot.fault == "frozen":
             slot.view = None
             return
         self.memory_max_mib = max(self.memory_max_mib, _peak_mib(slot.worker.pid))
