@@ -48,6 +48,8 @@ class QliroApi:
         self.looked: set[int] = set()
         """Orders that nobody but the client has changed since its last look."""
         self._ids = 400_000
+        self._under_way: dict[int, Order] = {}
+        """Orders with transactions that may not be final."""
 
     def checkout(
         self, order_id: int, reference: str, currency: str, method: str, items: list[Item], now: float
@@ -78,10 +80,12 @@ class QliroApi:
 
     def advance(self, now: float) -> None:
         """Ends the transactions whose time has come."""
-        for order in self.orders.values():
+        for order in list(self._under_way.values()):
             for made in sorted(order.pending, key=lambda one: (one.at + one.result.after_s, one.id)):
                 if made.at + made.result.after_s <= now:
                     self._finish(order, made)
+            if not order.pending:
+                del self._under_way[order.id]
 
     def _finish(self, order: Order, made: Transaction) -> None:
         made.status = made.result.status
@@ -99,6 +103,7 @@ class QliroApi:
             at = max([now] + [one.at + 0.001 for one in order.transactions.values()])
             made = Transaction(self._ids, kind, amount, at, result, lambda: None, original)
             order.transactions[made.id] = made
+            self._under_way[order.id] = order
             return made
 
         return make

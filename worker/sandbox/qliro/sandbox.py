@@ -114,7 +114,7 @@ class QliroSandbox(Sandbox):
         if call.method == "POST" and status < 300:
             attempt.applied_at = self._wall()
             self._work_later(int(_order_id(call.body)))
-        self._tell()
+        self.post_pushes()
         return Answer(status, body)
 
     def _fate(self, key: Key | None, _name: str) -> Result:
@@ -135,10 +135,10 @@ class QliroSandbox(Sandbox):
 
     def _work(self) -> None:
         self._api.advance(self.wall_s)
-        self._tell()
+        self.post_pushes()
 
-    def _tell(self) -> None:
-        """Pushes what has ended."""
+    def post_pushes(self) -> None:
+        """Pushes what has ended since."""
         pushes, self._api.pushes = self._api.pushes, []
         for each in pushes:
             self._push(each["OrderId"], "order_status", pushed(self.orders[each["OrderId"]], each))
