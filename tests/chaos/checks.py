@@ -14,8 +14,8 @@ from schemas import state
 from tests.chaos.cluster import ClusterQueries
 from tests.chaos.injector import InjectedFault
 from tests.chaos.plan import Times, is_kill
+from tests.chaos.processes import Ending
 from tests.chaos.recorder import Relapse
-from tests.chaos.workers import Ending
 from worker.app.process import EXIT_WATCHDOG
 from worker.errors import LogError
 from worker.kafka.settings import KafkaSettings
@@ -173,8 +173,8 @@ async def check_offsets(asking: ClusterQueries, settings: KafkaSettings, partiti
     """The last `m:next` of every partition is the end of its input, left in order; all that was written is there."""
     wrong = []
     ends = await asking.ends(settings.event_topic, partitions)
-    if sum(ends) != written:
-        wrong.append(f"the event topic holds {sum(ends)} records, the shop wrote {written}: the run proves nothing")
+    if sum(ends) < written:  # the receivers write, too
+        wrong.append(f"the event topic holds {sum(ends)} records, the shops wrote {written}: the run proves nothing")
     for partition, end in enumerate(ends):
         records = await asking.read(settings.state_topic, partition, tail=True)
         found = [record.value for record in records if record.key == state.NEXT_KEY]
@@ -234,11 +234,11 @@ def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozens
     """
     begun = {log.name for log in logs if log.counts or log.other}
     wrong = [
-        f"{ending.worker} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
+        f"{ending.process} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
         for ending in endings
         if (ending.code != 0 if ending.wanted else ending.code not in borne)
         # One that is told to leave while the interpreter starts has done nothing yet, and cannot do even this.
-        and not (ending.code == -signal.SIGTERM and ending.worker not in begun)
+        and not (ending.code == -signal.SIGTERM and ending.process not in begun)
     ]
     for log in logs:
         wrong += _failures(log)
@@ -264,7 +264,7 @@ def remarks(logs: Sequence[Log], endings: Sequence[Ending]) -> list[str]:
         for line in log.lines:
             if line.exception and line.event not in ("task_failed", "lane_failed"):
                 found[f"{line.event.splitlines()[0]}: {line.exception.splitlines()[-1][:200]}"] += 1
-    codes = {ending.worker: ending.code for ending in endings if not ending.wanted}
+    codes = {ending.process: ending.code for ending in endings if not ending.wanted}
     for log in logs:
         if log.name in codes:
             last = [line.error for line in log.lines if line.level == "critical"][-1:]

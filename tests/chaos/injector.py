@@ -9,8 +9,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.chaos.cluster import Cluster, ClusterQueries
-from tests.chaos.plan import FaultKind, PlannedFault, Times, is_alone, is_broker
-from tests.chaos.provider import Provider, Question
+from tests.chaos.plan import FaultKind, PlannedFault, Times, is_alone, is_broker, is_receiver
+from tests.chaos.provider import Providers, Question
+from tests.chaos.receivers import COUNT, Receivers
 from tests.chaos.workers import Slot, Workers
 from worker.kafka.settings import KafkaSettings
 
@@ -66,7 +67,8 @@ class FaultInjector:
         self,
         workers: Workers,
         cluster: Cluster,
-        provider: Provider,
+        providers: Providers,
+        receivers: Receivers,
         settings: KafkaSettings,
         times: Times,
         *,
@@ -83,16 +85,18 @@ class FaultInjector:
         """Workers that ended by themselves, and how."""
         self._workers = workers
         self._cluster = cluster
-        self._provider = provider
+        self._providers = providers
+        self._receivers = receivers
         self._settings = settings
         self._times = times
         self._random = Random(f"injector {seed}")
         self._faults = faults
         self._partitions = partitions
         self._on_progress = on_progress
-        self._asking = ClusterQueries(cluster.bootstrap)
+        self._queries = ClusterQueries(cluster.bootstrap)
         self._broker_lock = asyncio.Lock()
         self._provider_lock = asyncio.Lock()
+        self._receiver_lock = asyncio.Lock()
 
     async def play(self, faults: Sequence[PlannedFault], seconds: float) -> None:
         """All faults, and after `seconds` until all of them are repaired."""
@@ -133,10 +137,13 @@ class FaultInjector:
         """Looks at the workers, and starts those again that end by themselves, until it is cancelled."""
         while True:
             for slot, ending in self._workers.unexpected_exits():
-                self.unexpected_exits.append(f"{ending.worker} ended by itself, code {ending.code}")
+                self.unexpected_exits.append(f"{ending.process} ended by itself, code {ending.code}")
                 self._on_progress(f"{self.unexpected_exits[-1]}; started again")
                 await asyncio.sleep(_RESTART_S)
                 self._workers.start(slot)
+            for ending in self._receivers.restart_exited():
+                self.unexpected_exits.append(f"{ending.process} ended by itself, code {ending.code}")
+                self._on_progress(f"{self.unexpected_exits[-1]}; started again")
             await self._workers.look()
             await asyncio.sleep(_LOOK_S)
 
@@ -147,6 +154,9 @@ class FaultInjector:
         elif planned.kind.startswith("provider"):
             async with self._provider_lock:
                 await self._inject_into_provider(planned)
+        elif is_receiver(planned.kind):
+            async with self._receiver_lock:
+                await self._inject_into_receiver(planned)
         elif planned.kind == "add worker":
             await self._add_worker(planned)
         else:
@@ -165,7 +175,7 @@ class FaultInjector:
     # --- the provider ---
 
     async def _set(self, plan: str) -> None:
-        await self._provider.ask(Question(plan=plan))
+        await self._providers.ask(Question(plan=plan))
 
     async def _inject_into_provider(self, planned: PlannedFault) -> None:
         fault = self._record(planned, "all accounts")
@@ -173,6 +183,24 @@ class FaultInjector:
         await asyncio.sleep(planned.lasts_s)
         await self._set(self._faults)
         fault.ended_at = time.time()
+
+    # --- receivers: one at a time ---
+
+    async def _inject_into_receiver(self, planned: PlannedFault) -> None:
+        number = self._random.randrange(COUNT)
+        if planned.kind == "kill receiver":
+            process = self._receivers.kill(number)
+        else:
+            process = self._receivers.freeze(number)
+        fault = self._record(planned, process.name)
+        try:
+            await asyncio.sleep(planned.lasts_s)
+        finally:
+            if planned.kind == "kill receiver":
+                self._receivers.start(number)
+            else:
+                self._receivers.thaw(number)
+            fault.ended_at = time.time()
 
     # --- brokers: one at a time ---
 
@@ -209,12 +237,12 @@ class FaultInjector:
         partition = self._random.randrange(self._partitions)
         match kind:
             case "kill broker: leader of a state partition":
-                return await self._asking.leader(self._settings.state_topic, partition)
+                return await self._queries.leader(self._settings.state_topic, partition)
             case "kill broker: group coordinator":
-                return await self._asking.coordinator(self._settings.group_id, transactions=False)
+                return await self._queries.coordinator(self._settings.group_id, transactions=False)
             case "kill broker: transaction coordinator":
                 name = self._settings.transactional_id(partition)
-                return await self._asking.coordinator(name, transactions=True)
+                return await self._queries.coordinator(name, transactions=True)
             case _:
                 return self._random.choice(self._cluster.nodes)
 
@@ -279,7 +307,7 @@ class FaultInjector:
     async def _leave(self, slot: Slot) -> None:
         ending = await self._workers.leave(slot)
         if ending.code != 0:
-            self.unexpected_exits.append(f"{ending.worker} was to leave and ended with code {ending.code}")
+            self.unexpected_exits.append(f"{ending.process} was to leave and ended with code {ending.code}")
             self._on_progress(self.unexpected_exits[-1])
 
     async def _add_worker(self, planned: PlannedFault) -> None:

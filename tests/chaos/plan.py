@@ -22,6 +22,8 @@ FaultKind = Literal[
     "kill broker: group coordinator",
     "kill broker: transaction coordinator",
     "freeze broker",
+    "kill receiver",
+    "freeze receiver",
     "provider: errors",
     "provider: limits",
     "provider: outage",
@@ -96,6 +98,8 @@ def lengths(times: Times) -> dict[FaultKind, tuple[float, float]]:
         "kill broker: group coordinator": (3.0, 15.0),
         "kill broker: transaction coordinator": (3.0, 15.0),
         "freeze broker": (3.0, 12.0),
+        "kill receiver": (0.5, 8.0),
+        "freeze receiver": (1.0, 8.0),
         "provider: errors": (3.0, 10.0),
         "provider: limits": (3.0, 10.0),
         "provider: outage": (3.0, 10.0),
@@ -155,6 +159,11 @@ def is_alone(kind: FaultKind) -> bool:
 def is_kill(kind: FaultKind) -> bool:
     """Is a worker killed?"""
     return kind.startswith("kill worker")
+
+
+def is_receiver(kind: FaultKind) -> bool:
+    """Does it hit a receiver of callbacks?"""
+    return "receiver" in kind
 
 
 def is_broker(kind: FaultKind) -> bool:

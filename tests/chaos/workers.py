@@ -2,11 +2,8 @@
 
 import asyncio
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,9 +18,12 @@ from msgspec import Struct
 from schemas.views import StatusView
 from tests.chaos.gates import Way
 from tests.chaos.plan import Times
-from tests.chaos.provider import PASSWORD, ROOT, user_of
+from tests.chaos.processes import Ending, Process, spawn, toml
+from tests.chaos.provider import PASSWORD, Urls, user_of
+from tests.chaos.receivers import RECORD_SECRET
 from tests.chaos.workload import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.kafka.settings import KafkaSettings
+from worker.tools.demo.merchants import ESCROW, HATS
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper
 
@@ -41,50 +41,6 @@ _LOOKS_FOR_LAG = 5
 SlotFault = Literal["", "frozen", "cut off", "leaving", "down"]
 
 
-class Ending(Struct, frozen=True):
-    """How a process ended."""
-
-    worker: str
-    code: int
-    at: float
-    """Wall clock, seconds."""
-    wanted: bool
-    """By us."""
-
-
-class Worker:
-    """One process."""
-
-    def __init__(self, name: str, log_file: Path, port: int, popen: "subprocess.Popen[bytes]") -> None:
-        self.name = name
-        self.log_file = log_file
-        self.url = f"http://127.0.0.1:{port}"
-        self._popen = popen
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._popen.pid
-
-    @property
-    def code(self) -> int | None:
-        """The exit code; `None` while it runs."""
-        return self._popen.poll()
-
-    def is_running(self) -> bool:
-        """Is there such a process, be it frozen?"""
-        return self.code is None
-
-    def on_progress(self, number: signal.Signals) -> None:
-        """Sends a signal, if it runs."""
-        self._popen.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
-        self._popen.kill()
-        self._popen.wait()
-
-
 class LoopLag(Struct, frozen=True):
     """How late the loops of the workers were, those that were killed as far as they could still be asked."""
 
@@ -99,7 +55,7 @@ class Slot:
     def __init__(self, number: int, way: Way, folder: Path) -> None:
         self.number = number
         self.way = way
-        self.worker: Worker | None = None
+        self.worker: Process | None = None
         self.is_wanted = False
         """Started again when it ends by itself."""
         self.fault: SlotFault = ""
@@ -132,7 +88,7 @@ class Workers:
 
     def __init__(self, ways: list[Way], folder: Path, settings: KafkaSettings, times: Times) -> None:
         self.slots = [Slot(number, way, folder) for number, way in enumerate(ways)]
-        self.workers: list[Worker] = []
+        self.workers: list[Process] = []
         self.endings: list[Ending] = []
         self._folder = folder
         self._settings = settings
@@ -159,7 +115,7 @@ class Workers:
         """Of all processes that there were."""
         return [worker.log_file for worker in self.workers]
 
-    def configure(self, slot: Slot, bootstrap: str, base_url: str) -> None:
+    def configure(self, slot: Slot, bootstrap: str, urls: Urls) -> None:
         """Writes what the worker in this slot is configured by."""
         times, kafka = self._times, self._settings
         tables: dict[str, dict[str, Any]] = {
@@ -182,39 +138,37 @@ class Workers:
                 "retry_max": "5s",
                 "conflict_attempts": CONFLICT_ATTEMPTS,
             },
+            "callbacks": {"record_secrets": [RECORD_SECRET]},
             "log": {"format": "json"},
         }
         for account in _CONFIGURED:
             tables[f"accounts.{account}"] = {
                 "provider": "sequra",
                 "merchant_id": account,
-                "base_url": base_url,
+                "base_url": urls.sequra,
                 "username": user_of(account, slot.number),
             }
-        (self._folder / f"slot-{slot.number}.toml").write_text(_toml(tables))
+        tables[f"accounts.{HATS.name}"] = {
+            "provider": "qliro",
+            "base_url": urls.qliro,
+            "api_key": HATS.api_key,
+            "api_secret": HATS.api_secret,
+            "poll_after": ["2s", "5s", "10s", "20s", "30s"],
+        }
+        tables[f"accounts.{ESCROW.name}"] = {
+            "provider": "atarapay",
+            "base_url": urls.atarapay,
+            "public_key": ESCROW.public_key,
+            "private_key": ESCROW.private_key,
+        }
+        (self._folder / f"slot-{slot.number}.toml").write_text(toml(tables))
 
-    def start(self, slot: Slot) -> Worker:
+    def start(self, slot: Slot) -> Process:
         """Starts a worker in the slot; does not wait for it."""
         name = f"worker-{slot.number}-{sum(of.name.startswith(f'worker-{slot.number}-') for of in self.workers)}"
         (port,) = free_ports(1)
-        file = self._folder / f"{name}.log"
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
-        ours = {
-            "PYTHONPATH": str(ROOT),
-            "CARTSYNC_CONFIG": str(self._folder / f"slot-{slot.number}.toml"),
-            "CARTSYNC_HTTP__PORT": str(port),
-        } | {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in _CONFIGURED}
-        with file.open("wb") as log:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                env=kept | ours,
-                process_group=0,  # Ctrl-C is for us, who end them
-            )
-        slot.worker = Worker(name, file, port, popen)
+        passwords = {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in _CONFIGURED}
+        slot.worker = spawn(name, "run", self._folder, f"slot-{slot.number}.toml", port, passwords)
         slot.is_wanted, slot.view = True, None
         if slot.fault != "cut off":  # that is of the slot and not of who was here before
             slot.fault = ""
@@ -234,7 +188,7 @@ class Workers:
         slot.is_wanted, slot.fault = False, "leaving"
         worker = slot.worker
         assert worker is not None
-        worker.on_progress(signal.SIGTERM)
+        worker.send_signal(signal.SIGTERM)
         give_up_at = time.monotonic() + LEAVE_S
         while worker.is_running():
             if time.monotonic() > give_up_at:
@@ -247,12 +201,12 @@ class Workers:
         """SIGSTOP."""
         assert slot.worker is not None
         slot.fault = "frozen"
-        slot.worker.on_progress(signal.SIGSTOP)
+        slot.worker.send_signal(signal.SIGSTOP)
 
     def thaw(self, slot: Slot) -> None:
         """SIGCONT."""
         assert slot.worker is not None
-        slot.worker.on_progress(signal.SIGCONT)
+        slot.worker.send_signal(signal.SIGCONT)
         slot.fault = ""
 
     def unexpected_exits(self) -> list[tuple[Slot, Ending]]:
@@ -264,7 +218,7 @@ class Workers:
                 found.append((slot, self._ended(slot.worker, wanted=False)))
         return found
 
-    def _ended(self, worker: Worker, *, wanted: bool) -> Ending:
+    def _ended(self, worker: Process, *, wanted: bool) -> Ending:
         code = worker.code
         assert code is not None
         ending = Ending(worker.name, code, time.time(), wanted)
@@ -346,10 +300,3 @@ def quantile(counts: Mapping[float, float], part: float) -> float:
             )
         below, floor_s = counts[bound], bound
     return 0.0
-
-
-def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    return "".join(
-        f"[{table}]\n" + "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in members.items())
-        for table, members in tables.items()
-    )

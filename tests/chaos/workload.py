@@ -56,6 +56,11 @@ def number_of(subject: str) -> int:
     return int(subject.rpartition("/")[2])
 
 
+def begins_at(number: int, orders: int, seconds: float) -> float:
+    """When the order with this number is confirmed, of so many in so many seconds."""
+    return number * seconds * _OPEN_FOR / orders
+
+
 class Expected(Struct, frozen=True):
     """What must be held of an order: the totals of its carts in minor units, and a digest of all that is compared."""
 
@@ -125,7 +130,7 @@ class _Order(Struct):
     count: int = 0
     """Of ids given."""
 
-    def wanted(self) -> Expected:
+    def expected(self) -> Expected:
         """What the provider must hold."""
         shipped: list[Item] = []
         unshipped: list[Item] = []
@@ -187,7 +192,7 @@ def make_order(seed: int, number: int) -> tuple[list[tuple[str, dict[str, Any]]]
         doable = [step for step in _STEPS if step[1](order)]
         do = random.choices([step[2] for step in doable], [step[0] for step in doable])[0]
         steps.append(do(random, order))
-    return steps, order.wanted()
+    return steps, order.expected()
 
 
 def _content(order: _Order) -> list[dict[str, Any]]:
@@ -308,7 +313,7 @@ class Workload:
 
     def __init__(self, seed: int, orders: int, seconds: float, began_at: datetime) -> None:
         """`began_at`: aware; the times of the events count from it."""
-        self.wanted: list[Expected] = []
+        self.expected: list[Expected] = []
         """By the number of the order; grows with `events`."""
         self._seed = seed
         self._orders = orders
@@ -321,7 +326,7 @@ class Workload:
         due: list[tuple[float, int, WorkloadEvent]] = []
         count = 0
         for number in range(self._orders):
-            at_s = number * self._seconds * _OPEN_FOR / self._orders
+            at_s = begins_at(number, self._orders, self._seconds)
             while due and due[0][0] <= at_s:
                 yield heapq.heappop(due)[2]
             for event in self._story(random, number, at_s):
@@ -331,8 +336,8 @@ class Workload:
             yield heapq.heappop(due)[2]
 
     def _story(self, random: Random, number: int, at_s: float) -> Iterator[WorkloadEvent]:
-        steps, wanted = make_order(self._seed, number)
-        self.wanted.append(wanted)
+        steps, expected = make_order(self._seed, number)
+        self.expected.append(expected)
         subject = subject_of(number)
         key = subject.encode()
         life_s = min(random.choice((3.0, 15.0, _LIFE_MAX_S)), self._seconds - at_s) * random.uniform(0.3, 1.0)

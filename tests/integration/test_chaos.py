@@ -75,14 +75,14 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
         records[read.subject] = take_event(
             record, read, position=offset, revision=offset + 1, now_ms=0, addressee=addressee
         )
-    assert len(records) == len(shop.wanted) == 150
+    assert len(records) == len(shop.expected) == 150
     assert refused == poisoned > 0
     for subject, record in records.items():
         owed = plan(record, subject, addressee)
         assert isinstance(owed, Send), owed
         step = Sequra().next_step(Question(reference_of(subject), ACCOUNT, owed.update))
         assert isinstance(step, Exchange)
-        assert update_in(step.request.body) == shop.wanted[number_of(subject)], subject
+        assert update_in(step.request.body) == shop.expected[number_of(subject)], subject
 
 
 def _reasons(attack: Attack, placing: Placing) -> dict[int, str]:
@@ -145,7 +145,7 @@ def test_recorder_sees_relapses_repeats_and_differences(tmp_path: Path) -> None:
     right = [update_in(_body(Expected(100 * number, 5, b""))) for number in range(3)]
     write_expected(tmp_path / "wanted", right)
     with Recorder(3, tmp_path / "log") as recorder:
-        recorder.want(tmp_path / "wanted")
+        recorder.expect(tmp_path / "wanted")
         assert len(recorder.differing()) == 3
 
         def applied(number: int, order: int, revision: int, wanted: Expected) -> None:
