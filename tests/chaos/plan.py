@@ -1,6 +1,6 @@
 """What goes wrong in a run, and when: a list of faults that follows from the seed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Literal
 
@@ -108,13 +108,19 @@ def lengths(times: Times) -> dict[FaultKind, tuple[float, float]]:
     }
 
 
-def make_plan(seed: int, seconds: float, times: Times, gap_s: float) -> list[PlannedFault]:
-    """The faults of a run that lasts so long, `gap_s` apart on average: a kill, then each kind once, then at random."""
+def make_plan(
+    seed: int, seconds: float, times: Times, gap_s: float, first: Sequence[FaultKind] = ()
+) -> list[PlannedFault]:
+    """The faults of a run that lasts so long, `gap_s` apart on average: a kill, then each kind once, then at random.
+
+    `first`: the kinds that come first, for a run that has no time for all of them.
+    """
     random = Random(f"plan {seed}")
     kinds = lengths(times)
     weights = [_LIKELIER.get(kind, 1.0) for kind in kinds]
-    first = list(kinds)
-    random.shuffle(first)
+    others = [kind for kind in kinds if kind not in first]
+    random.shuffle(others)
+    once = [*first, *others]
     faults: list[PlannedFault] = []
     broker_at_s = -_BROKER_REST_S
     at_s = alone_at_s = _FIRST_S
@@ -125,9 +131,9 @@ def make_plan(seed: int, seconds: float, times: Times, gap_s: float) -> list[Pla
             )
             alone_at_s += _ALONE_EVERY_S
         may_be_broker = at_s - broker_at_s >= _BROKER_REST_S
-        kind = next((kind for kind in first if may_be_broker or not is_broker(kind)), None)
+        kind = next((kind for kind in once if may_be_broker or not is_broker(kind)), None)
         if kind is not None:
-            first.remove(kind)
+            once.remove(kind)
         else:
             kind = random.choices(list(kinds), weights)[0]
         if not is_broker(kind) or may_be_broker:

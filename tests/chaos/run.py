@@ -32,7 +32,7 @@ from tests.chaos.cluster import Cluster, ClusterQueries
 from tests.chaos.hostile import Arsenal, Hostile, Seen
 from tests.chaos.injector import FaultInjector, InjectedFault, base_faults
 from tests.chaos.merchants import MARKETS, Outcome, history_of, outcome_of, plot_of
-from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
+from tests.chaos.plan import SHORT, FaultKind, Times, make_long_freezes, make_plan
 from tests.chaos.processes import Ending
 from tests.chaos.provider import Providers, Question, Setting
 from tests.chaos.receivers import COUNT, Receivers
@@ -89,6 +89,8 @@ class Options(Struct, frozen=True, kw_only=True):
     patience_s: float = 120.0
     """How long nothing may get better in the end, before it is given up."""
     long_freezes: bool = False
+    first: tuple[FaultKind, ...] = ()
+    """Kinds of faults that come first, for a run that has no time for all of them."""
     hostile: bool = True
     """One of the producers writes whatever a broker takes."""
     memory_max_mib: int = 450
@@ -249,7 +251,7 @@ class _Run:
         if options.long_freezes:
             faults = make_long_freezes(options.seed, options.seconds, options.times)
         else:
-            faults = make_plan(options.seed, options.seconds, options.times, options.gap_s)
+            faults = make_plan(options.seed, options.seconds, options.times, options.gap_s, options.first)
         now = datetime.now(UTC)
         self.shop = Workload(options.seed, self.at_sequra, options.seconds, now)
         plot = plot_of(self.others, options.seconds, options.seed, now)

@@ -13,10 +13,11 @@ from schemas.state import OrderRecord
 from tests.chaos.checks import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, mismatches_in_letter
 from tests.chaos.hostile import Arsenal, Attack, Seen
 from tests.chaos.injector import InjectedFault
-from tests.chaos.plan import SHORT
+from tests.chaos.plan import SHORT, FaultKind
+from tests.chaos.processes import Ending
 from tests.chaos.recorder import Recorder, Relapse, update_in, write_expected
 from tests.chaos.run import Options, run_chaos
-from tests.chaos.workers import Ending, quantile
+from tests.chaos.workers import quantile
 from tests.chaos.workload import Expected, Workload, make_order, number_of, subject_of
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, reference_of, take_event
@@ -35,23 +36,32 @@ ACCOUNT = SequraAccount("acme", "sequra", "http://provider.example", "acme", "ac
 PARTITIONS = 6
 SECONDS = 60.0
 """For which things go wrong."""
+FIRST: tuple[FaultKind, ...] = (
+    "kill receiver",
+    "freeze worker, longer than the lease",
+    "kill broker: group coordinator",
+    "kill worker",
+)
+"""Kinds of faults that must be among them."""
 
 
 @pytest.mark.timeout(280)
 async def test_a_small_cluster_under_faults(kafka_jars: Path, tmp_path: Path) -> None:
-    """Workers killed, frozen and cut off, brokers killed, a provider at fault: all orders agree, and no more."""
+    """Workers, brokers and receivers killed and frozen, three providers at fault: all orders agree, and no more."""
     said: list[str] = []
-    options = Options(folder=tmp_path, orders=400, seconds=SECONDS, seed=4, gap_s=4.0, jars=kafka_jars)
+    options = Options(folder=tmp_path, orders=480, seconds=SECONDS, seed=4, gap_s=4.0, first=FIRST, jars=kafka_jars)
     found = await run_chaos(options, said.append)
     assert not found.violations, "\n".join([*found.violations, *said])
     kinds = {fault.kind for fault in found.injected}
-    assert any("kill worker" in kind for kind in kinds)
-    assert any("freeze worker" in kind for kind in kinds)
-    assert any("kill broker" in kind for kind in kinds)
+    assert set(FIRST) <= kinds
     assert found.takeovers
-    assert found.events > 10 * options.orders
+    assert found.events > 7 * options.orders
     assert found.poisoned
     assert sum(found.provider.faults.values()) > 50
+    for pushes in (found.provider.pushes, *(merchant.pushes for merchant in found.provider.merchants)):
+        assert min(pushes["late"], pushes["doubled"], pushes["lost"], pushes["taken"]) > 0, pushes
+    assert all(merchant.attempts > 100 for merchant in found.provider.merchants)
+    assert found.results > options.orders
     assert {"undecodable", "wrong_partition", "too_large", "not_json"} <= found.refused.keys()
     assert any("bomb" in kind for kind in found.hostile)
     assert not [pid for pid in found.pids if _exists(pid)]
