@@ -30,7 +30,7 @@ from rich.table import Table
 from tests.chaos.checks import spread
 from tests.chaos.plan import PRODUCTION, SHORT, is_broker, is_receiver
 from tests.chaos.run import Findings, Options, run_chaos
-from tests.chaos.workload import PRODUCERS
+from tests.shops.stream import PRODUCERS
 from worker.tools.local_kafka import JARS, missing_requirements
 
 FOLDER = Path(".cartsync/chaos")

@@ -19,8 +19,8 @@ from aiokafka.record.util import calc_crc32c
 from msgspec import Struct
 
 from tests.chaos.checks import Place, Refused
-from tests.chaos.workload import HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT
 from tests.contract.batches import Written, batch
+from tests.shops.stream import HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT
 from worker.core.intake import VALUE_MAX_BYTES
 from worker.core.placing import Placing
 from worker.kafka.settings import KafkaSettings

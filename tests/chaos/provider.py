@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from tests.chaos.merchants import AtaraPayShop, QliroShop, Recorded, plot_of
 from tests.chaos.processes import ROOT
 from tests.chaos.recorder import MerchantReport, Recorder, Report
-from tests.chaos.workload import ACCOUNTS, HOSTILE_ACCOUNT, begins_at, subject_of
+from tests.shops.stream import ACCOUNTS, HOSTILE_ACCOUNT, begins_at, subject_of
 from worker.core.tokens import Address, Tokens
 from worker.publisher.sender import HttpSender
 from worker.sandbox.attempts import Answer, Attempt, Call

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from tests.chaos.workload import DIGEST_BYTES, Expected, Item, expected_of, number_of, subject_of
+from tests.shops.stream import DIGEST_BYTES, Expected, Item, expected_of, number_of, subject_of
 from worker.sandbox.attempts import Attempt
 
 SHOWN_MAX = 20

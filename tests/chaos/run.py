@@ -39,7 +39,7 @@ from tests.chaos.receivers import COUNT, Receivers
 from tests.chaos.recorder import Report, write_expected
 from tests.chaos.results import read_results
 from tests.chaos.workers import LoopLag, Workers
-from tests.chaos.workload import (
+from tests.shops.stream import (
     ACCOUNTS,
     HOSTILE_ACCOUNT,
     PRODUCERS,

@@ -21,7 +21,7 @@ from tests.chaos.plan import Times
 from tests.chaos.processes import Ending, Process, spawn, toml
 from tests.chaos.provider import PASSWORD, Urls, user_of
 from tests.chaos.receivers import RECORD_SECRET
-from tests.chaos.workload import ACCOUNTS, HOSTILE_ACCOUNT
+from tests.shops.stream import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.kafka.settings import KafkaSettings
 from worker.tools.demo.merchants import ESCROW, HATS
 from worker.tools.kafka_ports import free_ports

@@ -18,7 +18,7 @@ from tests.chaos.processes import Ending
 from tests.chaos.recorder import Recorder, Relapse, update_in, write_expected
 from tests.chaos.run import Options, run_chaos
 from tests.chaos.workers import quantile
-from tests.chaos.workload import Expected, Workload, make_order, number_of, subject_of
+from tests.shops.stream import Expected, Workload, make_order, number_of, subject_of
 from worker.core.intake import decode
 from worker.core.outbox import Addressee, Send, plan, reference_of, take_event
 from worker.core.placing import Placing
