@@ -133,7 +133,7 @@ def _show(options: Options, found: Findings, console: Console) -> None:
     console.print(
         f"where to look, in {options.folder}: provider.jsonl (every request to seQura by slot, order and revision), qliro.jsonl and "
         "atarapay.jsonl (every request), "
-        "worker-SLOT-NUMBER.log (partition_serving, partition_left, partition_lost, order_held), faults.json (what was "
+        "worker-SLOT-NUMBER.log (partition_serving, partition_released, partition_lost, order_held), faults.json (what was "
         f"injected into what, and when), broker-*.log. Again: --seed {options.seed}",
         highlight=False,
         markup=False,
