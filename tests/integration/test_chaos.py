@@ -20,12 +20,14 @@ from tests.chaos.run import Options, run_chaos
 from tests.chaos.workers import quantile
 from tests.shops.stream import Expected, Workload, make_order, number_of, subject_of
 from worker.core.intake import decode
-from worker.core.outbox import Destination, Send, apply_event, plan, reference_of
 from worker.core.placing import Placing
+from worker.core.plan import Send, plan
+from worker.core.record import apply_event
 from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
 from worker.model.exchange import Exchange
-from worker.model.provider import Question
+from worker.model.order import reference_of
+from worker.model.provider import Destination, Question
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
