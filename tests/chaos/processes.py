@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,9 @@ class Process:
         self._popen.wait()
 
 
-def spawn(name: str, command: str, folder: Path, config: str, port: int, environment: Mapping[str, str]) -> Process:
+def spawn(
+    name: str, command: Sequence[str], folder: Path, config: str, port: int, environment: Mapping[str, str]
+) -> Process:
     """Starts `cartsync COMMAND` with a configuration file of the folder; its log is `NAME.log`, `port` its private one."""
     log_file = folder / f"{name}.log"
     kept = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
@@ -71,7 +73,7 @@ def spawn(name: str, command: str, folder: Path, config: str, port: int, environ
     }
     with log_file.open("wb") as log:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "worker", command],
+            [sys.executable, "-m", "worker", *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

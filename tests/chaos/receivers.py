@@ -67,7 +67,7 @@ class Receivers:
         """Starts one; does not wait for it."""
         name = f"receiver-{number}-{sum(one.name.startswith(f'receiver-{number}-') for one in self.processes)}"
         (private,) = free_ports(1)
-        process = spawn(name, "receive", self._folder, _CONFIG.format(number), private, {})
+        process = spawn(name, ["receive"], self._folder, _CONFIG.format(number), private, {})
         self._running[number] = process
         self.processes.append(process)
         self._on_start()

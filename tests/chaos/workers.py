@@ -168,7 +168,7 @@ class Workers:
         name = f"worker-{slot.number}-{sum(of.name.startswith(f'worker-{slot.number}-') for of in self.workers)}"
         (port,) = free_ports(1)
         passwords = {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in _CONFIGURED}
-        slot.worker = spawn(name, "run", self._folder, f"slot-{slot.number}.toml", port, passwords)
+        slot.worker = spawn(name, ["run"], self._folder, f"slot-{slot.number}.toml", port, passwords)
         slot.is_wanted, slot.view = True, None
         if slot.fault != "cut off":  # that is of the slot and not of who was here before
             slot.fault = ""

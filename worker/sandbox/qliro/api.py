@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from worker.sandbox.qliro.orders import FINAL, Item, Json, Make, Order, Refusal, Result, Transaction
+from worker.sandbox.qliro.orders import FINAL, Item, Json, Key, Make, Order, Refusal, Result, Transaction
 
 MEMORY_S = 7 * 86_400.0
 """How long a RequestId is kept (OpenAPI, June 2025)."""
@@ -68,15 +68,23 @@ class QliroApi:
         """The order of a path. A number is an OrderId, whatever the shop calls its orders."""
         return self.orders.get(int(text)) if text.isdigit() else self.named(text)
 
-    def reserve(self, order: Order, items: list[Item], now: float) -> None:
-        """One more reservation, as the checkout and the shopper's upsells make them."""
+    def reserve(self, order: Order, items: list[Item], now: float, replaces: int | None = None) -> Transaction:
+        """One more reservation, as the checkout and the shopper's upsells make them; or one instead of `replaces`."""
         self.looked.discard(order.id)
-        total = sum(item.inc * item.quantity for item in items)
-        made = self.make(order, now, Result())("Preauthorization", total, None)
+        make = self.make(order, now, Result())
+        held = {} if replaces is None else order.reserved.pop(replaces)
+        reserved = {key: item.of(item.quantity) for key, item in held.items() if item.quantity}
+        for item in items:
+            before = reserved[item.key].quantity if item.key in reserved else 0
+            reserved[item.key] = item.of(before + item.quantity)
+        made = make("Preauthorization", _worth(reserved), replaces)
         made.status = "Success"
-        order.reserved[made.id] = {item.key: item.of(item.quantity) for item in items}
+        if replaces is not None:
+            make("Reversal", _worth(held), replaces).status = "Success"
+        order.reserved[made.id] = reserved
         order.known |= {item.key: item for item in items}
-        order.actions += [("Reserve", made.id, item) for item in items]
+        order.actions += [("Reserve", made.id, item.of(item.quantity)) for item in reserved.values()]
+        return made
 
     def advance(self, now: float) -> None:
         """Ends the transactions whose time has come."""
@@ -199,6 +207,10 @@ def item_of(line: Json) -> Item:
     if line["Quantity"] < 1:
         raise Refusal("INVALID_INPUT", "Property: Quantity, Message: at least 1")
     return Item(line["MerchantReference"], line["Type"], inc, ex, line["Quantity"], line.get("Description", ""))
+
+
+def _worth(items: Mapping[Key, Item]) -> int:
+    return sum(item.inc * item.quantity for item in items.values())
 
 
 def _money(minor: int) -> Decimal:
