@@ -63,7 +63,7 @@ class LookupServer:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.is_hanging = False
-        self._runner = web.ServerRunner(web.Server(self._answer))
+        self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -82,7 +82,7 @@ class LookupServer:
         asked = json.loads(await request.read())
         self.asked.append(asked)
         if self.is_hanging:
-            await asyncio.sleep(30)
+            await asyncio.sleep(10)
         unserved = asked.get("shipping_address", {}).get("postal_code") == "98107"
         answers: dict[str, dict[str, Any]] = {
             "validation": {"accept": True},
