@@ -111,14 +111,14 @@ class ResultsReader:
         self.last[subject] = found
 
     def check_end(self, outcomes: Mapping[str, Outcome], taken: Mapping[str, list[str]]) -> list[str]:
-        """What is wrong at the end. `taken`: by subject, callbacks that a receiver has certainly accepted."""
+        """What is wrong at the end. `taken`: by subject, the different callbacks that a receiver has certainly accepted."""
         wrong = shortened(self.violations)
         wrong += shortened(
             [f"{subject}: {what}" for subject, of in outcomes.items() if (what := self._wrong(subject, of))]
         )
-        lost = [subject for subject in taken if subject in outcomes and not self.facts[subject]]
+        lost = [subject for subject, of in taken.items() if subject in outcomes and self.facts[subject] < len(of)]
         return wrong + shortened(
-            [f"{subject}: its provider was answered 200, and no result says so" for subject in lost]
+            [f"{subject}: {taken[subject]} were answered 200, {self.facts[subject]} results say so" for subject in lost]
         )
 
     def _wrong(self, subject: str, outcome: Outcome) -> str:

@@ -71,7 +71,7 @@ def test_what_must_not_be_is_seen(results: list[dict[str, Any]], says: str) -> N
 
 def test_an_accepted_callback_has_to_show() -> None:
     """A provider that was answered 200 does not call again, so what it said has to be in a result."""
-    assert wrong(change(1, acked=1), taken=True) == [f"{SUBJECT}: its provider was answered 200, and no result says so"]
+    assert wrong(change(1, acked=1), taken=True) == [f"{SUBJECT}: ['approved'] were answered 200, 0 results say so"]
 
 
 def test_parked_only_as_unsupported() -> None:
