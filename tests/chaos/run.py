@@ -401,8 +401,9 @@ class _Run:
         gaps = sum(is_freeze_gap(relapse, self.injector.injected, options.times) for relapse in report.relapses)
         wrong += self._check_provider(report, agreement_s, gaps)
         # Of orders of the hostile producer some may be parked; a good one that is would not agree.
-        if self.hostile is None and (parked := sum(view.parked for view in views)):
-            wrong.append(f"{parked} orders are parked: no provider refused anything for good")
+        unsupported = sum(order.is_unsupported for of in self.histories.values() for order in of.orders.values())
+        if self.hostile is None and (parked := sum(view.parked for view in views)) != unsupported:
+            wrong.append(f"{parked} orders are parked, {unsupported} cannot be sent: no provider refused any for good")
         self.on_progress("reading the topics")
         asked = self.queries, self.settings, options.partitions
         wrong += shortened(await check_offsets(*asked, self.written))
