@@ -1,11 +1,11 @@
 """What follows from an outcome: acknowledged, again and when, held, or parked (`DOMAIN.md` section 6)."""
 
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from msgspec.structs import replace
 
 from schemas.base import copied
-from schemas.state import Attempts, Delay, OrderRecord, Park, SealedRecord
+from schemas.state import Attempts, Delay, OrderRecord, Park
 from worker.core.rules import Rules
 from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 
@@ -19,10 +19,7 @@ def backoff_s(count: int, chance: float, rules: Rules) -> float:
     return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
 
 
-_Record = TypeVar("_Record", OrderRecord, SealedRecord)
-
-
-def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
+def delay_max_s(record: OrderRecord, rules: Rules) -> float:
     """The longest delay that this record may hold; a longer one was stored by a clock that was wrong.
 
     A version that did not store how long it is leaves only the longest one of its kind.
@@ -35,23 +32,23 @@ def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
     return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
 
 
-def awaits_result(record: OrderRecord | SealedRecord) -> bool:
+def awaits_result(record: OrderRecord) -> bool:
     """Whether its delay is the time that the provider has to say what became of it: nothing has failed."""
     return record.delay in (Delay.RESULT, Delay.CHANGE) and record.not_before_ms != 0
 
 
-def awaits_change(record: OrderRecord | SealedRecord) -> bool:
+def awaits_change(record: OrderRecord) -> bool:
     """Whether nobody looks at it before it changes, or a job has told it."""
     return record.delay is Delay.CHANGE and record.not_before_ms != 0
 
 
-def is_transient(record: OrderRecord | SealedRecord) -> bool:
+def is_transient(record: OrderRecord) -> bool:
     """Whether its delay comes from something that may be over for all orders at once."""
     return record.delay is Delay.TRANSIENT and not record.not_found_delay
 
 
 def settle(
-    record: _Record,
+    record: OrderRecord,
     revision: int,
     digest: bytes,
     outcome: Outcome,
@@ -59,7 +56,7 @@ def settle(
     now_ms: int,
     chance: float,
     rules: Rules,
-) -> tuple[_Record, float]:
+) -> tuple[OrderRecord, float]:
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
@@ -69,8 +66,8 @@ def settle(
 
 
 def _settled(
-    record: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int, chance: float, rules: Rules
-) -> tuple[_Record, float]:
+    record: OrderRecord, revision: int, digest: bytes, outcome: Outcome, now_ms: int, chance: float, rules: Rules
+) -> tuple[OrderRecord, float]:
     after = copied(record)
     if outcome.remote is not None:
         after.remote = outcome.remote
@@ -118,7 +115,7 @@ def _settled(
     return after, 0.0
 
 
-def _not_found(after: OrderRecord | SealedRecord, count: int, park: Park, rules: Rules) -> None:
+def _not_found(after: OrderRecord, count: int, park: Park, rules: Rules) -> None:
     """The provider may not know the order yet: it is asked again a few times, further and further apart."""
     if count >= rules.not_found_attempts:
         after.park = park
@@ -128,7 +125,7 @@ def _not_found(after: OrderRecord | SealedRecord, count: int, park: Park, rules:
     after.not_found_delay = True
 
 
-def _undecided(after: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int) -> _Record:
+def _undecided(after: OrderRecord, revision: int, digest: bytes, outcome: Outcome, now_ms: int) -> OrderRecord:
     """The provider does not hold what is owed: not yet, or never. Where it was asked, that was after whatever could
     still land.
     """
@@ -156,7 +153,7 @@ def _whence(outcome: Outcome) -> Delay:
     return Delay.OWN if outcome.kind is OutcomeKind.FORBIDDEN else Delay.TRANSIENT
 
 
-def _applied(after: _Record, revision: int, digest: bytes, now_ms: int) -> _Record:
+def _applied(after: OrderRecord, revision: int, digest: bytes, now_ms: int) -> OrderRecord:
     after.acked = max(after.acked, revision)
     after.acked_digest = digest
     after.uncertain = False

@@ -10,7 +10,7 @@ import structlog
 from msgspec import MsgspecError, Raw, Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
+from schemas.state import NextRecord, OrderHeader, OrderRecord, Taken, Target, TargetsRecord
 from worker.core import outbox as core
 from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
 from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
@@ -49,7 +49,6 @@ _JUDGE_AFTER_S = 60.0
 
 
 _NOTHING_TOLD = Update(b"", None, Raw(b"null"))
-_payment_of = state.partial_decoder(["payment", "provider"])
 
 
 def taken(record: InputRecord) -> Taken:
@@ -292,7 +291,7 @@ class PartitionActor:
                 self._inherited[subject] = None
                 header = record
             elif header.not_before_ms:
-                header = state.decode_sealed(value)  # what kind of delay it is
+                header = state.decode_order(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
                 self._note_payment(subject, value)
@@ -314,7 +313,7 @@ class PartitionActor:
         entry = self.outbox.entries.get(subject)
         if entry is None or entry.waiting:
             return
-        if (payment := _payment_of(value).facts.payment_now) is not None and payment.state != "approved":
+        if (payment := core.payment_now(state.decode_order(value).sealed)) is not None and payment.state != "approved":
             entry.waiting = payment.state
 
     async def _changed_targets(self, found: Restored) -> list[str]:
@@ -412,7 +411,7 @@ class PartitionActor:
             if work.is_over():
                 await work.pause()
             try:
-                state.decode_order(value)
+                state.decode_whole(value)
             except MsgspecError:
                 key, offset = (state.ORDER_PREFIX + subject).encode(), -1
                 async for entries in self._hold.read(0, self._position - 1):
@@ -826,7 +825,7 @@ class PartitionActor:
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
         delay_s, may_go_early, has_failed, waits = 0.0, False, False, False
-        if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
+        if header.not_before_ms and isinstance(header, OrderRecord):
             delay_s, may_go_early = delay_max_s(header, self._context.rules), is_transient(header)
             has_failed = not awaits_result(header)
             waits = awaits_change(header)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from schemas.facts import seal_facts
 from schemas.state import Delay, MadeAt, OrderRecord, Park
 from schemas.views import OrderView
 from tests.unit.core.samples import FULL
@@ -20,7 +21,7 @@ NOW = 100.0
 
 def record(*tellings: Told, **members: object) -> OrderRecord:
     """A record at revision 2 of which nothing was acknowledged, unless said."""
-    return OrderRecord(facts=facts_of(*tellings), **{"revision": 2, **members})  # type: ignore[arg-type]
+    return OrderRecord(sealed=seal_facts(facts_of(*tellings)), **{"revision": 2, **members})  # type: ignore[arg-type]
 
 
 def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None) -> OrderView:

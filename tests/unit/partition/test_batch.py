@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.events import CancelledData
+from schemas.facts import seal_facts
 from schemas.state import OrderRecord
 from tests.unit.core.shop import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
@@ -107,7 +108,7 @@ def test_what_reading_has_found_becomes_a_fact() -> None:
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100))))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts)))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         found = Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider"))
         batch.outcome(attempt, found, 1.0)
@@ -383,7 +384,7 @@ def test_what_is_found_against_the_facts_is_looked_at() -> None:
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts)))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         batch.outcome(attempt, Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider")), 1.0)
         after = committed(batch)
@@ -399,7 +400,7 @@ def test_what_cannot_be_told_is_looked_at_anew_once_it_was_found_cancelled() -> 
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 2, 200)), items_cancelled("c1", A=1)))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts)))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         found = Outcome(OutcomeKind.UNSUPPORTED, "no word for it", 200, found=CancelledData(by="provider"))
         batch.outcome(attempt, found, 1.0)
@@ -419,7 +420,7 @@ def test_what_an_adapter_keeps_is_bounded() -> None:
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts, remote=b"before"))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts), remote=b"before"))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         batch.outcome(attempt, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"x" * 1_000_000), 1.0)
         after = committed(batch)
