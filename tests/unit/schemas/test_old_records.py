@@ -15,7 +15,7 @@ import pytest
 from schemas.state import SCHEMA, decode_header, decode_order, encode
 from tests.unit.core.shop import event, said, shipped
 from worker.core.order import assess
-from worker.core.outbox import record_for, take_event
+from worker.core.outbox import apply_event, record_for
 from worker.model.order import Cart
 
 RECORDS: list[dict[str, Any]] = [
@@ -64,11 +64,11 @@ def test_old_record_takes_new_events(old: dict[str, Any]) -> None:
     assert decode_header(value).revision == decode_order(value).revision
     one = event(shipped("new", A=1), 9)
     before, _ = record_for(one, value)
-    after = take_event(before, one, position=99, revision=10**6, now_ms=1, addressee=None)
+    after = apply_event(before, one, position=99, revision=10**6, now_ms=1, destination=None)
     assert decode_order(encode(after)) == after
     assert (decode_header(encode(after)).schema, "new" in after.facts.shipments) == (SCHEMA, True)
-    heard = take_event(
-        after, event(said("risk", level="x"), 10), position=100, revision=10**7, now_ms=1, addressee=None
+    heard = apply_event(
+        after, event(said("risk", level="x"), 10), position=100, revision=10**7, now_ms=1, destination=None
     )
     assert decode_order(encode(heard)) == heard
     assert heard.facts.provider is not None
