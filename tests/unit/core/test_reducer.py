@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from schemas.facts import NIL, Facts, SealedFacts, seal_facts
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
+    EventSpec,
     LineDict,
-    Told,
     assessment,
     cancelled,
     cart_updated,
@@ -123,7 +123,7 @@ CONTENTS = [
 
 
 @pytest.mark.parametrize(("one", "two", "total"), CONTENTS)
-def test_newest_content(one: Told, two: Told, total: int) -> None:
+def test_newest_content(one: EventSpec, two: EventSpec, total: int) -> None:
     """Contents compete by cart version first, then by stamp, whoever comes first."""
     assert totals(ONE, one, two) == (0, total)
     assert totals(ONE, two.but(id="t"), one.but(id="o", time="2026-03-01T00:00:02Z")) == (0, total)
@@ -132,8 +132,8 @@ def test_newest_content(one: Told, two: Told, total: int) -> None:
 def test_of_several_confirmations_newest_and_oldest_count() -> None:
     """The newest gives the content; the oldest gives baseline, confirmed total and currency."""
     newest = confirmed(goods("B", 1, 50)).but(time=LATE)
-    for tellings in ((ONE, newest), (newest, ONE)):
-        facts = facts_of(*tellings)
+    for specs in ((ONE, newest), (newest, ONE)):
+        facts = facts_of(*specs)
         found, known = assess(facts, REFERENCE).order, baseline(facts, REFERENCE)
         assert found is not None
         assert known is not None
@@ -152,7 +152,7 @@ def test_currency_is_that_of_the_oldest_confirmation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "state"),
+    ("specs", "state"),
     [
         ([ONE], "ready"),
         ([confirmed(goods("A", 1, 1), payment_state="on_hold")], "on_hold"),
@@ -163,9 +163,9 @@ def test_currency_is_that_of_the_oldest_confirmation() -> None:
         ([payment("refused"), payment("on_hold").but(time=EARLY), ONE], "refused"),
     ],
 )
-def test_newest_written_payment_state(tellings: list[Told], state: str) -> None:
+def test_newest_written_payment_state(specs: list[EventSpec], state: str) -> None:
     """The newest payment state that was written counts; one that is not written competes with none."""
-    assert assessment(*tellings).state == state
+    assert assessment(*specs).state == state
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
@@ -215,8 +215,8 @@ def test_replaced_details_leave_the_facts(name: str) -> None:
     plain = baseline(facts_of(first), REFERENCE)
     assert plain is not None
     assert getattr(plain.details, name) is not None
-    for tellings in ((first, change), (change, first)):
-        facts = facts_of(*tellings)
+    for specs in ((first, change), (change, first)):
+        facts = facts_of(*specs)
         assert baseline(facts, REFERENCE) is None
         assert facts.confirmation is not None
         assert facts.confirmation.details == {name: NIL}
@@ -342,7 +342,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("told", EVERYTHING + RETRACTIONS, ids=lambda told: "-".join([told.type, *told.data]))
-def test_event_leaves_alone_what_it_is_not_about(told: Told) -> None:
+def test_event_leaves_alone_what_it_is_not_about(told: EventSpec) -> None:
     """All other registers keep their bytes, of an order that has every kind of fact; and it is seen once."""
     may_change = CHANGES[told.type if told.type in CHANGES else next(iter(told.data))] | {"seen"}
     for before in (SealedFacts(), *(seal_facts(facts_of(*EVERYTHING, *more)) for more in ([], RETRACTIONS))):
