@@ -13,7 +13,7 @@ from worker.app import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.model.provider import Destination
-from worker.partition.batch import Batch
+from worker.partition.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
 from worker.partition.context import BatchLimits, Context
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount
@@ -57,8 +57,9 @@ def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
     watch = Watch()
     for batch_records in _batches(records, context.pace.batch_records_max):
         batch = Batch(0, known, context, batch_records[0].offset, 1_000_000)
-        for record in batch_records:
-            batch.event(record, _never)
+        left = batch_records
+        while left:
+            left = left[batch.events(left[:EVENTS_AT_ONCE], _never, batch.bytes + EVENTS_AT_ONCE_BYTES) :]
         batch.entries()
         known.update((subject, value) for subject, _, value in batch.changed())
     return watch.read()

@@ -62,15 +62,11 @@ _UID_BYTES = 8
 # --- an event ---
 
 
-def _may_concern_provider(record: OrderRecord, event: OrderEvent) -> bool:
-    """Whether it matters to whom the order is told: this change may have been made there, or all since `acked` were."""
-    return record.echo or event.origin is not None or type(event.data) is CancelledData
-
-
 def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, bool]:
     """The record that takes this event, a new one when there is no value; and whether that needs the destination."""
     record = OrderRecord() if value is None else state.decode_order(value)
-    return record, type(event.data) in KINDS or _may_concern_provider(record, event)
+    # The change may have been made at the provider, or all since `acked` were.
+    return record, record.echo or event.origin is not None or type(event.data) in _MEANINGS
 
 
 def apply_event(
@@ -100,15 +96,16 @@ def apply_event(
     after.sealed = facts
     after.revision = revision
     after.event_id = event.id[: state.EVENT_ID_MAX]
-    _note_key(after, key_digest)
+    if key_digest not in (0, record.key_digest):
+        after.has_several_keys = record.has_several_keys or record.key_digest != 0
+        after.key_digest = key_digest
     if kind in _APART and _takes_apart(record, after, event):
         return after
-    event_ms = event.time_us // 1000
-    if event_ms > record.event_ms:
-        after.event_ms = event_ms
+    after.event_ms = max(record.event_ms, event.time_us // 1000)
     if event.traceparent is not None:
         after.trace = event.traceparent
-    _end_wait(after)
+    if record.delay is _UNTIL_CHANGED:
+        _end_wait(after)
     if record.revision == record.acked:
         after.owed_since_ms = now_ms
     if facts.confirmation:
@@ -117,8 +114,7 @@ def apply_event(
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
     if kind in _PAYS and _is_newly_approved(before, facts):
         _release(after)
-        if after.not_found_delay:
-            after.not_before_ms, after.not_found_delay = 0, False
+        _end_not_found_delay(after)
     if type(data) is DetailsChangedData:
         _forget_what_was_said(after, data)
     if destination is not None:
@@ -126,14 +122,7 @@ def apply_event(
     return after
 
 
-def _note_key(after: OrderRecord, digest: int) -> None:
-    if digest in (0, after.key_digest):
-        return
-    if after.key_digest:
-        after.has_several_keys = True
-    after.key_digest = digest
-
-
+_UNTIL_CHANGED = Delay.CHANGE
 _MEANINGS = frozenset[type[Data]]({CancelledData, *KINDS})
 """Events that mean something else from provider to provider."""
 _PAYS = frozenset[type[Data]]({ConfirmedData, PaymentStateChangedData, PaymentStateSaidData})
@@ -165,6 +154,8 @@ def payment_now(facts: SealedFacts) -> Payment | None:
 
 def _is_newly_approved(before: SealedFacts, after: SealedFacts) -> bool:
     """Whether a newer `approved` counts, also one over another."""
+    if after.payment == before.payment and after.provider == before.provider:
+        return False
     payment = payment_now(after)
     return payment is not None and payment.state == "approved" and payment != payment_now(before)
 
@@ -210,15 +201,21 @@ def _hear(record: OrderRecord) -> None:
         _release(record)
 
 
+def _end_not_found_delay(record: OrderRecord) -> None:
+    """Its provider may well know it now. Changes `record` itself."""
+    if record.not_found_delay:
+        record.not_before_ms, record.not_found_delay = 0, False
+
+
 def _end_wait(record: OrderRecord) -> None:
-    """It has changed, which it waited for. Changes `record` itself."""
-    if record.delay is Delay.CHANGE:
+    """It has changed, which it may have waited for. Changes `record` itself."""
+    if record.delay is _UNTIL_CHANGED:
         record.not_before_ms, record.delay, record.delay_ms = 0, Delay.OWN, 0
 
 
 def _forget_what_was_said(record: OrderRecord, data: DetailsChangedData) -> None:
     """A provider's words may repeat what is being removed."""
-    if all(getattr(data, name) is not None for name in DETAILS):
+    if None not in [getattr(data, name) for name in DETAILS]:
         return
     record.reason = ""
     if record.park is not None and not (record.park.by_check or record.park.unsupported):

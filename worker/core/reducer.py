@@ -122,7 +122,7 @@ def _line(line: e.Line) -> Line:
         line.applies_to or None,
         line.downloadable,
         line.attributes or None,
-        _or_none(line.vat_rate_bp),
+        None if line.vat_rate_bp is UNSET else line.vat_rate_bp,
     )
 
 
@@ -137,7 +137,7 @@ def _confirmed(facts: SealedFacts, data: e.ConfirmedData, stamp: Stamp) -> None:
     details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
     is_newest = _set_content(facts, Content(stamp, None, data.currency, total, lines), kept)
     replaced = _set_details(facts, details, stamp)
-    old = CONFIRMATION.open(facts.confirmation)
+    old = CONFIRMATION.open(facts.confirmation) if facts.confirmation else None
     if old is None or stamp < old.stamp:
         own = NIL if is_newest else lines
         digest = digest_of_details(details) if replaced else b""
@@ -149,7 +149,7 @@ def _confirmed(facts: SealedFacts, data: e.ConfirmedData, stamp: Stamp) -> None:
 
 def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> bool:
     """Whether it is the newest. `lines` are its own, not packed."""
-    old = CONTENT.open(facts.content)
+    old = CONTENT.open(facts.content) if facts.content else None
     if old is None:
         facts.content, facts.content_total_max_minor = CONTENT.seal(content), content.total_minor
         return True
@@ -193,26 +193,33 @@ def _keep_worth(facts: SealedFacts, loser: Content, now: set[str]) -> None:
 
 def _set_details(facts: SealedFacts, members: dict[str, Packed], stamp: Stamp) -> list[str]:
     """Those of them that a newer event has set already."""
-    if not members:
-        return []
-    known = DETAILS.open(facts.details)
-    older = {name: packed for name, packed in members.items() if name not in known or known[name][0] <= stamp}
-    if facts.confirmation:
-        _note_replaced(facts, known, older)
-    facts.details = DETAILS.seal(known | {name: (stamp, packed) for name, packed in older.items()})
-    return [name for name in members if name not in older]
+    known = DETAILS.open(facts.details) if facts.details else {}
+    old = {name: known[name][0] for name in members if name in known}
+    newer = [name for name, at in old.items() if at > stamp]
+    if old and (confirmation := CONFIRMATION.open(facts.confirmation)) is not None:
+        replaced = [name for name, at in old.items() if at == confirmation.stamp and at <= stamp]
+        if replaced:
+            facts.confirmation = CONFIRMATION.seal(_without(confirmation, replaced, known))
+    for name, packed in members.items():
+        if name not in newer:
+            known[name] = (stamp, packed)
+    facts.details = DETAILS.seal(known)
+    return newer
 
 
-def _note_replaced(facts: SealedFacts, known: dict[str, tuple[Stamp, Packed]], newer: dict[str, Packed]) -> None:
-    """Before details of the oldest confirmation are gone, a digest of them is taken: the provider knows those."""
-    confirmation = CONFIRMATION.open(facts.confirmation)
-    assert confirmation is not None  # who calls has looked
-    own = {name: packed for name, (stamp, packed) in known.items() if stamp == confirmation.stamp}
-    if replaced := own.keys() & newer.keys():
-        before = confirmation.details
-        details = before | {name: NIL for name in own if name in replaced}
-        digest = confirmation.details_digest if before else digest_of_details(own)
-        facts.confirmation = CONFIRMATION.seal(replace(confirmation, details=details, details_digest=digest))
+def _without(confirmation: Confirmation, replaced: list[str], known: dict[str, tuple[Stamp, Packed]]) -> Confirmation:
+    """The oldest confirmation, before details of it are gone: of what the provider knows a digest stays."""
+    digest = confirmation.details_digest
+    if not confirmation.details:
+        digest = digest_of_details({name: packed for name, (at, packed) in known.items() if at == confirmation.stamp})
+    return Confirmation(
+        confirmation.stamp,
+        confirmation.currency,
+        confirmation.total_minor,
+        confirmation.lines,
+        confirmation.details | dict.fromkeys(replaced, NIL),
+        digest,
+    )
 
 
 def _set_payment(facts: SealedFacts, state: e.PaymentState, stamp: Stamp) -> None:

@@ -27,13 +27,18 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination, Update
 from worker.partition.batch import Batch, Change
 from worker.partition.context import BatchLimits, Context
-from worker.ports import Attempt, UndecodableRecord
+from worker.ports import Attempt, InputRecord, UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 
 SUBJECT = "acme/1"
+
+
+def take(batch: Batch, *records: InputRecord) -> int:
+    """How many of the records it takes, of orders of which no attempt is in flight."""
+    return batch.events(records, lambda _subject: False, 1_000_000)
 
 
 def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
@@ -136,7 +141,7 @@ def test_a_null_header_is_refused_like_a_missing_one() -> None:
 
     async def main() -> None:
         batch, _ = batch_of(OrderRecord(revision=7, acked=7))
-        batch.event(Record(), lambda _subject: False)  # type: ignore[arg-type]
+        take(batch, Record())  # type: ignore[arg-type]
         [letter] = batch.dead_letters
         assert ("x-dlq-reason", b"not_cloudevents") in letter.headers
         assert "ce_id" in dict(letter.headers)
@@ -174,7 +179,7 @@ def said(*records: Written) -> tuple[list[dict[str, object]], Metrics]:
         batch, orders = batch_of(OrderRecord())
         orders.clear()
         for record in records:
-            batch.event(record, lambda _subject: False)
+            take(batch, record)
         await batch.announce()
         return batch._context.metrics
 
@@ -209,7 +214,7 @@ def test_what_a_provider_says_is_no_change_that_is_not_sent() -> None:
 
 def test_who_is_not_believed_is_counted() -> None:
     """As any record that is refused; one of an operator, too."""
-    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.pause")))
+    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.pause"), 2))
     lines, metrics = said(CONFIRMED, *forged)
     assert [line["reason"] for line in lines if line["event"] == "event_refused"] == ["not_trusted"] * 2
     assert metrics.value("cartsync_dlq_total", reason="not_trusted") == 2
@@ -350,7 +355,7 @@ def test_such_a_line_comes_once_in_a_while() -> None:
         context = batch._context
         for number in range(3):
             following = Batch(0, {}, context, number, 1_000_000)
-            following.event(written(number, "com.acme.order.confirmed", {}), lambda _subject: False)
+            take(following, written(number, "com.acme.order.confirmed", {}))
             await following.announce()
             await asyncio.sleep(40.0)
 
@@ -368,10 +373,10 @@ def test_key_and_partition_are_checked_when_they_are_told() -> None:
         orders.clear()
         context = batch._context
         context.placing, context.topic_partitions = Placing("crc32"), 1
-        batch.event(CONFIRMED, lambda _subject: False)
+        take(batch, CONFIRMED)
         [letter] = batch.dead_letters
         assert dict(letter.headers)["x-dlq-reason"] == b"wrong_partition"
-        batch.event(written(3, "order.cancelled", {}, SUBJECT.encode()), lambda _subject: False)
+        take(batch, written(3, "order.cancelled", {}, SUBJECT.encode()))
         assert len(batch.dead_letters) == 1
 
     run(main())
