@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType, msgpack
 
+from schemas import events
 from schemas.events import (
     Address,
     Attributes,
@@ -55,14 +56,14 @@ UnitList = list[tuple[str, int]]
 """(line id, units), each line once."""
 
 
-class LineKind(Struct, array_like=True, frozen=True):
+class LineKind(Struct, array_like=True, frozen=True, gc=False):
     """The first members of a `Line`."""
 
     line_id: str
     type: LineType
 
 
-class Line(LineKind, array_like=True, frozen=True):
+class Line(LineKind, array_like=True, frozen=True, gc=False):
     """One position of an order, its defaults filled in."""
 
     reference: str | None
@@ -457,7 +458,12 @@ def seal_facts(facts: Facts) -> SealedFacts:
 
 def digest_of_details(members: Mapping[str, Packed]) -> bytes:
     """Tells whether two sets of details are the same, and nothing of what they are: 16 bytes."""
-    return blake2b(pack(sorted(members.items())), digest_size=16).digest()
+    digest = _EMPTY_DIGEST.copy()
+    digest.update(pack([members.get(name) for name in events.DETAILS]))
+    return digest.digest()
+
+
+_EMPTY_DIGEST = blake2b(digest_size=16)
 
 
 class OrderDetails(Struct, frozen=True):

@@ -158,17 +158,16 @@ def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> boo
     loser = old if is_newest else content
     if is_newest:
         facts.content = CONTENT.seal(content)
-    now = {line.line_id for line in (lines if is_newest else unpack_line_kinds(old.lines)) if line.type in e.PRICED}
-    former = FORMER_LINES.open(facts.former_lines)
-    is_any_lost = False
-    for line in unpack_line_kinds(old.lines) if is_newest else lines:
-        line_id = line.line_id
-        former[line_id] = former.get(line_id, False) or line.type in e.GOODS
-        if line_id not in now:
-            is_any_lost = True
-    facts.former_lines = FORMER_LINES.seal(former)
-    if is_any_lost or facts.former_worth:
+    others = unpack_line_kinds(old.lines)
+    newest, gone = (lines, others) if is_newest else (others, lines)
+    now = {line.line_id for line in newest if line.type in e.PRICED}
+    former = {line.line_id: line.type in e.GOODS for line in gone}
+    if facts.former_worth or not now.issuperset(former):
         _keep_worth(facts, loser, now)
+    if facts.former_lines:
+        for line_id, was_goods in FORMER_LINES.open(facts.former_lines).items():
+            former[line_id] = was_goods or former.get(line_id, False)
+    facts.former_lines = FORMER_LINES.seal(former)
     confirmation = CONFIRMATION.open(facts.confirmation)
     if confirmation is not None and is_nil(confirmation.lines) and confirmation.stamp == loser.stamp:
         facts.confirmation = CONFIRMATION.seal(replace(confirmation, lines=loser.lines))
