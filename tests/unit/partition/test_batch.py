@@ -347,6 +347,45 @@ def test_types_that_look_like_ours_are_told_of_once() -> None:
     assert metrics.value("cartsync_events_total", result="skipped") == 1
 
 
+def shipment(number: int, name: str) -> Written:
+    """One more of the order's shipments."""
+    return written(number, "order.items_shipped", {"shipment_id": name, "lines": [{"line_id": "a", "quantity": 1}]})
+
+
+def test_records_that_a_full_batch_leaves_come_first_the_next_time() -> None:
+    """It takes one at least; what it has decoded and not taken is taken then, and none twice."""
+
+    async def main() -> None:
+        batch, orders = batch_of(OrderRecord())
+        orders.clear()
+        log = [CONFIRMED, shipment(2, "s1"), written(3, "com.acme.x", {}), shipment(4, "s2"), Written(5, b"k", b"x")]
+        taken = []
+        while log:
+            taken.append(batch.events(log, lambda _subject: False, 1))
+            log = log[taken[-1] :]
+        assert taken == [1] * 5
+        assert [*batch.record(SUBJECT).facts.shipments] == ["s1", "s2"]
+        assert (len(batch.dead_letters), batch.next_offset) == (1, 6)
+        assert batch.last_record is not None
+        assert batch.last_record.offset == 5
+
+    run(main())
+
+
+def test_other_records_than_were_left_are_decoded_themselves() -> None:
+    """The inbox may hold others by then: what was decoded of those that are gone plays no part."""
+
+    async def main() -> None:
+        batch, orders = batch_of(OrderRecord())
+        orders.clear()
+        assert batch.events([CONFIRMED, shipment(2, "s1")], lambda _subject: False, 1) == 1
+        assert take(batch, shipment(7, "s7"), shipment(6, "s6")) == 2
+        assert [*batch.record(SUBJECT).facts.shipments] == ["s7"], "6 lies before the position by then"
+        assert batch.next_offset == 8
+
+    run(main())
+
+
 def test_such_a_line_comes_once_in_a_while() -> None:
     """Not with every transaction."""
 
