@@ -90,6 +90,21 @@ def test_what_was_confirmed_is_known_as_such(changes: list[EventSpec], expected:
         assert type(planned(written(list(arrivals)))) is expected
 
 
+@pytest.mark.parametrize(
+    ("back", "expected"),
+    [
+        ([details(gift=True), details(customer=ADA)], Acknowledge),
+        ([details(gift=True, customer=ADA)], Acknowledge),
+        ([details(customer=ADA)], Send),
+    ],
+)
+def test_all_details_have_to_be_as_they_were(back: list[EventSpec], expected: type) -> None:
+    """Of several that were replaced, one after the other, each counts."""
+    one = confirmed(goods("A", 2, 200), customer=ADA, gift=True)
+    value = written(log(one, details(customer=BOB), details(gift=False), *back))
+    assert type(planned(value)) is expected
+
+
 def test_older_confirmation_is_the_one_that_counts() -> None:
     """It may come last, its customer replaced by then: compared is with what it alone gives."""
     older = CONFIRMED.but(time=time_text(-9), id="older")
