@@ -324,7 +324,7 @@ async def test_too_few_replicas_in_sync(kafka_jars: Path, tmp_path: Path) -> Non
             order = stage.order(f"{ACCOUNT}/1")
             await order.confirm(line("mug", 1000))
             await order.ship("s1", mug=1)
-            needed = "partition 0 of .* has 2 replicas in sync and needs 3"
+            needed = "partition 0 of .* has 2 in-sync replicas and needs 3"
             await until(lambda: any(re.search(needed, said["error"]) for said in worker.log("partition_lost")), 40.0)
             assert not stage.attempts(order.subject)
             await asyncio.to_thread(three.restart, 3)

@@ -527,7 +527,7 @@ def test_kafka_does_not_answer(cli: Cli) -> None:
     for command in (["topics", "check"], ["topics", "create"]):
         code, out, err = cli(*command)
         assert (code, out) == (75, "")
-        assert err.startswith(f"cartsync: no Kafka broker answers at 127.0.0.1:{port}")
+        assert err.startswith(f"cartsync: no Kafka broker responds at 127.0.0.1:{port}")
         assert err.count("\n") == 1
 
 
@@ -648,7 +648,7 @@ def test_replay_does_not_send_where_nobody_knows_of_workers(cli: Cli) -> None:
     )
     code, out, err = cli("replay", "events.jsonl", "--send")
     assert (code, out) == (75, "")
-    assert "no Kafka broker answers" in err
+    assert "no Kafka broker responds" in err
 
 
 def test_accept_target(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,8 +271,8 @@ def test_all_mistakes_at_once(write: Write) -> None:
         "CARTSYNC_WORKER__WRAM: unknown setting [worker] wram; did you mean warm?",
         (
             "cartsync.toml: [accounts.acme] base_url = 'http://x': must start with https:// (http:// is for 127.0.0.1 "
-            "and localhost; elsewhere the password and the orders go in clear, which allow_http = true on the account "
-            "allows)"
+            "and localhost; elsewhere the password and the orders would be sent unencrypted; allow_http = true permits "
+            "it)"
         ),
         "cartsync.toml: [http] port = 99999: should be less than or equal to 65535",
         "cartsync.toml: [log] format = 'jsn': should be 'json', 'console' or 'auto'",

@@ -93,7 +93,7 @@ def test_steps_of_the_contract(step):
             {"answers": [{"fault": "refused", "applied_after": "1s"}]},
             "applied_after: expected beside a fault that applies",
         ),
-        ({"answers": [{"fault": "reset_applied", "applied_after": "1"}]}, "applied_after: must be a duration "),
+        ({"answers": [{"fault": "reset_applied", "applied_after": "1"}]}, "applied_after: a duration "),
         ({"answers_for": {"1": [{}]}}, "answers_for.1[0]: expected either status or fault"),
         ({"restart": "cold"}, "restart: invalid enum value 'cold'"),
         ({"operator": {}}, "operator: expected exactly one of release, resend, resume_account"),
