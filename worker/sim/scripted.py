@@ -131,7 +131,7 @@ class ScriptedProvider:
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
         """One attempt, as the script has it. What the provider takes stays taken when this is cancelled."""
         if not may_send():
-            return Fault(False, "the lease of the partition ran out before the request went out")
+            return Fault(False, "the partition's lease expired before the request was sent")
         body = _json(request.body)
         carts = _carts(body)
         self.exchanges.append(
@@ -154,7 +154,7 @@ class ScriptedProvider:
                 )
             case "timeout_applied" | "timeout_lost":
                 await asyncio.sleep(deadline_s)
-                return Fault(True, f"no answer within {deadline_s:g} s")
+                return Fault(True, f"no response within {deadline_s:g} s")
             case "reset_applied" | "reset_lost":
                 return Fault(True, "ClientOSError")
             case "refused":

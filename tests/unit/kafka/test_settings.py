@@ -73,7 +73,10 @@ OAUTH: dict[str, Any] = {
             "security_protocol PLAINTEXT would send .* unencrypted to kafka",
         ),
         ({"bootstrap_servers": "[2001:db8::1]:9092"}, "unencrypted to 2001:db8::1"),
-        (SASL | {"bootstrap_servers": "10.0.0.1:9092", "security_protocol": "SASL_PLAINTEXT"}, "unencrypted to 10.0.0.1"),
+        (
+            SASL | {"bootstrap_servers": "10.0.0.1:9092", "security_protocol": "SASL_PLAINTEXT"},
+            "unencrypted to 10.0.0.1",
+        ),
     ],
 )
 def test_security_that_would_not_be(changes: dict[str, Any], said: str) -> None:

@@ -70,7 +70,7 @@ class Shop:
             async with asyncio.timeout(deadline_s):
                 await self.is_open.wait()
         except TimeoutError:
-            return Fault(True, f"no answer within {deadline_s:g} s")
+            return Fault(True, f"no response within {deadline_s:g} s")
         return self.answers()
 
     async def close(self) -> None:
