@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.logged import logged
-from worker.app.receive import ReceiverProcess, _listens, _reread
+from worker.app.receive import ReceiverProcess, _open_ports, _reread
 from worker.config.receiving import receiver_config
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
@@ -959,7 +959,7 @@ async def test_private_port_that_a_worker_has(stage: Stage, tmp_path: Path) -> N
     file = tmp_path / "receive.toml"
     file.write_text(CONFIGURATION.format(secrets=f'"{RECORD_SECRET}"') + f"[http]\nport = {stage.port}\n")
     with logged() as lines:
-        assert not await _listens(stage.receiver, operations, receiver_config(file, {}), "127.0.0.1")
+        assert not await _open_ports(stage.receiver, operations, receiver_config(file, {}), "127.0.0.1")
     (line,) = lines
     assert line["event"] == "private_port_unavailable"
     assert "[http] port" in line["do"]
