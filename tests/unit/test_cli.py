@@ -406,7 +406,7 @@ async def test_account_report_of_both(cli: Cli, worker: Worker, url: str) -> Non
 
 async def test_account_resume(cli: Cli, worker: Worker, url: str) -> None:
     """A paused account goes on; an unknown one ends with 2."""
-    assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: goes on\n", "")
+    assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: resumed\n", "")
     assert worker.done == [("resume", "acme")]
     code, out, _ = await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url)
     assert (code, out) == (0, "account acme: it is not paused\n")
