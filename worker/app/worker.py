@@ -275,13 +275,8 @@ class Worker:
         return sum([await actor.release_all(account, reason_contains) for actor in actors])
 
     async def resend(self, subject: str) -> bool:
-<<<<<<< HEAD
         """Makes an order owed again, acknowledged or not; returns once that is committed. Raises `UsageError`."""
-        return await self._actor_of(subject).command([subject], core.resend) > 0
-=======
-        """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
         return await self._actor_of(subject).command([subject], resend) > 0
->>>>>>> 4b62b9b
 
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position in the input; returns the previous one once that is committed. Raises `UsageError`."""
