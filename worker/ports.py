@@ -178,7 +178,7 @@ class EventLog(Protocol):
         """Seconds since a broker last responded to this member, heartbeats included."""
         ...
 
-    async def look(self) -> TopicsSeen:
+    async def describe_topics(self) -> TopicsSeen:
         """The topics as the brokers report them now; works before `start`. Bounded. Raises `LogError`."""
         ...
 
@@ -241,7 +241,7 @@ class Result(Struct, frozen=True):
     value: bytes
 
 
-class StatePartition(Protocol):
+class PartitionWriter(Protocol):
     """One owner's writer for one state partition."""
 
     async def fence(self, former: Sequence[Deployment] = ()) -> None:
@@ -301,7 +301,7 @@ class StateLog(Protocol):
         """The partition count; known after `start`."""
         ...
 
-    def partition(self, partition: int) -> StatePartition:
+    def partition(self, partition: int) -> PartitionWriter:
         """A new writer; it does nothing before its `fence`."""
         ...
 

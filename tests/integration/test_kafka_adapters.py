@@ -18,7 +18,7 @@ from worker.errors import FencedError, GapError, InvariantError, LogError, Topic
 from worker.kafka import state as kafka_state
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog, KafkaStatePartition
+from worker.kafka.state import KafkaPartitionWriter, KafkaStateLog
 from worker.kafka.topics import PARTITIONS_DEFAULT, check_topics, create_topics
 from worker.ports import DeadLetter, InputRecord, StateEntry
 from worker.tools.local_kafka import LocalKafka
@@ -136,7 +136,7 @@ async def states(settings: KafkaSettings) -> KafkaStateLog:
 
 
 @asynccontextmanager
-async def held(states: KafkaStateLog, partition: int = 0) -> AsyncIterator[KafkaStatePartition]:
+async def held(states: KafkaStateLog, partition: int = 0) -> AsyncIterator[KafkaPartitionWriter]:
     """A fenced hold."""
     hold = states.partition(partition)
     try:
@@ -146,7 +146,7 @@ async def held(states: KafkaStateLog, partition: int = 0) -> AsyncIterator[Kafka
         await hold.close()
 
 
-async def read_all(hold: KafkaStatePartition, position: int, until: int) -> list[StateEntry]:
+async def read_all(hold: KafkaPartitionWriter, position: int, until: int) -> list[StateEntry]:
     """What a restore sees."""
     return [entry async for entries in hold.read(position, until) for entry in entries]
 

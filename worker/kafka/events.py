@@ -34,7 +34,7 @@ from worker.kafka.client import (
     stop_consumer,
 )
 from worker.kafka.decoding import Intake
-from worker.kafka.metadata import GONE, look
+from worker.kafka.metadata import GONE, describe_topics
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import require_topics
 from worker.ports import AssignmentListener, InputRecord, TopicsSeen
@@ -326,16 +326,16 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
 
         client.send = send_and_track
 
-    async def look(self) -> TopicsSeen:
+    async def describe_topics(self) -> TopicsSeen:
         settings = self._settings
         names = [settings.event_topic, settings.state_topic]
         if self._consumer is not None:
-            seen = await look(self._consumer._client, names, settings.request_timeout_s)  # noqa: SLF001
+            seen = await describe_topics(self._consumer._client, names, settings.request_timeout_s)  # noqa: SLF001
         else:
             client = AIOKafkaClient(**Connection(settings).options(settings.request_timeout_s))
             try:
                 await client.bootstrap()
-                seen = await look(client, names, settings.request_timeout_s)
+                seen = await describe_topics(client, names, settings.request_timeout_s)
             except kafka_errors.KafkaError as error:
                 raise as_log_error(error, "describing the topics") from error
             finally:

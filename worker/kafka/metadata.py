@@ -160,7 +160,7 @@ def _may_write(operations: int) -> bool:
     return operations == _NOT_REPORTED or bool(operations & 1 << _WRITE)
 
 
-async def look(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
+async def describe_topics(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
     """Asks one of the brokers that this client knows, without creating topics. Raises `LogError`."""
     response = await _ask(client, topics, within_s)
     seen: dict[str, TopicSeen] = {}

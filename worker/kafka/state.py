@@ -32,12 +32,12 @@ from worker.kafka.client import (
     stop_producer,
 )
 from worker.kafka.decoding import Intake
-from worker.kafka.metadata import look
+from worker.kafka.metadata import describe_topics
 from worker.kafka.settings import KafkaSettings, transactional_id
 from worker.kafka.topics import Topic, require_topics, topics_now
 from worker.ports import DeadLetter, Result, StateEntry, UndecodableRecord
 
-__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders", "newest_entries"]
+__all__ = ["KafkaPartitionWriter", "KafkaStateLog", "find_orders", "newest_entries"]
 
 KEY_ROOM_BYTES = 8 * 1024
 """The part of `max.message.bytes` reserved for the key and the framing of its batch."""
@@ -151,9 +151,9 @@ class KafkaStateLog:
         assert self._shared is not None, "start() comes first"
         return self._partitions
 
-    def partition(self, partition: int) -> "KafkaStatePartition":
+    def partition(self, partition: int) -> "KafkaPartitionWriter":
         assert self._shared is not None, "start() comes first"
-        return KafkaStatePartition(self._shared, partition)
+        return KafkaPartitionWriter(self._shared, partition)
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
         assert self._shared is not None, "start() comes first"
@@ -163,8 +163,8 @@ class KafkaStateLog:
         """Does nothing: the partitions share only settings."""
 
 
-class KafkaStatePartition:
-    """`ports.StatePartition`: one producer with one epoch, from `fence` to the first failure or `close`."""
+class KafkaPartitionWriter:
+    """`ports.PartitionWriter`: one producer with one epoch, from `fence` to the first failure or `close`."""
 
     def __init__(self, shared: _Shared, partition: int) -> None:
         self._shared = shared
@@ -270,7 +270,7 @@ class KafkaStatePartition:
             results_partition = self._partition % limits.results_partitions
             parts[settings.results_topic] = (results_partition, limits.results_in_sync_min)
         try:
-            seen = await look(self._producer.client, list(parts), _WHY_WITHIN_S)
+            seen = await describe_topics(self._producer.client, list(parts), _WHY_WITHIN_S)
         except (LogError, AttributeError):  # closed meanwhile
             return ""
         said = []

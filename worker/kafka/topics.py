@@ -25,7 +25,7 @@ from worker.kafka.client import (
     kafka_errors,
 )
 from worker.kafka.decoding import BATCH_MAX_BYTES
-from worker.kafka.metadata import GONE, look
+from worker.kafka.metadata import GONE, describe_topics
 from worker.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -368,7 +368,7 @@ async def _described(connection: Connection, *, writes: bool = False) -> dict[st
                 topics = await _describe(admin, connection.settings)
                 name = connection.settings.results_topic
                 if writes and name in topics:
-                    seen = await look(admin._client, [name], connection.settings.request_timeout_s)  # noqa: SLF001
+                    seen = await describe_topics(admin._client, [name], connection.settings.request_timeout_s)  # noqa: SLF001
                     topics[name] = replace(topics[name], may_write=seen.topics.get(name, GONE).may_write)
                 return topics
     raise AssertionError  # the loop ends by returning or raising

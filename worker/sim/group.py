@@ -293,7 +293,7 @@ class MemoryEventLog:
         away_since = self._broker.away_since
         return 0.0 if away_since is None else self._clock.now() - away_since
 
-    async def look(self) -> TopicsSeen:
+    async def describe_topics(self) -> TopicsSeen:
         await self.process.step("look")
         self._require_broker()
         return TopicsSeen(

@@ -220,8 +220,8 @@ class _Stage(Enum):
     DONE = 3
 
 
-class MemoryStatePartition:
-    """`ports.StatePartition` of one process."""
+class MemoryPartitionWriter:
+    """`ports.PartitionWriter` of one process."""
 
     def __init__(self, process: Process, partition: int, topic: StateTopicPartition) -> None:
         self._process = process
@@ -329,8 +329,8 @@ class MemoryStateLog:
     def partitions(self) -> int:
         return len(self._topic)
 
-    def partition(self, partition: int) -> MemoryStatePartition:
-        return MemoryStatePartition(self._process, partition, self._topic[partition])
+    def partition(self, partition: int) -> MemoryPartitionWriter:
+        return MemoryPartitionWriter(self._process, partition, self._topic[partition])
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
         await self._process.step("newest")
