@@ -27,9 +27,13 @@ EXIT_CODES: Mapping[int, str] = {
     71: "another deployment takes the same partitions",
     72: "topics",
     75: "try again later",
+    130: "interrupted (Ctrl-C): what was printed is a part",
     143: "not left in order (a second SIGTERM, or no more time)",
 }
 """Of the program: the one list of them."""
+
+INTERRUPTED = 130
+"""As shells have it: 128 and the number of SIGINT."""
 
 
 def exit_codes() -> str:

@@ -112,7 +112,7 @@ def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as
     """
     subject, _ = _find(ref, url)
     body = _ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
-    print(body.decode() if as_json else f"{_shown(subject)}: {_detail(body)}")
+    print(body.decode() if as_json else f"{printable(subject)}: {_detail(body)}")
     return 0
 
 
@@ -125,12 +125,12 @@ def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) 
     path = f"/accounts/{quote(account, safe='')}/release{query}"
     body = _ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
     where = f"in the partitions of the worker at {url}"
-    print(body.decode() if as_json else f"account {_shown(account)}: {_detail(body)} {where}")
+    print(body.decode() if as_json else f"account {printable(account)}: {_detail(body)} {where}")
     return 0
 
 
 def _detail(body: bytes) -> str:
-    return _shown(msgspec.json.decode(body, type=_Done).detail)
+    return printable(msgspec.json.decode(body, type=_Done).detail)
 
 
 def resume_account(name: str, url: str, *, as_json: bool) -> int:
@@ -138,7 +138,7 @@ def resume_account(name: str, url: str, *, as_json: bool) -> int:
     `NoAnswerError`.
     """
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
-    print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)}")
+    print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)}")
     return 0
 
 
@@ -150,7 +150,7 @@ def report_now(name: str, page: Literal["", "taken", "not_taken"], url: str, *, 
     query = f"?page={page}" if page else ""
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
     where = f"in the partitions of the worker at {url}"
-    print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)} {where}")
+    print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)} {where}")
     return 0
 
 
@@ -268,9 +268,9 @@ def _refusal(status: int, body: bytes) -> Exception:
 
 
 def _lines(view: OrderView) -> Iterator[str]:
-    yield f"{_shown(view.subject)}: {view.status}"
+    yield f"{printable(view.subject)}: {view.status}"
     if view.reason:
-        yield f"  why        {_shown(view.reason)}"
+        yield f"  why        {printable(view.reason)}"
     for title, total, items in (
         ("shipped", view.shipped_minor, view.shipped),
         ("unshipped", view.unshipped_minor, view.unshipped),
@@ -280,7 +280,7 @@ def _lines(view: OrderView) -> Iterator[str]:
         for item in items or ():
             yield f"  {'':<10} {_item(item)}"
     for note in view.notes:
-        yield f"  note       {_shown(note)}"
+        yield f"  note       {printable(note)}"
     yield f"  revision   {view.revision}, acknowledged {view.acked or 'none'}"
     if view.in_flight:
         yield "  next       an attempt is under way"
@@ -291,12 +291,12 @@ def _lines(view: OrderView) -> Iterator[str]:
 
 
 def _item(item: ItemView) -> str:
-    what = _shown(item.reference or item.type)
+    what = printable(item.reference or item.type)
     count = f"{item.quantity} × " if item.quantity else ""
-    name = f" ({_shown(item.name)})" if item.name else ""
+    name = f" ({printable(item.name)})" if item.name else ""
     return f"{item.total_minor:>10}  {count}{what}{name}"
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would take for a command."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
