@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from schemas.facts import Facts
 from schemas.reconciliation import ComparedOrder, ProviderSide, ShopSide, Verdict
 from schemas.state import OrderRecord
 from schemas.views import Status
@@ -62,7 +63,16 @@ def meet(
     assert order is not None  # ready means that there are carts
     update = addressee.provider.render(order, addressee.account)
     asked = Question(reference_of(subject), addressee.account, update, record.remote, now_ms=now_ms)
-    return met(Case(asked, order, record.event_ms))
+    return met(Case(asked, order, _changed_ms(record.facts)))
+
+
+def _changed_ms(facts: Facts) -> int:
+    """The time of the newest fact that the carts follow from."""
+    told = (facts.shipments, facts.returns, facts.item_cancellations, facts.refunds, facts.fees)
+    stamps = [fact.stamp for facts_of_kind in told for fact in facts_of_kind.values()]
+    stamps += [fact.stamp for fact in (facts.confirmation, facts.content, facts.cancellation_now) if fact is not None]
+    stamps += [statement.stamp for statement in facts.statements]
+    return max([time_us for _, time_us, *_ in stamps], default=0) // 1000
 
 
 def _only_shown(record: OrderRecord) -> Finding:

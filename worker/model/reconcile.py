@@ -36,7 +36,7 @@ class Case(Struct, frozen=True):
     """As the adapter would be asked; `update` is what should be so."""
     order: Order
     changed_ms: int
-    """The time of the newest event that changed it, UTC."""
+    """The time of the newest fact that its carts follow from, UTC."""
 
     @property
     def subject(self) -> str:

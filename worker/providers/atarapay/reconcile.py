@@ -18,7 +18,6 @@ from worker.core.amounts import amount_text
 from worker.model.exchange import Exchange, Outcome
 from worker.model.reconcile import Case, Finding, Terms
 from worker.providers.atarapay import meaning
-from worker.providers.atarapay.checks import why
 from worker.providers.atarapay.meaning import Wanted
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.steps import NO_NUMBER, order_status
@@ -85,7 +84,7 @@ def _compare(case: Case, wanted: Wanted, seen: Seen) -> Finding:
         action = "Look at the order on AtaraPay's dashboard."
         return Finding(category="not_compared", verdict="state_unknown", text=text, action=action)
     if wanted.lack is not None:
-        return _whole_amount(case, wanted, seen)
+        return _whole_amount(case, seen)
     if wanted.word == DELIVERED:
         return _delivered(case, seen)
     if wanted.word in CANCELS or wanted.is_ended:
@@ -158,23 +157,25 @@ def _cancelled(case: Case, seen: Seen) -> Finding:
     )
 
 
-def _whole_amount(case: Case, wanted: Wanted, seen: Seen) -> Finding:
+def _whole_amount(case: Case, seen: Seen) -> Finding:
     """AtaraPay holds one amount, and the carts come to another one."""
-    assert wanted.lack is not None  # says who calls
     order = case.order
     carts_minor = order.shipped.total_minor + order.unshipped.total_minor
     if seen.state in _GIVEN_BACK:
         return _given_back(case, seen) if carts_minor else _AGREES
     minor = order.confirmed_total_minor - carts_minor
-    said = f"AtaraPay holds the order as {seen.title}, whole ({why(wanted.lack)})."
     if not minor:
-        return Finding(category="agrees", verdict="agrees", text=said)
+        return _AGREES
     who = "shopper" if minor > 0 else "shop"
+    action = "Pay it outside of AtaraPay, which has no word for a part."
+    if not carts_minor:
+        action = f"Write order.cancelled for {case.subject}, which AtaraPay can be told as nothing is kept."
     return Finding(
         category="differs",
         verdict="amount_differs",
-        text=f"{said} The {who} is owed {_amount(abs(minor), case)}.",
-        action="Pay it outside of AtaraPay, which has no word for a part.",
+        text=f"AtaraPay holds the order as {seen.title}, with its whole amount. "
+        f"The {who} is owed {_amount(abs(minor), case)}.",
+        action=action,
         difference_minor=minor,
         owed_to="shopper" if minor > 0 else "shop",
     )

@@ -22,6 +22,7 @@ from worker.model.jobs import Lister
 from worker.model.provider import Answered
 from worker.model.reconcile import Ledger
 from worker.ports import Clock, Sender
+from worker.providers.registry import RECONCILERS
 
 RATE_PER_S = 10.0
 """Requests a second where nothing else is said: workers use the account at the same time."""
@@ -56,6 +57,7 @@ class Asking:
         self.rate_per_s = min(rate_per_s or RATE_PER_S, account.rate_per_s or float("inf"))
         bucket = max(1.0, self.rate_per_s)
         self._limiter = AsyncLimiter(bucket, bucket / self.rate_per_s)
+        self._title = RECONCILERS[account.provider].title
         self._sender = sender
         self._clock = clock
         self._deadline_s = rules.attempt_deadline_s
@@ -132,7 +134,7 @@ class Asking:
 
     def _give_up(self, why: str, exit_code: int) -> None:
         if self.problem is None:
-            self.problem = Problem(f"account {self.account.name}: {self.account.provider} {why}", exit_code)
+            self.problem = Problem(f"account {self.account.name}: {self._title} {why}", exit_code)
 
     # --- ledgers -------------------------------------------------------------------------------------------------
 
