@@ -122,7 +122,6 @@ def _compare(case: Case, at: Situation, found: Plan) -> Finding:
     both_minor = captured_minor + reserved_minor
     units = _apart(at)
     if units.is_captured:
-        # While something is to be shipped, charges lie whole on one side, and by amounts nothing shows.
         return _captured(case, at, found, units.captured_minor if at.stays else captured_minor, units)
     if not units.is_reserved and (captured_minor == reserved_minor == 0 or (at.stays and not both_minor)):
         return AGREES
@@ -130,7 +129,8 @@ def _compare(case: Case, at: Situation, found: Plan) -> Finding:
         if captured_minor:
             return _captured(case, at, found, captured_minor, units)
         return _reserved(case, at, found, reserved_minor, units)
-    if units.is_reserved or not at.has_captures:
+    # Charges lie whole on one side, so only the sum is exact: it belongs where more, or less, of it lies.
+    if units.is_reserved or (both_minor * captured_minor <= 0 and not _foreign(at.holding, at.memory)):
         return _reserved(case, at, found, both_minor, units)
     return _captured(case, at, found, both_minor, units)
 
