@@ -1,7 +1,5 @@
 """Which orders can be compared with their provider, and what a comparison is told as. Pure."""
 
-from typing import Any
-
 from msgspec import Struct
 
 from schemas.facts import Facts
@@ -140,7 +138,7 @@ def conclude(met: Met, finding: Finding) -> ComparedOrder:
     )
 
 
-def foreign_line(account: str, provider: str, reference: str, finding: Finding, **members: Any) -> ComparedOrder:
+def foreign_line(account: str, provider: str, reference: str, finding: Finding) -> ComparedOrder:
     """What is told of an order that only the provider's ledger names."""
     return ComparedOrder(
         subject=f"{account}/{reference}",
@@ -150,5 +148,4 @@ def foreign_line(account: str, provider: str, reference: str, finding: Finding, 
         text=finding.text,
         action=finding.action,
         held=finding.held,
-        **members,
     )
