@@ -28,18 +28,10 @@ _CLOSE_WITHIN_S = 3.0
 class KafkaStateScan:
     """`ports.StateScan`."""
 
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        wanted: Callable[[str], bool],
-        on_progress: Callable[[int, int, int], None] = lambda _partition, _behind, _total: None,
-    ) -> None:
-        """`wanted`: of subjects. `on_progress`: told of the first pass of a partition how many offsets of how many are
-        behind us.
-        """
+    def __init__(self, settings: KafkaSettings, wanted: Callable[[str], bool]) -> None:
+        """`wanted`: of subjects."""
         self._settings = settings
         self._wanted = wanted
-        self._on_progress = on_progress
         self._connection: Connection | None = None
         self._partitions = 0
         self._ends: dict[int, int] = {}
@@ -67,7 +59,6 @@ class KafkaStateScan:
                         newest.pop(record.key, None)
                     else:
                         newest[record.key] = record.offset
-            self._on_progress(partition, records[-1].offset + 1 - begin, end - begin)
         async for records in self._records(partition, begin, end):
             for record in records:
                 if record.key in newest and newest[record.key] == record.offset:

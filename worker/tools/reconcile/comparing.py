@@ -165,7 +165,7 @@ class Comparison:
         for name, side in self._sides.items():
             if side.ledger is not None and side.asking.problem is None:
                 for reference, finding in side.ledger.left():
-                    self._tell(foreign_line(name, side.title, reference, finding))
+                    self._tell(foreign_line(name, side.asking.account.provider, reference, finding))
 
     # --- orders ---
 
