@@ -616,6 +616,26 @@ def test_signals_come_first() -> None:
 # --- programs ---
 
 
+@pytest.mark.parametrize(
+    ("config", "words", "code", "said"),
+    [
+        ("", (), 64, "[kafka] is not configured: orders are read from the state topic"),
+        ('[kafka]\nbootstrap_servers = "127.0.0.1:1"\n', (), 64, "no account is configured"),
+        (CONFIG, ("shop",), 2, "account shop is not configured; configured are: My shop"),
+        (CONFIG, ("--rate", "0"), 2, "--rate"),
+    ],
+    ids=["no Kafka", "no account", "another account", "no rate"],
+)
+def test_reconcile_says_what_it_needs(
+    cli: Cli, tmp_path: Path, config: str, words: tuple[str, ...], code: int, said: str
+) -> None:
+    """A mistake of the command line or the configuration is said before anything is read."""
+    (tmp_path / "cartsync.toml").write_text(config)
+    found, out, err = cli("reconcile", *words)
+    assert (found, out) == (code, "")
+    assert said in err
+
+
 def test_replay_without_accounts(cli: Cli) -> None:
     """A dry run needs no configuration: updates are on stdout, what the worker logs is not."""
     event = {

@@ -40,7 +40,8 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.reconcile import Finding
 from worker.providers.sequra import Sequra
 
-ADDRESSEE = Addressee(replace(ACCOUNT, delivery="update"), Sequra())
+UPDATING = replace(ACCOUNT, delivery="update")
+ADDRESSEE = Addressee(UPDATING, Sequra())
 N1 = confirmed(goods("A", 2, 200))
 AGREES = Finding(category="agrees", verdict="agrees", held=ProviderSide(paid_minor=200))
 DIFFERS = Finding(
@@ -55,7 +56,7 @@ DIFFERS = Finding(
 
 def met(*tellings: Told, addressee: Addressee | None = ADDRESSEE, **members: Any) -> Met:
     """An order that was told so; settled, unless `members` of its record say otherwise."""
-    record = OrderRecord(**{"revision": 9, "acked": 9, "facts": facts_of(*tellings)} | members)
+    record = OrderRecord(revision=9, facts=facts_of(*tellings), **{"acked": 9} | members)
     return meet(SUBJECT, record, addressee, partition=3, now_ms=START_MS + 10**7, rules=Rules())
 
 
@@ -102,7 +103,7 @@ def test_case() -> None:
     assert found.case is not None
     assert found.case.subject == SUBJECT
     assert found.case.changed_ms == START_MS + 2_000
-    assert found.case.asked.update == Sequra().render(found.case.order, ADDRESSEE.account)
+    assert found.case.asked.update == Sequra().render(found.case.order, UPDATING)
     assert (found.status, found.provider) == ("settled", "sequra")
 
 
