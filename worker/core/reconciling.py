@@ -7,8 +7,8 @@ from schemas.reconciliation import ComparedOrder, ProviderSide, ShopSide, Verdic
 from schemas.state import OrderRecord
 from schemas.views import Status
 from worker.core.order import assess
-from worker.core.outbox import Addressee, account_of, is_only_shown, reference_of, status
-from worker.core.rules import Rules
+from worker.core.outbox import Destination, account_of, is_only_shown, reference_of, status
+from worker.core.policy import DeliveryPolicy
 from worker.core.view import not_configured, why_not_ready
 from worker.model.exchange import Outcome
 from worker.model.order import Order
@@ -36,31 +36,37 @@ class Met(Struct, frozen=True):
 
 
 def meet(
-    subject: str, record: OrderRecord, addressee: Addressee | None, *, partition: int, now_ms: int, rules: Rules
+    subject: str,
+    record: OrderRecord,
+    destination: Destination | None,
+    *,
+    partition: int,
+    now_ms: int,
+    rules: DeliveryPolicy,
 ) -> Met:
-    """Whether an order can be compared, or why not. `addressee`: `None`: its account is not configured."""
-    standing = assess(record.facts, reference_of(subject))
-    held_as = status(record, standing, now_ms=now_ms, rules=rules)
-    provider = "" if addressee is None else addressee.provider.name
+    """Whether an order can be compared, or why not. `destination`: `None`: its account is not configured."""
+    assessment = assess(record.facts, reference_of(subject))
+    held_as = status(record, assessment, now_ms=now_ms, rules=rules)
+    provider = "" if destination is None else destination.provider.name
 
     def met(case: Case | None, finding: Finding | None = None) -> Met:
-        return Met(subject, partition, record, provider, held_as, standing.order, case, finding)
+        return Met(subject, partition, record, provider, held_as, assessment.order, case, finding)
 
-    if addressee is None:
+    if destination is None:
         return met(None, _not_compared("no_account", f"{not_configured(account_of(subject))}: nobody can be asked."))
-    if standing.state == "unconfirmed" and is_only_shown(record):
+    if assessment.state == "unconfirmed" and is_only_shown(record):
         return met(None, _only_shown(record))
-    if standing.state != "ready":
-        why = why_not_ready(standing.state, standing.reasons, held_as)
-        return met(None, Finding(category="not_final", verdict=standing.state, text=f"{why}."))
+    if assessment.state != "ready":
+        why = why_not_ready(assessment.state, assessment.reasons, held_as)
+        return met(None, Finding(category="not_final", verdict=assessment.state, text=f"{why}."))
     if held_as == "owed":
         why = f": {record.reason}" if record.reason else ""
         text = f"An update is on its way to the provider, or waits for its turn{why}."
         return met(None, Finding(category="not_final", verdict="owed", text=text))
-    order = standing.order
+    order = assessment.order
     assert order is not None  # ready means that there are carts
-    update = addressee.provider.render(order, addressee.account)
-    asked = Question(reference_of(subject), addressee.account, update, record.remote, now_ms=now_ms)
+    update = destination.provider.render(order, destination.account)
+    asked = Question(reference_of(subject), destination.account, update, record.remote, now_ms=now_ms)
     return met(Case(asked, order, _changed_ms(record.facts)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.state import ORDER_PREFIX
 from worker.errors import LogError
-from worker.kafka.client import Connection, TopicPartition, kafka_errors, stop_consumer, translated_or_refused
+from worker.kafka.client import Connection, TopicPartition, as_cartsync_error, kafka_errors, stop_consumer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import state_reader
 from worker.kafka.topics import require_topics
@@ -138,7 +138,7 @@ class _Reading:
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         await stop_consumer(self._consumer, _CLOSE_WITHIN_S)
         if isinstance(error, kafka_errors.KafkaError):
-            raise translated_or_refused(error, f"reading {self._here.topic}") from error
+            raise as_cartsync_error(error, f"reading {self._here.topic}") from error
 
 
 def _subject(key: bytes) -> str:

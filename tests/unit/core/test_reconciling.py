@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.reconciliation import ProviderSide, ShopSide
-from schemas.state import OrderRecord, Park
+from schemas.state import OrderRecord, Parking
 from tests.unit.core.shop import (
     START_MS,
     SUBJECT,
@@ -25,7 +25,8 @@ from tests.unit.core.shop import (
     stated,
 )
 from tests.unit.providers.sequra.test_report import ACCOUNT
-from worker.core.outbox import Addressee
+from worker.core.outbox import Destination
+from worker.core.policy import DeliveryPolicy
 from worker.core.reconciling import (
     KEEPS_CHANGING,
     Met,
@@ -35,13 +36,12 @@ from worker.core.reconciling import (
     unknown_there,
     unread,
 )
-from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.reconcile import Finding
 from worker.providers.sequra import Sequra
 
 UPDATING = replace(ACCOUNT, delivery="update")
-ADDRESSEE = Addressee(UPDATING, Sequra())
+ADDRESSEE = Destination(UPDATING, Sequra())
 N1 = confirmed(goods("A", 2, 200))
 AGREES = Finding(category="agrees", verdict="agrees", held=ProviderSide(paid_minor=200))
 DIFFERS = Finding(
@@ -54,19 +54,19 @@ DIFFERS = Finding(
 )
 
 
-def met(*tellings: Told, addressee: Addressee | None = ADDRESSEE, **members: Any) -> Met:
+def met(*tellings: Told, destination: Destination | None = ADDRESSEE, **members: Any) -> Met:
     """An order that was told so; settled, unless `members` of its record say otherwise."""
     record = OrderRecord(revision=9, facts=facts_of(*tellings), **{"acked": 9} | members)
-    return meet(SUBJECT, record, addressee, partition=3, now_ms=START_MS + 10**7, rules=Rules())
+    return meet(SUBJECT, record, destination, partition=3, now_ms=START_MS + 10**7, rules=DeliveryPolicy())
 
 
-PARK = Park("422: no", b"d", 9, START_MS)
+PARK = Parking("422: no", b"d", 9, START_MS)
 
 
 @pytest.mark.parametrize(
     ("tellings", "members", "category", "verdict", "text"),
     [
-        ([N1], {"addressee": None}, "not_compared", "no_account", "account acme is not configured: nobody"),
+        ([N1], {"destination": None}, "not_compared", "no_account", "account acme is not configured: nobody"),
         ([observed()], {}, "not_compared", "observed_only", "Observed for statistics alone"),
         (
             [said("disbursed", disbursement="/d/1", amount_minor=5, issued_on="2026-03-20")],

@@ -16,7 +16,7 @@ from schemas.state import OrderRecord, decode_order, encode
 from tests.unit.core.shop import SUBJECT, confirmed, facts_of, goods, shipped
 from tests.unit.providers.qliro.test_holding import action, transaction
 from tests.unit.providers.sequra.test_disbursements import LISTED
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import DamagedStateError
 from worker.model.account import Account
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
@@ -86,7 +86,7 @@ def asked(
     async def main() -> tuple[list[OutcomeKind], Asking, Provider, float]:
         loop = asyncio.get_running_loop()
         provider = Provider(reply)
-        asking = Asking(account, provider, VirtualClock(loop), Rules(), rate)
+        asking = Asking(account, provider, VirtualClock(loop), DeliveryPolicy(), rate)
         found = [(await asking.answer(REQUEST, by_status)).outcome.kind for _ in range(times)]
         return found, asking, provider, loop.time()
 
@@ -222,9 +222,11 @@ class Scene:
     async def compare(self, reply: Reply, *accounts: Account) -> dict[str, ComparedOrder]:
         """All orders, each once."""
         clock = VirtualClock(asyncio.get_running_loop())
-        askings = {each.name: Asking(each, Provider(reply), clock, Rules(), 1_000.0) for each in accounts or [QLIRO]}
+        askings = {
+            each.name: Asking(each, Provider(reply), clock, DeliveryPolicy(), 1_000.0) for each in accounts or [QLIRO]
+        }
         scan = self.log.scan(lambda _subject: True)
-        await Comparison(scan, askings, self.told.append, terms=TERMS, rules=Rules()).run()
+        await Comparison(scan, askings, self.told.append, terms=TERMS, rules=DeliveryPolicy()).run()
         found = {each.subject: each for each in self.told}
         assert len(found) == len(self.told), "told twice"
         return found
@@ -372,8 +374,8 @@ def test_ledger_entry_of_an_order_that_changes() -> None:
         scan = scene.log.scan(lambda _subject: True)
         clock = VirtualClock(asyncio.get_running_loop())
         reply = paid_out({"order_ref_1": "1", "amount_with_tax": 10_000})
-        asking = Asking(SEQURA, Provider(reply), clock, Rules(), None)
-        comparison = Comparison(scan, {"paid": asking}, scene.told.append, terms=TERMS, rules=Rules())
+        asking = Asking(SEQURA, Provider(reply), clock, DeliveryPolicy(), None)
+        comparison = Comparison(scan, {"paid": asking}, scene.told.append, terms=TERMS, rules=DeliveryPolicy())
         before = scan.changed
 
         async def changed(partition: int, subjects: Any) -> dict[str, bytes | None]:
@@ -405,9 +407,9 @@ def test_ledger_that_cannot_be_read(broken: str) -> None:
             return HttpResponse(200, {}, msgspec.json.encode([LISTED]))
 
         clock = VirtualClock(asyncio.get_running_loop())
-        asking = Asking(SEQURA, Provider(reply), clock, Rules(), None)
+        asking = Asking(SEQURA, Provider(reply), clock, DeliveryPolicy(), None)
         scan = scene.log.scan(lambda _subject: True)
-        await Comparison(scan, {"paid": asking}, scene.told.append, terms=TERMS, rules=Rules()).run()
+        await Comparison(scan, {"paid": asking}, scene.told.append, terms=TERMS, rules=DeliveryPolicy()).run()
         return {each.subject: each for each in scene.told}, asking
 
     found, asking = run(main())

@@ -13,8 +13,8 @@ from aiolimiter import AsyncLimiter
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import backoff_s
-from worker.core.rules import Rules
 from worker.errors import CartsyncError, ConfigError
 from worker.model.account import Account
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
@@ -48,7 +48,9 @@ class Problem(Struct, frozen=True):
 class Asking:
     """One account's provider."""
 
-    def __init__(self, account: Account, sender: Sender, clock: Clock, rules: Rules, rate_per_s: float | None) -> None:
+    def __init__(
+        self, account: Account, sender: Sender, clock: Clock, rules: DeliveryPolicy, rate_per_s: float | None
+    ) -> None:
         """`rate_per_s`: what the operator allows; `None`: nothing was said."""
         self.account = account
         self.problem: Problem | None = None

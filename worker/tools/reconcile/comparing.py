@@ -17,7 +17,8 @@ from msgspec import MsgspecError, Struct
 
 from schemas.reconciliation import ComparedOrder
 from schemas.state import OrderRecord, decode_order
-from worker.core.outbox import Addressee, account_of
+from worker.core.outbox import Destination, account_of
+from worker.core.policy import DeliveryPolicy
 from worker.core.reconciling import (
     KEEPS_CHANGING,
     Met,
@@ -27,7 +28,6 @@ from worker.core.reconciling import (
     unknown_there,
     unread,
 )
-from worker.core.rules import Rules
 from worker.errors import DamagedStateError
 from worker.model.exchange import OutcomeKind
 from worker.model.reconcile import Case, Finding, Ledger, Reconciler, Terms
@@ -60,7 +60,7 @@ class _Side:
     def __init__(self, asking: Asking, terms: Terms) -> None:
         account = asking.account
         self.asking = asking
-        self.addressee = Addressee(account, PROVIDERS[account.provider])
+        self.destination = Destination(account, PROVIDERS[account.provider])
         self.reconciler: Reconciler = RECONCILERS[account.provider]
         self.ledger: Ledger | None = self.reconciler.ledger(account, terms)
         self.queue: asyncio.Queue[Met] = asyncio.Queue(QUEUE_MAX)
@@ -75,7 +75,7 @@ class _Side:
         question = self.reconciler.question(case)
         if isinstance(question, Finding):
             return question
-        read = self.addressee.provider.read_response
+        read = self.destination.provider.read_response
         answered = await self.asking.answer(
             question.request, lambda response, _now_ms: read(case.asked, question, response)
         )
@@ -105,7 +105,7 @@ class Comparison:
         tell: Callable[[ComparedOrder], None],
         *,
         terms: Terms,
-        rules: Rules,
+        rules: DeliveryPolicy,
     ) -> None:
         self.progress = Progress()
         self._scan = scan
@@ -187,8 +187,8 @@ class Comparison:
                 "cartsync wrote, or a newer version did; the log of the worker that serves it says more"
             ) from None
         side = self._sides.get(account_of(subject))
-        addressee = None if side is None else side.addressee
-        return meet(subject, record, addressee, partition=partition, now_ms=self._terms.now_ms, rules=self._rules)
+        destination = None if side is None else side.destination
+        return meet(subject, record, destination, partition=partition, now_ms=self._terms.now_ms, rules=self._rules)
 
     async def _take(self, met: Met) -> None:
         if met.case is None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from schemas.reconciliation import ComparedOrder, Reconciliation
 from worker.core.amounts import amount_text
-from worker.tools.operate import printable
+from worker.tools.control import printable
 from worker.tools.reconcile.tally import Tally
 
 ROWS_MAX = 200

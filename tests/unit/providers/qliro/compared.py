@@ -2,7 +2,7 @@
 
 from tests.unit.core.shop import SUBJECT
 from tests.unit.providers.qliro.turns import QLIRO, RULES, Client
-from worker.core.outbox import Addressee
+from worker.core.outbox import Destination
 from worker.core.reconciling import meet
 from worker.model.exchange import Exchange, HttpResponse, OutcomeKind
 from worker.model.reconcile import Finding
@@ -13,8 +13,8 @@ RECONCILER = RECONCILERS["qliro"]
 
 def compared(client: Client) -> Finding:
     """What the comparison comes to; the order has to be one that can be compared."""
-    addressee = Addressee(client.account, QLIRO)
-    met = meet(SUBJECT, client.record, addressee, partition=0, now_ms=client.now_ms, rules=RULES)
+    destination = Destination(client.account, QLIRO)
+    met = meet(SUBJECT, client.record, destination, partition=0, now_ms=client.now_ms, rules=RULES)
     assert met.case is not None, met.finding
     question = RECONCILER.question(met.case)
     if isinstance(question, Finding):
