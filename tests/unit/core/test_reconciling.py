@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from schemas.reconciliation import ProviderSide, ShopSide
 from schemas.state import OrderRecord, Parking
-from tests.unit.core.shop import (
+from tests.shops.events import (
     START_MS,
     SUBJECT,
-    Told,
+    EventSpec,
     cancelled,
     cart_updated,
     confirmed,
@@ -54,9 +54,9 @@ DIFFERS = Finding(
 )
 
 
-def met(*tellings: Told, destination: Destination | None = ADDRESSEE, **members: Any) -> Met:
+def met(*specs: EventSpec, destination: Destination | None = ADDRESSEE, **members: Any) -> Met:
     """An order that was told so; settled, unless `members` of its record say otherwise."""
-    record = OrderRecord(revision=9, facts=facts_of(*tellings), **{"acked": 9} | members)
+    record = OrderRecord(revision=9, facts=facts_of(*specs), **{"acked": 9} | members)
     return meet(SUBJECT, record, destination, partition=3, now_ms=START_MS + 10**7, rules=DeliveryPolicy())
 
 
@@ -64,7 +64,7 @@ PARK = Parking("422: no", b"d", 9, START_MS)
 
 
 @pytest.mark.parametrize(
-    ("tellings", "members", "category", "verdict", "text"),
+    ("specs", "members", "category", "verdict", "text"),
     [
         ([N1], {"destination": None}, "not_compared", "no_account", "account acme is not configured: nobody"),
         ([observed()], {}, "not_compared", "observed_only", "Observed for statistics alone"),
@@ -85,9 +85,9 @@ PARK = Parking("422: no", b"d", 9, START_MS)
         "owed, with a reason",
     ],
 )
-def test_not_compared(tellings: list[Told], members: dict[str, Any], category: str, verdict: str, text: str) -> None:
+def test_not_compared(specs: list[EventSpec], members: dict[str, Any], category: str, verdict: str, text: str) -> None:
     """What is still on its way, or has nothing to be compared with, says so, and is no difference."""
-    found = met(*tellings, **members)
+    found = met(*specs, **members)
     assert found.case is None
     assert found.finding is not None
     assert (found.finding.category, found.finding.verdict) == (category, verdict)
@@ -108,7 +108,7 @@ def test_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "seconds"),
+    ("specs", "seconds"),
     [
         ([N1], 1),
         ([N1, returned("r1", A=1, origin="unshipped")], 2),
@@ -118,9 +118,9 @@ def test_case() -> None:
     ],
     ids=["confirmed", "returned", "changed", "cancelled", "stated"],
 )
-def test_when_it_changed(tellings: list[Told], seconds: int) -> None:
+def test_when_it_changed(specs: list[EventSpec], seconds: int) -> None:
     """By the newest fact that the carts follow from."""
-    found = met(*tellings)
+    found = met(*specs)
     assert found.case is not None
     assert found.case.changed_ms == START_MS + 1_000 * seconds
 

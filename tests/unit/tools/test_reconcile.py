@@ -13,7 +13,7 @@ from rich.console import Console
 
 from schemas.reconciliation import ComparedOrder, ProviderSide, Reconciliation, ShopSide
 from schemas.state import OrderRecord, decode_order, encode
-from tests.unit.core.shop import SUBJECT, confirmed, facts_of, goods, shipped
+from tests.shops.events import SUBJECT, confirmed, facts_of, goods, shipped
 from tests.unit.providers.qliro.test_holding import action, transaction
 from tests.unit.providers.sequra.test_disbursements import LISTED
 from worker.core.policy import DeliveryPolicy

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from schemas.reconciliation import ProviderSide
-from tests.unit.core.shop import (
-    Told,
+from tests.shops.events import (
+    EventSpec,
     cancelled,
     goods,
     items_cancelled,
@@ -55,7 +55,7 @@ def seen(state: State | None, **members: Any) -> Seen:
     return Seen(state, str(state or "Frozen"), **({"product_id": ""} | members))
 
 
-VERDICTS: dict[str, tuple[Sequence[Told], State | None, str, str, int | None, str | None]] = {
+VERDICTS: dict[str, tuple[Sequence[EventSpec], State | None, str, str, int | None, str | None]] = {
     "delivered, awaiting": (ALL_DELIVERED, State.AWAITING, "agrees", "agrees", None, None),
     "delivered, accepted": (ALL_DELIVERED, State.ACCEPTED, "agrees", "agrees", None, None),
     "delivered, paid out": (ALL_DELIVERED, State.COMPLETED, "agrees", "agrees", None, None),
@@ -89,13 +89,13 @@ VERDICTS: dict[str, tuple[Sequence[Told], State | None, str, str, int | None, st
 
 
 @pytest.mark.parametrize(
-    ("tellings", "state", "category", "verdict", "minor", "owed_to"), VERDICTS.values(), ids=VERDICTS.keys()
+    ("specs", "state", "category", "verdict", "minor", "owed_to"), VERDICTS.values(), ids=VERDICTS.keys()
 )
 def test_verdicts(
-    tellings: Sequence[Told], state: State | None, category: str, verdict: str, minor: int | None, owed_to: str | None
+    specs: Sequence[EventSpec], state: State | None, category: str, verdict: str, minor: int | None, owed_to: str | None
 ) -> None:
     """What is held, beside what the shop has told; each difference says what to do, and what is held is shown."""
-    found = RECONCILER.compare(case_of(order(*tellings)), seen(state))
+    found = RECONCILER.compare(case_of(order(*specs)), seen(state))
     assert (found.category, found.verdict, found.difference_minor, found.owed_to) == (
         *(category, verdict, minor, owed_to),
     ), found
@@ -104,7 +104,7 @@ def test_verdicts(
 
 
 @pytest.mark.parametrize(
-    ("tellings", "state", "text", "action"),
+    ("specs", "state", "text", "action"),
     [
         (ALL_DELIVERED, State.PENDING, "The shop is owed 70.00 NGN.", "cartsync order resend acme/A14/12345"),
         (CANCELLED, State.PENDING, "The shopper is owed 70.00 NGN.", "or cancel it on AtaraPay's dashboard"),
@@ -115,9 +115,9 @@ def test_verdicts(
     ],
     ids=["not delivered", "not cancelled", "part back", "all back", "delivered there", "cancelled there"],
 )
-def test_sentences(tellings: Sequence[Told], state: State, text: str, action: str) -> None:
+def test_sentences(specs: Sequence[EventSpec], state: State, text: str, action: str) -> None:
     """A difference says in a sentence who is owed what, and what to do."""
-    found = RECONCILER.compare(case_of(order(*tellings)), seen(state))
+    found = RECONCILER.compare(case_of(order(*specs)), seen(state))
     subject = f"{ACCOUNT.name}/A14/12345"
     assert text in found.text
     assert action.replace("acme/A14/12345", subject) in found.action
@@ -155,10 +155,10 @@ def test_whole_amount_that_is_right() -> None:
     found = RECONCILER.compare(case_of(order(*swapped)), seen(State.COMPLETED))
     assert (found.verdict, found.difference_minor) == ("amount_differs", 1)
     dearer = (confirmation(goods("hat", 2, 4_000)), items_cancelled("c1", hat=1))
-    charged = Told("order.fee_charged", {"fee_id": "f", "amount_minor": 2_000})
+    charged = EventSpec("order.fee_charged", {"fee_id": "f", "amount_minor": 2_000})
     found = RECONCILER.compare(case_of(order(*dearer, charged)), seen(State.PENDING))
     assert found.verdict == "agrees"
-    charged = Told("order.fee_charged", {"fee_id": "f", "amount_minor": 2_500})
+    charged = EventSpec("order.fee_charged", {"fee_id": "f", "amount_minor": 2_500})
     found = RECONCILER.compare(case_of(order(*dearer, charged)), seen(State.PENDING))
     assert (found.verdict, found.difference_minor, found.owed_to) == ("amount_differs", -500, "shop")
 

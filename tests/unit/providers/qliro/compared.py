@@ -1,6 +1,6 @@
 """An order of a `turns.Client` compared with Qliro, as `cartsync reconcile` does it."""
 
-from tests.unit.core.shop import SUBJECT
+from tests.shops.events import SUBJECT
 from tests.unit.providers.qliro.turns import QLIRO, RULES, Client
 from worker.core.outbox import Destination
 from worker.core.reconciling import meet

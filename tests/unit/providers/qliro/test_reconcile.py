@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.reconciliation import ProviderSide
-from tests.unit.core.shop import (
+from tests.shops.events import (
     confirmed,
     details,
     goods,
@@ -42,11 +42,11 @@ def bought(*lines: Any, items: list[Item] | None = None, method: str = "QLIRO_IN
     return client.tell(confirm(*(lines or (HATS,))))
 
 
-def told(client: Client, *tellings: Any) -> Client:
+def told(client: Client, *specs: Any) -> Client:
     """The worker has sent all of it, one after the other."""
     assert client.work() == "settled"
-    for telling in tellings:
-        client.tell(telling)
+    for spec in specs:
+        client.tell(spec)
         assert client.work() == "settled"
     return client
 

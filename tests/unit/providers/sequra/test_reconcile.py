@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.reconciliation import ProviderSide
-from tests.unit.core.shop import START_MS, Told, confirmed, facts_of, goods, order, returned, said, shipped
+from tests.shops.events import START_MS, EventSpec, confirmed, facts_of, goods, order, returned, said, shipped
 from tests.unit.providers.sequra.test_disbursements import LINE, LISTED, PATH, answer
 from tests.unit.providers.sequra.test_report import ACCOUNT as REPORTING
 from worker.core.order import assess
@@ -33,7 +33,7 @@ CHANGED_ON = datetime.fromtimestamp(START_MS / 1000, UTC).date()
 LATER = date(2026, 6, 1)
 
 
-def paid(minor: int, number: int = 1) -> Told:
+def paid(minor: int, number: int = 1) -> EventSpec:
     """A line of a disbursement, as the job has written it."""
     members = {"disbursement": f"/d/{number}", "amount_minor": minor, "issued_on": "2026-03-20"}
     return said("disbursed", by="disbursements", **members)
@@ -46,16 +46,16 @@ def case_of(found: Order, account: Any = UPDATING, told: Reported | None = None)
     return Case(Question(found.reference, account, update, remote), found, START_MS)
 
 
-def compared(*tellings: Told, fetched: int | None = None, due_before: date = LATER, **members: Any) -> Finding:
+def compared(*specs: EventSpec, fetched: int | None = None, due_before: date = LATER, **members: Any) -> Finding:
     """What the comparison comes to."""
     account = members.pop("account", UPDATING)
     return RECONCILER.compare(
-        case_of(order(*tellings), account, members.pop("told", None)), Paid(fetched, due_before, **members)
+        case_of(order(*specs), account, members.pop("told", None)), Paid(fetched, due_before, **members)
     )
 
 
 @pytest.mark.parametrize(
-    ("tellings", "fetched", "due_before", "category", "verdict", "minor", "owed_to"),
+    ("specs", "fetched", "due_before", "category", "verdict", "minor", "owed_to"),
     [
         ([N12], None, LATER, "agrees", "agrees", None, None),
         ([N12, ALL, returned("r1", B=1), paid(1_300)], None, LATER, "agrees", "agrees", None, None),
@@ -80,7 +80,7 @@ def compared(*tellings: Told, fetched: int | None = None, due_before: date = LAT
     ],
 )
 def test_verdicts(
-    tellings: list[Told],
+    specs: list[EventSpec],
     fetched: int | None,
     due_before: date,
     category: str,
@@ -89,7 +89,7 @@ def test_verdicts(
     owed_to: str | None,
 ) -> None:
     """What disbursements add up to is the shipped cart, to the cent, once they have counted its newest change."""
-    found = compared(*tellings, fetched=fetched, due_before=due_before)
+    found = compared(*specs, fetched=fetched, due_before=due_before)
     assert (found.category, found.verdict, found.difference_minor, found.owed_to) == (
         *(category, verdict, minor, owed_to),
     )
@@ -137,7 +137,7 @@ def test_other_currency() -> None:
     ids=["returned after its report", "less reported", "updated since", "whole by update", "nothing reported"],
 )
 def test_tie_out_with_what_was_reported(
-    reported: list[Told], by_update: bool, mode: str, verdict: str, minor: int | None, owed_to: str | None
+    reported: list[EventSpec], by_update: bool, mode: str, verdict: str, minor: int | None, owed_to: str | None
 ) -> None:
     """Reports tell what cannot be taken back: what they add up to is what seQura pays, beside what the cart is now."""
     before = order(*reported)
