@@ -7,12 +7,12 @@ from schemas.reconciliation import ComparedOrder, ProviderSide, ShopSide, Verdic
 from schemas.state import OrderRecord
 from schemas.views import Status
 from worker.core.order import assess
-from worker.core.outbox import Destination, account_of, is_only_shown, reference_of, status
 from worker.core.policy import DeliveryPolicy
+from worker.core.status import is_only_shown, status
 from worker.core.view import not_configured, why_not_ready
 from worker.model.exchange import Outcome
-from worker.model.order import Order
-from worker.model.provider import Question
+from worker.model.order import Order, account_of, reference_of
+from worker.model.provider import Destination, Question
 from worker.model.reconcile import Case, Finding
 
 KEYS_DIFFER = "Its events came under several record keys: some may lie in another partition, as an order of their own."

@@ -25,7 +25,6 @@ from tests.shops.events import (
     stated,
 )
 from tests.unit.providers.sequra.test_report import ACCOUNT
-from worker.core.outbox import Destination
 from worker.core.policy import DeliveryPolicy
 from worker.core.reconciling import (
     KEEPS_CHANGING,
@@ -37,6 +36,7 @@ from worker.core.reconciling import (
     unread,
 )
 from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.provider import Destination
 from worker.model.reconcile import Finding
 from worker.providers.sequra import Sequra
 

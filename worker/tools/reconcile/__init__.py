@@ -17,10 +17,10 @@ from schemas.reconciliation import ComparedOrder
 from worker import __version__
 from worker.app.clock import SystemClock
 from worker.config import HttpSection, KafkaSection, WorkerSection
-from worker.core.outbox import account_of
 from worker.errors import INTERRUPTED, CartsyncError, UsageError
 from worker.kafka.scan import KafkaStateScan
 from worker.model.account import Account
+from worker.model.order import account_of
 from worker.model.reconcile import Terms
 from worker.publisher.sender import HttpSender
 from worker.tools.patience import for_a_person

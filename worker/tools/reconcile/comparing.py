@@ -17,7 +17,6 @@ from msgspec import MsgspecError, Struct
 
 from schemas.reconciliation import ComparedOrder
 from schemas.state import OrderRecord, decode_order
-from worker.core.outbox import Destination, account_of
 from worker.core.policy import DeliveryPolicy
 from worker.core.reconciling import (
     KEEPS_CHANGING,
@@ -30,6 +29,8 @@ from worker.core.reconciling import (
 )
 from worker.errors import DamagedStateError
 from worker.model.exchange import OutcomeKind
+from worker.model.order import account_of
+from worker.model.provider import Destination
 from worker.model.reconcile import Case, Finding, Ledger, Reconciler, Terms
 from worker.ports import StateScan
 from worker.providers.registry import PROVIDERS, RECONCILERS

@@ -2,9 +2,9 @@
 
 from tests.shops.events import SUBJECT
 from tests.unit.providers.qliro.turns import QLIRO, RULES, Client
-from worker.core.outbox import Destination
 from worker.core.reconciling import meet
 from worker.model.exchange import Exchange, HttpResponse, OutcomeKind
+from worker.model.provider import Destination
 from worker.model.reconcile import Finding
 from worker.providers.registry import RECONCILERS
 
