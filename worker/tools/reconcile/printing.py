@@ -85,17 +85,16 @@ class Tables:
 
 def _orders(rows: list[ComparedOrder]) -> Table:
     table = Table(title="orders", show_lines=True)
-    table.add_column("order", overflow="fold", ratio=2)
-    table.add_column("shop", overflow="fold", ratio=2)
-    table.add_column("provider", overflow="fold", ratio=2)
-    table.add_column("what it means, and what to do", overflow="fold", ratio=6)
+    table.add_column("order, shop and provider", overflow="fold")
+    table.add_column("what it means, and what to do", overflow="fold")
     for each in rows:
         words = Text(printable(each.text))
         if each.action:
             words.append(f"\n→ {printable(each.action)}", style="bold")
         name = Text(printable(each.subject))
         name.append(f"\n{each.verdict}", style=_COLORS[each.category])
-        table.add_row(name, "\n".join(_shop_side(each)), Text("\n".join(_held_side(each))), words)
+        name.append("".join(f"\n{line}" for line in [*_shop_side(each), *_held_side(each)]))
+        table.add_row(name, words)
     return table
 
 
