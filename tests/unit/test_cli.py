@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import msgspec
 import pytest
 
-from schemas.views import ItemView, OrderView
+from schemas.views import ItemView, OrderView, ProviderView
 from tests.unit.web.control import Worker
 from worker import __version__, errors, logs
 from worker.cli import app, main
@@ -347,6 +347,18 @@ async def test_order_show(cli: Cli, worker: Worker, url: str) -> None:
     ]
     code, out, _ = await asyncio.to_thread(cli, "order", "show", "1", "--json", "--url", url)
     assert (code, msgspec.json.decode(out, type=OrderView)) == (0, view)
+
+
+async def test_order_whose_money_ends_different(cli: Cli, worker: Worker, url: str) -> None:
+    """It says what the provider has more, or less, than the carts come to, where it knows."""
+    known = {"order_id": "7", "differs_minor": {"shipped": -120, "unshipped": 0}}
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known=known))
+    _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
+    assert "  differs    the provider has 120 less shipped than the carts (minor units)" in out.splitlines()
+    assert out.count("differs") == 1
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known={"order_id": "7"}))
+    _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
+    assert "differs" not in out
 
 
 async def test_order_by_its_reference(cli: Cli, worker: Worker, url: str) -> None:

@@ -279,6 +279,7 @@ def _lines(view: OrderView) -> Iterator[str]:
             yield f"  {title:<10} {total} {view.currency or ''} (minor units)"
         for item in items or ():
             yield f"  {'':<10} {_item(item)}"
+    yield from _apart(view)
     for note in view.notes:
         yield f"  note       {printable(note)}"
     yield f"  revision   {view.revision}, acknowledged {view.acked or 'none'}"
@@ -288,6 +289,15 @@ def _lines(view: OrderView) -> Iterator[str]:
         yield f"  next       in {view.next_attempt_s:.1f} s"
     if view.partition >= 0:
         yield f"  partition  {view.partition}"
+
+
+def _apart(view: OrderView) -> Iterator[str]:
+    """Where the provider has other money than the carts come to, as of the last look: at Qliro that may stay so."""
+    known = None if view.provider is None else view.provider.known
+    for cart, minor in (known or {}).get("differs_minor", {}).items():
+        if minor:
+            more = "more" if minor > 0 else "less"
+            yield f"  differs    the provider has {abs(minor)} {more} {cart} than the carts (minor units)"
 
 
 def _item(item: ItemView) -> str:

@@ -50,7 +50,8 @@ class Books:
 
     def _by_others(self, wanted: Wanted, holding: Holding, memory: Memory) -> list[int]:
         """Amounts that somebody else took off captures, or charged, under names that tell nothing of ours."""
-        ours = self._taken | {self.reference_of(one.name) for one in [*wanted.refunds, *wanted.backs, *wanted.fees]}
+        ours = self._taken | {self.reference_of(one.name) for one in [*wanted.refunds, *wanted.fees]}
+        ours |= {self.reference_of(one.name) for one in wanted.backs}
         ours |= {_delivery(once) for once in wanted.once}
         told = set(memory.ours)
         return [

@@ -164,7 +164,7 @@ def _captured(case: Case, at: Situation, found: Plan, minor: int, units: _Apart)
 
 
 def _units_differ(named: str, action: str) -> Finding:
-    text = f"The amounts at Qliro are right, its units are not those of the carts{named}."
+    text = f"The amounts at Qliro are right, its units are not those of the carts{named}. Nobody is owed anything now."
     return Finding(category="differs", verdict="units_differ", text=text, action=action)
 
 
