@@ -255,7 +255,7 @@ async def test_each_disturbance_is_named(market: Market) -> None:
     assert "cartsync order resend" in differing[f"hats/{lost.reference}"].action
     assert "origin qliro" in differing[f"hats/{refunded.reference}"].action
 
-    ran = await market.reconcile("hats", COLUMNS="150")
+    ran = await market.reconcile("hats", COLUMNS="400")
     assert ran.code == 1
     assert "3 of 24 orders differ" in ran.out
     assert "The shopper is owed" in ran.out
@@ -318,6 +318,14 @@ async def test_what_is_in_its_way_is_said(market: Market) -> None:
     assert summary.accounts[0].not_compared == summary.orders == ORDERS
     assert "refuses the credentials (401" in summary.problems[0]
     market.qliro.sandbox.faults.stop()
+
+    # A wrong address answers, and says nothing of the orders: that is no agreement.
+    ran = await market.reconcile(
+        "escrow", "--json", CARTSYNC_ACCOUNTS__ESCROW__BASE_URL=f"{market.qliro.account.base_url}/nowhere"
+    )
+    _, summary = read(ran)
+    assert (ran.code, summary.is_complete) == (75, False)
+    assert "24 orders could not be read" in summary.problems[0]
 
     # One is down, the others are compared all the same.
     market.sequra.sandbox.disburse("acme")

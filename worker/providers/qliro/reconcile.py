@@ -230,9 +230,13 @@ def _action(case: Case, at: Situation, found: Plan) -> str:
 
 
 def _foreign(holding: Holding, memory: Memory) -> list[int]:
-    """Movements of money that are none of ours, nor known to be what the shop's facts come to."""
+    """Movements of money that are none of ours, nor known to be what the shop's facts come to; of amounts that is never
+    known, since a later change of the order is agreed on whatever was refunded before.
+    """
     return [
         one
         for one, status in holding.statuses.items()
-        if status == "Success" and holding.kinds[one] not in RESERVES and not memory.is_known(one)
+        if status == "Success"
+        and holding.kinds[one] not in RESERVES
+        and not (one in memory.ours if one in holding.amounts else memory.is_known(one))
     ]

@@ -239,13 +239,9 @@ class Comparison:
         for count in range(ROUNDS_MAX):
             for side in self._sides.values():
                 await side.queue.join()
-            suspects, self._suspects = self._suspects, {}
-            try:
-                changed = await self._scan.changed(partition, suspects)
-            except BaseException:
-                self._suspects = suspects
-                raise
-            for subject, suspect in suspects.items():
+            changed = await self._scan.changed(partition, self._suspects)
+            for subject in list(self._suspects):  # those that are compared again may be among them once more
+                suspect = self._suspects.pop(subject)
                 value = changed.get(subject)
                 if subject not in changed:
                     self._conclude(suspect.met, suspect.finding)

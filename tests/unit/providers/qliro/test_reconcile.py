@@ -155,6 +155,12 @@ SAID: dict[str, tuple[Callable[[], Client], str, str, int | None, str | None, st
         "1.20 EUR less captured",
         "It was done at Qliro itself",
     ),
+    "refunded by amount before the last shipment": (
+        lambda: told(take_off_by_hand(told(bought(), shipped("s1", hat=1)), 120), shipped("s2", hat=1)),
+        *("differs", "captured_less", -120, "shop"),
+        "1.20 EUR less captured",
+        "It was done at Qliro itself (transaction",
+    ),
     "returned by hand": (
         lambda: return_by_hand(told(bought(), shipped("s1", hat=2)), 1),
         *("differs", "captured_less", -10_000, "shop"),
