@@ -32,7 +32,7 @@ from worker.providers.atarapay.checks import why
 from worker.providers.atarapay.known import Known, is_due, known_of
 from worker.providers.atarapay.meaning import Wanted
 from worker.providers.atarapay.options import AtaraPayAccount
-from worker.providers.atarapay.replies import judge
+from worker.providers.atarapay.responses import judge
 from worker.providers.atarapay.tokens import authtoken, redacted
 from worker.providers.atarapay.wire import CANCELS, DELIVERABLE, DELIVERED, Seen, State
 

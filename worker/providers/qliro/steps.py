@@ -10,7 +10,7 @@ from worker.model.order import Order
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
 from worker.providers.qliro import wanted as w
 from worker.providers.qliro import wire
-from worker.providers.qliro.answers import read_command, read_order, why_pending
+from worker.providers.qliro.responses import read_command, read_order, why_pending
 from worker.providers.qliro.command import Command
 from worker.providers.qliro.holding import Holding, worth
 from worker.providers.qliro.memory import CHANGES_MAX, ERRORS_MAX, Memory, agreed, look, recall

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.unit.core.shop import cancelled, details, order
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ACCOUNT,
     ALL_DELIVERED,
     ATARAPAY,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas.events import CancelledData
 from schemas.facts import Moment
 from tests.unit.core.shop import Told, cancelled, delivered, details, order, refunded, retracted, returned, shipped
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ALL_DELIVERED,
     ALL_SHIPPED,
     ATARAPAY,

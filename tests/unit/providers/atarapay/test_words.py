@@ -21,7 +21,7 @@ from tests.unit.core.shop import (
     shipped,
     stated,
 )
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ACCOUNT,
     ALL_DELIVERED,
     ALL_SHIPPED,

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.answers import WORDS_MAX, describe, holds_account, kind_of_status, retry_after_s
+from worker.providers.responses import WORDS_MAX, describe, holds_account, kind_of_status, retry_after_s
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.tokens import redacted
 from worker.providers.atarapay.wire import Said, has_any, said

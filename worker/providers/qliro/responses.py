@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from worker.model.exchange import REASON_MAX, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Answered
-from worker.providers.answers import holds_account, kind_of_status, retry_after_s
+from worker.providers.responses import holds_account, kind_of_status, retry_after_s
 from worker.providers.qliro import wire
 from worker.providers.qliro.holding import hold
 from worker.providers.qliro.memory import Memory
