@@ -70,7 +70,7 @@ class Move(Struct, frozen=True):
 
     page: Page | None
     """As it is now; `None`: it is gone."""
-    told: list[str] = []
+    reported: list[str] = []
     """References of orders that it has told, …"""
     free: list[str] = []
     """… of orders that it does not hold any more, …"""
@@ -82,7 +82,7 @@ class Move(Struct, frozen=True):
     """It was refused in a way that somebody should know of."""
 
 
-Became = Literal["told", "free", "broken"]
+Became = Literal["reported", "free", "broken"]
 
 
 class Fate(Struct, frozen=True):

@@ -27,9 +27,9 @@ class Known(Struct, array_like=True, frozen=True, gc=False):
     """The newest delivery that the word was tried for."""
     is_open: bool = False
     """Nobody knows whether the last word, or one that is not known here, was taken."""
-    taken: str = ""
+    accepted: str = ""
     """The last word that AtaraPay is known to hold, whoever gave it."""
-    told: Stamp | None = None
+    accepted_for: Stamp | None = None
     """The newest delivery that it was taken for."""
     state: str = ""
     """What Order Status said last, unless a word was taken since."""
@@ -71,8 +71,8 @@ def known_of(remote: bytes, wanted: Wanted, *, may_land_late: bool) -> Known:
 def describe(remote: bytes) -> dict[str, Any]:
     """What people are shown."""
     known = decode(remote)
-    shown = {"order": known.number, "state": known.state, "told": known.taken, "tried": known.word}
-    if known.word == known.taken:
+    shown = {"order": known.number, "state": known.state, "told": known.accepted, "tried": known.word}
+    if known.word == known.accepted:
         del shown["tried"]
     return {name: text for name, text in shown.items() if text} | ({"in_doubt": True} if known.is_open else {})
 
@@ -89,10 +89,10 @@ def tried(known: Known, wanted: Wanted, seen: Seen | None) -> Known:
     )
 
 
-def taken(known: Known) -> Known:
+def accepted(known: Known) -> Known:
     """Once the word that was tried last is known to be taken."""
-    told = known.delivery if known.word == DELIVERED else known.told
-    return replace(known, is_open=False, taken=known.word, told=told, state="", by_others=False)
+    accepted_for = known.delivery if known.word == DELIVERED else known.accepted_for
+    return replace(known, is_open=False, accepted=known.word, accepted_for=accepted_for, state="", by_others=False)
 
 
 def read(known: Known, wanted: Wanted, seen: Seen, reference: str) -> Known:
@@ -106,12 +106,12 @@ def read(known: Known, wanted: Wanted, seen: Seen, reference: str) -> Known:
         checked=wanted.claims,
     )
     if seen.state is State.CANCELLED:
-        return replace(after, taken=known.word) if known.is_open and known.word in CANCELS else after
+        return replace(after, accepted=known.word) if known.is_open and known.word in CANCELS else after
     if seen.state in BEYOND_DELIVERY or _was_taken(known, seen):
         if known.is_open and known.word == DELIVERED:
-            return replace(after, taken=DELIVERED, told=known.delivery, by_others=False)
-        if known.taken != DELIVERED:
-            return replace(after, taken=DELIVERED, told=wanted.delivery, by_others=True)
+            return replace(after, accepted=DELIVERED, accepted_for=known.delivery, by_others=False)
+        if known.accepted != DELIVERED:
+            return replace(after, accepted=DELIVERED, accepted_for=wanted.delivery, by_others=True)
     return after
 
 
@@ -126,13 +126,13 @@ _NEVER: Stamp = (-2, 0, 0)
 
 def is_newer(wanted: Wanted, known: Known) -> bool:
     """Whether a delivery is told that AtaraPay was not told of."""
-    newest, told = wanted.delivery or _NEVER, known.told or _NEVER
+    newest, accepted_for = wanted.delivery or _NEVER, known.accepted_for or _NEVER
     # The word of others was taken before a second attempt was agreed on.
-    return newest > told or (known.by_others and 0 < wanted.second_attempt_us < newest[1])
+    return newest > accepted_for or (known.by_others and 0 < wanted.second_attempt_us < newest[1])
 
 
 def is_due(wanted: Wanted, known: Known) -> bool:
     """Whether the word may still have to be told."""
     if wanted.word == DELIVERED:
-        return known.taken != DELIVERED or is_newer(wanted, known)
-    return wanted.word in CANCELS and known.taken not in CANCELS
+        return known.accepted != DELIVERED or is_newer(wanted, known)
+    return wanted.word in CANCELS and known.accepted not in CANCELS

@@ -25,7 +25,7 @@ class Wanted(Struct, array_like=True, frozen=True, gc=False):
     """It is known to the shop, too, that the order was cancelled there."""
     number: str = ""
     """The order's at AtaraPay; empty: nobody has told it."""
-    is_hearsay: bool = False
+    is_unverified: bool = False
     """Only a notification has told the number."""
     phone: str = ""
     """Of the shopper; with `delivered` only, as is the next."""
@@ -59,19 +59,19 @@ def digest_of(encoded: bytes) -> bytes:
 def wanted(order: Order) -> Wanted:
     """Of an order without contradictions whose payment is approved."""
     word, lack, is_ended, delivery = _word(order)
-    number, is_hearsay = _number(order)
+    number, is_unverified = _number(order)
     is_delivered = word == DELIVERED
     return Wanted(
         word,
         lack,
         is_ended,
         number,
-        is_hearsay,
+        is_unverified,
         _phone(order) if is_delivered else "",
         _email(order) if is_delivered else "",
         delivery,
         _second_attempt_us(order) if is_delivered else 0,
-        _claims(order, number if is_hearsay else ""),
+        _claims(order, number if is_unverified else ""),
     )
 
 
@@ -98,11 +98,11 @@ def _word(order: Order) -> tuple[str, Lack | None, bool, Stamp | None]:
 
 def _number(order: Order) -> tuple[str, bool]:
     references = order.details.references
-    told = _text(UNSET if references is None else references.provider)
-    if told:
-        return told, False
-    heard = order.facts.provider
-    return ("", False) if heard is None or heard.order is None else (heard.order[1], True)
+    reported = _text(UNSET if references is None else references.provider)
+    if reported:
+        return reported, False
+    pushed = order.facts.provider
+    return ("", False) if pushed is None or pushed.order is None else (pushed.order[1], True)
 
 
 def _phone(order: Order) -> str:
@@ -137,10 +137,10 @@ def _second_attempt_us(order: Order) -> int:
     return 0 if said is None else said[0][0]
 
 
-def _claims(order: Order, hearsay: str) -> bytes:
+def _claims(order: Order, unverified: str) -> bytes:
     """Not the newest moment: notifications have no time of their own, and what two receivers noted may be the wrong
     way round.
     """
-    heard = _said(order.facts)
-    said = [(kind, heard[kind]) for kind in _CLAIMS if kind in heard]
-    return blake2b(_encoder.encode((said, hearsay)), digest_size=8).digest() if said or hearsay else b""
+    pushed = _said(order.facts)
+    said = [(kind, pushed[kind]) for kind in _CLAIMS if kind in pushed]
+    return blake2b(_encoder.encode((said, unverified)), digest_size=8).digest() if said or unverified else b""

@@ -52,12 +52,12 @@ def arrival_of(facts: Facts, lines: Iterable[Line]) -> Arrival:
     back what had been shipped, and what came back was sent again.
     """
     known = {line.line_id: _Line(is_downloadable=line.downloadable) for line in lines if line.type in GOODS}
-    told: list[tuple[Stamp, str, Shipment | Return]] = []
-    told += [(fact.stamp, key, fact) for key, fact in facts.shipments.items() if fact.units]
-    told += [
+    reported: list[tuple[Stamp, str, Shipment | Return]] = []
+    reported += [(fact.stamp, key, fact) for key, fact in facts.shipments.items() if fact.units]
+    reported += [
         (fact.stamp, key, fact) for key, fact in facts.returns.items() if fact.units and fact.origin != "unshipped"
     ]
-    for stamp, key, fact in sorted(told, key=lambda each: each[0]):
+    for stamp, key, fact in sorted(reported, key=lambda each: each[0]):
         delivered = _delivered(facts, key, fact) if isinstance(fact, Shipment) else None
         for line_id, count in fact.units or ():
             line = known.get(line_id)

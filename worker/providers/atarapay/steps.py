@@ -68,19 +68,19 @@ class AtaraPay:
         blocked = _before_any_call(wanted, known)
         if blocked is not None:
             return blocked
-        if _must_read(wanted, known, is_in_doubt=asked.remote_unknown):
+        if _must_read(wanted, known, is_uncertain=asked.remote_unknown):
             return _call(asked, wanted, wire.ORDER_STATUS, {})
         if is_due(wanted, known):
-            is_believed = not wanted.is_hearsay or known.is_confirmed
-            return _tell(asked, wanted, known, None) if is_believed else _waits_for_number(known)
-        return _nothing_to_tell(wanted, known)
+            is_believed = not wanted.is_unverified or known.is_confirmed
+            return _send(asked, wanted, known, None) if is_believed else _waits_for_number(known)
+        return _nothing_to_send(wanted, known)
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
         """The body's `status` decides, whatever HTTP says (section 2 of AtaraPay's own pages names no HTTP codes)."""
         account: AtaraPayAccount = asked.account
         outcome, found = judge(account, response, asked.now_ms)
         if not sent.is_read:
-            return Answered(replace(outcome, remote=memory.encode(_after_telling(sent.remote, outcome.kind))))
+            return Answered(replace(outcome, remote=memory.encode(_after_sending(sent.remote, outcome.kind))))
         if outcome.kind is not OutcomeKind.APPLIED:
             return Answered(outcome)
         seen = None if found is None else wire.seen(found.data)
@@ -92,10 +92,10 @@ class AtaraPay:
         return memory.describe(remote)
 
 
-def _after_telling(remote: bytes, kind: OutcomeKind) -> Known:
+def _after_sending(remote: bytes, kind: OutcomeKind) -> Known:
     known = memory.decode(remote)
     if kind is OutcomeKind.APPLIED:
-        return memory.taken(known)
+        return memory.accepted(known)
     # Already processed may mean: by this very word, when it was tried before.
     return known if kind in (OutcomeKind.UNKNOWN, OutcomeKind.CONFLICT) else replace(known, is_open=False)
 
@@ -105,31 +105,31 @@ def _after_telling(remote: bytes, kind: OutcomeKind) -> Known:
 
 def _before_any_call(wanted: Wanted, known: Known) -> Step | None:
     """What makes every call vain."""
-    if wanted.word == DELIVERED and known.taken != DELIVERED and not wanted.phone:
+    if wanted.word == DELIVERED and known.accepted != DELIVERED and not wanted.phone:
         return Unsendable(_NO_PHONE, memory.encode(known))
     if wanted.number:
         return None
-    return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_tell(wanted, known)
+    return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_send(wanted, known)
 
 
-def _must_read(wanted: Wanted, known: Known, *, is_in_doubt: bool) -> bool:
+def _must_read(wanted: Wanted, known: Known, *, is_uncertain: bool) -> bool:
     if known.is_open or wanted.claims != known.checked:
         return True
-    is_touched = bool(known.word or known.taken or known.state)
-    if is_in_doubt and is_touched:
+    is_touched = bool(known.word or known.accepted or known.state)
+    if is_uncertain and is_touched:
         return True  # a resend, or another account: what was taken before may not be so there
-    return is_due(wanted, known) and (is_in_doubt or is_touched)
+    return is_due(wanted, known) and (is_uncertain or is_touched)
 
 
 def _waits_for_number(known: Known) -> AwaitResult:
     return AwaitResult(None, _NO_NUMBER, memory.encode(known))
 
 
-def _nothing_to_tell(wanted: Wanted, known: Known, found: CancelledData | None = None) -> Settled | Unsendable:
+def _nothing_to_send(wanted: Wanted, known: Known, found: CancelledData | None = None) -> Settled | Unsendable:
     kept = memory.encode(known)
     if wanted.lack is not None:
         return Unsendable(why(wanted.lack), kept, found=found)
-    if not wanted.word and not wanted.is_ended and known.taken in CANCELS:
+    if not wanted.word and not wanted.is_ended and known.accepted in CANCELS:
         return Unsendable(_CANNOT_TAKE_BACK, kept)
     return Settled(kept, found)
 
@@ -138,37 +138,37 @@ def _nothing_to_tell(wanted: Wanted, known: Known, found: CancelledData | None =
 
 
 def _after_reading(asked: Question, wanted: Wanted, before: Known, seen: Seen) -> Step:
-    if wanted.is_hearsay and not before.is_confirmed and seen.product_id != asked.reference:
+    if wanted.is_unverified and not before.is_confirmed and seen.product_id != asked.reference:
         known = replace(before, checked=wanted.claims)
-        return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_tell(wanted, known)
+        return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_send(wanted, known)
     known = memory.read(before, wanted, seen, asked.reference)
     if seen.state is State.CANCELLED:
         return _cancelled_there(wanted, known)
     if not is_due(wanted, known):
-        return _nothing_to_tell(wanted, known)
+        return _nothing_to_send(wanted, known)
     if seen.state in DELIVERABLE:
         if wanted.word == DELIVERED and not wanted.phone:
             return Unsendable(_NO_PHONE, memory.encode(known))
-        return _tell(asked, wanted, known, seen)
-    if wanted.word == DELIVERED and known.taken == DELIVERED:
+        return _send(asked, wanted, known, seen)
+    if wanted.word == DELIVERED and known.accepted == DELIVERED:
         return Settled(memory.encode(known))  # a newer delivery, but no second attempt was agreed on
     return Unsendable(f"{wanted.word} cannot be told: AtaraPay holds the order as {seen.title}", memory.encode(known))
 
 
 def _cancelled_there(wanted: Wanted, known: Known) -> Step:
     if wanted.word in CANCELS:
-        return Settled(memory.encode(replace(known, taken=wanted.word)))
-    is_news = not wanted.is_ended and known.taken not in CANCELS
+        return Settled(memory.encode(replace(known, accepted=wanted.word)))
+    is_news = not wanted.is_ended and known.accepted not in CANCELS
     found = _CANCELLED_THERE if is_news else None
     if wanted.word == DELIVERED:
         return Unsendable("AtaraPay holds the order as Cancelled", memory.encode(known), found=found)
-    return _nothing_to_tell(wanted, known, found)
+    return _nothing_to_send(wanted, known, found)
 
 
 # --- calls -------------------------------------------------------------------------------------------------------
 
 
-def _tell(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> Exchange:
+def _send(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> Exchange:
     members = {"comment": wire.NO_COMMENT}
     if wanted.word == DELIVERED:
         members = {"phone_number": wanted.phone} | ({"email": wanted.email} if wanted.email else {})

@@ -44,8 +44,8 @@ class Command(Struct, frozen=True):
 
     def request_id(self, account: str, holding: Holding, memory: Memory) -> UUID:
         """The same for the same step: made of what it is, what was read before it, and what is told."""
-        told = [account, holding.order_id, self.name, memory.generation, holding.fingerprint, self]
-        return uuid5(SPACE, _canonical.encode(told).hex())
+        parts = [account, holding.order_id, self.name, memory.generation, holding.fingerprint, self]
+        return uuid5(SPACE, _canonical.encode(parts).hex())
 
     def body(self, account: QliroAccount, holding: Holding, request_id: UUID) -> bytes:
         """The bytes of the request."""

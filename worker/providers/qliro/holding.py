@@ -36,7 +36,7 @@ class Capture(Struct):
     at: When
     items: Units
     """Not returned yet."""
-    taken: Units
+    captured: Units
     """All that was captured."""
     left_minor: int
     """Money that may still be taken back."""
@@ -208,7 +208,7 @@ def _words(one: wire.Transaction) -> str:
 
 
 def _fingerprint(seen: Iterable[_Seen]) -> bytes:
-    told = sorted(
+    parts = sorted(
         [
             one.id,
             one.kind,
@@ -218,7 +218,7 @@ def _fingerprint(seen: Iterable[_Seen]) -> bytes:
         ]
         for one in seen
     )
-    return blake2b(msgspec.json.encode(told), digest_size=16).digest()
+    return blake2b(msgspec.json.encode(parts), digest_size=16).digest()
 
 
 # --- captures ----------------------------------------------------------------------------------------------------
@@ -278,9 +278,9 @@ def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen
     for capture in holding.captures:
         original = originals[capture.id]
         origin = [one for one in standing if one.id == original]
-        _draw(origin if origin and original not in gone else _before(live, capture.at), Units(capture.taken))
+        _draw(origin if origin and original not in gone else _before(live, capture.at), Units(capture.captured))
         if original in gone:
-            _draw([gone[original]], Units(capture.taken))
+            _draw([gone[original]], Units(capture.captured))
     for one in reversals:
         # Which replaced a reservation or cancelled all of them: what is released beyond the one it names, others held.
         units = one.of("Release")

@@ -123,7 +123,7 @@ class Memory(Struct, array_like=True, frozen=True):
         count = self.changes + 1 if self.changes_for == digest else 1
         return replace(self, changes_for=digest, changes=count)
 
-    def taken(self, transactions: list[int], now_ms: int, poll_s: float) -> "Memory":
+    def accepted(self, transactions: list[int], now_ms: int, poll_s: float) -> "Memory":
         """What holds once the command was taken."""
         return replace(
             self,
@@ -143,7 +143,7 @@ class Memory(Struct, array_like=True, frozen=True):
         """Whether it is ours, or the shop's facts agreed with it."""
         return transaction in self.ours or transaction in self.agreed
 
-    def told(self, kind: str, holding: Holding) -> list[Note]:
+    def notes_of(self, kind: str, holding: Holding) -> list[Note]:
         """The notes of a kind whose transactions came through."""
         return [one for one in self.notes if one.kind == kind and holding.statuses.get(one.transaction) == "Success"]
 
@@ -166,7 +166,7 @@ def recall(remote: bytes) -> Memory:
         return Memory()
 
 
-def look(
+def after_read(
     memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool, ordered: Counter[str]
 ) -> Memory:
     """The memory after a look: what nobody saw the answer of is found, what failed is counted.

@@ -42,7 +42,7 @@ class Books:
         }
         self._added = holding.added
         self._noted: Counter[str] = Counter()
-        for note in memory.told("amount", holding):
+        for note in memory.notes_of("amount", holding):
             self._noted[note.name] += note.minor
         self._net, self._left = _amounts(net), _amounts(left)
 
@@ -52,7 +52,7 @@ class Books:
             return name
         return f"amount {blake2b(name.encode(), digest_size=6).hexdigest()}"
 
-    def told(self, reference: str, *, with_left: bool = True) -> int:
+    def sent(self, reference: str, *, with_left: bool = True) -> int:
         """What was told, as `Due.minor`: off captures, and by lines of its own.
 
         Unverified: that additions are listed under `Ship`; so what was told is remembered, too, and the larger counts.
@@ -62,7 +62,7 @@ class Books:
 
     def goes_whole(self, once: Once) -> bool:
         """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before."""
-        return 0 < once.total_minor <= once.refunded_minor and not self.told(_delivery(once))
+        return 0 < once.total_minor <= once.refunded_minor and not self.sent(_delivery(once))
 
 
 def _amounts(units: Units) -> Counter[str]:
@@ -103,7 +103,7 @@ def _delivery(once: Once) -> str:
 class Kept(Struct):
     """What returns paid back less than their lines, by why."""
 
-    untold: list[Back]
+    uncharged: list[Back]
     """Returns whose fee was not charged yet."""
     withheld: set[str]
     """Returns of which it was told that less was refunded."""
@@ -115,8 +115,8 @@ def kept_back(wanted: Wanted, holding: Holding, memory: Memory) -> Kept:
     """As it was noted when it was told. What is short without a note, because the note was lost, are fees of the
     order and what it withholds, as far as that reaches.
     """
-    charged = {note.name for note in memory.told("fee", holding)}
-    kept = Kept([], {note.name for note in memory.told("withheld", holding)})
+    charged = {note.name for note in memory.notes_of("fee", holding)}
+    kept = Kept([], {note.name for note in memory.notes_of("withheld", holding)})
     noted = {note.transaction for note in memory.notes}
     short = sum(minor for one, minor in holding.short.items() if one not in noted)
     for back in wanted.backs:
@@ -124,11 +124,11 @@ def kept_back(wanted: Wanted, holding: Holding, memory: Memory) -> Kept:
             if back.fee_minor <= short:
                 short -= back.fee_minor
             else:
-                kept.untold.append(back)
+                kept.uncharged.append(back)
         if back.name not in kept.withheld and 0 < back.withheld_minor <= short:
             short -= back.withheld_minor
             kept.withheld.add(back.name)
-    kept.rest = max(0, short) + sum(note.minor for note in memory.told("rest", holding))
+    kept.rest = max(0, short) + sum(note.minor for note in memory.notes_of("rest", holding))
     return kept
 
 
@@ -147,19 +147,19 @@ def rate_of(holding: Holding, reference: str | None = None) -> int | None:
         for key, known in holding.known.items():
             for name in (key[0], None):
                 pairs.setdefault(name, set()).add((key[2], known.ex_minor))
-        for name, told in pairs.items():
-            fitting = _fitting(told)
+        for name, sent in pairs.items():
+            fitting = _fitting(sent)
             holding.rates[name] = fitting[0] if len(fitting) == 1 else None
     return holding.rates.get(reference)
 
 
 def _fitting(pairs: Iterable[tuple[int, int]]) -> list[int]:
-    if not (told := [(inc, ex) for inc, ex in pairs if inc]):
+    if not (sent := [(inc, ex) for inc, ex in pairs if inc]):
         return []
     return [
         rate
         for rate in range(0, RATE_MAX_BP + 1, RATE_STEP_BP)
-        if all(without_tax(inc, rate) == ex for inc, ex in told)
+        if all(without_tax(inc, rate) == ex for inc, ex in sent)
     ]
 
 

@@ -79,7 +79,7 @@ def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
     rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
     for key in sorted(rest, key=lambda key: (-key[2], key)):
         once = at.once_of(key)
-        if not at.stays and once is not None and not once.told_minor:
+        if not at.stays and once is not None and not once.sent_minor:
             continue
         more = key[2] * reservation.items[key]
         if total + more > 0:
@@ -129,6 +129,6 @@ def _left_out(at: Situation) -> Iterable[money.Due]:
         return
     for once in at.wanted.once:
         if once.type == "Discount" and not at.went_back(once) and once.reference:
-            told = at.books.told(once.reference, with_left=False)
-            minor = min(max(-once.told_minor, told), -once.total_minor)
+            sent = at.books.sent(once.reference, with_left=False)
+            minor = min(max(-once.sent_minor, sent), -once.total_minor)
             yield money.Due(once.reference, once.name, minor)

@@ -257,13 +257,13 @@ def _offered(methods: list[_Method], header: str) -> Answered:
     if any(method.category for method in kept) and not all(categories):
         bounds.left_out.add("category")
         categories = [""] * len(kept)
-    told = {
+    given = {
         "AvailableShippingMethods": [
             _method(method, category, bounds) for method, category in zip(kept, categories, strict=True)
         ],
         "ShippingAdditionalHeader": header,
     }
-    return Answered(Reply(200, _encode(_present(told))), tuple(sorted(bounds.left_out)))
+    return Answered(Reply(200, _encode(_present(given))), tuple(sorted(bounds.left_out)))
 
 
 class _Bounds:
@@ -303,7 +303,7 @@ def _method(method: _Method, category: str, bounds: _Bounds) -> dict[str, Any]:
         for s in method.services
         if bounds.holds("services", s.reference, 450) and bounds.holds("services", s.name, 100)
     ]
-    return _told(
+    return _filled(
         {
             "MerchantReference": method.reference,
             "DisplayName": method.name,
@@ -327,7 +327,7 @@ def _option(option: _Option, bounds: _Bounds) -> dict[str, Any]:
     place = None
     if option.latitude is not None and option.longitude is not None:
         place = {"Lat": option.latitude, "Lng": option.longitude}
-    return _told(
+    return _filled(
         {
             "MerchantReference": option.reference,
             "DisplayName": option.name,
@@ -341,7 +341,7 @@ def _option(option: _Option, bounds: _Bounds) -> dict[str, Any]:
 
 
 def _service(service: _Service, bounds: _Bounds) -> dict[str, Any]:
-    return _told(
+    return _filled(
         {
             "MerchantReference": service.reference,
             "DisplayName": service.name,
@@ -353,7 +353,7 @@ def _service(service: _Service, bounds: _Bounds) -> dict[str, Any]:
     )
 
 
-def _told(members: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None and value not in ("", [])}
 
 
@@ -364,10 +364,10 @@ def _decimal(minor: int) -> Raw:
 
 def _of_addresses(body: bytes) -> Answered:
     bounds = _Bounds()
-    told = [
+    given = [
         _their_address(each) for each in bounds.first("addresses", _addresses.decode(body).addresses, ADDRESSES_MAX)
     ]
-    return Answered(Reply(200, _encode({"AvailableShippingAddresses": told})), tuple(bounds.left_out))
+    return Answered(Reply(200, _encode({"AvailableShippingAddresses": given})), tuple(bounds.left_out))
 
 
 def _their_address(given: Mapping[str, Any]) -> dict[str, str]:

@@ -57,9 +57,9 @@ def _as_reserved(at: Situation) -> Units:
 def _is_as_told(at: Situation, key: Key) -> bool:
     """Whether the price of an item is what the order says of it: for a share, anything it may have been meanwhile."""
     once = at.once_of(key)
-    if once is None or at.is_twice(once) or key[2] == once.total_minor or key[2] == once.told_minor:
+    if once is None or at.is_twice(once) or key[2] == once.total_minor or key[2] == once.sent_minor:
         return True
-    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.told_minor
+    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.sent_minor
 
 
 def _new_once(at: Situation) -> list[Line]:
@@ -68,8 +68,8 @@ def _new_once(at: Situation) -> list[Line]:
     lines = []
     for once in at.wanted.once:
         is_there = (once.reference, once.type) in there
-        if not is_there and not at.goes_back(once) and not at.went_back(once) and once.told_minor:
-            key = (once.reference or once.type, once.type, once.told_minor)
+        if not is_there and not at.goes_back(once) and not at.went_back(once) and once.sent_minor:
+            key = (once.reference or once.type, once.type, once.sent_minor)
             lines.append(_line(at, key, once.vat_rate_bp, once.name))
     for due in at.dues if not at.has_captures else ():
         rest = at.rest(due)
@@ -109,10 +109,10 @@ def _with_shares(at: Situation, lines: list[Line]) -> list[Line]:
     made = []
     for line in lines:
         once = at.once_of(line.key) if line.key[1] == "Discount" else None
-        if once is None or at.is_twice(once) or line.key[2] == once.told_minor:
+        if once is None or at.is_twice(once) or line.key[2] == once.sent_minor:
             made.append(line)
-        elif once.told_minor:
-            made.append(_line(at, (*line.key[:2], once.told_minor), once.vat_rate_bp, once.name))
+        elif once.sent_minor:
+            made.append(_line(at, (*line.key[:2], once.sent_minor), once.vat_rate_bp, once.name))
     return made
 
 
@@ -138,10 +138,10 @@ def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | lis
     for reservation in reversed(reservations):
         share = shares[reservation.id]
         if share and share != reservation.items:
-            told = [
+            sent = [
                 Line(key, count, by_key[key].ex_minor, by_key[key].description) for key, count in sorted(share.items())
             ]
-            return Command("UpdateItems", reservation.id, told)
+            return Command("UpdateItems", reservation.id, sent)
     return ["one of several reservations would have to end: Qliro can only end all of them"]
 
 

@@ -8,14 +8,14 @@ from msgspec.structs import replace
 
 from worker.model.exchange import REASON_MAX, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Answered
-from worker.providers.responses import holds_account, kind_of_status, retry_after_s
 from worker.providers.qliro import wire
 from worker.providers.qliro.holding import hold
 from worker.providers.qliro.memory import Memory
+from worker.providers.responses import throttles_account, kind_of_status, retry_after_s
 
 _CANCELLED = "ORDER_HAS_BEEN_CANCELLED"
 _NOTHING_LEFT = "NO_ITEMS_LEFT_IN_RESERVATION"
-_LOOK_AGAIN = frozenset({_NOTHING_LEFT, "EXCEEDING_QUANTITY", "INVALID_PAYMENT_TYPE", "PAYMENT_REFERENCE_IS_INCORRECT"})
+_READ_AGAIN = frozenset({_NOTHING_LEFT, "EXCEEDING_QUANTITY", "INVALID_PAYMENT_TYPE", "PAYMENT_REFERENCE_IS_INCORRECT"})
 """What a new look may have an answer to, once."""
 _ON_HOLD = "PAYMENT_ONHOLD"
 _BUSY = "already in process"
@@ -41,23 +41,23 @@ _UNREADABLE = (
 def read_command(memory: Memory, response: HttpResponse, now_ms: int, poll_s: float) -> Outcome:
     """What became of a command; `memory` is what holds when nobody knows."""
     if 200 <= response.status < 300:
-        return _taken(memory, response, now_ms, poll_s)
+        return _accepted(memory, response, now_ms, poll_s)
     outcome = replace(_by_status(response, now_ms), remote=memory.encode())
     if response.status >= 500:
         return replace(outcome, kind=OutcomeKind.UNKNOWN)
     return _refused(memory, response, outcome, poll_s) if response.status == 400 else outcome
 
 
-def _taken(memory: Memory, response: HttpResponse, now_ms: int, poll_s: float) -> Outcome:
+def _accepted(memory: Memory, response: HttpResponse, now_ms: int, poll_s: float) -> Outcome:
     """200 means received: how it ends is told later."""
     try:
-        made = wire.decode_taken(response.body)
+        made = wire.decode_accepted(response.body)
     except (DecodeError, RecursionError):
         made = []
     if not made:
         why = "an answer that names no transaction; whether it was taken, only a look will tell"
         return Outcome(OutcomeKind.UNKNOWN, why, response.status, remote=memory.encode())
-    after = memory.taken(made, now_ms, poll_s)
+    after = memory.accepted(made, now_ms, poll_s)
     return Outcome(OutcomeKind.PENDING, why_pending(made), response.status, poll_s, remote=after.encode())
 
 
@@ -70,7 +70,7 @@ def why_pending(transactions: list[int]) -> str:
 def _by_status(response: HttpResponse, now_ms: int) -> Outcome:
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
     kind = kind_of_status(response.status)
-    return Outcome(kind, _said(response), response.status, wait_s, holds_account=holds_account(response.status))
+    return Outcome(kind, _said(response), response.status, wait_s, throttles_account=throttles_account(response.status))
 
 
 def _said(response: HttpResponse) -> str:
@@ -95,7 +95,7 @@ def _refused(sending: Memory, response: HttpResponse, outcome: Outcome, poll_s: 
         denied = replace(sending, denied=intent.request_id)
         return replace(outcome, kind=OutcomeKind.UNKNOWN, remote=denied.encode())
     after = _certain(memory)
-    if code in _LOOK_AGAIN and (replan := f"{intent.command} {code}") not in memory.replans:
+    if code in _READ_AGAIN and (replan := f"{intent.command} {code}") not in memory.replans:
         after = replace(after, replans=[*memory.replans, replan])
         return replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0, remote=after.encode())
     if code == _ON_HOLD:

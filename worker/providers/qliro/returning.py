@@ -41,7 +41,7 @@ def _lost_fees(at: Situation, goods: Units) -> list[str]:
     there = {key[0] for key in goods}
     return [
         f"fee {back.fee_minor} of return {back.name}: none of its units is captured"
-        for back in at.kept_back.untold
+        for back in at.kept_back.uncharged
         if not there.intersection(reference for reference, _ in back.units)
     ]
 
@@ -56,7 +56,7 @@ def _from(at: Situation, capture: Capture, units: Units, later: Units) -> Comman
     fees: list[Extra] = []
     discounts: list[Extra] = []
     notes: list[Note] = []
-    for back in at.kept_back.untold:
+    for back in at.kept_back.uncharged:
         own = {reference for reference, _ in back.units}
         if not names & own:
             continue

@@ -22,7 +22,7 @@ class Situation:
         self.wanted, self.holding, self.memory = wanted, holding, memory
         self.net, self.left = holding.net, holding.left
         self.kept_back = money.kept_back(wanted, holding, memory)
-        self.match: Match = match(wanted, self.net, self.left, _ahead(self.kept_back.untold))
+        self.match: Match = match(wanted, self.net, self.left, _ahead(self.kept_back.uncharged))
         self.books = money.Books(wanted, holding, memory, self.net, self.left)
         self.dues: list[Due] = money.dues(wanted, self.books, self.kept_back.rest)
         self._dues = {(due.reference, due.type): due for due in reversed(self.dues)}
@@ -32,7 +32,7 @@ class Situation:
         self._ever = {
             _name(one)
             for capture in holding.captures
-            for key in capture.taken
+            for key in capture.captured
             if (one := self.once_of(key)) is not None
         }
         self._references = Counter(one.reference for one in wanted.goods)
@@ -53,7 +53,7 @@ class Situation:
         captured: dict[str, int] = {}
         foreign = Units()
         for capture in self.holding.captures:
-            for key, count in capture.taken.items():
+            for key, count in capture.captured.items():
                 if key[1] == "Product":
                     captured[key[0]] = captured.get(key[0], 0) + count
             if not self.memory.is_known(capture.id):
@@ -114,7 +114,7 @@ class Situation:
 
     def rest(self, due: Due) -> int:
         """What of an amount is still to be told. What lies in a reservation that ends is told no more."""
-        return due.minor - self.books.told(due.reference, with_left=self.stays)
+        return due.minor - self.books.sent(due.reference, with_left=self.stays)
 
     def once_of(self, key: Key) -> Once | None:
         """Our line that this item is; one that does not say what Qliro calls it is known by its price."""

@@ -10,12 +10,12 @@ from worker.model.order import Order
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
 from worker.providers.qliro import wanted as w
 from worker.providers.qliro import wire
-from worker.providers.qliro.responses import read_command, read_order, why_pending
 from worker.providers.qliro.command import Command
 from worker.providers.qliro.holding import Holding, worth
-from worker.providers.qliro.memory import CHANGES_MAX, ERRORS_MAX, Memory, agreed, look, recall
+from worker.providers.qliro.memory import CHANGES_MAX, ERRORS_MAX, Memory, after_read, agreed, recall
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.qliro.plan import plan
+from worker.providers.qliro.responses import read_command, read_order, why_pending
 
 HOURLY_S = 3_600.0
 _AGAIN = "Duplicate Transaction"
@@ -47,7 +47,7 @@ class Qliro:
         holding: Holding = asked.seen
         if why := _not_believed(wanted, memory, holding, asked.reference):
             return Unsendable(why, asked.remote, kind=_OTHER)
-        return _after_look(asked, wanted, memory, holding)
+        return _after_read(asked, wanted, memory, holding)
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
         if sent.is_read:
@@ -124,12 +124,12 @@ def _poll_s(account: QliroAccount, polls: int) -> float:
 # --- after the look ------------------------------------------------------------------------------------------------
 
 
-def _after_look(asked: Question, wanted: w.Wanted, memory: Memory, holding: Holding) -> Step:
+def _after_read(asked: Question, wanted: w.Wanted, memory: Memory, holding: Holding) -> Step:
     account: QliroAccount = asked.account
     if memory.order_id not in (0, holding.order_id):
         memory = Memory()  # the shop says that it is another order
     wait_s, is_late = _poll_s(account, 0), asked.may_land_late
-    memory = look(memory, holding, asked.now_ms, wait_s, may_be_ours=is_late, ordered=wanted.ordered)
+    memory = after_read(memory, holding, asked.now_ms, wait_s, may_be_ours=is_late, ordered=wanted.ordered)
     if memory.is_cancelled:
         holding = replace(holding, reservations=[])
     memory = replace(
@@ -145,7 +145,7 @@ def _after_look(asked: Question, wanted: w.Wanted, memory: Memory, holding: Hold
         return Settled(replace(memory, settled=marker).encode())
     found = plan(wanted, holding, memory, account.indivisible)
     if found.command is not None:
-        return _tell(asked, memory, holding, found.command)
+        return _send(asked, memory, holding, found.command)
     if found.cannot:
         return Unsendable("; ".join(found.cannot), memory.encode())
     return Settled(replace(agreed(memory, holding), settled=marker).encode())
@@ -161,7 +161,7 @@ def _wait(account: QliroAccount, memory: Memory, under_way: list[int], now_ms: i
     return AwaitResult(poll_s, why_pending(under_way), memory.encode(), is_overdue)
 
 
-def _tell(asked: Question, memory: Memory, holding: Holding, command: Command) -> Step:
+def _send(asked: Question, memory: Memory, holding: Holding, command: Command) -> Step:
     account: QliroAccount = asked.account
     if memory.errors >= ERRORS_MAX and _AGAIN not in memory.error:
         why = f"{command.name} was tried, and {memory.errors} attempts in a row ended in an error: {memory.error}"

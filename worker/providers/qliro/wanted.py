@@ -47,7 +47,7 @@ class Once(Struct, array_like=True, frozen=True):
     """Whether its total differs from the confirmed one."""
 
     @property
-    def told_minor(self) -> int:
+    def sent_minor(self) -> int:
         """What it is told as: its share, and what is refunded of it, which is told as an amount of its own."""
         return self.share_minor + self.refunded_minor
 
@@ -121,7 +121,7 @@ def want(order: Order) -> Wanted:
     is_stated = bool(facts.statements)
     returns = sorted(facts.returns.items(), key=lambda item: item[1].stamp)
     return Wanted(
-        _told_order(order),
+        _reported_order(order),
         order.currency,
         goods,
         once,
@@ -134,23 +134,23 @@ def want(order: Order) -> Wanted:
         _shipped_units(facts, lines, goods),
         sorted({(line.reference or "", type_of(line.type)) for line in confirmed.values()}),
         _is_bare(facts),
-        _heard_order(facts),
+        _pushed_order(facts),
     )
 
 
-def _told_order(order: Order) -> str:
+def _reported_order(order: Order) -> str:
     """Qliro's own id of the order, when the shop told it."""
     references = order.details.references
     return "" if references is None or references.provider is UNSET else _digits(references.provider)
 
 
-def _heard_order(facts: Facts) -> str:
+def _pushed_order(facts: Facts) -> str:
     """What callbacks say that it is."""
     return "" if facts.provider is None or facts.provider.order is None else _digits(facts.provider.order[1])
 
 
-def _digits(told: str) -> str:
-    return told if told.isascii() and told.isdigit() and len(told) < 20 else ""
+def _digits(reported: str) -> str:
+    return reported if reported.isascii() and reported.isdigit() and len(reported) < 20 else ""
 
 
 def encode(wanted: Wanted) -> msgspec.Raw:
@@ -279,9 +279,9 @@ def _back(key: str, back: Return, lines: Mapping[str, Line]) -> Back:
     return Back(key, sorted(counts.items()), back.fee_minor, back.refunded_minor, worth_minor)
 
 
-def _money(told: Iterable[tuple[str, Stamp, str | None, int]]) -> list[Money]:
+def _money(reported: Iterable[tuple[str, Stamp, str | None, int]]) -> list[Money]:
     """Oldest first; what was retracted is none."""
-    found = sorted((stamp, key, name, minor) for key, stamp, name, minor in told if minor)
+    found = sorted((stamp, key, name, minor) for key, stamp, name, minor in reported if minor)
     return [Money(key, name or "", minor) for _, key, name, minor in found]
 
 

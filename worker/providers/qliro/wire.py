@@ -85,7 +85,7 @@ class Order(Struct, rename="pascal", frozen=True, gc=False):
     payment_transactions: list[Transaction]
 
 
-class Taken(Struct, rename="pascal", frozen=True, gc=False):
+class Accepted(Struct, rename="pascal", frozen=True, gc=False):
     """The answer to a command, in the form of the OpenAPI, and in the older ones of UpdateItems."""
 
     payment_transactions: list[msgspec.Raw] | None = None
@@ -93,7 +93,7 @@ class Taken(Struct, rename="pascal", frozen=True, gc=False):
     reversal_payment_transaction_id: int | None = None
 
 
-class TakenTransaction(Struct, rename="pascal", frozen=True, gc=False):
+class AcceptedTransaction(Struct, rename="pascal", frozen=True, gc=False):
     """One of its transactions."""
 
     payment_transaction_id: int
@@ -159,8 +159,8 @@ ENTRIES = {
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _order = msgspec.json.Decoder(Order, strict=False)
-_taken = msgspec.json.Decoder(Taken, strict=False)
-_taken_transaction = msgspec.json.Decoder(TakenTransaction, strict=False)
+_accepted = msgspec.json.Decoder(Accepted, strict=False)
+_accepted_transaction = msgspec.json.Decoder(AcceptedTransaction, strict=False)
 _refusal = msgspec.json.Decoder(Refusal, strict=False)
 
 
@@ -174,12 +174,12 @@ def decode_order(body: bytes) -> Order:
     return _order.decode(body)
 
 
-def decode_taken(body: bytes) -> list[int]:
+def decode_accepted(body: bytes) -> list[int]:
     """The new transactions; empty when the answer names none. Raises `msgspec.DecodeError`."""
-    taken = _taken.decode(body)
-    listed = [_taken_transaction.decode(raw).payment_transaction_id for raw in taken.payment_transactions or ()]
+    accepted = _accepted.decode(body)
+    listed = [_accepted_transaction.decode(raw).payment_transaction_id for raw in accepted.payment_transactions or ()]
     return listed + [
-        one for one in (taken.reversal_payment_transaction_id, taken.payment_transaction_id) if one is not None
+        one for one in (accepted.reversal_payment_transaction_id, accepted.payment_transaction_id) if one is not None
     ]
 
 

@@ -98,19 +98,19 @@ def _unknown(event: str) -> Reply:
 def _webhook(form: Mapping[str, str], order: str) -> Reading:
     event = form.get("event", "")
     if state := _STATES.get(event):
-        return _told(Said("payment_state", with_order(order, {"state": state}), (event, order)))
+        return _push(Said("payment_state", with_order(order, {"state": state}), (event, order)))
     if event == "cancelled":
-        return _told(Said("cancelled", with_order(order, {"by": "provider"}), (event, order)))
+        return _push(Said("cancelled", with_order(order, {"by": "provider"}), (event, order)))
     if event == "cancel":
         said = Said("cancel_asked", with_order(order, {}), (event, order))
         return Ask("cancel", with_order(order, {}), (said,))
     if event == "risk_assessment":
         level = word_of(form.get("risk_level"))
         if level not in _RISKS:
-            return _told(unmapped("risk_assessment", level, (order, level), order))
-        return _told(Said("risk", with_order(order, {"level": level}), (event, order, level)))
+            return _push(unmapped("risk_assessment", level, (order, level), order))
+        return _push(Said("risk", with_order(order, {"level": level}), (event, order, level)))
     if not event:
-        return _told(unmapped("webhook", "", (order,), order))
+        return _push(unmapped("webhook", "", (order,), order))
     return Push((), _unknown(event))
 
 
@@ -118,9 +118,9 @@ def _ipn(form: Mapping[str, str], order: str) -> Reading:
     word = word_of(form.get("sq_state"))
     state = _STATES.get(word)
     if state is None:
-        return _told(unmapped("ipn", word, (order, word), order))
-    return _told(Said("payment_state", with_order(order, {"state": state}), (word, order)))
+        return _push(unmapped("ipn", word, (order, word), order))
+    return _push(Said("payment_state", with_order(order, {"state": state}), (word, order)))
 
 
-def _told(said: Said) -> Push:
+def _push(said: Said) -> Push:
     return Push((said,), _DONE)

@@ -55,7 +55,7 @@ class Reported(Struct, array_like=True, frozen=True):
     refused_status: int = 0
 
     @property
-    def is_told(self) -> bool:
+    def is_reported(self) -> bool:
         """Whether a report of it was taken."""
         return bool(self.shipments)
 
@@ -81,7 +81,7 @@ def kept(reported: Reported) -> bytes:
     return b"" if reported == NOTHING else _encoder.encode(reported)
 
 
-def taken(reported: Reported) -> Reported:
+def accepted(reported: Reported) -> Reported:
     """Once the page with its entries was taken."""
     now = reported.under_way
     assert now is not None

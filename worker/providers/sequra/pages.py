@@ -56,7 +56,7 @@ class Candidate(Struct, frozen=True):
     """An order with entries that are due."""
 
     reference: str
-    told: Reported
+    reported: Reported
     entries: Entries
     revision: int
     digest: bytes
@@ -66,7 +66,7 @@ class Candidate(Struct, frozen=True):
 def while_under_way(candidate: Candidate) -> bytes:
     """What the order's record keeps while its page is under way."""
     there = under_way(candidate.entries, candidate.revision, candidate.digest)
-    return kept(replace(candidate.told, under_way=there))
+    return kept(replace(candidate.reported, under_way=there))
 
 
 class Composing:
@@ -83,7 +83,7 @@ class Composing:
 
     def add(self, candidate: Candidate) -> Literal["taken", "other", "full"]:
         """Takes one more, if it belongs here and there is room for it."""
-        kind = (candidate.entries.store_ref, bool(candidate.told.refused_ms))
+        kind = (candidate.entries.store_ref, bool(candidate.reported.refused_ms))
         if self._kind is not None and kind != self._kind:
             return "other"
         there = under_way(candidate.entries, candidate.revision, candidate.digest)
@@ -93,7 +93,7 @@ class Composing:
         if self._remotes and (count > most or size > PAGE_MAX_BYTES or names > NAMES_MAX_BYTES):
             return "full"
         self._kind, self._count, self._size, self._names = kind, count, size, names
-        self._remotes[candidate.reference] = kept(replace(candidate.told, under_way=there))
+        self._remotes[candidate.reference] = kept(replace(candidate.reported, under_way=there))
         return "taken"
 
     def composed(self) -> Composed | None:
@@ -154,10 +154,10 @@ def _post(report: wire.DeliveryReport, account: SequraAccount) -> HttpRequest:
 
 
 def _under_way(remote: bytes) -> memory.UnderWay:
-    told = memory.read(remote)
-    assert told is not None  # we have written it
-    assert told.under_way is not None  # nobody takes it away while the page is there
-    return told.under_way
+    reported = memory.read(remote)
+    assert reported is not None  # we have written it
+    assert reported.under_way is not None  # nobody takes it away while the page is there
+    return reported.under_way
 
 
 # --- what becomes of it --------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def after(page: Page, outcome: Outcome, run_ms: int) -> Move:
     if kind is OutcomeKind.APPLIED:
         rest = page.lists[1:]
         left = replace(page, lists=rest, in_doubt=False, refusals=0, retries=0) if rest else None
-        return Move(left, told=page.lists[0])
+        return Move(left, reported=page.lists[0])
     if kind in _CREDENTIALS:
         return Move(page, then="account")
     if kind in _NOT_TAKEN:
@@ -208,20 +208,20 @@ def decided(page: Page, *, is_taken: bool) -> Move:
     """What an operator says of a page that is stuck."""
     names, *rest = page.lists
     free = [each for some in rest for each in some]
-    return Move(None, told=names, free=free) if is_taken else Move(None, free=names + free)
+    return Move(None, reported=names, free=free) if is_taken else Move(None, free=names + free)
 
 
 def fate_of(remote: bytes, became: Became, outcome: Outcome, now_ms: int) -> Fate:
     """Of an order of a page. `remote`: what its record keeps. `outcome`: of the page."""
-    told, now = memory.read(remote), _under_way(remote)
-    assert told is not None  # or there would be no page
-    if became == "told":
-        done = Outcome(OutcomeKind.APPLIED, "", outcome.status, remote=kept(memory.taken(told)))
+    reported, now = memory.read(remote), _under_way(remote)
+    assert reported is not None  # or there would be no page
+    if became == "reported":
+        done = Outcome(OutcomeKind.APPLIED, "", outcome.status, remote=kept(memory.accepted(reported)))
     elif became == "broken":
-        refused = kept(memory.refused(told, outcome.status, now_ms))
+        refused = kept(memory.refused(reported, outcome.status, now_ms))
         done = Outcome(OutcomeKind.PENDING, f"its report was refused: {outcome.reason}", outcome.status, remote=refused)
     else:
-        done = Outcome(OutcomeKind.PENDING, "waits for its report", remote=kept(replace(told, under_way=None)))
+        done = Outcome(OutcomeKind.PENDING, "waits for its report", remote=kept(replace(reported, under_way=None)))
     return Fate(now.revision, now.digest, done)
 
 

@@ -84,7 +84,7 @@ def situation_of(order: Order) -> Situation:
 
 def judge(
     now: Situation,
-    told: Reported | None,
+    reported: Reported | None,
     mode: DeliveryMode,
     *,
     may_land_late: bool = False,
@@ -93,24 +93,24 @@ def judge(
     """`may_land_late`: an Order Update may have been sent of which nothing is kept. `remote_unknown`: seQura may hold
     something else than what is kept.
     """
-    if told is None:
+    if reported is None:
         return Verdict("broken", "what is kept of its reports was written by a newer version of cartsync")
-    if told.under_way is not None:
+    if reported.under_way is not None:
         return Verdict("under_way")
     if mode == "update":
         return Verdict("update")
-    is_same = (now.shipped, now.unshipped) == (told.shipped, told.unshipped)
+    is_same = (now.shipped, now.unshipped) == (reported.shipped, reported.unshipped)
     is_late = may_land_late and now.was_emptied and mode == "report_then_update"
-    if told.by_update or is_late or (told.is_told and mode == "report_then_update"):
+    if reported.by_update or is_late or (reported.is_reported and mode == "report_then_update"):
         return Verdict("same" if is_same and not (may_land_late or remote_unknown) else "update")
-    if told.is_told and is_same:
+    if reported.is_reported and is_same:
         return Verdict("same")
-    new = difference(now.shipped, told.shipped)
+    new = difference(now.shipped, reported.shipped)
     why = why_not(new)
-    if new and any(key not in told.shipments for key in now.departures) and not (why and told.is_told):
+    if new and any(key not in reported.shipments for key in now.departures) and not (why and reported.is_reported):
         why = now.broken or why
         return Verdict("broken", why) if why else Verdict("due")
-    if told.is_told:
+    if reported.is_reported:
         return Verdict("changed", why or ("no shipment brought it" if new else "what is left to ship differs"))
     if now.unshipped:
         return Verdict("later")
@@ -133,21 +133,21 @@ class Entries(Struct, frozen=True):
     store_ref: str | None
 
 
-def entries_of(order: Order, deliveries: Deliveries, told: Reported, *, most: int) -> Entries:
+def entries_of(order: Order, deliveries: Deliveries, reported: Reported, *, most: int) -> Entries:
     """The entries that are due, after the verdict `due`: one a delivery when only shipments happened since, and there
     are at most so many of them; otherwise one.
     """
     new = deliveries.new
-    seconds = _free_seconds(new, set(told.shipments.values()))
-    entries = _one_each(order, deliveries, told, seconds) if len(new) <= most else []
+    seconds = _free_seconds(new, set(reported.shipments.values()))
+    entries = _one_each(order, deliveries, reported, seconds) if len(new) <= most else []
     if not entries:
-        seconds = [max(_free_seconds([new[-1]], set(told.shipments.values())))] * len(new)
+        seconds = [max(_free_seconds([new[-1]], set(reported.shipments.values())))] * len(new)
         all_of_it = replace(
             new[-1],
             trackings=[tracking for each in new for tracking in each.trackings],
             is_delivered=all(each.is_delivered for each in new),
         )
-        entries = [_whole(order, less(order.shipped.items, told.shipped), all_of_it, seconds[-1])]
+        entries = [_whole(order, less(order.shipped.items, reported.shipped), all_of_it, seconds[-1])]
     return Entries(
         entries,
         {key: second for each, second in zip(new, seconds, strict=True) for key in each.shipments},
@@ -171,15 +171,15 @@ def under_way(found: Entries, revision: int, digest: bytes) -> UnderWay:
     )
 
 
-def broken_entry(reference: str, order: Order | None, told: Reported | None) -> Raw:
+def broken_entry(reference: str, order: Order | None, reported: Reported | None) -> Raw:
     """As much of an order as is known that cannot be reported; of one that contradicts itself only its name."""
-    if order is None or told is None:
+    if order is None or reported is None:
         return Raw(_encoder.encode(wire.BrokenOrder(wire.MerchantReference(reference))))
     details = order.details
     method, customer = details.delivery_method, details.customer
     found = wire.BrokenOrder(
         wire_reference(order),
-        _reported_cart(order, less(order.shipped.items, told.shipped)),
+        _reported_cart(order, less(order.shipped.items, reported.shipped)),
         UNSET if method is None else wire_method(method),
         UNSET if customer is None else wire_customer(customer),
     )
@@ -194,10 +194,10 @@ def lacking(order: Order) -> str:
     return ""
 
 
-def _one_each(order: Order, deliveries: Deliveries, told: Reported, seconds: list[int]) -> list[wire.ReportedOrder]:
+def _one_each(order: Order, deliveries: Deliveries, reported: Reported, seconds: list[int]) -> list[wire.ReportedOrder]:
     """Nothing when something else than shipments happened since, or the carts in between cannot be told."""
-    before = told.shipped
-    if deliveries.before is None or (told.is_told and amounts_of(deliveries.before.items) != before):
+    before = reported.shipped
+    if deliveries.before is None or (reported.is_reported and amounts_of(deliveries.before.items) != before):
         return []
     both = [*order.unshipped.items, *order.shipped.items]
     entries = []

@@ -207,7 +207,7 @@ def test_answer(kind: OutcomeKind, reason: str, response: HttpResponse) -> None:
     known = memory.decode(outcome.remote or b"")
     assert known.word == "delivered"
     assert known.is_open is (kind in (K.UNKNOWN, K.CONFLICT))
-    assert known.taken == ("delivered" if kind is K.APPLIED else "")
+    assert known.accepted == ("delivered" if kind is K.APPLIED else "")
 
 
 def test_texts_are_configuration() -> None:
@@ -222,9 +222,9 @@ def test_texts_are_configuration() -> None:
 def test_retry_after() -> None:
     """What asks for a pause holds the account; the others do not."""
     outcome = told(answer(b"", 503, retry_after="7")).outcome
-    assert (outcome.retry_after_s, outcome.holds_account) == (7.0, True)
-    assert told(answer(b"", 429)).outcome.holds_account
-    assert not told(answer(b"", 500)).outcome.holds_account
+    assert (outcome.retry_after_s, outcome.throttles_account) == (7.0, True)
+    assert told(answer(b"", 429)).outcome.throttles_account
+    assert not told(answer(b"", 500)).outcome.throttles_account
 
 
 def test_long_message() -> None:

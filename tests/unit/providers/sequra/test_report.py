@@ -56,7 +56,7 @@ def told_of(*tellings: Told, before: Reported = NOTHING) -> Reported:
     found = order(*tellings)
     entries = entries_of(found, deliveries_of(found, before.shipments), before, most=5000)
     now = under_way(entries, 7, SEQURA.digest(found))
-    return memory.taken(replace(before, under_way=now))
+    return memory.accepted(replace(before, under_way=now))
 
 
 def reported(found: Order, before: Reported = NOTHING, most: int = 5000) -> list[dict[str, Any]]:
@@ -233,9 +233,9 @@ def test_what_is_kept_while_a_page_is_under_way() -> None:
     now = replace(NOTHING, under_way=under_way(entries, 7, b"d"))
     assert memory.read(memory.kept(now)) == now
     assert (now.under_way.revision, now.under_way.digest, now.under_way.count) == (7, b"d", 1)  # type: ignore[union-attr]
-    assert not now.is_told
-    after = memory.taken(now)
-    assert after.is_told
+    assert not now.is_reported
+    after = memory.accepted(now)
+    assert after.is_reported
     assert (after.shipments, after.under_way) == ({"s1": int(START.timestamp()) + 2}, None)
     assert after.shipped == situation_of(found).shipped
     assert after.unshipped == situation_of(found).unshipped != b""
@@ -369,7 +369,7 @@ def test_growth_is_seen_as_a_step_backwards() -> None:
 
 
 @pytest.mark.parametrize("mode", ["update", "report", "report_then_update"])
-def test_nothing_is_told_while_a_page_is_under_way(mode: DeliveryMode) -> None:
+def test_nothing_is_reported_while_a_page_is_under_way(mode: DeliveryMode) -> None:
     """Whatever happens to the order meanwhile, and whatever the account is set to."""
     found = order(TWO, shipped("s1", A=1))
     now = under_way(entries_of(found, deliveries_of(found, {}), NOTHING, most=9), 7, b"")
