@@ -6,7 +6,7 @@ from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.tokens import redacted
 from worker.providers.atarapay.wire import Said, has_any, said
-from worker.providers.responses import WORDS_MAX, describe, throttles_account, kind_of_status, retry_after_s
+from worker.providers.responses import WORDS_MAX, describe, kind_of_status, retry_after_s, throttles_account
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
 """Made by what stands in front of AtaraPay, whatever they hold."""

@@ -11,7 +11,7 @@ from worker.model.provider import Answered
 from worker.providers.qliro import wire
 from worker.providers.qliro.holding import hold
 from worker.providers.qliro.memory import Memory
-from worker.providers.responses import throttles_account, kind_of_status, retry_after_s
+from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
 
 _CANCELLED = "ORDER_HAS_BEEN_CANCELLED"
 _NOTHING_LEFT = "NO_ITEMS_LEFT_IN_RESERVATION"

@@ -5,7 +5,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.responses import describe, throttles_account, kind_of_status, retry_after_s
+from worker.providers.responses import describe, kind_of_status, retry_after_s, throttles_account
 from worker.providers.sequra.options import SequraAccount
 
 
