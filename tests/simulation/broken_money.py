@@ -15,8 +15,8 @@ from worker.providers.qliro import Qliro, money, returning, situation
 from worker.providers.qliro import plan as qliro_plan
 from worker.providers.qliro import responses as qliro_responses
 from worker.providers.qliro import steps as qliro
-from worker.providers.qliro.holding import Holding, Units
 from worker.providers.qliro.memory import Memory
+from worker.providers.qliro.order import QliroOrder, Units
 from worker.publisher import publisher
 
 breaks = Breaks()
@@ -46,7 +46,7 @@ def second_command_while_one_is_pending(real: Any) -> Any:
     return lambda *args, **named: replace(real(*args, **named), pending=[])
 
 
-@breaks(Holding, "not_final")  # type: ignore[no-redef]
+@breaks(QliroOrder, "not_final")  # type: ignore[no-redef]
 def second_command_while_one_is_pending(_real: Any) -> Any:  # noqa: F811
     """… nor what is seen."""
     return property(lambda _self: [])

@@ -33,10 +33,10 @@ def redacted(text: str, account: AtaraPayAccount) -> str:
     for key in keys:
         text = text.replace(key, _HIDDEN).replace(quote(key, safe=""), _HIDDEN)
     secrets = [key.encode() for key in keys]
-    return _RUN.sub(lambda run: _HIDDEN if _holds(run[0], secrets) else run[0], text)
+    return _RUN.sub(lambda run: _HIDDEN if _contains_any(run[0], secrets) else run[0], text)
 
 
-def _holds(run: str, secrets: list[bytes]) -> bool:
+def _contains_any(run: str, secrets: list[bytes]) -> bool:
     """Whether a text in Base64 holds one of these, wherever in the text it begins."""
     plain = run.replace("-", "+").replace("_", "/")
     for start in range(4):

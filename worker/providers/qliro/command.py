@@ -6,9 +6,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from worker.providers.qliro import wire
-from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.memory import Intent, Memory, Note
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.qliro.order import Key, QliroOrder, Units
 
 SPACE = UUID("5d1f0e1c-64f7-5c1a-9a52-6f5d8a6d3c11")
 """Of our request ids; a constant."""
@@ -42,14 +42,14 @@ class Command(Struct, frozen=True):
     discounts: list[Extra] = []
     notes: list[Note] = []
 
-    def request_id(self, account: str, holding: Holding, memory: Memory) -> UUID:
+    def request_id(self, account: str, there: QliroOrder, memory: Memory) -> UUID:
         """The same for the same step: made of what it is, what was read before it, and what is told."""
-        parts = [account, holding.order_id, self.name, memory.generation, holding.fingerprint, self]
+        parts = [account, there.order_id, self.name, memory.generation, there.fingerprint, self]
         return uuid5(SPACE, _canonical.encode(parts).hex())
 
-    def body(self, account: QliroAccount, holding: Holding, request_id: UUID) -> bytes:
+    def body(self, account: QliroAccount, there: QliroOrder, request_id: UUID) -> bytes:
         """The bytes of the request."""
-        command = wire.Command(str(request_id), account.api_key, holding.order_id)
+        command = wire.Command(str(request_id), account.api_key, there.order_id)
         if self.name in wire.ENTRIES:
             entry = wire.Entry(
                 self.transaction,
@@ -57,7 +57,7 @@ class Command(Struct, frozen=True):
                 [_amount(one) for one in self.fees] or UNSET,
                 [_amount(one) for one in self.discounts] or UNSET,
             )
-            command = msgspec.structs.replace(command, currency=holding.currency, **{wire.ENTRIES[self.name]: [entry]})
+            command = msgspec.structs.replace(command, currency=there.currency, **{wire.ENTRIES[self.name]: [entry]})
         return wire.encode(command)
 
     def intent(self, request_id: UUID) -> Intent:

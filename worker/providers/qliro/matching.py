@@ -2,7 +2,7 @@
 
 from msgspec import Struct, field
 
-from worker.providers.qliro.holding import Key, Units
+from worker.providers.qliro.order import Key, Units
 from worker.providers.qliro.wanted import Goods, Wanted
 
 
@@ -19,7 +19,7 @@ class Match(Struct):
     """Captured, and to be returned by a return with a fee."""
     ahead: Units = field(default_factory=Units)
     """Reserved, and to be captured before such a return."""
-    hold: Units = field(default_factory=Units)
+    stay: Units = field(default_factory=Units)
     """Reserved, and still to be sent."""
     missing: list[tuple[Goods, int, int]] = field(default_factory=list)
     """Neither captured nor reserved: line, units that are kept, units that are pending."""
@@ -48,7 +48,7 @@ def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Mat
     _fill(lines, extra, found.net, found.back, odd=[])
     _fill(lines, extra, left, found.ahead)
     pending = [one.pending for one in lines]
-    _fill(lines, pending, left, found.hold)
+    _fill(lines, pending, left, found.stay)
     found.missing = [
         (one, of_kept, of_pending)
         for one, of_kept, of_pending in zip(lines, kept, pending, strict=True)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from worker.providers.qliro.holding import Holding, Units
+from worker.providers.qliro.order import QliroOrder, Units
 
 VERSION = 1
 KNOWN_MAX = 2_000
@@ -143,9 +143,9 @@ class Memory(Struct, array_like=True, frozen=True):
         """Whether it is ours, or the shop's facts agreed with it."""
         return transaction in self.ours or transaction in self.agreed
 
-    def notes_of(self, kind: str, holding: Holding) -> list[Note]:
+    def notes_of(self, kind: str, there: QliroOrder) -> list[Note]:
         """The notes of a kind whose transactions came through."""
-        return [one for one in self.notes if one.kind == kind and holding.statuses.get(one.transaction) == "Success"]
+        return [one for one in self.notes if one.kind == kind and there.statuses.get(one.transaction) == "Success"]
 
 
 def _signed(intent: Intent | None, transactions: list[int]) -> list[Note]:
@@ -167,27 +167,27 @@ def recall(remote: bytes) -> Memory:
 
 
 def after_read(
-    memory: Memory, holding: Holding, now_ms: int, wait_s: float, *, may_be_ours: bool, ordered: Counter[str]
+    memory: Memory, there: QliroOrder, now_ms: int, wait_s: float, *, may_be_ours: bool, ordered: Counter[str]
 ) -> Memory:
     """The memory after a look: what nobody saw the answer of is found, what failed is counted.
 
     `wait_s`: how long to wait after the first error. `may_be_ours`: a worker may have stopped hard with a command
     under way, and nothing was kept of it. `ordered`: units by reference, as the shop has told them.
     """
-    seen = holding.statuses
+    seen = there.statuses
     before = {*memory.ours, *memory.agreed, *memory.others}
     new = [one for one in seen if one not in before]
     if memory.intent is not None:
-        ours = _found(memory.intent, new, holding)
+        ours = _found(memory.intent, new, there)
     else:
-        ours = [one for one in new if may_be_ours and _is_like_ours(one, holding, ordered)]
+        ours = [one for one in new if may_be_ours and _is_like_ours(one, there, ordered)]
     pending = memory.pending + [one for one in ours if one not in memory.pending]
     awaited = set(pending)
     notes = memory.notes + (_signed(memory.intent, ours) if ours and memory.intent is not None else [])
     memory = replace(
         memory,
-        order_id=holding.order_id,
-        merchant_reference=memory.merchant_reference or holding.merchant_reference,
+        order_id=there.order_id,
+        merchant_reference=memory.merchant_reference or there.merchant_reference,
         ours=[one for one in [*memory.ours, *ours] if one in seen or one in awaited][-KNOWN_MAX:],
         others=[*memory.others, *(one for one in new if one not in awaited)][-KNOWN_MAX:],
         notes=[one for one in notes if seen.get(one.transaction) not in ("Error", "Cancelled")],
@@ -208,12 +208,12 @@ def after_read(
         memory,
         generation=memory.generation + 1,
         errors=errors,
-        error=next((holding.errors[one] for one in failed if holding.errors[one]), "")[:WORDS_MAX],
+        error=next((there.errors[one] for one in failed if there.errors[one]), "")[:WORDS_MAX],
         retry_at_ms=now_ms + int(1000 * min(wait_s * 4.0 ** min(errors - 1, 9), RETRY_MAX_S)),
     )
 
 
-def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
+def _found(intent: Intent, new: list[int], there: QliroOrder) -> list[int]:
     """The new transactions that a command which nobody saw the answer of has made: those with its items; of what
     replaces or ends a reservation also those that list none.
     """
@@ -221,34 +221,34 @@ def _found(intent: Intent, new: list[int], holding: Holding) -> list[int]:
     lines = Units({(reference, kind, price): count for reference, kind, price, count in intent.lines})
     found = []
     for one in new:
-        did = holding.did[one].get(action)
-        if holding.kinds[one] in kinds and (did == lines or (intent.is_of_reservation and (not lines or did is None))):
+        did = there.did[one].get(action)
+        if there.kinds[one] in kinds and (did == lines or (intent.is_of_reservation and (not lines or did is None))):
             found.append(one)
     return found
 
 
-def _is_like_ours(one: int, holding: Holding, ordered: Counter[str]) -> bool:
+def _is_like_ours(one: int, there: QliroOrder, ordered: Counter[str]) -> bool:
     """Whether it replaces a reservation by one with no more units of anything than before, or than the shop has told:
     what others add beyond that, they mean to stay.
 
     A capture or a refund may as well be somebody else's: it is not taken for ours, so that it will not be undone.
     """
-    if one not in holding.replacing:
+    if one not in there.replacing:
         return False
-    goods = _goods(one, holding)
-    return goods <= ordered or goods <= _goods(holding.replacing[one], holding)
+    goods = _goods(one, there)
+    return goods <= ordered or goods <= _goods(there.replacing[one], there)
 
 
-def _goods(one: int, holding: Holding) -> Counter[str]:
+def _goods(one: int, there: QliroOrder) -> Counter[str]:
     """What it reserved, by reference."""
     counts: Counter[str] = Counter()
-    for key, count in holding.did[one].get("Reserve", {}).items():
+    for key, count in there.did[one].get("Reserve", {}).items():
         counts[key[0]] += count * (key[1] == "Product")
     return counts
 
 
-def agreed(memory: Memory, holding: Holding) -> Memory:
+def agreed(memory: Memory, there: QliroOrder) -> Memory:
     """All that stands there now is what the shop's facts come to, whoever did it."""
     ours = set(memory.ours)
-    agreed = [one for one in holding.statuses if one not in ours]
+    agreed = [one for one in there.statuses if one not in ours]
     return replace(memory, agreed=agreed[-KNOWN_MAX:], others=[])

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from worker.core.shares import rounded
 from worker.providers.qliro import wire
-from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.memory import Memory
+from worker.providers.qliro.order import Key, QliroOrder, Units
 from worker.providers.qliro.wanted import Back, Once, Wanted
 
 REFUND, FEE, RETURN_FEE, DELIVERY, AGAIN = "Refund", "Fee", "Return fee", "Delivery refund", "Refunded before"
@@ -34,15 +34,15 @@ class Due(Struct, frozen=True):
 class Books:
     """What of amounts was told already, by reference, read once."""
 
-    def __init__(self, wanted: Wanted, holding: Holding, memory: Memory, net: Units, left: Units) -> None:
+    def __init__(self, wanted: Wanted, there: QliroOrder, memory: Memory, net: Units, left: Units) -> None:
         self._taken = {
             AGAIN_REFERENCE,
             *(one.reference for one in wanted.goods),
             *(one.reference for one in wanted.once),
         }
-        self._added = holding.added
+        self._added = there.added
         self._noted: Counter[str] = Counter()
-        for note in memory.notes_of("amount", holding):
+        for note in memory.notes_of("amount", there):
             self._noted[note.name] += note.minor
         self._net, self._left = _amounts(net), _amounts(left)
 
@@ -111,14 +111,14 @@ class Kept(Struct):
     """Because their captures had no more left: it is still to be refunded."""
 
 
-def kept_back(wanted: Wanted, holding: Holding, memory: Memory) -> Kept:
+def kept_back(wanted: Wanted, there: QliroOrder, memory: Memory) -> Kept:
     """As it was noted when it was told. What is short without a note, because the note was lost, are fees of the
     order and what it withholds, as far as that reaches.
     """
-    charged = {note.name for note in memory.notes_of("fee", holding)}
-    kept = Kept([], {note.name for note in memory.notes_of("withheld", holding)})
+    charged = {note.name for note in memory.notes_of("fee", there)}
+    kept = Kept([], {note.name for note in memory.notes_of("withheld", there)})
     noted = {note.transaction for note in memory.notes}
-    short = sum(minor for one, minor in holding.short.items() if one not in noted)
+    short = sum(minor for one, minor in there.short.items() if one not in noted)
     for back in wanted.backs:
         if back.fee_minor and back.name not in charged:
             if back.fee_minor <= short:
@@ -128,7 +128,7 @@ def kept_back(wanted: Wanted, holding: Holding, memory: Memory) -> Kept:
         if back.name not in kept.withheld and 0 < back.withheld_minor <= short:
             short -= back.withheld_minor
             kept.withheld.add(back.name)
-    kept.rest = max(0, short) + sum(note.minor for note in memory.notes_of("rest", holding))
+    kept.rest = max(0, short) + sum(note.minor for note in memory.notes_of("rest", there))
     return kept
 
 
@@ -140,17 +140,17 @@ def without_tax(minor: int, rate_bp: int) -> int:
     return rounded(minor * 10_000, 10_000 + rate_bp)
 
 
-def rate_of(holding: Holding, reference: str | None = None) -> int | None:
+def rate_of(there: QliroOrder, reference: str | None = None) -> int | None:
     """The one rate that explains every reserved pair of prices to the cent, of one article or of all."""
-    if not holding.rates:
+    if not there.rates:
         pairs: dict[str | None, set[tuple[int, int]]] = {None: set()}
-        for key, known in holding.known.items():
+        for key, known in there.known.items():
             for name in (key[0], None):
                 pairs.setdefault(name, set()).add((key[2], known.ex_minor))
         for name, sent in pairs.items():
             fitting = _fitting(sent)
-            holding.rates[name] = fitting[0] if len(fitting) == 1 else None
-    return holding.rates.get(reference)
+            there.rates[name] = fitting[0] if len(fitting) == 1 else None
+    return there.rates.get(reference)
 
 
 def _fitting(pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -163,12 +163,12 @@ def _fitting(pairs: Iterable[tuple[int, int]]) -> list[int]:
     ]
 
 
-def ex_of(key: Key, rate_bp: int | None, holding: Holding) -> int | None:
+def ex_of(key: Key, rate_bp: int | None, there: QliroOrder) -> int | None:
     """The price without tax of an item: as it was reserved, or by a rate; `None`: nobody knows."""
-    if (known := holding.known.get(key)) is not None:
+    if (known := there.known.get(key)) is not None:
         return known.ex_minor
     if rate_bp is None:
-        rate_bp = rate_of(holding, key[0])
+        rate_bp = rate_of(there, key[0])
     if rate_bp is None:
-        rate_bp = rate_of(holding)
+        rate_bp = rate_of(there)
     return None if rate_bp is None else without_tax(key[2], rate_bp)

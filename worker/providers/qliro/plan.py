@@ -11,8 +11,8 @@ from msgspec import Struct, field
 
 from worker.providers.qliro import money, reserving, returning
 from worker.providers.qliro.command import Command, Line, of
-from worker.providers.qliro.holding import Holding, Reservation, Units, worth
 from worker.providers.qliro.memory import Memory, Note
+from worker.providers.qliro.order import QliroOrder, Reservation, Units, worth
 from worker.providers.qliro.situation import Situation, listed
 from worker.providers.qliro.wanted import Wanted
 
@@ -24,9 +24,9 @@ class Plan(Struct):
     cannot: list[str] = field(default_factory=list)
 
 
-def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
+def plan(wanted: Wanted, there: QliroOrder, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
     """The next command, or what stands in the way of what is left."""
-    at = Situation(wanted, holding, memory)
+    at = Situation(wanted, there, memory)
     found = Plan()
     if wanted.vouchers_minor:
         found.cannot.append(f"a voucher of {wanted.vouchers_minor}: Qliro has no such line")
@@ -53,11 +53,11 @@ def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | lis
     leaves = at.match.leaves
     is_over = at.has_captures and not at.stays
     cannot: list[str] = []
-    for reservation in at.holding.reservations:
+    for reservation in at.there.reservations:
         units = leaves & reservation.items
         if not units and not is_over:
             continue
-        is_last = not at.match.hold and not at.match.missing and units == leaves
+        is_last = not at.match.stay and not at.match.missing and units == leaves
         if is_last or indivisible == "first":
             units = _with_once(at, reservation, units)
         total = worth(units)
@@ -67,7 +67,7 @@ def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | lis
             continue
         if total > 0:
             return Command("MarkItemsAsShipped", reservation.id, of(units))
-        if not is_over and not worth(at.match.hold):
+        if not is_over and not worth(at.match.stay):
             return [f"a capture of {listed(units)} would be {total}: Qliro takes none that is not above 0"]
     return cannot
 
@@ -102,12 +102,12 @@ def _add(at: Situation) -> Command | list[str]:
         if rest * due.minor < 0:
             cannot.append(f"{due.reference}: {due.minor - rest} were told to Qliro, {due.minor} are due")
         elif rest > 0:
-            funds = [one for one in at.holding.captures if one.left_minor > 0]
+            funds = [one for one in at.there.captures if one.left_minor > 0]
             capture = next((one for one in reversed(funds) if one.left_minor >= rest), funds[-1] if funds else None)
             if capture is not None:
                 return _addition(at, capture.id, due, min(rest, capture.left_minor))
-        elif rest < 0 and at.holding.is_own:
-            return _addition(at, at.holding.captures[-1].id, due, rest)
+        elif rest < 0 and at.there.is_own:
+            return _addition(at, at.there.captures[-1].id, due, rest)
         elif rest < 0:
             cannot.append(f"a charge of {-rest} ({due.reference}): only Qliro's own methods can grow after a capture")
     return cannot
@@ -115,7 +115,7 @@ def _add(at: Situation) -> Command | list[str]:
 
 def _addition(at: Situation, capture: int, due: money.Due, minor: int) -> Command:
     key = (due.reference, due.type, -minor)
-    ex_minor = money.ex_of(key, None, at.holding)
+    ex_minor = money.ex_of(key, None, at.there)
     line = Line(key, 1, money.without_tax(-minor, 0) if ex_minor is None else ex_minor, due.text)
     return Command("AddItemsToInvoice", capture, [line], notes=[Note(0, "amount", due.reference, minor)])
 

@@ -248,7 +248,7 @@ def _offered(methods: list[_Method], header: str) -> Answered:
     kept = [
         method
         for method in methods
-        if bounds.holds("methods", method.reference, 450) and bounds.holds("methods", method.name, 100)
+        if bounds.fits("methods", method.reference, 450) and bounds.fits("methods", method.name, 100)
     ]
     kept = bounds.first("methods", kept, METHODS_MAX)
     if not kept:
@@ -272,7 +272,7 @@ class _Bounds:
     def __init__(self) -> None:
         self.left_out: set[str] = set()
 
-    def holds(self, member: str, text: str, max_length: int) -> bool:
+    def fits(self, member: str, text: str, max_length: int) -> bool:
         """Whether a text that is needed is there, and not too long."""
         if 0 < len(text) <= max_length:
             return True
@@ -281,11 +281,11 @@ class _Bounds:
 
     def text(self, member: str, text: str, max_length: int) -> str:
         """The text, or nothing when it is too long."""
-        return text if not text or self.holds(member, text, max_length) else ""
+        return text if not text or self.fits(member, text, max_length) else ""
 
     def texts(self, texts: list[str]) -> list[str]:
         """Descriptions: at most 3 of at most 200 characters."""
-        return self.first("descriptions", [text for text in texts if self.holds("descriptions", text, 200)], 3)
+        return self.first("descriptions", [text for text in texts if self.fits("descriptions", text, 200)], 3)
 
     def first(self, member: str, found: list[Any], count_max: int) -> list[Any]:
         """As many as may be there."""
@@ -296,12 +296,10 @@ class _Bounds:
 
 def _method(method: _Method, category: str, bounds: _Bounds) -> dict[str, Any]:
     options = [
-        o for o in method.options if bounds.holds("options", o.reference, 450) and bounds.holds("options", o.name, 100)
+        o for o in method.options if bounds.fits("options", o.reference, 450) and bounds.fits("options", o.name, 100)
     ]
     services = [
-        s
-        for s in method.services
-        if bounds.holds("services", s.reference, 450) and bounds.holds("services", s.name, 100)
+        s for s in method.services if bounds.fits("services", s.reference, 450) and bounds.fits("services", s.name, 100)
     ]
     return _filled(
         {

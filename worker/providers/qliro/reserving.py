@@ -4,7 +4,7 @@ import msgspec
 
 from worker.providers.qliro import money, wire
 from worker.providers.qliro.command import Command, Line
-from worker.providers.qliro.holding import Key, Reservation, Units, worth
+from worker.providers.qliro.order import Key, Reservation, Units, worth
 from worker.providers.qliro.situation import Situation, listed
 
 CANCEL = Command("cancelOrder")
@@ -27,7 +27,7 @@ def update(at: Situation) -> Command | list[str]:
         return []
     if at.changed_there:
         return [at.both_sides(wanted + _units(extra))]
-    is_fixed = at.has_captures and not at.holding.is_own
+    is_fixed = at.has_captures and not at.there.is_own
     if is_fixed and new:
         return [f"{listed(_units(new))} beyond what is reserved: only Qliro's own methods can grow after a capture"]
     if is_fixed:
@@ -47,7 +47,7 @@ def _as_reserved(at: Situation) -> Units:
     left = at.left
     return (
         at.match.leaves
-        + at.match.hold
+        + at.match.stay
         + Units(
             {key: n for key, n in left.items() if key[1] != "Product" and at.is_wanted(key) and _is_as_told(at, key)}
         )
@@ -79,7 +79,7 @@ def _new_once(at: Situation) -> list[Line]:
 
 
 def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
-    ex_minor = money.ex_of(key, rate_bp, at.holding)
+    ex_minor = money.ex_of(key, rate_bp, at.there)
     return Line(key, 1, money.without_tax(key[2], 0) if ex_minor is None else ex_minor, text)
 
 
@@ -91,15 +91,15 @@ def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
     total = worth(wanted)
     if total <= 0:
         return CANCEL
-    if total > worth(left) and not at.holding.is_own:
+    if total > worth(left) and not at.there.is_own:
         return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
     if len(wanted) > wire.LINES_MAX:
         return [f"{len(wanted)} lines: Qliro takes at most {wire.LINES_MAX}"]
-    return _of_one(at.holding.reservations, _merged(lines))
+    return _of_one(at.there.reservations, _merged(lines))
 
 
 def _copied(at: Situation, key: Key, count: int) -> Line:
-    known = at.holding.known.get(key)
+    known = at.there.known.get(key)
     if known is None:  # Qliro has not said its price without tax
         return msgspec.structs.replace(_line(at, key, None, key[0]), count=count)
     return Line(key, count, known.ex_minor, known.description)

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from worker.model.exchange import REASON_MAX, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Answered
 from worker.providers.qliro import wire
-from worker.providers.qliro.holding import hold
 from worker.providers.qliro.memory import Memory
+from worker.providers.qliro.order import order_from
 from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
 
 _CANCELLED = "ORDER_HAS_BEEN_CANCELLED"
@@ -27,7 +27,7 @@ def read_order(response: HttpResponse, now_ms: int) -> Answered:
     if not 200 <= response.status < 300:
         return Answered(_by_status(response, now_ms))
     try:
-        seen = hold(wire.decode_order(response.body))
+        seen = order_from(wire.decode_order(response.body))
     except (ValueError, RecursionError):  # what msgspec says of it may quote it, so it is left out
         return Answered(Outcome(OutcomeKind.REJECTED, _UNREADABLE, response.status))
     return Answered(Outcome(OutcomeKind.APPLIED, "", response.status), seen)

@@ -2,8 +2,8 @@
 
 from worker.providers.qliro import money
 from worker.providers.qliro.command import Command, Extra, of
-from worker.providers.qliro.holding import Capture, Units, worth
 from worker.providers.qliro.memory import Note
+from worker.providers.qliro.order import Capture, Units, worth
 from worker.providers.qliro.situation import Situation, listed
 
 
@@ -18,7 +18,7 @@ def give_back(at: Situation) -> Command | list[str]:
         cannot.append(f"captured at Qliro by somebody else: {listed(foreign)}, which the order has not shipped")
     goods -= foreign
     charges = Units({key: n for key, n in at.net.items() if key[1] in ("Shipping", "Fee") and _is_off(at, key)})
-    for capture in at.holding.captures:
+    for capture in at.there.captures:
         units = (goods & capture.items) + (charges & capture.items)
         if not units:
             continue
@@ -83,5 +83,5 @@ def _from(at: Situation, capture: Capture, units: Units, later: Units) -> Comman
 
 
 def _extra(at: Situation, reference: str, description: str, minor: int) -> Extra:
-    rate = money.rate_of(at.holding)
+    rate = money.rate_of(at.there)
     return Extra(reference, description, minor, money.without_tax(minor, rate or 0))

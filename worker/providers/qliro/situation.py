@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from worker.core.shares import rounded
 from worker.providers.qliro import money
 from worker.providers.qliro.command import Line
-from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.matching import Match, match, split
 from worker.providers.qliro.memory import Memory
 from worker.providers.qliro.money import Due
+from worker.providers.qliro.order import Key, QliroOrder, Units
 from worker.providers.qliro.wanted import Back, Goods, Once, Wanted
 
 LISTED_MAX = 5
@@ -18,12 +18,12 @@ LISTED_MAX = 5
 class Situation:
     """What should be so, what is, and which units are which; what is asked again and again is looked up once."""
 
-    def __init__(self, wanted: Wanted, holding: Holding, memory: Memory) -> None:
-        self.wanted, self.holding, self.memory = wanted, holding, memory
-        self.net, self.left = holding.net, holding.left
-        self.kept_back = money.kept_back(wanted, holding, memory)
+    def __init__(self, wanted: Wanted, there: QliroOrder, memory: Memory) -> None:
+        self.wanted, self.there, self.memory = wanted, there, memory
+        self.net, self.left = there.net, there.left
+        self.kept_back = money.kept_back(wanted, there, memory)
         self.match: Match = match(wanted, self.net, self.left, _ahead(self.kept_back.uncharged))
-        self.books = money.Books(wanted, holding, memory, self.net, self.left)
+        self.books = money.Books(wanted, there, memory, self.net, self.left)
         self.dues: list[Due] = money.dues(wanted, self.books, self.kept_back.rest)
         self._dues = {(due.reference, due.type): due for due in reversed(self.dues)}
         self._once = {(one.reference, one.type): one for one in reversed(wanted.once)}
@@ -31,14 +31,14 @@ class Situation:
         self._captured = {_name(one) for key in self.net if (one := self.once_of(key)) is not None}
         self._ever = {
             _name(one)
-            for capture in holding.captures
+            for capture in there.captures
             for key in capture.captured
             if (one := self.once_of(key)) is not None
         }
         self._references = Counter(one.reference for one in wanted.goods)
         self._lines = Counter((one.reference, one.type) for one in wanted.once)
         ours = set(memory.ours)
-        self._theirs = {key for one, did in holding.did.items() if one not in ours for key in did.get("Reserve", ())}
+        self._theirs = {key for one, did in there.did.items() if one not in ours for key in did.get("Reserve", ())}
         self._confirmed = set(wanted.confirmed)
         self._worth_there = self._worth_found()
         self.too_much = self.match.back + Units({key: n for key, n in self.match.net.items() if key[1] == "Product"})
@@ -52,7 +52,7 @@ class Situation:
         """What somebody else has captured beyond what the shop has shipped: not ours to return."""
         captured: dict[str, int] = {}
         foreign = Units()
-        for capture in self.holding.captures:
+        for capture in self.there.captures:
             for key, count in capture.captured.items():
                 if key[1] == "Product":
                     captured[key[0]] = captured.get(key[0], 0) + count
@@ -84,8 +84,8 @@ class Situation:
 
         Once some were captured at the old price, those left make up the line's total at a price that is not the line's.
         """
-        free = self.left - self.match.leaves - self.match.hold
-        ship, hold, missing = Units(), Units(), []
+        free = self.left - self.match.leaves - self.match.stay
+        ship, stay, missing = Units(), Units(), []
         for goods, of_kept, of_pending in self.match.missing:
             kept, pending = of_kept, of_pending
             for price, count in split(self._worth_of_missing(goods, kept + pending), kept + pending):
@@ -93,24 +93,24 @@ class Situation:
                 there = min(count, free[key])
                 now = min(there, kept)
                 ship[key] += now
-                hold[key] += there - now
+                stay[key] += there - now
                 free[key] -= there
                 kept, pending = kept - now, pending - (there - now)
             if kept or pending:
                 missing.append((goods, kept, pending))
         self.match.ship += ship
-        self.match.hold += hold
+        self.match.stay += stay
         self.match.missing = missing
         self._worth_there = self._worth_found()
 
     @property
     def has_captures(self) -> bool:
-        return bool(self.holding.captures)
+        return bool(self.there.captures)
 
     @property
     def stays(self) -> bool:
         """Whether anything of ours is still to be captured, now or later, or to be agreed on with who captured it."""
-        return bool(self.match.leaves or self.match.hold or self.match.missing or self.is_ahead_there)
+        return bool(self.match.leaves or self.match.stay or self.match.missing or self.is_ahead_there)
 
     def rest(self, due: Due) -> int:
         """What of an amount is still to be told. What lies in a reservation that ends is told no more."""
@@ -154,8 +154,8 @@ class Situation:
     @property
     def changed_there(self) -> bool:
         """Whether somebody else has changed what is reserved, and the shop's facts have not agreed with it since."""
-        first = self.holding.first_reservation
-        return any(one.id != first and not self.memory.is_known(one.id) for one in self.holding.reservations)
+        first = self.there.first_reservation
+        return any(one.id != first and not self.memory.is_known(one.id) for one in self.there.reservations)
 
     def both_sides(self, wanted: Units) -> str:
         """What cannot be made one, in words."""
@@ -167,7 +167,7 @@ class Situation:
         for goods, kept, pending in self.match.missing:
             for price, count in split(self._worth_of_missing(goods, kept + pending), kept + pending):
                 key = (goods.reference, "Product", price)
-                ex_minor = money.ex_of(key, goods.vat_rate_bp, self.holding)
+                ex_minor = money.ex_of(key, goods.vat_rate_bp, self.there)
                 if ex_minor is None:
                     return f"{goods.reference} has no vat_rate_bp, and what is reserved not one rate"
                 lines.append(Line(key, count, ex_minor, goods.name))
@@ -184,7 +184,7 @@ class Situation:
     def _worth_found(self) -> Counter[str]:
         """Of the units that were found, by reference."""
         found: Counter[str] = Counter()
-        for units in (self.match.kept, self.match.ship, self.match.hold):
+        for units in (self.match.kept, self.match.ship, self.match.stay):
             for key, count in units.items():
                 found[key[0]] += key[2] * count
         return found

@@ -49,7 +49,7 @@ class Known(Struct, frozen=True):
     description: str | None
 
 
-class Holding(Struct):
+class QliroOrder(Struct):
     """An order at Qliro. Amounts in minor units with tax."""
 
     order_id: int
@@ -137,7 +137,7 @@ class _Seen(Struct):
         return Units(self.actions.get(action, ()))
 
 
-def hold(order: wire.Order) -> Holding:
+def order_from(order: wire.Order) -> QliroOrder:
     """Raises `ValueError` when it has amounts that are no whole minor units."""
     seen = {one.payment_transaction_id: _seen(one) for one in order.payment_transactions}
     known: dict[Key, Known] = {}
@@ -151,7 +151,7 @@ def hold(order: wire.Order) -> Holding:
             one.actions.setdefault(name, Units())[key] += action.quantity
     ordered = sorted(seen.values(), key=lambda one: one.at)
     reserving = [one for one in ordered if one.kind in wire.RESERVES]
-    holding = Holding(
+    there = QliroOrder(
         order.order_id,
         order.merchant_reference,
         order.currency,
@@ -167,9 +167,9 @@ def hold(order: wire.Order) -> Holding:
         {one.id: one.actions for one in ordered},
         fingerprint=_fingerprint(seen.values()),
     )
-    _take_back(holding, ordered)
-    _keep_reserved(holding, ordered, reserving)
-    return holding
+    _take_back(there, ordered)
+    _keep_reserved(there, ordered, reserving)
+    return there
 
 
 def _is_own(order: wire.Order) -> bool:
@@ -224,26 +224,26 @@ def _fingerprint(seen: Iterable[_Seen]) -> bytes:
 # --- captures ----------------------------------------------------------------------------------------------------
 
 
-def _take_back(holding: Holding, ordered: list[_Seen]) -> None:
+def _take_back(there: QliroOrder, ordered: list[_Seen]) -> None:
     """Captures, and what returns and additions made of them."""
     captures: dict[int, Capture] = {}
     for one in ordered:
         if one.kind == "Capture" and one.is_ok and one.original not in captures:
             units = one.of("Ship")
             captures[one.id] = Capture(one.id, one.at, Units(units), Units(units), one.amount_minor)
-    holding.captures = list(captures.values())
+    there.captures = list(captures.values())
     for one in ordered:
         if not one.is_ok or one.id in captures or one.kind in wire.RESERVES:
             continue
         capture = captures.get(one.original or 0)
         back, more = one.of("Return"), one.of("Ship")
-        if back and holding.captures:
-            holding.short[one.id] = worth(back) - one.amount_minor
-            _return(holding.captures if capture is None else [capture], back, one.amount_minor)
+        if back and there.captures:
+            there.short[one.id] = worth(back) - one.amount_minor
+            _return(there.captures if capture is None else [capture], back, one.amount_minor)
         elif more and capture is not None:
             capture.left_minor += worth(more)
             for key, count in more.items():
-                holding.added[key[0]] -= key[2] * count
+                there.added[key[0]] -= key[2] * count
         elif one.kind == "Refund" and capture is not None:
             capture.left_minor -= one.amount_minor  # by somebody else, by amount
 
@@ -264,7 +264,7 @@ def _return(captures: list[Capture], back: Units, amount_minor: int) -> None:
 # --- reservations ------------------------------------------------------------------------------------------------
 
 
-def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen]) -> None:
+def _keep_reserved(there: QliroOrder, ordered: list[_Seen], reserving: list[_Seen]) -> None:
     """A reservation counts unless it is cancelled or named by a reversal, so upsells beside the first one count."""
     reversals = [one for one in ordered if one.kind == "Reversal" and one.is_ok]
     named = {one.original for one in reversals}
@@ -275,7 +275,7 @@ def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen
     live = [one for one in standing if one.id not in named]
     gone = {one.id: one for one in standing if one.id in named}
     originals = {one.id: one.original or 0 for one in ordered}
-    for capture in holding.captures:
+    for capture in there.captures:
         original = originals[capture.id]
         origin = [one for one in standing if one.id == original]
         _draw(origin if origin and original not in gone else _before(live, capture.at), Units(capture.captured))
@@ -288,7 +288,7 @@ def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen
         _draw(_before(live, one.at), units)
     for reservation in live:
         reservation.items = +reservation.items
-    holding.reservations = live
+    there.reservations = live
 
 
 def _before(live: list[Reservation], at: When) -> list[Reservation]:
