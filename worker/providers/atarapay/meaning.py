@@ -1,4 +1,4 @@
-"""What an order's facts mean to AtaraPay: a word, none, or that there is none for it."""
+"""What an order's facts mean for AtaraPay: a word (the `status` of a call), none, or a state it cannot express."""
 
 from hashlib import blake2b
 
@@ -15,39 +15,39 @@ _encoder = msgpack.Encoder()
 
 
 class Wanted(Struct, array_like=True, frozen=True, gc=False):
-    """What should be so at AtaraPay. All of it comes from facts, so all of it counts for the digest."""
+    """The desired state at AtaraPay. All of it comes from facts, so all of it is part of the digest."""
 
     word: str = ""
-    """Empty: there is nothing to tell."""
+    """Empty: there is nothing to send."""
     lack: Lack | None = None
-    """Why there is no word for it."""
+    """Why no word can express it."""
     is_ended: bool = False
-    """It is known to the shop, too, that the order was cancelled there."""
+    """The shop knows, too, that the order was cancelled at AtaraPay."""
     number: str = ""
-    """The order's at AtaraPay; empty: nobody has told it."""
+    """The order's number at AtaraPay; empty: unknown."""
     is_unverified: bool = False
-    """Only a notification has told the number."""
+    """The number comes only from a notification."""
     phone: str = ""
-    """Of the shopper; with `delivered` only, as is the next."""
+    """Of the shopper; only with `delivered`, like the next member."""
     email: str = ""
     delivery: Stamp | None = None
-    """Of the fact that told the newest delivery; with `delivered` only."""
+    """The stamp of the fact that reported the newest delivery; only with `delivered`."""
     second_attempt_us: int = 0
-    """When AtaraPay last said that one was agreed on, since 1970 UTC; 0: never. With `delivered` only."""
+    """When AtaraPay last reported an agreed second attempt, since 1970 UTC; 0: never. Only with `delivered`."""
     claims: bytes = b""
-    """Stands for everything that notifications have said of the order; empty: nothing."""
+    """A digest of everything that notifications have reported about the order; empty: nothing."""
 
 
 _decoder = msgpack.Decoder(Wanted)
 
 
 def decode(body: bytes) -> Wanted:
-    """What `Wanted.encoded` was made of."""
+    """The inverse of `encode`."""
     return _decoder.decode(body)
 
 
 def encode(wanted: Wanted) -> bytes:
-    """As an update's body holds it."""
+    """Encodes it as an update's body."""
     return _encoder.encode(wanted)
 
 
@@ -57,7 +57,7 @@ def digest_of(encoded: bytes) -> bytes:
 
 
 def wanted(order: Order) -> Wanted:
-    """Of an order without contradictions whose payment is approved."""
+    """The desired state of an order without contradictions whose payment is approved."""
     word, lack, is_ended, delivery = _word(order)
     number, is_unverified = _number(order)
     is_delivered = word == DELIVERED
@@ -124,12 +124,12 @@ def _text(value: str | UnsetType) -> str:
 
 
 def _said(facts: Facts) -> dict[str, tuple[Moment, Packed]]:
-    """What notifications have said, the newest of each kind."""
+    """Facts from notifications, the newest of each kind."""
     return {} if facts.provider is None else facts.provider.said
 
 
 _CLAIMS = ("cancelled", "delivery", "second_attempt")
-"""Kinds that say where the escrow is."""
+"""Kinds that report the escrow's state."""
 
 
 def _second_attempt_us(order: Order) -> int:
@@ -138,8 +138,8 @@ def _second_attempt_us(order: Order) -> int:
 
 
 def _claims(order: Order, unverified: str) -> bytes:
-    """Not the newest moment: notifications have no time of their own, and what two receivers noted may be the wrong
-    way round.
+    """Not only the newest: notifications have no time of their own, and two receivers may have recorded them in the
+    wrong order.
     """
     pushed = _said(order.facts)
     said = [(kind, pushed[kind]) for kind in _CLAIMS if kind in pushed]

@@ -1,9 +1,9 @@
-"""Words to AtaraPay: an order's state becomes at most one, its answer an outcome. Pure.
+"""The adapter for AtaraPay: an order's state becomes at most one *word*, the response an outcome. Pure.
 
-AtaraPay holds one amount in escrow for an order, and knows four calls: `delivered`, `cancelled`, `buyer_cancel`, and
-Order Status. None has a key that makes it safe to repeat, and AtaraPay writes to the shopper for each `delivered` that
-it takes. So a word goes out unasked only when nothing is known that speaks against it; before a word that was ever
-tried, after any doubt, and for what notifications claim, Order Status is asked first, and what it says decides.
+AtaraPay has one amount in escrow for an order, and four calls, by their `status` (the word): `delivered`, `cancelled`,
+`buyer_cancel`, and Order Status. None has an idempotency key, and AtaraPay messages the shopper for each `delivered`
+that it accepts. So a word is sent without reading only if nothing speaks against it. Before a word that was sent
+before, after any uncertainty, and for claims of notifications, Order Status is read first, and decides.
 """
 
 from typing import Any
@@ -37,23 +37,23 @@ from worker.providers.atarapay.tokens import authtoken, redacted
 from worker.providers.atarapay.wire import CANCELS, DELIVERABLE, DELIVERED, Seen, State
 
 _NO_PHONE = (
-    "no phone number, without which AtaraPay takes no delivered: give delivery_address.mobile_phone or .phone, or "
-    "those of the invoice_address"
+    "no phone number, which AtaraPay requires for delivered: set mobile_phone or phone of the delivery_address or of "
+    "the invoice_address"
 )
-_NO_NUMBER = "waits for references.provider, the order's number at AtaraPay: an event or a notification brings it"
-_CANNOT_TAKE_BACK = "AtaraPay was told that the order is cancelled, which cannot be taken back there"
+_NO_NUMBER = "waits for references.provider, the order's number at AtaraPay, from an event or a notification"
+_CANNOT_TAKE_BACK = "the order was sent to AtaraPay as cancelled, which cannot be undone there"
 _CANCELLED_THERE = CancelledData(by="provider")
 
 
 class AtaraPay:
-    """The adapter. Level B: Order Status says what AtaraPay holds."""
+    """The adapter. Level B: Order Status says what AtaraPay has."""
 
     name = "atarapay"
     guarantee: GuaranteeLevel = "B"
     can_read = True
 
     def render(self, order: Order, account: AtaraPayAccount) -> Update:  # noqa: ARG002 - one word for all accounts
-        """Never with a problem: also of an order that cannot be told, notifications claim things."""
+        """Never has a problem: notifications also make claims about orders that cannot be sent."""
         encoded = meaning.encode(meaning.wanted(order))
         return Update(meaning.digest_of(encoded), None, Raw(encoded))
 
@@ -76,7 +76,7 @@ class AtaraPay:
         return _nothing_to_send(wanted, known)
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
-        """The body's `status` decides, whatever HTTP says (section 2 of AtaraPay's own pages names no HTTP codes)."""
+        """The body's `status` decides, whatever the HTTP status (AtaraPay's pages, section 2, name no HTTP codes)."""
         account: AtaraPayAccount = asked.account
         outcome, found = judge(account, response, asked.now_ms)
         if not sent.is_read:
@@ -85,7 +85,7 @@ class AtaraPay:
             return Answered(outcome)
         seen = None if found is None else wire.seen(found.data)
         if seen is None:
-            return Answered(Outcome(OutcomeKind.UNKNOWN, "Order Status tells no state", response.status))
+            return Answered(Outcome(OutcomeKind.UNKNOWN, "the response to Order Status has no state", response.status))
         return Answered(outcome, replace(seen, title=redacted(seen.title, account)[: wire.TITLE_MAX]))
 
     def describe(self, remote: bytes) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _after_sending(remote: bytes, kind: OutcomeKind) -> Known:
     known = memory.decode(remote)
     if kind is OutcomeKind.APPLIED:
         return memory.accepted(known)
-    # Already processed may mean: by this very word, when it was tried before.
+    # "Already processed" may mean by this very word, if it was sent before.
     return known if kind in (OutcomeKind.UNKNOWN, OutcomeKind.CONFLICT) else replace(known, is_open=False)
 
 
@@ -104,7 +104,7 @@ def _after_sending(remote: bytes, kind: OutcomeKind) -> Known:
 
 
 def _before_any_call(wanted: Wanted, known: Known) -> Step | None:
-    """What makes every call vain."""
+    """What makes every call pointless."""
     if wanted.word == DELIVERED and known.accepted != DELIVERED and not wanted.phone:
         return Unsendable(_NO_PHONE, memory.encode(known))
     if wanted.number:
@@ -117,7 +117,7 @@ def _must_read(wanted: Wanted, known: Known, *, is_uncertain: bool) -> bool:
         return True
     is_touched = bool(known.word or known.accepted or known.state)
     if is_uncertain and is_touched:
-        return True  # a resend, or another account: what was taken before may not be so there
+        return True  # a resend, or another account: a word accepted before may be unknown there
     return is_due(wanted, known) and (is_uncertain or is_touched)
 
 
@@ -152,7 +152,7 @@ def _after_reading(asked: Question, wanted: Wanted, before: Known, seen: Seen) -
         return _send(asked, wanted, known, seen)
     if wanted.word == DELIVERED and known.accepted == DELIVERED:
         return Settled(memory.encode(known))  # a newer delivery, but no second attempt was agreed on
-    return Unsendable(f"{wanted.word} cannot be told: AtaraPay holds the order as {seen.title}", memory.encode(known))
+    return Unsendable(f"{wanted.word} cannot be sent: at AtaraPay the order is {seen.title}", memory.encode(known))
 
 
 def _cancelled_there(wanted: Wanted, known: Known) -> Step:
@@ -161,7 +161,7 @@ def _cancelled_there(wanted: Wanted, known: Known) -> Step:
     is_news = not wanted.is_ended and known.accepted not in CANCELS
     found = _CANCELLED_THERE if is_news else None
     if wanted.word == DELIVERED:
-        return Unsendable("AtaraPay holds the order as Cancelled", memory.encode(known), found=found)
+        return Unsendable("at AtaraPay the order is Cancelled", memory.encode(known), found=found)
     return _nothing_to_send(wanted, known, found)
 
 
@@ -177,7 +177,7 @@ def _send(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> E
 
 
 def _call(asked: Question, wanted: Wanted, word: str, members: dict[str, str]) -> Exchange:
-    """`POST {base}/callback/order` with a form: nothing of it may stand in an address."""
+    """`POST {base}/callback/order` with a form: none of its values may be in an address."""
     account: AtaraPayAccount = asked.account
     form = {"authtoken": authtoken(account.public_key, account.private_key), "order": wanted.number, "status": word}
     headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"} | asked.trace_headers

@@ -327,7 +327,7 @@ def test_product_id(given_as: Any, text: str) -> None:
 def test_no_state(data: Any) -> None:
     """Not understood: to be asked again."""
     found = read({"status": "success", "data": data})
-    assert (found.outcome.kind, found.outcome.reason) == (K.UNKNOWN, "Order Status tells no state")
+    assert (found.outcome.kind, found.outcome.reason) == (K.UNKNOWN, "the response to Order Status has no state")
     assert found.seen is None
 
 

@@ -348,7 +348,7 @@ def test_ended_otherwise() -> None:
     """The reason has the state."""
     step = step_of(*CANCELLED, seen=seen(State.ACCEPTED))
     assert isinstance(step, Unsendable)
-    assert step.why == "cancelled cannot be told: AtaraPay holds the order as Accepted"
+    assert step.why == "cancelled cannot be sent: at AtaraPay the order is Accepted"
     step = step_of(*ALL_DELIVERED, known=OPEN, seen=seen(State.CANCELLED))
     assert isinstance(step, Unsendable)
     assert "Cancelled" in step.why
