@@ -1,4 +1,4 @@
-"""Amounts beside the lines: refunds, fees, what returns paid back less than their lines; and rates of tax. Pure."""
+"""Amounts apart from lines: refunds, fees, amounts withheld from returns; and tax rates. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ RATE_STEP_BP, RATE_MAX_BP = 50, 10_000
 
 
 class Due(Struct, frozen=True):
-    """An amount that is to be told as a line of its own."""
+    """An amount that is sent as a line of its own."""
 
     reference: str
     text: str
@@ -27,12 +27,12 @@ class Due(Struct, frozen=True):
 
     @property
     def type(self) -> str:
-        """Qliro's."""
+        """Qliro's type."""
         return "Discount" if self.minor > 0 else "Fee"
 
 
 class Books:
-    """What of amounts was told already, by reference, read once."""
+    """The amounts that were sent already, by reference."""
 
     def __init__(self, wanted: Wanted, there: QliroOrder, memory: Memory, net: Units, left: Units) -> None:
         self._taken = {
@@ -47,26 +47,26 @@ class Books:
         self._net, self._left = _amounts(net), _amounts(left)
 
     def reference_of(self, name: str) -> str:
-        """What an amount is called at Qliro: its id, unless no item can be called so, or something else is."""
+        """The reference of an amount at Qliro: its id, unless that is not permitted, or already used."""
         if wire.is_item_reference(name) and name not in self._taken:
             return name
         return f"amount {blake2b(name.encode(), digest_size=6).hexdigest()}"
 
     def sent(self, reference: str, *, with_left: bool = True) -> int:
-        """What was told, as `Due.minor`: off captures, and by lines of its own.
+        """The amount sent, as `Due.minor`: by additions to captures, and by lines of its own.
 
-        Unverified: that additions are listed under `Ship`; so what was told is remembered, too, and the larger counts.
+        Unverified: that additions are listed under `Ship`; so sent amounts are also remembered, and the larger counts.
         """
         lying = self._net[reference] + (self._left[reference] if with_left else 0)
         return max(self._added[reference], self._noted[reference], key=abs) + lying
 
     def goes_whole(self, once: Once) -> bool:
-        """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before."""
+        """Whether a charge is refunded by returning its line: all of it, and no part was refunded by amount before."""
         return 0 < once.total_minor <= once.refunded_minor and not self.sent(_delivery(once))
 
 
 def _amounts(units: Units) -> Counter[str]:
-    """What lines that may be amounts take off, by reference."""
+    """The deductions of lines that may be amounts, by reference."""
     found: Counter[str] = Counter()
     for key, count in units.items():
         if key[1] in ("Discount", "Fee"):
@@ -75,7 +75,7 @@ def _amounts(units: Units) -> Counter[str]:
 
 
 def dues(wanted: Wanted, books: Books, again_minor: int) -> list[Due]:
-    """All amounts that the order comes to, told or not."""
+    """All amounts of the order, sent or not."""
     found = [Due(books.reference_of(one.name), one.text or REFUND, one.minor) for one in wanted.refunds]
     found += [
         Due(_delivery(once), DELIVERY, once.refunded_minor)
@@ -101,19 +101,19 @@ def _delivery(once: Once) -> str:
 
 
 class Kept(Struct):
-    """What returns paid back less than their lines, by why."""
+    """Amounts that returns withheld from their lines, by cause."""
 
     uncharged: list[Back]
     """Returns whose fee was not charged yet."""
     withheld: set[str]
-    """Returns of which it was told that less was refunded."""
+    """Returns that were sent with a smaller refund."""
     rest: int = 0
-    """Because their captures had no more left: it is still to be refunded."""
+    """Because their captures had too little left: still to be refunded."""
 
 
 def kept_back(wanted: Wanted, there: QliroOrder, memory: Memory) -> Kept:
-    """As it was noted when it was told. What is short without a note, because the note was lost, are fees of the
-    order and what it withholds, as far as that reaches.
+    """From the notes of when it was sent. A shortfall without a note (it was lost) is attributed to the order's fees
+    and withheld amounts, as far as these explain it.
     """
     charged = {note.name for note in memory.notes_of("fee", there)}
     kept = Kept([], {note.name for note in memory.notes_of("withheld", there)})
@@ -141,7 +141,7 @@ def without_tax(minor: int, rate_bp: int) -> int:
 
 
 def rate_of(there: QliroOrder, reference: str | None = None) -> int | None:
-    """The one rate that explains every reserved pair of prices to the cent, of one article or of all."""
+    """The only rate that explains every reserved pair of prices to the cent, for one article or for all."""
     if not there.rates:
         pairs: dict[str | None, set[tuple[int, int]]] = {None: set()}
         for key, known in there.known.items():
@@ -164,7 +164,7 @@ def _fitting(pairs: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def ex_of(key: Key, rate_bp: int | None, there: QliroOrder) -> int | None:
-    """The price without tax of an item: as it was reserved, or by a rate; `None`: nobody knows."""
+    """The price of an item without tax: as it was reserved, or by a rate; `None`: unknown."""
     if (known := there.known.get(key)) is not None:
         return known.ex_minor
     if rate_bp is None:

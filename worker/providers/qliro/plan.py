@@ -1,7 +1,7 @@
-"""What is to be done next at Qliro: the difference between what should be so and what is. Pure.
+"""The next command for Qliro: the difference between the desired and the actual state. Pure.
 
-Commands in the order return, update, ship, add, cancel; one at a time. What cannot be told blocks only itself: what can
-be goes first, so a `Plan` has a command, or what cannot be told, or nothing.
+Commands in the order return, update, ship, add, cancel; one at a time. A change that Qliro's API cannot express blocks
+only itself: the others go first, so a `Plan` has a command, or reasons why changes cannot be sent, or nothing.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ from worker.providers.qliro.wanted import Wanted
 
 
 class Plan(Struct):
-    """What follows from a look."""
+    """The result of comparing both states."""
 
     command: Command | None = None
     cannot: list[str] = field(default_factory=list)
 
 
 def plan(wanted: Wanted, there: QliroOrder, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
-    """The next command, or what stands in the way of what is left."""
+    """The next command, or the reasons why no more can be sent."""
     at = Situation(wanted, there, memory)
     found = Plan()
     if wanted.vouchers_minor:
@@ -49,7 +49,7 @@ def plan(wanted: Wanted, there: QliroOrder, memory: Memory, indivisible: Literal
 
 
 def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | list[str]:
-    """`MarkItemsAsShipped` of one reservation, with the charges and adjustments that go along."""
+    """`MarkItemsAsShipped` for one reservation, with the charges and adjustments that go with it."""
     leaves = at.match.leaves
     is_over = at.has_captures and not at.stays
     cannot: list[str] = []
@@ -62,18 +62,18 @@ def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | lis
             units = _with_once(at, reservation, units)
         total = worth(units)
         reserved = worth(reservation.items)
-        if total > max(0, reserved):  # a discount that no capture has carried yet was authorised as well
+        if total > max(0, reserved):  # a discount that no capture included yet was authorized as well
             cannot.append(f"a capture of {listed(units)} would be {total}, more than the {reserved} reserved")
             continue
         if total > 0:
             return Command("MarkItemsAsShipped", reservation.id, of(units))
         if not is_over and not worth(at.match.stay):
-            return [f"a capture of {listed(units)} would be {total}: Qliro takes none that is not above 0"]
+            return [f"a capture of {listed(units)} would be {total}: Qliro accepts only amounts above 0"]
     return cannot
 
 
 def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
-    """And what is captured once, as far as the total stays above 0; charges also when no goods will be any more."""
+    """With the lines that are captured once, as long as the total stays above 0; charges even if no goods are left."""
     units = Units(units)
     total = worth(units)
     rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
@@ -89,7 +89,7 @@ def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
 
 
 def _add(at: Situation) -> Command | list[str]:
-    """`AddItemsToInvoice`: an amount off, or onto, a capture."""
+    """`AddItemsToInvoice`: subtracts an amount from a capture, or adds one."""
     cannot: list[str] = []
     if not at.has_captures:
         if not at.stays:
@@ -100,7 +100,7 @@ def _add(at: Situation) -> Command | list[str]:
     for due in [*at.dues, *_left_out(at)]:
         rest = at.rest(due)
         if rest * due.minor < 0:
-            cannot.append(f"{due.reference}: {due.minor - rest} were told to Qliro, {due.minor} are due")
+            cannot.append(f"{due.reference}: {due.minor - rest} were sent to Qliro, {due.minor} are due")
         elif rest > 0:
             funds = [one for one in at.there.captures if one.left_minor > 0]
             capture = next((one for one in reversed(funds) if one.left_minor >= rest), funds[-1] if funds else None)
@@ -121,9 +121,9 @@ def _addition(at: Situation, capture: int, due: money.Due, minor: int) -> Comman
 
 
 def _left_out(at: Situation) -> Iterable[money.Due]:
-    """Adjustments that no capture could carry, once there will be none any more: what our carts have of them.
+    """Adjustments that no capture could include, once there will be no more captures: their shares in our carts.
 
-    A share that was told stays told when goods come back, as it would if a capture had carried it.
+    A share that was sent is not withdrawn when goods come back, just as if a capture had included it.
     """
     if at.stays or not at.match.kept:
         return

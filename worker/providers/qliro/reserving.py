@@ -1,4 +1,4 @@
-"""`UpdateItems` and `cancelOrder`: what is to stay reserved. Pure."""
+"""`UpdateItems` and `cancelOrder`: changes of reservations. Pure."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ CANCEL = Command("cancelOrder")
 
 
 def update(at: Situation) -> Command | list[str]:
-    """Makes the reservation what is left, or says why it cannot be."""
+    """Changes the reservation to the remaining lines, or returns why that is impossible."""
     if not at.stays:
         return []
     left = at.left
@@ -43,7 +43,7 @@ def _units(lines: list[Line]) -> Units:
 
 
 def _as_reserved(at: Situation) -> Units:
-    """Of what is reserved, what is to stay so."""
+    """Reserved units that are to stay reserved."""
     left = at.left
     return (
         at.match.leaves
@@ -55,7 +55,7 @@ def _as_reserved(at: Situation) -> Units:
 
 
 def _is_as_told(at: Situation, key: Key) -> bool:
-    """Whether the price of an item is what the order says of it: for a share, anything it may have been meanwhile."""
+    """Whether the price of an item matches the order; for a share, any amount that it may have had in between."""
     once = at.once_of(key)
     if once is None or at.is_twice(once) or key[2] == once.total_minor or key[2] == once.sent_minor:
         return True
@@ -63,7 +63,7 @@ def _is_as_told(at: Situation, key: Key) -> bool:
 
 
 def _new_once(at: Situation) -> list[Line]:
-    """Charges, adjustments and amounts that are not there, as lines of a reservation."""
+    """Charges, adjustments and amounts that Qliro lacks, as lines of a reservation."""
     there = {(one.reference, one.type) for key in at.left if (one := at.once_of(key)) and _is_as_told(at, key)}
     lines = []
     for once in at.wanted.once:
@@ -84,7 +84,7 @@ def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
 
 
 def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
-    """Everything that is left; adjustments with the totals of our carts."""
+    """All remaining lines; adjustments with the totals of our carts."""
     left = at.left
     lines = _with_shares(at, new + [_copied(at, key, count) for key, count in _as_reserved(at).items()])
     wanted = _units(lines)
@@ -94,13 +94,13 @@ def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
     if total > worth(left) and not at.there.is_own:
         return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
     if len(wanted) > wire.LINES_MAX:
-        return [f"{len(wanted)} lines: Qliro takes at most {wire.LINES_MAX}"]
+        return [f"{len(wanted)} lines: Qliro accepts at most {wire.LINES_MAX}"]
     return _of_one(at.there.reservations, _merged(lines))
 
 
 def _copied(at: Situation, key: Key, count: int) -> Line:
     known = at.there.known.get(key)
-    if known is None:  # Qliro has not said its price without tax
+    if known is None:  # Qliro has not sent its price without tax
         return msgspec.structs.replace(_line(at, key, None, key[0]), count=count)
     return Line(key, count, known.ex_minor, known.description)
 
@@ -126,7 +126,7 @@ def _merged(lines: list[Line]) -> list[Line]:
 
 
 def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | list[str]:
-    """The update of the newest reservation that has to change; the others keep of the items what they have of them."""
+    """The update of the newest reservation that has to change; the others keep their shares of the items."""
     by_key = {line.key: line for line in lines}
     free = _units(lines)
     shares: dict[int, Units] = {}
@@ -146,7 +146,7 @@ def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | lis
 
 
 def cancel(at: Situation) -> Command | list[str]:
-    """Ends what is reserved when nothing of it will be captured."""
+    """Cancels all reservations if none of them will be captured."""
     if at.stays or not at.left:
         return []
     if at.changed_there:
