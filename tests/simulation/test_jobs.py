@@ -249,7 +249,7 @@ def test_order_that_is_refused_alone() -> None:
         await sleep(60.0)
         order = world.lives[0].worker.show("acme/A1")
         assert order is not None
-        assert order.reason.startswith("its report was refused: 409")
+        assert order.reason.startswith("its report was rejected: 409")
         assert world.provider.reports.order("A1").broken == 1
         await report(world)
         await sleep(60.0)

@@ -1,4 +1,4 @@
-"""seQura's jobs, as the shell asks for them: the delivery report, and what was paid out. Pure."""
+"""seQura's jobs for the shell: the delivery report, and disbursements. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ class SequraReports:
             return _BROKEN
         if verdict.kind != "due":
             return _NOTHING
-        assert reported is not None  # or the verdict would be another one
+        assert reported is not None  # otherwise the verdict would be different
         if reported.refused_ms >= run_ms:
             return _BROKEN  # in this very run
         most = account.report_orders_max

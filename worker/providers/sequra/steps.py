@@ -1,8 +1,8 @@
-"""How an order is told to seQura: by Order Update, one PUT with its full state, or by the delivery report. Pure.
+"""The adapter for seQura: Order Update, one PUT with the order's full state, or the delivery report. Pure.
 
-By update it is the simplest of adapters: one command and done. seQura can be told the same again at any time and cannot
-be asked. Where the account's `delivery` says so, orders are told by report, which is a job (`report.py`, `pages.py`);
-then a step says whether an order waits for it, is told by update, or cannot be told any more.
+With updates it is the simplest of adapters: one command and done. The same update may be sent again at any time, and
+seQura cannot be read. If the account's `delivery` says so, orders are sent in reports by a job (`report.py`,
+`pages.py`); then a step says whether an order waits for a report, is sent by update, or can no longer be sent.
 """
 
 import re
@@ -47,7 +47,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
 class _Body(Struct, array_like=True, frozen=True):
-    """What a step is made of where reports are sent."""
+    """The body of an update if reports are sent."""
 
     situation: Situation
     problem: str | None
@@ -60,7 +60,7 @@ _BY_UPDATE = kept(Reported(by_update=True))
 
 
 class Sequra:
-    """The adapter. Level D: nothing in the API lets seQura tell an old request from a new one."""
+    """The adapter. Level D: nothing in the API lets seQura distinguish an old request from a new one."""
 
     name = "sequra"
     guarantee: GuaranteeLevel = "D"
@@ -99,7 +99,7 @@ class Sequra:
             case "update" if body.problem is not None:
                 return Unsendable(body.problem, None, "not sent")
             case "update":
-                assert reported is not None  # the verdict would be another one
+                assert reported is not None  # otherwise the verdict would be different
                 return _put(asked, body.update, kept(_after_update(reported, body.situation)))
             case "same" | "later":
                 return Settled(None)
@@ -146,17 +146,17 @@ def _put(asked: Question, body: bytes | Raw, remote: bytes) -> Exchange:
 
 
 def _after_update(reported: Reported, now: Situation) -> Reported:
-    """What seQura holds once an update was taken. Until that is known, the next one is not left out as the same."""
+    """The memory once an update was accepted. Until that is known, the next one is not skipped as unchanged."""
     return replace(
         reported, by_update=True, shipped=now.shipped, unshipped=now.unshipped, refused_ms=0, refused_status=0
     )
 
 
 class _Payload(Struct, array_like=True, frozen=True, gc=False):
-    """What comes from the order's facts, in the order in which the digest goes over it; null where there is nothing.
+    """The part that comes from the order's facts, in the order of the digest; null for absent members.
 
-    Encoded member by member, once for the digest and the body: to encode both from the objects costs 1.4 us more, and
-    what waits to be sent, or to be committed, is one text instead of dozens of objects.
+    Encoded member by member, once for the digest and the body: encoding both from the objects costs 1.4 us more, and
+    waiting updates are one text instead of dozens of objects.
     """
 
     merchant_reference: Raw
@@ -178,7 +178,7 @@ def _raw(value: Any) -> Raw:
 
 
 def _payload(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple[object, ...]:
-    """The members of `_Told`, not encoded yet; `None` where there is nothing."""
+    """The members of `_Payload` before encoding; `None` for absent members."""
     details = order.details
     method, customer = details.delivery_method, details.customer
     delivered_to, invoiced_to = details.delivery_address, details.invoice_address
@@ -196,7 +196,7 @@ def _payload(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tu
 
 
 def _digest(payload: _Payload | tuple[object, ...]) -> bytes:
-    """What configuration adds does not count, nor does the reason alone: or a new release would make all owed."""
+    """Without values from the configuration, and without the reason: or a new release would make all orders owed."""
     return blake2b(_encoder.encode(payload), digest_size=16).digest()
 
 
@@ -221,7 +221,7 @@ def _or_left_out(raw: Raw) -> Raw | UnsetType:
 
 
 def _reason(reason: carts.CancellationReason, account: SequraAccount) -> str:
-    """A clerk's sentence is not sent: the account's table, a code as it is, or a default."""
+    """The account's table, a code verbatim, or a default: a clerk's sentence is never sent."""
     given = reason.given
     if given is not None:
         if given in account.cancellation_reasons:

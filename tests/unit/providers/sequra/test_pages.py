@@ -224,7 +224,7 @@ def test_a_bad_order_is_found_in_a_few_attempts() -> None:
     ("became", "kind", "reason"),
     [
         ("reported", K.APPLIED, ""),
-        ("broken", K.PENDING, "its report was refused: 409: no"),
+        ("broken", K.PENDING, "its report was rejected: 409: no"),
         ("free", K.PENDING, "waits for its report"),
     ],
 )
