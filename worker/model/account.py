@@ -27,8 +27,8 @@ class Account(Struct, frozen=True, kw_only=True):
 
     @property
     def merchant(self) -> str:
-        """The account's identity at the provider: distinguishes two accounts at one address, and is not secret. Default:
-        its name.
+        """The account's identity at the provider: distinguishes two accounts at one address, and is not secret.
+        Default: its name.
         """
         return self.name
 
