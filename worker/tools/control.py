@@ -140,7 +140,8 @@ def resume_account(name: str, url: str, *, as_json: bool) -> int:
 
 def report_now(name: str, page: Literal["", "taken", "not_taken"], url: str, *, as_json: bool) -> int:
     """Makes an account's jobs due now in the partitions of one worker, or decides whether its stuck pages were
-    accepted; 0 once that is committed. Raises `UsageError` for an unknown account, or one without jobs, `NoAnswerError`.
+    accepted; 0 once that is committed. Raises `UsageError` for an unknown account, or one without jobs, and
+    `NoAnswerError`.
     """
     query = f"?page={page}" if page else ""
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")

@@ -35,7 +35,7 @@ _WIDTH = 32
 
 
 class ItemChange(Struct, frozen=True):
-    """An item that is new, changed or gone; amounts and units before and after."""
+    """An item that is new, changed or removed; amounts and units before and after."""
 
     change: Literal["new", "changed", "gone"]
     type: str
@@ -57,19 +57,19 @@ class CartChange(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """One event: what it says, what it changed, what that means."""
+    """One event: its content, its changes, and what they mean."""
 
     step: int
-    """As in the file, counted from 1."""
+    """The number of its step in the file, from 1."""
     event: str
-    """Its type."""
+    """The event type."""
     id: str
     subject: str
     says: str
     state: str
-    """As the facts have it: unconfirmed, refused, on_hold, inconsistent or ready."""
+    """The status that follows from the facts: unconfirmed, refused, on_hold, inconsistent or ready."""
     shipped: CartChange | None
-    """`None`: as it was, or not known."""
+    """`None`: unchanged, or unknown."""
     unshipped: CartChange | None
     contradictions: list[str]
     notes: list[str]
@@ -85,7 +85,7 @@ class Explained(Struct, frozen=True):
 
 
 def explain_files(paths: Iterable[Path], as_json: bool = False) -> int:
-    """Explains scenario files and folders of them on stdout; 0, or 2 when one cannot be read."""
+    """Explains scenario files, and folders of them, on stdout; 0, or 2 if one cannot be read."""
     explained: list[Explained] = []
     unreadable: list[str] = []
     for path in paths:
@@ -104,7 +104,7 @@ def explain_files(paths: Iterable[Path], as_json: bool = False) -> int:
 
 
 def explain(scenario: Scenario) -> list[Explanation]:
-    """What each event of the scenario changed, in the order of the file."""
+    """The changes of each event of the scenario, in the order of the file."""
     orders: dict[str, _Known] = {}
     found: list[Explanation] = []
     events = position = 0
@@ -136,7 +136,7 @@ def explain(scenario: Scenario) -> list[Explanation]:
 
 
 class _Envelope(Struct, frozen=True):
-    """What a reader knows an event by."""
+    """How a reader identifies an event."""
 
     type: str = ""
     id: str = ""
@@ -144,7 +144,7 @@ class _Envelope(Struct, frozen=True):
 
     @classmethod
     def of(cls, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> "_Envelope":
-        """Of a record, which need not hold an event."""
+        """The label of a record, which may not contain an event."""
         named = {name.removeprefix("ce_"): text.decode("utf-8", "replace") for name, text in headers}
         if "specversion" not in named:
             try:
@@ -160,7 +160,7 @@ def _nothing(number: int, envelope: _Envelope, note: str) -> Explanation:
 
 
 class _Known:
-    """An order as far as it was told."""
+    """An order after some of its events."""
 
     def __init__(self) -> None:
         self._facts = Facts()
@@ -168,7 +168,7 @@ class _Known:
         self._carts: dict[CartName, Cart] = {name: Cart([], 0) for name in CARTS}
 
     def take(self, number: int, envelope: _Envelope, event: e.OrderEvent, position: int) -> Explanation:
-        """Tells it one more event."""
+        """Applies one more event."""
         before, was = self._facts, self._standing
         after = reduce(before, event, position)
         self._facts = after
@@ -206,7 +206,7 @@ _Whys = dict[_Key, list[str]]
 
 
 def _changes(before: Cart, after: Cart, whys: _Whys, absent: str) -> CartChange | None:
-    """`absent`: why an item is gone of which nothing is known any more."""
+    """`absent`: why an item is gone, if nothing else is known about it."""
     if before == after:
         return None
     old, new = _by_key(before.items), _by_key(after.items)
@@ -249,7 +249,7 @@ def _by_key(items: list[Item]) -> dict[_Key, list[Item]]:
 
 
 def _whys(facts: Facts, order: Order) -> dict[CartName, _Whys]:
-    """By cart and item, where its amount comes from."""
+    """By cart and item: the source of its amount."""
     found: dict[CartName, _Whys] = {name: {} for name in CARTS}
     if facts.statements:
         for name, cart in _carts_of(order):
@@ -271,7 +271,7 @@ def _whys(facts: Facts, order: Order) -> dict[CartName, _Whys]:
 
 
 def _why(share: Share, shares: Shares, units: Tally) -> tuple[str, str]:
-    """Where a line's items in the shipped and the unshipped cart come from."""
+    """The sources of a line's items in the shipped and the unshipped cart."""
     line = share.line
     if line.type in GOODS:
         return _why_goods(share, units)
@@ -338,7 +338,7 @@ def _why_reduction(share: Share) -> str:
 
 
 def _why_beside_lines(facts: Facts, order: Order, found: dict[CartName, _Whys]) -> None:
-    """Fees, refunds and the difference of returns."""
+    """Fees, refunds and return differences."""
     shipped = {item.reference: item.total_minor for item in order.shipped.items if _is_beside_lines(facts, item)}
     unshipped = {item.reference: item.total_minor for item in order.unshipped.items if _is_beside_lines(facts, item)}
     for key, refund in facts.refunds.items():
@@ -440,7 +440,7 @@ def _joined(*texts: str) -> str:
 def _notes(
     before: Facts, after: Facts, event: e.OrderEvent, position: int, was: Assessment, now: Assessment, has_changed: bool
 ) -> list[str]:
-    """What the event means beside what it changed."""
+    """Remarks on the event, apart from its changes."""
     if after is before:
         return ["told before under this id and source: the same again changes nothing"]
     stamp = (event.sequence, event.time_us, position)
@@ -463,7 +463,7 @@ def _notes(
 
 
 def _counts(facts: Facts, data: Data, stamp: Stamp) -> bool:
-    """Whether the facts hold what the event says, so that nothing newer outranks it."""
+    """Whether the facts contain the event's content, so that nothing newer outranks it."""
     by_id: Mapping[str, Mapping[str, Any]] = {
         "shipment_id": facts.shipments,
         "return_id": facts.returns,
@@ -519,7 +519,7 @@ def _nothing_changed(facts: Facts, data: Data, stamp: Stamp) -> str:
 
 
 def as_lines(explained: Explained) -> list[str]:
-    """For people."""
+    """The explanation as text."""
     lines = [f"{explained.name}  {explained.title}".rstrip()]
     for one in explained.events:
         lines.append(f"{one.step:>3}  {one.event}  {one.subject}  {one.says}".rstrip())
