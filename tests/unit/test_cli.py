@@ -688,7 +688,7 @@ def test_scenario_explain(cli: Cli) -> None:
     """What each event changed; it expects nothing, so there is nothing to report to CI."""
     file = f"{Path(SCENARIOS).parent / 'sequra' / 'FA04k.json'}"
     code, out, _ = cli("scenario", file, "--explain")
-    assert (code, "6000 paid back for returned units" in out) == (0, True)
+    assert (code, "6000 refunded for returned units" in out) == (0, True)
     assert json.loads(cli("scenario", file, "--explain", "--json")[1])["scenarios"][0]["name"] == "FA04k"
     assert cli("scenario", file, "--explain", "--junit", "report.xml")[0] == 2
 

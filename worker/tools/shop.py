@@ -1,7 +1,7 @@
-"""A shop to try things with: seeded, realistic order histories, and what the shop itself knows of each order.
+"""A fake shop: seeded, realistic order histories, and the shop's own knowledge of each order.
 
-What the shop knows is kept in plain counts beside the events, apart from the reducer: it is what a provider must hold
-in the end. Everything comes from the seed; times are seconds after the beginning. Shops sell through one provider
+That knowledge is plain counts, independent of the events and the reducer: the provider must have the same at the end.
+Everything comes from the seed; times are seconds after the beginning. Shops sell through one provider
 each, in its country.
 """
 

@@ -1,7 +1,7 @@
 """`cartsync scenario PATH…`: event files with expectations, run through the real worker in virtual time.
 
 The format, for users, is `SCENARIOS.md`. A file is read (`files`), played (`play`) in a world of its own (`world`:
-embedded log, scripted provider, virtual time) and compared (`expect`, `matching`); `report` says what came of it.
+embedded log, scripted provider, virtual time) and compared (`expect`, `matching`); `report` prints the result.
 """
 
 import json

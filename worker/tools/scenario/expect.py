@@ -157,7 +157,7 @@ def lacks(
 def not_idle(within: str, orders: Iterable[OrderView]) -> list[str]:
     """Why the worker did not become idle."""
     owed = [f"{each.subject} is owed: {each.reason}" for each in orders if each.status == "owed" or each.in_flight]
-    return [f"not idle within {within}", *(owed or ["no order is owed, but the worker is not done"])]
+    return [f"not idle within {within}", *(owed or ["no order is owed, but the worker is not idle"])]
 
 
 # --- inside ---

@@ -51,10 +51,10 @@ def find_files(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(path.rglob("*.json"))
         if not found:
-            raise UsageError(f"{path}: there is no *.json in this folder")
+            raise UsageError(f"{path}: no *.json files in this folder")
         return found
     if not path.exists():
-        raise UsageError(f"{path}: there is no such file or folder")
+        raise UsageError(f"{path}: no such file or folder")
     return [path]
 
 
@@ -210,10 +210,10 @@ def _answer_problem(answer: AnswerValue) -> str | None:
     if answer.fault is not None and (answer.headers or answer.json is not UNSET or answer.text is not None):
         return "a fault has no headers, json or text: the answer does not arrive"
     if answer.fault is not None and answer.applied is not None:
-        return "applied: expected beside a status: of a fault its name says it"
+        return "applied: only allowed with a status; a fault's name says it"
     if answer.applied_after is not None:
         if answer.fault is None or not answer.fault.endswith("_applied"):
-            return "applied_after: expected beside a fault that applies"
+            return "applied_after: only allowed with a fault that applies the request"
         return _duration_problem(answer.applied_after, "applied_after")
     if answer.times is not None and (answer.times < 1 or answer.forever):
         return "times: expected a count of at least 1, without forever"
@@ -222,7 +222,7 @@ def _answer_problem(answer: AnswerValue) -> str | None:
 
 def _check_run(step: RunStep, where: str) -> None:
     if (step.run == "idle") != (step.within is not None):
-        raise UsageError(f'{where}: expected "within" beside "run": "idle", and only there')
+        raise UsageError(f'{where}: expected "within" with "run": "idle", and only there')
     problem = _duration_problem(step.run if step.within is None else step.within, "run")
     if problem:
         raise UsageError(f"{where}: {problem}")

@@ -1,8 +1,8 @@
 """Whether a value is what a scenario expects, and if not, where it differs. Pure.
 
-Objects match when every member given matches; `{"$absent": [...]}` inside names members that must not be there, and
+Objects match if every given member matches; `{"$absent": [...]}` inside names members that must be absent, and
 `{"$exact": {...}}` forbids others. Lists have the same length; lists of cart items match in any order. Texts and
-numbers match exactly, `true` is no number and `1.0` is not `1`; `{"$regex": "..."}` searches a text.
+numbers match exactly, `true` is not a number and `1.0` is not `1`; `{"$regex": "..."}` searches a text.
 """
 
 import json

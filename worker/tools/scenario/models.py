@@ -102,7 +102,7 @@ def model_of(account: Account, wall_s: Callable[[], float]) -> ProviderModel:
             return QliroModel(account, wall_s)
         case AtaraPayAccount():
             return AtaraPayModel(account)
-    raise UsageError(f"account {account.name}: {account.provider} needs no checkout: it holds what it is told")
+    raise UsageError(f"account {account.name}: {account.provider} needs no checkout: it has what it was sent")
 
 
 def checkout_problem(provider: str, value: Checkout) -> str | None:
@@ -220,7 +220,7 @@ class QliroModel(ProviderModel):
     def _order(self, reference: str) -> Order:
         found = self._api.named(reference)
         if found is None:
-            raise UsageError(f"nothing was checked out as {reference}")
+            raise UsageError(f"no checkout as {reference}")
         return found
 
 
@@ -261,7 +261,7 @@ class AtaraPayModel(ProviderModel):
         self._notify()
 
     def end(self, reference: str, ends: Iterable[EndValue]) -> None:  # noqa: ARG002 - of no order
-        raise UsageError("what AtaraPay is told is done at once")
+        raise UsageError("AtaraPay applies every command at once")
 
     def shown(self, reference: str) -> dict[str, Any]:
         found = self._escrow(reference)
@@ -277,7 +277,7 @@ class AtaraPayModel(ProviderModel):
     def _escrow(self, reference: str) -> escrow.Escrow:
         found = next((each for each in self._side.escrows.values() if each.product_id == reference), None)
         if found is None:
-            raise UsageError(f"nothing was checked out as {reference}")
+            raise UsageError(f"no checkout as {reference}")
         return found
 
 

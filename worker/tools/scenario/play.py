@@ -89,7 +89,7 @@ def play(
 
 def _broken(error: Exception, log_lines: Sequence[str]) -> list[str]:
     """The error and its location: from the exception itself, or else from the last one that was logged."""
-    lines = [f"the worker broke: {type(error).__name__}: {error}"]
+    lines = [f"the worker crashed: {type(error).__name__}: {error}"]
     logged = [json.loads(line).get("exception") for line in log_lines if '"exception"' in line]
     text = logged[-1] if logged else "".join(traceback.format_exception(error))
     return lines + text.rstrip().splitlines()[-_TRACEBACK_LINES:]

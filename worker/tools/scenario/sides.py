@@ -84,7 +84,7 @@ class Sides:
     def _of(self, name: str) -> tuple[ProviderModel, str]:
         account, _, reference = name.partition("/")
         if account not in self._models:
-            raise UsageError(f"nothing was checked out as {name}")
+            raise UsageError(f"no checkout as {name}")
         return self._models[account], reference
 
     def _collect(self) -> None:

@@ -1,6 +1,6 @@
-"""What may stand in a scenario file: the contract with users, as types.
+"""The format of scenario files: the contract with users, as types.
 
-A member that is not known is an error, so that a misspelt expectation cannot pass for one that is met.
+An unknown member is an error, so that a misspelled expectation cannot pass.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,8 +1,8 @@
-"""The world of one scenario: the real worker on an embedded log, a scripted provider, and time that we let pass.
+"""The world of one scenario: the real worker on an embedded log, a scripted provider, and virtual time.
 
-Between runs nothing moves: what is put into the log lies there until the next run takes it up, and nothing is sent.
-Operators and restarts need the loop, but no time; sending is suspended meanwhile, and at the beginning of a run until
-all input is taken up: what is sent is then the newest, however much was put into the log.
+Between runs nothing happens: appended records wait until the next run reads them, and nothing is sent. Operators'
+commands and restarts need the loop, but take no time; sending is suspended during them, and at the beginning of a run
+until all input is read, so that the newest state is sent, however many events were appended.
 """
 
 import asyncio
