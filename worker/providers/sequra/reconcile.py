@@ -177,6 +177,6 @@ def _reported_minor(case: Case) -> int:
     """
     account: SequraAccount = case.asked.account
     told = memory.read(case.asked.remote)
-    if account.delivery == "update" or told is None or not (told.is_told or told.by_update):
+    if account.delivery == "update" or told is None or not (told.is_reported or told.by_update):
         return case.order.shipped.total_minor
     return sum(each.total_minor for each in told.shipped)

@@ -16,7 +16,7 @@ from tests.shops.events import (
     returned,
     shipped,
 )
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ACCOUNT,
     ALL_DELIVERED,
     ALL_SHIPPED,
