@@ -24,8 +24,8 @@ from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, Out
 from worker.model.provider import Answered
 from worker.model.reconcile import Terms
 from worker.ports import PartitionWriter
-from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run

@@ -19,9 +19,9 @@ from worker.core.amounts import amount_text
 from worker.model.exchange import AwaitResult, Exchange, Outcome, OutcomeKind
 from worker.model.reconcile import Case, Finding, Terms
 from worker.providers.qliro import wanted as w
-from worker.providers.qliro.order import QliroOrder, Units, worth
 from worker.providers.qliro.memory import Memory, recall
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.qliro.order import QliroOrder, Units, worth
 from worker.providers.qliro.plan import Plan, plan
 from worker.providers.qliro.situation import LISTED_MAX, Situation
 from worker.providers.qliro.steps import Qliro, not_believed
