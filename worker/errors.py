@@ -27,9 +27,13 @@ EXIT_CODES: Mapping[int, str] = {
     71: "another deployment owns the same partitions",
     72: "topics",
     75: "try again later",
+    130: "interrupted (Ctrl-C): the output is incomplete",
     143: "not drained (a second SIGTERM, or out of time)",
 }
 """The program's exit codes, listed only here."""
+
+INTERRUPTED = 130
+"""As shells have it: 128 and the number of SIGINT."""
 
 
 def exit_codes() -> str:

@@ -5,7 +5,7 @@ counting while the machine is suspended; times called *wall* are UTC millisecond
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -314,6 +314,31 @@ class StateLog(Protocol):
 
     async def stop(self) -> None:
         """Closes the clients shared by all partitions."""
+        ...
+
+
+class StateScan(Protocol):
+    """Orders of the state topic, read by a tool that owns no partition. What an open transaction hides is left out."""
+
+    async def start(self) -> None:
+        """Raises `TopicError`, `ConfigError` or `LogError`."""
+        ...
+
+    @property
+    def partitions(self) -> int:
+        """How many the topic has; known once it was started."""
+        ...
+
+    def orders(self, partition: int) -> AsyncGenerator[tuple[str, bytes], None]:
+        """Subject and record of each order that is wanted, each once, as it stood when this began or newer. Not all
+        bodies are in memory at once, only the keys of a partition; the reader may take its time. Raises `LogError`.
+        """
+        ...
+
+    async def changed(self, partition: int, subjects: Collection[str]) -> dict[str, bytes | None]:
+        """Those of these orders that were written since `orders` of their partition began, as they are now; `None`:
+        deleted. Raises `LogError`.
+        """
         ...
 
 

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import msgspec
 import pytest
 
-from schemas.views import ItemView, OrderView
+from schemas.views import ItemView, OrderView, ProviderView
 from tests.unit.web.control import Worker
 from worker import __version__, errors, logs
 from worker.cli import app, main
@@ -349,6 +349,18 @@ async def test_order_show(cli: Cli, worker: Worker, url: str) -> None:
     assert (code, msgspec.json.decode(out, type=OrderView)) == (0, view)
 
 
+async def test_order_whose_money_ends_different(cli: Cli, worker: Worker, url: str) -> None:
+    """It says what the provider has more, or less, than the carts come to, where it knows."""
+    known = {"order_id": "7", "differs_minor": {"shipped": -120, "unshipped": 0}}
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known=known))
+    _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
+    assert "  differs    the provider has 120 less shipped than the carts (minor units)" in out.splitlines()
+    assert out.count("differs") == 1
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known={"order_id": "7"}))
+    _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
+    assert "differs" not in out
+
+
 async def test_order_by_its_reference(cli: Cli, worker: Worker, url: str) -> None:
     """A reference alone is enough where one account has it; it may hold slashes."""
     for ref, said in (("A14/12345", "released\n"), ("acme/A14/12345", "nothing to release: it is owed")):
@@ -614,6 +626,26 @@ def test_signals_come_first() -> None:
 
 
 # --- programs ---
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "code", "said"),
+    [
+        ("", (), 64, "[kafka] is not configured: orders are read from the state topic"),
+        ('[kafka]\nbootstrap_servers = "127.0.0.1:1"\n', (), 64, "no account is configured"),
+        (CONFIG, ("shop",), 2, "account shop is not configured; configured are: My shop"),
+        (CONFIG, ("--rate", "0"), 2, "--rate"),
+    ],
+    ids=["no Kafka", "no account", "another account", "no rate"],
+)
+def test_reconcile_says_what_it_needs(
+    cli: Cli, tmp_path: Path, config: str, words: tuple[str, ...], code: int, said: str
+) -> None:
+    """A mistake of the command line or the configuration is said before anything is read."""
+    (tmp_path / "cartsync.toml").write_text(config)
+    found, out, err = cli("reconcile", *words)
+    assert (found, out) == (code, "")
+    assert said in err
 
 
 def test_replay_without_accounts(cli: Cli) -> None:

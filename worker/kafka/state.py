@@ -351,7 +351,7 @@ class KafkaPartitionWriter:
         if position > until:
             return
         here = TopicPartition(self._settings.state_topic, self._partition)
-        consumer = _reader(self._connection)
+        consumer = state_reader(self._connection)
         loop = asyncio.get_running_loop()
         patience_s = self._settings.transaction_timeout_s + _HANGING_MARGIN_S
         give_up_at = loop.time() + patience_s
@@ -420,7 +420,7 @@ async def _newest_entries(connection: Connection, partitions: int) -> dict[int, 
     topic = connection.settings.state_topic
     here = [TopicPartition(topic, partition) for partition in range(partitions)]
     found: dict[int, list[StateEntry]] = {partition: [] for partition in range(partitions)}
-    consumer = _reader(connection)
+    consumer = state_reader(connection)
     consumer.assign(here)
     try:
         async with asyncio.timeout(connection.settings.fence_timeout_s):
@@ -490,7 +490,7 @@ async def _read_all(
     here = [TopicPartition(settings.state_topic, p) for p in partitions if partition in (None, p)]
     if not here:
         return
-    consumer = _reader(connection)
+    consumer = state_reader(connection)
     try:
         consumer.assign(here)
         await connection.start(consumer)
@@ -524,8 +524,8 @@ async def _read_all(
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
 
 
-def _reader(connection: Connection) -> Any:
-    """A consumer of the state topic without a group."""
+def state_reader(connection: Connection) -> Any:
+    """A consumer of the state topic that belongs to no group."""
     return AIOKafkaConsumer(
         **connection.options(connection.settings.request_timeout_s),
         isolation_level="read_committed",

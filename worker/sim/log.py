@@ -9,9 +9,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from worker.ports import Clock, DeadLetter, EventLog, Result, StateEntry, StateLog, UndecodableRecord
+from worker.ports import Clock, DeadLetter, EventLog, Result, StateEntry, StateLog, StateScan, UndecodableRecord
 from worker.sim.group import Broker, EventTopicPartition, Group, MemoryEventLog, MemoryRecord
 from worker.sim.process import Gate, Process
+from worker.sim.scan import MemoryStateScan
 from worker.sim.states import MemoryStateLog, StateSettings, StateTopicPartition
 
 DAY_S = 86_400.0
@@ -73,6 +74,10 @@ class MemoryLog:
     def states(self, member: str) -> StateLog:
         """The state topic for a process; after a crash, for the restarted process."""
         return MemoryStateLog(self._process(member), self._states)
+
+    def scan(self, wanted: Callable[[str], bool]) -> StateScan:
+        """The orders of the state topic, for somebody who owns nothing."""
+        return MemoryStateScan(self._states, wanted)
 
     # The event topic
 
