@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from schemas import state
+from schemas.facts import seal_facts
 from schemas.state import OrderRecord
 from tests.integration.conftest import OpenStage
 from tests.integration.process import until
@@ -28,7 +29,9 @@ from worker.kafka.topics import create_topics
 from worker.tools.local_kafka import LocalKafka
 
 PROJECT = Path(__file__).resolve().parents[2]
-RECORD = OrderRecord(facts=facts_of(confirmed(goods("A", 2, 200)), shipped("s1", A=1)), revision=2, owed_since_ms=1)
+RECORD = OrderRecord(
+    sealed=seal_facts(facts_of(confirmed(goods("A", 2, 200)), shipped("s1", A=1))), revision=2, owed_since_ms=1
+)
 
 
 class ConsoleProcess:

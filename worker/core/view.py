@@ -87,11 +87,12 @@ class Brief(Struct, frozen=True, gc=False):
 
 def brief_view(subject: str, record: OrderRecord, *, rules: DeliveryPolicy, now_ms: int) -> Brief:
     """What a list shows of a committed record, for a third of the work of `view_order`."""
-    assessment = assess(record.facts, reference_of(subject))
+    facts = record.facts
+    assessment = assess(facts, reference_of(subject))
     held_as = status(record, assessment, now_ms=now_ms, rules=rules)
     order = assessment.order
     shipped_minor = None if order is None else order.shipped.total_minor
-    paid = _paid(record.facts.provider, shipped_minor)
+    paid = _paid(facts.provider, shipped_minor)
     return Brief(
         held_as,
         _standing_reason(record, assessment, held_as) or ("" if held_as == "settled" else record.reason),

@@ -15,7 +15,7 @@ from worker.kafka.client import (
     stop_consumer,
 )
 from worker.kafka.decoding import Intake
-from worker.kafka.metadata import look
+from worker.kafka.metadata import describe_topics
 from worker.kafka.settings import KafkaSettings
 from worker.ports import Chunk, Place, StoredRecord, TopicFound, TopicName, UndecodableRecord
 
@@ -72,7 +72,7 @@ class KafkaRecords:
 
     async def topics(self) -> Mapping[TopicName, TopicFound]:
         """The topics that there are, with their ends as readers of committed records see them."""
-        seen = await look(self._reader._client, list(self._roles), _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public
+        seen = await describe_topics(self._reader._client, list(self._roles), _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public
         places = [
             TopicPartition(name, partition)
             for name, topic in seen.topics.items()
@@ -152,7 +152,7 @@ class KafkaRecords:
     async def input_ends(self) -> Mapping[int, int]:
         """The ends of the event topic."""
         topic = self._settings.event_topic
-        seen = await look(self._reader._client, [topic], _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public has it
+        seen = await describe_topics(self._reader._client, [topic], _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public has it
         if topic not in seen.topics:
             raise LogError(f"topic {topic} is missing, or we may not describe it")
         places = [TopicPartition(topic, partition) for partition in range(seen.topics[topic].partitions)]

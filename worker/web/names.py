@@ -40,8 +40,8 @@ def between(request: web.Request, before: str, after: str = "") -> str:
     """
     path = request.raw_path.partition("?")[0]
     if not (path.startswith(before) and path.endswith(after)):
-        raise web.HTTPNotFound(text="the path has to be that of the URL, not the URL itself")
+        raise web.HTTPNotFound(text="expected a path, got an absolute URL")
     try:
         return unquote(path[len(before) : len(path) - len(after)], errors="strict")
     except UnicodeDecodeError:
-        raise web.HTTPBadRequest(text="the path is not UTF-8, percent-encoded") from None
+        raise web.HTTPBadRequest(text="the path is not percent-encoded UTF-8") from None

@@ -137,7 +137,7 @@ async def test_what_cannot_be_done() -> None:
         ports = PrivatePorts([url], "")
         worker.fails = LogError("not committed")
         (line,) = await ports.submit("release", ["acme/1"], by="ana", why="")
-        assert (line.done, line.detail) == (False, "not committed, or not known to be; look at it and try again")
+        assert (line.done, line.detail) == (False, "commit not confirmed; check the order and try again")
         worker.fails = UsageError("partition 0 is restoring")
         (line,) = await ports.submit("release", ["acme/1"], by="ana", why="")
         assert (line.done, line.detail) == (False, "partition 0 is restoring")

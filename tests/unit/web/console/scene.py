@@ -11,6 +11,7 @@ import aiohttp
 
 from schemas import state
 from schemas.console import ActionLine, Tried, WorkerLine
+from schemas.facts import seal_facts
 from schemas.state import OrderRecord, Parking
 from schemas.views import OrderView, StatusView
 from tests.shops.events import EventSpec, confirmed, facts_of, goods, shipped
@@ -35,7 +36,7 @@ RULES = DeliveryPolicy()
 def record(*specs: EventSpec, **members: Any) -> OrderRecord:
     """A record at revision 2 of which nothing was acknowledged, unless said."""
     facts = facts_of(*(specs or (confirmed(goods("A", 2, 200)), shipped("s1", A=1))))
-    return OrderRecord(facts=facts, **{"revision": 2, "event_ms": NOW_MS - 60_000, **members})
+    return OrderRecord(sealed=seal_facts(facts), **{"revision": 2, "event_ms": NOW_MS - 60_000, **members})
 
 
 def settled(**members: Any) -> OrderRecord:

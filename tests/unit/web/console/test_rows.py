@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from schemas import state
+from schemas.facts import seal_facts
 from schemas.state import OrderRecord
 from tests.shops.events import EventSpec, confirmed, facts_of, goods, payment, shipped
 from tests.unit.core.samples import FULL
@@ -129,7 +130,7 @@ def test_families_of_reasons() -> None:
 def test_nothing_personal() -> None:
     """Of an order with every detail that there may be, the row has nothing of the shopper."""
     facts = facts_of(EventSpec("order.confirmed", FULL["order.confirmed"]))
-    of = OrderRecord(facts=facts, revision=2, reason="422: ana@example.org lives in Calle Mayor 1")
+    of = OrderRecord(sealed=seal_facts(facts), revision=2, reason="422: ana@example.org lives in Calle Mayor 1")
     text = repr(line(of))
     for personal in ("Ana", "García", "ana@example", "Barcelona", "12345678Z", "1980"):
         assert personal not in text
