@@ -86,7 +86,7 @@ def troubled(scene: Scene) -> None:
     paused = worker("http://10.0.0.7:8080", 0, paused="401: credentials refused; probing again in 120 s")
     scene.deeds.says = [
         paused,
-        (WorkerLine("http://10.0.0.8:8080", False, "no worker answers: connection refused"), None),
+        (WorkerLine("http://10.0.0.8:8080", False, "no worker responds: connection refused"), None),
     ]
 
 

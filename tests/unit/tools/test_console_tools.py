@@ -151,7 +151,7 @@ async def test_accounts_are_resumed_everywhere() -> None:
         (line,) = await ports.submit("resume", ["acme"], by="ana", why="")
         assert line.done
         assert url in line.detail
-        assert "no worker answers at http://127.0.0.1:1" in line.detail
+        assert "no worker responds at http://127.0.0.1:1" in line.detail
         (unknown,) = await ports.submit("resume", ["none"], by="ana", why="")
         assert not unknown.done
 
@@ -165,7 +165,7 @@ async def test_statuses() -> None:
     assert status is not None
     assert status.accounts[0].paused == "401"
     assert (other.ok, nothing) == (False, None)
-    assert "no worker answers" in other.detail
+    assert "no worker responds" in other.detail
 
 
 # --- users ---
