@@ -236,8 +236,8 @@ class Answers:
         return None
 
     async def _record(self, subject: str, shown: OrderView | None) -> tuple[list[tuple[int, int]], OrderRecord]:
-        """Where an order lies, and its record, as it is in Kafka now: no older than what its owner has shown, if that can
-        be had in a moment. Raises `UnknownError`, `LogError`.
+        """Where an order lies, and its record, as it is in Kafka now: no older than what its owner has shown, if that
+        can be had in a moment. Raises `UnknownError`, `LogError`.
         """
         found: tuple[list[tuple[int, int]], OrderRecord] | None = None
         for _ in range(_FOLLOW_TRIES):
