@@ -22,7 +22,7 @@ from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.scan import KafkaStateScan
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
-from worker.ports import DeadLetter, EventLog, EventProducer, Result, StateLog, StatePartition, StateScan
+from worker.ports import DeadLetter, EventLog, EventProducer, PartitionWriter, Result, StateLog, StateScan
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
 from worker.sim.producer import MemoryEventProducer, put_into
@@ -278,9 +278,9 @@ async def join(world: World) -> AsyncIterator[Join]:
 async def hold(world: World) -> AsyncIterator[Hold]:
     """Gives new holds on a state partition, fenced; each from a process of its own. They are closed at the end."""
     logs: list[StateLog] = []
-    holds: list[StatePartition] = []
+    holds: list[PartitionWriter] = []
 
-    async def take(partition: int = 0, *, fence: bool = True) -> StatePartition:
+    async def take(partition: int = 0, *, fence: bool = True) -> PartitionWriter:
         log = world.states(f"owner-{len(logs)}")
         await log.start()
         logs.append(log)

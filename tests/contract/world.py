@@ -12,10 +12,10 @@ from worker.ports import (
     EventLog,
     EventProducer,
     InputRecord,
+    PartitionWriter,
     Result,
     StateEntry,
     StateLog,
-    StatePartition,
     StateScan,
 )
 
@@ -175,11 +175,11 @@ class Member:
 
 Join = Callable[[str], Awaitable[Member]]
 """The fixture `join`: a member that has started."""
-Hold = Callable[..., Awaitable[StatePartition]]
+Hold = Callable[..., Awaitable[PartitionWriter]]
 """The fixture `hold`: takes a partition (default 0), and `fence=False` for a hold that is not fenced yet."""
 
 
-async def read_all(hold: StatePartition, position: int, until: int) -> list[StateEntry]:
+async def read_all(hold: PartitionWriter, position: int, until: int) -> list[StateEntry]:
     """All entries of a read."""
     found: list[StateEntry] = []
     async for entries in hold.read(position, until):

@@ -86,7 +86,7 @@ class Market(Struct):
     async def quiet(self) -> None:
         """Until nothing is left to be told."""
         await until(
-            lambda: self.worker.idle() and all(each.is_over for each in self.merchants), 60, lambda: "not at rest"
+            lambda: self.worker.is_idle() and all(each.is_over for each in self.merchants), 60, lambda: "not at rest"
         )
 
     async def back_office(self, command: str, order_id: int, **members: Any) -> None:
@@ -170,7 +170,7 @@ async def play(market: Market) -> None:
         for event in merchant.history.events:
             await market.wire.append(event.subject, event.value)
     give_up_at = time.monotonic() + 60
-    while not (market.worker.idle() and all(each.is_over for each in market.merchants)):
+    while not (market.worker.is_idle() and all(each.is_over for each in market.merchants)):
         assert time.monotonic() < give_up_at, "not at rest"
         for merchant in market.merchants:
             for event in merchant.happen(1.0):

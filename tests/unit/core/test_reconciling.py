@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from schemas.facts import seal_facts
 from schemas.reconciliation import ProviderSide, ShopSide
 from schemas.state import OrderRecord, Parking
 from tests.shops.events import (
@@ -56,7 +57,7 @@ DIFFERS = Finding(
 
 def met(*specs: EventSpec, destination: Destination | None = ADDRESSEE, **members: Any) -> Met:
     """An order that was told so; settled, unless `members` of its record say otherwise."""
-    record = OrderRecord(revision=9, facts=facts_of(*specs), **{"acked": 9} | members)
+    record = OrderRecord(revision=9, sealed=seal_facts(facts_of(*specs)), **{"acked": 9} | members)
     return meet(SUBJECT, record, destination, partition=3, now_ms=START_MS + 10**7, rules=DeliveryPolicy())
 
 

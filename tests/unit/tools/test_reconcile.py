@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from schemas.facts import seal_facts
 from schemas.reconciliation import ComparedOrder, ProviderSide, Reconciliation, ShopSide
 from schemas.state import OrderRecord, decode_order, encode
 from tests.shops.events import SUBJECT, confirmed, facts_of, goods, shipped
@@ -22,8 +23,8 @@ from worker.model.account import Account
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Answered
 from worker.model.reconcile import Terms
-from worker.ports import StatePartition
-from worker.providers.answers import holds_account, kind_of_status, retry_after_s
+from worker.ports import PartitionWriter
+from worker.providers.answers import kind_of_status, retry_after_s, throttles_account
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
@@ -75,7 +76,7 @@ def by_status(response: HttpResponse, now_ms: int) -> Answered:
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
     status = response.status
     kind = OutcomeKind.REJECTED if response.body == b"cut" else kind_of_status(status)
-    return Answered(Outcome(kind, f"{status}", status, wait_s, holds_account=holds_account(status)))
+    return Answered(Outcome(kind, f"{status}", status, wait_s, throttles_account=throttles_account(status)))
 
 
 def asked(
@@ -177,7 +178,9 @@ N1 = confirmed(goods("hat", 2, 20_000), references={"provider": "12345"})
 def record_of(*, revision: int = 5, acked: int | None = None, count: int = 2, **members: Any) -> OrderRecord:
     """An order of two hats, of which so many were shipped."""
     facts = facts_of(N1, shipped("s1", hat=count)) if count else facts_of(N1)
-    return OrderRecord(revision=revision, acked=revision if acked is None else acked, facts=facts, **members)
+    return OrderRecord(
+        revision=revision, acked=revision if acked is None else acked, sealed=seal_facts(facts), **members
+    )
 
 
 def get_order(captured: int) -> HttpResponse:
@@ -203,7 +206,7 @@ class Scene:
     def __init__(self) -> None:
         self.told: list[ComparedOrder] = []
         self.log = MemoryLog(2, VirtualClock(asyncio.get_running_loop()))
-        self.owner: StatePartition | None = None
+        self.owner: PartitionWriter | None = None
 
     async def write(self, records: dict[str, OrderRecord | bytes | None]) -> None:
         """Commits records of the first partition."""

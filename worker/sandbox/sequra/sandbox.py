@@ -5,6 +5,7 @@
     POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?}    what the checkout tells of an order
     GET  /merchants/{merchant}/disbursements        what was paid out, and below it the lines of each disbursement
     POST /acts {"merchant", "order_ref", "event", "risk_level"?}            a webhook, with this event
+    POST /questions {"merchant", "order_ref"}       whether the order can be cancelled; says the shop's answer
     POST /acts {"merchant", "event": "disburse", "on"?, "off_minor"?}       pays out what orders come to, up to a day;
                                                                             some are paid wrong, by so much
 
@@ -21,7 +22,7 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 
 from worker.errors import UsageError
-from worker.sandbox.attempts import Answer, Attempt, Call
+from worker.sandbox.attempts import Answer, Asked, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push
 from worker.sandbox.sequra.disbursements import Disbursements, Owed
@@ -31,6 +32,8 @@ from worker.sandbox.server import Key, Sandbox, decode_segment
 
 NOT_SUPPORTED = 501
 REPORT_PATH = "/orders/delivery_reports"
+DEADLINE_S = 5.0
+"""What seQura waits for an answer."""
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -42,6 +45,18 @@ class Checkout(msgspec.Struct, forbid_unknown_fields=True):
     total_minor: int | None = None
     webhook: str = ""
     """Where its events go; empty: nowhere."""
+
+
+class Questioned(msgspec.Struct, forbid_unknown_fields=True):
+    """Whether an order can be cancelled."""
+
+    merchant: str
+    order_ref: str
+
+
+class _Cancelling(msgspec.Struct):
+    result: Literal["cancelled", "toolate"]
+    since: int = 0
 
 
 class Act(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -156,23 +171,32 @@ class SequraSandbox(Sandbox):
 
     def act(self, body: bytes) -> None:
         act = msgspec.json.decode(body, type=Act)
-        key = (act.merchant, act.order_ref)
         if act.event == "disburse":
             self.disburse(act.merchant, act.on, act.off_minor)
             return
+        more = {"risk_level": act.risk_level} if act.risk_level else {}
+        self.pushes.post(self._webhook((act.merchant, act.order_ref), act.event, more))
+
+    async def ask(self, body: bytes) -> Asked:
+        told = msgspec.json.decode(body, type=Questioned)
+        answered, seconds = await self.pushes.ask(self._webhook((told.merchant, told.order_ref), "cancel", {}))
+        if answered is None or seconds > DEADLINE_S:
+            return Asked(None, b"", seconds, f"no answer within {DEADLINE_S:g} s")
+        return Asked(*answered, seconds, _problem(*answered))
+
+    def _webhook(self, key: Key, event: str, more: Mapping[str, str]) -> Push:
+        """Raises `UsageError`."""
         if key not in self._webhooks:
-            raise UsageError(f"no checkout has said where events of {act.order_ref} go")
-        form = {"event": act.event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": act.order_ref}
-        form |= {"risk_level": act.risk_level} if act.risk_level else {}
-        push = Push(
+            raise UsageError(f"no checkout has said where events of {key[1]} go")
+        form = {"event": event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": key[1], **more}
+        return Push(
             merchant=key[0],
             order_ref=key[1],
-            what=act.event,
+            what=event,
             url=self._webhooks[key],
             content_type=_FORM,
             body=urlencode(form).encode(),
         )
-        self.pushes.post(push)
 
     def disburse(self, merchant: str, on: date | None = None, off_minor: Mapping[str, int] | None = None) -> str:
         """Pays out what all orders of a merchant come to; the path of the disbursement."""
@@ -188,6 +212,17 @@ class SequraSandbox(Sandbox):
 
     def _disbursements(self, merchant: str) -> Disbursements:
         return self.disbursements.setdefault(merchant, Disbursements(merchant))
+
+
+def _problem(status: int, body: bytes) -> str:
+    """Why an answer to `cancel` is none; empty: it is one."""
+    if status == NOT_SUPPORTED:
+        return ""
+    try:
+        found = msgspec.json.decode(body, type=_Cancelling)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 'expected {"result": "cancelled"} or {"result": "toolate", "since": minutes}, or 501'
+    return "" if status == 200 and (found.result == "cancelled" or found.since >= 0) else f"answered {status}"
 
 
 def _disbursed(path: str) -> Key | None:

@@ -110,7 +110,7 @@ class Asking:
             self._give_up(f"asks to be left alone for {wait_s:.0f} s ({outcome.reason})", CartsyncError.exit_code)
             return
         wait_s = max(wait_s, backoff_s(count, self._clock.chance(), self._rules))
-        if outcome.holds_account:
+        if outcome.throttles_account:
             self._open_at = max(self._open_at, asyncio.get_running_loop().time() + wait_s)
         else:
             await asyncio.sleep(wait_s)
