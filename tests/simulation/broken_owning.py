@@ -6,8 +6,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader
+from schemas.state import NextRecord
 from tests.simulation.breaks import Breaks
+from worker.core.outbox import Outbox
 from worker.errors import LogError
 from worker.model.exchange import Outcome
 from worker.partition import actor, batch
@@ -27,21 +28,21 @@ def inherited_uncertainty_not_held(real: Any) -> Any:
     """After a clean revoke only the flag tells the next owner to hold."""
 
     async def inherit(self: Any, found: Any, clean: bool) -> None:
-        self.is_trusting = clean
+        self.outbox.is_trusting = clean
         await real(self, found, clean)
-        self.is_trusting = False
+        self.outbox.is_trusting = False
 
     return inherit
 
 
-@breaks(PartitionActor, "_put")  # type: ignore[no-redef]
+@breaks(Outbox, "restored")  # type: ignore[no-redef]
 def inherited_uncertainty_not_held(real: Any) -> Any:  # noqa: F811
     """Without its hold."""
 
-    def put(self: Any, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
-        real(self, subject, header, now, now_ms, 0.0 if getattr(self, "is_trusting", False) else hold_until)
+    def restored(self: Any, *args: Any, hold_until: float, **named: Any) -> None:
+        real(self, *args, hold_until=0.0 if getattr(self, "is_trusting", False) else hold_until, **named)
 
-    return put
+    return restored
 
 
 @breaks(PartitionActor, "_take_over")
@@ -168,7 +169,7 @@ def applied_before_it_is_committed(real: Any) -> Any:
         for key, value in entries:
             if key.startswith(b"o:"):
                 self.orders[key[2:].decode()] = value
-                self._put(key[2:].decode(), state.decode_header(value), now, now_ms, 0.0)
+                self.outbox.committed(key[2:].decode(), state.decode_sealed(value), now=now, now_ms=now_ms)
         await real(self, entries, *others)
 
     return write

@@ -8,9 +8,10 @@ from tests.simulation.breaks import Breaks
 from worker.core import outbox
 from worker.core import record as records
 from worker.core.account import AccountQueue
+from worker.core.outbox import Claim, Effects, Outbox
 from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
-from worker.partition import actor, batch
+from worker.partition import batch
 from worker.partition.actor import PartitionActor
 from worker.partition.batch import Batch
 from worker.ports import Attempt
@@ -53,16 +54,16 @@ def takeover_hold_without_the_lease(_real: Any) -> Any:
     return property(lambda self: self.settle_s + 1.0)
 
 
-@breaks(PartitionActor, "_may_send")
+@breaks(Rules, "permits_attempt")
 def no_lease_check(_real: Any) -> Any:
     """I6."""
-    return lambda _self: True
+    return lambda _self, _now, _lease_until: True
 
 
-@breaks(PartitionActor, "_may_send")
+@breaks(Rules, "permits_attempt")
 def attempt_outlasts_the_lease(_real: Any) -> Any:
     """I6: t + D <= lease_until, not t <= lease_until."""
-    return lambda self: self._context.clock.now() <= self.lease_until
+    return lambda _self, now, lease_until: now <= lease_until
 
 
 @breaks(PartitionActor, "_write")
@@ -110,7 +111,7 @@ def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:  # noqa: F811
     return cut
 
 
-@breaks(actor, "plan_order")
+@breaks(outbox, "plan")
 def equal_payload_suppressed_while_in_doubt(real: Any) -> Any:
     """Rule 3 of the outbox."""
 
@@ -138,17 +139,28 @@ def server_error_leaves_no_doubt(real: Any) -> Any:
 # --- attempts and what becomes of them ---
 
 
-@breaks(PartitionActor, "take")
+@breaks(Outbox, "claim")
 def two_attempts_in_flight(real: Any) -> Any:
     """I5."""
 
+    def claim(self: Any, subject: str, now: float, *args: Any, **named: Any) -> Claim | Effects:
+        claimed: Claim | Effects = real(self, subject, now, *args, **named)
+        if isinstance(claimed, Claim):
+            entry = self._entries[subject]
+            entry.in_flight = False
+            self._schedule(subject, entry, now)
+        return claimed
+
+    return claim
+
+
+@breaks(PartitionActor, "take")  # type: ignore[no-redef]
+def two_attempts_in_flight(real: Any) -> Any:  # noqa: F811
+    """Looked at again at once."""
+
     def take(self: PartitionActor, subject: str) -> Attempt | None:
-        attempt: Attempt | None = real(self, subject)
-        if attempt is not None:
-            self.outbox.entries[subject].in_flight = False
-            self.outbox.schedule(subject, self._context.clock.now())
-            self._wake.set()
-        return attempt
+        self._wake.set()
+        return real(self, subject)  # type: ignore[no-any-return]
 
     return take
 
@@ -205,16 +217,16 @@ def parked_order_not_looked_at_again(_real: Any) -> Any:
     return lambda header: header.park is not None
 
 
-@breaks(outbox.Outbox, "put")
+@breaks(Outbox, "committed")
 def delay_lost(real: Any) -> Any:
     """Retry-After and backoff."""
 
-    def put(self: Any, subject: str, header: OrderHeader, **named: Any) -> None:
+    def committed(self: Any, subject: str, header: OrderHeader, **named: Any) -> None:
         prompt = copy(header)
         prompt.not_before_ms = 0
         real(self, subject, prompt, **named)
 
-    return put
+    return committed
 
 
 @breaks(AccountQueue, "_follow_probe")

@@ -13,7 +13,7 @@ from schemas.state import Deployment
 from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
-from worker.core.outbox import NOT_OWED, UNCONFIGURED, Figures
+from worker.core.outbox import UNCONFIGURED, Figures
 from worker.core.placing import Placing
 from worker.core.record import release_by_operator, resend
 from worker.core.results import Reporting
@@ -234,7 +234,7 @@ class Worker:
         for partition, actor in self._assignment.actors.items():
             if not actor.is_quiet() or actor.inbox or self._ports.events.lag(partition) not in (0, None):
                 return False
-            if any(entry.waiting not in NOT_OWED for entry in actor.outbox.entries.values()):
+            if any(actor.outbox.owed()):
                 return False
         return True
 
@@ -245,11 +245,9 @@ class Worker:
 
     def is_stuck(self) -> bool:
         """What is still owed waits for accounts that are paused or not configured: nothing moves by itself."""
-        entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
-        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in NOT_OWED]
+        owed = [each for actor in self._assignment.actors.values() for each in actor.outbox.owed()]
         return bool(owed) and all(
-            entry.waiting == "no_account" or (entry.queued and self._publisher.paused(account_of(subject)))
-            for subject, entry in owed
+            is_up_to_account and self._publisher.paused(account_of(subject)) for subject, is_up_to_account in owed
         )
 
     def suspend_sending(self, suspended: bool) -> None:
@@ -390,7 +388,7 @@ class Worker:
             rules=self._rules,
             now_ms=self._ports.clock.wall_ms(),
             now=self._ports.clock.now(),
-            entry=actor.outbox.entries.get(subject),
+            outlook=actor.outbox.outlook(subject),
             paused=self._publisher.paused(account_of(subject)),
             waits=self._publisher.waits(account_of(subject)),
             idle="sending is off",

@@ -4,26 +4,23 @@ import asyncio
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import structlog
 from msgspec import MsgspecError, Raw, Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
+from schemas.state import NextRecord, OrderRecord, Taken, Target, TargetsRecord
 from worker.core import record as records
-from worker.core.outbox import NEVER, Entry, Figures, Outbox
-from worker.core.plan import ParkIt, Same, Send, Wait, plan_unaddressed
-from worker.core.plan import plan as plan_order
-from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
-from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
+from worker.core.outbox import NEVER, Claim, Decide, Effects, Figures, NeedLease, Offer, Outbox, Overdue
+from worker.core.results import LEAN_BYTES
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, InvariantError, SizeRefusedError, TopicError, UsageError
 from worker.model.account import Account
-from worker.model.exchange import AwaitResult, Outcome
-from worker.model.order import account_of, reference_of
-from worker.model.provider import Addressee, Question, Update
-from worker.partition.batch import Batch, Change, is_too_large
+from worker.model.exchange import Outcome
+from worker.model.order import account_of
+from worker.model.provider import Addressee, Update
+from worker.partition.batch import Batch, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
 from worker.partition.inbox import Inbox
@@ -47,8 +44,6 @@ _AT_ONCE_MAX_BYTES = 2**20
 """Of the orders that are made owed again in one transaction: some 10 ms of work."""
 _MANY_BYTES, _SMALL_EVENTS = 64 * 1024, 16
 """So many small events are taken without a look at the clock, unless they and the records of their orders are large."""
-_JUDGE_AFTER_S = 60.0
-"""When an order is looked at that was offered without, should it still wait then."""
 
 
 _NOTHING_TOLD = Update(b"", None, Raw(b"null"))
@@ -108,7 +103,15 @@ class PartitionActor:
         self.lean_below, self.lean_results = lean_below, lean_results
         self._start_at = start_at
         self.orders: dict[str, bytes] = {}
-        self.outbox = Outbox()
+        self.outbox = Outbox(
+            lambda subject: self.orders[subject],
+            context.addressees,
+            context.rules,
+            is_throttled=context.dispatcher.waits,
+            reporting=context.reporting,
+            prepared_max=context.pace.prepared_max,
+            announce_after_s=context.pace.tell_owed_after_s,
+        )
         self.unconfigured = 0
         """Orders of accounts that nobody has configured."""
         self.next_offset = 0
@@ -131,7 +134,7 @@ class PartitionActor:
         """What the input is to begin with: the record that was taken last. `None`: that was seen, or cannot be."""
         self.inbox = Inbox()
         self._outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
-        self._changes: deque[Change] = deque()
+        self._decisions: deque[Decide] = deque()
         self._commands: deque[Command] = deque()
         self._skip: Skip | None = None
         self._committed_with: list[Command] = []
@@ -140,11 +143,7 @@ class PartitionActor:
         """Orders whose record is larger than the state topic takes now: nothing that becomes of them could be kept."""
         self._inherited: dict[str, None] = {}
         """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
-        self._awaiting_lease: list[str] = []
-        self._untold: deque[tuple[float, str]] = deque()
-        """When others are to be told that an order is owed, should it be so for so long: all wait equally long, so in
-        their order. Most are settled by then."""
-        self._prepared = self._in_flight = 0
+        self._in_flight = 0
         self._wake = asyncio.Event()
         self._lease_wanted = self._committing = self._left_in_order = False
         self._committed_at = 0.0
@@ -297,8 +296,9 @@ class PartitionActor:
             elif header.not_before_ms:
                 header = state.decode_sealed(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
-                self._put(subject, header, now, now_ms, hold_until if held else 0.0)
-                self._note_payment(subject, value)
+                self.outbox.restored(
+                    subject, header, value, now=now, now_ms=now_ms, hold_until=hold_until if held else 0.0
+                )
 
     def _restore_jobs(self, found: Restored, clean: bool) -> list[tuple[bytes, bytes | None]]:
         """What has to be written before anything is sent: a page that may be under way is in doubt from now on."""
@@ -311,14 +311,6 @@ class PartitionActor:
     def _changed_jobs(self, changed: dict[str, bytes]) -> list[tuple[bytes, bytes | None]]:
         self.job_records |= changed
         return [(key.encode(), value) for key, value in changed.items()]
-
-    def _note_payment(self, subject: str, value: bytes) -> None:
-        """What waits for its payment is not owed, as far as anybody is told before it is looked at."""
-        entry = self.outbox.entries.get(subject)
-        if entry is None or entry.waiting:
-            return
-        if (payment := _payment_of(value).facts.payment_now) is not None and payment.state != "approved":
-            entry.waiting = payment.state
 
     async def _changed_targets(self, found: Restored) -> list[str]:
         """Accounts whose orders have to be told anew, as others are told now. Raises `TargetChange`."""
@@ -395,7 +387,7 @@ class PartitionActor:
         for subject, record, value in made:
             self.orders[subject] = value
             self._inherited.pop(subject, None)
-            self._put(subject, record, clock.now(), clock.wall_ms(), 0.0)
+            self.outbox.committed(subject, record, now=clock.now(), now_ms=clock.wall_ms())
 
     def _set_aside(self, subject: str, revision: int, size: int) -> None:
         """An order that the state topic does not take any more: to send it would be to send it for ever."""
@@ -502,14 +494,12 @@ class PartitionActor:
         """Releases the parked orders of an account, or those whose reason contains a text, in transactions of bounded
         size; returns how many once that is committed. Raises `UsageError`.
         """
-        prefix, work, released = f"{account}/", Slice(self._context), 0
+        work, released = Slice(self._context), 0
         chosen: list[str] = []
         size = 0
-        for subject, entry in list(self.outbox.entries.items()):
+        for subject in self.outbox.parked(account):
             if work.is_over():
                 await work.pause()
-            if entry.waiting != "parked" or not subject.startswith(prefix):
-                continue
             value = self.orders[subject]
             park = state.decode_header(value).park
             if park is None or reason_contains not in park.reason:
@@ -576,7 +566,7 @@ class PartitionActor:
             if self._leave_at is not None:
                 self._closing(now)
             else:
-                await self._look(now)
+                await self._evaluate(now)
             if self.jobs is not None and self._has_jobs_due(now):
                 await self.jobs.look(is_leaving=self._leave_at is not None)
             if self._has_mail() or self._lease_wanted:
@@ -615,7 +605,7 @@ class PartitionActor:
     def _has_mail(self) -> bool:
         events = bool(self.inbox) and self.role == "serving"
         jobs = self.jobs is not None and self.jobs.has_mail()
-        return events or jobs or bool(self._outcomes or self._changes or self._commands or self._skip)
+        return events or jobs or bool(self._outcomes or self._decisions or self._commands or self._skip)
 
     def _has_jobs_due(self, now: float) -> bool:
         if self.jobs is None:
@@ -638,8 +628,6 @@ class PartitionActor:
         if self._leave_at is not None:
             return max(self._leave_at, self._context.clock.now() + 0.05)
         due = min(self.outbox.next_due(), self._committed_at + self._context.pace.idle_commit_s)
-        if self._untold:
-            due = min(due, self._untold[0][0])
         return due if self.jobs is None else min(due, self.jobs.next_due())
 
     async def _sleep(self, until: float) -> None:
@@ -749,10 +737,10 @@ class PartitionActor:
                 await work.pause()
             attempt, outcome, ended_at = self._outcomes.popleft()
             batch.outcome(attempt, outcome, ended_at)
-        while self._changes and batch.bytes < bytes_max:
+        while self._decisions and batch.bytes < bytes_max:
             if work.is_over():
                 await work.pause()
-            batch.change(self._changes.popleft())
+            batch.decide(self._decisions.popleft())
         while self._commands and batch.bytes < bytes_max:
             if work.is_over():
                 await work.pause()
@@ -770,7 +758,7 @@ class PartitionActor:
         while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
             record = inbox.pop()
             if record.offset >= batch.next_offset or after(record) > batch.next_offset:
-                batch.event(record, self._is_in_flight)
+                batch.event(record, self.outbox.is_in_flight)
                 last = last if type(record) is UndecodableRecord else record
             count += 1
             # To look at the clock costs as much as the twentieth part of a small event.
@@ -783,10 +771,6 @@ class PartitionActor:
                 await work.pause()
         if last is not None:
             self._taken = taken(last)
-
-    def _is_in_flight(self, subject: str) -> bool:
-        entry = self.outbox.entries.get(subject)
-        return entry is not None and entry.in_flight
 
     async def _write(
         self,
@@ -812,38 +796,15 @@ class PartitionActor:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         self.unconfigured += len(batch.unconfigured)
         self.job_records |= batch.jobs
+        for subject, hold_until in batch.holds.items():
+            self.outbox.ended(subject, hold_until)
         for subject, header, value in batch.changed():
             self.orders[subject] = value
             self._beyond.discard(subject)
             self._inherited.pop(subject, None)
-            entry = self.outbox.entries.get(subject)
-            if entry is not None:
-                entry.in_flight = entry.in_flight and subject not in batch.holds
-                self._prepared -= entry.prepared is not None
             if context.sending:
-                self._put(subject, header, now, now_ms, batch.holds.get(subject, 0.0))
-        waiting, self._awaiting_lease = self._awaiting_lease, []
-        for subject in waiting:
-            if subject in self.outbox.entries:
-                self.outbox.schedule(subject, now)
-
-    def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
-        delay_s, may_go_early, has_failed, waits = 0.0, False, False, False
-        if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
-            delay_s, may_go_early = delay_max_s(header, self._context.rules), is_transient(header)
-            has_failed = not awaits_result(header)
-            waits = awaits_change(header)
-        self.outbox.put(
-            subject,
-            header,
-            now=now,
-            now_ms=now_ms,
-            hold_until=hold_until,
-            delay_max_s=delay_s,
-            may_go_early=may_go_early,
-            has_failed=has_failed,
-            awaits_change=waits,
-        )
+                self.outbox.committed(subject, header, now=now, now_ms=now_ms)
+        self.outbox.lease_renewed(now)
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
         context = self._context
@@ -854,208 +815,80 @@ class PartitionActor:
     # --- publish (steps 14 and 15) ---
 
     def _may_send(self) -> bool:
-        return self._context.clock.now() + self._context.rules.attempt_deadline_s <= self.lease_until
+        return self._context.rules.permits_attempt(self._context.clock.now(), self.lease_until)
 
-    async def _look(self, now: float) -> None:
-        """Decides about the orders that are due: offered to the publisher, acknowledged, parked, or left to wait.
+    async def _evaluate(self, now: float) -> None:
+        """Obeys what the outbox decides about the orders that are due.
 
         The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
         """
-        work, until, untold = Slice(self._context), now + self._context.pace.look_s, self._untold
-        while untold and untold[0][0] <= now:
-            tell_at, waiting = untold.popleft()
-            entry = self.outbox.entries.get(waiting)
-            if entry is not None and entry.tell_at == tell_at and not entry.in_flight:  # else its outcome tells
-                self.outbox.schedule(waiting, now)
-        while self._leave_at is None and now < until and (subject := self.outbox.pop_due(now)) is not None:
-            self._look_at(subject, now)
+        clock, work, until = self._context.clock, Slice(self._context), now + self._context.pace.look_s
+        while self._leave_at is None and now < until:
+            effects = self.outbox.evaluate(now, clock.wall_ms(), self.lease_until)
+            if effects is None:
+                return
+            self._obey(effects)
             if work.is_over():
                 await work.pause()
-                now = self._context.clock.now()
+                now = clock.now()
 
-    def _look_at(self, subject: str, now: float) -> None:
-        entry = self.outbox.entries[subject]
-        addressee = self._context.addressees.get(account_of(subject))
-        if addressee is not None and not entry.has_news and self._has_enough(entry, now, addressee.account.name):
-            self._offer(subject, None, now)
-            # Its turn may be hours away, and what is wrong with it is to be seen before.
-            entry.has_news = True
-            self.outbox.schedule(subject, now + _JUDGE_AFTER_S)
-            return
-        record = state.decode_order(self.orders[subject])
-        if record.revision == record.acked:
-            if entry.hold_until > now:  # the next change has to wait for it
-                self.outbox.schedule(subject, entry.hold_until)
-            else:
-                del self.outbox.entries[subject]
-            return
-        if addressee is None:
-            self._wait(subject, record, plan_unaddressed(record, subject), now)
-            return
-        plan = plan_order(record, subject, addressee)
-        if isinstance(plan, Send):
-            if entry.awaits_change and not self._still_waits(subject, plan, addressee):
-                entry.not_before, entry.awaits_change = now, False
-            tells = self._context.reporting is not None and self._tells_owed(subject, record, plan, addressee, now)
-            if tells or record.inconsistent_since_ms or record.park is not None:
-                self._changes.append(Change(subject, self.orders[subject], plan))
-            self._offer(subject, plan, now)
-        else:
-            self._wait(subject, record, plan, now)
+    def _obey(self, effects: Effects) -> None:
+        for effect in effects:
+            match effect:
+                case Offer(subject, account, owed_since_ms, has_failed, not_before):
+                    self._context.dispatcher.offer(
+                        account, owed_since_ms, subject, self, has_failed=has_failed, not_before=not_before
+                    )
+                case Decide():
+                    self._decisions.append(effect)
+                case NeedLease():
+                    self._context.metrics.lease_refused()
+                    self._want_lease()
+                case Overdue(subject, revision, event_id, status):
+                    log.warning(
+                        "order_overdue",
+                        order=subject,
+                        revision=revision,
+                        event_id=event_id,
+                        partition=self.partition,
+                        status=status,
+                    )
+                case unknown:
+                    assert_never(unknown)
 
-    def _still_waits(self, subject: str, plan: Send, addressee: Addressee) -> bool:
-        """Whether its adapter would still have it wait for a job or for a change: its account may be another one now,
-        and what a job kept of it. One that can be read has to be asked, which a change brings about.
-        """
-        if addressee.provider.can_read:
-            return True
-        asked = Question(
-            reference_of(subject),
-            addressee.account,
-            plan.update,
-            plan.remote,
-            plan.may_land_late,
-            plan.remote_unknown,
-            now_ms=self._context.clock.wall_ms(),
-        )
-        step = addressee.provider.next_step(asked)
-        return isinstance(step, AwaitResult) and step.poll_s is None
-
-    def look_anew(self) -> None:
-        """Accounts were read again: what waits for a job may not have to any more."""
-        now = self._context.clock.now()
-        for subject, entry in self.outbox.entries.items():
-            if entry.awaits_change and not entry.in_flight:
-                self.outbox.schedule(subject, now)
-        if self.jobs is not None:
-            self.jobs.look_anew()
-        self._wake.set()
-
-    def _tells_owed(self, subject: str, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
-        """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
-        reporting, entry = self._context.reporting, self.outbox.entries[subject]
-        assert reporting is not None  # who calls has looked
-        was_owed = record.told is not None and record.told.status == "owed"
-        if was_owed and not is_news(record, find_ready(record, plan.shown, addressee), reporting):
-            entry.tell_at = NEVER
-            return False
-        if entry.tell_at == NEVER:
-            entry.tell_at = now + self._context.pace.tell_owed_after_s
-            self._untold.append((entry.tell_at, subject))
-        if now < entry.tell_at:
-            return False
-        entry.tell_at = NEVER
-        return True
-
-    def _has_enough(self, entry: Entry, now: float, account: str) -> bool:
-        """So many are prepared that this one is judged when its turn comes: now and then would be twice the work."""
-        may_come_soon = entry.not_before <= now and not self._context.dispatcher.waits(account)
-        return may_come_soon and self._prepared >= self._context.pace.prepared_max
-
-    def _offer(self, subject: str, plan: Send | None, now: float) -> None:
-        entry = self.outbox.entries[subject]
-        entry.waiting = ""
-        is_delayed = entry.not_before > now
-        if is_delayed and not entry.may_go_early:
-            self.outbox.schedule(subject, entry.not_before)
-            return
-        if entry.hold_until > now:
-            self.outbox.schedule(subject, entry.hold_until)
-            return
-        if not is_delayed and not self._may_send():
-            self._await_lease(subject)
-            return
-        has_room = not is_delayed and self._prepared < self._context.pace.prepared_max
-        if plan is not None and has_room and entry.prepared is None:
-            entry.prepared = plan
-            self._prepared += 1
-        if entry.queued:
-            return  # its offer still stands
-        entry.queued = True
-        self._context.dispatcher.offer(
-            account_of(subject),
-            entry.owed_since_ms,
-            subject,
-            self,
-            has_failed=entry.has_failed,
-            not_before=entry.not_before,
-        )
-
-    def _await_lease(self, subject: str) -> None:
-        self._context.metrics.lease_refused()
-        self._awaiting_lease.append(subject)
+    def _want_lease(self) -> None:
+        """Commits soon, whether there is anything to write or not."""
         self._lease_wanted = True
         self._wake.set()
 
-    def _wait(self, subject: str, record: OrderRecord, plan: Same | ParkIt | Wait, now: float) -> None:
-        context, entry = self._context, self.outbox.entries[subject]
-        if not isinstance(plan, Wait):
-            self._changes.append(Change(subject, self.orders[subject], plan))
-            return
-        entry.waiting, entry.is_overdue = plan.state, False
-        now_ms = context.clock.wall_ms()
-        since_ms, after_s = 0, 0.0
-        if plan.state == "unconfirmed":
-            since_ms, after_s = record.unconfirmed_since_ms, context.rules.unconfirmed_after_s
-        elif plan.state == "inconsistent":
-            since_ms, after_s = record.inconsistent_since_ms or now_ms, context.rules.inconsistent_after_s
-        if since_ms:
-            if since_ms != entry.waiting_since_ms:
-                left_s = after_s - max(0, now_ms - since_ms) / 1000
-                entry.waiting_since_ms, entry.overdue_at = since_ms, now + max(0.0, left_s)
-            entry.is_overdue = now >= entry.overdue_at
-            if not entry.is_overdue:
-                self.outbox.schedule(subject, entry.overdue_at)
-        reporting = context.reporting
-        addressee = context.addressees.get(account_of(subject))
-        tells = reporting is not None and is_news(
-            record, find_waiting(record, subject, plan, addressee, is_overdue=entry.is_overdue), reporting
-        )
-        if tells or plan.contradicts != bool(record.inconsistent_since_ms):
-            self._changes.append(Change(subject, self.orders[subject], plan, entry.is_overdue))
-        elif entry.is_overdue:  # else it is looked at again once that is committed
-            log.warning(
-                "order_overdue",
-                order=subject,
-                revision=record.revision,
-                event_id=records.newest_event(record),
-                partition=self.partition,
-                status=plan.state,
-            )
+    def look_anew(self) -> None:
+        """Accounts were read again."""
+        self.outbox.accounts_changed(self._context.clock.now())
+        if self.jobs is not None:
+            self.jobs.look_anew()
+        self._wake.set()
 
     def take(self, subject: str) -> Attempt | None:
         """`ports.Outlet`: what is owed for the order as of now."""
         if "/" not in subject:
             return self._take_job(subject)
-        entry = self.outbox.entries.get(subject)
-        if entry is None or not entry.queued or self.role not in ("serving", "halted"):
+        if self.role not in ("serving", "halted"):
             return None
-        entry.queued = False
-        now = self._context.clock.now()
-        prepared, entry.prepared = entry.prepared, None
-        if prepared is not None:
-            self._prepared -= 1
-        if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):
-            self.outbox.schedule(subject, entry.not_before)
-            return None
-        if self.jobs is not None and self.jobs.is_reserved(subject):
-            return None  # it is looked at again once the page that it stands in is committed
-        if not self._may_send():
-            self._await_lease(subject)
-            return None
-        if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
-            self._lease_wanted = True
+        clock, rules = self._context.clock, self._context.rules
+        now = clock.now()
+        is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
+        claim = self.outbox.claim(subject, now, clock.wall_ms(), self.lease_until, is_reserved=is_reserved)
+        if not isinstance(claim, Claim):
+            self._obey(claim)
             self._wake.set()
-        addressee = self._context.addressees[account_of(subject)]
-        is_usable = prepared is not None and prepared.account is addressee.account
-        plan = prepared if is_usable else self._plan_again(subject, addressee, now)
-        if plan is None:
             return None
-        entry.in_flight = True
+        if not rules.permits_attempt(now + rules.keep_alive_s, self.lease_until):
+            self._want_lease()  # so early that sending does not have to stop for the commit
         self._in_flight += 1
+        plan = claim.plan
         return Attempt(
             subject,
-            entry.revision,
+            claim.revision,
             plan.update,
             now,
             self._may_send,
@@ -1109,13 +942,3 @@ class PartitionActor:
             return None
         self._in_flight += 1
         return Attempt(name, 0, _NOTHING_TOLD, self._context.clock.now(), self._may_send, errand=errand)
-
-    def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:
-        """The order was offered when there were enough plans to keep, or its account has changed since."""
-        record = state.decode_order(self.orders[subject])
-        plan = plan_order(record, subject, addressee)
-        if isinstance(plan, Send):
-            return plan
-        self._wait(subject, record, plan, now)
-        self._wake.set()
-        return None

@@ -5,7 +5,6 @@ from typing import Any
 from zlib import crc32
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import state
@@ -16,6 +15,7 @@ from schemas.state import OrderRecord, Park, SealedRecord
 from worker.core import record as records
 from worker.core.intake import decode, identify, shown_id
 from worker.core.order import assess
+from worker.core.outbox import Decide
 from worker.core.plan import ParkIt, Same, Send, Wait
 from worker.core.record import settle
 from worker.core.results import (
@@ -56,17 +56,6 @@ def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:
     """The bytes that an order's record may come to, when that is more than the state topic takes; else 0."""
     size = len(value) + len(subject.encode()) + _RECORD_OVERHEAD_BYTES
     return size if size > value_max_bytes else 0
-
-
-class Change(Struct, frozen=True):
-    """What was decided about an order when it was looked at."""
-
-    subject: str
-    basis: bytes
-    """The record that it was decided on, as committed then."""
-    plan: Send | Same | ParkIt | Wait
-    is_overdue: bool = False
-    """It has waited for that too long."""
 
 
 class Batch:
@@ -292,15 +281,15 @@ class Batch:
             after.reason = f"its record would have {size} bytes, the state topic takes {self._value_max_bytes}"
             after.park = Park(after.reason, attempt.update.digest, attempt.revision, self._now_ms)
 
-    def change(self, change: Change) -> None:
-        """Follows a decision, unless the order's record has changed since, an operator's doing included: then it is
-        looked at again.
+    def decide(self, decision: Decide) -> None:
+        """Follows a decision of the outbox, unless the order's record has changed since: an operator's command that
+        came in between stands, and the order is evaluated again.
         """
-        subject = change.subject
-        if subject in self._changed or self._orders.get(subject) is not change.basis:
+        subject = decision.subject
+        if subject in self._changed or self._orders.get(subject) != decision.basis:
             return
         record = self.record(subject)
-        plan = change.plan
+        plan = decision.plan
         match plan:
             case Same(digest):
                 record = records.acknowledge(record, digest)
@@ -323,7 +312,7 @@ class Batch:
                 record.inconsistent_since_ms = 0
         if self._context.reporting is not None:
             if isinstance(plan, Wait):
-                found = find_waiting(record, subject, plan, self._addressee(subject), is_overdue=change.is_overdue)
+                found = find_waiting(record, subject, plan, self._addressee(subject), is_overdue=decision.is_overdue)
             else:
                 found = find_ready(record, plan.shown, self._addressee(subject))
             self._tell(subject, self._result(subject, record, found))

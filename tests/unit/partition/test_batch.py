@@ -17,6 +17,7 @@ from worker import logs
 from worker.core import record as records
 from worker.core.intake import decode
 from worker.core.order import assess
+from worker.core.outbox import Decide
 from worker.core.placing import Placing
 from worker.core.plan import ParkIt, Same, Wait
 from worker.core.rules import Rules
@@ -24,7 +25,7 @@ from worker.core.trust import HEADER
 from worker.metrics import Metrics
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Addressee, Update
-from worker.partition.batch import Batch, Change
+from worker.partition.batch import Batch
 from worker.partition.context import Context, Pace
 from worker.ports import Attempt, UndecodableRecord
 from worker.providers.sequra import Sequra
@@ -68,9 +69,9 @@ def test_a_decision_before_a_resend_does_not_acknowledge() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        stale = Change(SUBJECT, orders[SUBJECT], Same(b"digest"))
+        stale = Decide(SUBJECT, orders[SUBJECT], Same(b"digest"))
         orders[SUBJECT] = state.encode(records.resend(OrderRecord(revision=7, acked=5), 1))
-        batch.change(stale)
+        batch.decide(stale)
         assert batch.entries() == []
 
     run(main())
@@ -82,7 +83,7 @@ def test_a_decision_beside_an_operators_command_is_dropped() -> None:
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
         batch.command(SUBJECT, records.resend)
-        batch.change(Change(SUBJECT, orders[SUBJECT], ParkIt("no", b"digest")))
+        batch.decide(Decide(SUBJECT, orders[SUBJECT], ParkIt("no", b"digest")))
         assert committed(batch).park is None
 
     run(main())
@@ -93,7 +94,7 @@ def test_a_decision_on_the_committed_record_counts() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        batch.change(Change(SUBJECT, orders[SUBJECT], Same(b"digest")))
+        batch.decide(Decide(SUBJECT, orders[SUBJECT], Same(b"digest")))
         after = committed(batch)
         assert (after.acked, after.acked_digest) == (7, b"digest")
 
@@ -319,7 +320,7 @@ def test_order_that_waits_says_for_what(status: Any, contradicts: bool, level: s
         record = records.take_event(OrderRecord(), event, position=1, revision=2, now_ms=1, addressee=None)
         record.inconsistent_since_ms = int(not contradicts)
         orders[SUBJECT] = state.encode(record)
-        batch.change(Change(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))
+        batch.decide(Decide(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))
         await batch.announce()
 
     lines: list[str] = []
