@@ -21,12 +21,12 @@ from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
 from worker.core.placing import Placing
 from worker.core.plan import Send, plan
-from worker.core.record import take_event
+from worker.core.record import apply_event
 from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
 from worker.model.exchange import Exchange
 from worker.model.order import reference_of
-from worker.model.provider import Addressee, Question
+from worker.model.provider import Destination, Question
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -63,7 +63,7 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
     """Of every order: what the shop's own arithmetic wants held is what the worker would send, to the cent."""
     shop = Shop(11, 150, 60.0, NOW)
     records: dict[str, OrderRecord] = {}
-    addressee = Addressee(ACCOUNT, Sequra())
+    destination = Destination(ACCOUNT, Sequra())
     refused = poisoned = 0
     for offset, event in enumerate(shop.events()):
         poisoned += event.is_poisoned
@@ -74,13 +74,13 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
             continue
         assert read is not None
         record = records.get(read.subject, OrderRecord())
-        records[read.subject] = take_event(
-            record, read, position=offset, revision=offset + 1, now_ms=0, addressee=addressee
+        records[read.subject] = apply_event(
+            record, read, position=offset, revision=offset + 1, now_ms=0, destination=destination
         )
     assert len(records) == len(shop.wanted) == 150
     assert refused == poisoned > 0
     for subject, record in records.items():
-        owed = plan(record, subject, addressee)
+        owed = plan(record, subject, destination)
         assert isinstance(owed, Send), owed
         step = Sequra().next_step(Question(reference_of(subject), ACCOUNT, owed.update))
         assert isinstance(step, Exchange)
@@ -202,7 +202,7 @@ def test_what_is_wrong_in_a_dead_letter() -> None:
 
 def test_which_endings_are_wrong() -> None:
     """SIGTERM ends one that has not begun; else a worker leaves with 0, and by itself only with a code that is borne."""
-    logs = [Log("begun", {"starting": 1}, [], []), Log("new", {}, [], [])]
+    logs = [Log("begun", {"worker_starting": 1}, [], []), Log("new", {}, [], [])]
 
     def wrong(worker: str, code: int, *, wanted: bool, borne: frozenset[int] = BORNE_CODES) -> bool:
         return bool(check_workers(logs, [Ending(worker, code, 0.0, wanted)], borne))

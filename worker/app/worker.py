@@ -27,10 +27,10 @@ from worker.jobs.job import Means
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.order import account_of
-from worker.model.provider import Addressee
+from worker.model.provider import Destination
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment, Holding
-from worker.partition.context import Context, Pace
+from worker.partition.context import BatchLimits, Context
 from worker.ports import Clock, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
 from worker.ports import JobView as PartJobView
 from worker.providers.registry import JOBS, PROVIDERS
@@ -132,12 +132,14 @@ class Worker:
             metrics=metrics,
             fatal=self._fail,
         )
-        self._addressees = {name: Addressee(account, PROVIDERS[account.provider]) for name, account in accounts.items()}
+        self._destinations = {
+            name: Destination(account, PROVIDERS[account.provider]) for name, account in accounts.items()
+        }
         self._context = Context(
             owner_id=owner_id,
             version=__version__,
             rules=rules,
-            pace=Pace(
+            pace=BatchLimits(
                 commit_interval_s=settings.commit_interval_s,
                 commits_per_s=settings.commits_per_second,
                 batch_records_max=settings.max_batch_records,
@@ -146,7 +148,7 @@ class Worker:
             clock=ports.clock,
             events=ports.events,
             dispatcher=self._publisher,
-            addressees=self._addressees,
+            destinations=self._destinations,
             metrics=metrics,
             event_topic=event_topic,
             topic_epoch=settings.topic_epoch,
@@ -184,9 +186,9 @@ class Worker:
 
     def _make_jobs(self, host: JobHost) -> Desk:
         has = {
-            name: JOBS[addressee.account.provider]
-            for name, addressee in self._addressees.items()
-            if addressee.account.provider in JOBS
+            name: JOBS[destination.account.provider]
+            for name, destination in self._destinations.items()
+            if destination.account.provider in JOBS
         }
         means = Means(self._ports.clock, self._rules, self.metrics)
         return Desk(host, means, has, self._context.topic_partitions, self._job_events)
@@ -318,8 +320,8 @@ class Worker:
         return [_job_view(name, views) for name, views in found.items()]
 
     def _known(self, account: str) -> None:
-        if account not in self._context.addressees:
-            known = ", ".join(sorted(self._context.addressees)) or "none"
+        if account not in self._context.destinations:
+            known = ", ".join(sorted(self._context.destinations)) or "none"
             raise UsageError(f"no account {account} is configured (there are: {known})")
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> tuple[list[str], list[str]]:
@@ -332,7 +334,7 @@ class Worker:
         later = sorted(known.keys() ^ accounts.keys() | {name for name in known if accounts.get(name) != taken[name]})
         changed = {name: account for name, account in taken.items() if account != known[name]}
         for name, account in changed.items():
-            self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
+            self._destinations[name] = Destination(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
         for actor in self._assignment.actors.values():
             actor.look_anew()
@@ -350,7 +352,7 @@ class Worker:
         }
 
     def _accounts(self) -> dict[str, Account]:
-        return {name: addressee.account for name, addressee in self._addressees.items()}
+        return {name: destination.account for name, destination in self._destinations.items()}
 
     def _actor_of(self, subject: str) -> PartitionActor:
         for actor in self._assignment.actors.values():
@@ -380,7 +382,7 @@ class Worker:
     def _view(
         self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
     ) -> OrderView:
-        addressee = self._addressees.get(account_of(subject))
+        destination = self._destinations.get(account_of(subject))
         return view_order(
             subject,
             record,
@@ -393,8 +395,8 @@ class Worker:
             waits=self._publisher.waits(account_of(subject)),
             idle="sending is off",
             also_in=also_in,
-            is_configured=addressee is not None,
-            known=None if addressee is None else addressee.provider.describe(record.remote),
+            is_configured=destination is not None,
+            known=None if destination is None else destination.provider.describe(record.remote),
         )
 
     def status(self) -> StatusView:
@@ -404,7 +406,7 @@ class Worker:
         partitions: list[PartitionView] = []
         waiting: dict[str, Figures] = {}
         for actor in self._assignment.actors.values():
-            counted = actor.outbox.figures(self._addressees, now)
+            counted = actor.outbox.figures(self._destinations, now)
             partitions.append(self._partition_view(actor, counted.values(), now, now_ms))
             for account, count in counted.items():
                 waiting.setdefault(account, Figures()).add(count)

@@ -12,8 +12,8 @@ Four rules keep the provider from ending up with something old, though it would 
 
 1. one attempt in flight per order, from the moment it is claimed until its outcome is committed;
 2. after an attempt whose outcome is unknown the order is *held*: its request may still land, so nothing is sent until
-   it must have (`settle`); `uncertain` in the record tells the next owner to do the same by its own clock;
-3. while the provider may have something else than what we last knew (`doubt`), nothing is left out as unchanged;
+   it must have (`settle`); `may_land_late` in the record tells the next owner to do the same by its own clock;
+3. while the provider may have something else than what we last knew (`remote_unknown`), nothing is left out as unchanged;
 4. an owner that took over from one that did not drain holds everything that was owed (`inherit`).
 
 Payloads are told apart by their *digest*: of what comes from the order's facts. Counts, parking and suppression go by
@@ -51,16 +51,16 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.state import OrderHeader, OrderRecord, SealedRecord
-from worker.core.plan import ParkIt, Same, Send, Wait, plan, plan_unaddressed
+from worker.core.plan import Acknowledge, Park, Send, Wait, plan, plan_unconfigured
+from worker.core.policy import DeliveryPolicy
 from worker.core.record import newest_event
 from worker.core.results import Reporting, find_ready, find_waiting, is_news
 from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
-from worker.core.rules import Rules
 from worker.core.status import is_parked
 from worker.core.view import Outlook
 from worker.model.exchange import AwaitResult
 from worker.model.order import account_of, reference_of
-from worker.model.provider import Addressee, Question
+from worker.model.provider import Destination, Question
 
 NEVER = float("inf")
 PREPARED_MAX = 256
@@ -97,7 +97,7 @@ class Decide(Struct, frozen=True):
     subject: str
     basis: bytes
     """The committed record that this was decided on: if it has changed by then, the decision is void."""
-    plan: Send | Same | ParkIt | Wait
+    plan: Send | Acknowledge | Park | Wait
     is_overdue: bool = False
     """It has waited for too long."""
 
@@ -216,20 +216,20 @@ class Outbox:
     def __init__(
         self,
         read: Callable[[str], bytes],
-        addressees: Mapping[str, Addressee],
-        rules: Rules,
+        destinations: Mapping[str, Destination],
+        rules: DeliveryPolicy,
         *,
         is_throttled: Callable[[str], object] = lambda _account: False,
         reporting: Reporting | None = None,
         prepared_max: int = PREPARED_MAX,
         announce_after_s: float = ANNOUNCE_AFTER_S,
     ) -> None:
-        """`read`: the committed record of an order. `addressees`: by account, as configured now. `is_throttled`:
+        """`read`: the committed record of an order. `destinations`: by account, as configured now. `is_throttled`:
         whether an account sends nothing for the time being. `reporting`: how other systems are told of orders; `None`:
         they are not.
         """
         self._read = read
-        self._addressees = addressees
+        self._destinations = destinations
         self._rules = rules
         self._is_throttled = is_throttled
         self._reporting = reporting
@@ -355,8 +355,8 @@ class Outbox:
         entry = self._entries[subject]
         entry.due = NEVER
         account = account_of(subject)
-        addressee = self._addressees.get(account)
-        if addressee is not None and not entry.needs_reading and self._is_prepared_full(entry, account, now):
+        destination = self._destinations.get(account)
+        if destination is not None and not entry.needs_reading and self._is_prepared_full(entry, account, now):
             effects = self._offer(subject, entry, account, None, now, lease_until)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
             entry.needs_reading = True
@@ -370,14 +370,14 @@ class Outbox:
             else:
                 del self._entries[subject]  # not in flight: those are never due
             return ()
-        if addressee is None:
-            return self._wait(subject, entry, value, record, plan_unaddressed(record, subject), None, now, now_ms)
-        found = plan(record, subject, addressee)
+        if destination is None:
+            return self._wait(subject, entry, value, record, plan_unconfigured(record, subject), None, now, now_ms)
+        found = plan(record, subject, destination)
         if not isinstance(found, Send):
-            return self._wait(subject, entry, value, record, found, addressee, now, now_ms)
-        if entry.awaits_change and not self._still_waits(subject, found, addressee, now_ms):
+            return self._wait(subject, entry, value, record, found, destination, now, now_ms)
+        if entry.awaits_change and not self._still_waits(subject, found, destination, now_ms):
             entry.not_before, entry.awaits_change = now, False
-        announces = self._reporting is not None and self._announces(subject, entry, record, found, addressee, now)
+        announces = self._reporting is not None and self._announces(subject, entry, record, found, destination, now)
         offered = self._offer(subject, entry, account, found, now, lease_until)
         if announces or record.inconsistent_since_ms or record.park is not None:
             return (Decide(subject, value, found), *offered)
@@ -419,32 +419,32 @@ class Outbox:
         self._awaiting_lease.append(subject)
         return (NeedLease(subject),)
 
-    def _still_waits(self, subject: str, found: Send, addressee: Addressee, now_ms: int) -> bool:
+    def _still_waits(self, subject: str, found: Send, destination: Destination, now_ms: int) -> bool:
         """Whether its adapter would still have it wait for a job or for a change: its account may be another one now,
         and what a job kept of it. One that can be read has to be asked, which a change brings about.
         """
-        if addressee.provider.can_read:
+        if destination.provider.can_read:
             return True
         asked = Question(
             reference_of(subject),
-            addressee.account,
+            destination.account,
             found.update,
             found.remote,
             found.may_land_late,
             found.remote_unknown,
             now_ms=now_ms,
         )
-        step = addressee.provider.next_step(asked)
+        step = destination.provider.next_step(asked)
         return isinstance(step, AwaitResult) and step.poll_s is None
 
     def _announces(
-        self, subject: str, entry: _Entry, record: OrderRecord, found: Send, addressee: Addressee, now: float
+        self, subject: str, entry: _Entry, record: OrderRecord, found: Send, destination: Destination, now: float
     ) -> bool:
         """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
         reporting = self._reporting
         assert reporting is not None  # who calls has looked
         was_owed = record.told is not None and record.told.status == "owed"
-        if was_owed and not is_news(record, find_ready(record, found.shown, addressee), reporting):
+        if was_owed and not is_news(record, find_ready(record, found.shown, destination), reporting):
             entry.announce_at = NEVER
             return False
         if entry.announce_at == NEVER:
@@ -461,8 +461,8 @@ class Outbox:
         entry: _Entry,
         value: bytes,
         record: OrderRecord,
-        found: Same | ParkIt | Wait,
-        addressee: Addressee | None,
+        found: Acknowledge | Park | Wait,
+        destination: Destination | None,
         now: float,
         now_ms: int,
     ) -> Effects:
@@ -484,7 +484,7 @@ class Outbox:
                 self._schedule(subject, entry, entry.overdue_at)
         reporting = self._reporting
         announces = reporting is not None and is_news(
-            record, find_waiting(record, subject, found, addressee, is_overdue=entry.is_overdue), reporting
+            record, find_waiting(record, subject, found, destination, is_overdue=entry.is_overdue), reporting
         )
         if announces or found.contradicts != bool(record.inconsistent_since_ms):
             return (Decide(subject, value, found, entry.is_overdue),)
@@ -512,14 +512,14 @@ class Outbox:
             return ()  # it is evaluated again once the page that it stands in is committed
         if not self._rules.permits_attempt(now, lease_until):
             return self._need_lease(subject)
-        addressee = self._addressees[account_of(subject)]
-        if prepared is None or prepared.account is not addressee.account:
+        destination = self._destinations[account_of(subject)]
+        if prepared is None or prepared.account is not destination.account:
             # It was offered when no more plans could be kept, or its account has changed since.
             value = self._read(subject)
             record = state.decode_order(value)
-            found = plan(record, subject, addressee)
+            found = plan(record, subject, destination)
             if not isinstance(found, Send):
-                return self._wait(subject, entry, value, record, found, addressee, now, now_ms)
+                return self._wait(subject, entry, value, record, found, destination, now, now_ms)
             prepared = found
         entry.in_flight = True
         return Claim(entry.revision, prepared)

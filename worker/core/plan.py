@@ -5,12 +5,12 @@ from typing import Literal
 from msgspec import Struct
 
 from schemas.state import OrderRecord
-from worker.core.order import Shown, Standing, assess, baseline, shown_of
+from worker.core.order import Assessment, Shown, assess, baseline, shown_of
 from worker.core.record import known_digest, newest_event
 from worker.model.account import Account
 from worker.model.exchange import REASON_MAX
 from worker.model.order import reference_of
-from worker.model.provider import Addressee, Update
+from worker.model.provider import Destination, Update
 
 
 class Send(Struct, frozen=True):
@@ -32,14 +32,14 @@ class Send(Struct, frozen=True):
     shown: Shown | None = None
 
 
-class Same(Struct, frozen=True):
+class Acknowledge(Struct, frozen=True):
     """The provider holds just this: acknowledged without a call."""
 
     digest: bytes
     shown: Shown | None = None
 
 
-class ParkIt(Struct, frozen=True):
+class Park(Struct, frozen=True):
     """It must not be sent as it is."""
 
     reason: str
@@ -60,21 +60,23 @@ class Wait(Struct, frozen=True):
     """`None`: it has no carts."""
 
 
-Plan = Send | Same | ParkIt | Wait
+Plan = Send | Acknowledge | Park | Wait
 
 
-def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
+def plan(record: OrderRecord, subject: str, destination: Destination) -> Plan:
     """What is to be done about an order that is owed, delays and holds apart."""
     reference = reference_of(subject)
-    standing = assess(record.facts, reference)
-    if standing.state != "ready":
-        return wait_of(standing)
-    order = standing.order
+    assessment = assess(record.facts, reference)
+    if assessment.state != "ready":
+        return wait_of(assessment)
+    order = assessment.order
     assert order is not None  # ready means that there are carts
     shown = shown_of(order)
-    update = addressee.provider.render(order, addressee.account)
-    if not (record.doubt or record.uncertain) and update.digest == known_digest(record, order, reference, addressee):
-        return Same(record.acked_digest, shown)  # empty stays empty: an older confirmation may come yet
+    update = destination.provider.render(order, destination.account)
+    if not (record.remote_unknown or record.may_land_late) and update.digest == known_digest(
+        record, order, reference, destination
+    ):
+        return Acknowledge(record.acked_digest, shown)  # empty stays empty: an older confirmation may come yet
     parked = record.park
     if parked is not None and parked.digest != update.digest:
         parked = None
@@ -86,36 +88,36 @@ def plan(record: OrderRecord, subject: str, addressee: Addressee) -> Plan:
             update,
             record.trace,
             record.generation,
-            addressee.account,
+            destination.account,
             newest_event(record),
             record.remote,
-            record.uncertain,
-            record.doubt,
+            record.may_land_late,
+            record.remote_unknown,
             shown,
         )
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason], shown=shown)
-    return ParkIt(reason, update.digest, not is_refused, shown)
+    return Park(reason, update.digest, not is_refused, shown)
 
 
-def plan_unaddressed(record: OrderRecord, subject: str) -> Same | Wait:
+def plan_unconfigured(record: OrderRecord, subject: str) -> Acknowledge | Wait:
     """What is to be done about an order whose account is not configured: as while an account is paused, and no
     adapter can tell more than whether it is still just as it was confirmed.
     """
     reference = reference_of(subject)
-    standing = assess(record.facts, reference)
-    if standing.state != "ready":
-        return wait_of(standing)
-    is_known = not (record.doubt or record.uncertain or record.acked_digest)
-    order = standing.order
+    assessment = assess(record.facts, reference)
+    if assessment.state != "ready":
+        return wait_of(assessment)
+    is_known = not (record.remote_unknown or record.may_land_late or record.acked_digest)
+    order = assessment.order
     assert order is not None  # ready means that there are carts
     if is_known and order.is_same(baseline(record.facts, reference)):
-        return Same(b"", shown_of(order))
+        return Acknowledge(b"", shown_of(order))
     return Wait("no_account", [], shown=shown_of(order))
 
 
-def wait_of(standing: Standing) -> Wait:
-    """What an order of this standing waits for, which is not ready."""
-    assert standing.state != "ready"
-    contradicts = standing.state != "unconfirmed" and bool(standing.reasons)
-    return Wait(standing.state, standing.reasons, contradicts, shown_of(standing.order))
+def wait_of(assessment: Assessment) -> Wait:
+    """What an order of this assessment waits for, which is not ready."""
+    assert assessment.state != "ready"
+    contradicts = assessment.state != "unconfirmed" and bool(assessment.reasons)
+    return Wait(assessment.state, assessment.reasons, contradicts, shown_of(assessment.order))

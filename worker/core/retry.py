@@ -1,17 +1,17 @@
 """The delay in an order's record: how long it is, and what it waits for."""
 
 from schemas.state import Delay, OrderRecord, SealedRecord
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import RETRY_AFTER_MAX_S
 
 
-def backoff_s(count: int, chance: float, rules: Rules) -> float:
+def backoff_s(count: int, chance: float, rules: DeliveryPolicy) -> float:
     """The delay after `count` failures in a row: full jitter below a cap that doubles up to `retry_max`."""
     cap = min(rules.retry_max_s, rules.retry_initial_s * 2.0 ** min(count, 40))
     return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
 
 
-def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
+def delay_max_s(record: OrderRecord | SealedRecord, rules: DeliveryPolicy) -> float:
     """The longest delay that this record may hold; a longer one was stored by a clock that was wrong.
 
     A version that did not store how long it is leaves only the longest one of its kind.
@@ -20,7 +20,7 @@ def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
         return record.delay_ms / 1000
     if record.not_found_delay:
         return max(rules.not_found_delays_s)
-    backoff_max_s = rules.retry_max_s + (rules.settle_s if record.uncertain else 0.0)
+    backoff_max_s = rules.retry_max_s + (rules.settle_s if record.may_land_late else 0.0)
     return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
 
 

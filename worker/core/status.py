@@ -4,21 +4,23 @@ from typing import Literal
 
 from schemas.state import OrderHeader, OrderRecord
 from schemas.views import Status
-from worker.core.order import Standing
-from worker.core.rules import Rules
+from worker.core.order import Assessment
+from worker.core.policy import DeliveryPolicy
 
 
-def status(record: OrderRecord, standing: Standing, *, now_ms: int, rules: Rules, is_overdue: bool = False) -> Status:
+def status(
+    record: OrderRecord, assessment: Assessment, *, now_ms: int, rules: DeliveryPolicy, is_overdue: bool = False
+) -> Status:
     """The first that holds of `DOMAIN.md` section 4. `is_overdue`: its owner knows that it waits for too long."""
-    if standing.state == "inconsistent":
+    if assessment.state == "inconsistent":
         began = record.inconsistent_since_ms
         if began and now_ms >= began + rules.inconsistent_after_s * 1000:
             is_overdue = True
         return "parked" if is_overdue else "inconsistent"
-    if standing.state == "unconfirmed" and record.facts.observed is not None and is_only_shown(record):
+    if assessment.state == "unconfirmed" and record.facts.observed is not None and is_only_shown(record):
         return "settled"
-    if standing.state != "ready":
-        return standing.state
+    if assessment.state != "ready":
+        return assessment.state
     return ready_status(record)
 
 

@@ -103,7 +103,7 @@ class Provider(Protocol[AccountT_contra]):
         ...
 
 
-class Addressee(Struct, frozen=True):
+class Destination(Struct, frozen=True):
     """To whom an order is told: its account and the account's adapter."""
 
     account: Account

@@ -19,7 +19,7 @@ from worker.errors import DamagedStateError, InvariantError, SizeRefusedError, T
 from worker.model.account import Account
 from worker.model.exchange import Outcome
 from worker.model.order import account_of
-from worker.model.provider import Addressee, Update
+from worker.model.provider import Destination, Update
 from worker.partition.batch import Batch, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
@@ -105,7 +105,7 @@ class PartitionActor:
         self.orders: dict[str, bytes] = {}
         self.outbox = Outbox(
             lambda subject: self.orders[subject],
-            context.addressees,
+            context.destinations,
             context.rules,
             is_throttled=context.dispatcher.waits,
             reporting=context.reporting,
@@ -193,14 +193,16 @@ class PartitionActor:
         self.is_over = True
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
-        self._context.dispatcher.cut(self)
+        self._context.dispatcher.abandon(self)
         if self.jobs is not None:
             self.jobs.close()
         asked: list[asyncio.Future[Any]] = [command.done for command in (*self._committed_with, *self._commands)]
         for done in asked if self._skip is None else [*asked, self._skip.done]:
             if not done.done():
                 done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
-        log.info("partition_left", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset)
+        log.info(
+            "partition_released", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset
+        )
 
     # --- restore (steps 3 to 9) ---
 
@@ -249,7 +251,7 @@ class PartitionActor:
     def figures(self) -> Figures:
         """How many of its orders wait, and for what."""
         total = Figures()
-        for count in self.outbox.figures(self._context.addressees, self._context.clock.now()).values():
+        for count in self.outbox.figures(self._context.destinations, self._context.clock.now()).values():
             total.add(count)
         return total
 
@@ -281,13 +283,13 @@ class PartitionActor:
                 await work.pause()
             header = state.decode_header(value)
             account = account_of(subject)
-            if account not in context.addressees:
+            if account not in context.destinations:
                 self.unconfigured += 1
                 context.tell_unconfigured(account, self.partition)
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
-            held = header.uncertain or (not clean and records.must_inherit(header))
+            held = header.may_land_late or (not clean and records.must_inherit(header))
             if held and not clean:
                 record = records.inherit(state.decode_order(value))
                 self.orders[subject] = state.encode(record)
@@ -337,7 +339,7 @@ class PartitionActor:
 
     def _accounts(self) -> list[Account]:
         """Those that are told: in shadow mode nobody is."""
-        return [each.account for each in self._context.addressees.values()] if self._context.sending else []
+        return [each.account for each in self._context.destinations.values()] if self._context.sending else []
 
     def _targets_entry(self, found: Restored) -> list[tuple[bytes, bytes | None]]:
         """Whom the accounts tell from now on, where that is news; accounts that are gone may come back."""
@@ -465,7 +467,7 @@ class PartitionActor:
         return len(self.inbox) > pace.inbox_records_max * part or self.inbox.bytes > pace.inbox_bytes_max * part
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
-        """`ports.Outlet`: what became of an attempt."""
+        """`ports.AttemptSource`: what became of an attempt."""
         self._in_flight -= 1
         if attempt.errand is not None:
             assert self.jobs is not None  # it was theirs
@@ -600,7 +602,7 @@ class PartitionActor:
             self.inbox.clear()
         assert self._leave_at is not None
         if now >= self._leave_at and self._in_flight:
-            self._context.dispatcher.cut(self)
+            self._context.dispatcher.abandon(self)
 
     def _has_mail(self) -> bool:
         events = bool(self.inbox) and self.role == "serving"
@@ -846,7 +848,7 @@ class PartitionActor:
                     self._want_lease()
                 case Overdue(subject, revision, event_id, status):
                     log.warning(
-                        "order_overdue",
+                        "order_unresolved",
                         order=subject,
                         revision=revision,
                         event_id=event_id,
@@ -869,7 +871,7 @@ class PartitionActor:
         self._wake.set()
 
     def take(self, subject: str) -> Attempt | None:
-        """`ports.Outlet`: what is owed for the order as of now."""
+        """`ports.AttemptSource`: what is owed for the order as of now."""
         if "/" not in subject:
             return self._take_job(subject)
         if self.role not in ("serving", "halted"):
@@ -907,8 +909,8 @@ class PartitionActor:
     def value_max_bytes(self) -> int:
         return self._hold.value_max_bytes
 
-    def addressee(self, account: str) -> Addressee | None:
-        return self._context.addressees.get(account)
+    def destination(self, account: str) -> Destination | None:
+        return self._context.destinations.get(account)
 
     def offer_job(self, account: str, name: str, since_ms: int) -> None:
         self._context.dispatcher.offer(account, since_ms, name, self)

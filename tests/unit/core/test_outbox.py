@@ -25,19 +25,19 @@ from worker.core.outbox import (
     Outbox,
     Overdue,
 )
-from worker.core.plan import ParkIt, Same, Send, Wait
+from worker.core.plan import Park, Send, Wait
 from worker.core.plan import plan as plan_order
+from worker.core.policy import DeliveryPolicy
 from worker.core.record import acknowledge, mark_waiting, park
 from worker.core.results import Reporting
-from worker.core.rules import Rules
 from worker.core.view import Outlook
 from worker.model.exchange import AwaitResult, Step
-from worker.model.provider import Addressee, Question
+from worker.model.provider import Destination, Question
 from worker.providers.sequra import Sequra
 
 ORDER = "acme/1"
 NOW = 1_000.0
-RULES = Rules(lease_s=20.0, attempt_deadline_s=8.0, inconsistent_after_s=900.0, unconfirmed_after_s=3600.0)
+RULES = DeliveryPolicy(lease_s=20.0, attempt_deadline_s=8.0, inconsistent_after_s=900.0, unconfirmed_after_s=3600.0)
 
 CONFIRMED = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 
@@ -92,14 +92,14 @@ class Reads(Waits):
 class Scene:
     """An outbox, the committed records, and the time."""
 
-    def __init__(self, addressee: Addressee | None = TO, lease_s: float = 10**9, **options: Any) -> None:
+    def __init__(self, destination: Destination | None = TO, lease_s: float = 10**9, **options: Any) -> None:
         self.orders: dict[str, bytes] = {}
-        self.addressees = {"acme": addressee} if addressee else {}
+        self.destinations = {"acme": destination} if destination else {}
         self.throttled: set[str] = set()
         self.at = 0.0
         self.lease_until = NOW + lease_s
         self.outbox = Outbox(
-            self.orders.__getitem__, self.addressees, RULES, is_throttled=self.throttled.__contains__, **options
+            self.orders.__getitem__, self.destinations, RULES, is_throttled=self.throttled.__contains__, **options
         )
 
     @property
@@ -161,7 +161,7 @@ def said(effects: Claim | Effects) -> list[str]:
     if isinstance(effects, Claim):
         return ["claim"]
     words = {Offer: "offer", NeedLease: "need lease", Overdue: "overdue"}
-    plans = {Send: "send", Same: "acknowledge", ParkIt: "park", Wait: "wait"}
+    plans = {Send: "send", Same: "acknowledge", Park: "park", Wait: "wait"}
     return [f"decide: {plans[type(e.plan)]}" if isinstance(e, Decide) else words[type(e)] for e in effects]
 
 
@@ -208,7 +208,7 @@ def test_what_follows_from_a_committed_record(record: OrderRecord, effects: list
 )
 def test_what_follows_without_an_account(record: OrderRecord, effects: list[str]) -> None:
     """An order of an account that is not configured is never offered."""
-    scene = Scene(addressee=None)
+    scene = Scene(destination=None)
     scene.commit(record)
     assert said(scene.evaluate()) == effects
 
@@ -469,7 +469,7 @@ def test_changed_account_is_planned_again() -> None:
     scene.commit()
     scene.evaluate()
     other = replace(ACCOUNT, base_url="https://elsewhere.example")
-    scene.addressees["acme"] = Addressee(other, Sequra())
+    scene.destinations["acme"] = Destination(other, Sequra())
     claim = scene.claim()
     assert isinstance(claim, Claim)
     assert claim.plan.account is other
@@ -585,18 +585,18 @@ def test_newer_revision_makes_room() -> None:
 )
 def test_accounts_that_changed_end_a_wait(adapter: Sequra, effects: list[str]) -> None:
     """What waits for a job or a change may not have to once the accounts were read again."""
-    scene = Scene(Addressee(ACCOUNT, Waits()))
+    scene = Scene(Destination(ACCOUNT, Waits()))
     scene.commit(delayed(10**6, Delay.CHANGE))
     assert scene.evaluate() == ()
     scene.at = 7.0
-    scene.addressees["acme"] = Addressee(ACCOUNT, adapter)
+    scene.destinations["acme"] = Destination(ACCOUNT, adapter)
     scene.outbox.accounts_changed(scene.now)
     assert said(scene.evaluate()) == effects
 
 
 def test_accounts_that_changed_do_not_concern_the_others() -> None:
     """Nothing is due that does not wait for a job, nor what is in flight."""
-    scene = Scene(Addressee(ACCOUNT, Sequra()))
+    scene = Scene(Destination(ACCOUNT, Sequra()))
     scene.send(delayed(-1.0, Delay.CHANGE))
     scene.commit(delayed(5.0), "acme/2")
     scene.evaluate()
@@ -855,7 +855,7 @@ def test_parked_orders_of_an_account() -> None:
 def test_figures_by_account() -> None:
     """What is owed, since when, and what waits for something else; accounts that nobody configured are one."""
     scene = Scene()
-    scene.addressees |= {"beta": TO, "jobs": Addressee(ACCOUNT, Waits())}
+    scene.destinations |= {"beta": TO, "jobs": Destination(ACCOUNT, Waits())}
     late = {"inconsistent_since_ms": START_MS - 900_000}
     records = {
         "acme/1": replace(OWED, owed_since_ms=99),
@@ -874,7 +874,7 @@ def test_figures_by_account() -> None:
     for order, record in records.items():
         scene.commit(record, order)
     scene.evaluate()
-    found = scene.outbox.figures(scene.addressees, NOW)
+    found = scene.outbox.figures(scene.destinations, NOW)
     assert found == {
         "acme": Figures(owed=2, held=1, parked=2, unconfirmed=2, inconsistent=2, overdue=2, owed_since_ms=99),
         "beta": Figures(owed=1, owed_since_ms=92),

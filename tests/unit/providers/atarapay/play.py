@@ -19,11 +19,11 @@ from schemas.provider_events import CancelledThereData, DeliverySaidData, Delive
 from schemas.state import Delay, OrderRecord
 from tests.unit.core.shop import START_MS, Told, event
 from tests.unit.providers.atarapay.told import ACCOUNT, NUMBER
-from worker.core.order import Standing, assess
-from worker.core.plan import ParkIt, Same, Send, Wait
+from worker.core.order import Assessment, assess
+from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order
-from worker.core.record import acknowledge, inherit, park, settle, take_event
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
+from worker.core.record import acknowledge, apply_event, inherit, park, settle
 from worker.core.status import is_parked, status
 from worker.model.exchange import (
     AwaitResult,
@@ -35,7 +35,7 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.provider import Addressee, Question
+from worker.model.provider import Destination, Question
 from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay import known as memory
 from worker.providers.atarapay.known import Known
@@ -45,7 +45,7 @@ from worker.sandbox.atarapay.troubles import Trouble, meet
 
 REFERENCE = "12345"
 SUBJECT = f"escrow/{REFERENCE}"
-RULES = Rules()
+RULES = DeliveryPolicy()
 _STATES: Mapping[str, DeliveryState] = {
     "Rejected": "rejected",
     "Delivered": "delivered",
@@ -112,7 +112,7 @@ class Play:
         self.now = 0.0
         self.record = OrderRecord()
         self.adapter = AtaraPay()
-        self.addressee = Addressee(ACCOUNT, self.adapter)
+        self.destination = Destination(ACCOUNT, self.adapter)
         self.hold_until = 0.0
         self.count = 0
         habits = Habits(
@@ -138,14 +138,14 @@ class Play:
         return memory.decode(self.record.remote)
 
     @property
-    def standing(self) -> Standing:
+    def assessment(self) -> Assessment:
         """Of the facts."""
         return assess(self.record.facts, REFERENCE)
 
     @property
     def status(self) -> str:
         """As people see it."""
-        return status(self.record, self.standing, now_ms=self.now_ms, rules=RULES)
+        return status(self.record, self.assessment, now_ms=self.now_ms, rules=RULES)
 
     def tell(self, told: Told) -> None:
         """The shop tells something, now."""
@@ -155,13 +155,13 @@ class Play:
 
     def _take(self, made: OrderEvent) -> None:
         self.count += 1
-        self.record = take_event(
+        self.record = apply_event(
             self.record,
             made,
             position=self.count,
             revision=self.count,
             now_ms=self.now_ms,
-            addressee=self.addressee,
+            destination=self.destination,
         )
         if self.record.delay is Delay.RESULT:
             self.record.not_before_ms = 0
@@ -219,13 +219,13 @@ class Play:
         record = self.record
         if record.revision == record.acked or self.now < self.hold_until or self.now_ms < record.not_before_ms:
             return
-        plan = plan_order(record, SUBJECT, self.addressee)
+        plan = plan_order(record, SUBJECT, self.destination)
         match plan:
             case Send():
                 self._turn(plan)
-            case Same(digest):
+            case Acknowledge(digest):
                 self.record = acknowledge(record, digest)
-            case ParkIt(reason, digest, by_check):
+            case Park(reason, digest, by_check):
                 self.record = park(record, reason, digest, self.now_ms, by_check=by_check)
             case Wait():
                 pass
