@@ -13,7 +13,8 @@ Four rules keep the provider from ending up with something old, though it would 
 1. one attempt in flight per order, from the moment it is claimed until its outcome is committed;
 2. after an attempt whose outcome is unknown the order is *held*: its request may still land, so nothing is sent until
    it must have (`settle`); `may_land_late` in the record tells the next owner to do the same by its own clock;
-3. while the provider may have something else than what we last knew (`remote_unknown`), nothing is left out as unchanged;
+3. while the provider may have something else than what we last knew (`remote_unknown`), nothing is left out as
+   unchanged;
 4. an owner that took over from one that did not drain holds everything that was owed (`inherit`).
 
 Payloads are told apart by their *digest*: of what comes from the order's facts. Counts, parking and suppression go by

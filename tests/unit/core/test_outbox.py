@@ -161,7 +161,7 @@ def said(effects: Claim | Effects) -> list[str]:
     if isinstance(effects, Claim):
         return ["claim"]
     words = {Offer: "offer", NeedLease: "need lease", Overdue: "overdue"}
-    plans = {Send: "send", Same: "acknowledge", Park: "park", Wait: "wait"}
+    plans = {Send: "send", Acknowledge: "acknowledge", Park: "park", Wait: "wait"}
     return [f"decide: {plans[type(e.plan)]}" if isinstance(e, Decide) else words[type(e)] for e in effects]
 
 
