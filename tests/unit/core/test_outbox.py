@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import Attempts, Delay, OrderRecord, Told
-from tests.unit.core.shop import START_MS, cart_updated, confirmed, goods, payment, shipped
-from tests.unit.core.test_outbox_events import ACCOUNT, TO, Telling
+from schemas.state import Attempts, Delay, EventSpec, OrderRecord
+from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment, shipped
+from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
 from worker.core.outbox import (
     NEVER,
     RECHECK_AFTER_S,
@@ -42,9 +42,9 @@ RULES = DeliveryPolicy(lease_s=20.0, attempt_deadline_s=8.0, inconsistent_after_
 CONFIRMED = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 
 
-def record_of(*tellings: Any, **members: Any) -> OrderRecord:
-    """The record after these tellings, none of which was sent."""
-    return replace(Telling(*tellings).record, **members)
+def record_of(*specs: Any, **members: Any) -> OrderRecord:
+    """The record after these specs, none of which was sent."""
+    return replace(OrderUnderTest(*specs).record, **members)
 
 
 OWED = record_of(CONFIRMED, shipped("s1", A=1))
@@ -607,7 +607,7 @@ def test_accounts_that_changed_do_not_concern_the_others() -> None:
 # --- announcing ------------------------------------------------------------------------------------------------------
 
 REPORTING = Reporting("/cartsync/g")
-ANNOUNCED = Told("owed", 0, 1, 0)
+ANNOUNCED = EventSpec("owed", 0, 1, 0)
 
 
 def test_owed_is_announced_late() -> None:
@@ -660,10 +660,10 @@ def test_old_announcement_is_void() -> None:
     ("told", "effects"),
     [
         pytest.param(None, ["decide: wait"], id="news"),
-        pytest.param(Told("unconfirmed", 0, 1, 0), [], id="known"),
+        pytest.param(EventSpec("unconfirmed", 0, 1, 0), [], id="known"),
     ],
 )
-def test_waiting_is_announced_once(told: Told | None, effects: list[str]) -> None:
+def test_waiting_is_announced_once(told: EventSpec | None, effects: list[str]) -> None:
     """With the transaction of the decision that it waits."""
     scene = Scene(reporting=REPORTING)
     scene.commit(replace(UNCONFIRMED, told=told))
