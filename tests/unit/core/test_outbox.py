@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import Attempts, Delay, EventSpec, OrderRecord
+from schemas.state import Attempts, Delay, Told, OrderRecord
 from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment, shipped
 from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
 from worker.core.outbox import (
@@ -25,7 +25,7 @@ from worker.core.outbox import (
     Outbox,
     Overdue,
 )
-from worker.core.plan import Park, Send, Wait
+from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import acknowledge, mark_waiting, park
@@ -607,7 +607,7 @@ def test_accounts_that_changed_do_not_concern_the_others() -> None:
 # --- announcing ------------------------------------------------------------------------------------------------------
 
 REPORTING = Reporting("/cartsync/g")
-ANNOUNCED = EventSpec("owed", 0, 1, 0)
+ANNOUNCED = Told("owed", 0, 1, 0)
 
 
 def test_owed_is_announced_late() -> None:
@@ -660,10 +660,10 @@ def test_old_announcement_is_void() -> None:
     ("told", "effects"),
     [
         pytest.param(None, ["decide: wait"], id="news"),
-        pytest.param(EventSpec("unconfirmed", 0, 1, 0), [], id="known"),
+        pytest.param(Told("unconfirmed", 0, 1, 0), [], id="known"),
     ],
 )
-def test_waiting_is_announced_once(told: EventSpec | None, effects: list[str]) -> None:
+def test_waiting_is_announced_once(told: Told | None, effects: list[str]) -> None:
     """With the transaction of the decision that it waits."""
     scene = Scene(reporting=REPORTING)
     scene.commit(replace(UNCONFIRMED, told=told))
