@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import Attempts, Delay, Told, OrderRecord
+from schemas.state import Attempts, Delay, OrderRecord, Told
 from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment, shipped
 from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
 from worker.core.outbox import (
