@@ -13,10 +13,13 @@ from worker.app import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.model.provider import Destination
-from worker.partition.batch import Batch
-from worker.partition.context import BatchLimits, Context
+from worker.orders.batch import Batch
+from worker.orders.context import OrderContext
+from worker.ownership.context import BatchLimits
+from worker.ownership.workload import Sizes
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount
+from worker.store.memory import MemoryOrders
 
 ROUNDS = 5
 ORDERS = 4_000
@@ -53,10 +56,10 @@ async def rounds(line: Line, orders: int, rounds: int) -> None:
 
 def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
     context = _context()
-    known: dict[str, bytes] = {}
+    known = MemoryOrders()
     watch = Watch()
     for batch_records in _batches(records, context.pace.batch_records_max):
-        batch = Batch(0, known, context, batch_records[0].offset, 1_000_000)
+        batch = Batch(0, known, context, batch_records[0].offset, Sizes(1_000_000, 1_000_000, 0))
         for record in batch_records:
             batch.event(record, _never)
         batch.entries()
@@ -81,17 +84,18 @@ def _never(_subject: str) -> bool:
     return False
 
 
-def _context() -> Context:
+def _context() -> OrderContext:
     account = SequraAccount(ACCOUNT, "sequra", "http://127.0.0.1", "acme", "user", "secret")
     nobody = cast(Any, None)  # a batch asks neither the log nor the dispatcher
-    return Context(
-        "bench",
-        "bench",
-        DeliveryPolicy(),
-        BatchLimits(),
-        SystemClock(),
-        nobody,
-        nobody,
-        {ACCOUNT: Destination(account, PROVIDERS["sequra"])},
-        Metrics(),
+    return OrderContext(
+        owner_id="bench",
+        version="bench",
+        rules=DeliveryPolicy(),
+        pace=BatchLimits(),
+        clock=SystemClock(),
+        events=nobody,
+        dispatcher=nobody,
+        destinations={ACCOUNT: Destination(account, PROVIDERS["sequra"])},
+        metrics=Metrics(),
+        make_table=lambda _partition: MemoryOrders(),
     )

@@ -435,7 +435,7 @@ class ReportJob(Job):
         reporter, now_ms = self._reporter, self._means.clock.wall_ms()
         if run.counted is None:
             has_statistics = reporter.has_statistics(account)
-            run.counted = deque(await self._of_account(self._host.orders) if has_statistics else [])
+            run.counted = deque(await self._of_account(self._host.orders.subjects()) if has_statistics else [])
             run.unnamed = deque(run.broken)
         most, since_ms = reporter.entries_max(account), reporter.counted_since_ms(now_ms)
         broken: list[Raw] = []

@@ -25,23 +25,29 @@ from worker.core.trust import HEADER
 from worker.metrics import Metrics
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination, Update
-from worker.partition.batch import Batch
-from worker.partition.context import BatchLimits, Context
+from worker.orders.batch import Batch
+from worker.orders.context import OrderContext
+from worker.ownership.context import BatchLimits
+from worker.ownership.workload import Sizes
 from worker.ports import Attempt, UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
+from worker.store.memory import MemoryOrders
 
 SUBJECT = "acme/1"
 
 
-def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
+SIZES = Sizes(1_000_000, 1_000_000, 1_000_000)
+
+
+def batch_of(record: OrderRecord) -> tuple[Batch, MemoryOrders]:
     """A batch over one committed order."""
     clock = VirtualClock(asyncio.get_running_loop())
     log = MemoryLog(1, clock)
     account = SequraAccount("acme", "sequra", "https://x", "acme", "u", "p")
-    context = Context(
+    context = OrderContext(
         owner_id="w",
         version="0",
         rules=DeliveryPolicy(),
@@ -52,9 +58,10 @@ def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
         destinations={"acme": Destination(account, Sequra())},
         metrics=Metrics(),
         trust=TRUST,
+        make_table=lambda _partition: MemoryOrders(),
     )
-    orders = {SUBJECT: state.encode(record)}
-    return Batch(0, orders, context, 0, 1_000_000), orders
+    orders = MemoryOrders({SUBJECT: state.encode(record)})
+    return Batch(0, orders, context, 0, SIZES), orders
 
 
 def committed(batch: Batch) -> OrderRecord:
@@ -349,7 +356,7 @@ def test_such_a_line_comes_once_in_a_while() -> None:
         batch, _ = batch_of(OrderRecord())
         context = batch._context
         for number in range(3):
-            following = Batch(0, {}, context, number, 1_000_000)
+            following = Batch(0, MemoryOrders(), context, number, SIZES)
             following.event(written(number, "com.acme.order.confirmed", {}), lambda _subject: False)
             await following.announce()
             await asyncio.sleep(40.0)

@@ -1,26 +1,15 @@
-"""What all actors of a worker share."""
+"""What all owners of a worker share."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from collections.abc import Sequence
+from typing import Any
 
-import structlog
-from msgspec import Struct, field
+from msgspec import Struct
 
-from schemas.state import Deployment, NextRecord, Target
-from worker.core.placing import Placing
+from schemas.state import Deployment, NextRecord
 from worker.core.policy import DeliveryPolicy
-from worker.core.results import Reporting
-from worker.core.targets import TargetChoice
-from worker.core.trust import Trust
 from worker.metrics import Metrics
-from worker.model.provider import Destination
-from worker.ports import Clock, Dispatcher, EventLog, JobDesk, JobHost
-
-log = structlog.get_logger(__name__)
-
-_UNCONFIGURED_MAX = 1_000
-"""Accounts that are named in the life of a worker: events may make up any."""
+from worker.ports import Clock, EventLog
 
 
 class BatchLimits(Struct, frozen=True):
@@ -52,8 +41,8 @@ class BatchLimits(Struct, frozen=True):
     """Brokers forget a producer that is idle for a day."""
 
 
-class Context(Struct):
-    """The worker, as an actor sees it."""
+class Context(Struct, kw_only=True):
+    """The worker, as an owner sees it."""
 
     owner_id: str
     version: str
@@ -61,14 +50,10 @@ class Context(Struct):
     pace: BatchLimits
     clock: Clock
     events: EventLog
-    dispatcher: Dispatcher
-    destinations: Mapping[str, Destination]
-    """By account name."""
     metrics: Metrics
     event_topic: str = "orders.events"
     topic_epoch: int = 0
     start_latest: bool = False
-    sending: bool = True
     deployment: Deployment = Deployment()
     """Ours, with what the brokers said of the topics when the worker started."""
     adopt_state: bool = False
@@ -77,39 +62,10 @@ class Context(Struct):
     """Those that the state was taken over from: their owners are fenced, too."""
     partitions: int = 1
     """Partitions of ours, now: they share `commits_per_s`."""
-    placing: Placing | None = None
-    """Where records of orders must lie; `None`: it is not checked."""
-    trust: Trust = field(default_factory=Trust)
-    """By whose MAC what providers and operators say is believed."""
-    topic_partitions: int = 0
-    """Of the event topic; known once the topics were looked at."""
-    accepted_targets: Mapping[str, TargetChoice] = {}
-    """By account: what follows when it tells another one than before."""
-    reporting: Reporting | None = None
-    """How others are told of orders; `None`: nobody is."""
-    make_jobs: Callable[[JobHost], JobDesk] | None = None
-    """The jobs of a partition; `None`: there are none."""
-    lookalike_told_at: float = -inf
-    """*now*."""
-    told_unconfigured: set[str] = field(default_factory=set)
-    """Accounts that were named because nobody has configured them."""
 
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
         return max(self.pace.commit_interval_s, self.partitions / self.pace.commits_per_s)
-
-    def tell_unconfigured(self, account: str, partition: int) -> None:
-        """Names an account, once, that has orders and is not configured: nobody is told of them."""
-        if account in self.told_unconfigured or len(self.told_unconfigured) >= _UNCONFIGURED_MAX:
-            return
-        self.told_unconfigured.add(account)
-        log.warning(
-            "account_not_configured",
-            account=account,
-            partition=partition,
-            do="configure it, or see what the shop writes before the first slash of its subjects",
-            sampled_by="first event",
-        )
 
 
 class Slice:
@@ -133,13 +89,10 @@ class Slice:
 class Warm(Struct):
     """What is left of a partition that was ours: a restore starts from here."""
 
-    orders: dict[str, bytes]
+    kept: Any
+    """By its workload."""
     position: int
-    """Up to here the state partition is in `orders`."""
+    """Up to here the state partition is in `kept`."""
     next: NextRecord | None
     left_at: float
     """*now*."""
-    targets: dict[str, Target] = {}
-    """Whom the accounts told."""
-    jobs: dict[str, bytes] = {}
-    """What jobs have kept, by key."""

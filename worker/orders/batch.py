@@ -19,6 +19,7 @@ from worker.core.outbox import Decide
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.record import settle
 from worker.core.results import (
+    LEAN_BYTES,
     PROVIDER_KINDS,
     Found,
     find,
@@ -36,9 +37,11 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Fate
 from worker.model.order import account_of, reference_of
 from worker.model.provider import Destination
-from worker.partition.context import Context, Slice
-from worker.partition.letters import letter_bytes, letter_of
-from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, Result, UndecodableRecord
+from worker.orders.context import OrderContext
+from worker.orders.letters import letter_bytes, letter_of
+from worker.ownership.context import Slice
+from worker.ownership.workload import Sizes
+from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, OrderTable, Result, UndecodableRecord
 
 log = structlog.get_logger(__name__)
 
@@ -62,32 +65,22 @@ class Batch:
     """Reads the committed records, keeps the changed ones; nothing of it counts before it is committed."""
 
     def __init__(
-        self,
-        partition: int,
-        orders: dict[str, bytes],
-        context: Context,
-        next_offset: int,
-        value_max_bytes: int,
-        letter_max_bytes: int = 1_000_000,
-        lean_below: int = 0,
-        result_max_bytes: int = 1_000_000,
+        self, partition: int, orders: OrderTable, context: OrderContext, next_offset: int, sizes: Sizes
     ) -> None:
-        """`lean_below`: Kafka has refused letters of records before this offset for their size. `result_max_bytes`:
-        results that would be larger are cut.
-        """
         self._partition = partition
         self.next_offset = next_offset
+        self.last_record: InputRecord | None = None
         self.dead_letters: list[DeadLetter] = []
         self.results: list[Result] = []
         self.holds: dict[str, float] = {}
         """By order whose attempt has ended: until when (*now*) it is held."""
         self._orders = orders
         self._context = context
-        self._value_max_bytes = value_max_bytes
-        self._value_near_max_bytes = value_max_bytes - 2 * _RECORD_OVERHEAD_BYTES
-        self._letter_max_bytes = letter_max_bytes
-        self._lean_below = lean_below
-        self._result_max_bytes = result_max_bytes
+        self._value_max_bytes = sizes.value
+        self._value_near_max_bytes = sizes.value - 2 * _RECORD_OVERHEAD_BYTES
+        self._letter_max_bytes = sizes.letter
+        self._lean_below = sizes.lean_below
+        self._result_max_bytes = min(sizes.result, LEAN_BYTES) if sizes.lean_results else sizes.result
         self._time = ""
         """The present, as results have it."""
         self.bytes = 0

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from schemas.state import NEXT_KEY, SCHEMA, Deployment, NextRecord, encode
 from worker.errors import TopicError
-from worker.partition.belonging import changed, identified, newest_next, reads_anew, require, require_all
+from worker.ownership.belonging import changed, identified, newest_next, reads_anew, require, require_all
 from worker.ports import StateEntry, TopicsSeen
 
 SEEN = TopicsSeen("c1", "e1", "s1", 12, 12)
