@@ -58,7 +58,7 @@ def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
     context = _context()
     known = MemoryOrders()
     watch = Watch()
-    for batch_records in _batches(records, context.pace.batch_records_max):
+    for batch_records in _batches(records, context.limits.batch_records_max):
         batch = Batch(0, known, context, batch_records[0].offset, Sizes(1_000_000, 1_000_000, 0))
         for record in batch_records:
             batch.event(record, _never)
@@ -91,7 +91,7 @@ def _context() -> OrderContext:
         owner_id="bench",
         version="bench",
         rules=DeliveryPolicy(),
-        pace=BatchLimits(),
+        limits=BatchLimits(),
         clock=SystemClock(),
         events=nobody,
         dispatcher=nobody,

@@ -120,7 +120,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
         owner_id="bench",
         version="bench",
         rules=DeliveryPolicy(),
-        pace=BatchLimits(),
+        limits=BatchLimits(),
         clock=SystemClock(),
         events=cast(EventLog, _Input()),
         metrics=Metrics(),

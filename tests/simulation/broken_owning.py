@@ -214,7 +214,7 @@ def results_in_a_transaction_of_their_own(real: Any) -> Any:
     return write
 
 
-@breaks(Batch, "_tell")
+@breaks(Batch, "_report")
 def results_dropped(_real: Any) -> Any:
     """I12."""
     return lambda _self, _subject, _value: None

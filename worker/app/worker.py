@@ -143,7 +143,7 @@ class Worker:
             owner_id=owner_id,
             version=__version__,
             rules=rules,
-            pace=BatchLimits(
+            limits=BatchLimits(
                 commit_interval_s=settings.commit_interval_s,
                 commits_per_s=settings.commits_per_second,
                 batch_records_max=settings.max_batch_records,

@@ -150,6 +150,7 @@ class Batch:
                 revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
                 destination=self._context.destinations.get(account_of(subject)) if matters else None,
+                # An attempt whose outcome is in this very transaction is over, though the outbox is not told yet.
                 in_flight=matters and subject not in self.holds and in_flight(subject),
                 key_digest=crc32(record.key or b""),
             )
@@ -162,7 +163,7 @@ class Batch:
             if self._context.reporting is not None and (
                 after.acked == after.revision or type(event.data) in PROVIDER_KINDS
             ):
-                told = self._told_by(event, before, after)
+                told = self._results_of_event(event, before, after)
             changed = _encoded(after)
             if len(changed[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, changed[1], self._value_max_bytes)
@@ -183,7 +184,7 @@ class Batch:
             made_at = after.made_at and after.made_at.provider
             self._note("order_settled", subject, after.revision, shown_id(event.id, event.uid), made_at=made_at)
         for result in told:
-            self._tell(subject, result)
+            self._report(subject, result)
         self._changed[subject] = changed
         self.bytes += len(changed[1])
 
@@ -228,6 +229,7 @@ class Batch:
             is_other = outcome.kind is OutcomeKind.UNSUPPORTED and is_news
             if is_other or assess(whole.facts, reference_of(subject)).state == "inconsistent":
                 outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
+        # Sealed: an outcome changes nothing about the facts, which are most of the record.
         before = state.decode_sealed(value)
         after, hold_s = settle(
             before,
@@ -241,12 +243,14 @@ class Batch:
         if outcome.remote is not None and len(outcome.remote) > len(before.remote):
             self._bound(subject, before, after, attempt)
         if context.reporting is not None and outcome.found is not None:
-            self._tell_by_facts(subject, after)
+            self._report_by_facts(subject, after)
         elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
-            self._tell(
+            self._report(
                 subject, self._result(subject, after, find_ready(after, attempt.shown, self._destination(subject)))
             )
         self._put(subject, after)
+        # From the end of the attempt, not from this transaction: `settle` is about what the network may still deliver.
+        # Also without a hold it is noted, for its attempt has ended, and it may be sent again once this is committed.
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
         fields = _about(subject, attempt.revision, attempt.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -280,15 +284,16 @@ class Batch:
         """
         subject = decision.subject
         if subject in self._changed or self._orders.get(subject) != decision.basis:
-            return
+            return  # it is committed with what changed it, and evaluated then
         record = self.record(subject)
         plan = decision.plan
         match plan:
             case Acknowledge(digest):
                 record = records.acknowledge(record, digest)
                 self._context.metrics.suppressed()
-                self._note_of("order_settled", subject, record, unchanged=True)
+                self._note_of("update_skipped", subject, record, reason="unchanged")
             case Park(reason, digest, by_check):
+                # A newer revision with the payload that is parked already is no news to anybody.
                 if record.park is None or record.park.digest != digest:
                     self._context.metrics.parked(account_of(subject))
                     self._note_of("order_parked", subject, record, outcome="check")
@@ -308,7 +313,7 @@ class Batch:
                 found = find_waiting(record, subject, plan, self._destination(subject), is_overdue=decision.is_overdue)
             else:
                 found = find_ready(record, plan.shown, self._destination(subject))
-            self._tell(subject, self._result(subject, record, found))
+            self._report(subject, self._result(subject, record, found))
         self._put(subject, record)
 
     async def job(self, change: JobChange, work: Slice) -> None:
@@ -342,7 +347,7 @@ class Batch:
             rules=context.rules,
         )
         if context.reporting is not None and after.revision == fate.revision:
-            self._tell_by_facts(subject, after)
+            self._report_by_facts(subject, after)
         self._put(subject, after)
         fields = _about(subject, fate.revision, after.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -361,15 +366,15 @@ class Batch:
         if record is before:
             return False
         self._note_of("order_changed_by_operator", subject, record)
-        self._tell(subject, self._result_of(subject, record))
+        self._report(subject, self._result_of(subject, record))
         self._put(subject, record)
         return True
 
     # --- results ---
 
-    def _told_by(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
+    def _results_of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
         """What others are told because of an event after which nobody looks at the order: how it stands. And what its
-        provider says, whoever looks.
+        provider says, in any case.
         """
         reporting = self._context.reporting
         assert reporting is not None  # who calls has looked
@@ -389,12 +394,12 @@ class Batch:
         found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
         return self._result(subject, record, found)
 
-    def _tell_by_facts(self, subject: str, record: SealedRecord) -> None:
+    def _report_by_facts(self, subject: str, record: SealedRecord) -> None:
         """What `_result_of` makes of a record whose facts are not at hand."""
         whole = state.decode_order(state.encode(record))
         result = self._result_of(subject, whole)
         record.told = whole.told
-        self._tell(subject, result)
+        self._report(subject, result)
 
     def _destination(self, subject: str) -> Destination | None:
         return self._context.destinations.get(account_of(subject))
@@ -406,7 +411,7 @@ class Batch:
         self._time = self._time or time_text(self._now_ms * 1000)
         return tell(record, subject, found, reporting, time=self._time, max_bytes=self._result_max_bytes)
 
-    def _tell(self, subject: str, value: bytes | None) -> None:
+    def _report(self, subject: str, value: bytes | None) -> None:
         if value is None:
             return
         if len(value) > self._result_max_bytes:
@@ -453,7 +458,7 @@ class Batch:
             metrics.acknowledged_by_origin(account)
         self._announce_lookalikes()
         for subject in self.unconfigured:
-            self._context.tell_unconfigured(account_of(subject), self._partition)
+            self._context.warn_unconfigured(account_of(subject), self._partition)
         metrics.results(len(self.results))
         work = Slice(self._context)
         for name, fields in self._notes:
@@ -466,8 +471,8 @@ class Batch:
         """Somebody may believe that these are read; once in a while is enough."""
         context = self._context
         count, now = len(self._lookalikes), context.clock.now()
-        if count and now - context.lookalike_told_at >= _LOOKALIKE_EVERY_S:
-            context.lookalike_told_at = now
+        if count and now - context.lookalikes_logged_at >= _LOOKALIKE_EVERY_S:
+            context.lookalikes_logged_at = now
             log.warning(
                 "events_skipped", partition=self._partition, count=count, type=self._lookalikes[-1], expected="order.*"
             )

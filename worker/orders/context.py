@@ -41,16 +41,16 @@ class OrderContext(Context, kw_only=True):
     """How others are told of orders; `None`: nobody is."""
     make_jobs: Callable[[JobHost], JobDesk] | None = None
     """The jobs of a partition; `None`: there are none."""
-    lookalike_told_at: float = -inf
+    lookalikes_logged_at: float = -inf
     """*now*."""
-    told_unconfigured: set[str] = field(default_factory=set)
+    warned_unconfigured: set[str] = field(default_factory=set)
     """Accounts that were named because nobody has configured them."""
 
-    def tell_unconfigured(self, account: str, partition: int) -> None:
+    def warn_unconfigured(self, account: str, partition: int) -> None:
         """Names an account, once, that has orders and is not configured: nobody is told of them."""
-        if account in self.told_unconfigured or len(self.told_unconfigured) >= _UNCONFIGURED_MAX:
+        if account in self.warned_unconfigured or len(self.warned_unconfigured) >= _UNCONFIGURED_MAX:
             return
-        self.told_unconfigured.add(account)
+        self.warned_unconfigured.add(account)
         log.warning(
             "account_not_configured",
             account=account,

@@ -14,9 +14,9 @@ from worker.model.exchange import Outcome
 from worker.model.provider import Destination, Update
 from worker.orders.batch import Batch
 from worker.orders.context import OrderContext
-from worker.orders.inheriting import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, Inheriting, Standing
 from worker.orders.loading import Kept, Loading
 from worker.orders.mailbox import Change, Mailbox
+from worker.orders.takeover import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, PartitionState, Takeover
 from worker.ownership.context import Slice
 from worker.ownership.inbox import Inbox
 from worker.ownership.workload import Entries, Host, Inherited
@@ -44,13 +44,13 @@ class OrderWorkload:
             context.rules,
             is_throttled=context.dispatcher.waits,
             reporting=context.reporting,
-            prepared_max=context.pace.prepared_max,
-            announce_after_s=context.pace.tell_owed_after_s,
+            prepared_max=context.limits.prepared_max,
+            announce_after_s=context.limits.announce_after_s,
         )
         self._host = host
         self._context = context
         self._loading = Loading(host.partition, kept)
-        self._standing = Standing()
+        self._state = PartitionState()
         self._mailbox = Mailbox()
         self._in_flight = 0
         """Attempts, of orders and of jobs, whose outcome has not come. Of an order in flight it may have, and not be
@@ -67,8 +67,8 @@ class OrderWorkload:
         return self._loading.load(entry)
 
     def loaded(self) -> None:
-        self._standing.targets = self._loading.targets()
-        self._standing.job_records = self._loading.jobs
+        self._state.targets = self._loading.targets()
+        self._state.job_records = self._loading.jobs
         self.is_loaded = True
 
     async def may_replay_from(self, revision: int) -> bool:
@@ -81,7 +81,7 @@ class OrderWorkload:
         return True
 
     async def restored(self, inherited: Inherited) -> Entries:
-        takeover = Inheriting(self._context, self._host, self.orders, self.outbox, self._standing, self.jobs)
+        takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
         return await takeover.run(inherited)
 
     async def find_undecodable(self, error: MsgspecError) -> bytes | None:  # noqa: ARG002 - it does not say which
@@ -129,7 +129,7 @@ class OrderWorkload:
         """
         clock, work = self._context.clock, Slice(self._context)
         now = clock.now()
-        until = now + self._context.pace.look_s
+        until = now + self._context.limits.evaluate_s
         while now < until and not self._is_draining:  # which may begin in a pause
             effects = self.outbox.evaluate(now, clock.wall_ms(), self._host.lease.until)
             if effects is None:
@@ -169,7 +169,7 @@ class OrderWorkload:
         self._job_changes = [] if self.jobs is None else self.jobs.changes()
         for change in self._job_changes:  # first: it was made up of the orders as they are now
             await batch.job(change, work)
-        await self._mailbox.fill(batch, work, self._context.pace.batch_bytes_max)
+        await self._mailbox.fill(batch, work, self._context.limits.batch_bytes_max)
         if inbox:
             await self._take_events(batch, inbox, work)
         for subject in keeping:
@@ -178,10 +178,10 @@ class OrderWorkload:
 
     async def _take_events(self, batch: Batch, inbox: Inbox, work: Slice) -> None:
         """As many as one transaction is to have, by their number, their bytes and the time that they take."""
-        context, pace = self._context, self._context.pace
+        context, limits = self._context, self._context.limits
         count, began, look_at_bytes = 0, context.clock.now(), batch.bytes + _MANY_BYTES
         last: InputRecord | None = None
-        while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
+        while inbox and count < limits.batch_records_max and batch.bytes < limits.batch_bytes_max:
             record = inbox.pop()
             # Fed before an operator moved the position, or taken before already, but for what a batch has of it.
             if record.offset >= batch.next_offset or after(record) > batch.next_offset:
@@ -193,23 +193,23 @@ class OrderWorkload:
                 continue
             look_at_bytes = batch.bytes + _MANY_BYTES
             if work.is_over():
-                if context.clock.now() - began > pace.batch_s:
+                if context.clock.now() - began > limits.batch_s:
                     break
                 await work.pause()
         batch.last_record = last
 
     def applied(self, batch: Batch) -> None:
-        context, standing = self._context, self._standing
+        context, known = self._context, self._state
         now, now_ms = context.clock.now(), context.clock.wall_ms()
-        standing.unconfigured += len(batch.unconfigured)
-        standing.job_records |= batch.jobs
+        known.unconfigured += len(batch.unconfigured)
+        known.job_records |= batch.jobs
         # Only of orders whose attempt has ended in it: the attempts of all others go on, whatever else changed.
         for subject, hold_until in batch.holds.items():
             self.outbox.ended(subject, hold_until)
         for subject, header, value in batch.changed():
             self.orders.put(subject, value)
-            standing.beyond.discard(subject)
-            standing.unwritten.pop(subject, None)
+            known.beyond.discard(subject)
+            known.unwritten.pop(subject, None)
             if context.sending:
                 self.outbox.committed(subject, header, now=now, now_ms=now_ms)
         self.outbox.lease_renewed(now)
@@ -240,8 +240,8 @@ class OrderWorkload:
     def unwritten(self) -> list[list[str]]:
         portions: list[list[str]] = [[]]
         size = 0
-        for subject in self._standing.unwritten:
-            if size >= self._context.pace.batch_bytes_max:
+        for subject in self._state.unwritten:
+            if size >= self._context.limits.batch_bytes_max:
                 portions.append([])
                 size = 0
             portions[-1].append(subject)
@@ -250,7 +250,7 @@ class OrderWorkload:
 
     def is_writable(self) -> bool:
         # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
-        return not self._standing.beyond
+        return not self._state.beyond
 
     def close(self, error: Exception) -> None:
         self._context.dispatcher.withdraw(self)
@@ -260,7 +260,7 @@ class OrderWorkload:
         self._mailbox.close(error)
 
     def keep(self) -> Kept:
-        return Kept(self.orders, self._standing.targets, self._standing.job_records)
+        return Kept(self.orders, self._state.targets, self._state.job_records)
 
     # --- attempts (`ports.AttemptSource`, steps 14 to 17) ---
 
@@ -332,8 +332,8 @@ class OrderWorkload:
         for subject in subjects:
             if subject not in self.orders:
                 raise UsageError(f"no order {subject} is known")
-            if subject in self._standing.beyond:
-                raise UsageError(self._standing.beyond_detail)
+            if subject in self._state.beyond:
+                raise UsageError(self._state.beyond_detail)
         done = self._mailbox.command(subjects, change)
         self._host.wake()
         return await done
@@ -371,7 +371,7 @@ class OrderWorkload:
     @property
     def unconfigured(self) -> int:
         """Orders of accounts that nobody has configured."""
-        return self._standing.unconfigured
+        return self._state.unconfigured
 
     def figures(self) -> Figures:
         """How many of its orders wait, and for what."""
@@ -393,7 +393,7 @@ class OrderWorkload:
         self._context.dispatcher.offer(account, since_ms, name, self)
 
     def is_beyond(self, subject: str) -> bool:
-        return subject in self._standing.beyond
+        return subject in self._state.beyond
 
     def wake(self) -> None:
         self._host.wake()

@@ -65,7 +65,7 @@ class Assignment(Generic[WorkloadT]):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """By partition of ours, what owns it, again and again if it must be."""
         self._releasing: set[asyncio.Task[None]] = set()
-        """Owners that were told to leave: a stop waits also for those that a revoke has told."""
+        """Owners that are draining: a stop also waits for those that a revoke has asked to."""
         self._warm: dict[int, Warm] = {}
         self._competing = CompetingOwners(context, settings, fatal)
         self._brokers = BrokerWatch(context, settings, fatal)
@@ -74,7 +74,7 @@ class Assignment(Generic[WorkloadT]):
         self._lost_since: dict[int, float] = {}
         """When the first of the attempts failed that have failed in a row."""
         self._full: set[int] = set()
-        self._placeless: dict[int, asyncio.Future[int]] = {}
+        self._awaiting_position: dict[int, asyncio.Future[int]] = {}
         """Partitions whose position is damaged: resolved with the one that an operator says."""
         self._blocked: dict[int, tuple[int, float]] = {}
         """By partition whose input a transaction of somebody holds up: at which offset, and when that was last said."""
@@ -146,7 +146,7 @@ class Assignment(Generic[WorkloadT]):
         return max((now - self._unserved_since.get(p, now) for p in self._unserved()), default=0.0)
 
     def lost_s(self) -> float:
-        """For how long one has been tried in vain to be taken (anew) that is not served; 0: there is none."""
+        """For how long attempts to acquire a partition of ours have failed in a row; 0: all are served."""
         now = self._context.clock.now()
         return max((now - self._lost_since.get(p, now) for p in self._unserved()), default=0.0)
 
@@ -166,15 +166,15 @@ class Assignment(Generic[WorkloadT]):
         owner = self.owners.get(partition)
         if owner is None:
             raise UsageError(f"partition {partition} is not served by this worker")
-        placeless = self._placeless.get(partition)
+        placeless = self._awaiting_position.get(partition)
         if placeless is not None and not placeless.done():
-            await self._say_position(owner, placeless, offset)
+            await self._set_position(owner, placeless, offset)
             return offset
         before = owner.position.next_offset
         await owner.skip(offset)
         return before
 
-    async def _say_position(self, damaged: Owner[WorkloadT], placeless: asyncio.Future[int], offset: int) -> None:
+    async def _set_position(self, damaged: Owner[WorkloadT], placeless: asyncio.Future[int], offset: int) -> None:
         """Waits until the partition is served from this position on. Raises `UsageError` when it is not taken."""
         partition, events = damaged.partition, self._context.events
         begin, end = [await events.start_offset(partition, latest) for latest in (False, True)]
@@ -248,8 +248,8 @@ class Assignment(Generic[WorkloadT]):
 
     def _warn_if_commit_rate_too_low(self, partitions: int) -> None:
         """So many partitions that commits come too rarely to keep a lease: sending would stop and go."""
-        rules, pace = self._context.rules, self._context.pace
-        between_s = partitions / pace.commits_per_s
+        rules, limits = self._context.rules, self._context.limits
+        between_s = partitions / limits.commits_per_s
         if between_s > (rules.lease_s - rules.attempt_deadline_s) / 2:
             log.warning("commit_rate_too_low", partitions=partitions, seconds=round(between_s, 1), do="more workers")
 
@@ -285,7 +285,7 @@ class Assignment(Generic[WorkloadT]):
         self._context.partitions = max(1, len(self._tasks))
 
     async def _commit_group_offsets_of(self, partitions: Iterable[int]) -> None:
-        """Tells the group where we left: for lag tools, and for who looks whether a state topic was lost."""
+        """Commits where we stopped to the group: for lag tools, and to notice that a state topic was lost."""
         left = {p: warm.next.offset for p in partitions if (warm := self._warm.get(p)) and warm.next is not None}
         if left and self._context.events.silent_s() < _SILENT_S:
             await self._context.events.commit_group(left)
@@ -298,7 +298,7 @@ class Assignment(Generic[WorkloadT]):
     # --- one partition ---
 
     async def _own(self, partition: int) -> None:
-        """Owns a partition until it is revoked; when it is lost meanwhile, takes it anew."""
+        """Owns a partition until it is revoked; when it is lost meanwhile, acquires it again."""
         delay_s = self._settings.retry_s
         self._unserved_since[partition] = self._context.clock.now()
         self._lost_since.pop(partition, None)
@@ -375,16 +375,16 @@ class Assignment(Generic[WorkloadT]):
             self._context.events.pause(partition)
         said: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if error.is_position:
-            self._placeless[partition] = said
+            self._awaiting_position[partition] = said
         try:
             await asyncio.wait({said}, timeout=self._settings.damaged_retry_s)
         finally:
-            self._placeless.pop(partition, None)
+            self._awaiting_position.pop(partition, None)
         await self._wait_until_group_member()
         return said.result() if said.done() else None
 
     async def _wait_until_group_member(self) -> None:
-        """A black-holed old owner must not fence its successor: only a member of the group takes over anew."""
+        """A black-holed old owner must not fence its successor: only a member of the group acquires again."""
         while not await self._context.events.commit_group(self._offsets()):  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(self._settings.retry_s * 2)
 
@@ -414,10 +414,10 @@ class Assignment(Generic[WorkloadT]):
                     context.events.pause(partition)
                     self._full.add(partition)
             self._pass(generation)
-            self._reopen()
+            self._resume_emptied()
             self._drop_expired_keep_warm_states()
             self._commit_group_when_due()
-            self._look_for_blocked()
+            self._warn_if_blocked()
 
     def _pass(self, generation: int) -> None:
         """Tells each owner how far its input was read: beyond the last record, where markers follow it."""
@@ -440,7 +440,7 @@ class Assignment(Generic[WorkloadT]):
                     f"`cartsync input skip {partition} OFFSET --why …`"
                 )
 
-    def _reopen(self) -> None:
+    def _resume_emptied(self) -> None:
         """Feeds a partition again once its inbox is half empty."""
         for partition in list(self._full):
             owner = self.owners.get(partition)
@@ -450,7 +450,7 @@ class Assignment(Generic[WorkloadT]):
                 self._full.discard(partition)
                 self._context.events.resume(partition)
 
-    def _look_for_blocked(self) -> None:
+    def _warn_if_blocked(self) -> None:
         """Says which partitions wait for the end of somebody's transaction: nothing else would show it."""
         events, now = self._context.events, self._context.clock.now()
         for partition, owner in self.owners.items():
@@ -475,7 +475,7 @@ class Assignment(Generic[WorkloadT]):
                 )
 
     def _commit_group_when_due(self) -> None:
-        """Tells the group how far we are, at most every few seconds and beside the polling: for lag tools only."""
+        """Commits our offsets to the group every few seconds, apart from the polling: for lag tools only."""
         now = self._context.clock.now()
         is_idle = self._group_commit is None or self._group_commit.done()
         is_due = now - self._group_committed_at >= self._settings.group_commit_s

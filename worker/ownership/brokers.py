@@ -28,7 +28,7 @@ class BrokerWatch:
         context, settings = self._context, self._settings
         strange: TopicsSeen | None = None
         while True:
-            await asyncio.sleep(settings.look_s if strange is None else settings.look_again_s)
+            await asyncio.sleep(settings.check_s if strange is None else settings.recheck_s)
             self._heed_silence()
             try:
                 seen = await context.events.look()

@@ -24,7 +24,7 @@ class CompetingOwners:
         """By partition of this assignment: the barriers of such owners, and when they were found."""
 
     def forget(self) -> None:
-        """The group has assigned partitions anew."""
+        """The group has assigned partitions again."""
         self._seen.clear()
 
     def after_loss(self, partition: int, *, was_fenced: bool) -> Callable[[tuple[str, int] | None], None]:

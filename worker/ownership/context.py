@@ -33,9 +33,9 @@ class BatchLimits(Struct, frozen=True):
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
     slice_s: float = 0.01
     """For how long anything is worked at before others get the loop."""
-    look_s: float = 0.1
-    """For how long orders are looked at between two transactions; the next turn goes on with the rest."""
-    tell_owed_after_s: float = 5.0
+    evaluate_s: float = 0.1
+    """For how long orders are evaluated between two transactions; the next turn goes on with the rest."""
+    announce_after_s: float = 5.0
     """An order that is settled within this time is not told to others as owed: they would hear twice as much."""
     idle_commit_s: float = 6 * 3600.0
     """Brokers forget a producer that is idle for a day."""
@@ -47,7 +47,7 @@ class Context(Struct, kw_only=True):
     owner_id: str
     version: str
     rules: DeliveryPolicy
-    pace: BatchLimits
+    limits: BatchLimits
     clock: Clock
     events: EventLog
     metrics: Metrics
@@ -65,7 +65,7 @@ class Context(Struct, kw_only=True):
 
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
-        return max(self.pace.commit_interval_s, self.partitions / self.pace.commits_per_s)
+        return max(self.limits.commit_interval_s, self.partitions / self.limits.commits_per_s)
 
 
 class Slice:
@@ -73,7 +73,7 @@ class Slice:
 
     def __init__(self, context: Context) -> None:
         self._now = context.clock.now
-        self._slice_s = context.pace.slice_s
+        self._slice_s = context.limits.slice_s
         self._until = self._now() + self._slice_s
 
     def is_over(self) -> bool:

@@ -11,7 +11,7 @@ from msgspec import MsgspecError, Struct
 from schemas import state
 from schemas.state import NextRecord
 from worker.errors import DamagedStateError, InvariantError, SizeRefusedError, TopicError, UsageError
-from worker.ownership.belonging import reads_anew
+from worker.ownership.belonging import reads_other_input
 from worker.ownership.context import Context, Warm
 from worker.ownership.lease import Lease
 from worker.ownership.phase import Phase, follow
@@ -65,7 +65,7 @@ class Owner(Generic[WorkloadT]):
         """
         self.partition = partition
         self.lease = Lease(context.rules)
-        self.position = Position(context.pace)
+        self.position = Position(context.limits)
         self.detail = ""
         """What people are to see with the partition."""
         self.has_served = False
@@ -205,10 +205,10 @@ class Owner(Generic[WorkloadT]):
     async def _first_offset(self, found: Restored) -> int:
         context = self._context
         if found.next is not None:
-            if not reads_anew(context.deployment, found.next.deployment):
+            if not reads_other_input(context.deployment, found.next.deployment):
                 self.position.taken = found.next.taken
                 return found.next.offset
-            log.warning("input_begins_anew", partition=self.partition, former_offset=found.next.offset)
+            log.warning("input_restarted", partition=self.partition, former_offset=found.next.offset)
             return await context.events.start_offset(self.partition, context.start_latest)
         group_offset = await context.events.group_offset(self.partition)
         if group_offset:
@@ -351,7 +351,7 @@ class Owner(Generic[WorkloadT]):
     def _next_due(self) -> float:
         if self._drain_until is not None:
             return max(self._drain_until, self._context.clock.now() + _DRAINING_LOOK_S)
-        return min(self.workload.next_due(), self._committed_at + self._context.pace.idle_commit_s)
+        return min(self.workload.next_due(), self._committed_at + self._context.limits.idle_commit_s)
 
     async def _sleep(self, until: float) -> None:
         """Until there is mail or the clock says `until`."""
@@ -365,7 +365,7 @@ class Owner(Generic[WorkloadT]):
         await self._wake.wait()
         if alarm is not None:
             alarm.cancel()
-        if self._context.clock.now() >= self._committed_at + self._context.pace.idle_commit_s:
+        if self._context.clock.now() >= self._committed_at + self._context.limits.idle_commit_s:
             self._lease_wanted = True  # brokers forget a producer that is idle for a day
 
     async def _pace(self) -> None:

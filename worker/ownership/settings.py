@@ -19,19 +19,19 @@ class AssignmentSettings(Struct, frozen=True):
     brokers away, all that can be done is to end.
     """
     keep_warm_s: float = 900.0
-    """For how long a partition that left is remembered."""
+    """For how long a released partition is remembered."""
     restores_max: int = 4
     """Restores at the same time."""
     group_commit_s: float = 5.0
-    look_s: float = 10.0
+    check_s: float = 10.0
     """How often it is looked whether brokers answer, and topics are what they were."""
-    look_again_s: float = 1.0
+    recheck_s: float = 1.0
     """When they are not: a broker that has just come up may not know all topics yet."""
     unreachable_s: float = 30.0
     """After so long without an answer brokers count as away: heartbeats and looks ask more often than that."""
     unreachable_exit_s: float = 600.0
     retry_s: float = 0.5
-    """Before a lost partition is taken anew; doubles up to ten times this."""
+    """Before a lost partition is acquired again; doubles up to ten times this."""
     damaged_retry_s: float = 60.0
     """Before a partition whose state is damaged is tried again: somebody may have mended it."""
     blocked_s: float = 60.0

@@ -51,7 +51,7 @@ def batch_of(record: OrderRecord) -> tuple[Batch, MemoryOrders]:
         owner_id="w",
         version="0",
         rules=DeliveryPolicy(),
-        pace=BatchLimits(),
+        limits=BatchLimits(),
         clock=clock,
         events=log.events("w"),
         dispatcher=None,  # type: ignore[arg-type]

@@ -191,7 +191,7 @@ class World:
             owner_id=name,
             version="0",
             rules=POLICY,
-            pace=BatchLimits(),
+            limits=BatchLimits(),
             clock=self.clock,
             events=cast(EventLog, self.input),
             metrics=Metrics(),

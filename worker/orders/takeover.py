@@ -28,7 +28,7 @@ SMALL = 16
 """So many orders are looked at without a look at the clock."""
 
 
-class Standing(Struct):
+class PartitionState(Struct):
     """What is known of the orders of a partition besides their records."""
 
     unwritten: dict[str, None] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Standing(Struct):
     job_records: dict[str, bytes] = field(default_factory=dict)
 
 
-class Inheriting:
+class Takeover:
     """One takeover."""
 
     def __init__(
@@ -52,19 +52,19 @@ class Inheriting:
         host: Host,
         orders: OrderTable,
         outbox: Outbox,
-        standing: Standing,
+        known: PartitionState,
         jobs: JobDesk | None,
     ) -> None:
         self._context = context
         self._host = host
         self._orders = orders
         self._outbox = outbox
-        self._standing = standing
+        self._state = known
         self._jobs = jobs
 
     async def run(self, inherited: Inherited) -> Entries:
         """Returns what has to be written before anything is sent. Raises `TargetChange`, `TopicError`, `LogError`."""
-        before = self._standing.targets
+        before = self._state.targets
         again = await self._changed_targets(before)
         await self._hold(inherited)
         entries = self._restore_jobs(inherited)
@@ -74,7 +74,7 @@ class Inheriting:
 
     async def _hold(self, inherited: Inherited) -> None:
         """Orders that a predecessor may have in flight are held; all that is owed gets its turn."""
-        context, standing, host = self._context, self._standing, self._host
+        context, known, host = self._context, self._state, self._host
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         work, value_max_bytes = Slice(context), host.sizes.value
         for count, (subject, value) in enumerate(self._orders.items()):
@@ -83,8 +83,8 @@ class Inheriting:
             header = state.decode_header(value)
             account = account_of(subject)
             if account not in context.destinations:
-                standing.unconfigured += 1
-                context.tell_unconfigured(account, host.partition)
+                known.unconfigured += 1
+                context.warn_unconfigured(account, host.partition)
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
@@ -95,7 +95,7 @@ class Inheriting:
                 self._orders.put(subject, state.encode(record))
                 # In memory only: to write all of them would delay the first attempt. It is, at the latest, before
                 # this owner may call itself clean.
-                standing.unwritten[subject] = None
+                known.unwritten[subject] = None
                 header = record
             elif header.not_before_ms:
                 header = state.decode_sealed(value)  # what kind of delay it is
@@ -105,13 +105,13 @@ class Inheriting:
 
     def _set_aside(self, subject: str, revision: int, size: int) -> None:
         """An order that the state topic does not take any more: to send it would be to send it for ever."""
-        standing, limit = self._standing, self._host.sizes.value
-        standing.beyond.add(subject)
-        standing.beyond_detail = (
-            f"{len(standing.beyond)} orders are not sent, for the state topic does not take their records any more (the"
+        known, limit = self._state, self._host.sizes.value
+        known.beyond.add(subject)
+        known.beyond_detail = (
+            f"{len(known.beyond)} orders are not sent, for the state topic does not take their records any more (the"
             f" last one has {size} bytes, it takes {limit}): raise its max.message.bytes, then restart the worker"
         )
-        self._host.complain(standing.beyond_detail)
+        self._host.complain(known.beyond_detail)
         fields = {"order": subject, "revision": revision, "bytes": size, "limit": limit}
         log.error("order_beyond_limit", partition=self._host.partition, **fields)
 
@@ -122,13 +122,13 @@ class Inheriting:
         if self._jobs is None:
             return []
         is_clean = inherited.was_clean or inherited.is_first
-        records_of_jobs = self._standing.job_records
+        records_of_jobs = self._state.job_records
         return self._changed_jobs(
             self._jobs.restore(records_of_jobs, is_clean=is_clean, hold_until=inherited.hold_until)
         )
 
     def _changed_jobs(self, changed: dict[str, bytes]) -> Entries:
-        self._standing.job_records |= changed
+        self._state.job_records |= changed
         return [(key.encode(), value) for key, value in changed.items()]
 
     # --- targets: whom the accounts send to ---
@@ -163,16 +163,16 @@ class Inheriting:
     def _targets_entry(self, before: dict[str, Target]) -> Entries:
         """Whom the accounts send to from now on, where that is news; accounts that are gone may come back."""
         targets = before | {account.name: target_of(account) for account in self._accounts()}
-        self._standing.targets = targets
+        self._state.targets = targets
         return [] if targets == before else [(state.TARGETS_KEY, state.encode(TargetsRecord(state.SCHEMA, targets)))]
 
     async def _send_again(self, account: str) -> None:
         """Makes all orders of an account owed again, in transactions of bounded size.
 
-        Whom they are sent to is written after the last of them: after a crash in between it is begun anew, which does
-        no harm. Raises `TopicError` when one of them cannot be written.
+        Whom they are sent to is written after the last of them: after a crash in between it starts over, which does no
+        harm. Raises `TopicError` when one of them cannot be written.
         """
-        if beyond := [subject for subject in self._standing.beyond if account_of(subject) == account]:
+        if beyond := [subject for subject in self._state.beyond if account_of(subject) == account]:
             raise TopicError(
                 f"partition {self._host.partition}: all orders of account {account} are to be sent again, and the state"
                 f" topic does not take {len(beyond)} of them any more: raise its max.message.bytes first"
@@ -202,5 +202,5 @@ class Inheriting:
         await self._host.write([((state.ORDER_PREFIX + subject).encode(), value) for subject, _, value in made])
         for subject, record, value in made:
             self._orders.put(subject, value)
-            self._standing.unwritten.pop(subject, None)
+            self._state.unwritten.pop(subject, None)
             self._outbox.committed(subject, record, now=clock.now(), now_ms=clock.wall_ms())
