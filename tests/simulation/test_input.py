@@ -589,12 +589,12 @@ def test_inbox_is_bounded_in_bytes() -> None:
         for _ in range(100):
             stage.log.append(b"k", b"x" * MIB, partition=0)
         await asyncio.sleep(5.0)
-        [actor] = [actor for actor in worker._assignment.actors.values() if actor.partition == 0]
-        assert 32 * MIB < actor.inbox.bytes < 43 * MIB
+        [owner] = [owner for owner in worker._assignment.owners.values() if owner.partition == 0]
+        assert 32 * MIB < owner.position.inbox.bytes < 43 * MIB
         blocked.set()
         await asyncio.sleep(10.0)
         assert len(stage.log.dead_letters) == 100
-        assert (actor.inbox.bytes, len(actor.inbox)) == (0, 0)
+        assert (owner.position.inbox.bytes, len(owner.position.inbox)) == (0, 0)
         await worker.stop()
 
     play(story)
