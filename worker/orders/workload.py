@@ -88,7 +88,7 @@ class OrderWorkload:
             if work.is_over():
                 await work.pause()
             try:
-                state.decode_order(value)
+                state.decode_whole(value)
             except MsgspecError:
                 return (state.ORDER_PREFIX + subject).encode()
         return None
