@@ -40,7 +40,8 @@ def view_order(
     has no entry is not sent. `also_in`: other partitions that hold the order, too. `is_configured`:
     whether its account is. `known`: what its adapter says of the provider's side.
     """
-    assessment = assess(record.facts, reference_of(subject))
+    facts = record.facts
+    assessment = assess(facts, reference_of(subject))
     is_overdue = entry is not None and entry.is_overdue
     held_as = status(record, assessment, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
     order = assessment.order
@@ -64,8 +65,8 @@ def view_order(
         in_flight=entry is not None and entry.in_flight,
         partition=partition,
         notes=list(_notes(record, partition, also_in)),
-        provider=view_provider(record.facts.provider, known),
-        **_paid(record.facts.provider, None if order is None else order.shipped.total_minor),
+        provider=view_provider(facts.provider, known),
+        **_paid(facts.provider, None if order is None else order.shipped.total_minor),
     )
 
 
