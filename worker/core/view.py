@@ -52,7 +52,8 @@ def view_order(
     has no outlook is not sent. `also_in`: other partitions that hold the order, too. `is_configured`:
     whether its account is. `known`: what its adapter says of the provider's side.
     """
-    assessment = assess(record.facts, reference_of(subject))
+    facts = record.facts
+    assessment = assess(facts, reference_of(subject))
     is_overdue = outlook is not None and outlook.is_overdue
     held_as = status(record, assessment, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
     order = assessment.order
@@ -76,8 +77,8 @@ def view_order(
         in_flight=outlook is not None and outlook.in_flight,
         partition=partition,
         notes=list(_notes(record, partition, also_in)),
-        provider=view_provider(record.facts.provider, known),
-        **_paid(record.facts.provider, None if order is None else order.shipped.total_minor),
+        provider=view_provider(facts.provider, known),
+        **_paid(facts.provider, None if order is None else order.shipped.total_minor),
     )
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.base import time_text
 from schemas.events import OrderEvent
-from schemas.facts import SealedFacts
+from schemas.facts import PROVIDER, SealedFacts
 from schemas.state import OrderRecord, Parking
 from worker.core import record as records
 from worker.core.intake import decode, identify, shown_id
@@ -263,7 +263,8 @@ class Batch:
             value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
             # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
-            is_news = known.facts.provider is None or known.facts.provider.cancelled is None
+            heard = PROVIDER.open(known.sealed.provider)
+            is_news = heard is None or heard.cancelled is None
             is_other = outcome.kind is OutcomeKind.UNSUPPORTED and is_news
             if is_other or assess(whole.facts, reference_of(subject)).state == "inconsistent":
                 outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
