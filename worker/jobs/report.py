@@ -138,7 +138,7 @@ class ReportJob(Job):
         outcome = Outcome(OutcomeKind.APPLIED, "an operator said that its report was not taken")
         for page in stuck:
             move = self._reporter.decided(page, is_taken=is_taken)
-            fates |= {self._subject(name): self._fate(name, "told", outcome) for name in move.told}
+            fates |= {self._subject(name): self._fate(name, "reported", outcome) for name in move.reported}
             fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
         kept = replace(self._kept, pages=[page for page in self._kept.pages if not page.is_stuck])
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=done))
@@ -360,7 +360,7 @@ class ReportJob(Job):
         move = self._reporter.after(page, outcome, run.at_ms)
         fates: dict[str, Fate] = {}
         kinds: tuple[tuple[Became, list[str]], ...] = (
-            ("told", move.told),
+            ("reported", move.reported),
             ("free", move.free),
             ("broken", move.broken),
         )
@@ -374,11 +374,11 @@ class ReportJob(Job):
 
         def committed() -> None:
             self._not_before = self._again_at(move, answer)
-            run.orders += len(move.told)
-            run.pages += bool(move.told)
+            run.orders += len(move.reported)
+            run.pages += bool(move.reported)
             run.broken |= dict.fromkeys(self._subject(name) for name in move.broken)
             run.is_over = run.is_over or (move.then == "next_report" and move.page is None)
-            self._means.metrics.reported(self.account, len(move.told))
+            self._means.metrics.reported(self.account, len(move.reported))
             self._announce(move, page, outcome)
 
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=committed))

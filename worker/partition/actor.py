@@ -33,8 +33,8 @@ from worker.ports import (
     DeadLetter,
     InputRecord,
     JobChange,
+    PartitionWriter,
     Result,
-    StatePartition,
     UndecodableRecord,
     after,
 )
@@ -84,7 +84,7 @@ class PartitionActor:
     def __init__(  # noqa: PLR0915 - one line for each thing that it holds
         self,
         partition: int,
-        hold: StatePartition,
+        hold: PartitionWriter,
         context: Context,
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
