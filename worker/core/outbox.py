@@ -27,15 +27,14 @@ and however many revisions are committed before its turn comes, it is sent once.
 *patient*: nothing is claimed before its delay and its hold are over, or by an owner whose lease could end before the
 attempt does. It has three sets and a verb for each way between them:
 
-                 committed               evaluate -> Offer              claim -> Claim
-    (nothing) ---------------> due ----------------------> offered ----------------------> in flight
-        ^                     | ^                             |                               |
-        |   acknowledged      | |  not yet: a delay, a hold,  |                               | ended, then
-        +---------------------+ +--- no lease, or it waits ---+                               | committed
-        |                       |                                                             |
-        |                       +-------------------------------------------------------------+
-        +-------------------------------------------------------------------------------------+
+                committed            evaluate -> Offer            claim -> Claim
+    (nothing) -------------> DUE -----------------------> OFFERED -----------------> IN FLIGHT
+        ^                   ^ |                              |                            |
+        +---- acknowledged -|-+                              |                            |
+                            +-- a delay, a hold, no lease ---+                            |
+                            +-- ended, then committed ------------------------------------+
 
+An order that waits for an event, for its payment or for an operator is in none of them until something is committed.
 An order may be due and offered at once: a newer revision of one that waits for its turn is evaluated again, and its
 offer stands. One in flight is neither: its outcome makes it due.
 
