@@ -1,9 +1,13 @@
-"""seQura's sandbox: it takes order updates and delivery reports, and tells of an order by webhook.
+"""seQura's sandbox: it takes order updates and delivery reports, tells of an order by webhook and IPN, and pays out.
 
     PUT  /merchants/{merchant}/orders/{order_ref}   an update; segments percent-encoded (`A14%2F12345`)
     POST /orders/delivery_reports                   a delivery report
-    POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?}    what the checkout tells of an order
+    GET  /merchants/{merchant}/disbursements        what was paid out, and each `path` in it
+    POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?, "notify_url"?}
+                                                    what the checkout tells of an order
     POST /acts {"merchant", "order_ref", "event", "risk_level"?}            a webhook, with this event
+    POST /acts {"merchant", "order_ref", "sq_state"}                        an IPN, with this state
+    POST /acts {"merchant", "disburse": true}       seQura pays out what it holds, or takes back what it paid too much
     POST /questions {"merchant", "order_ref"}       whether the order can be cancelled; says the shop's answer
 
 Pushes: docs.sequra.com, Webhooks (read 2026-11): a form; 2xx is taken, 501 is "not supported" and not sent again, else
@@ -22,6 +26,7 @@ from worker.sandbox.attempts import Answer, Asked, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push
 from worker.sandbox.sequra.orders import DENIED, NO_ACCESS, NOT_FOUND, Orders, errors, shown
+from worker.sandbox.sequra.payouts import Payouts
 from worker.sandbox.sequra.reports import Reports
 from worker.sandbox.server import Key, Sandbox, decode_segment
 
@@ -40,6 +45,8 @@ class Checkout(msgspec.Struct, forbid_unknown_fields=True):
     total_minor: int | None = None
     webhook: str = ""
     """Where its events go; empty: nowhere."""
+    notify_url: str = ""
+    """Where its IPN goes."""
 
 
 class Questioned(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,12 +62,14 @@ class _Cancelling(msgspec.Struct):
 
 
 class Act(msgspec.Struct, forbid_unknown_fields=True):
-    """What seQura tells of an order."""
+    """What seQura tells of an order, or pays: one of the three."""
 
     merchant: str
-    order_ref: str
-    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment"]
+    order_ref: str = ""
+    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment"] | None = None
     risk_level: str = ""
+    sq_state: Literal["approved", "needs_review"] | None = None
+    disburse: bool = False
 
 
 def parse_order_url(raw_path: str) -> Key | None:
@@ -73,6 +82,17 @@ def parse_order_url(raw_path: str) -> Key | None:
         case ["", "merchants", merchant, "orders", order_ref] if merchant and order_ref:
             try:
                 return decode_segment(merchant), decode_segment(order_ref)
+            except ValueError:
+                return None
+    return None
+
+
+def _payer(path: str) -> str | None:
+    """The merchant of a path below its disbursements."""
+    match path.split("/"):
+        case ["", "merchants", merchant, "disbursements", *rest] if merchant and len(rest) < 2:
+            try:
+                return decode_segment(merchant)
             except ValueError:
                 return None
     return None
@@ -102,15 +122,24 @@ class SequraSandbox(Sandbox):
         self.held = self._orders.held
         self.reports: dict[str, Reports] = {}
         """By merchant."""
+        self._notify_urls: dict[Key, str] = {}
+        self._payouts: dict[str, Payouts] = {}
 
     def register(self, merchant: str, order_ref: str, total_minor: int) -> None:
         """Makes an order known, with the total that was approved at checkout: see `Orders.register`."""
         self._orders.register((merchant, order_ref), total_minor)
 
     def is_asked(self, method: str, path: str) -> bool:
-        return method == "PUT" or (method == "POST" and path == REPORT_PATH)
+        return (
+            method == "PUT"
+            or (method == "POST" and path == REPORT_PATH)
+            or (method == "GET" and _payer(path) is not None)
+        )
 
     def about(self, call: Call) -> Key | None:
+        if call.method == "GET":
+            merchant = _payer(call.raw_path.partition("?")[0])
+            return None if merchant is None else (merchant, "disbursements")
         return parse_order_url(call.raw_path) if call.method == "PUT" else _reporter(call)
 
     def take(self, attempt: Attempt, key: Key | None, call: Call) -> Answer:
@@ -122,6 +151,8 @@ class SequraSandbox(Sandbox):
         refused = self._orders.refused(key[0], authorization)
         if refused is not None:
             return refused
+        if call.method == "GET":
+            return self._payouts_of(key[0]).answer(call.raw_path.partition("?")[0]) or NOT_FOUND
         answer = self.reports.setdefault(key[0], Reports(key[0])).take(call.body)
         if answer.status < 300:
             attempt.applied_at = self._wall()
@@ -150,11 +181,25 @@ class SequraSandbox(Sandbox):
         if told.total_minor is not None:
             self.register(*key, told.total_minor)
         self._webhooks[key] = told.webhook
+        self._notify_urls[key] = told.notify_url
 
     def act(self, body: bytes) -> None:
         act = msgspec.json.decode(body, type=Act)
-        more = {"risk_level": act.risk_level} if act.risk_level else {}
-        self.pushes.post(self._webhook((act.merchant, act.order_ref), act.event, more))
+        if sum((act.event is not None, act.sq_state is not None, act.disburse)) != 1:
+            raise UsageError("an act is an event, an sq_state, or disburse")
+        key = (act.merchant, act.order_ref)
+        if act.event is not None:
+            more = {"risk_level": act.risk_level} if act.risk_level else {}
+            self.pushes.post(self._webhook(key, act.event, more))
+        elif act.sq_state is not None:
+            more = {"product_code": "pp3", "sq_state": act.sq_state, f"{act.sq_state}_since": "0"}
+            self.pushes.post(self._push(key, self._notify_urls, f"ipn {act.sq_state}", more))
+        else:
+            held = {ref: of.shipped_minor for (merchant, ref), of in self.held.items() if merchant == act.merchant}
+            self._payouts_of(act.merchant).issue(held, self._wall().date())
+
+    def _payouts_of(self, merchant: str) -> Payouts:
+        return self._payouts.setdefault(merchant, Payouts(merchant))
 
     async def ask(self, body: bytes) -> Asked:
         told = msgspec.json.decode(body, type=Questioned)
@@ -165,14 +210,18 @@ class SequraSandbox(Sandbox):
 
     def _webhook(self, key: Key, event: str, more: Mapping[str, str]) -> Push:
         """Raises `UsageError`."""
-        if key not in self._webhooks:
+        return self._push(key, self._webhooks, event, {"event": event, **more})
+
+    def _push(self, key: Key, urls: Mapping[Key, str], what: str, more: Mapping[str, str]) -> Push:
+        """Raises `UsageError`."""
+        if key not in urls:
             raise UsageError(f"no checkout has said where events of {key[1]} go")
-        form = {"event": event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": key[1], **more}
+        form = {"order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": key[1], **more}
         return Push(
             merchant=key[0],
             order_ref=key[1],
-            what=event,
-            url=self._webhooks[key],
+            what=what,
+            url=urls[key],
             content_type=_FORM,
             body=urlencode(form).encode(),
         )
