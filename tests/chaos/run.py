@@ -395,6 +395,7 @@ class _Run:
         await asyncio.gather(*(self.workers.leave(slot) for slot in running))
         await self.receivers.stop()
         report = await self.providers.ask(Question(compare=True))
+        (options.folder / "taken.json").write_bytes(msgspec.json.encode(report.taken))
         logs = [read_log(file) for file in self.workers.log_files()]
         logs += [read_log(process.log_file) for process in self.receivers.processes]
         endings = [*self.workers.endings, *self.receivers.endings]
