@@ -31,6 +31,7 @@ Measure = Callable[[Brokers, Tell], Awaitable[list[Figure]]]
 
 MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (reducing.measure, (reducing.REDUCE,)),
+    (reducing.measure_shipment, (reducing.SHIPMENT,)),
     (worst.measure, (worst.WORST,)),
     (consuming.measure, (consuming.CONSUME,)),
     (sending.measure, (sending.UPDATE,)),

@@ -17,9 +17,7 @@ from yarl import URL
 from worker.errors import UsageError
 from worker.model.callbacks import Called
 from worker.model.callbacks import Push as CallbackPush
-from worker.model.exchange import HttpResponse, OutcomeKind
 from worker.providers.sequra.callbacks import SequraCallbacks
-from worker.providers.sequra.disbursements import read_detail, read_list
 from worker.sandbox.attempts import Attempt
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push, Send
@@ -876,43 +874,6 @@ async def test_own_server(sandbox: SequraSandbox) -> None:
             assert response.status == 204
     assert sandbox.held["acme", "1001"].unshipped_minor == 1250
     assert create_server(sandbox).requests_count == 0
-
-
-# --- payouts and IPNs
-
-
-async def answered(client: Client, path: str, **auth: str) -> HttpResponse:
-    """Return what a GET of ours is answered."""
-    headers = {"Authorization": aiohttp.encode_basic_auth("user", auth.get("password", "secret"))}
-    async with client.session.get(client.base_url + path, headers=headers) as response:
-        return HttpResponse(response.status, dict(response.headers), await response.read())
-
-
-async def paid(client: Client) -> dict[str, int]:
-    """Return what our reader makes of all disbursements, by order in cents."""
-    listed = read_list(await answered(client, "/merchants/acme/disbursements"), 0)
-    assert listed.outcome.kind is OutcomeKind.APPLIED
-    found: dict[str, int] = {}
-    for each in listed.disbursements:
-        for line in read_detail(await answered(client, each.path), 0).lines:
-            found[str(line.order_ref_1)] = found.get(str(line.order_ref_1), 0) + line.amount_with_tax
-    return found
-
-
-async def test_disbursements_add_up_to_the_shipped_carts(sandbox: SequraSandbox, client: Client) -> None:
-    """Each pays what has changed since the one before; what came back is taken back; without a change there is none."""
-    assert await paid(client) == {}
-    for shipped, orders in ((8350, ("A/1", "A/2")), (7100, ("A/1",))):
-        for ref in orders:
-            await client.put(body(shipped, 0, ref=ref), f"/merchants/acme/orders/{ref.replace('/', '%2F')}")
-        for _ in range(2):
-            async with told_of(client, "/acts", {"merchant": "acme", "disburse": True}) as response:
-                assert response.status == 200
-        held = {ref: of.shipped_minor for (_, ref), of in sandbox.held.items()}
-        assert await paid(client) == held
-    assert len(read_list(await answered(client, "/merchants/acme/disbursements"), 0).disbursements) == 2
-    assert (await answered(client, "/merchants/acme/disbursements", password="no")).status == 401
-    assert (await answered(client, "/merchants/acme/disbursements/unknown")).status == 404
 
 
 async def test_ipn(sandbox: SequraSandbox, client: Client, pushed: list[Push]) -> None:

@@ -1,20 +1,22 @@
-"""seQura's sandbox: it takes order updates and delivery reports, tells of an order by webhook and IPN, and pays out.
+"""seQura's sandbox: it takes order updates and delivery reports, and tells of an order by webhook.
 
     PUT  /merchants/{merchant}/orders/{order_ref}   an update; segments percent-encoded (`A14%2F12345`)
     POST /orders/delivery_reports                   a delivery report
-    GET  /merchants/{merchant}/disbursements        what was paid out, and each `path` in it
     POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?, "notify_url"?}
                                                     what the checkout tells of an order
+    GET  /merchants/{merchant}/disbursements        what was paid out, and below it the lines of each disbursement
     POST /acts {"merchant", "order_ref", "event", "risk_level"?}            a webhook, with this event
     POST /acts {"merchant", "order_ref", "sq_state"}                        an IPN, with this state
-    POST /acts {"merchant", "disburse": true}       seQura pays out what it holds, or takes back what it paid too much
     POST /questions {"merchant", "order_ref"}       whether the order can be cancelled; says the shop's answer
+    POST /acts {"merchant", "event": "disburse", "on"?, "off_minor"?}       pays out what orders come to, up to a day;
+                                                                            some are paid wrong, by so much
 
 Pushes: docs.sequra.com, Webhooks (read 2026-11): a form; 2xx is taken, 501 is "not supported" and not sent again, else
 up to ten times more, with growing pauses. Ours: how they grow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Literal
 from urllib.parse import urlencode
 from uuid import NAMESPACE_URL, uuid5
@@ -25,8 +27,8 @@ from worker.errors import UsageError
 from worker.sandbox.attempts import Answer, Asked, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push
+from worker.sandbox.sequra.disbursements import Disbursements, Owed
 from worker.sandbox.sequra.orders import DENIED, NO_ACCESS, NOT_FOUND, Orders, errors, shown
-from worker.sandbox.sequra.payouts import Payouts
 from worker.sandbox.sequra.reports import Reports
 from worker.sandbox.server import Key, Sandbox, decode_segment
 
@@ -61,15 +63,18 @@ class _Cancelling(msgspec.Struct):
     since: int = 0
 
 
-class Act(msgspec.Struct, forbid_unknown_fields=True):
-    """What seQura tells of an order, or pays: one of the three."""
+class Act(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What seQura tells of an order, by webhook or by IPN, or does for a merchant."""
 
     merchant: str
     order_ref: str = ""
-    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment"] | None = None
+    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment", "disburse"] | None = None
     risk_level: str = ""
     sq_state: Literal["approved", "needs_review"] | None = None
-    disburse: bool = False
+    on: date | None = None
+    """Of a disbursement; `None`: today."""
+    off_minor: dict[str, int] = {}
+    """Of a disbursement, by order reference: how much more it pays than it should."""
 
 
 def parse_order_url(raw_path: str) -> Key | None:
@@ -82,17 +87,6 @@ def parse_order_url(raw_path: str) -> Key | None:
         case ["", "merchants", merchant, "orders", order_ref] if merchant and order_ref:
             try:
                 return decode_segment(merchant), decode_segment(order_ref)
-            except ValueError:
-                return None
-    return None
-
-
-def _payer(path: str) -> str | None:
-    """The merchant of a path below its disbursements."""
-    match path.split("/"):
-        case ["", "merchants", merchant, "disbursements", *rest] if merchant and len(rest) < 2:
-            try:
-                return decode_segment(merchant)
             except ValueError:
                 return None
     return None
@@ -123,23 +117,21 @@ class SequraSandbox(Sandbox):
         self.reports: dict[str, Reports] = {}
         """By merchant."""
         self._notify_urls: dict[Key, str] = {}
-        self._payouts: dict[str, Payouts] = {}
+        self.disbursements: dict[str, Disbursements] = {}
+        """By merchant."""
 
     def register(self, merchant: str, order_ref: str, total_minor: int) -> None:
         """Makes an order known, with the total that was approved at checkout: see `Orders.register`."""
         self._orders.register((merchant, order_ref), total_minor)
 
     def is_asked(self, method: str, path: str) -> bool:
-        return (
-            method == "PUT"
-            or (method == "POST" and path == REPORT_PATH)
-            or (method == "GET" and _payer(path) is not None)
-        )
+        if method == "GET":
+            return _disbursed(path) is not None
+        return method == "PUT" or (method == "POST" and path == REPORT_PATH)
 
     def about(self, call: Call) -> Key | None:
         if call.method == "GET":
-            merchant = _payer(call.raw_path.partition("?")[0])
-            return None if merchant is None else (merchant, "disbursements")
+            return _disbursed(call.raw_path.partition("?")[0])
         return parse_order_url(call.raw_path) if call.method == "PUT" else _reporter(call)
 
     def take(self, attempt: Attempt, key: Key | None, call: Call) -> Answer:
@@ -152,7 +144,8 @@ class SequraSandbox(Sandbox):
         if refused is not None:
             return refused
         if call.method == "GET":
-            return self._payouts_of(key[0]).answer(call.raw_path.partition("?")[0]) or NOT_FOUND
+            found = self._disbursements(key[0]).answer(call.raw_path.partition("?")[0])
+            return NOT_FOUND if found is None else Answer(200, found)
         answer = self.reports.setdefault(key[0], Reports(key[0])).take(call.body)
         if answer.status < 300:
             attempt.applied_at = self._wall()
@@ -185,8 +178,11 @@ class SequraSandbox(Sandbox):
 
     def act(self, body: bytes) -> None:
         act = msgspec.json.decode(body, type=Act)
-        if sum((act.event is not None, act.sq_state is not None, act.disburse)) != 1:
-            raise UsageError("an act is an event, an sq_state, or disburse")
+        if act.event == "disburse":
+            self.disburse(act.merchant, act.on, act.off_minor)
+            return
+        if (act.event is None) == (act.sq_state is None):
+            raise UsageError("an act is an event, or an sq_state")
         key = (act.merchant, act.order_ref)
         if act.event is not None:
             more = {"risk_level": act.risk_level} if act.risk_level else {}
@@ -194,12 +190,6 @@ class SequraSandbox(Sandbox):
         elif act.sq_state is not None:
             more = {"product_code": "pp3", "sq_state": act.sq_state, f"{act.sq_state}_since": "0"}
             self.pushes.post(self._push(key, self._notify_urls, f"ipn {act.sq_state}", more))
-        else:
-            held = {ref: of.shipped_minor for (merchant, ref), of in self.held.items() if merchant == act.merchant}
-            self._payouts_of(act.merchant).issue(held, self._wall().date())
-
-    def _payouts_of(self, merchant: str) -> Payouts:
-        return self._payouts.setdefault(merchant, Payouts(merchant))
 
     async def ask(self, body: bytes) -> Asked:
         told = msgspec.json.decode(body, type=Questioned)
@@ -226,6 +216,21 @@ class SequraSandbox(Sandbox):
             body=urlencode(form).encode(),
         )
 
+    def disburse(self, merchant: str, on: date | None = None, off_minor: Mapping[str, int] | None = None) -> str:
+        """Pays out what all orders of a merchant come to; the path of the disbursement."""
+        held = {reference: each for (of, reference), each in self.held.items() if of == merchant}
+        reports = self.reports.get(merchant)
+        reported = {} if reports is None else reports.orders
+        owed = {name: Owed(minor, minor) for name, each in reported.items() if (minor := each.shipped_minor)}
+        owed |= {
+            name: Owed(each.shipped_minor, each.shipped_minor + each.unshipped_minor) for name, each in held.items()
+        }
+        currency = next((each.currency for each in held.values()), "EUR")
+        return self._disbursements(merchant).issue(owed, currency, on or self._wall().date(), off_minor or {})
+
+    def _disbursements(self, merchant: str) -> Disbursements:
+        return self.disbursements.setdefault(merchant, Disbursements(merchant))
+
 
 def _problem(status: int, body: bytes) -> str:
     """Why an answer to `cancel` is none; empty: it is one."""
@@ -236,6 +241,17 @@ def _problem(status: int, body: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return 'expected {"result": "cancelled"} or {"result": "toolate", "since": minutes}, or 501'
     return "" if status == 200 and (found.result == "cancelled" or found.since >= 0) else f"answered {status}"
+
+
+def _disbursed(path: str) -> Key | None:
+    """The merchant whose disbursements are asked for, or one of them."""
+    match path.split("/"):
+        case ["", "merchants", merchant, "disbursements"] | ["", "merchants", merchant, "disbursements", _] if merchant:
+            try:
+                return decode_segment(merchant), "disbursements"
+            except ValueError:
+                return None
+    return None
 
 
 class _Merchant(msgspec.Struct):
