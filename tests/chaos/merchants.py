@@ -6,7 +6,7 @@ worker. At every step, that no money moves twice and nothing goes back to an old
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -24,11 +24,13 @@ from worker.sandbox.qliro.orders import Order
 from worker.sandbox.qliro.sandbox import QliroSandbox
 from worker.sandbox.server import Key, Sandbox
 from worker.tools.demo.merchants import ESCROW, HATS, AtAtaraPay, AtQliro, Merchant, Plot
-from worker.tools.shop import NIGERIA, SWEDEN, History, ShopOrder, Step, make_history
+from worker.tools.shop import NIGERIA, REDELIVER, SWEDEN, History, ShopEvent, ShopOrder, Step, make_history
 
 _OPEN_FOR = 0.75
 """The part of a run's time over which histories are made; those with many steps take longer."""
 _REFUND_MAX_MINOR = 60
+_SECOND_ATTEMPT_AFTER_S = 15.0
+"""Longer than callbacks are late; in production a parcel takes days."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -319,10 +321,23 @@ class AtaraPayShop(Recorded, AtAtaraPay):
     def __init__(self, plot: Plot, send: Any) -> None:
         super().__init__(plot, send)
         self._by_number = {order.number: order for order in self.history.orders.values()}
+        self._agreed_at_s: dict[str, float] = {}
         self.sandbox.changed = self._changed
 
     def _changed(self, escrow: Escrow) -> None:
         self.violations.update(AtaraPayWords.check(self._by_number[escrow.number], escrow))
+
+    def happen(self, at_s: float) -> Iterable[ShopEvent]:
+        waiting = {order.number: order for order in self._ahead if self._is_too_soon(order, at_s)}
+        self._ahead = [order for order in self._ahead if order.number not in waiting]
+        yield from super().happen(at_s)
+        self._ahead += waiting.values()
+
+    def _is_too_soon(self, order: ShopOrder, at_s: float) -> bool:
+        """Whether the second delivery has to wait: the notification that asks for it counts from when it arrives."""
+        if order.acts[0] != REDELIVER:
+            return False
+        return at_s < self._agreed_at_s.setdefault(order.number, at_s) + _SECOND_ATTEMPT_AFTER_S
 
     def is_right(self, order: ShopOrder) -> bool:
         found = self.sandbox.escrows.get(order.number)

@@ -117,6 +117,19 @@ async def test_shops_differ_until_everything_was_sent() -> None:
         await shop.sandbox.stop()
 
 
+async def test_second_delivery_comes_after_the_notification() -> None:
+    """Not before the slowest callback has told of the second attempt; what else can happen does at once."""
+    shop = AtaraPayShop(plot_of(60, 100.0, 7, BEGAN), refuse)
+    order = next(order for order in shop.history.orders.values() if len(order.words) == 2)
+    shop.place(order)
+    shop.sandbox.escrows[order.number].state = State.REJECTED
+    del order.acts[0]
+    found = [at_s for at_s in range(40) for event in shop.happen(at_s) if event.subject == order.subject]
+    assert found == [16]
+    assert order.acts == ["accept"]
+    await shop.sandbox.stop()
+
+
 async def test_second_attempt_that_nobody_heard_of() -> None:
     """An order may wait at AtaraPay for a delivery only while the notification that asked for it was taken by nobody."""
     shop = AtaraPayShop(plot_of(60, 100.0, 7, BEGAN), refuse)
