@@ -5,13 +5,13 @@ counting while the machine is suspended; times called *wall* are UTC millisecond
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
-from schemas.state import Deployment
+from schemas.state import Deployment, OrderHeader
 from worker.core.order import Shown
 from worker.core.outbox import Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
@@ -342,6 +342,52 @@ class StateScan(Protocol):
         ...
 
 
+class OrderTable(Protocol):
+    """Where an owner keeps the committed records of its partition's orders, encoded, by subject.
+
+    It is made again from the state topic whenever it is lost, so it need not survive anything; but it may be handed on
+    to the next owner in the same process.
+    """
+
+    def get(self, subject: str) -> bytes | None:
+        """The record of an order; `None`: there is none."""
+        ...
+
+    def __getitem__(self, subject: str) -> bytes:
+        """The record of an order that there is. Raises `KeyError`."""
+        ...
+
+    def put(self, subject: str, value: bytes) -> None:
+        """The order's record is this one from now on."""
+        ...
+
+    def delete(self, subject: str) -> None:
+        """There is no such order any more; nothing happens when there was none."""
+        ...
+
+    def __contains__(self, subject: object) -> bool:
+        """Whether there is such an order."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def subjects(self) -> Iterator[str]:
+        """All that there are as of this call. Others may come meanwhile, some of these may go."""
+        ...
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """All orders with their records. Records may be replaced meanwhile; none may be added or deleted."""
+        ...
+
+    def headers(self) -> Iterator[tuple[str, OrderHeader]]:
+        """All orders as of this call, each with the header of its record then. Raises `MsgspecError` for one that is
+        none.
+        """
+        ...
+
+
 class Sender(Protocol):
     """The only way to send a request to a provider."""
 
@@ -481,8 +527,8 @@ class JobHost(Protocol):
     """A partition as seen by its jobs. Everything runs on one event loop."""
 
     partition: int
-    orders: dict[str, bytes]
-    """The committed records, by subject."""
+    orders: OrderTable
+    """The committed records."""
     outbox: Outbox
 
     @property

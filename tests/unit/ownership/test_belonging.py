@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from schemas.state import NEXT_KEY, SCHEMA, Deployment, NextRecord, encode
 from worker.errors import TopicError
-from worker.partition.belonging import changed, identified, newest_next, reads_anew, require, require_all
+from worker.ownership.belonging import changed, identified, newest_next, reads_other_input, require, require_all
 from worker.ports import StateEntry, TopicsSeen
 
 SEEN = TopicsSeen("c1", "e1", "s1", 12, 12)
@@ -57,9 +57,9 @@ def test_what_is_refused(member: dict[str, str | int], adopt: bool, topic_epoch:
 
 def test_offsets_begin_anew_with_another_event_topic_only() -> None:
     """Another group reads on where the former one stopped."""
-    assert not reads_anew(OURS, replace(OURS, group="b", prefix="b", state_topic_id="b"))
+    assert not reads_other_input(OURS, replace(OURS, group="b", prefix="b", state_topic_id="b"))
     for member in ("cluster", "event_topic", "event_topic_id"):
-        assert reads_anew(OURS, replace(OURS, **{member: "b"}))
+        assert reads_other_input(OURS, replace(OURS, **{member: "b"}))
 
 
 @pytest.mark.parametrize(

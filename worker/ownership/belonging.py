@@ -32,7 +32,7 @@ def is_foreign(ours: Deployment, found: Deployment) -> bool:
     return bool(_differ(ours, found, *_OWN))
 
 
-def reads_anew(ours: Deployment, found: Deployment) -> bool:
+def reads_other_input(ours: Deployment, found: Deployment) -> bool:
     """The event topic is not the one whose offsets `found` counts."""
     return bool(_differ(ours, found, "cluster", "event_topic", "event_topic_id"))
 
@@ -55,7 +55,7 @@ def require(ours: Deployment, last: NextRecord, *, adopt: bool, topic_epoch: int
             "make another state topic, name it in [kafka] state_topic together with another group_id, and raise "
             "[worker] topic_epoch. Is it a complete copy? Start one worker with `cartsync run --adopt-state`"
         )
-    if reads_anew(ours, found) and topic_epoch <= last.topic_epoch:
+    if reads_other_input(ours, found) and topic_epoch <= last.topic_epoch:
         raise TopicError(
             "the event topic is not the one that the state was made from: it was deleted and made again, and offsets "
             f"begin anew. To go on with it, from where [worker] start_at says: set [worker] topic_epoch to "

@@ -6,12 +6,12 @@ from worker.ports import DeadLetter, InputRecord, UndecodableRecord
 
 PREFIX = "x-dlq-"
 _HEADER_BYTES = 12
-"""What a header takes beside its name and its value."""
+"""What a header takes besides its name and its value."""
 _RECORD_BYTES = 1024
-"""What a record takes beside its members, alone in its batch."""
+"""What a record takes besides its members, alone in its batch."""
 _KEY_KEPT_BYTES = 1024
 _NAMES_KEPT, _NAME_KEPT_BYTES = 10, 200
-"""Of the header names that are not UTF-8: whoever writes them may write them as long as a record may be."""
+"""Of the header names that are not UTF-8: they may be as long as a record."""
 
 
 def letter_of(record: InputRecord, said: Mapping[str, str], max_bytes: int, *, lean: bool) -> DeadLetter:

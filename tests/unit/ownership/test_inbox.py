@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from worker.partition.inbox import Inbox
+from worker.ownership.inbox import Inbox
 
 
 class Record(Struct):

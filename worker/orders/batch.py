@@ -11,14 +11,16 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.base import time_text
 from schemas.events import OrderEvent
-from schemas.facts import SealedFacts
+from schemas.facts import PROVIDER, SealedFacts
 from schemas.state import OrderRecord, Parking
 from worker.core import record as records
 from worker.core.intake import decode, identify, shown_id
 from worker.core.order import assess
+from worker.core.outbox import Decide
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.record import settle
 from worker.core.results import (
+    LEAN_BYTES,
     PROVIDER_KINDS,
     Found,
     find,
@@ -37,9 +39,11 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Fate
 from worker.model.order import account_of, reference_of
 from worker.model.provider import Destination
-from worker.partition.context import Context, Slice
-from worker.partition.letters import letter_bytes, letter_of
-from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, Result, UndecodableRecord, after
+from worker.orders.context import OrderContext
+from worker.orders.letters import letter_bytes, letter_of
+from worker.ownership.context import Slice
+from worker.ownership.workload import Sizes
+from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, OrderTable, Result, UndecodableRecord, after
 
 log = structlog.get_logger(__name__)
 
@@ -68,34 +72,12 @@ class Skipped(Struct, frozen=True, gc=False):
     """Its type, where somebody may believe that we do."""
 
 
-class Change(Struct, frozen=True):
-    """What was decided about an order when it was looked at."""
-
-    subject: str
-    basis: bytes
-    """The record that it was decided on, as committed then."""
-    plan: Send | Acknowledge | Park | Wait
-    is_overdue: bool = False
-    """It has waited for that too long."""
-
-
 class Batch:
     """Reads the committed records, keeps the changed ones; nothing of it counts before it is committed."""
 
     def __init__(
-        self,
-        partition: int,
-        orders: dict[str, bytes],
-        context: Context,
-        next_offset: int,
-        value_max_bytes: int,
-        letter_max_bytes: int = 1_000_000,
-        lean_below: int = 0,
-        result_max_bytes: int = 1_000_000,
+        self, partition: int, orders: OrderTable, context: OrderContext, next_offset: int, sizes: Sizes
     ) -> None:
-        """`lean_below`: Kafka has refused letters of records before this offset for their size. `result_max_bytes`:
-        results that would be larger are cut.
-        """
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
@@ -104,11 +86,11 @@ class Batch:
         """By order whose attempt has ended: until when (*now*) it is held."""
         self._orders = orders
         self._context = context
-        self._value_max_bytes = value_max_bytes
-        self._value_near_max_bytes = value_max_bytes - 2 * _RECORD_OVERHEAD_BYTES
-        self._letter_max_bytes = letter_max_bytes
-        self._lean_below = lean_below
-        self._result_max_bytes = result_max_bytes
+        self._value_max_bytes = sizes.value
+        self._value_near_max_bytes = sizes.value - 2 * _RECORD_OVERHEAD_BYTES
+        self._letter_max_bytes = sizes.letter
+        self._lean_below = sizes.lean_below
+        self._result_max_bytes = min(sizes.result, LEAN_BYTES) if sizes.lean_results else sizes.result
         self._time = ""
         """The present, as results have it."""
         self.bytes = 0
@@ -206,6 +188,7 @@ class Batch:
                 revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
                 destination=self._context.destinations.get(account_of(subject)) if matters else None,
+                # An attempt whose outcome is in this very transaction is over, though the outbox is not told yet.
                 in_flight=matters and subject not in self.holds and in_flight(subject),
                 key_digest=crc32(record.key or b""),
             )
@@ -218,7 +201,7 @@ class Batch:
             if self._context.reporting is not None and (
                 changed.acked == changed.revision or type(event.data) in PROVIDER_KINDS
             ):
-                told = self._told_by(event, before, changed)
+                told = self._results_of_event(event, before, changed)
             encoded = _encoded(changed)
             if len(encoded[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, encoded[1], self._value_max_bytes)
@@ -239,7 +222,7 @@ class Batch:
             made_at = changed.made_at and changed.made_at.provider
             self._note("order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at)
         for result in told:
-            self._tell(subject, result)
+            self._report(subject, result)
         self._changed[subject] = encoded
         self.bytes += len(encoded[1])
 
@@ -280,11 +263,12 @@ class Batch:
             value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
             # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
-            is_news = known.facts.provider is None or known.facts.provider.cancelled is None
+            heard = PROVIDER.open(known.sealed.provider)
+            is_news = heard is None or heard.cancelled is None
             is_other = outcome.kind is OutcomeKind.UNSUPPORTED and is_news
             if is_other or assess(whole.facts, reference_of(subject)).state == "inconsistent":
                 outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
-        before = state.decode_order(value)
+        before = state.decode_order(value)  # sealed: an outcome changes nothing about the facts, which are most of it
         after, hold_s = settle(
             before,
             attempt.revision,
@@ -297,12 +281,14 @@ class Batch:
         if outcome.remote is not None and len(outcome.remote) > len(before.remote):
             self._bound(subject, before, after, attempt)
         if context.reporting is not None and outcome.found is not None:
-            self._tell_by_facts(subject, after)
+            self._report(subject, self._result_of(subject, after))
         elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
-            self._tell(
+            self._report(
                 subject, self._result(subject, after, find_ready(after, attempt.shown, self._destination(subject)))
             )
         self._put(subject, after)
+        # From the end of the attempt, not from this transaction: `settle` is about what the network may still deliver.
+        # Also without a hold it is noted, for its attempt has ended, and it may be sent again once this is committed.
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
         fields = _about(subject, attempt.revision, attempt.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -330,21 +316,22 @@ class Batch:
             after.reason = f"its record would have {size} bytes, the state topic takes {self._value_max_bytes}"
             after.park = Parking(after.reason, attempt.update.digest, attempt.revision, self._now_ms)
 
-    def change(self, change: Change) -> None:
-        """Follows a decision, unless the order's record has changed since, an operator's doing included: then it is
-        looked at again.
+    def decide(self, decision: Decide) -> None:
+        """Follows a decision of the outbox, unless the order's record has changed since: an operator's command that
+        came in between stands, and the order is evaluated again.
         """
-        subject = change.subject
-        if subject in self._changed or self._orders.get(subject) is not change.basis:
-            return
+        subject = decision.subject
+        if subject in self._changed or self._orders.get(subject) != decision.basis:
+            return  # it is committed with what changed it, and evaluated then
         record = self.record(subject)
-        plan = change.plan
+        plan = decision.plan
         match plan:
             case Acknowledge(digest):
                 record = records.acknowledge(record, digest)
                 self._context.metrics.suppressed()
-                self._note_of("order_settled", subject, record, unchanged=True)
+                self._note_of("update_skipped", subject, record, reason="unchanged")
             case Park(reason, digest, by_check):
+                # A newer revision with the payload that is parked already is no news to anybody.
                 if record.park is None or record.park.digest != digest:
                     self._context.metrics.parked(account_of(subject))
                     self._note_of("order_parked", subject, record, outcome="check")
@@ -361,10 +348,10 @@ class Batch:
                 record.inconsistent_since_ms = 0
         if self._context.reporting is not None:
             if isinstance(plan, Wait):
-                found = find_waiting(record, subject, plan, self._destination(subject), is_overdue=change.is_overdue)
+                found = find_waiting(record, subject, plan, self._destination(subject), is_overdue=decision.is_overdue)
             else:
                 found = find_ready(record, plan.shown, self._destination(subject))
-            self._tell(subject, self._result(subject, record, found))
+            self._report(subject, self._result(subject, record, found))
         self._put(subject, record)
 
     async def job(self, change: JobChange, work: Slice) -> None:
@@ -398,7 +385,7 @@ class Batch:
             rules=context.rules,
         )
         if context.reporting is not None and after.revision == fate.revision:
-            self._tell_by_facts(subject, after)
+            self._report(subject, self._result_of(subject, after))
         self._put(subject, after)
         fields = _about(subject, fate.revision, after.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -417,15 +404,15 @@ class Batch:
         if record is before:
             return False
         self._note_of("order_changed_by_operator", subject, record)
-        self._tell(subject, self._result_of(subject, record))
+        self._report(subject, self._result_of(subject, record))
         self._put(subject, record)
         return True
 
     # --- results ---
 
-    def _told_by(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
+    def _results_of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
         """What others are told because of an event after which nobody looks at the order: how it stands. And what its
-        provider says, whoever looks.
+        provider says, in any case.
         """
         reporting = self._context.reporting
         assert reporting is not None  # who calls has looked
@@ -445,13 +432,6 @@ class Batch:
         found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
         return self._result(subject, record, found)
 
-    def _tell_by_facts(self, subject: str, record: OrderRecord) -> None:
-        """What `_result_of` makes of a record whose facts are not at hand."""
-        whole = state.decode_order(state.encode(record))
-        result = self._result_of(subject, whole)
-        record.told = whole.told
-        self._tell(subject, result)
-
     def _destination(self, subject: str) -> Destination | None:
         return self._context.destinations.get(account_of(subject))
 
@@ -462,7 +442,7 @@ class Batch:
         self._time = self._time or time_text(self._now_ms * 1000)
         return tell(record, subject, found, reporting, time=self._time, max_bytes=self._result_max_bytes)
 
-    def _tell(self, subject: str, value: bytes | None) -> None:
+    def _report(self, subject: str, value: bytes | None) -> None:
         if value is None:
             return
         if len(value) > self._result_max_bytes:
@@ -509,7 +489,7 @@ class Batch:
             metrics.acknowledged_by_origin(account)
         self._announce_lookalikes()
         for subject in self.unconfigured:
-            self._context.tell_unconfigured(account_of(subject), self._partition)
+            self._context.warn_unconfigured(account_of(subject), self._partition)
         metrics.results(len(self.results))
         work = Slice(self._context)
         for name, fields in self._notes:
@@ -522,8 +502,8 @@ class Batch:
         """Somebody may believe that these are read; once in a while is enough."""
         context = self._context
         count, now = len(self._lookalikes), context.clock.now()
-        if count and now - context.lookalike_told_at >= _LOOKALIKE_EVERY_S:
-            context.lookalike_told_at = now
+        if count and now - context.lookalikes_logged_at >= _LOOKALIKE_EVERY_S:
+            context.lookalikes_logged_at = now
             log.warning(
                 "events_skipped", partition=self._partition, count=count, type=self._lookalikes[-1], expected="order.*"
             )

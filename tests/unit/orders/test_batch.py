@@ -18,6 +18,7 @@ from worker import logs
 from worker.core import record as records
 from worker.core.intake import decode
 from worker.core.order import assess
+from worker.core.outbox import Decide
 from worker.core.placing import Placing
 from worker.core.plan import Acknowledge, Park, Wait
 from worker.core.policy import DeliveryPolicy
@@ -25,15 +26,21 @@ from worker.core.trust import HEADER
 from worker.metrics import Metrics
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination, Update
-from worker.partition.batch import Batch, Change
-from worker.partition.context import BatchLimits, Context
+from worker.orders.batch import Batch
+from worker.orders.context import OrderContext
+from worker.ownership.context import BatchLimits
+from worker.ownership.workload import Sizes
 from worker.ports import Attempt, InputRecord, UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
+from worker.store.memory import MemoryOrders
 
 SUBJECT = "acme/1"
+
+
+SIZES = Sizes(1_000_000, 1_000_000, 1_000_000)
 
 
 def take(batch: Batch, *records: InputRecord) -> int:
@@ -41,25 +48,26 @@ def take(batch: Batch, *records: InputRecord) -> int:
     return batch.events(records, lambda _subject: False, 1_000_000)
 
 
-def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
+def batch_of(record: OrderRecord) -> tuple[Batch, MemoryOrders]:
     """A batch over one committed order."""
     clock = VirtualClock(asyncio.get_running_loop())
     log = MemoryLog(1, clock)
     account = SequraAccount("acme", "sequra", "https://x", "acme", "u", "p")
-    context = Context(
+    context = OrderContext(
         owner_id="w",
         version="0",
         rules=DeliveryPolicy(),
-        pace=BatchLimits(),
+        limits=BatchLimits(),
         clock=clock,
         events=log.events("w"),
         dispatcher=None,  # type: ignore[arg-type]
         destinations={"acme": Destination(account, Sequra())},
         metrics=Metrics(),
         trust=TRUST,
+        make_table=lambda _partition: MemoryOrders(),
     )
-    orders = {SUBJECT: state.encode(record)}
-    return Batch(0, orders, context, 0, 1_000_000), orders
+    orders = MemoryOrders({SUBJECT: state.encode(record)})
+    return Batch(0, orders, context, 0, SIZES), orders
 
 
 def committed(batch: Batch) -> OrderRecord:
@@ -74,9 +82,9 @@ def test_a_decision_before_a_resend_does_not_acknowledge() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        stale = Change(SUBJECT, orders[SUBJECT], Acknowledge(b"digest"))
+        stale = Decide(SUBJECT, orders[SUBJECT], Acknowledge(b"digest"))
         orders[SUBJECT] = state.encode(records.resend(OrderRecord(revision=7, acked=5), 1))
-        batch.change(stale)
+        batch.decide(stale)
         assert batch.entries() == []
 
     run(main())
@@ -88,7 +96,7 @@ def test_a_decision_beside_an_operators_command_is_dropped() -> None:
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
         batch.command(SUBJECT, records.resend)
-        batch.change(Change(SUBJECT, orders[SUBJECT], Park("no", b"digest")))
+        batch.decide(Decide(SUBJECT, orders[SUBJECT], Park("no", b"digest")))
         assert committed(batch).park is None
 
     run(main())
@@ -99,7 +107,7 @@ def test_a_decision_on_the_committed_record_counts() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        batch.change(Change(SUBJECT, orders[SUBJECT], Acknowledge(b"digest")))
+        batch.decide(Decide(SUBJECT, orders[SUBJECT], Acknowledge(b"digest")))
         after = committed(batch)
         assert (after.acked, after.acked_digest) == (7, b"digest")
 
@@ -325,7 +333,7 @@ def test_order_that_waits_says_for_what(status: Any, contradicts: bool, level: s
         record = records.apply_event(OrderRecord(), event, position=1, revision=2, now_ms=1, destination=None)
         record.inconsistent_since_ms = int(not contradicts)
         orders[SUBJECT] = state.encode(record)
-        batch.change(Change(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))
+        batch.decide(Decide(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))
         await batch.announce()
 
     lines: list[str] = []
@@ -393,7 +401,7 @@ def test_such_a_line_comes_once_in_a_while() -> None:
         batch, _ = batch_of(OrderRecord())
         context = batch._context
         for number in range(3):
-            following = Batch(0, {}, context, number, 1_000_000)
+            following = Batch(0, MemoryOrders(), context, number, SIZES)
             take(following, written(number, "com.acme.order.confirmed", {}))
             await following.announce()
             await asyncio.sleep(40.0)

@@ -3,8 +3,8 @@
 import asyncio
 
 from schemas.state import OrderRecord
-from tests.unit.partition.test_batch import batch_of
-from worker.partition.context import Slice
+from tests.unit.orders.test_batch import batch_of
+from worker.ownership.context import Slice
 
 
 class Hands:
