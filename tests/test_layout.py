@@ -31,14 +31,15 @@ TOP_LEVEL = {
     "worker",
 }
 # What tools leave in a working copy; .gitignore names the same. Names with a leading dot are free.
-TOP_LEVEL_MADE = ("*.egg-info", "__pycache__", "build", "cartsync.toml", "dist", "htmlcov")
+TOP_LEVEL_MADE = ("*.egg-info", "__pycache__", "build", "cartsync.toml", "cartsync-console.sqlite*", "dist", "htmlcov")
 
 # From the top down. An area imports those of lower layers; two areas of one layer do not import each other.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"tools"}),
     frozenset({"app"}),
-    frozenset({"partition", "jobs", "kafka", "publisher", "web", "sim", "sandbox"}),
+    frozenset({"orders", "jobs", "kafka", "publisher", "store", "web", "sim", "sandbox"}),
+    frozenset({"ownership"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),
@@ -501,7 +502,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (http_client, "aiohttp.ClientSession", WEB, "import aiohttp.web\naiohttp.ClientSession()"),
     (http_client, "aiohttp.client", "worker/sandbox/server.py", "import aiohttp.client"),
     (http_client, "urllib.request", "worker/publisher/a.py", "from urllib.request import urlopen"),
-    (fast_loop, "uvloop", "worker/partition/actor.py", "import uvloop"),
+    (fast_loop, "uvloop", "worker/ownership/owner.py", "import uvloop"),
     (pure, "a.py:1: asyncio", CORE, "import asyncio"),
     (pure, "a.py:1: time", CORE, "import time"),
     (pure, "a.py:1: time.time", CORE, "from time import time"),
@@ -588,8 +589,8 @@ def test_cycle_over_three_modules(tmp_path: Path) -> None:
 
 def test_name_from_package_is_module(tmp_path: Path) -> None:
     """An area that is imported as a name of `worker` is judged as the area, not as the bare package."""
-    tree = plant(tmp_path, {"worker/partition/actor.py": "from worker import app", "worker/app.py": ""})
-    assert check(import_direction, tree) == ["worker/partition/actor.py:1: partition imports worker.app"]
+    tree = plant(tmp_path, {"worker/ownership/owner.py": "from worker import app", "worker/app.py": ""})
+    assert check(import_direction, tree) == ["worker/ownership/owner.py:1: ownership imports worker.app"]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -9,7 +9,7 @@ from tests.simulation.breaks import Breaks
 from worker.core import record as records
 from worker.model.exchange import Exchange, Outcome, OutcomeKind, Settled
 from worker.model.provider import Question
-from worker.partition import batch
+from worker.orders import batch
 from worker.providers.atarapay import steps as atarapay
 from worker.providers.qliro import Qliro, money, returning, situation
 from worker.providers.qliro import plan as qliro_plan

@@ -12,7 +12,7 @@ from worker.kafka.client import Connection
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.state import newest_entries
 from worker.kafka.topics import PARTITIONS_DEFAULT, Finding, check_topics, create_topics
-from worker.partition.belonging import identified, require_all
+from worker.ownership.belonging import identified, require_all
 from worker.tools.patience import for_a_person
 
 
