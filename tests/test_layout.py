@@ -222,11 +222,11 @@ def import_direction(module: Module, tree: Tree) -> list[str]:
     ]
 
 
-SHARED_BY_PROVIDERS = ("answers", "callbacks")
+SHARED_BY_PROVIDERS = ("responses", "callbacks")
 
 
 def provider_folders(module: Module, tree: Tree) -> list[str]:
-    """Report a provider that imports of `providers` anything but its own folder and `answers`."""
+    """Report a provider that imports of `providers` anything but its own folder and `responses`."""
     own, known = _provider(module.name, tree), "worker.providers"
     if own is None:
         return []
@@ -239,7 +239,7 @@ def provider_folders(module: Module, tree: Tree) -> list[str]:
 
 
 def _provider(name: str, tree: Tree) -> str | None:
-    """Return the provider's folder that a module lies in, or `answers`; None for other modules beside them."""
+    """Return the provider's folder that a module lies in, or `responses`; None for other modules beside them."""
     parts = name.split(".")
     if parts[:2] != ["worker", "providers"] or len(parts) == 2:
         return None
@@ -464,7 +464,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (import_direction, "core imports worker.providers", CORE, "import worker.providers.base"),
     (import_direction, "core imports worker", CORE, "from worker import __version__"),
     (import_direction, "core imports worker.config", CORE, "def f():\n import worker.config"),
-    (import_direction, "providers imports worker.ports", "worker/providers/answers.py", "import worker.ports"),
+    (import_direction, "providers imports worker.ports", "worker/providers/responses.py", "import worker.ports"),
     (import_direction, "metrics imports worker.logs", "worker/metrics.py", "from worker.logs import log"),
     (import_direction, "web imports worker.sim.a", "worker/web/page.py", "from worker.sim.a import b"),
     (import_direction, "sandbox imports worker.sim.log", "worker/sandbox/pushes.py", "import worker.sim.log"),
@@ -481,8 +481,8 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (provider_folders, "imports worker.providers", PROVIDER, "from worker.providers import b"),
     (
         provider_folders,
-        "answers imports worker.providers.a",
-        "worker/providers/answers.py",
+        "responses imports worker.providers.a",
+        "worker/providers/responses.py",
         "import worker.providers.a",
     ),
     (no_cycle, "schemas.a -> schemas.a", "schemas/a.py", "from schemas import a"),
@@ -516,7 +516,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (
         pure,
         "datetime.datetime.utcnow",
-        "worker/providers/answers.py",
+        "worker/providers/responses.py",
         "import datetime as d\nd.datetime.utcnow()",
     ),
     (pure, "uuid.uuid4", CORE, "import uuid\nuuid.uuid4()"),
@@ -552,8 +552,8 @@ SOUND: Files = {
     "worker/core/order.py": "from datetime import datetime; import worker.errors; datetime.fromtimestamp(0)",
     "worker/core/outbox.py": "import uuid, schemas.events; from worker.core import order; uuid.uuid5('', '')",
     "worker/providers/__init__.py": "",
-    "worker/providers/answers.py": "from schemas import base",
-    "worker/providers/registry.py": "from worker.providers import answers, qliro, sequra",
+    "worker/providers/responses.py": "from schemas import base",
+    "worker/providers/registry.py": "from worker.providers import responses, qliro, sequra",
     "worker/providers/qliro/__init__.py": "",
     "worker/providers/sequra/steps.py": "from worker.providers.sequra import wire",
     "worker/providers/sequra/wire.py": "from worker.model.account import Account; import urllib.parse",

@@ -46,7 +46,7 @@ def check(ran: Ran, *options: str) -> None:
     assert demo.returncode == 0, demo.stdout + demo.stderr
     said = demo.stdout
     assert row(said, "orders") == [21, 20, 20]
-    agreeing, unsupported = row(said, "agree"), row(said, "cannot be told (parked)")
+    agreeing, unsupported = row(said, "agree"), row(said, "cannot be sent (parked)")
     assert (agreeing[:2], agreeing[2] + unsupported[2], unsupported[2] > 0) == ([21, 20], 20, True), said
     assert row(said, "differ") == [0, 0, 0]
     assert all(count > 0 for what in ("faults met", "pushes", "doubled") for count in row(said, what)), said

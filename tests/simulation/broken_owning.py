@@ -155,7 +155,7 @@ def applied_before_it_is_committed(real: Any) -> Any:
         for key, value in entries:
             if key.startswith(b"o:"):
                 self.workload.orders.put(key[2:].decode(), value)
-                self.workload.outbox.committed(key[2:].decode(), state.decode_sealed(value), now=now, now_ms=now_ms)
+                self.workload.outbox.committed(key[2:].decode(), state.decode_order(value), now=now, now_ms=now_ms)
         await real(self, entries, *others)
 
     return write

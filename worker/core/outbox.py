@@ -50,10 +50,10 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from msgspec import Struct
 
 from schemas import state
-from schemas.state import OrderHeader, OrderRecord, SealedRecord
+from schemas.state import OrderHeader, OrderRecord
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan, plan_unconfigured
 from worker.core.policy import DeliveryPolicy
-from worker.core.record import newest_event
+from worker.core.record import newest_event, payment_now
 from worker.core.results import Reporting, find_ready, find_waiting, is_news
 from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.status import is_parked
@@ -207,9 +207,6 @@ class _Entry(Struct):
     """When it is announced as owed, should it still be so then."""
 
 
-_payment_of = state.partial_decoder(["payment", "provider"])
-
-
 class Outbox:
     """The orders of one partition that are owed, and when each may be sent."""
 
@@ -296,14 +293,15 @@ class Outbox:
         entry = self._entries.get(subject)
         if entry is None or entry.waiting:
             return
-        if (payment := _payment_of(value).facts.payment_now) is not None and payment.state != "approved":
+        payment = payment_now(state.decode_order(value).sealed)
+        if payment is not None and payment.state != "approved":
             entry.waiting = payment.state
 
     def _follow_delay(self, entry: _Entry, header: OrderHeader, now: float, now_ms: int) -> None:
         """`header` is no bare header when it has a delay: what kind of delay it is stands behind it."""
         delay_s = 0.0
         entry.may_go_early = entry.awaits_change = entry.has_failed = False
-        if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
+        if header.not_before_ms and isinstance(header, OrderRecord):
             delay_s = delay_max_s(header, self._rules)
             entry.may_go_early = is_transient(header)
             entry.awaits_change = awaits_change(header)

@@ -138,7 +138,7 @@ class ReportJob(Job):
         outcome = Outcome(OutcomeKind.APPLIED, "an operator said that its report was not taken")
         for page in stuck:
             move = self._reporter.decided(page, is_taken=is_taken)
-            fates |= {self._subject(name): self._fate(name, "told", outcome) for name in move.told}
+            fates |= {self._subject(name): self._fate(name, "reported", outcome) for name in move.reported}
             fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
         kept = replace(self._kept, pages=[page for page in self._kept.pages if not page.is_stuck])
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=done))
@@ -330,7 +330,7 @@ class ReportJob(Job):
         return f"{self.account}/{name}"
 
     def _remote(self, name: str) -> bytes:
-        return state.decode_sealed(self._host.orders[self._subject(name)]).remote
+        return state.decode_order(self._host.orders[self._subject(name)]).remote
 
     def _fate(self, name: str, became: Became, outcome: Outcome) -> Fate:
         return self._reporter.fate_of(self._remote(name), became, outcome, self._means.clock.wall_ms())
@@ -360,7 +360,7 @@ class ReportJob(Job):
         move = self._reporter.after(page, outcome, run.at_ms)
         fates: dict[str, Fate] = {}
         kinds: tuple[tuple[Became, list[str]], ...] = (
-            ("told", move.told),
+            ("reported", move.reported),
             ("free", move.free),
             ("broken", move.broken),
         )
@@ -374,11 +374,11 @@ class ReportJob(Job):
 
         def committed() -> None:
             self._not_before = self._again_at(move, answer)
-            run.orders += len(move.told)
-            run.pages += bool(move.told)
+            run.orders += len(move.reported)
+            run.pages += bool(move.reported)
             run.broken |= dict.fromkeys(self._subject(name) for name in move.broken)
             run.is_over = run.is_over or (move.then == "next_report" and move.page is None)
-            self._means.metrics.reported(self.account, len(move.told))
+            self._means.metrics.reported(self.account, len(move.reported))
             self._announce(move, page, outcome)
 
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=committed))
@@ -447,7 +447,7 @@ class ReportJob(Job):
         while run.counted and len(statistics) < most:
             subject = run.counted.popleft()
             value = self._host.orders[subject]
-            if not 0 < state.decode_sealed(value).event_ms < since_ms:
+            if not 0 < state.decode_order(value).event_ms < since_ms:
                 entry = reporter.statistics(reference_of(subject), state.decode_order(value), now_ms)
                 statistics += [] if entry is None else [entry]
             await self._host.pause()

@@ -98,7 +98,7 @@ class Takeover:
                 known.unwritten[subject] = None
                 header = record
             elif header.not_before_ms:
-                header = state.decode_sealed(value)  # what kind of delay it is
+                header = state.decode_order(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
                 hold_until = inherited.hold_until if held else 0.0
                 self._outbox.restored(subject, header, value, now=now, now_ms=now_ms, hold_until=hold_until)

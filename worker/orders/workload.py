@@ -12,7 +12,7 @@ from worker.core.record import release_by_operator
 from worker.errors import InvariantError, UsageError
 from worker.model.exchange import Outcome
 from worker.model.provider import Destination, Update
-from worker.orders.batch import Batch
+from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
 from worker.orders.context import OrderContext
 from worker.orders.loading import Kept, Loading
 from worker.orders.mailbox import Change, Mailbox
@@ -20,12 +20,10 @@ from worker.orders.takeover import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, PartitionStat
 from worker.ownership.context import Slice
 from worker.ownership.inbox import Inbox
 from worker.ownership.workload import Entries, Host, Inherited
-from worker.ports import Attempt, InputRecord, JobChange, StateEntry, UndecodableRecord, after
+from worker.ports import Attempt, JobChange, StateEntry
 
 log = structlog.get_logger(__name__)
 
-_MANY_BYTES, _SMALL_EVENTS = 64 * 1024, 16
-"""So many small events are taken without a look at the clock, unless they and the records of their orders are large."""
 _NOTHING_SENT = Update(b"", None, Raw(b"null"))
 
 
@@ -90,7 +88,7 @@ class OrderWorkload:
             if work.is_over():
                 await work.pause()
             try:
-                state.decode_order(value)
+                state.decode_whole(value)
             except MsgspecError:
                 return (state.ORDER_PREFIX + subject).encode()
         return None
@@ -179,24 +177,17 @@ class OrderWorkload:
     async def _take_events(self, batch: Batch, inbox: Inbox, work: Slice) -> None:
         """As many as one transaction is to have, by their number, their bytes and the time that they take."""
         context, limits = self._context, self._context.limits
-        count, began, look_at_bytes = 0, context.clock.now(), batch.bytes + _MANY_BYTES
-        last: InputRecord | None = None
+        count, began = 0, context.clock.now()
         while inbox and count < limits.batch_records_max and batch.bytes < limits.batch_bytes_max:
-            record = inbox.pop()
-            # Fed before an operator moved the position, or taken before already, but for what a batch has of it.
-            if record.offset >= batch.next_offset or after(record) > batch.next_offset:
-                batch.event(record, self.outbox.is_in_flight)
-                last = last if type(record) is UndecodableRecord else record
-            count += 1
-            # To look at the clock costs as much as the twentieth part of a small event.
-            if count % _SMALL_EVENTS and batch.bytes < look_at_bytes:
-                continue
-            look_at_bytes = batch.bytes + _MANY_BYTES
+            records = inbox.first(min(EVENTS_AT_ONCE, limits.batch_records_max - count), EVENTS_AT_ONCE_BYTES)
+            bytes_max = min(batch.bytes + EVENTS_AT_ONCE_BYTES, limits.batch_bytes_max)
+            done = batch.events(records, self.outbox.is_in_flight, bytes_max)
+            inbox.drop(done)
+            count += done
             if work.is_over():
                 if context.clock.now() - began > limits.batch_s:
                     break
                 await work.pause()
-        batch.last_record = last
 
     def applied(self, batch: Batch) -> None:
         context, known = self._context, self._state

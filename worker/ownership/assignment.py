@@ -102,7 +102,7 @@ class Assignment(Generic[WorkloadT]):
     async def _require_belonging(self) -> None:
         """Before anybody is fenced: another deployment than the one that the state belongs to must not disturb it."""
         context = self._context
-        seen = await context.events.look()
+        seen = await context.events.describe_topics()
         context.deployment = identified(context.deployment, seen)
         context.former = require_all(
             context.deployment,

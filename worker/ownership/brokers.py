@@ -31,7 +31,7 @@ class BrokerWatch:
             await asyncio.sleep(settings.check_s if strange is None else settings.recheck_s)
             self._heed_silence()
             try:
-                seen = await context.events.look()
+                seen = await context.events.describe_topics()
             except LogError as error:
                 log.debug("topics_not_seen", error=str(error))
                 continue

@@ -18,7 +18,7 @@ from worker.ownership.phase import Phase, follow
 from worker.ownership.position import AnotherTopicError, Position
 from worker.ownership.restore import Restored, damaged, remade, restore, write_barrier
 from worker.ownership.workload import Entries, Host, Inherited, Sizes, WorkloadT
-from worker.ports import DeadLetter, InputRecord, Result, StatePartition
+from worker.ports import DeadLetter, InputRecord, PartitionWriter, Result
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Owner(Generic[WorkloadT]):
     def __init__(
         self,
         partition: int,
-        writer: StatePartition,
+        writer: PartitionWriter,
         context: Context,
         make_workload: Callable[[Host, Any], WorkloadT],
         warm: Warm | None = None,

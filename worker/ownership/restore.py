@@ -9,7 +9,7 @@ from worker.errors import DamagedStateError, TopicError
 from worker.ownership.belonging import is_foreign, require
 from worker.ownership.context import Context, Slice, Warm
 from worker.ownership.workload import Workload
-from worker.ports import StateEntry, StatePartition
+from worker.ports import PartitionWriter, StateEntry
 
 
 class Restored(Struct):
@@ -28,7 +28,7 @@ class Restored(Struct):
 
 
 async def restore(
-    writer: StatePartition,
+    writer: PartitionWriter,
     context: Context,
     warm: Warm | None,
     partition: int,
@@ -157,7 +157,7 @@ class _Reading:
         return before
 
 
-async def write_barrier(writer: StatePartition, context: Context) -> int:
+async def write_barrier(writer: PartitionWriter, context: Context) -> int:
     """The offset of a record of our own: nobody has taken over before it. Raises `FencedError` when somebody has."""
     owner = state.OwnerRecord(
         state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version, context.deployment

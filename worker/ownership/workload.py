@@ -15,7 +15,7 @@ Entries = list[tuple[bytes, bytes | None]]
 
 
 class Sizes(Struct, frozen=True):
-    """The largest that topics take, as `ports.StatePartition` says, and what was found too large all the same."""
+    """The largest that topics take, as `ports.PartitionWriter` says, and what was found too large all the same."""
 
     value: int
     letter: int

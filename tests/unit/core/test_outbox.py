@@ -65,7 +65,7 @@ def parked(record: OrderRecord = OWED) -> OrderRecord:
     return park(record, "422: no", found.update.digest, START_MS, by_check=False)
 
 
-RELEASED = replace(parked(), facts=record_of(CONFIRMED, shipped("s1", A=2)).facts, revision=3)
+RELEASED = replace(parked(), sealed=record_of(CONFIRMED, shipped("s1", A=2)).sealed, revision=3)
 
 
 def delayed(

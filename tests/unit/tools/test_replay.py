@@ -87,7 +87,7 @@ def test_what_is_overwritten_is_said_before(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        f"3 orders are overwritten with what {path} alone leads to, whatever is held of them now:",
+        f"3 orders will be overwritten at their providers with the result of {path} alone:",
         "  PUT https://provider.example/merchants/acme/orders/1",
         "  PUT https://provider.example/merchants/acme/orders/2",
         "  and 1 more",

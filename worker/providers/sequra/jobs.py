@@ -1,4 +1,4 @@
-"""seQura's jobs, as the shell asks for them: the delivery report, and what was paid out. Pure."""
+"""seQura's jobs for the shell: the delivery report, and disbursements. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,10 +51,10 @@ class SequraReports:
             return _NOTHING
         order = standing.order
         assert order is not None  # ready means that there are carts
-        told = memory.read(record.remote)
+        reported = memory.read(record.remote)
         verdict = report.judge(
             report.situation_of(order),
-            told,
+            reported,
             account.delivery,
             may_land_late=record.may_land_late,
             remote_unknown=record.remote_unknown,
@@ -63,14 +63,14 @@ class SequraReports:
             return _BROKEN
         if verdict.kind != "due":
             return _NOTHING
-        assert told is not None  # or the verdict would be another one
-        if told.refused_ms >= run_ms:
+        assert reported is not None  # otherwise the verdict would be different
+        if reported.refused_ms >= run_ms:
             return _BROKEN  # in this very run
         most = account.report_orders_max
-        entries = report.entries_of(order, deliveries_of(order, told.shipments), told, most=most)
-        candidate = Candidate(reference, told, entries, record.revision, _sequra.digest(order))
+        entries = report.entries_of(order, deliveries_of(order, reported.shipments), reported, most=most)
+        candidate = Candidate(reference, reported, entries, record.revision, _sequra.digest(order))
         grows_bytes = len(pages.while_under_way(candidate)) - len(record.remote)
-        return Weighed("due", candidate, told.refused_ms, grows_bytes)
+        return Weighed("due", candidate, reported.refused_ms, grows_bytes)
 
     def composing(self, account: SequraAccount) -> Composing:
         return Composing(account)

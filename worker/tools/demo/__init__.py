@@ -1,9 +1,9 @@
 """The demo: three shops, a worker, a receiver of callbacks, and a sandbox of each provider with faults on.
 
-They are to be watched until they agree.
+It runs until they agree.
 
-The log is embedded (or a real Kafka, with `--kafka`), the HTTP is real, in both directions. Deadlines, holds and delays
-are short, so that what takes minutes in production is seen in seconds; they are printed as such.
+The log is embedded (or a real Kafka, with `--kafka`), HTTP is real, in both directions. Deadlines, holds and delays are
+short, so that minutes in production become seconds; they are printed.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from worker.tools.sandbox_server import pusher
 from worker.tools.shop import ShopEvent
 
 PATH = Path(".cartsync/demo.json")
-"""What the demo leaves for `cartsync order show`."""
+"""The orders of the last demo, for `cartsync order show`."""
 
 END_S = 45.0
 _FAULTS_OFF_S = 3.0
@@ -41,11 +41,11 @@ _FAULTS_OFF_S = 3.0
 _LOOK_S = 0.1
 _SAY_S = 3.0
 _RESTS_S = 3.0
-"""How long nothing happens, though not all agree, until nothing more is expected."""
+"""How long nothing may happen before the demo gives up although not all agree."""
 
 
 def run_demo(*, orders: int = 300, seconds: float = 15.0, seed: int = 1, kafka: bool = False) -> int:
-    """Runs it; 0 when all orders agree in the end, 1 when not. `orders`: of all three shops together."""
+    """Runs the demo; 0 if all orders agree at the end, 1 if not. `orders`: of all three shops together."""
     return asyncio.run(_run(Console(), max(1, orders // 3), seconds, seed, kafka=kafka))
 
 
@@ -85,7 +85,7 @@ async def _wire(stack: AsyncExitStack, *, kafka: bool) -> Wire:
 
 
 class _Demo:
-    """The day, from the first event to the table at its end."""
+    """The run, from the first event to the final table."""
 
     def __init__(self, console: Console, merchants: list[Merchant], worker: Worker, append: Append, plot: Plot) -> None:
         self.console = console
@@ -100,7 +100,7 @@ class _Demo:
     # --- watching ---
 
     async def watch(self) -> bool:
-        """Until all agree, or nothing moves any more, or it takes too long; whether nothing is left to be done."""
+        """Until all agree, or nothing happens any more, or it takes too long; whether nothing is left to do."""
         shop = asyncio.create_task(self._shop())
         is_terminal = self.console.is_terminal
         live = Live(console=self.console, refresh_per_second=8) if is_terminal else None
@@ -137,7 +137,7 @@ class _Demo:
                 placed.add(event.subject)
                 merchant.place(merchant.history.orders[event.subject])
             await self._write(event)
-        self.phase = "the shops are closed; working off what is owed"
+        self.phase = "the shops are closed; sending what is owed"
         await asyncio.sleep(_FAULTS_OFF_S)
         for merchant in self.merchants:
             merchant.sandbox.faults.stop()
@@ -148,13 +148,13 @@ class _Demo:
         self.written += 1
 
     async def _happen(self) -> None:
-        """What buyers do at the providers, and what the shops say to it."""
+        """What buyers do at the providers, and how the shops react."""
         for merchant in self.merchants:
             for event in merchant.happen(self._elapsed()):
                 await self._write(event)
 
     async def _operate(self) -> None:
-        """What an operator does: looks at what is parked, and releases what another try may help."""
+        """Acts as an operator: checks parked orders, and releases those that another attempt may help."""
         for merchant in self.merchants:
             for subject in merchant.history.orders:
                 view = self.worker.show(subject)
@@ -163,7 +163,7 @@ class _Demo:
                     await self.worker.release(subject)
 
     def _rests(self) -> bool:
-        return self.worker.idle() and all(each.is_over for each in self.merchants)
+        return self.worker.is_idle() and all(each.is_over for each in self.merchants)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.began
@@ -187,7 +187,7 @@ class _Demo:
     # --- the end ---
 
     def conclude(self, views: telling.Views, dead: int, *, is_settled: bool) -> int:
-        """Says how it ended; the exit code. `dead`: dead letters that were written."""
+        """Prints the result; the exit code. `dead`: the number of dead letters."""
         say = self.console.print
         if self.released:
             say(telling.released(self.released))
@@ -215,13 +215,13 @@ class _Demo:
         shown = {subject: view for subject, view in views.items() if view is not None}
         try:
             leave(PATH, msgspec.json.format(msgspec.json.encode({"orders": shown})))
-            self.console.print(f"\nlook at one order: [bold]{_program()} order show {example}[/bold]  (left in {PATH})")
+            self.console.print(f"\nshow one order: [bold]{_program()} order show {example}[/bold]  (from {PATH})")
         except OSError as error:
-            self.console.print(f"\nnothing is left for `order show`: {PATH}: {error.strerror}")
+            self.console.print(f"\nno orders saved for `order show`: {PATH}: {error.strerror}")
 
 
 def leave(path: Path, content: bytes) -> None:
-    """Writes a file into a folder of ours in the current one, and follows no link there: whose it is nobody knows."""
+    """Writes a file into a folder of ours in the current one, without following links, which may be somebody else's."""
     path.parent.mkdir(exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -234,7 +234,7 @@ def leave(path: Path, content: bytes) -> None:
 
 
 def _program() -> str:
-    """How the person who started us can call us again: `make demo` leaves nothing on the PATH."""
+    """How the user can call us again: `make demo` puts nothing on the PATH."""
     here = Path(sys.argv[0])
     is_on_path = shutil.which(here.name) is not None or here.name != "cartsync"
     return "cartsync" if is_on_path or not here.is_file() else os.path.relpath(here)

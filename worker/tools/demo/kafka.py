@@ -1,4 +1,4 @@
-"""The log of `cartsync demo --kafka`: a real broker, started for the demo and gone after it."""
+"""The log of `cartsync demo --kafka`: a real broker, started for the demo and removed after it."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -14,7 +14,7 @@ from worker.tools.local_kafka import LocalKafka
 
 
 async def kafka_wire(stack: AsyncExitStack) -> Wire:
-    """Starts a broker, makes the topics; all of it ends with the stack. Raises `LocalKafkaError`."""
+    """Starts a broker and creates the topics; all of it ends with the stack. Raises `LocalKafkaError`."""
     kafka = LocalKafka()
     await asyncio.to_thread(kafka.start)
     stack.callback(kafka.stop)

@@ -1,4 +1,4 @@
-"""What the demo runs on: a log, a worker, a receiver of callbacks, all in this process."""
+"""The demo's parts: a log, a worker, a receiver of callbacks, all in this process."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -39,14 +39,14 @@ Append = Callable[[str, bytes], Awaitable[None]]
 
 
 class Wire(Struct, frozen=True):
-    """The event topic from all sides, and the state topic."""
+    """All access to the event topic, and the state topic."""
 
     events: EventLog
     states: StateLog
     append: Append
-    """As the shop writes."""
+    """The shop's producer."""
     producer: EventProducer
-    """As the receiver does."""
+    """The receiver's producer."""
     placing: Placing
 
 
@@ -63,7 +63,7 @@ def memory_wire() -> Wire:
 
 
 class Stage:
-    """Worker and receiver. In production they are processes of their own, of which only one is public."""
+    """Worker and receiver. In production they are separate processes, and only the receiver is public."""
 
     def __init__(self, wire: Wire, callers: Mapping[str, Caller], sender: HttpSender) -> None:
         self.metrics = Metrics()
@@ -81,7 +81,7 @@ class Stage:
         )
 
     async def receive(self, stack: AsyncExitStack) -> str:
-        """Begins to be called back; the base URL."""
+        """Starts the receiver; the base URL."""
         self.wire.producer.start()
         stack.push_async_callback(self.wire.producer.stop)
         url = await self._receiver.start("127.0.0.1", 0)
@@ -89,7 +89,7 @@ class Stage:
         return url
 
     async def work(self, accounts: Mapping[str, Account], stack: AsyncExitStack) -> Worker:
-        """A worker that serves."""
+        """Starts a worker."""
         worker = Worker(
             worker_settings_from(SETTINGS),
             accounts,

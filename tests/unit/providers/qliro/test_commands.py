@@ -133,7 +133,7 @@ def test_c21_return_of_nothing() -> None:
     assert client.work() == "settled"
     client.tell(returned("r1", RedHat=1))
     assert client.work() == (
-        "parked: unsupported: a return of 1 × RedHat at 10000 would pay back 0: Qliro takes none that is not above 0"
+        "parked: unsupported: a return of 1 × RedHat at 10000 would pay back 0: Qliro accepts only amounts above 0"
     )
     assert names(client) == ["MarkItemsAsShipped", "AddItemsToInvoice"]
 
@@ -233,7 +233,7 @@ def test_c60_capture_at_the_back_office() -> None:
     assert client.shown["differs_minor"] == {"shipped": 20_000, "unshipped": -20_000}
     client.tell(shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the shop has not shipped"
     )
     client.tell(shipped("s2", hat=1))
     assert client.work() == "settled"
@@ -251,7 +251,7 @@ def test_units_that_others_have_captured_are_not_reserved_again() -> None:
     capture_there(client, "hat", 2)
     client.tell(shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the shop has not shipped"
     )
     assert client.requests == []
     assert left(client) == {("hat", 10_000): 2, ("freight", 4_900): 1}
@@ -501,7 +501,7 @@ def test_new_line() -> None:
     mixed = [item("hat", 1, 10_000), item("book", 1, 10_600, ex=10_000)]
     lines = goods("hat", 1, 10_000), goods("book", 1, 10_600)
     unknown = opened(*mixed).tell(confirm(*lines), cart_updated(*lines, goods("mug", 1, 1_000)))
-    assert unknown.work() == "parked: unsupported: mug has no vat_rate_bp, and what is reserved not one rate"
+    assert unknown.work() == "parked: unsupported: mug has no vat_rate_bp, and the reserved items have no single rate"
     more = opened(*mixed).tell(confirm(*lines), cart_updated(goods("hat", 1, 10_000), goods("book", 3, 31_800)))
     assert more.work() == "settled"
     said = opened(*mixed).tell(confirm(*lines), cart_updated(*lines, goods("mug", 1, 1_000, vat_rate_bp=1200)))
@@ -532,7 +532,7 @@ def test_too_many_lines() -> None:
     client = opened(item("hat", 1, 10_000))
     lines = [goods(f"mug {n}", 1, 100 + n, vat_rate_bp=2500) for n in range(200)]
     client.tell(confirm(goods("hat", 1, 10_000)), cart_updated(goods("hat", 1, 10_000), *lines))
-    assert client.work() == "parked: unsupported: 201 lines: Qliro takes at most 200"
+    assert client.work() == "parked: unsupported: 201 lines: Qliro accepts at most 200"
 
 
 def test_charge_that_is_new_and_one_that_went() -> None:
@@ -591,7 +591,7 @@ def test_vouchers_cannot_be_told() -> None:
 def test_c07_references_that_qliro_does_not_take() -> None:
     """C07: an article that no item can be called is never sent; what its pattern allows is."""
     client = opened(item("hat", 1, 100)).tell(confirm(goods("sku|1", 1, 100, line_id="sku")), shipped("s1", sku=1))
-    assert client.work().startswith("parked: reference 'sku|1': Qliro takes letters")
+    assert client.work().startswith("parked: reference 'sku|1': Qliro accepts only letters")
     assert (client.reads, client.requests) == (0, [])
     fine = opened(item("Röd hatt (XL) 3/4", 1, 100))
     fine.tell(confirm(goods("Röd hatt (XL) 3/4", 1, 100, line_id="hat")), shipped("s1", hat=1))
@@ -682,7 +682,7 @@ def test_fee_above_what_comes_back() -> None:
     client = opened(item("hat", 1, 400)).tell(confirm(goods("hat", 1, 400)), shipped("s1", hat=1))
     client.tell(returned("r1", hat=1, fee=500))
     assert client.work() == (
-        "parked: unsupported: a return of 1 × hat at 400 would pay back -100: Qliro takes none that is not above 0"
+        "parked: unsupported: a return of 1 × hat at 400 would pay back -100: Qliro accepts only amounts above 0"
     )
     assert names(client) == ["MarkItemsAsShipped"]
 
@@ -706,7 +706,7 @@ def test_units_do_not_go_back_and_forth() -> None:
     client = opened(item("hat", 2, 10_000), fate=lambda _: Result(0.0, "Error", "PSP", "Duplicate Transaction"))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
     assert client.work() == (
-        "parked: failed at Qliro: 20 captures and updates were sent, and the order is still not as it should be"
+        "parked: failed at Qliro: after 20 captures and updates the order is still not as it should be"
     )
     assert len(client.requests) == 20
 
@@ -824,7 +824,7 @@ def test_refund_that_was_lowered() -> None:
     client.tell(refunded("f1", 2_000))
     client.work()
     client.tell(refunded("f1", 1_500))
-    assert client.work() == "parked: unsupported: f1: 2000 were told to Qliro, 1500 are due"
+    assert client.work() == "parked: unsupported: f1: 2000 were sent to Qliro, 1500 are due"
 
 
 def test_refund_above_what_is_left_waits() -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.model.exchange import HttpResponse, OutcomeKind
-from worker.providers.answers import WORDS_MAX, describe, kind_of_status, retry_after_s
+from worker.providers.responses import WORDS_MAX, describe, kind_of_status, retry_after_s
 
 NOW_MS = 1_772_323_200_000  # 2026-03-01T00:00:00Z
 

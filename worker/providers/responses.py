@@ -1,4 +1,4 @@
-"""Reading what a provider answers: statuses, waiting times, error texts in whatever shape. Pure and total."""
+"""Reading responses: statuses, waiting times, error texts in any shape. Pure and total."""
 
 import html
 import re
@@ -11,15 +11,15 @@ import msgspec
 from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, HttpResponse, OutcomeKind
 
 WORDS_MAX = REASON_MAX - 10
-"""Characters of a provider's words that are kept; the status and the sign that they were cut take the rest."""
+"""Characters of a provider's error text that are kept; the status and the ellipsis take the rest."""
 _READ_MAX = 16_384
-"""Bytes of an error body that are looked at."""
+"""Bytes of an error body that are read."""
 
 _REJECTED = frozenset({423, 425, 429, 500, 501, 503, 505})
 
 
 def kind_of_status(status: int) -> OutcomeKind:
-    """The table of `DOMAIN.md` section 6."""
+    """The outcome class of a status, by the table of `DOMAIN.md` section 6."""
     if 200 <= status < 300:
         return OutcomeKind.APPLIED
     if status == 409:
@@ -37,13 +37,13 @@ def kind_of_status(status: int) -> OutcomeKind:
     return OutcomeKind.PERMANENT
 
 
-def holds_account(status: int) -> bool:
-    """Whether it is the account that the provider wants fewer calls of, or none for a while: 429 and 503."""
+def throttles_account(status: int) -> bool:
+    """Whether the provider asks for fewer requests of the whole account, or none for a while: 429 and 503."""
     return status in (429, 503)
 
 
 def retry_after_s(value: str | None, now_ms: int) -> float | None:
-    """Seconds that `Retry-After` asks for, in [0, 3600]; `None` when it is absent or makes no sense."""
+    """Seconds that `Retry-After` asks for, in [0, 3600]; `None` if it is absent or malformed."""
     if value is None:
         return None
     text = value.strip()
@@ -59,7 +59,7 @@ def retry_after_s(value: str | None, now_ms: int) -> float | None:
 
 
 def describe(response: HttpResponse) -> str:
-    """`409: the provider's words`: of a JSON `errors` list (texts or objects with a title), plain text or HTML."""
+    """`409: error text`, from a JSON `errors` list (texts or objects with a title), plain text or HTML."""
     text = response.body[:_READ_MAX].decode("utf-8", "replace")
     words = _errors(text) if text.lstrip()[:1] in ("{", "[") else _visible(text)
     words = " ".join(words.split())
@@ -72,7 +72,7 @@ def _errors(text: str) -> str:
     try:
         body: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return _visible(text)  # it only begins like JSON, or was cut
+        return _visible(text)  # it only looks like JSON, or was cut
     errors = body.get("errors") if isinstance(body, dict) else body
     if not isinstance(errors, list):
         return ""
@@ -85,5 +85,5 @@ _TAG = re.compile(r"<[^>]*>?")
 
 
 def _visible(text: str) -> str:
-    """What a person would read of a page; plain text as it is."""
+    """The visible text of a page; plain text unchanged."""
     return html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", text))) if "<" in text else text

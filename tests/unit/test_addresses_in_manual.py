@@ -1,4 +1,4 @@
-"""The three lines of the README that make an address, run in each language that this machine has."""
+"""The three lines of `CALLBACKS.md` that make an address, run in each language that this machine has."""
 
 import re
 import shutil
@@ -10,8 +10,8 @@ import pytest
 
 from worker.core.tokens import Tokens, read_path
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-(SECTION,) = re.findall(r"^## Being called back\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+PAGE = (Path(__file__).parents[2] / "deploy" / "CALLBACKS.md").read_text(encoding="utf-8")
+(SECTION,) = re.findall(r"^## Addresses\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL))
 ROWS = [
     [cell.strip().strip("`") for cell in line[1:-1].split("|")]
@@ -36,11 +36,11 @@ PROGRAMS = {
     "shell": ("sh", '{block}printf %s "$path"\n', "", "-c"),
 }
 MORE = ("0123456789abcdef0123456789abcdef", "ca%ps", "checkout-status", "ü ?#&+/%2F")
-"""What has to be encoded, in an account and a reference."""
+"""An account and a reference with characters that have to be encoded."""
 
 
 def test_all_languages_and_vectors_are_there() -> None:
-    """The page has what it promises; three lines each."""
+    """The page has three lines for each language, and two examples."""
     assert set(BLOCKS) == set(PROGRAMS)
     assert all(len(block.splitlines()) == 3 for block in BLOCKS.values())
     assert len(ROWS) == 2
@@ -48,7 +48,7 @@ def test_all_languages_and_vectors_are_there() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])
 def test_vectors(row: list[str]) -> None:
-    """What stands there is what the receiver makes, and lets in."""
+    """The paths of the table are the ones that the receiver makes and accepts."""
     secret, account, purpose, reference, path = row
     address = read_path(path)
     assert address is not None
@@ -59,8 +59,8 @@ def test_vectors(row: list[str]) -> None:
 
 @pytest.mark.parametrize("values", [*(row[:4] for row in ROWS), list(MORE)], ids=lambda values: values[1])
 @pytest.mark.parametrize("language", PROGRAMS)
-def test_lines_make_addresses_that_are_let_in(language: str, values: list[str]) -> None:
-    """The lines of the page, as they stand there."""
+def test_lines_make_addresses_that_are_accepted(language: str, values: list[str]) -> None:
+    """The receiver accepts an address that the page's lines have made."""
     command, program, name_line, option = PROGRAMS[language]
     if shutil.which(command) is None or (language == "shell" and shutil.which("openssl") is None):
         pytest.skip(f"{language} is not on this machine")

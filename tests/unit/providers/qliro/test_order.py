@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from worker.providers.qliro.holding import Holding, hold
+from worker.providers.qliro.order import QliroOrder, order_from
 from worker.providers.qliro.wire import decode_order
 
 Json = dict[str, Any]
@@ -34,7 +34,7 @@ def action(kind: str, number: int | None, reference: str, price: float, quantity
     } | members
 
 
-def held(actions: list[Json], transactions: list[Json]) -> Holding:
+def held(actions: list[Json], transactions: list[Json]) -> QliroOrder:
     """As the adapter reads it."""
     seen = {
         "OrderId": 1,
@@ -43,7 +43,7 @@ def held(actions: list[Json], transactions: list[Json]) -> Holding:
         "OrderItemActions": actions,
         "PaymentTransactions": transactions,
     }
-    return hold(decode_order(msgspec.json.encode(seen)))
+    return order_from(decode_order(msgspec.json.encode(seen)))
 
 
 def test_c11_what_is_left() -> None:

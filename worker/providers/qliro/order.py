@@ -1,7 +1,7 @@
-"""What Qliro holds of an order, as its answer to GetOrder says it. Pure.
+"""An order as Qliro has it, from the response to GetOrder. Pure.
 
-Only transactions that succeeded count, and whatever is not final stands in the way of every command. Units are known
-by Qliro's own identity: reference, type and price with tax, which are copied and never computed anew.
+Only successful transactions count, and a transaction that is not final blocks every command. Units have Qliro's own
+identity: reference, type and price with tax, which are copied and never recomputed.
 """
 
 import re
@@ -18,11 +18,11 @@ Key = tuple[str, str, int]
 """Reference, type, and price with tax in minor units."""
 Units = Counter[Key]
 When = tuple[str, int]
-"""Time and id of a transaction: what they are sorted by."""
+"""Time and id of a transaction: the sort key."""
 
 
 class Reservation(Struct):
-    """What may still be captured."""
+    """Items that may still be captured."""
 
     id: int
     at: When
@@ -30,73 +30,75 @@ class Reservation(Struct):
 
 
 class Capture(Struct):
-    """What was captured at once."""
+    """Items that were captured together."""
 
     id: int
     at: When
     items: Units
-    """Not returned yet."""
-    taken: Units
+    """Captured and not returned yet."""
+    captured: Units
     """All that was captured."""
     left_minor: int
-    """Money that may still be taken back."""
+    """Money that may still be refunded."""
 
 
 class Known(Struct, frozen=True):
-    """What a reserved item was reserved as."""
+    """How an item was reserved."""
 
     ex_minor: int
     description: str | None
 
 
-class Holding(Struct):
+class QliroOrder(Struct):
     """An order at Qliro. Amounts in minor units with tax."""
 
     order_id: int
     merchant_reference: str
     currency: str
     is_own: bool
-    """Whether the payment method is Qliro's: others can only be lowered, and only before the first capture."""
+    """Whether the payment method is Qliro's own: others can only be lowered, and only before the first capture."""
     statuses: dict[int, str]
-    """Of every transaction."""
+    """The status of every transaction."""
     errors: dict[int, str]
-    """What is said of those that failed."""
+    """The error texts of failed transactions."""
     reservations: list[Reservation]
-    """Those that count, oldest first."""
+    """Reservations that count, oldest first."""
     captures: list[Capture]
     """Oldest first."""
     first_reservation: int
-    """The oldest that ever was: the checkout's."""
+    """The very first reservation: the checkout's."""
     replacing: dict[int, int]
-    """Reservations that were made of another one, and which."""
+    """By reservation: the one that it replaced."""
     known: dict[Key, Known]
     """Every item that was ever reserved."""
     kinds: dict[int, str]
     """The type of every transaction."""
     did: dict[int, dict[str, Units]]
-    """By transaction and action, whatever became of it."""
+    """By transaction and action, whatever its status."""
     added: Counter[str] = field(default_factory=Counter)
-    """What was taken off captures by amount, by reference; below 0: what was charged on top."""
+    """Amounts subtracted from captures, by reference; below 0: amounts added."""
+    amounts: dict[int, int] = field(default_factory=dict)
+    """The same amounts by transaction."""
     short: dict[int, int] = field(default_factory=dict)
-    """By return, what it paid back less than its lines: fees and discounts."""
+    """By return: fees and discounts that it withheld."""
     rates: dict[str | None, int | None] = field(default_factory=dict)
-    """Of tax, by article, or of all: as far as somebody asked."""
+    """Cached tax rates, by article, or for all."""
     fingerprint: bytes = b""
-    """Of all transactions and actions: the same while nothing changes."""
+    """A digest of all transactions and actions: the same while nothing changes."""
 
     @property
     def left(self) -> Units:
-        """What is reserved, over all reservations."""
+        """All reserved units."""
         return sum((one.items for one in self.reservations), Units())
 
     @property
     def net(self) -> Units:
-        """What is captured and not returned, over all captures."""
+        """All units that are captured and not returned."""
         return sum((one.items for one in self.captures), Units())
 
     @property
     def not_final(self) -> list[int]:
-        """Transactions under way."""
+        """Transactions that are not final."""
         return [one for one, status in self.statuses.items() if status not in wire.FINAL]
 
 
@@ -109,7 +111,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?")
 
 
 def _when(transaction: wire.Transaction) -> When:
-    """Times come with and without zone, and with up to seven fraction digits; all are UTC."""
+    """Times occur with and without zone, and with up to seven fraction digits; all are UTC."""
     match = _TIME.match(transaction.timestamp or "")
     at = "" if match is None else f"{match[1]}.{(match[2] or '')[:9]:0<9}"
     return at, transaction.payment_transaction_id
@@ -125,7 +127,7 @@ class _Seen(Struct):
     original: int | None
     amount_minor: int
     is_released: bool
-    """A cancellation that failed because the bank had let go of the money before."""
+    """A cancellation that failed because the bank had already released the money."""
     actions: dict[str, Units] = field(default_factory=dict)
 
     @property
@@ -133,12 +135,12 @@ class _Seen(Struct):
         return self.status == "Success"
 
     def of(self, action: str) -> Units:
-        """What it did so to; the caller's own."""
+        """A copy of the units of this action."""
         return Units(self.actions.get(action, ()))
 
 
-def hold(order: wire.Order) -> Holding:
-    """Raises `ValueError` when it has amounts that are no whole minor units."""
+def order_from(order: wire.Order) -> QliroOrder:
+    """Raises `ValueError` if it has amounts that are not whole minor units."""
     seen = {one.payment_transaction_id: _seen(one) for one in order.payment_transactions}
     known: dict[Key, Known] = {}
     for action in order.order_item_actions:
@@ -151,7 +153,7 @@ def hold(order: wire.Order) -> Holding:
             one.actions.setdefault(name, Units())[key] += action.quantity
     ordered = sorted(seen.values(), key=lambda one: one.at)
     reserving = [one for one in ordered if one.kind in wire.RESERVES]
-    holding = Holding(
+    there = QliroOrder(
         order.order_id,
         order.merchant_reference,
         order.currency,
@@ -167,9 +169,9 @@ def hold(order: wire.Order) -> Holding:
         {one.id: one.actions for one in ordered},
         fingerprint=_fingerprint(seen.values()),
     )
-    _take_back(holding, ordered)
-    _keep_reserved(holding, ordered, reserving)
-    return holding
+    _take_back(there, ordered)
+    _keep_reserved(there, ordered, reserving)
+    return there
 
 
 def _is_own(order: wire.Order) -> bool:
@@ -208,7 +210,7 @@ def _words(one: wire.Transaction) -> str:
 
 
 def _fingerprint(seen: Iterable[_Seen]) -> bytes:
-    told = sorted(
+    parts = sorted(
         [
             one.id,
             one.kind,
@@ -218,38 +220,40 @@ def _fingerprint(seen: Iterable[_Seen]) -> bytes:
         ]
         for one in seen
     )
-    return blake2b(msgspec.json.encode(told), digest_size=16).digest()
+    return blake2b(msgspec.json.encode(parts), digest_size=16).digest()
 
 
 # --- captures ----------------------------------------------------------------------------------------------------
 
 
-def _take_back(holding: Holding, ordered: list[_Seen]) -> None:
-    """Captures, and what returns and additions made of them."""
+def _take_back(there: QliroOrder, ordered: list[_Seen]) -> None:
+    """Finds captures, and applies returns and additions to them."""
     captures: dict[int, Capture] = {}
     for one in ordered:
         if one.kind == "Capture" and one.is_ok and one.original not in captures:
             units = one.of("Ship")
             captures[one.id] = Capture(one.id, one.at, Units(units), Units(units), one.amount_minor)
-    holding.captures = list(captures.values())
+    there.captures = list(captures.values())
     for one in ordered:
         if not one.is_ok or one.id in captures or one.kind in wire.RESERVES:
             continue
         capture = captures.get(one.original or 0)
         back, more = one.of("Return"), one.of("Ship")
-        if back and holding.captures:
-            holding.short[one.id] = worth(back) - one.amount_minor
-            _return(holding.captures if capture is None else [capture], back, one.amount_minor)
+        if back and there.captures:
+            there.short[one.id] = worth(back) - one.amount_minor
+            _return(there.captures if capture is None else [capture], back, one.amount_minor)
         elif more and capture is not None:
             capture.left_minor += worth(more)
+            there.amounts[one.id] = -worth(more)
             for key, count in more.items():
-                holding.added[key[0]] -= key[2] * count
+                there.added[key[0]] -= key[2] * count
         elif one.kind == "Refund" and capture is not None:
             capture.left_minor -= one.amount_minor  # by somebody else, by amount
+            there.amounts[one.id] = one.amount_minor
 
 
 def _return(captures: list[Capture], back: Units, amount_minor: int) -> None:
-    """Takes what came back off the capture it was taken from; of several the oldest that has it."""
+    """Subtracts returned units from their capture; if there are several, from the oldest that has them."""
     back = Units(back)
     for capture in captures:
         for key in list(back):
@@ -264,8 +268,8 @@ def _return(captures: list[Capture], back: Units, amount_minor: int) -> None:
 # --- reservations ------------------------------------------------------------------------------------------------
 
 
-def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen]) -> None:
-    """A reservation counts unless it is cancelled or named by a reversal, so upsells beside the first one count."""
+def _keep_reserved(there: QliroOrder, ordered: list[_Seen], reserving: list[_Seen]) -> None:
+    """A reservation counts unless it is cancelled or named by a reversal, so upsells count in addition to the first."""
     reversals = [one for one in ordered if one.kind == "Reversal" and one.is_ok]
     named = {one.original for one in reversals}
     let_go = max((one.at for one in ordered if one.is_released), default=("", 0))
@@ -275,29 +279,29 @@ def _keep_reserved(holding: Holding, ordered: list[_Seen], reserving: list[_Seen
     live = [one for one in standing if one.id not in named]
     gone = {one.id: one for one in standing if one.id in named}
     originals = {one.id: one.original or 0 for one in ordered}
-    for capture in holding.captures:
+    for capture in there.captures:
         original = originals[capture.id]
         origin = [one for one in standing if one.id == original]
-        _draw(origin if origin and original not in gone else _before(live, capture.at), Units(capture.taken))
+        _draw(origin if origin and original not in gone else _before(live, capture.at), Units(capture.captured))
         if original in gone:
-            _draw([gone[original]], Units(capture.taken))
+            _draw([gone[original]], Units(capture.captured))
     for one in reversals:
-        # Which replaced a reservation or cancelled all of them: what is released beyond the one it names, others held.
+        # It replaced one reservation or cancelled all: units released beyond the one that it names came from others.
         units = one.of("Release")
         _draw([gone.pop(one.original)] if one.original in gone else [], units)
         _draw(_before(live, one.at), units)
     for reservation in live:
         reservation.items = +reservation.items
-    holding.reservations = live
+    there.reservations = live
 
 
 def _before(live: list[Reservation], at: When) -> list[Reservation]:
-    """Those that were there by then, newest first."""
+    """Earlier reservations, newest first."""
     return [one for one in reversed(live) if one.at < at]
 
 
 def _draw(reservations: list[Reservation], units: Units) -> None:
-    """Takes units off the first that have them; what none has is left in `units`."""
+    """Subtracts units from the first reservations that have them; the rest stays in `units`."""
     for reservation in reservations:
         for key in list(units):
             taken = min(units[key], reservation.items[key])

@@ -1,26 +1,26 @@
-"""What became of a call: the body's `status` decides where there is one, else nobody knows."""
+"""The outcome of a call: the body's `status` decides if there is one; otherwise the outcome is unknown."""
 
 from msgspec.structs import replace
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.answers import WORDS_MAX, describe, holds_account, kind_of_status, retry_after_s
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.tokens import redacted
 from worker.providers.atarapay.wire import Said, has_any, said
+from worker.providers.responses import WORDS_MAX, describe, kind_of_status, retry_after_s, throttles_account
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
-"""Made by what stands in front of AtaraPay, whatever they hold."""
+"""These come from a gateway in front of AtaraPay, whatever their body says."""
 _BY_STATUS = frozenset({401, 403, 404, 429})
-"""Without a body that can be understood, these say all the same that nothing was done."""
+"""Even without a readable body, these say that nothing was done."""
 
 
 def judge(account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> tuple[Outcome, Said | None]:
-    """The outcome, and what the body says if it can be understood. Reasons hold no key of the account."""
+    """The outcome, and the body if it is readable. Reasons never contain the account's keys."""
     status = response.status
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
     found = said(response.body)
     if 300 <= status < 400:
-        # Followed, the keys would go to whomever it names.
+        # Following it would send the keys to whatever host it names.
         return Outcome(
             OutcomeKind.PERMANENT, f"{status}: a redirect, which is not followed; check base_url", status
         ), None
@@ -30,7 +30,7 @@ def judge(account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> tupl
         reason = _said(status, redacted(found.message, account))
         return Outcome(_kind_of_message(found.message, account), reason, status), found
     reason = redacted(describe(_without_keys(response, account)), account)
-    return Outcome(_kind_of_status(status), reason, status, wait_s, holds_account=holds_account(status)), None
+    return Outcome(_kind_of_status(status), reason, status, wait_s, throttles_account=throttles_account(status)), None
 
 
 def _said(status: int, message: str) -> str:
@@ -46,7 +46,7 @@ def _is_unknown(message: str, account: AtaraPayAccount) -> bool:
 def _kind_of_message(message: str, account: AtaraPayAccount) -> OutcomeKind:
     if has_any(message, account.token_refused):
         return OutcomeKind.CREDENTIALS
-    # Order Status says what it was processed to; should it contradict this, the two are not asked for ever.
+    # Order Status says what it was processed to; if it contradicts this, a CONFLICT ends the loop between the two.
     return OutcomeKind.CONFLICT if has_any(message, account.already_processed) else OutcomeKind.PERMANENT
 
 
@@ -55,6 +55,6 @@ def _kind_of_status(status: int) -> OutcomeKind:
 
 
 def _without_keys(response: HttpResponse, account: AtaraPayAccount) -> HttpResponse:
-    """Before anything of it is cut: half a key is not found any more."""
+    """Before anything is cut: half a key would not be found."""
     text = response.body.decode("utf-8", "replace")
     return replace(response, body=redacted(text, account).encode())

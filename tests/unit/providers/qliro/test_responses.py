@@ -173,7 +173,7 @@ def test_reason_quotes_the_reference() -> None:
 def test_retry_after() -> None:
     """A 429 is honoured and holds the account."""
     found = outcome(429, b"", retry_after="7")
-    assert (found.retry_after_s, found.holds_account) == (7.0, True)
+    assert (found.retry_after_s, found.throttles_account) == (7.0, True)
 
 
 @pytest.mark.parametrize("code", ["EXCEEDING_QUANTITY", "INVALID_PAYMENT_TYPE", "PAYMENT_REFERENCE_IS_INCORRECT"])
@@ -316,7 +316,7 @@ def test_answers_about_another_order() -> None:
 
     assert why(asked) == "Qliro's order 12345 is called 'qliro-ref', expected 'A-1'"
     assert why(asked, MerchantReference="A-1") == ""
-    assert why(ASKED, OrderId=7) == "Qliro answers for order 7, asked for 12345"
+    assert why(ASKED, OrderId=7) == "Qliro's response is for order 7, the request was for 12345"
     assert why(ASKED, Currency="SEK") == "Qliro's order 12345 is in SEK, the order in EUR"
     later = replace(ASKED, remote=commanded().remote)
     assert why(later, MerchantReference="x") == "Qliro's order 12345 is called 'x', expected 'qliro-ref'"
@@ -429,7 +429,7 @@ def test_unknown_errors_are_for_people() -> None:
     client = opened(item("hat", 2, 10_000), fate=failing("Card is stolen", 5))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=2))
     assert client.work() == (
-        "parked: failed at Qliro: MarkItemsAsShipped was tried, and 4 attempts in a row ended in an error: Card is stolen"
+        "parked: failed at Qliro: 4 attempts at MarkItemsAsShipped in a row ended in an error: Card is stolen"
     )
     assert client.shown.get("errors") is None
     client.hear()
