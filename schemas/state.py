@@ -6,7 +6,7 @@ arrays whose first member is the schema number: members are only ever added at t
 that meets a newer number refuses to start. Times are UTC wall milliseconds.
 
 An order's record is made and thrown away with every event: `gc=False` (nothing of it can ever refer back to itself)
-saves 0.2 of the 12 µs that an event takes, sealed facts four of 20.
+saves 0.2 of the 12 µs that an event takes; to leave the facts sealed saves half of what it takes to read and write it.
 """
 
 from enum import IntEnum

@@ -31,7 +31,7 @@ TOP_LEVEL = {
     "worker",
 }
 # What tools leave in a working copy; .gitignore names the same. Names with a leading dot are free.
-TOP_LEVEL_MADE = ("*.egg-info", "__pycache__", "build", "cartsync.toml", "dist", "htmlcov")
+TOP_LEVEL_MADE = ("*.egg-info", "__pycache__", "build", "cartsync.toml", "cartsync-console.sqlite*", "dist", "htmlcov")
 
 # From the top down. An area imports those of lower layers; two areas of one layer do not import each other.
 LAYERS: tuple[frozenset[str], ...] = (

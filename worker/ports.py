@@ -7,7 +7,7 @@ counting while the machine is suspended; times called *wall* are UTC millisecond
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -628,4 +628,74 @@ class JobDesk(Protocol):
 
     def views(self) -> list[JobView]:
         """The current state of all jobs."""
+        ...
+
+
+# --- reading along, without a part in the work ---
+
+TopicName = Literal["state", "dead_letters", "results"]
+Place = tuple[TopicName, int]
+"""A topic, by what it is to us, and a partition of it."""
+
+
+class StoredRecord(Struct, frozen=True, gc=False):
+    """A committed record of one of our topics."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class Chunk(Struct, frozen=True):
+    """Records of one partition, in their order; there may be none."""
+
+    topic: TopicName
+    partition: int
+    records: Sequence[StoredRecord]
+    next_offset: int
+    """Everything before it was read: markers, and what was aborted or compacted away, too."""
+
+
+class TopicFound(Struct, frozen=True):
+    """A topic as it is now."""
+
+    name: str
+    """In Kafka."""
+    id: str
+    """Another one once it was made again; empty where brokers know no ids."""
+    ends: Mapping[int, tuple[int, int]]
+    """By partition, its first offset and the one after its last."""
+
+
+class Records(Protocol):
+    """Our topics, for those who read along: committed records alone, and no group knows of it."""
+
+    async def start(self) -> None:
+        """Connects. Raises `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
+        ...
+
+    async def topics(self) -> Mapping[TopicName, TopicFound]:
+        """The topics that there are. Raises `LogError`."""
+        ...
+
+    def seek(self, positions: Mapping[Place, int]) -> None:
+        """What `read` reads from now on: these partitions, from these offsets."""
+        ...
+
+    async def read(self, within_s: float) -> list[Chunk]:
+        """What follows in one or more partitions; may be empty when nothing came `within_s`. Raises `LogError`."""
+        ...
+
+    async def record(self, place: Place, offset: int) -> StoredRecord | None:
+        """One record; `None`: it is not there any more. Raises `LogError`."""
+        ...
+
+    async def input_ends(self) -> Mapping[int, int]:
+        """By partition of the event topic, the offset after its last record. Raises `LogError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnects. Never raises."""
         ...

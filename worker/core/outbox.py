@@ -293,8 +293,7 @@ class Outbox:
         entry = self._entries.get(subject)
         if entry is None or entry.waiting:
             return
-        payment = payment_now(state.decode_order(value).sealed)
-        if payment is not None and payment.state != "approved":
+        if (payment := payment_now(state.decode_order(value).sealed)) is not None and payment.state != "approved":
             entry.waiting = payment.state
 
     def _follow_delay(self, entry: _Entry, header: OrderHeader, now: float, now_ms: int) -> None:

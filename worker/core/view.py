@@ -15,6 +15,9 @@ from worker.core.retry import awaits_change
 from worker.core.status import status
 from worker.model.order import Cart, account_of, reference_of
 
+WAITS_FOR_OWNER = "it waits for the worker that serves its partition"
+"""Why an order that is owed is not sent, as far as those know who only read the state topic."""
+
 
 class Outlook(Struct, frozen=True):
     """What the owner of an order's partition knows about when it is sent. Times are those of that owner's clock."""
@@ -40,7 +43,7 @@ def view_order(
     outlook: Outlook | None = None,
     paused: str | None = None,
     waits: str = "",
-    idle: str,
+    idle: str = WAITS_FOR_OWNER,
     also_in: Sequence[int] = (),
     is_configured: bool = True,
     known: dict[str, Any] | None = None,
@@ -52,7 +55,8 @@ def view_order(
     has no outlook is not sent. `also_in`: other partitions that hold the order, too. `is_configured`:
     whether its account is. `known`: what its adapter says of the provider's side.
     """
-    assessment = assess(record.facts, reference_of(subject))
+    facts = record.facts
+    assessment = assess(facts, reference_of(subject))
     is_overdue = outlook is not None and outlook.is_overdue
     held_as = status(record, assessment, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
     order = assessment.order
@@ -76,8 +80,40 @@ def view_order(
         in_flight=outlook is not None and outlook.in_flight,
         partition=partition,
         notes=list(_notes(record, partition, also_in)),
-        provider=view_provider(record.facts.provider, known),
-        **_paid(record.facts.provider, None if order is None else order.shipped.total_minor),
+        provider=view_provider(facts.provider, known),
+        **_paid(facts.provider, None if order is None else order.shipped.total_minor),
+    )
+
+
+class Brief(Struct, frozen=True, gc=False):
+    """What a list shows of an order."""
+
+    status: Status
+    reason: str
+    """As in `OrderView`, without what only its owner knows. May hold a provider's words."""
+    currency: str | None
+    shipped_minor: int | None
+    unshipped_minor: int | None
+    paid_minor: int | None
+    paid: Paid | None
+
+
+def brief_view(subject: str, record: OrderRecord, *, rules: DeliveryPolicy, now_ms: int) -> Brief:
+    """What a list shows of a committed record, for a third of the work of `view_order`."""
+    facts = record.facts
+    assessment = assess(facts, reference_of(subject))
+    held_as = status(record, assessment, now_ms=now_ms, rules=rules)
+    order = assessment.order
+    shipped_minor = None if order is None else order.shipped.total_minor
+    paid = _paid(facts.provider, shipped_minor)
+    return Brief(
+        held_as,
+        _standing_reason(record, assessment, held_as) or ("" if held_as == "settled" else record.reason),
+        None if order is None else order.currency,
+        shipped_minor,
+        None if order is None else order.unshipped.total_minor,
+        paid.get("paid_minor"),
+        paid.get("paid"),
     )
 
 
@@ -118,12 +154,8 @@ def _reason(
     waits: str,
     idle: str,
 ) -> str:
-    if held_as == "settled":
-        return ""
-    if assessment.state != "ready":
-        return why_not_ready(assessment.state, assessment.reasons, held_as)
-    if held_as == "parked":
-        return "" if record.park is None else record.park.reason
+    if held_as != "owed":
+        return _standing_reason(record, assessment, held_as)
     if paused is not None:
         return paused
     if outlook is None:
@@ -138,6 +170,15 @@ def _reason(
     if outlook.not_before > now:
         return f"next attempt in {outlook.not_before - now:.1f} s; the last one: {record.reason}"
     return waits or record.reason or "waiting for its turn"
+
+
+def _standing_reason(record: OrderRecord, assessment: Assessment, held_as: Status) -> str:
+    """Why an order is not even owed; empty: it is, or nothing stands in its way."""
+    if held_as == "settled":
+        return ""
+    if assessment.state != "ready":
+        return why_not_ready(assessment.state, assessment.reasons, held_as)
+    return record.park.reason if held_as == "parked" and record.park is not None else ""
 
 
 def view_provider(facts: ProviderFacts | None, known: dict[str, Any] | None = None) -> ProviderView | None:

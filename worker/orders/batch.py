@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.base import time_text
 from schemas.events import OrderEvent
-from schemas.facts import SealedFacts
+from schemas.facts import PROVIDER, SealedFacts
 from schemas.state import OrderRecord, Parking
 from worker.core import record as records
 from worker.core.intake import decode, identify, shown_id
@@ -263,11 +263,12 @@ class Batch:
             value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
             # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
-            is_news = known.facts.provider is None or known.facts.provider.cancelled is None
+            heard = PROVIDER.open(known.sealed.provider)
+            is_news = heard is None or heard.cancelled is None
             is_other = outcome.kind is OutcomeKind.UNSUPPORTED and is_news
             if is_other or assess(whole.facts, reference_of(subject)).state == "inconsistent":
                 outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
-        before = state.decode_order(value)
+        before = state.decode_order(value)  # sealed: an outcome changes nothing about the facts, which are most of it
         after, hold_s = settle(
             before,
             attempt.revision,
@@ -280,7 +281,7 @@ class Batch:
         if outcome.remote is not None and len(outcome.remote) > len(before.remote):
             self._bound(subject, before, after, attempt)
         if context.reporting is not None and outcome.found is not None:
-            self._report_by_facts(subject, after)
+            self._report(subject, self._result_of(subject, after))
         elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
             self._report(
                 subject, self._result(subject, after, find_ready(after, attempt.shown, self._destination(subject)))
@@ -384,7 +385,7 @@ class Batch:
             rules=context.rules,
         )
         if context.reporting is not None and after.revision == fate.revision:
-            self._report_by_facts(subject, after)
+            self._report(subject, self._result_of(subject, after))
         self._put(subject, after)
         fields = _about(subject, fate.revision, after.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -430,13 +431,6 @@ class Batch:
             return None
         found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
         return self._result(subject, record, found)
-
-    def _report_by_facts(self, subject: str, record: OrderRecord) -> None:
-        """What `_result_of` makes of a record whose facts are not at hand."""
-        whole = state.decode_order(state.encode(record))
-        result = self._result_of(subject, whole)
-        record.told = whole.told
-        self._report(subject, result)
 
     def _destination(self, subject: str) -> Destination | None:
         return self._context.destinations.get(account_of(subject))

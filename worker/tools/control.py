@@ -47,7 +47,7 @@ class NoAnswerError(LogError):
 
 
 class UnknownOrderError(UsageError):
-    """There is no such order."""
+    """There is no such order or account."""
 
 
 class _Problem(msgspec.Struct):
@@ -109,7 +109,7 @@ def _shown_elsewhere(
 def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as_json: bool) -> int:
     """Releases or resends an order; 0 once that is committed, or if nothing is to do. Raises like `show_order`."""
     subject, _ = _find(ref, url)
-    body = _ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
+    body = ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
     print(body.decode() if as_json else f"{printable(subject)}: {_detail(body)}")
     return 0
 
@@ -121,7 +121,7 @@ def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) 
     """
     query = f"?reason_contains={quote(reason_contains, safe='')}" if reason_contains else ""
     path = f"/accounts/{quote(account, safe='')}/release{query}"
-    body = _ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
+    body = ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(account)}: {_detail(body)} {where}")
     return 0
@@ -133,7 +133,7 @@ def _detail(body: bytes) -> str:
 
 def resume_account(name: str, url: str, *, as_json: bool) -> int:
     """Resumes an account; 0, even if it is not paused. Raises `UsageError` for an unknown account, `NoAnswerError`."""
-    body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
+    body = ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
     print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)}")
     return 0
 
@@ -144,7 +144,7 @@ def report_now(name: str, page: Literal["", "taken", "not_taken"], url: str, *, 
     `NoAnswerError`.
     """
     query = f"?page={page}" if page else ""
-    body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
+    body = ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)} {where}")
     return 0
@@ -166,7 +166,7 @@ def skip_input(
     Raises `UsageError` if none of them serves it or the position cannot be moved there, `NoAnswerError`.
     """
     for url in urls:
-        status = _status(url)
+        status = read_status(url)
         if any(view.partition == partition for view in status.partitions):
             break
         if 0 < status.event_partitions <= partition:
@@ -176,7 +176,7 @@ def skip_input(
         last = owner()
         hint = f"its last owner is worker {last}: pass its private port with --url" if last else "try again shortly"
         raise UsageError(f"partition {partition} is not served at {' or '.join(urls)}; {hint}")
-    body = _ask(url, "POST", f"/input/{partition}/skip/{offset}", msgspec.json.encode({"why": why, "who": who}))
+    body = ask(url, "POST", f"/input/{partition}/skip/{offset}", msgspec.json.encode({"why": why, "who": who}))
     if as_json:
         print(body.decode())
     else:
@@ -188,18 +188,19 @@ def skip_input(
 def _find(ref: str, url: str) -> tuple[str, OrderView]:
     def get(subject: str) -> OrderView | None:
         try:
-            return msgspec.json.decode(_ask(url, "GET", f"/orders/{quote(subject, safe='')}"), type=OrderView)
+            return msgspec.json.decode(ask(url, "GET", f"/orders/{quote(subject, safe='')}"), type=OrderView)
         except UsageError:
             return None
 
-    accounts = [account.name for account in _status(url).accounts]
+    accounts = [account.name for account in read_status(url).accounts]
     return _pick(ref, get, accounts, f"the worker at {url} (another one may serve it)")
 
 
-def _status(url: str) -> StatusView:
+def read_status(url: str, *, within_s: float = ANSWER_WITHIN_S) -> StatusView:
+    """What a worker says of itself. Raises `NoAnswerError`, `LogError`, `UsageError`."""
     _check(url)
     try:
-        return msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
+        return msgspec.json.decode(ask(url, "GET", "/status", within_s=within_s), type=StatusView)
     except (msgspec.MsgspecError, UsageError, InvariantError):
         raise NoAnswerError(f"{url} is not a cartsync worker of this version") from None
 
@@ -226,7 +227,7 @@ def _read_demo(file: Path) -> dict[str, OrderView]:
         raise UsageError(f"{file}: cannot be read: {error}") from None
 
 
-def _ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float = ANSWER_WITHIN_S) -> bytes:
+def ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float = ANSWER_WITHIN_S) -> bytes:
     """The response's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
     _check(url)
     request = Request(url.rstrip("/") + path, method=method, data=body if method == "POST" else None)  # noqa: S310
@@ -256,7 +257,7 @@ def _refusal(status: int, body: bytes) -> Exception:
         problem = _Problem()
     text = problem.detail or problem.title or f"status {status}"
     if status < 500:
-        return UsageError(text)
+        return UnknownOrderError(text) if status == 404 else UsageError(text)
     return LogError(text) if status == 503 else InvariantError(text)
 
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,7 +50,6 @@ class _Printer:
         """Why nothing more can be printed."""
         self.requests: dict[str, None] = {}
         """`METHOD url` of each request, once."""
-        self.is_silent = out is None
         self._out = out
         self._as_json = as_json
 
@@ -131,7 +131,7 @@ def run_replay(
     """
     lines = read_lines(path)
     if not send:
-        return _rehearse(lines, accounts, _Printer(sys.stdout, as_json), as_json)
+        return _conclude(_rehearse(lines, accounts, _Printer(sys.stdout, as_json)), as_json)
     if workers is not None and (running := workers()):
         raise TwoOwnersError(
             f"replay --send would overwrite what running workers ({', '.join(running)}) have sent, without their "
@@ -141,12 +141,27 @@ def run_replay(
     return asyncio.run(_replay_for_real(lines, accounts, as_json))
 
 
-def _rehearse(
-    lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account], printer: _Printer, as_json: bool
-) -> int:
+class Replayed(msgspec.Struct, frozen=True):
+    """What became of the events."""
+
+    views: list[OrderView]
+    refused: list[str]
+    """Which line, and why."""
+
+
+def rehearse(
+    lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account]
+) -> tuple[list[dict[str, Any]], Replayed]:
+    """What would be sent for these lines (method, URL, body), and what would become of their orders. No time passes."""
+    out = StringIO()
+    replayed = _rehearse(lines, accounts, _Printer(out, as_json=True))
+    return [json.loads(line) for line in out.getvalue().splitlines()], replayed
+
+
+def _rehearse(lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account], printer: _Printer) -> Replayed:
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(_replay(lines, accounts, VirtualClock(loop), printer, as_json))
+        return loop.run_until_complete(_replay(lines, accounts, VirtualClock(loop), printer))
     finally:
         loop.close()
 
@@ -155,7 +170,7 @@ def _announce(path: Path, lines: list[tuple[int, bytes, bytes]], accounts: Mappi
     """Prints which orders will be overwritten."""
     printer = _Printer(None, as_json=False)
     with logs.capture([]):  # the same lines follow when it is sent
-        _rehearse(lines, accounts, printer, as_json=False)
+        _rehearse(lines, accounts, printer)
     sys.stderr.write(
         f"{len(printer.requests)} orders will be overwritten at their providers with the result of {path} alone:\n"
     )
@@ -173,7 +188,7 @@ async def _replay_for_real(
     )
     sender = _OwnKeys(http, uuid.uuid4().hex[:12])
     try:
-        return await _replay(lines, accounts, SystemClock(), sender, as_json)
+        return _conclude(await _replay(lines, accounts, SystemClock(), sender), as_json)
     finally:
         await sender.close()
 
@@ -183,8 +198,7 @@ async def _replay(
     accounts: Mapping[str, Account],
     clock: Clock,
     sender: Sender,
-    as_json: bool,
-) -> int:
+) -> Replayed:
     log = MemoryLog(1, clock)
     # As if they were written now, whatever the dry run's clock says.
     now_ms = time.time_ns() // 1_000_000
@@ -205,13 +219,12 @@ async def _replay(
     await worker.stop(drain_s=0.0)
     if printer is not None and printer.failure is not None:
         raise printer.failure
-    if printer is not None and printer.is_silent:
-        return 0
+    refused = []
     for letter in log.dead_letters:
         said = dict(letter.headers)
         number = offsets[int(said["x-dlq-offset"])]
-        sys.stderr.write(f"line {number} refused: {said['x-dlq-reason'].decode()}: {said['x-dlq-detail'].decode()}\n")
-    return _conclude(views, len(log.dead_letters), as_json)
+        refused.append(f"line {number} refused: {said['x-dlq-reason'].decode()}: {said['x-dlq-detail'].decode()}")
+    return Replayed(views, refused)
 
 
 def _at_rest(worker: Worker) -> bool:
@@ -219,7 +232,10 @@ def _at_rest(worker: Worker) -> bool:
     return worker.is_idle() or worker.is_blocked()
 
 
-def _conclude(views: list[OrderView], refused: int, as_json: bool) -> int:
+def _conclude(replayed: Replayed, as_json: bool) -> int:
+    views, refused = replayed.views, len(replayed.refused)
+    for text in replayed.refused:
+        sys.stderr.write(f"{text}\n")
     counts = Counter(view.status for view in views)
     for view in views:
         if view.status != "settled":

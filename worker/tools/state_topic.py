@@ -51,7 +51,6 @@ def read_orders(
             partition=partition,
             rules=worker.rules(),
             now_ms=now_ms,
-            idle="it waits for the worker that serves its partition",
             also_in=[other for other in holders[subject] if other != partition],
             is_configured=not accounts or account_of(subject) in accounts,
             known=_known(accounts.get(account_of(subject)), record),

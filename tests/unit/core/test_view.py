@@ -11,7 +11,7 @@ from schemas.views import OrderView
 from tests.shops.events import SUBJECT, EventSpec, confirmed, facts_of, goods, observed, payment, said, shipped
 from tests.unit.core.samples import FULL
 from worker.core.policy import DeliveryPolicy
-from worker.core.view import Outlook, not_configured, view_order
+from worker.core.view import Outlook, brief_view, not_configured, view_order
 
 CONFIRMED = confirmed(goods("A", 2, 200))
 SHIPPED = (CONFIRMED, shipped("s1", A=1))
@@ -287,3 +287,31 @@ def test_what_an_adapter_knows_is_shown(heard: tuple[EventSpec, ...]) -> None:
     )
     assert found.provider is not None
     assert (found.provider.known, found.provider.risk is not None) == (known, bool(heard))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        record(*SHIPPED, acked=2),
+        record(*SHIPPED),
+        record(*SHIPPED, reason="503"),
+        record(*SHIPPED, park=Parking("422", b"", 2, 0)),
+        record(*SHIPPED, payment("on_hold")),
+        record(CONFIRMED, shipped("s1", A=3)),
+        record(CONFIRMED, shipped("s1", A=3), inconsistent_since_ms=1),
+        record(shipped("s1", A=1)),
+        record(observed(), acked=2),
+    ],
+)
+def test_brief_view_agrees(of: OrderRecord) -> None:
+    """A list says of an order what its own view says, as far as its owner is not needed for it."""
+    whole = view_order(SUBJECT, of, partition=3, rules=DeliveryPolicy(), now_ms=10**13, idle="nobody sends")
+    brief = brief_view(SUBJECT, of, rules=DeliveryPolicy(), now_ms=10**13)
+    assert brief.status == whole.status
+    assert (brief.currency, brief.shipped_minor, brief.unshipped_minor) == (
+        whole.currency,
+        whole.shipped_minor,
+        whole.unshipped_minor,
+    )
+    assert (brief.paid, brief.paid_minor) == (whole.paid, whole.paid_minor)
+    assert brief.reason == (of.reason if whole.status == "owed" else whole.reason)

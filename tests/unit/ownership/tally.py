@@ -102,12 +102,12 @@ class Tally:
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Sheet:
         sheet = Sheet(next_offset)
         keys, self.outcomes = self.outcomes + [key.encode() for key in keeping], []
-        for record in [] if inbox is None else inbox.first(len(inbox), 2**20):
+        while inbox:
+            [record] = inbox.first(1, 0)
+            inbox.drop(1)
             sheet.last_record = record
             sheet.next_offset = record.offset + 1
             keys.append(record.key or b"")
-            assert inbox is not None  # it gave the record
-            inbox.drop(1)
         for key in keys:
             sheet.counts[key] = sheet.counts.get(key, self.counts.get(key, 0)) + 1
         return sheet

@@ -1,4 +1,4 @@
-"""Where an order's escrow is, beside where it should be. Pure.
+"""Where an order's escrow is compared with where it should be. Pure.
 
 | what should be so | `Pending` | `Pending II` | buyer's turn, paid | rejected, dispute | money given back |
 |---|---|---|---|---|---|

@@ -44,9 +44,10 @@ class SequraReports:
     def weigh(self, reference: str, record: OrderRecord, account: SequraAccount, run_ms: int) -> Weighed:
         if account.delivery == "update":
             return _NOTHING
-        standing = assess(record.facts, reference)
+        facts = record.facts
+        standing = assess(facts, reference)
         if standing.state == "inconsistent":
-            return _BROKEN if any(fact.units for fact in record.facts.shipments.values()) else _NOTHING
+            return _BROKEN if any(fact.units for fact in facts.shipments.values()) else _NOTHING
         if standing.state != "ready":
             return _NOTHING
         order = standing.order
@@ -100,8 +101,8 @@ class SequraReports:
         return now_ms - statistics.WINDOW_MS
 
     def statistics(self, reference: str, record: OrderRecord, now_ms: int) -> wire.StatisticsEntry | None:
-        order = assess(record.facts, reference).order
-        return statistics.statistics_of(reference, record.facts, order, now_ms)
+        facts = record.facts
+        return statistics.statistics_of(reference, facts, assess(facts, reference).order, now_ms)
 
     def other_requests(
         self,

@@ -1,4 +1,4 @@
-"""What seQura has paid out, beside what it was told is shipped and kept. Pure.
+"""What seQura has paid out compared with what it was told is shipped and kept. Pure.
 
 Source of the rule: docs.sequra.com, Disbursement API (2026-10): over all disbursements, what is paid for an order adds
 up to its shipped cart. A disbursement counts deliveries up to its `to_date` and comes days later, so a change that is

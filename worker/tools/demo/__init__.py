@@ -44,12 +44,23 @@ _RESTS_S = 3.0
 """How long nothing may happen before the demo gives up although not all agree."""
 
 
-def run_demo(*, orders: int = 300, seconds: float = 15.0, seed: int = 1, kafka: bool = False) -> int:
-    """Runs the demo; 0 if all orders agree at the end, 1 if not. `orders`: of all three shops together."""
-    return asyncio.run(_run(Console(), max(1, orders // 3), seconds, seed, kafka=kafka))
+def run_demo(
+    *,
+    orders: int = 300,
+    seconds: float = 15.0,
+    seed: int = 1,
+    kafka: bool = False,
+    console_port: int | None = None,
+) -> int:
+    """Runs the demo; 0 if all orders agree at the end, 1 if not. `orders`: of all three shops together. `console_port`:
+    of the console, which stays open until it is interrupted; `None`: no console.
+    """
+    return asyncio.run(_run(Console(), max(1, orders // 3), seconds, seed, kafka=kafka, console_port=console_port))
 
 
-async def _run(console: Console, orders: int, seconds: float, seed: int, *, kafka: bool) -> int:
+async def _run(
+    console: Console, orders: int, seconds: float, seed: int, *, kafka: bool, console_port: int | None
+) -> int:
     """`orders`: of each shop."""
     async with AsyncExitStack() as stack:
         log_lines: list[str] = []
@@ -69,11 +80,24 @@ async def _run(console: Console, orders: int, seconds: float, seed: int, *, kafk
         settings = ", ".join(f"{k} {' '.join(v) if isinstance(v, list) else v}" for k, v in SETTINGS.items())
         telling.introduce(console, merchants, log, settings, _FAULTS_OFF_S)
         worker = await stage.work({each.name: each.account for each in merchants}, stack)
+        address = ""
+        if console_port is not None:
+            from worker.tools.demo.watching import open_demo_console  # noqa: PLC0415 - templates; only when asked for
+
+            providers = {each.name: each.account.provider for each in merchants}
+            address = await open_demo_console(stack, wire.records(), worker, providers, console_port)
+            telling.at_console(console, address)
         demo = _Demo(console, merchants, worker, wire.append, plot)
         is_settled = await demo.watch()
         views = {subject: worker.show(subject) for each in merchants for subject in each.history.orders}
         dead = int(sum(stage.metrics.value("cartsync_dlq_total", reason=each) or 0 for each in REASONS))
-        return demo.conclude(views, dead, is_settled=is_settled)
+        code = demo.conclude(views, dead, is_settled=is_settled)
+        if address:
+            from worker.tools.demo.watching import until_interrupted  # noqa: PLC0415 - as above
+
+            telling.at_console(console, address, "it stays open until Ctrl-C")
+            await until_interrupted()
+        return code
 
 
 async def _wire(stack: AsyncExitStack, *, kafka: bool) -> Wire:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.following import KafkaRecords
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -36,4 +37,6 @@ async def kafka_wire(stack: AsyncExitStack) -> Wire:
         await writer.write(key.encode(), value)
 
     producer = KafkaEventProducer(settings, placing)
-    return Wire(KafkaEventLog(settings), KafkaStateLog(settings), append, producer, placing)
+    return Wire(
+        KafkaEventLog(settings), KafkaStateLog(settings), append, producer, placing, lambda: KafkaRecords(settings)
+    )

@@ -9,15 +9,17 @@ from msgspec import Struct
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.placing import Placing
+from worker.core.results import Reporting
 from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.callbacks import Caller
-from worker.ports import EventLog, EventProducer, StateLog
+from worker.ports import EventLog, EventProducer, Records, StateLog
 from worker.providers.registry import CALLBACKS
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
 from worker.sim.producer import MemoryEventProducer, put_into
+from worker.sim.records import MemoryRecords
 from worker.web.lookups import Lookup
 from worker.web.receiver import Receiver
 
@@ -48,6 +50,8 @@ class Wire(Struct, frozen=True):
     producer: EventProducer
     """The receiver's producer."""
     placing: Placing
+    records: Callable[[], Records]
+    """For those who read along."""
 
 
 def memory_wire() -> Wire:
@@ -59,7 +63,7 @@ def memory_wire() -> Wire:
         log.append(key.encode(), value, timestamp_ms=time.time_ns() // 1_000_000)
 
     producer = MemoryEventProducer(put_into(log, placing), clock)
-    return Wire(log.events("demo"), log.states("demo"), append, producer, placing)
+    return Wire(log.events("demo"), log.states("demo"), append, producer, placing, lambda: MemoryRecords(log, clock))
 
 
 class Stage:
@@ -98,6 +102,7 @@ class Stage:
             metrics=self.metrics,
             placing=self.wire.placing,
             trust=self._trust,
+            reporting=Reporting("/cartsync/demo"),
         )
         await worker.start()
         stack.push_async_callback(worker.stop)

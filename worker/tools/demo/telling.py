@@ -35,6 +35,12 @@ def introduce(console: Console, merchants: Sequence[Merchant], log: str, setting
     say(f"demo settings, much shorter than the defaults: {settings}\n")
 
 
+def at_console(console: Console, address: str, more: str = "") -> None:
+    """Where the console is."""
+    tail = f" ({more})" if more else ""
+    console.print(f"console: [bold]{address}[/bold]{tail}\n", highlight=False, soft_wrap=True)
+
+
 def figures(merchants: Sequence[Merchant], worker: Worker, agreeing: Mapping[str, int]) -> dict[str, list[str]]:
     """The progress: each figure, by shop."""
     waiting = {view.name: view.waiting for view in worker.status().accounts}

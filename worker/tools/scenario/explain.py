@@ -549,11 +549,12 @@ def _item_text(item: ItemChange) -> str:
 
 def _plain(explained: Explained) -> dict[str, Any]:
     found: dict[str, Any] = structs.asdict(explained)
-    found["events"] = [_plain_event(one) for one in explained.events]
+    found["events"] = [as_plain(one) for one in explained.events]
     return found
 
 
-def _plain_event(one: Explanation) -> dict[str, Any]:
+def as_plain(one: Explanation) -> dict[str, Any]:
+    """An event's explanation in JSON values."""
     found: dict[str, Any] = structs.asdict(one)
     for name, change in (("shipped", one.shipped), ("unshipped", one.unshipped)):
         if change is not None:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.shops.events import (
+    REFERENCE,
     EventSpec,
     cancelled,
     cart_updated,
@@ -23,6 +24,7 @@ from tests.shops.events import (
     stated,
 )
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, Client, item, left, net, opened, order_of
+from worker.core.order import assess, shown_of
 from worker.sandbox.qliro.orders import Result
 
 Json = dict[str, Any]
@@ -416,6 +418,35 @@ def test_adjustments_with_the_totals_of_our_carts() -> None:
     client.tell(shipped("s1", hat=1))
     assert client.work() == "settled"
     assert order_of(client).captured_minor == 10_000 + 4_900 + 1_900 - 1_500 - 1
+
+
+def test_adjustment_beside_a_cart_that_refunds_have_emptied() -> None:
+    """A shipped cart whose refunds leave nothing shows no adjustments; what they were is in what the refunds took, so at
+    Qliro they stay: its total is that of our carts, to the cent.
+    """
+    lamp, scarf, coat = item("lamp", 7, 33_333), item("scarf", 2, 5_743), item("coat", 1, 33_333)
+    freight, gift = item("ship", 1, 3_950, "Shipping"), item("WELCOME", 1, -1_452, "Discount")
+    client = opened(lamp, scarf, coat, freight, gift)
+    lines = [goods("lamp", 7, 233_331), goods("scarf", 2, 11_486), goods("coat", 1, 33_333)]
+    lines = [line | {"vat_rate_bp": 2500} for line in lines]
+    charges = [other("handling", "ship", 3_950), other("discount", "WELCOME", -1_452)]
+    client.tell(
+        confirm(*lines, *(line | {"vat_rate_bp": 2500} for line in charges)),
+        refunded("f1", 767),
+        shipped("s1", lamp=1),
+        returned("r1", lamp=1),
+        refunded("f2", 13_444),
+        refunded("f3", 40_601),
+        shipped("s2", scarf=2, coat=1),
+    )
+    carts = shown_of(assess(client.record.facts, REFERENCE).order)
+    assert carts is not None
+    assert (carts.shipped_minor, carts.unshipped_minor) == (0, 192_677)
+    assert client.work() == "settled"
+    held = order_of(client)
+    assert held.captured_minor + held.left_minor == 192_677
+    whole = {**net(client, "Discount"), **left(client)}
+    assert [price for name, price in whole if name == "WELCOME"] == [-1_278]
 
 
 def test_rounding_at_checkout() -> None:
