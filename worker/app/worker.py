@@ -97,6 +97,7 @@ class Worker:
         metrics: Metrics,
         event_topic: str = "orders.events",
         poll_timeout_s: float = 1.0,
+        look_s: float = 10.0,
         leave_s: float = 20.0,
         placing: Placing | None = None,
         trust: Trust | None = None,
@@ -104,11 +105,11 @@ class Worker:
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
     ) -> None:
-        """`leave_s`: what the last transactions of a revoked partition may take (`Config.leave_s`). `placing`: where
-        records of orders must lie, if that is to be checked. `trust`: by whose MAC what providers and operators say is
-        believed; unless given, none of it is. `accepted_targets`: by account, what follows when it tells another one
-        than before. `deployment`: what tells it from others. `reporting`: how other systems are told of orders;
-        `None`: they are not.
+        """`look_s`: how often it is looked whether brokers answer. `leave_s`: what the last transactions of a revoked
+        partition may take (`Config.leave_s`). `placing`: where records of orders must lie, if that is to be checked.
+        `trust`: by whose MAC what providers and operators say is believed; unless given, none of it is.
+        `accepted_targets`: by account, what follows when it tells another one than before. `deployment`: what tells it
+        from others. `reporting`: how other systems are told of orders; `None`: they are not.
         """
         rules = settings.rules()
         rules.check()
@@ -165,6 +166,7 @@ class Worker:
             Holding(
                 poll_records_max=settings.max_poll_records,
                 poll_timeout_s=poll_timeout_s,
+                look_s=look_s,
                 drain_s=rules.attempt_deadline_s,
                 leave_s=leave_s,
                 warm_s=settings.warm_s,

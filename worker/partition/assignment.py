@@ -83,6 +83,7 @@ class Assignment:
         self.actors: dict[int, PartitionActor] = {}
         self.polled_at = context.clock.now()
         self.was_assigned = False
+        self._is_ending = False
         self._states = states
         self._context = context
         self._holding = holding
@@ -224,6 +225,7 @@ class Assignment:
         await self._change.wait()
 
     async def _end_polling(self) -> None:
+        self._is_ending = True
         # A cancelled poll upsets the client's idle check; that is of no matter to a client that is about to stop.
         tasks = [task for task in (self._polling, self._telling, self._watching) if task is not None]
         for task in tasks:
@@ -253,6 +255,8 @@ class Assignment:
 
     def assigned(self, partitions: set[int]) -> None:
         """Starts an owner for each; it restores while others are fed."""
+        if self._is_ending:
+            return  # who gets them as soon as we have left need not wait for the hold of an owner that was cut off
         self.was_assigned = True
         self._generation += 1
         self._rivals.clear()
