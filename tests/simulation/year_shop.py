@@ -72,8 +72,6 @@ class Book:
     departures: int = 0
     is_observed: bool = False
     """It is paid in another way: only statistics tell of it."""
-    arrived_ms: int = 0
-    """When the event topic had its first event."""
 
     @property
     def subject(self) -> str:
@@ -223,11 +221,11 @@ class Shop:
         key, value = PLACING.key_of(book.subject), msgspec.json.encode(event)
         chance = self._chance
         if chance.random() < LATE:
-            self._later(chance.uniform(1.0, 6 * 3600.0), book, key, value, [])
+            self._later(chance.uniform(1.0, 6 * 3600.0), key, value, [])
         else:
-            self._append(book, key, value, [])
+            self._append(key, value, [])
         if chance.random() < REPEATED:
-            self._later(chance.expovariate(1 / DAY_S), book, key, value, [])
+            self._later(chance.expovariate(1 / DAY_S), key, value, [])
 
     def _hook(self, book: Book, event: str) -> None:
         """seQura calls: once, late or twice."""
@@ -248,13 +246,12 @@ class Shop:
             key = PLACING.key_of(subject)
             headers = [(HEADER, self._trust.sign(key, value))]
             for _ in range(self._chance.choice((1, 1, 2))):
-                self._later(self._chance.uniform(0.0, 1200.0), book, key, value, headers)
+                self._later(self._chance.uniform(0.0, 1200.0), key, value, headers)
 
-    def _later(self, after_s: float, book: Book, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
-        asyncio.get_running_loop().call_later(after_s, self._append, book, key, value, headers)
+    def _later(self, after_s: float, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+        asyncio.get_running_loop().call_later(after_s, self._append, key, value, headers)
 
-    def _append(self, book: Book, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
-        book.arrived_ms = book.arrived_ms or self._clock.wall_ms()
+    def _append(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
         self._log.append(key, value, headers)
 
 
