@@ -212,5 +212,5 @@ _MICROSECONDS_LENGTH = len("2026-03-01T00:00:00.123456Z")
 _S = TypeVar("_S", bound=Struct)
 
 
-copied: Callable[[_S], _S] = Struct.__copy__  # type: ignore[attr-defined]
+shallow_copy: Callable[[_S], _S] = Struct.__copy__  # type: ignore[attr-defined]
 """A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""

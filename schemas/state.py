@@ -31,7 +31,7 @@ TOPIC_EPOCH_BITS = 44
 """revision = topic_epoch << 44 | (offset + 1): below 2^53 while the epoch is below 512."""
 
 
-class Park(Struct, array_like=True, frozen=True, gc=False):
+class Parking(Struct, array_like=True, frozen=True, gc=False):
     """Not sent until the payload's digest changes or an operator releases it."""
 
     reason: str
@@ -76,11 +76,11 @@ class OrderHeader(Struct, array_like=True, gc=False):
     revision: int = 0
     acked: int = 0
     """The newest revision with a definite 2xx (or known to the provider otherwise)."""
-    uncertain: bool = False
+    may_land_late: bool = False
     """Some request of an older revision may still land."""
-    doubt: bool = False
+    remote_unknown: bool = False
     """The provider may hold something else than `acked_digest`: nothing is suppressed as equal."""
-    park: Park | None = None
+    park: Parking | None = None
     not_before_ms: int = 0
     """No attempt before; 0: no delay."""
     owed_since_ms: int = 0

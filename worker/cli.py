@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worker.config import Config, KafkaSection
     from worker.core.targets import TargetChoice
     from worker.model.account import Account
-    from worker.tools.operate import Port
+    from worker.tools.control import Port
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -335,7 +335,7 @@ def order_show(
     cartsync order show A14 --json
     """
     from worker.config import configured_accounts, state_sections
-    from worker.tools.operate import show_order
+    from worker.tools.control import show_order
 
     def read_topic(ref: str) -> "list[OrderView]":
         assert sections is not None
@@ -374,7 +374,7 @@ def order_release(
     cartsync order release acme/A14
     cartsync order release --all --account acme --reason-contains "302"
     """
-    from worker.tools.operate import change_order, release_all
+    from worker.tools.control import change_order, release_all
 
     if every:
         if ref is not None or account is None:
@@ -397,7 +397,7 @@ def order_resend(
 
     Whatever was acknowledged. Returns when it is committed; what is running first ends.
     """
-    from worker.tools.operate import change_order
+    from worker.tools.control import change_order
 
     raise typer.Exit(change_order("resend", ref, _url(url, config, token_file), as_json=as_json))
 
@@ -415,7 +415,7 @@ def account_resume(
     Credentials were refused, or many orders. It probes by itself, too ([worker] account_probe). The worker reads its
     password file again. Each worker has to be asked; SIGHUP does the same for all accounts of one.
     """
-    from worker.tools.operate import resume_account
+    from worker.tools.control import resume_account
 
     raise typer.Exit(resume_account(name, _url(url, config, token_file), as_json=as_json))
 
@@ -441,7 +441,7 @@ def account_report(
     cartsync account report acme
     cartsync account report acme --page-not-taken
     """
-    from worker.tools.operate import report_now
+    from worker.tools.control import report_now
 
     if page_taken and page_not_taken:
         raise UsageError("a page was taken, or it was not: say one of them")
@@ -475,7 +475,7 @@ def input_skip(
     from socket import gethostname
 
     from worker.config import state_sections
-    from worker.tools.operate import skip_input
+    from worker.tools.control import skip_input
 
     def owner() -> str | None:
         sections = state_sections(config)
@@ -670,7 +670,7 @@ def _load(path: Path | None) -> "Config":
 def _url(url: str | None, path: Path | None, token_file: Path | None) -> "Port":
     """Where the worker is, and with which token: a port that listens everywhere is asked on this machine."""
     from worker.config import http_section, read_secret
-    from worker.tools.operate import Port
+    from worker.tools.control import Port
 
     token = None if token_file is None else read_secret(token_file)
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
@@ -686,7 +686,7 @@ def _url(url: str | None, path: Path | None, token_file: Path | None) -> "Port":
     return Port(http_url(host, http.port) if url is None else url, token)
 
 
-def _abandon_stdout() -> None:
+def _redirect_stdout_to_devnull() -> None:
     """The interpreter would try once more to write what is left, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -719,10 +719,10 @@ def main() -> NoReturn:
         sys.stderr.write("cartsync: " + "\n".join(lines) + "\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        _abandon_stdout()  # who reads has seen enough: `cartsync … | head`
+        _redirect_stdout_to_devnull()  # who reads has seen enough: `cartsync … | head`
         sys.exit(1)  # as the library says, when it is the one to notice
     except OSError as error:
-        _abandon_stdout()
+        _redirect_stdout_to_devnull()
         sys.stderr.write(f"cartsync: {error.filename or 'the output'}: {error.strerror}\n")
         sys.exit(CartsyncError.exit_code)
     sys.exit(0)

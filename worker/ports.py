@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from schemas.state import Deployment
 from worker.core.order import Shown
-from worker.core.outbox import Addressee, Outbox
+from worker.core.outbox import Destination, Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
 from worker.model.jobs import Fate
 from worker.model.provider import Update
@@ -371,7 +371,7 @@ class Attempt(Struct, eq=False):
     """`None`: it is an order's; otherwise `subject` names a job, and revision and update mean nothing."""
 
 
-class Outlet(Protocol):
+class AttemptSource(Protocol):
     """Where the publisher gets attempts from, and where it brings the outcomes."""
 
     def take(self, subject: str) -> Attempt | None:
@@ -391,7 +391,7 @@ class Dispatcher(Protocol):
         account: str,
         owed_since_ms: int,
         subject: str,
-        outlet: Outlet,
+        source: AttemptSource,
         *,
         has_failed: bool = False,
         not_before: float = 0.0,
@@ -401,12 +401,12 @@ class Dispatcher(Protocol):
         """
         ...
 
-    def withdraw(self, outlet: Outlet) -> None:
-        """Forgets all offers of this outlet. Attempts under way go on."""
+    def withdraw(self, source: AttemptSource) -> None:
+        """Forgets all offers of this source. Attempts under way go on."""
         ...
 
-    def cut(self, outlet: Outlet) -> None:
-        """Gives up the attempts of this outlet that are under way: their outcome is unknown."""
+    def abandon(self, source: AttemptSource) -> None:
+        """Gives up the attempts of this source that are under way: their outcome is unknown."""
         ...
 
     def paused(self, account: str) -> str | None:
@@ -464,7 +464,7 @@ class JobHost(Protocol):
         """The largest value that the state topic takes."""
         ...
 
-    def addressee(self, account: str) -> Addressee | None:
+    def destination(self, account: str) -> Destination | None:
         """To whom the account's orders are told now."""
         ...
 

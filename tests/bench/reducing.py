@@ -10,11 +10,11 @@ from tests.bench.histories import ACCOUNT, BenchEvent, in_log_order, subject_of
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, Watch, calm
 from worker.app import SystemClock
-from worker.core.outbox import Addressee
-from worker.core.rules import Rules
+from worker.core.outbox import Destination
+from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.partition.batch import Batch
-from worker.partition.context import Context, Pace
+from worker.partition.context import BatchLimits, Context
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount
 
@@ -87,11 +87,11 @@ def _context() -> Context:
     return Context(
         "bench",
         "bench",
-        Rules(),
-        Pace(),
+        DeliveryPolicy(),
+        BatchLimits(),
         SystemClock(),
         nobody,
         nobody,
-        {ACCOUNT: Addressee(account, PROVIDERS["sequra"])},
+        {ACCOUNT: Destination(account, PROVIDERS["sequra"])},
         Metrics(),
     )

@@ -15,13 +15,13 @@ from tests.bench.processes import Line, Watch, calm, run
 from tests.bench.sending import account_at, records_of
 from worker.app import SystemClock
 from worker.core.outbox import acknowledge
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.kafka.client import AIOKafkaConsumer, TopicPartition
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
 from worker.partition.actor import PartitionActor
-from worker.partition.context import Context, Pace
+from worker.partition.context import BatchLimits, Context
 from worker.ports import EventLog
 
 ROUNDS = 5
@@ -106,7 +106,17 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
     states = KafkaStateLog(KafkaSettings(**settings))
     await states.start()
     nobody = cast(Any, None)  # nothing is offered before an actor serves
-    context = Context("bench", "bench", Rules(), Pace(), SystemClock(), cast(EventLog, _Input()), nobody, {}, Metrics())
+    context = Context(
+        "bench",
+        "bench",
+        DeliveryPolicy(),
+        BatchLimits(),
+        SystemClock(),
+        cast(EventLog, _Input()),
+        nobody,
+        {},
+        Metrics(),
+    )
     calm()
     before_bytes = _resident_bytes()
     watch = Watch()

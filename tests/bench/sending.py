@@ -16,7 +16,7 @@ from tests.bench.serving import serve
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.intake import decode
-from worker.core.outbox import Addressee, Send, plan, take_event
+from worker.core.outbox import Destination, Send, apply_event, plan
 from worker.core.results import Reporting
 from worker.metrics import Metrics
 from worker.model.account import Account
@@ -70,13 +70,13 @@ def account_at(base_url: str) -> Account:
 
 def records_of(orders: int, events: int, account: Account) -> Iterator[tuple[int, OrderRecord]]:
     """The records of so many orders after their first events, none of them told."""
-    addressee = Addressee(account, PROVIDERS[account.provider])
+    destination = Destination(account, PROVIDERS[account.provider])
     for number in range(orders):
         record = OrderRecord()
         for offset, value in enumerate(history(3, number, events)):
             event = decode(b"key", value, {}, 2**42)
             assert event is not None
-            record = take_event(record, event, position=offset, revision=offset + 1, now_ms=1, addressee=addressee)
+            record = apply_event(record, event, position=offset, revision=offset + 1, now_ms=1, destination=destination)
         yield number, record
 
 
@@ -119,10 +119,10 @@ async def _leave_owed(states: StateLog, orders: int, account: Account) -> None:
 async def bare(line: Line, base_url: str, orders: int) -> None:
     """So many loops that do nothing but PUT."""
     account = account_at(base_url)
-    addressee = Addressee(account, PROVIDERS[account.provider])
+    destination = Destination(account, PROVIDERS[account.provider])
     requests = []
     for number, record in records_of(orders, EVENTS, account):
-        made = plan(record, subject_of(number), addressee)
+        made = plan(record, subject_of(number), destination)
         assert isinstance(made, Send)
         body = msgspec.json.encode({"order": made.update.body})
         requests.append((f"{base_url}/merchants/acme/orders/{reference_of(number)}", body))

@@ -17,9 +17,9 @@ from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, calm
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
-from worker.core.outbox import record_for, take_event
+from worker.core.outbox import apply_event, record_for
+from worker.core.policy import DeliveryPolicy
 from worker.core.reducer import reduce
-from worker.core.rules import Rules
 from worker.core.view import view_order
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -215,7 +215,7 @@ def walk(
         event: OrderEvent = steps.timed("decode an event", decode, b"k", raw, {}, TIMESTAMP_MS)
         record, _ = record_for(event, value)
         steps.timed("reduce", reduce, record.facts, event, position)
-        after = take_event(record, event, position=position, revision=position + 1, now_ms=1, addressee=None)
+        after = apply_event(record, event, position=position, revision=position + 1, now_ms=1, destination=None)
         following = state.encode(after)
         if len(following) > record_max_bytes:
             break  # the event would be refused
@@ -228,14 +228,14 @@ def _judge(steps: Steps, record: state.OrderRecord) -> None:
     facts = record.facts
     account = SequraAccount("acme", "sequra", "http://127.0.0.1", "acme", "user", "secret")
     adapter = Sequra()
-    standing = steps.timed("assess", assess, facts, REFERENCE, tries=TRIES)
+    assessment = steps.timed("assess", assess, facts, REFERENCE, tries=TRIES)
     steps.timed("baseline", baseline, facts, REFERENCE, tries=TRIES)
-    if standing.order is not None:
-        steps.timed("render", adapter.render, standing.order, account, tries=TRIES)
-        steps.timed("digest", adapter.digest, standing.order, tries=TRIES)
+    if assessment.order is not None:
+        steps.timed("render", adapter.render, assessment.order, account, tries=TRIES)
+        steps.timed("digest", adapter.digest, assessment.order, tries=TRIES)
 
     def view() -> Any:
-        return view_order(SUBJECT, record, partition=0, rules=Rules(), now_ms=1, idle="")
+        return view_order(SUBJECT, record, partition=0, rules=DeliveryPolicy(), now_ms=1, idle="")
 
     steps.timed("view", view, tries=TRIES)
 

@@ -120,7 +120,7 @@ def _show(options: Options, found: Findings, console: Console) -> None:
         console.print(f"VIOLATION: {violation}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"where to look, in {options.folder}: provider.jsonl (every request by slot, order and revision), "
-        "worker-SLOT-NUMBER.log (partition_serving, partition_left, partition_lost, order_held), deeds.json (what "
+        "worker-SLOT-NUMBER.log (partition_serving, partition_released, partition_lost, order_held), deeds.json (what "
         f"befell whom, when), broker-*.log. Again: --seed {options.seed}",
         highlight=False,
         markup=False,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 
 Kind = Literal[
     "kill worker, nothing else wrong",
@@ -53,7 +53,7 @@ class Times(Struct, frozen=True):
     @property
     def hold_s(self) -> float:
         """H: for how long a successor holds what was owed."""
-        rules = Rules(attempt_deadline_s=self.attempt_deadline_s, lease_s=self.lease_s, settle_s=self.settle_s)
+        rules = DeliveryPolicy(attempt_deadline_s=self.attempt_deadline_s, lease_s=self.lease_s, settle_s=self.settle_s)
         return rules.takeover_hold_s
 
     @property

@@ -300,9 +300,9 @@ class _Run:
                     return agreed_at - began
             else:
                 agreed_at = None
-            standing = max(lag, 0), report.differing
-            if best is None or standing < best:
-                best, progressed_at = standing, now
+            assessment = max(lag, 0), report.differing
+            if best is None or assessment < best:
+                best, progressed_at = assessment, now
             if agreed_at is None and (now - progressed_at > self.options.patience_s or now > give_up_at):
                 return None
             await asyncio.sleep(_LOOK_S)

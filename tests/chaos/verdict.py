@@ -59,9 +59,18 @@ class Line(Struct):
 _WANTED = tuple(
     f'"event":"{name}"'.encode()
     for name in (
-        *("partition_serving", "partition_left", "partition_lost", "partition_refused", "partition_halted"),
-        "partition_rivalled",
-        *("starting", "order_held", "order_parked", "task_failed", "lane_failed", "not_started", "stopping", "stuck"),
+        *("partition_serving", "partition_released", "partition_lost", "partition_unusable", "partition_halted"),
+        "partition_taken_by_another_owner",
+        *(
+            "worker_starting",
+            "order_held",
+            "order_parked",
+            "task_failed",
+            "slot_failed",
+            "worker_start_failed",
+            "worker_failed",
+            "stuck",
+        ),
     )
 )
 _read_line = msgspec.json.Decoder(Line).decode
@@ -245,7 +254,7 @@ def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozens
     return shortened(wrong)
 
 
-_FAILURES = ("task_failed", "lane_failed", "partition_refused", "partition_halted")
+_FAILURES = ("task_failed", "slot_failed", "partition_unusable", "partition_halted")
 
 
 def _failures(log: Log) -> Iterator[str]:
@@ -262,7 +271,7 @@ def remarks(logs: Sequence[Log], endings: Sequence[Ending]) -> list[str]:
     found: Counter[str] = Counter()
     for log in logs:
         for line in log.lines:
-            if line.exception and line.event not in ("task_failed", "lane_failed"):
+            if line.exception and line.event not in ("task_failed", "slot_failed"):
                 found[f"{line.event.splitlines()[0]}: {line.exception.splitlines()[-1][:200]}"] += 1
     codes = {ending.worker: ending.code for ending in endings if not ending.wanted}
     for log in logs:

@@ -61,7 +61,7 @@ def values(records: list[Any]) -> list[bytes | None]:
 
 async def test_start_of_a_successor_fences(broker: Broker) -> None:
     """Once a successor's `start()` has returned, a send and the commit of an open transaction of its predecessor raise
-    `ProducerFenced`, and everything after it a bare `AssertionError` (`KafkaStatePartition.fence`, `translated`).
+    `ProducerFenced`, and everything after it a bare `AssertionError` (`KafkaStatePartition.fence`, `as_log_error`).
     """
     topic, owner_id = await broker.topic(), broker.name()
     old = await broker.producer(transactional_id=owner_id)
@@ -749,7 +749,7 @@ async def test_records_come_back_as_they_were(broker: Broker, write: Callable[..
 
 async def test_compacted_topic_refuses_a_null_key(broker: Broker) -> None:
     """A record without a key on a compacted topic is an `UnknownError` (INVALID_RECORD is not known), hence a
-    `KafkaError` that `translated` makes a `LogError` of (`client.py`).
+    `KafkaError` that `as_log_error` makes a `LogError` of (`client.py`).
     """
     topic = await broker.topic(cleanup_policy="compact")
     producer = await broker.producer(enable_idempotence=True)

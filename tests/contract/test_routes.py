@@ -23,7 +23,7 @@ from worker.model.exchange import Fault, HttpResponse
 from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
-from worker.web.operations import Operations
+from worker.web.private_port import PrivatePort
 
 BOTH_LOOPS = True
 
@@ -175,7 +175,7 @@ async def test_configuration_is_read_again(ca: trustme.CA, ca_file: Path, tmp_pa
     sender = HttpSender(deadline_s=5.0, user_agent="x", accounts=accounts)
     ports = Ports(clock, log.events("w"), log.states("w"), sender)
     worker = Worker(config.worker, accounts, ports, owner_id="w", metrics=Metrics())
-    reread = Reread(config, read, worker, Operations(worker), sender)
+    reread = Reread(config, read, worker, PrivatePort(worker), sender)
     try:
         async with providing(tls=server_context(ca)) as before, providing(tls=server_context(new)) as after:
 

@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.orders import MERCHANTS, Carts, ShopOrder, at_provider, key_of
 from tests.integration.process import Ran, WorkerProcess, until
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
@@ -37,7 +37,7 @@ from worker.tools.shop import History
 PROJECT = Path(__file__).resolve().parents[2]
 
 ATTEMPT_DEADLINE_S, LEASE_S, SETTLE_S, SESSION_S = 1.0, 4.0, 2.0, 6.0
-HOLD_S = Rules(attempt_deadline_s=ATTEMPT_DEADLINE_S, lease_s=LEASE_S, settle_s=SETTLE_S).takeover_hold_s
+HOLD_S = DeliveryPolicy(attempt_deadline_s=ATTEMPT_DEADLINE_S, lease_s=LEASE_S, settle_s=SETTLE_S).takeover_hold_s
 TAKEOVER_S = SESSION_S + HOLD_S
 """How long the orders of a killed worker are held at least: until the group misses it, and then the hold."""
 

@@ -351,7 +351,7 @@ async def test_state_topic_has_one_deployment(open_stage: OpenStage) -> None:
         later = stage.start(**other, **more)
         assert await later.ended() == 72
         said = "while group" if more else "belongs to another deployment"
-        assert said in later.log("not_started")[0]["error"]
+        assert said in later.log("worker_start_failed")[0]["error"]
     assert not first.log("partition_lost")
     first.terminate()
     assert await first.ended() == 0
@@ -373,7 +373,7 @@ async def test_topics_that_change_stop_the_worker(open_stage: OpenStage) -> None
     async with admin_of(stage.settings) as admin:
         await admin.create_partitions({stage.settings.event_topic: NewPartitions(2)})
         assert await worker.ended(within_s=30) == 72
-        assert "has 2 partitions, and the state was written with 1" in worker.log("stopping")[0]["error"]
+        assert "has 2 partitions, and the state was written with 1" in worker.log("worker_failed")[0]["error"]
         await admin.create_partitions({stage.settings.state_topic: NewPartitions(2)})
         checked = await stage.command("topics", "check")
         assert checked.code == 72
@@ -450,7 +450,7 @@ async def test_way_out_of_added_partitions(open_stage: OpenStage) -> None:
     async with admin_of(stage.settings) as admin:
         await admin.create_partitions({stage.settings.event_topic: NewPartitions(3)})
     assert await worker.ended(within_s=40) == 72
-    assert "new event topic with 2 partitions" in worker.log("stopping")[0]["error"]
+    assert "new event topic with 2 partitions" in worker.log("worker_failed")[0]["error"]
     there = replace(stage.settings, event_topic=f"{stage.name}.events2")
     await create_topics(there, 2)
     writer = EventWriter(there)
@@ -490,7 +490,7 @@ async def test_event_topic_that_is_made_again_is_read_from_its_start(open_stage:
         await order.ship("s1", mug=1)
     refused = stage.start()
     assert await refused.ended() == 72
-    assert "set [worker] topic_epoch to 1" in refused.log("not_started")[0]["error"]
+    assert "set [worker] topic_epoch to 1" in refused.log("worker_start_failed")[0]["error"]
     await stage.started(CARTSYNC_WORKER__TOPIC_EPOCH="1")
     await before.ship("s2", mug=1)
     await stage.agreed(dict.fromkeys(subjects, (1000, 0)) | {before.subject: (2000, 0)})
@@ -510,7 +510,7 @@ async def test_state_topic_that_is_made_again_is_no_state(open_stage: OpenStage)
         await admin.create_topics([NewTopic(stage.settings.state_topic, 1, 1, topic_configs=compact)])
     await stage.order(f"{ACCOUNT}/4").confirm(line("mug", 1000))
     assert await worker.ended(within_s=40) == 72
-    assert "deleted and made again" in worker.log("stopping")[0]["error"]
+    assert "deleted and made again" in worker.log("worker_failed")[0]["error"]
     again = stage.start()
     assert await again.ended() == 72
-    assert "orders are missing" in again.log("not_started")[0]["error"]
+    assert "orders are missing" in again.log("worker_start_failed")[0]["error"]

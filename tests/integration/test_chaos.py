@@ -19,7 +19,7 @@ from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
 from tests.chaos.verdict import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
-from worker.core.outbox import Addressee, Send, plan, reference_of, take_event
+from worker.core.outbox import Destination, Send, apply_event, plan, reference_of
 from worker.core.placing import Placing
 from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
@@ -61,7 +61,7 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
     """Of every order: what the shop's own arithmetic wants held is what the worker would send, to the cent."""
     shop = Shop(11, 150, 60.0, NOW)
     records: dict[str, OrderRecord] = {}
-    addressee = Addressee(ACCOUNT, Sequra())
+    destination = Destination(ACCOUNT, Sequra())
     refused = poisoned = 0
     for offset, event in enumerate(shop.events()):
         poisoned += event.is_poisoned
@@ -72,13 +72,13 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
             continue
         assert read is not None
         record = records.get(read.subject, OrderRecord())
-        records[read.subject] = take_event(
-            record, read, position=offset, revision=offset + 1, now_ms=0, addressee=addressee
+        records[read.subject] = apply_event(
+            record, read, position=offset, revision=offset + 1, now_ms=0, destination=destination
         )
     assert len(records) == len(shop.wanted) == 150
     assert refused == poisoned > 0
     for subject, record in records.items():
-        owed = plan(record, subject, addressee)
+        owed = plan(record, subject, destination)
         assert isinstance(owed, Send), owed
         step = Sequra().next_step(Question(reference_of(subject), ACCOUNT, owed.update))
         assert isinstance(step, Exchange)
@@ -200,7 +200,7 @@ def test_what_is_wrong_in_a_dead_letter() -> None:
 
 def test_which_endings_are_wrong() -> None:
     """SIGTERM ends one that has not begun; else a worker leaves with 0, and by itself only with a code that is borne."""
-    logs = [Log("begun", {"starting": 1}, [], []), Log("new", {}, [], [])]
+    logs = [Log("begun", {"worker_starting": 1}, [], []), Log("new", {}, [], [])]
 
     def wrong(worker: str, code: int, *, wanted: bool, borne: frozenset[int] = BORNE_CODES) -> bool:
         return bool(check_workers(logs, [Ending(worker, code, 0.0, wanted)], borne))

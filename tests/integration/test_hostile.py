@@ -141,7 +141,7 @@ async def test_skip_over_a_gap_of_a_running_worker(open_stage: OpenStage) -> Non
     assert time.monotonic() - began < 15
     await told(stage, order_in(stage, 0, "behind"))
     assert (await worker.get("/readyz"))[0] == 200
-    [line_] = worker.log("operator_acted")
+    [line_] = worker.log("operator_command")
     assert (line_["action"], line_["before"], line_["offset"], line_["why"]) == ("skip", 2, 4, "a test")
     worker.terminate()
     assert await worker.ended() == 0

@@ -18,7 +18,7 @@ from tests.integration.harness import PASSWORD, PROJECT, Stage
 from tests.integration.orders import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, line
 from tests.integration.process import WorkerProcess, until
 from worker.app.process import END_WITHIN_S, EXIT_AT_ONCE
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.tools.kafka_ports import free_ports
 from worker.tools.local_kafka import LocalKafka
 
@@ -63,7 +63,7 @@ async def paused(stage: Stage, worker: WorkerProcess) -> dict[str, tuple[int, in
     403 then, which one order alone might get for another reason.
     """
     rotate(stage, "the-new-one")
-    subjects = [await shipped(stage, f"waits{number}") for number in range(Rules().forbidden_orders)]
+    subjects = [await shipped(stage, f"waits{number}") for number in range(DeliveryPolicy().forbidden_orders)]
     await until(lambda: bool(worker.log("account_paused")), 20, stage.tails)
     return dict.fromkeys(subjects, (1000, 0))
 

@@ -134,7 +134,13 @@ async def test_callback_becomes_a_signed_record(receive: Callable[[KafkaSettings
         receiver.process.terminate()
         assert await receiver.process.ended() == 0
         events = [line["event"] for line in receiver.process.log()]
-        assert events == ["receiver_starting", "operations", "receiving", "receiver_draining", "receiver_stopped"]
+        assert events == [
+            "receiver_starting",
+            "private_port_open",
+            "public_port_open",
+            "receiver_draining",
+            "receiver_stopped",
+        ]
 
 
 async def test_kafka_comes_freezes_and_goes_on(receive: Callable[[KafkaSettings], Any], kafka_jars: Path) -> None:
@@ -261,6 +267,6 @@ async def test_ports_that_are_taken(receive: Callable[[KafkaSettings], Any], tmp
             check=False,
         )
         assert ran.returncode == 64
-        assert b'"event":"no_public_port"' in ran.stdout
+        assert b'"event":"public_port_unavailable"' in ran.stdout
         receiver.process.terminate()
         assert await receiver.process.ended() == 0

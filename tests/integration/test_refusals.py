@@ -77,7 +77,7 @@ async def test_a_wrong_state_topic_is_refused(
     stage.configure(kafka={"state_topic": wrong})
     worker = stage.start()
     assert await worker.ended() == 72
-    (line_,) = worker.log("not_started")
+    (line_,) = worker.log("worker_start_failed")
     checked = await stage.command("topics", "check")
     assert checked.code == 72
     for words in said:
@@ -101,7 +101,7 @@ async def test_topics_are_created_and_checked(open_stage: OpenStage) -> None:
     assert (await stage.command("topics", "check")).code == 0
     worker = await stage.started()
     assert await worker.served() == [0, 1]
-    assert [line["topic"] for line in worker.log("topic_check")] == [new["state_topic"]], "a warning comes once"
+    assert [line["topic"] for line in worker.log("topic_check_warning")] == [new["state_topic"]], "a warning comes once"
     assert not [line for line in worker.log() if "logger" in line], "a first start is no reason to complain"
 
 
@@ -111,7 +111,7 @@ async def test_a_missing_results_topic_is_refused(open_stage: OpenStage) -> None
     stage.configure(kafka={"results_topic": f"{stage.name}.missing"})
     worker = stage.start()
     assert await worker.ended() == 72
-    (said,) = worker.log("not_started")
+    (said,) = worker.log("worker_start_failed")
     assert f"topic {stage.name}.missing is missing" in said["error"]
     assert "cartsync topics create" in said["error"]
     stage.configure(kafka={"results_topic": ""})
@@ -128,7 +128,7 @@ async def test_an_unreachable_broker_is_temporary(open_stage: OpenStage) -> None
     worker = stage.start()
     assert await worker.ended(within_s=20) == 75
     assert 2 <= time.monotonic() - began < 12
-    assert f"127.0.0.1:{port}" in worker.log("not_started")[0]["error"]
+    assert f"127.0.0.1:{port}" in worker.log("worker_start_failed")[0]["error"]
 
 
 async def test_a_bad_configuration_is_refused(open_stage: OpenStage) -> None:
@@ -154,7 +154,7 @@ async def test_a_port_that_is_taken_is_refused(open_stage: OpenStage) -> None:
         taken.listen()
         worker = stage.start(CARTSYNC_HTTP__PORT=str(taken.getsockname()[1]))
         assert await worker.ended() == 64
-    assert worker.log("no_operations_port")
+    assert worker.log("private_port_unavailable")
     assert await group_offset(stage) is None
 
 
@@ -174,7 +174,7 @@ async def test_a_lost_state_is_not_begun_anew(open_stage: OpenStage) -> None:
     assert (await stage.command("topics", "create")).code == 0
     worker = stage.start()
     assert await worker.ended() == 72
-    (refused,) = worker.log("partition_refused")
+    (refused,) = worker.log("partition_unusable")
     assert "up to offset 2" in refused["error"]
     assert "state topic is empty" in refused["error"]
     assert stage.sandbox.attempt_count == told
@@ -223,7 +223,7 @@ async def test_one_of_two_deployments_with_one_prefix_stops(open_stage: OpenStag
         await asyncio.sleep(0.3)
     stopped = second if first.is_running() else first
     assert await stopped.ended() == 71, stage.tails()
-    (said,) = stopped.log("stopping")
+    (said,) = stopped.log("worker_failed")
     assert "has the same transactional_id_prefix" in said["error"]
     if second.is_running():
         second.terminate()

@@ -59,7 +59,7 @@ async def test_sigterm_hands_over_in_order(open_stage: OpenStage) -> None:
 
     first.terminate()
     assert await first.ended() == 0
-    assert first.log("left")
+    assert first.log("worker_stopped")
     second = stage.start()
     stage.sandbox.faults.stop()
     await second.serving(2)
@@ -107,7 +107,7 @@ async def test_sigterm_ends_a_worker_that_waits_for_the_group(open_stage: OpenSt
     assert (await waiting.get("/startupz"))[0] == 503
     waiting.terminate()
     assert await waiting.ended(within_s=15) == 0  # the broker answers a join when it misses the killed member
-    assert waiting.log("left")
+    assert waiting.log("worker_stopped")
     assert [said for said in waiting.log() if said["level"] in ("error", "critical")] == []
 
 

@@ -68,7 +68,7 @@ async def test_another_address_needs_a_word(open_stage: OpenStage) -> None:
     elsewhere = {f"{variable}BASE_URL": stage.base_url.replace("127.0.0.1", "localhost")}
     second = stage.start(**elsewhere)
     assert await second.ended(30) == ConfigError.exit_code, second.tail()
-    [refused] = second.log("partition_refused")
+    [refused] = second.log("partition_unusable")
     assert f"--accept-target {ACCOUNT}=send" in refused["error"]
     assert len(stage.attempts(order.subject)) == 1
 

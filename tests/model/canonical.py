@@ -50,7 +50,9 @@ def _trimmed(worker: Worker, requests: tuple[Request, ...], orders: Orders) -> W
     if not any(due) and len(mine) == len(answered):
         return NOBODY._replace(survivor=not orders.rules.one_incarnation)
     records = tuple(
-        record._replace(acked=0, told=-1, uncertain=False, doubt=True, parked=0, refused=-1) if is_due else GONE
+        record._replace(acked=0, told=-1, may_land_late=False, remote_unknown=True, parked=0, refused=-1)
+        if is_due
+        else GONE
         for record, is_due in zip(worker.records, due, strict=True)
     )
     holds = tuple(hold if is_due else NO_HOLD for hold, is_due in zip(worker.holds, due, strict=True))

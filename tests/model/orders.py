@@ -45,7 +45,7 @@ class Orders:
 
     def is_same(self, order: int, record: Record) -> bool:
         """Whether the provider holds just this, as far as we know: there is nothing to send."""
-        in_doubt = (record.doubt or record.uncertain) and self.rules.suppress_without_doubt
+        in_doubt = (record.remote_unknown or record.may_land_late) and self.rules.suppress_without_doubt
         return self.payloads[order, record.event] == record.told and not in_doubt
 
     def is_due(self, order: int, record: Record) -> bool:

@@ -142,11 +142,11 @@ class Protocol(Machine):
         memory: list[Record] = []
         holds: list[int] = []
         for record in records:
-            inherited = not clean and (record.uncertain or record.revision > record.acked)
-            held = (inherited and rules.hold_inherited) or (clean and record.uncertain and rules.hold_uncertain)
+            inherited = not clean and (record.may_land_late or record.revision > record.acked)
+            held = (inherited and rules.hold_inherited) or (clean and record.may_land_late and rules.hold_uncertain)
             holds.append(HOLD_H if held else NO_HOLD)
             marked = inherited and rules.doubt_inherited
-            memory.append(record._replace(uncertain=True, doubt=True) if marked else record)
+            memory.append(record._replace(may_land_late=True, remote_unknown=True) if marked else record)
         said = "".join(f", {name} is held" for name, hold in zip(self.orders.names, holds, strict=True) if hold)
         text = f"{{w}} restores{how} and activates ({'clean' if clean else 'unclean'}{said})"
         harm = "I3: a clean handover, but memory and log differ" if clean and records != log.records else ""
@@ -242,11 +242,11 @@ class Protocol(Machine):
     def _operate(self, state: State, slot: int, order: int, record: Record) -> None:
         """A command, and a decision that is committed a while after it was made."""
         worker = state.workers[slot]
-        if record.revision and not (record.acked == 0 and record.doubt):
-            resent = record._replace(acked=0, doubt=True, parked=0, refused=-1)
+        if record.revision and not (record.acked == 0 and record.remote_unknown):
+            resent = record._replace(acked=0, remote_unknown=True, parked=0, refused=-1)
             self.commit(state, slot, order, resent, "an operator has {o} sent again", kind=FAULT)
         if worker.decided[order]:
-            in_doubt = (record.doubt or record.uncertain) and self.rules.decision_rechecked
+            in_doubt = (record.remote_unknown or record.may_land_late) and self.rules.decision_rechecked
             stands = record.acked < record.revision == worker.decided[order] and not in_doubt
             state = exchange(state, slot, worker._replace(decided=put(worker.decided, order, 0)))
             if stands:
@@ -256,7 +256,7 @@ class Protocol(Machine):
                 self.add(FREE, "{w} drops its decision about {o}", slot, state, order)
 
     def _expire(self, state: State, slot: int, order: int, record: Record) -> None:
-        if record.doubt or record.uncertain:
+        if record.remote_unknown or record.may_land_late:
             return
         expired, tombstones = put(state.log.expired, order, record.event), state.log.tombstones
         log = state.log._replace(expired=expired, tombstones=put(tombstones, order, self.setup.warm))
@@ -384,10 +384,15 @@ class Protocol(Machine):
         record, told = state.workers[slot].records[order], self.orders.payloads[order, event]
         revision = request.revision if self.rules.ack_own_revision else record.revision
         acked = record._replace(
-            acked=max(record.acked, revision), told=told, uncertain=False, doubt=False, parked=0, refused=-1
+            acked=max(record.acked, revision),
+            told=told,
+            may_land_late=False,
+            remote_unknown=False,
+            parked=0,
+            refused=-1,
         )
         self.commit(applied, slot, order, acked, "the provider takes {e}; {w} commits the ack", event, harm=harm)
-        doubtful = record._replace(doubt=record.doubt or self.rules.doubt_after_5xx)
+        doubtful = record._replace(remote_unknown=record.remote_unknown or self.rules.doubt_after_5xx)
         text = "the provider takes {e}, but answers 500"
         self.commit(applied, slot, order, doubtful, text, event, kind=FAULT, harm=harm)
         refused = record._replace(parked=request.revision, refused=told)
@@ -397,7 +402,9 @@ class Protocol(Machine):
         """The outcome is unknown: nothing says which of these it was."""
         order, worker = request.order, gone.workers[slot]
         record = worker.records[order]
-        marked = record._replace(uncertain=record.uncertain or self.rules.uncertain_unknown, doubt=True)
+        marked = record._replace(
+            may_land_late=record.may_land_late or self.rules.uncertain_unknown, remote_unknown=True
+        )
         late = gone._replace(requests=(*gone.requests, request._replace(stage=GIVEN_UP)))
         held = worker._replace(holds=put(worker.holds, order, HOLD_G if self.rules.hold_unknown else NO_HOLD))
         for after, text, wrong in (

@@ -28,8 +28,8 @@ class Record(NamedTuple):
     acked: int = 0
     told: int = 0
     """The payload that the provider was last known to hold (an event's number); -1: not known."""
-    uncertain: bool = False
-    doubt: bool = False
+    may_land_late: bool = False
+    remote_unknown: bool = False
     parked: int = 0
     """The revision that is known to be parked."""
     refused: int = -1

@@ -9,7 +9,7 @@ from schemas.facts import Facts
 from schemas.results import OrderChanged
 from schemas.state import OrderRecord
 from tests.simulation.trace import Trace
-from worker.core.order import Standing, assess, shown_of
+from worker.core.order import Assessment, assess, shown_of
 from worker.core.outbox import ready_status, reference_of
 from worker.ports import Result
 
@@ -73,13 +73,13 @@ class ToldPartition:
         if facts is None:
             self._trace.violate(f"{result.id} tells of a revision that never was")
             return
-        standing = assess(facts, reference_of(result.subject))
-        shown = shown_of(standing.order)
+        assessment = assess(facts, reference_of(result.subject))
+        shown = shown_of(assessment.order)
         amounts = (None, None, None) if shown is None else (shown.currency, shown.shipped_minor, shown.unshipped_minor)
         if (data.currency, data.shipped_minor, data.unshipped_minor) != amounts:
             self._trace.violate(f"{result.id} tells {data}, its facts say {amounts}")
-        if data.status not in _possible(standing, is_settled=data.acked == data.revision):
-            self._trace.violate(f"{result.id} tells {data}, its facts say {standing.state}")
+        if data.status not in _possible(assessment, is_settled=data.acked == data.revision):
+            self._trace.violate(f"{result.id} tells {data}, its facts say {assessment.state}")
 
     def _check_record(self, subject: str, record: OrderRecord) -> None:
         """What was told last is what the record says was told."""
@@ -108,13 +108,13 @@ def _news(result: OrderChanged) -> tuple[Any, ...]:
     return data.status, data.acked, data.provider, None if data.status == "owed" else data.reason
 
 
-def _possible(standing: Standing, *, is_settled: bool) -> tuple[str, ...]:
-    if standing.state == "ready":
+def _possible(assessment: Assessment, *, is_settled: bool) -> tuple[str, ...]:
+    if assessment.state == "ready":
         return ("settled",) if is_settled else ("owed", "parked")
-    return ("inconsistent", "parked") if standing.state == "inconsistent" else (standing.state,)
+    return ("inconsistent", "parked") if assessment.state == "inconsistent" else (assessment.state,)
 
 
 def _status(subject: str, record: OrderRecord) -> str:
     """As far as the record alone says it."""
-    standing = assess(record.facts, reference_of(subject))
-    return ready_status(record) if standing.state == "ready" else standing.state
+    assessment = assess(record.facts, reference_of(subject))
+    return ready_status(record) if assessment.state == "ready" else assessment.state

@@ -31,8 +31,8 @@ from tests.simulation.trace import Trace
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
 from worker.core.outbox import account_of, is_parked, reference_of
+from worker.core.policy import DeliveryPolicy
 from worker.core.reducer import reduce
-from worker.core.rules import Rules
 from worker.errors import MalformedEventError
 from worker.model.account import Account
 from worker.model.exchange import HttpRequest
@@ -70,7 +70,7 @@ class Auditor:
     def __init__(
         self,
         partitions: int,
-        rules: Rules,
+        rules: DeliveryPolicy,
         network: Network,
         accounts: Mapping[str, Account],
         sides: Mapping[str, Side],
@@ -259,7 +259,7 @@ class Auditor:
         """Nobody will hold what is not marked now."""
         for subject in self._network.live:
             record = here.records.get(subject)
-            if record is not None and not record.uncertain and (live := self._network.may_land(subject)):
+            if record is not None and not record.may_land_late and (live := self._network.may_land(subject)):
                 self._trace.violate(f"left in order, but {live[0]} may still land and {subject} is not marked")
 
     # --- who may send ---
@@ -339,8 +339,8 @@ class Auditor:
             return "unsupported"
         found = record.facts.provider
         is_over = found is not None and found.cancelled is not None
-        standing = assess(record.facts, reference_of(subject)).state
-        return "inconsistent" if is_over and standing == "inconsistent" else "owed"
+        assessment = assess(record.facts, reference_of(subject)).state
+        return "inconsistent" if is_over and assessment == "inconsistent" else "owed"
 
     def left(self) -> list[str]:
         """Orders that somebody still has to do something about."""

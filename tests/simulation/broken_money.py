@@ -134,7 +134,7 @@ def doubt_cleared_by_an_older_attempt(real: Any) -> Any:
 
     def applied(*args: Any) -> Any:
         after = real(*args)
-        after.doubt = False
+        after.remote_unknown = False
         return after
 
     return applied

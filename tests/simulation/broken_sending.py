@@ -7,7 +7,7 @@ from schemas.state import OrderHeader, OrderRecord
 from tests.simulation.breaks import Breaks
 from worker.core import outbox
 from worker.core.account import AccountQueue
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.partition import batch
 from worker.partition.actor import PartitionActor
@@ -40,13 +40,13 @@ def bad_gateway_taken_for_a_refusal(real: Any) -> Any:
     return lambda status: OutcomeKind.REJECTED if status >= 500 else real(status)
 
 
-@breaks(Rules, "takeover_hold_s")
+@breaks(DeliveryPolicy, "takeover_hold_s")
 def no_takeover_hold(_real: Any) -> Any:
     """I7."""
     return property(lambda _self: 0.0)
 
 
-@breaks(Rules, "takeover_hold_s")
+@breaks(DeliveryPolicy, "takeover_hold_s")
 def takeover_hold_without_the_lease(_real: Any) -> Any:
     """H is L + G: the predecessor may begin an attempt until its lease is over."""
     return property(lambda self: self.settle_s + 1.0)
@@ -98,15 +98,15 @@ def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:
     return let_go
 
 
-@breaks(Publisher, "cut")  # type: ignore[no-redef]
+@breaks(Publisher, "abandon")  # type: ignore[no-redef]
 def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:  # noqa: F811
     """They go on."""
 
-    def cut(self: Publisher, outlet: Any) -> None:
+    def abandon(self: Publisher, outlet: Any) -> None:
         if outlet.role != "closed":
             real(self, outlet)
 
-    return cut
+    return abandon
 
 
 @breaks(outbox, "plan")
@@ -115,7 +115,7 @@ def equal_payload_suppressed_while_in_doubt(real: Any) -> Any:
 
     def plan(record: OrderRecord, *args: Any) -> Any:
         trusting = copy(record)
-        trusting.doubt = trusting.uncertain = False
+        trusting.remote_unknown = trusting.may_land_late = False
         return real(trusting, *args)
 
     return plan
@@ -128,7 +128,7 @@ def server_error_leaves_no_doubt(real: Any) -> Any:
     def settle(record: OrderRecord, revision: int, digest: bytes, outcome: Outcome, **named: Any) -> Any:
         after, hold_s = real(record, revision, digest, outcome, **named)
         if outcome.kind is OutcomeKind.REJECTED:
-            after.doubt = record.doubt
+            after.remote_unknown = record.remote_unknown
         return after, hold_s
 
     return settle
@@ -226,11 +226,11 @@ def probe_never_ends_a_pause(real: Any) -> Any:
     return follow
 
 
-@breaks(outbox, "take_event")
+@breaks(outbox, "apply_event")
 def revision_is_a_counter(real: Any) -> Any:
     """Section 2: a revision is an offset; a counter would restart."""
 
-    def take_event(record: OrderRecord, event: Any, **named: Any) -> OrderRecord:
+    def apply_event(record: OrderRecord, event: Any, **named: Any) -> OrderRecord:
         return real(record, event, **named | {"revision": record.revision + 1})  # type: ignore[no-any-return]
 
-    return take_event
+    return apply_event

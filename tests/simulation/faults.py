@@ -9,14 +9,14 @@ from random import Random
 from typing import Any
 
 from tests.simulation.network import Faults
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import LogError
 
 ACTIONS = ("crash", "restart", "freeze", "expel", "silence", "stall", "outage", "compact", "hang", "operate", "shrink")
 REFUSABLE = frozenset(
     ("fence", "fence:done", "write", "write:open", "write:done", "read", "commit_group", "commit_group:done")
 )
-"""Operations of the log that may fail (`MemoryLog.gate`)."""
+"""PrivatePort of the log that may fail (`MemoryLog.gate`)."""
 SILENT = frozenset(("poll", "poll:done", "commit_group", "join"))
 """What a coordinator that has fallen silent does not answer."""
 
@@ -27,8 +27,8 @@ _PAUSES: dict[str, Any] = {
     "park_within_s": 60.0,
 }
 _RULES = (
-    Rules(not_found_delays_s=(3.0, 10.0, 20.0), retry_max_s=20.0, **_PAUSES),
-    Rules(
+    DeliveryPolicy(not_found_delays_s=(3.0, 10.0, 20.0), retry_max_s=20.0, **_PAUSES),
+    DeliveryPolicy(
         attempt_deadline_s=3.0,
         lease_s=9.0,
         settle_s=8.0,
@@ -44,7 +44,7 @@ _RULES = (
 class Plan:
     """The troubles of one run."""
 
-    rules: Rules
+    rules: DeliveryPolicy
     workers: int
     partitions: int
     gap_s: float

@@ -1,4 +1,4 @@
-"""An account with a long backlog, in virtual time: nobody's standing waits for its turn."""
+"""An account with a long backlog, in virtual time: nobody's assessment waits for its turn."""
 
 import asyncio
 

@@ -154,7 +154,7 @@ def test_inconsistent_for_too_long_says_what_helps() -> None:
         assert view is not None
         assert view.status == "parked"
         assert "only an event can resolve it" in view.reason
-        for name in ("order_waiting", "order_overdue"):
+        for name in ("order_waiting", "order_unresolved"):
             [line] = said(lines, name)
             assert (line["order"], line["event_id"], line["status"]) == ("acme/1", "1.2", "inconsistent")
             assert line["level"] == "warning"

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from schemas.state import decode_job
 from tests.simulation.reporting import DEADLINE_S, PEOPLE, SETTLE_S, World, play
 from tests.unit.core.shop import cart_updated, confirmed, goods, shipped
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import UsageError
 from worker.providers.sequra import memory
 
@@ -121,7 +121,7 @@ def test_worker_that_dies_with_a_page_under_way(after_s: float) -> None:
     sent = pages(world)
     assert len({body for _, body in sent}) == 1
     after = min(at for at, _ in sent if at > killed_at[0])
-    assert after - killed_at[0] >= Rules(settle_s=SETTLE_S).takeover_hold_s
+    assert after - killed_at[0] >= DeliveryPolicy(settle_s=SETTLE_S).takeover_hold_s
 
 
 def test_worker_that_leaves_with_a_page_under_way() -> None:

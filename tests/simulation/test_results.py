@@ -171,7 +171,7 @@ def test_overdue_order_is_logged_once() -> None:
         stage.tell_shipped("1", units=2)
         with logged() as lines:
             await asyncio.sleep(2000.0)
-        assert [line["status"] for line in lines if line["event"] == "order_overdue"] == ["inconsistent"]
+        assert [line["status"] for line in lines if line["event"] == "order_unresolved"] == ["inconsistent"]
         assert statuses(stage) == ["inconsistent", "parked"]
         await worker.stop()
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from tests.conftest import parse_seeds
-from tests.simulation.reporting import DAY_S, PLACING, Life, World
+from tests.simulation.reporting import DAY_S, Life, World
 from tests.simulation.year_auditor import Auditor, needs_hand
 from tests.simulation.year_shop import Shop
 from tests.simulation.year_side import SequraSide

@@ -65,7 +65,9 @@ def repeated_hour_reports_twice(real: Any) -> Any:
     def near(now_ms: int, times: Any, zone: tzinfo, latest_ms: int | None = None) -> set[int]:
         again = set()
         for at in real(now_ms, times, zone, latest_ms):
-            walls = [datetime.fromtimestamp(ms / 1000, zone).replace(tzinfo=None, fold=0) for ms in (at, at + 3_600_000)]
+            walls = [
+                datetime.fromtimestamp(ms / 1000, zone).replace(tzinfo=None, fold=0) for ms in (at, at + 3_600_000)
+            ]
             again |= {at + 3_600_000} if walls[0] == walls[1] else set()
         return {run for run in real(now_ms, times, zone, latest_ms) | again if latest_ms is None or run <= latest_ms}
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -257,5 +256,3 @@ class Shop:
 
 def _text(wall_ms: int) -> str:
     return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat()
-
-

@@ -171,5 +171,3 @@ def _name(order: dict[str, Any]) -> str:
 
 def _names(orders: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(map(_name, orders)))
-
-

@@ -18,13 +18,13 @@ import msgspec
 import pytest
 
 from schemas.views import ItemView, OrderView
-from tests.unit.web.operated import Worker
+from tests.unit.web.control import Worker
 from worker import __version__, errors, logs
 from worker.cli import app, main
 from worker.errors import CartsyncError, InvariantError, LogError
 from worker.tools.demo import leave
 from worker.tools.kafka_ports import free_ports
-from worker.web.operations import Access, Operations
+from worker.web.private_port import Access, PrivatePort
 
 SECRET = "s3cr3t-99"
 CONFIG = f"""
@@ -74,7 +74,7 @@ def worker() -> Worker:
 @pytest.fixture
 async def url(worker: Worker) -> AsyncIterator[str]:
     """The private port of that worker."""
-    operations = Operations(worker)
+    operations = PrivatePort(worker)
     yield await operations.start("127.0.0.1", 0)
     await operations.stop()
 
@@ -477,7 +477,7 @@ TOKEN = "a-token-of-24-characters"
 @pytest.fixture
 async def guarded(worker: Worker) -> AsyncIterator[str]:
     """The number of a port that is open to other machines, and wants a token."""
-    operations = Operations(worker, Access(token=TOKEN))
+    operations = PrivatePort(worker, Access(token=TOKEN))
     base = await operations.start("0.0.0.0", 0)
     yield base.rpartition(":")[2]
     await operations.stop()

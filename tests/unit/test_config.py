@@ -25,12 +25,12 @@ from worker.config import (
 )
 from worker.config.accounts import AccountSection, AtaraPaySection, QliroSection, SequraSection
 from worker.core.placing import Placing
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.trust import Trust
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
-from worker.partition.context import Pace
+from worker.partition.context import BatchLimits
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
@@ -135,13 +135,13 @@ def test_defaults(write: Write) -> None:
     """What is not set is as the core, the protocol and the Kafka measurements have it."""
     write()
     config = Config.load(environ={})
-    assert config.rules() == Rules()
+    assert config.rules() == DeliveryPolicy()
     given = KafkaSettings(bootstrap_servers="broker:9092")
     assert KafkaSettings(**config.kafka.members()) == given
-    assert config.worker.commit_interval_s == Pace().commit_interval_s
-    assert config.worker.commits_per_second == Pace().commits_per_s
-    assert config.worker.max_batch_records == Pace().batch_records_max
-    assert config.worker.max_inbox_records == Pace().inbox_records_max
+    assert config.worker.commit_interval_s == BatchLimits().commit_interval_s
+    assert config.worker.commits_per_second == BatchLimits().commits_per_s
+    assert config.worker.max_batch_records == BatchLimits().batch_records_max
+    assert config.worker.max_inbox_records == BatchLimits().inbox_records_max
     expected = SequraAccount("acme", "sequra", "https://sandbox.example", "acme", "user", SECRET)
     assert config.merchant_accounts() == {"acme": expected}
 
@@ -410,7 +410,7 @@ def test_times_that_do_not_fit(write: Write, text: str, expected: str) -> None:
 
 
 def test_checks_of_others(write: Write) -> None:
-    """Rules that the configuration does not know itself are held, too."""
+    """DeliveryPolicy that the configuration does not know itself are held, too."""
     write(MINIMAL.replace('"broker:9092"', '"localhost:9092"\nheartbeat = "20s"'))
 
     def check(config: Config) -> None:
@@ -799,7 +799,7 @@ def test_wrong_account_name() -> None:
 def test_worker_settings() -> None:
     """Settings by their configuration names; the rest is as it is by default."""
     settings = worker_settings_from({"lease": "30s", "not_found_delays": ["1s"]})
-    assert settings.rules() == Rules(lease_s=30.0, not_found_delays_s=(1.0,))
+    assert settings.rules() == DeliveryPolicy(lease_s=30.0, not_found_delays_s=(1.0,))
 
 
 @pytest.mark.parametrize(

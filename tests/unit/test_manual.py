@@ -161,10 +161,15 @@ def test_fields_of_log_events(name: str) -> None:
 
 def test_events_are_found() -> None:
     """The reading of the code sees each of the ways in which an event is logged."""
-    assert {"starting", "account_slowed", "order_held", "order_waiting", "event_refused", "log_lines_sampled"} <= (
-        LOGGED.keys()
-    )
-    assert LOGGED["operator_acted"].levels == {"info", "warning"}
+    assert {
+        "worker_starting",
+        "account_slowed",
+        "order_held",
+        "order_waiting",
+        "event_refused",
+        "log_lines_sampled",
+    } <= (LOGGED.keys())
+    assert LOGGED["operator_command"].levels == {"info", "warning"}
     assert LOGGED["order_parked"].levels == {"warning"}
 
 

@@ -49,10 +49,10 @@ def on_signals(reread: Callable[[], None]) -> asyncio.Event:
     return stopping
 
 
-def no_operations_port(host: str, port: int, error: OSError) -> None:
+def private_port_unavailable(host: str, port: int, error: OSError) -> None:
     """Says that the private port cannot be had, and which setting to change."""
     do = "set another [http] port, or CARTSYNC_HTTP__PORT: each process on a machine needs its own, one file or not"
-    log.critical("no_operations_port", host=host, port=port, error=error.strerror, do=do)
+    log.critical("private_port_unavailable", host=host, port=port, error=error.strerror, do=do)
 
 
 def end_in_time() -> None:

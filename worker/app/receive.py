@@ -12,19 +12,19 @@ import uvloop
 
 from worker import __version__, logs
 from worker.app.clock import SystemClock
-from worker.app.process import EXIT_DONE, calm_collector, end_in_time, no_operations_port, on_signals
+from worker.app.process import EXIT_DONE, calm_collector, end_in_time, on_signals, private_port_unavailable
 from worker.config.receiving import ReceiverConfig
 from worker.config.sections import CallbacksSection
 from worker.core.placing import Placing
 from worker.errors import CartsyncError, ConfigError
-from worker.kafka.client import hush_leftovers
+from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.metrics import Metrics
 from worker.providers.registry import CALLBACKS
 from worker.publisher.sender import HttpSender
 from worker.web.lookups import Lookup
-from worker.web.operations import Access, Operations
+from worker.web.private_port import Access, PrivatePort
 from worker.web.receiver import Limits, Receiver
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class ReceiverProcess:
 
 
 async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], host: str) -> int:
-    hush_leftovers(asyncio.get_running_loop())
+    silence_unretrieved_errors(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
     placing = kafka.placing()
     assert placing is not None, "the configuration was checked"
@@ -89,7 +89,7 @@ async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], hos
         body_max_bytes=ANSWER_MAX_BYTES,
     )
     receiver = _receiver(config, producer, Lookup(sender, metrics, config.callbacks.question_slots), placing, metrics)
-    operations = Operations(ReceiverProcess(receiver, producer, metrics), Access())
+    operations = PrivatePort(ReceiverProcess(receiver, producer, metrics), Access())
     log.info("receiver_starting", version=__version__, topic=kafka.event_topic, accounts=list(config.callers))
     stopping = on_signals(lambda: _reread(receiver, reread))
     lag = asyncio.create_task(_measure_lag(metrics), name="lag")
@@ -133,17 +133,17 @@ def limits_of(section: CallbacksSection) -> Limits:
     return Limits(**{name: getattr(section, name) for name in Limits.__struct_fields__})
 
 
-async def _listens(receiver: Receiver, operations: Operations, config: ReceiverConfig, host: str) -> bool:
+async def _listens(receiver: Receiver, operations: PrivatePort, config: ReceiverConfig, host: str) -> bool:
     try:
-        log.info("operations", address=await operations.start(host, config.http.port))
+        log.info("private_port_open", address=await operations.start(host, config.http.port))
     except OSError as error:
-        no_operations_port(host, config.http.port, error)
+        private_port_unavailable(host, config.http.port, error)
         return False
     public = config.callbacks
     try:
-        log.info("receiving", address=await receiver.start(public.host, public.port))
+        log.info("public_port_open", address=await receiver.start(public.host, public.port))
     except OSError as error:
-        log.critical("no_public_port", host=public.host, port=public.port, error=error.strerror)
+        log.critical("public_port_unavailable", host=public.host, port=public.port, error=error.strerror)
         return False
     return True
 

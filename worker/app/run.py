@@ -21,15 +21,15 @@ from worker.app.process import (
     calm_collector,
     end_in_time,
     first,
-    no_operations_port,
     on_signals,
+    private_port_unavailable,
 )
 from worker.app.worker import Ports, Worker
 from worker.config import Config, HttpSection
 from worker.core.results import Reporting, source_of
 from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
-from worker.kafka.client import hush_leftovers
+from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
@@ -37,7 +37,7 @@ from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
 from worker.providers.registry import PROVIDERS
 from worker.publisher.sender import HttpSender
-from worker.web.operations import Access, Operations
+from worker.web.private_port import Access, PrivatePort
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ def run_worker(
 async def _run(
     config: Config, reread: Callable[[], Config], host: str, accepted_targets: Mapping[str, TargetChoice]
 ) -> int:
-    hush_leftovers(asyncio.get_running_loop())
+    silence_unretrieved_errors(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
     accounts = config.merchant_accounts()
     metrics = Metrics(process=True)
@@ -99,24 +99,26 @@ async def _run(
         ),
         reporting=Reporting(source_of(kafka.group_id), kafka.results_with_reasons) if kafka.results_topic else None,
     )
-    log.info("starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
+    log.info("worker_starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():
         guarantee = PROVIDERS[account.provider].guarantee
         target = urlsplit(account.base_url).netloc
         log.info("account_configured", account=name, provider=account.provider, host=target, guarantee=guarantee)
-    operations = Operations(worker, _access(config.http))
+    operations = PrivatePort(worker, _access(config.http))
     worker.reread = Reread(config, reread, worker, operations, sender)
     stopping = on_signals(worker.reread.begin)
     try:
         address = await operations.start(host, config.http.port)
     except OSError as error:
-        no_operations_port(host, config.http.port, error)
+        private_port_unavailable(host, config.http.port, error)
         await sender.close()
         return ConfigError.exit_code
     try:
-        log.info("operations", address=address)
+        log.info("private_port_open", address=address)
         if not is_loopback(host) and not operations.access.token:
-            log.warning("operations_without_token", do="set [http] token_file; until then nobody can see orders or act")
+            log.warning(
+                "private_port_without_token", do="set [http] token_file; until then nobody can see orders or act"
+            )
         return await _serve(worker, stopping)
     finally:
         await operations.stop()
@@ -131,15 +133,15 @@ async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
     told.cancel()
     if code == EXIT_WATCHDOG:
         return code
-    log.info("leaving")
+    log.info("worker_draining")
     end_in_time()
     try:
         async with asyncio.timeout(LEAVE_WITHIN_S):
             await worker.stop()
     except TimeoutError:
-        log.warning("left_late", seconds=LEAVE_WITHIN_S, because="Kafka did not answer in time")
+        log.warning("worker_stopped_late", seconds=LEAVE_WITHIN_S, because="Kafka did not answer in time")
         return code or EXIT_AT_ONCE
-    log.info("left")
+    log.info("worker_stopped")
     return code
 
 
@@ -154,7 +156,7 @@ async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
     try:
         starting.result()
     except CartsyncError as error:
-        log.critical("not_started", error=str(error))
+        log.critical("worker_start_failed", error=str(error))
         return error.exit_code
     return None
 
@@ -168,7 +170,7 @@ async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
     watch.cancel()
     if worker.failed.done():
         error = worker.failed.result()
-        log.critical("stopping", error=str(error))
+        log.critical("worker_failed", error=str(error))
         return error.exit_code
     return EXIT_DONE
 
@@ -188,7 +190,7 @@ class Reread:
     """
 
     def __init__(
-        self, config: Config, read: Callable[[], Config], worker: Worker, operations: Operations, sender: HttpSender
+        self, config: Config, read: Callable[[], Config], worker: Worker, operations: PrivatePort, sender: HttpSender
     ) -> None:
         self._config = config
         """What the process was started with."""

@@ -14,7 +14,7 @@ from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core import outbox as core
-from worker.core.outbox import Addressee
+from worker.core.outbox import Destination
 from worker.core.placing import Placing
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
@@ -28,7 +28,7 @@ from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment, Holding
-from worker.partition.context import Context, Pace
+from worker.partition.context import BatchLimits, Context
 from worker.ports import Clock, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
 from worker.ports import JobView as PartJobView
 from worker.providers.registry import JOBS, PROVIDERS
@@ -131,12 +131,14 @@ class Worker:
             metrics=metrics,
             fatal=self._fail,
         )
-        self._addressees = {name: Addressee(account, PROVIDERS[account.provider]) for name, account in accounts.items()}
+        self._destinations = {
+            name: Destination(account, PROVIDERS[account.provider]) for name, account in accounts.items()
+        }
         self._context = Context(
             owner_id=owner_id,
             version=__version__,
             rules=rules,
-            pace=Pace(
+            pace=BatchLimits(
                 commit_interval_s=settings.commit_interval_s,
                 commits_per_s=settings.commits_per_second,
                 batch_records_max=settings.max_batch_records,
@@ -145,7 +147,7 @@ class Worker:
             clock=ports.clock,
             events=ports.events,
             dispatcher=self._publisher,
-            addressees=self._addressees,
+            destinations=self._destinations,
             metrics=metrics,
             event_topic=event_topic,
             topic_epoch=settings.topic_epoch,
@@ -184,9 +186,9 @@ class Worker:
 
     def _make_jobs(self, host: JobHost) -> Desk:
         has = {
-            name: JOBS[addressee.account.provider]
-            for name, addressee in self._addressees.items()
-            if addressee.account.provider in JOBS
+            name: JOBS[destination.account.provider]
+            for name, destination in self._destinations.items()
+            if destination.account.provider in JOBS
         }
         means = Means(self._ports.clock, self._rules, self.metrics)
         return Desk(host, means, has, self._context.topic_partitions, self._job_events)
@@ -320,8 +322,8 @@ class Worker:
         return [_job_view(name, views) for name, views in found.items()]
 
     def _known(self, account: str) -> None:
-        if account not in self._context.addressees:
-            known = ", ".join(sorted(self._context.addressees)) or "none"
+        if account not in self._context.destinations:
+            known = ", ".join(sorted(self._context.destinations)) or "none"
             raise UsageError(f"no account {account} is configured (there are: {known})")
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> tuple[list[str], list[str]]:
@@ -334,7 +336,7 @@ class Worker:
         later = sorted(known.keys() ^ accounts.keys() | {name for name in known if accounts.get(name) != taken[name]})
         changed = {name: account for name, account in taken.items() if account != known[name]}
         for name, account in changed.items():
-            self._addressees[name] = Addressee(account, PROVIDERS[account.provider])
+            self._destinations[name] = Destination(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
         for actor in self._assignment.actors.values():
             actor.look_anew()
@@ -352,7 +354,7 @@ class Worker:
         }
 
     def _accounts(self) -> dict[str, Account]:
-        return {name: addressee.account for name, addressee in self._addressees.items()}
+        return {name: destination.account for name, destination in self._destinations.items()}
 
     def _actor_of(self, subject: str) -> PartitionActor:
         for actor in self._assignment.actors.values():
@@ -382,7 +384,7 @@ class Worker:
     def _view(
         self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
     ) -> OrderView:
-        addressee = self._addressees.get(core.account_of(subject))
+        destination = self._destinations.get(core.account_of(subject))
         return view_order(
             subject,
             record,
@@ -395,8 +397,8 @@ class Worker:
             waits=self._publisher.waits(core.account_of(subject)),
             idle="sending is off",
             also_in=also_in,
-            is_configured=addressee is not None,
-            known=None if addressee is None else addressee.provider.describe(record.remote),
+            is_configured=destination is not None,
+            known=None if destination is None else destination.provider.describe(record.remote),
         )
 
     def status(self) -> StatusView:
@@ -406,7 +408,7 @@ class Worker:
         partitions: list[PartitionView] = []
         waiting: dict[str, core.Figures] = {}
         for actor in self._assignment.actors.values():
-            counted = actor.outbox.figures(self._addressees, now)
+            counted = actor.outbox.figures(self._destinations, now)
             partitions.append(self._partition_view(actor, counted.values(), now, now_ms))
             for account, count in counted.items():
                 waiting.setdefault(account, core.Figures()).add(count)

@@ -26,7 +26,7 @@ from worker.config.mistakes import account_name_problems, explained, provider_pr
 from worker.config.sections import CallbacksSection, HttpSection, KafkaSection, LogSection, WorkerSection
 from worker.config.sources import Layer, SettingPath, Tree, Wanted, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.targets import TargetChoice, check_targets
 from worker.errors import ConfigError
 from worker.model.account import Account
@@ -115,7 +115,7 @@ class Config(BaseSettings):
             raise refused(problems)
         return config
 
-    def rules(self) -> Rules:
+    def rules(self) -> DeliveryPolicy:
         """The part that the core goes by."""
         return self.worker.rules()
 

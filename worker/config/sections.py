@@ -22,10 +22,10 @@ from worker.config.values import (
     private_url,
 )
 from worker.core.placing import EventKey, PartitionerName
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.trust import Trust
 
-_RULES = Rules()
+_RULES = DeliveryPolicy()
 
 
 def _key(name: str) -> str:
@@ -152,9 +152,9 @@ class WorkerSection(_TimedSection):
     restore_budget_s: Duration = 300.0
     """A partition that takes longer to restore makes `/readyz` fail."""
 
-    def rules(self) -> Rules:
+    def rules(self) -> DeliveryPolicy:
         """The part that the core goes by."""
-        return Rules(**{name: getattr(self, name) for name in Rules.__struct_fields__})
+        return DeliveryPolicy(**{name: getattr(self, name) for name in DeliveryPolicy.__struct_fields__})
 
 
 class HttpSection(Section):

@@ -27,8 +27,8 @@ from typing import Generic, Literal, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import backoff_s
-from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
 
 NEVER = float("inf")
@@ -82,7 +82,7 @@ class Pause(Struct, eq=False):
 class AccountQueue(Generic[_Owner]):
     """The offers of one account, and what holds it up."""
 
-    def __init__(self, slots: int, rules: Rules) -> None:
+    def __init__(self, slots: int, rules: DeliveryPolicy) -> None:
         self.in_flight = 0
         self.pause: Pause | None = None
         self.hold_until = 0.0

@@ -1,4 +1,4 @@
-"""What follows from an order's facts: contradictions, standing, and the state to tell the provider.
+"""What follows from an order's facts: contradictions, assessment, and the state to tell the provider.
 
 `assess` is a pure function of the facts. Contradictions never refuse an event: they make the order inconsistent,
 nothing is sent, and the fact that resolves them releases it (`DOMAIN.md` section 4).
@@ -37,7 +37,7 @@ from worker.model.order import CancellationReason, Cart, Order
 REASONS_MAX = 20
 
 
-class Standing(Struct, frozen=True):
+class Assessment(Struct, frozen=True):
     """What the facts say of an order."""
 
     state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "ready"]
@@ -64,11 +64,11 @@ def shown_of(order: Order | None) -> Shown | None:
     return Shown(order.currency, order.shipped.total_minor, order.unshipped.total_minor, order.facts.provider)
 
 
-def assess(facts: Facts, reference: str) -> Standing:
-    """The standing of the order with this reference (the subject after its first slash)."""
+def assess(facts: Facts, reference: str) -> Assessment:
+    """The assessment of the order with this reference (the subject after its first slash)."""
     confirmation = facts.confirmation
     if confirmation is None:
-        return Standing("unconfirmed", ["no order.confirmed yet"])
+        return Assessment("unconfirmed", ["no order.confirmed yet"])
     if facts.statements:
         reasons, carts = _from_statement(facts, confirmation, facts.statements[0])
     else:
@@ -76,10 +76,10 @@ def assess(facts: Facts, reference: str) -> Standing:
     order = None if carts is None else _order(facts, reference, confirmation, *carts)
     payment = facts.payment_now
     if payment is not None and payment.state != "approved":
-        return Standing(payment.state, reasons[:REASONS_MAX], order)
+        return Assessment(payment.state, reasons[:REASONS_MAX], order)
     if reasons:
-        return Standing("inconsistent", reasons[:REASONS_MAX], order)
-    return Standing("ready", [], order)
+        return Assessment("inconsistent", reasons[:REASONS_MAX], order)
+    return Assessment("ready", [], order)
 
 
 def baseline(facts: Facts, reference: str) -> Order | None:

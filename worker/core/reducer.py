@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schemas import events as e
-from schemas.base import copied
+from schemas.base import shallow_copy
 from schemas.envelope import Data
 from schemas.facts import (
     NIL,
@@ -58,7 +58,7 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     seen, uid, data = facts.seen, event.uid, event.data
     if uid in seen and _has_seen(seen, uid):
         return facts
-    changed = copied(facts)
+    changed = shallow_copy(facts)
     changed.seen = (seen + uid)[-_SEEN_BYTES_MAX:]
     apply = _APPLY.get(type(data))
     if apply is None:

@@ -22,8 +22,8 @@ from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
 from schemas.state import OrderRecord, SealedRecord, Told
 from schemas.views import ProviderView, Said, Status
 from worker.core.order import Shown, assess, shown_of
-from worker.core.outbox import Addressee, Wait, account_of, ready_status, reference_of, status
-from worker.core.rules import Rules
+from worker.core.outbox import Destination, Wait, account_of, ready_status, reference_of, status
+from worker.core.policy import DeliveryPolicy
 from worker.core.view import not_configured, view_provider, why_not_ready
 from worker.model.exchange import REASON_MAX
 
@@ -62,20 +62,22 @@ def source_of(group_id: str) -> str:
 # --- how an order stands ---------------------------------------------------------------------------------------------
 
 
-def find(record: OrderRecord, subject: str, addressee: Addressee | None, *, now_ms: int, rules: Rules) -> Found:
+def find(
+    record: OrderRecord, subject: str, destination: Destination | None, *, now_ms: int, rules: DeliveryPolicy
+) -> Found:
     """By its facts: dear."""
-    standing = assess(record.facts, reference_of(subject))
-    shown = shown_of(standing.order)
-    if standing.state == "ready":
-        return find_ready(record, shown, addressee)
-    held_as = status(record, standing, now_ms=now_ms, rules=rules)
-    reason = why_not_ready(standing.state, standing.reasons, held_as)
-    return Found(held_as, shown, record.facts.provider, reason, known=_known(record, addressee))
+    assessment = assess(record.facts, reference_of(subject))
+    shown = shown_of(assessment.order)
+    if assessment.state == "ready":
+        return find_ready(record, shown, destination)
+    held_as = status(record, assessment, now_ms=now_ms, rules=rules)
+    reason = why_not_ready(assessment.state, assessment.reasons, held_as)
+    return Found(held_as, shown, record.facts.provider, reason, known=_known(record, destination))
 
 
-def find_ready(record: OrderRecord | SealedRecord, shown: Shown | None, addressee: Addressee | None) -> Found:
+def find_ready(record: OrderRecord | SealedRecord, shown: Shown | None, destination: Destination | None) -> Found:
     """One that is known to be ready."""
-    held_as, known = ready_status(record), _known(record, addressee)
+    held_as, known = ready_status(record), _known(record, destination)
     provider = None if shown is None else shown.provider
     if held_as == "parked":
         assert record.park is not None  # says `ready_status`
@@ -84,21 +86,21 @@ def find_ready(record: OrderRecord | SealedRecord, shown: Shown | None, addresse
 
 
 def find_waiting(
-    record: OrderRecord, subject: str, plan: Wait, addressee: Addressee | None, *, is_overdue: bool
+    record: OrderRecord, subject: str, plan: Wait, destination: Destination | None, *, is_overdue: bool
 ) -> Found:
     """One that was looked at, and waits. `is_overdue`: for too long."""
     if plan.state == "parked":
-        return find_ready(record, plan.shown, addressee)
+        return find_ready(record, plan.shown, destination)
     if plan.state == "no_account":
         return Found(ready_status(record), plan.shown, record.facts.provider, not_configured(account_of(subject)))
     held_as: Status = "parked" if is_overdue and plan.state == "inconsistent" else plan.state
     reason = why_not_ready(plan.state, plan.reasons, held_as)
-    return Found(held_as, plan.shown, record.facts.provider, reason, known=_known(record, addressee))
+    return Found(held_as, plan.shown, record.facts.provider, reason, known=_known(record, destination))
 
 
-def _known(record: OrderRecord | SealedRecord, addressee: Addressee | None) -> dict[str, Any] | None:
+def _known(record: OrderRecord | SealedRecord, destination: Destination | None) -> dict[str, Any] | None:
     """`None`: nothing, or there is no adapter."""
-    return addressee.provider.describe(record.remote) if record.remote and addressee is not None else None
+    return destination.provider.describe(record.remote) if record.remote and destination is not None else None
 
 
 # --- what is news ----------------------------------------------------------------------------------------------------

@@ -4,16 +4,16 @@ from typing import TypeVar, assert_never
 
 from msgspec.structs import replace
 
-from schemas.base import copied
-from schemas.state import Attempts, Delay, OrderRecord, Park, SealedRecord
-from worker.core.rules import Rules
+from schemas.base import shallow_copy
+from schemas.state import Attempts, Delay, OrderRecord, Parking, SealedRecord
+from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 
 _FOR_GOOD_S = 10 * 365 * 86_400.0
 """Until something else happens."""
 
 
-def backoff_s(count: int, chance: float, rules: Rules) -> float:
+def backoff_s(count: int, chance: float, rules: DeliveryPolicy) -> float:
     """The delay after `count` failures in a row: full jitter below a cap that doubles up to `retry_max`."""
     cap = min(rules.retry_max_s, rules.retry_initial_s * 2.0 ** min(count, 40))
     return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
@@ -22,7 +22,7 @@ def backoff_s(count: int, chance: float, rules: Rules) -> float:
 _Record = TypeVar("_Record", OrderRecord, SealedRecord)
 
 
-def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
+def delay_max_s(record: OrderRecord | SealedRecord, rules: DeliveryPolicy) -> float:
     """The longest delay that this record may hold; a longer one was stored by a clock that was wrong.
 
     A version that did not store how long it is leaves only the longest one of its kind.
@@ -31,7 +31,7 @@ def delay_max_s(record: OrderRecord | SealedRecord, rules: Rules) -> float:
         return record.delay_ms / 1000
     if record.not_found_delay:
         return max(rules.not_found_delays_s)
-    backoff_max_s = rules.retry_max_s + (rules.settle_s if record.uncertain else 0.0)
+    backoff_max_s = rules.retry_max_s + (rules.settle_s if record.may_land_late else 0.0)
     return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
 
 
@@ -58,7 +58,7 @@ def settle(
     *,
     now_ms: int,
     chance: float,
-    rules: Rules,
+    rules: DeliveryPolicy,
 ) -> tuple[_Record, float]:
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
@@ -69,9 +69,9 @@ def settle(
 
 
 def _settled(
-    record: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int, chance: float, rules: Rules
+    record: _Record, revision: int, digest: bytes, outcome: Outcome, now_ms: int, chance: float, rules: DeliveryPolicy
 ) -> tuple[_Record, float]:
-    after = copied(record)
+    after = shallow_copy(record)
     if outcome.remote is not None:
         after.remote = outcome.remote
     tried = record.attempts if record.attempts.digest == digest else Attempts(digest)
@@ -87,20 +87,20 @@ def _settled(
         case OutcomeKind.CONFLICT:
             tried = replace(tried, conflict=tried.conflict + 1)
             if tried.conflict >= rules.conflict_attempts:
-                after.park = Park(outcome.reason, digest, revision, now_ms)
+                after.park = Parking(outcome.reason, digest, revision, now_ms)
             else:
                 after.not_before_ms = _after(now_ms, backoff_s(tried.conflict, chance, rules), None)
         case OutcomeKind.NOT_FOUND:
             tried = replace(tried, not_found=tried.not_found + 1)
-            _not_found(after, tried.not_found, Park(outcome.reason, digest, revision, now_ms), rules)
+            _not_found(after, tried.not_found, Parking(outcome.reason, digest, revision, now_ms), rules)
         case OutcomeKind.REJECTED | OutcomeKind.NOT_SENT | OutcomeKind.FORBIDDEN:
             tried = replace(tried, transient=tried.transient + 1)
             after.delay = _whence(outcome)
             after.not_before_ms = _after(now_ms, backoff_s(tried.transient, chance, rules), outcome.retry_after_s)
-            after.doubt = record.doubt or (outcome.status is not None and outcome.status >= 500)
+            after.remote_unknown = record.remote_unknown or (outcome.status is not None and outcome.status >= 500)
         case OutcomeKind.UNKNOWN:
             tried = replace(tried, transient=tried.transient + 1)
-            after.uncertain = after.doubt = True
+            after.may_land_late = after.remote_unknown = True
             after.delay = _whence(outcome)
             delay_s = rules.settle_s + backoff_s(tried.transient, chance, rules)
             after.not_before_ms = _after(now_ms, delay_s, outcome.retry_after_s)
@@ -109,7 +109,7 @@ def _settled(
         case OutcomeKind.PENDING | OutcomeKind.UNSUPPORTED:
             return _undecided(after, revision, digest, outcome, now_ms), 0.0
         case OutcomeKind.PERMANENT:
-            after.park = Park(outcome.reason, digest, revision, now_ms)
+            after.park = Parking(outcome.reason, digest, revision, now_ms)
         case OutcomeKind.CREDENTIALS:
             pass  # the account pauses; the order waits as it is
         case unknown:
@@ -118,7 +118,7 @@ def _settled(
     return after, 0.0
 
 
-def _not_found(after: OrderRecord | SealedRecord, count: int, park: Park, rules: Rules) -> None:
+def _not_found(after: OrderRecord | SealedRecord, count: int, park: Parking, rules: DeliveryPolicy) -> None:
     """The provider may not know the order yet: it is asked again a few times, further and further apart."""
     if count >= rules.not_found_attempts:
         after.park = park
@@ -132,14 +132,14 @@ def _undecided(after: _Record, revision: int, digest: bytes, outcome: Outcome, n
     """The provider does not hold what is owed: not yet, or never. Where it was asked, that was after whatever could
     still land.
     """
-    after.uncertain, after.doubt = after.uncertain and outcome.status is None, True
+    after.may_land_late, after.remote_unknown = after.may_land_late and outcome.status is None, True
     after.attempts = Attempts()
     if outcome.kind is OutcomeKind.UNSUPPORTED:
         after.reason = outcome.reason[:REASON_MAX]
     if after.heard > revision:
         return after  # what was heard since may be just what it would wait for
     if outcome.kind is OutcomeKind.UNSUPPORTED:
-        after.park = Park(after.reason, digest, revision, now_ms, unsupported=True)
+        after.park = Parking(after.reason, digest, revision, now_ms, unsupported=True)
     elif outcome.retry_after_s is None:
         if after.revision == revision:  # a newer one may be another matter
             after.delay = Delay.CHANGE
@@ -159,8 +159,8 @@ def _whence(outcome: Outcome) -> Delay:
 def _applied(after: _Record, revision: int, digest: bytes, now_ms: int) -> _Record:
     after.acked = max(after.acked, revision)
     after.acked_digest = digest
-    after.uncertain = False
-    after.doubt = after.heard > revision
+    after.may_land_late = False
+    after.remote_unknown = after.heard > revision
     after.park = None
     after.attempts = Attempts()
     after.reason = ""

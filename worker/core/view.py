@@ -9,10 +9,10 @@ from schemas.base import time_text
 from schemas.facts import Moment, ProviderFacts
 from schemas.state import OrderRecord
 from schemas.views import ItemView, OrderView, Paid, ProviderView, Said, Status
-from worker.core.order import Standing, assess
+from worker.core.order import Assessment, assess
 from worker.core.outbox import Entry, account_of, reference_of, status
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import awaits_change
-from worker.core.rules import Rules
 from worker.model.order import Cart
 
 
@@ -21,7 +21,7 @@ def view_order(
     record: OrderRecord,
     *,
     partition: int,
-    rules: Rules,
+    rules: DeliveryPolicy,
     now_ms: int,
     now: float = 0.0,
     entry: Entry | None = None,
@@ -39,11 +39,11 @@ def view_order(
     has no entry is not sent. `also_in`: other partitions that hold the order, too. `is_configured`:
     whether its account is. `known`: what its adapter says of the provider's side.
     """
-    standing = assess(record.facts, reference_of(subject))
+    assessment = assess(record.facts, reference_of(subject))
     is_overdue = entry is not None and entry.is_overdue
-    held_as = status(record, standing, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
-    order = standing.order
-    reason = _reason(record, standing, held_as, entry, now, paused, waits, idle)
+    held_as = status(record, assessment, now_ms=now_ms, rules=rules, is_overdue=is_overdue)
+    order = assessment.order
+    reason = _reason(record, assessment, held_as, entry, now, paused, waits, idle)
     if not is_configured and reason != (missing := not_configured(account_of(subject))):
         reason = f"{missing}; {reason}" if reason else missing
     return OrderView(
@@ -89,7 +89,7 @@ _PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was re
 
 
 def why_not_ready(state: str, reasons: list[str], held_as: Status) -> str:
-    """What stands in the way of an order in this standing, and which contradictions."""
+    """What stands in the way of an order in this assessment, and which contradictions."""
     said = [_PAYMENTS[state]] if state in _PAYMENTS else []
     only = [_ONLY_AN_EVENT] if held_as == "parked" else []
     return "; ".join(said + reasons + only)
@@ -97,7 +97,7 @@ def why_not_ready(state: str, reasons: list[str], held_as: Status) -> str:
 
 def _reason(
     record: OrderRecord,
-    standing: Standing,
+    assessment: Assessment,
     held_as: Status,
     entry: Entry | None,
     now: float,
@@ -107,8 +107,8 @@ def _reason(
 ) -> str:
     if held_as == "settled":
         return ""
-    if standing.state != "ready":
-        return why_not_ready(standing.state, standing.reasons, held_as)
+    if assessment.state != "ready":
+        return why_not_ready(assessment.state, assessment.reasons, held_as)
     if held_as == "parked":
         return "" if record.park is None else record.park.reason
     if paused is not None:

@@ -137,8 +137,8 @@ class Desk:
         return len(asked)
 
     def _is_wanted(self, job: Job) -> bool:
-        addressee = self._host.addressee(job.account)
-        return addressee is not None and job.is_wanted(addressee.account)
+        destination = self._host.destination(job.account)
+        return destination is not None and job.is_wanted(destination.account)
 
     async def decide(self, account: str, *, is_taken: bool) -> int:
         count = 0
@@ -170,7 +170,7 @@ class Desk:
     def views(self) -> list[JobView]:
         found = []
         for job in self._jobs.values():
-            addressee = self._host.addressee(job.account)
-            if addressee is not None and (job.is_wanted(addressee.account) or job.record is not None):
-                found.append(job.view(addressee.account))
+            destination = self._host.destination(job.account)
+            if destination is not None and (job.is_wanted(destination.account) or job.record is not None):
+                found.append(job.view(destination.account))
         return found

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.state import JobRecord
 from worker.core.outbox import NEVER
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import backoff_s
-from worker.core.rules import Rules
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.exchange import Outcome
@@ -24,7 +24,7 @@ class Means(Struct, frozen=True):
     """What jobs work with."""
 
     clock: Clock
-    rules: Rules
+    rules: DeliveryPolicy
     metrics: Metrics
 
 
@@ -129,8 +129,8 @@ class Job:
         errand = self._errand
         if errand is None or self._is_under_way:
             return None
-        addressee = self._host.addressee(self.account)
-        if addressee is None or addressee.account is not self._made_for:
+        destination = self._host.destination(self.account)
+        if destination is None or destination.account is not self._made_for:
             self.withdraw()
             return None
         self._is_under_way = True

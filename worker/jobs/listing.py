@@ -67,11 +67,11 @@ class ListJob(Job):
         return due_every(record.done_ms, now_ms, every_s)
 
     async def _go_on(self) -> None:
-        addressee = self._host.addressee(self.account)
+        destination = self._host.destination(self.account)
         clock = self._means.clock
         now_ms = clock.wall_ms()
-        due_ms = None if addressee is None else self._due_ms(addressee.account, now_ms)
-        if addressee is None or due_ms is None or self._writing is not None:
+        due_ms = None if destination is None else self._due_ms(destination.account, now_ms)
+        if destination is None or due_ms is None or self._writing is not None:
             return
         if self._run is None and due_ms > now_ms:
             self._wait(min(LOOK_AGAIN_S, (due_ms - now_ms) / 1000 + 0.001))
@@ -80,7 +80,7 @@ class ListJob(Job):
             self.due = self._not_before
             return
         run = self._run = self._run or Run(now_ms)
-        account = addressee.account
+        account = destination.account
         if run.listed is None:
             self._ask_for("list", account, run)
         elif run.items:

@@ -177,10 +177,10 @@ class ReportJob(Job):
         return tuple(schedule.times), self._zone[1]
 
     async def _go_on(self) -> None:
-        addressee = self._host.addressee(self.account)
-        if addressee is None:
+        destination = self._host.destination(self.account)
+        if destination is None:
             return
-        account, now, now_ms = addressee.account, self._means.clock.now(), self._means.clock.wall_ms()
+        account, now, now_ms = destination.account, self._means.clock.now(), self._means.clock.wall_ms()
         is_wanted = self._reporter.is_wanted(account)
         if not (is_wanted or self._kept.pages):
             self._run = None

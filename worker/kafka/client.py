@@ -52,12 +52,12 @@ __all__ = [
     "NewTopic",
     "StickyPartitionAssignor",
     "TopicPartition",
-    "hush_leftovers",
+    "as_cartsync_error",
+    "as_log_error",
     "kafka_errors",
+    "silence_unretrieved_errors",
     "stop_consumer",
     "stop_producer",
-    "translated",
-    "translated_or_refused",
 ]
 
 log = structlog.get_logger(__name__)
@@ -227,7 +227,7 @@ class Connection:
                 except kafka_errors.KafkaConnectionError:
                     raise await self._why_unreachable() from None
                 except kafka_errors.KafkaError as error:
-                    raise translated_or_refused(error, "connecting to Kafka") from error
+                    raise as_cartsync_error(error, "connecting to Kafka") from error
 
     async def _why_unreachable(self) -> CartsyncError:
         """Asks each broker once more: the client logs why a connection failed, but does not raise it."""
@@ -288,7 +288,7 @@ def _security(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-def translated(error: BaseException, doing: str) -> LogError:
+def as_log_error(error: BaseException, doing: str) -> LogError:
     """The error of ours that an exception of the library means; never holds what a record holds."""
     text = f"{doing}: {type(error).__name__}"
     if isinstance(error, kafka_errors.KafkaError | AssertionError | TimeoutError) and str(error):
@@ -300,13 +300,13 @@ def translated(error: BaseException, doing: str) -> LogError:
     return LogError(text)
 
 
-def translated_or_refused(error: BaseException, doing: str) -> CartsyncError:
-    """As `translated`, but what only an operator can mend is a `ConfigError`: no use in trying again."""
-    said = translated(error, doing)
+def as_cartsync_error(error: BaseException, doing: str) -> CartsyncError:
+    """As `as_log_error`, but what only an operator can mend is a `ConfigError`: no use in trying again."""
+    said = as_log_error(error, doing)
     return ConfigError(str(said)) if isinstance(error, _REFUSED_ACCESS) else said
 
 
-def hush_leftovers(loop: asyncio.AbstractEventLoop) -> None:
+def silence_unretrieved_errors(loop: asyncio.AbstractEventLoop) -> None:
     """Keeps the library's own leftovers out of the log: it drops futures and tasks whose exception nobody has asked
     for (34 `ProducerFenced` in a run with 136 takeovers), and asyncio would show each as an error with a traceback.
     """
@@ -314,7 +314,7 @@ def hush_leftovers(loop: asyncio.AbstractEventLoop) -> None:
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, kafka_errors.KafkaError) and "never retrieved" in context["message"]:
-            log.debug("kafka_client_leftover", error=type(error).__name__)
+            log.debug("kafka_client_error_ignored", error=type(error).__name__)
         else:
             loop.default_exception_handler(context)
 

@@ -28,10 +28,10 @@ from worker.kafka.client import (
     ConsumerRebalanceListener,
     StickyPartitionAssignor,
     TopicPartition,
+    as_cartsync_error,
+    as_log_error,
     kafka_errors,
     stop_consumer,
-    translated,
-    translated_or_refused,
 )
 from worker.kafka.decoding import Intake
 from worker.kafka.metadata import GONE, look
@@ -115,7 +115,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         except BaseException as error:
             await self.stop()
             if isinstance(error, kafka_errors.KafkaError | TimeoutError):
-                raise translated_or_refused(error, f"joining group {settings.group_id}") from error
+                raise as_cartsync_error(error, f"joining group {settings.group_id}") from error
             raise
 
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
@@ -180,11 +180,11 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             raise error
         is_finished = isinstance(error, kafka_errors.KafkaError | kafka_errors.ConsumerStoppedError)
         if is_finished and not isinstance(error, kafka_errors.CorruptRecordException):
-            raise translated_or_refused(error, "polling events") from error
+            raise as_cartsync_error(error, "polling events") from error
         if not is_stale:
-            self._look_for_undecodable(error)
+            self._isolate_undecodable(error)
 
-    def _look_for_undecodable(self, error: Exception) -> None:
+    def _isolate_undecodable(self, error: Exception) -> None:
         """Has partitions polled one by one, and in the end raises `GapError` for the one that was found.
 
         The exception does not name it, and what `getmany` had taken of others before it is lost: back to where all of
@@ -195,7 +195,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         if not self._suspects:
             paused = {here.partition for here in self._consumer.paused()}
             self._suspects = sorted(self._positions.keys() - paused)
-            log.warning("events_undecodable", partitions=self._suspects, error=type(error).__name__)
+            log.warning("input_undecodable", partitions=self._suspects, error=type(error).__name__)
             return
         culprit = self._suspects[0]
         self._suspects.clear()
@@ -276,7 +276,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             async with asyncio.timeout(self._settings.fence_timeout_s):
                 return await asked
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise translated(error, doing) from error
+            raise as_log_error(error, doing) from error
 
     async def commit_group(self, offsets: Mapping[int, int]) -> bool:
         """Tells the group how far we are, for lag tools. True: the broker took us for a member of the group.
@@ -352,7 +352,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
                 await client.bootstrap()
                 seen = await look(client, names, settings.request_timeout_s)
             except kafka_errors.KafkaError as error:
-                raise translated(error, "asking for the topics") from error
+                raise as_log_error(error, "asking for the topics") from error
             finally:
                 await client.close()
         events, states = (seen.topics.get(name, GONE) for name in names)
@@ -368,12 +368,12 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
                 await admin.start()
                 (answer,) = await admin.describe_consumer_groups([group_id])
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise translated(error, doing) from error
+            raise as_log_error(error, doing) from error
         finally:
             await admin.close()
         ((error_code, _group, _state, _type, _protocol, members, *_),) = answer.groups
         if error_code:
-            raise translated(kafka_errors.for_code(error_code)(), doing)
+            raise as_log_error(kafka_errors.for_code(error_code)(), doing)
         return len(members)
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """Who is in the consumer group: for tools that must not work beside a worker."""
 
 from worker.errors import LogError
-from worker.kafka.client import AIOKafkaAdminClient, Connection, kafka_errors, translated_or_refused
+from worker.kafka.client import AIOKafkaAdminClient, Connection, as_cartsync_error, kafka_errors
 from worker.kafka.settings import KafkaSettings
 
 _EMPTY_STATES = ("Empty", "Dead")
@@ -20,7 +20,7 @@ async def group_members(settings: KafkaSettings) -> list[str]:
     except kafka_errors.GroupCoordinatorNotAvailableError:
         return []  # a cluster in which there never was any group
     except kafka_errors.KafkaError as error:
-        raise translated_or_refused(error, f"asking who is in group {settings.group_id}") from error
+        raise as_cartsync_error(error, f"asking who is in group {settings.group_id}") from error
     except TimeoutError as error:
         raise LogError(f"asking who is in group {settings.group_id}: no answer") from error
     finally:

@@ -19,7 +19,7 @@ from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16,
 from msgspec import Struct
 
 from worker.errors import LogError
-from worker.kafka.client import kafka_errors, translated
+from worker.kafka.client import as_log_error, kafka_errors
 
 _API = 3
 _NOBODY = UUID(int=0)
@@ -152,7 +152,7 @@ async def _ask(client: Any, topics: list[str], within_s: float) -> Any:
                         return await client.send(node, _MetadataRequest(topics))
                 except (kafka_errors.KafkaError, TimeoutError) as error:
                     failure = error
-    raise translated(failure, "asking a broker about the topics") from failure
+    raise as_log_error(failure, "asking a broker about the topics") from failure
 
 
 def _may_write(operations: int) -> bool:

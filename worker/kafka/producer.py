@@ -16,7 +16,7 @@ import structlog
 
 from worker.core.placing import Placing
 from worker.errors import CartsyncError
-from worker.kafka.client import AIOKafkaProducer, Connection, kafka_errors, stop_producer, translated
+from worker.kafka.client import AIOKafkaProducer, Connection, as_log_error, kafka_errors, stop_producer
 from worker.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class KafkaEventProducer:
             sent: asyncio.Future[Any] = await producer.send(topic, value, key, place, headers=list(headers))
         except (kafka_errors.KafkaError, AssertionError) as error:
             self._failed(producer, error, is_usable=isinstance(error, _OF_THE_RECORD))
-            raise translated(error, "writing a callback") from error
+            raise as_log_error(error, "writing a callback") from error
         sent.add_done_callback(partial(self._settled, producer))
         return sent
 
@@ -89,7 +89,7 @@ class KafkaEventProducer:
             self._failed(producer, error, is_usable=False)
 
     def _failed(self, producer: Any, error: BaseException, *, is_usable: bool) -> None:
-        self._not_written(str(translated(error, "writing callbacks")), type(error).__name__)
+        self._not_written(str(as_log_error(error, "writing callbacks")), type(error).__name__)
         if not is_usable and producer is self._producer:
             self._producer = None
             self._is_up.clear()

@@ -25,11 +25,11 @@ from worker.kafka.client import (
     AIOKafkaProducer,
     Connection,
     TopicPartition,
+    as_cartsync_error,
+    as_log_error,
     kafka_errors,
     stop_consumer,
     stop_producer,
-    translated,
-    translated_or_refused,
 )
 from worker.kafka.decoding import Intake
 from worker.kafka.metadata import look
@@ -235,7 +235,7 @@ class KafkaStatePartition:
             async with asyncio.timeout(settings.fence_timeout_s):
                 await producer.start()
         except Exception as error:
-            raise translated(error, f"fencing partition {self._partition}") from error
+            raise as_log_error(error, f"fencing partition {self._partition}") from error
         return producer
 
     async def write(
@@ -264,9 +264,9 @@ class KafkaStatePartition:
             raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
             late = await self._late_topics(bool(dead_letters), bool(results))
-            raise translated(error, f"writing partition {self._partition}{late}") from error
+            raise as_log_error(error, f"writing partition {self._partition}{late}") from error
         except Exception as error:
-            raise translated(error, f"writing partition {self._partition} of {self._writing_to}") from error
+            raise as_log_error(error, f"writing partition {self._partition} of {self._writing_to}") from error
         self._is_usable = not self._is_closed
         return offset
 
@@ -380,7 +380,7 @@ class KafkaStatePartition:
                 elif loop.time() > give_up_at:
                     raise LogError(self._hanging(consumer, here, position, patience_s))
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise translated(error, f"reading partition {self._partition} of {here.topic}") from error
+            raise as_log_error(error, f"reading partition {self._partition} of {here.topic}") from error
         finally:
             await stop_consumer(consumer, _CLOSE_WITHIN_S)
 
@@ -444,7 +444,7 @@ async def _newest_entries(connection: Connection, partitions: int) -> dict[int, 
                     ]
                 left = [place for place in left if await consumer.position(place) < ends[place]]
     except (kafka_errors.KafkaError, TimeoutError) as error:
-        raise translated(error, f"reading the newest records of {topic}") from error
+        raise as_log_error(error, f"reading the newest records of {topic}") from error
     finally:
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
     return found
@@ -530,7 +530,7 @@ async def _read_all(
                 said = f"{behind} of {total} records read, and no more come of partition {stuck}"
                 raise LogError(f"reading {settings.state_topic}: {said}")
     except kafka_errors.KafkaError as error:
-        raise translated_or_refused(error, f"reading {settings.state_topic}") from error
+        raise as_cartsync_error(error, f"reading {settings.state_topic}") from error
     finally:
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
 

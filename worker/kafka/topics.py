@@ -21,8 +21,8 @@ from worker.kafka.client import (
     ConfigResourceType,
     Connection,
     NewTopic,
+    as_cartsync_error,
     kafka_errors,
-    translated_or_refused,
 )
 from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.metadata import GONE, look
@@ -275,7 +275,7 @@ async def require_topics(connection: Connection, *, warn: bool = False, writes: 
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise TopicError("; ".join(errors))
     for finding in findings if warn else ():
-        log.warning("topic_check", topic=finding.topic, finding=finding.text)
+        log.warning("topic_check_warning", topic=finding.topic, finding=finding.text)
     return topics
 
 
@@ -350,7 +350,7 @@ async def _admin(connection: Connection) -> AsyncIterator[Any]:
         await connection.start(admin)
         yield admin
     except kafka_errors.KafkaError as error:
-        raise translated_or_refused(error, "asking Kafka about its topics") from error
+        raise as_cartsync_error(error, "asking Kafka about its topics") from error
     except TimeoutError as error:
         raise LogError("asking Kafka about its topics: no answer") from error
     finally:

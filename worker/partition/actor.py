@@ -12,7 +12,7 @@ from msgspec import MsgspecError, Raw, Struct
 from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
 from worker.core import outbox as core
-from worker.core.outbox import NEVER, Addressee, Entry, Figures, Outbox, Send
+from worker.core.outbox import NEVER, Destination, Entry, Figures, Outbox, Send
 from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
 from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
@@ -191,14 +191,16 @@ class PartitionActor:
         self.is_over = True
         self.lease_until = 0.0
         self._context.dispatcher.withdraw(self)
-        self._context.dispatcher.cut(self)
+        self._context.dispatcher.abandon(self)
         if self.jobs is not None:
             self.jobs.close()
         asked: list[asyncio.Future[Any]] = [command.done for command in (*self._committed_with, *self._commands)]
         for done in asked if self._skip is None else [*asked, self._skip.done]:
             if not done.done():
                 done.set_exception(UsageError("the partition is changing hands; look, and ask again"))
-        log.info("partition_left", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset)
+        log.info(
+            "partition_released", partition=self.partition, clean=self._left_in_order, next_offset=self.next_offset
+        )
 
     # --- restore (steps 3 to 9) ---
 
@@ -247,7 +249,7 @@ class PartitionActor:
     def figures(self) -> Figures:
         """How many of its orders wait, and for what."""
         total = Figures()
-        for count in self.outbox.figures(self._context.addressees, self._context.clock.now()).values():
+        for count in self.outbox.figures(self._context.destinations, self._context.clock.now()).values():
             total.add(count)
         return total
 
@@ -279,13 +281,13 @@ class PartitionActor:
                 await work.pause()
             header = state.decode_header(value)
             account = core.account_of(subject)
-            if account not in context.addressees:
+            if account not in context.destinations:
                 self.unconfigured += 1
                 context.tell_unconfigured(account, self.partition)
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
-            held = header.uncertain or (not clean and core.must_inherit(header))
+            held = header.may_land_late or (not clean and core.must_inherit(header))
             if held and not clean:
                 record = core.inherit(state.decode_order(value))
                 self.orders[subject] = state.encode(record)
@@ -342,7 +344,7 @@ class PartitionActor:
 
     def _accounts(self) -> list[Account]:
         """Those that are told: in shadow mode nobody is."""
-        return [each.account for each in self._context.addressees.values()] if self._context.sending else []
+        return [each.account for each in self._context.destinations.values()] if self._context.sending else []
 
     def _targets_entry(self, found: Restored) -> list[tuple[bytes, bytes | None]]:
         """Whom the accounts tell from now on, where that is news; accounts that are gone may come back."""
@@ -470,7 +472,7 @@ class PartitionActor:
         return len(self.inbox) > pace.inbox_records_max * part or self.inbox.bytes > pace.inbox_bytes_max * part
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
-        """`ports.Outlet`: what became of an attempt."""
+        """`ports.AttemptSource`: what became of an attempt."""
         self._in_flight -= 1
         if attempt.errand is not None:
             assert self.jobs is not None  # it was theirs
@@ -607,7 +609,7 @@ class PartitionActor:
             self.inbox.clear()
         assert self._leave_at is not None
         if now >= self._leave_at and self._in_flight:
-            self._context.dispatcher.cut(self)
+            self._context.dispatcher.abandon(self)
 
     def _has_mail(self) -> bool:
         events = bool(self.inbox) and self.role == "serving"
@@ -872,8 +874,8 @@ class PartitionActor:
 
     def _look_at(self, subject: str, now: float) -> None:
         entry = self.outbox.entries[subject]
-        addressee = self._context.addressees.get(core.account_of(subject))
-        if addressee is not None and not entry.has_news and self._has_enough(entry, now, addressee.account.name):
+        destination = self._context.destinations.get(core.account_of(subject))
+        if destination is not None and not entry.has_news and self._has_enough(entry, now, destination.account.name):
             self._offer(subject, None, now)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
             entry.has_news = True
@@ -886,36 +888,36 @@ class PartitionActor:
             else:
                 del self.outbox.entries[subject]
             return
-        if addressee is None:
-            self._wait(subject, record, core.plan_unaddressed(record, subject), now)
+        if destination is None:
+            self._wait(subject, record, core.plan_unconfigured(record, subject), now)
             return
-        plan = core.plan(record, subject, addressee)
+        plan = core.plan(record, subject, destination)
         if isinstance(plan, Send):
-            if entry.awaits_change and not self._still_waits(subject, plan, addressee):
+            if entry.awaits_change and not self._still_waits(subject, plan, destination):
                 entry.not_before, entry.awaits_change = now, False
-            tells = self._context.reporting is not None and self._tells_owed(subject, record, plan, addressee, now)
+            tells = self._context.reporting is not None and self._tells_owed(subject, record, plan, destination, now)
             if tells or record.inconsistent_since_ms or record.park is not None:
                 self._changes.append(Change(subject, self.orders[subject], plan))
             self._offer(subject, plan, now)
         else:
             self._wait(subject, record, plan, now)
 
-    def _still_waits(self, subject: str, plan: Send, addressee: Addressee) -> bool:
+    def _still_waits(self, subject: str, plan: Send, destination: Destination) -> bool:
         """Whether its adapter would still have it wait for a job or for a change: its account may be another one now,
         and what a job kept of it. One that can be read has to be asked, which a change brings about.
         """
-        if addressee.provider.can_read:
+        if destination.provider.can_read:
             return True
         asked = Question(
             core.reference_of(subject),
-            addressee.account,
+            destination.account,
             plan.update,
             plan.remote,
             plan.may_land_late,
             plan.remote_unknown,
             now_ms=self._context.clock.wall_ms(),
         )
-        step = addressee.provider.next_step(asked)
+        step = destination.provider.next_step(asked)
         return isinstance(step, AwaitResult) and step.poll_s is None
 
     def look_anew(self) -> None:
@@ -928,12 +930,12 @@ class PartitionActor:
             self.jobs.look_anew()
         self._wake.set()
 
-    def _tells_owed(self, subject: str, record: OrderRecord, plan: Send, addressee: Addressee, now: float) -> bool:
+    def _tells_owed(self, subject: str, record: OrderRecord, plan: Send, destination: Destination, now: float) -> bool:
         """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
         reporting, entry = self._context.reporting, self.outbox.entries[subject]
         assert reporting is not None  # who calls has looked
         was_owed = record.told is not None and record.told.status == "owed"
-        if was_owed and not is_news(record, find_ready(record, plan.shown, addressee), reporting):
+        if was_owed and not is_news(record, find_ready(record, plan.shown, destination), reporting):
             entry.tell_at = NEVER
             return False
         if entry.tell_at == NEVER:
@@ -984,7 +986,9 @@ class PartitionActor:
         self._lease_wanted = True
         self._wake.set()
 
-    def _wait(self, subject: str, record: OrderRecord, plan: core.Same | core.ParkIt | core.Wait, now: float) -> None:
+    def _wait(
+        self, subject: str, record: OrderRecord, plan: core.Acknowledge | core.Park | core.Wait, now: float
+    ) -> None:
         context, entry = self._context, self.outbox.entries[subject]
         if not isinstance(plan, core.Wait):
             self._changes.append(Change(subject, self.orders[subject], plan))
@@ -1004,15 +1008,15 @@ class PartitionActor:
             if not entry.is_overdue:
                 self.outbox.schedule(subject, entry.overdue_at)
         reporting = context.reporting
-        addressee = context.addressees.get(core.account_of(subject))
+        destination = context.destinations.get(core.account_of(subject))
         tells = reporting is not None and is_news(
-            record, find_waiting(record, subject, plan, addressee, is_overdue=entry.is_overdue), reporting
+            record, find_waiting(record, subject, plan, destination, is_overdue=entry.is_overdue), reporting
         )
         if tells or plan.contradicts != bool(record.inconsistent_since_ms):
             self._changes.append(Change(subject, self.orders[subject], plan, entry.is_overdue))
         elif entry.is_overdue:  # else it is looked at again once that is committed
             log.warning(
-                "order_overdue",
+                "order_unresolved",
                 order=subject,
                 revision=record.revision,
                 event_id=core.newest_event(record),
@@ -1021,7 +1025,7 @@ class PartitionActor:
             )
 
     def take(self, subject: str) -> Attempt | None:
-        """`ports.Outlet`: what is owed for the order as of now."""
+        """`ports.AttemptSource`: what is owed for the order as of now."""
         if "/" not in subject:
             return self._take_job(subject)
         entry = self.outbox.entries.get(subject)
@@ -1043,9 +1047,9 @@ class PartitionActor:
         if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
             self._lease_wanted = True
             self._wake.set()
-        addressee = self._context.addressees[core.account_of(subject)]
-        is_usable = prepared is not None and prepared.account is addressee.account
-        plan = prepared if is_usable else self._plan_again(subject, addressee, now)
+        destination = self._context.destinations[core.account_of(subject)]
+        is_usable = prepared is not None and prepared.account is destination.account
+        plan = prepared if is_usable else self._plan_again(subject, destination, now)
         if plan is None:
             return None
         entry.in_flight = True
@@ -1071,8 +1075,8 @@ class PartitionActor:
     def value_max_bytes(self) -> int:
         return self._hold.value_max_bytes
 
-    def addressee(self, account: str) -> Addressee | None:
-        return self._context.addressees.get(account)
+    def destination(self, account: str) -> Destination | None:
+        return self._context.destinations.get(account)
 
     def offer_job(self, account: str, name: str, since_ms: int) -> None:
         self._context.dispatcher.offer(account, since_ms, name, self)
@@ -1107,10 +1111,10 @@ class PartitionActor:
         self._in_flight += 1
         return Attempt(name, 0, _NOTHING_TOLD, self._context.clock.now(), self._may_send, errand=errand)
 
-    def _plan_again(self, subject: str, addressee: Addressee, now: float) -> Send | None:
+    def _plan_again(self, subject: str, destination: Destination, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep, or its account has changed since."""
         record = state.decode_order(self.orders[subject])
-        plan = core.plan(record, subject, addressee)
+        plan = core.plan(record, subject, destination)
         if isinstance(plan, Send):
             return plan
         self._wait(subject, record, plan, now)

@@ -280,7 +280,7 @@ class Assignment:
         rules, pace = self._context.rules, self._context.pace
         between_s = partitions / pace.commits_per_s
         if between_s > (rules.lease_s - rules.attempt_deadline_s) / 2:
-            log.warning("commits_too_rare", partitions=partitions, seconds=round(between_s, 1), do="more workers")
+            log.warning("commit_rate_too_low", partitions=partitions, seconds=round(between_s, 1), do="more workers")
 
     async def revoked(self, partitions: set[int]) -> None:
         """Lets them go in order; late, they are dropped: the fence and the hold keep that safe."""
@@ -307,7 +307,7 @@ class Assignment:
         if self._leaving:
             _, late = await asyncio.wait(self._leaving, timeout=drain_s + leave_s)
             for owner in late:
-                log.warning("partition_left_late", task=owner.get_name())
+                log.warning("partition_release_timed_out", task=owner.get_name())
                 owner.cancel()
             await asyncio.gather(*late, return_exceptions=True)
             await self._tell_left(partitions)
@@ -352,7 +352,7 @@ class Assignment:
                 return
             except (ConfigError, TopicError) as error:
                 self._fatal(error)
-                log.critical("partition_refused", partition=partition, error=str(error))
+                log.critical("partition_unusable", partition=partition, error=str(error))
                 return
             except DamagedStateError as error:
                 if self._owners.get(partition) is not asyncio.current_task():
@@ -421,7 +421,7 @@ class Assignment:
         recent = [(barrier, at) for barrier, at in before if now - at < holding.rivals_s]
         self._rivals[partition] = [*recent, (-1 if rival is None else rival[1], now)]
         owner = "unknown" if rival is None else rival[0]
-        log.error("partition_rivalled", partition=partition, owner=owner, again=bool(recent))
+        log.error("partition_taken_by_another_owner", partition=partition, owner=owner, again=bool(recent))
         age_s = now - self._began_at
         if len(recent) + 1 < min(holding.rivals_max, 2 + int(age_s / holding.rivals_s)):
             return

@@ -9,14 +9,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.base import copied, time_text
+from schemas.base import shallow_copy, time_text
 from schemas.events import OrderEvent
 from schemas.facts import Facts
-from schemas.state import OrderRecord, Park, SealedRecord
+from schemas.state import OrderRecord, Parking, SealedRecord
 from worker.core import outbox as core
 from worker.core.intake import decode, identify, shown_id
 from worker.core.order import assess
-from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait
+from worker.core.outbox import Acknowledge, Destination, Park, Send, Wait
 from worker.core.results import (
     PROVIDER_KINDS,
     Found,
@@ -60,7 +60,7 @@ class Change(Struct, frozen=True):
     subject: str
     basis: bytes
     """The record that it was decided on, as committed then."""
-    plan: Send | Same | ParkIt | Wait
+    plan: Send | Acknowledge | Park | Wait
     is_overdue: bool = False
     """It has waited for that too long."""
 
@@ -157,13 +157,13 @@ class Batch:
             if placing is not None:
                 placing.check(record.key or b"", subject, self._partition, self._context.topic_partitions)
             before, matters = core.record_for(event, self._value(subject))
-            after = core.take_event(
+            after = core.apply_event(
                 before,
                 event,
                 position=offset,
                 revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
-                addressee=self._context.addressees.get(core.account_of(subject)) if matters else None,
+                destination=self._context.destinations.get(core.account_of(subject)) if matters else None,
                 in_flight=matters and subject not in self.holds and in_flight(subject),
             )
             if after is before:
@@ -186,7 +186,7 @@ class Batch:
             return
         self._events["changed"] += 1
         self._coalesced += before.acked < before.revision
-        if not before.revision and core.account_of(subject) not in self._context.addressees:
+        if not before.revision and core.account_of(subject) not in self._context.destinations:
             self.unconfigured.append(subject)
         if key_changed:
             self._key_changes += 1
@@ -233,7 +233,7 @@ class Batch:
         assert value is not None  # an attempt is of an order that is known
         if outcome.found is not None:
             known = state.decode_order(value)
-            whole = core.take_found(known, self._now_ms)
+            whole = core.apply_found(known, self._now_ms)
             value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
             # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
@@ -257,7 +257,7 @@ class Batch:
             self._tell_by_facts(subject, after)
         elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
             self._tell(
-                subject, self._result(subject, after, find_ready(after, attempt.shown, self._addressee(subject)))
+                subject, self._result(subject, after, find_ready(after, attempt.shown, self._destination(subject)))
             )
         self._put(subject, after)
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
@@ -283,9 +283,9 @@ class Batch:
         size = len(state.encode(after)) + len(subject.encode()) + _FRAMING
         if size > self._value_max_bytes:
             after.remote = before.remote
-            after.uncertain = after.doubt = True
+            after.may_land_late = after.remote_unknown = True
             after.reason = f"its record would have {size} bytes, the state topic takes {self._value_max_bytes}"
-            after.park = Park(after.reason, attempt.update.digest, attempt.revision, self._now_ms)
+            after.park = Parking(after.reason, attempt.update.digest, attempt.revision, self._now_ms)
 
     def change(self, change: Change) -> None:
         """Follows a decision, unless the order's record has changed since, an operator's doing included: then it is
@@ -297,11 +297,11 @@ class Batch:
         record = self.record(subject)
         plan = change.plan
         match plan:
-            case Same(digest):
+            case Acknowledge(digest):
                 record = core.acknowledge(record, digest)
                 self._context.metrics.suppressed()
                 self._note_of("order_settled", subject, record, unchanged=True)
-            case ParkIt(reason, digest, by_check):
+            case Park(reason, digest, by_check):
                 if record.park is None or record.park.digest != digest:
                     self._context.metrics.parked(core.account_of(subject))
                     self._note_of("order_parked", subject, record, outcome="check")
@@ -312,15 +312,15 @@ class Batch:
                     self._note_of("order_waiting", subject, record, status=waiting)
             case Send():
                 if record.inconsistent_since_ms or record.park is not None:
-                    self._note_of("order_sendable", subject, record)
+                    self._note_of("order_released", subject, record)
                 record.inconsistent_since_ms = 0
                 if record.park is not None:
                     core.release(record)
         if self._context.reporting is not None:
             if isinstance(plan, Wait):
-                found = find_waiting(record, subject, plan, self._addressee(subject), is_overdue=change.is_overdue)
+                found = find_waiting(record, subject, plan, self._destination(subject), is_overdue=change.is_overdue)
             else:
-                found = find_ready(record, plan.shown, self._addressee(subject))
+                found = find_ready(record, plan.shown, self._destination(subject))
             self._tell(subject, self._result(subject, record, found))
         self._put(subject, record)
 
@@ -365,14 +365,14 @@ class Batch:
 
     def _note_applied(self, before: SealedRecord, after: SealedRecord, fields: dict[str, object]) -> None:
         self._context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
-        self._notes.append(("order_settled" if after.revision == after.acked else "order_told", fields))
+        self._notes.append(("order_settled" if after.revision == after.acked else "update_accepted", fields))
 
     def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
         """An operator's change; False: there was nothing to change."""
-        record = copied(self.record(subject))
+        record = shallow_copy(self.record(subject))
         if not change(record, self._now_ms):
             return False
-        self._note_of("order_operated", subject, record)
+        self._note_of("order_changed_by_operator", subject, record)
         self._tell(subject, self._result_of(subject, record))
         self._put(subject, record)
         return True
@@ -398,7 +398,7 @@ class Batch:
         context = self._context
         if context.reporting is None or core.is_only_shown(record):
             return None
-        found = find(record, subject, self._addressee(subject), now_ms=self._now_ms, rules=context.rules)
+        found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
         return self._result(subject, record, found)
 
     def _tell_by_facts(self, subject: str, record: SealedRecord) -> None:
@@ -408,8 +408,8 @@ class Batch:
         record.told = whole.told
         self._tell(subject, result)
 
-    def _addressee(self, subject: str) -> Addressee | None:
-        return self._context.addressees.get(core.account_of(subject))
+    def _destination(self, subject: str) -> Destination | None:
+        return self._context.destinations.get(core.account_of(subject))
 
     def _result(self, subject: str, record: OrderRecord | SealedRecord, found: Found) -> bytes | None:
         """What others are told of it now, if it is news; then the record says that they were told."""

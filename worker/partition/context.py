@@ -8,10 +8,10 @@ import structlog
 from msgspec import Struct, field
 
 from schemas.state import Deployment, NextRecord, Target
-from worker.core.outbox import Addressee
+from worker.core.outbox import Destination
 from worker.core.placing import Placing
+from worker.core.policy import DeliveryPolicy
 from worker.core.results import Reporting
-from worker.core.rules import Rules
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.metrics import Metrics
@@ -23,7 +23,7 @@ _UNCONFIGURED_MAX = 1_000
 """Accounts that are named in the life of a worker: events may make up any."""
 
 
-class Pace(Struct, frozen=True):
+class BatchLimits(Struct, frozen=True):
     """How much is done at once, and how often."""
 
     commit_interval_s: float = 0.05
@@ -57,12 +57,12 @@ class Context(Struct):
 
     owner_id: str
     version: str
-    rules: Rules
-    pace: Pace
+    rules: DeliveryPolicy
+    pace: BatchLimits
     clock: Clock
     events: EventLog
     dispatcher: Dispatcher
-    addressees: Mapping[str, Addressee]
+    destinations: Mapping[str, Destination]
     """By account name."""
     metrics: Metrics
     event_topic: str = "orders.events"

@@ -5,7 +5,7 @@ import math
 from typing import Protocol
 
 
-class Expiring(Protocol):
+class Expirable(Protocol):
     """Something under way; told apart by identity."""
 
     def expire(self) -> None:
@@ -22,20 +22,20 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._until: dict[Expiring, float] = {}
+        self._until: dict[Expirable, float] = {}
         self._timer: asyncio.Handle | None = None
-        self._rings_at = math.inf
+        self._timer_due = math.inf
 
-    def add(self, item: Expiring, until: float) -> None:
+    def add(self, item: Expirable, until: float) -> None:
         """Expires the item at `until`, on the loop's clock, unless it is removed before."""
         self._until[item] = until
-        if until < self._rings_at:
+        if until < self._timer_due:
             self._set(until)
 
     def __len__(self) -> int:
         return len(self._until)
 
-    def remove(self, item: Expiring) -> None:
+    def remove(self, item: Expirable) -> None:
         """It has ended, or has expired."""
         self._until.pop(item, None)
 
@@ -55,11 +55,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         # Kept beside the timer: what uvloop gives for a moment that has passed does not know when it was.
-        self._rings_at = at
-        self._timer = self._loop.call_at(at, self._ring)
+        self._timer_due = at
+        self._timer = self._loop.call_at(at, self._on_timer)
 
-    def _ring(self) -> None:
-        self._timer, self._rings_at = None, math.inf
+    def _on_timer(self) -> None:
+        self._timer, self._timer_due = None, math.inf
         now = self._loop.time()
         for item in [item for item, until in self._until.items() if until <= now]:
             del self._until[item]

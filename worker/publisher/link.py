@@ -25,7 +25,7 @@ _TEXT = {None, "", "identity"}
 class Link(asyncio.Protocol):
     """One request after the other, each with a parser of its own: it must not know the last one's status.
 
-    Also `deadlines.Expiring`, under way and idle.
+    Also `deadlines.Expirable`, under way and idle.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,7 +105,7 @@ class Link(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def expire(self) -> None:
-        """`Expiring`."""
+        """`Expirable`."""
         self._stop(f"no answer within {self._deadline_s:g} s")
 
     def abort(self) -> None:

@@ -1,7 +1,7 @@
 """Sends what the partitions offer: by account, in the order and within the limits that `core/account.py` says.
 
-Each account has *lanes*: long-lived tasks, at most `concurrency` of them, which take the next turn, send it and
-bring the outcome back. A lane holds no state of an order; what is sent is asked for when a lane is free, so it is the
+Each account has *slots*: long-lived tasks, at most `concurrency` of them, which take the next turn, send it and
+bring the outcome back. A slot holds no state of an order; what is sent is asked for when a slot is free, so it is the
 newest there is.
 """
 
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from schemas.views import AccountView
 from worker.core.account import NEVER, AccountQueue, Pause, Turn
 from worker.core.outbox import account_of, reference_of
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.view import not_configured
 from worker.errors import CartsyncError, InvariantError
 from worker.metrics import Metrics
@@ -34,7 +34,7 @@ from worker.model.exchange import (
     Unsendable,
 )
 from worker.model.provider import Provider, Question
-from worker.ports import Attempt, Clock, Errand, Outlet, Sender
+from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
 
 log = structlog.get_logger(__name__)
 
@@ -83,19 +83,19 @@ class _Told:
         return Outcome(self.unanswered, fault.detail, remote=self.remote)
 
 
-class _Lanes:
+class _AccountSlots:
     """One account: its queue, and the tasks that work it off."""
 
-    def __init__(self, account: Account, provider: Provider[Any], rules: Rules) -> None:
+    def __init__(self, account: Account, provider: Provider[Any], rules: DeliveryPolicy) -> None:
         self.account = account
         self.provider = provider
         self.limiter = _limiter(account.rate_per_s)
-        self.queue: AccountQueue[Outlet] = AccountQueue(account.concurrency, rules)
+        self.queue: AccountQueue[AttemptSource] = AccountQueue(account.concurrency, rules)
         self.idle: list[asyncio.Future[None]] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, count: int = 1) -> None:
-        """Lets so many idle lanes look again."""
+        """Lets so many idle slots look again."""
         while self.idle and count:
             future = self.idle.pop()
             if not future.done():
@@ -113,19 +113,19 @@ class Publisher:
         sender: Sender,
         clock: Clock,
         *,
-        rules: Rules,
+        rules: DeliveryPolicy,
         metrics: Metrics,
         fatal: Callable[[CartsyncError], None],
     ) -> None:
-        self._lanes = {name: _Lanes(a, providers[a.provider], rules) for name, a in accounts.items()}
+        self._slots = {name: _AccountSlots(a, providers[a.provider], rules) for name, a in accounts.items()}
         self._sender = sender
         self._clock = clock
         self._deadline_s = rules.attempt_deadline_s
         self._metrics = metrics
         metrics.configured(accounts)
         self._fatal = fatal
-        self._under_way: dict[Attempt, tuple[Outlet, asyncio.Task[None]]] = {}
-        self._cut: set[Attempt] = set()
+        self._under_way: dict[Attempt, tuple[AttemptSource, asyncio.Task[None]]] = {}
+        self._abandoned: set[Attempt] = set()
         self._suspended = False
 
     # --- what partitions ask of it ---
@@ -135,40 +135,40 @@ class Publisher:
         account: str,
         owed_since_ms: int,
         subject: str,
-        outlet: Outlet,
+        source: AttemptSource,
         *,
         has_failed: bool = False,
         not_before: float = 0.0,
     ) -> None:
-        lanes = self._lanes[account]
+        slots = self._slots[account]
         now = self._clock.now()
-        lanes.queue.offer(subject, owed_since_ms, outlet, now, has_failed=has_failed, not_before=not_before)
-        if lanes.idle:
-            lanes.wake()
-        elif len(lanes.tasks) < lanes.account.concurrency:
-            lane = asyncio.create_task(self._lane(lanes), name=f"lane {account} {len(lanes.tasks)}")
-            lanes.tasks.add(lane)
-            lane.add_done_callback(partial(self._lane_ended, lanes))
+        slots.queue.offer(subject, owed_since_ms, source, now, has_failed=has_failed, not_before=not_before)
+        if slots.idle:
+            slots.wake()
+        elif len(slots.tasks) < slots.account.concurrency:
+            slot = asyncio.create_task(self._slot(slots), name=f"slot {account} {len(slots.tasks)}")
+            slots.tasks.add(slot)
+            slot.add_done_callback(partial(self._slot_ended, slots))
 
-    def withdraw(self, outlet: Outlet) -> None:
-        for lanes in self._lanes.values():
-            lanes.queue.withdraw(outlet)
+    def withdraw(self, source: AttemptSource) -> None:
+        for slots in self._slots.values():
+            slots.queue.withdraw(source)
 
-    def cut(self, outlet: Outlet) -> None:
-        for attempt, (owner, lane) in list(self._under_way.items()):
-            if owner is outlet and attempt not in self._cut:
-                self._cut.add(attempt)
-                lane.cancel()
+    def abandon(self, source: AttemptSource) -> None:
+        for attempt, (owner, slot) in list(self._under_way.items()):
+            if owner is source and attempt not in self._abandoned:
+                self._abandoned.add(attempt)
+                slot.cancel()
 
     def paused(self, account: str) -> str | None:
-        lanes = self._lanes.get(account)
-        if lanes is None:
+        slots = self._slots.get(account)
+        if slots is None:
             return not_configured(account)
-        pause = lanes.queue.pause
+        pause = slots.queue.pause
         return None if pause is None else f"account {account} paused: {pause.reason}"
 
     def waits(self, account: str) -> str:
-        if (lanes := self._lanes.get(account)) is None or (queue := lanes.queue).pause is not None:
+        if (slots := self._slots.get(account)) is None or (queue := slots.queue).pause is not None:
             return self.paused(account) or ""
         wait_s = queue.hold_until - self._clock.now()
         if wait_s <= 0:
@@ -182,24 +182,24 @@ class Publisher:
         """Ends a pause, but no wait for `Retry-After`; False: there was none. Raises `KeyError` for an unknown
         account.
         """
-        lanes = self._lanes[account]
-        if not lanes.queue.resume():
+        slots = self._slots[account]
+        if not slots.queue.resume():
             return False
-        self._resumed(lanes, "operator")
+        self._resumed(slots, "operator")
         return True
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> None:
         """These accounts, all of them known, are from now on as given; those that were paused go on."""
         for name, account in accounts.items():
-            self._lanes[name].account = account
+            self._slots[name].account = account
             self.resume(name)
 
     def suspend(self, suspended: bool) -> None:
         """Begins no attempt any more, until it is called with `False`. Those under way go on."""
         self._suspended = suspended
-        for lanes in self._lanes.values():
+        for slots in self._slots.values():
             if not suspended:
-                lanes.wake(lanes.account.concurrency)
+                slots.wake(slots.account.concurrency)
 
     def views(self) -> list[AccountView]:
         """All accounts as they stand."""
@@ -207,15 +207,15 @@ class Publisher:
         return [
             AccountView(
                 name,
-                lanes.account.provider,
-                lanes.provider.guarantee,
-                _briefly(name, lanes.queue.pause),
-                max(0.0, lanes.queue.hold_until - now),
-                len(lanes.queue),
-                lanes.queue.in_flight,
-                _probe_s(lanes.queue.pause, now),
+                slots.account.provider,
+                slots.provider.guarantee,
+                _briefly(name, slots.queue.pause),
+                max(0.0, slots.queue.hold_until - now),
+                len(slots.queue),
+                slots.queue.in_flight,
+                _probe_s(slots.queue.pause, now),
             )
-            for name, lanes in self._lanes.items()
+            for name, slots in self._slots.items()
         ]
 
     def in_flight(self) -> int:
@@ -223,92 +223,94 @@ class Publisher:
         return len(self._under_way)
 
     async def stop(self) -> None:
-        """Ends all lanes; partitions have withdrawn and cut before."""
-        tasks = [task for lanes in self._lanes.values() for task in lanes.tasks]
+        """Ends all slots; partitions have withdrawn and cut before."""
+        tasks = [task for slots in self._slots.values() for task in slots.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # --- lanes ---
+    # --- slots ---
 
-    async def _lane(self, lanes: _Lanes) -> None:
-        lane = asyncio.current_task()
-        assert lane is not None
+    async def _slot(self, slots: _AccountSlots) -> None:
+        slot = asyncio.current_task()
+        assert slot is not None
         while True:
-            await self._ready(lanes)
-            found = await self._next(lanes)
+            await self._ready(slots)
+            found = await self._next(slots)
             if found is not None:
-                await self._send(lanes, *found, lane)
+                await self._send(slots, *found, slot)
 
-    async def _next(self, lanes: _Lanes) -> tuple[Turn[Outlet], Attempt] | None:
+    async def _next(self, slots: _AccountSlots) -> tuple[Turn[AttemptSource], Attempt] | None:
         """The next turn that leads to a request: one that turns out to need none uses up nothing of the rate."""
         for count in itertools.count(1):
             now = self._clock.now()
-            turn = None if self._suspended else lanes.queue.next(now)
+            turn = None if self._suspended else slots.queue.next(now)
             if turn is None:
                 break
             attempt = turn.owner.take(turn.subject)
             if attempt is not None:
-                lanes.queue.begin(turn, now)
-                if lanes.queue.opens_at(now) <= now:
-                    lanes.wake()
+                slots.queue.begin(turn, now)
+                if slots.queue.opens_at(now) <= now:
+                    slots.wake()
                 return turn, attempt
             if count % _TAKES_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         return None
 
-    async def _ready(self, lanes: _Lanes) -> None:
+    async def _ready(self, slots: _AccountSlots) -> None:
         """Until there is an offer that the account's limits let out now."""
         while True:
-            if not self._is_open(lanes):
-                await self._idle(lanes)
+            if not self._is_open(slots):
+                await self._idle(slots)
                 continue
-            if lanes.limiter is not None:
-                await lanes.limiter.acquire()
-                if not self._is_open(lanes):  # it has changed while we waited
+            if slots.limiter is not None:
+                await slots.limiter.acquire()
+                if not self._is_open(slots):  # it has changed while we waited
                     continue
             return
 
-    def _is_open(self, lanes: _Lanes) -> bool:
+    def _is_open(self, slots: _AccountSlots) -> bool:
         now = self._clock.now()
-        return not self._suspended and lanes.queue.opens_at(now) <= now
+        return not self._suspended and slots.queue.opens_at(now) <= now
 
-    async def _idle(self, lanes: _Lanes) -> None:
-        """Until somebody wakes the lane: an offer, an operator, or the time at which the account opens."""
+    async def _idle(self, slots: _AccountSlots) -> None:
+        """Until somebody wakes the slot: an offer, an operator, or the time at which the account opens."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        lanes.idle.append(future)
+        slots.idle.append(future)
         alarm = None
         now = self._clock.now()
-        opens_at = NEVER if self._suspended else lanes.queue.opens_at(now)
+        opens_at = NEVER if self._suspended else slots.queue.opens_at(now)
         if opens_at != NEVER:
-            alarm = loop.call_later(opens_at - now, lanes.wake)
+            alarm = loop.call_later(opens_at - now, slots.wake)
         try:
             await future
         finally:
             if alarm is not None:
                 alarm.cancel()
 
-    async def _send(self, lanes: _Lanes, turn: Turn[Outlet], attempt: Attempt, lane: asyncio.Task[None]) -> None:
-        self._under_way[attempt] = (turn.owner, lane)
-        account, told = lanes.account, _Told()
+    async def _send(
+        self, slots: _AccountSlots, turn: Turn[AttemptSource], attempt: Attempt, slot: asyncio.Task[None]
+    ) -> None:
+        self._under_way[attempt] = (turn.owner, slot)
+        account, told = slots.account, _Told()
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
         try:
-            outcome = await self._take_turn(lanes, account, attempt, told)
+            outcome = await self._take_turn(slots, account, attempt, told)
         except asyncio.CancelledError:
             why = "given up: the partition is leaving"
             outcome = Outcome(told.unanswered, why, remote=told.remote)
-            if attempt not in self._cut or lane.uncancel() > 0:
-                raise  # not the attempt is to end, but the lane
+            if attempt not in self._abandoned or slot.uncancel() > 0:
+                raise  # not the attempt is to end, but the slot
         finally:
-            self._cut.discard(attempt)
+            self._abandoned.discard(attempt)
             del self._under_way[attempt]
             now = self._clock.now()
-            outcome = self._end(lanes, turn, outcome, now, is_outdated=account is not lanes.account)
-            self._metrics.attempt(lanes.account.name, outcome.kind.value, now - attempt.taken_at)
+            outcome = self._end(slots, turn, outcome, now, is_outdated=account is not slots.account)
+            self._metrics.attempt(slots.account.name, outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
-    async def _take_turn(self, lanes: _Lanes, account: Account, attempt: Attempt, told: _Told) -> Outcome:
+    async def _take_turn(self, slots: _AccountSlots, account: Account, attempt: Attempt, told: _Told) -> Outcome:
         """Asks the adapter for one step after the other: reads, and at most one command."""
         if attempt.errand is not None:
             return await self._run_errand(attempt.errand, attempt, told)
@@ -324,7 +326,7 @@ class Publisher:
             attempt.trace,
             self._clock.wall_ms(),
         )
-        status, provider = None, lanes.provider
+        status, provider = None, slots.provider
         for count in range(_EXCHANGES_MAX):
             step = provider.next_step(asked)
             match step:
@@ -336,8 +338,8 @@ class Publisher:
                     return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
                 case Unsendable():
                     return Outcome(OutcomeKind.UNSUPPORTED, step.reason, status, remote=step.remote, found=step.found)
-            if count and lanes.limiter is not None:  # the first has had its leave
-                await lanes.limiter.acquire()
+            if count and slots.limiter is not None:  # the first has had its leave
+                await slots.limiter.acquire()
             told.sends(step)
             answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
             if isinstance(answer, Fault):
@@ -361,13 +363,15 @@ class Publisher:
         outcome = errand.read(answer, self._clock.wall_ms())
         return _of_read(outcome) if errand.is_read else outcome
 
-    def _end(self, lanes: _Lanes, turn: Turn[Outlet], outcome: Outcome, now: float, *, is_outdated: bool) -> Outcome:
+    def _end(
+        self, slots: _AccountSlots, turn: Turn[AttemptSource], outcome: Outcome, now: float, *, is_outdated: bool
+    ) -> Outcome:
         """What is left of the outcome for the order; says what it means for the account, unless that has changed."""
-        queue, name = lanes.queue, lanes.account.name
+        queue, name = slots.queue, slots.account.name
         pause, hold_until = queue.pause, queue.hold_until
         outcome = queue.end(turn, outcome, now, self._clock.chance(), is_outdated=is_outdated)
         if queue.hold_until > hold_until:
-            event = "account_slowed" if queue.is_slow else "account_held"
+            event = "account_slowed" if queue.is_slow else "account_throttled"
             wait_s = round(queue.hold_until - now, 3)
             log.warning(event, account=name, status=outcome.status, wait_s=wait_s, order=turn.subject)
         if queue.pause is not None and pause is None:
@@ -382,23 +386,23 @@ class Publisher:
                 do=f"cartsync account resume {name}",
             )
         elif queue.pause is None and pause is not None:
-            self._resumed(lanes, "probe")
+            self._resumed(slots, "probe")
         elif queue.pause is not None and queue.pause is turn.probes:
             probe_s = _probe_s(queue.pause, now)
             log.warning("account_probed", account=name, order=turn.subject, status=outcome.status, probe_s=probe_s)
         return outcome
 
-    def _resumed(self, lanes: _Lanes, by: Literal["operator", "probe"]) -> None:
-        self._metrics.account_paused(lanes.account.name, False)
-        log.info("account_resumed", account=lanes.account.name, by=by)
-        lanes.wake(lanes.account.concurrency)
+    def _resumed(self, slots: _AccountSlots, by: Literal["operator", "probe"]) -> None:
+        self._metrics.account_paused(slots.account.name, False)
+        log.info("account_resumed", account=slots.account.name, by=by)
+        slots.wake(slots.account.concurrency)
 
-    def _lane_ended(self, lanes: _Lanes, lane: asyncio.Task[None]) -> None:
-        lanes.tasks.discard(lane)
-        if not lane.cancelled() and lane.exception() is not None:
-            error = lane.exception()
-            self._fatal(InvariantError(f"a lane of account {lanes.account.name} failed: {type(error).__name__}"))
-            log.critical("lane_failed", account=lanes.account.name, exc_info=error)
+    def _slot_ended(self, slots: _AccountSlots, slot: asyncio.Task[None]) -> None:
+        slots.tasks.discard(slot)
+        if not slot.cancelled() and slot.exception() is not None:
+            error = slot.exception()
+            self._fatal(InvariantError(f"a slot of account {slots.account.name} failed: {type(error).__name__}"))
+            log.critical("slot_failed", account=slots.account.name, exc_info=error)
 
 
 def _briefly(account: str, pause: Pause | None) -> str | None:

@@ -180,5 +180,5 @@ def _said(error: Exception) -> str:
     """What happened, without the URL: it holds the order's reference."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    log.warning("attempt_failed_oddly", error=type(error).__name__)
+    log.warning("attempt_failed_unexpectedly", error=type(error).__name__)
     return type(error).__name__

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from worker.errors import GapError, LogError
 from worker.ports import AssignmentListener, Clock, InputRecord, TopicsSeen, UndecodableRecord, after
-from worker.sim.process import Bell, Process
+from worker.sim.process import Broadcast, Process
 
 
 class MemoryRecord(Struct, frozen=True):
@@ -111,7 +111,7 @@ class _Round:
     joined: dict["MemoryEventLog", None] = field(default_factory=dict)
     shares: dict["MemoryEventLog", frozenset[int]] = field(default_factory=dict)
     is_done: bool = False
-    bell: Bell = field(default_factory=Bell)
+    bell: Broadcast = field(default_factory=Broadcast)
 
 
 class Group:

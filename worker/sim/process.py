@@ -45,7 +45,7 @@ class Process:
             raise LogError(f"{op}: process {self.name} has crashed")
 
 
-class Bell:
+class Broadcast:
     """Wakes all who wait at the moment when it rings."""
 
     def __init__(self) -> None:

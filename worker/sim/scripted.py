@@ -44,7 +44,7 @@ class Answer(Struct, frozen=True):
     """Whether the provider takes a request that it answers so; `None`: with 2xx, where there is no model."""
 
 
-class HeldCarts(Struct, frozen=True):
+class RemoteCarts(Struct, frozen=True):
     """What a provider is told, and then holds, of an order."""
 
     shipped_minor: int
@@ -59,7 +59,7 @@ class Exchange(Struct, frozen=True):
     headers: dict[str, str]
     body: Any
     """The JSON value; the text when it is none; `None` without a body."""
-    carts: HeldCarts | None
+    carts: RemoteCarts | None
     """What it tells; `None`: it is no update."""
     at: float
     """*now* of the sending, in seconds."""
@@ -105,7 +105,7 @@ class ScriptedProvider:
         self._clock = clock
         self._answers = _Queue(())
         self._answers_for: dict[str, _Queue] = {}
-        self._held: dict[Address, HeldCarts | None] = {}
+        self._held: dict[Address, RemoteCarts | None] = {}
 
     def answer(self, answers: Iterable[Answer]) -> None:
         """Replaces the queue for all orders. When a queue is empty: 204."""
@@ -115,7 +115,7 @@ class ScriptedProvider:
         """Replaces the queue of one order, named by its reference or `account/reference`; it comes before the other."""
         self._answers_for[name] = _Queue(answers)
 
-    def held(self, name: str) -> HeldCarts | None:
+    def held(self, name: str) -> RemoteCarts | None:
         """What is held for the order with this reference, or `account/reference`; `None`: it was never updated.
 
         Raises `ValueError` when orders of several accounts have the reference.
@@ -189,7 +189,7 @@ class ScriptedProvider:
         address: Address | None,
         model: Model | None,
         request: HttpRequest,
-        carts: HeldCarts | None,
+        carts: RemoteCarts | None,
         answer: Answer,
     ) -> None:
         """What was sent arrives, or does not; where there is a model, an answer of the script's stands for its own."""
@@ -262,10 +262,12 @@ def _address(request: HttpRequest, accounts: Mapping[str, Account]) -> Address |
     return Address(fitting[0] if fitting else None, unquote(match["reference"]))
 
 
-def _carts(body: Any) -> HeldCarts | None:
+def _carts(body: Any) -> RemoteCarts | None:
     """The totals of an order update; `None` for a body of another shape."""
     try:
         order = body["order"]
-        return HeldCarts(order["shipped_cart"]["order_total_with_tax"], order["unshipped_cart"]["order_total_with_tax"])
+        return RemoteCarts(
+            order["shipped_cart"]["order_total_with_tax"], order["unshipped_cart"]["order_total_with_tax"]
+        )
     except (TypeError, KeyError, IndexError):
         return None

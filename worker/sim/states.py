@@ -16,7 +16,7 @@ from itertools import takewhile
 from schemas.state import Deployment
 from worker.errors import FencedError, InvariantError, LogError, SizeRefusedError
 from worker.ports import Clock, DeadLetter, Result, StateEntry
-from worker.sim.process import Bell, Process
+from worker.sim.process import Broadcast, Process
 
 Entries = Sequence[tuple[bytes, bytes | None]]
 
@@ -81,7 +81,7 @@ class StateTopicPartition:
     """The same of results."""
     end: int = 0
     epoch: int = -1
-    changed: Bell = field(default_factory=Bell)
+    changed: Broadcast = field(default_factory=Broadcast)
     watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None] | None = None
     """Told of each transaction at the moment when it is committed, whoever did it and whether he comes to know."""
     _cells: list[_Cell] = field(default_factory=list)

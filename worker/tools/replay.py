@@ -24,7 +24,7 @@ from schemas.views import OrderView
 from worker import __version__, logs
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import TwoOwnersError, UsageError
 from worker.metrics import Metrics
 from worker.model.account import Account
@@ -168,7 +168,9 @@ def _announce(path: Path, lines: list[tuple[int, bytes, bytes]], accounts: Mappi
 async def _replay_for_real(
     lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account], as_json: bool
 ) -> int:
-    http = HttpSender(deadline_s=Rules().attempt_deadline_s, user_agent=f"cartsync/{__version__}", accounts=accounts)
+    http = HttpSender(
+        deadline_s=DeliveryPolicy().attempt_deadline_s, user_agent=f"cartsync/{__version__}", accounts=accounts
+    )
     sender = _OwnKeys(http, uuid.uuid4().hex[:12])
     try:
         return await _replay(lines, accounts, SystemClock(), sender, as_json)

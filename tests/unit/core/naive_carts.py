@@ -104,7 +104,7 @@ class Story:
         """Every event of these types, the oldest first."""
         return [one for one in self.events if one.type in types]
 
-    def standing(self, kind: str, member: str) -> list[Told]:
+    def assessment(self, kind: str, member: str) -> list[Told]:
         """Of each id its newest word, unless that word takes it back; the oldest first."""
         found = []
         for one in self.all(kind):
@@ -119,23 +119,23 @@ class Story:
 
     def shipments(self) -> list[Told]:
         """Shipments that stand."""
-        return self.standing("order.items_shipped", "shipment_id")
+        return self.assessment("order.items_shipped", "shipment_id")
 
     def returns(self) -> list[Told]:
         """Returns that stand."""
-        return self.standing("order.items_returned", "return_id")
+        return self.assessment("order.items_returned", "return_id")
 
     def cancellations(self) -> list[Told]:
         """Cancellations of items that stand."""
-        return self.standing("order.items_cancelled", "cancellation_id")
+        return self.assessment("order.items_cancelled", "cancellation_id")
 
     def refunds(self) -> list[Told]:
         """Refunds that stand."""
-        return self.standing("order.refunded", "refund_id")
+        return self.assessment("order.refunded", "refund_id")
 
     def fees(self) -> list[Told]:
         """Fees of their own that stand."""
-        return self.standing("order.fee_charged", "fee_id")
+        return self.assessment("order.fee_charged", "fee_id")
 
     def cancelled(self) -> Told | None:
         """The cancellation of the order, if it stands: the shop's newest word on it, or the provider's."""

@@ -1,7 +1,7 @@
 """A shop that tells what happens to one order: builders of events, through the real door.
 
 A builder such as `shipped("s1", A=2)` returns a `Told`: the type and `data` of an event. `log` gives them ids, times
-and positions, one second apart, in the order told; `facts`, `standing` and `carts` say what follows.
+and positions, one second apart, in the order told; `facts`, `assessment` and `carts` say what follows.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import msgspec
 from schemas.events import OrderEvent
 from schemas.facts import Facts
 from worker.core.intake import decode
-from worker.core.order import Standing, assess
+from worker.core.order import Assessment, assess
 from worker.core.reducer import reduce
 from worker.core.trust import GUARDED, HEADER, Trust
 from worker.model.order import Item, Order
@@ -95,14 +95,14 @@ def facts_of(*tellings: Told) -> Facts:
     return fold(log(*tellings))
 
 
-def standing(*tellings: Told) -> Standing:
+def assessment(*tellings: Told) -> Assessment:
     """What follows from these tellings."""
     return assess(facts_of(*tellings), REFERENCE)
 
 
 def order(*tellings: Told) -> Order:
     """The order after these tellings, which do not contradict each other."""
-    found = standing(*tellings)
+    found = assessment(*tellings)
     assert found.state == "ready", found
     assert found.order is not None
     return found.order

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.account import DOWN_S, NEVER, SLOW_MAX_S, AccountQueue, Turn
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import Outcome, OutcomeKind
 
-RULES = Rules()
+RULES = DeliveryPolicy()
 TAKEN = Outcome(OutcomeKind.APPLIED, "", 204)
 UNANSWERED = Outcome(OutcomeKind.UNKNOWN, "timeout")
 BROKEN = Outcome(OutcomeKind.REJECTED, "500", 500)
@@ -25,7 +25,7 @@ BUSY = Outcome(OutcomeKind.REJECTED, "503", 503, holds_account=True)
 class Desk:
     """A queue, and a clock that is set by hand."""
 
-    def __init__(self, slots: int = 32, rules: Rules = RULES) -> None:
+    def __init__(self, slots: int = 32, rules: DeliveryPolicy = RULES) -> None:
         self.queue: AccountQueue[object] = AccountQueue(slots, rules)
         self.now = 1_000.0
         self.owner = object()
@@ -235,7 +235,7 @@ def test_probe_refused_for_what_is_in_it_has_been_let_in(answer: Outcome) -> Non
 
 def test_nothing_probes_when_there_are_no_intervals() -> None:
     """An operator resumes it; that there is nothing to resume is told."""
-    desk = Desk(rules=Rules(account_probe_s=()))
+    desk = Desk(rules=DeliveryPolicy(account_probe_s=()))
     desk.paused_by(UNAUTHORIZED)
     desk.offer("a")
     assert desk.queue.opens_at(desk.now) == NEVER
@@ -336,7 +336,7 @@ def test_different_forbidden_orders_in_a_row_pause_the_account(between: Outcome)
 @pytest.mark.parametrize("between", [BROKEN, UNANSWERED, Outcome(OutcomeKind.NOT_SENT)])
 def test_no_answer_does_not_end_a_row(between: Outcome) -> None:
     """It says nothing about what the provider lets in."""
-    desk = Desk(rules=Rules(forbidden_orders=2))
+    desk = Desk(rules=DeliveryPolicy(forbidden_orders=2))
     desk.offer("a", "x", "b")
     desk.tell(FORBIDDEN)
     desk.tell(between)
@@ -417,7 +417,7 @@ def test_wave_of_refusals_pauses_instead_of_parking() -> None:
 @pytest.mark.parametrize("answer", [CONFLICT, Outcome(OutcomeKind.PERMANENT, "422", 422)])
 def test_wave_ends_with_an_order_that_is_taken(answer: Outcome) -> None:
     """Any other answer may be a part of it."""
-    desk = Desk(rules=Rules(park_limit=1))
+    desk = Desk(rules=DeliveryPolicy(park_limit=1))
     _refused(desk, 2)
     desk.offer("a")
     desk.now += 60
@@ -427,7 +427,7 @@ def test_wave_ends_with_an_order_that_is_taken(answer: Outcome) -> None:
 
 def test_refusals_that_come_slowly_are_no_wave() -> None:
     """So many within the time."""
-    desk = Desk(rules=Rules(park_limit=2, park_within_s=10.0))
+    desk = Desk(rules=DeliveryPolicy(park_limit=2, park_within_s=10.0))
     for number in range(20):
         assert _refused(desk, 1, f"{number} ") == [OutcomeKind.PERMANENT]
         desk.now += 5.0
@@ -437,14 +437,14 @@ def test_refusals_that_come_slowly_are_no_wave() -> None:
 
 def test_one_order_refused_again_and_again_is_no_wave() -> None:
     """An order whose payload changes every second counts once."""
-    desk = Desk(rules=Rules(park_limit=2))
+    desk = Desk(rules=DeliveryPolicy(park_limit=2))
     for _ in range(20):
         assert _refused(desk, 1) == [OutcomeKind.PERMANENT]
 
 
 def test_refusal_while_the_credentials_are_refused() -> None:
     """It is its order's affair, and counts; it does not probe."""
-    desk = Desk(rules=Rules(park_limit=1))
+    desk = Desk(rules=DeliveryPolicy(park_limit=1))
     desk.offer("a", "b", "c")
     turns = [desk.begin() for _ in range(3)]
     desk.end(turns[0], UNAUTHORIZED)
@@ -455,7 +455,7 @@ def test_refusal_while_the_credentials_are_refused() -> None:
 @pytest.mark.parametrize("outcome", [UNAUTHORIZED, FORBIDDEN])
 def test_answer_to_outdated_credentials(outcome: Outcome) -> None:
     """It pauses nothing, counts for nothing, and the order waits as it is; any other answer is taken as ever."""
-    desk = Desk(rules=Rules(forbidden_orders=1))
+    desk = Desk(rules=DeliveryPolicy(forbidden_orders=1))
     desk.offer("a", "b")
     turns = [desk.begin(), desk.begin()]
     left = desk.queue.end(turns[0], outcome, desk.now, 0.5, is_outdated=True)
@@ -652,7 +652,7 @@ def test_every_offer_gets_its_turn(slots: int, steps: list[tuple[object, ...]]) 
     """Whatever happens: never more at once than there are slots, one probe at a time, and once providers take orders
     again, all that was offered goes out within bounded time, each once.
     """
-    desk = Desk(slots, Rules(park_limit=2, forbidden_orders=2))
+    desk = Desk(slots, DeliveryPolicy(park_limit=2, forbidden_orders=2))
     offered: list[str] = []
     gone: list[str] = []
     turns: list[Turn[object]] = []

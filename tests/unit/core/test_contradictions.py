@@ -7,6 +7,7 @@ import pytest
 from schemas.base import AMOUNT_MAX_MINOR
 from tests.unit.core.shop import (
     Told,
+    assessment,
     cancelled,
     cart_updated,
     confirmed,
@@ -20,7 +21,6 @@ from tests.unit.core.shop import (
     retracted,
     returned,
     shipped,
-    standing,
     stated,
 )
 from worker.core.order import REASONS_MAX
@@ -240,7 +240,7 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
 )
 def test_contradiction_is_named(tellings: list[Told], reason: str) -> None:
     """The order is inconsistent, has no carts, and says why with ids and both numbers."""
-    found = standing(*tellings)
+    found = assessment(*tellings)
     assert (found.state, found.reasons, found.order) == ("inconsistent", [reason], None)
 
 
@@ -318,14 +318,14 @@ CONSISTENT: list[tuple[str, list[Told]]] = [
 @pytest.mark.parametrize("tellings", [row[1] for row in CONSISTENT], ids=[row[0] for row in CONSISTENT])
 def test_no_contradiction_at_the_boundary(tellings: list[Told]) -> None:
     """What the rules just allow is told to the provider."""
-    found = standing(*tellings)
+    found = assessment(*tellings)
     assert (found.state, found.reasons) == ("ready", [])
     assert found.order is not None
 
 
 def test_several_contradictions_are_all_named() -> None:
     """Every reason is given, each once."""
-    found = standing(SHIRTS, shipped("s1", hat=1, shirt=4), cart_updated(goods("shirt", 3, 300), currency="USD"))
+    found = assessment(SHIRTS, shipped("s1", hat=1, shirt=4), cart_updated(goods("shirt", 3, 300), currency="USD"))
     assert found.reasons == [
         "cart in USD, order confirmed in EUR",
         "shipment s1 ships 1 × hat, which the order does not have",
@@ -337,46 +337,46 @@ def test_reasons_are_bounded() -> None:
     """A thousand wrong lines do not make a thousand reasons."""
     named: dict[str, Any] = {f"x{number}": 1 for number in range(REASONS_MAX + 5)}
     wrong = shipped("s1", **named)
-    assert len(standing(SHIRTS, wrong).reasons) == REASONS_MAX
-    assert len(standing(SHIRTS, wrong, payment("on_hold")).reasons) == REASONS_MAX
+    assert len(assessment(SHIRTS, wrong).reasons) == REASONS_MAX
+    assert len(assessment(SHIRTS, wrong, payment("on_hold")).reasons) == REASONS_MAX
 
 
 def test_every_list_in_a_reason_is_bounded() -> None:
     """Neither refunds of wrong lines nor units that are kept, nor facts newer than a statement make endless reasons."""
     ids = [f"x{number}" for number in range(REASONS_MAX + 5)]
     many = confirmed(*[goods(one, 1, 1) for one in ids])
-    assert len(standing(SHIRTS, refunded("f1", 1, applies_to=ids)).reasons) == REASONS_MAX
+    assert len(assessment(SHIRTS, refunded("f1", 1, applies_to=ids)).reasons) == REASONS_MAX
     one_each: dict[str, Any] = dict.fromkeys(ids, 1)
-    kept = standing(many, shipped("s1", **one_each), cancelled()).reasons
+    kept = assessment(many, shipped("s1", **one_each), cancelled()).reasons
     assert len(kept) == 1
     assert kept[0].endswith(f"1 × x{REASONS_MAX - 1} and 5 lines more are not returned")
-    assert len(standing(SHIRTS, STATED, *[refunded(one, 1) for one in ids]).reasons) == REASONS_MAX
+    assert len(assessment(SHIRTS, STATED, *[refunded(one, 1) for one in ids]).reasons) == REASONS_MAX
     two_each: dict[str, Any] = dict.fromkeys(ids, 2)
-    too_many = standing(many, shipped("s1", **two_each))
+    too_many = assessment(many, shipped("s1", **two_each))
     assert len(too_many.reasons) == REASONS_MAX
 
 
 @pytest.mark.parametrize("state", ["on_hold", "refused"])
 def test_payment_comes_before_contradictions(state: str) -> None:
     """An order whose payment is not approved is that first, and still says what else is wrong."""
-    found = standing(SHIRTS, shipped("s1", hat=1), payment(state))
+    found = assessment(SHIRTS, shipped("s1", hat=1), payment(state))
     assert found.state == state
     assert found.reasons == ["shipment s1 ships 1 × hat, which the order does not have"]
     assert found.order is None
-    assert standing(SHIRTS, payment(state)).order is not None
-    assert standing(SHIRTS, payment(state), payment("approved")).state == "ready"
+    assert assessment(SHIRTS, payment(state)).order is not None
+    assert assessment(SHIRTS, payment(state), payment("approved")).state == "ready"
 
 
 def test_shipment_before_the_confirmation_is_kept() -> None:
     """What comes before the confirmation waits for it, and counts when it comes."""
-    assert standing(shipped("s1", shirt=1)).state == "unconfirmed"
-    found = standing(shipped("s1", shirt=1), SHIRTS)
+    assert assessment(shipped("s1", shirt=1)).state == "unconfirmed"
+    found = assessment(shipped("s1", shirt=1), SHIRTS)
     assert found.order is not None
     assert found.order.shipped.total_minor == 100
 
 
 def test_resolving_fact_releases_the_order() -> None:
     """The fact that resolves a contradiction makes the order ready again."""
-    assert standing(SHIRTS, shipped("s1", shirt=4)).state == "inconsistent"
-    assert standing(SHIRTS, shipped("s1", shirt=4), shipped("s1", shirt=3)).state == "ready"
-    assert standing(SHIRTS, shipped("s1", shirt=4), cart_updated(goods("shirt", 4, 400))).state == "ready"
+    assert assessment(SHIRTS, shipped("s1", shirt=4)).state == "inconsistent"
+    assert assessment(SHIRTS, shipped("s1", shirt=4), shipped("s1", shirt=3)).state == "ready"
+    assert assessment(SHIRTS, shipped("s1", shirt=4), cart_updated(goods("shirt", 4, 400))).state == "ready"

@@ -31,7 +31,7 @@ def test_naive_model_agrees_with_the_scenarios(folder: str) -> None:
 @settings(max_examples=300)
 @given(stories())
 def test_core_agrees_with_naive_model(log: list[Json]) -> None:
-    """Standing, contradictions, both carts, trackings and the cancellation reason are those of the naive model."""
+    """Assessment, contradictions, both carts, trackings and the cancellation reason are those of the naive model."""
     model_agrees(log, Random(0))
 
 

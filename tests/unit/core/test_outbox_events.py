@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from schemas.state import Attempts, Delay, MadeAt, OrderRecord, Park
+from schemas.state import Attempts, Delay, MadeAt, OrderRecord, Parking
 from tests.asking import totals_told
 from tests.unit.core.shop import (
     START_MS,
@@ -22,32 +22,32 @@ from tests.unit.core.shop import (
     shipped,
 )
 from worker.core.outbox import (
-    Addressee,
-    Same,
+    Acknowledge,
+    Destination,
     Send,
     Wait,
     acknowledge,
+    apply_event,
     note_key,
     plan,
     release_by_operator,
     resend,
-    take_event,
 )
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret")
-TO = Addressee(ACCOUNT, Sequra())
-EAGER = Addressee(replace(ACCOUNT, send_on_confirm=True), Sequra())
+TO = Destination(ACCOUNT, Sequra())
+EAGER = Destination(replace(ACCOUNT, send_on_confirm=True), Sequra())
 CONFIRMED = confirmed(goods("A", 2, 200))
 
 
 class Telling:
     """An order that is told step by step; events are a second apart, revisions 1, 2, …"""
 
-    def __init__(self, *tellings: Told, addressee: Addressee | None = TO) -> None:
+    def __init__(self, *tellings: Told, destination: Destination | None = TO) -> None:
         self.record = OrderRecord()
-        self.addressee = addressee
+        self.destination = destination
         self.count = 0
         self.tell(*tellings)
 
@@ -55,13 +55,13 @@ class Telling:
         """Takes these events and gives the record after them."""
         for told in tellings:
             self.count += 1
-            self.record = take_event(
+            self.record = apply_event(
                 self.record,
                 event(told, self.count),
                 position=self.count,
                 revision=self.count,
                 now_ms=START_MS + self.count,
-                addressee=self.addressee,
+                destination=self.destination,
                 in_flight=in_flight,
             )
         return self.record
@@ -69,12 +69,12 @@ class Telling:
     def send(self) -> None:
         """The provider takes what is planned."""
         found = self.plan()
-        assert isinstance(found, Send | Same)
+        assert isinstance(found, Send | Acknowledge)
         self.record = acknowledge(self.record, found.update.digest if isinstance(found, Send) else found.digest)
 
     def plan(self) -> object:
         """What is to be done now."""
-        return plan(self.record, SUBJECT, self.addressee or TO)
+        return plan(self.record, SUBJECT, self.destination or TO)
 
     @property
     def is_owed(self) -> bool:
@@ -97,7 +97,9 @@ def test_event_moves_the_revision() -> None:
 def test_known_event_gives_the_very_same_record() -> None:
     """A duplicate changes nothing at all, not even the revision."""
     order = Telling(CONFIRMED)
-    again = take_event(order.record, event(CONFIRMED, 1), position=50, revision=50, now_ms=START_MS + 50, addressee=TO)
+    again = apply_event(
+        order.record, event(CONFIRMED, 1), position=50, revision=50, now_ms=START_MS + 50, destination=TO
+    )
     assert again is order.record
 
 
@@ -119,8 +121,8 @@ def test_unconfirmed_since_its_first_event() -> None:
 
 
 def test_events_of_an_unknown_account_are_kept() -> None:
-    """Without an addressee there is nobody to tell, but the facts are kept and owed."""
-    order = Telling(CONFIRMED, shipped("s1", A=1).but(origin="sequra"), addressee=None)
+    """Without an destination there is nobody to tell, but the facts are kept and owed."""
+    order = Telling(CONFIRMED, shipped("s1", A=1).but(origin="sequra"), destination=None)
     assert order.is_owed
     assert order.record.facts.shipments["s1"].units == [("A", 1)]
 
@@ -130,7 +132,7 @@ def test_events_of_an_unknown_account_are_kept() -> None:
 
 def parked(order: Telling) -> Telling:
     """The same, parked and counted after a 404."""
-    order.record.park = Park("404", b"d", order.record.revision, 1)
+    order.record.park = Parking("404", b"d", order.record.revision, 1)
     order.record.attempts = Attempts(b"d", 1, 2, 3)
     order.record.not_before_ms = START_MS + 10**6
     order.record.not_found_delay = True
@@ -169,7 +171,7 @@ def test_other_events_release_nothing(other: Told) -> None:
     """Only a newer approval does: not another state, nor an old approval, nor a confirmation that writes none."""
     order = Telling(CONFIRMED, payment("approved"), shipped("s1", A=1))
     record = parked(order).tell(other)
-    assert (record.park, record.not_found_delay) == (Park("404", b"d", 3, 1), True)
+    assert (record.park, record.not_found_delay) == (Parking("404", b"d", 3, 1), True)
 
 
 def test_approval_after_approval_releases_again() -> None:
@@ -187,7 +189,7 @@ def test_operator_releases_under_a_new_key() -> None:
     record = order.record
     assert release_by_operator(record, START_MS)
     assert (record.park, record.attempts, record.generation) == (None, Attempts(), 1)
-    assert (record.not_before_ms, record.not_found_delay, record.doubt) == (START_MS + 10**6, True, False)
+    assert (record.not_before_ms, record.not_found_delay, record.remote_unknown) == (START_MS + 10**6, True, False)
     found = order.plan()
     assert isinstance(found, Send)
     assert found.generation == 1
@@ -208,7 +210,7 @@ def test_resend_has_a_new_key_each_time() -> None:
     order.send()
     for generation in (1, 2):
         assert resend(order.record, START_MS)
-        assert (order.is_owed, order.record.doubt, order.record.generation) == (True, True, generation)
+        assert (order.is_owed, order.record.remote_unknown, order.record.generation) == (True, True, generation)
         order.send()
 
 
@@ -242,9 +244,9 @@ def test_change_made_at_the_provider_is_not_told_back(change: Told) -> None:
     order = Telling(CONFIRMED)
     order.tell(change)
     assert not order.is_owed
-    assert isinstance(order.plan(), Same)
+    assert isinstance(order.plan(), Acknowledge)
     order.tell(payment("approved"))
-    assert isinstance(order.plan(), Same)
+    assert isinstance(order.plan(), Acknowledge)
 
 
 @pytest.mark.parametrize("change", AT_SEQURA)
@@ -285,7 +287,7 @@ def test_what_a_provider_tells_of_itself_leaves_no_doubt(news: Told) -> None:
     """A confirmation or a payment state from there changes no carts."""
     order = Telling(CONFIRMED, shipped("s1", A=1), news.but(origin="sequra"))
     order.tell(retracted(shipment_id="s1"))
-    assert isinstance(order.plan(), Same)
+    assert isinstance(order.plan(), Acknowledge)
 
 
 @pytest.mark.parametrize("by", ["merchant", "shopper", "provider"])
@@ -306,7 +308,7 @@ def test_nothing_is_taken_as_known_while_an_attempt_is_under_way() -> None:
     assert isinstance(order.plan(), Send)
 
 
-@pytest.mark.parametrize("mark", ["doubt", "uncertain"])
+@pytest.mark.parametrize("mark", ["remote_unknown", "may_land_late"])
 def test_nothing_is_taken_as_known_in_doubt(mark: str) -> None:
     """An owed revision of the same payload is something owed while there is doubt."""
     order = Telling(CONFIRMED)
@@ -359,7 +361,7 @@ def test_echo_before_the_confirmation() -> None:
     assert order.record.echo
     order.tell(CONFIRMED)
     assert not order.is_owed
-    eager = Telling(cancelled(by="provider"), CONFIRMED, addressee=EAGER)
+    eager = Telling(cancelled(by="provider"), CONFIRMED, destination=EAGER)
     assert eager.is_owed
     assert isinstance(eager.plan(), Send)
 
@@ -373,7 +375,7 @@ def test_other_event_before_the_confirmation_ends_the_echo() -> None:
 
 def test_confirmation_from_the_provider_is_known() -> None:
     """A confirmation made at the provider is what it holds, also when confirmations are sent."""
-    order = Telling(CONFIRMED.but(origin="sequra"), addressee=EAGER)
+    order = Telling(CONFIRMED.but(origin="sequra"), destination=EAGER)
     assert not order.is_owed
 
 
@@ -387,7 +389,7 @@ def test_change_made_at_the_provider_on_an_inconsistent_order_is_told_once_it_is
 
 # --- changes that are not sent, and accounts that do not believe it ----------------------------------------------------
 
-WARY = Addressee(replace(ACCOUNT, trust_origin=False), Sequra())
+WARY = Destination(replace(ACCOUNT, trust_origin=False), Sequra())
 
 
 def test_what_was_not_sent_is_remembered_with_its_revision() -> None:
@@ -410,32 +412,32 @@ def test_sent_changes_are_of_nobodys_making() -> None:
 @pytest.mark.parametrize("change", [refunded("f1", 5).but(origin="sequra"), cancelled(by="provider")])
 def test_origin_that_is_not_trusted_only_leaves_doubt(change: Told) -> None:
     """The state is sent, also when it comes to what was acknowledged: the provider may hold something else."""
-    order = Telling(CONFIRMED, change, addressee=WARY)
-    assert (order.record.acked, order.record.doubt, order.record.echo) == (0, True, False)
+    order = Telling(CONFIRMED, change, destination=WARY)
+    assert (order.record.acked, order.record.remote_unknown, order.record.echo) == (0, True, False)
     assert isinstance(order.plan(), Send)
 
 
 @pytest.mark.parametrize("news", [payment("approved"), CONFIRMED])
 def test_news_that_are_never_told_leave_no_doubt(news: Told) -> None:
     """A payment state, and a confirmation, are the provider's to give, whoever is believed."""
-    order = Telling(CONFIRMED, news.but(origin="sequra"), addressee=WARY)
-    assert not order.record.doubt
-    assert isinstance(order.plan(), Same)
+    order = Telling(CONFIRMED, news.but(origin="sequra"), destination=WARY)
+    assert not order.record.remote_unknown
+    assert isinstance(order.plan(), Acknowledge)
 
 
 def test_origin_that_is_not_trusted_changes_no_fact() -> None:
     """A cancellation stays the shop's own when only its origin says otherwise."""
     trusting = Telling(CONFIRMED, cancelled().but(origin="sequra"))
-    wary = Telling(CONFIRMED, cancelled().but(origin="sequra"), addressee=WARY)
+    wary = Telling(CONFIRMED, cancelled().but(origin="sequra"), destination=WARY)
     found = [order.record.facts.cancellation for order in (trusting, wary)]
     assert [each.by for each in found if each is not None and each.by is not None] == ["provider", "merchant"]
 
 
 def test_doubt_that_was_there_stays() -> None:
     """News from the provider take no doubt away."""
-    order = Telling(CONFIRMED, addressee=WARY)
-    order.record.doubt = True
-    assert order.tell(payment("approved").but(origin="sequra")).doubt
+    order = Telling(CONFIRMED, destination=WARY)
+    order.record.remote_unknown = True
+    assert order.tell(payment("approved").but(origin="sequra")).remote_unknown
 
 
 # --- record keys -------------------------------------------------------------------------------------------------------
@@ -452,7 +454,7 @@ def test_changed_key_is_noticed_once() -> None:
 def test_reason_that_is_not_the_providers_stays(unsupported: bool) -> None:
     """Details that are removed take a provider's words with them, but not what an adapter said cannot be told."""
     order = Telling(CONFIRMED, shipped("s1", A=1))
-    said = Park("unsupported: a part return", b"", order.record.revision, START_MS, unsupported=unsupported)
+    said = Parking("unsupported: a part return", b"", order.record.revision, START_MS, unsupported=unsupported)
     order.record = replace(order.record, park=said)
     park = order.tell(details(customer=None)).park
     assert park is not None

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from schemas.state import OrderHeader, Park
+from schemas.state import OrderHeader, Parking
 from worker.core.outbox import NEVER, UNCONFIGURED, Figures, Outbox, Send
 from worker.model.provider import Update
 
@@ -15,7 +15,7 @@ def header(revision: int = 2, acked: int = 1, delay_ms: int = 0, parked: bool = 
     """The first members of a record."""
     found = OrderHeader(revision=revision, acked=acked, owed_since_ms=7)
     found.not_before_ms = NOW_MS + delay_ms if delay_ms else 0
-    found.park = Park("why", b"", revision, 0) if parked else None
+    found.park = Parking("why", b"", revision, 0) if parked else None
     return found
 
 
@@ -151,7 +151,7 @@ def test_parked_order_waits_for_something_to_happen() -> None:
     put(outbox, "a", header(parked=True))
     assert (outbox.entries["a"].waiting, outbox.next_due()) == ("parked", NEVER)
     newer = header(revision=3)
-    newer.park = Park("why", b"", 2, 0)
+    newer.park = Parking("why", b"", 2, 0)
     put(outbox, "a", newer)
     assert (outbox.entries["a"].waiting, outbox.next_due()) == ("", NOW)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from schemas.state import Attempts, OrderRecord, Park
+from schemas.state import Attempts, OrderRecord, Parking
 from tests.asking import totals_told
 from tests.unit.core.shop import (
     START_MS,
@@ -26,52 +26,52 @@ from tests.unit.core.shop import (
     shipped,
     time_text,
 )
-from worker.core.order import Shown, Standing, assess
+from worker.core.order import Assessment, Shown, assess
 from worker.core.outbox import (
-    Addressee,
-    ParkIt,
+    Acknowledge,
+    Destination,
+    Park,
     Plan,
-    Same,
     Send,
     Wait,
     account_of,
     acknowledge,
+    apply_event,
     inherit,
     is_parked,
     mark_waiting,
     must_inherit,
     park,
     plan,
-    plan_unaddressed,
+    plan_unconfigured,
     reference_of,
     release,
     resend,
     status,
-    take_event,
 )
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret")
-TO = Addressee(ACCOUNT, Sequra())
+TO = Destination(ACCOUNT, Sequra())
 CONFIRMED = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 NOW_MS = START_MS
 
 
-def record_of(*tellings: Told, addressee: Addressee | None = TO) -> OrderRecord:
+def record_of(*tellings: Told, destination: Destination | None = TO) -> OrderRecord:
     """The record after these tellings, none of which was sent; revisions are 1, 2, …"""
     record = OrderRecord()
     for position, event in enumerate(log(*tellings)):
-        record = take_event(
-            record, event, position=position, revision=position + 1, now_ms=NOW_MS + position, addressee=addressee
+        record = apply_event(
+            record, event, position=position, revision=position + 1, now_ms=NOW_MS + position, destination=destination
         )
     return record
 
 
-def plan_of(record: OrderRecord, addressee: Addressee = TO) -> Plan:
+def plan_of(record: OrderRecord, destination: Destination = TO) -> Plan:
     """The plan for the order of the tests."""
-    return plan(record, SUBJECT, addressee)
+    return plan(record, SUBJECT, destination)
 
 
 def sent(record: OrderRecord) -> OrderRecord:
@@ -86,13 +86,13 @@ def told_more(record: OrderRecord, *tellings: Told, **arguments: Any) -> OrderRe
     for number, one in enumerate(tellings):
         position = 100 + number
         event = log(*[one] * (position + 1))[-1]
-        record = take_event(
+        record = apply_event(
             record,
             event,
             position=position,
             revision=record.revision + 1,
             now_ms=NOW_MS + position,
-            addressee=arguments.get("addressee", TO),
+            destination=arguments.get("destination", TO),
             in_flight=arguments.get("in_flight", False),
         )
     return record
@@ -116,17 +116,17 @@ def test_shipment_is_sent() -> None:
 
 def test_confirmation_alone_is_known() -> None:
     """A provider approved the content at checkout: nothing is sent until something differs from it."""
-    assert isinstance(plan_of(record_of(CONFIRMED)), Same)
-    assert isinstance(plan_of(record_of(CONFIRMED, payment("approved"))), Same)
+    assert isinstance(plan_of(record_of(CONFIRMED)), Acknowledge)
+    assert isinstance(plan_of(record_of(CONFIRMED, payment("approved"))), Acknowledge)
 
 
 def test_confirmation_is_sent_on_demand() -> None:
     """`send_on_confirm` sends it all the same, once."""
-    eager = Addressee(replace(ACCOUNT, send_on_confirm=True), Sequra())
-    record = record_of(CONFIRMED, addressee=eager)
+    eager = Destination(replace(ACCOUNT, send_on_confirm=True), Sequra())
+    record = record_of(CONFIRMED, destination=eager)
     found = plan_of(record, eager)
     assert isinstance(found, Send)
-    assert isinstance(plan_of(acknowledge(record, found.update.digest), eager), Same)
+    assert isinstance(plan_of(acknowledge(record, found.update.digest), eager), Acknowledge)
 
 
 DIFFERENT = [
@@ -148,13 +148,13 @@ def test_whatever_differs_is_sent(telling: Told) -> None:
     """Carts, references and details: each alone makes the order owed."""
     record = record_of(CONFIRMED, telling)
     assert isinstance(plan_of(record), Send)
-    assert isinstance(plan_of(sent(record)), Same)
+    assert isinstance(plan_of(sent(record)), Acknowledge)
 
 
 def test_change_and_change_back_is_known() -> None:
     """A revision whose payload equals the last acknowledged one needs no call: the confirmed one at first."""
     back = cart_updated(goods("A", 2, 200), goods("B", 1, 100))
-    assert isinstance(plan_of(record_of(CONFIRMED, cart_updated(goods("A", 1, 100)), back)), Same)
+    assert isinstance(plan_of(record_of(CONFIRMED, cart_updated(goods("A", 1, 100)), back)), Acknowledge)
 
 
 def test_once_acknowledged_the_confirmed_state_is_news() -> None:
@@ -164,12 +164,12 @@ def test_once_acknowledged_the_confirmed_state_is_news() -> None:
     assert isinstance(plan_of(record), Send)
 
 
-@pytest.mark.parametrize("mark", ["doubt", "uncertain"])
+@pytest.mark.parametrize("mark", ["remote_unknown", "may_land_late"])
 def test_nothing_is_suppressed_in_doubt(mark: str) -> None:
     """While the provider may hold something else, the same payload is sent again."""
     record = record_of(CONFIRMED, shipped("s1", A=1))
     record = sent(record)
-    assert isinstance(plan_of(record), Same)
+    assert isinstance(plan_of(record), Acknowledge)
     setattr(record, mark, True)
     assert isinstance(plan_of(record), Send)
 
@@ -178,13 +178,13 @@ def test_configuration_makes_nothing_owed() -> None:
     """A new release or a changed setting makes no order of the past owed."""
     record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
     changed = replace(ACCOUNT, merchant_id="m2", platform={"name": "other"}, store_ref="9", base_url="https://other")
-    assert isinstance(plan_of(record, Addressee(changed, Sequra())), Same)
+    assert isinstance(plan_of(record, Destination(changed, Sequra())), Acknowledge)
 
 
 def test_cancellation_reason_alone_makes_nothing_owed() -> None:
     """A reason that is told later changes no cart."""
     record = sent(record_of(CONFIRMED, cancelled()))
-    assert isinstance(plan_of(told_more(record, cancelled(reason="late"))), Same)
+    assert isinstance(plan_of(told_more(record, cancelled(reason="late"))), Acknowledge)
 
 
 def test_contradictory_confirmation_leaves_nothing_known() -> None:
@@ -192,7 +192,7 @@ def test_contradictory_confirmation_leaves_nothing_known() -> None:
     bad = confirmed(goods("A", 1, 10), other("discount", "D", -20))
     record = record_of(bad, cart_updated(goods("A", 1, 10)))
     found = plan_of(record)
-    assert isinstance(found, ParkIt)  # 10 is more than 115 % of −10
+    assert isinstance(found, Park)  # 10 is more than 115 % of −10
     assert "confirmed -10" in found.reason
 
 
@@ -202,7 +202,7 @@ def test_contradictory_confirmation_leaves_nothing_known() -> None:
 def test_problem_is_parked_with_its_arithmetic() -> None:
     """What must not be sent is parked, and says why."""
     found = plan_of(record_of(CONFIRMED, cart_updated(goods("A", 1, 346))))
-    assert isinstance(found, ParkIt)
+    assert isinstance(found, Park)
     assert found.reason == "carts 346, confirmed 300: seQura refuses an increase above 15 %"
 
 
@@ -217,7 +217,7 @@ def test_parked_order_waits_until_its_payload_changes() -> None:
     same_again = told_more(parked, payment("on_hold"), payment("on_hold"))
     assert plan_of(same_again).__class__ is Wait
     newer = told_more(parked, shipped("s1", A=1))
-    assert plan_of(newer) == ParkIt("409: no", found.update.digest, by_check=False, shown=found.shown)
+    assert plan_of(newer) == Park("409: no", found.update.digest, by_check=False, shown=found.shown)
     assert isinstance(plan_of(told_more(parked, shipped("s2", B=1))), Send)
 
 
@@ -226,7 +226,7 @@ def test_check_is_made_anew_with_every_change() -> None:
     grown = (CONFIRMED.but(time=time_text(50)), cart_updated(goods("A", 1, 346)).but(time=time_text(60)))
     record = record_of(*grown)
     found = plan_of(record)
-    assert isinstance(found, ParkIt)
+    assert isinstance(found, Park)
     parked = park(record, found.reason, found.digest, NOW_MS, by_check=found.by_check)
     assert plan_of(parked) == Wait("parked", [found.reason], shown=found.shown)
     assert plan_of(told_more(parked, payment("approved"))) == found
@@ -235,29 +235,29 @@ def test_check_is_made_anew_with_every_change() -> None:
     larger = confirmed(goods("A", 1, 320)).but(time=time_text(1))
     assert isinstance(plan_of(told_more(parked, larger)), Send)
     the_same = confirmed(goods("A", 1, 346)).but(time=time_text(1))
-    assert plan_of(told_more(parked, the_same)) == Same(b"", Shown("EUR", 0, 346))
+    assert plan_of(told_more(parked, the_same)) == Acknowledge(b"", Shown("EUR", 0, 346))
 
 
 @pytest.mark.parametrize(
     ("tellings", "expected"),
     [
         ([shipped("s1", A=1)], Wait("unconfirmed", ["no order.confirmed yet"])),
-        ([CONFIRMED], Same(b"", Shown("EUR", 0, 300))),
+        ([CONFIRMED], Acknowledge(b"", Shown("EUR", 0, 300))),
         ([CONFIRMED, shipped("s1", A=1)], Wait("no_account", [], shown=Shown("EUR", 100, 200))),
-        ([CONFIRMED, shipped("s1", A=1), retracted(shipment_id="s1")], Same(b"", Shown("EUR", 0, 300))),
+        ([CONFIRMED, shipped("s1", A=1), retracted(shipment_id="s1")], Acknowledge(b"", Shown("EUR", 0, 300))),
     ],
 )
 def test_order_whose_account_is_not_configured(tellings: list[Told], expected: Plan) -> None:
     """It waits for the account; what is just as it was confirmed needs none."""
-    assert plan_unaddressed(record_of(*tellings, addressee=None), SUBJECT) == expected
+    assert plan_unconfigured(record_of(*tellings, destination=None), SUBJECT) == expected
 
 
-@pytest.mark.parametrize("member", ["doubt", "uncertain", "acked_digest"])
+@pytest.mark.parametrize("member", ["remote_unknown", "may_land_late", "acked_digest"])
 def test_order_of_an_account_that_is_gone(member: str) -> None:
     """Whoever was told something may hold something else than what was confirmed."""
-    record = record_of(CONFIRMED, addressee=None)
+    record = record_of(CONFIRMED, destination=None)
     setattr(record, member, b"d" if member == "acked_digest" else True)
-    assert plan_unaddressed(record, SUBJECT) == Wait("no_account", [], shown=Shown("EUR", 0, 300))
+    assert plan_unconfigured(record, SUBJECT) == Wait("no_account", [], shown=Shown("EUR", 0, 300))
 
 
 def test_park_keeps_reason_and_moment() -> None:
@@ -265,7 +265,7 @@ def test_park_keeps_reason_and_moment() -> None:
     record = record_of(CONFIRMED, shipped("s1", A=1))
     record.inconsistent_since_ms = 5
     found = park(record, "why", b"d", 77, by_check=True)
-    assert (found.park, found.reason, found.inconsistent_since_ms) == (Park("why", b"d", 2, 77, True), "why", 0)
+    assert (found.park, found.reason, found.inconsistent_since_ms) == (Parking("why", b"d", 2, 77, True), "why", 0)
     assert (record.park, record.inconsistent_since_ms) == (None, 5)
     assert is_parked(found)
     assert not is_parked(record)
@@ -305,17 +305,17 @@ def parked_record() -> OrderRecord:
 def test_release_starts_anew_but_shortens_no_delay() -> None:
     """Parking and counts are gone, a running delay and uncertainty stay."""
     record = parked_record()
-    record.uncertain = record.doubt = True
+    record.may_land_late = record.remote_unknown = True
     release(record)
     assert (record.park, record.attempts) == (None, Attempts())
-    assert (record.not_before_ms, record.uncertain, record.doubt) == (12345, True, True)
+    assert (record.not_before_ms, record.may_land_late, record.remote_unknown) == (12345, True, True)
     assert isinstance(plan_of(record), Send)
 
 
 def test_resend_makes_the_newest_revision_owed_again() -> None:
     """Whatever was acknowledged, the newest state is sent; it is owed since now, or since it was before."""
     record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
-    assert isinstance(plan_of(record), Same)
+    assert isinstance(plan_of(record), Acknowledge)
     record.echo = True
     resend(record, 777)
     assert (record.acked, record.owed_since_ms, record.revision, record.echo) == (0, 777, 2, False)
@@ -328,8 +328,8 @@ def test_inherited_order_is_in_doubt() -> None:
     """An owner that took over from one that stopped hard trusts nothing that was owed."""
     record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
     found = inherit(record)
-    assert (found.uncertain, found.doubt) == (True, True)
-    assert (record.uncertain, record.doubt) == (False, False)
+    assert (found.may_land_late, found.remote_unknown) == (True, True)
+    assert (record.may_land_late, record.remote_unknown) == (False, False)
     assert isinstance(plan_of(found), Send)
 
 
@@ -338,8 +338,8 @@ def test_inherited_order_is_in_doubt() -> None:
     [
         (OrderRecord(revision=2, acked=2), False),
         (OrderRecord(revision=3, acked=2), True),
-        (OrderRecord(revision=2, acked=2, uncertain=True), True),
-        (OrderRecord(revision=2, acked=2, doubt=True), False),
+        (OrderRecord(revision=2, acked=2, may_land_late=True), True),
+        (OrderRecord(revision=2, acked=2, remote_unknown=True), False),
     ],
 )
 def test_what_has_to_be_inherited(record: OrderRecord, expected: bool) -> None:
@@ -359,7 +359,7 @@ def test_beginning_of_an_inconsistency_is_noted_once() -> None:
 
 # --- status ------------------------------------------------------------------------------------------------------------
 
-RULES = Rules()
+RULES = DeliveryPolicy()
 
 
 def status_of(record: OrderRecord, now_ms: int = NOW_MS) -> str:
@@ -387,8 +387,8 @@ def test_inconsistent_order_is_parked_after_a_while() -> None:
 
 
 def test_status_needs_no_record_to_be_told() -> None:
-    """A standing without a record's marks is just inconsistent."""
-    assert status(OrderRecord(), Standing("inconsistent", ["x"]), now_ms=10**15, rules=RULES) == "inconsistent"
+    """A assessment without a record's marks is just inconsistent."""
+    assert status(OrderRecord(), Assessment("inconsistent", ["x"]), now_ms=10**15, rules=RULES) == "inconsistent"
 
 
 @pytest.mark.parametrize("unsupported", [False, True])
@@ -399,11 +399,11 @@ def test_parked_again_for_the_same(unsupported: bool) -> None:
     record = record_of(CONFIRMED, shipped("s1", A=1))
     found = plan_of(record)
     assert isinstance(found, Send)
-    record.park = Park("why", found.update.digest, record.revision - 1, 1, unsupported=unsupported)
+    record.park = Parking("why", found.update.digest, record.revision - 1, 1, unsupported=unsupported)
     again = plan_of(record)
-    assert isinstance(again, ParkIt)
+    assert isinstance(again, Park)
     after = park(record, again.reason, again.digest, 2, by_check=again.by_check)
-    assert after.park == Park("why", found.update.digest, record.revision, 2, unsupported=unsupported)
+    assert after.park == Parking("why", found.update.digest, record.revision, 2, unsupported=unsupported)
     other = park(record, "another", b"other", 2, by_check=False)
     assert other.park is not None
     assert not other.park.unsupported

@@ -6,7 +6,7 @@ import pytest
 from msgspec import msgpack
 from msgspec.structs import replace
 
-from schemas.state import Attempts, Delay, MadeAt, Park
+from schemas.state import Attempts, Delay, MadeAt, Parking
 from tests.unit.core.samples import FULL, MINIMAL
 from tests.unit.core.shop import (
     START_MS,
@@ -26,8 +26,8 @@ from tests.unit.core.shop import (
 )
 from tests.unit.core.test_outbox_events import ACCOUNT, CONFIRMED, TO, WARY, Telling
 from worker.core.order import assess
-from worker.core.outbox import Addressee, Same, Send, Wait, may_change, park, resend, status
-from worker.core.rules import Rules
+from worker.core.outbox import Acknowledge, Destination, Send, Wait, may_change, park, resend, status
+from worker.core.policy import DeliveryPolicy
 from worker.providers.sequra import Sequra
 
 
@@ -38,7 +38,7 @@ class Asked(Sequra):
     can_read = True
 
 
-READS = Addressee(replace(ACCOUNT, provider="asked"), Asked())
+READS = Destination(replace(ACCOUNT, provider="asked"), Asked())
 CANNOT = TO
 KNOWN = {"provider_order": "67890"}
 NAMED = confirmed(goods("A", 2, 200), references={"provider": "67890"})
@@ -68,23 +68,23 @@ SHOWN = [
 ]
 
 
-def settled(addressee: Addressee = READS) -> Telling:
+def settled(destination: Destination = READS) -> Telling:
     """An order of which nothing is owed, and something was sent."""
-    order = Telling(NAMED, shipped("s1", A=1), addressee=addressee)
+    order = Telling(NAMED, shipped("s1", A=1), destination=destination)
     order.send()
     assert not order.is_owed
     return order
 
 
-def owed(addressee: Addressee = READS) -> Telling:
+def owed(destination: Destination = READS) -> Telling:
     """An order of which something is owed."""
-    return Telling(NAMED, shipped("s1", A=1), addressee=addressee)
+    return Telling(NAMED, shipped("s1", A=1), destination=destination)
 
 
 def status_of(order: Telling) -> str:
     """What people see."""
-    standing = assess(order.record.facts, "A14/12345")
-    return status(order.record, standing, now_ms=START_MS, rules=Rules())
+    assessment = assess(order.record.facts, "A14/12345")
+    return status(order.record, assessment, now_ms=START_MS, rules=DeliveryPolicy())
 
 
 # --- hints -------------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_hint_has_the_order_asked_about(hint: Told) -> None:
     before = order.record
     after = order.tell(hint)
     assert (after.revision, after.acked, after.heard) == (3, 2, 3)
-    assert after.doubt
+    assert after.remote_unknown
     assert after.owed_since_ms == START_MS + 3
     assert isinstance(order.plan(), Send)
     assert before.acked_digest == after.acked_digest
@@ -135,13 +135,13 @@ def test_hint_does_not_overrule_retry_after() -> None:
 def test_hint_releases_what_could_not_be_told() -> None:
     """It may be possible now; what the provider has refused, or a check of ours, stays parked."""
     order = owed()
-    order.record.park = Park("unsupported: x", b"d", order.record.revision, START_MS, unsupported=True)
+    order.record.park = Parking("unsupported: x", b"d", order.record.revision, START_MS, unsupported=True)
     order.record.attempts = Attempts(b"d", 1)
     after = order.tell(HINTS[0])
     assert (after.park, after.attempts) == (None, Attempts())
     for by_check in (True, False):
         order = owed()
-        order.record.park = parked = Park("400", b"d", order.record.revision, START_MS, by_check=by_check)
+        order.record.park = parked = Parking("400", b"d", order.record.revision, START_MS, by_check=by_check)
         assert order.tell(HINTS[0]).park == parked
 
 
@@ -162,11 +162,11 @@ def test_first_name_is_new_unless_the_shop_has_said_it() -> None:
     """`references.provider` of the shop's is the same thing."""
     other = confirmed(goods("A", 2, 200), references={"secondary": "x"})
     for first, is_new in ((NAMED, False), (CONFIRMED, True), (other, True)):
-        order = Telling(first, shipped("s1", A=1), addressee=READS)
+        order = Telling(first, shipped("s1", A=1), destination=READS)
         order.send()
         order.tell(told("risk"))
         assert order.is_owed == is_new
-    order = Telling(CONFIRMED, addressee=READS)
+    order = Telling(CONFIRMED, destination=READS)
     order.send()
     order.tell(said("risk", level="x"))
     assert not order.is_owed, "it names none"
@@ -178,17 +178,17 @@ def test_hint_means_nothing_where_nobody_can_ask(hint: Told) -> None:
     order = settled(CANNOT)
     before = order.record
     after = order.tell(Told(hint.type, hint.data | {"provider_order": "2"}))
-    assert (after.revision, after.acked, after.heard, after.doubt) == (3, 3, 0, False)
+    assert (after.revision, after.acked, after.heard, after.remote_unknown) == (3, 3, 0, False)
     assert after.acked_digest == before.acked_digest
     assert after.facts.provider is not None
 
 
 def test_hint_for_nobody_is_kept() -> None:
     """While an account is not configured nobody knows whether its provider can be asked, unless the source says so."""
-    order = Telling(CONFIRMED, HINTS[0], addressee=None)
-    assert (order.record.heard, order.record.doubt) == (2, True)
-    order = Telling(CONFIRMED, said("transaction", by="webhook", **MINIMAL["provider.transaction"]), addressee=None)
-    assert (order.record.heard, order.record.doubt) == (0, False)
+    order = Telling(CONFIRMED, HINTS[0], destination=None)
+    assert (order.record.heard, order.record.remote_unknown) == (2, True)
+    order = Telling(CONFIRMED, said("transaction", by="webhook", **MINIMAL["provider.transaction"]), destination=None)
+    assert (order.record.heard, order.record.remote_unknown) == (0, False)
 
 
 def test_account_decides_who_can_ask_and_not_the_source() -> None:
@@ -203,7 +203,7 @@ def test_account_decides_who_can_ask_and_not_the_source() -> None:
 
 def test_hint_before_the_confirmation() -> None:
     """Somebody does not tell us its orders: that is announced like any order that is not confirmed."""
-    order = Telling(HINTS[0], addressee=READS)
+    order = Telling(HINTS[0], destination=READS)
     assert (order.record.unconfirmed_since_ms, order.is_owed) == (START_MS + 1, True)
     assert isinstance(order.plan(), Wait)
     order.tell(NAMED)
@@ -213,20 +213,20 @@ def test_hint_before_the_confirmation() -> None:
 # --- what is only shown ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("addressee", [READS, CANNOT, None])
+@pytest.mark.parametrize("destination", [READS, CANNOT, None])
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
-def test_shown_changes_nothing_about_what_is_owed(shown: Told, addressee: Addressee | None) -> None:
+def test_shown_changes_nothing_about_what_is_owed(shown: Told, destination: Destination | None) -> None:
     """What was settled is settled, what was owed is owed since when it was, with its delay and its counts."""
     order = settled()
-    order.addressee = addressee
+    order.destination = destination
     before = order.record
     after = order.tell(shown)
     assert (after.revision, after.acked, after.owed_since_ms) == (3, 3, 0)
     assert after.facts != before.facts
     assert status_of(order) == "settled"
-    assert isinstance(order.plan(), Same)
+    assert isinstance(order.plan(), Acknowledge)
     order = owed()
-    order.addressee = addressee
+    order.destination = destination
     before = order.record
     before.not_before_ms, before.attempts, before.delay = START_MS + 5, Attempts(b"d", 1), Delay.RESULT
     after = order.tell(shown)
@@ -268,14 +268,14 @@ def test_shown_leaves_an_echo_one(shown: Told) -> None:
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
 def test_nobody_waits_for_the_confirmation_of_what_is_only_shown(shown: Told) -> None:
     """Not owed, not waited for, nothing to send again; and an order like any other once the shop tells it."""
-    order = Telling(shown.but(time=time_text(1)), addressee=CANNOT)
+    order = Telling(shown.but(time=time_text(1)), destination=CANNOT)
     assert not order.is_owed
     assert (order.record.unconfirmed_since_ms, order.record.owed_since_ms) == (0, 0)
     assert status_of(order) == ("settled" if shown.type == "order.observed" else "unconfirmed")
     assert not resend(order.record, START_MS)
     assert not order.is_owed
     order.tell(CONFIRMED)
-    assert isinstance(order.plan(), Same)
+    assert isinstance(order.plan(), Acknowledge)
     order.tell(shipped("s1", A=1))
     assert isinstance(order.plan(), Send)
     assert resend(order.record, START_MS)
@@ -306,7 +306,7 @@ def paid(state: str) -> Told:
 def test_payment_there_releases_like_the_shops() -> None:
     """A newer approval that counts starts the order anew, and ends the delay of a 404."""
     order = owed(CANNOT)
-    order.record.park = Park("404", b"d", order.record.revision, 1)
+    order.record.park = Parking("404", b"d", order.record.revision, 1)
     order.record.not_before_ms, order.record.not_found_delay = START_MS + 10**6, True
     after = order.tell(paid("approved"))
     assert (after.park, after.not_before_ms) == (None, 0)
@@ -316,10 +316,10 @@ def test_payment_there_releases_like_the_shops() -> None:
 def test_payment_that_does_not_count_releases_nothing() -> None:
     """An approval older than the shop's, or after a refusal that nobody can ask about."""
     order = Telling(NAMED, payment("approved").but(time=time_text(500)), shipped("s1", A=1))
-    order.record.park = parked = Park("404", b"d", order.record.revision, 1)
+    order.record.park = parked = Parking("404", b"d", order.record.revision, 1)
     assert order.tell(paid("approved")).park == replace(parked, revision=4)
     order = Telling(NAMED, shipped("s1", A=1), paid("refused"))
-    order.record.park = parked = Park("404", b"d", order.record.revision, 1)
+    order.record.park = parked = Parking("404", b"d", order.record.revision, 1)
     assert order.tell(paid("approved")).park == replace(parked, revision=4)
     assert status_of(order) == "refused"
 
@@ -344,7 +344,7 @@ def test_payment_before_the_confirmation_is_waited_with() -> None:
     order = Telling(paid("approved"))
     assert order.record.unconfirmed_since_ms == START_MS + 1
     order.tell(NAMED)
-    assert isinstance(order.plan(), Same)
+    assert isinstance(order.plan(), Acknowledge)
 
 
 def test_payment_there_leaves_an_echo_one() -> None:
@@ -364,9 +364,9 @@ def test_cancellation_there_is_not_sent_back() -> None:
         after = order.tell(told("cancelled", by))
         assert not order.is_owed
         assert after.made_at == MadeAt("sequra", 2)
-        standing = assess(after.facts, "A14/12345")
-        assert standing.order is not None
-        assert standing.order.unshipped.items == []
+        assessment = assess(after.facts, "A14/12345")
+        assert assessment.order is not None
+        assert assessment.order.unshipped.items == []
         order.tell(cancelled(by="provider"))
         assert not order.is_owed
 
@@ -375,7 +375,7 @@ def test_cancellation_there_goes_out_with_what_is_owed() -> None:
     """As an `order.cancelled` from there would."""
     order = Telling(CONFIRMED, details(gift=True), told("cancelled"))
     assert order.is_owed
-    assert order.record.doubt
+    assert order.record.remote_unknown
     assert isinstance(order.plan(), Send)
 
 
@@ -400,15 +400,15 @@ def test_cancellation_there_before_the_confirmation() -> None:
 
 def test_account_that_does_not_trust_origin_sends_all_the_same() -> None:
     """What the provider holds is not known for sure."""
-    order = Telling(CONFIRMED, told("cancelled"), addressee=WARY)
-    assert (order.is_owed, order.record.doubt) == (True, True)
+    order = Telling(CONFIRMED, told("cancelled"), destination=WARY)
+    assert (order.is_owed, order.record.remote_unknown) == (True, True)
     assert isinstance(order.plan(), Send)
 
 
 def test_cancellation_of_nobodys_order() -> None:
     """Without an account its source says whether it counts."""
     for by, is_final in (("webhook", True), ("notification", False)):
-        order = Telling(CONFIRMED, told("cancelled", by), addressee=None)
+        order = Telling(CONFIRMED, told("cancelled", by), destination=None)
         facts = order.record.facts.provider
         assert facts is not None
         assert (facts.cancelled is not None) == is_final

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.core.shop import (
     LineDict,
     Told,
+    assessment,
     cancelled,
     confirmed,
     fee_charged,
@@ -18,7 +19,6 @@ from tests.unit.core.shop import (
     refunded,
     returned,
     shipped,
-    standing,
 )
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -28,7 +28,7 @@ CHARGE_IDS = ("h", "i")
 
 def owed(*tellings: Told) -> int | None:
     """What both carts add up to; `None` when the tellings contradict each other."""
-    order = standing(*tellings).order
+    order = assessment(*tellings).order
     return None if order is None else order.shipped.total_minor + order.unshipped.total_minor
 
 

@@ -14,15 +14,15 @@ from schemas.facts import Facts, unpack_lines
 from schemas.state import OrderRecord, decode_header, decode_order, encode
 from tests.unit.core.histories import contents, histories
 from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
-from worker.core.order import Standing, assess, baseline
-from worker.core.outbox import Addressee, acknowledge, record_for, take_event
+from worker.core.order import Assessment, assess, baseline
+from worker.core.outbox import Destination, acknowledge, apply_event, record_for
 from worker.core.reducer import SEEN_MAX, reduce
 from worker.core.shares import count_units, divide, tally
 from worker.model.order import Order
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
-ADDRESSEE = Addressee(SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret"), Sequra())
+ADDRESSEE = Destination(SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret"), Sequra())
 
 
 def seen_of(facts: Facts) -> tuple[str, bool, Order | None, Order | None]:
@@ -98,7 +98,7 @@ def test_split_into_batches_does_not_matter(events: list[OrderEvent], data: st.D
     """Writing the record to the topic and reading it back between any two events changes nothing."""
     record = OrderRecord()
     for position, event in enumerate(events):
-        record = take_event(record, event, position=position, revision=position + 1, now_ms=1_000, addressee=None)
+        record = apply_event(record, event, position=position, revision=position + 1, now_ms=1_000, destination=None)
         if data.draw(st.booleans()):
             record = decode_order(encode(record))
     assert record.facts == fold(events)
@@ -108,21 +108,21 @@ def test_split_into_batches_does_not_matter(events: list[OrderEvent], data: st.D
 @settings(max_examples=300)
 @given(histories(ties=True), st.data())
 def test_partly_decoded_records_take_events_as_whole_ones(events: list[OrderEvent], data: st.DataObject) -> None:
-    """What `record_for` leaves encoded, and an addressee that does not matter, play no part: byte for byte the same."""
+    """What `record_for` leaves encoded, and an destination that does not matter, play no part: byte for byte the same."""
     value = encode(OrderRecord())
     for position, one in enumerate(data.draw(st.permutations(events + events[:2]))):
         event = msgspec.structs.replace(one, origin=data.draw(st.sampled_from([None, None, "sequra", "erp"])))
         (partial, matters), whole = record_for(event, value), decode_order(value)
         take = functools.partial(
-            take_event,
+            apply_event,
             event=event,
             position=position,
             revision=position + 1,
             now_ms=1_000,
             in_flight=data.draw(st.booleans()),
         )
-        after = take(partial, addressee=ADDRESSEE if matters else None)
-        expected = take(whole, addressee=ADDRESSEE)
+        after = take(partial, destination=ADDRESSEE if matters else None)
+        expected = take(whole, destination=ADDRESSEE)
         assert (after is partial) == (expected is whole)
         assert encode(after) == encode(expected)
         value = encode(acknowledge(expected, b"digest") if data.draw(st.booleans()) else expected)
@@ -132,7 +132,7 @@ def test_partly_decoded_records_take_events_as_whole_ones(events: list[OrderEven
 @given(histories(ties=True))
 def test_record_survives_the_topic(events: list[OrderEvent]) -> None:
     """A record that was written and read is the same, and so are the first members that a restore reads."""
-    record = OrderRecord(revision=7, acked=3, uncertain=True, facts=fold(events), reason="why", trace="t")
+    record = OrderRecord(revision=7, acked=3, may_land_late=True, facts=fold(events), reason="why", trace="t")
     value = encode(record)
     assert decode_order(value) == record
     header = decode_header(value)
@@ -161,8 +161,8 @@ def test_revision_grows_iff_facts_change(events: list[OrderEvent], data: st.Data
         told.append(event)
         for one in (event, data.draw(st.sampled_from(told))):
             is_new = not any(record.facts.seen[i : i + 8] == one.uid for i in range(0, len(record.facts.seen), 8))
-            after = take_event(
-                record, one, position=position, revision=record.revision + 5, now_ms=1_000, addressee=None
+            after = apply_event(
+                record, one, position=position, revision=record.revision + 5, now_ms=1_000, destination=None
             )
             assert (after is not record) == is_new
             assert after.revision == record.revision + 5 * is_new
@@ -302,7 +302,7 @@ def test_ids_are_found_at_their_own_place_only() -> None:
 
 
 def test_standing_is_a_value_of_the_facts() -> None:
-    """No event, no order: the standing says so and needs nothing."""
-    assert assess(Facts(), REFERENCE) == Standing("unconfirmed", ["no order.confirmed yet"])
+    """No event, no order: the assessment says so and needs nothing."""
+    assert assess(Facts(), REFERENCE) == Assessment("unconfirmed", ["no order.confirmed yet"])
     assert baseline(Facts(), REFERENCE) is None
     assert SUBJECT.endswith(REFERENCE)

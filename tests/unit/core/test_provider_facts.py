@@ -13,6 +13,7 @@ from tests.unit.core.samples import FULL, MINIMAL
 from tests.unit.core.shop import (
     REFERENCE,
     Told,
+    assessment,
     cancelled,
     confirmed,
     details,
@@ -28,7 +29,6 @@ from tests.unit.core.shop import (
     returned,
     said,
     shipped,
-    standing,
     time_text,
     totals,
 )
@@ -221,7 +221,7 @@ def test_payment_state_that_counts(tellings: list[Told], state: str) -> None:
     """… in whatever order it is told."""
     first = tellings[0].but(time=time_text(1))
     for arrival in permutations((first, *tellings[1:])):
-        assert standing(*arrival).state == state, arrival
+        assert assessment(*arrival).state == state, arrival
 
 
 def test_circles_are_none() -> None:
@@ -231,7 +231,7 @@ def test_circles_are_none() -> None:
     first = at(payment("on_hold"), 30).but(sequence="1")
     second = at(payment("refused"), 10).but(sequence="2")
     there = paid("approved", 20)
-    assert {standing(CONFIRMED, *arrival).state for arrival in permutations((first, second, there))} == {"ready"}
+    assert {assessment(CONFIRMED, *arrival).state for arrival in permutations((first, second, there))} == {"ready"}
 
 
 # --- cancellation ------------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_newest_observation_counts() -> None:
 
 def test_observation_is_no_fact_of_the_order() -> None:
     """Neither carts nor details nor state follow from it."""
-    assert standing(CONFIRMED, observed(amount_minor=5)).order is not None
-    assert standing(observed()).state == "unconfirmed"
+    assert assessment(CONFIRMED, observed(amount_minor=5)).order is not None
+    assert assessment(observed()).state == "unconfirmed"
     before, after = facts_of(details(gift=True)), facts_of(details(gift=True), observed())
     assert replace(after, seen=b"", observed=None) == replace(before, seen=b"")

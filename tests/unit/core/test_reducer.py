@@ -11,6 +11,7 @@ from tests.unit.core.shop import (
     REFERENCE,
     LineDict,
     Told,
+    assessment,
     cancelled,
     cart_updated,
     carts,
@@ -30,7 +31,6 @@ from tests.unit.core.shop import (
     retracted,
     returned,
     shipped,
-    standing,
     stated,
     totals,
 )
@@ -145,8 +145,8 @@ def test_of_several_confirmations_newest_and_oldest_count() -> None:
 def test_currency_is_that_of_the_oldest_confirmation() -> None:
     """A newer confirmation in another currency contradicts the order."""
     dollars = confirmed(goods("A", 9, 900), currency="USD").but(time=LATE)
-    assert standing(ONE, dollars).reasons == ["cart in USD, order confirmed in EUR"]
-    assert standing(ONE, dollars.but(time=EARLY)).reasons == ["cart in EUR, order confirmed in USD"]
+    assert assessment(ONE, dollars).reasons == ["cart in USD, order confirmed in EUR"]
+    assert assessment(ONE, dollars.but(time=EARLY)).reasons == ["cart in EUR, order confirmed in USD"]
 
 
 # --- payment -------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_currency_is_that_of_the_oldest_confirmation() -> None:
 )
 def test_newest_written_payment_state(tellings: list[Told], state: str) -> None:
     """The newest payment state that was written counts; one that is not written competes with none."""
-    assert standing(*tellings).state == state
+    assert assessment(*tellings).state == state
 
 
 # --- details ---------------------------------------------------------------------------------------------------------

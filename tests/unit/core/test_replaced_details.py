@@ -7,14 +7,24 @@ from msgspec.structs import replace
 
 from schemas.events import OrderEvent
 from schemas.facts import pack
-from schemas.state import OrderRecord, Park, decode_order, encode
+from schemas.state import OrderRecord, Parking, decode_order, encode
 from tests.unit.core.shop import SUBJECT, Told, confirmed, details, goods, log, payment, shipped, time_text
-from worker.core.outbox import Addressee, Plan, Same, Send, Wait, acknowledge, plan, plan_unaddressed, record_for
-from worker.core.outbox import take_event as take
+from worker.core.outbox import (
+    Acknowledge,
+    Destination,
+    Plan,
+    Send,
+    Wait,
+    acknowledge,
+    plan,
+    plan_unconfigured,
+    record_for,
+)
+from worker.core.outbox import apply_event as take
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
-TO = Addressee(SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret"), Sequra())
+TO = Destination(SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret"), Sequra())
 ADA = {"given_names": "Ada", "surnames": "Lovelace", "email": "ada@example.com"}
 BOB = {"given_names": "Bob", "surnames": "Babbage", "email": "bob@example.com"}
 EVA = {"given_names": "Eva", "surnames": "Noether", "email": "eva@example.com"}
@@ -22,7 +32,7 @@ CONFIRMED = confirmed(goods("A", 2, 200), customer=ADA)
 NAMES = [text.encode() for who in (ADA, BOB, EVA) for text in who.values()]
 
 
-def written(events: list[OrderEvent], addressee: Addressee | None = TO, value: bytes | None = None) -> bytes:
+def written(events: list[OrderEvent], destination: Destination | None = TO, value: bytes | None = None) -> bytes:
     """The record after these events as it stands in the topic, each taken as a batch takes it."""
     for position, event in enumerate(events, start=0 if value is None else 100):
         before, matters = record_for(event, value)
@@ -33,7 +43,7 @@ def written(events: list[OrderEvent], addressee: Addressee | None = TO, value: b
                 position=position,
                 revision=position + 1,
                 now_ms=1,
-                addressee=addressee if matters else None,
+                destination=destination if matters else None,
             )
         )
     assert value is not None
@@ -50,32 +60,32 @@ def names_in(value: bytes) -> set[bytes]:
     return {name for name in NAMES if name in value}
 
 
-@pytest.mark.parametrize("addressee", [TO, None])
-def test_removed_details_leave_no_trace(addressee: Addressee | None) -> None:
+@pytest.mark.parametrize("destination", [TO, None])
+def test_removed_details_leave_no_trace(destination: Destination | None) -> None:
     """Removed with null, they are nowhere in the record, whatever the order of arrival and whoever is configured."""
     telling = log(CONFIRMED, payment("approved"), details(customer=None), shipped("s1", A=1))
     for arrivals in permutations(telling):
-        assert names_in(written(list(arrivals), addressee)) == set()
+        assert names_in(written(list(arrivals), destination)) == set()
 
 
-@pytest.mark.parametrize("addressee", [TO, None])
-def test_replaced_details_leave_no_trace(addressee: Addressee | None) -> None:
+@pytest.mark.parametrize("destination", [TO, None])
+def test_replaced_details_leave_no_trace(destination: Destination | None) -> None:
     """Of several customers the newest alone is in the record."""
     telling = log(CONFIRMED, details(customer=BOB), confirmed(goods("A", 1, 100), customer=EVA))
     for arrivals in permutations(telling):
-        assert names_in(written(list(arrivals), addressee)) == {text.encode() for text in EVA.values()}
+        assert names_in(written(list(arrivals), destination)) == {text.encode() for text in EVA.values()}
 
 
 CHANGES: list[tuple[list[Told], type]] = [
     ([details(customer=None)], Send),
     ([details(customer=BOB)], Send),
-    ([details(customer=BOB), details(customer=ADA)], Same),
-    ([details(customer=None), details(customer=ADA), details(gift=None)], Same),
-    ([details(references={"provider": "P1"})], Same),
-    ([details(references={"provider": "P1"}), details(references={"provider": "P2"})], Same),
+    ([details(customer=BOB), details(customer=ADA)], Acknowledge),
+    ([details(customer=None), details(customer=ADA), details(gift=None)], Acknowledge),
+    ([details(references={"provider": "P1"})], Acknowledge),
+    ([details(references={"provider": "P1"}), details(references={"provider": "P2"})], Acknowledge),
     ([details(references={"secondary": "P1"})], Send),
     ([confirmed(goods("A", 2, 200), customer=BOB)], Send),
-    ([confirmed(goods("A", 2, 200), customer=ADA)], Same),
+    ([confirmed(goods("A", 2, 200), customer=ADA)], Acknowledge),
 ]
 
 
@@ -89,7 +99,7 @@ def test_what_was_confirmed_is_known_as_such(changes: list[Told], expected: type
 def test_older_confirmation_is_the_one_that_counts() -> None:
     """It may come last, its customer replaced by then: compared is with what it alone gives."""
     older = CONFIRMED.but(time=time_text(-9), id="older")
-    for again, expected in ((ADA, Same), (BOB, Send)):
+    for again, expected in ((ADA, Acknowledge), (BOB, Send)):
         telling = log(
             confirmed(goods("A", 2, 200), customer=EVA), details(customer=BOB), details(customer=again), older
         )
@@ -105,7 +115,7 @@ def test_confirmation_that_contradicts_itself_is_no_measure() -> None:
     noted = decode_order(value).confirmed_as
     assert noted is not None
     assert noted.digest == b""
-    assert not isinstance(planned(value), Same)
+    assert not isinstance(planned(value), Acknowledge)
 
 
 def test_another_provider_knows_nothing_of_it() -> None:
@@ -119,7 +129,7 @@ def test_another_provider_knows_nothing_of_it() -> None:
 def test_without_an_account_replaced_details_wait_for_one() -> None:
     """No adapter can tell whether they make a difference."""
     value = written(log(CONFIRMED, details(customer=BOB)), None)
-    waits = plan_unaddressed(decode_order(value), SUBJECT)
+    waits = plan_unconfigured(decode_order(value), SUBJECT)
     assert isinstance(waits, Wait)
     assert waits.state == "no_account"
     assert isinstance(planned(value), Send)
@@ -140,8 +150,8 @@ def old_record() -> bytes:
         (shipped("s1", A=1), Send),
         (payment("approved"), Send),
         (details(gift=True), Send),
-        (details(customer=ADA), Same),
-        (CONFIRMED.but(id="again"), Same),
+        (details(customer=ADA), Acknowledge),
+        (CONFIRMED.but(id="again"), Acknowledge),
     ],
 )
 def test_old_record_loses_them_with_the_next_event(news: Told, expected: type) -> None:
@@ -151,7 +161,7 @@ def test_old_record_loses_them_with_the_next_event(news: Told, expected: type) -
     assert isinstance(planned(value), Send)
     after = written(log(*[news] * 9)[-1:], value=value)
     names = {name for name in names_in(after) if name in {text.encode() for text in ADA.values()}}
-    assert bool(names) == (expected is Same)
+    assert bool(names) == (expected is Acknowledge)
     assert type(planned(after)) is expected
     record = decode_order(after)
     assert record.confirmed_as is not None
@@ -164,7 +174,7 @@ def test_what_a_provider_said_goes_with_removed_details(by_check: bool) -> None:
     """It may repeat them; what our own checks say never does."""
     record = decode_order(written(log(CONFIRMED, shipped("s1", A=1))))
     record.reason = "422 ada@example.com is no address"
-    record.park = Park(record.reason, b"digest", record.revision, 1, by_check)
+    record.park = Parking(record.reason, b"digest", record.revision, 1, by_check)
     changed, removed = log(shipped("s1", A=1), shipped("s1", A=1), details(gift=True), details(customer=None))[2:]
     kept = written([changed], value=encode(record))
     assert kept.count(b"422") == 2

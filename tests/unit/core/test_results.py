@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from schemas import provider_events as p
 from schemas.events import OrderEvent
 from schemas.facts import Disbursement, Facts, ProviderFacts, pack
-from schemas.state import OrderRecord, Park, SealedRecord, Told, decode_order, decode_sealed, encode
+from schemas.state import OrderRecord, Parking, SealedRecord, Told, decode_order, decode_sealed, encode
 from tests.unit.core.shop import START_MS, confirmed, event, goods, payment, shipped
 from tests.unit.core.test_outbox_plan import TO, record_of
 from worker.core.order import Shown
-from worker.core.outbox import Addressee, Wait, plan_unaddressed
+from worker.core.outbox import Destination, Wait, plan_unconfigured
+from worker.core.policy import DeliveryPolicy
 from worker.core.results import (
     Found,
     Reporting,
@@ -26,7 +27,6 @@ from worker.core.results import (
     tell,
     tell_fact,
 )
-from worker.core.rules import Rules
 from worker.providers.sequra import Sequra
 
 SUBJECT = "acme/A14/1"
@@ -47,32 +47,32 @@ def told(
 # --- how an order stands ---------------------------------------------------------------------------------------------
 
 
-def standing(record: OrderRecord, after_s: float = 0.0) -> Found:
+def assessment(record: OrderRecord, after_s: float = 0.0) -> Found:
     """By its facts, so many seconds after its first event."""
-    return find(record, SUBJECT, TO, now_ms=START_MS + int(1000 * after_s), rules=Rules())
+    return find(record, SUBJECT, TO, now_ms=START_MS + int(1000 * after_s), rules=DeliveryPolicy())
 
 
 def test_order_that_is_ready() -> None:
     """Owed, parked or settled, with its amounts; why, as far as something stands in its way."""
     record = record_of(*ORDER)
-    assert standing(record) == Found("owed", SHOWN)
+    assert assessment(record) == Found("owed", SHOWN)
     record.reason = "503"
-    assert standing(record) == Found("owed", SHOWN, reason="503")
-    record.park = Park("unsupported: by hand", b"", record.revision, 1, unsupported=True)
-    assert standing(record) == Found("parked", SHOWN, None, "unsupported: by hand", unsupported=True)
+    assert assessment(record) == Found("owed", SHOWN, reason="503")
+    record.park = Parking("unsupported: by hand", b"", record.revision, 1, unsupported=True)
+    assert assessment(record) == Found("parked", SHOWN, None, "unsupported: by hand", unsupported=True)
     record.acked = record.revision
-    assert standing(record) == Found("settled", SHOWN)
+    assert assessment(record) == Found("settled", SHOWN)
 
 
 def test_order_that_is_not_ready() -> None:
     """What it waits for; amounts where there are carts; too long a contradiction parks it."""
-    assert standing(record_of(shipped("s1", A=1))) == Found("unconfirmed", None, reason="no order.confirmed yet")
-    held = standing(record_of(*ORDER, payment("on_hold")))
+    assert assessment(record_of(shipped("s1", A=1))) == Found("unconfirmed", None, reason="no order.confirmed yet")
+    held = assessment(record_of(*ORDER, payment("on_hold")))
     assert held == Found("on_hold", SHOWN, reason="the payment is on hold")
     record = record_of(*ORDER, shipped("s2", A=9))
     record.inconsistent_since_ms = START_MS
-    assert standing(record).status == "inconsistent"
-    late = standing(record, 900.0)
+    assert assessment(record).status == "inconsistent"
+    late = assessment(record, 900.0)
     assert (late.status, late.shown) == ("parked", None)
     assert late.reason.endswith("only an event can resolve it, no release")
 
@@ -82,15 +82,17 @@ def test_order_that_was_looked_at_and_waits(is_overdue: bool) -> None:
     """The same as by its facts, but for the time that its owner has measured."""
     for tellings in ([shipped("s1", A=1)], [*ORDER, payment("refused")], [*ORDER, shipped("s2", A=9)]):
         record = record_of(*tellings)
-        plan = plan_unaddressed(record, SUBJECT)
+        plan = plan_unconfigured(record, SUBJECT)
         assert isinstance(plan, Wait)
         found = find_waiting(record, SUBJECT, plan, TO, is_overdue=is_overdue)
-        assert found == standing(record) if plan.state != "inconsistent" or not is_overdue else found.status == "parked"
+        assert (
+            found == assessment(record) if plan.state != "inconsistent" or not is_overdue else found.status == "parked"
+        )
     record = record_of(*ORDER)
     assert find_waiting(record, SUBJECT, Wait("no_account", [], shown=SHOWN), None, is_overdue=is_overdue) == Found(
         "owed", SHOWN, reason="account acme is not configured"
     )
-    record.park = Park("409: no", b"", record.revision, 1)
+    record.park = Parking("409: no", b"", record.revision, 1)
     assert find_waiting(record, SUBJECT, Wait("parked", ["409: no"], shown=SHOWN), TO, is_overdue=is_overdue) == Found(
         "parked", SHOWN, reason="409: no"
     )
@@ -106,17 +108,17 @@ class Knowing(Sequra):
 
 def test_what_an_adapter_knows() -> None:
     """It is shown with whatever is found, and a change of it is news; without an adapter nobody knows."""
-    to = Addressee(TO.account, Knowing())
+    to = Destination(TO.account, Knowing())
     for tellings in (ORDER, [*ORDER, shipped("s2", A=9)]):
         record = record_of(*tellings)
-        assert find(record, SUBJECT, to, now_ms=START_MS, rules=Rules()).known is None
+        assert find(record, SUBJECT, to, now_ms=START_MS, rules=DeliveryPolicy()).known is None
         record.remote = b"1"
-        found = find(record, SUBJECT, to, now_ms=START_MS, rules=Rules())
+        found = find(record, SUBJECT, to, now_ms=START_MS, rules=DeliveryPolicy())
         assert told(record, found)["data"]["provider"] == {"known": {"pending": ["1"]}}
         assert told(record, found) is None
         record.remote = b"2"
-        assert told(record, find(record, SUBJECT, to, now_ms=START_MS, rules=Rules())) is not None
-        assert find(record, SUBJECT, None, now_ms=START_MS, rules=Rules()).known is None
+        assert told(record, find(record, SUBJECT, to, now_ms=START_MS, rules=DeliveryPolicy())) is not None
+        assert find(record, SUBJECT, None, now_ms=START_MS, rules=DeliveryPolicy()).known is None
 
 
 # --- what is news ----------------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.state import Attempts, Delay, OrderRecord, Park
+from schemas.state import Attempts, Delay, OrderRecord, Parking
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient, settle
-from worker.core.rules import Rules
 from worker.model.exchange import Outcome, OutcomeKind
 
-RULES = Rules()
+RULES = DeliveryPolicy()
 NOW_MS = 1_000_000
 DIGEST, OTHER = b"d" * 16, b"o" * 16
 KINDS = list(OutcomeKind)
@@ -41,11 +41,11 @@ def delay_s(record: OrderRecord) -> float:
 
 
 def test_applied_is_acknowledged() -> None:
-    """A 2xx acknowledges the revision with its digest and ends every doubt, count and parking."""
+    """A 2xx acknowledges the revision with its digest and ends every remote_unknown, count and parking."""
     before = owed(
-        uncertain=True,
-        doubt=True,
-        park=Park("old", OTHER, 4, 1),
+        may_land_late=True,
+        remote_unknown=True,
+        park=Parking("old", OTHER, 4, 1),
         attempts=Attempts(DIGEST, 1, 2, 3),
         reason="old",
         not_before_ms=5,
@@ -53,7 +53,7 @@ def test_applied_is_acknowledged() -> None:
     )
     found = after(before, Outcome(OutcomeKind.APPLIED, "", 204))
     assert (found.acked, found.acked_digest) == (5, DIGEST)
-    assert (found.uncertain, found.doubt, found.park, found.attempts) == (False, False, None, Attempts())
+    assert (found.may_land_late, found.remote_unknown, found.park, found.attempts) == (False, False, None, Attempts())
     assert (found.reason, found.not_before_ms, found.not_found_delay, found.owed_since_ms) == ("", 0, False, 0)
 
 
@@ -84,7 +84,7 @@ def test_conflict_is_tried_four_times_with_growing_delay() -> None:
         delays.append(delay_s(record))
     assert delays == pytest.approx([0.401, 0.801, 1.601])
     record = after(record, CONFLICT)
-    assert record.park == Park("409: totals do not add up", DIGEST, 5, NOW_MS)
+    assert record.park == Parking("409: totals do not add up", DIGEST, 5, NOW_MS)
     assert record.not_before_ms == 0
 
 
@@ -116,13 +116,13 @@ def test_not_found_is_tried_five_times() -> None:
         delays.append(delay_s(record))
     assert delays == pytest.approx([30.001, 300.001, 1800.001, 10800.001])
     record = after(record, NOT_FOUND)
-    assert record.park == Park("404", DIGEST, 5, NOW_MS)
+    assert record.park == Parking("404", DIGEST, 5, NOW_MS)
     assert (record.not_before_ms, record.not_found_delay) == (0, False)
 
 
 def test_last_delay_serves_for_more_requests() -> None:
     """With more requests than delays, the last delay is repeated."""
-    rules = Rules(not_found_attempts=9, not_found_delays_s=(1.0, 2.0))
+    rules = DeliveryPolicy(not_found_attempts=9, not_found_delays_s=(1.0, 2.0))
     record = owed(attempts=Attempts(DIGEST, not_found=5))
     found, _ = settle(record, 5, DIGEST, NOT_FOUND, now_ms=NOW_MS, chance=0.0, rules=rules)
     assert delay_s(found) == pytest.approx(2.001)
@@ -132,7 +132,7 @@ def test_last_delay_serves_for_more_requests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "doubt"),
+    ("outcome", "remote_unknown"),
     [
         (Outcome(OutcomeKind.REJECTED, "503", 503), True),
         (Outcome(OutcomeKind.REJECTED, "500", 500), True),
@@ -142,20 +142,20 @@ def test_last_delay_serves_for_more_requests() -> None:
         (Outcome(OutcomeKind.FORBIDDEN, "403", 403), False),
     ],
 )
-def test_transient_failure_is_retried(outcome: Outcome, doubt: bool) -> None:
-    """Counted and delayed, never parked; a 5xx leaves a doubt what the provider holds, others do not."""
+def test_transient_failure_is_retried(outcome: Outcome, remote_unknown: bool) -> None:
+    """Counted and delayed, never parked; a 5xx leaves a remote_unknown what the provider holds, others do not."""
     record = owed()
     for count in range(1, 60):
         record = after(record, outcome, chance=0.0)
-        assert (record.attempts.transient, record.park, record.uncertain) == (count, None, False)
-    assert record.doubt is doubt
+        assert (record.attempts.transient, record.park, record.may_land_late) == (count, None, False)
+    assert record.remote_unknown is remote_unknown
     assert record.reason == outcome.reason
     assert delay_s(record) == pytest.approx(0.201)
 
 
 def test_doubt_outlives_a_failure_that_gives_none() -> None:
     """A connection that is refused says nothing about what an earlier 503 has done."""
-    assert after(owed(doubt=True), Outcome(OutcomeKind.NOT_SENT)).doubt
+    assert after(owed(remote_unknown=True), Outcome(OutcomeKind.NOT_SENT)).remote_unknown
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.1, 30.0, 3600.0])
@@ -191,7 +191,7 @@ def test_delays_that_may_be_over_for_all_orders_at_once(outcome: Outcome, expect
     [
         ({}, 300.0),
         ({"delay": Delay.TRANSIENT}, 300.0),
-        ({"delay": Delay.TRANSIENT, "uncertain": True}, 330.0),
+        ({"delay": Delay.TRANSIENT, "may_land_late": True}, 330.0),
         ({"delay": Delay.ASKED}, 3600.0),
         ({"not_found_delay": True}, 10_800.0),
     ],
@@ -203,7 +203,7 @@ def test_longest_delay_is_that_of_its_kind(members: dict[str, object], longest: 
 
 def test_longest_retry_may_exceed_the_longest_retry_after() -> None:
     """When the settings say so."""
-    assert delay_max_s(owed(delay=Delay.ASKED), Rules(retry_max_s=50_000.0)) == 50_000.0
+    assert delay_max_s(owed(delay=Delay.ASKED), DeliveryPolicy(retry_max_s=50_000.0)) == 50_000.0
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
@@ -221,10 +221,10 @@ def test_backoff_is_full_jitter_below_a_doubling_cap(count: int, chance: float) 
 
 @pytest.mark.parametrize("outcome", [Outcome(OutcomeKind.UNKNOWN, "timeout"), Outcome(OutcomeKind.UNKNOWN, "502", 502)])
 def test_unknown_outcome_holds_the_order(outcome: Outcome) -> None:
-    """The request may still land: uncertain, in doubt, held for `settle`; then it backs off as a refused one does."""
+    """The request may still land: may_land_late, in remote_unknown, held for `settle`; then it backs off as a refused one does."""
     found, hold_s = settle(owed(), 5, DIGEST, outcome, now_ms=NOW_MS, chance=0.5, rules=RULES)
     assert hold_s == RULES.settle_s
-    assert (found.uncertain, found.doubt, found.park) == (True, True, None)
+    assert (found.may_land_late, found.remote_unknown, found.park) == (True, True, None)
     assert (found.attempts.transient, found.reason) == (1, outcome.reason)
     assert delay_s(found) == pytest.approx(30.0 + 0.3 + 0.001)
     for _ in range(15):
@@ -241,10 +241,10 @@ def test_unknown_outcome_with_retry_after() -> None:
 
 
 def test_uncertainty_ends_with_a_definite_answer_only() -> None:
-    """An answer that applied nothing leaves uncertain what an earlier request may have done."""
+    """An answer that applied nothing leaves may_land_late what an earlier request may have done."""
     for outcome in (Outcome(OutcomeKind.REJECTED, "429", 429), Outcome(OutcomeKind.NOT_SENT), CONFLICT):
-        assert after(owed(uncertain=True, doubt=True), outcome).uncertain
-    assert not after(owed(uncertain=True, doubt=True), Outcome(OutcomeKind.APPLIED)).uncertain
+        assert after(owed(may_land_late=True, remote_unknown=True), outcome).may_land_late
+    assert not after(owed(may_land_late=True, remote_unknown=True), Outcome(OutcomeKind.APPLIED)).may_land_late
 
 
 # --- permanent, and credentials --------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_uncertainty_ends_with_a_definite_answer_only() -> None:
 def test_permanent_refusal_is_parked_after_one_request() -> None:
     """Parked with status and reason, at this revision and digest."""
     found = after(owed(), Outcome(OutcomeKind.PERMANENT, "422: no", 422))
-    assert found.park == Park("422: no", DIGEST, 5, NOW_MS)
+    assert found.park == Parking("422: no", DIGEST, 5, NOW_MS)
     assert (found.reason, found.acked) == ("422: no", 3)
 
 
@@ -302,12 +302,17 @@ def test_delays_are_bounded(kind: OutcomeKind, chance: float, wait_s: float | No
 
 
 def test_pending_waits_for_the_result() -> None:
-    """It is asked when its time has come; nothing has failed, and what was in doubt was read."""
-    before = owed(uncertain=True, doubt=False, attempts=Attempts(DIGEST, 1, 2, 3), remote=b"old")
+    """It is asked when its time has come; nothing has failed, and what was in remote_unknown was read."""
+    before = owed(may_land_late=True, remote_unknown=False, attempts=Attempts(DIGEST, 1, 2, 3), remote=b"old")
     found = after(before, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"new"))
     assert delay_s(found) == pytest.approx(60.0, abs=0.01)
     assert (found.delay, found.acked) == (Delay.RESULT, 3)
-    assert (found.uncertain, found.doubt, found.attempts, found.remote) == (False, True, Attempts(), b"new")
+    assert (found.may_land_late, found.remote_unknown, found.attempts, found.remote) == (
+        False,
+        True,
+        Attempts(),
+        b"new",
+    )
     assert awaits_result(found)
     assert not is_transient(found)
     assert delay_max_s(found, RULES) == pytest.approx(60.0, abs=0.01)
@@ -331,23 +336,23 @@ def test_a_change_while_it_was_looked_at() -> None:
 
 def test_unsupported_is_parked() -> None:
     """Until its payload changes, an operator releases it, or something is heard of it there."""
-    found = after(owed(uncertain=True), Outcome(OutcomeKind.UNSUPPORTED, "unsupported: a part return", 200))
-    assert found.park == Park("unsupported: a part return", DIGEST, 5, NOW_MS, unsupported=True)
-    assert (found.reason, found.uncertain, found.doubt) == ("unsupported: a part return", False, True)
+    found = after(owed(may_land_late=True), Outcome(OutcomeKind.UNSUPPORTED, "unsupported: a part return", 200))
+    assert found.park == Parking("unsupported: a part return", DIGEST, 5, NOW_MS, unsupported=True)
+    assert (found.reason, found.may_land_late, found.remote_unknown) == ("unsupported: a part return", False, True)
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED])
 def test_what_was_heard_meanwhile_is_looked_at(kind: OutcomeKind) -> None:
     """An attempt of an older revision did not see it: the order neither waits nor is parked."""
     found = after(owed(revision=6, heard=6), Outcome(kind, "why", 200, 60.0))
-    assert (found.not_before_ms, found.park, found.doubt) == (0, None, True)
+    assert (found.not_before_ms, found.park, found.remote_unknown) == (0, None, True)
     assert not awaits_result(found)
 
 
-@pytest.mark.parametrize(("heard", "doubt"), [(6, True), (5, False)])
-def test_applied_knows_only_what_it_saw(heard: int, doubt: bool) -> None:
+@pytest.mark.parametrize(("heard", "remote_unknown"), [(6, True), (5, False)])
+def test_applied_knows_only_what_it_saw(heard: int, remote_unknown: bool) -> None:
     """What was heard of the order since the attempt began is still to be asked about."""
-    assert after(owed(revision=6, heard=heard), Outcome(OutcomeKind.APPLIED, "", 200)).doubt is doubt
+    assert after(owed(revision=6, heard=heard), Outcome(OutcomeKind.APPLIED, "", 200)).remote_unknown is remote_unknown
 
 
 def test_remote_is_kept_unless_there_is_news() -> None:
@@ -355,8 +360,8 @@ def test_remote_is_kept_unless_there_is_news() -> None:
     assert after(owed(remote=b"old"), Outcome(OutcomeKind.REJECTED, "busy", 500)).remote == b"old"
 
 
-@pytest.mark.parametrize(("status", "uncertain"), [(200, False), (None, True)])
-def test_only_who_was_asked_knows_what_became_of_it(status: int | None, uncertain: bool) -> None:
+@pytest.mark.parametrize(("status", "may_land_late"), [(200, False), (None, True)])
+def test_only_who_was_asked_knows_what_became_of_it(status: int | None, may_land_late: bool) -> None:
     """A turn without a request leaves open whether an earlier command has arrived."""
-    found = after(owed(uncertain=True), Outcome(OutcomeKind.PENDING, "why", status, 60.0))
-    assert found.uncertain is uncertain
+    found = after(owed(may_land_late=True), Outcome(OutcomeKind.PENDING, "why", status, 60.0))
+    assert found.may_land_late is may_land_late

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from schemas.state import Delay, MadeAt, OrderRecord, Park
+from schemas.state import Delay, MadeAt, OrderRecord, Parking
 from schemas.views import OrderView
 from tests.unit.core.samples import FULL
 from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, observed, payment, said, shipped
 from worker.core.outbox import Entry
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.view import not_configured, view_order
 
 CONFIRMED = confirmed(goods("A", 2, 200))
@@ -26,7 +26,15 @@ def record(*tellings: Told, **members: object) -> OrderRecord:
 def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None) -> OrderView:
     """Its view."""
     return view_order(
-        SUBJECT, of, partition=3, rules=Rules(), now_ms=1, now=NOW, entry=entry, paused=paused, idle="nobody sends"
+        SUBJECT,
+        of,
+        partition=3,
+        rules=DeliveryPolicy(),
+        now_ms=1,
+        now=NOW,
+        entry=entry,
+        paused=paused,
+        idle="nobody sends",
     )
 
 
@@ -61,7 +69,7 @@ def test_no_carts_while_unconfirmed() -> None:
         (record(*SHIPPED, acked=2), None, None, ("settled", "")),
         (record(*SHIPPED, payment("on_hold")), None, None, ("on_hold", "the payment is on hold")),
         (record(CONFIRMED, shipped("s1", A=3)), None, None, ("inconsistent", "line A: 3 shipped of 2 ordered")),
-        (record(*SHIPPED, park=Park("422", b"", 2, 0)), None, None, ("parked", "422")),
+        (record(*SHIPPED, park=Parking("422", b"", 2, 0)), None, None, ("parked", "422")),
         (record(*SHIPPED), entry(), "account paused", ("owed", "account paused")),
         (record(*SHIPPED), None, None, ("owed", "nobody sends")),
         (record(*SHIPPED, reason="503"), None, None, ("owed", "nobody sends; the last attempt: 503")),
@@ -106,7 +114,7 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
         SUBJECT,
         record(CONFIRMED, shipped("s1", A=3), inconsistent_since_ms=1),
         partition=0,
-        rules=Rules(inconsistent_after_s=1.0),
+        rules=DeliveryPolicy(inconsistent_after_s=1.0),
         now_ms=1_001,
         idle="",
     )
@@ -140,7 +148,7 @@ def test_account_that_is_not_configured(of: OrderRecord, entry: Entry | None, ex
         SUBJECT,
         of,
         partition=3,
-        rules=Rules(),
+        rules=DeliveryPolicy(),
         now_ms=1,
         now=NOW,
         entry=entry,
@@ -162,7 +170,7 @@ def test_next_attempt(members: dict[str, object], expected: float | None) -> Non
 
 def notes(of: OrderRecord, also_in: Sequence[int] = ()) -> list[str]:
     """What else is said of it."""
-    return view_order(SUBJECT, of, partition=3, rules=Rules(), now_ms=1, idle="", also_in=also_in).notes
+    return view_order(SUBJECT, of, partition=3, rules=DeliveryPolicy(), now_ms=1, idle="", also_in=also_in).notes
 
 
 def test_why_a_settled_order_was_not_sent() -> None:
@@ -272,6 +280,8 @@ def test_order_that_is_only_observed() -> None:
 def test_what_an_adapter_knows_is_shown(heard: tuple[Told, ...]) -> None:
     """Beside what the provider said, or alone."""
     known = {"differs_minor": {"shipped": 5}}
-    found = view_order(SUBJECT, record(CONFIRMED, *heard), partition=0, rules=Rules(), now_ms=0, idle="", known=known)
+    found = view_order(
+        SUBJECT, record(CONFIRMED, *heard), partition=0, rules=DeliveryPolicy(), now_ms=0, idle="", known=known
+    )
     assert found.provider is not None
     assert (found.provider.known, found.provider.risk is not None) == (known, bool(heard))

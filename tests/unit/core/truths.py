@@ -24,8 +24,8 @@ from tests.unit.core.naive_carts import (
     units_of,
 )
 from tests.unit.core.shop import REFERENCE, event_of, fold
-from worker.core.order import Standing, assess
-from worker.core.outbox import take_event
+from worker.core.order import Assessment, assess
+from worker.core.outbox import apply_event
 from worker.core.reducer import reduce
 from worker.model.order import Item, Order
 
@@ -58,15 +58,15 @@ def seen_in_model(log: Sequence[Json]) -> tuple[Seen, list[Words]]:
     )
 
 
-def seen_of(standing: Standing) -> Seen:
+def seen_of(assessment: Assessment) -> Seen:
     """What production says."""
-    order = standing.order
+    order = assessment.order
     if order is None:
-        return Seen(standing.state, None, None, None, None)
+        return Seen(assessment.state, None, None, None, None)
     for cart in (order.shipped, order.unshipped):
         assert cart.total_minor == sum(item.total_minor for item in cart.items), "a total is not the sum"
     return Seen(
-        standing.state,
+        assessment.state,
         _plain(order.shipped.items),
         _plain(order.unshipped.items),
         [(tracking.reference, tracking.delivered_at or None) for tracking in order.trackings],
@@ -97,12 +97,12 @@ def _cancellation(order: Order) -> tuple[str | None, bool] | None:
 
 def model_agrees(log: list[Json], chance: Random) -> None:
     """Production says what the naive model says: state, numbers of contradictions, items, trackings, reason."""
-    standing = assess(fold(events_of(log)), REFERENCE)
-    production = seen_of(standing)
+    assessment = assess(fold(events_of(log)), REFERENCE)
+    production = seen_of(assessment)
     model, contradictions = seen_in_model(log)
-    assert production == model, f"production {production} {standing.reasons}, model {model} {contradictions}"
-    if standing.state == "inconsistent":
-        for reason in standing.reasons:
+    assert production == model, f"production {production} {assessment.reasons}, model {model} {contradictions}"
+    if assessment.state == "inconsistent":
+        for reason in assessment.reasons:
             assert any(_names(reason, words) for words in contradictions), f"{reason!r}, model {contradictions}"
 
 
@@ -118,7 +118,7 @@ def arrival_does_not_matter(log: list[Json], chance: Random) -> None:
     record = OrderRecord()
     for position, one in enumerate(arrivals):
         event = event_of(one)
-        record = take_event(record, event, position=position, revision=position + 1, now_ms=1_000, addressee=None)
+        record = apply_event(record, event, position=position, revision=position + 1, now_ms=1_000, destination=None)
         if chance.randrange(3) == 0:
             record = decode_order(encode(record))
     other, plain = seen_of(assess(record.facts, REFERENCE)), seen_in_production(log)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from worker.kafka.client import hush_leftovers, kafka_errors
+from worker.kafka.client import kafka_errors, silence_unretrieved_errors
 
 COORDINATOR = "aiokafka.consumer.group_coordinator"
 
@@ -21,7 +21,7 @@ async def test_leftovers_of_the_library_are_not_shown(
 ) -> None:
     """An exception of the library that nobody asked for is its own affair; any other is a defect to be seen."""
     loop = asyncio.get_running_loop()
-    hush_leftovers(loop)
+    silence_unretrieved_errors(loop)
     with caplog.at_level(logging.ERROR, "asyncio"):
         loop.create_future().set_exception(error)
         gc.collect()

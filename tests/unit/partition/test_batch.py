@@ -17,15 +17,15 @@ from worker import logs
 from worker.core import outbox as core
 from worker.core.intake import decode
 from worker.core.order import assess
-from worker.core.outbox import Addressee, ParkIt, Same, Wait
+from worker.core.outbox import Acknowledge, Destination, Park, Wait
 from worker.core.placing import Placing
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.core.trust import HEADER
 from worker.metrics import Metrics
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Update
 from worker.partition.batch import Batch, Change
-from worker.partition.context import Context, Pace
+from worker.partition.context import BatchLimits, Context
 from worker.ports import Attempt, UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -43,12 +43,12 @@ def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
     context = Context(
         owner_id="w",
         version="0",
-        rules=Rules(),
-        pace=Pace(),
+        rules=DeliveryPolicy(),
+        pace=BatchLimits(),
         clock=clock,
         events=log.events("w"),
         dispatcher=None,  # type: ignore[arg-type]
-        addressees={"acme": Addressee(account, Sequra())},
+        destinations={"acme": Destination(account, Sequra())},
         metrics=Metrics(),
         trust=TRUST,
     )
@@ -68,7 +68,7 @@ def test_a_decision_before_a_resend_does_not_acknowledge() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        stale = Change(SUBJECT, orders[SUBJECT], Same(b"digest"))
+        stale = Change(SUBJECT, orders[SUBJECT], Acknowledge(b"digest"))
         resent = OrderRecord(revision=7, acked=5)
         core.resend(resent, 1)
         orders[SUBJECT] = state.encode(resent)
@@ -84,7 +84,7 @@ def test_a_decision_beside_an_operators_command_is_dropped() -> None:
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
         batch.command(SUBJECT, core.resend)
-        batch.change(Change(SUBJECT, orders[SUBJECT], ParkIt("no", b"digest")))
+        batch.change(Change(SUBJECT, orders[SUBJECT], Park("no", b"digest")))
         assert committed(batch).park is None
 
     run(main())
@@ -95,7 +95,7 @@ def test_a_decision_on_the_committed_record_counts() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        batch.change(Change(SUBJECT, orders[SUBJECT], Same(b"digest")))
+        batch.change(Change(SUBJECT, orders[SUBJECT], Acknowledge(b"digest")))
         after = committed(batch)
         assert (after.acked, after.acked_digest) == (7, b"digest")
 
@@ -318,7 +318,7 @@ def test_order_that_waits_says_for_what(status: Any, contradicts: bool, level: s
         batch, orders = batch_of(OrderRecord())
         event = decode(b"k", CONFIRMED.value, {}, 0)
         assert event is not None
-        record = core.take_event(OrderRecord(), event, position=1, revision=2, now_ms=1, addressee=None)
+        record = core.apply_event(OrderRecord(), event, position=1, revision=2, now_ms=1, destination=None)
         record.inconsistent_since_ms = int(not contradicts)
         orders[SUBJECT] = state.encode(record)
         batch.change(Change(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))
@@ -423,7 +423,7 @@ def test_what_an_adapter_keeps_is_bounded() -> None:
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         batch.outcome(attempt, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"x" * 1_000_000), 1.0)
         after = committed(batch)
-        assert (after.remote, after.uncertain, after.doubt) == (b"before", True, True)
+        assert (after.remote, after.may_land_late, after.remote_unknown) == (b"before", True, True)
         assert after.park is not None
         assert "the state topic takes 1000000" in after.park.reason
 

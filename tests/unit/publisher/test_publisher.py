@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.facts import Facts, OrderDetails
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import CartsyncError
 from worker.logs import capture
 from worker.metrics import Metrics
@@ -21,7 +21,7 @@ from worker.providers.sequra.options import SequraAccount
 from worker.publisher.publisher import Publisher
 from worker.sim.loop import VirtualClock, run
 
-RULES = Rules()
+RULES = DeliveryPolicy()
 
 
 class Answers:
@@ -51,7 +51,7 @@ class Answers:
 
 
 class Book:
-    """An outlet whose orders are all owed."""
+    """An source whose orders are all owed."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
@@ -78,9 +78,9 @@ def account(name: str = "acme", **members: Any) -> Account:
 
 
 class Scene:
-    """A publisher, its sender and one outlet."""
+    """A publisher, its sender and one source."""
 
-    def __init__(self, *accounts: Account, rules: Rules = RULES) -> None:
+    def __init__(self, *accounts: Account, rules: DeliveryPolicy = RULES) -> None:
         self.clock = VirtualClock(asyncio.get_running_loop())
         self.sender = Answers()
         self.metrics = Metrics()
@@ -113,7 +113,7 @@ def played(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_longest_owed_goes_first_within_the_concurrency() -> None:
-    """With two lanes two are under way at a time, and the oldest waits least."""
+    """With two slots two are under way at a time, and the oldest waits least."""
 
     async def main() -> None:
         scene = Scene(account(concurrency=2))
@@ -175,10 +175,10 @@ def test_rate_below_one_a_second() -> None:
 
 
 def test_credentials_pause_one_account_until_it_is_resumed() -> None:
-    """401 stops the account and no other; its offers wait, and idle lanes do not spin."""
+    """401 stops the account and no other; its offers wait, and idle slots do not spin."""
 
     async def main() -> None:
-        scene = Scene(account(), account("beta"), rules=Rules(account_probe_s=()))
+        scene = Scene(account(), account("beta"), rules=DeliveryPolicy(account_probe_s=()))
         scene.sender.answers = [HttpResponse(401, {}, b"HTTP Basic: Access denied.")]
         scene.offer("acme/a")
         await asyncio.sleep(2)
@@ -304,7 +304,7 @@ def test_retry_after_of_429_holds_the_account() -> None:
 
 
 def test_cut_gives_up_what_is_under_way_and_the_lane_lives_on() -> None:
-    """The outcome is unknown, and is told once; other outlets' attempts go on in the same lanes."""
+    """The outcome is unknown, and is told once; other outlets' attempts go on in the same slots."""
 
     async def main() -> None:
         scene = Scene(account(concurrency=1))
@@ -312,8 +312,8 @@ def test_cut_gives_up_what_is_under_way_and_the_lane_lives_on() -> None:
         scene.offer("acme/a", "acme/b")
         await asyncio.sleep(1)
         scene.publisher.withdraw(scene.book)
-        scene.publisher.cut(scene.book)
-        scene.publisher.cut(scene.book)
+        scene.publisher.abandon(scene.book)
+        scene.publisher.abandon(scene.book)
         await asyncio.sleep(1)
         assert scene.kinds() == [OutcomeKind.UNKNOWN]
         assert scene.publisher.in_flight() == 0
@@ -328,7 +328,7 @@ def test_cut_gives_up_what_is_under_way_and_the_lane_lives_on() -> None:
 
 
 def test_what_is_not_owed_any_more_is_not_sent() -> None:
-    """An outlet that has nothing to give costs a look."""
+    """An source that has nothing to give costs a look."""
 
     async def main() -> None:
         scene = Scene(account())

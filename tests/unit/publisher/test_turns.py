@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from schemas.events import CancelledData
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.exchange import (
@@ -85,7 +85,7 @@ class Answers:
 
 
 class Book:
-    """An outlet with one order, or one job, which may be sent until `until` (*now*)."""
+    """An source with one order, or one job, which may be sent until `until` (*now*)."""
 
     def __init__(self, clock: VirtualClock, until: float, errand: Errand | None = None) -> None:
         self.clock, self.until, self.errand = clock, until, errand
@@ -117,7 +117,7 @@ def publisher_of(adapter: Listed, sender: Sender, clock: VirtualClock, rate_per_
         {"listed": adapter},
         sender,
         clock,
-        rules=Rules(),
+        rules=DeliveryPolicy(),
         metrics=Metrics(),
         fatal=lambda error: pytest.fail(str(error)),
     )
@@ -138,7 +138,7 @@ def played(
         publisher = publisher_of(adapter, sender, clock)
         publisher.offer("shop", 0, "shop/1", book)
         await asyncio.sleep(cut_after_s)
-        publisher.cut(book)
+        publisher.abandon(book)
         await asyncio.sleep(50)
         await publisher.stop()
         [outcome] = book.outcomes

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.publisher.test_turns import COMMAND, OK, READ, Book, Listed, publisher_of
 from worker.core.account import AccountQueue
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.sim.loop import VirtualClock, run
 
@@ -56,7 +56,7 @@ PROBED = {
 def test_who_was_not_asked_has_let_nobody_in(case: str) -> None:
     """A turn without a request says nothing of the credentials: the pause stays, and its probes are as far apart."""
     outcome, is_paused = PROBED[case]
-    queue: AccountQueue[None] = AccountQueue(1, Rules())
+    queue: AccountQueue[None] = AccountQueue(1, DeliveryPolicy())
     for subject, at, came in (("a", 0.0, Outcome(OutcomeKind.CREDENTIALS, "401", 401)), ("b", 100.0, outcome)):
         queue.offer(subject, 0, None, at)
         turn = queue.next(at)

@@ -46,7 +46,7 @@ UNCOUNTED = {
 REGISTRATION = {"type": "registration", "reference": "x-reg", "name": "Reg. x", "total_with_tax": 1000}
 
 
-def copied(value: Any) -> Any:
+def shallow_copy(value: Any) -> Any:
     """Return an equal value in which nothing stands twice."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
@@ -62,7 +62,7 @@ def step_down(order: Order, path: str) -> Any:
 def cart(*items: Any) -> Order:
     """Return a cart in euros whose total is right."""
     total = sum(item["total_with_tax"] for item in items)
-    return {"currency": "EUR", "order_total_with_tax": total, "items": copied(items)}
+    return {"currency": "EUR", "order_total_with_tax": total, "items": shallow_copy(items)}
 
 
 def minimal(*shipped: Any) -> Order:
@@ -78,7 +78,7 @@ def minimal(*shipped: Any) -> Order:
 
 def full() -> Order:
     """Return an order with every documented member, none of it shared with another."""
-    order: Order = copied(_full())
+    order: Order = shallow_copy(_full())
     return order
 
 

@@ -14,7 +14,7 @@ import pytest
 from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
 from tests.unit.core.shop import event, said, shipped
 from worker.core.order import assess
-from worker.core.outbox import record_for, take_event
+from worker.core.outbox import apply_event, record_for
 from worker.model.order import Cart
 
 RECORDS: list[dict[str, Any]] = [
@@ -62,13 +62,13 @@ def test_old_record_takes_new_events(old: dict[str, Any]) -> None:
     one = event(shipped("new", A=1), 9)
     partial, _ = record_for(one, value)
     whole, partial = (
-        take_event(record, one, position=99, revision=10**6, now_ms=1, addressee=None)
+        apply_event(record, one, position=99, revision=10**6, now_ms=1, destination=None)
         for record in (decode_order(value), partial)
     )
     assert decode_order(encode(partial)) == decode_order(encode(whole)) == whole
     assert (whole.schema, "new" in whole.facts.shipments) == (SCHEMA, True)
-    heard = take_event(
-        whole, event(said("risk", level="x"), 10), position=100, revision=10**7, now_ms=1, addressee=None
+    heard = apply_event(
+        whole, event(said("risk", level="x"), 10), position=100, revision=10**7, now_ms=1, destination=None
     )
     assert decode_order(encode(heard)) == heard
     assert heard.facts.provider is not None

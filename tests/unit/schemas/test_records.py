@@ -34,7 +34,7 @@ from schemas.state import (
     OrderHeader,
     OrderRecord,
     OwnerRecord,
-    Park,
+    Parking,
     SealedRecord,
     Taken,
     Target,
@@ -69,7 +69,7 @@ def test_records_survive_the_topic() -> None:
     assert decode_next(encode(following)) == following
     owner = OwnerRecord(SCHEMA, "worker-1", 2**41, "0.1.0", ours)
     assert decode_owner(encode(owner)) == owner
-    order = OrderRecord(revision=2**53 - 1, park=Park("why", b"d", 7, 1), reason="ñ", echo=True)
+    order = OrderRecord(revision=2**53 - 1, park=Parking("why", b"d", 7, 1), reason="ñ", echo=True)
     assert decode_order(encode(order)) == order
     assert decode_header(encode(order)).park == order.park
 

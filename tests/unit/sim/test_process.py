@@ -8,7 +8,7 @@ from tests.unit.sim.scene import Member, hold, join, now, play, read, seen
 from worker.errors import LogError
 from worker.sim.log import MemoryLog
 from worker.sim.loop import run
-from worker.sim.process import Bell
+from worker.sim.process import Broadcast
 
 
 def test_frozen_process_does_nothing() -> None:
@@ -168,7 +168,7 @@ def test_bell_lets_time_pass() -> None:
 
     async def main() -> float:
         for _ in range(10):
-            await Bell().wait(-1)
+            await Broadcast().wait(-1)
         return now()
 
     assert 0 < run(main()) < 1

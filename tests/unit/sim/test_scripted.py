@@ -10,7 +10,7 @@ import pytest
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import VirtualClock, run
-from worker.sim.scripted import BODY_MAX_BYTES, Answer, HeldCarts, ScriptedProvider
+from worker.sim.scripted import BODY_MAX_BYTES, Answer, RemoteCarts, ScriptedProvider
 
 BASE = "https://pay.test"
 ACCOUNTS = {
@@ -29,9 +29,9 @@ def request(reference: str = "1001", shipped: int = 100, account: str = "acme") 
     return HttpRequest("PUT", f"{place}/orders/{reference}", {"Idempotency-Key": key}, json.dumps(body).encode())
 
 
-def held(shipped: int) -> HeldCarts:
+def held(shipped: int) -> RemoteCarts:
     """What is held after `request`."""
-    return HeldCarts(shipped, 7)
+    return RemoteCarts(shipped, 7)
 
 
 class Script:

@@ -28,7 +28,7 @@ from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
 from worker.sim.producer import MemoryEventProducer, put_into
 from worker.web.lookups import Lookup
-from worker.web.operations import Access, Operations
+from worker.web.private_port import Access, PrivatePort
 from worker.web.receiver import SAME_ORDER_MAX, Limits, Receiver
 
 SECRET, OLD = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
@@ -955,13 +955,13 @@ async def test_other_record_secrets_hold_from_now_on(stage: Stage, tmp_path: Pat
 async def test_private_port_that_a_worker_has(stage: Stage, tmp_path: Path) -> None:
     """With one file for both, the setting that has to differ is named."""
     process: Any = ReceiverProcess
-    operations = Operations(process(stage.receiver, stage.producer, stage.metrics), Access())
+    operations = PrivatePort(process(stage.receiver, stage.producer, stage.metrics), Access())
     file = tmp_path / "receive.toml"
     file.write_text(CONFIGURATION.format(secrets=f'"{RECORD_SECRET}"') + f"[http]\nport = {stage.port}\n")
     with logged() as lines:
         assert not await _listens(stage.receiver, operations, receiver_config(file, {}), "127.0.0.1")
     (line,) = lines
-    assert line["event"] == "no_operations_port"
+    assert line["event"] == "private_port_unavailable"
     assert "[http] port" in line["do"]
     assert "CARTSYNC_HTTP__PORT" in line["do"]
 

@@ -56,8 +56,8 @@ class SequraReports:
             report.situation_of(order),
             told,
             account.delivery,
-            may_land_late=record.uncertain,
-            remote_unknown=record.doubt,
+            may_land_late=record.may_land_late,
+            remote_unknown=record.remote_unknown,
         )
         if verdict.kind == "broken":
             return _BROKEN

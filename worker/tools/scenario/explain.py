@@ -17,7 +17,7 @@ from schemas.events import CHARGES, GOODS, NEGATIVE
 from schemas.facts import Facts, Refund, Stamp, unpack_lines
 from schemas.provider_events import PaymentStateSaidData
 from worker.core.intake import decode
-from worker.core.order import Standing, assess
+from worker.core.order import Assessment, assess
 from worker.core.provider_facts import KINDS
 from worker.core.reducer import reduce
 from worker.core.refunds import DIFFERENCE_NAME
@@ -164,7 +164,7 @@ class _Known:
 
     def __init__(self) -> None:
         self._facts = Facts()
-        self._standing: Standing = assess(self._facts, "")
+        self._standing: Assessment = assess(self._facts, "")
         self._carts: dict[CartName, Cart] = {name: Cart([], 0) for name in CARTS}
 
     def take(self, number: int, envelope: _Envelope, event: e.OrderEvent, position: int) -> Explanation:
@@ -438,7 +438,7 @@ def _joined(*texts: str) -> str:
 
 
 def _notes(
-    before: Facts, after: Facts, event: e.OrderEvent, position: int, was: Standing, now: Standing, has_changed: bool
+    before: Facts, after: Facts, event: e.OrderEvent, position: int, was: Assessment, now: Assessment, has_changed: bool
 ) -> list[str]:
     """What the event means beside what it changed."""
     if after is before:

@@ -20,10 +20,10 @@ from schemas.state import Delay, OrderRecord
 from tests.unit.core.shop import START_MS, Told, event
 from tests.unit.providers.atarapay.told import ACCOUNT, NUMBER
 from worker.core import outbox
-from worker.core.order import Standing, assess
-from worker.core.outbox import Addressee, Send, Wait
+from worker.core.order import Assessment, assess
+from worker.core.outbox import Destination, Send, Wait
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import settle
-from worker.core.rules import Rules
 from worker.model.exchange import (
     AwaitResult,
     Exchange,
@@ -44,7 +44,7 @@ from worker.sandbox.atarapay.troubles import Trouble, meet
 
 REFERENCE = "12345"
 SUBJECT = f"escrow/{REFERENCE}"
-RULES = Rules()
+RULES = DeliveryPolicy()
 _STATES: Mapping[str, DeliveryState] = {
     "Rejected": "rejected",
     "Delivered": "delivered",
@@ -111,7 +111,7 @@ class Play:
         self.now = 0.0
         self.record = OrderRecord()
         self.adapter = AtaraPay()
-        self.addressee = Addressee(ACCOUNT, self.adapter)
+        self.destination = Destination(ACCOUNT, self.adapter)
         self.hold_until = 0.0
         self.count = 0
         habits = Habits(
@@ -137,14 +137,14 @@ class Play:
         return memory.decode(self.record.remote)
 
     @property
-    def standing(self) -> Standing:
+    def assessment(self) -> Assessment:
         """Of the facts."""
         return assess(self.record.facts, REFERENCE)
 
     @property
     def status(self) -> str:
         """As people see it."""
-        return outbox.status(self.record, self.standing, now_ms=self.now_ms, rules=RULES)
+        return outbox.status(self.record, self.assessment, now_ms=self.now_ms, rules=RULES)
 
     def tell(self, told: Told) -> None:
         """The shop tells something, now."""
@@ -154,13 +154,13 @@ class Play:
 
     def _take(self, made: OrderEvent) -> None:
         self.count += 1
-        self.record = outbox.take_event(
+        self.record = outbox.apply_event(
             self.record,
             made,
             position=self.count,
             revision=self.count,
             now_ms=self.now_ms,
-            addressee=self.addressee,
+            destination=self.destination,
         )
         if self.record.delay is Delay.RESULT:
             self.record.not_before_ms = 0
@@ -218,13 +218,13 @@ class Play:
         record = self.record
         if record.revision == record.acked or self.now < self.hold_until or self.now_ms < record.not_before_ms:
             return
-        plan = outbox.plan(record, SUBJECT, self.addressee)
+        plan = outbox.plan(record, SUBJECT, self.destination)
         match plan:
             case Send():
                 self._turn(plan)
-            case outbox.Same(digest):
+            case outbox.Acknowledge(digest):
                 self.record = outbox.acknowledge(record, digest)
-            case outbox.ParkIt(reason, digest, by_check):
+            case outbox.Park(reason, digest, by_check):
                 self.record = outbox.park(record, reason, digest, self.now_ms, by_check=by_check)
             case Wait():
                 pass

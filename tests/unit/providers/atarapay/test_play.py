@@ -166,7 +166,7 @@ def test_cancelled_there() -> None:
         assert story.act(story.chance.choice([Act.CANCEL_AS_BUYER, Act.CANCEL_AS_SELLER]))
         story.end()
         assert set(story.play.auditor.calls) == {"order"}
-        order = story.play.standing.order
+        order = story.play.assessment.order
         assert order is not None
         assert (order.unshipped.total_minor, story.play.status) == (0, "settled")
 
@@ -181,7 +181,7 @@ def test_cancelled_there_while_goods_are_under_way() -> None:
         story.tell(delivered("s1"), means="delivered")
         story.end()
         assert story.play.escrow.words == []
-        assert story.play.standing.state == "inconsistent"
+        assert story.play.assessment.state == "inconsistent"
 
 
 def test_changed_minds() -> None:

@@ -505,7 +505,7 @@ def test_what_others_did_while_a_worker_stopped() -> None:
     held = order_of(more)
     held.update(min(held.reserved), [item("hat", 4, 10_000)], more.api.make(held, more.now, Result()))
     more.pass_time(1.0)
-    more.record.uncertain = True
+    more.record.may_land_late = True
     assert more.work().startswith("parked: unsupported: changed at Qliro: 4 × hat at 10000 reserved there")
 
 

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from schemas.state import OrderRecord
 from tests.unit.core.shop import REFERENCE, SUBJECT, Told, envelope
 from worker.core.intake import decode
-from worker.core.outbox import Addressee, ParkIt, Same, Send, Wait, inherit, plan, take_event
+from worker.core.outbox import Acknowledge, Destination, Park, Send, Wait, apply_event, inherit, plan
+from worker.core.policy import DeliveryPolicy
 from worker.core.retry import awaits_result, settle
-from worker.core.rules import Rules
 from worker.model.exchange import (
     AwaitResult,
     Exchange,
@@ -40,7 +40,7 @@ ACCOUNT = QliroAccount(
     api_secret="test-secret",
 )
 ORDER_ID = 12345
-RULES = Rules()
+RULES = DeliveryPolicy()
 DAY_S = 86_400.0
 START_S = 1_772_323_200.0
 
@@ -116,20 +116,20 @@ class Client:
         self.events += 1
         decoded = decode(b"k", msgspec.json.encode(event), {}, int(START_S * 1000) + 10**10)
         assert decoded is not None
-        self.record = take_event(
+        self.record = apply_event(
             self.record,
             decoded,
             position=self.events,
             revision=self.record.revision + 1,
             now_ms=self.now_ms,
-            addressee=Addressee(self.account, QLIRO),
+            destination=Destination(self.account, QLIRO),
         )
 
     def hear(self) -> None:
         """Qliro calls back: the order is to be looked at."""
         record = msgspec.structs.replace(self.record)
         record.revision = record.heard = record.revision + 1
-        record.doubt = True
+        record.remote_unknown = True
         if record.park is not None and record.park.unsupported:
             record.park = None
         if awaits_result(record):
@@ -154,13 +154,13 @@ class Client:
                 if self.now + wait_s > until:
                     return "waits"
                 self.pass_time(wait_s)
-            planned = plan(self.record, SUBJECT, Addressee(self.account, QLIRO))
+            planned = plan(self.record, SUBJECT, Destination(self.account, QLIRO))
             match planned:
-                case Same():
+                case Acknowledge():
                     self.record = replace(self.record, acked=self.record.revision)
                 case Wait(state):
                     return f"parked: {self.record.reason}" if state == "parked" else state
-                case ParkIt(reason):
+                case Park(reason):
                     self.problem = reason
                     return f"parked: {reason}"
                 case Send():

@@ -18,8 +18,8 @@ from schemas.state import OrderRecord
 from worker.core import retry
 from worker.core.deliveries import deliveries_of
 from worker.core.order import assess
-from worker.core.outbox import Addressee, ParkIt, Same, Send, acknowledge, inherit, park, plan, take_event
-from worker.core.rules import Rules
+from worker.core.outbox import Acknowledge, Destination, Park, Send, acknowledge, apply_event, inherit, park, plan
+from worker.core.policy import DeliveryPolicy
 from worker.core.schedule import due_run, next_run
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled
 from worker.model.jobs import Kept, Move, Page
@@ -32,7 +32,7 @@ from worker.sandbox.sequra.reports import Reports, amounts_of
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret", statistics=True)
 SEQURA = Sequra()
-RULES = Rules()
+RULES = DeliveryPolicy()
 
 Fault = Literal["", "lost", "applied", "torn", "busy", "error", "refused"]
 FAULTS: tuple[Fault, ...] = ("lost", "applied", "torn", "busy", "error", "refused")
@@ -47,7 +47,7 @@ class World:
 
     def __init__(self, account: SequraAccount, chance: Random, *, faults: float, deaths: float, now_ms: int) -> None:
         self.account, self.chance, self.faults, self.deaths = account, chance, faults, deaths
-        self.to = Addressee(account, SEQURA)
+        self.to = Destination(account, SEQURA)
         self.provider = Reports(account.merchant_id)
         self.bad: set[str] = set()
         """Orders that the provider refuses whatever is said of them."""
@@ -81,8 +81,8 @@ class World:
         """An event comes in."""
         self.count += 1
         record = self.records.get(event.subject, OrderRecord())
-        taken = take_event(
-            record, event, position=self.count, revision=self.count, now_ms=self.now_ms, addressee=self.to
+        taken = apply_event(
+            record, event, position=self.count, revision=self.count, now_ms=self.now_ms, destination=self.to
         )
         self.records[event.subject] = taken
         self.look(event.subject)
@@ -106,9 +106,9 @@ class World:
                 return
             self.now_ms = max(self.now_ms, record.not_before_ms)
             match plan(record, subject, self.to):
-                case Same(digest):
+                case Acknowledge(digest):
                     self.records[subject] = acknowledge(record, digest)
-                case ParkIt(reason, digest, by_check):
+                case Park(reason, digest, by_check):
                     self.records[subject] = park(record, reason, digest, self.now_ms, by_check=by_check)
                 case Send() as send:
                     self.attempt(subject, record, send)
@@ -169,14 +169,16 @@ class World:
     def candidate(self, subject: str, record: OrderRecord, told: memory.Reported) -> Candidate | None:
         """What is due of one order."""
         reference = subject.partition("/")[2]
-        standing = assess(record.facts, reference)
-        if standing.state == "inconsistent" and any(fact.units for fact in record.facts.shipments.values()):
+        assessment = assess(record.facts, reference)
+        if assessment.state == "inconsistent" and any(fact.units for fact in record.facts.shipments.values()):
             self.broken.add(reference)
-        if standing.state != "ready":
+        if assessment.state != "ready":
             return None
-        order = standing.order
+        order = assessment.order
         assert order is not None
-        verdict = report.judge(report.situation_of(order), told, self.account.delivery, may_land_late=record.uncertain)
+        verdict = report.judge(
+            report.situation_of(order), told, self.account.delivery, may_land_late=record.may_land_late
+        )
         if verdict.kind == "broken":
             self.broken.add(reference)
         if verdict.kind != "due":

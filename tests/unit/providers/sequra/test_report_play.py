@@ -105,8 +105,8 @@ def orders_of(world: World) -> Iterator[tuple[str, OrderRecord, Order | None]]:
     """Each order with its record, and what should be so when that can be said."""
     for subject, record in world.records.items():
         reference = subject.partition("/")[2]
-        standing = assess(record.facts, reference)
-        yield reference, record, standing.order if standing.state == "ready" else None
+        assessment = assess(record.facts, reference)
+        yield reference, record, assessment.order if assessment.state == "ready" else None
 
 
 def held(cart: Cart, remaining: bool = False) -> dict[tuple[str, str], tuple[int, int]]:

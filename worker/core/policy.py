@@ -8,7 +8,7 @@ CLOCK_RATE_ERROR = 0.01
 """How far the rates of two machines' clocks may differ."""
 
 
-class Rules(Struct, frozen=True):
+class DeliveryPolicy(Struct, frozen=True):
     """Settings of the core, in seconds and counts (`DOMAIN.md` section 6, `PROTOCOL.md` section 3)."""
 
     attempt_deadline_s: float = 8.0

@@ -9,7 +9,7 @@ SUBJECTS = ("acme/1", "acme/A14/12345", "acme/a%2Fb", "acme/ü ?#&+", "acme/rele
 
 
 class Worker:
-    """`Operated`: holds some orders, one of them not releasable, and notes what was asked of it."""
+    """`WorkerControl`: holds some orders, one of them not releasable, and notes what was asked of it."""
 
     def __init__(self) -> None:
         self.orders = {subject: OrderView(subject, "parked", "422: no") for subject in (*SUBJECTS, "acme/busy")}

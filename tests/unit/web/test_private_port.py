@@ -12,11 +12,11 @@ from yarl import URL
 
 from schemas.views import OrderView, Status
 from tests.logged import logged
-from tests.unit.web.operated import SUBJECTS, Worker
+from tests.unit.web.control import SUBJECTS, Worker
 from worker import is_loopback, logs
 from worker.errors import InvariantError, LogError
-from worker.web import operations as module
-from worker.web.operations import CONNECTIONS_MAX, Access, Operations
+from worker.web import private_port as module
+from worker.web.private_port import CONNECTIONS_MAX, Access, PrivatePort
 
 
 class Port:
@@ -43,11 +43,11 @@ def worker() -> Worker:
 @pytest.fixture
 async def port(worker: Worker) -> AsyncIterator[Port]:
     """The port, open."""
-    operations = Operations(worker)
-    base = await operations.start("127.0.0.1", 0)
+    private_port = PrivatePort(worker)
+    base = await private_port.start("127.0.0.1", 0)
     async with ClientSession() as session:
         yield Port(session, base)
-    await operations.stop()
+    await private_port.stop()
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz"])
@@ -79,8 +79,8 @@ async def test_what_is_costly_is_made_seldom(monkeypatch: pytest.MonkeyPatch, pa
         return make()
 
     monkeypatch.setattr(worker, name, costly)
-    operations = Operations(worker, now=lambda: now)
-    base = await operations.start("127.0.0.1", 0)
+    private_port = PrivatePort(worker, now=lambda: now)
+    base = await private_port.start("127.0.0.1", 0)
     async with ClientSession() as session:
         port = Port(session, base)
         first = await port.ask("GET", path)
@@ -90,7 +90,7 @@ async def test_what_is_costly_is_made_seldom(monkeypatch: pytest.MonkeyPatch, pa
         now += 0.2
         assert await port.ask("GET", path) == first
         assert made == 2
-    await operations.stop()
+    await private_port.stop()
 
 
 async def test_metrics(port: Port, worker: Worker) -> None:
@@ -270,7 +270,7 @@ async def test_own_page_can_act(port: Port, worker: Worker) -> None:
 
 async def test_port_taken(worker: Worker) -> None:
     """A port that is in use is an `OSError`, and nothing stays open."""
-    first, second = Operations(worker), Operations(worker)
+    first, second = PrivatePort(worker), PrivatePort(worker)
     base = await first.start("127.0.0.1", 0)
     with pytest.raises(OSError, match="address already in use"):
         await second.start("127.0.0.1", URL(base).port or 0)
@@ -295,8 +295,8 @@ ACT = "/orders/acme%2F1/release"
 )
 async def test_host_has_to_be_ours(worker: Worker, host: str, expected: int) -> None:
     """A foreign name that was made to point here reads no order and acts on none; probes and metrics do not mind."""
-    operations = Operations(worker, Access(allowed_hosts=["worker.shop.internal"]))
-    base = await operations.start("127.0.0.1", 0)
+    private_port = PrivatePort(worker, Access(allowed_hosts=["worker.shop.internal"]))
+    base = await private_port.start("127.0.0.1", 0)
     for method, path in (("GET", "/orders/acme%2F1"), ("POST", ACT), ("GET", "/status")):
         head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         assert (await raw(base, head)).startswith(f"HTTP/1.1 {expected} ")
@@ -304,7 +304,7 @@ async def test_host_has_to_be_ours(worker: Worker, host: str, expected: int) -> 
     for path in ("/livez", "/metrics"):
         head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         assert (await raw(base, head)).startswith("HTTP/1.1 200 ")
-    await operations.stop()
+    await private_port.stop()
 
 
 async def raw(base: str, head: str) -> str:
@@ -325,8 +325,8 @@ async def raw(base: str, head: str) -> str:
 )
 async def test_beyond_loopback_a_token_is_needed(worker: Worker, given: str | None, expected: int) -> None:
     """Orders are shown and changed for who has the token; probes, status and metrics need none."""
-    operations = Operations(worker, Access(token=TOKEN))
-    base = await operations.start("0.0.0.0", 0)
+    private_port = PrivatePort(worker, Access(token=TOKEN))
+    base = await private_port.start("0.0.0.0", 0)
     sent = "" if given is None else f"Authorization: {given}\r\n"
     for method, path in (("POST", ACT), ("GET", "/orders/acme%2F1"), ("POST", "/accounts/acme/resume")):
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{sent}Connection: close\r\n\r\n"
@@ -337,13 +337,13 @@ async def test_beyond_loopback_a_token_is_needed(worker: Worker, given: str | No
     assert bool(worker.done) == (expected == 200)
     for path in ("/livez", "/readyz", "/startupz", "/status", "/metrics"):
         assert (await raw(base, f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")).startswith("HTTP/1.0 200 ")
-    await operations.stop()
+    await private_port.stop()
 
 
 async def test_beyond_loopback_without_a_token_nobody_acts(worker: Worker) -> None:
     """Who has set no token has an open port for probes, and none that acts: it says what to set."""
-    operations = Operations(worker)
-    base = await operations.start("0.0.0.0", 0)
+    private_port = PrivatePort(worker)
+    base = await private_port.start("0.0.0.0", 0)
     for head in (f"POST {ACT}", "GET /orders/acme%2F1"):
         answer = await raw(
             base, f"{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \r\nConnection: close\r\n\r\n"
@@ -351,18 +351,18 @@ async def test_beyond_loopback_without_a_token_nobody_acts(worker: Worker) -> No
         assert answer.startswith("HTTP/1.1 403 ")
         assert "token_file" in answer
     assert worker.done == []
-    await operations.stop()
+    await private_port.stop()
 
 
 async def test_token_that_changes(worker: Worker) -> None:
     """A new token holds from the next request on."""
-    operations = Operations(worker, Access(token="old"))
-    base = await operations.start("0.0.0.0", 0)
+    private_port = PrivatePort(worker, Access(token="old"))
+    base = await private_port.start("0.0.0.0", 0)
     head = f"POST {ACT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer new\r\nConnection: close\r\n\r\n"
     assert (await raw(base, head)).startswith("HTTP/1.1 401 ")
-    operations.access = Access(token="new")
+    private_port.access = Access(token="new")
     assert (await raw(base, head)).startswith("HTTP/1.1 200 ")
-    await operations.stop()
+    await private_port.stop()
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ async def test_who_acted_is_logged(port: Port) -> None:
     with logs.capture(lines):
         await port.ask("POST", ACT)
         await port.ask("POST", "/accounts/acme/resume")
-    assert [json.loads(line)["peer"] for line in lines if "operator_acted" in line] == ["127.0.0.1"] * 2
+    assert [json.loads(line)["peer"] for line in lines if "operator_command" in line] == ["127.0.0.1"] * 2
 
 
 # --- who takes too long, or too much ---
@@ -415,12 +415,12 @@ async def test_patience_is_for_the_header_only(worker: Worker, monkeypatch: pyte
         await committed.wait()
 
     monkeypatch.setattr(worker, "release", release)
-    operations = Operations(worker)
-    base = await operations.start("127.0.0.1", 0)
+    private_port = PrivatePort(worker)
+    base = await private_port.start("127.0.0.1", 0)
     asked = asyncio.create_task(raw(base, f"POST {ACT} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"))
     asyncio.get_running_loop().call_later(0.1, committed.set)
     assert (await asked).startswith("HTTP/1.0 200 ")
-    await operations.stop()
+    await private_port.stop()
 
 
 async def test_too_many_connections(port: Port) -> None:
@@ -467,7 +467,7 @@ async def test_skip(port: Port, worker: Worker) -> None:
     [line] = lines_logged
     said = {name: line[name] for name in ("event", "action", "partition", "before", "offset", "who", "why")}
     assert said == {
-        "event": "operator_acted",
+        "event": "operator_command",
         "action": "skip",
         "partition": 0,
         "before": 10,
@@ -520,8 +520,8 @@ class Probes:
 
 async def test_port_of_what_is_no_worker() -> None:
     """There are probes and metrics, and nothing else."""
-    operations = Operations(Probes())
-    base = await operations.start("127.0.0.1", 0)
+    private_port = PrivatePort(Probes())
+    base = await private_port.start("127.0.0.1", 0)
     async with ClientSession() as session:
         port = Port(session, base)
         assert (await port.ask("GET", "/livez"))[0] == 200
@@ -530,4 +530,4 @@ async def test_port_of_what_is_no_worker() -> None:
         for path in ("/status", "/orders/acme/1"):
             assert (await port.ask("GET", path))[0] == 404
         assert (await port.ask("POST", ACT))[0] == 404
-    await operations.stop()
+    await private_port.stop()

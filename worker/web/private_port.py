@@ -94,7 +94,7 @@ class Probed(Protocol):
 
 
 @runtime_checkable
-class Operated(Probed, Protocol):
+class WorkerControl(Probed, Protocol):
     """What the port of a worker shows and does. A provider's outage makes none of the probes fail."""
 
     def status(self) -> StatusView:
@@ -198,18 +198,18 @@ class Moved(msgspec.Struct):
     done: bool = True
 
 
-class Operations:
+class PrivatePort:
     """The server of the private port, from `start` to `stop`."""
 
     def __init__(
-        self, operated: Probed, access: Access | None = None, now: Callable[[], float] = time.perf_counter
+        self, control: Probed, access: Access | None = None, now: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`operated`: of a worker; of what is not `Operated` there are no orders, no status and no acts. `now`: seconds
-        of a clock that also goes on within one turn of the loop.
+        """`control`: only a `WorkerControl` has orders, a status and commands. `now`: seconds of a clock that also
+        advances within one turn of the loop.
         """
         self.access = access or Access()
         self._now = now
-        self._operated = operated
+        self._operated = control
         self._is_local = False
         self._connections = Connections(
             count_max=CONNECTIONS_MAX,
@@ -290,30 +290,30 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _create_app(operated: Probed, guarded: Any, now: Callable[[], float]) -> web.Application:
+def _create_app(control: Probed, guarded: Any, now: Callable[[], float]) -> web.Application:
     app = web.Application(middlewares=[guarded], client_max_size=BODY_MAX_BYTES)
     for path, probe in (
-        ("/livez", operated.livez),
-        ("/readyz", operated.readyz),
-        ("/startupz", operated.startupz),
+        ("/livez", control.livez),
+        ("/readyz", control.readyz),
+        ("/startupz", control.startupz),
     ):
         app.router.add_get(path, _probe(probe))
-    page = _Kept(operated.metrics_page, now)
+    page = _Kept(control.metrics_page, now)
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=page.get(), headers={"Content-Type": CONTENT_TYPE})
 
     app.router.add_get("/metrics", metrics)
-    if isinstance(operated, Operated):
-        _add_worker(app, operated, now)
+    if isinstance(control, WorkerControl):
+        _add_worker(app, control, now)
     return app
 
 
-def _add_worker(app: web.Application, operated: Operated, now: Callable[[], float]) -> None:
-    routes = _Routes(operated, now)
+def _add_worker(app: web.Application, control: WorkerControl, now: Callable[[], float]) -> None:
+    routes = _Routes(control, now)
     app.router.add_get("/status", routes.status)
     app.router.add_get(f"/orders/{_ANY}", routes.order)
-    for action, act in (("release", operated.release), ("resend", operated.resend)):
+    for action, act in (("release", control.release), ("resend", control.resend)):
         app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
     app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
     app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
@@ -343,9 +343,9 @@ class _Kept:
 class _Routes:
     """What answers, probes apart."""
 
-    def __init__(self, operated: Operated, now: Callable[[], float]) -> None:
-        self._operated = operated
-        self._status = _Kept(lambda: _encode(operated.status()), now)
+    def __init__(self, control: WorkerControl, now: Callable[[], float]) -> None:
+        self._operated = control
+        self._status = _Kept(lambda: _encode(control.status()), now)
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._status.get(), headers=_JSON)
@@ -366,7 +366,7 @@ class _Routes:
                 done = await _in_time(act(subject))
             except UsageError as error:
                 return _problem(404 if self._operated.show(subject) is None else 409, str(error))
-            log.info("operator_acted", action=action, order=subject, done=done, peer=request.remote)
+            log.info("operator_command", action=action, order=subject, done=done, peer=request.remote)
             view = self._operated.show(subject)
             return _json(Done(done, view, _words(action, done, view)))
 
@@ -378,7 +378,7 @@ class _Routes:
             done = await _in_time(self._operated.resume_account(name))
         except UsageError as error:
             return self._refused(name, error)
-        log.info("operator_acted", action="resume", account=name, done=done, peer=request.remote)
+        log.info("operator_command", action="resume", account=name, done=done, peer=request.remote)
         return _json(Done(done, detail="goes on" if done else "it is not paused"))
 
     async def release_all(self, request: web.Request) -> web.Response:
@@ -388,7 +388,7 @@ class _Routes:
             released = await _in_time(self._operated.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
         except UsageError as error:
             return self._refused(name, error)
-        log.info("operator_acted", action="release_all", account=name, released=released, peer=request.remote)
+        log.info("operator_command", action="release_all", account=name, released=released, peer=request.remote)
         which = " whose reason contains that" if reason_contains else ""
         words = f"{released} released" if released else f"no order is parked{which}"
         return _json(Done(released > 0, detail=words, released=released))
@@ -407,7 +407,7 @@ class _Routes:
         except UsageError as error:
             return self._refused(name, error)
         action = f"report_{page}" if page else "report"
-        log.info("operator_acted", action=action, account=name, done=count > 0, peer=request.remote)
+        log.info("operator_command", action=action, account=name, done=count > 0, peer=request.remote)
         return _json(Done(count > 0, detail=words))
 
     def _refused(self, account: str, error: UsageError) -> web.Response:
@@ -432,7 +432,7 @@ class _Routes:
             served = any(view.partition == partition for view in self._operated.status().partitions)
             return _problem(409 if served else 404, str(error))
         fields = {"partition": partition, "before": before, "offset": offset}
-        log.warning("operator_acted", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
+        log.warning("operator_command", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
         return _json(Moved(partition, before, offset))
 
 

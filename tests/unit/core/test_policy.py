@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from worker.core.rules import Rules
+from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
 
 
 def test_defaults_are_sound() -> None:
     """The defaults keep every rule, and are those of `DOMAIN.md` section 6."""
-    rules = Rules()
+    rules = DeliveryPolicy()
     rules.check()
     assert (rules.attempt_deadline_s, rules.settle_s, rules.lease_s) == (8.0, 30.0, 20.0)
     assert (rules.retry_initial_s, rules.retry_max_s) == (0.2, 300.0)
@@ -24,7 +24,7 @@ def test_defaults_are_sound() -> None:
 
 def test_takeover_hold_covers_lease_and_settle() -> None:
     """A successor waits until an unclean predecessor's request must have landed, by any clock."""
-    rules = Rules()
+    rules = DeliveryPolicy()
     assert rules.takeover_hold_s == pytest.approx((20 + 30) * 1.01 + 1)
     assert rules.keep_alive_s == pytest.approx(4)
 
@@ -51,7 +51,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 def test_broken_rule_is_named(change: dict[str, Any], words: str) -> None:
     """The error names the setting and what it collides with."""
     with pytest.raises(ConfigError, match=words):
-        replace(Rules(), **change).check()
+        replace(DeliveryPolicy(), **change).check()
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_broken_rule_is_named(change: dict[str, Any], words: str) -> None:
 )
 def test_rule_at_its_bound(change: dict[str, Any]) -> None:
     """What the rules just allow passes."""
-    replace(Rules(), **change).check()
+    replace(DeliveryPolicy(), **change).check()
