@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from schemas.state import Deployment
 from worker.core.order import Shown
-from worker.core.outbox import Destination, Outbox
+from worker.core.outbox import Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
 from worker.model.jobs import Fate
-from worker.model.provider import Update
+from worker.model.provider import Destination, Update
 
 
 class Clock(Protocol):

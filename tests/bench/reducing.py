@@ -10,9 +10,9 @@ from tests.bench.histories import ACCOUNT, BenchEvent, in_log_order, subject_of
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, Watch, calm
 from worker.app import SystemClock
-from worker.core.outbox import Destination
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
+from worker.model.provider import Destination
 from worker.partition.batch import Batch
 from worker.partition.context import BatchLimits, Context
 from worker.providers.registry import PROVIDERS

@@ -14,8 +14,8 @@ from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Watch, calm, run
 from tests.bench.sending import account_at, records_of
 from worker.app import SystemClock
-from worker.core.outbox import acknowledge
 from worker.core.policy import DeliveryPolicy
+from worker.core.record import acknowledge
 from worker.kafka.client import AIOKafkaConsumer, TopicPartition
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog

@@ -16,10 +16,12 @@ from tests.bench.serving import serve
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.intake import decode
-from worker.core.outbox import Destination, Send, apply_event, plan
+from worker.core.plan import Send, plan
+from worker.core.record import apply_event
 from worker.core.results import Reporting
 from worker.metrics import Metrics
 from worker.model.account import Account
+from worker.model.provider import Destination
 from worker.ports import StateLog
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount

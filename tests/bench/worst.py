@@ -17,8 +17,8 @@ from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, calm
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
-from worker.core.outbox import apply_event, record_for
 from worker.core.policy import DeliveryPolicy
+from worker.core.record import apply_event, record_for
 from worker.core.reducer import reduce
 from worker.core.view import view_order
 from worker.providers.sequra import Sequra

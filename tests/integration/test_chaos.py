@@ -19,12 +19,14 @@ from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
 from tests.chaos.verdict import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
 from worker.core.intake import decode
-from worker.core.outbox import Destination, Send, apply_event, plan, reference_of
 from worker.core.placing import Placing
+from worker.core.plan import Send, plan
+from worker.core.record import apply_event
 from worker.errors import MalformedEventError
 from worker.kafka.decoding import salvaged
 from worker.model.exchange import Exchange
-from worker.model.provider import Question
+from worker.model.order import reference_of
+from worker.model.provider import Destination, Question
 from worker.ports import UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount

@@ -14,9 +14,9 @@ from tests.simulation.shop import ShopOrder, total_of
 from tests.simulation.sides import About, Request
 from tests.simulation.trace import Trace
 from worker.core.order import assess
-from worker.core.outbox import reference_of
 from worker.model.callbacks import Called
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
+from worker.model.order import reference_of
 from worker.providers.atarapay import meaning
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.wire import BEYOND_DELIVERY, CANCELS, DELIVERABLE, DELIVERED, ORDER_STATUS, State

@@ -10,7 +10,8 @@ from schemas.results import OrderChanged
 from schemas.state import OrderRecord
 from tests.simulation.trace import Trace
 from worker.core.order import Assessment, assess, shown_of
-from worker.core.outbox import ready_status, reference_of
+from worker.core.status import ready_status
+from worker.model.order import reference_of
 from worker.ports import Result
 
 _decode = msgspec.json.Decoder(OrderChanged).decode

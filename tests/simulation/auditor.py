@@ -30,13 +30,13 @@ from tests.simulation.sides import About, Side
 from tests.simulation.trace import Trace
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
-from worker.core.outbox import account_of, is_parked, reference_of
 from worker.core.policy import DeliveryPolicy
 from worker.core.reducer import reduce
+from worker.core.status import is_parked
 from worker.errors import MalformedEventError
 from worker.model.account import Account
 from worker.model.exchange import HttpRequest
-from worker.model.order import Order
+from worker.model.order import Order, account_of, reference_of
 from worker.model.provider import Provider as Adapter
 from worker.ports import DeadLetter, InputRecord, Result, StateEntry
 from worker.providers.registry import PROVIDERS

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from schemas.state import OrderRecord
 from tests.simulation.breaks import Breaks
-from worker.core import outbox, retry
+from worker.core import record as records
 from worker.model.exchange import Exchange, Outcome, OutcomeKind, Settled
 from worker.model.provider import Question
 from worker.partition import batch
@@ -128,7 +128,7 @@ def hint_in_flight_ignored(real: Any) -> Any:
     return settle
 
 
-@breaks(retry, "_applied")
+@breaks(records, "_applied")
 def doubt_cleared_by_an_older_attempt(real: Any) -> Any:
     """What was heard since is still to be looked at."""
 
@@ -140,7 +140,7 @@ def doubt_cleared_by_an_older_attempt(real: Any) -> Any:
     return applied
 
 
-@breaks(outbox, "_hear")
+@breaks(records, "_hear")
 def wait_not_ended_by_a_hint(real: Any) -> Any:
     """A result that comes ends the wait for it."""
 

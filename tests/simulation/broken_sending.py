@@ -6,10 +6,11 @@ from typing import Any
 from schemas.state import OrderHeader, OrderRecord
 from tests.simulation.breaks import Breaks
 from worker.core import outbox
+from worker.core import record as records
 from worker.core.account import AccountQueue
 from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import Outcome, OutcomeKind
-from worker.partition import batch
+from worker.partition import actor, batch
 from worker.partition.actor import PartitionActor
 from worker.partition.batch import Batch
 from worker.ports import Attempt
@@ -109,7 +110,7 @@ def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:  # noqa: F811
     return abandon
 
 
-@breaks(outbox, "plan")
+@breaks(actor, "plan_order")
 def equal_payload_suppressed_while_in_doubt(real: Any) -> Any:
     """Rule 3 of the outbox."""
 
@@ -226,7 +227,7 @@ def probe_never_ends_a_pause(real: Any) -> Any:
     return follow
 
 
-@breaks(outbox, "apply_event")
+@breaks(records, "apply_event")
 def revision_is_a_counter(real: Any) -> Any:
     """Section 2: a revision is an offset; a counter would restart."""
 

@@ -19,7 +19,7 @@ from tests.simulation.network import Faults
 from tests.simulation.trace import Trace, ViolationError
 from tests.simulation.world import World
 from worker import logs
-from worker.core.outbox import is_parked
+from worker.core.status import is_parked
 from worker.sim.loop import START_WALL_MS
 from worker.sim.loop import run as run_virtually
 

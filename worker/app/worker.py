@@ -13,9 +13,9 @@ from schemas.state import Deployment
 from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
-from worker.core import outbox as core
-from worker.core.outbox import Destination
+from worker.core.outbox import NOT_OWED, UNCONFIGURED, Figures
 from worker.core.placing import Placing
+from worker.core.record import release_by_operator, resend
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
@@ -26,6 +26,8 @@ from worker.jobs.events import JobEvents
 from worker.jobs.job import Means
 from worker.metrics import Metrics
 from worker.model.account import Account
+from worker.model.order import account_of
+from worker.model.provider import Destination
 from worker.partition.actor import PartitionActor
 from worker.partition.assignment import Assignment, Holding
 from worker.partition.context import BatchLimits, Context
@@ -48,7 +50,7 @@ def _is_same_place(one: Account, other: Account) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _waiting(count: core.Figures, now_ms: int) -> Waiting:
+def _waiting(count: Figures, now_ms: int) -> Waiting:
     return Waiting(
         count.owed,
         count.parked,
@@ -236,7 +238,7 @@ class Worker:
         for partition, actor in self._assignment.actors.items():
             if not actor.is_quiet() or actor.inbox or self._ports.events.lag(partition) not in (0, None):
                 return False
-            if any(entry.waiting not in core.NOT_OWED for entry in actor.outbox.entries.values()):
+            if any(entry.waiting not in NOT_OWED for entry in actor.outbox.entries.values()):
                 return False
         return True
 
@@ -248,9 +250,9 @@ class Worker:
     def is_stuck(self) -> bool:
         """What is still owed waits for accounts that are paused or not configured: nothing moves by itself."""
         entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
-        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in core.NOT_OWED]
+        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in NOT_OWED]
         return bool(owed) and all(
-            entry.waiting == "no_account" or (entry.queued and self._publisher.paused(core.account_of(subject)))
+            entry.waiting == "no_account" or (entry.queued and self._publisher.paused(account_of(subject)))
             for subject, entry in owed
         )
 
@@ -264,7 +266,7 @@ class Worker:
         """Sends a parked order again; False: there was nothing to release. Raises `UsageError` when it is not ours;
         returns once it is committed.
         """
-        return await self._actor_of(subject).command([subject], core.release_by_operator) > 0
+        return await self._actor_of(subject).command([subject], release_by_operator) > 0
 
     async def release_all(self, account: str, reason_contains: str = "") -> int:
         """Sends all parked orders of an account again that are ours, or those whose reason contains a text; returns how
@@ -276,7 +278,7 @@ class Worker:
 
     async def resend(self, subject: str) -> bool:
         """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
-        return await self._actor_of(subject).command([subject], core.resend) > 0
+        return await self._actor_of(subject).command([subject], resend) > 0
 
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position in the input; returns where it was, once that is committed. Raises `UsageError`."""
@@ -384,7 +386,7 @@ class Worker:
     def _view(
         self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
     ) -> OrderView:
-        destination = self._destinations.get(core.account_of(subject))
+        destination = self._destinations.get(account_of(subject))
         return view_order(
             subject,
             record,
@@ -393,8 +395,8 @@ class Worker:
             now_ms=self._ports.clock.wall_ms(),
             now=self._ports.clock.now(),
             entry=actor.outbox.entries.get(subject),
-            paused=self._publisher.paused(core.account_of(subject)),
-            waits=self._publisher.waits(core.account_of(subject)),
+            paused=self._publisher.paused(account_of(subject)),
+            waits=self._publisher.waits(account_of(subject)),
             idle="sending is off",
             also_in=also_in,
             is_configured=destination is not None,
@@ -406,16 +408,16 @@ class Worker:
         ready, why = self.readyz()
         now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
         partitions: list[PartitionView] = []
-        waiting: dict[str, core.Figures] = {}
+        waiting: dict[str, Figures] = {}
         for actor in self._assignment.actors.values():
             counted = actor.outbox.figures(self._destinations, now)
             partitions.append(self._partition_view(actor, counted.values(), now, now_ms))
             for account, count in counted.items():
-                waiting.setdefault(account, core.Figures()).add(count)
+                waiting.setdefault(account, Figures()).add(count)
         accounts = [
             replace(
                 view,
-                waiting=_waiting(waiting.get(view.name, core.Figures()), now_ms),
+                waiting=_waiting(waiting.get(view.name, Figures()), now_ms),
                 jobs=self._jobs_of(view.name),
             )
             for view in self._publisher.views()
@@ -431,13 +433,13 @@ class Worker:
             event_partitions=self._context.deployment.partitions,
             sending=self._context.sending,
             unconfigured=sum(view.unconfigured for view in partitions),
-            unconfigured_waiting=_waiting(waiting.get(core.UNCONFIGURED, core.Figures()), now_ms),
+            unconfigured_waiting=_waiting(waiting.get(UNCONFIGURED, Figures()), now_ms),
         )
 
     def _partition_view(
-        self, actor: PartitionActor, counted: Iterable[core.Figures], now: float, now_ms: int
+        self, actor: PartitionActor, counted: Iterable[Figures], now: float, now_ms: int
     ) -> PartitionView:
-        total = core.Figures()
+        total = Figures()
         for count in counted:
             total.add(count)
         return PartitionView(

@@ -22,10 +22,13 @@ from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
 from schemas.state import OrderRecord, SealedRecord, Told
 from schemas.views import ProviderView, Said, Status
 from worker.core.order import Shown, assess, shown_of
-from worker.core.outbox import Destination, Wait, account_of, ready_status, reference_of, status
+from worker.core.plan import Wait
 from worker.core.policy import DeliveryPolicy
+from worker.core.status import ready_status, status
 from worker.core.view import not_configured, view_provider, why_not_ready
 from worker.model.exchange import REASON_MAX
+from worker.model.order import account_of, reference_of
+from worker.model.provider import Destination
 
 LEAN_BYTES = 2048
 """Of a result when Kafka has refused larger ones, whatever its topic's settings say."""

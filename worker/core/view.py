@@ -10,10 +10,11 @@ from schemas.facts import Moment, ProviderFacts
 from schemas.state import OrderRecord
 from schemas.views import ItemView, OrderView, Paid, ProviderView, Said, Status
 from worker.core.order import Assessment, assess
-from worker.core.outbox import Entry, account_of, reference_of, status
+from worker.core.outbox import Entry
 from worker.core.policy import DeliveryPolicy
 from worker.core.retry import awaits_change
-from worker.model.order import Cart
+from worker.core.status import status
+from worker.model.order import Cart, account_of, reference_of
 
 
 def view_order(

@@ -9,7 +9,7 @@ from zlib import crc32
 from msgspec import MsgspecError
 
 from schemas import state
-from worker.core.outbox import NEVER, account_of
+from worker.core.outbox import NEVER
 from worker.errors import DamagedStateError, UsageError
 from worker.jobs.events import JobEvents
 from worker.jobs.job import Job, Means
@@ -17,6 +17,7 @@ from worker.jobs.listing import ListJob
 from worker.jobs.report import ReportJob
 from worker.model.exchange import Outcome
 from worker.model.jobs import Jobs
+from worker.model.order import account_of
 from worker.ports import Errand, JobChange, JobHost, JobView
 
 

@@ -17,13 +17,13 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import JobRecord
-from worker.core.outbox import reference_of
 from worker.core.schedule import due_run, next_run
 from worker.errors import UsageError
 from worker.jobs.job import LOOK_AGAIN_S, Job, Means
 from worker.model.account import Account
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Became, Fate, Kept, Move, Page, Reporter
+from worker.model.order import reference_of
 from worker.ports import Errand, JobChange, JobHost, JobView
 
 log = structlog.get_logger(__name__)

@@ -59,3 +59,13 @@ class Order(Struct, frozen=True, gc=False):
     def is_same(self, other: "Order | None") -> bool:
         """Whether both say the same, whatever facts they follow from."""
         return other is not None and replace(self, facts=other.facts) == other
+
+
+def reference_of(subject: str) -> str:
+    """The order reference in a subject."""
+    return subject.partition("/")[2]
+
+
+def account_of(subject: str) -> str:
+    """The name of the account in a subject."""
+    return subject.partition("/")[0]

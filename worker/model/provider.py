@@ -101,3 +101,10 @@ class Provider(Protocol[AccountT_contra]):
     def describe(self, remote: bytes) -> dict[str, Any]:
         """What people are shown of `remote`, in plain JSON values; nothing personal."""
         ...
+
+
+class Destination(Struct, frozen=True):
+    """To whom an order is told: its account and the account's adapter."""
+
+    account: Account
+    provider: Provider[Any]

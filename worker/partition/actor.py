@@ -11,15 +11,18 @@ from msgspec import MsgspecError, Raw, Struct
 
 from schemas import state
 from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
-from worker.core import outbox as core
-from worker.core.outbox import NEVER, Destination, Entry, Figures, Outbox, Send
+from worker.core import record as records
+from worker.core.outbox import NEVER, Entry, Figures, Outbox
+from worker.core.plan import Acknowledge, Park, Send, Wait, plan_unconfigured
+from worker.core.plan import plan as plan_order
 from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
 from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, InvariantError, SizeRefusedError, TopicError, UsageError
 from worker.model.account import Account
 from worker.model.exchange import AwaitResult, Outcome
-from worker.model.provider import Question, Update
+from worker.model.order import account_of, reference_of
+from worker.model.provider import Destination, Question, Update
 from worker.partition.batch import Batch, Change, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
@@ -61,7 +64,7 @@ class Command(Struct, eq=False):
     """What an operator asks of some orders; `done` is resolved once it is committed."""
 
     subjects: Sequence[str]
-    change: Callable[[OrderRecord, int], bool]
+    change: Callable[[OrderRecord, int], OrderRecord]
     done: asyncio.Future[int]
     changed: int = 0
     """Orders that it changed anything about."""
@@ -280,16 +283,16 @@ class PartitionActor:
             if count % _SMALL_EVENTS == 0 and work.is_over():
                 await work.pause()
             header = state.decode_header(value)
-            account = core.account_of(subject)
+            account = account_of(subject)
             if account not in context.destinations:
                 self.unconfigured += 1
                 context.tell_unconfigured(account, self.partition)
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
-            held = header.may_land_late or (not clean and core.must_inherit(header))
+            held = header.may_land_late or (not clean and records.must_inherit(header))
             if held and not clean:
-                record = core.inherit(state.decode_order(value))
+                record = records.inherit(state.decode_order(value))
                 self.orders[subject] = state.encode(record)
                 self._inherited[subject] = None
                 header = record
@@ -330,7 +333,7 @@ class PartitionActor:
         for count, subject in enumerate(self.orders):
             if count % _SMALL_EVENTS == 0 and work.is_over():
                 await work.pause()
-            counts[core.account_of(subject)] += 1
+            counts[account_of(subject)] += 1
         for name, old, new in changes:
             orders = counts[name]
             choice = context.accepted_targets.get(name)
@@ -359,7 +362,7 @@ class PartitionActor:
         Whom they are told is written after the last of them: after a crash in between it is begun anew, which does no
         harm. Raises `TopicError` when one of them cannot be written.
         """
-        if beyond := [subject for subject in self._beyond if core.account_of(subject) == account]:
+        if beyond := [subject for subject in self._beyond if account_of(subject) == account]:
             raise TopicError(
                 f"partition {self.partition}: all orders of account {account} are to be told anew, and the state topic "
                 f"does not take {len(beyond)} of them any more: raise its max.message.bytes first"
@@ -372,10 +375,10 @@ class PartitionActor:
         for subject in list(self.orders):
             if work.is_over():
                 await work.pause()
-            if core.account_of(subject) != account:
+            if account_of(subject) != account:
                 continue
             record = state.decode_order(self.orders[subject])
-            core.resend(record, clock.wall_ms())
+            record = records.resend(record, clock.wall_ms())
             record.remote = b""  # it was about another one
             made.append((subject, record, state.encode(record)))
             size += len(made[-1][2])
@@ -482,7 +485,7 @@ class PartitionActor:
         self._outcomes.append((attempt, outcome, self._context.clock.now()))
         self._wake.set()
 
-    async def command(self, subjects: Sequence[str], change: Callable[[OrderRecord, int], bool]) -> int:
+    async def command(self, subjects: Sequence[str], change: Callable[[OrderRecord, int], OrderRecord]) -> int:
         """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
         committed. Raises `UsageError`.
         """
@@ -516,9 +519,9 @@ class PartitionActor:
             chosen.append(subject)
             size += len(value)
             if len(chosen) >= _AT_ONCE_MAX or size >= _AT_ONCE_MAX_BYTES:
-                released += await self.command(chosen, core.release_by_operator)
+                released += await self.command(chosen, records.release_by_operator)
                 chosen, size = [], 0
-        return released + (await self.command(chosen, core.release_by_operator) if chosen else 0)
+        return released + (await self.command(chosen, records.release_by_operator) if chosen else 0)
 
     def _require_working(self) -> None:
         if self.is_over or self.role not in ("serving", "halted"):
@@ -874,7 +877,7 @@ class PartitionActor:
 
     def _look_at(self, subject: str, now: float) -> None:
         entry = self.outbox.entries[subject]
-        destination = self._context.destinations.get(core.account_of(subject))
+        destination = self._context.destinations.get(account_of(subject))
         if destination is not None and not entry.has_news and self._has_enough(entry, now, destination.account.name):
             self._offer(subject, None, now)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
@@ -889,9 +892,9 @@ class PartitionActor:
                 del self.outbox.entries[subject]
             return
         if destination is None:
-            self._wait(subject, record, core.plan_unconfigured(record, subject), now)
+            self._wait(subject, record, plan_unconfigured(record, subject), now)
             return
-        plan = core.plan(record, subject, destination)
+        plan = plan_order(record, subject, destination)
         if isinstance(plan, Send):
             if entry.awaits_change and not self._still_waits(subject, plan, destination):
                 entry.not_before, entry.awaits_change = now, False
@@ -909,7 +912,7 @@ class PartitionActor:
         if destination.provider.can_read:
             return True
         asked = Question(
-            core.reference_of(subject),
+            reference_of(subject),
             destination.account,
             plan.update,
             plan.remote,
@@ -972,7 +975,7 @@ class PartitionActor:
             return  # its offer still stands
         entry.queued = True
         self._context.dispatcher.offer(
-            core.account_of(subject),
+            account_of(subject),
             entry.owed_since_ms,
             subject,
             self,
@@ -986,11 +989,9 @@ class PartitionActor:
         self._lease_wanted = True
         self._wake.set()
 
-    def _wait(
-        self, subject: str, record: OrderRecord, plan: core.Acknowledge | core.Park | core.Wait, now: float
-    ) -> None:
+    def _wait(self, subject: str, record: OrderRecord, plan: Acknowledge | Park | Wait, now: float) -> None:
         context, entry = self._context, self.outbox.entries[subject]
-        if not isinstance(plan, core.Wait):
+        if not isinstance(plan, Wait):
             self._changes.append(Change(subject, self.orders[subject], plan))
             return
         entry.waiting, entry.is_overdue = plan.state, False
@@ -1008,7 +1009,7 @@ class PartitionActor:
             if not entry.is_overdue:
                 self.outbox.schedule(subject, entry.overdue_at)
         reporting = context.reporting
-        destination = context.destinations.get(core.account_of(subject))
+        destination = context.destinations.get(account_of(subject))
         tells = reporting is not None and is_news(
             record, find_waiting(record, subject, plan, destination, is_overdue=entry.is_overdue), reporting
         )
@@ -1019,7 +1020,7 @@ class PartitionActor:
                 "order_unresolved",
                 order=subject,
                 revision=record.revision,
-                event_id=core.newest_event(record),
+                event_id=records.newest_event(record),
                 partition=self.partition,
                 status=plan.state,
             )
@@ -1047,7 +1048,7 @@ class PartitionActor:
         if self.lease_until - now - self._context.rules.attempt_deadline_s < self._context.rules.keep_alive_s:
             self._lease_wanted = True
             self._wake.set()
-        destination = self._context.destinations[core.account_of(subject)]
+        destination = self._context.destinations[account_of(subject)]
         is_usable = prepared is not None and prepared.account is destination.account
         plan = prepared if is_usable else self._plan_again(subject, destination, now)
         if plan is None:
@@ -1114,7 +1115,7 @@ class PartitionActor:
     def _plan_again(self, subject: str, destination: Destination, now: float) -> Send | None:
         """The order was offered when there were enough plans to keep, or its account has changed since."""
         record = state.decode_order(self.orders[subject])
-        plan = core.plan(record, subject, destination)
+        plan = plan_order(record, subject, destination)
         if isinstance(plan, Send):
             return plan
         self._wait(subject, record, plan, now)

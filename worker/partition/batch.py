@@ -9,14 +9,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.base import shallow_copy, time_text
+from schemas.base import time_text
 from schemas.events import OrderEvent
 from schemas.facts import Facts
 from schemas.state import OrderRecord, Parking, SealedRecord
-from worker.core import outbox as core
+from worker.core import record as records
 from worker.core.intake import decode, identify, shown_id
 from worker.core.order import assess
-from worker.core.outbox import Acknowledge, Destination, Park, Send, Wait
+from worker.core.plan import Acknowledge, Park, Send, Wait
+from worker.core.record import settle
 from worker.core.results import (
     PROVIDER_KINDS,
     Found,
@@ -27,11 +28,14 @@ from worker.core.results import (
     tell,
     tell_fact,
 )
-from worker.core.retry import awaits_change, settle
+from worker.core.retry import awaits_change
+from worker.core.status import is_only_shown, is_parked
 from worker.errors import MalformedEventError
 from worker.metrics import EventResult
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Fate
+from worker.model.order import account_of, reference_of
+from worker.model.provider import Destination
 from worker.partition.context import Context, Slice
 from worker.partition.letters import letter_bytes, letter_of
 from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, Result, UndecodableRecord
@@ -156,21 +160,22 @@ class Batch:
             placing = self._context.placing
             if placing is not None:
                 placing.check(record.key or b"", subject, self._partition, self._context.topic_partitions)
-            before, matters = core.record_for(event, self._value(subject))
-            after = core.apply_event(
+            before, matters = records.record_for(event, self._value(subject))
+            after = records.apply_event(
                 before,
                 event,
                 position=offset,
                 revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
-                destination=self._context.destinations.get(core.account_of(subject)) if matters else None,
+                destination=self._context.destinations.get(account_of(subject)) if matters else None,
                 in_flight=matters and subject not in self.holds and in_flight(subject),
+                key_digest=crc32(record.key or b""),
             )
             if after is before:
                 self._events["unchanged"] += 1
                 self.bytes += len(record.value or b"")
                 return
-            key_changed = core.note_key(after, crc32(record.key or b""))
+            key_changed = after.has_several_keys and not before.has_several_keys
             told: Sequence[bytes | None] = ()
             if self._context.reporting is not None and (
                 after.acked == after.revision or type(event.data) in PROVIDER_KINDS
@@ -186,13 +191,13 @@ class Batch:
             return
         self._events["changed"] += 1
         self._coalesced += before.acked < before.revision
-        if not before.revision and core.account_of(subject) not in self._context.destinations:
+        if not before.revision and account_of(subject) not in self._context.destinations:
             self.unconfigured.append(subject)
         if key_changed:
             self._key_changes += 1
             self._note("order_key_changed", subject, after.revision, shown_id(event.id, event.uid))
-        if after.acked == after.revision and core.may_change(event):
-            self._by_origin.append(core.account_of(subject))
+        if after.acked == after.revision and records.may_change(event):
+            self._by_origin.append(account_of(subject))
             made_at = after.made_at and after.made_at.provider
             self._note("order_settled", subject, after.revision, shown_id(event.id, event.uid), made_at=made_at)
         for result in told:
@@ -233,13 +238,13 @@ class Batch:
         assert value is not None  # an attempt is of an order that is known
         if outcome.found is not None:
             known = state.decode_order(value)
-            whole = core.apply_found(known, self._now_ms)
+            whole = records.apply_found(known, self._now_ms)
             value = state.encode(whole)
             self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
             # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
             is_news = known.facts.provider is None or known.facts.provider.cancelled is None
             is_other = outcome.kind is OutcomeKind.UNSUPPORTED and is_news
-            if is_other or assess(whole.facts, core.reference_of(subject)).state == "inconsistent":
+            if is_other or assess(whole.facts, reference_of(subject)).state == "inconsistent":
                 outcome = replace(outcome, kind=OutcomeKind.PENDING, retry_after_s=0.0)  # the next look announces it
         before = state.decode_sealed(value)
         after, hold_s = settle(
@@ -269,7 +274,7 @@ class Batch:
             name = "order_overdue_at_provider" if outcome.is_overdue else "order_pending"
             self._notes.append((name, fields | {"wait_s": wait_s}))
         elif after.park is not None:
-            context.metrics.parked(core.account_of(subject))
+            context.metrics.parked(account_of(subject))
             self._notes.append(("order_parked", fields | {"outcome": outcome.kind.value}))
         else:
             wait_s = hold_s or max(0, after.not_before_ms - self._now_ms) / 1000
@@ -298,24 +303,24 @@ class Batch:
         plan = change.plan
         match plan:
             case Acknowledge(digest):
-                record = core.acknowledge(record, digest)
+                record = records.acknowledge(record, digest)
                 self._context.metrics.suppressed()
                 self._note_of("order_settled", subject, record, unchanged=True)
             case Park(reason, digest, by_check):
                 if record.park is None or record.park.digest != digest:
-                    self._context.metrics.parked(core.account_of(subject))
+                    self._context.metrics.parked(account_of(subject))
                     self._note_of("order_parked", subject, record, outcome="check")
-                record = core.park(record, reason, digest, self._now_ms, by_check=by_check)
+                record = records.park(record, reason, digest, self._now_ms, by_check=by_check)
             case Wait(waiting, _, contradicts):
-                before, record = record, core.mark_waiting(record, contradicts, self._now_ms)
+                before, record = record, records.mark_waiting(record, contradicts, self._now_ms)
                 if record is not before:
                     self._note_of("order_waiting", subject, record, status=waiting)
             case Send():
                 if record.inconsistent_since_ms or record.park is not None:
                     self._note_of("order_released", subject, record)
-                record.inconsistent_since_ms = 0
                 if record.park is not None:
-                    core.release(record)
+                    record = records.release(record)
+                record.inconsistent_since_ms = 0
         if self._context.reporting is not None:
             if isinstance(plan, Wait):
                 found = find_waiting(record, subject, plan, self._destination(subject), is_overdue=change.is_overdue)
@@ -367,10 +372,11 @@ class Batch:
         self._context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
         self._notes.append(("order_settled" if after.revision == after.acked else "update_accepted", fields))
 
-    def command(self, subject: str, change: Callable[[OrderRecord, int], bool]) -> bool:
+    def command(self, subject: str, change: Callable[[OrderRecord, int], OrderRecord]) -> bool:
         """An operator's change; False: there was nothing to change."""
-        record = shallow_copy(self.record(subject))
-        if not change(record, self._now_ms):
+        before = self.record(subject)
+        record = change(before, self._now_ms)
+        if record is before:
             return False
         self._note_of("order_changed_by_operator", subject, record)
         self._tell(subject, self._result_of(subject, record))
@@ -385,18 +391,18 @@ class Batch:
         """
         reporting = self._context.reporting
         assert reporting is not None  # who calls has looked
-        if type(event.data) not in PROVIDER_KINDS and not core.may_change(event):
+        if type(event.data) not in PROVIDER_KINDS and not records.may_change(event):
             pass_over(before, after)
             return []
         told = [tell_fact(event, after.revision, reporting, max_bytes=self._result_max_bytes)]
-        if after.acked == after.revision or core.is_parked(after):
+        if after.acked == after.revision or is_parked(after):
             told.append(self._result_of(event.subject, after))
         return told
 
     def _result_of(self, subject: str, record: OrderRecord) -> bytes | None:
         """As its facts say that it stands; of one that was only observed, or paid for, nobody is told."""
         context = self._context
-        if context.reporting is None or core.is_only_shown(record):
+        if context.reporting is None or is_only_shown(record):
             return None
         found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
         return self._result(subject, record, found)
@@ -409,7 +415,7 @@ class Batch:
         self._tell(subject, result)
 
     def _destination(self, subject: str) -> Destination | None:
-        return self._context.destinations.get(core.account_of(subject))
+        return self._context.destinations.get(account_of(subject))
 
     def _result(self, subject: str, record: OrderRecord | SealedRecord, found: Found) -> bytes | None:
         """What others are told of it now, if it is news; then the record says that they were told."""
@@ -433,7 +439,7 @@ class Batch:
 
     def _note_of(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
         """Of a record that still has its facts."""
-        self._note(name, subject, record.revision, core.newest_event(record), **fields)
+        self._note(name, subject, record.revision, records.newest_event(record), **fields)
 
     # --- the transaction ---
 
@@ -465,7 +471,7 @@ class Batch:
             metrics.acknowledged_by_origin(account)
         self._announce_lookalikes()
         for subject in self.unconfigured:
-            self._context.tell_unconfigured(core.account_of(subject), self._partition)
+            self._context.tell_unconfigured(account_of(subject), self._partition)
         metrics.results(len(self.results))
         work = Slice(self._context)
         for name, fields in self._notes:

@@ -8,13 +8,13 @@ import structlog
 from msgspec import Struct, field
 
 from schemas.state import Deployment, NextRecord, Target
-from worker.core.outbox import Destination
 from worker.core.placing import Placing
 from worker.core.policy import DeliveryPolicy
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.metrics import Metrics
+from worker.model.provider import Destination
 from worker.ports import Clock, Dispatcher, EventLog, JobDesk, JobHost
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from schemas.views import AccountView
 from worker.core.account import NEVER, AccountQueue, Pause, Turn
-from worker.core.outbox import account_of, reference_of
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import not_configured
 from worker.errors import CartsyncError, InvariantError
@@ -33,6 +32,7 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
+from worker.model.order import account_of, reference_of
 from worker.model.provider import Provider, Question
 from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
 

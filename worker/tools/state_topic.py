@@ -12,11 +12,11 @@ from schemas import state
 from schemas.state import OrderRecord
 from schemas.views import OrderView
 from worker.config import KafkaSection, WorkerSection
-from worker.core.outbox import account_of
 from worker.core.view import view_order
 from worker.errors import DamagedStateError
 from worker.kafka.state import find_orders, find_value
 from worker.model.account import Account
+from worker.model.order import account_of
 from worker.providers.registry import PROVIDERS
 from worker.tools.patience import for_a_person
 

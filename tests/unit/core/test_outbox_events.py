@@ -21,18 +21,9 @@ from tests.unit.core.shop import (
     returned,
     shipped,
 )
-from worker.core.outbox import (
-    Acknowledge,
-    Destination,
-    Send,
-    Wait,
-    acknowledge,
-    apply_event,
-    note_key,
-    plan,
-    release_by_operator,
-    resend,
-)
+from worker.core.plan import Acknowledge, Send, Wait, plan
+from worker.core.record import acknowledge, apply_event, release_by_operator, resend
+from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
@@ -186,8 +177,7 @@ def test_approval_after_approval_releases_again() -> None:
 def test_operator_releases_under_a_new_key() -> None:
     """Parking and counts end, delays and holds stay; the next request has another key."""
     order = parked(Telling(CONFIRMED, shipped("s1", A=1)))
-    record = order.record
-    assert release_by_operator(record, START_MS)
+    order.record = record = release_by_operator(order.record, START_MS)
     assert (record.park, record.attempts, record.generation) == (None, Attempts(), 1)
     assert (record.not_before_ms, record.not_found_delay, record.remote_unknown) == (START_MS + 10**6, True, False)
     found = order.plan()
@@ -200,7 +190,7 @@ def test_operator_finds_nothing_to_release(attempts: Attempts) -> None:
     """Neither parked nor counted: the record stays as it is, and so does its key."""
     order = Telling(CONFIRMED, shipped("s1", A=1))
     order.record.attempts = attempts
-    assert not release_by_operator(order.record, START_MS)
+    assert release_by_operator(order.record, START_MS) is order.record
     assert (order.record.generation, order.record.attempts) == (0, attempts)
 
 
@@ -209,7 +199,7 @@ def test_resend_has_a_new_key_each_time() -> None:
     order = Telling(CONFIRMED, shipped("s1", A=1))
     order.send()
     for generation in (1, 2):
-        assert resend(order.record, START_MS)
+        order.record = resend(order.record, START_MS)
         assert (order.is_owed, order.record.remote_unknown, order.record.generation) == (True, True, generation)
         order.send()
 
@@ -224,7 +214,7 @@ def test_a_change_ends_the_wait_for_one(delay: Delay) -> None:
     again = replace(order.record)
     changed = order.tell(shipped("s2", A=1))
     assert (changed.not_before_ms, changed.delay, changed.delay_ms) == ended
-    resend(again, START_MS)
+    again = resend(again, START_MS)
     assert (again.not_before_ms, again.delay, again.delay_ms) == ended
 
 
@@ -399,8 +389,7 @@ def test_what_was_not_sent_is_remembered_with_its_revision() -> None:
     order.tell(shipped("s1", A=1))
     assert order.record.made_at == MadeAt("sequra", 2)
     assert order.record.revision == 3
-    resend(order.record, START_MS)
-    assert order.record.made_at is None
+    assert resend(order.record, START_MS).made_at is None
 
 
 def test_sent_changes_are_of_nobodys_making() -> None:
@@ -445,9 +434,21 @@ def test_doubt_that_was_there_stays() -> None:
 
 def test_changed_key_is_noticed_once() -> None:
     """The first key is noted; the first other one is news; after that nothing is."""
-    record = OrderRecord()
-    assert [note_key(record, digest) for digest in (7, 7, 9, 9, 7)] == [False, False, True, False, False]
-    assert (record.key_digest, record.has_several_keys) == (7, True)
+    record, several = OrderRecord(), []
+    for number, digest in enumerate((7, 7, 9, 0, 7), 1):
+        told = event(shipped(f"s{number}", A=1), number)
+        record = apply_event(
+            record,
+            told,
+            position=number,
+            revision=number,
+            now_ms=START_MS,
+            destination=None,
+            key_digest=digest,
+        )
+        several.append(record.has_several_keys)
+    assert several == [False, False, True, True, True]
+    assert record.key_digest == 7
 
 
 @pytest.mark.parametrize("unsupported", [False, True])
@@ -465,5 +466,5 @@ def test_release_ends_a_wait_for_a_change() -> None:
     """An operator may know what the worker cannot."""
     order = Telling(CONFIRMED, shipped("s1", A=1))
     order.record = replace(order.record, delay=Delay.CHANGE, not_before_ms=START_MS + 10**9, delay_ms=10**9)
-    assert release_by_operator(order.record, START_MS)
-    assert (order.record.not_before_ms, order.record.delay) == (0, Delay.OWN)
+    released = release_by_operator(order.record, START_MS)
+    assert (released.not_before_ms, released.delay) == (0, Delay.OWN)

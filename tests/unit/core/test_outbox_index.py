@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from schemas.state import OrderHeader, Parking
-from worker.core.outbox import NEVER, UNCONFIGURED, Figures, Outbox, Send
+from worker.core.outbox import NEVER, UNCONFIGURED, Figures, Outbox
+from worker.core.plan import Send
 from worker.model.provider import Update
 
 NOW, NOW_MS = 1_000.0, 5_000_000

@@ -27,29 +27,12 @@ from tests.unit.core.shop import (
     time_text,
 )
 from worker.core.order import Assessment, Shown, assess
-from worker.core.outbox import (
-    Acknowledge,
-    Destination,
-    Park,
-    Plan,
-    Send,
-    Wait,
-    account_of,
-    acknowledge,
-    apply_event,
-    inherit,
-    is_parked,
-    mark_waiting,
-    must_inherit,
-    park,
-    plan,
-    plan_unconfigured,
-    reference_of,
-    release,
-    resend,
-    status,
-)
+from worker.core.plan import Acknowledge, Park, Plan, Send, Wait, plan, plan_unconfigured
 from worker.core.policy import DeliveryPolicy
+from worker.core.record import acknowledge, apply_event, inherit, mark_waiting, must_inherit, park, release, resend
+from worker.core.status import is_parked, status
+from worker.model.order import account_of, reference_of
+from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 
@@ -306,7 +289,7 @@ def test_release_starts_anew_but_shortens_no_delay() -> None:
     """Parking and counts are gone, a running delay and uncertainty stay."""
     record = parked_record()
     record.may_land_late = record.remote_unknown = True
-    release(record)
+    record = release(record)
     assert (record.park, record.attempts) == (None, Attempts())
     assert (record.not_before_ms, record.may_land_late, record.remote_unknown) == (12345, True, True)
     assert isinstance(plan_of(record), Send)
@@ -317,11 +300,10 @@ def test_resend_makes_the_newest_revision_owed_again() -> None:
     record = sent(record_of(CONFIRMED, shipped("s1", A=1)))
     assert isinstance(plan_of(record), Acknowledge)
     record.echo = True
-    resend(record, 777)
+    record = resend(record, 777)
     assert (record.acked, record.owed_since_ms, record.revision, record.echo) == (0, 777, 2, False)
     assert isinstance(plan_of(record), Send)
-    resend(record, 999)
-    assert record.owed_since_ms == 777
+    assert resend(record, 999).owed_since_ms == 777
 
 
 def test_inherited_order_is_in_doubt() -> None:

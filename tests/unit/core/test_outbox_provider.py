@@ -26,8 +26,11 @@ from tests.unit.core.shop import (
 )
 from tests.unit.core.test_outbox_events import ACCOUNT, CONFIRMED, TO, WARY, Telling
 from worker.core.order import assess
-from worker.core.outbox import Acknowledge, Destination, Send, Wait, may_change, park, resend, status
+from worker.core.plan import Acknowledge, Send, Wait
 from worker.core.policy import DeliveryPolicy
+from worker.core.record import may_change, park, resend
+from worker.core.status import status
+from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 
 
@@ -272,13 +275,13 @@ def test_nobody_waits_for_the_confirmation_of_what_is_only_shown(shown: Told) ->
     assert not order.is_owed
     assert (order.record.unconfirmed_since_ms, order.record.owed_since_ms) == (0, 0)
     assert status_of(order) == ("settled" if shown.type == "order.observed" else "unconfirmed")
-    assert not resend(order.record, START_MS)
+    assert resend(order.record, START_MS) is order.record
     assert not order.is_owed
     order.tell(CONFIRMED)
     assert isinstance(order.plan(), Acknowledge)
     order.tell(shipped("s1", A=1))
     assert isinstance(order.plan(), Send)
-    assert resend(order.record, START_MS)
+    assert resend(order.record, START_MS) is not order.record
 
 
 def test_observed_order_that_ships_waits_for_its_confirmation() -> None:

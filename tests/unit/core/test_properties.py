@@ -15,10 +15,11 @@ from schemas.state import OrderRecord, decode_header, decode_order, encode
 from tests.unit.core.histories import contents, histories
 from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
 from worker.core.order import Assessment, assess, baseline
-from worker.core.outbox import Destination, acknowledge, apply_event, record_for
+from worker.core.record import acknowledge, apply_event, record_for
 from worker.core.reducer import SEEN_MAX, reduce
 from worker.core.shares import count_units, divide, tally
 from worker.model.order import Order
+from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 

@@ -9,18 +9,10 @@ from schemas.events import OrderEvent
 from schemas.facts import pack
 from schemas.state import OrderRecord, Parking, decode_order, encode
 from tests.unit.core.shop import SUBJECT, Told, confirmed, details, goods, log, payment, shipped, time_text
-from worker.core.outbox import (
-    Acknowledge,
-    Destination,
-    Plan,
-    Send,
-    Wait,
-    acknowledge,
-    plan,
-    plan_unconfigured,
-    record_for,
-)
-from worker.core.outbox import apply_event as take
+from worker.core.plan import Acknowledge, Plan, Send, Wait, plan, plan_unconfigured
+from worker.core.record import acknowledge, record_for
+from worker.core.record import apply_event as take
+from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 

@@ -13,7 +13,7 @@ from schemas.state import OrderRecord, Parking, SealedRecord, Told, decode_order
 from tests.unit.core.shop import START_MS, confirmed, event, goods, payment, shipped
 from tests.unit.core.test_outbox_plan import TO, record_of
 from worker.core.order import Shown
-from worker.core.outbox import Destination, Wait, plan_unconfigured
+from worker.core.plan import Wait, plan_unconfigured
 from worker.core.policy import DeliveryPolicy
 from worker.core.results import (
     Found,
@@ -27,6 +27,7 @@ from worker.core.results import (
     tell,
     tell_fact,
 )
+from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 
 SUBJECT = "acme/A14/1"

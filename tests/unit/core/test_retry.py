@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.state import Attempts, Delay, OrderRecord, Parking
 from worker.core.policy import DeliveryPolicy
-from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient, settle
+from worker.core.record import settle
+from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient
 from worker.model.exchange import Outcome, OutcomeKind
 
 RULES = DeliveryPolicy()

@@ -25,7 +25,7 @@ from tests.unit.core.naive_carts import (
 )
 from tests.unit.core.shop import REFERENCE, event_of, fold
 from worker.core.order import Assessment, assess
-from worker.core.outbox import apply_event
+from worker.core.record import apply_event
 from worker.core.reducer import reduce
 from worker.model.order import Item, Order
 

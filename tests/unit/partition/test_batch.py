@@ -14,16 +14,16 @@ from schemas.events import CancelledData
 from schemas.state import OrderRecord
 from tests.unit.core.shop import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
-from worker.core import outbox as core
+from worker.core import record as records
 from worker.core.intake import decode
 from worker.core.order import assess
-from worker.core.outbox import Acknowledge, Destination, Park, Wait
 from worker.core.placing import Placing
+from worker.core.plan import Acknowledge, Park, Wait
 from worker.core.policy import DeliveryPolicy
 from worker.core.trust import HEADER
 from worker.metrics import Metrics
 from worker.model.exchange import Outcome, OutcomeKind
-from worker.model.provider import Update
+from worker.model.provider import Destination, Update
 from worker.partition.batch import Batch, Change
 from worker.partition.context import BatchLimits, Context
 from worker.ports import Attempt, UndecodableRecord
@@ -69,9 +69,7 @@ def test_a_decision_before_a_resend_does_not_acknowledge() -> None:
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
         stale = Change(SUBJECT, orders[SUBJECT], Acknowledge(b"digest"))
-        resent = OrderRecord(revision=7, acked=5)
-        core.resend(resent, 1)
-        orders[SUBJECT] = state.encode(resent)
+        orders[SUBJECT] = state.encode(records.resend(OrderRecord(revision=7, acked=5), 1))
         batch.change(stale)
         assert batch.entries() == []
 
@@ -83,7 +81,7 @@ def test_a_decision_beside_an_operators_command_is_dropped() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        batch.command(SUBJECT, core.resend)
+        batch.command(SUBJECT, records.resend)
         batch.change(Change(SUBJECT, orders[SUBJECT], Park("no", b"digest")))
         assert committed(batch).park is None
 
@@ -318,7 +316,7 @@ def test_order_that_waits_says_for_what(status: Any, contradicts: bool, level: s
         batch, orders = batch_of(OrderRecord())
         event = decode(b"k", CONFIRMED.value, {}, 0)
         assert event is not None
-        record = core.apply_event(OrderRecord(), event, position=1, revision=2, now_ms=1, destination=None)
+        record = records.apply_event(OrderRecord(), event, position=1, revision=2, now_ms=1, destination=None)
         record.inconsistent_since_ms = int(not contradicts)
         orders[SUBJECT] = state.encode(record)
         batch.change(Change(SUBJECT, orders[SUBJECT], Wait(status, [], contradicts)))

@@ -14,7 +14,7 @@ import pytest
 from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
 from tests.unit.core.shop import event, said, shipped
 from worker.core.order import assess
-from worker.core.outbox import apply_event, record_for
+from worker.core.record import apply_event, record_for
 from worker.model.order import Cart
 
 RECORDS: list[dict[str, Any]] = [

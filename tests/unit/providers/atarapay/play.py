@@ -19,11 +19,12 @@ from schemas.provider_events import CancelledThereData, DeliverySaidData, Delive
 from schemas.state import Delay, OrderRecord
 from tests.unit.core.shop import START_MS, Told, event
 from tests.unit.providers.atarapay.told import ACCOUNT, NUMBER
-from worker.core import outbox
 from worker.core.order import Assessment, assess
-from worker.core.outbox import Destination, Send, Wait
+from worker.core.plan import Acknowledge, Park, Send, Wait
+from worker.core.plan import plan as plan_order
 from worker.core.policy import DeliveryPolicy
-from worker.core.retry import settle
+from worker.core.record import acknowledge, apply_event, inherit, park, settle
+from worker.core.status import is_parked, status
 from worker.model.exchange import (
     AwaitResult,
     Exchange,
@@ -34,7 +35,7 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.provider import Question
+from worker.model.provider import Destination, Question
 from worker.providers.atarapay import AtaraPay
 from worker.providers.atarapay import known as memory
 from worker.providers.atarapay.known import Known
@@ -144,7 +145,7 @@ class Play:
     @property
     def status(self) -> str:
         """As people see it."""
-        return outbox.status(self.record, self.assessment, now_ms=self.now_ms, rules=RULES)
+        return status(self.record, self.assessment, now_ms=self.now_ms, rules=RULES)
 
     def tell(self, told: Told) -> None:
         """The shop tells something, now."""
@@ -154,7 +155,7 @@ class Play:
 
     def _take(self, made: OrderEvent) -> None:
         self.count += 1
-        self.record = outbox.apply_event(
+        self.record = apply_event(
             self.record,
             made,
             position=self.count,
@@ -187,7 +188,7 @@ class Play:
         """When there is something to do; what is parked stays so until something is told."""
         record = self.record
         times = [at for at, _ in self.late] + [at for at, _ in self.underway]
-        if record.revision != record.acked and not outbox.is_parked(record):
+        if record.revision != record.acked and not is_parked(record):
             delay_s = (record.not_before_ms - self.now_ms) / 1000
             times.append(max(self.hold_until, self.now + delay_s))
         return min(times, default=math.inf)
@@ -218,14 +219,14 @@ class Play:
         record = self.record
         if record.revision == record.acked or self.now < self.hold_until or self.now_ms < record.not_before_ms:
             return
-        plan = outbox.plan(record, SUBJECT, self.destination)
+        plan = plan_order(record, SUBJECT, self.destination)
         match plan:
             case Send():
                 self._turn(plan)
-            case outbox.Acknowledge(digest):
-                self.record = outbox.acknowledge(record, digest)
-            case outbox.Park(reason, digest, by_check):
-                self.record = outbox.park(record, reason, digest, self.now_ms, by_check=by_check)
+            case Acknowledge(digest):
+                self.record = acknowledge(record, digest)
+            case Park(reason, digest, by_check):
+                self.record = park(record, reason, digest, self.now_ms, by_check=by_check)
             case Wait():
                 pass
 
@@ -234,7 +235,7 @@ class Play:
         outcome = self._outcome(plan)
         if not self.is_calm and self.chance.random() < 0.08:
             # Killed before it could commit: what comes next knows only that something may have been sent.
-            self.record = outbox.inherit(self.record)
+            self.record = inherit(self.record)
             self.hold_until = self.now + RULES.takeover_hold_s
             return
         digest = plan.update.digest

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from schemas.state import OrderRecord
 from tests.unit.core.shop import REFERENCE, SUBJECT, Told, envelope
 from worker.core.intake import decode
-from worker.core.outbox import Acknowledge, Destination, Park, Send, Wait, apply_event, inherit, plan
+from worker.core.plan import Acknowledge, Park, Send, Wait, plan
 from worker.core.policy import DeliveryPolicy
-from worker.core.retry import awaits_result, settle
+from worker.core.record import apply_event, inherit, settle
+from worker.core.retry import awaits_result
 from worker.model.exchange import (
     AwaitResult,
     Exchange,
@@ -25,7 +26,7 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.provider import Question
+from worker.model.provider import Destination, Question
 from worker.providers.qliro import Qliro
 from worker.providers.qliro.options import QliroAccount
 from worker.sandbox.qliro.api import QliroApi

@@ -15,15 +15,16 @@ from msgspec.structs import replace
 
 from schemas.events import OrderEvent
 from schemas.state import OrderRecord
-from worker.core import retry
 from worker.core.deliveries import deliveries_of
 from worker.core.order import assess
-from worker.core.outbox import Acknowledge, Destination, Park, Send, acknowledge, apply_event, inherit, park, plan
+from worker.core.plan import Acknowledge, Park, Send, plan
 from worker.core.policy import DeliveryPolicy
+from worker.core.record import acknowledge, apply_event, inherit, park, settle
+from worker.core.retry import awaits_change
 from worker.core.schedule import due_run, next_run
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled
 from worker.model.jobs import Kept, Move, Page
-from worker.model.provider import Question
+from worker.model.provider import Destination, Question
 from worker.providers.sequra import Sequra, memory, pages, report
 from worker.providers.sequra.calls import outcome_of
 from worker.providers.sequra.options import SequraAccount
@@ -89,7 +90,7 @@ class World:
 
     def settle(self, subject: str, revision: int, digest: bytes, outcome: Outcome) -> None:
         """What became of an attempt is written."""
-        after, hold_s = retry.settle(
+        after, hold_s = settle(
             self.records[subject], revision, digest, outcome, now_ms=self.now_ms, chance=0.5, rules=RULES
         )
         self.records[subject] = after
@@ -102,7 +103,7 @@ class World:
         """Until nothing can be done about it now."""
         for _ in range(100):
             record = self.records[subject]
-            if record.revision == record.acked or (record.not_before_ms and retry.awaits_change(record)):
+            if record.revision == record.acked or (record.not_before_ms and awaits_change(record)):
                 return
             self.now_ms = max(self.now_ms, record.not_before_ms)
             match plan(record, subject, self.to):

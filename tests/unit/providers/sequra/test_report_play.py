@@ -15,7 +15,7 @@ from tests.unit.core.samples import DETAILS
 from tests.unit.core.shop import Told, confirmed, envelope, event_of, goods, other, shipped
 from tests.unit.providers.sequra.play import ACCOUNT, World
 from worker.core.order import assess
-from worker.core.outbox import is_parked
+from worker.core.status import is_parked
 from worker.model.delivery import departures
 from worker.model.order import Cart, Order
 from worker.providers.sequra import memory
