@@ -9,10 +9,10 @@ import msgspec
 
 from schemas import events
 from tests.bench.brokers import PRODUCER, Brokers, write_events
-from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Process, ProcessError, Watch, calm, until
 from tests.bench.serving import serve
+from tests.shops.load import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.kafka.client import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition

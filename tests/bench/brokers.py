@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.bench.histories import PARTITIONS, partition_of, subject_of
 from tests.bench.processes import cores
+from tests.shops.load import PARTITIONS, partition_of, subject_of
 from worker.kafka.client import AIOKafkaProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics

@@ -7,9 +7,9 @@ import msgspec
 
 from schemas import events
 from tests.bench.brokers import PRODUCER, Brokers, write_events
-from tests.bench.histories import ACCOUNT, EVENTS_PER_ORDER, PARTITIONS, in_log_order
 from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Watch, calm, run, until
+from tests.shops.load import ACCOUNT, EVENTS_PER_ORDER, PARTITIONS, in_log_order
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.kafka.client import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition

@@ -21,9 +21,9 @@ from aiohttp import web
 from rich.console import Console
 
 from tests.bench.brokers import PRODUCER, Brokers
-from tests.bench.histories import PARTITIONS
 from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Process, Watch, calm, cores
+from tests.shops.load import PARTITIONS
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
 from worker.core.trust import Trust

@@ -6,9 +6,9 @@ from typing import Any, cast
 import msgspec
 
 from schemas import events
-from tests.bench.histories import ACCOUNT, BenchEvent, in_log_order, subject_of
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, Watch, calm
+from tests.shops.load import ACCOUNT, BenchEvent, in_log_order, subject_of
 from worker.app import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics

@@ -9,10 +9,10 @@ from typing import Any, cast
 from schemas import state
 from schemas.state import NextRecord
 from tests.bench.brokers import Brokers
-from tests.bench.histories import PARTITIONS, partition_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell, take_turns
 from tests.bench.processes import Line, Watch, calm, run
 from tests.bench.sending import account_at, records_of
+from tests.shops.load import PARTITIONS, partition_of, subject_of
 from worker.app import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import acknowledge

@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 from tests.bench.brokers import Brokers, write_events
-from tests.bench.histories import ACCOUNT, PARTITIONS, history, partition_of, subject_of
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, calm, until
 from tests.bench.serving import serve
+from tests.shops.load import ACCOUNT, PARTITIONS, history, partition_of, subject_of
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.kafka.client import AIOKafkaProducer

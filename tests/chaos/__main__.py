@@ -29,8 +29,8 @@ from rich.table import Table
 
 from tests.chaos.plan import PRODUCTION, SHORT, is_broker
 from tests.chaos.run import Findings, Options, run_chaos
-from tests.chaos.shop import PRODUCERS
 from tests.chaos.verdict import spread
+from tests.shops.stream import PRODUCERS
 from worker.tools.local_kafka import JARS, missing_requirements
 
 FOLDER = Path(".cartsync/chaos")

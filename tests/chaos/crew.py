@@ -22,7 +22,7 @@ from schemas.views import StatusView
 from tests.chaos.gates import Way
 from tests.chaos.plan import Times
 from tests.chaos.provider import PASSWORD, ROOT, user_of
-from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
+from tests.shops.stream import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.kafka.settings import KafkaSettings
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper

@@ -18,9 +18,9 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
 from msgspec import Struct
 
-from tests.chaos.shop import HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT
 from tests.chaos.verdict import Place, Refused
 from tests.contract.batches import Written, batch
+from tests.shops.stream import HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT
 from worker.core.intake import VALUE_MAX_BYTES
 from worker.core.placing import Placing
 from worker.kafka.settings import KafkaSettings

@@ -20,8 +20,8 @@ import uvloop
 from aiohttp import web
 from msgspec import Struct
 
-from tests.chaos.shop import ACCOUNTS, HOSTILE_ACCOUNT
 from tests.chaos.witness import Report, Witness
+from tests.shops.stream import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.sandbox.attempts import Answer, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.sequra.orders import Orders

@@ -18,7 +18,6 @@ from tests.chaos.crew import Crew, Ending, LoopLag
 from tests.chaos.hostile import Arsenal, Hostile, Seen
 from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
 from tests.chaos.provider import Provider, Question, Setting
-from tests.chaos.shop import PRODUCERS, Shop, ShopEvent
 from tests.chaos.verdict import (
     BORNE_CODES,
     Log,
@@ -35,6 +34,7 @@ from tests.chaos.verdict import (
     takeovers,
 )
 from tests.chaos.witness import Report, write_wanted
+from tests.shops.stream import PRODUCERS, Shop, ShopEvent
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter

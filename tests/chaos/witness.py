@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from tests.chaos.shop import DIGEST_BYTES, Item, Wanted, number_of, subject_of, wanted_of
+from tests.shops.stream import DIGEST_BYTES, Item, Wanted, number_of, subject_of, wanted_of
 from worker.sandbox.attempts import Attempt
 
 SHOWN_MAX = 20

@@ -21,8 +21,8 @@ from typing import Any, Self
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.integration.orders import MERCHANTS, Carts, ShopOrder, at_provider, key_of
 from tests.integration.process import Ran, WorkerProcess, until
+from tests.shops.by_hand import MERCHANTS, Carts, ShopOrder, at_provider, key_of
 from worker.core.policy import DeliveryPolicy
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics

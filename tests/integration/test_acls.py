@@ -13,8 +13,8 @@ from aiokafka.protocol.admin import CreateAclsRequest
 from msgspec.structs import replace
 
 from tests.integration.harness import PROJECT, Stage
-from tests.integration.orders import ACCOUNT, line
 from tests.integration.process import until
+from tests.shops.by_hand import ACCOUNT, line
 from worker.kafka.settings import KafkaSettings
 from worker.tools.kafka_ports import free_ports
 from worker.tools.local_kafka import LocalKafka

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from schemas.state import Deployment
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, ShopOrder, line
 from tests.kafka_settings import settings_of
+from tests.shops.by_hand import ACCOUNT, ShopOrder, line
 from worker.errors import FencedError, LogError
 from worker.kafka import client
 from worker.kafka.events import KafkaEventLog

@@ -15,9 +15,9 @@ from tests.chaos.crew import Ending, quantile
 from tests.chaos.hostile import Arsenal, Attack, Seen
 from tests.chaos.plan import SHORT
 from tests.chaos.run import Options, run_chaos
-from tests.chaos.shop import Shop, Wanted, make_order, number_of, subject_of
 from tests.chaos.verdict import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, wrong_in_letter
 from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
+from tests.shops.stream import Shop, Wanted, make_order, number_of, subject_of
 from worker.core.intake import decode
 from worker.core.placing import Placing
 from worker.core.plan import Send, plan

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import PROJECT
-from tests.integration.orders import ACCOUNT
+from tests.shops.by_hand import ACCOUNT
 
 EXAMPLES = PROJECT / "deploy/examples"
 

@@ -14,10 +14,10 @@ from aiokafka.partitioner import DefaultPartitioner
 from tests.contract.batches import Written, batch, write_batch
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, ShopOrder, line
 from tests.integration.process import WorkerProcess
 from tests.integration.test_poison import split
 from tests.integration.test_refusals import admin_of
+from tests.shops.by_hand import ACCOUNT, ShopOrder, line
 
 MIB = 2**20
 USUAL_S = 5.0

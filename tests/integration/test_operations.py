@@ -8,8 +8,8 @@ import msgspec
 from schemas.views import OrderView, StatusView
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, key_of, line
 from tests.integration.process import Ran, WorkerProcess, until
+from tests.shops.by_hand import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, key_of, line
 from worker import __version__
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import ATTEMPT_DEADLINE_S, SETTLE_S
-from tests.integration.orders import ACCOUNT, line
 from tests.integration.process import until
+from tests.shops.by_hand import ACCOUNT, line
 from worker.sandbox.faults import FaultPlan
 
 

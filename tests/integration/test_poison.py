@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, ShopOrder, line
+from tests.shops.by_hand import ACCOUNT, ShopOrder, line
 from worker import __version__
 from worker.ports import DeadLetter
 

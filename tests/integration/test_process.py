@@ -15,8 +15,8 @@ import pytest
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import PASSWORD, PROJECT, Stage
-from tests.integration.orders import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, line
 from tests.integration.process import WorkerProcess, until
+from tests.shops.by_hand import ACCOUNT, MERCHANTS, OTHER_ACCOUNT, line
 from worker.app.process import END_WITHIN_S, EXIT_AT_ONCE
 from worker.core.policy import DeliveryPolicy
 from worker.tools.kafka_ports import free_ports

@@ -14,8 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
-from tests.integration.orders import ACCOUNT, ShopOrder, line
 from tests.integration.process import WorkerProcess
+from tests.shops.by_hand import ACCOUNT, ShopOrder, line
 from worker.tools.kafka_ports import free_ports
 
 

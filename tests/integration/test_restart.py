@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import HOLD_S, TAKEOVER_S, Stage
-from tests.integration.orders import ACCOUNT, Carts, line, wanted_of
 from tests.integration.process import until, utc_now
+from tests.shops.by_hand import ACCOUNT, Carts, line, wanted_of
 from worker.sandbox.faults import FaultPlan
 from worker.tools.shop import History, make_history
 

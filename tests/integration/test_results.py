@@ -9,8 +9,8 @@ import msgspec
 from schemas.results import OrderChanged
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import TAKEOVER_S
-from tests.integration.orders import wanted_of
 from tests.integration.test_restart import FAULTS, history
+from tests.shops.by_hand import wanted_of
 from worker.sandbox.faults import FaultPlan
 
 

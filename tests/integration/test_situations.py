@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tests.integration.conftest import OpenStage
-from tests.integration.orders import ACCOUNT, MERCHANTS, ShopOrder, key_of, line
+from tests.shops.by_hand import ACCOUNT, MERCHANTS, ShopOrder, key_of, line
 
 SHIRT = line("shirt1234", 1250, name="shirt")
 SHIRT_XL = line("shirt_XL", 1250, name="shirt XL")

@@ -4,8 +4,8 @@ import asyncio
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import HOLD_S, SESSION_S, TAKEOVER_S
-from tests.integration.orders import ACCOUNT, wanted_of
 from tests.integration.process import utc_now
+from tests.shops.by_hand import ACCOUNT, wanted_of
 from worker.sandbox.faults import FaultPlan
 from worker.tools.shop import make_history
 

@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.views import OrderView
 from tests.integration.conftest import OpenStage
-from tests.integration.orders import ACCOUNT, line
+from tests.shops.by_hand import ACCOUNT, line
 from worker.core.placing import murmur2
 from worker.errors import ConfigError, TwoOwnersError
 

@@ -8,9 +8,9 @@ import msgspec
 
 from schemas.facts import Facts
 from schemas.state import OrderRecord
+from tests.shops.counts import ShopOrder, total_of
 from tests.simulation.callbacks import Callbacks
 from tests.simulation.looks import Looks
-from tests.simulation.shop import ShopOrder, total_of
 from tests.simulation.sides import About, Request
 from tests.simulation.trace import Trace
 from worker.core.order import assess

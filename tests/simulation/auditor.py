@@ -19,13 +19,13 @@ from schemas.facts import Facts, ProviderFacts
 from schemas.provider_events import ProviderData
 from schemas.state import OrderRecord
 from tests.asking import request_of
+from tests.shops.counts import ExpectedUpdate
+from tests.shops.records import History
 from tests.simulation.audited_results import ToldPartition
 from tests.simulation.callbacks import TRUST
-from tests.simulation.history import History
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
 from tests.simulation.network import ASKED_MAX_S, Network
 from tests.simulation.provider import Provider, told_by
-from tests.simulation.shop import Told
 from tests.simulation.sides import About, Side
 from tests.simulation.trace import Trace
 from worker.core.intake import decode
@@ -82,7 +82,7 @@ class Auditor:
         self.dead_letters: Counter[bytes | None] = Counter()
         self._holds: dict[tuple[str, int], AuditedPartition] = {}
         self._bodies: dict[tuple[str, int], bytes] = {}
-        self._confirmed: dict[str, Told] = {}
+        self._confirmed: dict[str, ExpectedUpdate] = {}
         self._is_last_read: dict[str, bool] = {}
         """By subject, whether the last exchange that was begun changes nothing there."""
         self._rules = rules
@@ -238,7 +238,7 @@ class Auditor:
         if self._render(subject, order) != known:
             self._trace.violate(f"{subject}: revision {revision} is acknowledged, the provider never took it")
 
-    def _render(self, subject: str, order: Order) -> Told:
+    def _render(self, subject: str, order: Order) -> ExpectedUpdate:
         return told_by(self._request(subject, order).body)
 
     def _request(self, subject: str, order: Order) -> HttpRequest:

@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import suppress
 
+from tests.shops.records import History
 from tests.simulation.faults import ACTIONS
-from tests.simulation.history import History
 from tests.simulation.world import Life, World
 
 

@@ -5,9 +5,9 @@ from collections.abc import Coroutine, Iterator, Mapping
 from random import Random
 from typing import Any
 
+from tests.shops.records import History
 from tests.simulation.atarapay_side import AtaraPaySide
 from tests.simulation.callbacks import Callbacks
-from tests.simulation.history import History
 from tests.simulation.provider import Provider
 from tests.simulation.qliro_side import QliroSide
 from tests.simulation.sides import Side

@@ -7,7 +7,7 @@ import msgspec
 
 from schemas.facts import Facts
 from schemas.state import OrderRecord
-from tests.simulation.shop import Item, ShopOrder, Told
+from tests.shops.counts import ExpectedUpdate, Item, ShopOrder
 from tests.simulation.sides import About, Request
 from tests.simulation.trace import Trace
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
@@ -42,10 +42,10 @@ class _Body(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def told_by(body: bytes) -> Told:
+def told_by(body: bytes) -> ExpectedUpdate:
     """What an update says. Raises when a cart is not the sum of its items."""
     order = _decoder.decode(body).order
-    return Told(_items(order.shipped_cart), _items(order.unshipped_cart), order.delivery_address.city)
+    return ExpectedUpdate(_items(order.shipped_cart), _items(order.unshipped_cart), order.delivery_address.city)
 
 
 def _items(cart: _Cart) -> tuple[Item, ...]:
@@ -59,7 +59,7 @@ class Provider:
     """`sides.Side` of all seQura accounts. It takes any update at any time."""
 
     trace: Trace
-    held: dict[str, Told] = field(default_factory=dict)
+    held: dict[str, ExpectedUpdate] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     """By subject: the newest revision that was ever applied."""
     applied: dict[str, set[int]] = field(default_factory=dict)

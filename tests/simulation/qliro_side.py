@@ -11,9 +11,9 @@ import msgspec
 
 from schemas.facts import Facts
 from schemas.state import OrderRecord
+from tests.shops.counts import ShopOrder
 from tests.simulation.callbacks import Callbacks
 from tests.simulation.looks import Looks
-from tests.simulation.shop import ShopOrder
 from tests.simulation.sides import About, Request
 from tests.simulation.trace import Trace
 from tests.unit.providers.qliro import books

@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from schemas.state import ORDER_PREFIX, OrderRecord, decode_order
+from tests.shops.events import EventSpec, confirmed, goods, shipped
 from tests.unit.core.samples import DETAILS
-from tests.unit.core.shop import Told, confirmed, goods, shipped
 from worker import logs
 from worker.app import Ports, Worker
 from worker.config import worker_settings_from
@@ -277,17 +277,17 @@ class World:
 
     # --- the shop
 
-    def tell(self, name: str, number: int, told: Told) -> None:
+    def tell(self, name: str, number: int, spec: EventSpec) -> None:
         """An event, as of now."""
         at = datetime.fromtimestamp(self.clock.wall_ms() / 1000, UTC)
         event = {
             "specversion": "1.0",
             "id": f"{name} {number}",
             "source": "/shop",
-            "type": told.type,
+            "type": spec.type,
             "time": at.isoformat(),
             "subject": f"acme/{name}",
-            "data": told.data,
+            "data": spec.data,
         }
         self.log.append(PLACING.key_of(f"acme/{name}"), msgspec.json.encode(event))
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from schemas.facts import Facts
 from schemas.state import OrderRecord
-from tests.simulation.shop import ShopOrder
+from tests.shops.counts import ShopOrder
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
 
 

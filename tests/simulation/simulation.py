@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from random import Random
 
 from schemas.state import OrderRecord
+from tests.shops.records import History, make_history
 from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Plan, draw_plan
-from tests.simulation.history import History, make_history
 from tests.simulation.market import SEQURA
 from tests.simulation.network import Faults
 from tests.simulation.trace import Trace, ViolationError

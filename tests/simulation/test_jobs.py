@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.state import decode_job
+from tests.shops.events import cart_updated, confirmed, goods, shipped
 from tests.simulation.reporting import DEADLINE_S, PEOPLE, SETTLE_S, World, play
-from tests.unit.core.shop import cart_updated, confirmed, goods, shipped
 from worker.core.policy import DeliveryPolicy
 from worker.errors import UsageError
 from worker.providers.sequra import memory

@@ -13,8 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from tests.simulation.reporting import DAY_S, PEOPLE, PLACING
-from tests.unit.core.shop import (
+from tests.shops.events import (
     Told,
     cancelled,
     cart_updated,
@@ -28,6 +27,7 @@ from tests.unit.core.shop import (
     returned,
     shipped,
 )
+from tests.simulation.reporting import DAY_S, PEOPLE, PLACING
 from worker.core.trust import HEADER, Trust
 from worker.model.callbacks import Ask, Called, Push
 from worker.providers.callbacks import cloud_event

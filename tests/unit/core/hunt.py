@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from tests.unit.core.histories import Json, events_of, story
+from tests.shops.histories import Json, events_of, story
 from tests.unit.core.naive_carts import NaiveItem, naive_order
 from tests.unit.core.truths import TRUTHS, Truth
 from worker.errors import MalformedEventError

@@ -64,7 +64,7 @@ def naive_order(log: Iterable[Json]) -> NaiveOrder:
 
 
 @dataclass(frozen=True)
-class Told:
+class Event:
     """One event: when it ranks, what it is, what it says."""
 
     stamp: Stamp
@@ -93,18 +93,20 @@ class Story:
     """All that was told of an order. Nothing is kept of it but the events themselves, each once."""
 
     def __init__(self, log: Iterable[Json]) -> None:
-        first: dict[tuple[str, str], Told] = {}
+        first: dict[tuple[str, str], Event] = {}
         for position, event in enumerate(log):
             sequence = int(event["sequence"]) if event.get("sequence") is not None else -1
             stamp = (sequence, _microseconds(event["time"]), position)
-            first.setdefault((event["source"], event["id"]), Told(stamp, event["type"], event["data"], event["source"]))
+            first.setdefault(
+                (event["source"], event["id"]), Event(stamp, event["type"], event["data"], event["source"])
+            )
         self.events = sorted(first.values(), key=lambda one: one.stamp)
 
-    def all(self, *types: str) -> list[Told]:
+    def all(self, *types: str) -> list[Event]:
         """Every event of these types, the oldest first."""
         return [one for one in self.events if one.type in types]
 
-    def assessment(self, kind: str, member: str) -> list[Told]:
+    def unretracted(self, kind: str, member: str) -> list[Event]:
         """Of each id its newest word, unless that word takes it back; the oldest first."""
         found = []
         for one in self.all(kind):
@@ -117,27 +119,27 @@ class Story:
                 found.append(one)
         return found
 
-    def shipments(self) -> list[Told]:
+    def shipments(self) -> list[Event]:
         """Shipments that stand."""
-        return self.assessment("order.items_shipped", "shipment_id")
+        return self.unretracted("order.items_shipped", "shipment_id")
 
-    def returns(self) -> list[Told]:
+    def returns(self) -> list[Event]:
         """Returns that stand."""
-        return self.assessment("order.items_returned", "return_id")
+        return self.unretracted("order.items_returned", "return_id")
 
-    def cancellations(self) -> list[Told]:
+    def cancellations(self) -> list[Event]:
         """Cancellations of items that stand."""
-        return self.assessment("order.items_cancelled", "cancellation_id")
+        return self.unretracted("order.items_cancelled", "cancellation_id")
 
-    def refunds(self) -> list[Told]:
+    def refunds(self) -> list[Event]:
         """Refunds that stand."""
-        return self.assessment("order.refunded", "refund_id")
+        return self.unretracted("order.refunded", "refund_id")
 
-    def fees(self) -> list[Told]:
+    def fees(self) -> list[Event]:
         """Fees of their own that stand."""
-        return self.assessment("order.fee_charged", "fee_id")
+        return self.unretracted("order.fee_charged", "fee_id")
 
-    def cancelled(self) -> Told | None:
+    def cancelled(self) -> Event | None:
         """The cancellation of the order, if it stands: the shop's newest word on it, or the provider's."""
         words = [one for one in self.all("order.cancelled", "order.retracted") if "cancelled" in one.data]
         words += self.all("order.cancelled")
@@ -145,16 +147,16 @@ class Story:
         there = [one for one in self.all("provider.cancelled") if one.is_final]
         said = max(there, key=lambda one: one.moment, default=None)
         if said is not None and (own is None or said.moment > own.moment):
-            return Told(said.stamp, said.type, {"by": "provider"})
+            return Event(said.stamp, said.type, {"by": "provider"})
         return own if own is not None and own.type == "order.cancelled" else None
 
-    def statement(self) -> Told | None:
+    def statement(self) -> Event | None:
         """The statement that counts."""
         voids = [one.stamp for one in self.all("order.retracted") if "stated" in one.data]
         valid = [one for one in self.all("order.carts_stated") if not voids or one.stamp > max(voids)]
         return max(valid, key=lambda one: one.rank, default=None)
 
-    def contents(self) -> list[Told]:
+    def contents(self) -> list[Event]:
         """Every content there ever was, the one that counts last."""
         return sorted(self.all("order.confirmed", "order.cart_updated"), key=lambda one: one.rank)
 
@@ -205,7 +207,7 @@ class Story:
         return found
 
 
-def is_newer(one: Told, stamp: Stamp) -> bool:
+def is_newer(one: Event, stamp: Stamp) -> bool:
     """Whether it is newer than what the shop told with this stamp."""
     return one.moment > stamp[1:] if one.type.startswith("provider.") else one.stamp > stamp
 
@@ -230,7 +232,7 @@ def item_of(line: Mapping[str, Any], quantity: int, total: int) -> NaiveItem:
     return kind_of(line), line.get("reference"), line.get("name"), quantity, total
 
 
-def named_units(facts: Iterable[Told], line: str) -> int:
+def named_units(facts: Iterable[Event], line: str) -> int:
     """How many units of a line these facts name."""
     return sum(unit["quantity"] for one in facts for unit in one.data["lines"] if unit["line_id"] == line)
 
@@ -515,7 +517,7 @@ class Reckoning:
 
     # --- returns with an amount
 
-    def told_amounts(self) -> list[Told]:
+    def told_amounts(self) -> list[Event]:
         """The returns that say what was paid back, and whose lines are all there."""
         return [
             one
@@ -750,14 +752,14 @@ class Reckoning:
                 remaining[data["refund_id"]] -= carried
         return remaining
 
-    def _worth_then(self, name: str, refund: Told, nets: dict[str, int]) -> int:
+    def _worth_then(self, name: str, refund: Event, nets: dict[str, int]) -> int:
         if name not in self.by_id:
             return self.last_total(name)
         if name in self.units:
             return share(nets[name], self.units_then(name, refund.stamp), self.units[name].q)
         return nets[name]
 
-    def _places(self, name: str, refund: Told, part: int, worth: int, nets: dict[str, int]) -> dict[str, int]:
+    def _places(self, name: str, refund: Event, part: int, worth: int, nets: dict[str, int]) -> dict[str, int]:
         """Where a line's part of a refund comes off."""
         if name not in self.by_id or not worth:
             return {"lost": part}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.unit.core.shop import Told
+from tests.shops.events import EventSpec
 
 ADDRESS: dict[str, Any] = {
     "given_names": "Ana",
@@ -232,4 +232,4 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "provider.card_saved": {"id": "c", "brand": "", "last4": "1234"},
     "provider.unmapped": {"kind": "", "word": "?"},
 }
-SAMPLES = [Told(kind, data) for samples in (FULL, MINIMAL) for kind, data in samples.items()]
+SAMPLES = [EventSpec(kind, data) for samples in (FULL, MINIMAL) for kind, data in samples.items()]

@@ -3,8 +3,8 @@
 import pytest
 
 from schemas.facts import Facts
-from tests.unit.core.shop import (
-    Told,
+from tests.shops.events import (
+    EventSpec,
     cancelled,
     cart_updated,
     carts,
@@ -134,7 +134,7 @@ RETRACTIONS = [
 
 
 @pytest.mark.parametrize(("fact", "retraction"), RETRACTIONS)
-def test_retraction_undoes_its_fact(fact: Told, retraction: Told) -> None:
+def test_retraction_undoes_its_fact(fact: EventSpec, retraction: EventSpec) -> None:
     """Whether it comes after the fact or before it, only the newer of both counts."""
     base = (confirmed(*A_AND_B), shipped("s1", A=1))
     assert carts(*base, fact, retraction) == carts(*base)

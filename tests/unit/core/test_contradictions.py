@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from schemas.base import AMOUNT_MAX_MINOR
-from tests.unit.core.shop import (
-    Told,
+from tests.shops.events import (
+    EventSpec,
     assessment,
     cancelled,
     cart_updated,
@@ -30,7 +30,7 @@ MIXED = confirmed(goods("shirt", 3, 300), other("handling", "post", 50), other("
 JACKET = confirmed(goods("jacket", 1, 700))
 STATED = stated([goods("shirt", 1, 100)], [goods("shirt", 2, 200)])
 
-CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
+CONTRADICTIONS: list[tuple[str, list[EventSpec], str]] = [
     ("unknown line", [SHIRTS, shipped("s2", hat=1)], "shipment s2 ships 1 × hat, which the order does not have"),
     (
         "unknown line returned",
@@ -236,15 +236,15 @@ CONTRADICTIONS: list[tuple[str, list[Told], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("tellings", "reason"), [row[1:] for row in CONTRADICTIONS], ids=[row[0] for row in CONTRADICTIONS]
+    ("specs", "reason"), [row[1:] for row in CONTRADICTIONS], ids=[row[0] for row in CONTRADICTIONS]
 )
-def test_contradiction_is_named(tellings: list[Told], reason: str) -> None:
+def test_contradiction_is_named(specs: list[EventSpec], reason: str) -> None:
     """The order is inconsistent, has no carts, and says why with ids and both numbers."""
-    found = assessment(*tellings)
+    found = assessment(*specs)
     assert (found.state, found.reasons, found.order) == ("inconsistent", [reason], None)
 
 
-CONSISTENT: list[tuple[str, list[Told]]] = [
+CONSISTENT: list[tuple[str, list[EventSpec]]] = [
     ("exactly all shipped", [SHIRTS, shipped("s1", shirt=3)]),
     ("exactly all accounted for", [SHIRTS, shipped("s1", shirt=2), items_cancelled("c1", shirt=1)]),
     ("exactly all returned", [SHIRTS, shipped("s1", shirt=3), returned("r1", shirt=3)]),
@@ -315,10 +315,10 @@ CONSISTENT: list[tuple[str, list[Told]]] = [
 ]
 
 
-@pytest.mark.parametrize("tellings", [row[1] for row in CONSISTENT], ids=[row[0] for row in CONSISTENT])
-def test_no_contradiction_at_the_boundary(tellings: list[Told]) -> None:
+@pytest.mark.parametrize("specs", [row[1] for row in CONSISTENT], ids=[row[0] for row in CONSISTENT])
+def test_no_contradiction_at_the_boundary(specs: list[EventSpec]) -> None:
     """What the rules just allow is told to the provider."""
-    found = assessment(*tellings)
+    found = assessment(*specs)
     assert (found.state, found.reasons) == ("ready", [])
     assert found.order is not None
 

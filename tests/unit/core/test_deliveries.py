@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.unit.core.shop import (
+from tests.shops.events import (
     START,
+    EventSpec,
     Rows,
-    Told,
     cancelled,
     cart_updated,
     confirmed,
@@ -28,9 +28,9 @@ THREE = confirmed(goods("A", 3, 300), goods("B", 1, 100), other("handling", "H",
 START_S = int(START.timestamp())
 
 
-def found(*tellings: Told, told: tuple[str, ...] = ()) -> Deliveries:
+def found(*specs: EventSpec, told: tuple[str, ...] = ()) -> Deliveries:
     """What left, of an order that was told."""
-    return deliveries_of(order(*tellings), told)
+    return deliveries_of(order(*specs), told)
 
 
 def steps(deliveries: Deliveries) -> list[Rows | None]:
@@ -38,7 +38,7 @@ def steps(deliveries: Deliveries) -> list[Rows | None]:
     return [None if each.shipped is None else rows(each.shipped.items) for each in deliveries.new]
 
 
-def at(told: Told, second: int) -> Told:
+def at(told: EventSpec, second: int) -> EventSpec:
     """A shipment that left so many seconds after the start."""
     return told._replace(data=told.data | {"shipped_at": f"2026-03-01T00:{second // 60:02}:{second % 60:02}.7Z"})
 
@@ -74,11 +74,11 @@ def test_retracted_shipment_did_not_leave() -> None:
 
 
 @pytest.mark.parametrize("less", [returned("r1", A=1), refunded("f1", 50)])
-def test_less_before_anything_was_told(less: Told) -> None:
+def test_less_before_anything_was_told(less: EventSpec) -> None:
     """What came back or was paid back cannot be taken off one delivery of several; once one was told, it can."""
-    tellings = (THREE, shipped("s1", A=1), shipped("s2", A=2), less)
-    assert steps(found(*tellings)) == [None, None]
-    assert None not in steps(found(*tellings, told=("s1",)))
+    specs = (THREE, shipped("s1", A=1), shipped("s2", A=2), less)
+    assert steps(found(*specs)) == [None, None]
+    assert None not in steps(found(*specs, told=("s1",)))
 
 
 def test_a_cart_that_cannot_be_told() -> None:
@@ -126,7 +126,7 @@ ARRIVED = POSTAL | {"reference": "T2", "delivered_at": "2026-03-05T10:00:00Z"}
         ([POSTAL], [delivered("s1")], True),
     ],
 )
-def test_delivered(tracking: list[dict[str, str]] | None, more: list[Told], expected: bool) -> None:
+def test_delivered(tracking: list[dict[str, str]] | None, more: list[EventSpec], expected: bool) -> None:
     """When that was said of the shipment, or of all its parcels; its trackings then say when."""
     (only,) = found(THREE, shipped("s1", tracking, A=1), *more).new
     assert only.is_delivered is expected

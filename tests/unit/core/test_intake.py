@@ -7,13 +7,12 @@ import msgspec
 import pytest
 
 from schemas import events as e
-from tests.unit.core.samples import FULL, MINIMAL, SAMPLES
-from tests.unit.core.shop import (
+from tests.shops.events import (
     START_MS,
     START_US,
     SUBJECT,
     TRUST,
-    Told,
+    EventSpec,
     cancelled,
     confirmed,
     envelope,
@@ -21,12 +20,13 @@ from tests.unit.core.shop import (
     goods,
     said,
 )
+from tests.unit.core.samples import FULL, MINIMAL, SAMPLES
 from worker.core import intake
 from worker.core.trust import GUARDED, HEADER, Trust
 from worker.errors import MalformedEventError
 
 HOUR_MS = 3_600_000
-SHIPPED = Told("order.items_shipped", MINIMAL["order.items_shipped"])
+SHIPPED = EventSpec("order.items_shipped", MINIMAL["order.items_shipped"])
 
 
 def encode(body: Any) -> bytes:
@@ -55,7 +55,7 @@ def with_attributes(**attributes: Any) -> bytes:
     return encode({name: value for name, value in body.items() if value is not None})
 
 
-def binary(told: Told = SHIPPED, **headers: Any) -> dict[str, bytes]:
+def binary(told: EventSpec = SHIPPED, **headers: Any) -> dict[str, bytes]:
     """The headers of an event in binary mode."""
     body = envelope(told)
     attributes = {f"ce_{name}": str(value).encode() for name, value in body.items() if name != "data"}
@@ -68,7 +68,7 @@ def binary(told: Told = SHIPPED, **headers: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "told", [one for one in SAMPLES if not one.type.startswith(GUARDED)], ids=lambda told: told.type
 )
-def test_samples_are_accepted_in_both_modes(told: Told) -> None:
+def test_samples_are_accepted_in_both_modes(told: EventSpec) -> None:
     """Each type, with all members and with the fewest, means the same in structured and in binary mode."""
     structured = decode(encode(envelope(told)))
     assert structured is not None
@@ -79,7 +79,7 @@ def test_samples_are_accepted_in_both_modes(told: Told) -> None:
 
 
 @pytest.mark.parametrize("told", [one for one in SAMPLES if one.type.startswith(GUARDED)], ids=lambda told: told.type)
-def test_samples_of_providers_are_accepted_with_their_mac(told: Told) -> None:
+def test_samples_of_providers_are_accepted_with_their_mac(told: EventSpec) -> None:
     """What a provider says is taken with its MAC, on the fast path and on the slow one (an attribute given as null)."""
     for body in (envelope(told), envelope(told) | {"sequence": None, "subject": SUBJECT}):
         value = encode(body)
@@ -121,12 +121,14 @@ def test_all_attributes_are_read() -> None:
 def test_data_keeps_what_was_given() -> None:
     """Members that were not given are unset, defaults of the contract are filled in."""
     found = decode(
-        encode(envelope(Told("order.items_returned", {"return_id": "r", "lines": [{"line_id": "A", "quantity": 1}]})))
+        encode(
+            envelope(EventSpec("order.items_returned", {"return_id": "r", "lines": [{"line_id": "A", "quantity": 1}]}))
+        )
     )
     assert found is not None
     assert isinstance(found.data, e.ItemsReturnedData)
     assert (found.data.origin, found.data.fee_minor) == ("shipped", msgspec.UNSET)
-    stop = decode(encode(envelope(Told("order.cancelled", {}))))
+    stop = decode(encode(envelope(EventSpec("order.cancelled", {}))))
     assert stop is not None
     assert isinstance(stop.data, e.CancelledData)
     assert stop.data.by == "merchant"
@@ -189,14 +191,14 @@ def test_foreign_types_that_are_no_names() -> None:
 # --- whom we believe ---------------------------------------------------------------------------------------------
 
 
-def signed(told: Told, trust: Trust = TRUST, key: bytes = b"k") -> tuple[bytes, dict[str, bytes]]:
+def signed(told: EventSpec, trust: Trust = TRUST, key: bytes = b"k") -> tuple[bytes, dict[str, bytes]]:
     """Value and headers of what a provider or an operator says."""
     value = encode(envelope(told))
     return value, {HEADER: trust.sign(key, value)}
 
 
 RISK = said("risk", level="low_risk")
-OPERATED = Told("operator.release", {"by": "ana"})
+OPERATED = EventSpec("operator.release", {"by": "ana"})
 
 
 @pytest.mark.parametrize("told", [RISK, OPERATED, said("novel", what=1), said("risk", levle="x")])
@@ -212,7 +214,7 @@ OPERATED = Told("operator.release", {"by": "ana"})
         ({HEADER: b"0" * 64}, "expected the MAC of key and value under one of [callbacks] record_secrets, got another"),
     ],
 )
-def test_without_a_right_mac_nobody_is_believed(told: Told, headers: dict[str, bytes], expected: str) -> None:
+def test_without_a_right_mac_nobody_is_believed(told: EventSpec, headers: dict[str, bytes], expected: str) -> None:
     """Whatever it says, right or wrong, known or not."""
     assert refusal(encode(envelope(told)), headers) == f"not_trusted: {HEADER}: {expected}"
 
@@ -235,7 +237,7 @@ def test_nobody_is_believed_without_secrets() -> None:
 
 
 @pytest.mark.parametrize("told", [RISK, OPERATED])
-def test_binary_mode_is_not_believed(told: Told) -> None:
+def test_binary_mode_is_not_believed(told: EventSpec) -> None:
     """The MAC covers no header, and there the headers say it all."""
     value = encode(told.data)
     found = refusal(value, binary(told) | {HEADER: TRUST.sign(b"k", value)})
@@ -481,7 +483,7 @@ def test_wrong_time(text: str) -> None:
     expected = f"not_cloudevents: $.time: expected {TIME}, got {BAD_TIMES[text]}"
     assert refusal(with_attributes(time=text)) == expected
     assert refusal(encode(SHIPPED.data), binary(ce_time=text.encode())) == expected
-    told = Told("order.items_delivered", {"shipment_id": "s", "delivered_at": text})
+    told = EventSpec("order.items_delivered", {"shipment_id": "s", "delivered_at": text})
     assert refusal(encode(envelope(told))).startswith(f"invalid_data: $.data.delivered_at: expected {TIME}")
 
 
@@ -506,7 +508,9 @@ def test_times_in_data_are_cut_to_microseconds() -> None:
         assert found.data.tracking[0].available_at == "2026-03-01T00:00:00.123456Z"
     delivered = decode(
         encode(
-            envelope(Told("order.items_delivered", {"shipment_id": "s", "delivered_at": "2026-03-01T00:00:00.1+02:00"}))
+            envelope(
+                EventSpec("order.items_delivered", {"shipment_id": "s", "delivered_at": "2026-03-01T00:00:00.1+02:00"})
+            )
         )
     )
     assert isinstance(delivered, e.OrderEvent)
@@ -564,7 +568,7 @@ NAMES = {
 def test_only_names_are_quoted(name: str) -> None:
     """An unknown member is named when it looks like a name; otherwise only its length is told."""
     shown = name if NAMES[name] else f"of this name ({len(name)} characters)"
-    told = Told("order.cancelled", {name: 1})
+    told = EventSpec("order.cancelled", {name: 1})
     assert refusal(encode(envelope(told))) == f"invalid_data: $.data: expected no member {shown}"
 
 
@@ -573,11 +577,11 @@ def test_numbers_of_a_person_are_not_quoted(member: str) -> None:
     """Many shops write a phone as a number: it must not get into a log by being refused."""
     inner = "nin" if member == "customer" else "phone"
     for value in (600123456, {inner: 600123456}, {inner: -1.5}):
-        told = Told("order.details_changed", {member: value})
+        told = EventSpec("order.details_changed", {member: value})
         said = refusal(encode(envelope(told)))
         assert said.startswith(f"invalid_data: $.data.{member}")
         assert said.endswith(", got a number")
-    told = Told("order.details_changed", {member: {inner: True}})
+    told = EventSpec("order.details_changed", {member: {inner: True}})
     assert refusal(encode(envelope(told))).endswith(", got true")
 
 
@@ -630,9 +634,9 @@ def test_cause_of_what_is_no_json(value: bytes) -> None:
     assert refusal(value, binary()) == FRAMED[value]
 
 
-def told_with(lines: list[dict[str, Any]], **members: Any) -> Told:
+def told_with(lines: list[dict[str, Any]], **members: Any) -> EventSpec:
     """A confirmation with these lines."""
-    return Told("order.confirmed", {"currency": "EUR", "lines": lines} | members)
+    return EventSpec("order.confirmed", {"currency": "EUR", "lines": lines} | members)
 
 
 GOOD = goods("A", 1, 100)
@@ -923,7 +927,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("kind", "data", "detail"), INVALID, ids=[f"{row[0]} {row[2][:60]}" for row in INVALID])
 def test_invalid_data(kind: str, data: dict[str, Any], detail: str) -> None:
     """Wrong type, range or combination, or an unknown member: the path, what was expected, what stood there."""
-    told = Told(kind, data)
+    told = EventSpec(kind, data)
     assert refusal(encode(envelope(told))) == f"invalid_data: {detail}"
     assert refusal(encode(data), binary(told)) == f"invalid_data: {detail}"
 
@@ -1062,7 +1066,7 @@ def test_texts_are_never_quoted() -> None:
         {"currency": "EUR", "lines": [GOOD], "customer": {"date_of_birth": secret}},
         {"currency": "EUR", "lines": [GOOD], "payment_state": secret},
     ):
-        assert "García" not in refusal(encode(envelope(Told("order.confirmed", data))))
+        assert "García" not in refusal(encode(envelope(EventSpec("order.confirmed", data))))
     for name in EXPECTED:
         if name not in ("id", "source", "origin"):
             assert "García" not in refusal(with_attributes(**{name: secret}))

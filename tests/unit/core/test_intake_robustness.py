@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.events import OrderEvent
 from tests.asking import request_of
+from tests.shops.events import START_MS, TRUST, EventSpec, confirmed, details, envelope, fold, goods
 from tests.unit.core.samples import SAMPLES
-from tests.unit.core.shop import START_MS, TRUST, Told, confirmed, details, envelope, fold, goods
 from worker.core import intake
 from worker.core.order import assess, baseline
 from worker.core.trust import HEADER
@@ -363,7 +363,7 @@ def mutated(value: Any, chance: random.Random) -> Any:
 
 @settings(max_examples=1500)
 @given(st.sampled_from(SAMPLES), st.integers(0, 2**32))
-def test_mutated_events(told: Told, seed: int) -> None:
+def test_mutated_events(told: EventSpec, seed: int) -> None:
     """A good event with something changed is judged the same on both paths; what is taken can be reduced and told."""
     chance = random.Random(seed)
     body: Any = envelope(told)
@@ -384,7 +384,7 @@ def test_mutated_events(told: Told, seed: int) -> None:
 
 @settings(max_examples=500)
 @given(st.sampled_from(SAMPLES), st.data())
-def test_mutated_bytes(told: Told, data: st.DataObject) -> None:
+def test_mutated_bytes(told: EventSpec, data: st.DataObject) -> None:
     """So is one with bytes changed, whatever comes of them."""
     value = bytearray(msgspec.json.encode(envelope(told)))
     for _ in range(data.draw(st.integers(1, 3))):

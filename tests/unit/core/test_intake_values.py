@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.unit.core.shop import START_MS, Told, details, envelope, goods, items_cancelled, refunded
+from tests.shops.events import START_MS, EventSpec, details, envelope, goods, items_cancelled, refunded
 from worker.core.intake import decode
 from worker.errors import MalformedEventError
 
@@ -15,7 +15,7 @@ WIDE = "😀" * 1000
 """1,000 characters, 4,000 bytes."""
 
 
-def is_taken(told: Told) -> bool:
+def is_taken(told: EventSpec) -> bool:
     """Whether the door takes this; anything but an event or `invalid_data` fails the test."""
     try:
         return decode(b"k", msgspec.json.encode(envelope(told)), {}, START_MS) is not None
@@ -30,40 +30,40 @@ def values(*given: Any) -> tuple[Any, ...]:
     return given
 
 
-def cart(**members: Any) -> Told:
+def cart(**members: Any) -> EventSpec:
     """A content with one goods line that has these members."""
-    return Told("order.cart_updated", {"currency": "EUR", "lines": [goods("A", 1, 1) | members]})
+    return EventSpec("order.cart_updated", {"currency": "EUR", "lines": [goods("A", 1, 1) | members]})
 
 
-def other(kind: str, total: int) -> Told:
+def other(kind: str, total: int) -> EventSpec:
     """A content with one goods line and one other."""
     lines = [goods("A", 1, 1), {"type": kind, "reference": "O", "name": "O", "total_minor": total}]
-    return Told("order.cart_updated", {"currency": "EUR", "lines": lines})
+    return EventSpec("order.cart_updated", {"currency": "EUR", "lines": lines})
 
 
-def attributes(**members: Any) -> Told:
+def attributes(**members: Any) -> EventSpec:
     """A goods line with these attributes."""
     return cart(attributes=members)
 
 
-def ends(**members: Any) -> Told:
+def ends(**members: Any) -> EventSpec:
     """A service line with these attributes."""
     return cart(type="service", attributes=members)
 
 
-def content(**members: Any) -> Told:
+def content(**members: Any) -> EventSpec:
     """A content with these members."""
-    return Told("order.cart_updated", {"currency": "EUR", "lines": [goods("A", 1, 1)]} | members)
+    return EventSpec("order.cart_updated", {"currency": "EUR", "lines": [goods("A", 1, 1)]} | members)
 
 
-def tracking(**members: Any) -> Told:
+def tracking(**members: Any) -> EventSpec:
     """A shipment with one tracking that has these members."""
     entry = {"reference": "T", "type": "postal", "carrier": "C"} | members
     data = {"shipment_id": "s", "lines": [{"line_id": "A", "quantity": 1}], "tracking": [entry]}
-    return Told("order.items_shipped", data)
+    return EventSpec("order.items_shipped", data)
 
 
-TAKEN: list[Told] = [
+TAKEN: list[EventSpec] = [
     *(cart(quantity=value) for value in values(1, 1_000_000)),
     *(cart(unit_price_minor=value) for value in values(0, MAX)),
     *(cart(total_minor=value) for value in values(0, MAX)),
@@ -101,9 +101,9 @@ TAKEN: list[Told] = [
     tracking(carrier=""),
     tracking(type="pickup_point"),
     tracking(type="pickup_store"),
-    Told("order.items_shipped", {"shipment_id": "s", "lines": [{"line_id": "A", "quantity": 1}], "tracking": []}),
+    EventSpec("order.items_shipped", {"shipment_id": "s", "lines": [{"line_id": "A", "quantity": 1}], "tracking": []}),
 ]
-REFUSED: list[Told] = [
+REFUSED: list[EventSpec] = [
     *(cart(quantity=value) for value in values(0, -1, 1_000_001, 2.0, 1.5, "1", True, None, [], 2**63, 2**64, 10**30)),
     *(cart(unit_price_minor=value) for value in values(-1, MAX + 1, 1.0, "1", False)),
     *(cart(total_minor=value) for value in values(-1, MAX + 1, 0.0, None)),
@@ -151,12 +151,12 @@ REFUSED: list[Told] = [
 
 
 @pytest.mark.parametrize("told", TAKEN)
-def test_value_inside_its_bounds(told: Told) -> None:
+def test_value_inside_its_bounds(told: EventSpec) -> None:
     """What the contract just allows is taken."""
     assert is_taken(told)
 
 
 @pytest.mark.parametrize("told", REFUSED)
-def test_value_outside_its_bounds(told: Told) -> None:
+def test_value_outside_its_bounds(told: EventSpec) -> None:
     """What is just outside is refused as invalid data."""
     assert not is_taken(told)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.core.histories import Json, stories, story
+from tests.shops.histories import Json, stories, story
 from tests.unit.core.hunt import check, scenario_of, shrink
 from tests.unit.core.naive_scenarios import disagreements
 from tests.unit.core.truths import TRUTHS, model_agrees

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
-    Told,
+    EventSpec,
     cancelled,
     cart_updated,
     confirmed,
@@ -77,7 +77,7 @@ def test_trackings_go_out_beside_a_statement() -> None:
 # --- why both carts are empty --------------------------------------------------------------------------------------
 
 EMPTY = stated([], [])
-REASONS: list[tuple[str, list[Told], CancellationReason | None]] = [
+REASONS: list[tuple[str, list[EventSpec], CancellationReason | None]] = [
     ("cancelled, no reason", [cancelled()], CancellationReason(None, False)),
     ("cancelled with a reason", [cancelled(reason="out_of_stock")], CancellationReason("out_of_stock", False)),
     ("cancelled by the shopper", [cancelled(by="shopper")], CancellationReason(None, True)),
@@ -176,10 +176,10 @@ REASONS: list[tuple[str, list[Told], CancellationReason | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("tellings", "reason"), [row[1:] for row in REASONS], ids=[row[0] for row in REASONS])
-def test_cancellation_reason(tellings: list[Told], reason: CancellationReason | None) -> None:
+@pytest.mark.parametrize(("specs", "reason"), [row[1:] for row in REASONS], ids=[row[0] for row in REASONS])
+def test_cancellation_reason(specs: list[EventSpec], reason: CancellationReason | None) -> None:
     """Only when both carts are empty and nothing was ever shipped, whatever emptied them."""
-    assert order(BASE, *tellings).cancellation == reason
+    assert order(BASE, *specs).cancellation == reason
 
 
 def test_retracted_cancellation_gives_no_reason() -> None:

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from schemas.state import Attempts, OrderRecord, Parking
 from tests.asking import totals_told
-from tests.unit.core.shop import (
+from tests.shops.events import (
     START_MS,
     SUBJECT,
-    Told,
+    EventSpec,
     cancelled,
     cart_updated,
     confirmed,
@@ -42,10 +42,10 @@ CONFIRMED = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 NOW_MS = START_MS
 
 
-def record_of(*tellings: Told, destination: Destination | None = TO) -> OrderRecord:
-    """The record after these tellings, none of which was sent; revisions are 1, 2, …"""
+def record_of(*specs: EventSpec, destination: Destination | None = TO) -> OrderRecord:
+    """The record after these specs, none of which was sent; revisions are 1, 2, …"""
     record = OrderRecord()
-    for position, event in enumerate(log(*tellings)):
+    for position, event in enumerate(log(*specs)):
         record = apply_event(
             record, event, position=position, revision=position + 1, now_ms=NOW_MS + position, destination=destination
         )
@@ -64,9 +64,9 @@ def sent(record: OrderRecord) -> OrderRecord:
     return acknowledge(record, found.update.digest)
 
 
-def told_more(record: OrderRecord, *tellings: Told, **arguments: Any) -> OrderRecord:
-    """The record after further tellings, a second apart from 100 s on."""
-    for number, one in enumerate(tellings):
+def told_more(record: OrderRecord, *specs: EventSpec, **arguments: Any) -> OrderRecord:
+    """The record after further specs, a second apart from 100 s on."""
+    for number, one in enumerate(specs):
         position = 100 + number
         event = log(*[one] * (position + 1))[-1]
         record = apply_event(
@@ -126,10 +126,10 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize("telling", DIFFERENT)
-def test_whatever_differs_is_sent(telling: Told) -> None:
+@pytest.mark.parametrize("spec", DIFFERENT)
+def test_whatever_differs_is_sent(spec: EventSpec) -> None:
     """Carts, references and details: each alone makes the order owed."""
-    record = record_of(CONFIRMED, telling)
+    record = record_of(CONFIRMED, spec)
     assert isinstance(plan_of(record), Send)
     assert isinstance(plan_of(sent(record)), Acknowledge)
 
@@ -222,7 +222,7 @@ def test_check_is_made_anew_with_every_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "expected"),
+    ("specs", "expected"),
     [
         ([shipped("s1", A=1)], Wait("unconfirmed", ["no order.confirmed yet"])),
         ([CONFIRMED], Acknowledge(b"", Shown("EUR", 0, 300))),
@@ -230,9 +230,9 @@ def test_check_is_made_anew_with_every_change() -> None:
         ([CONFIRMED, shipped("s1", A=1), retracted(shipment_id="s1")], Acknowledge(b"", Shown("EUR", 0, 300))),
     ],
 )
-def test_order_whose_account_is_not_configured(tellings: list[Told], expected: Plan) -> None:
+def test_order_whose_account_is_not_configured(specs: list[EventSpec], expected: Plan) -> None:
     """It waits for the account; what is just as it was confirmed needs none."""
-    assert plan_unconfigured(record_of(*tellings, destination=None), SUBJECT) == expected
+    assert plan_unconfigured(record_of(*specs, destination=None), SUBJECT) == expected
 
 
 @pytest.mark.parametrize("member", ["remote_unknown", "may_land_late", "acked_digest"])
@@ -256,7 +256,7 @@ def test_park_keeps_reason_and_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "state"),
+    ("specs", "state"),
     [
         ([shipped("s1", A=1)], "unconfirmed"),
         ([CONFIRMED, payment("on_hold")], "on_hold"),
@@ -264,9 +264,9 @@ def test_park_keeps_reason_and_moment() -> None:
         ([CONFIRMED, shipped("s1", A=9)], "inconsistent"),
     ],
 )
-def test_order_that_is_not_ready_waits(tellings: list[Told], state: str) -> None:
+def test_order_that_is_not_ready_waits(specs: list[EventSpec], state: str) -> None:
     """Nothing is sent of an order that is unconfirmed, on hold, refused or inconsistent."""
-    found = plan_of(record_of(*tellings))
+    found = plan_of(record_of(*specs))
     assert isinstance(found, Wait)
     assert found.state == state
 

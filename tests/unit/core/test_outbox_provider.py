@@ -7,10 +7,9 @@ from msgspec import msgpack
 from msgspec.structs import replace
 
 from schemas.state import Attempts, Delay, MadeAt, Parking
-from tests.unit.core.samples import FULL, MINIMAL
-from tests.unit.core.shop import (
+from tests.shops.events import (
     START_MS,
-    Told,
+    EventSpec,
     cancelled,
     confirmed,
     details,
@@ -24,7 +23,8 @@ from tests.unit.core.shop import (
     shipped,
     time_text,
 )
-from tests.unit.core.test_outbox_events import ACCOUNT, CONFIRMED, TO, WARY, Telling
+from tests.unit.core.samples import FULL, MINIMAL
+from tests.unit.core.test_outbox_events import ACCOUNT, CONFIRMED, TO, WARY, OrderUnderTest
 from worker.core.order import assess
 from worker.core.plan import Acknowledge, Send, Wait
 from worker.core.policy import DeliveryPolicy
@@ -47,12 +47,12 @@ KNOWN = {"provider_order": "67890"}
 NAMED = confirmed(goods("A", 2, 200), references={"provider": "67890"})
 
 
-def told(kind: str, by: str = "notification", **members: Any) -> Told:
+def told(kind: str, by: str = "notification", **members: Any) -> EventSpec:
     """A good `provider.<kind>`, about the order that it is known as."""
-    return Told(f"provider.{kind}", FULL[f"provider.{kind}"] | KNOWN | members).but(source=f"/cartsync/acme/{by}")
+    return EventSpec(f"provider.{kind}", FULL[f"provider.{kind}"] | KNOWN | members).but(source=f"/cartsync/acme/{by}")
 
 
-def by_type(each: Told) -> str:
+def by_type(each: EventSpec) -> str:
     """What a test's case is called."""
     return each.type
 
@@ -71,20 +71,20 @@ SHOWN = [
 ]
 
 
-def settled(destination: Destination = READS) -> Telling:
+def settled(destination: Destination = READS) -> OrderUnderTest:
     """An order of which nothing is owed, and something was sent."""
-    order = Telling(NAMED, shipped("s1", A=1), destination=destination)
+    order = OrderUnderTest(NAMED, shipped("s1", A=1), destination=destination)
     order.send()
     assert not order.is_owed
     return order
 
 
-def owed(destination: Destination = READS) -> Telling:
+def owed(destination: Destination = READS) -> OrderUnderTest:
     """An order of which something is owed."""
-    return Telling(NAMED, shipped("s1", A=1), destination=destination)
+    return OrderUnderTest(NAMED, shipped("s1", A=1), destination=destination)
 
 
-def status_of(order: Telling) -> str:
+def status_of(order: OrderUnderTest) -> str:
     """What people see."""
     assessment = assess(order.record.facts, "A14/12345")
     return status(order.record, assessment, now_ms=START_MS, rules=DeliveryPolicy())
@@ -94,7 +94,7 @@ def status_of(order: Telling) -> str:
 
 
 @pytest.mark.parametrize("hint", HINTS, ids=by_type)
-def test_hint_has_the_order_asked_about(hint: Told) -> None:
+def test_hint_has_the_order_asked_about(hint: EventSpec) -> None:
     """Nothing is left out as known, though nothing that is owed has changed."""
     order = settled()
     before = order.record
@@ -107,7 +107,7 @@ def test_hint_has_the_order_asked_about(hint: Told) -> None:
 
 
 @pytest.mark.parametrize("hint", HINTS, ids=by_type)
-def test_hint_that_is_older_is_one_all_the_same(hint: Told) -> None:
+def test_hint_that_is_older_is_one_all_the_same(hint: EventSpec) -> None:
     """What it says is known better, but something may have moved since it was asked."""
     order = settled()
     order.tell(hint.but(id="new", time=time_text(900)))
@@ -117,7 +117,7 @@ def test_hint_that_is_older_is_one_all_the_same(hint: Told) -> None:
 
 
 @pytest.mark.parametrize("hint", HINTS, ids=by_type)
-def test_hint_ends_a_wait(hint: Told) -> None:
+def test_hint_ends_a_wait(hint: EventSpec) -> None:
     """What was waited for may have come, be it a result, the end of a 404, or of what was the matter."""
     for delay in (Delay.RESULT, Delay.OWN, Delay.TRANSIENT):
         order = owed()
@@ -149,10 +149,10 @@ def test_hint_releases_what_could_not_be_told() -> None:
 
 
 @pytest.mark.parametrize("shown", SHOWN[:-1], ids=by_type)
-def test_new_name_of_the_order_is_a_hint(shown: Told) -> None:
+def test_new_name_of_the_order_is_a_hint(shown: EventSpec) -> None:
     """Whatever brings it: who asks under it may hear something else."""
     order = settled()
-    named = Told(shown.type, shown.data | {"provider_order": "2"}, shown.attributes)
+    named = EventSpec(shown.type, shown.data | {"provider_order": "2"}, shown.attributes)
     assert order.tell(named).heard == order.record.revision
     order.send()
     known_by_now, older_name = named.but(id="again"), shown.but(id="old", time=time_text(0))
@@ -165,22 +165,22 @@ def test_first_name_is_new_unless_the_shop_has_said_it() -> None:
     """`references.provider` of the shop's is the same thing."""
     other = confirmed(goods("A", 2, 200), references={"secondary": "x"})
     for first, is_new in ((NAMED, False), (CONFIRMED, True), (other, True)):
-        order = Telling(first, shipped("s1", A=1), destination=READS)
+        order = OrderUnderTest(first, shipped("s1", A=1), destination=READS)
         order.send()
         order.tell(told("risk"))
         assert order.is_owed == is_new
-    order = Telling(CONFIRMED, destination=READS)
+    order = OrderUnderTest(CONFIRMED, destination=READS)
     order.send()
     order.tell(said("risk", level="x"))
     assert not order.is_owed, "it names none"
 
 
 @pytest.mark.parametrize("hint", HINTS[:-1], ids=by_type)
-def test_hint_means_nothing_where_nobody_can_ask(hint: Told) -> None:
+def test_hint_means_nothing_where_nobody_can_ask(hint: EventSpec) -> None:
     """It is shown, and that is all: also when it names the order anew."""
     order = settled(CANNOT)
     before = order.record
-    after = order.tell(Told(hint.type, hint.data | {"provider_order": "2"}))
+    after = order.tell(EventSpec(hint.type, hint.data | {"provider_order": "2"}))
     assert (after.revision, after.acked, after.heard, after.remote_unknown) == (3, 3, 0, False)
     assert after.acked_digest == before.acked_digest
     assert after.facts.provider is not None
@@ -188,9 +188,11 @@ def test_hint_means_nothing_where_nobody_can_ask(hint: Told) -> None:
 
 def test_hint_for_nobody_is_kept() -> None:
     """While an account is not configured nobody knows whether its provider can be asked, unless the source says so."""
-    order = Telling(CONFIRMED, HINTS[0], destination=None)
+    order = OrderUnderTest(CONFIRMED, HINTS[0], destination=None)
     assert (order.record.heard, order.record.remote_unknown) == (2, True)
-    order = Telling(CONFIRMED, said("transaction", by="webhook", **MINIMAL["provider.transaction"]), destination=None)
+    order = OrderUnderTest(
+        CONFIRMED, said("transaction", by="webhook", **MINIMAL["provider.transaction"]), destination=None
+    )
     assert (order.record.heard, order.record.remote_unknown) == (0, False)
 
 
@@ -206,7 +208,7 @@ def test_account_decides_who_can_ask_and_not_the_source() -> None:
 
 def test_hint_before_the_confirmation() -> None:
     """Somebody does not tell us its orders: that is announced like any order that is not confirmed."""
-    order = Telling(HINTS[0], destination=READS)
+    order = OrderUnderTest(HINTS[0], destination=READS)
     assert (order.record.unconfirmed_since_ms, order.is_owed) == (START_MS + 1, True)
     assert isinstance(order.plan(), Wait)
     order.tell(NAMED)
@@ -218,7 +220,7 @@ def test_hint_before_the_confirmation() -> None:
 
 @pytest.mark.parametrize("destination", [READS, CANNOT, None])
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
-def test_shown_changes_nothing_about_what_is_owed(shown: Told, destination: Destination | None) -> None:
+def test_shown_changes_nothing_about_what_is_owed(shown: EventSpec, destination: Destination | None) -> None:
     """What was settled is settled, what was owed is owed since when it was, with its delay and its counts."""
     order = settled()
     order.destination = destination
@@ -237,7 +239,7 @@ def test_shown_changes_nothing_about_what_is_owed(shown: Told, destination: Dest
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
-def test_shown_leaves_parked_what_is_parked(shown: Told) -> None:
+def test_shown_leaves_parked_what_is_parked(shown: EventSpec) -> None:
     """Nobody looks at it again for that; what is parked for an older revision stays as it was."""
     order = owed()
     order.record = park(order.record, "400", b"d", START_MS, by_check=False)
@@ -251,27 +253,27 @@ def test_shown_leaves_parked_what_is_parked(shown: Told) -> None:
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
-def test_shown_leaves_what_was_made_there(shown: Told) -> None:
+def test_shown_leaves_what_was_made_there(shown: EventSpec) -> None:
     """Why the order was not sent is still true."""
-    order = Telling(CONFIRMED, refunded("f1", 5).but(origin="sequra"), shown)
+    order = OrderUnderTest(CONFIRMED, refunded("f1", 5).but(origin="sequra"), shown)
     assert order.record.made_at == MadeAt("sequra", 3)
     order.tell(shipped("s1", A=1), shown.but(id="again"))
     assert order.record.made_at == MadeAt("sequra", 3)
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
-def test_shown_leaves_an_echo_one(shown: Told) -> None:
+def test_shown_leaves_an_echo_one(shown: EventSpec) -> None:
     """Whatever was made there alone, before the confirmation came, is still not told back."""
-    order = Telling(cancelled(by="provider"), shown)
+    order = OrderUnderTest(cancelled(by="provider"), shown)
     assert order.record.echo
     order.tell(CONFIRMED)
     assert not order.is_owed
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)
-def test_nobody_waits_for_the_confirmation_of_what_is_only_shown(shown: Told) -> None:
+def test_nobody_waits_for_the_confirmation_of_what_is_only_shown(shown: EventSpec) -> None:
     """Not owed, not waited for, nothing to send again; and an order like any other once the shop tells it."""
-    order = Telling(shown.but(time=time_text(1)), destination=CANNOT)
+    order = OrderUnderTest(shown.but(time=time_text(1)), destination=CANNOT)
     assert not order.is_owed
     assert (order.record.unconfirmed_since_ms, order.record.owed_since_ms) == (0, 0)
     assert status_of(order) == ("settled" if shown.type == "order.observed" else "unconfirmed")
@@ -286,7 +288,7 @@ def test_nobody_waits_for_the_confirmation_of_what_is_only_shown(shown: Told) ->
 
 def test_observed_order_that_ships_waits_for_its_confirmation() -> None:
     """Once anything else is told of it, it is an order of ours."""
-    order = Telling(observed(), shipped("s1", A=1))
+    order = OrderUnderTest(observed(), shipped("s1", A=1))
     assert (order.record.unconfirmed_since_ms, status_of(order)) == (START_MS + 2, "unconfirmed")
     assert order.is_owed
 
@@ -301,7 +303,7 @@ def test_which_events_may_change_what_is_owed() -> None:
 # --- payment -----------------------------------------------------------------------------------------------------------
 
 
-def paid(state: str) -> Told:
+def paid(state: str) -> EventSpec:
     """`provider.payment_state`."""
     return told("payment_state", state=state)
 
@@ -318,10 +320,10 @@ def test_payment_there_releases_like_the_shops() -> None:
 
 def test_payment_that_does_not_count_releases_nothing() -> None:
     """An approval older than the shop's, or after a refusal that nobody can ask about."""
-    order = Telling(NAMED, payment("approved").but(time=time_text(500)), shipped("s1", A=1))
+    order = OrderUnderTest(NAMED, payment("approved").but(time=time_text(500)), shipped("s1", A=1))
     order.record.park = parked = Parking("404", b"d", order.record.revision, 1)
     assert order.tell(paid("approved")).park == replace(parked, revision=4)
-    order = Telling(NAMED, shipped("s1", A=1), paid("refused"))
+    order = OrderUnderTest(NAMED, shipped("s1", A=1), paid("refused"))
     order.record.park = parked = Parking("404", b"d", order.record.revision, 1)
     assert order.tell(paid("approved")).park == replace(parked, revision=4)
     assert status_of(order) == "refused"
@@ -329,7 +331,7 @@ def test_payment_that_does_not_count_releases_nothing() -> None:
 
 def test_order_is_held_and_approved_there() -> None:
     """The states of a payment are never told, and what waits for them goes on."""
-    order = Telling(NAMED, paid("on_hold"), shipped("s1", A=1))
+    order = OrderUnderTest(NAMED, paid("on_hold"), shipped("s1", A=1))
     found = order.plan()
     assert isinstance(found, Wait)
     assert (found.state, status_of(order)) == ("on_hold", "on_hold")
@@ -344,7 +346,7 @@ def test_order_is_held_and_approved_there() -> None:
 
 def test_payment_before_the_confirmation_is_waited_with() -> None:
     """The provider knows an order that the shop has not confirmed."""
-    order = Telling(paid("approved"))
+    order = OrderUnderTest(paid("approved"))
     assert order.record.unconfirmed_since_ms == START_MS + 1
     order.tell(NAMED)
     assert isinstance(order.plan(), Acknowledge)
@@ -352,7 +354,7 @@ def test_payment_before_the_confirmation_is_waited_with() -> None:
 
 def test_payment_there_leaves_an_echo_one() -> None:
     """As the shop's payment states do."""
-    order = Telling(cancelled(by="provider"), paid("approved"), CONFIRMED)
+    order = OrderUnderTest(cancelled(by="provider"), paid("approved"), CONFIRMED)
     assert not order.is_owed
 
 
@@ -362,7 +364,7 @@ def test_payment_there_leaves_an_echo_one() -> None:
 def test_cancellation_there_is_not_sent_back() -> None:
     """Where nobody can ask, it counts as it was said, whatever callback brought it."""
     for by in ("webhook", "x"):
-        order = Telling(CONFIRMED)
+        order = OrderUnderTest(CONFIRMED)
         order.send()
         after = order.tell(told("cancelled", by))
         assert not order.is_owed
@@ -376,7 +378,7 @@ def test_cancellation_there_is_not_sent_back() -> None:
 
 def test_cancellation_there_goes_out_with_what_is_owed() -> None:
     """As an `order.cancelled` from there would."""
-    order = Telling(CONFIRMED, details(gift=True), told("cancelled"))
+    order = OrderUnderTest(CONFIRMED, details(gift=True), told("cancelled"))
     assert order.is_owed
     assert order.record.remote_unknown
     assert isinstance(order.plan(), Send)
@@ -393,17 +395,17 @@ def test_cancellation_there_of_what_has_shipped() -> None:
 
 def test_cancellation_there_before_the_confirmation() -> None:
     """It is not told back either."""
-    order = Telling(told("cancelled"))
+    order = OrderUnderTest(told("cancelled"))
     assert order.record.echo
     order.tell(CONFIRMED)
     assert not order.is_owed
-    order = Telling(paid("refused"), told("cancelled"), CONFIRMED)
+    order = OrderUnderTest(paid("refused"), told("cancelled"), CONFIRMED)
     assert not order.is_owed
 
 
 def test_account_that_does_not_trust_origin_sends_all_the_same() -> None:
     """What the provider holds is not known for sure."""
-    order = Telling(CONFIRMED, told("cancelled"), destination=WARY)
+    order = OrderUnderTest(CONFIRMED, told("cancelled"), destination=WARY)
     assert (order.is_owed, order.record.remote_unknown) == (True, True)
     assert isinstance(order.plan(), Send)
 
@@ -411,7 +413,7 @@ def test_account_that_does_not_trust_origin_sends_all_the_same() -> None:
 def test_cancellation_of_nobodys_order() -> None:
     """Without an account its source says whether it counts."""
     for by, is_final in (("webhook", True), ("notification", False)):
-        order = Telling(CONFIRMED, told("cancelled", by), destination=None)
+        order = OrderUnderTest(CONFIRMED, told("cancelled", by), destination=None)
         facts = order.record.facts.provider
         assert facts is not None
         assert (facts.cancelled is not None) == is_final
@@ -423,7 +425,9 @@ def test_cancellation_of_nobodys_order() -> None:
 
 def test_words_go_with_details_that_are_removed() -> None:
     """A provider's words may repeat them."""
-    order = Telling(confirmed(goods("A", 1, 1), customer={"email": "a@b.c"}), told("transaction"), told("shipping"))
+    order = OrderUnderTest(
+        confirmed(goods("A", 1, 1), customer={"email": "a@b.c"}), told("transaction"), told("shipping")
+    )
 
     def said_of(kind: str) -> Any:
         facts = order.record.facts.provider
@@ -435,12 +439,14 @@ def test_words_go_with_details_that_are_removed() -> None:
     order.tell(details(customer=None))
     for kind in ("transaction", "shipping"):
         assert "error" not in said_of(kind)
-    assert Telling(CONFIRMED, details(customer=None)).record.facts.provider is None
+    assert OrderUnderTest(CONFIRMED, details(customer=None)).record.facts.provider is None
 
 
 def test_what_may_be_personal_goes_with_details_that_are_removed() -> None:
     """A word that nobody knows, and the card, too."""
-    order = Telling(CONFIRMED, told("unmapped", word="Anna Svensson"), told("card_saved"), details(customer=None))
+    order = OrderUnderTest(
+        CONFIRMED, told("unmapped", word="Anna Svensson"), told("card_saved"), details(customer=None)
+    )
     provider = order.record.facts.provider
     assert provider is not None
     assert b"Svensson" not in provider.said["unmapped"][1]

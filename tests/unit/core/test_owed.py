@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.core.shop import (
+from tests.shops.events import (
+    EventSpec,
     LineDict,
-    Told,
     assessment,
     cancelled,
     confirmed,
@@ -26,9 +26,9 @@ GOODS_IDS = ("a", "b", "c")
 CHARGE_IDS = ("h", "i")
 
 
-def owed(*tellings: Told) -> int | None:
-    """What both carts add up to; `None` when the tellings contradict each other."""
-    order = assessment(*tellings).order
+def owed(*specs: EventSpec) -> int | None:
+    """What both carts add up to; `None` when the specs contradict each other."""
+    order = assessment(*specs).order
     return None if order is None else order.shipped.total_minor + order.unshipped.total_minor
 
 
@@ -67,7 +67,7 @@ def _some(draw: Draw, counts: dict[str, int]) -> dict[str, Any]:
 
 
 @st.composite
-def losses(draw: Draw) -> tuple[list[Told], list[Told]]:
+def losses(draw: Draw) -> tuple[list[EventSpec], list[EventSpec]]:
     """An order, of which some is shipped, and what is lost of it one by one: nothing that adds to what is owed."""
     lines, pending = draw(orders())
     ids = [line["reference"] for line in lines if line["reference"] in (*GOODS_IDS, *CHARGE_IDS)]
@@ -81,7 +81,7 @@ def losses(draw: Draw) -> tuple[list[Told], list[Told]]:
             for one, count in sent.items():
                 pending[one] -= count
                 kept[one] += count
-    lost: list[Told] = []
+    lost: list[EventSpec] = []
     for number in range(draw(st.integers(1, 6))):
         kind = draw(st.sampled_from(["return", "cancel", "any", "refund", "refund", "order"]))
         if kind == "return" and any(kept.values()):
@@ -102,7 +102,7 @@ def losses(draw: Draw) -> tuple[list[Told], list[Told]]:
 
 @settings(max_examples=600)
 @given(losses())
-def test_no_loss_raises_what_is_owed(story: tuple[list[Told], list[Told]]) -> None:
+def test_no_loss_raises_what_is_owed(story: tuple[list[EventSpec], list[EventSpec]]) -> None:
     """A return, a cancellation or a refund never leaves more to pay, but for a cent a line where refunds have lines."""
     told, lost = story
     cents = len(told[0].data["lines"]) if any("applies_to" in one.data for one in lost) else 0
@@ -116,7 +116,7 @@ def test_no_loss_raises_what_is_owed(story: tuple[list[Told], list[Told]]) -> No
 
 @settings(max_examples=300)
 @given(losses(), st.integers(1, 500))
-def test_refund_of_the_order_is_found_to_the_cent(story: tuple[list[Told], list[Told]], amount: int) -> None:
+def test_refund_of_the_order_is_found_to_the_cent(story: tuple[list[EventSpec], list[EventSpec]], amount: int) -> None:
     """Owed is less by just what was refunded, as far as there is something."""
     told, lost = story
     before, after = owed(*told, *lost), owed(*told, *lost, refunded("last", amount))
@@ -126,7 +126,7 @@ def test_refund_of_the_order_is_found_to_the_cent(story: tuple[list[Told], list[
 
 @settings(max_examples=300)
 @given(losses(), st.integers(1, 500))
-def test_refund_of_lines_is_found_to_the_cent(story: tuple[list[Told], list[Told]], amount: int) -> None:
+def test_refund_of_lines_is_found_to_the_cent(story: tuple[list[EventSpec], list[EventSpec]], amount: int) -> None:
     """Whatever goods it names, when it is given it comes off as one of the order does."""
     told, lost = story
     named = [line["reference"] for line in told[0].data["lines"] if line["reference"] in GOODS_IDS]
@@ -138,7 +138,7 @@ def test_refund_of_lines_is_found_to_the_cent(story: tuple[list[Told], list[Told
 
 @settings(max_examples=300)
 @given(losses(), st.integers(1, 500))
-def test_fee_is_found_to_the_cent(story: tuple[list[Told], list[Told]], amount: int) -> None:
+def test_fee_is_found_to_the_cent(story: tuple[list[EventSpec], list[EventSpec]], amount: int) -> None:
     """Before anything is refunded, a fee adds just itself to what is owed."""
     told, lost = story
     lost = [one for one in lost if one.type != "order.refunded"]

@@ -12,8 +12,8 @@ from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import GOODS, OrderEvent
 from schemas.facts import Facts, unpack_lines
 from schemas.state import OrderRecord, decode_header, decode_order, encode
-from tests.unit.core.histories import contents, histories
-from tests.unit.core.shop import REFERENCE, SUBJECT, confirmed, fold, log, shipped
+from tests.shops.events import REFERENCE, SUBJECT, confirmed, fold, log, shipped
+from tests.shops.histories import contents, histories
 from worker.core.order import Assessment, assess, baseline
 from worker.core.record import acknowledge, apply_event, record_for
 from worker.core.reducer import SEEN_MAX, reduce

@@ -9,10 +9,9 @@ from msgspec.structs import replace
 
 from schemas.events import PROVIDER_TYPES, data_of
 from schemas.facts import Facts, ProviderFacts
-from tests.unit.core.samples import FULL, MINIMAL
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
-    Told,
+    EventSpec,
     assessment,
     cancelled,
     confirmed,
@@ -32,6 +31,7 @@ from tests.unit.core.shop import (
     time_text,
     totals,
 )
+from tests.unit.core.samples import FULL, MINIMAL
 from worker.core.order import assess
 from worker.core.provider_facts import DISBURSED_MAX, KINDS, without_words
 from worker.core.reducer import reduce
@@ -40,9 +40,9 @@ CONFIRMED = confirmed(goods("A", 2, 200))
 HELD = confirmed(goods("A", 2, 200), payment_state="on_hold")
 
 
-def known(*tellings: Told) -> ProviderFacts:
-    """What is kept after these tellings."""
-    found = facts_of(*tellings).provider
+def known(*specs: EventSpec) -> ProviderFacts:
+    """What is kept after these specs."""
+    found = facts_of(*specs).provider
     assert found is not None
     return found
 
@@ -52,7 +52,7 @@ def words(facts: ProviderFacts, kind: str) -> Any:
     return msgspec.msgpack.decode(facts.said[kind][1])
 
 
-def at(told: Told, second: float) -> Told:
+def at(told: EventSpec, second: float) -> EventSpec:
     """The same at this time; its id tells it from others."""
     return told.but(time=time_text(second), id=f"{told.type} {second}")
 
@@ -82,10 +82,10 @@ def test_every_type_has_its_rule() -> None:
 def test_newest_of_each_kind_is_kept_as_it_was_said(kind: str, shown: str) -> None:
     """By time, whatever order it comes in; what comes later at the same time wins."""
     data = {"state": "under_evaluation"} if kind == "provider.payment_state" else FULL[kind]
-    old, new = at(Told(kind, MINIMAL[kind]), 10), at(Told(kind, data), 20)
+    old, new = at(EventSpec(kind, MINIMAL[kind]), 10), at(EventSpec(kind, data), 20)
     expected = {name: value for name, value in data.items() if name != "payload"}
-    for tellings in ((old, new), (new, old)):
-        assert words(known(*tellings), shown) == expected
+    for specs in ((old, new), (new, old)):
+        assert words(known(*specs), shown) == expected
     tied = known(new.but(id="x"), old.but(time=time_text(20)))
     assert words(tied, shown) == MINIMAL[kind]
 
@@ -99,8 +99,8 @@ def test_sequence_of_a_provider_means_nothing() -> None:
 def test_second_attempt_stays_known() -> None:
     """The newest delivery is shown; that there was a second attempt is not forgotten over it."""
     second, then = at(said("delivery", state="second_attempt"), 10), at(said("delivery", state="delivered"), 20)
-    for tellings in ((second, then), (then, second)):
-        found = known(*tellings)
+    for specs in ((second, then), (then, second)):
+        found = known(*specs)
         assert (words(found, "delivery"), words(found, "second_attempt")) == (
             {"state": "delivered"},
             {"state": "second_attempt"},
@@ -113,8 +113,8 @@ def test_newest_name_of_the_order() -> None:
     first = at(said("risk", level="x", provider_order="1"), 10)
     second = at(said("cancel_asked", provider_order="2"), 20)
     nameless = at(said("unmapped", kind="k", word="w"), 30)
-    for tellings in permutations((first, second, nameless)):
-        found = known(*tellings)
+    for specs in permutations((first, second, nameless)):
+        found = known(*specs)
         assert found.order is not None
         assert found.order[1] == "2"
 
@@ -128,7 +128,7 @@ def test_what_a_provider_says_is_said_once() -> None:
 
 def test_words_of_errors_can_be_forgotten() -> None:
     """They may repeat what is being removed; all else stays."""
-    told = (Told(kind, FULL[kind]) for kind in ("provider.transaction", "provider.shipping", "provider.risk"))
+    told = (EventSpec(kind, FULL[kind]) for kind in ("provider.transaction", "provider.shipping", "provider.risk"))
     before = known(*told)
     after = without_words(before)
     for kind in ("transaction", "shipping"):
@@ -142,7 +142,7 @@ def test_words_of_errors_can_be_forgotten() -> None:
 # --- disbursements -----------------------------------------------------------------------------------------------------
 
 
-def line(number: int, amount: int = 1, day: int = 1) -> Told:
+def line(number: int, amount: int = 1, day: int = 1) -> EventSpec:
     """One line of a disbursement."""
     data = {"disbursement": "/d/1", "amount_minor": amount, "issued_on": f"2026-03-{day:02}"}
     return said("disbursed", by="disbursements", **data).but(id=f"line {number}")
@@ -178,13 +178,13 @@ def test_line_that_is_kept_counts_once_however_long_ago_it_was_seen() -> None:
 # --- payment -----------------------------------------------------------------------------------------------------------
 
 
-def paid(state: str, second: float, by: str = "checkout-status") -> Told:
+def paid(state: str, second: float, by: str = "checkout-status") -> EventSpec:
     """`provider.payment_state` at this time."""
     return at(said("payment_state", by=by, state=state), second)
 
 
 @pytest.mark.parametrize(
-    ("tellings", "state"),
+    ("specs", "state"),
     [
         ([HELD, paid("approved", 10)], "ready"),
         ([CONFIRMED, paid("on_hold", 10)], "on_hold"),
@@ -217,10 +217,10 @@ def paid(state: str, second: float, by: str = "checkout-status") -> Told:
         ),
     ],
 )  # fmt: skip
-def test_payment_state_that_counts(tellings: list[Told], state: str) -> None:
+def test_payment_state_that_counts(specs: list[EventSpec], state: str) -> None:
     """… in whatever order it is told."""
-    first = tellings[0].but(time=time_text(1))
-    for arrival in permutations((first, *tellings[1:])):
+    first = specs[0].but(time=time_text(1))
+    for arrival in permutations((first, *specs[1:])):
         assert assessment(*arrival).state == state, arrival
 
 
@@ -237,15 +237,15 @@ def test_circles_are_none() -> None:
 # --- cancellation ------------------------------------------------------------------------------------------------------
 
 
-def cancelled_there(second: float, by: str = "webhook") -> Told:
+def cancelled_there(second: float, by: str = "webhook") -> EventSpec:
     """`provider.cancelled` at this time."""
-    return at(Told("provider.cancelled", {"by": "shopper"}).but(source=f"/cartsync/acme/{by}"), second)
+    return at(EventSpec("provider.cancelled", {"by": "shopper"}).but(source=f"/cartsync/acme/{by}"), second)
 
 
-def carts_after(*tellings: Told) -> set[tuple[str, int]]:
+def carts_after(*specs: EventSpec) -> set[tuple[str, int]]:
     """State and what is to come, in every order of arrival."""
     found: set[tuple[str, int]] = set()
-    for arrival in permutations(tellings):
+    for arrival in permutations(specs):
         result = assess(fold([event(told) for told in (CONFIRMED, *arrival)]), REFERENCE)
         found.add((result.state, -1 if result.order is None else result.order.unshipped.total_minor))
     return found
@@ -299,8 +299,8 @@ def test_refund_and_cancellation_there(sequence: str | None, second: float, left
 def test_newest_observation_counts() -> None:
     """By stamp, as all that a shop says."""
     old, new = observed(status="processing").but(sequence="1"), observed(status="shipped").but(sequence="2")
-    for tellings in ((old, new), (new, old)):
-        found = facts_of(*tellings).observed
+    for specs in ((old, new), (new, old)):
+        found = facts_of(*specs).observed
         assert found is not None
         assert msgspec.msgpack.decode(found[1])["status"] == "shipped"
 

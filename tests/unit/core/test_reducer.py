@@ -7,10 +7,10 @@ import pytest
 
 from schemas import state
 from schemas.facts import NIL, Facts
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
+    EventSpec,
     LineDict,
-    Told,
     assessment,
     cancelled,
     cart_updated,
@@ -124,7 +124,7 @@ CONTENTS = [
 
 
 @pytest.mark.parametrize(("one", "two", "total"), CONTENTS)
-def test_newest_content(one: Told, two: Told, total: int) -> None:
+def test_newest_content(one: EventSpec, two: EventSpec, total: int) -> None:
     """Contents compete by cart version first, then by stamp, whoever comes first."""
     assert totals(ONE, one, two) == (0, total)
     assert totals(ONE, two.but(id="t"), one.but(id="o", time="2026-03-01T00:00:02Z")) == (0, total)
@@ -133,8 +133,8 @@ def test_newest_content(one: Told, two: Told, total: int) -> None:
 def test_of_several_confirmations_newest_and_oldest_count() -> None:
     """The newest gives the content; the oldest gives baseline, confirmed total and currency."""
     newest = confirmed(goods("B", 1, 50)).but(time=LATE)
-    for tellings in ((ONE, newest), (newest, ONE)):
-        facts = facts_of(*tellings)
+    for specs in ((ONE, newest), (newest, ONE)):
+        facts = facts_of(*specs)
         found, known = assess(facts, REFERENCE).order, baseline(facts, REFERENCE)
         assert found is not None
         assert known is not None
@@ -153,7 +153,7 @@ def test_currency_is_that_of_the_oldest_confirmation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "state"),
+    ("specs", "state"),
     [
         ([ONE], "ready"),
         ([confirmed(goods("A", 1, 1), payment_state="on_hold")], "on_hold"),
@@ -164,9 +164,9 @@ def test_currency_is_that_of_the_oldest_confirmation() -> None:
         ([payment("refused"), payment("on_hold").but(time=EARLY), ONE], "refused"),
     ],
 )
-def test_newest_written_payment_state(tellings: list[Told], state: str) -> None:
+def test_newest_written_payment_state(specs: list[EventSpec], state: str) -> None:
     """The newest payment state that was written counts; one that is not written competes with none."""
-    assert assessment(*tellings).state == state
+    assert assessment(*specs).state == state
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
@@ -216,8 +216,8 @@ def test_replaced_details_leave_the_facts(name: str) -> None:
     plain = baseline(facts_of(first), REFERENCE)
     assert plain is not None
     assert getattr(plain.details, name) is not None
-    for tellings in ((first, change), (change, first)):
-        facts = facts_of(*tellings)
+    for specs in ((first, change), (change, first)):
+        facts = facts_of(*specs)
         assert baseline(facts, REFERENCE) is None
         assert facts.confirmation is not None
         assert facts.confirmation.details == {name: NIL}
@@ -319,7 +319,7 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize("told", EVERYTHING + RETRACTIONS, ids=lambda told: "-".join([told.type, *told.data]))
-def test_reads_names_all_that_an_event_is_reduced_with(told: Told) -> None:
+def test_reads_names_all_that_an_event_is_reduced_with(told: EventSpec) -> None:
     """With everything else left encoded, an event makes the same of an order that has every kind of fact."""
     one = event(told, 50)
     decode = state.partial_decoder(READS_ALWAYS + READS[type(one.data)])

@@ -1,6 +1,6 @@
 """Reductions take only what is there (`DOMAIN.md` section 5): where they lie, and that no loss raises what is owed."""
 
-from tests.unit.core.shop import (
+from tests.shops.events import (
     cancelled,
     carts,
     confirmed,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.unit.core.shop import (
-    Told,
+from tests.shops.events import (
+    EventSpec,
     cancelled,
     cart_updated,
     carts,
@@ -306,7 +306,7 @@ def test_fees_are_beside_the_difference() -> None:
     assert totals(*told) == (62, 0)
 
 
-REFUSED_PARTS: list[tuple[Told, int]] = [
+REFUSED_PARTS: list[tuple[EventSpec, int]] = [
     (returned("r1", shade=1, paid=50), 100),
     (returned("r1", shade=1), 100),
     (returned("r1", shade=1, paid=20, handling=None), 130),
@@ -314,6 +314,6 @@ REFUSED_PARTS: list[tuple[Told, int]] = [
 
 
 @pytest.mark.parametrize(("back", "left"), REFUSED_PARTS)
-def test_amount_of_units_is_their_share_unless_it_is_said(back: Told, left: int) -> None:
+def test_amount_of_units_is_their_share_unless_it_is_said(back: EventSpec, left: int) -> None:
     """Saying the share changes nothing; saying less leaves the rest owed."""
     assert totals(*LAMP_AND_SHADE, back) == (left, 0)

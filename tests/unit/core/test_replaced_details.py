@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from schemas.events import OrderEvent
 from schemas.facts import pack
 from schemas.state import OrderRecord, Parking, decode_order, encode
-from tests.unit.core.shop import SUBJECT, Told, confirmed, details, goods, log, payment, shipped, time_text
+from tests.shops.events import SUBJECT, EventSpec, confirmed, details, goods, log, payment, shipped, time_text
 from worker.core.plan import Acknowledge, Plan, Send, Wait, plan, plan_unconfigured
 from worker.core.record import acknowledge, record_for
 from worker.core.record import apply_event as take
@@ -55,20 +55,20 @@ def names_in(value: bytes) -> set[bytes]:
 @pytest.mark.parametrize("destination", [TO, None])
 def test_removed_details_leave_no_trace(destination: Destination | None) -> None:
     """Removed with null, they are nowhere in the record, whatever the order of arrival and whoever is configured."""
-    telling = log(CONFIRMED, payment("approved"), details(customer=None), shipped("s1", A=1))
-    for arrivals in permutations(telling):
+    spec = log(CONFIRMED, payment("approved"), details(customer=None), shipped("s1", A=1))
+    for arrivals in permutations(spec):
         assert names_in(written(list(arrivals), destination)) == set()
 
 
 @pytest.mark.parametrize("destination", [TO, None])
 def test_replaced_details_leave_no_trace(destination: Destination | None) -> None:
     """Of several customers the newest alone is in the record."""
-    telling = log(CONFIRMED, details(customer=BOB), confirmed(goods("A", 1, 100), customer=EVA))
-    for arrivals in permutations(telling):
+    spec = log(CONFIRMED, details(customer=BOB), confirmed(goods("A", 1, 100), customer=EVA))
+    for arrivals in permutations(spec):
         assert names_in(written(list(arrivals), destination)) == {text.encode() for text in EVA.values()}
 
 
-CHANGES: list[tuple[list[Told], type]] = [
+CHANGES: list[tuple[list[EventSpec], type]] = [
     ([details(customer=None)], Send),
     ([details(customer=BOB)], Send),
     ([details(customer=BOB), details(customer=ADA)], Acknowledge),
@@ -82,7 +82,7 @@ CHANGES: list[tuple[list[Told], type]] = [
 
 
 @pytest.mark.parametrize(("changes", "expected"), CHANGES)
-def test_what_was_confirmed_is_known_as_such(changes: list[Told], expected: type) -> None:
+def test_what_was_confirmed_is_known_as_such(changes: list[EventSpec], expected: type) -> None:
     """Only what differs in the payload from what was confirmed is sent, in any order of arrival."""
     for arrivals in permutations(log(CONFIRMED, *changes)):
         assert type(planned(written(list(arrivals)))) is expected
@@ -92,10 +92,8 @@ def test_older_confirmation_is_the_one_that_counts() -> None:
     """It may come last, its customer replaced by then: compared is with what it alone gives."""
     older = CONFIRMED.but(time=time_text(-9), id="older")
     for again, expected in ((ADA, Acknowledge), (BOB, Send)):
-        telling = log(
-            confirmed(goods("A", 2, 200), customer=EVA), details(customer=BOB), details(customer=again), older
-        )
-        for arrivals in permutations(telling):
+        spec = log(confirmed(goods("A", 2, 200), customer=EVA), details(customer=BOB), details(customer=again), older)
+        for arrivals in permutations(spec):
             assert type(planned(written(list(arrivals)))) is expected
 
 
@@ -146,7 +144,7 @@ def old_record() -> bytes:
         (CONFIRMED.but(id="again"), Acknowledge),
     ],
 )
-def test_old_record_loses_them_with_the_next_event(news: Told, expected: type) -> None:
+def test_old_record_loses_them_with_the_next_event(news: EventSpec, expected: type) -> None:
     """Whatever the event is; what was confirmed is noted first."""
     value = old_record()
     assert names_in(value) >= {b"Ada", b"Bob"}

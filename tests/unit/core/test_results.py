@@ -10,7 +10,7 @@ from schemas import provider_events as p
 from schemas.events import OrderEvent
 from schemas.facts import Disbursement, Facts, ProviderFacts, pack
 from schemas.state import OrderRecord, Parking, SealedRecord, Told, decode_order, decode_sealed, encode
-from tests.unit.core.shop import START_MS, confirmed, event, goods, payment, shipped
+from tests.shops.events import START_MS, confirmed, event, goods, payment, shipped
 from tests.unit.core.test_outbox_plan import TO, record_of
 from worker.core.order import Shown
 from worker.core.plan import Wait, plan_unconfigured
@@ -81,8 +81,8 @@ def test_order_that_is_not_ready() -> None:
 @pytest.mark.parametrize("is_overdue", [False, True])
 def test_order_that_was_looked_at_and_waits(is_overdue: bool) -> None:
     """The same as by its facts, but for the time that its owner has measured."""
-    for tellings in ([shipped("s1", A=1)], [*ORDER, payment("refused")], [*ORDER, shipped("s2", A=9)]):
-        record = record_of(*tellings)
+    for specs in ([shipped("s1", A=1)], [*ORDER, payment("refused")], [*ORDER, shipped("s2", A=9)]):
+        record = record_of(*specs)
         plan = plan_unconfigured(record, SUBJECT)
         assert isinstance(plan, Wait)
         found = find_waiting(record, SUBJECT, plan, TO, is_overdue=is_overdue)
@@ -110,8 +110,8 @@ class Knowing(Sequra):
 def test_what_an_adapter_knows() -> None:
     """It is shown with whatever is found, and a change of it is news; without an adapter nobody knows."""
     to = Destination(TO.account, Knowing())
-    for tellings in (ORDER, [*ORDER, shipped("s2", A=9)]):
-        record = record_of(*tellings)
+    for specs in (ORDER, [*ORDER, shipped("s2", A=9)]):
+        record = record_of(*specs)
         assert find(record, SUBJECT, to, now_ms=START_MS, rules=DeliveryPolicy()).known is None
         record.remote = b"1"
         found = find(record, SUBJECT, to, now_ms=START_MS, rules=DeliveryPolicy())

@@ -7,8 +7,8 @@ import pytest
 
 from schemas.state import Delay, MadeAt, OrderRecord, Parking
 from schemas.views import OrderView
+from tests.shops.events import SUBJECT, EventSpec, confirmed, facts_of, goods, observed, payment, said, shipped
 from tests.unit.core.samples import FULL
-from tests.unit.core.shop import SUBJECT, Told, confirmed, facts_of, goods, observed, payment, said, shipped
 from worker.core.outbox import Entry
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import not_configured, view_order
@@ -18,9 +18,9 @@ SHIPPED = (CONFIRMED, shipped("s1", A=1))
 NOW = 100.0
 
 
-def record(*tellings: Told, **members: object) -> OrderRecord:
+def record(*specs: EventSpec, **members: object) -> OrderRecord:
     """A record at revision 2 of which nothing was acknowledged, unless said."""
-    return OrderRecord(facts=facts_of(*tellings), **{"revision": 2, **members})  # type: ignore[arg-type]
+    return OrderRecord(facts=facts_of(*specs), **{"revision": 2, **members})  # type: ignore[arg-type]
 
 
 def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None) -> OrderView:
@@ -198,7 +198,7 @@ def at(second: int, **data: object) -> dict[str, object]:
 
 def test_newest_of_each_kind_is_shown() -> None:
     """In the words of its event, with its time; the name of the order once, no payload, nothing that was never said."""
-    told = [Told(kind, data) for kind, data in FULL.items() if kind.startswith("provider.")]
+    told = [EventSpec(kind, data) for kind, data in FULL.items() if kind.startswith("provider.")]
     found = view(record(CONFIRMED, *told)).provider
     assert found is not None
     assert msgspec.to_builtins(found) == {
@@ -230,17 +230,17 @@ def test_newest_of_each_kind_is_shown() -> None:
     assert view(record(CONFIRMED)).provider is None
 
 
-def disbursed(*lines: int) -> list[Told]:
+def disbursed(*lines: int) -> list[EventSpec]:
     """Lines of disbursements with these amounts, a day apart."""
     data = [
         {"disbursement": "/d", "amount_minor": amount, "issued_on": f"2026-03-{day:02}"}
         for day, amount in enumerate(lines, start=10)
     ]
-    return [Told("provider.disbursed", each) for each in data]
+    return [EventSpec("provider.disbursed", each) for each in data]
 
 
 @pytest.mark.parametrize(
-    ("tellings", "paid_minor", "paid"),
+    ("specs", "paid_minor", "paid"),
     [
         ([CONFIRMED], None, None),
         ([CONFIRMED, *disbursed(50, -50)], None, None),
@@ -255,9 +255,9 @@ def disbursed(*lines: int) -> list[Told]:
         ([*SHIPPED, shipped("s2", A=5)], None, None),
     ],
 )
-def test_what_was_paid_out(tellings: list[Told], paid_minor: int | None, paid: str | None) -> None:
+def test_what_was_paid_out(specs: list[EventSpec], paid_minor: int | None, paid: str | None) -> None:
     """Beside the shipped cart, where that is known; nothing is said while nothing is shipped and nothing paid."""
-    found = view(record(*tellings))
+    found = view(record(*specs))
     assert (found.paid_minor, found.paid) == (paid_minor, paid)
 
 
@@ -277,7 +277,7 @@ def test_order_that_is_only_observed() -> None:
 
 
 @pytest.mark.parametrize("heard", [(), (said("risk", level="low_risk"),)], ids=["nothing heard", "something heard"])
-def test_what_an_adapter_knows_is_shown(heard: tuple[Told, ...]) -> None:
+def test_what_an_adapter_knows_is_shown(heard: tuple[EventSpec, ...]) -> None:
     """Beside what the provider said, or alone."""
     known = {"differs_minor": {"shipped": 5}}
     found = view_order(

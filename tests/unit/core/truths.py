@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 from schemas.events import GOODS, NEGATIVE
 from schemas.facts import Facts
 from schemas.state import OrderRecord, decode_order, encode
-from tests.unit.core.histories import Json, events_of
+from tests.shops.events import REFERENCE, event_of, fold
+from tests.shops.histories import Json, events_of
 from tests.unit.core.naive_carts import (
+    Event,
     NaiveItem,
     NaiveOrder,
     Story,
-    Told,
     Words,
     kind_of,
     line_id,
     naive_order,
     units_of,
 )
-from tests.unit.core.shop import REFERENCE, event_of, fold
 from worker.core.order import Assessment, assess
 from worker.core.record import apply_event
 from worker.core.reducer import reduce
@@ -168,7 +168,7 @@ def check_loss(told: list[Json], one: Json, before: Seen, after: Seen) -> None:
         assert fell >= -cents, f"{said}: it rose"
     # With units of returns taken as kept, a cart may be a cent short of what refunds of lines take there.
     is_near = (
-        cents if any("refunded_minor" in back.data for back in (*story.returns(), Told((0, 0, 0), "", data))) else 0
+        cents if any("refunded_minor" in back.data for back in (*story.returns(), Event((0, 0, 0), "", data))) else 0
     )
     lines = {line_id(line): line for line in story.contents()[-1].data["lines"]}
     in_carts = {(item[0], item[1]) for item in [*(before.shipped or ()), *(before.unshipped or ())]}

@@ -12,7 +12,7 @@ from msgspec import Struct
 from schemas import state
 from schemas.events import CancelledData
 from schemas.state import OrderRecord
-from tests.unit.core.shop import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
+from tests.shops.events import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
 from worker.core import record as records
 from worker.core.intake import decode

@@ -22,8 +22,8 @@ from schemas.examples import EXAMPLES, RESULTS, example_event
 from schemas.facts import Disbursement, ProviderFacts, pack
 from schemas.state import OrderRecord
 from schemas.views import AccountView, ItemView, OrderView, PartitionView, ProviderView, Said, StatusView
+from tests.shops.events import START_MS, TRUST, EventSpec, envelope, mac_of
 from tests.unit.core.samples import SAMPLES
-from tests.unit.core.shop import START_MS, TRUST, Told, envelope, mac_of
 from tests.unit.core.test_intake_robustness import mutated
 from tests.unit.core.test_intake_values import TAKEN
 from worker.core.intake import decode
@@ -166,7 +166,7 @@ def test_patterns_in_javascript() -> None:
     asked = json.dumps([PATTERNS, rules, VALUES])
     ended = subprocess.run([NODE, "-e", program], input=asked, capture_output=True, text=True, timeout=60, check=False)
     assert ended.stderr == ""
-    body = envelope(Told("order.cancelled", {}))
+    body = envelope(EventSpec("order.cancelled", {}))
     for name, judged in json.loads(ended.stdout).items():
         assert judged == [is_taken(body | {name: text}) for text in VALUES[name]], name
 
@@ -180,7 +180,7 @@ def references(node: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("told", [*SAMPLES, *TAKEN], ids=lambda told: told.type)
-def test_schema_accepts_what_the_decoder_takes(told: Told) -> None:
+def test_schema_accepts_what_the_decoder_takes(told: EventSpec) -> None:
     """Good events, at their bounds too, are valid."""
     VALIDATORS[told.type].validate(envelope(told))
 
@@ -197,7 +197,7 @@ def test_examples_are_good_events(kind: str) -> None:
 
 @settings(max_examples=1500, deadline=None)
 @given(st.sampled_from(SAMPLES), st.integers(0, 2**32))
-def test_decoder_refuses_what_the_schema_refuses(told: Told, seed: int) -> None:
+def test_decoder_refuses_what_the_schema_refuses(told: EventSpec, seed: int) -> None:
     """Whatever changes an event so that the schema refuses it is refused by the door, too."""
     body = mutated(envelope(told), random.Random(seed))
     if isinstance(body, dict) and body.get("type") == told.type and not VALIDATORS[told.type].is_valid(body):
@@ -245,7 +245,7 @@ MEMBER_RULES: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "data"), MEMBER_RULES)
 def test_schema_holds_the_rules_of_members(kind: str, data: dict[str, Any]) -> None:
     """Bounds, patterns, enumerations, required and unknown members are refused by both."""
-    body = envelope(Told(kind, data))
+    body = envelope(EventSpec(kind, data))
     assert not VALIDATORS[kind].is_valid(body)
     assert not is_taken(body)
 
@@ -254,7 +254,7 @@ def test_schema_holds_the_rules_of_members(kind: str, data: dict[str, Any]) -> N
 @pytest.mark.parametrize("value", ["", 5, []])
 def test_schema_holds_the_rules_of_attributes(name: str, value: Any) -> None:
     """So are wrong attributes."""
-    body = envelope(Told("order.cancelled", {})) | {name: value}
+    body = envelope(EventSpec("order.cancelled", {})) | {name: value}
     assert not VALIDATORS["order.cancelled"].is_valid(body)
     assert not is_taken(body)
 

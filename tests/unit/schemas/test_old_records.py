@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from schemas.state import SCHEMA, decode_header, decode_order, decode_sealed, encode
-from tests.unit.core.shop import event, said, shipped
+from tests.shops.events import event, said, shipped
 from worker.core.order import assess
 from worker.core.record import apply_event, record_for
 from worker.model.order import Cart

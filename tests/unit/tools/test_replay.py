@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.unit.core.shop import confirmed, envelope, goods, shipped
+from tests.shops.events import confirmed, envelope, goods, shipped
 from worker import logs
 from worker.errors import TwoOwnersError
 from worker.providers.sequra.options import SequraAccount

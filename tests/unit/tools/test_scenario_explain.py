@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core import shop
-from tests.unit.core.histories import story
-from tests.unit.core.shop import Told, confirmed, envelope, goods, other
+from tests.shops import events as shop
+from tests.shops.events import EventSpec, confirmed, envelope, goods, other
+from tests.shops.histories import story
 from worker.tools.scenario.explain import Explained, Explanation, as_lines, explain, explain_files
 from worker.tools.scenario.files import read_scenario
 
@@ -19,8 +19,10 @@ CONFIRMED = confirmed(*LINES)
 
 
 def explained(tmp_path: Path, *steps: Any) -> list[Explanation]:
-    """What is said of these tellings, or of steps as they stand in a file."""
-    said = [{"event": envelope(step, number)} if isinstance(step, Told) else step for number, step in enumerate(steps)]
+    """What is said of these specs, or of steps as they stand in a file."""
+    said = [
+        {"event": envelope(step, number)} if isinstance(step, EventSpec) else step for number, step in enumerate(steps)
+    ]
     file = tmp_path / "S1.json"
     file.write_text(json.dumps({"title": "a story", "steps": said}), encoding="utf-8")
     return explain(read_scenario(file))
@@ -64,7 +66,7 @@ def test_units_and_shares_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "expected"),
+    ("specs", "expected"),
     [
         (
             [shop.returned("r1", shirt=1), shop.retracted(return_id="r1")],
@@ -82,17 +84,17 @@ def test_units_and_shares_are_said(tmp_path: Path) -> None:
             ),
         ),
         (
-            [Told("order.items_returned", {"return_id": "r1", "lines": shop.units({"hat": 1}), "refunded_minor": 450})],
+            [EventSpec("order.items_returned", {"return_id": "r1", "lines": shop.units({"hat": 1}), "refunded_minor": 450})],
             ("shipped", "new", "r1", 0, 50, "450 paid back for returned units, 50 less than their share"),
         ),
         ([shop.returned("r1", fee=70, hat=1)], ("shipped", "new", "r1", 0, 70, "the fee of return r1")),
         ([shop.returned("r1", handling=100)], ("shipped", "changed", "post", 300, 200, "300, 100 of it given back, follows goods: 1500 ever shipped, 0 to come")),
         (
-            [Told("order.fee_charged", {"fee_id": "k1", "amount_minor": 9})],
+            [EventSpec("order.fee_charged", {"fee_id": "k1", "amount_minor": 9})],
             ("shipped", "new", "k1", 0, 9, "a fee, due at once"),
         ),
         (
-            [Told("order.fee_charged", {"fee_id": "k1", "amount_minor": 9}), shop.retracted(fee_id="k1")],
+            [EventSpec("order.fee_charged", {"fee_id": "k1", "amount_minor": 9}), shop.retracted(fee_id="k1")],
             ("shipped", "gone", "k1", 9, 0, "the fee was taken back"),
         ),
         (
@@ -101,7 +103,7 @@ def test_units_and_shares_are_said(tmp_path: Path) -> None:
         ),
         (
             [
-                Told("order.items_returned", {"return_id": "r1", "lines": shop.units({"hat": 1}), "refunded_minor": 0}),
+                EventSpec("order.items_returned", {"return_id": "r1", "lines": shop.units({"hat": 1}), "refunded_minor": 0}),
                 shop.retracted(return_id="r1"),
             ],
             ("shipped", "gone", "r1", 500, 0, "the return was taken back"),
@@ -111,10 +113,10 @@ def test_units_and_shares_are_said(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_every_amount_has_a_reason(
-    tmp_path: Path, tellings: list[Told], expected: tuple[str, str, str | None, int, int, str]
+    tmp_path: Path, specs: list[EventSpec], expected: tuple[str, str, str | None, int, int, str]
 ) -> None:
     """Whatever changes an item of what was shipped, its reason names the numbers."""
-    last = explained(tmp_path, CONFIRMED, shop.shipped("s1", shirt=3, hat=1), *tellings)[-1]
+    last = explained(tmp_path, CONFIRMED, shop.shipped("s1", shirt=3, hat=1), *specs)[-1]
     assert expected in rows(last)
 
 
@@ -147,7 +149,7 @@ def test_lines_of_every_kind_have_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "expected"),
+    ("specs", "expected"),
     [
         ([CONFIRMED], ["what order.confirmed alone gives is taken as known to the provider"]),
         ([shop.shipped("s1", hat=1)], ["kept; nothing is told to the provider before order.confirmed"]),
@@ -182,9 +184,9 @@ def test_lines_of_every_kind_have_a_reason(tmp_path: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_an_event_means(tmp_path: Path, tellings: list[Told], expected: list[str]) -> None:
+def test_what_an_event_means(tmp_path: Path, specs: list[EventSpec], expected: list[str]) -> None:
     """An event that changed nothing says why, and a contradiction says that it holds the order back."""
-    assert notes(tmp_path, *tellings) == expected
+    assert notes(tmp_path, *specs) == expected
 
 
 def test_contradictions_are_told(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_contradictions_are_told(tmp_path: Path) -> None:
 def test_what_never_becomes_a_fact(tmp_path: Path) -> None:
     """Refused and skipped records say so, whatever they are made of."""
     bad = shop.shipped("s1", hat=0)
-    foreign = Told("com.example.other", {})
+    foreign = EventSpec("com.example.other", {})
     binary = {"record": {"key": "k", "value": "{}", "headers": {"ce_specversion": "1.0", "ce_type": "order.cancelled"}}}
     steps = [bad, foreign, binary, {"record": {"key": "k"}}, {"record": {"key": "k", "value": "[1]"}}]
     said = explained(tmp_path, *steps, {"run": "1s"}, {"record": {"key": "k", "value_base64": "/w=="}})

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from schemas.events import CancelledData, OrderEvent
 from schemas.provider_events import CancelledThereData, DeliverySaidData, DeliveryState, ProviderData
 from schemas.state import Delay, OrderRecord
-from tests.unit.core.shop import START_MS, Told, event
+from tests.shops.events import START_MS, EventSpec, event
 from tests.unit.providers.atarapay.told import ACCOUNT, NUMBER
 from worker.core.order import Assessment, assess
 from worker.core.plan import Acknowledge, Park, Send, Wait
@@ -147,7 +147,7 @@ class Play:
         """As people see it."""
         return status(self.record, self.assessment, now_ms=self.now_ms, rules=RULES)
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: EventSpec) -> None:
         """The shop tells something, now."""
         self.count += 1
         made = event(told.but(subject=SUBJECT), self.count)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.unit.core.shop import cancelled, details, order
+from tests.shops.events import cancelled, details, order
 from tests.unit.providers.atarapay.told import (
     ACCOUNT,
     ALL_DELIVERED,
@@ -56,10 +56,10 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("form", "tellings"), FORMS.values(), ids=FORMS)
-def test_form(form: dict[str, str], tellings: Any) -> None:
+@pytest.mark.parametrize(("form", "specs"), FORMS.values(), ids=FORMS)
+def test_form(form: dict[str, str], specs: Any) -> None:
     """One call with one word; neither the shop's sentence nor anything else goes along."""
-    step = step_of(*tellings)
+    step = step_of(*specs)
     assert call_of(step) == form
     assert isinstance(step, Exchange)
     assert not step.is_read

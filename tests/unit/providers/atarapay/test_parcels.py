@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schemas.facts import unpack_lines
-from tests.unit.core.shop import Told, cart_updated, delivered, goods, order, returned, shipped
+from tests.shops.events import EventSpec, cart_updated, delivered, goods, order, returned, shipped
 from tests.unit.providers.atarapay.told import confirmation
 from worker.providers.atarapay.parcels import Arrival, arrival_of
 
@@ -21,19 +21,19 @@ def tracked(*arrived: bool) -> list[dict[str, Any]]:
     ]
 
 
-def arrival(*tellings: Told) -> Arrival:
+def arrival(*specs: EventSpec) -> Arrival:
     """Of an order that was told so."""
-    facts = order(*tellings).facts
+    facts = order(*specs).facts
     assert facts.content is not None
     return arrival_of(facts, unpack_lines(facts.content.lines))
 
 
 def newest(found: Arrival) -> int | None:
-    """Which of the tellings told the newest delivery, from 0."""
+    """Which of the specs told the newest delivery, from 0."""
     return None if found.newest is None else found.newest[2]
 
 
-CASES: dict[str, tuple[bool, int | None, tuple[Told, ...]]] = {
+CASES: dict[str, tuple[bool, int | None, tuple[EventSpec, ...]]] = {
     "by event": (True, 2, (TWO, shipped("s1", hat=2), delivered("s1"))),
     "by event, before the shipment": (True, 1, (TWO, delivered("s1"), shipped("s1", hat=2))),
     "by trackings": (True, 1, (TWO, shipped("s1", tracked(True, True), hat=2))),
@@ -128,8 +128,8 @@ CASES: dict[str, tuple[bool, int | None, tuple[Told, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("is_complete", "told_by", "tellings"), CASES.values(), ids=CASES)
-def test_arrival(is_complete: bool, told_by: int | None, tellings: tuple[Told, ...]) -> None:
+@pytest.mark.parametrize(("is_complete", "told_by", "specs"), CASES.values(), ids=CASES)
+def test_arrival(is_complete: bool, told_by: int | None, specs: tuple[EventSpec, ...]) -> None:
     """Whether all that is kept arrived, and which event told the newest arrival."""
-    found = arrival(*tellings)
+    found = arrival(*specs)
     assert (found.is_complete, newest(found)) == (is_complete, told_by)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from tests.unit.core.shop import Told, cancelled, delivered, items_cancelled, refunded, retracted, returned, shipped
+from tests.shops.events import EventSpec, cancelled, delivered, items_cancelled, refunded, retracted, returned, shipped
 from tests.unit.providers.atarapay.play import Play
 from tests.unit.providers.atarapay.told import confirmation
 from worker.providers.atarapay.wire import BEYOND_DELIVERY, State
@@ -28,9 +28,9 @@ class Story:
         """Nothing, or long enough for everything to be told."""
         self.play.run(self.chance.choice([0.0, 1.0, 20.0, 300.0]))
 
-    def tell(self, *tellings: Told, means: str = "") -> None:
+    def tell(self, *specs: EventSpec, means: str = "") -> None:
         """Several things in any order; only the last makes what they mean so."""
-        told = list(tellings)
+        told = list(specs)
         self.chance.shuffle(told)
         for number, each in enumerate(told, start=1):
             self.play.means = means if number == len(told) else self.play.means
@@ -137,7 +137,7 @@ def test_second_attempt_without_a_delivery() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "tellings"),
+    ("word", "specs"),
     [
         ("cancelled", [cancelled()]),
         ("buyer_cancel", [cancelled(by="shopper")]),
@@ -145,14 +145,14 @@ def test_second_attempt_without_a_delivery() -> None:
     ],
     ids=["C48-seller", "C48-buyer", "items"],
 )
-def test_cancelled(word: str, tellings: list[Told]) -> None:
+def test_cancelled(word: str, specs: list[EventSpec]) -> None:
     """One word; when the buyer cancels there meanwhile, perhaps none."""
     for seed in range(SEEDS):
         story = Story(seed)
         confirm(story)
         if story.chance.random() < 0.3:
             story.act(Act.CANCEL_AS_BUYER)
-        story.tell(*tellings, means=word)
+        story.tell(*specs, means=word)
         story.end()
         assert story.play.escrow.state is State.CANCELLED
         assert story.play.escrow.words in ([word], []) if story.acts_done[Act.CANCEL_AS_BUYER] else [word]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from schemas.events import CancelledData
 from schemas.facts import Moment
-from tests.unit.core.shop import Told, cancelled, delivered, details, order, refunded, retracted, returned, shipped
+from tests.shops.events import EventSpec, cancelled, delivered, details, order, refunded, retracted, returned, shipped
 from tests.unit.providers.atarapay.told import (
     ALL_DELIVERED,
     ALL_SHIPPED,
@@ -65,7 +65,7 @@ def kept(step: Step) -> Known:
 
 # --- without an answer of Order Status ---------------------------------------------------------------------------
 
-FIRST: dict[str, tuple[str, Sequence[Told], Known, dict[str, Any]]] = {
+FIRST: dict[str, tuple[str, Sequence[EventSpec], Known, dict[str, Any]]] = {
     "nothing yet": ("settled", [SAID], Known(), {}),
     "first word": ("delivered", ALL_DELIVERED, Known(), {}),
     "first word after doubt": ("order", ALL_DELIVERED, Known(), {"remote_unknown": True}),
@@ -97,11 +97,11 @@ FIRST: dict[str, tuple[str, Sequence[Told], Known, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("expected", "tellings", "known", "members"), FIRST.values(), ids=FIRST)
-def test_first_step(expected: str, tellings: Sequence[Told], known: Known, members: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("expected", "specs", "known", "members"), FIRST.values(), ids=FIRST)
+def test_first_step(expected: str, specs: Sequence[EventSpec], known: Known, members: dict[str, Any]) -> None:
     """A word goes out unasked only when nothing is known that speaks against it."""
     remote = b"\xff" if known.version < 0 else memory.encode(known)
-    assert kind_of(step_of(*tellings, known=remote, **members)) == expected
+    assert kind_of(step_of(*specs, known=remote, **members)) == expected
 
 
 def test_remote_stays() -> None:
@@ -159,9 +159,9 @@ def test_no_number() -> None:
     assert kept(step_of(untold, may_land_late=True)).is_open
 
 
-def hearsay(*tellings: Told, **said: Moment) -> Order:
+def hearsay(*specs: EventSpec, **said: Moment) -> Order:
     """An order whose number only a notification has told."""
-    return heard(order(confirmation(number=None), *tellings), "77", **said)
+    return heard(order(confirmation(number=None), *specs), "77", **said)
 
 
 def test_number_of_a_notification() -> None:
@@ -195,7 +195,7 @@ NOBODY = replace(UNTRIED, is_open=True)
 SECOND_OPEN = replace(TAKEN, delivery=AGAIN_AT, before="Pending II", is_open=True)
 LACKING = (*ALL_DELIVERED, refunded("f1", 1))
 
-READ: list[tuple[str, Sequence[Told], Known, dict[str, frozenset[State]]]] = [
+READ: list[tuple[str, Sequence[EventSpec], Known, dict[str, frozenset[State]]]] = [
     (
         "delivered, never tried",
         ALL_DELIVERED,
@@ -315,17 +315,17 @@ READ: list[tuple[str, Sequence[Told], Known, dict[str, frozenset[State]]]] = [
 
 
 @pytest.mark.parametrize(
-    ("expected", "tellings", "known", "state"),
+    ("expected", "specs", "known", "state"),
     [
-        pytest.param(expected, tellings, known, state, id=f"{name}-{state}")
-        for name, tellings, known, steps in READ
+        pytest.param(expected, specs, known, state, id=f"{name}-{state}")
+        for name, specs, known, steps in READ
         for expected, states in steps.items()
         for state in sorted(states)
     ],
 )
-def test_after_reading(expected: str, tellings: Sequence[Told], known: Known, state: State) -> None:
+def test_after_reading(expected: str, specs: Sequence[EventSpec], known: Known, state: State) -> None:
     """What AtaraPay holds decides, not what is remembered."""
-    assert kind_of(step_of(*tellings, known=known, may_land_late=known.is_open, seen=seen(state))) == expected
+    assert kind_of(step_of(*specs, known=known, may_land_late=known.is_open, seen=seen(state))) == expected
 
 
 def test_every_state_is_decided() -> None:
@@ -334,10 +334,10 @@ def test_every_state_is_decided() -> None:
         assert frozenset().union(*steps.values()) == ALL, name
 
 
-@pytest.mark.parametrize("tellings", [ALL_DELIVERED, CANCELLED])
-def test_state_that_nobody_knows(tellings: Sequence[Told]) -> None:
+@pytest.mark.parametrize("specs", [ALL_DELIVERED, CANCELLED])
+def test_state_that_nobody_knows(specs: Sequence[EventSpec]) -> None:
     """Nothing is told on a guess, and the doubt stays; the reason has AtaraPay's own text."""
-    step = step_of(*tellings, known=OPEN, seen=seen(None, "Frozen"))
+    step = step_of(*specs, known=OPEN, seen=seen(None, "Frozen"))
     assert isinstance(step, Unsendable)
     assert "Frozen" in step.why
     assert kept(step).is_open
@@ -358,20 +358,20 @@ def test_ended_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    "tellings", [[SAID], ALL_DELIVERED, CANCELLED, LACKING, [SAID, cancelled(by="provider")]], ids=str
+    "specs", [[SAID], ALL_DELIVERED, CANCELLED, LACKING, [SAID, cancelled(by="provider")]], ids=str
 )
-def test_claim_is_checked(tellings: Sequence[Told]) -> None:
+def test_claim_is_checked(specs: Sequence[EventSpec]) -> None:
     """C51, C49: whatever the order means, Order Status is asked before anything moves, once for each claim."""
-    found = heard(order(*tellings), cancelled=(1, 0))
+    found = heard(order(*specs), cancelled=(1, 0))
     assert kind_of(ATARAPAY.next_step(asked(found, TAKEN))) == "order"
     checked = kept(ATARAPAY.next_step(asked(found, TAKEN, seen=seen(State.AWAITING))))
     assert kind_of(ATARAPAY.next_step(asked(found, replace(checked, taken="", word="", state="")))) != "order"
-    more = heard(order(*tellings), cancelled=(1, 0), delivery=(0, 0))
+    more = heard(order(*specs), cancelled=(1, 0), delivery=(0, 0))
     assert kind_of(ATARAPAY.next_step(asked(more, checked))) == "order"
 
 
 @pytest.mark.parametrize(
-    ("found", "tellings", "known"),
+    ("found", "specs", "known"),
     [
         pytest.param(FOUND, [SAID], UNTRIED, id="C51-nothing was told"),
         pytest.param(FOUND, ALL_DELIVERED, TAKEN, id="after delivered"),
@@ -384,9 +384,9 @@ def test_claim_is_checked(tellings: Sequence[Told]) -> None:
         pytest.param(None, [SAID], CANCEL_TAKEN, id="by our own word, taken"),
     ],
 )
-def test_cancelled_there(found: CancelledData | None, tellings: Sequence[Told], known: Known) -> None:
+def test_cancelled_there(found: CancelledData | None, specs: Sequence[EventSpec], known: Known) -> None:
     """What Order Status says of a cancellation becomes a fact of the order, unless it was ours or is one already."""
-    step = step_of(*tellings, known=known, seen=seen(State.CANCELLED))
+    step = step_of(*specs, known=known, seen=seen(State.CANCELLED))
     assert isinstance(step, Settled | Unsendable)
     assert step.found == found
     assert kept(step).state == "Cancelled"
@@ -450,7 +450,7 @@ def test_cancelled_between() -> None:
 
 
 def test_reached_without_a_word() -> None:
-    """Told in AtaraPay's own pages, before the shop knew: the word for a newer delivery is still owed after Pending II."""
+    """EventSpec in AtaraPay's own pages, before the shop knew: the word for a newer delivery is still owed after Pending II."""
     known = kept(step_of(SAID, known=NOBODY, seen=seen(State.AWAITING)))
     assert (known.taken, known.told) == ("delivered", None)
     assert kind_of(step_of(*ALL_DELIVERED, known=known)) == "order"
@@ -491,6 +491,6 @@ def test_members_of_newer_versions() -> None:
 def test_total(remote: bytes, may_land_late: bool, state: State | None) -> None:
     """Whatever was kept, there is a step."""
     found: Seen | None = seen(state, "x") if state else None
-    for tellings in (ALL_DELIVERED, CANCELLED, [SAID]):
-        assert kind_of(step_of(*tellings, known=remote, may_land_late=may_land_late, seen=found))
+    for specs in (ALL_DELIVERED, CANCELLED, [SAID]):
+        assert kind_of(step_of(*specs, known=remote, may_land_late=may_land_late, seen=found))
     assert OutcomeKind.UNSUPPORTED  # what an `Unsendable` becomes

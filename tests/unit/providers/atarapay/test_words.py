@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.shop import (
-    Told,
+from tests.shops.events import (
+    EventSpec,
     cancelled,
     cart_updated,
     delivered,
@@ -38,7 +38,7 @@ from worker.providers.atarapay import meaning
 from worker.providers.atarapay.checks import Lack, why
 
 SAID = confirmation()
-WORDS: dict[str, tuple[str, tuple[Told, ...]]] = {
+WORDS: dict[str, tuple[str, tuple[EventSpec, ...]]] = {
     "confirmed": ("", (SAID,)),
     "C46-shipped": ("", (SAID, ALL_SHIPPED)),
     "C46-delivered": ("delivered", ALL_DELIVERED),
@@ -90,14 +90,14 @@ WORDS: dict[str, tuple[str, tuple[Told, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("word", "tellings"), WORDS.values(), ids=WORDS)
-def test_word(word: str, tellings: tuple[Told, ...]) -> None:
+@pytest.mark.parametrize(("word", "specs"), WORDS.values(), ids=WORDS)
+def test_word(word: str, specs: tuple[EventSpec, ...]) -> None:
     """The word, or none; never with a reason against it."""
-    found = wanted(*tellings)
+    found = wanted(*specs)
     assert (found.word, found.lack) == (word, None)
 
 
-LACKS: dict[str, tuple[Lack, tuple[Told, ...]]] = {
+LACKS: dict[str, tuple[Lack, tuple[EventSpec, ...]]] = {
     "C53-part returned": (Lack("units", 2, 3), (*ALL_DELIVERED, returned("r1", hat=1))),
     "C53-cart updated": (Lack("amount", 6999, 7000), (SAID, cart_updated(goods("hat", 2, 1999), SHOE, currency="NGN"))),
     "C53-cart grows": (Lack("amount", 9000, 7000), (SAID, cart_updated(HAT, goods("shoe", 1, 7000), currency="NGN"))),
@@ -134,10 +134,10 @@ LACKS: dict[str, tuple[Lack, tuple[Told, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("lack", "tellings"), LACKS.values(), ids=LACKS)
-def test_no_word_for_it(lack: Lack, tellings: tuple[Told, ...]) -> None:
+@pytest.mark.parametrize(("lack", "specs"), LACKS.values(), ids=LACKS)
+def test_no_word_for_it(lack: Lack, specs: tuple[EventSpec, ...]) -> None:
     """Whatever leaves the shopper less or more than was confirmed cannot be told; the reason has the numbers."""
-    found = wanted(*tellings)
+    found = wanted(*specs)
     assert (found.word, found.lack) == ("", lack)
     assert (str(lack.now) in why(lack)) is (lack.kind != "stated")
 

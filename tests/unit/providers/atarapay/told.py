@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas.facts import Moment, ProviderFacts, pack
-from tests.unit.core.shop import LineDict, Told, confirmed, delivered, goods, order, shipped
+from tests.shops.events import EventSpec, LineDict, confirmed, delivered, goods, order, shipped
 from worker.model.exchange import Exchange, HttpResponse, Step
 from worker.model.order import Order
 from worker.model.provider import Question
@@ -33,7 +33,7 @@ HAT, SHOE = goods("hat", 2, 2000), goods("shoe", 1, 5000)
 NOW_MS = 1_772_323_200_000
 
 
-def confirmation(*lines: LineDict, number: str | None = NUMBER, phone: str = PHONE, **members: Any) -> Told:
+def confirmation(*lines: LineDict, number: str | None = NUMBER, phone: str = PHONE, **members: Any) -> EventSpec:
     """`order.confirmed` with what AtaraPay needs to know; by default of two hats and a shoe."""
     told: dict[str, Any] = {"delivery_address": {"mobile_phone": phone}} if phone else {}
     told |= {"references": {"provider": number}} if number else {}
@@ -51,9 +51,9 @@ def heard(found: Order, number: str = "", **said: Moment) -> Order:
     return replace(found, facts=replace(found.facts, provider=provider))
 
 
-def wanted(*tellings: Told) -> Wanted:
-    """What these tellings mean to AtaraPay."""
-    return meaning.wanted(order(*tellings))
+def wanted(*specs: EventSpec) -> Wanted:
+    """What these specs mean to AtaraPay."""
+    return meaning.wanted(order(*specs))
 
 
 def asked(found: Order, known: Known | bytes = b"", **members: Any) -> Question:
@@ -63,9 +63,9 @@ def asked(found: Order, known: Known | bytes = b"", **members: Any) -> Question:
     return Question(found.reference, ACCOUNT, update, remote, now_ms=NOW_MS, **members)
 
 
-def step_of(*tellings: Told, known: Known | bytes = b"", **members: Any) -> Step:
+def step_of(*specs: EventSpec, known: Known | bytes = b"", **members: Any) -> Step:
     """The next step for an order that was told so."""
-    return ATARAPAY.next_step(asked(order(*tellings), known, **members))
+    return ATARAPAY.next_step(asked(order(*specs), known, **members))
 
 
 def call_of(step: Step) -> dict[str, str]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from schemas.facts import ProviderFacts
 from tests.asking import question
-from tests.unit.core.shop import cart_updated, confirmed, goods, items_cancelled, order, retracted, returned, shipped
+from tests.shops.events import cart_updated, confirmed, goods, items_cancelled, order, retracted, returned, shipped
 from tests.unit.providers.qliro.test_commands import confirm, names
 from tests.unit.providers.qliro.turns import ACCOUNT, DAY_S, QLIRO, Client, Faults, item, left, net, opened, order_of
 from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, OutcomeKind, Settled, Unsendable

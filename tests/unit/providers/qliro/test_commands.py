@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.unit.core.shop import (
-    Told,
+from tests.shops.events import (
+    EventSpec,
     cancelled,
     cart_updated,
     confirmed,
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 PROVIDER = {"provider": str(ORDER_ID)}
 
 
-def confirm(*lines: Json, **members: Any) -> Told:
+def confirm(*lines: Json, **members: Any) -> EventSpec:
     """`order.confirmed` that says what Qliro calls the order."""
     return confirmed(*lines, references=PROVIDER, **members)
 

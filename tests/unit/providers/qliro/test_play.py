@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from schemas.facts import unpack_lines
-from tests.unit.core.histories import story
+from tests.shops.histories import story
 from tests.unit.providers.qliro.books import amounts_there, units_there, units_wanted
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, START_S, Client, Faults, item, order_of
 from worker.core.order import assess

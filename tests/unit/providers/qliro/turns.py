@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas.state import OrderRecord
-from tests.unit.core.shop import REFERENCE, SUBJECT, Told, envelope
+from tests.shops.events import REFERENCE, SUBJECT, EventSpec, envelope
 from worker.core.intake import decode
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan
 from worker.core.policy import DeliveryPolicy
@@ -106,9 +106,9 @@ class Client:
         self.now = until
         self.api.advance(until)
 
-    def tell(self, *tellings: Told) -> "Client":
+    def tell(self, *specs: EventSpec) -> "Client":
         """What the shop says, a second apart."""
-        for told in tellings:
+        for told in specs:
             self.take(envelope(told, self.events + 1))
         return self
 

@@ -7,10 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from tests.asking import request_of
-from tests.unit.core import samples
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
-    Told,
+    EventSpec,
     cancelled,
     confirmed,
     delivered,
@@ -21,6 +20,7 @@ from tests.unit.core.shop import (
     other,
     shipped,
 )
+from tests.unit.core import samples
 from worker.model.order import CancellationReason, Order
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -39,9 +39,9 @@ def body_of(found: Order, account: SequraAccount = ACCOUNT) -> dict[str, Any]:
     return result
 
 
-def body(*tellings: Told, account: SequraAccount = ACCOUNT) -> dict[str, Any]:
+def body(*specs: EventSpec, account: SequraAccount = ACCOUNT) -> dict[str, Any]:
     """The same of an order that was told."""
-    return body_of(order(*tellings), account)
+    return body_of(order(*specs), account)
 
 
 PLATFORM = {"name": "cartsync", "version": "0.1.0", "uname": "Linux", "db_name": "kafka", "db_version": "4"}
@@ -130,8 +130,8 @@ def other_item(kind: str, reference: str, name: str, total: int) -> dict[str, An
 
 def test_full_body() -> None:
     """Every member that an event can have arrives under seQura's name, and nothing else does."""
-    shipment = Told("order.items_shipped", samples.FULL["order.items_shipped"])
-    found = body(Told("order.confirmed", samples.FULL["order.confirmed"]), shipment)
+    shipment = EventSpec("order.items_shipped", samples.FULL["order.items_shipped"])
+    found = body(EventSpec("order.confirmed", samples.FULL["order.confirmed"]), shipment)
     shipped_cart, unshipped_cart = found.pop("shipped_cart"), found.pop("unshipped_cart")
     assert found == {
         "merchant": {"id": "camisasonline", "store_ref": "store-9"},
@@ -268,8 +268,8 @@ def test_days_of_delivery(days: int | str) -> None:
 
 def test_removed_details_are_left_out() -> None:
     """What was removed is not sent as null."""
-    full = Told("order.confirmed", samples.FULL["order.confirmed"])
-    found = body(full, Told("order.details_changed", samples.MINIMAL["order.details_changed"]))
+    full = EventSpec("order.confirmed", samples.FULL["order.confirmed"])
+    found = body(full, EventSpec("order.details_changed", samples.MINIMAL["order.details_changed"]))
     assert set(found) == {"merchant", "merchant_reference", "shipped_cart", "unshipped_cart", "platform"}
     assert found["merchant"] == {"id": "camisasonline"}
     assert found["merchant_reference"] == {"order_ref_1": REFERENCE}
@@ -376,9 +376,9 @@ def test_no_reason_while_something_is_left() -> None:
 # --- the digest --------------------------------------------------------------------------------------------------------
 
 
-def digest(*tellings: Told, account: SequraAccount = ACCOUNT) -> bytes:
+def digest(*specs: EventSpec, account: SequraAccount = ACCOUNT) -> bytes:
     """The digest that the outbox goes by."""
-    found = order(*tellings)
+    found = order(*specs)
     rendered = SEQURA.render(found, account).digest
     assert rendered == SEQURA.digest(found)
     assert len(rendered) == 16
@@ -400,11 +400,11 @@ def test_digest_ignores_configuration() -> None:
         cancellation_reasons={"late": "x"},
         default_cancellation_reason="y",
     )
-    tellings = (
-        Told("order.confirmed", samples.FULL["order.confirmed"]),
-        Told("order.items_shipped", samples.MINIMAL["order.items_shipped"]),
+    specs = (
+        EventSpec("order.confirmed", samples.FULL["order.confirmed"]),
+        EventSpec("order.items_shipped", samples.MINIMAL["order.items_shipped"]),
     )
-    assert digest(*tellings) == digest(*tellings, account=changed)
+    assert digest(*specs) == digest(*specs, account=changed)
     assert digest(ONE, cancelled()) == digest(ONE, cancelled(), account=changed)
 
 
@@ -413,7 +413,7 @@ def test_digest_ignores_the_cancellation_reason() -> None:
     assert digest(ONE, cancelled()) == digest(ONE, cancelled(reason="late", by="shopper"))
 
 
-FULL = Told("order.confirmed", samples.FULL["order.confirmed"])
+FULL = EventSpec("order.confirmed", samples.FULL["order.confirmed"])
 CHANGES: list[dict[str, Any]] = [{name: None} for name in samples.DETAILS] + [
     {"references": {"secondary": "other", "subscription": "SUB-1"}},
     {"references": {"secondary": "S-7"}},

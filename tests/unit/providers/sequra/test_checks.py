@@ -8,8 +8,8 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from schemas.events import OrderEvent
-from tests.unit.core.histories import histories
-from tests.unit.core.shop import REFERENCE, cart_updated, confirmed, fold, goods, order, refunded, shipped
+from tests.shops.events import REFERENCE, cart_updated, confirmed, fold, goods, order, refunded, shipped
+from tests.shops.histories import histories
 from worker.core.order import assess
 from worker.providers.sequra import Sequra, wire
 from worker.providers.sequra.checks import entry_problem, problem_of
@@ -107,9 +107,9 @@ def test_render_says_what_is_wrong() -> None:
 
 def test_growth_is_measured_against_the_confirmation() -> None:
     """A return and an increase in one: only the total counts, and refunds make room."""
-    tellings: list[Any] = [confirmed(goods("A", 1, 100)), cart_updated(goods("A", 1, 120)), shipped("s1", A=1)]
-    assert Sequra().render(order(*tellings), ACCOUNT).problem is not None
-    assert Sequra().render(order(*tellings, refunded("f1", 5)), ACCOUNT).problem is None
+    specs: list[Any] = [confirmed(goods("A", 1, 100)), cart_updated(goods("A", 1, 120)), shipped("s1", A=1)]
+    assert Sequra().render(order(*specs), ACCOUNT).problem is not None
+    assert Sequra().render(order(*specs, refunded("f1", 5)), ACCOUNT).problem is None
 
 
 @settings(max_examples=150)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.provider_events import DisbursedData
-from tests.unit.core.shop import START_MS
+from tests.shops.events import START_MS
 from tests.unit.providers.sequra.test_report import ACCOUNT
 from worker.core.intake import decode
 from worker.core.trust import HEADER, Trust

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from schemas.facts import Facts
 from schemas.state import OrderRecord
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
     START_MS,
-    Told,
+    EventSpec,
     cart_updated,
     confirmed,
     facts_of,
@@ -34,15 +34,15 @@ RUN_MS = START_MS + 86_400_000
 OK = Outcome(OutcomeKind.APPLIED, status=204)
 
 
-def record(*tellings: Told, **members: Any) -> OrderRecord:
-    """An order that is owed, after these tellings."""
-    facts: Facts = facts_of(*tellings)
+def record(*specs: EventSpec, **members: Any) -> OrderRecord:
+    """An order that is owed, after these specs."""
+    facts: Facts = facts_of(*specs)
     return OrderRecord(revision=9, facts=facts, **members)
 
 
-def weighed(*tellings: Told, account: Any = ACCOUNT, **members: Any) -> Weighed:
+def weighed(*specs: EventSpec, account: Any = ACCOUNT, **members: Any) -> Weighed:
     """What the report of the run has to do with it."""
-    return REPORTS.weigh(REFERENCE, record(*tellings, **members), account, RUN_MS)
+    return REPORTS.weigh(REFERENCE, record(*specs, **members), account, RUN_MS)
 
 
 def test_accounts_with_jobs() -> None:
@@ -61,7 +61,7 @@ def test_accounts_with_jobs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "kind"),
+    ("specs", "kind"),
     [
         ([TWO, shipped("s1", A=1)], "due"),
         ([TWO], "nothing"),
@@ -73,9 +73,9 @@ def test_accounts_with_jobs() -> None:
     ],
     ids=["left", "still here", "unconfirmed", "lacks people", "contradicts", "contradicts, nothing left", "on hold"],
 )
-def test_whose_turn_it_is(tellings: list[Told], kind: str) -> None:
+def test_whose_turn_it_is(specs: list[EventSpec], kind: str) -> None:
     """What left and can be told is due; what left and cannot be told is named as broken."""
-    assert weighed(*tellings).kind == kind
+    assert weighed(*specs).kind == kind
 
 
 def test_nobody_is_reported_where_updates_are_sent() -> None:

@@ -7,7 +7,7 @@ import pytest
 from msgspec import Raw, msgpack
 from msgspec.structs import replace
 
-from tests.unit.core.shop import order, shipped
+from tests.shops.events import order, shipped
 from tests.unit.providers.sequra.test_report import ACCOUNT, TWO
 from worker.core.deliveries import deliveries_of
 from worker.model.exchange import Outcome, OutcomeKind
@@ -24,8 +24,8 @@ RUN = 1_000
 
 def candidate(reference: str, told: Reported = NOTHING, store: str | None = None, shipments: int = 1) -> Candidate:
     """An order with so many deliveries that are due."""
-    tellings = [shipped("s1", A=1), shipped("s2", A=1), shipped("s3", B=1)][:shipments]
-    found = replace(order(TWO, *tellings), reference=reference)
+    specs = [shipped("s1", A=1), shipped("s2", A=1), shipped("s3", B=1)][:shipments]
+    found = replace(order(TWO, *specs), reference=reference)
     entries = replace(entries_of(found, deliveries_of(found, {}), told, most=9), store_ref=store)
     return Candidate(reference, told, entries, 7, b"digest")
 

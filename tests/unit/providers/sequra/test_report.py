@@ -7,12 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from tests.asking import question
-from tests.unit.core import samples
-from tests.unit.core.shop import (
+from tests.shops.events import (
     REFERENCE,
     START,
+    EventSpec,
     LineDict,
-    Told,
     cancelled,
     cart_updated,
     confirmed,
@@ -29,6 +28,7 @@ from tests.unit.core.shop import (
     shipped,
     stated,
 )
+from tests.unit.core import samples
 from worker.core.deliveries import deliveries_of
 from worker.model.exchange import AwaitResult, Exchange, Settled, Step, Unsendable
 from worker.model.order import Cart, Order
@@ -43,7 +43,7 @@ ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user
 THEN_UPDATE = replace(ACCOUNT, delivery="report_then_update")
 
 
-def sold(*lines: LineDict, **members: Any) -> Told:
+def sold(*lines: LineDict, **members: Any) -> EventSpec:
     """Confirmed, with what a report demands."""
     return confirmed(*lines, **(PEOPLE | members))
 
@@ -51,9 +51,9 @@ def sold(*lines: LineDict, **members: Any) -> Told:
 TWO = sold(goods("A", 2, 200), goods("B", 1, 100))
 
 
-def told_of(*tellings: Told, before: Reported = NOTHING) -> Reported:
-    """What is kept once everything that is due after these tellings was reported."""
-    found = order(*tellings)
+def told_of(*specs: EventSpec, before: Reported = NOTHING) -> Reported:
+    """What is kept once everything that is due after these specs was reported."""
+    found = order(*specs)
     entries = entries_of(found, deliveries_of(found, before.shipments), before, most=5000)
     now = under_way(entries, 7, SEQURA.digest(found))
     return memory.taken(replace(before, under_way=now))
@@ -77,7 +77,7 @@ def stamp(second: int) -> str:
     return START.replace(second=second).isoformat()
 
 
-def at(told: Told, second: int) -> Told:
+def at(told: EventSpec, second: int) -> EventSpec:
     """A shipment that left then."""
     return told._replace(data=told.data | {"shipped_at": f"2026-03-01T00:00:{second:02}.9Z"})
 
@@ -170,7 +170,7 @@ def test_shipments_of_one_second_are_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "cart"),
+    ("specs", "cart"),
     [
         # what came back before anything was told cannot be taken off one of the deliveries
         ([shipped("s1", A=1), shipped("s2", A=1, B=1), returned("r1", A=1)], [("A", 1, 100), ("B", 1, 100)]),
@@ -182,12 +182,12 @@ def test_shipments_of_one_second_are_one() -> None:
         ([stated([goods("A", 1, 100)], [goods("B", 1, 100)])], [("A", 1, 100)]),
     ],
 )
-def test_one_entry_for_all_of_it(tellings: list[Told], cart: Any) -> None:
+def test_one_entry_for_all_of_it(specs: list[EventSpec], cart: Any) -> None:
     """The shipped cart less what was reported, at the time of the newest delivery."""
-    [entry] = reported(order(TWO, *tellings))
+    [entry] = reported(order(TWO, *specs))
     assert rows(entry["cart"]) == cart
     assert entry["sent_at"] == stamp(
-        1 + len([told for told in tellings if told.type in ("order.items_shipped", "order.carts_stated")])
+        1 + len([told for told in specs if told.type in ("order.items_shipped", "order.carts_stated")])
     )
 
 
@@ -328,7 +328,7 @@ GONE = "parked: unsupported: nothing of it was reported and nothing is left to s
 
 
 @pytest.mark.parametrize(
-    ("tellings", "told", "report", "then_update"),
+    ("specs", "told", "report", "then_update"),
     [
         ([], NOTHING, "settled", "settled"),
         ([details(gift=True)], NOTHING, "settled", "settled"),
@@ -353,9 +353,9 @@ GONE = "parked: unsupported: nothing of it was reported and nothing is left to s
         ([shipped("s1", A=1), retracted(shipment_id="s1"), cancelled()], ONE_REPORTED, "parked: changed after its report: 1 × A less", "update"),
     ],
 )  # fmt: skip
-def test_both_modes(tellings: list[Told], told: Reported, report: str, then_update: str) -> None:
+def test_both_modes(specs: list[EventSpec], told: Reported, report: str, then_update: str) -> None:
     """The table of `report.py`."""
-    found = order(TWO, *tellings)
+    found = order(TWO, *specs)
     assert said(step_of(found, told)) == report
     assert said(step_of(found, told, THEN_UPDATE)) == then_update
 

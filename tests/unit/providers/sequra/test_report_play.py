@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from schemas.events import GOODS, NEGATIVE, OrderEvent
 from schemas.state import OrderRecord
-from tests.unit.core.histories import story
+from tests.shops.events import EventSpec, confirmed, envelope, event_of, goods, other, shipped
+from tests.shops.histories import story
 from tests.unit.core.samples import DETAILS
-from tests.unit.core.shop import Told, confirmed, envelope, event_of, goods, other, shipped
 from tests.unit.providers.sequra.play import ACCOUNT, World
 from worker.core.order import assess
 from worker.core.status import is_parked
@@ -48,7 +48,7 @@ def plain(chance: Random, name: str, days: float) -> list[OrderEvent]:
     """Confirmed, then shipped line by line, sometimes two at once."""
     articles = {chr(65 + number): chance.randint(1, 3) for number in range(chance.randint(1, 4))}
     lines = [goods(one, count, count * chance.randint(50, 5_000)) for one, count in articles.items()]
-    tellings = [
+    specs = [
         confirmed(
             *lines, other("handling", "freight", chance.randint(1, 900)), other("discount", "coupon", -40), **PEOPLE
         )
@@ -57,9 +57,9 @@ def plain(chance: Random, name: str, days: float) -> list[OrderEvent]:
     chance.shuffle(parcels)
     for number, one in enumerate(parcels):
         named: dict[str, Any] = {one: 1}
-        tellings.append(shipped(f"s{number}", **named))
+        specs.append(shipped(f"s{number}", **named))
     found, last = [], ""
-    for number, (told, at) in enumerate(zip(tellings, moments(chance, len(tellings), days), strict=True)):
+    for number, (told, at) in enumerate(zip(specs, moments(chance, len(specs), days), strict=True)):
         time = (BEGIN + timedelta(days=at)).isoformat()
         if number > 1 and chance.random() < 0.2:
             sent = with_departure(told, last)
@@ -69,7 +69,7 @@ def plain(chance: Random, name: str, days: float) -> list[OrderEvent]:
     return found
 
 
-def with_departure(told: Told, at: str) -> Told:
+def with_departure(told: EventSpec, at: str) -> EventSpec:
     """A shipment that left when another one did."""
     return told._replace(data=told.data | {"shipped_at": at})
 

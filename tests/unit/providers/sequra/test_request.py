@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.asking import outcome_of, question, request_of
-from tests.unit.core.shop import confirmed, goods, order
+from tests.shops.events import confirmed, goods, order
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Provider
 from worker.providers.sequra import Sequra

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from schemas.facts import Facts
+from tests.shops.events import REFERENCE, START, START_MS, EventSpec, cancelled, confirmed, facts_of, goods, shipped
 from tests.unit.core import samples
-from tests.unit.core.shop import REFERENCE, START, START_MS, Told, cancelled, confirmed, facts_of, goods, shipped
 from worker.core.order import assess
 from worker.providers.sequra.statistics import WINDOW_MS, statistics_of
 
@@ -25,17 +25,17 @@ OBSERVED: dict[str, Any] = {
 ONE = confirmed(goods("A", 2, 200), delivery_address=samples.ADDRESS, references={"secondary": "S-7"})
 
 
-def told(*tellings: Told, now_ms: int = START_MS) -> dict[str, Any] | None:
+def told(*specs: EventSpec, now_ms: int = START_MS) -> dict[str, Any] | None:
     """The entry of an order, as it is sent."""
-    facts: Facts = facts_of(*tellings)
+    facts: Facts = facts_of(*specs)
     entry = statistics_of(REFERENCE, facts, assess(facts, REFERENCE).order, now_ms)
     return None if entry is None else msgspec.to_builtins(entry)
 
 
-def observed(**members: Any) -> Told:
+def observed(**members: Any) -> EventSpec:
     """`order.observed`; a member that is None is left out."""
     data = {name: value for name, value in (OBSERVED | members).items() if value is not None}
-    return Told("order.observed", data)
+    return EventSpec("order.observed", data)
 
 
 def test_order_of_ours() -> None:
@@ -52,7 +52,7 @@ def test_order_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tellings", "status"),
+    ("specs", "status"),
     [
         ([], "processing"),
         ([shipped("s1", A=1)], "processing"),
@@ -60,9 +60,9 @@ def test_order_of_ours() -> None:
         ([cancelled()], "cancelled"),
     ],
 )
-def test_status(tellings: list[Told], status: str) -> None:
+def test_status(specs: list[EventSpec], status: str) -> None:
     """By its carts."""
-    found = told(ONE, *tellings)
+    found = told(ONE, *specs)
     assert found is not None
     assert found["status"] == status
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from tests.simulation.shop import ShopOrder
+from tests.shops.counts import ShopOrder
 
 CITIES = ("Madrid", "Bilbao", "Sevilla", "Vigo")
 

@@ -1,7 +1,7 @@
-"""A shop that tells what happens to one order: builders of events, through the real door.
+"""Builders of the events of one order, which enter as the worker's own input does.
 
-A builder such as `shipped("s1", A=2)` returns a `Told`: the type and `data` of an event. `log` gives them ids, times
-and positions, one second apart, in the order told; `facts`, `assessment` and `carts` say what follows.
+A builder such as `shipped("s1", A=2)` returns an `EventSpec`: the type and `data` of an event. `log` gives them ids,
+times and positions, one second apart, in the given order; `facts`, `assessment` and `carts` say what follows.
 """
 
 from collections.abc import Mapping
@@ -28,14 +28,14 @@ START_US = START_MS * 1000
 TRUST = Trust(("what the receiver of the tests signs with",))
 
 
-class Told(NamedTuple):
+class EventSpec(NamedTuple):
     """Type and data of an event, and attributes that differ from the usual ones."""
 
     type: str
     data: dict[str, Any]
     attributes: Mapping[str, Any] = MappingProxyType({})
 
-    def but(self, **attributes: Any) -> "Told":
+    def but(self, **attributes: Any) -> "EventSpec":
         """The same with these attributes of the envelope."""
         return self._replace(attributes={**self.attributes, **attributes})
 
@@ -45,17 +45,17 @@ def time_text(at_s: float) -> str:
     return (START + timedelta(seconds=at_s)).isoformat(timespec="microseconds")
 
 
-def envelope(told: Told, number: int = 1) -> dict[str, Any]:
-    """The CloudEvents object of what was told; `number` makes its id and its time."""
+def envelope(spec: EventSpec, number: int = 1) -> dict[str, Any]:
+    """The CloudEvents object of an event; `number` makes its id and its time."""
     return {
         "specversion": "1.0",
         "id": f"e{number}",
         "source": "/shops/acme",
-        "type": told.type,
+        "type": spec.type,
         "time": time_text(number),
         "subject": SUBJECT,
-        "data": told.data,
-    } | dict(told.attributes)
+        "data": spec.data,
+    } | dict(spec.attributes)
 
 
 def mac_of(body: Any, value: bytes, key: bytes = b"k") -> dict[str, bytes]:
@@ -72,14 +72,14 @@ def event_of(body: dict[str, Any]) -> OrderEvent:
     return decoded
 
 
-def event(told: Told, number: int = 1) -> OrderEvent:
+def event(spec: EventSpec, number: int = 1) -> OrderEvent:
     """The event as the worker gets it."""
-    return event_of(envelope(told, number))
+    return event_of(envelope(spec, number))
 
 
-def log(*tellings: Told) -> list[OrderEvent]:
-    """The events of these tellings, a second apart."""
-    return [event(told, number) for number, told in enumerate(tellings, start=1)]
+def log(*specs: EventSpec) -> list[OrderEvent]:
+    """The events of these specs, a second apart."""
+    return [event(spec, number) for number, spec in enumerate(specs, start=1)]
 
 
 def fold(events: list[OrderEvent], facts: Facts | None = None) -> Facts:
@@ -90,19 +90,19 @@ def fold(events: list[OrderEvent], facts: Facts | None = None) -> Facts:
     return facts
 
 
-def facts_of(*tellings: Told) -> Facts:
-    """The facts after these tellings."""
-    return fold(log(*tellings))
+def facts_of(*specs: EventSpec) -> Facts:
+    """The facts after these specs."""
+    return fold(log(*specs))
 
 
-def assessment(*tellings: Told) -> Assessment:
-    """What follows from these tellings."""
-    return assess(facts_of(*tellings), REFERENCE)
+def assessment(*specs: EventSpec) -> Assessment:
+    """What follows from these specs."""
+    return assess(facts_of(*specs), REFERENCE)
 
 
-def order(*tellings: Told) -> Order:
-    """The order after these tellings, which do not contradict each other."""
-    found = assessment(*tellings)
+def order(*specs: EventSpec) -> Order:
+    """The order after these specs, which do not contradict each other."""
+    found = assessment(*specs)
     assert found.state == "ready", found
     assert found.order is not None
     return found.order
@@ -116,17 +116,17 @@ def rows(items: list[Item]) -> Rows:
     return [(item.reference, item.quantity, item.total_minor) for item in items]
 
 
-def carts(*tellings: Told) -> tuple[Rows, Rows]:
-    """The rows of the shipped and of the unshipped cart after these tellings, whose sums must be the totals."""
-    found = order(*tellings)
+def carts(*specs: EventSpec) -> tuple[Rows, Rows]:
+    """The rows of the shipped and of the unshipped cart after these specs, whose sums must be the totals."""
+    found = order(*specs)
     for cart in (found.shipped, found.unshipped):
         assert cart.total_minor == sum(item.total_minor for item in cart.items)
     return rows(found.shipped.items), rows(found.unshipped.items)
 
 
-def totals(*tellings: Told) -> tuple[int, int]:
-    """What the two carts add up to after these tellings."""
-    shipped, unshipped = carts(*tellings)
+def totals(*specs: EventSpec) -> tuple[int, int]:
+    """What the two carts add up to after these specs."""
+    shipped, unshipped = carts(*specs)
     return sum(row[2] for row in shipped), sum(row[2] for row in unshipped)
 
 
@@ -157,33 +157,33 @@ def units(named: dict[str, int]) -> list[dict[str, Any]]:
     return [{"line_id": line_id, "quantity": quantity} for line_id, quantity in named.items()]
 
 
-# --- tellings ----------------------------------------------------------------------------------------------------
+# --- specs ----------------------------------------------------------------------------------------------------
 
 
-def confirmed(*lines: LineDict, currency: str = "EUR", **members: Any) -> Told:
+def confirmed(*lines: LineDict, currency: str = "EUR", **members: Any) -> EventSpec:
     """`order.confirmed`."""
-    return Told("order.confirmed", {"currency": currency, "lines": list(lines)} | members)
+    return EventSpec("order.confirmed", {"currency": currency, "lines": list(lines)} | members)
 
 
-def cart_updated(*lines: LineDict, currency: str = "EUR", **members: Any) -> Told:
+def cart_updated(*lines: LineDict, currency: str = "EUR", **members: Any) -> EventSpec:
     """`order.cart_updated`."""
-    return Told("order.cart_updated", {"currency": currency, "lines": list(lines)} | members)
+    return EventSpec("order.cart_updated", {"currency": currency, "lines": list(lines)} | members)
 
 
-def payment(state: str) -> Told:
+def payment(state: str) -> EventSpec:
     """`order.payment_state_changed`."""
-    return Told("order.payment_state_changed", {"payment_state": state})
+    return EventSpec("order.payment_state_changed", {"payment_state": state})
 
 
-def shipped(shipment_id: str, tracking: list[dict[str, Any]] | None = None, **named: Any) -> Told:
+def shipped(shipment_id: str, tracking: list[dict[str, Any]] | None = None, **named: Any) -> EventSpec:
     """`order.items_shipped`; `named` are units by line id."""
     data: dict[str, Any] = {"shipment_id": shipment_id, "lines": units(named)}
-    return Told("order.items_shipped", data if tracking is None else data | {"tracking": tracking})
+    return EventSpec("order.items_shipped", data if tracking is None else data | {"tracking": tracking})
 
 
-def delivered(shipment_id: str, at: str = "2026-03-05T10:00:00Z") -> Told:
+def delivered(shipment_id: str, at: str = "2026-03-05T10:00:00Z") -> EventSpec:
     """`order.items_delivered`."""
-    return Told("order.items_delivered", {"shipment_id": shipment_id, "delivered_at": at})
+    return EventSpec("order.items_delivered", {"shipment_id": shipment_id, "delivered_at": at})
 
 
 def returned(
@@ -195,7 +195,7 @@ def returned(
     paid: int | None = None,
     reason: str | None = None,
     **named: Any,
-) -> Told:
+) -> EventSpec:
     """`order.items_returned`; `paid` is its `refunded_minor`."""
     data: dict[str, Any] = {"return_id": return_id, "lines": units(named), "from": origin}
     if paid is not None:
@@ -206,50 +206,50 @@ def returned(
         data["fee_minor"] = fee
     if handling is not None:
         data["refund_handling_minor"] = handling
-    return Told("order.items_returned", data)
+    return EventSpec("order.items_returned", data)
 
 
-def items_cancelled(cancellation_id: str, reason: str | None = None, **named: int) -> Told:
+def items_cancelled(cancellation_id: str, reason: str | None = None, **named: int) -> EventSpec:
     """`order.items_cancelled`."""
     data: dict[str, Any] = {"cancellation_id": cancellation_id, "lines": units(named)}
-    return Told("order.items_cancelled", data if reason is None else data | {"reason": reason})
+    return EventSpec("order.items_cancelled", data if reason is None else data | {"reason": reason})
 
 
-def refunded(refund_id: str, amount: int, **members: Any) -> Told:
+def refunded(refund_id: str, amount: int, **members: Any) -> EventSpec:
     """`order.refunded`."""
-    return Told("order.refunded", {"refund_id": refund_id, "amount_minor": amount} | members)
+    return EventSpec("order.refunded", {"refund_id": refund_id, "amount_minor": amount} | members)
 
 
-def fee_charged(fee_id: str, amount: int, **members: Any) -> Told:
+def fee_charged(fee_id: str, amount: int, **members: Any) -> EventSpec:
     """`order.fee_charged`."""
-    return Told("order.fee_charged", {"fee_id": fee_id, "amount_minor": amount} | members)
+    return EventSpec("order.fee_charged", {"fee_id": fee_id, "amount_minor": amount} | members)
 
 
-def cancelled(**members: Any) -> Told:
+def cancelled(**members: Any) -> EventSpec:
     """`order.cancelled`."""
-    return Told("order.cancelled", members)
+    return EventSpec("order.cancelled", members)
 
 
-def stated(shipped: list[LineDict], unshipped: list[LineDict], currency: str = "EUR", **members: Any) -> Told:
+def stated(shipped: list[LineDict], unshipped: list[LineDict], currency: str = "EUR", **members: Any) -> EventSpec:
     """`order.carts_stated`."""
-    return Told("order.carts_stated", {"currency": currency, "shipped": shipped, "unshipped": unshipped} | members)
+    return EventSpec("order.carts_stated", {"currency": currency, "shipped": shipped, "unshipped": unshipped} | members)
 
 
-def details(**members: Any) -> Told:
+def details(**members: Any) -> EventSpec:
     """`order.details_changed`."""
-    return Told("order.details_changed", members)
+    return EventSpec("order.details_changed", members)
 
 
-def retracted(**member: Any) -> Told:
+def retracted(**member: Any) -> EventSpec:
     """`order.retracted`."""
-    return Told("order.retracted", member)
+    return EventSpec("order.retracted", member)
 
 
-def observed(**members: Any) -> Told:
+def observed(**members: Any) -> EventSpec:
     """`order.observed`."""
-    return Told("order.observed", {"completed_at": "2026-03-01T00:00:00Z", "currency": "EUR"} | members)
+    return EventSpec("order.observed", {"completed_at": "2026-03-01T00:00:00Z", "currency": "EUR"} | members)
 
 
-def said(kind: str, /, by: str = "order-status", **data: Any) -> Told:
+def said(kind: str, /, by: str = "order-status", **data: Any) -> EventSpec:
     """`provider.<kind>`, as it comes from this kind of callback."""
-    return Told(f"provider.{kind}", data).but(source=f"/cartsync/{ACCOUNT}/{by}")
+    return EventSpec(f"provider.{kind}", data).but(source=f"/cartsync/{ACCOUNT}/{by}")

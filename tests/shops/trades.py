@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.simulation import deeds
-from tests.simulation.deeds import Step
-from tests.simulation.shop import ShopOrder
+from tests.shops import actions
+from tests.shops.actions import Step
+from tests.shops.counts import ShopOrder
 
 Deed = Callable[[Random, ShopOrder], Step]
 
@@ -47,7 +47,7 @@ def name_at_provider(order: ShopOrder) -> Step:
 
 
 def _bring_back_for_a_fee(random: Random, order: ShopOrder) -> Step:
-    step = deeds.bring_back(random, order)
+    step = actions.bring_back(random, order)
     if step is None:
         return None
     fee_minor = random.randint(1, 90)
@@ -78,13 +78,13 @@ def _deliver_again(random: Random, order: ShopOrder) -> Step:
 
 def _void(random: Random, order: ShopOrder) -> Step:
     """A label that was void, though its parcel may have been told to have arrived."""
-    step = deeds.void(random, order)
+    step = actions.void(random, order)
     order.delivered_anew += step is not None
     return step
 
 
 def _ship_all(_random: Random, order: ShopOrder) -> Step:
-    return deeds.ship_units(
+    return actions.ship_units(
         order, {} if order.is_cancelled else {name: line.pending for name, line in order.lines.items() if line.pending}
     )
 
@@ -108,21 +108,21 @@ def _at_atarapay(random: Random, order: ShopOrder) -> None:
 
 
 TRADES = {
-    "sequra": Trade("", dict(zip(deeds.STEPS, deeds.WEIGHTS, strict=True)), _at_sequra),
+    "sequra": Trade("", dict(zip(actions.STEPS, actions.WEIGHTS, strict=True)), _at_sequra),
     "qliro": Trade(
         "q",
         {
-            deeds.ship: 30,
-            deeds.bring_back: 10,
+            actions.ship: 30,
+            actions.bring_back: 10,
             _bring_back_for_a_fee: 6,
-            deeds.void: 6,
-            deeds.cancel_some: 6,
-            deeds.cancel: 4,
-            deeds.refund: 8,
-            deeds.move: 4,
-            deeds.reduce: 6,
-            deeds.hold: 6,
-            deeds.oversell_or_put_right: 4,
+            actions.void: 6,
+            actions.cancel_some: 6,
+            actions.cancel: 4,
+            actions.refund: 8,
+            actions.move: 4,
+            actions.reduce: 6,
+            actions.hold: 6,
+            actions.oversell_or_put_right: 4,
         },
         _at_qliro,
     ),
@@ -130,16 +130,16 @@ TRADES = {
         "",
         {
             _ship_all: 12,
-            deeds.ship: 12,
+            actions.ship: 12,
             _deliver: 40,
             _deliver_again: 12,
             _void: 2,
-            deeds.bring_back: 1,
-            deeds.refund: 1,
-            deeds.cancel_some: 2,
-            deeds.cancel: 8,
-            deeds.move: 6,
-            deeds.hold: 4,
+            actions.bring_back: 1,
+            actions.refund: 1,
+            actions.cancel_some: 2,
+            actions.cancel: 8,
+            actions.move: 6,
+            actions.hold: 4,
         },
         _at_atarapay,
     ),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import CHARGES, GOODS, NEGATIVE, OrderEvent
-from tests.unit.core.shop import SUBJECT, LineDict, event_of, goods, other, time_text
+from tests.shops.events import SUBJECT, LineDict, event_of, goods, other, time_text
 
 Json = dict[str, Any]
 
@@ -221,24 +221,24 @@ def key_of(line: LineDict) -> str:
 
 # --- tellers: what a shop may tell next; nothing when there is nothing to tell ---------------------------------------
 
-Telling = tuple[str, Json]
+Spec = tuple[str, Json]
 
 
-def _confirmed(shop: Shop) -> Telling:
+def _confirmed(shop: Shop) -> Spec:
     extra = shop.chance.choice(
         ({}, {}, {}, {"payment_state": "approved"}, {"payment_state": "on_hold"}, {"gift": True})
     )
     return "order.confirmed", {"currency": "EUR", "lines": shop.content()} | extra
 
 
-def _cart_updated(shop: Shop) -> Telling:
+def _cart_updated(shop: Shop) -> Spec:
     data: Json = {"currency": "USD" if shop.careless and shop.one_in(12) else "EUR", "lines": shop.content()}
     if shop.one_in(4):
         data["cart_version"] = shop.chance.randrange(-1, 4)
     return "order.cart_updated", data
 
 
-def _shipped(shop: Shop) -> Telling | None:
+def _shipped(shop: Shop) -> Spec | None:
     key = shop.fact_id("s")
     named = shop.units([shop.pending])
     if not named:
@@ -252,14 +252,14 @@ def _shipped(shop: Shop) -> Telling | None:
     return "order.items_shipped", data
 
 
-def _delivered(shop: Shop) -> Telling:
+def _delivered(shop: Shop) -> Spec:
     shipments = [key for key in shop.told if key.startswith("s")]
     day = shop.chance.randrange(10, 29)
     key = shop.chance.choice([*shipments, "s99"])
     return "order.items_delivered", {"shipment_id": key, "delivered_at": f"2026-03-{day}T10:00:00Z"}
 
 
-def _returned(shop: Shop) -> Telling | None:
+def _returned(shop: Shop) -> Spec | None:
     chance = shop.chance
     origin = chance.choice(("shipped", "shipped", "shipped", "unshipped", "any", "any"))
     shelves = {"shipped": [shop.kept], "unshipped": [shop.pending], "any": [shop.pending, shop.kept]}[origin]
@@ -297,7 +297,7 @@ def _paid_back(shop: Shop, named: dict[str, int]) -> int:
     return min(AMOUNT_MAX_MINOR, max(0, paid))
 
 
-def _items_cancelled(shop: Shop) -> Telling | None:
+def _items_cancelled(shop: Shop) -> Spec | None:
     key = shop.fact_id("c")
     named = shop.units([shop.pending])
     if not named:
@@ -306,7 +306,7 @@ def _items_cancelled(shop: Shop) -> Telling | None:
     return "order.items_cancelled", {"cancellation_id": key, "lines": _units(named)} | _reason(shop)
 
 
-def _refunded(shop: Shop) -> Telling | None:
+def _refunded(shop: Shop) -> Spec | None:
     chance = shop.chance
     if not shop.refundable and not (shop.careless and shop.one_in(4)):
         return None
@@ -326,14 +326,14 @@ def _refunded(shop: Shop) -> Telling | None:
     return "order.refunded", data | chance.choice(({}, {}, {"name": "Goodwill"})) | (_reason(shop))
 
 
-def _fee_charged(shop: Shop) -> Telling:
+def _fee_charged(shop: Shop) -> Spec:
     key = shop.fact_id("e")
     shop.told[key] = ("", {})
     data = {"fee_id": key, "amount_minor": shop.chance.randrange(1, 400)}
     return "order.fee_charged", data | shop.chance.choice(({}, {"name": "Reminder"}))
 
 
-def _cancelled(shop: Shop) -> Telling | None:
+def _cancelled(shop: Shop) -> Spec | None:
     kept = any(shop.kept.values())
     if kept and not any(shop.pending.values()) and not shop.careless:
         return None
@@ -345,7 +345,7 @@ def _cancelled(shop: Shop) -> Telling | None:
     return "order.cancelled", data | _reason(shop)
 
 
-def _stated(shop: Shop) -> Telling:
+def _stated(shop: Shop) -> Spec:
     shop.stated = True
     carts: list[list[LineDict]] = []
     for _ in range(2):
@@ -368,16 +368,16 @@ DETAILS: tuple[Json, ...] = (
 )
 
 
-def _details(shop: Shop) -> Telling:
+def _details(shop: Shop) -> Spec:
     return "order.details_changed", shop.chance.choice(DETAILS)
 
 
-def _payment(shop: Shop) -> Telling:
+def _payment(shop: Shop) -> Spec:
     state = shop.chance.choice(("approved", "approved", "approved", "approved", "on_hold", "refused"))
     return "order.payment_state_changed", {"payment_state": state}
 
 
-def _retracted(shop: Shop) -> Telling:
+def _retracted(shop: Shop) -> Spec:
     chance = shop.chance
     if shop.stated and not shop.one_in(4):
         shop.stated = False
@@ -400,7 +400,7 @@ def _reason(shop: Shop) -> Json:
     return {} if reason is None else {"reason": reason}
 
 
-_TELLERS: list[tuple[int, Callable[[Shop], Telling | None]]] = [
+_MAKERS: list[tuple[int, Callable[[Shop], Spec | None]]] = [
     (12, _shipped),
     (10, _returned),
     (4, _items_cancelled),
@@ -415,7 +415,7 @@ _TELLERS: list[tuple[int, Callable[[Shop], Telling | None]]] = [
     (1, _payment),
     (1, _confirmed),
 ]
-_WEIGHTED = [teller for weight, teller in _TELLERS for _ in range(weight)]
+_WEIGHTED = [teller for weight, teller in _MAKERS for _ in range(weight)]
 _BESIDE_A_STATEMENT = [_stated, _retracted, _retracted, _details, _payment, _cancelled, _delivered]
 
 
@@ -423,7 +423,7 @@ _BESIDE_A_STATEMENT = [_stated, _retracted, _retracted, _details, _payment, _can
 
 
 def story(chance: Random, size_max: int = 12, ties: bool = False) -> list[Json]:
-    """The events of one order in the order of telling, with or without sequences, their times not always in it; in half
+    """The events of one order in the order of spec, with or without sequences, their times not always in it; in half
     of all stories with what the provider says meanwhile.
     """
     told = shop_story(chance, size_max, ties)
@@ -435,26 +435,26 @@ def shop_story(chance: Random, size_max: int = 12, ties: bool = False) -> list[J
     """What the shop alone tells."""
     shop = Shop(chance, careless=chance.randrange(4) == 0)
     late = chance.randrange(15) == 0
-    tellings = [] if late else [_confirmed(shop)]
+    specs = [] if late else [_confirmed(shop)]
     for _ in range(chance.randrange(size_max + 1)):
         careful = shop.stated and not shop.careless and not shop.one_in(8)
         told = chance.choice(_BESIDE_A_STATEMENT if careful else _WEIGHTED)(shop)
         if told is not None:
-            tellings.append(told)
+            specs.append(told)
     if late and chance.randrange(4):
-        tellings.append(_confirmed(shop))
-    return _dated(chance, tellings or [_details(shop)], ties)
+        specs.append(_confirmed(shop))
+    return _dated(chance, specs or [_details(shop)], ties)
 
 
-def _dated(chance: Random, tellings: list[Telling], ties: bool) -> list[Json]:
+def _dated(chance: Random, specs: list[Spec], ties: bool) -> list[Json]:
     sequences = chance.choice(("none", "none", "none", "all", "some"))
-    times = list(range(1, len(tellings) + 1))
+    times = list(range(1, len(specs) + 1))
     if ties:
         times = [number // 2 for number in times]
     elif chance.randrange(5) == 0:
         chance.shuffle(times)
     events = []
-    for number, ((kind, data), at) in enumerate(zip(tellings, times, strict=True), start=1):
+    for number, ((kind, data), at) in enumerate(zip(specs, times, strict=True), start=1):
         one: Json = {
             "specversion": "1.0",
             "id": f"e{number}",

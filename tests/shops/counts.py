@@ -12,7 +12,7 @@ Item = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True)
-class Told:
+class ExpectedUpdate:
     """All that an update says, as far as the simulation compares it."""
 
     shipped: tuple[Item, ...]
@@ -95,7 +95,7 @@ class ShopOrder:
         sent = {name for name, units in self.shipments.items() if units and "" not in units}
         return "delivered" if sent <= self.delivered else ""
 
-    def told(self) -> Told:
+    def told(self) -> ExpectedUpdate:
         """What the provider must hold."""
         goods = self.lines.items()
         pending = {name: 0 if self.is_cancelled else line.pending for name, line in goods}
@@ -114,7 +114,7 @@ class ShopOrder:
             both = nearest(-self.discount_minor, kept_minor + pending_minor, ordered_minor)
             _add(shipped, unshipped, "discount", "coupon", here, both - here)
         self._refund(shipped, unshipped)
-        return Told(tuple(sorted(shipped)), tuple(sorted(unshipped)), self.city)
+        return ExpectedUpdate(tuple(sorted(shipped)), tuple(sorted(unshipped)), self.city)
 
     def _refund(self, shipped: list[Item], unshipped: list[Item]) -> None:
         refunded: set[str] = set()

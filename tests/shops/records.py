@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from tests.simulation.deeds import CITIES, address_of, approve, content_of, put_right
-from tests.simulation.shop import Line, ShopOrder
-from tests.simulation.trades import TRADES, Trade, details_of, name_at_provider
+from tests.shops.actions import CITIES, address_of, approve, content_of, put_right
+from tests.shops.counts import Line, ShopOrder
+from tests.shops.trades import TRADES, Trade, details_of, name_at_provider
 
 ARTICLES = (("shirt", 1990), ("jacket", 7100), ("mug", 1250), ("tea", 890), ("lamp", 4575), ("atlas", 3333))
 
