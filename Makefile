@@ -23,7 +23,7 @@ HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test matrix check format lock kafka bench chaos simulate histories schemas clean
+.PHONY: help setup demo test matrix check format lock dist kafka bench chaos simulate histories schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,7 +74,13 @@ lock: setup ## write requirements.lock anew (ARGS=--upgrade for the newest of ev
 	@$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-build-isolation \
 		--no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file requirements.lock $(ARGS) pyproject.toml
-	@if grep -n '://' requirements.lock; then echo "lock: an address has come in" >&2; exit 1; fi
+	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+		--no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file deploy/release/requirements.lock $(ARGS) deploy/release/requirements.in
+	@if grep -n '://' requirements.lock deploy/release/requirements.lock; then echo "lock: an address has come in" >&2; exit 1; fi
+
+dist: setup ## the wheel, its bill of materials (CycloneDX) and their sums, into dist/
+	@PYTHON=$(PYTHON) deploy/release/make.sh
 
 kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a cluster)
 	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES) --port $(PORT)

@@ -1,0 +1,124 @@
+"""What deploy/ offers to run cartsync with fits the program: names of settings, ports, commands and versions."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from worker import __version__
+from worker.cli import app
+from worker.config import Config
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+CHART = DEPLOY / "helm" / "cartsync"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def yaml_of(path: Path) -> Any:
+    """What a YAML file holds."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_values_of_the_chart_fit_their_schema() -> None:
+    """Defaults are legal, a misspelled value is not, and every value has a place in the schema."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml_of(CHART / "values.yaml")
+    jsonschema.Draft7Validator(schema).validate(values)
+    for wrong in ({"worker": {"replica": 3}}, {"worker": {"replicas": 0}}, {"image": {"digest": "latest"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft7Validator(schema).validate(values | wrong)
+
+
+def test_chart_has_our_version() -> None:
+    """The image that it asks for is that of this release."""
+    chart = yaml_of(CHART / "Chart.yaml")
+    assert chart["appVersion"] == chart["version"] == __version__
+
+
+def test_templates_use_values_that_there_are() -> None:
+    """`.Values.…` in a template names a value of values.yaml."""
+    values = yaml_of(CHART / "values.yaml")
+    missing = []
+    for path in sorted((CHART / "templates").iterdir()):
+        for name in re.findall(r"\.Values((?:\.\w+)+)", path.read_text()):
+            found: Any = values
+            for part in name.split(".")[1:]:
+                found = found.get(part, ...) if isinstance(found, dict) else ...
+            if found is ...:
+                missing.append(f"{path.name}: .Values{name}")
+    assert not missing
+
+
+def test_helm_renders_the_chart() -> None:
+    """Everything on: helm finds nothing wrong, and what it renders is YAML with a kind each."""
+    helm = shutil.which("helm")
+    if helm is None:
+        pytest.skip("helm is not on this machine")
+    settings = [
+        "topics.create=true",
+        "receiver.enabled=true",
+        "receiver.config=[kafka]",
+        "receiver.ingress.enabled=true",
+        "keda.enabled=true",
+        "keda.prometheusAddress=http://prometheus:9090",
+        "networkPolicy.enabled=true",
+        "monitoring.serviceMonitor=true",
+        "monitoring.prometheusRule=true",
+        "monitoring.dashboard=true",
+    ]
+    on = [word for setting in settings for word in ("--set", setting)]
+    rendered = ""
+    for command in (["lint", "--strict"], ["template", "shop"]):
+        done = subprocess.run([helm, *command, str(CHART), *on], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rendered = done.stdout
+    kinds = [one["kind"] for one in yaml.safe_load_all(rendered) if one]
+    assert {"Deployment", "Service", "Ingress", "ScaledObject", "NetworkPolicy", "Job", "PrometheusRule"} <= set(kinds)
+
+
+def test_configuration_of_compose_is_right() -> None:
+    """`docker compose up` starts with a configuration that cartsync accepts."""
+    config = Config.load(DEPLOY / "compose" / "cartsync.toml", environ={})
+    assert config.callbacks.record_secrets
+
+
+def test_compose_names_files_and_services_that_there_are() -> None:
+    """Mounted files exist, services wait for services, and Prometheus scrapes those of compose."""
+    folder = DEPLOY / "compose"
+    services = yaml_of(folder / "compose.yaml")["services"]
+    for name, service in services.items():
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert not source.startswith(".") or (folder / source).exists(), f"{name}: {source}"
+        assert set(service.get("depends_on", {})) <= services.keys()
+    (scraped,) = yaml_of(folder / "prometheus.yaml")["scrape_configs"]
+    assert set(scraped["dns_sd_configs"][0]["names"]) <= services.keys()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=[unit.name for unit in UNITS])
+def test_units_run_commands_that_there_are(unit: Path) -> None:
+    """Each runs a command of cartsync, does not restart what needs a person, and waits for the end of a drain."""
+    text = unit.read_text()
+    (command,) = re.findall(r"^ExecStart=/opt/cartsync/bin/cartsync (\w+)$", text, re.MULTILINE)
+    assert command in {known.name or getattr(known.callback, "__name__", "") for known in app.registered_commands}
+    assert "RestartPreventExitStatus=64 72" in text
+    if command == "run":
+        assert "TimeoutStopSec=40s" in text
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=[unit.name for unit in UNITS])
+def test_systemd_understands_the_units(unit: Path, tmp_path: Path) -> None:
+    """systemd's own tool finds nothing wrong but that cartsync is not installed in /opt here."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not on this machine")
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/opt/cartsync/bin/cartsync", "/bin/true"))
+    done = subprocess.run([tool, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
