@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -424,9 +424,9 @@ def account_resume(
 def account_report(
     name: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
     page_taken: Annotated[
-        bool, typer.Option("--page-taken", help="The provider has what the pages hold that are stuck.")
-    ] = False,
-    page_not_taken: Annotated[bool, typer.Option("--page-not-taken", help="It has not.")] = False,
+        str, typer.Option("--page-taken", metavar="ID", help="The provider has what this page holds, which is stuck.")
+    ] = "",
+    page_not_taken: Annotated[str, typer.Option("--page-not-taken", metavar="ID", help="It has not.")] = "",
     url: Url = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
@@ -435,18 +435,19 @@ def account_report(
     """Make an account's jobs due now: its delivery report, its disbursements.
 
     A page of a report that may have been taken, and was refused four times since, is stuck: find out whether the
-    provider has it, and say so. Returns when it is committed. Each worker has to be asked.
+    provider has it, and say so. Its ID stands in the log (report_stuck) and in /status. Returns when it is committed.
+    Each worker has to be asked.
 
     \b
     cartsync account report acme
-    cartsync account report acme --page-not-taken
+    cartsync account report acme --page-not-taken 5f1c07a9b2d4
     """
     from worker.tools.control import report_now
 
     if page_taken and page_not_taken:
         raise UsageError("a page was taken, or it was not: say one of them")
-    page: Literal["", "taken", "not_taken"] = "taken" if page_taken else "not_taken" if page_not_taken else ""
-    raise typer.Exit(report_now(name, page, _url(url, config, token_file), as_json=as_json))
+    page_id, asked = page_taken or page_not_taken, _url(url, config, token_file)
+    raise typer.Exit(report_now(name, asked, page_id=page_id, is_taken=bool(page_taken), as_json=as_json))
 
 
 @input_app.command("skip")

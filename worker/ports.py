@@ -447,8 +447,8 @@ class JobView(Struct, frozen=True):
     """Under way."""
     in_doubt: int = 0
     """Of these, may have been taken."""
-    stuck: int = 0
-    """Of these, wait for an operator's word."""
+    stuck_pages: Sequence[str] = ()
+    """Of these, the ids of those that wait for an operator's word."""
 
 
 class JobHost(Protocol):
@@ -550,8 +550,10 @@ class JobDesk(Protocol):
         """Makes the account's jobs due now; how many, once that is committed. Raises `UsageError`."""
         ...
 
-    async def decide(self, account: str, *, is_taken: bool) -> int:
-        """An operator's word on pages that are stuck; how many, once that is committed. Raises `UsageError`."""
+    async def decide(self, account: str, page_id: str, *, is_taken: bool) -> bool:
+        """An operator's word on a page that is stuck, once that is committed; false: it is not here. Raises
+        `UsageError`.
+        """
         ...
 
     def views(self) -> list[JobView]:

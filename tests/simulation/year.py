@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -24,7 +25,8 @@ from tests.simulation.year_shop import Shop
 from tests.simulation.year_side import SequraSide
 from worker import logs
 from worker.core.order import assess
-from worker.errors import LogError
+from worker.errors import LogError, UsageError
+from worker.providers.sequra import memory
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import VirtualClock, run
 
@@ -118,7 +120,7 @@ class Year(World):
         """The brokers refuse some of what they are asked until then."""
         self.slots = 2
         self.misfortunes: dict[str, int] = dict.fromkeys(MISFORTUNES, 0)
-        self._tick = 0
+        self.decided = 0
 
     def make_provider(self) -> SequraSide:
         return SequraSide(self.chance, self.clock, ACCOUNTS)
@@ -180,7 +182,17 @@ class Year(World):
                     await self._decide(life)
 
     async def _decide(self, life: Life) -> None:
-        pass
+        """seQura's back office shows whether it has a page: by one of its orders."""
+        for account in ACCOUNTS:
+            for page in self.auditor.stuck(account):
+                name = page.lists[0][0]
+                told = memory.read(self.provider.records[f"{account}/{name}"].remote)
+                assert told is not None
+                assert told.under_way is not None  # as long as nobody has decided
+                there = self.provider.reports_of[account].order(name).deliveries
+                is_taken = set(told.under_way.shipments.values()) <= there.keys()
+                with suppress(UsageError):  # the partition may change hands meanwhile
+                    self.decided += await life.worker.decide_page(account, page.id, is_taken=is_taken)
 
     # --- the weather ---
 
@@ -325,6 +337,7 @@ class Year(World):
             "orders": len(self.shop.books),
             "runs": self.auditor.runs,
             "reports": side.taken_count,
+            "decided": self.decided,
             "ended": self.kills,
             **{name: count for name, count in self.misfortunes.items() if name != "end"},
         }

@@ -12,11 +12,14 @@ from tests.simulation.year_side import DAY_MS, SLACK_MS, SequraSide
 from worker.core.order import assess
 from worker.core.outbox import is_parked
 from worker.model.delivery import departures
+from worker.model.jobs import Page
 from worker.ports import StateEntry
 from worker.providers.sequra import memory
+from worker.providers.sequra.jobs import SequraReports
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import VirtualClock
 
+_REPORTS = SequraReports()
 CALM_REPORT_MS = 3_600_000
 """Where nothing goes wrong, a report is made within so long after it was due."""
 
@@ -59,6 +62,7 @@ class Auditor:
         self._partitions = partitions
         self._asked_ms: dict[tuple[str, int], int] = {}
         self.due = {name: reports_due(each, begin, end) for name, each in side.accounts.items() if has_report(each)}
+        self._pages: dict[tuple[str, int], Sequence[Page]] = {}
         self._known_ms: dict[str, int] = {}
         """By subject, when it was first written down that an order was completed."""
         self._payments: dict[str, tuple[int, set[int]]] = {}
@@ -117,6 +121,7 @@ class Auditor:
         place = account, partition
         before = self.done_ms.get(place)
         self._asked_ms[place] = job.asked_ms
+        self._pages[place] = _REPORTS.read_kept(job.remote).pages
         self.done_ms[place] = job.done_ms
         if before is None or before == job.done_ms:
             return
@@ -135,6 +140,11 @@ class Auditor:
             is_new = self._known_ms.get(subject, run_ms) > run_ms - 600_000
             if not (is_old or is_new) and self._side.counted.get(subject, 0) < run_ms - SLACK_MS:
                 self._side.fail(f"{subject}: stands in no statistics of the last report")
+
+    def stuck(self, account: str) -> list[Page]:
+        """Pages that wait for an operator."""
+        pages = [page for (name, _), pages in self._pages.items() if name == account for page in pages]
+        return [page for page in pages if page.is_stuck]
 
     # --- when reports are due ---
 

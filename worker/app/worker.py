@@ -71,7 +71,8 @@ def _job_view(name: str, views: Sequence[PartJobView]) -> JobView:
         max(view.overdue_s for view in views),
         sum(view.pages for view in views),
         sum(view.in_doubt for view in views),
-        sum(view.stuck for view in views),
+        len(stuck := [page_id for view in views for page_id in view.stuck_pages]),
+        stuck,
     )
 
 
@@ -304,12 +305,15 @@ class Worker:
             raise UsageError(f"account {account} has no job: it reports nothing, and reads no list")
         return sum([await desk.ask(account) for desk in desks])
 
-    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
-        """An operator's word on pages of an account's reports that are stuck; how many, once that is committed. Raises
-        `UsageError`.
+    async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
+        """An operator's word on a page of an account's reports that is stuck, once that is committed; false: there is
+        none with this id in the partitions of ours. Raises `UsageError`.
         """
         self._known(account)
-        return sum([await desk.decide(account, is_taken=is_taken) for desk in self._desks()])
+        for desk in self._desks():
+            if await desk.decide(account, page_id, is_taken=is_taken):
+                return True
+        return False
 
     def _desks(self) -> list[JobDesk]:
         serving = [actor for actor in self._assignment.actors.values() if actor.role in ("serving", "halted")]

@@ -5,6 +5,7 @@ and what follows from an answer, an adapter says (`Reporter`, `Lister`).
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
 from msgspec import Raw, Struct
@@ -39,6 +40,11 @@ class Page(Struct, array_like=True, frozen=True):
     """Attempts in a row that came to nothing, for the backoff."""
     refused_in_ms: int = 0
     """In doubt: the run in which it was refused last, by the instant that was due; it is not sent in it again."""
+
+    @property
+    def id(self) -> str:
+        """What an operator names it by: a digest of the references that are sent."""
+        return blake2b("\n".join(self.lists[0]).encode(), digest_size=6).hexdigest()
 
     @property
     def is_stuck(self) -> bool:

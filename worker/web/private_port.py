@@ -9,8 +9,8 @@
     POST /accounts/{name}/resume         ends an account's pause
     POST /accounts/{name}/release        all its parked orders in this worker's partitions are tried again; with
                                          ?reason_contains=TEXT those whose reason contains this
-    POST /accounts/{name}/report         its jobs are due now in this worker's partitions; with ?page=taken or
-                                         ?page=not_taken an operator says what became of pages that are stuck
+    POST /accounts/{name}/report         its jobs are due now in this worker's partitions; with ?page=ID and
+                                         &taken=true or =false an operator says what became of a page that is stuck
     POST /input/{partition}/skip/{offset}  the position in the input is moved; a body says why, and who wants it
 
 A POST is answered when it is committed, and says whether there was anything to do. Errors are problem details
@@ -132,9 +132,9 @@ class WorkerControl(Probed, Protocol):
         """
         ...
 
-    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
-        """Says what became of pages of an account's reports that are stuck; how many, once that is committed. Raises as
-        `report` does.
+    async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
+        """Says what became of a page of an account's reports that is stuck, once that is committed; false: there is
+        none with this id. Raises as `report` does.
         """
         ...
 
@@ -394,19 +394,21 @@ class _Routes:
         return _json(Done(released > 0, detail=words, released=released))
 
     async def report(self, request: web.Request) -> web.Response:
-        name, page = _between(request, "/accounts/", "/report"), request.query.get("page", "")
-        if page not in ("", "taken", "not_taken"):
-            return _problem(400, "page is taken or not_taken")
+        name, page_id = _between(request, "/accounts/", "/report"), request.query.get("page", "")
+        taken = request.query.get("taken", "")
+        if taken not in ("true", "false") if page_id else taken:
+            return _problem(400, "a page is named, and taken is true or false; or neither is said")
+        word = "taken" if taken == "true" else "not taken"
         try:
-            if page:
-                count = await _in_time(self._operated.decide_pages(name, is_taken=page == "taken"))
-                words = f"{count} pages {page.replace('_', ' ')}" if count else "no page waits for an operator"
+            if page_id:
+                count = int(await _in_time(self._operated.decide_page(name, page_id, is_taken=taken == "true")))
+                words = f"page {word}" if count else "no page with this id waits for an operator"
             else:
                 count = await _in_time(self._operated.report(name))
                 words = f"{count} jobs are due now" if count else "none of its jobs is in these partitions"
         except UsageError as error:
             return self._refused(name, error)
-        action = f"report_{page}" if page else "report"
+        action = f"page_{word.replace(' ', '_')}" if page_id else "report"
         log.info("operator_command", action=action, account=name, done=count > 0, peer=request.remote)
         return _json(Done(count > 0, detail=words))
 

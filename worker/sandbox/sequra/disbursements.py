@@ -1,8 +1,8 @@
 """What the sandbox provider pays out, and how it says so. No HTTP, no faults.
 
-Vendor facts: docs.sequra.com, Disbursement API, read 2026-10: over all disbursements the lines of an order add up to its
-shipped cart as it is now, and each line says what the order was worth at most. Ours, for want of documentation: what
-lines are wrapped in, and that an order of which nothing changed has no line.
+Vendor facts: docs.sequra.com, Disbursement API, read 2026-10: over all disbursements the lines of an order add up to
+its shipped cart as it is now, and each line says what the order was worth at most. Ours, for want of documentation:
+what lines are wrapped in, and that an order of which nothing changed has no line.
 """
 
 from collections.abc import Mapping
