@@ -11,7 +11,7 @@ from tests.simulation.year_breaks import breaks
 SPRING = datetime(2026, 3, 16, 12, tzinfo=UTC)
 AUTUMN = datetime(2026, 10, 12, 12, tzinfo=UTC)
 """Two weeks before clocks are changed in Madrid."""
-DAYS, ORDERS = 56, 150
+DAYS, ORDERS = 35, 100
 SHOWN_BY = {
     "delivery_reported_again_after_its_page": (0, SPRING, "is told otherwise"),
     "page_made_anew_when_in_doubt": (1, SPRING, "is told otherwise"),

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from tests.shops.events import (
-    Told,
+    EventSpec,
     cancelled,
     cart_updated,
     confirmed,
@@ -89,7 +89,7 @@ class Book:
         return sum(count * self.prices[line] for line, count in units.items()) - self.refunded_minor
 
 
-Step = tuple[float, Callable[[], Told | None]]
+Step = tuple[float, Callable[[], EventSpec | None]]
 """Seconds after the order was placed, and what happens then; `None`: nothing that the shop tells."""
 
 
@@ -126,7 +126,7 @@ class Shop:
             if (told := happens()) is not None:
                 self._tell(book, told)
 
-    def _observed(self, now_ms: int) -> Told:
+    def _observed(self, now_ms: int) -> EventSpec:
         chance = self._chance
         return observed(
             completed_at=_text(now_ms),
@@ -191,22 +191,22 @@ class Shop:
             after_s = chance.uniform(600.0, 7200.0) if soon else chance.uniform(2.0, 20.0) * DAY_S
             yield at_s + after_s, lambda: self._take_back(book, every[: chance.randint(1, len(every))])
 
-    def _send(self, book: Book, key: str, parcel: list[str]) -> Told:
+    def _send(self, book: Book, key: str, parcel: list[str]) -> EventSpec:
         book.shipped.update(parcel)
         book.departures += 1
         return shipped(key, **Counter(parcel))
 
-    def _take_back(self, book: Book, parcel: list[str]) -> Told:
+    def _take_back(self, book: Book, parcel: list[str]) -> EventSpec:
         book.returned.update(parcel)
         return returned("r1", **Counter(parcel))
 
-    def _refund(self, book: Book, amount: int) -> Told:
+    def _refund(self, book: Book, amount: int) -> EventSpec:
         book.refunded_minor += amount
         return refunded("g1", amount)
 
     # --- what is told ---
 
-    def _tell(self, book: Book, told: Told) -> None:
+    def _tell(self, book: Book, told: EventSpec) -> None:
         self._events += 1
         event = {
             "specversion": "1.0",

@@ -318,11 +318,11 @@ class ReportJob(Job):
         return run.todo.popleft() if run.todo else None
 
     async def _send_page(self, page: Page, account: Account, run: Run) -> None:
-        remotes = {}
+        parts = []
         for name in page.lists[0]:
-            remotes[name] = self._remote(name)
+            parts.append(self._reporter.part_of(self._remote(name)))
             await self._host.pause()
-        request = self._reporter.request_of(page, remotes, account)
+        request = self._reporter.request_of(page, parts, account)
         self._sent = page
         self._offer(Errand(request, self._reporter.outcome), account, run.at_ms)
 

@@ -4,7 +4,7 @@ The shell looks when something is due, writes down before it sends, and hands ev
 and what follows from an answer, an adapter says (`Reporter`, `Lister`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
@@ -167,8 +167,12 @@ class Reporter(Protocol):
         """A new page."""
         ...
 
-    def request_of(self, page: Page, remotes: Mapping[str, bytes], account: Any) -> HttpRequest:
-        """What is sent of a page now. `remotes`: by reference, of the orders of its first list."""
+    def part_of(self, remote: bytes) -> bytes:
+        """What a page sends of one of its orders. `remote`: what its record keeps."""
+        ...
+
+    def request_of(self, page: Page, parts: Sequence[bytes], account: Any) -> HttpRequest:
+        """What is sent of a page now. `parts`: of the orders of its first list, in their order."""
         ...
 
     def outcome(self, response: HttpResponse, now_ms: int) -> Outcome:
