@@ -160,6 +160,7 @@ class Worker:
             trust=trust or Trust(),
             accepted_targets=accepted_targets,
             deployment=deployment or Deployment(),
+            keep_settled_ms=round(settings.keep_settled_s * 1000),
             adopt_state=settings.adopt_state,
             reporting=reporting if settings.sending else None,
             make_jobs=self._make_jobs,

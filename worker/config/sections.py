@@ -11,6 +11,7 @@ from worker.config.values import (
     Duration,
     Durations,
     HostNames,
+    KeepFor,
     Networks,
     NonEmpty,
     PublicUrl,
@@ -141,6 +142,8 @@ class WorkerSection(_TimedSection):
     """Raised by a rebuild or a new partition count; `epoch << 44` has to stay below 2^53."""
     sending: bool = True
     """false: shadow mode, nothing is sent."""
+    keep_settled_s: KeepFor = 69_120_000.0
+    """An order that is settled, and had no event for so long, is removed from the state; 0: none is."""
     warm_s: Duration = 900.0
     """For how long the state of a revoked partition is kept in memory."""
     adopt_state: bool = False

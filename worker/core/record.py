@@ -103,6 +103,9 @@ def record_for(event: OrderEvent, value: bytes | None) -> tuple[OrderRecord, boo
     return record, kind in _REPLACE_DETAILS and _may_replace_details(facts, kind)
 
 
+_DAY_MS = 86_400_000
+
+
 def apply_event(
     record: OrderRecord,
     event: OrderEvent,
@@ -130,6 +133,7 @@ def apply_event(
     after.facts = facts
     after.revision = revision
     after.event_id = event.id[: state.EVENT_ID_MAX]
+    after.touched_day = now_ms // _DAY_MS
     _note_key(after, key_digest)
     if kind in _APART and _takes_apart(record, after, event):
         return after

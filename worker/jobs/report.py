@@ -448,7 +448,9 @@ class ReportJob(Job):
             await self._host.pause()
         while run.counted and len(statistics) < most:
             subject = run.counted.popleft()
-            value = self._host.orders[subject]
+            value = self._host.orders.get(subject)
+            if value is None:
+                continue  # it was closed meanwhile
             if not 0 < state.decode_sealed(value).event_ms < since_ms:
                 entry = reporter.statistics(reference_of(subject), state.decode_order(value), now_ms)
                 statistics += [] if entry is None else [entry]

@@ -16,6 +16,7 @@ from worker.core.outbox import NEVER, Entry, Figures, Outbox
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan_unconfigured
 from worker.core.plan import plan as plan_order
 from worker.core.results import LEAN_BYTES, find_ready, find_waiting, is_news
+from worker.core.retention import ClosedOrders, DueOrder, Hand, find_due, look_every_s
 from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import DamagedStateError, InvariantError, SizeRefusedError, TopicError, UsageError
@@ -152,6 +153,12 @@ class PartitionActor:
         self.job_records: dict[str, bytes] = {}
         self.jobs = None if context.make_jobs is None or not context.sending else context.make_jobs(self)
         self._job_work = Slice(context)
+        self.closed = ClosedOrders()
+        self._hand = Hand(context.clock.chance())
+        self._hand_at = context.clock.now()
+        """When orders are looked at that may have to be closed."""
+        self._due: list[DueOrder] = []
+        """Found since the last transaction."""
         self._failed: InvariantError | None = None
         self._jobs_in: list[JobChange] = []
         """What jobs have in the transaction under way."""
@@ -187,7 +194,9 @@ class PartitionActor:
         if self._last_next is None:
             return self._warm
         now = self._context.clock.now()
-        return Warm(self.orders, self._position, self._last_next, now, self._targets, self.job_records)
+        return Warm(
+            self.orders, self._position, self._last_next, now, self._targets, self.job_records, self.closed.chunks
+        )
 
     def _let_go(self) -> None:
         self.role = "closed"
@@ -215,6 +224,7 @@ class PartitionActor:
             self._rivalled(found.rival)
         self.orders, self._position, self._targets = found.orders, found.position, found.targets
         self.job_records = found.jobs
+        self.closed = ClosedOrders(found.closed)
         self.next_offset = await self._first_offset(found)
         if self._start_at is not None and not await self._may_go_back(self._start_at):
             raise DamagedStateError(
@@ -581,6 +591,7 @@ class PartitionActor:
                 await self._look(now)
             if self.jobs is not None and self._has_jobs_due(now):
                 await self.jobs.look(is_leaving=self._leave_at is not None)
+            self._look_for_due(now)
             if self._has_mail() or self._lease_wanted:
                 self._committing = True
                 await self._pace()
@@ -617,7 +628,7 @@ class PartitionActor:
     def _has_mail(self) -> bool:
         events = bool(self.inbox) and self.role == "serving"
         jobs = self.jobs is not None and self.jobs.has_mail()
-        return events or jobs or bool(self._outcomes or self._changes or self._commands or self._skip)
+        return events or jobs or bool(self._due or self._outcomes or self._changes or self._commands or self._skip)
 
     def _has_jobs_due(self, now: float) -> bool:
         if self.jobs is None:
@@ -642,6 +653,8 @@ class PartitionActor:
         due = min(self.outbox.next_due(), self._committed_at + self._context.pace.idle_commit_s)
         if self._untold:
             due = min(due, self._untold[0][0])
+        if self.role == "serving":
+            due = min(due, self._hand_at)
         return due if self.jobs is None else min(due, self.jobs.next_due())
 
     async def _sleep(self, until: float) -> None:
@@ -682,6 +695,7 @@ class PartitionActor:
             hold.letter_max_bytes,
             self.lean_below,
             min(hold.result_max_bytes, LEAN_BYTES) if self.lean_results else hold.result_max_bytes,
+            self.closed,
         )
         skip = self._skip_now()
         await self._fill(batch, takes_events=skip is None)
@@ -763,6 +777,23 @@ class PartitionActor:
             command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
         if takes_events and self.role == "serving":
             await self._take_events(batch, work)
+        due, self._due = self._due, []
+        batch.close(due)
+
+    def _look_for_due(self, now: float) -> None:
+        """The next few orders: whether they are to be closed. Of accounts that nobody has configured nothing is."""
+        context = self._context
+        if now < self._hand_at or self.role != "serving":
+            return
+        self._hand_at = now + look_every_s(len(self.orders))
+        if not context.sending:
+            return
+        at_rest = [
+            subject
+            for subject in self._hand.next(self.orders)
+            if subject not in self.outbox.entries and account_of(subject) in context.destinations
+        ]
+        self._due = list(find_due(at_rest, self.orders, context.clock.wall_ms(), context.keep_settled_ms))
 
     async def _take_events(self, batch: Batch, work: Slice) -> None:
         """As many as one transaction is to have, by their number, their bytes and the time that they take."""
@@ -814,6 +845,15 @@ class PartitionActor:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         self.unconfigured += len(batch.unconfigured)
         self.job_records |= batch.jobs
+        for subject in batch.gone:
+            del self.orders[subject]
+            self._beyond.discard(subject)
+            self._inherited.pop(subject, None)
+        for key, kept in batch.closed.items():
+            if kept is None:
+                del self.closed.chunks[key]
+            else:
+                self.closed.chunks[key] = kept
         for subject, header, value in batch.changed():
             self.orders[subject] = value
             self._beyond.discard(subject)

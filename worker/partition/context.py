@@ -71,6 +71,8 @@ class Context(Struct):
     sending: bool = True
     deployment: Deployment = Deployment()
     """Ours, with what the brokers said of the topics when the worker started."""
+    keep_settled_ms: int = 0
+    """When a settled order is closed (`core.retention`); 0: never."""
     adopt_state: bool = False
     """Goes on with a state that another deployment has written."""
     former: Sequence[Deployment] = ()
@@ -143,3 +145,5 @@ class Warm(Struct):
     """Whom the accounts told."""
     jobs: dict[str, bytes] = {}
     """What jobs have kept, by key."""
+    closed: dict[str, bytes] = {}
+    """What is remembered of closed orders, by key."""

@@ -23,6 +23,8 @@ class Restored(Struct):
     """Whom the accounts told, as far as it was written."""
     jobs: dict[str, bytes]
     """What jobs have kept, by key."""
+    closed: dict[str, bytes]
+    """What is remembered of closed orders, by key."""
     records: int
     """How many were read."""
     rival: tuple[str, int] | None
@@ -60,7 +62,9 @@ async def restore(
         last = state.NextRecord(state.SCHEMA, start_at, context.topic_epoch, False, version, None, deployment)
     _require(context, last, reading.stranger)
     targets = reading.targets({} if warm is None else warm.targets)
-    return Restored(reading.orders, barrier + 1, last, fenced_at, targets, reading.jobs, records, reading.rival)
+    return Restored(
+        reading.orders, barrier + 1, last, fenced_at, targets, reading.jobs, reading.closed, records, reading.rival
+    )
 
 
 def _require(context: Context, last: state.NextRecord | None, stranger: state.OwnerRecord | None) -> None:
@@ -112,6 +116,7 @@ class _Reading:
     def __init__(self, partition: int, owner_id: str, barrier: int, warm: Warm | None) -> None:
         self.orders = {} if warm is None else warm.orders
         self.jobs = {} if warm is None else dict(warm.jobs)
+        self.closed = {} if warm is None else dict(warm.closed)
         self.rival: tuple[str, int] | None = None
         self.stranger: state.OwnerRecord | None = None
         """Whose barrier that is."""
@@ -144,12 +149,15 @@ class _Reading:
             self._next = entry
         elif key == state.TARGETS_KEY and value is not None:
             self._targets = entry
-        elif key.startswith(_JOB_PREFIX):
-            name = key.decode(errors="backslashreplace")
+        elif key.startswith((_JOB_PREFIX, _CLOSED_PREFIX)):
+            kept, name = (
+                self.jobs if key.startswith(_JOB_PREFIX) else self.closed,
+                key.decode(errors="backslashreplace"),
+            )
             if value is None:
-                self.jobs.pop(name, None)
+                kept.pop(name, None)
             else:
-                self.jobs[name] = value
+                kept[name] = value
         elif key == state.OWNER_KEY and value is not None and entry.offset != self._barrier:
             self._take_owner(entry, value)
 
@@ -191,6 +199,7 @@ class _Reading:
 
 _PREFIX = state.ORDER_PREFIX.encode()
 _JOB_PREFIX = state.JOB_PREFIX.encode()
+_CLOSED_PREFIX = state.CLOSED_PREFIX.encode()
 
 
 async def write_barrier(hold: StatePartition, context: Context) -> int:
