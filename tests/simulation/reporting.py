@@ -43,6 +43,7 @@ ZONE = ZoneInfo("Europe/Madrid")
 PEOPLE = {name: DETAILS[name] for name in ("customer", "delivery_method")}
 DAY_S = 86_400.0
 SETTLE_S, DEADLINE_S = 30.0, 8.0
+SETTINGS = {"settle": f"{SETTLE_S:g}s", "attempt_deadline": f"{DEADLINE_S:g}s"}
 STATUSES = {"busy": 503, "error": 500, "refused": 409, "forbidden": 403, "not_found": 404}
 FAULTS = ("lost", "applied", "late", "busy", "error", "refused")
 
@@ -171,6 +172,8 @@ class World:
         self.accepted: Mapping[str, TargetChoice] = {}
         self.trust = Trust(("a secret of the tests' records, long enough",))
         self.producer = MemoryEventProducer(put_into(self.log, PLACING), self.clock)
+        self.settings: dict[str, Any] = {}
+        """Of `[worker]`, besides."""
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.provider.touched = self._touched
@@ -210,7 +213,7 @@ class World:
         self.producer.start()
         events = self.log.events(name)
         ports = Ports(self.clock_of(name), events, self.log.states(name), self.provider, self.producer)
-        settings = worker_settings_from({"settle": f"{SETTLE_S:g}s", "attempt_deadline": f"{DEADLINE_S:g}s"})
+        settings = worker_settings_from(SETTINGS | self.settings)
         worker = Worker(
             settings,
             self.accounts(),
@@ -312,12 +315,12 @@ class World:
 
     def records(self) -> dict[str, OrderRecord]:
         """Every order, as the state topic has it."""
-        found: dict[str, bytes] = {}
+        found: dict[str, bytes | None] = {}
         for partition in range(self.log.partitions):
             for entry in self.log.entries(partition):
-                if entry.key.startswith(ORDER_PREFIX.encode()) and entry.value is not None:
+                if entry.key.startswith(ORDER_PREFIX.encode()):
                     found[entry.key.decode().removeprefix(ORDER_PREFIX)] = entry.value
-        return {subject: decode_order(value) for subject, value in found.items()}
+        return {subject: decode_order(value) for subject, value in found.items() if value is not None}
 
 
 def play(seed: int, begin: datetime, story: Callable[[World], Any], **members: Any) -> World:
