@@ -170,7 +170,6 @@ class RuleError(ValueError):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_time_us(text: str) -> int:
@@ -179,9 +178,10 @@ def parse_time_us(text: str) -> int:
     Raises `RuleError` for a day or an hour that does not exist, or when there is no offset.
     """
     try:
-        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
+        since = datetime.fromisoformat(text.upper()) - _EPOCH
     except (ValueError, OverflowError, TypeError):  # the last one: without an offset
         raise RuleError(TIME_RULE) from None
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds  # half as long as to divide it
 
 
 def time_text(time_us: int) -> str:

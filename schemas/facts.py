@@ -1,15 +1,23 @@
 """One order's facts: what the reducer keeps of its events (`DOMAIN.md` sections 2 and 4).
 
-Facts are written to the state topic as MessagePack arrays, so the order of members is part of the format: new ones
-go last, with a default. What the reducer never looks into (lines, addresses, trackings) is kept `Packed`, so an event
-costs no more to apply on an order of a hundred lines than on one of three. Nothing of them can refer back to itself,
-so the collector need not know them (`gc=False`).
+Facts come in two forms. `Facts` is what everybody reads. `SealedFacts` is what a record holds and what the reducer
+changes: every register encoded on its own, so that an event opens those that it is about and steps over all others.
+Likewise a map of facts grows by a fact without a look at its others, and what the reducer never looks into (lines,
+addresses, trackings) stays `Packed` within its fact: an event costs no more to apply on an order of hundreds of
+shipments or lines than on one of three.
+
+Both are MessagePack arrays, so the order of members is part of the format: new ones go last, with a default. Nothing
+of them can refer back to itself, so the collector need not know them (`gc=False`).
 """
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from struct import Struct as Format
+from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType, msgpack
 
+from schemas import events
 from schemas.events import (
     Address,
     Attributes,
@@ -20,9 +28,6 @@ from schemas.events import (
     References,
 )
 
-_encoder = msgpack.Encoder()
-
-
 Packed = bytes
 """A value as the facts keep it: encoded, left alone until somebody needs it.
 
@@ -31,14 +36,12 @@ member of a `Raw`. That is 0.7 of the 2.5 µs that it takes to decode a record o
 """
 
 
-def pack(value: object) -> Packed:
-    """The value as the facts keep it."""
-    return _encoder.encode(value)
+pack: Callable[[object], Packed] = msgpack.Encoder().encode
+"""The value as the facts keep it."""
 
 
 NIL = pack(None)
 """Stands for nothing where something is kept packed."""
-_NOTHING = frozenset({NIL})
 
 
 def is_nil(packed: Packed) -> bool:
@@ -53,14 +56,14 @@ UnitList = list[tuple[str, int]]
 """(line id, units), each line once."""
 
 
-class LineKind(Struct, array_like=True, frozen=True):
+class LineKind(Struct, array_like=True, frozen=True, gc=False):
     """The first members of a `Line`."""
 
     line_id: str
     type: LineType
 
 
-class Line(LineKind, array_like=True, frozen=True):
+class Line(LineKind, array_like=True, frozen=True, gc=False):
     """One position of an order, its defaults filled in."""
 
     reference: str | None
@@ -99,14 +102,12 @@ class Confirmation(Struct, array_like=True, frozen=True, gc=False):
     lines: Packed
     """`NIL` while the newest content is this confirmation's own."""
     details: dict[str, Packed]
-    """Its details that newer facts have replaced, each `NIL`: whoever is removed from an order must not stay in it. The
-    others are still in `Facts.details`, under its stamp. Records of older versions hold the values.
+    """Its details that newer facts have replaced, each `NIL`: a person who is removed from an order must not stay in
+    it. The others are still in `Facts.details`, under its stamp.
     """
-
-    @property
-    def holds_replaced(self) -> bool:
-        """Whether the values of details that newer facts have replaced are in it, as older versions kept them."""
-        return not _NOTHING.issuperset(self.details.values())
+    details_digest: bytes = b""
+    """Of all its details, taken before the first of them was replaced; empty: none was, or a version did that which
+    took no digest."""
 
 
 class Payment(Struct, array_like=True, frozen=True, gc=False):
@@ -248,6 +249,10 @@ class ProviderFacts(Struct, array_like=True, frozen=True, gc=False):
         return None if held is None else (held, "on_hold")
 
 
+FormerWorth = tuple[int | None, Stamp, int]
+"""(version, stamp, total): of the last content that had a line, and the line's total there."""
+
+
 class Facts(Struct, array_like=True, gc=False):
     """All that is known of one order. Treated as a value: the reducer copies before it changes anything."""
 
@@ -272,9 +277,8 @@ class Facts(Struct, array_like=True, gc=False):
     """The newest by rank, and those that would count if it were retracted."""
     statement_retraction: Stamp | None = None
     fees: dict[str, Fee] = {}
-    former_worth: dict[str, tuple[int | None, Stamp, int]] = {}
-    """Of goods and charges that the newest content lacks: version and stamp of the last one that had the line, and its
-    total there."""
+    former_worth: dict[str, FormerWorth] = {}
+    """Of goods and charges that the newest content lacks."""
     provider: ProviderFacts | None = None
     """`None`: it said nothing yet."""
     observed: tuple[Stamp, Packed] | None = None
@@ -298,6 +302,168 @@ class Facts(Struct, array_like=True, gc=False):
         if self.cancellation is not None and self.cancellation.stamp[1:] > moment:
             return self.cancellation
         return Cancellation((-1, *moment), by="provider")
+
+
+class SealedFacts(Struct, array_like=True, gc=False):
+    """`Facts` as a record holds them: member by member the same, each `Packed` by its `Register`, no bytes at all while
+    it says nothing. Treated as a value, too.
+    """
+
+    seen: bytes = b""
+    confirmation: Packed = b""
+    content: Packed = b""
+    content_total_max_minor: int = 0
+    former_lines: Packed = b""
+    payment: Packed = b""
+    details: Packed = b""
+    shipments: Packed = b""
+    deliveries: Packed = b""
+    returns: Packed = b""
+    item_cancellations: Packed = b""
+    refunds: Packed = b""
+    cancellation: Packed = b""
+    statements: Packed = b""
+    statement_retraction: Packed = b""
+    fees: Packed = b""
+    former_worth: Packed = b""
+    provider: Packed = b""
+    observed: Packed = b""
+
+
+_T = TypeVar("_T")
+
+
+class Register(Generic[_T]):
+    """How one member of the facts is sealed."""
+
+    def __init__(self, kind: Any, nothing: Packed = NIL) -> None:
+        """`nothing`: what stands for the member while nothing was said of it."""
+        self._decode = msgpack.Decoder(kind).decode
+        self._nothing = nothing
+
+    def open(self, packed: Packed) -> _T:
+        """What `seal` was given. Raises `msgspec.MsgspecError`."""
+        opened: _T = self._decode(packed or self._nothing)
+        return opened
+
+    def seal(self, value: _T) -> Packed:
+        """The bytes that stand for it: none for nothing."""
+        return pack(value) if value else b""
+
+
+class FactMap(Register[dict[str, _T]]):
+    """A member that is a map of facts by key, each an array that begins with its stamp.
+
+    It always has MessagePack's longest header (`map 32`): so one more fact is put behind the others as they are, and of
+    those only the count changes.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(dict[str, kind], pack({}))
+
+    def seal(self, value: dict[str, _T]) -> Packed:
+        return _map_of({key: pack(fact) for key, fact in value.items()})
+
+    def put(self, packed: Packed, key: str, fact: _T) -> Packed:
+        """The map with this fact under the key, unless a newer one stands there.
+
+        A new key takes as long as to copy the map; one that is there already as long as to look at every fact.
+        """
+        packed_key, packed_fact = pack(key), pack(fact)
+        if packed_key in packed:  # or within some other text: the map knows
+            known = _raw_map.decode(packed)
+            if (old := known.get(key)) is not None:
+                if _stamped.decode(old).stamp > _stamped.decode(packed_fact).stamp:
+                    return packed
+                return _map_of({**known, key: packed_fact})
+        count = _header_of(packed)[1] if packed else 0
+        return b"".join((_header(_MAP_32, count + 1), packed[_HEADER_BYTES:], packed_key, packed_fact))
+
+
+class _Stamped(Struct, array_like=True, frozen=True):
+    """What every fact of a map begins with."""
+
+    stamp: Stamp
+
+
+_MAP_32 = 0xDF
+_format = Format(">BI")  # of the header: what it is, and how many facts follow
+_header, _header_of, _HEADER_BYTES = _format.pack, _format.unpack_from, _format.size
+_raw_map = msgpack.Decoder(dict[str, Raw])
+_stamped = msgpack.Decoder(_Stamped)
+
+
+def _map_of(facts: Mapping[str, bytes | Raw]) -> Packed:
+    """A map of these encoded facts; no bytes when there are none."""
+    entries = [part for key, fact in facts.items() for part in (pack(key), fact)]
+    return b"".join((_header(_MAP_32, len(facts)), *entries)) if facts else b""
+
+
+CONFIRMATION = Register[Confirmation | None](Confirmation | None)
+CONTENT = Register[Content | None](Content | None)
+FORMER_LINES = Register[dict[str, bool]](dict[str, bool], pack({}))
+PAYMENT = Register[Payment | None](Payment | None)
+DETAILS = Register[dict[str, tuple[Stamp, Packed]]](dict[str, tuple[Stamp, Packed]], pack({}))
+SHIPMENTS = FactMap[Shipment](Shipment)
+DELIVERIES = FactMap[tuple[Stamp, str]](tuple[Stamp, str])
+RETURNS = FactMap[Return](Return)
+ITEM_CANCELLATIONS = FactMap[ItemCancellation](ItemCancellation)
+REFUNDS = FactMap[Refund](Refund)
+CANCELLATION = Register[Cancellation | None](Cancellation | None)
+STATEMENTS = Register[list[Statement]](list[Statement], pack([]))
+STATEMENT_RETRACTION = Register[Stamp | None](Stamp | None)
+FEES = FactMap[Fee](Fee)
+FORMER_WORTH = Register[dict[str, FormerWorth]](dict[str, FormerWorth], pack({}))
+PROVIDER = Register[ProviderFacts | None](ProviderFacts | None)
+OBSERVED = Register[tuple[Stamp, Packed] | None](tuple[Stamp, Packed] | None)
+
+REGISTERS: Mapping[str, Register[Any]] = {
+    "confirmation": CONFIRMATION,
+    "content": CONTENT,
+    "former_lines": FORMER_LINES,
+    "payment": PAYMENT,
+    "details": DETAILS,
+    "shipments": SHIPMENTS,
+    "deliveries": DELIVERIES,
+    "returns": RETURNS,
+    "item_cancellations": ITEM_CANCELLATIONS,
+    "refunds": REFUNDS,
+    "cancellation": CANCELLATION,
+    "statements": STATEMENTS,
+    "statement_retraction": STATEMENT_RETRACTION,
+    "fees": FEES,
+    "former_worth": FORMER_WORTH,
+    "provider": PROVIDER,
+    "observed": OBSERVED,
+}
+"""By member. The two that are not here, `seen` and `content_total_max_minor`, are sealed as they are."""
+
+
+def open_facts(sealed: SealedFacts) -> Facts:
+    """All of them. Raises `msgspec.MsgspecError`."""
+    facts = Facts(sealed.seen, content_total_max_minor=sealed.content_total_max_minor)
+    for name, register in REGISTERS.items():
+        if packed := getattr(sealed, name):
+            setattr(facts, name, register.open(packed))
+    return facts
+
+
+def seal_facts(facts: Facts) -> SealedFacts:
+    """What a record holds of them."""
+    sealed = SealedFacts(facts.seen, content_total_max_minor=facts.content_total_max_minor)
+    for name, register in REGISTERS.items():
+        setattr(sealed, name, register.seal(getattr(facts, name)))
+    return sealed
+
+
+def digest_of_details(members: Mapping[str, Packed]) -> bytes:
+    """Tells whether two sets of details are the same, and nothing of what they are: 16 bytes."""
+    digest = _EMPTY_DIGEST.copy()
+    digest.update(pack([members.get(name) for name in events.DETAILS]))
+    return digest.digest()
+
+
+_EMPTY_DIGEST = blake2b(digest_size=16)
 
 
 class OrderDetails(Struct, frozen=True):
@@ -359,4 +525,4 @@ def unpack_trackings(packed: Packed) -> list[Tracking]:
 def unpack_details(members: dict[str, Packed]) -> OrderDetails:
     """The details whose members `pack` kept."""
     raws = {name: Raw(packed) for name, packed in members.items()}
-    return _details.decode(_encoder.encode(raws)) if raws else OrderDetails()
+    return _details.decode(pack(raws)) if raws else OrderDetails()

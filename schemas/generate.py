@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas import envelope, events, provider_events, reference, results, views
+from schemas import envelope, events, provider_events, reconciliation, reference, results, views
 from schemas.base import PUBLISHED
 from schemas.envelope import Envelope
 from schemas.events import event_type
@@ -26,7 +26,12 @@ CONTRACT_VERSION = "1.1.0"
 """Of the input contract: a change of its names or meanings needs a new one."""
 
 _VIEWS: tuple[type[msgspec.Struct], ...] = (views.OrderView, views.StatusView)
-_DOCUMENTED = (envelope, events, provider_events, results, views)
+_RECONCILED: dict[str, type[msgspec.Struct]] = {
+    "order": reconciliation.ComparedOrder,
+    "summary": reconciliation.Reconciliation,
+}
+"""The lines of `cartsync reconcile --json`, by their `type`."""
+_DOCUMENTED = (envelope, events, provider_events, reconciliation, results, views)
 _FACTS = [event for event in events.EVENT_TYPES if event in events.PROVIDER_TYPES]
 _RESULT_KEY = "The subject of the order."
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -42,6 +47,7 @@ def documents() -> dict[str, str]:
     schemas = {event_type(event): _event_schema(event, docs) for event in events.EVENT_TYPES}
     schemas |= {event_type(result): _result_schema(result, docs) for result in results.RESULT_TYPES}
     schemas |= {f"view.{_view_name(view)}": _schema(view, docs) for view in _VIEWS}
+    schemas |= {f"reconcile.{name}": _schema(line, docs) for name, line in _RECONCILED.items()}
     files = {f"{name}.json": _json({"$schema": _DIALECT, "$id": f"{name}.json"} | schemas[name]) for name in schemas}
     files["asyncapi.json"] = _json(_async_api(docs))
     files["EVENTS.md"] = reference.page(docs, CONTRACT_VERSION)

@@ -1,7 +1,10 @@
-"""The acceptance cases of Qliro and AtaraPay, C01 to C60: where each of them is held.
+"""The acceptance cases: where each of them is held.
 
-A case is a scenario under its number in `scenarios/own/`, or a matter of one function, and then a unit test that names
-it; some are both. Numbers that are in neither list were never given to a case.
+Those of Qliro and AtaraPay, C01 to C60: a scenario under its number in `scenarios/own/`, or a matter of one function, and
+then a unit test that names it; some are both. Numbers that are in neither list were never given to a case.
+
+Those of seQura, A1 to F16: a scenario under its number in `scenarios/sequra/`, with a letter where one case needs several;
+or left out, for the reason that `scenarios/README.md` gives.
 """
 
 import ast
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-OWN = TESTS / "scenarios" / "own"
+OWN, SEQURA = TESTS / "scenarios" / "own", TESTS / "scenarios" / "sequra"
 QLIRO, ATARAPAY, WEB = "unit/providers/qliro", "unit/providers/atarapay", "unit/web"
 
 SCENARIOS = {
@@ -37,6 +40,16 @@ UNITS = {
     "C45": f"{ATARAPAY}/test_tokens.py",  # that of notifications
     "C54": f"{ATARAPAY}/test_calls.py",  # whatever quotes a token
 }
+SEQURA_CASES = {
+    "A": {1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14},
+    "B": {1, 2, 4, 5, 6, 7, 8, 9, 12, 14},
+    "C": {1, 2, 6, 7, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 21, 22},
+    "D": {1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12},
+    "E": {1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 18},
+    "F": {1, 2, 3, 6, 9, 11, 12, 13, 14, 15, 16},
+}
+"""Their numbers, by chapter; the others were never given to a case."""
+SEQURA_LEFT_OUT = {"A12", "A13", "A14", "C9", "C10", "C11", "C22", "F12", "F16"}
 NONE = {"C06", "C12", "C17", "C20", "C26", "C29", "C35", "C36", "C50", "C57", "C59"}
 
 
@@ -49,6 +62,16 @@ def test_every_case_is_held() -> None:
 def test_scenarios_are_those_of_the_list() -> None:
     """A file that was taken away, or put there without a word, is noticed."""
     assert {file.stem for file in OWN.glob("C[0-9][0-9]*.json")} == SCENARIOS
+
+
+def test_every_case_of_sequra_is_held() -> None:
+    """Each number has a file, or several with letters; a file that bears the number of no case is noticed, too."""
+    numbers = {f"{chapter}{number}" for chapter, of in SEQURA_CASES.items() for number in of}
+    files = (file.stem for file in SEQURA.glob("[A-F][0-9]*.json"))
+    held = {match[1] for stem in files if (match := re.fullmatch(r"([A-F]\d+)[a-z]?", stem))}
+    assert held == numbers - SEQURA_LEFT_OUT
+    readme = (SEQURA.parent / "README.md").read_text(encoding="utf-8").partition("## Cases left out")[2]
+    assert {number for number in numbers if re.search(rf"\b{number}\b", readme)} == SEQURA_LEFT_OUT
 
 
 @pytest.mark.parametrize("number", sorted(SCENARIOS))

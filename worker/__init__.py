@@ -1,4 +1,4 @@
-"""cartsync: reads order events from Kafka, computes carts, keeps payment providers in agreement with them."""
+"""cartsync: reads order events from Kafka, computes carts, keeps payment providers in sync with them."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine is meant: what listens there is reached by nobody else, what is sent there stays."""
+    """Whether this is a loopback address or `localhost`: reachable from this machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -15,12 +15,12 @@ def is_loopback(host: str) -> bool:
 
 
 def http_url(host: str, port: int) -> str:
-    """The base URL of what listens there, without a slash at its end."""
+    """The base URL of a server, without a trailing slash. IPv6 addresses are put in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_cross_site(headers: Mapping[str, str]) -> bool:
-    """Whether a browser sends this on behalf of a page that is not ours (a form needs no leave to post)."""
+    """Whether a browser sends this for another site's page (CORS does not stop a form from posting here)."""
     if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return True
     origin = headers.get("Origin")

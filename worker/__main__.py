@@ -1,7 +1,7 @@
 """The program: `cartsync`, and `python -m worker`.
 
-As process 1 of a container a signal that nobody handles is lost, and the libraries take half a second to load. So a
-worker is told how to end before anything else is imported.
+As PID 1 of a container, the process ignores a signal that it has no handler for, and the libraries take half a second
+to load. So a worker installs its signal handlers before it imports anything else.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NoReturn
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Nothing is open yet, so nothing has to be left in order."""
+    """Nothing is open yet, so there is nothing to drain."""
     os._exit(0)
 
 
@@ -22,7 +22,7 @@ def main() -> NoReturn:
     if command == "run":
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGINT, _end)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # all is about to be read anyhow
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # everything is about to be read anyway
     from worker.cli import main as run_command  # noqa: PLC0415 - not before the signals
 
     run_command()

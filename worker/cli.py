@@ -1,6 +1,6 @@
-"""The command line. What a command does lives in the module that it imports when it is called: help is instant."""
+"""The command line. Each command imports the module that does its work only when it runs, so that help is instant."""
 
-# ruff: noqa: PLC0415 - imports inside of commands: each loads only what it needs
+# ruff: noqa: PLC0415 - imports inside commands: each loads only what it needs
 
 import json
 import os
@@ -36,7 +36,7 @@ app = typer.Typer(
     epilog=exit_codes(),
 )
 order_app = typer.Typer(
-    no_args_is_help=True, help="Look at one order, or have it sent.", rich_markup_mode=None, context_settings=_HELP
+    no_args_is_help=True, help="Inspect an order, or have it sent again.", rich_markup_mode=None, context_settings=_HELP
 )
 account_app = typer.Typer(
     no_args_is_help=True, help="Merchant accounts.", rich_markup_mode=None, context_settings=_HELP
@@ -46,7 +46,7 @@ input_app = typer.Typer(
     no_args_is_help=True, help="The position in the event topic.", rich_markup_mode=None, context_settings=_HELP
 )
 callback_app = typer.Typer(
-    no_args_is_help=True, help="Addresses that providers call.", rich_markup_mode=None, context_settings=_HELP
+    no_args_is_help=True, help="The URLs that providers call back.", rich_markup_mode=None, context_settings=_HELP
 )
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None, context_settings=_HELP)
 app.add_typer(order_app, name="order")
@@ -60,16 +60,16 @@ ConfigPath = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="Default: $CARTSYNC_CONFIG, else ./cartsync.toml."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The worker's private port. Default: [http] of the configuration."),
+    typer.Option(metavar="URL", help="URL of the worker's private port. Default: from [http] in the configuration."),
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Holds the worker's [http] token. Default: that of the configuration."),
+    typer.Option(metavar="FILE", help="File with the worker's [http] token. Default: the token in the configuration."),
 ]
-Ref = Annotated[str, typer.Argument(help="account/reference, or a reference that only one account has.")]
+Ref = Annotated[str, typer.Argument(help="account/reference, or the reference alone if only one account has it.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,26 +80,25 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def cartsync(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback when something fails, and what libraries complain of.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and the warnings of libraries.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Keeps payment providers in agreement with what became of an order.
+    """Keeps payment providers in sync with the state of each order.
 
-    Reads order events from Kafka, computes each order's shipped and unshipped cart, and sends what changed.
+    Reads order events from Kafka, computes each order's shipped and unshipped cart, and sends the changes.
 
     \b
-    cartsync demo                          see it work; needs nothing
+    cartsync demo                          see it work; needs nothing else
     cartsync scenario tests/scenarios      check expectations written as files
-    cartsync replay events.jsonl           what would be sent for these events
-    cartsync config check                  is the configuration right?
-    cartsync topics create                 make the Kafka topics
-    cartsync run                           be a worker
-    cartsync receive                       be called back by providers
-    cartsync order show acme/A14           what is known of an order, and why it is not sent
+    cartsync replay events.jsonl           print what would be sent for these events
+    cartsync config check                  check the configuration
+    cartsync topics create                 create the Kafka topics
+    cartsync run                           run a worker
+    cartsync receive                       receive callbacks from providers
+    cartsync order show acme/A14           show an order, and what is blocking it, if anything
+    cartsync reconcile                     compare every order with what its provider has
     """
 
 
@@ -107,28 +106,28 @@ def cartsync(
 def run(
     config: ConfigPath = None,
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Of the private port, instead of [http] host.")
+        str | None, typer.Option(metavar="HOST", help="Bind the private port to this host; overrides [http] host.")
     ] = None,
     accept_target: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ACCOUNT=send|keep", help="The account's address or merchant is another one; may be given again."
+            metavar="ACCOUNT=send|keep", help="Accept that the account's URL or merchant has changed; repeatable."
         ),
     ] = None,
     adopt_state: Annotated[
         bool,
-        typer.Option("--adopt-state", help="Take the state over from another deployment, which has stopped."),
+        typer.Option("--adopt-state", help="Take over the state of another deployment, which has stopped."),
     ] = False,
 ) -> None:
-    """Be a worker, until SIGTERM or Ctrl-C.
+    """Run a worker until SIGTERM or Ctrl-C.
 
-    It leaves in order, which may take some seconds, 24 at most; a second signal ends it at once, which costs a hold.
-    SIGHUP has secrets and accounts read again. When an account has another base_url, merchant_id or provider than its
-    orders were told to, it does not start before you say what follows: send (all of them are told anew) or keep (they
-    count as told).
+    The first signal drains, which takes a few seconds (24 at most). A second one exits immediately, and the next owner
+    must hold the orders it had in flight. SIGHUP rereads secrets and accounts. If an account's base_url, merchant_id or
+    provider differs from where its orders were sent, the worker refuses to start until you decide: send (all of them
+    are sent again) or keep (they count as acknowledged).
 
-    A state topic belongs to one deployment (group_id, transactional_id_prefix, event topic, cluster). When one of them
-    was changed on purpose, stop all workers and start the first one with --adopt-state.
+    A state topic belongs to one deployment (group_id, transactional_id_prefix, event topic, cluster). If you changed
+    one of these on purpose, stop all workers and start the first one with --adopt-state.
 
     \b
     cartsync run --config /etc/cartsync.toml
@@ -149,14 +148,14 @@ def run(
 def receive(
     config: ConfigPath = None,
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Of the private port, instead of [http] host.")
+        str | None, typer.Option(metavar="HOST", help="Bind the private port to this host; overrides [http] host.")
     ] = None,
 ) -> None:
-    """Be called back by providers, until SIGTERM or Ctrl-C.
+    """Receive callbacks from providers until SIGTERM or Ctrl-C.
 
-    Opens the public port ([callbacks] host, port), and a private one for probes and metrics. What a provider says is
-    written to the event topic before the provider hears that it was taken. Any number of receivers may run; each needs
-    to write to the event topic, and nothing else. TLS ends in front of it. SIGHUP has accounts and secrets read again.
+    Opens the public port ([callbacks] host, port), and a private one for probes and metrics. Each callback is written
+    to the event topic before it is acknowledged to the provider. Any number of receivers may run; all that each needs
+    is permission to write to the event topic. Terminate TLS in front of it. SIGHUP rereads accounts and secrets.
 
     \b
     cartsync receive --config /etc/cartsync.toml
@@ -177,17 +176,17 @@ def receive(
 
 @app.command()
 def demo(
-    orders: Annotated[int, typer.Option(min=1, max=100_000, help="How many orders the shops have, together.")] = 300,
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="For how long they are open.")] = 15.0,
-    seed: Annotated[int, typer.Option(help="Another one, another day in the shops.")] = 1,
-    kafka: Annotated[bool, typer.Option("--kafka", help="With a real Kafka on this machine (needs Java).")] = False,
+    orders: Annotated[int, typer.Option(min=1, max=100_000, help="Orders of all shops together.")] = 300,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long the shops place orders.")] = 15.0,
+    seed: Annotated[int, typer.Option(help="Random seed: another seed, another history.")] = 1,
+    kafka: Annotated[bool, typer.Option("--kafka", help="Use a real Kafka on this machine (needs Java).")] = False,
 ) -> None:
     """See it work: three shops, three providers, one worker.
 
     The providers fail, and call back late, twice, and in the wrong order.
 
-    All on this machine, and nothing else is needed. Exit 0 when all orders agree in the end, 1 when not. Afterwards
-    `cartsync order show` looks at single orders.
+    Everything runs on this machine and needs nothing else. Exit 0 if all orders agree in the end, 1 if not. Afterwards
+    `cartsync order show` shows single orders.
 
     \b
     cartsync demo
@@ -202,13 +201,13 @@ def demo(
 def scenario(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, or folders of *.json.")],
     as_json: AsJson = False,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JUnit report for CI, too.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Say what each event changes, and why.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a JUnit report for CI.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Explain what each event changes, and why.")] = False,
 ) -> None:
     """Check that events lead to the expected updates.
 
     Real worker, scripted provider, virtual time: no broker, no network, no waiting. Exit 0, 1 (a difference was found)
-    or 2 (a file cannot be read).
+    or 2 (an unreadable file).
 
     \b
     cartsync scenario my-shop/
@@ -217,7 +216,7 @@ def scenario(
     """
     if explain:
         if junit is not None:
-            raise typer.BadParameter("--explain expects nothing, so it has nothing to report to --junit")
+            raise typer.BadParameter("--explain checks nothing, so there is nothing to report to --junit")
         from worker.tools.scenario.explain import explain_files
 
         raise typer.Exit(explain_files(paths, as_json))
@@ -228,19 +227,20 @@ def scenario(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="CloudEvents, one JSON object a line.")],
+    file: Annotated[Path, typer.Argument(help="CloudEvents, one JSON object per line.")],
     send: Annotated[
         bool,
-        typer.Option("--send/--dry-run", help="Send it, over whatever the provider holds. Default: only print it."),
+        typer.Option(
+            "--send/--dry-run", help="Send the updates, overwriting what the provider has. Default: only print them."
+        ),
     ] = False,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what the events of a file lead to, without Kafka.
+    """Print the updates for the events of a file, without Kafka.
 
-    With --send it is sent, and overwrites what the provider holds of these orders, so not beside running workers.
-    The accounts are those of the configuration; when none is configured and nothing is sent, an account `acme` is made
-    up.
+    With --send they are sent and overwrite what the provider has for these orders: never do so while workers are
+    running. The accounts are those of the configuration; without any, and without --send, an account `acme` is made up.
 
     \b
     cartsync replay events.jsonl
@@ -268,28 +268,91 @@ def replay(
 
 
 @app.command()
+def reconcile(
+    accounts: Annotated[
+        list[str] | None, typer.Argument(metavar="ACCOUNT…", help="As in [accounts.NAME]. Default: all.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            min=0.01,
+            max=10_000,
+            help="Requests a second to each provider, at most. Default: 10; never above the account's rate_per_s.",
+        ),
+    ] = None,
+    fetch: Annotated[
+        bool,
+        typer.Option(
+            "--fetch",
+            help="seQura: read all disbursements from seQura. Default: what was read of them already, unless the "
+            "account's disbursements are off.",
+        ),
+    ] = False,
+    payout_days: Annotated[
+        int,
+        typer.Option(
+            metavar="DAYS", min=0, max=3650, help="seQura: how long after a change it may take to be paid out."
+        ),
+    ] = 31,
+    every: Annotated[
+        bool, typer.Option("--all", help="List orders that are not final or were not compared; with --json all.")
+    ] = False,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one object a line, a summary last.")] = False,
+) -> None:
+    """Compare every order with what its provider has.
+
+    Qliro is asked with GetOrder, AtaraPay with Order Status; seQura, which cannot be asked, has to have paid out what
+    was shipped and kept. Orders are read from the state topic. Nothing is changed anywhere, and workers may go on: an
+    order that changes meanwhile is compared again.
+
+    Each difference says who is owed what, and what to do. Exit 0: none; 1: there are some; 64, 75: not everything could
+    be compared; 130: Ctrl-C. What was found until then is printed, and said to be partial.
+
+    \b
+    cartsync reconcile
+    cartsync reconcile hats --rate 2
+    cartsync reconcile acme --fetch --json > differences.jsonl
+    """
+    from worker.config import configured_accounts, http_section, state_sections
+
+    sections = state_sections(config)
+    if sections is None:
+        raise ConfigError("[kafka] is not configured: orders are read from the state topic")
+    settings = configured_accounts(config)
+    if not settings:
+        raise ConfigError("[accounts]: no account is configured; add [accounts.NAME]")
+    from worker.tools.reconcile import Wishes, run_reconcile
+
+    _only_the_last_line()
+    wishes = Wishes(tuple(accounts or ()), rate, payout_days, fetch, every, as_json)
+    raise typer.Exit(run_reconcile(wishes, *sections, http_section(config), settings))
+
+
+@app.command()
 def sandbox(
-    provider: Annotated[str, typer.Option(metavar="sequra|qliro|atarapay", help="Whom it stands in for.")] = "sequra",
+    provider: Annotated[str, typer.Option(metavar="sequra|qliro|atarapay", help="The provider to fake.")] = "sequra",
     host: str = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 8090,
     account: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CREDENTIALS",
-            help="sequra MERCHANT:USER:PASSWORD, may be given again (acme:user:secret); qliro KEY:SECRET "
+            help="sequra MERCHANT:USER:PASSWORD, repeatable (acme:user:secret); qliro KEY:SECRET "
             "(HATS:secret); atarapay PUBLIC_KEY:PRIVATE_KEY (public:private).",
         ),
     ] = None,
-    faults: Annotated[str, typer.Option(help="What goes wrong how often: 500=0.05,reset_applied=0.02")] = "",
-    seed: Annotated[int, typer.Option(help="For the faults.")] = 0,
+    faults: Annotated[str, typer.Option(help="Faults and their rates: 500=0.05,reset_applied=0.02")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the fault generator.")] = 0,
     callback_url: Annotated[
-        str, typer.Option(metavar="URL", help="AtaraPay's notifications go there (`cartsync callback url` prints it).")
+        str, typer.Option(metavar="URL", help="Where AtaraPay's notifications go (`cartsync callback url` prints it).")
     ] = "",
 ) -> None:
-    """Be a provider on this machine, to try things against.
+    """Run a local fake provider to try things against.
 
-    Answers as the provider does, until Ctrl-C, and calls back. Look at what it holds with a browser. Orders are placed
-    with POST /checkout (seQura knows one by its first update), things happen with POST /acts; the page says more.
+    Responds and calls back as the provider does, until Ctrl-C. Open it in a browser to see its orders. Place orders
+    with POST /checkout (seQura creates one at its first update), trigger events with POST /acts; the page explains.
 
     \b
     cartsync sandbox
@@ -325,10 +388,10 @@ def order_show(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an order, and what stands in its way.
+    """Show an order, and what is blocking it, if anything.
 
-    Its carts, what was acknowledged, what comes next. Asks the worker; when it does not answer, or does not serve the
-    order, the state topic; without a configured Kafka, what the last demo left.
+    Its carts, what was acknowledged, what comes next. Asks the worker; if it does not answer or does not serve the
+    order, reads the state topic; if no Kafka is configured, reads what the last demo left behind.
 
     \b
     cartsync order show acme/A14
@@ -343,7 +406,7 @@ def order_show(
 
         _only_the_last_line()
         accounts: Mapping[str, Account] = {}
-        with suppress(ConfigError):  # a password may be out of reach here; then nothing is said of accounts
+        with suppress(ConfigError):  # a password file may be unreadable here: then account details are left out
             accounts = configured_accounts(config)
         return read_orders(ref, *sections, accounts)
 
@@ -354,21 +417,23 @@ def order_show(
 
 @order_app.command("release")
 def order_release(
-    ref: Annotated[str | None, typer.Argument(help="As for show; none with --all.")] = None,
+    ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All parked orders of --account.")] = False,
-    account: Annotated[str | None, typer.Option(metavar="NAME", help="With --all: as in [accounts.NAME].")] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --all: the NAME in [accounts.NAME].")
+    ] = None,
     reason_contains: Annotated[
-        str, typer.Option(metavar="TEXT", help="With --all: only those whose reason contains this.")
+        str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
     ] = "",
     url: Url = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a parked order again, or all of an account.
+    """Send a parked order again, or all parked orders of an account.
 
-    Its counts start anew; delays and holds that are running stay. Returns when it is committed, and says whether there
-    was anything to release. --all asks one worker, for its own partitions: ask each.
+    Attempt counts start over; running delays and holds stay. Returns once the change is committed, and says whether
+    anything was released. --all reaches only the partitions of the worker it asks: run it for each worker.
 
     \b
     cartsync order release acme/A14
@@ -378,10 +443,10 @@ def order_release(
 
     if every:
         if ref is not None or account is None:
-            raise UsageError("--all goes with --account NAME, and without an order")
+            raise UsageError("--all needs --account NAME, and takes no order")
         raise typer.Exit(release_all(account, reason_contains, _url(url, config, token_file), as_json=as_json))
     if ref is None or account is not None or reason_contains:
-        raise UsageError("name one order (account/reference), or say --all --account NAME [--reason-contains TEXT]")
+        raise UsageError("name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]")
     raise typer.Exit(change_order("release", ref, _url(url, config, token_file), as_json=as_json))
 
 
@@ -393,9 +458,9 @@ def order_resend(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send an order's newest state again.
+    """Send an order's newest state again, even if it was acknowledged.
 
-    Whatever was acknowledged. Returns when it is committed; what is running first ends.
+    Returns once the request is committed; an update in flight finishes first.
     """
     from worker.tools.control import change_order
 
@@ -404,16 +469,17 @@ def order_resend(
 
 @account_app.command("resume")
 def account_resume(
-    name: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
+    name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
     url: Url = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a paused account at once.
+    """Resume a paused account immediately.
 
-    Credentials were refused, or many orders. It probes by itself, too ([worker] account_probe). The worker reads its
-    password file again. Each worker has to be asked; SIGHUP does the same for all accounts of one.
+    An account is paused because its credentials or too many of its orders were rejected. It also probes by itself
+    ([worker] account_probe). The worker rereads the password file. Run it for each worker; SIGHUP resumes all accounts
+    of one worker.
     """
     from worker.tools.control import resume_account
 
@@ -422,21 +488,23 @@ def account_resume(
 
 @account_app.command("report")
 def account_report(
-    name: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
+    name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
     page_taken: Annotated[
-        str, typer.Option("--page-taken", metavar="ID", help="The provider has what this page holds, which is stuck.")
+        str, typer.Option("--page-taken", metavar="ID", help="The provider did accept this page, which is stuck.")
     ] = "",
-    page_not_taken: Annotated[str, typer.Option("--page-not-taken", metavar="ID", help="It has not.")] = "",
+    page_not_taken: Annotated[
+        str, typer.Option("--page-not-taken", metavar="ID", help="The provider did not accept this page.")
+    ] = "",
     url: Url = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an account's jobs due now: its delivery report, its disbursements.
+    """Run an account's jobs now: its delivery report, its disbursements.
 
-    A page of a report that may have been taken, and was refused four times since, is stuck: find out whether the
-    provider has it, and say so. Its ID stands in the log (report_stuck) and in /status. Returns when it is committed.
-    Each worker has to be asked.
+    A page of a report is stuck if the provider may have accepted it and has rejected it four times since: find out
+    whether the provider has it, and pass the answer with the ID that the log (report_stuck) and /status show. Returns
+    once it is committed. Run it for each worker.
 
     \b
     cartsync account report acme
@@ -445,29 +513,29 @@ def account_report(
     from worker.tools.control import report_now
 
     if page_taken and page_not_taken:
-        raise UsageError("a page was taken, or it was not: say one of them")
+        raise UsageError("--page-taken and --page-not-taken exclude each other")
     page_id, asked = page_taken or page_not_taken, _url(url, config, token_file)
     raise typer.Exit(report_now(name, asked, page_id=page_id, is_taken=bool(page_taken), as_json=as_json))
 
 
 @input_app.command("skip")
 def input_skip(
-    partition: Annotated[int, typer.Argument(min=0, help="Of the event topic.")],
-    offset: Annotated[int, typer.Argument(min=0, help="The next one to be read.")],
-    why: Annotated[str, typer.Option(metavar="TEXT", help="For the log, which says who did it, too.")],
+    partition: Annotated[int, typer.Argument(min=0, help="A partition of the event topic.")],
+    offset: Annotated[int, typer.Argument(min=0, help="The next offset to read.")],
+    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the log (which also records who did it).")],
     url: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="A worker's private port; may be given again. Default: [http]."),
+        typer.Option(metavar="URL", help="URL of a worker's private port; repeatable. Default: from [http]."),
     ] = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move the position of a partition, past what cannot be read.
+    """Move the position of a partition past events that cannot be read.
 
-    Over a gap, say, where retention removed events while no worker ran: what lies between is never taken. Committed as
-    everything else is; a partition that was halted serves again at once. Only forward, unless [worker] topic_epoch
-    was raised.
+    For example past a gap where retention removed events while no worker ran: everything in between is never applied.
+    Committed like everything else; a halted partition serves again immediately. Only moves forward, unless [worker]
+    topic_epoch was raised.
 
     \b
     cartsync input skip 3 120000 --why "retention removed 118000 to 120000, told the shop"
@@ -494,7 +562,7 @@ def input_skip(
 
 @config_app.command("check")
 def config_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
-    """Say everything that is wrong with it.
+    """Check the configuration, and print everything that is wrong with it.
 
     Exit 0, or 64 with one line for each mistake.
     """
@@ -502,18 +570,18 @@ def config_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
     if any(account.callback_secrets for account in settings.accounts.values()):
         from worker.config.receiving import receiver_config
 
-        receiver_config(config)  # whoever is called back has a receiver with these settings
+        receiver_config(config)  # a deployment with callbacks has a receiver that reads these settings
     accounts = ", ".join(settings.accounts)
-    print(json.dumps({"ok": True, "problems": []}) if as_json else f"the configuration is right; accounts: {accounts}")
+    print(json.dumps({"ok": True, "problems": []}) if as_json else f"the configuration is valid; accounts: {accounts}")
 
 
 @config_app.command("print")
 def config_print(
     config: ConfigPath = None,
     as_json: AsJson = False,
-    redacted: Annotated[bool, typer.Option("--redacted", help="Always so: secrets are shown as ***.")] = True,  # noqa: ARG001
+    redacted: Annotated[bool, typer.Option("--redacted", help="Does nothing: secrets are always shown as ***.")] = True,  # noqa: ARG001
 ) -> None:
-    """Print what holds, and where each setting comes from.
+    """Print the effective configuration, and where each setting comes from.
 
     Secrets are shown as ***.
     """
@@ -533,7 +601,7 @@ def config_init(
 ) -> None:
     """Write an example with every setting and its default.
 
-    What is there already is never overwritten.
+    Never overwrites an existing file.
     """
     from importlib.resources import files
 
@@ -542,7 +610,7 @@ def config_init(
         with path.open("xb") as file:
             file.write(example)
     except FileExistsError:
-        raise UsageError(f"{path}: is there already, and is left as it is; name another file") from None
+        raise UsageError(f"{path}: already exists and was not changed; name another file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     print(json.dumps({"written": str(path)}) if as_json else f"written: {path}; then `cartsync config check`")
@@ -550,15 +618,17 @@ def config_init(
 
 @callback_app.command("url")
 def callback_url(
-    account: Annotated[str, typer.Argument(help="As in [accounts.NAME].")],
-    reference: Annotated[str, typer.Argument(help="Of the order; none where a seller has one address.")] = "",
-    purpose: Annotated[str | None, typer.Option(metavar="P", help="Only this one. Default: all.")] = None,
+    account: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
+    reference: Annotated[
+        str, typer.Argument(help="The order's reference; leave out for a provider that has one URL per seller.")
+    ] = "",
+    purpose: Annotated[str | None, typer.Option(metavar="P", help="Only this purpose. Default: all.")] = None,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the addresses that a provider is given for an order.
+    """Print the callback URLs to give to a provider for an order.
 
-    Each holds a token of account, purpose and order: give it to the provider alone, and keep it out of logs.
+    Each contains a token for its account, purpose and order: give it to the provider only, and keep it out of logs.
 
     \b
     cartsync callback url hats A14/12345
@@ -577,9 +647,9 @@ def callback_verify(
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether an address would be let in, and by which secret.
+    """Check whether a callback URL would be accepted, and by which secret.
 
-    Exit 0, or 1 when it would not.
+    Exit 0, or 1 if it would not.
 
     \b
     cartsync callback verify https://callbacks.example.com/callbacks/hats/order-status/ji73…/A14%2F12345
@@ -592,9 +662,9 @@ def callback_verify(
 
 @topics_app.command("check")
 def topics_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
-    """Say what is wrong with the topics.
+    """Check the topics, and print what is wrong with them.
 
-    Exit 0, or 72 when a worker would not start.
+    Exit 0, or 72 if a worker would not start.
     """
     settings = _load(config)
     from worker.tools.topics import run_check
@@ -607,11 +677,12 @@ def topics_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
 def topics_create(
     config: ConfigPath = None,
     partitions: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Of the event topic, when it is missing, too. Default: 12.")
+        int | None,
+        typer.Option(min=1, max=10_000, help="Partitions of the event topic, if it has to be created. Default: 12."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create the topics that are missing, then check all.
+    """Create the missing topics, then check all of them.
 
     \b
     cartsync topics create --partitions 12
@@ -629,20 +700,20 @@ def _accepted_targets(given: list[str], settings: "Config") -> "dict[str, Target
         name, _, choice = each.rpartition("=")
         if name not in settings.accounts or choice not in ("send", "keep"):
             known = ", ".join(settings.accounts)
-            raise UsageError(f"--accept-target {each}: expected ACCOUNT=send or ACCOUNT=keep, the accounts are {known}")
+            raise UsageError(f"--accept-target {each}: expected ACCOUNT=send or ACCOUNT=keep; accounts: {known}")
         accepted[name] = "send" if choice == "send" else "keep"
     return accepted
 
 
 def _log_to_stderr(level: str = "warning") -> None:
-    """What a tool prints is on stdout alone."""
+    """Keeps stdout free for the tool's own output."""
     from worker import logs
 
     logs.configure(level="warning" if "--debug" in sys.argv[1:] else level, stream=sys.stderr)
 
 
 def _only_the_last_line() -> None:
-    """What went wrong is said once, at the end: what a library complains of on the way is for --debug."""
+    """Silences the libraries: an error is printed once, at the end. --debug still shows their warnings."""
     _log_to_stderr("critical")
 
 
@@ -659,36 +730,36 @@ def _load(path: Path | None) -> "Config":
     from worker.config import Config
     from worker.publisher.routes import routes_of
 
-    def kafka_holds(config: Config) -> None:
+    def check_kafka(config: Config) -> None:
         _check_kafka(config.kafka)
 
-    def routes_hold(config: Config) -> None:
+    def check_routes(config: Config) -> None:
         routes_of(config.merchant_accounts())
 
-    return Config.load(path, checks=[kafka_holds, routes_hold])
+    return Config.load(path, checks=[check_kafka, check_routes])
 
 
 def _url(url: str | None, path: Path | None, token_file: Path | None) -> "Port":
-    """Where the worker is, and with which token: a port that listens everywhere is asked on this machine."""
+    """The worker's URL and token. A port that is bound to all interfaces is reached on loopback."""
     from worker.config import http_section, read_secret
     from worker.tools.control import Port
 
     token = None if token_file is None else read_secret(token_file)
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigError(f"{token_file}: holds no token: one has no spaces, and is ASCII")
+        raise ConfigError(f"{token_file}: not a token (expected ASCII without spaces)")
     try:
         http = http_section(path)
     except ConfigError:
         if url is None:
             raise
-        return Port(url, token or "")  # who names the worker may have no configuration that is right here
+        return Port(url, token or "")  # with --url no valid configuration is needed on this machine
     token = http.token.get_secret_value() if token is None else token
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104 - not bound, but asked
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104 - connected to, not bound
     return Port(http_url(host, http.port) if url is None else url, token)
 
 
 def _redirect_stdout_to_devnull() -> None:
-    """The interpreter would try once more to write what is left, and complain."""
+    """Otherwise the interpreter flushes stdout once more as it exits, and reports the same error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -696,16 +767,16 @@ def main() -> NoReturn:
     """The program: runs a command and ends the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has no ñ must not end a command
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot print ñ must not end a command
     try:
         try:
             app(prog_name="cartsync")
         except CartsyncError:
             if (logs := sys.modules.get("worker.logs")) is not None:
-                logs.flush()  # what was logged comes before what it led to
+                logs.flush()  # so that the log lines come before the error that they led to
             raise
         except SystemExit:
-            sys.stdout.flush()  # what cannot be written is told below, not by the interpreter at its end
+            sys.stdout.flush()  # so that a failure is reported below, not by the interpreter as it exits
             raise
     except CartsyncError as error:
         if "--debug" in sys.argv[1:]:
@@ -720,8 +791,8 @@ def main() -> NoReturn:
         sys.stderr.write("cartsync: " + "\n".join(lines) + "\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        _redirect_stdout_to_devnull()  # who reads has seen enough: `cartsync … | head`
-        sys.exit(1)  # as the library says, when it is the one to notice
+        _redirect_stdout_to_devnull()  # the reader has seen enough: `cartsync … | head`
+        sys.exit(1)  # as click does when it notices first
     except OSError as error:
         _redirect_stdout_to_devnull()
         sys.stderr.write(f"cartsync: {error.filename or 'the output'}: {error.strerror}\n")

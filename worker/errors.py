@@ -1,19 +1,19 @@
-"""Every error of ours, and whose fault it is.
+"""Every cartsync error, and whose fault it is.
 
     CartsyncError
-    ├── ConfigError            the operator's: a setting is missing, wrong, or breaks a rule with another one
-    ├── MalformedEventError    the shop's: a record that the input contract refuses
-    ├── UsageError             the caller's: a file that cannot be read, a word that means nothing
-    ├── TopicError             the cluster's: a topic is missing or not as the protocol needs it
-    ├── DamagedStateError      whoever's that wrote to the state topic: a record there is none of ours
-    ├── TwoOwnersError         the deployment's: another worker takes partitions that the group has given to us
-    ├── LogError               the cluster's: the log did not do what was asked
-    │   ├── FencedError        another owner of the partition, or a transaction of ours that took too long
-    │   ├── SizeRefusedError   the cluster takes no record or batch of this size
-    │   └── GapError           the input does not reach back to where the state ends
-    └── InvariantError         ours: the worker must stop
+    ├── ConfigError            the operator's: a setting is missing, invalid, or conflicts with another one
+    ├── MalformedEventError    the shop's: a record violates the input contract
+    ├── UsageError             the caller's: an unreadable file or an invalid argument
+    ├── TopicError             the cluster's: a topic is missing or unusable for the protocol
+    ├── DamagedStateError      someone else wrote to the state topic: a record in it is not one of ours
+    ├── TwoOwnersError         the deployment's: another worker keeps taking over partitions assigned to us
+    ├── LogError               the cluster's: a read or write of the log failed
+    │   ├── FencedError        another owner took the partition over, or our transaction timed out
+    │   ├── SizeRefusedError   a record or batch is larger than the cluster accepts
+    │   └── GapError           the input no longer reaches back to where the state ends
+    └── InvariantError         ours: a bug; the worker must stop
 
-Each has the exit code of a process that ends with it. What a provider answers is never an error but an `Outcome`.
+Each has the exit code of a process that ends with it. A provider's response is never an error but an `Outcome`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,39 +21,43 @@ from collections.abc import Iterable, Mapping
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "a difference was found",
-    2: "usage, or a file that cannot be read",
+    2: "usage, or an unreadable file",
     64: "configuration",
-    70: "stuck, or a defect",
-    71: "another deployment takes the same partitions",
+    70: "event loop stuck, or a bug",
+    71: "another deployment owns the same partitions",
     72: "topics",
     75: "try again later",
-    143: "not left in order (a second SIGTERM, or no more time)",
+    130: "interrupted (Ctrl-C): the output is incomplete",
+    143: "not drained (a second SIGTERM, or out of time)",
 }
-"""Of the program: the one list of them."""
+"""The program's exit codes, listed only here."""
+
+INTERRUPTED = 130
+"""As shells have it: 128 and the number of SIGINT."""
 
 
 def exit_codes() -> str:
-    """The list as help and manual say it."""
+    """The list as the help and the manual print it."""
     return "Exit codes: " + ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
 class CartsyncError(Exception):
-    """The base of all of them."""
+    """The base of all cartsync errors."""
 
     exit_code = 75
-    """It may work later; the other codes stand with their errors."""
+    """A retry may work. Subclasses override it."""
 
 
 class ConfigError(CartsyncError):
-    """A setting is missing, wrong, or breaks a rule with another one. Says which, and what to write."""
+    """A setting is missing, invalid, or conflicts with another one. Says which, and what to write."""
 
     exit_code = 64
 
 
 class MalformedEventError(CartsyncError):
-    """A record that the input contract refuses (`CONTRACT.md` section 4).
+    """A record violates the input contract (`CONTRACT.md` section 4).
 
-    `reason` is one of the contract's words; `detail` a path and what was expected there, never a text of the event.
+    `reason` is one of the contract's reasons; `detail` a path and what was expected there, never text from the event.
     """
 
     exit_code = 2
@@ -65,22 +69,22 @@ class MalformedEventError(CartsyncError):
 
 
 class UsageError(CartsyncError):
-    """A file that cannot be read, or words that mean nothing here."""
+    """Invalid usage: an unreadable file or an invalid argument."""
 
     exit_code = 2
 
 
 class TopicError(CartsyncError):
-    """A topic is missing or is not as the protocol needs it. Says which, and how to mend it."""
+    """A topic is missing, or its settings break the protocol. Says which topic, and how to fix it."""
 
     exit_code = 72
 
 
 class DamagedStateError(CartsyncError):
-    """A record of a state partition is none that we wrote: its orders are not served. Says where it is.
+    """A record of a state partition is not one of ours, so its orders are not served. Says where it is.
 
-    `is_position`: only how far the input was taken is not known, so an operator can say it. `order`: whose record it
-    is; that is for a field of its own, since the text is shown to whoever asks whether the worker is ready.
+    `is_position`: only the input position is damaged, so an operator can set it. `order`: the order that the record
+    belongs to; kept out of the message, which `/readyz` shows to everybody.
     """
 
     exit_code = 72
@@ -92,25 +96,25 @@ class DamagedStateError(CartsyncError):
 
 
 class TwoOwnersError(CartsyncError):
-    """Another worker takes over partitions that the group has given to us, again and again. Says which worker."""
+    """Another worker keeps taking over partitions that the group has assigned to us. Says which worker."""
 
     exit_code = 71
 
 
 class LogError(CartsyncError):
-    """The log did not do what was asked; the actor is closed and starts anew."""
+    """A read or write of the log failed; the actor is closed and a new one starts."""
 
 
 class FencedError(LogError):
-    """Another owner of the partition has taken over, or a transaction of ours took too long."""
+    """Another owner has taken over the partition, or our transaction timed out."""
 
 
 class SizeRefusedError(LogError):
-    """The cluster refuses a transaction because of the size of a record or a batch."""
+    """The cluster rejects a transaction because a record or batch is too large."""
 
 
 class GapError(LogError):
-    """The input does not reach back to where the state ends: events are missing. Says of which partitions."""
+    """The input no longer reaches back to where the state ends: events are missing. Says in which partitions."""
 
     def __init__(self, message: str, partitions: Iterable[int] = ()) -> None:
         super().__init__(message)
@@ -118,6 +122,6 @@ class GapError(LogError):
 
 
 class InvariantError(CartsyncError):
-    """Something that cannot be has happened: a defect of ours."""
+    """An invariant was violated: a bug in cartsync."""
 
     exit_code = 70

@@ -1,19 +1,19 @@
-"""Structured logs: one line per thing that happened, as JSON for machines or as text for people.
+"""Structured logs: one line per event, as JSON for machines or as text for people.
 
     log = structlog.get_logger(__name__)
     log.info("order_settled", order=subject, revision=revision, partition=partition)
 
-The event is a snake_case message, everything else a field. Bodies, credentials and what a provider says in an
-error have no business here; as a second line of defence, fields whose names speak of such things are masked.
+The event is a snake_case name, everything else a field. Bodies, credentials and the text of a provider's error must
+not be logged; as a second line of defense, fields whose names suggest such content are masked.
 
-Nobody waits for a line: it goes into a bounded queue, and a thread writes it. A disk that is full or a reader that
-hangs costs lines, which are counted, and told in the next one that can be written (`log_lines_dropped`). What comes in
-floods is sampled: the first lines of a kind within an interval in full, then one line with the count of the others
-(`log_lines_sampled`). Lines of libraries are so by themselves, those of ours that say `sampled_by`.
+Logging never blocks: a line goes into a bounded queue, and a thread writes it. If the disk is full or the reader of a
+pipe hangs, lines are dropped and counted, and the next line that can be written reports the count
+(`log_lines_dropped`). Floods are sampled: the first lines of a kind within an interval are written, then one line with
+the count of the rest (`log_lines_sampled`). All lines of libraries are sampled, and ours that pass `sampled_by`.
 
-Loggers are cached at their first use and cost one comparison when their level is off. So what can change
-while the process lives (where lines go, from which level on, how they look) is not in the logger but in one
-`_Output`, which `configure` and `capture` replace.
+Loggers are cached at their first use and cost one comparison when their level is off. So everything that can change
+while the process runs (stream, level, format) is not in the logger but in one `_Output`, which `configure` and
+`capture` replace.
 """
 
 import atexit
@@ -47,56 +47,56 @@ _PRIVATE_NAMES = (
     *("password", "passwd", "secret", "authorization", "credential", "apikey", "cookie"),
     *("deliveryaddress", "invoiceaddress", "emailaddress"),
 )
-"""Anywhere in the name of a field, underscores left out."""
+"""Substrings of a field's name, ignoring underscores."""
 _PRIVATE_WORDS = frozenset(
     {"pwd", "token", "body", "payload", "header", "headers", "facts", "data", "value"}
     | {"customer", "email", "phone", "nin", "surnames", "birth"}
 )
-"""Words of which the name of a field consists: bodies and personal data."""
+"""Whole words of a field's name: bodies and personal data."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NUMBERS = re.compile(r"\d+")
 _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{6,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
-"""In free text: what follows the scheme of an Authorization header, and user:password of a URL."""
+"""In free text: the credentials of an Authorization header, and user:password in a URL."""
 _DEPTH_MAX = 4
 _TEXT_MAX = 1_024
-"""Characters of a field."""
+"""Maximum length of a field, in characters."""
 _TRACE_MAX = 16_384
 _LINE_MAX = 65_536
 
 QUEUE_MAX = 10_000
-"""Lines that may wait to be written; what comes then is dropped."""
+"""Maximum lines in the queue; further lines are dropped."""
 _GATHER_S = 0.005
-"""How long the thread lets lines gather that follow each other closely: one write for many of them."""
+"""How long the thread collects lines that come in quick succession: one write for many of them."""
 FLUSH_S = 1.0
-"""What the end of the process waits for lines to be written, at most."""
+"""How long the process waits at exit for lines to be written."""
 SAMPLE_FIRST = 20
-"""Lines of a kind that are written in full within an interval."""
+"""How many lines of a kind are written within an interval."""
 SAMPLE_INTERVAL_S = 60.0
 _KINDS_MAX = 1_000
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _LIBRARIES = ("aiokafka", "aiohttp", "asyncio")
-"""Theirs are shown from `warning` on, unless ours are shown from `debug` on."""
+"""Their lines are shown from `warning` up, unless our level is `debug`."""
 _UNTRUSTED = ("aiohttp.server",)
-"""Their words hold what somebody sent to us, a token in a request line too: only the kind of the error is shown."""
+"""Their messages quote requests, tokens in the URL included: only the type of the error is shown."""
 
 
 class _Output(NamedTuple):
-    """Where lines go, from which level on, and how they look."""
+    """Where lines go, at which level, and in which format."""
 
     threshold: int
     write: Callable[[str], None]
-    """Takes one line, without its end."""
+    """Writes one line, passed without its newline."""
     render: Callable[[EventDict], str]
     wall_ms: Callable[[], int] | None
-    """UTC milliseconds; `None`: the machine's own clock."""
+    """UTC milliseconds; `None`: the system clock."""
     sampler: "_Sampler"
     hash_orders: bool = False
     writer: "_Writer | None" = None
 
 
 class _Kind:
-    """Lines of one kind within an interval."""
+    """The count of one kind of line within an interval."""
 
     __slots__ = ("began", "count", "fields")
 
@@ -107,43 +107,43 @@ class _Kind:
 
 
 class _Sampler:
-    """Lets the first lines of a kind through, and counts the others of the interval."""
+    """Admits the first lines of a kind within an interval, and counts the rest."""
 
     def __init__(self, wall_ms: Callable[[], int] | None) -> None:
         self._wall_ms = wall_ms
         self._kinds: dict[object, _Kind] = {}
-        self._lock = threading.RLock()  # a garbage collection may log while we are in it
+        self._lock = threading.RLock()  # reentrant: a garbage collection may log while we hold it
 
     def _now(self) -> float:
         return time.monotonic() if self._wall_ms is None else self._wall_ms() / 1000
 
     def admits(self, key: object, **fields: str) -> bool:
-        """Whether a line of this kind is written. `fields`: what the count is told with."""
+        """Whether to write a line of this kind. `fields`: logged along with the count of the rest."""
         with self._lock:
             now = self._now()
             kind = self._kinds.get(key)
             ended = kind is not None and now - kind.began >= SAMPLE_INTERVAL_S
             if ended or (kind is None and len(self._kinds) >= _KINDS_MAX):
-                self._tell(now, key if ended else None)
+                self._report(now, key if ended else None)
                 kind = None
             if kind is None:
                 kind = self._kinds[key] = _Kind(now, fields)
             kind.count += 1
             admitted = kind.count <= SAMPLE_FIRST
         if kind.count == SAMPLE_FIRST + 1 and _output.writer is not None:
-            _output.writer.wake()  # so that the count is told in time, whether another line comes or not
+            _output.writer.wake()  # so that the count is reported on time even if no other line follows
         return admitted
 
-    def tell(self, *, everything: bool = False) -> bool:
-        """Writes the counts of the intervals that are over, or of all; true: some are still running."""
+    def report(self, *, everything: bool = False) -> bool:
+        """Writes the counts of expired intervals, or of all; true: some are still running."""
         with self._lock:
             now = self._now()
             for key in [k for k, kind in self._kinds.items() if everything or now - kind.began >= SAMPLE_INTERVAL_S]:
-                self._tell(now, key)
+                self._report(now, key)
             return any(kind.count > SAMPLE_FIRST for kind in self._kinds.values())
 
-    def _tell(self, now: float, key: object | None) -> None:
-        """Forgets one kind, or all, and writes how many of its lines were left out."""
+    def _report(self, now: float, key: object | None) -> None:
+        """Removes one kind, or all, and writes how many of its lines were left out."""
         kinds = [self._kinds.pop(key)] if key is not None else list(self._kinds.values())
         if key is None:
             self._kinds.clear()
@@ -154,7 +154,7 @@ class _Sampler:
 
 
 class _Writer:
-    """A thread that writes lines to a stream: who logs never waits, and never hears of a failure."""
+    """A thread that writes lines to a stream: callers never block, and never see a failure."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -162,41 +162,41 @@ class _Writer:
             self._file: int | None = stream.fileno()
         except (OSError, ValueError, AttributeError):
             self._file = None
-        # Of all queues this one may be used by what a garbage collection calls while we are in it.
+        # `SimpleQueue.put` is reentrant: a garbage collection may log while this thread is inside it.
         self._queue: SimpleQueue[str | threading.Event | None] = SimpleQueue()
         self._refused = 0
         self._failed = 0
-        self._told = 0
+        self._reported = 0
         self._is_cut = False
-        """Whether what was written last has no end."""
+        """Whether the last write stopped within a line."""
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Lines that were not written."""
+        """The number of lines that were not written."""
         return self._refused + self._failed
 
     def write(self, line: str) -> None:
-        """Queues one line, without its end."""
+        """Queues one line, passed without its newline."""
         if self._queue.qsize() < QUEUE_MAX:
             self._queue.put(line)
         else:
             self._refused += 1
 
     def wake(self) -> None:
-        """Has the thread look for counts that are to be told."""
+        """Has the thread check for counts that are due."""
         self._queue.put(None)
 
     def flush(self, within_s: float) -> bool:
-        """Waits until what was queued is written or dropped; false: not in time."""
+        """Waits until all queued lines are written or dropped; false: not in time."""
         done = threading.Event()
         self._queue.put(done)
         return done.wait(within_s)
 
     def end(self, within_s: float) -> None:
-        """Writes what is left and ends the thread; one that hangs is left behind."""
+        """Writes the remaining lines and ends the thread; if it hangs, abandons it."""
         self._ended = True
         self.wake()
         self._thread.join(within_s)
@@ -212,10 +212,10 @@ class _Writer:
                     time.sleep(_GATHER_S)
                 self._take(first)
                 wrote_at = time.monotonic()
-            pause_s = SAMPLE_INTERVAL_S / 10 if _output.writer is self and _output.sampler.tell() else None
+            pause_s = SAMPLE_INTERVAL_S / 10 if _output.writer is self and _output.sampler.report() else None
 
     def _take(self, first: str | threading.Event | None) -> None:
-        """Writes what is queued now; what comes meanwhile is for the next time."""
+        """Writes the lines queued so far; lines that arrive meanwhile are written next time."""
         taken = [first, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]
         lines = [each for each in taken if isinstance(each, str)]
         if lines:
@@ -225,17 +225,17 @@ class _Writer:
                 each.set()
 
     def _put(self, lines: list[str]) -> None:
-        missing = self.dropped - self._told
-        told = [_line("warning", {"event": "log_lines_dropped", "count": missing})] if missing else []
+        missing = self.dropped - self._reported
+        report = [_line("warning", {"event": "log_lines_dropped", "count": missing})] if missing else []
         try:
-            text = "\n".join([*told, *lines, ""])
+            text = "\n".join([*report, *lines, ""])
             if self._file is None:
                 self._stream.write(text)
                 self._stream.flush()
             else:
                 self._put_bytes(self._file, text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
-            self._told += missing
-        except Exception:  # noqa: BLE001 - a full disk, a reader that is gone, a stream that is closed: all the same
+            self._reported += missing
+        except Exception:  # noqa: BLE001 - a full disk, a reader that has gone, a closed stream: treated alike
             self._failed += len(lines)
 
     def _put_bytes(self, file: int, content: bytes) -> None:
@@ -244,7 +244,7 @@ class _Writer:
         while content:
             try:
                 count = os.write(file, content)
-            except BlockingIOError:  # somebody who shares it has made it so
+            except BlockingIOError:  # a process that shares the file has made it non-blocking
                 select.select([], [file], [])
                 continue
             self._is_cut = content[count - 1 : count] != b"\n"
@@ -252,28 +252,28 @@ class _Writer:
 
 
 class Log(structlog.BoundLoggerBase):
-    """A logger. Levels that are off cost one comparison; no method ever raises or waits.
+    """A logger. Levels that are off cost one comparison; no method ever raises or blocks.
 
-    `sampled_by`, a field of any line: lines of the same event and the same value of it may come in floods.
+    Pass `sampled_by` if lines may flood: lines with the same event and the same `sampled_by` are sampled together.
     """
 
     def debug(self, event: str, **fields: Any) -> None:
-        """For whoever looks into a defect."""
+        """For debugging."""
         if _output.threshold <= 10:
             self._write("debug", event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """What happened."""
+        """Normal events."""
         if _output.threshold <= 20:
             self._write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """What may need somebody."""
+        """May need attention."""
         if _output.threshold <= 30:
             self._write("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """What needs somebody."""
+        """Needs attention."""
         if _output.threshold <= 40:
             self._write("error", event, fields)
 
@@ -283,7 +283,7 @@ class Log(structlog.BoundLoggerBase):
             self._write("error", event, {"exc_info": True} | fields)
 
     def critical(self, event: str, **fields: Any) -> None:
-        """What stops us."""
+        """Stops the process."""
         self._write("critical", event, fields)
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
@@ -293,13 +293,13 @@ class Log(structlog.BoundLoggerBase):
                 if not _output.sampler.admits((event, kind), **shown):
                     return
             self._proxy_to_logger(level, event, **fields)
-        except Exception:  # noqa: BLE001 - a log line that cannot be made must not stop who wrote it
+        except Exception:  # noqa: BLE001 - a log line that cannot be rendered must not stop its caller
             with suppress(Exception):
                 _output.write(_line("error", {"event": "log_line_failed", "of": event}))
 
 
 class _Sink:
-    """What structlog calls a logger: the end of the chain. Writes to the output of the moment."""
+    """The end of the processor chain, which structlog calls a logger. Writes to the current output."""
 
     def msg(self, line: str) -> None:
         _output.write(line)
@@ -308,11 +308,11 @@ class _Sink:
 
 
 class _Stdlib(logging.Handler):
-    """Takes what libraries log through `logging`."""
+    """Receives what libraries log through `logging`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # Without numbers: some put an address or an offset into the text, instead of beside it.
+            # Numbers are ignored: some libraries put an address or an offset into the message instead of its arguments.
             key = record.name, record.levelno, _NUMBERS.sub("#", str(record.msg)[:_TEXT_MAX])
             of = _scrub(str(record.msg)[:_TEXT_MAX])
             if not _output.sampler.admits(key, of=of, logger=record.name):
@@ -326,7 +326,7 @@ class _Stdlib(logging.Handler):
                     fields["exc_info"] = record.exc_info
             level = record.levelname.lower()
             _output.write(_line(level, fields))
-        except Exception:  # noqa: BLE001 - a log line that cannot be made must not stop who wrote it
+        except Exception:  # noqa: BLE001 - a log line that cannot be rendered must not stop its caller
             _output.write(_line("error", {"event": "log_line_failed", "logger": record.name}))
 
 
@@ -345,7 +345,7 @@ def _is_sensitive(name: str) -> bool:
 
 
 def _masked(value: Any, depth: int = 0) -> Any:
-    """The value without what must not be shown. Objects become texts: encoded whole, they would show all."""
+    """The value with sensitive parts masked. Objects become strings: encoded whole, they would expose everything."""
     if type(value) in _PLAIN:
         return (
             f"{value[:_TEXT_MAX]}… ({len(value)} characters)"
@@ -375,12 +375,12 @@ def _scrub(text: str) -> str:
 
 
 def mask(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """Masks fields whose name speaks of credentials, bodies or personal data, also inside of others."""
+    """Masks fields whose names suggest credentials, bodies or personal data, nested ones too."""
     shown = {name: MASK if _is_sensitive(name) else _masked(value) for name, value in fields.items()}
     if "order" in fields and _output.hash_orders:
         shown["order"] = _hashed(str(fields["order"]))
     if "exception" in fields:
-        shown["exception"] = fields["exception"]  # has a length of its own
+        shown["exception"] = fields["exception"]  # has its own length limit
     return shown
 
 
@@ -397,7 +397,7 @@ def _stamp(_logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
 
 
 def _trace_back(logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
-    """The traceback as text: without the values of variables, which may be anything."""
+    """The traceback as text, without local variables: they may contain anything."""
     if "exc_info" not in fields:
         return fields
     fields = structlog.processors.format_exc_info(logger, method, fields)
@@ -423,7 +423,7 @@ _PROCESSORS: tuple[Callable[[WrappedLogger, str, EventDict], Any], ...] = (
 
 
 def _line(level: str, fields: EventDict) -> str:
-    """A line that does not come from a logger of ours."""
+    """Renders a line that does not come from one of our loggers."""
     for process in _PROCESSORS:
         fields = process(None, level, fields)
     return str(fields)
@@ -435,12 +435,12 @@ _encoder = msgspec.json.Encoder(enc_hook=repr)
 def _as_json(fields: EventDict) -> str:
     try:
         return _encoder.encode(fields).decode()
-    except Exception:  # noqa: BLE001 - a lone surrogate, a key that is no text: a line must come out all the same
+    except Exception:  # noqa: BLE001 - a lone surrogate, a key that is not a string: the line must be written anyway
         return _encoder.encode({str(name): ascii(value) for name, value in fields.items()}).decode()
 
 
 def _as_text(colors: bool) -> Callable[[EventDict], str]:
-    # Values are quoted by repr, so no text from outside can begin a line of its own.
+    # Values are quoted by repr, so text from outside cannot start a new line.
     renderer = structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time", sort_keys=False)
 
     def render(fields: EventDict) -> str:
@@ -453,18 +453,18 @@ def _as_text(colors: bool) -> Callable[[EventDict], str]:
 
 
 def configure(
-    format: LogFormat = "auto",  # noqa: A002 - the name that it has in the configuration
+    format: LogFormat = "auto",  # noqa: A002 - its name in the configuration
     level: str = "info",
     *,
     stream: TextIO | None = None,
     wall_ms: Callable[[], int] | None = None,
     hash_orders: bool = False,
 ) -> None:
-    """Sends all that is logged in this process, by structlog or `logging`, to a stream (default: stdout).
+    """Sends everything that this process logs, through structlog or `logging`, to a stream (default: stdout).
 
-    `level`: debug, info, warning, error or critical. `wall_ms` gives the times of the lines, UTC milliseconds
-    (default: the machine's clock). `hash_orders`: of an order only the account is shown as it is. May be called again.
-    Raises `KeyError` for an unknown level.
+    `level`: debug, info, warning, error or critical. `wall_ms`: the clock for the lines' times, in UTC milliseconds
+    (default: the system clock). `hash_orders`: show an order's account in clear, and its reference hashed. May be
+    called again. Raises `KeyError` for an unknown level.
     """
     stream = stream or sys.stdout
     terminal = stream.isatty()
@@ -480,22 +480,22 @@ def configure(
 
 
 def flush(within_s: float = FLUSH_S) -> bool:
-    """Waits until what was logged is written, counts of samples included; false: it is not, in this time.
+    """Waits until all lines logged so far are written, counts of sampled lines included; false: not in time.
 
-    The end of the process does so by itself.
+    Called automatically when the process exits.
     """
-    _output.sampler.tell(everything=True)
+    _output.sampler.report(everything=True)
     return _output.writer is None or _output.writer.flush(within_s)
 
 
 def dropped() -> int:
-    """How many lines could not be written since `configure`."""
+    """The number of lines that could not be written since `configure`."""
     return 0 if _output.writer is None else _output.writer.dropped
 
 
 @contextmanager
 def capture(lines: list[str], level: str = "debug", wall_ms: Callable[[], int] | None = None) -> Iterator[None]:
-    """Collects every line, as JSON, instead of writing it, until the end of the `with` block."""
+    """Collects every line as JSON instead of writing it, until the end of the `with` block."""
     before, handlers, root_level = _output, logging.root.handlers[:], logging.root.level
     _use(_Output(_LEVELS[level], lines.append, _as_json, wall_ms, _Sampler(wall_ms)))
     try:
@@ -509,7 +509,7 @@ def capture(lines: list[str], level: str = "debug", wall_ms: Callable[[], int] |
 
 
 def _use(output: _Output) -> None:
-    global _output  # noqa: PLW0603 - logs are one per process, as stdout is
+    global _output  # noqa: PLW0603 - one log per process, like stdout
     _output = output
     structlog.configure(
         processors=list(_PROCESSORS),

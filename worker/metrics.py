@@ -1,9 +1,9 @@
-"""What is counted and measured, in a registry of its own, so that many workers can live in one process.
+"""Prometheus metrics, in a registry per `Metrics` object, so that many workers can live in one process.
 
-`METRICS` is the list of all of them; the reference page and the tests go by it. Labels take few values, all
-known at start or bounded by configuration: never an order, never a text that came from outside. Children are
-resolved beforehand, so that counting on the hot path is one method call. Gauges are not kept up to date one
-by one: they are set from a `StatusView` when somebody looks (`show`).
+`METRICS` lists all of them; the reference page and the tests are checked against it. Labels have few values, all known
+at start or bounded by the configuration: never an order, never text from outside. Children are resolved in advance, so
+that counting on the hot path is one method call. Gauges are not updated one by one: a scrape sets all of them from a
+`StatusView` (`show`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,11 +27,11 @@ from worker.model.exchange import OutcomeKind
 from worker.model.provider import GuaranteeLevel
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
-"""Of `Metrics.render`: the Prometheus text format."""
+"""The content type of `Metrics.render`: the Prometheus text format."""
 
 EventResult = Literal["changed", "unchanged", "skipped", "lookalike"]
-"""What an event did: it changed an order, was known already, or is none of ours (`CONTRACT.md` section 4), the last one
-with a type that looks like ours, such as `com.acme.order.confirmed`.
+"""The effect of an event: it changed an order, changed nothing, or is not for us (`CONTRACT.md` section 4); the last
+with a type that resembles one of ours, such as `com.acme.order.confirmed`.
 """
 DeadLetterReason = Literal[
     "no_key",
@@ -46,9 +46,9 @@ DeadLetterReason = Literal[
     "wrong_partition",
     "order_too_large",
 ]
-"""The words of `CONTRACT.md` section 4."""
+"""The reasons of `CONTRACT.md` section 4."""
 TransactionFailure = Literal["fenced", "failed"]
-"""Another owner has taken over, or something else went wrong (then the outcome is unknown)."""
+"""Another owner has taken over, or anything else failed (then the outcome is unknown)."""
 CallbackResult = Literal[
     "received",
     "answered",
@@ -61,9 +61,9 @@ CallbackResult = Literal[
     "late",
     "failed",
 ]
-"""What became of a call of a provider (`OPERATIONS.md` section 4)."""
+"""The result of a provider's callback (`OPERATIONS.md` section 4)."""
 LookupResult = Literal["answered", "late", "failed", "malformed", "busy", "unreadable"]
-"""All but the first mean that the default was given."""
+"""All but the first mean that the default was returned."""
 CallbackKind = Literal["push", "question"]
 Role = Literal["restoring", "serving", "halted", "closing"]
 
@@ -74,10 +74,10 @@ _RECORDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0
 
 
 class Metric(NamedTuple):
-    """One metric, as it is listed and made."""
+    """The definition of one metric."""
 
     name: str
-    """As Prometheus shows it, `_total` of counters included."""
+    """As Prometheus shows it, including the `_total` of counters."""
     type: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
@@ -86,45 +86,54 @@ class Metric(NamedTuple):
 
 METRICS: tuple[Metric, ...] = (
     # input
-    Metric("cartsync_events_total", "counter", "Events read, by what they did", ("result",)),
-    Metric("cartsync_dlq_total", "counter", "Records refused, sent to the dead-letter topic", ("reason",)),
+    Metric("cartsync_events_total", "counter", "Events read, by effect", ("result",)),
+    Metric("cartsync_dlq_total", "counter", "Records rejected and sent to the dead-letter topic", ("reason",)),
     Metric(
-        "cartsync_order_keys_changed_total", "counter", "Orders whose events came under another record key than before"
+        "cartsync_order_keys_changed_total",
+        "counter",
+        "Orders whose events arrived under a different record key than before",
     ),
     Metric("cartsync_consumer_lag_records", "gauge", "Records behind the end of the input", ("partition",)),
     Metric("cartsync_consumer_blocked_records", "gauge", "Records behind an open transaction", ("partition",)),
-    Metric("cartsync_event_partitions", "gauge", "Partitions of the event topic, all of them"),
-    Metric("cartsync_kafka_unreachable_seconds", "gauge", "For how long no broker has answered"),
+    Metric("cartsync_event_partitions", "gauge", "Partitions of the event topic"),
+    Metric("cartsync_kafka_unreachable_seconds", "gauge", "Seconds since a broker last responded"),
     # state
     Metric("cartsync_txn_duration_seconds", "histogram", "State transactions, from begin to commit", (), _SHORT_S),
     Metric("cartsync_txn_batch_records", "histogram", "Records of one state transaction", (), _RECORDS),
     Metric("cartsync_txn_failures_total", "counter", "State transactions that did not commit", ("kind",)),
-    Metric("cartsync_fenced_total", "counter", "Times that another owner took a partition over from us"),
+    Metric("cartsync_fenced_total", "counter", "Times that another owner took over one of our partitions"),
     Metric("cartsync_restore_records_total", "counter", "Records read while restoring"),
     Metric("cartsync_restore_seconds", "histogram", "Restores, from fence to ready", (), _LONG_S),
     Metric("cartsync_state_orders", "gauge", "Orders in memory", ("partition",)),
     # ownership
     Metric("cartsync_rebalances_total", "counter", "Assignments and revocations of the group"),
-    Metric("cartsync_rebalance_seconds", "histogram", "Letting revoked partitions go", (), _SHORT_S),
-    Metric("cartsync_partitions_assigned", "gauge", "Partitions of ours, by what they are doing", ("role",)),
-    Metric("cartsync_partitions_halted", "gauge", "Partitions of ours that take no events until somebody acts"),
-    Metric("cartsync_partitions_unserved", "gauge", "Partitions of ours that are being restored, or tried to"),
-    Metric("cartsync_lease_remaining_seconds", "gauge", "For how long we may still send; 0: over", ("partition",)),
-    Metric("cartsync_lease_refused_total", "counter", "Attempts not made because the lease was too short"),
+    Metric("cartsync_rebalance_seconds", "histogram", "Releasing revoked partitions", (), _SHORT_S),
+    Metric("cartsync_partitions_assigned", "gauge", "Partitions assigned to us, by phase", ("role",)),
+    Metric(
+        "cartsync_partitions_halted", "gauge", "Partitions assigned to us that apply no events until an operator acts"
+    ),
+    Metric("cartsync_partitions_unserved", "gauge", "Partitions assigned to us that are not served yet"),
+    Metric("cartsync_lease_remaining_seconds", "gauge", "How long we may still send; 0: expired", ("partition",)),
+    Metric("cartsync_lease_refused_total", "counter", "Attempts not made because the lease would expire first"),
     # output
-    Metric("cartsync_backlog_age_seconds", "gauge", "Age of what is owed longest: the SLO", ("account",)),
-    Metric("cartsync_event_to_ack_seconds", "histogram", "From an event to its acknowledgement", (), _LONG_S),
-    Metric("cartsync_outbox_orders", "gauge", "Orders owed", ("partition",)),
-    Metric("cartsync_held_orders", "gauge", "Orders held because a request may still land", ("partition",)),
+    Metric("cartsync_backlog_age_seconds", "gauge", "Age of the oldest update that is owed: the SLO", ("account",)),
+    Metric("cartsync_event_to_ack_seconds", "histogram", "From an event to its acknowledgment", (), _LONG_S),
+    Metric("cartsync_outbox_orders", "gauge", "Orders with an update owed", ("partition",)),
+    Metric("cartsync_held_orders", "gauge", "Orders on hold because a request may still land", ("partition",)),
     Metric("cartsync_parked_orders", "gauge", "Orders parked until something changes", ("account",)),
     Metric("cartsync_parked_total", "counter", "Times that an order was parked", ("account",)),
-    Metric("cartsync_unconfirmed_orders", "gauge", "Orders without an order.confirmed yet", ("account",)),
+    Metric("cartsync_unconfirmed_orders", "gauge", "Orders without an order.confirmed so far", ("account",)),
     Metric("cartsync_inconsistent_orders", "gauge", "Orders whose facts contradict each other", ("account",)),
-    Metric("cartsync_overdue_orders", "gauge", "Orders of the two that are so for too long", ("account",)),
+    Metric(
+        "cartsync_overdue_orders",
+        "gauge",
+        "Orders that have been unconfirmed or inconsistent for too long",
+        ("account",),
+    ),
     Metric("cartsync_unconfigured_orders", "gauge", "Orders of accounts that are not configured"),
     Metric("cartsync_shadow_mode", "gauge", "1: sending is off"),
-    Metric("cartsync_coalesced_total", "counter", "Revisions never sent because a newer one came"),
-    Metric("cartsync_suppressed_total", "counter", "Revisions acknowledged without a call"),
+    Metric("cartsync_coalesced_total", "counter", "Revisions never sent because a newer one replaced them"),
+    Metric("cartsync_suppressed_total", "counter", "Revisions acknowledged without a request"),
     Metric(
         "cartsync_origin_acknowledged_total",
         "counter",
@@ -134,10 +143,10 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "cartsync_orders_closed_total", "counter", "Orders removed from the state: settled for long, or only observed"
     ),
-    Metric("cartsync_results_total", "counter", "Results written, for other systems"),
-    Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by class of outcome", ("account", "class")),
+    Metric("cartsync_results_total", "counter", "Results written for other systems"),
+    Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by outcome class", ("account", "class")),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
-    Metric("cartsync_unknown_outcome_total", "counter", "Holds begun because an outcome was unknown"),
+    Metric("cartsync_unknown_outcome_total", "counter", "Holds started because an outcome was unknown"),
     Metric(
         "cartsync_account_paused",
         "gauge",
@@ -147,35 +156,37 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "cartsync_account_waiting_seconds",
         "gauge",
-        "For how long its provider keeps it waiting",
+        "How long the account is still throttled by its provider (Retry-After)",
         ("account",),
     ),
     Metric("cartsync_account_queued", "gauge", "Orders waiting for their turn", ("account",)),
-    Metric("cartsync_account_inflight", "gauge", "Attempts under way", ("account",)),
+    Metric("cartsync_account_inflight", "gauge", "Attempts in flight", ("account",)),
     # jobs
-    Metric("cartsync_job_runs_total", "counter", "Runs of jobs that came to their end", ("account", "job")),
+    Metric("cartsync_job_runs_total", "counter", "Runs of jobs that finished", ("account", "job")),
     Metric(
         "cartsync_job_overdue_seconds",
         "gauge",
-        "For how long a run of a job is due that has not ended",
+        "For how long an unfinished run of the job has been due",
         ("account", "job"),
     ),
-    Metric("cartsync_reported_orders_total", "counter", "Orders told by delivery reports", ("account",)),
-    Metric("cartsync_report_pages", "gauge", "Pages of delivery reports under way", ("account",)),
+    Metric("cartsync_reported_orders_total", "counter", "Orders reported by delivery reports", ("account",)),
+    Metric("cartsync_report_pages", "gauge", "Pages of delivery reports in progress", ("account",)),
     Metric("cartsync_report_pages_stuck", "gauge", "Pages of delivery reports that wait for an operator", ("account",)),
-    Metric("cartsync_job_lines_total", "counter", "Lines of lists that became events", ("account", "job")),
+    Metric("cartsync_job_lines_total", "counter", "Lines of disbursement lists that became events", ("account", "job")),
     # callbacks
-    Metric("cartsync_callbacks_total", "counter", "Calls of providers, by result", ("account", "purpose", "result")),
+    Metric(
+        "cartsync_callbacks_total", "counter", "Callbacks of providers, by result", ("account", "purpose", "result")
+    ),
     Metric(
         "cartsync_callback_secret_uses_total",
         "counter",
-        "Callbacks let in by each of callback_secrets, 1 being the one that signs",
+        "Callbacks accepted by each of callback_secrets; 1 is the one that signs",
         ("account", "secret"),
     ),
-    Metric("cartsync_callback_seconds", "histogram", "From a callback's header to its answer", ("kind",), _LAG_S),
+    Metric("cartsync_callback_seconds", "histogram", "From a callback's header to our response", ("kind",), _LAG_S),
     Metric("cartsync_lookups_total", "counter", "Questions to shops, by result", ("account", "question", "result")),
     Metric("cartsync_callback_connections", "gauge", "Connections of the public port"),
-    Metric("cartsync_callbacks_in_flight_bytes", "gauge", "Callbacks on their way to Kafka"),
+    Metric("cartsync_callbacks_in_flight_bytes", "gauge", "Bytes of callbacks on their way to Kafka"),
     # runtime
     Metric("cartsync_loop_lag_seconds", "histogram", "How late the event loop was", (), _LAG_S),
     Metric("cartsync_log_lines_dropped_total", "counter", "Log lines that could not be written"),
@@ -192,7 +203,7 @@ _PARTITION_GAUGES: Mapping[str, str] = {
     "cartsync_outbox_orders": "owed",
     "cartsync_held_orders": "held",
 }
-"""Which member of a `PartitionView` each of them shows."""
+"""By gauge: the member of `PartitionView` that it shows."""
 
 _ACCOUNT_GAUGES: Mapping[str, str] = {
     "cartsync_backlog_age_seconds": "oldest_owed_s",
@@ -201,23 +212,23 @@ _ACCOUNT_GAUGES: Mapping[str, str] = {
     "cartsync_inconsistent_orders": "inconsistent",
     "cartsync_overdue_orders": "overdue",
 }
-"""Which member of a `Waiting` each of them shows."""
+"""By gauge: the member of `Waiting` that it shows."""
 
 UNCONFIGURED = "n/a"
-"""The label of all accounts that nobody has configured, whatever their names; none of the configuration has a slash."""
+"""The one label of all accounts that are not configured; no configured name contains a slash."""
 
 
 class Metrics:
     """The metrics of one worker. Methods do not block, do not fail and may be called from any thread."""
 
     def __init__(self, *, process: bool = False) -> None:
-        """`process`: also those of the process, the interpreter and its garbage collector; for `run`."""
+        """`process`: add metrics of the process, the interpreter and its garbage collector; for `run`."""
         self.registry = CollectorRegistry()
         if process:
             ProcessCollector(registry=self.registry)
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
-        # A time of creation for each child would double the page and help nobody.
+        # A creation timestamp for each child would double the page, and nobody uses it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._histograms: dict[str, Histogram] = {}
         self._counters: dict[str, Counter] = {}
@@ -234,7 +245,7 @@ class Metrics:
         self._gauges["cartsync_build_info"].labels(__version__).set(1)
 
     def _resolve(self) -> None:
-        """Makes every child whose label is known: it shows as 0 from the start and costs nothing later."""
+        """Creates every child whose labels are known: it shows as 0 from the start and costs nothing later."""
         events, dead = self._counters["cartsync_events_total"], self._counters["cartsync_dlq_total"]
         self._events = {result: events.labels(result) for result in get_args(EventResult)}
         self._dead_letters = {reason: dead.labels(reason) for reason in get_args(DeadLetterReason)}
@@ -260,15 +271,15 @@ class Metrics:
         self._callback_s = {kind: callback_s.labels(kind) for kind in get_args(CallbackKind)}
 
     def configured(self, accounts: Iterable[str]) -> None:
-        """These accounts are configured: their names, and no others, become labels."""
+        """Registers the configured accounts: only their names become labels."""
         attempts, parked = self._counters["cartsync_delivery_attempts_total"], self._counters["cartsync_parked_total"]
         for account in accounts:
             self._attempts[account] = {kind.value: attempts.labels(account, kind) for kind in OutcomeKind}
             self._parked[account] = parked.labels(account)
 
     def called_back(self, account: str, purposes: Iterable[str], questions: Iterable[str], secrets: int) -> None:
-        """This account is called back: its name, its purposes, questions and secrets become labels. `UNCONFIGURED`
-        stands for all others, as an account and as a purpose.
+        """Registers an account with callbacks: its name, purposes, questions and secrets become labels. `UNCONFIGURED`
+        stands for any other account or purpose.
         """
         calls, uses = self._counters["cartsync_callbacks_total"], self._counters["cartsync_callback_secret_uses_total"]
         for purpose in purposes:
@@ -285,19 +296,19 @@ class Metrics:
     # --- callbacks ---
 
     def callback(self, account: str, purpose: str, result: CallbackResult) -> None:
-        """A call was answered so, or not at all (`late`: its body did not come in time)."""
+        """Counts a callback by its result; `late`: its body did not arrive in time, and it got no response."""
         self._callbacks[account, purpose][result].inc()
 
     def callback_took(self, kind: CallbackKind, seconds: float) -> None:
-        """A call with a right token was answered so long after its header."""
+        """Observes the time from the header of a callback with a valid token to our response."""
         self._callback_s[kind].observe(seconds)
 
     def secret_used(self, account: str, number: int) -> None:
-        """A callback was let in by this one of the account's secrets, from 0."""
+        """Counts a callback accepted by this one of the account's secrets, counted from 0."""
         self._secret_uses[account][number].inc()
 
     def lookup(self, account: str, question: str, result: LookupResult) -> None:
-        """The shop was asked, or could not be."""
+        """Counts a lookup at the shop by its result."""
         self._lookups[account, question][result].inc()
 
     def show_receiver(self, *, ready: bool, connections: int, in_flight_bytes: int, kafka_silent_s: float) -> None:
@@ -310,127 +321,125 @@ class Metrics:
     # --- input ---
 
     def event(self, result: EventResult, count: int = 1) -> None:
-        """Events were read, with this result."""
+        """Counts events by their effect."""
         self._events[result].inc(count)
 
     def orders_closed(self, count: int) -> None:
-        """So many orders were removed from the state: settled for long, or only observed."""
+        """Counts orders that were removed from the state: settled for long, or only observed."""
         self._orders_closed.inc(count)
 
     def results(self, count: int) -> None:
-        """So many were written to the results topic."""
+        """Counts results written to the results topic."""
         self._results.inc(count)
 
     def dead_letter(self, reason: str) -> None:
-        """A record was refused, for this reason of `CONTRACT.md` section 4. Raises `KeyError` for any other."""
+        """Counts a rejected record by its reason (`CONTRACT.md` section 4). Raises `KeyError` for any other reason."""
         self._dead_letters[reason].inc()
 
     def keys_changed(self, count: int) -> None:
-        """So many orders had an event under another record key than before."""
+        """Counts orders whose events arrived under a different record key than before."""
         self._counters["cartsync_order_keys_changed_total"].inc(count)
 
     # --- state and ownership ---
 
     def committed(self, seconds: float, records: int) -> None:
-        """A state transaction of so many records took so long."""
+        """Observes a committed state transaction: its duration and its records."""
         self._txn_s.observe(seconds)
         self._txn_records.observe(records)
 
     def commit_failed(self, kind: TransactionFailure) -> None:
-        """A state transaction did not commit, or nobody knows."""
+        """Counts a state transaction that failed, or whose outcome is unknown."""
         self._failures[kind].inc()
         if kind == "fenced":
             self._counters["cartsync_fenced_total"].inc()
 
     def restored_records(self, count: int) -> None:
-        """So many records were read while restoring."""
+        """Counts records read while restoring."""
         self._counters["cartsync_restore_records_total"].inc(count)
 
     def restored(self, seconds: float) -> None:
-        """A partition became ready, so long after it was fenced."""
+        """Observes a restore: seconds from the fence until the partition was ready."""
         self._histograms["cartsync_restore_seconds"].observe(seconds)
 
     def rebalanced(self, seconds: float | None = None) -> None:
-        """The group assigned or revoked partitions; letting go of them took so long."""
+        """Counts an assignment, or a revocation with the seconds that the release took."""
         self._counters["cartsync_rebalances_total"].inc()
         if seconds is not None:
             self._histograms["cartsync_rebalance_seconds"].observe(seconds)
 
     def lease_refused(self) -> None:
-        """An attempt was not made because the lease would end before it."""
+        """Counts an attempt that was not made because the lease would expire first."""
         self._counters["cartsync_lease_refused_total"].inc()
 
     # --- output ---
 
     def attempt(self, account: str, kind: str, seconds: float) -> None:
-        """An attempt of a configured account had an outcome of this class (a value of `OutcomeKind`), so long after it
-        was begun.
-        """
+        """Counts an attempt of a configured account, and its duration, by outcome class (a value of `OutcomeKind`)."""
         self._attempts[account][kind].inc()
         self._attempt_s[kind].observe(seconds)
 
     def acknowledged(self, event_age_s: float) -> None:
-        """The newest revision of an order was taken; its newest event happened so long ago."""
+        """An order's newest revision was acknowledged: observes the age of its newest event."""
         self._event_to_ack_s.observe(max(0.0, event_age_s))
 
     def coalesced(self, count: int = 1) -> None:
-        """Revisions were overtaken before they were sent."""
+        """Counts revisions that were replaced by a newer one before they were sent."""
         self._coalesced.inc(count)
 
     def suppressed(self) -> None:
-        """A revision was acknowledged without a call."""
+        """Counts a revision that was acknowledged without a request."""
         self._suppressed.inc()
 
     def acknowledged_by_origin(self, account: str) -> None:
-        """A revision was acknowledged because its change was made at the provider; `account`: of the configuration."""
+        """Counts a revision acknowledged because its change was made at the provider; `account` must be configured."""
         self._counters["cartsync_origin_acknowledged_total"].labels(account).inc()
 
     def parked(self, account: str) -> None:
-        """An order of this account was parked."""
+        """Counts a parked order of this account."""
         self._parked[account if account in self._parked else UNCONFIGURED].inc()
 
     def held(self) -> None:
-        """An order is held because the outcome of an attempt is unknown."""
+        """Counts a hold that started because the outcome of an attempt is unknown."""
         self._counters["cartsync_unknown_outcome_total"].inc()
 
     def account_paused(self, account: str, paused: bool) -> None:
-        """An account paused or goes on; `account` is a name of the configuration."""
+        """Sets whether an account is paused; `account` must be configured."""
         self._gauges["cartsync_account_paused"].labels(account).set(paused)
 
     # --- jobs ---
 
     def job_ran(self, account: str, job: str) -> None:
-        """A run of a job of a configured account came to its end, in one partition."""
+        """Counts a finished run of a configured account's job in one partition."""
         self._counters["cartsync_job_runs_total"].labels(account, job).inc()
 
     def reported(self, account: str, orders: int) -> None:
-        """So many orders of a configured account were told by a report."""
+        """Counts orders of a configured account that a delivery report has covered."""
         self._counters["cartsync_reported_orders_total"].labels(account).inc(orders)
 
     def lines_read(self, account: str, job: str, lines: int) -> None:
-        """So many lines of a list became events."""
+        """Counts lines of a disbursement list that became events."""
         self._counters["cartsync_job_lines_total"].labels(account, job).inc(lines)
 
     # --- runtime ---
 
     def loop_lag(self, seconds: float) -> None:
-        """The event loop ran a timer so late."""
+        """Observes how late the event loop ran a timer."""
         self._loop_lag_s.observe(max(0.0, seconds))
 
     def log_lines_dropped(self, total: int) -> None:
-        """So many lines of the log could not be written since the start of the process."""
+        """Sets the number of log lines that could not be written since the start of the process."""
         counter = self._counters["cartsync_log_lines_dropped_total"]
         counter.inc(max(0, total - self._log_lines_dropped))
         self._log_lines_dropped = total
 
     def guarantee(self, account: str, level: GuaranteeLevel) -> None:
-        """What is guaranteed for an account (`PROTOCOL.md` section 5)."""
+        """Sets the guarantee level of an account (`PROTOCOL.md` section 5)."""
         self._gauges["cartsync_guarantee_level"].labels(account, level).set(1)
 
-    # --- looking ---
+    # --- scraping ---
 
     def show(self, status: StatusView) -> None:
-        """Sets every gauge of partitions and accounts; partitions that have gone are shown no more."""
+        """Sets every gauge of partitions and accounts; partitions that were released disappear."""
         self._gauges["cartsync_ready"].set(status.ready)
         self._gauges["cartsync_event_partitions"].set(status.event_partitions)
         self._gauges["cartsync_kafka_unreachable_seconds"].set(status.kafka_silent_s)
@@ -469,12 +478,12 @@ class Metrics:
                 gauge.labels(str(view.partition)).set(value)
 
     def render(self) -> bytes:
-        """Everything, as Prometheus reads it (`CONTENT_TYPE`)."""
+        """All metrics in the Prometheus text format (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
 
     def value(self, name: str, **labels: str) -> float | None:
-        """One sample, by the name that Prometheus shows; `None` when there is none. For tests and summaries.
+        """One sample, by the name that Prometheus shows; `None` if there is none. For tests and summaries.
 
-        A label called `class` has to be given as `**{"class": …}`.
+        Pass a label called `class` as `**{"class": …}`.
         """
         return self.registry.get_sample_value(name, labels)

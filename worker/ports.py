@@ -1,11 +1,11 @@
-"""What the worker needs of the world. Kafka and HTTP implement these, and so do the stand-ins of `sim`.
+"""The worker's ports. `kafka/` and `publisher/` implement them, and so do the fakes in `sim/`.
 
-Every implementation passes the same contract tests. Times called *now* are seconds on a clock that only grows and
-counts suspends too; times called *wall* are UTC milliseconds, for records and for people.
+Every implementation passes the same contract tests. Times called *now* are seconds on a monotonic clock that keeps
+counting while the machine is suspended; times called *wall* are UTC milliseconds, for records and for people.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -20,10 +20,10 @@ from worker.model.provider import Destination, Update
 
 
 class Clock(Protocol):
-    """The two clocks, and chance: arguments of everything pure."""
+    """The two clocks, and randomness: everything pure gets them as arguments."""
 
     def now(self) -> float:
-        """Seconds; only differences mean anything."""
+        """Seconds; only differences are meaningful."""
         ...
 
     def wall_ms(self) -> int:
@@ -53,39 +53,39 @@ class InputRecord(Protocol):
 
 
 class UndecodableRecord(Struct, frozen=True):
-    """`InputRecord`: stands where no client can decode what is there. It is refused, never taken."""
+    """An `InputRecord` in place of bytes that no client can decode. It goes to the dead-letter topic."""
 
     offset: int
     last_offset: int
-    """Of the last record that it stands for; the same but for a batch."""
+    """The offset of the last record that it replaces; differs from `offset` only for a batch."""
     timestamp: int
     detail: str
-    """What was expected where; never a text of the event."""
+    """What was expected where; never text from the event."""
     key: bytes | None = None
     value: bytes | None = None
-    """Of a batch: the batch as it lies in Kafka."""
+    """For a batch: its bytes as stored in Kafka."""
     headers: Sequence[tuple[str, bytes]] = ()
-    """As far as they could be read, names with replacement characters."""
+    """As far as they could be decoded, names with replacement characters."""
     names: Sequence[bytes] = ()
-    """The header names that are not UTF-8, as they are."""
+    """The raw header names that are not UTF-8."""
     is_batch: bool = False
 
 
 def after(record: InputRecord) -> int:
-    """The offset of the record that follows at the earliest."""
+    """The lowest offset that the next record can have."""
     return (record.last_offset if type(record) is UndecodableRecord else record.offset) + 1
 
 
 _RECORD_BYTES = 100
-"""What a record takes besides its key, its value and its headers."""
+"""Overhead of a record in memory, in addition to its key, value and headers."""
 
 
 _keys, _values, _headers = attrgetter("key"), attrgetter("value"), attrgetter("headers")
 
 
 def size_of(records: Sequence[InputRecord]) -> int:
-    """How many bytes records take in memory, about."""
-    # Without a line of Python for each: 0.2 instead of 0.4 µs.
+    """Roughly how many bytes the records take in memory."""
+    # No Python statement per record: 0.2 instead of 0.4 µs each.
     size = _RECORD_BYTES * len(records)
     size += sum(map(len, filter(None, map(_keys, records)))) + sum(map(len, filter(None, map(_values, records))))
     for headers in filter(None, map(_headers, records)):
@@ -94,23 +94,23 @@ def size_of(records: Sequence[InputRecord]) -> int:
 
 
 class AssignmentListener(Protocol):
-    """Is told which partitions are ours."""
+    """Is notified of assigned and revoked partitions."""
 
     def assigned(self, partitions: set[int]) -> None:
-        """These partitions are ours from now on; nothing of them is delivered before `resume`. Must not block."""
+        """These partitions are assigned to us now; nothing of them is delivered before `resume`. Must not block."""
         ...
 
     async def revoked(self, partitions: set[int]) -> None:
-        """These partitions are about to go (or are gone already). May take up to the rebalance timeout."""
+        """These partitions are being revoked (or are lost already). May take up to the rebalance timeout."""
         ...
 
 
 class TopicsSeen(Struct, frozen=True):
-    """What the brokers say of our topics: enough to notice that one of them is not what it was."""
+    """What the brokers report about our topics: enough to notice that one of them was replaced or repartitioned."""
 
     cluster: str = ""
     event_topic_id: str = ""
-    """Another one, when a topic was deleted and made again; empty: the topic is gone, or brokers do not tell."""
+    """Differs after a topic was deleted and recreated; empty: the topic is gone, or the brokers report no ids."""
     state_topic_id: str = ""
     event_partitions: int = 0
     """0: the topic is gone."""
@@ -121,68 +121,69 @@ class EventLog(Protocol):
     """The event topic, read as a member of a consumer group."""
 
     async def start(self, listener: AssignmentListener) -> None:
-        """Joins the group. Raises `TopicError` when the topics are not as the protocol needs them."""
+        """Joins the group. Raises `TopicError` if the topics are missing or unusable for the protocol."""
         ...
 
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
-        """Records by partition, each in the order of its offsets; empty when nothing came in time.
+        """Records by partition, in offset order; empty when none arrived in time.
 
-        Raises `GapError` (with `.partitions`) when a position is outside what the topic still holds. Never cancelled.
+        Raises `GapError` (with `.partitions`) if a position is outside the offsets that the topic retains. Never
+        cancelled.
         """
         ...
 
     def seek(self, partition: int, offset: int) -> None:
-        """The next record wanted of an assigned partition."""
+        """Sets the position of an assigned partition: the next offset to deliver."""
         ...
 
     def pause(self, partition: int) -> None:
-        """Delivers nothing of this partition until `resume`; what was fetched ahead is thrown away."""
+        """Delivers nothing of this partition until `resume`; prefetched records are discarded."""
         ...
 
     def resume(self, partition: int) -> None:
-        """Delivers again."""
+        """Starts delivering again."""
         ...
 
     def position(self, partition: int) -> int | None:
-        """Below it everything was delivered or is no record: transaction markers and what was aborted move it, too.
+        """The next offset to deliver. Also moves past transaction markers and aborted records.
 
-        `None` while the partition is not ours, or was not sought.
+        `None` while the partition is not assigned to us, or before its first `seek`.
         """
         ...
 
     async def start_offset(self, partition: int, latest: bool) -> int:
-        """The first offset that the topic still holds, or the one after its last."""
+        """The log start offset, or with `latest` the log end offset."""
         ...
 
     async def group_offset(self, partition: int) -> int | None:
-        """What the group has committed: only ever compared, never trusted."""
+        """The offset that the group has committed: for comparison only, never trusted as our position."""
         ...
 
     async def commit_group(self, offsets: Mapping[int, int]) -> bool:
-        """Tells the group how far we are, for lag tools. True: the broker took us for a member of the group.
+        """Commits offsets to the group, for lag tools. True: the broker accepted us as a member of the group.
 
-        Of partitions that are not ours nothing is told; when none is left, it still says whether we are a member.
+        Partitions that are not assigned to us are left out; if none remains, it still checks our membership.
         """
         ...
 
     def lag(self, partition: int) -> int | None:
-        """Records between the position and the end, those behind an open transaction too, where known."""
+        """Records between the position and the log end, including those behind an open transaction; `None`: unknown."""
         ...
 
     def behind_open(self, partition: int) -> int | None:
-        """Records that cannot be read before somebody ends a transaction, where known."""
+        """Records that cannot be read until a producer ends its transaction; `None`: unknown."""
         ...
 
     def silent_s(self) -> float:
-        """For how long no broker has answered this member, be it to a heartbeat."""
+        """Seconds since a broker last responded to this member, heartbeats included."""
         ...
 
-    async def look(self) -> TopicsSeen:
-        """What the brokers say of the topics now; also before `start`. Bounded. Raises `LogError`."""
+    async def describe_topics(self) -> TopicsSeen:
+        """The topics as the brokers report them now; works before `start`. Bounded. Raises `LogError`."""
         ...
 
     async def members_of(self, group_id: str) -> int:
-        """How many members a group has now; also before `start`. Bounded. Raises `LogError` when nobody tells."""
+        """How many members a group has now; works before `start`. Bounded. Raises `LogError` if no broker responds."""
         ...
 
     async def stop(self) -> None:
@@ -200,32 +201,32 @@ class StateEntry(Struct, frozen=True):
 
 
 class EventProducer(Protocol):
-    """Writes events of our own to the event topic, each into the partition that its key belongs in."""
+    """Writes our own events to the event topic, each to the partition of its key."""
 
     def start(self) -> None:
-        """Begins to connect, and to connect anew whenever that is needed; Kafka may be away."""
+        """Starts connecting in the background, and reconnects whenever needed; Kafka may be down."""
         ...
 
     async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
-        """Hands over a record; what it gives is done once all in-sync replicas have it, and fails when they have not,
-        or nobody knows.
+        """Queues a record. The returned future completes once all in-sync replicas have it, and fails if the write
+        failed or its outcome is unknown.
 
-        Raises `LogError`. Waits while Kafka is away: whoever calls has a deadline, and what was handed over may be
-        written after it all the same.
+        Raises `LogError`. Blocks while Kafka is down: the caller sets a deadline, but the record may still be written
+        after that.
         """
         ...
 
     def silent_s(self) -> float:
-        """For how long Kafka has not taken what it was given, or has not been reached; 0: all is well."""
+        """For how long Kafka has been unreachable, or a record unacknowledged; 0: all is well."""
         ...
 
     async def stop(self) -> None:
-        """Waits for what is on its way, within a bound. Never raises."""
+        """Waits for records in flight, within a bound. Never raises."""
         ...
 
 
 class DeadLetter(Struct, frozen=True):
-    """A refused record, untouched as far as the topic takes it, and what is said of it."""
+    """A rejected record, unchanged as far as the topic's limits allow, and why it was rejected."""
 
     key: bytes | None
     value: bytes | None
@@ -234,18 +235,18 @@ class DeadLetter(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """What other systems are told: a CloudEvent in the results topic."""
+    """A CloudEvent for other systems, in the results topic."""
 
     key: bytes
     value: bytes
 
 
-class StatePartition(Protocol):
-    """One owner's hold on one state partition."""
+class PartitionWriter(Protocol):
+    """One owner's writer for one state partition."""
 
     async def fence(self, former: Sequence[Deployment] = ()) -> None:
-        """Takes ownership: after it returns, no older owner can commit anything, nor one of the `former` deployments,
-        whose owners are known under other ids. Raises `LogError`.
+        """Takes ownership: once it returns, no older owner can commit anything, nor can an owner of one of the
+        `former` deployments, which use other transactional ids. Raises `LogError`.
         """
         ...
 
@@ -255,36 +256,36 @@ class StatePartition(Protocol):
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
     ) -> int:
-        """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
-        another owner has taken over, `SizeRefusedError` when something in it is larger than its topic takes), the
-        outcome is then unknown and this hold must be closed.
+        """Commits one transaction and returns the offset of the last entry. Every failure raises `LogError`
+        (`FencedError` if another owner has taken over, `SizeRefusedError` if something in it is larger than its topic
+        accepts); the outcome is then unknown, and this writer must be closed.
         """
         ...
 
     def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
-        """All committed records from `position` on, in lists, until the one at offset `until` was read.
+        """All committed records from `position` on, in lists, through the one at offset `until`.
 
-        Raises `LogError` when nothing comes for longer than a hanging transaction may last.
+        Raises `LogError` if nothing arrives for longer than a hanging transaction can last.
         """
         ...
 
     @property
     def value_max_bytes(self) -> int:
-        """The largest value that the topic takes; known anew once it was fenced."""
+        """The largest value that the topic accepts; refreshed by `fence`."""
         ...
 
     @property
     def letter_max_bytes(self) -> int:
-        """The largest dead letter that its topic takes, key and headers included, before compression."""
+        """The largest dead letter that its topic accepts, key and headers included, before compression."""
         ...
 
     @property
     def result_max_bytes(self) -> int:
-        """The largest value of a result that its topic takes; 0: results go nowhere, and `write` takes none."""
+        """The largest result value that its topic accepts; 0: there is no results topic, and `write` accepts none."""
         ...
 
     async def close(self) -> None:
-        """Lets go. Bounded; never raises."""
+        """Releases the partition. Bounded; never raises."""
         ...
 
 
@@ -292,38 +293,63 @@ class StateLog(Protocol):
     """The compacted state topic: the database and the outbox."""
 
     async def start(self) -> None:
-        """Raises `TopicError` when the topics are not as the protocol needs them."""
+        """Raises `TopicError` if the topics are missing or unusable for the protocol."""
         ...
 
     @property
     def partitions(self) -> int:
-        """How many it has; known once it was started."""
+        """The partition count; known after `start`."""
         ...
 
-    def partition(self, partition: int) -> StatePartition:
-        """A new hold; nothing happens before its `fence`."""
+    def partition(self, partition: int) -> PartitionWriter:
+        """A new writer; it does nothing before its `fence`."""
         ...
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
-        """The newest committed entries of each partition, without taking any. Raises `LogError`.
+        """The newest committed entries of each partition, without fencing any. Raises `LogError`.
 
-        For a look at who was there last, not for a restore: what an open transaction hides is left out.
+        For finding out who owned it last, not for a restore: entries hidden by an open transaction are left out.
         """
         ...
 
     async def stop(self) -> None:
-        """Closes what is shared between partitions."""
+        """Closes the clients shared by all partitions."""
+        ...
+
+
+class StateScan(Protocol):
+    """Orders of the state topic, read by a tool that owns no partition. What an open transaction hides is left out."""
+
+    async def start(self) -> None:
+        """Raises `TopicError`, `ConfigError` or `LogError`."""
+        ...
+
+    @property
+    def partitions(self) -> int:
+        """How many the topic has; known once it was started."""
+        ...
+
+    def orders(self, partition: int) -> AsyncGenerator[tuple[str, bytes], None]:
+        """Subject and record of each order that is wanted, each once, as it stood when this began or newer. Not all
+        bodies are in memory at once, only the keys of a partition; the reader may take its time. Raises `LogError`.
+        """
+        ...
+
+    async def changed(self, partition: int, subjects: Collection[str]) -> dict[str, bytes | None]:
+        """Those of these orders that were written since `orders` of their partition began, as they are now; `None`:
+        deleted. Raises `LogError`.
+        """
         ...
 
 
 class Sender(Protocol):
-    """The only way out to a provider."""
+    """The only way to send a request to a provider."""
 
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
-        """One attempt; never raises but for cancellation, never follows a redirect, never repeats what may have been
-        processed.
+        """Makes one attempt. Raises nothing except on cancellation, follows no redirect, and never repeats a request
+        that may have been processed.
 
-        `may_send` is asked again when the headers are about to go out: when it says no, nothing is sent.
+        `may_send` is called again right before the headers are written: if it returns false, nothing is sent.
         """
         ...
 
@@ -333,19 +359,19 @@ class Sender(Protocol):
 
 
 class Errand(Struct, eq=False):
-    """A request of a job instead of an order's: it is sent as it is."""
+    """A job's request, in place of an order's update: it is sent unchanged."""
 
     request: HttpRequest
     read: Callable[[HttpResponse, int], Outcome]
-    """What an answer means; with the time, UTC milliseconds."""
+    """Classifies the response; the second argument is the time in UTC milliseconds."""
     is_read: bool = False
-    """It changes nothing there: without an answer nothing may land later."""
+    """It changes nothing at the provider: without a response nothing can land late."""
     answer: HttpResponse | None = None
-    """What came back."""
+    """The response, once there is one."""
 
 
 class Attempt(Struct, eq=False):
-    """One attempt to tell an order to its provider, taken from the outbox as of that moment."""
+    """One attempt to send an order to its provider, as claimed from the outbox at that moment."""
 
     subject: str
     revision: int
@@ -356,35 +382,35 @@ class Attempt(Struct, eq=False):
     trace: str | None = None
     """`traceparent` of the newest event in it that had one."""
     generation: int = 0
-    """How often an operator had the order sent anew."""
+    """How often an operator had the order resent."""
     event_id: str = ""
-    """Of the newest event in it, as logs may have it."""
+    """The id of the newest event in it, in the form that logs may show."""
     remote: bytes = b""
-    """What the adapter has kept of the order at the provider."""
+    """What the adapter remembers about the order at the provider."""
     may_land_late: bool = False
-    """The outcome of an earlier attempt is not known, though its time is over."""
+    """The outcome of an earlier attempt is unknown, even after its hold."""
     remote_unknown: bool = False
-    """The provider may hold something else than is known."""
+    """The provider may have something other than what we last knew."""
     shown: Shown | None = None
-    """What others are shown of it, as of its revision."""
+    """What results show of the order, as of its revision."""
     errand: Errand | None = None
-    """`None`: it is an order's; otherwise `subject` names a job, and revision and update mean nothing."""
+    """`None`: an order's attempt; otherwise `subject` names a job, and revision and update are meaningless."""
 
 
 class AttemptSource(Protocol):
-    """Where the publisher gets attempts from, and where it brings the outcomes."""
+    """Where the publisher claims attempts, and where it reports their outcomes."""
 
     def take(self, subject: str) -> Attempt | None:
-        """What is owed for the order as of now; `None` when nothing may be sent after all."""
+        """Claims the attempt that is due for the order now; `None` if nothing may be sent after all."""
         ...
 
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
-        """What became of it. Called exactly once for each attempt taken."""
+        """Reports an attempt's outcome. Called exactly once for each attempt claimed."""
         ...
 
 
 class Dispatcher(Protocol):
-    """What sends, for all partitions of a worker together."""
+    """Sends for all partitions of a worker."""
 
     def offer(
         self,
@@ -396,166 +422,166 @@ class Dispatcher(Protocol):
         has_failed: bool = False,
         not_before: float = 0.0,
     ) -> None:
-        """An order that may be sent, from `not_before` on (*now*): earlier only if its account takes orders again. It
-        is taken when its turn comes: the longest owed first, within limits for those that have failed before.
+        """Queues an order that may be sent from `not_before` on (*now*), or earlier if its account recovers before. It
+        is claimed when its turn comes: the longest owed first, with a limit for those that have failed before.
         """
         ...
 
     def withdraw(self, source: AttemptSource) -> None:
-        """Forgets all offers of this source. Attempts under way go on."""
+        """Drops all queued offers of this source. Attempts in flight continue."""
         ...
 
     def abandon(self, source: AttemptSource) -> None:
-        """Gives up the attempts of this source that are under way: their outcome is unknown."""
+        """Abandons this source's attempts in flight: their outcome is unknown."""
         ...
 
     def paused(self, account: str) -> str | None:
-        """Why the account sends nothing until somebody acts; `None`: it is not paused."""
+        """Why the account is paused; `None`: it is not."""
         ...
 
     def waits(self, account: str) -> str:
-        """Why the account sends nothing now: a pause, or what its provider asked for; empty: nothing keeps it."""
+        """Why the account sends nothing now: paused, or throttled by its provider; empty: it may send."""
         ...
 
 
 class JobChange(Struct, eq=False):
-    """What a job wants written, in one transaction."""
+    """What a job has to write, in one transaction."""
 
     key: str
     value: bytes
     """The job's record."""
     remotes: Mapping[str, bytes] = {}
-    """By subject: what the orders' records keep of their provider from now on."""
+    """By subject: the new provider memory of the orders' records."""
     fates: Mapping[str, Fate] = {}
-    """By subject: what became of orders."""
+    """By subject: the fate of orders."""
     done: Callable[[], None] = lambda: None
-    """Called once it is committed."""
+    """Called after the commit."""
 
 
 class JobView(Struct, frozen=True):
-    """A job of an account in one partition, as it stands."""
+    """The current state of an account's job in one partition."""
 
     account: str
     job: str
     last_ms: int
-    """The instant at which its newest run was due; 0: it has not begun. UTC, as all."""
+    """When its newest run was due, UTC milliseconds; 0: it has not run yet."""
     next_ms: int
-    """The next one; 0: there is none."""
+    """When its next run is due; 0: never."""
     overdue_s: float = 0.0
-    """For how long a run is due that has not ended."""
+    """For how long an unfinished run has been due."""
     pages: int = 0
-    """Under way."""
+    """Pages in progress."""
     in_doubt: int = 0
-    """Of these, may have been taken."""
+    """Pages in progress that the provider may have accepted."""
     stuck_pages: Sequence[str] = ()
-    """Of these, the ids of those that wait for an operator's word."""
+    """Ids of the pages in progress that wait for an operator's decision."""
 
 
 class JobHost(Protocol):
-    """A partition as its jobs see it. All of it happens on one event loop."""
+    """A partition as seen by its jobs. Everything runs on one event loop."""
 
     partition: int
     orders: dict[str, bytes]
-    """As committed, by subject."""
+    """The committed records, by subject."""
     outbox: Outbox
 
     @property
     def value_max_bytes(self) -> int:
-        """The largest value that the state topic takes."""
+        """The largest value that the state topic accepts."""
         ...
 
     def destination(self, account: str) -> Destination | None:
-        """To whom the account's orders are told now."""
+        """Where the account's orders are sent now."""
         ...
 
     def offer_job(self, account: str, name: str, since_ms: int) -> None:
-        """Has the job of this name asked for its errand when the account's turn comes."""
+        """Queues this job: it is asked for its errand when the account's turn comes."""
         ...
 
     def is_beyond(self, subject: str) -> bool:
-        """Whether nothing that becomes of this order could be kept."""
+        """Whether the order's record is too large to record any further outcome."""
         ...
 
     def wake(self) -> None:
-        """Has the jobs looked at, and their changes written."""
+        """Has the jobs evaluated, and their changes written."""
         ...
 
     def fail(self, what: str, error: BaseException) -> None:
-        """Something has failed that must not: a defect of ours."""
+        """Reports a failure that must not happen: a bug."""
         ...
 
     async def pause(self) -> None:
-        """Lets others have the loop, if it is time."""
+        """Yields to the event loop if this task has had it for long enough."""
         ...
 
 
 class JobDesk(Protocol):
-    """The jobs of one partition, as its owner serves them."""
+    """The jobs of one partition, as its owner drives them."""
 
     def restore(self, records: Mapping[str, bytes], *, is_clean: bool, hold_until: float) -> dict[str, bytes]:
-        """Takes over what a predecessor has kept, and returns what has to be written of it. `hold_until`: nothing of an
-        unclean predecessor lands later. Raises `msgspec.MsgspecError`.
+        """Takes over the job records of the previous owner, and returns the records to write. `hold_until`: no request
+        of an unclean previous owner lands after it. Raises `msgspec.MsgspecError`.
         """
         ...
 
     def next_due(self) -> float:
-        """When to look; infinity: when something happens."""
+        """When the next job is due; infinity: not before something happens."""
         ...
 
     async def look(self, *, is_leaving: bool = False) -> None:
-        """Does what is due; `is_leaving`: only what has to be written of what was sent."""
+        """Evaluates due jobs; with `is_leaving`, only records the outcomes of requests already sent."""
         ...
 
     def look_anew(self) -> None:
-        """Accounts were read again."""
+        """The accounts were reloaded: reschedules all jobs."""
         ...
 
     def forget(self, account: str) -> dict[str, bytes]:
-        """Drops what is under way of an account, which tells another one now; returns what has to be written."""
+        """Drops the pages in progress of an account whose target has changed; returns the records to write."""
         ...
 
     def owes(self) -> bool:
-        """Whether something has to be written before the partition may go."""
+        """Whether something must be written before the partition may be released."""
         ...
 
     def has_mail(self) -> bool:
-        """Whether there is something to write."""
+        """Whether there are changes to write."""
         ...
 
     def changes(self) -> list[JobChange]:
-        """What is to be written now."""
+        """The changes to write now, in one transaction."""
         ...
 
     def is_reserved(self, subject: str) -> bool:
-        """Whether an order is just being written into a page, so that nothing else may be said of it."""
+        """Whether an order is being written into a page right now, so that it must not be sent otherwise."""
         ...
 
     def take(self, name: str) -> Errand | None:
-        """What is to be sent now; `None`: nothing after all."""
+        """Claims the request to send now; `None`: nothing after all."""
         ...
 
     def postpone(self, name: str) -> None:
-        """Its turn has come, and it may not be sent now."""
+        """The job's turn came, but it may not be sent now."""
         ...
 
     def done(self, name: str, outcome: Outcome) -> None:
-        """What became of it."""
+        """Reports the outcome of its request."""
         ...
 
     def close(self) -> None:
-        """Its partition is not ours any more."""
+        """The partition is no longer ours."""
         ...
 
     async def ask(self, account: str) -> int:
-        """Makes the account's jobs due now; how many, once that is committed. Raises `UsageError`."""
+        """Makes the account's jobs due now, and returns how many once that is committed. Raises `UsageError`."""
         ...
 
     async def decide(self, account: str, page_id: str, *, is_taken: bool) -> bool:
-        """An operator's word on a page that is stuck, once that is committed; false: it is not here. Raises
-        `UsageError`.
+        """Applies an operator's decision on a stuck page, and returns once it is committed; false: it is not in this
+        partition. Raises `UsageError`.
         """
         ...
 
     def views(self) -> list[JobView]:
-        """All of them as they stand."""
+        """The current state of all jobs."""
         ...

@@ -1,6 +1,6 @@
 """`make bench`: what cartsync does in a second, each figure beside a limit that was measured in the same run.
 
-    python -m tests.bench                 all rows, about five minutes
+    python -m tests.bench                 all rows, about seven minutes
     python -m tests.bench --only reduce   one of them
     BENCH_JSON=FILE                       also writes the figures there
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import answering, consuming, receiving, reducing, restoring, sending, takeover, worst
+from tests.bench import answering, capturing, consuming, receiving, reducing, restoring, sending, takeover, worst
 from tests.bench.brokers import Brokers
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import ProcessError
@@ -31,11 +31,15 @@ Measure = Callable[[Brokers, Tell], Awaitable[list[Figure]]]
 
 MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (reducing.measure, (reducing.REDUCE,)),
+    (reducing.measure_shipment, (reducing.SHIPMENT,)),
     (worst.measure, (worst.WORST,)),
     (consuming.measure, (consuming.CONSUME,)),
     (sending.measure, (sending.UPDATE,)),
+    (capturing.measure, (capturing.CAPTURE,)),
     (answering.measure, (answering.P50, answering.P99)),
     (receiving.measure, (receiving.RECEIVE,)),
+    (receiving.measure_wait, (receiving.RECEIVE_P99,)),
+    (receiving.measure_questions, (receiving.ASK,)),
     (restoring.measure, (restoring.RESTORE, restoring.MEMORY)),
     (takeover.measure, (takeover.TAKEOVER,)),
 )

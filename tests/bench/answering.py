@@ -122,7 +122,7 @@ async def ours(line: Line, settings: dict[str, Any], base_url: str, known: int) 
     calm()
     await worker.serving()
     await until(
-        lambda: sum(view.next_offset for view in worker.status().partitions) >= known and worker.idle(), every_s=0.05
+        lambda: sum(view.next_offset for view in worker.status().partitions) >= known and worker.is_idle(), every_s=0.05
     )
     await _ready(line)
 

@@ -1,7 +1,8 @@
 """A Kafka for the benchmarks: started when the first row needs it, on the cores that are not measured."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,6 +60,16 @@ class Brokers:
             "dead_letter_topic": f"{name}.dlq",
             "results_topic": f"{name}.results",
         }
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Meanwhile the node answers nothing, and keeps its connections."""
+        assert self._kafka is not None
+        self._kafka.freeze(1)
+        try:
+            yield
+        finally:
+            self._kafka.thaw(1)
 
     async def topics(self, event_topic: str = "") -> dict[str, Any]:
         """As `settings`, and the topics are there."""

@@ -20,7 +20,7 @@ from typing import Any, Self
 import uvloop
 
 from worker import logs
-from worker.app.process import calm_collector
+from worker.app.process import tune_gc
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 120.0
@@ -130,7 +130,7 @@ async def until(holds: Callable[[], bool], every_s: float) -> None:
 
 def calm() -> None:
     """What `cartsync run` does once it has started."""
-    calm_collector()
+    tune_gc()
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ import msgspec
 from schemas import events
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, Watch, calm
-from tests.shops.load import ACCOUNT, BenchEvent, in_log_order, subject_of
+from tests.shops.load import ACCOUNT, BenchEvent, in_log_order, parcels, subject_of
 from worker.app import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.model.provider import Destination
-from worker.partition.batch import Batch
+from worker.partition.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
 from worker.partition.context import BatchLimits, Context
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount
@@ -29,6 +29,19 @@ REDUCE = Row(
     0.30,
 )
 
+PARCELS = 300
+SHIPMENT = Row(
+    "shipment",
+    f"a shipment event on an order of {PARCELS} shipments, decoded, reduced, and encoded into its record; no I/O",
+    "µs",
+    "the same on an order of one shipment",
+    4.0,
+    is_cost=True,
+    decimals=1,
+)
+TIMES = 50
+"""That each of the events is taken, in a round."""
+
 
 async def measure(_brokers: object, tell: Tell) -> list[Figure]:
     """Both sides in one process, by turns."""
@@ -42,6 +55,44 @@ async def measure(_brokers: object, tell: Tell) -> list[Figure]:
     return [figure]
 
 
+async def measure_shipment(_brokers: object, tell: Tell) -> list[Figure]:
+    """Both orders in one process, by turns."""
+    figure = Figure(SHIPMENT)
+    async with Process("reducing:shipments", {"rounds": ROUNDS}) as process:
+        for number in range(ROUNDS):
+            tell(f"round {number + 1} of {ROUNDS}")
+            (many_s, many_cpu_s), (one_s, one_cpu_s) = await process.hear()
+            figure.add(many_s * 1e6, one_s * 1e6, many_cpu_s / one_cpu_s)
+    return [figure]
+
+
+async def shipments(line: Line, rounds: int) -> None:
+    """Says how many seconds it takes for one event, of orders of many shipments and of one."""
+    many, one = _shipped(PARCELS), _shipped(1)
+    calm()
+    for _ in range(rounds):
+        line.say([_take_again(*many), _take_again(*one)])
+
+
+def _shipped(count: int) -> tuple[dict[str, bytes], list[BenchEvent]]:
+    """Orders that have so many shipments, and one shipment more of each."""
+    known: dict[str, bytes] = {}
+    following: list[BenchEvent] = []
+    for number in range(EVENTS_AT_ONCE):
+        key = subject_of(number).encode()
+        told = [BenchEvent(offset, key, value) for offset, value in enumerate(parcels(number, count + 1))]
+        _take(known, told[:-1])
+        following.append(BenchEvent(count + 2 + number, key, told[-1].value))
+    return known, following
+
+
+def _take_again(known: dict[str, bytes], records: list[BenchEvent]) -> tuple[float, float]:
+    watch = Watch()
+    for _ in range(TIMES):
+        _take(dict(known), records)
+    return cast(tuple[float, float], tuple(took_s / TIMES / len(records) for took_s in watch.read()))
+
+
 async def rounds(line: Line, orders: int, rounds: int) -> None:
     """Reads the same events again and again, into no orders at first each time."""
     made = in_log_order(1, orders)
@@ -52,16 +103,22 @@ async def rounds(line: Line, orders: int, rounds: int) -> None:
 
 
 def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
-    context = _context()
     known: dict[str, bytes] = {}
     watch = Watch()
+    _take(known, records)
+    return watch.read()
+
+
+def _take(known: dict[str, bytes], records: list[BenchEvent]) -> None:
+    """As a partition's owner does."""
+    context = _context()
     for batch_records in _batches(records, context.pace.batch_records_max):
         batch = Batch(0, known, context, batch_records[0].offset, 1_000_000)
-        for record in batch_records:
-            batch.event(record, _never)
+        left = batch_records
+        while left:
+            left = left[batch.events(left[:EVENTS_AT_ONCE], _never, batch.bytes + EVENTS_AT_ONCE_BYTES) :]
         batch.entries()
         known.update((subject, value) for subject, _, value in batch.changed())
-    return watch.read()
 
 
 def _decode(records: list[BenchEvent]) -> tuple[float, float]:

@@ -101,7 +101,7 @@ async def ours(line: Line, base_url: str, orders: int) -> None:
     watch = Watch()
     await worker.start()
     await worker.serving()
-    await until(worker.idle, every_s=0.005)
+    await until(worker.is_idle, every_s=0.005)
     line.say(watch.read())
 
 

@@ -1,10 +1,11 @@
-"""A provider that costs as little as can be, so that what is measured is the client: 204 to whatever comes."""
+"""A provider that costs as little as can be, so that what is measured is the client: 204 to whatever comes, or more."""
 
 import asyncio
 from collections.abc import Callable
 from typing import cast
 
 _ANSWER = b"HTTP/1.1 204 No Content\r\nDate: Mon, 02 Mar 2026 08:00:00 GMT\r\nX-Request-Id: 7f3a\r\n\r\n"
+Answer = Callable[[bytes, bytes], bytes]
 _END = b"\r\n\r\n"
 _servers: list[asyncio.Server] = []
 """uvloop closes one that nobody holds."""
@@ -13,8 +14,9 @@ _servers: list[asyncio.Server] = []
 class _Connection(asyncio.Protocol):
     """Knows of HTTP where a request ends; no pipelining."""
 
-    def __init__(self, took: Callable[[bytes], None] | None) -> None:
+    def __init__(self, took: Callable[[bytes], None] | None, answer: Answer | None) -> None:
         self._took = took
+        self._answer = answer
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -31,14 +33,16 @@ class _Connection(asyncio.Protocol):
         if len(data) < head + 4 + size:
             return
         self._data = b""
-        self._transport.write(_ANSWER)
+        self._transport.write(_ANSWER if self._answer is None else self._answer(data[:head], data[head + 4 :]))
         if self._took is not None:
             self._took(data.split(b" ", 2)[1])
 
 
-async def serve(took: Callable[[bytes], None] | None = None) -> str:
-    """Serves for as long as the process lives; the base URL. `took` is told each path that was answered."""
+async def serve(took: Callable[[bytes], None] | None = None, answer: Answer | None = None) -> str:
+    """Serves for as long as the process lives; the base URL. `took` is told each path that was answered; `answer` makes
+    a whole response of a request's head and body.
+    """
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(took), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Connection(took, answer), "127.0.0.1", 0)
     _servers.append(server)
     return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

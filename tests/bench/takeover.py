@@ -102,6 +102,6 @@ async def worker(line: Line, settings: dict[str, Any], base_url: str, partitions
     await until(lambda: len(served()) == partitions, every_s=0.05)
     line.say("serving")
     await line.wait()
-    await until(lambda: len(served()) == PARTITIONS and sum(served()) >= total and serving.idle(), every_s=0.02)
+    await until(lambda: len(served()) == PARTITIONS and sum(served()) >= total and serving.is_idle(), every_s=0.02)
     line.say(time.monotonic())
     await asyncio.Event().wait()

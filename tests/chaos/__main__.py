@@ -27,9 +27,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.plan import PRODUCTION, SHORT, is_broker
+from tests.chaos.checks import spread
+from tests.chaos.plan import PRODUCTION, SHORT, is_broker, is_receiver
 from tests.chaos.run import Findings, Options, run_chaos
-from tests.chaos.verdict import spread
 from tests.shops.stream import PRODUCERS
 from worker.tools.local_kafka import JARS, missing_requirements
 
@@ -75,20 +75,30 @@ def _rows(options: Options, found: Findings) -> Iterator[tuple[str, str]]:
     yield "written by the hostile producer", listed or "there was none"
     reasons = ", ".join(f"{count} {reason or 'of the shop'}" for reason, count in sorted(found.refused.items()))
     yield "to be refused", f"{sum(found.refused.values())}: {reasons}"
-    kinds = Counter(deed.kind for deed in found.deeds)
+    kinds = Counter(fault.kind for fault in found.injected)
     for what, of in (
         ("workers", [kind for kind in kinds if "worker" in kind]),
         ("brokers", [kind for kind in kinds if is_broker(kind)]),
-        ("the provider", [kind for kind in kinds if kind.startswith("provider")]),
+        ("receivers", [kind for kind in kinds if is_receiver(kind)]),
+        ("the providers", [kind for kind in kinds if kind.startswith("provider")]),
     ):
         listed = "\n".join(f"{kinds[kind]} × {kind}" for kind in sorted(of))
         yield f"faults of {what}", listed or "none"
-    yield "faults of single requests", ", ".join(f"{kind} {n}" for kind, n in sorted(provider.faults.items()))
-    fallen = Counter(ending.code for ending in found.endings if not ending.wanted)
-    yield "workers that ended by themselves", ", ".join(f"{n} × code {code}" for code, n in fallen.items()) or "none"
-    yield "requests", f"{provider.attempts}"
-    yield "updates applied", f"{provider.applied}"
+    yield "faults of single requests to seQura", ", ".join(f"{kind} {n}" for kind, n in sorted(provider.faults.items()))
+    unexpected_exits = Counter(ending.code for ending in found.endings if not ending.wanted)
+    yield (
+        "processes that ended by themselves",
+        ", ".join(f"{n} × code {code}" for code, n in unexpected_exits.items()) or "none",
+    )
+    yield "requests to seQura", f"{provider.attempts}"
+    yield "updates that seQura applied", f"{provider.applied}"
     yield "repeats (applied again, same revision)", f"{provider.repeats}"
+    for merchant in provider.merchants:
+        faults = ", ".join(f"{kind} {n}" for kind, n in sorted(merchant.faults.items()))
+        yield f"{merchant.account}: orders, requests", f"{merchant.orders}, {merchant.attempts}; faults {faults}"
+    for name, pushes in (("seQura", provider.pushes), *((of.account, of.pushes) for of in provider.merchants)):
+        yield f"callbacks of {name}", ", ".join(f"{what} {n}" for what, n in sorted(pushes.items())) or "none"
+    yield "records in the results topic", f"{found.results}"
     held = found.log_counts.get("order_held", 0)
     yield "holds after unknown outcomes", f"{held}"
     yield "takeovers with a hold", f"{found.unclean} partitions"
@@ -102,7 +112,7 @@ def _rows(options: Options, found: Findings) -> Iterator[tuple[str, str]]:
     lag = found.loop_lag_s
     yield "memory of a worker, at most", f"{found.memory_max_mib} MiB"
     yield "loops of the workers late", f"p50 {lag.p50_s:.3f} s, p99 {lag.p99_s:.3f} s (of {lag.samples})"
-    yield "provider's process late, at worst", f"{provider.late_max_s:.2f} s (settle {times.settle_s:g} s)"
+    yield "process of the providers late, at worst", f"{provider.late_max_s:.2f} s (settle {times.settle_s:g} s)"
     yield "the run took", f"{found.seconds:.0f} s"
 
 
@@ -114,14 +124,17 @@ def _show(options: Options, found: Findings, console: Console) -> None:
     for remark in found.remarks:
         console.print(f"remark: {remark}", highlight=False, markup=False, soft_wrap=True)
     if not found.violations:
-        console.print("nothing lost, nothing doubled, nothing stale, nothing left", highlight=False)
+        console.print(
+            "nothing lost, doubled, stale or left; no money moved twice; results exactly once", highlight=False
+        )
         return
     for violation in found.violations:
         console.print(f"VIOLATION: {violation}", highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"where to look, in {options.folder}: provider.jsonl (every request by slot, order and revision), "
-        "worker-SLOT-NUMBER.log (partition_serving, partition_released, partition_lost, order_held), deeds.json (what "
-        f"befell whom, when), broker-*.log. Again: --seed {options.seed}",
+        f"where to look, in {options.folder}: provider.jsonl (every request to seQura by slot, order and revision), qliro.jsonl and "
+        "atarapay.jsonl (every request), "
+        "worker-SLOT-NUMBER.log (partition_serving, partition_released, partition_lost, order_held), faults.json (what was "
+        f"injected into what, and when), broker-*.log. Again: --seed {options.seed}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -131,15 +144,15 @@ def _show(options: Options, found: Findings, console: Console) -> None:
 async def _run(options: Options, console: Console) -> int:
     began = time.monotonic()
 
-    def tell(text: str) -> None:
+    def on_progress(text: str) -> None:
         console.print(f"{time.monotonic() - began:5.0f} s  {text}", highlight=False, markup=False, soft_wrap=True)
 
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    found = await run_chaos(options, tell)
-    (options.folder / "deeds.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.deeds), indent=1))
+    found = await run_chaos(options, on_progress)
+    (options.folder / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.injected), indent=1))
     _show(options, found, console)
     return 1 if found.violations else 0
 
@@ -154,7 +167,7 @@ def main() -> int:
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     # The client library says a lot while brokers are away.
-    logging.basicConfig(filename=options.folder / "conductor.log", format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(filename=options.folder / "injector.log", format="%(asctime)s %(name)s %(message)s")
     times = options.times
     console.print(
         f"seed {options.seed}; workers with session {times.session_s:g} s, attempt_deadline "

@@ -1,6 +1,7 @@
 """Three brokers, with an entrance of its own for each worker: so one worker can be cut off and the others not."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def _names(slots: int) -> list[str]:
     return [f"SLOT{slot}" for slot in range(slots)]
 
 
-class Asking:
-    """Questions about the cluster, each with a client of its own: the last one's broker may be gone."""
+class ClusterQueries:
+    """Queries about the cluster, each with a client of its own: the last one's broker may be gone."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
@@ -92,16 +93,20 @@ class Asking:
 
     async def read(self, topic: str, partition: int, *, tail: bool = False) -> list[Any]:
         """All committed records of a partition, or those among its last offsets."""
+        async with asyncio.timeout(_READ_WITHIN_S):
+            return [record async for record in self.stream(topic, partition, tail=tail)]
+
+    async def stream(self, topic: str, partition: int, *, tail: bool = False) -> AsyncIterator[Any]:
+        """The same, one by one."""
         here = TopicPartition(topic, partition)
-        records: list[Any] = []
-        async with asyncio.timeout(_READ_WITHIN_S), self._consumer() as consumer:
+        async with self._consumer() as consumer:
             consumer.assign([here])
             end = (await consumer.end_offsets([here]))[here]
             consumer.seek(here, max(0, end - _TAIL) if tail else 0)
             while await consumer.position(here) < end:
-                batches = await consumer.getmany(timeout_ms=500, max_records=5000)
-                records += [record for batch in batches.values() for record in batch]
-        return records
+                for batch in (await consumer.getmany(timeout_ms=500, max_records=5000)).values():
+                    for record in batch:
+                        yield record
 
     def _consumer(self) -> Any:
         return AIOKafkaConsumer(

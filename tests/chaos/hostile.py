@@ -18,7 +18,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
 from msgspec import Struct
 
-from tests.chaos.verdict import Place, Refused
+from tests.chaos.checks import Place, Refused
 from tests.contract.batches import Written, batch
 from tests.shops.stream import HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT
 from worker.core.intake import VALUE_MAX_BYTES
@@ -38,7 +38,7 @@ _LINES = 2_000
 _DEPTH = 100_000
 _UNDER_WAY_MAX = 50
 _REQUEST_S = 90.0
-"""As for the shop: one that gave up could not tell what is there."""
+"""As for the shop: one that gave up could not on_progress what is there."""
 _TIMES = struct.Struct(">qqqhi")
 _TIMES_AT, _CHECKED_AT, _CHECKSUM_AT = 27, 21, 17
 

@@ -1,9 +1,10 @@
-"""One run, from an empty cluster to the verdict."""
+"""One run, from an empty cluster to the checks."""
 
 import asyncio
+import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from tests.chaos.cluster import Asking, Cluster
-from tests.chaos.conductor import Conductor, Deed, base_faults
-from tests.chaos.crew import Crew, Ending, LoopLag
-from tests.chaos.hostile import Arsenal, Hostile, Seen
-from tests.chaos.plan import SHORT, Times, make_long_freezes, make_plan
-from tests.chaos.provider import Provider, Question, Setting
-from tests.chaos.verdict import (
+from tests.chaos.checks import (
     BORNE_CODES,
     Log,
     Place,
@@ -33,24 +28,46 @@ from tests.chaos.verdict import (
     shortened,
     takeovers,
 )
-from tests.chaos.witness import Report, write_wanted
-from tests.shops.stream import PRODUCERS, Shop, ShopEvent
+from tests.chaos.cluster import Cluster, ClusterQueries
+from tests.chaos.hostile import Arsenal, Hostile, Seen
+from tests.chaos.injector import FaultInjector, InjectedFault, base_faults
+from tests.chaos.merchants import MARKETS, Outcome, history_of, outcome_of, plot_of
+from tests.chaos.plan import SHORT, FaultKind, Times, make_long_freezes, make_plan
+from tests.chaos.processes import Ending
+from tests.chaos.provider import Providers, Question, Setting
+from tests.chaos.receivers import COUNT, Receivers
+from tests.chaos.recorder import Report, write_expected
+from tests.chaos.results import read_results
+from tests.chaos.workers import LoopLag, Workers
+from tests.shops.stream import (
+    ACCOUNTS,
+    HOSTILE_ACCOUNT,
+    PRODUCERS,
+    UNKNOWN_ACCOUNT,
+    Workload,
+    WorkloadEvent,
+    subject_of,
+)
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
 from worker.tools.kafka_jars import JARS
+from worker.tools.shop import History
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 _UNACKNOWLEDGED_MAX = 5_000
 _SHOP_REQUEST_S = 90.0
-"""Longer than any broker is away: a shop that gives up could not tell whether its event is there."""
+"""Longer than any broker is away: a shop that gives up could not on_progress whether its event is there."""
 _READY_WITHIN_S = 60.0
 _AGREE_WITHIN_S = 300.0
 """At least; a longer run has a longer backlog."""
 _PROGRESS_S = 5.0
 _LOOK_S = 0.5
 _BROKER_LOG_LINES = 200
+_REDELIVER_S = 1.0
+_FOREIGN = frozenset({HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT})
+"""Whose results may have gaps: some are larger than the topic takes."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -59,6 +76,7 @@ class Options(Struct, frozen=True, kw_only=True):
     folder: Path
     """For logs; is emptied before."""
     orders: int = 100_000
+    """Of all providers together: as many at Qliro, and at AtaraPay, as of each account at seQura."""
     seconds: float = 1_200.0
     """For which the shop is open and things go wrong."""
     seed: int = 1
@@ -71,6 +89,8 @@ class Options(Struct, frozen=True, kw_only=True):
     patience_s: float = 120.0
     """How long nothing may get better in the end, before it is given up."""
     long_freezes: bool = False
+    first: tuple[FaultKind, ...] = ()
+    """Kinds of faults that come first, for a run that has no time for all of them."""
     hostile: bool = True
     """One of the producers writes whatever a broker takes."""
     memory_max_mib: int = 450
@@ -94,7 +114,9 @@ class Findings(Struct, kw_only=True):
     hostile: dict[str, int]
     """What the hostile producer wrote, by kind."""
     provider: Report
-    deeds: list[Deed]
+    results: int
+    """Records of the results topic."""
+    injected: list[InjectedFault]
     skipped: int
     endings: list[Ending]
     takeovers: list[Takeover]
@@ -113,15 +135,24 @@ class Findings(Struct, kw_only=True):
     """Of all that was started; all of them have ended."""
 
 
+def _events_of(history: History) -> Iterator[WorkloadEvent]:
+    for event in history.events:
+        number = int(event.subject.rpartition("/")[2].lstrip("H"))
+        yield WorkloadEvent(event.at_s, event.subject.encode(), event.value, event.poisoned, number)
+
+
 class _Run:
     """What one run has to know of."""
 
-    def __init__(self, options: Options, tell: Tell) -> None:
+    def __init__(self, options: Options, on_progress: OnProgress) -> None:
         self.options = options
-        self.tell = tell
+        self.on_progress = on_progress
         self.refused: dict[Place, Refused] = {}
-        self.events = self.poisoned = 0
+        self.events = self.poisoned = self.callbacks = 0
         self.hostile: Hostile | None = None
+        self.others = options.orders // (len(ACCOUNTS) + 2)
+        """Orders at Qliro, and as many at AtaraPay."""
+        self.at_sequra = options.orders - 2 * self.others
         self.violations: list[str] = []
         self.settings = KafkaSettings(
             bootstrap_servers="",
@@ -147,94 +178,118 @@ class _Run:
         if options.hostile:  # meanwhile: it takes as long as the brokers do
             arming = asyncio.create_task(asyncio.to_thread(Arsenal, options.seed, options.partitions), name="arming")
         async with AsyncExitStack() as stack:
-            self.tell("starting three brokers")
+            self.on_progress("starting three brokers")
             self.cluster = Cluster(options.workers + options.spare, options.jars)
             stack.push_async_callback(_in_thread, self.cluster.stop)
             await asyncio.to_thread(self.cluster.start)
             self._brokers = [self.cluster.pid(node) for node in self.cluster.nodes]
             self.settings = msgspec.structs.replace(self.settings, bootstrap_servers=self.cluster.bootstrap)
-            self.asking = Asking(self.cluster.bootstrap)
+            self.queries = ClusterQueries(self.cluster.bootstrap)
             await create_topics(self.settings, options.partitions)
-            await self._hire(stack)
+            await self._start_processes(stack)
             if arming is not None:
                 self.arsenal = await arming
                 self.hostile = Hostile(self.settings, self.arsenal, self.refused)
             try:
-                return await self._play(began)
+                return await self._run_workload(began)
             finally:
                 self._keep_broker_logs()
 
-    async def _hire(self, stack: AsyncExitStack) -> None:
-        """The provider and the workers."""
+    async def _start_processes(self, stack: AsyncExitStack) -> None:
+        """Providers, receivers and workers."""
         options = self.options
         slots = options.workers + options.spare
-        setting = Setting(options.orders, options.seed, str(options.folder / "provider.jsonl"))
-        self.provider = await stack.enter_async_context(Provider(setting))
+        self.receivers = Receivers(options.folder, self.settings, ACCOUNTS, self._guard)
+        stack.callback(self.receivers.close)
+        setting = Setting(
+            self.at_sequra,
+            self.others,
+            options.seconds,
+            options.seed,
+            str(options.folder),
+            self.receivers.urls,
+        )
+        self.providers = await stack.enter_async_context(Providers(setting))
         ways = [self.cluster.way(slot) for slot in range(slots)]
-        self.crew = Crew(ways, options.folder, self.settings, options.times)
-        stack.push_async_callback(self.crew.close)
-        self.crew.guard([self.provider.pid])
-        for slot in self.crew.slots:
+        self.workers = Workers(ways, options.folder, self.settings, options.times)
+        stack.push_async_callback(self.workers.close)
+        for number in range(COUNT):
+            self.receivers.start(number)
+        for slot in self.workers.slots:
             await slot.way.open()
             stack.push_async_callback(slot.way.shut)
-            self.crew.configure(slot, self.cluster.bootstrap_of(slot.number), self.provider.url)
-        started = self.crew.slots[: options.workers]
+            self.workers.configure(slot, self.cluster.bootstrap_of(slot.number), self.providers.urls)
+        started = self.workers.slots[: options.workers]
         for slot in started:
-            self.crew.start(slot)
+            self.workers.start(slot)
         give_up_at = time.monotonic() + _READY_WITHIN_S
-        while not (self.crew.serves(options.partitions) and all(of.view and of.view.partitions for of in started)):
+        while not (self.workers.serves(options.partitions) and all(of.view and of.view.partitions for of in started)):
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"the workers are not ready; see {options.folder}")
             await asyncio.sleep(_LOOK_S)
-            await self.crew.look()
+            await self.workers.look()
 
-    async def _play(self, began: float) -> Findings:
+    def _guard(self) -> None:
+        """These end with us, however we end."""
+        self.workers.guard([self.providers.pid, *self.receivers.pids])
+
+    async def _run_workload(self, began: float) -> Findings:
         options = self.options
         rate = 10 * options.orders / options.seconds
-        self.conductor = Conductor(
-            self.crew,
+        self.injector = FaultInjector(
+            self.workers,
             self.cluster,
-            self.provider,
+            self.providers,
+            self.receivers,
             self.settings,
             options.times,
             seed=options.seed,
             faults=base_faults(rate, options.times),
             partitions=options.partitions,
-            tell=self.tell,
+            on_progress=self.on_progress,
         )
         if options.long_freezes:
-            acts = make_long_freezes(options.seed, options.seconds, options.times)
+            faults = make_long_freezes(options.seed, options.seconds, options.times)
         else:
-            acts = make_plan(options.seed, options.seconds, options.times, options.gap_s)
-        self.shop = Shop(options.seed, options.orders, options.seconds, datetime.now(UTC))
+            faults = make_plan(options.seed, options.seconds, options.times, options.gap_s, options.first)
+        now = datetime.now(UTC)
+        self.shop = Workload(options.seed, self.at_sequra, options.seconds, now)
+        plot = plot_of(self.others, options.seconds, options.seed, now)
+        self.histories = {account: history_of(account, plot) for account in MARKETS}
         self.began = time.monotonic()
-        self.tell(f"the shop opens: {options.orders} orders, {len(acts)} faults to come in {options.seconds:g} s")
-        watch = asyncio.create_task(self.conductor.watch(), name="watch")
+        await self.providers.ask(Question(began_at=time.time()))
+        self.on_progress(
+            f"the shops open: {options.orders} orders, {len(faults)} faults to come in {options.seconds:g} s"
+        )
+        watch = asyncio.create_task(self.injector.watch(), name="watch")
         progress = asyncio.create_task(self._show_progress(), name="progress")
+        redeliver = asyncio.create_task(self._redeliver(), name="redeliver")
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write(), name="shop")
+                group.create_task(self._write(), name="shops")
                 if self.hostile is not None:
                     group.create_task(self.hostile.write(self.began + options.seconds), name="hostile producer")
-                group.create_task(self.conductor.play(acts, options.seconds), name="conductor")
-            self.tell("all is made good, and all is written: waiting for agreement")
+                group.create_task(self.injector.play(faults, options.seconds), name="injector")
+            self.on_progress("all faults are repaired, and all is written: waiting for agreement")
             agreement_s = await self._agree()
         finally:
-            for task in (watch, progress):
+            for task in (watch, progress, redeliver):
                 task.cancel()
-            await asyncio.gather(watch, progress, return_exceptions=True)
-        return await self._judge(agreement_s, began)
+            await asyncio.gather(watch, progress, redeliver, return_exceptions=True)
+        return await self._check(agreement_s, began)
 
     # --- the shop ---
 
     async def _write(self) -> None:
         settings = msgspec.structs.replace(self.settings, request_timeout_s=_SHOP_REQUEST_S)
         writers = [EventWriter(settings) for _ in range(PRODUCERS)]
-        under_way: deque[tuple[asyncio.Future[Any], ShopEvent]] = deque()
+        under_way: deque[tuple[asyncio.Future[Any], WorkloadEvent]] = deque()
         try:
             for writer in writers:
                 await writer.start()
-            for event in self.shop.events():
+            for event in heapq.merge(
+                self.shop.events(), *map(_events_of, self.histories.values()), key=lambda event: event.at_s
+            ):
                 wait_s = event.at_s - (time.monotonic() - self.began)
                 if wait_s > 0.01:
                     await asyncio.sleep(wait_s)
@@ -247,7 +302,7 @@ class _Run:
             for writer in writers:
                 await writer.stop()
 
-    async def _written(self, sent: asyncio.Future[Any], event: ShopEvent) -> None:
+    async def _written(self, sent: asyncio.Future[Any], event: WorkloadEvent) -> None:
         place = await sent
         self.events += 1
         if event.is_poisoned:
@@ -256,121 +311,171 @@ class _Run:
         elif self.hostile is not None and event.key is not None:
             self.arsenal.saw(Seen(place.partition, event.key, event.value))
 
+    async def _redeliver(self) -> None:
+        """Writes the deliveries by which shops answer what happens at a provider."""
+        writer = EventWriter(msgspec.structs.replace(self.settings, request_timeout_s=_SHOP_REQUEST_S))
+        await writer.start()
+        try:
+            while True:
+                await asyncio.sleep(_REDELIVER_S)
+                await self.providers.ask()
+                while self.providers.redelivered:
+                    subject, value = self.providers.redelivered[0]
+                    await (await writer.post(subject.encode(), value))
+                    del self.providers.redelivered[0]
+                    self.events += 1
+        finally:
+            await writer.stop()
+
     # --- looking on ---
 
     async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_S)
-            report = await self.provider.ask()
-            views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
-            running = sum(slot.is_running() for slot in self.crew.slots)
+            report = await self.providers.ask()
+            self.callbacks = report.taken_count
+            views = [view for slot in self.workers.slots if slot.view is not None for view in slot.view.partitions]
+            running = sum(slot.is_running() for slot in self.workers.slots)
             served = sum(view.role == "serving" for view in views)
             differ = f", {report.differing} orders differ" if report.differing >= 0 else ""
-            self.tell(
+            self.on_progress(
                 f"{self.written} events, lag {self._lag()}, owed {sum(view.owed for view in views)}, held "
                 f"{sum(view.held for view in views)}, parked {sum(view.parked for view in views)}; {report.applied} "
                 f"updates, {report.relapse_count} relapses{differ}; {served}/{self.options.partitions} partitions by "
-                f"{running} workers, {len(self.cluster.nodes) - self.conductor.down} brokers"
+                f"{running} workers, {len(self.cluster.nodes) - self.injector.down} brokers"
             )
 
     def _lag(self) -> int:
-        """Records that no worker has taken up, of what was written."""
+        """Records that no worker has taken up, as far as is known: a callback may have been written, and not taken."""
+        return self.written + self.callbacks - self._taken_up()
+
+    def _taken_up(self) -> int:
+        """Records that workers have taken up."""
         taken: dict[int, int] = {}
-        for slot in self.crew.slots:
+        for slot in self.workers.slots:
             for view in () if slot.view is None else slot.view.partitions:
                 taken[view.partition] = max(taken.get(view.partition, 0), view.next_offset)
-        return self.written - sum(taken.values())
+        return sum(taken.values())
 
     async def _agree(self) -> float | None:
         """How long it took until every order was held as it must be, and stayed so for as long as requests travel."""
-        file = self.options.folder / "wanted.bin"
-        write_wanted(file, self.shop.wanted)
+        file = self.options.folder / "expected.bin"
+        write_expected(file, self.shop.expected)
         began = progressed_at = time.monotonic()
         give_up_at = began + max(_AGREE_WITHIN_S, self.options.seconds)
         best: tuple[int, int] | None = None
-        report = await self.provider.ask(Question(wanted=str(file)))
+        await self.providers.ask(Question(expected=str(file)))
         agreed_at: float | None = None
         while True:
-            report = await self.provider.ask()
-            now = time.monotonic()
-            lag = self._lag()
-            if report.differing == 0 and lag == 0 and self.crew.serves(self.options.partitions):
+            report = await self.providers.ask(Question(compare=True))
+            differing = report.differing + sum(merchant.differing for merchant in report.merchants)
+            ends = await self.queries.ends(self.settings.event_topic, self.options.partitions)
+            now, lag = time.monotonic(), sum(ends) - self._taken_up()
+            if differing == 0 and lag == 0 and self.workers.serves(self.options.partitions):
                 agreed_at = agreed_at or now
                 if now - agreed_at > self.options.times.settle_s + 1:
                     return agreed_at - began
             else:
                 agreed_at = None
-            assessment = max(lag, 0), report.differing
-            if best is None or assessment < best:
-                best, progressed_at = assessment, now
+            state = max(lag, 0), differing
+            if best is None or state < best:
+                best, progressed_at = state, now
             if agreed_at is None and (now - progressed_at > self.options.patience_s or now > give_up_at):
                 return None
             await asyncio.sleep(_LOOK_S)
 
-    # --- the verdict ---
+    # --- the checks ---
 
-    async def _judge(self, agreement_s: float | None, began: float) -> Findings:
+    async def _check(self, agreement_s: float | None, began: float) -> Findings:
         options, wrong = self.options, self.violations
-        views = [view for slot in self.crew.slots if slot.view is not None for view in slot.view.partitions]
-        lag = await self.crew.loop_lag()
-        self.tell("the workers leave")
-        running = [slot for slot in self.crew.slots if slot.is_running()]
-        await asyncio.gather(*(self.crew.leave(slot) for slot in running))
-        report = await self.provider.ask()
-        logs = [read_log(file) for file in self.crew.log_files()]
-        gaps = sum(is_freeze_gap(relapse, self.conductor.deeds, options.times) for relapse in report.relapses)
+        views = [view for slot in self.workers.slots if slot.view is not None for view in slot.view.partitions]
+        lag = await self.workers.loop_lag()
+        self.on_progress("the workers leave")
+        running = [slot for slot in self.workers.slots if slot.is_running()]
+        await asyncio.gather(*(self.workers.leave(slot) for slot in running))
+        await self.receivers.stop()
+        report = await self.providers.ask(Question(compare=True))
+        logs = [read_log(file) for file in self.workers.log_files()]
+        logs += [read_log(process.log_file) for process in self.receivers.processes]
+        endings = [*self.workers.endings, *self.receivers.endings]
+        gaps = sum(is_freeze_gap(relapse, self.injector.injected, options.times) for relapse in report.relapses)
         wrong += self._check_provider(report, agreement_s, gaps)
         # Of orders of the hostile producer some may be parked; a good one that is would not agree.
-        if self.hostile is None and (parked := sum(view.parked for view in views)):
-            wrong.append(f"{parked} orders are parked: no provider refused anything for good")
-        self.tell("reading the topics")
-        asked = self.asking, self.settings, options.partitions
+        unsupported = sum(order.is_unsupported for of in self.histories.values() for order in of.orders.values())
+        if self.hostile is None and (parked := sum(view.parked for view in views)) != unsupported:
+            wrong.append(f"{parked} orders are parked, {unsupported} cannot be sent: no provider refused any for good")
+        self.on_progress("reading the topics")
+        asked = self.queries, self.settings, options.partitions
         wrong += shortened(await check_offsets(*asked, self.written))
         wrong += await check_dead_letters(*asked, self.refused)
-        wrong += check_workers(logs, self.crew.endings, frozenset() if options.hostile else BORNE_CODES)
-        if self.crew.memory_max_mib > options.memory_max_mib:
-            wrong.append(f"a worker had {self.crew.memory_max_mib} MiB, at most {options.memory_max_mib} are allowed")
+        results = await read_results(*asked, _FOREIGN)
+        wrong += results.check_end(self._outcomes(report), report.taken)
+        wrong += check_workers(logs, endings, frozenset() if options.hostile else BORNE_CODES)
+        if self.workers.memory_max_mib > options.memory_max_mib:
+            wrong.append(
+                f"a worker had {self.workers.memory_max_mib} MiB, at most {options.memory_max_mib} are allowed"
+            )
         return Findings(
             violations=wrong,
-            remarks=remarks(logs, self.crew.endings),
+            remarks=remarks(logs, endings),
             events=self.events,
             poisoned=self.poisoned,
             refused=dict(Counter(refused.reason for refused in self.refused.values())),
             hostile={} if self.hostile is None else dict(self.hostile.counts),
             provider=report,
-            deeds=self.conductor.deeds,
-            skipped=self.conductor.skipped,
-            endings=self.crew.endings,
-            takeovers=takeovers(self.conductor.deeds, logs),
+            results=results.count,
+            injected=self.injector.injected,
+            skipped=self.injector.skipped,
+            endings=endings,
+            takeovers=takeovers(self.injector.injected, logs),
             log_counts=_summed(logs),
             unclean=sum(
                 line.event == "partition_serving" and line.clean is False for log in logs for line in log.lines
             ),
             gaps=gaps,
             agreement_s=agreement_s,
-            memory_max_mib=self.crew.memory_max_mib,
+            memory_max_mib=self.workers.memory_max_mib,
             loop_lag_s=lag,
             seconds=time.monotonic() - began,
-            pids=[self.provider.pid, *(worker.pid for worker in self.crew.workers), *self._brokers],
+            pids=[
+                self.providers.pid,
+                *(process.pid for process in (*self.workers.workers, *self.receivers.processes)),
+                *self._brokers,
+            ],
         )
+
+    def _outcomes(self, report: Report) -> dict[str, Outcome]:
+        """By subject, what the last result of each order has to say."""
+        outcomes = {
+            subject_of(number): Outcome(("settled",), ((of.shipped_minor, of.unshipped_minor),))
+            for number, of in enumerate(self.shop.expected)
+        }
+        for history in self.histories.values():
+            for subject, order in history.orders.items():
+                outcomes[subject] = outcome_of(order, report.taken.get(subject, []))
+        return outcomes
 
     def _check_provider(self, report: Report, agreement_s: float | None, gaps: int) -> list[str]:
         forgiven = self.options.long_freezes
         wrong = [
-            f"{d.subject}: wanted {d.wanted_minor}, held {d.held_minor} at revision {d.revision}"
+            f"{d.subject}: expected {d.expected_minor}, held {d.held_minor} at revision {d.revision}"
             for d in report.differences
             if not (forgiven and d.relapsed)
         ]
         if wrong:
             wrong = [f"{report.differing} orders are not held as they must be", *shortened(wrong)]
-        elif agreement_s is None and not report.differing:
+        for merchant in report.merchants:
+            if merchant.differing:
+                wrong += [f"{merchant.differing} orders of {merchant.account} differ", *shortened(merchant.differences)]
+            wrong += shortened(merchant.violations)
+        if not wrong and agreement_s is None:
             wrong = ["the orders agree, but the partitions were not all served to their end"]
         unexplained = [
             f"{r.subject}: revision {r.revision} applied after {r.newest} (attempt {r.attempt}, slot {r.slot}, received "
             f"{r.received_at:%H:%M:%S.%f}, applied {r.applied_at:%H:%M:%S.%f}, fault {r.fault})"
-            + (": a freeze explains it" if is_freeze_gap(r, self.conductor.deeds, self.options.times) else "")
+            + (": a freeze explains it" if is_freeze_gap(r, self.injector.injected, self.options.times) else "")
             for r in report.relapses
-            if not (forgiven and is_freeze_gap(r, self.conductor.deeds, self.options.times))
+            if not (forgiven and is_freeze_gap(r, self.injector.injected, self.options.times))
         ]
         if unexplained:
             wrong += [f"{report.relapse_count} relapses, {gaps} by a freeze", *shortened(unexplained)]
@@ -388,9 +493,9 @@ class _Run:
                 (self.options.folder / f"broker-{node}.log").write_text(text)
 
 
-async def run_chaos(options: Options, tell: Tell) -> Findings:
+async def run_chaos(options: Options, on_progress: OnProgress) -> Findings:
     """One run. Ends all that it starts, also when it is cancelled."""
-    return await _Run(options, tell).run()
+    return await _Run(options, on_progress).run()
 
 
 async def _in_thread(call: Callable[[], None]) -> None:

@@ -19,9 +19,10 @@ from worker.core.placing import Placing
 from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.producer import KafkaEventProducer
+from worker.kafka.scan import KafkaStateScan
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
-from worker.ports import DeadLetter, EventLog, EventProducer, Result, StateLog, StatePartition
+from worker.ports import DeadLetter, EventLog, EventProducer, PartitionWriter, Result, StateLog, StateScan
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
 from worker.sim.producer import MemoryEventProducer, put_into
@@ -92,6 +93,10 @@ class MemoryWorld:
     def states(self, member: str) -> StateLog:
         """The state topic for a process."""
         return self._log.states(member)
+
+    def scan(self, wanted: Callable[[str], bool]) -> StateScan:
+        """Reads the state topic as a tool does."""
+        return self._log.scan(wanted)
 
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic."""
@@ -194,6 +199,10 @@ class KafkaWorld:
         """The state topic for a process."""
         return KafkaStateLog(replace(self.settings, client_id=member))
 
+    def scan(self, wanted: Callable[[str], bool]) -> StateScan:
+        """Reads the state topic as a tool does."""
+        return KafkaStateScan(self.settings, wanted)
+
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic."""
         return KafkaEventProducer(self.settings, placing)
@@ -269,9 +278,9 @@ async def join(world: World) -> AsyncIterator[Join]:
 async def hold(world: World) -> AsyncIterator[Hold]:
     """Gives new holds on a state partition, fenced; each from a process of its own. They are closed at the end."""
     logs: list[StateLog] = []
-    holds: list[StatePartition] = []
+    holds: list[PartitionWriter] = []
 
-    async def take(partition: int = 0, *, fence: bool = True) -> StatePartition:
+    async def take(partition: int = 0, *, fence: bool = True) -> PartitionWriter:
         log = world.states(f"owner-{len(logs)}")
         await log.start()
         logs.append(log)

@@ -61,7 +61,7 @@ def values(records: list[Any]) -> list[bytes | None]:
 
 async def test_start_of_a_successor_fences(broker: Broker) -> None:
     """Once a successor's `start()` has returned, a send and the commit of an open transaction of its predecessor raise
-    `ProducerFenced`, and everything after it a bare `AssertionError` (`KafkaStatePartition.fence`, `as_log_error`).
+    `ProducerFenced`, and everything after it a bare `AssertionError` (`KafkaPartitionWriter.fence`, `as_log_error`).
     """
     topic, owner_id = await broker.topic(), broker.name()
     old = await broker.producer(transactional_id=owner_id)
@@ -80,7 +80,7 @@ async def test_start_of_a_successor_fences(broker: Broker) -> None:
 
 async def test_idle_predecessor_learns_at_its_first_send(broker: Broker) -> None:
     """A fenced producer may still begin; its first send raises `ProducerFenced`, a later one only that there is no
-    transaction (`KafkaStatePartition._transact` asks the first one then).
+    transaction (`KafkaPartitionWriter._transact` asks the first one then).
     """
     topic, owner_id = await broker.topic(), broker.name()
     old = await broker.producer(transactional_id=owner_id)
@@ -96,7 +96,7 @@ async def test_idle_predecessor_learns_at_its_first_send(broker: Broker) -> None
 
 async def test_start_of_a_successor_aborts(broker: Broker) -> None:
     """A successor's `start()` aborts what its predecessor left open: it is never read, and nobody waits for its timeout
-    (`KafkaStatePartition.fence`, `PROTOCOL.md` step 3).
+    (`KafkaPartitionWriter.fence`, `PROTOCOL.md` step 3).
     """
     topic, owner_id = await broker.topic(), broker.name()
     old = await broker.producer(transactional_id=owner_id, transaction_timeout_ms=600_000)
@@ -128,7 +128,7 @@ async def test_own_timeout_looks_like_fencing(broker: Broker) -> None:
 
 async def test_commit_after_a_failed_send_succeeds(broker: Broker) -> None:
     """A refused send fails only its own future: the commit returns normally and half the transaction is there. So all
-    sends are looked at before a commit (`KafkaStatePartition._transact`).
+    sends are looked at before a commit (`KafkaPartitionWriter._transact`).
     """
     topic, owner_id = await broker.topic(max_message_bytes="1000"), broker.name()
     owner = await broker.producer(transactional_id=owner_id)
@@ -142,7 +142,7 @@ async def test_commit_after_a_failed_send_succeeds(broker: Broker) -> None:
 
 async def test_failed_send_leaves_a_sequence_gap(broker: Broker) -> None:
     """After a refused send every later one fails, also after an abort, while commits succeed: a hold in which anything
-    went wrong is never used again (`KafkaStatePartition.write`).
+    went wrong is never used again (`KafkaPartitionWriter.write`).
     """
     topic = await broker.topic(max_message_bytes="1000")
     owner = await broker.producer(transactional_id=broker.name())
@@ -159,7 +159,7 @@ async def test_failed_send_leaves_a_sequence_gap(broker: Broker) -> None:
 
 async def test_commit_never_returns_after_stop(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that is under way when the producer is stopped never ends: every one has a timeout of ours around it
-    (`KafkaStatePartition.write`).
+    (`KafkaPartitionWriter.write`).
     """
     topic = await broker.topic()
     owner = await broker.producer(transactional_id=broker.name())
@@ -228,7 +228,7 @@ async def test_next_transaction_is_refused_once(broker: Broker, monkeypatch: pyt
 
 async def test_batches_in_a_transaction(broker: Broker) -> None:
     """`create_batch` and `send_batch` take part in a transaction; the future of a batch has the offset of its first
-    record, `record_count` the rest (`KafkaStatePartition._send`).
+    record, `record_count` the rest (`KafkaPartitionWriter._send`).
     """
     topic = await broker.topic()
     owner = await broker.producer(transactional_id=broker.name())
@@ -255,7 +255,7 @@ async def test_batches_in_a_transaction(broker: Broker) -> None:
 
 async def test_batch_is_full_after_the_first(broker: Broker) -> None:
     """`append` gives `None` once `max_batch_size` is reached, but takes the first record whatever its size
-    (`KafkaStatePartition._send`).
+    (`KafkaPartitionWriter._send`).
     """
     producer = await broker.producer(max_batch_size=1_000)
     batch = producer.create_batch()
@@ -269,7 +269,7 @@ async def test_batch_is_full_after_the_first(broker: Broker) -> None:
 
 async def test_position_passes_what_is_not_delivered(broker: Broker) -> None:
     """The read_committed position moves past markers and aborted records that end a partition, without any record: it
-    tells the end of a restore, not the last record (`KafkaStatePartition.read`).
+    tells the end of a restore, not the last record (`KafkaPartitionWriter.read`).
     """
     topic = await broker.topic()
     owner = await broker.producer(transactional_id=broker.name())
@@ -284,7 +284,7 @@ async def test_position_passes_what_is_not_delivered(broker: Broker) -> None:
 
 async def test_end_offsets_stop_short_of_an_open_transaction(broker: Broker) -> None:
     """With a foreign transaction open, read_committed `end_offsets` tell where that began: a restore that trusted them
-    would be empty. The barrier comes when it ends, and `last_stable_offset` shows who hinders (`KafkaStatePartition`).
+    would be empty. The barrier comes when it ends, and `last_stable_offset` shows who hinders (`KafkaPartitionWriter`).
     """
     topic = await broker.topic()
     foreign = await broker.producer(transactional_id=broker.name())
@@ -324,7 +324,7 @@ async def test_stable_offset_is_told_under_read_uncommitted(broker: Broker) -> N
 
 async def test_compaction_keeps_the_newest(broker: Broker) -> None:
     """After compaction the newest record of each key is there, at its old offset, and a read up to the barrier is
-    complete, from 0 or from inside a gap (`KafkaStatePartition.read`, cold and warm).
+    complete, from 0 or from inside a gap (`KafkaPartitionWriter.read`, cold and warm).
     """
     topic = await broker.topic(cleanup_policy="compact", segment_ms="50", min_cleanable_dirty_ratio="0.01")
     owner = await broker.producer(transactional_id=broker.name())
@@ -732,7 +732,7 @@ async def by_batch(producer: Any, topic: str, key: bytes | None, value: bytes | 
 @pytest.mark.parametrize("write", [by_send, by_batch])
 async def test_records_come_back_as_they_were(broker: Broker, write: Callable[..., Awaitable[None]]) -> None:
     """Null and empty keys and values differ, headers keep their order, doubles, empty and null values; they must be
-    tuples (`DeadLetter`, `EventWriter.write`, `KafkaStatePartition.write`).
+    tuples (`DeadLetter`, `EventWriter.write`, `KafkaPartitionWriter.write`).
     """
     topic = await broker.topic()
     producer = await broker.producer(enable_idempotence=True)

@@ -310,7 +310,7 @@ async def test_deadline_covers_both() -> None:
     async with providing(answer) as provider, sending() as sender:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        assert await sender.send(put(provider.port), 0.4, yes) == Fault(True, "no answer within 0.4 s")
+        assert await sender.send(put(provider.port), 0.4, yes) == Fault(True, "no response within 0.4 s")
         assert loop.time() - began < 0.58
         assert len(provider.seen) == 2
 
@@ -396,7 +396,7 @@ async def test_request_is_one_write_after_the_look() -> None:
         async with sending() as sender:
             request = put(server.getsockname()[1])
             answer = await sender.send(request, 0.1, may_send)
-            assert answer == Fault(True, "no answer within 0.1 s")
+            assert answer == Fault(True, "no response within 0.1 s")
         peers[0].close()
     [whole] = found
     assert whole.startswith(b"PUT /x HTTP/1.1\r\n")

@@ -48,7 +48,7 @@ async def test_next_address_is_tried_within_seconds(swallowing_port: int, monkey
 
     server = await asyncio.start_server(greet, ANSWERING, swallowing_port)
     async with server:
-        connection = client._Dialling(HOST, swallowing_port, request_timeout_ms=4_000)
+        connection = client._HappyEyeballsConnection(HOST, swallowing_port, request_timeout_ms=4_000)
         began = loop.time()
         with pytest.raises(client.kafka_errors.KafkaConnectionError):  # whom it reached is no Kafka
             await connection.connect()
@@ -61,12 +61,12 @@ async def test_no_address_answers(swallowing_port: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(client, "_DIAL_S", 0.3)
     began = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
-        await client._Dialling(SWALLOWING, swallowing_port, request_timeout_ms=60_000).connect()
+        await client._HappyEyeballsConnection(SWALLOWING, swallowing_port, request_timeout_ms=60_000).connect()
     assert asyncio.get_running_loop().time() - began < 2.0
 
 
 async def test_every_client_dials_so() -> None:
     """The library makes such connections, asks for no topic so that it comes to be, and keeps none for long."""
-    assert kafka_conn.AIOKafkaConnection is client._Dialling
+    assert kafka_conn.AIOKafkaConnection is client._HappyEyeballsConnection
     request = kafka_client.MetadataRequest(["gone"]).prepare({3: (0, 5)})
     assert request.to_object() == {"topics": ["gone"], "allow_auto_topic_creation": False}

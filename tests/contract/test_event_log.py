@@ -309,9 +309,9 @@ async def test_lag_of_foreign_partition(world: World, join: Join) -> None:
 
 async def test_look(world: World, join: Join) -> None:
     """What is told of the topics is the same before and after `start`, and for every member."""
-    before = await world.events("w1").look()
+    before = await world.events("w1").describe_topics()
     member = await join("w2")
-    assert await member.events.look() == before
+    assert await member.events.describe_topics() == before
     assert (before.event_partitions, before.state_partitions) == (world.partitions, world.partitions)
     assert before.cluster
     assert before.event_topic_id not in ("", before.state_topic_id)

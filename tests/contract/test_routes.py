@@ -294,9 +294,9 @@ async def test_clear_text_goes_to_the_proxy_itself() -> None:
     ("statuses", "asked", "expected"),
     [
         ((407,), 2, NO_CONTENT),
-        ((407, 407), 2, Fault(False, "no connection: the proxy answered 407")),
-        ((502,), 1, Fault(False, "no connection: the proxy answered 502")),
-        ((403,), 1, Fault(False, "no connection: the proxy answered 403")),
+        ((407, 407), 2, Fault(False, "no connection: the proxy responded 407")),
+        ((502,), 1, Fault(False, "no connection: the proxy responded 502")),
+        ((403,), 1, Fault(False, "no connection: the proxy responded 403")),
     ],
 )
 async def test_proxy_refuses(
@@ -332,9 +332,9 @@ async def test_proxy_of_clear_text_refuses() -> None:
     [
         (b"", "no connection within 0.2 s"),
         (b"HTTP/1.1 200 X\r\n", "no connection within 0.2 s"),
-        (b"HTTP/1.1 200 X\r\nX: " + b"x" * 100_000, "no connection: the proxy answered 200"),
-        (b"SSH-2.0-x\r\n\r\n", "no connection: the proxy speaks no HTTP"),
-        (b"HTTP/1.1 2000 X\r\n\r\n", "no connection: the proxy speaks no HTTP"),
+        (b"HTTP/1.1 200 X\r\nX: " + b"x" * 100_000, "no connection: the proxy responded 200"),
+        (b"SSH-2.0-x\r\n\r\n", "no connection: the proxy's response is not HTTP"),
+        (b"HTTP/1.1 2000 X\r\n\r\n", "no connection: the proxy's response is not HTTP"),
     ],
 )
 async def test_proxy_that_is_none(said: bytes, detail: str) -> None:

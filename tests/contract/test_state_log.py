@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.world import Hold, World, read_all
 from worker.errors import FencedError, LogError, SizeRefusedError
-from worker.ports import DeadLetter, Result, StateEntry, StatePartition
+from worker.ports import DeadLetter, PartitionWriter, Result, StateEntry
 
 LETTER = DeadLetter(b"k", b"{", [("own", b"1"), ("x-dlq-reason", b"not_json")])
 
@@ -212,7 +212,7 @@ async def test_largest_value(hold: Hold) -> None:
     assert await content(hold) == [(b"a", value), (b"b", b"small")]
 
 
-def _too_large(owner: StatePartition) -> bytes:
+def _too_large(owner: PartitionWriter) -> bytes:
     return random.Random(1).randbytes(2 * owner.value_max_bytes)
 
 

@@ -7,7 +7,17 @@ from typing import Protocol
 
 from worker.core.placing import Placing
 from worker.errors import GapError
-from worker.ports import DeadLetter, EventLog, EventProducer, InputRecord, Result, StateEntry, StateLog, StatePartition
+from worker.ports import (
+    DeadLetter,
+    EventLog,
+    EventProducer,
+    InputRecord,
+    PartitionWriter,
+    Result,
+    StateEntry,
+    StateLog,
+    StateScan,
+)
 
 EVENTUALLY_S = 60.0
 """How long anything may take. A memory needs none of it; a broker may need a session timeout."""
@@ -61,6 +71,10 @@ class World(Protocol):
 
     def states(self, member: str) -> StateLog:
         """The state topic for a process, not started."""
+        ...
+
+    def scan(self, wanted: Callable[[str], bool]) -> StateScan:
+        """Reads the state topic as a tool does, not started."""
         ...
 
     def event_producer(self, placing: Placing) -> EventProducer:
@@ -161,11 +175,11 @@ class Member:
 
 Join = Callable[[str], Awaitable[Member]]
 """The fixture `join`: a member that has started."""
-Hold = Callable[..., Awaitable[StatePartition]]
+Hold = Callable[..., Awaitable[PartitionWriter]]
 """The fixture `hold`: takes a partition (default 0), and `fence=False` for a hold that is not fenced yet."""
 
 
-async def read_all(hold: StatePartition, position: int, until: int) -> list[StateEntry]:
+async def read_all(hold: PartitionWriter, position: int, until: int) -> list[StateEntry]:
     """All entries of a read."""
     found: list[StateEntry] = []
     async for entries in hold.read(position, until):

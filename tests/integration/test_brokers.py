@@ -54,7 +54,7 @@ async def until(condition: Callable[[], Any], within_s: float = 20.0) -> None:
 async def seen(log: KafkaEventLog, what: Callable[[Any], bool]) -> Any:
     """What `look` tells, once it tells that."""
     async with asyncio.timeout(20):
-        while not what(found := await log.look()):  # noqa: ASYNC110 - what is waited for is the broker's
+        while not what(found := await log.describe_topics()):  # noqa: ASYNC110 - what is waited for is the broker's
             await asyncio.sleep(0.05)
     return found
 
@@ -112,12 +112,12 @@ async def test_look_tells_topics_that_were_made_anew(kafka: LocalKafka) -> None:
     """Ids, partitions and the cluster, before and after `start`; a topic that is gone is told, and not made by asking."""
     settings = settings_of(kafka.bootstrap)
     await create_topics(settings, 2)
-    before = await KafkaEventLog(settings).look()
+    before = await KafkaEventLog(settings).describe_topics()
     assert (before.event_partitions, before.state_partitions) == (2, 2)
     assert before.cluster
     assert before.event_topic_id != before.state_topic_id != ""
     async with reading(settings) as (log, _), admin_of(settings) as admin:
-        assert await log.look() == before
+        assert await log.describe_topics() == before
         assert log.silent_s() < 5.0
         await admin.delete_topics([settings.state_topic])
         gone = await seen(log, lambda found: found.state_partitions == 0)
@@ -324,7 +324,7 @@ async def test_too_few_replicas_in_sync(kafka_jars: Path, tmp_path: Path) -> Non
             order = stage.order(f"{ACCOUNT}/1")
             await order.confirm(line("mug", 1000))
             await order.ship("s1", mug=1)
-            needed = "partition 0 of .* has 2 replicas in sync and needs 3"
+            needed = "partition 0 of .* has 2 in-sync replicas and needs 3"
             await until(lambda: any(re.search(needed, said["error"]) for said in worker.log("partition_lost")), 40.0)
             assert not stage.attempts(order.subject)
             await asyncio.to_thread(three.restart, 3)

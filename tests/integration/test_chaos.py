@@ -1,4 +1,4 @@
-"""A small run of `make chaos`, and that its witnesses would see what must not be."""
+"""A small run of `make chaos`, and that its checks would see what must not be."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from schemas.state import OrderRecord
-from tests.chaos.conductor import Deed
-from tests.chaos.crew import Ending, quantile
+from tests.chaos.checks import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, mismatches_in_letter
 from tests.chaos.hostile import Arsenal, Attack, Seen
-from tests.chaos.plan import SHORT
+from tests.chaos.injector import InjectedFault
+from tests.chaos.plan import SHORT, FaultKind
+from tests.chaos.processes import Ending
+from tests.chaos.recorder import Recorder, Relapse, update_in, write_expected
 from tests.chaos.run import Options, run_chaos
-from tests.chaos.verdict import BORNE_CODES, Log, Refused, check_workers, is_freeze_gap, wrong_in_letter
-from tests.chaos.witness import Relapse, Witness, told_by, write_wanted
-from tests.shops.stream import Shop, Wanted, make_order, number_of, subject_of
+from tests.chaos.workers import quantile
+from tests.shops.stream import Expected, Workload, make_order, number_of, subject_of
 from worker.core.intake import decode
 from worker.core.placing import Placing
 from worker.core.plan import Send, plan
@@ -37,23 +38,32 @@ ACCOUNT = SequraAccount("acme", "sequra", "http://provider.example", "acme", "ac
 PARTITIONS = 6
 SECONDS = 60.0
 """For which things go wrong."""
+FIRST: tuple[FaultKind, ...] = (
+    "kill receiver",
+    "freeze worker, longer than the lease",
+    "kill broker: group coordinator",
+    "kill worker",
+)
+"""Kinds of faults that must be among them."""
 
 
 @pytest.mark.timeout(280)
 async def test_a_small_cluster_under_faults(kafka_jars: Path, tmp_path: Path) -> None:
-    """Workers killed, frozen and cut off, brokers killed, a provider at fault: all orders agree, and no more."""
+    """Workers, brokers and receivers killed and frozen, three providers at fault: all orders agree, and no more."""
     said: list[str] = []
-    options = Options(folder=tmp_path, orders=400, seconds=SECONDS, seed=4, gap_s=4.0, jars=kafka_jars)
+    options = Options(folder=tmp_path, orders=480, seconds=SECONDS, seed=4, gap_s=4.0, first=FIRST, jars=kafka_jars)
     found = await run_chaos(options, said.append)
     assert not found.violations, "\n".join([*found.violations, *said])
-    kinds = {deed.kind for deed in found.deeds}
-    assert any("kill worker" in kind for kind in kinds)
-    assert any("freeze worker" in kind for kind in kinds)
-    assert any("kill broker" in kind for kind in kinds)
+    kinds = {fault.kind for fault in found.injected}
+    assert set(FIRST) <= kinds
     assert found.takeovers
-    assert found.events > 10 * options.orders
+    assert found.events > 7 * options.orders
     assert found.poisoned
     assert sum(found.provider.faults.values()) > 50
+    for pushes in (found.provider.pushes, *(merchant.pushes for merchant in found.provider.merchants)):
+        assert min(pushes["late"], pushes["doubled"], pushes["lost"], pushes["taken"]) > 0, pushes
+    assert all(merchant.attempts > 100 for merchant in found.provider.merchants)
+    assert found.results > options.orders
     assert {"undecodable", "wrong_partition", "too_large", "not_json"} <= found.refused.keys()
     assert any("bomb" in kind for kind in found.hostile)
     assert not [pid for pid in found.pids if _exists(pid)]
@@ -61,7 +71,7 @@ async def test_a_small_cluster_under_faults(kafka_jars: Path, tmp_path: Path) ->
 
 def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
     """Of every order: what the shop's own arithmetic wants held is what the worker would send, to the cent."""
-    shop = Shop(11, 150, 60.0, NOW)
+    shop = Workload(11, 150, 60.0, NOW)
     records: dict[str, OrderRecord] = {}
     destination = Destination(ACCOUNT, Sequra())
     refused = poisoned = 0
@@ -77,14 +87,14 @@ def test_the_shop_counts_as_the_worker_does(tmp_path: Path) -> None:
         records[read.subject] = apply_event(
             record, read, position=offset, revision=offset + 1, now_ms=0, destination=destination
         )
-    assert len(records) == len(shop.wanted) == 150
+    assert len(records) == len(shop.expected) == 150
     assert refused == poisoned > 0
     for subject, record in records.items():
         owed = plan(record, subject, destination)
         assert isinstance(owed, Send), owed
         step = Sequra().next_step(Question(reference_of(subject), ACCOUNT, owed.update))
         assert isinstance(step, Exchange)
-        assert told_by(step.request.body) == shop.wanted[number_of(subject)], subject
+        assert update_in(step.request.body) == shop.expected[number_of(subject)], subject
 
 
 def _reasons(attack: Attack, placing: Placing) -> dict[int, str]:
@@ -113,7 +123,7 @@ def test_what_a_hostile_producer_writes_is_refused_as_it_says() -> None:
     """Everything in the arsenal against the door alone; the growth of huge orders needs a state, so it is left out."""
     placing = Placing("murmur2")
     arsenal = Arsenal(5, PARTITIONS)
-    for event in Shop(5, 20, 60.0, NOW).events():
+    for event in Workload(5, 20, 60.0, NOW).events():
         if not event.is_poisoned and event.key is not None:
             arsenal.saw(Seen(placing.partition(event.key, PARTITIONS), event.key, event.value))
     kinds = set()
@@ -133,7 +143,7 @@ def _attempt(number: int, order: int, revision: int, applied_s: float) -> Attemp
     return attempt
 
 
-def _body(wanted: Wanted) -> bytes:
+def _body(wanted: Expected) -> bytes:
     """An update with such totals; its items are of no matter here."""
     carts: dict[str, Any] = {
         name: {"order_total_with_tax": minor, "items": []}
@@ -142,29 +152,29 @@ def _body(wanted: Wanted) -> bytes:
     return msgspec.json.encode({"order": carts | {"delivery_address": {"city": "Vigo"}}})
 
 
-def test_a_witness_sees_relapses_repeats_and_differences(tmp_path: Path) -> None:
+def test_recorder_sees_relapses_repeats_and_differences(tmp_path: Path) -> None:
     """An older revision after a newer one, the same one twice, another content for it, an order that is not right."""
-    right = [told_by(_body(Wanted(100 * number, 5, b""))) for number in range(3)]
-    write_wanted(tmp_path / "wanted", right)
-    with Witness(3, tmp_path / "log") as witness:
-        witness.want(tmp_path / "wanted")
-        assert len(witness.differing()) == 3
+    right = [update_in(_body(Expected(100 * number, 5, b""))) for number in range(3)]
+    write_expected(tmp_path / "wanted", right)
+    with Recorder(3, tmp_path / "log") as recorder:
+        recorder.expect(tmp_path / "wanted")
+        assert len(recorder.differing()) == 3
 
-        def applied(number: int, order: int, revision: int, wanted: Wanted) -> None:
+        def applied(number: int, order: int, revision: int, wanted: Expected) -> None:
             key = tuple(subject_of(order).split("/", 1))
             assert len(key) == 2
-            witness.applied(2, _attempt(number, order, revision, number), key, _body(wanted))
+            recorder.applied(2, _attempt(number, order, revision, number), key, _body(wanted))
 
         applied(1, 0, 10, right[0])
         applied(2, 1, 11, right[0])
         applied(3, 1, 15, right[1])
-        assert witness.differing() == [2]
+        assert recorder.differing() == [2]
         applied(4, 1, 15, right[1])
-        assert (witness.relapses, witness.repeat_count, dict(witness.oddities)) == ([], 1, {})
+        assert (recorder.relapses, recorder.repeat_count, dict(recorder.oddities)) == ([], 1, {})
 
         applied(5, 1, 11, right[0])
         applied(6, 0, 10, right[2])
-        report = witness.report()
+        report = recorder.report()
     assert [(of.subject, of.revision, of.newest, of.slot) for of in report.relapses] == [(subject_of(1), 11, 15, 2)]
     assert report.differing == 3
     assert [of.relapsed for of in report.differences] == [False, True, False]
@@ -176,9 +186,9 @@ def test_what_a_freeze_explains(tmp_path: Path) -> None:
     at = NOW.timestamp()
 
     def explained(slot: int, frozen_s: float, received_s: float) -> bool:
-        deed = Deed("freeze worker, longer than the lease", "worker", at - frozen_s, at, slot=1)
+        fault = InjectedFault("freeze worker, longer than the lease", "worker", at - frozen_s, at, slot=1)
         received = NOW + timedelta(seconds=received_s)
-        return is_freeze_gap(Relapse("acme/1", slot, 1, 2, 3, received, received, None), [deed], SHORT)
+        return is_freeze_gap(Relapse("acme/1", slot, 1, 2, 3, received, received, None), [fault], SHORT)
 
     assert explained(slot=1, frozen_s=20, received_s=0.01)
     assert not explained(slot=0, frozen_s=20, received_s=0.01)
@@ -192,12 +202,12 @@ def test_what_is_wrong_in_a_dead_letter() -> None:
 
     def wrong(value: bytes | None, reason: str = "not_json", **more: bytes) -> list[str]:
         said = {"x-dlq-reason": reason.encode()} | {f"x-dlq-{name}": text for name, text in more.items()}
-        return list(wrong_in_letter(Refused(b"[[[[", "not_json"), value, said))
+        return list(mismatches_in_letter(Refused(b"[[[[", "not_json"), value, said))
 
     assert wrong(b"[[[[") == wrong(b"[[", truncated=b"value 4 bytes") == wrong(None, truncated=b"") == []
     assert wrong(b"[[[[", "no_key") == ["for no_key, not for not_json"]
     assert wrong(b"[[") == wrong(b"][", truncated=b"") == ["not the value that was written"]
-    assert not list(wrong_in_letter(Refused(None), b"any", {"x-dlq-reason": b"undecodable"}))
+    assert not list(mismatches_in_letter(Refused(None), b"any", {"x-dlq-reason": b"undecodable"}))
 
 
 def test_which_endings_are_wrong() -> None:

@@ -18,7 +18,7 @@ from worker.errors import FencedError, GapError, InvariantError, LogError, Topic
 from worker.kafka import state as kafka_state
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog, KafkaStatePartition
+from worker.kafka.state import KafkaPartitionWriter, KafkaStateLog
 from worker.kafka.topics import PARTITIONS_DEFAULT, check_topics, create_topics
 from worker.ports import DeadLetter, InputRecord, StateEntry
 from worker.tools.local_kafka import LocalKafka
@@ -136,7 +136,7 @@ async def states(settings: KafkaSettings) -> KafkaStateLog:
 
 
 @asynccontextmanager
-async def held(states: KafkaStateLog, partition: int = 0) -> AsyncIterator[KafkaStatePartition]:
+async def held(states: KafkaStateLog, partition: int = 0) -> AsyncIterator[KafkaPartitionWriter]:
     """A fenced hold."""
     hold = states.partition(partition)
     try:
@@ -146,7 +146,7 @@ async def held(states: KafkaStateLog, partition: int = 0) -> AsyncIterator[Kafka
         await hold.close()
 
 
-async def read_all(hold: KafkaStatePartition, position: int, until: int) -> list[StateEntry]:
+async def read_all(hold: KafkaPartitionWriter, position: int, until: int) -> list[StateEntry]:
     """What a restore sees."""
     return [entry async for entries in hold.read(position, until) for entry in entries]
 
@@ -190,7 +190,7 @@ async def test_successor_fences(states: KafkaStateLog) -> None:
     async with held(states) as old, held(states) as new:
         with pytest.raises(FencedError):
             await old.write([(b"a", b"old")])
-        with pytest.raises(LogError, match="over"):
+        with pytest.raises(LogError, match="closed"):
             await old.write([(b"a", b"older")])
         last = await new.write([(b"b", b"new")])
         assert [entry.value for entry in await read_all(new, 0, last)] == [b"new"]
@@ -230,7 +230,7 @@ async def test_nothing_of_a_refused_transaction_is_seen(states: KafkaStateLog, s
     refused: Any = None
     with pytest.raises(LogError):
         await hold.write([(b"a", b"2"), (refused, b"3")], [DeadLetter(b"k", b"v", [])])
-    with pytest.raises(LogError, match="over"):
+    with pytest.raises(LogError, match="closed"):
         await hold.write([(b"a", b"4")])
     await hold.close()
     async with held(states) as successor:
@@ -246,7 +246,7 @@ async def test_value_too_large(states: KafkaStateLog) -> None:
         await hold.write([(b"k" * 1_000, os.urandom(hold.value_max_bytes))])
         with pytest.raises(LogError, match="above"):
             await hold.write([(b"k", bytes(hold.value_max_bytes + 1))])
-        with pytest.raises(LogError, match="over"):
+        with pytest.raises(LogError, match="closed"):
             await hold.write([(b"k", b"v")])
 
 
@@ -289,7 +289,7 @@ async def test_cancelled_write_ends_the_hold(states: KafkaStateLog) -> None:
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    with pytest.raises(LogError, match="over"):
+    with pytest.raises(LogError, match="closed"):
         await hold.write([(b"a", b"1")])
     await hold.close()
     async with held(states) as successor:

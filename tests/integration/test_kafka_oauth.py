@@ -130,5 +130,5 @@ async def test_provider_that_is_away(settings: KafkaSettings, provider: Provider
 async def test_token_that_the_broker_refuses(settings: KafkaSettings, provider: Provider) -> None:
     """A token that the broker does not believe is told as refused credentials."""
     provider.life_s = -600.0
-    with pytest.raises(ConfigError, match="refuses OAUTHBEARER as 'cartsync'"):
+    with pytest.raises(ConfigError, match="rejects OAUTHBEARER as 'cartsync'"):
         await KafkaStateLog(replace(settings, connect_timeout_s=0.5)).start()

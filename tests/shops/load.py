@@ -80,9 +80,22 @@ def in_log_order(seed: int, orders: int, events_per_order: int = EVENTS_PER_ORDE
 def history(seed: int, number: int, events: int = EVENTS_PER_ORDER) -> Iterator[bytes]:
     """The first events of one order's ten, in their order."""
     random = Random(seed * 1_000_003 + number)
+    return _events(random, number, _steps(random)[:events])
+
+
+def parcels(number: int, count: int) -> Iterator[bytes]:
+    """The events of an order that leaves in so many parcels."""
+    random = Random(number)
+    line = _line(_ARTICLES[0], count)
+    steps = [("confirmed", {"currency": "EUR", "lines": [line], **_details(random)})]
+    shipped = [_shipment(random, f"s{parcel}", [(line["reference"], 1)]) for parcel in range(count)]
+    return _events(random, number, steps + [("items_shipped", shipment) for shipment in shipped])
+
+
+def _events(random: Random, number: int, steps: list[tuple[str, dict[str, Any]]]) -> Iterator[bytes]:
     subject = subject_of(number)
     at = _BEGAN_AT + timedelta(seconds=random.uniform(0, _SPAN_S / 2))
-    for step, (kind, data) in enumerate(_steps(random)[:events]):
+    for step, (kind, data) in enumerate(steps):
         at += timedelta(seconds=random.uniform(600, 20_000))
         event = {
             "specversion": "1.0",

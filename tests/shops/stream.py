@@ -20,7 +20,7 @@ ACCOUNTS = ("acme", "bolt", "cora", "dune")
 HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT = "mallory", "nobody"
 """What a hostile producer calls its own orders; the second one is not configured."""
 PRODUCERS = 4
-"""Among whom the orders are split."""
+"""Among target the orders are split."""
 EVENTS_PER_ORDER = 10
 DIGEST_BYTES = 8
 
@@ -56,7 +56,12 @@ def number_of(subject: str) -> int:
     return int(subject.rpartition("/")[2])
 
 
-class Wanted(Struct, frozen=True):
+def begins_at(number: int, orders: int, seconds: float) -> float:
+    """When the order with this number is confirmed, of so many in so many seconds."""
+    return number * seconds * _OPEN_FOR / orders
+
+
+class Expected(Struct, frozen=True):
     """What must be held of an order: the totals of its carts in minor units, and a digest of all that is compared."""
 
     shipped_minor: int
@@ -64,14 +69,14 @@ class Wanted(Struct, frozen=True):
     digest: bytes
 
 
-def wanted_of(shipped: list[Item], unshipped: list[Item], city: str, trackings: list[tuple[str, bool]]) -> Wanted:
+def expected_of(shipped: list[Item], unshipped: list[Item], city: str, trackings: list[tuple[str, bool]]) -> Expected:
     """Of the items of both carts, the city of the delivery address, and (reference, delivered?) of the trackings."""
     told = sorted(shipped), sorted(unshipped), city, sorted(trackings)
     digest = blake2b(_encode_sorted(told), digest_size=DIGEST_BYTES).digest()
-    return Wanted(_total(shipped), _total(unshipped), digest)
+    return Expected(_total(shipped), _total(unshipped), digest)
 
 
-class ShopEvent(Struct, frozen=True):
+class WorkloadEvent(Struct, frozen=True):
     """A record on its way into the event topic."""
 
     at_s: float
@@ -125,7 +130,7 @@ class _Order(Struct):
     count: int = 0
     """Of ids given."""
 
-    def wanted(self) -> Wanted:
+    def expected(self) -> Expected:
         """What the provider must hold."""
         shipped: list[Item] = []
         unshipped: list[Item] = []
@@ -154,7 +159,7 @@ class _Order(Struct):
             if self.refunds and _total(cart) == 0:
                 cart.clear()
         trackings = [(f"parcel-{name}", delivered) for name, delivered in self.shipments.items()]
-        return wanted_of(shipped, unshipped, self.city, trackings)
+        return expected_of(shipped, unshipped, self.city, trackings)
 
 
 def _total(items: list[Item]) -> int:
@@ -174,7 +179,7 @@ def _divide(shipped: list[Item], unshipped: list[Item], kind: str, name: str, he
         unshipped.append((kind, name, 0, there))
 
 
-def make_order(seed: int, number: int) -> tuple[list[tuple[str, dict[str, Any]]], Wanted]:
+def make_order(seed: int, number: int) -> tuple[list[tuple[str, dict[str, Any]]], Expected]:
     """(type, data) of the events of one order as they happened, and what follows from all of them."""
     random = Random(f"{seed} {number}")
     articles = random.sample(_ARTICLES, random.randint(1, 3))
@@ -187,7 +192,7 @@ def make_order(seed: int, number: int) -> tuple[list[tuple[str, dict[str, Any]]]
         doable = [step for step in _STEPS if step[1](order)]
         do = random.choices([step[2] for step in doable], [step[0] for step in doable])[0]
         steps.append(do(random, order))
-    return steps, order.wanted()
+    return steps, order.expected()
 
 
 def _content(order: _Order) -> list[dict[str, Any]]:
@@ -303,25 +308,25 @@ _STEPS = (
 """(weight, when it can be, what it does)."""
 
 
-class Shop:
+class Workload:
     """One run of a shop: `events` once, from its beginning to its end."""
 
     def __init__(self, seed: int, orders: int, seconds: float, began_at: datetime) -> None:
         """`began_at`: aware; the times of the events count from it."""
-        self.wanted: list[Wanted] = []
+        self.expected: list[Expected] = []
         """By the number of the order; grows with `events`."""
         self._seed = seed
         self._orders = orders
         self._seconds = seconds
         self._began_at = began_at
 
-    def events(self) -> Iterator[ShopEvent]:
+    def events(self) -> Iterator[WorkloadEvent]:
         """What is written, in the order of writing: some of it late, some of it twice, some of it to be refused."""
         random = Random(f"shop {self._seed}")
-        due: list[tuple[float, int, ShopEvent]] = []
+        due: list[tuple[float, int, WorkloadEvent]] = []
         count = 0
         for number in range(self._orders):
-            at_s = number * self._seconds * _OPEN_FOR / self._orders
+            at_s = begins_at(number, self._orders, self._seconds)
             while due and due[0][0] <= at_s:
                 yield heapq.heappop(due)[2]
             for event in self._story(random, number, at_s):
@@ -330,9 +335,9 @@ class Shop:
         while due:
             yield heapq.heappop(due)[2]
 
-    def _story(self, random: Random, number: int, at_s: float) -> Iterator[ShopEvent]:
-        steps, wanted = make_order(self._seed, number)
-        self.wanted.append(wanted)
+    def _story(self, random: Random, number: int, at_s: float) -> Iterator[WorkloadEvent]:
+        steps, expected = make_order(self._seed, number)
+        self.expected.append(expected)
         subject = subject_of(number)
         key = subject.encode()
         life_s = min(random.choice((3.0, 15.0, _LIFE_MAX_S)), self._seconds - at_s) * random.uniform(0.3, 1.0)
@@ -341,10 +346,10 @@ class Shop:
             happened_s = at_s + after_s
             value = self._event(subject, step, kind, data, happened_s)
             late_s = random.uniform(0, 0.1 * life_s + 1) if random.random() < _LATE_CHANCE else 0.0
-            yield ShopEvent(happened_s + late_s, key, value, number=number)
+            yield WorkloadEvent(happened_s + late_s, key, value, number=number)
             if random.random() < _AGAIN_CHANCE:
                 again_s = happened_s + late_s + random.uniform(0, 0.1 * life_s)
-                yield ShopEvent(again_s, key, value, number=number)
+                yield WorkloadEvent(again_s, key, value, number=number)
             if random.random() < _POISON_CHANCE:
                 yield _poison(random, happened_s, key, value, number)
 
@@ -364,7 +369,7 @@ class Shop:
         return _encode(event)
 
 
-def _poison(random: Random, at_s: float, key: bytes, value: bytes, number: int) -> ShopEvent:
+def _poison(random: Random, at_s: float, key: bytes, value: bytes, number: int) -> WorkloadEvent:
     """An event of the order that is damaged: each in a way that has to be refused."""
     damaged = random.choice(
         (
@@ -376,4 +381,4 @@ def _poison(random: Random, at_s: float, key: bytes, value: bytes, number: int) 
             (None, value),
         )
     )
-    return ShopEvent(at_s, damaged[0], damaged[1], is_poisoned=True, number=number)
+    return WorkloadEvent(at_s, damaged[0], damaged[1], is_poisoned=True, number=number)

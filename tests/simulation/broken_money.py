@@ -52,7 +52,7 @@ def second_command_while_one_is_pending(_real: Any) -> Any:  # noqa: F811
     return property(lambda _self: [])
 
 
-@breaks(publisher._Told, "sends")
+@breaks(publisher._Unanswered, "sends")
 def command_without_an_answer_taken_for_a_read(real: Any) -> Any:
     """Nobody knows whether it arrived: it is held."""
     return lambda self, step: real(self, replace(step, is_read=True))

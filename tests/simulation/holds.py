@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from schemas import state
-from worker.ports import DeadLetter, Result, StateEntry, StateLog, StatePartition
+from worker.ports import DeadLetter, PartitionWriter, Result, StateEntry, StateLog
 
 ORDER_PREFIX = state.ORDER_PREFIX.encode()
 
@@ -22,10 +22,10 @@ class Watcher(Protocol):
 
 
 class AuditedPartition:
-    """`ports.StatePartition` that remembers what its process knows: commits that returned, records that were read."""
+    """`ports.PartitionWriter` that remembers what its process knows: commits that returned, records that were read."""
 
     def __init__(
-        self, process: str, number: int, hold: StatePartition, view: dict[str, bytes], watcher: Watcher
+        self, process: str, number: int, hold: PartitionWriter, view: dict[str, bytes], watcher: Watcher
     ) -> None:
         self.process = process
         self.number = number
@@ -108,7 +108,7 @@ class AuditedStateLog:
         """Passes on."""
         return self._states.partitions
 
-    def partition(self, partition: int) -> StatePartition:
+    def partition(self, partition: int) -> PartitionWriter:
         """A new hold, under watch."""
         hold = self._states.partition(partition)
         return AuditedPartition(self._process, partition, hold, self._views[partition], self._watcher)

@@ -175,7 +175,7 @@ class Wire:
         if random.random() < network.faults.refused:
             return Fault(False, "refused")
         if self.is_dead or not may_send():
-            return Fault(False, "the lease of the partition ran out before the request went out")
+            return Fault(False, "the partition's lease expired before the request was sent")
         if network.stop_in_send_gap is None:
             self._guard.sent(self._process, about.subject, deadline_s)
         else:

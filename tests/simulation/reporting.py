@@ -28,7 +28,6 @@ from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
-from worker.ports import EventLog
 from worker.providers.sequra.options import SequraAccount
 from worker.sandbox.sequra.reports import Reports, amounts_of
 from worker.sim.log import MemoryLog
@@ -140,10 +139,9 @@ class Provider:
 class Life:
     """One worker process."""
 
-    def __init__(self, name: str, worker: Worker, events: EventLog) -> None:
+    def __init__(self, name: str, worker: Worker) -> None:
         self.name = name
         self.worker = worker
-        self.events = events
         self.main: asyncio.Task[None] | None = None
         self.is_frozen = False
 
@@ -211,8 +209,7 @@ class World:
         self._numbers += 1
         name = f"w{slot}.{self._numbers}"
         self.producer.start()
-        events = self.log.events(name)
-        ports = Ports(self.clock_of(name), events, self.log.states(name), self.provider, self.producer)
+        ports = Ports(self.clock_of(name), self.log.events(name), self.log.states(name), self.provider, self.producer)
         settings = worker_settings_from(SETTINGS | self.settings)
         worker = Worker(
             settings,
@@ -226,7 +223,7 @@ class World:
             trust=self.trust,
             accepted_targets=self.accepted,
         )
-        life = self.lives[slot] = Life(name, worker, events)
+        life = self.lives[slot] = Life(name, worker)
         life.main = self.soon(self._live(life), name)
 
     async def _live(self, life: Life) -> None:

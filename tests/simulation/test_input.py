@@ -4,10 +4,10 @@ import asyncio
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from schemas import state
+from schemas.facts import SealedFacts
 from tests.simulation.stage import Stage, order_event, play
 from worker import logs
 from worker.app import Worker
@@ -397,7 +397,7 @@ FOREIGN = {
     "a key that is not UTF-8": (b"o:acme/\xff", b"x"),
     "the position": (state.NEXT_KEY, b"x"),
     "the owner": (state.OWNER_KEY, b"x"),
-    "the facts of an order": (b"o:acme/1", state.encode(state.SealedRecord(facts=msgspec.Raw(b"\xa1x")))),
+    "the facts of an order": (b"o:acme/1", state.encode(state.OrderRecord(sealed=SealedFacts(confirmation=b"\xa1x")))),
 }
 
 

@@ -392,7 +392,7 @@ def test_worker_that_dies_while_it_writes_events() -> None:
         await sleep(60.0)
         assert world.producer.hanging
         await world.kill(0)
-        world.producer.go_on()
+        world.producer.recover()
         world.start(1)
         await sleep(300.0)
 

@@ -82,7 +82,7 @@ def test_brokers_that_are_away_are_seen_and_survived(capsys: pytest.CaptureFixtu
         await asyncio.sleep(10.0)
         ready, why = worker.readyz()
         assert not ready
-        assert "no Kafka broker has answered for 65 s" in why
+        assert "no Kafka broker has responded for 65 s" in why
         worker.metrics_page()
         assert worker.metrics.value("cartsync_kafka_unreachable_seconds") == pytest.approx(65.0, abs=0.1)
         assert worker.metrics.value("cartsync_ready") == 0
@@ -216,7 +216,7 @@ def test_not_alive_when_nobody_serves_a_partition() -> None:
         (owner,) = (task for task in asyncio.all_tasks() if task.get_name() == "partition 1")
         owner.cancel()
         await asyncio.sleep(1.0)
-        assert worker.livez() == (False, "nobody serves partition 1 any more")
+        assert worker.livez() == (False, "partition 1 is not served any more")
         await worker.kill()
 
     play(story)

@@ -48,7 +48,7 @@ def test_new_credentials_end_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(5.0)
         assert fared == [False, True]
         assert worker.status().accounts[0].paused is None
-        assert worker.idle()
+        assert worker.is_idle()
         await worker.stop()
 
     play(story)
@@ -147,7 +147,7 @@ def test_an_answer_to_the_old_password_pauses_nothing(status: int, monkeypatch: 
         await asyncio.sleep(1.0)
         assert worker.status().accounts[0].paused is None
         assert told == [False, True]
-        assert worker.idle()
+        assert worker.is_idle()
         await worker.stop()
 
     play(story)

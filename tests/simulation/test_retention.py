@@ -146,7 +146,7 @@ def test_competing_owner_of_a_closed_order() -> None:
         assert reread(world, 1) is None
         world.log.thaw(life.name)
         world.loop.thaw(life.name)
-        life.events.called.set()
+        world.log.notice(life.name)
         await sleep(600.0)
         assert "acme/A1" not in world.records()
         world.tell("A1", 2, returned("r1", A=1))

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
+from zlib import crc32
 
 from tests.conftest import parse_seeds
 from tests.simulation.reporting import DAY_S, Life, World
@@ -130,7 +131,7 @@ class Year(World):
 
     def clock_of(self, name: str) -> VirtualClock:
         skew_ms = self.drift.randint(-2_000, 2_000)
-        return VirtualClock(self.loop, self.begin_ms + skew_ms, hash_of(name))
+        return VirtualClock(self.loop, self.begin_ms + skew_ms, crc32(name.encode()))
 
     def _touched(self) -> None:
         """While seQura is away there are many requests, which come further and further apart only where nobody dies."""
@@ -243,7 +244,7 @@ class Year(World):
     async def _mend(self) -> None:
         """Nothing is wrong any more."""
         self.refusing_until = self.provider.down_until = 0.0
-        self.producer.go_on()
+        self.producer.recover()
         for life in list(self.lives.values()):
             await self._thaw(life)
         await asyncio.sleep(600.0)  # those on their way come
@@ -290,7 +291,7 @@ class Year(World):
         elif what == "expel":
             self.log.expel(life.name)
             await asyncio.sleep(chance.uniform(0.0, 10.0))
-            life.events.called.set()
+            self.log.notice(life.name)
         elif not life.is_frozen:
             await self._freeze(life, chance.choice((3.0, 25.0, 200.0)) * chance.random())
 
@@ -309,7 +310,7 @@ class Year(World):
             life.is_frozen = False
             self.log.thaw(life.name)
             self.loop.thaw(life.name)
-            life.events.called.set()
+            self.log.notice(life.name)
 
     def _away(self, for_s: float) -> None:
         self.provider.down_until = self.clock.now() + for_s
@@ -326,7 +327,7 @@ class Year(World):
     async def _no_events(self, for_s: float) -> None:
         self.producer.is_failing = True
         await asyncio.sleep(for_s)
-        self.producer.go_on()
+        self.producer.recover()
 
     # --- what it was like ---
 
@@ -349,11 +350,6 @@ class Year(World):
 
 
 _REFUSABLE = frozenset(("fence", "fence:done", "write", "write:open", "write:done", "read"))
-
-
-def hash_of(name: str) -> int:
-    """The same in each run."""
-    return sum(ord(letter) * 31**number for number, letter in enumerate(name)) % 2**32
 
 
 def play_year(

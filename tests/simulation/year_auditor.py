@@ -10,7 +10,7 @@ from tests.simulation.reporting import PLACING
 from tests.simulation.year_shop import AFTER_A_REPORT, Book
 from tests.simulation.year_side import DAY_MS, SLACK_MS, SequraSide
 from worker.core.order import assess
-from worker.core.outbox import is_parked
+from worker.core.status import is_parked
 from worker.model.delivery import departures
 from worker.model.jobs import Page
 from worker.ports import StateEntry

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -172,16 +174,16 @@ class Shop:
         every = [line for line, count in units.items() for _ in range(count)]
         chance.shuffle(every)
         parts = chance.randint(1, min(3, len(every)))
-        parcels = [every[number::parts] for number in range(parts)]
         at_s = ready_s
-        for number, parcel in enumerate(parcels):
+        for number in range(parts):
             at_s += 60.0 + chance.expovariate(1 / (1.5 * DAY_S))
+            parcel = every[number::parts]
             if book.story == "rest_cancelled" and number and number == parts - 1:
-                yield at_s, lambda one=parcel: items_cancelled("c1", **Counter(one))  # type: ignore[misc]
+                yield at_s, partial(items_cancelled, "c1", None, **_units(parcel))
                 return
-            yield at_s, lambda one=parcel, key=f"s{number}": self._send(book, key, one)  # type: ignore[misc]
+            yield at_s, partial(self._send, book, f"s{number}", parcel)
             if chance.random() < 0.3:
-                yield at_s + DAY_S, lambda key=f"s{number}": delivered(key, _text(self._clock.wall_ms()))  # type: ignore[misc]
+                yield at_s + DAY_S, partial(self._delivered, f"s{number}")
         if book.story == "refunded":
             amount = sum(book.prices[line] for line in every) // 10
             if amount:
@@ -194,11 +196,14 @@ class Shop:
     def _send(self, book: Book, key: str, parcel: list[str]) -> EventSpec:
         book.shipped.update(parcel)
         book.departures += 1
-        return shipped(key, **Counter(parcel))
+        return shipped(key, None, **_units(parcel))
+
+    def _delivered(self, key: str) -> EventSpec:
+        return delivered(key, _text(self._clock.wall_ms()))
 
     def _take_back(self, book: Book, parcel: list[str]) -> EventSpec:
         book.returned.update(parcel)
-        return returned("r1", **Counter(parcel))
+        return returned("r1", **_units(parcel))
 
     def _refund(self, book: Book, amount: int) -> EventSpec:
         book.refunded_minor += amount
@@ -252,6 +257,11 @@ class Shop:
 
     def _append(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
         self._log.append(key, value, headers)
+
+
+def _units(parcel: list[str]) -> dict[str, Any]:
+    """Units by line, as the builders of events take them."""
+    return dict(Counter(parcel))
 
 
 def _text(wall_ms: int) -> str:

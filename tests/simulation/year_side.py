@@ -17,7 +17,7 @@ from worker.model.exchange import HttpRequest, HttpResponse
 from worker.providers.sequra import memory
 from worker.providers.sequra.options import SequraAccount
 from worker.sandbox.attempts import Attempt
-from worker.sandbox.sequra.disbursements import Disbursements
+from worker.sandbox.sequra.disbursements import Disbursements, Owed
 from worker.sandbox.sequra.orders import Orders
 from worker.sandbox.sequra.reports import Reported, Reports
 from worker.sim.loop import VirtualClock
@@ -99,7 +99,7 @@ class SequraSide(Provider):
         wall_ms = self.clock.wall_ms()
         if request.method == "GET":
             found = self.payouts[account].answer(request.url.removeprefix(self.accounts[account].base_url))
-            return HttpResponse(found.status, {}, found.body)
+            return HttpResponse(404 if found is None else 200, {}, found or b"")
         if request.method == "PUT":
             now = datetime.fromtimestamp(wall_ms / 1000, UTC)
             name = _name(msgspec.json.decode(request.body)["order"])
@@ -162,7 +162,8 @@ class SequraSide(Provider):
         on = datetime.fromtimestamp(self.clock.wall_ms() / 1000, UTC).date()
         for account, payouts in self.payouts.items():
             names = [book.name for book in self.books.values() if book.account == account and not book.is_observed]
-            payouts.issue({name: self.worth_minor(f"{account}/{name}") for name in names}, on)
+            worth = {name: self.worth_minor(f"{account}/{name}") for name in names}
+            payouts.issue({name: Owed(minor, minor) for name, minor in worth.items()}, "EUR", on, {})
 
 
 def _name(order: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import msgspec
 import pytest
 
-from schemas.views import ItemView, OrderView
+from schemas.views import ItemView, OrderView, ProviderView
 from tests.unit.web.control import Worker
 from worker import __version__, errors, logs
 from worker.cli import app, main
@@ -250,7 +250,7 @@ def test_config_check(cli: Cli) -> None:
     """A right configuration is said to be right; a wrong one ends with 64 and a line for each mistake."""
     path = Path("mine.toml")
     path.write_text(CONFIG, encoding="utf-8")
-    assert cli("config", "check", "--config", "mine.toml") == (0, "the configuration is right; accounts: My shop\n", "")
+    assert cli("config", "check", "--config", "mine.toml") == (0, "the configuration is valid; accounts: My shop\n", "")
     path.write_text(CONFIG.replace("lease", "leese").replace("[worker]", 'heartbeat = "x"\n[worker]'), encoding="utf-8")
     code, out, err = cli("config", "check", "-c", "mine.toml")
     assert (code, out) == (64, "")
@@ -292,7 +292,7 @@ def test_config_init(cli: Cli) -> None:
     Path("link.toml").symlink_to("elsewhere.toml")
     for path in ("cartsync.toml", "link.toml"):
         code, out, err = cli("config", "init", path)
-        assert (code, out, "is left as it is" in err) == (2, "", True)
+        assert (code, out, "was not changed" in err) == (2, "", True)
     assert Path("cartsync.toml").read_text(encoding="utf-8") == "mine"
     assert not Path("elsewhere.toml").exists()
     assert json.loads(cli("config", "init", "other.toml", "--json")[1]) == {"written": "other.toml"}
@@ -347,6 +347,18 @@ async def test_order_show(cli: Cli, worker: Worker, url: str) -> None:
     ]
     code, out, _ = await asyncio.to_thread(cli, "order", "show", "1", "--json", "--url", url)
     assert (code, msgspec.json.decode(out, type=OrderView)) == (0, view)
+
+
+async def test_order_whose_money_ends_different(cli: Cli, worker: Worker, url: str) -> None:
+    """It says what the provider has more, or less, than the carts come to, where it knows."""
+    known = {"order_id": "7", "differs_minor": {"shipped": -120, "unshipped": 0}}
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known=known))
+    _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
+    assert "  differs    the provider has 120 less shipped than the carts (minor units)" in out.splitlines()
+    assert out.count("differs") == 1
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known={"order_id": "7"}))
+    _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
+    assert "differs" not in out
 
 
 async def test_order_by_its_reference(cli: Cli, worker: Worker, url: str) -> None:
@@ -410,7 +422,7 @@ async def test_account_report_of_both(cli: Cli, worker: Worker, url: str) -> Non
 
 async def test_account_resume(cli: Cli, worker: Worker, url: str) -> None:
     """A paused account goes on; an unknown one ends with 2."""
-    assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: goes on\n", "")
+    assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: resumed\n", "")
     assert worker.done == [("resume", "acme")]
     code, out, _ = await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url)
     assert (code, out) == (0, "account acme: it is not paused\n")
@@ -505,7 +517,7 @@ async def test_token_of_the_configuration(cli: Cli, worker: Worker, guarded: str
     code, _, err = await asyncio.to_thread(cli, *act, "--token-file", "wrong")
     assert (code, "token" in err, "another-token" in err) == (2, True, False)
     code, _, err = await asyncio.to_thread(cli, *act, "--token-file", "none")
-    assert (code, "holds no token" in err, "at all" in err) == (64, True, False)
+    assert (code, "not a token" in err, "at all" in err) == (64, True, False)
     write("cartsync.toml", "[http")
     assert (await asyncio.to_thread(cli, *act, *url, "--token-file", "token"))[0] == 0
     assert (await asyncio.to_thread(cli, *act, *url))[0] == 2
@@ -531,7 +543,7 @@ def test_kafka_does_not_answer(cli: Cli) -> None:
     for command in (["topics", "check"], ["topics", "create"]):
         code, out, err = cli(*command)
         assert (code, out) == (75, "")
-        assert err.startswith(f"cartsync: no Kafka broker answers at 127.0.0.1:{port}")
+        assert err.startswith(f"cartsync: no Kafka broker responds at 127.0.0.1:{port}")
         assert err.count("\n") == 1
 
 
@@ -620,6 +632,26 @@ def test_signals_come_first() -> None:
 # --- programs ---
 
 
+@pytest.mark.parametrize(
+    ("config", "words", "code", "said"),
+    [
+        ("", (), 64, "[kafka] is not configured: orders are read from the state topic"),
+        ('[kafka]\nbootstrap_servers = "127.0.0.1:1"\n', (), 64, "no account is configured"),
+        (CONFIG, ("shop",), 2, "account shop is not configured; configured are: My shop"),
+        (CONFIG, ("--rate", "0"), 2, "--rate"),
+    ],
+    ids=["no Kafka", "no account", "another account", "no rate"],
+)
+def test_reconcile_says_what_it_needs(
+    cli: Cli, tmp_path: Path, config: str, words: tuple[str, ...], code: int, said: str
+) -> None:
+    """A mistake of the command line or the configuration is said before anything is read."""
+    (tmp_path / "cartsync.toml").write_text(config)
+    found, out, err = cli("reconcile", *words)
+    assert (found, out) == (code, "")
+    assert said in err
+
+
 def test_replay_without_accounts(cli: Cli) -> None:
     """A dry run needs no configuration: updates are on stdout, what the worker logs is not."""
     event = {
@@ -652,7 +684,7 @@ def test_replay_does_not_send_where_nobody_knows_of_workers(cli: Cli) -> None:
     )
     code, out, err = cli("replay", "events.jsonl", "--send")
     assert (code, out) == (75, "")
-    assert "no Kafka broker answers" in err
+    assert "no Kafka broker responds" in err
 
 
 def test_accept_target(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,7 +702,7 @@ def test_accept_target(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == [{"My shop": "send"}, {}]
     for wrong in ("My shop", "My shop=yes", "acme=send", "=keep"):
         code, _, err = cli("run", "--accept-target", wrong)
-        assert (code, "expected ACCOUNT=send or ACCOUNT=keep, the accounts are My shop" in err) == (2, True)
+        assert (code, "expected ACCOUNT=send or ACCOUNT=keep; accounts: My shop" in err) == (2, True)
 
 
 @pytest.mark.parametrize("subject", ["\\ud800", "acme/1"])

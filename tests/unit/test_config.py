@@ -48,7 +48,7 @@ username = "user"
 password = "s3cr3t-99"
 """
 
-MISSING = "{0}: {1} is missing; set it as {2} {1} or as CARTSYNC_{3}"
+MISSING = "{0}: {1} is missing; set {2} {1} or CARTSYNC_{3}"
 
 Write = Callable[..., Path]
 
@@ -209,7 +209,7 @@ def test_password_file(write: Write) -> None:
     write("p w \r\n", "secrets/acme")
     write(MINIMAL.replace(f'password = "{SECRET}"', 'password_file = "secrets/acme"'))
     environ = {"CARTSYNC_ACCOUNTS__ACME__PASSWORD": "less"}
-    with pytest.raises(ConfigError, match="begin or end with a space"):
+    with pytest.raises(ConfigError, match="start or end with a space"):
         Config.load(environ=environ)
     write("p w\n", "secrets/acme")
     assert password_of(Config.load(environ=environ).merchant_accounts()) == "p w"
@@ -261,22 +261,22 @@ def test_all_mistakes_at_once(write: Write) -> None:
         """
     )
     assert problems(CARTSYNC_WORKER__WRAM="1m", CARTSYNC_WORKER__WARM="x", CARTSYNC_HTTP_PORT="1") == [
-        "CARTSYNC_HTTP_PORT: not a setting; they are called CARTSYNC_SECTION__NAME, as CARTSYNC_WORKER__LEASE",
-        "cartsync.toml: [accounts.acme] provider = 'seqra': there is no such provider; did you mean sequra?",
+        "CARTSYNC_HTTP_PORT: not a setting; settings are called CARTSYNC_SECTION__NAME, such as CARTSYNC_WORKER__LEASE",
+        "cartsync.toml: [accounts.acme] provider = 'seqra': unknown provider; did you mean sequra?",
         MISSING.format("[kafka] bootstrap_servers", "bootstrap_servers", "[kafka]", "KAFKA__BOOTSTRAP_SERVERS"),
         'cartsync.toml: [worker] settle = 30: a duration needs a unit: write "30s" for seconds (units: ms, s, m, h)',
         "cartsync.toml: [worker] conflict_attempts = 0: should be greater than or equal to 1",
-        'CARTSYNC_WORKER__WARM = \'x\': a duration is a text with a unit, such as "250ms", "8s", "15m" or "6h"',
-        "cartsync.toml: [worker] leese: there is no setting [worker] leese; did you mean lease?",
-        "CARTSYNC_WORKER__WRAM: there is no setting [worker] wram; did you mean warm?",
+        'CARTSYNC_WORKER__WARM = \'x\': must be a duration with a unit, such as "250ms", "8s", "15m" or "6h"',
+        "cartsync.toml: [worker] leese: unknown setting [worker] leese; did you mean lease?",
+        "CARTSYNC_WORKER__WRAM: unknown setting [worker] wram; did you mean warm?",
         (
-            "cartsync.toml: [accounts.acme] base_url = 'http://x': must begin with https:// (http:// is for 127.0.0.1 "
-            "and localhost; elsewhere the password and the orders go in clear, which allow_http = true on the account "
-            "allows)"
+            "cartsync.toml: [accounts.acme] base_url = 'http://x': must start with https:// (http:// is for 127.0.0.1 "
+            "and localhost; elsewhere the password and the orders would be sent unencrypted; allow_http = true permits "
+            "it)"
         ),
         "cartsync.toml: [http] port = 99999: should be less than or equal to 65535",
         "cartsync.toml: [log] format = 'jsn': should be 'json', 'console' or 'auto'",
-        "cartsync.toml: [kafak]: there is no setting [kafak]; did you mean kafka?",
+        "cartsync.toml: [kafak]: unknown setting [kafak]; did you mean kafka?",
     ]
 
 
@@ -288,10 +288,10 @@ def test_mistakes_in_what_one_provider_wants(write: Write) -> None:
     )
     account = "cartsync.toml: [accounts.acme]"
     assert problems() == [
-        f"{account} callback_secrets: must each have 32 characters or more, such as `openssl rand -hex 32` makes",
-        f"{account} merchant_id = '..': must not be . or ..: no URL can carry it",
-        f"{account} username: must hold no colon: HTTP's basic authentication (RFC 7617) cannot carry it",
-        f"{account} password: must hold no control characters: it goes into a header of HTTP",
+        f"{account} callback_secrets: must each have 32 or more characters; `openssl rand -hex 32` generates one",
+        f"{account} merchant_id = '..': must not be . or .. (it is part of a URL's path)",
+        f"{account} username: must not contain a colon (HTTP basic authentication, RFC 7617, does not allow it)",
+        f"{account} password: must not contain control characters (it is sent in an HTTP header)",
     ]
 
 
@@ -310,7 +310,7 @@ def test_secrets_of_callbacks(write: Write, tmp_path: Path) -> None:
     assert problems() == [
         (
             "cartsync.toml: [callbacks] record_secrets: "
-            "must be at most 4: the one that signs, and those that are still accepted"
+            "must be at most 4: the one that signs, and former ones that are still accepted"
         )
     ]
 
@@ -321,7 +321,7 @@ def test_missing_members_of_an_account(write: Write) -> None:
     table = "cartsync.toml: [accounts.acme]"
     assert problems() == [
         MISSING.format(table, "merchant_id", "[accounts.acme]", "ACCOUNTS__ACME__MERCHANT_ID"),
-        f"{table} merchantid: there is no setting [accounts.acme] merchantid; did you mean merchant_id?",
+        f"{table} merchantid: unknown setting [accounts.acme] merchantid; did you mean merchant_id?",
     ]
 
 
@@ -379,7 +379,7 @@ def test_secret_files_that_cannot_be_read(write: Write) -> None:
     (secrets / "CARTSYNC_KAFKA__TLS_KEY_PASSWORD").write_bytes(b"\xff")
     (secrets / "..data").write_text("not ours", encoding="utf-8")
     assert problems(CARTSYNC_SECRETS_DIR=str(secrets))[1:] == [
-        f"{secrets}/CARTSYNC_KAFKA__SASL_PASSWORD: larger than 65536 bytes: no secret",
+        f"{secrets}/CARTSYNC_KAFKA__SASL_PASSWORD: larger than 65536 bytes: not a secret file",
         f"{secrets}/CARTSYNC_KAFKA__TLS_KEY_PASSWORD: not UTF-8",
     ]
 
@@ -389,7 +389,7 @@ def test_password_twice(write: Write) -> None:
     write(MINIMAL + 'password_file = "acme"\n')
     write("x", "acme")
     (line,) = problems()
-    assert line == "cartsync.toml: [accounts.acme] password_file: password is given beside it; keep one of them"
+    assert line == "cartsync.toml: [accounts.acme] password_file: password is also set; keep one of the two"
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_checks_of_others(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("[worker", "cartsync.toml: not TOML: "), ("lease = 1\n", "there is no setting [lease]"), ("", "bootstrap_")],
+    [("[worker", "cartsync.toml: not TOML: "), ("lease = 1\n", "unknown setting [lease]"), ("", "bootstrap_")],
 )
 def test_files_that_are_wrong_as_a_whole(write: Write, text: str, expected: str) -> None:
     """A file that is no TOML, or no configuration, is refused with its name."""
@@ -461,25 +461,25 @@ def test_account_names(write: Write) -> None:
     """A name with a slash could not be told from the reference in an event's subject."""
     write(MINIMAL.replace("accounts.acme", 'accounts."a/b"'))
     (line,) = problems()
-    assert "no slash" in line
+    assert "must not contain a slash" in line
 
 
 def test_account_names_beside_other_mistakes(write: Write) -> None:
     """A wrong name is told with all else, and nobody is sent to a variable that cannot be."""
     write(MINIMAL + '[accounts."a/b"]\nprovider = "sequra"\n[accounts."Ñandú 1"]\n[accounts."My-Shop.es"]\n')
     lines = problems()
-    assert any("no slash" in line for line in lines)
-    missing = "cartsync.toml: [accounts.{0}]: base_url is missing; set it as [accounts.{0}] base_url"
+    assert any("must not contain a slash" in line for line in lines)
+    missing = "cartsync.toml: [accounts.{0}]: base_url is missing; set [accounts.{0}] base_url"
     for name in ("a/b", "Ñandú 1"):
         assert missing.format(name) in lines
-    assert f"{missing.format('My-Shop.es')} or as CARTSYNC_ACCOUNTS__MY_SHOP_ES__BASE_URL" in lines
+    assert f"{missing.format('My-Shop.es')} or CARTSYNC_ACCOUNTS__MY_SHOP_ES__BASE_URL" in lines
 
 
 def test_secret_that_is_missing(write: Write) -> None:
     """The way that is recommended is named: a file."""
     write("\n".join(line for line in MINIMAL.splitlines() if "password" not in line))
     table, name = "[accounts.acme]", "password_file"
-    said = f"password is missing; set it as {table} {name} or as CARTSYNC_ACCOUNTS__ACME__PASSWORD_FILE"
+    said = f"password is missing; set {table} {name} or CARTSYNC_ACCOUNTS__ACME__PASSWORD_FILE"
     assert problems() == [f"cartsync.toml: {table}: {said}"]
 
 
@@ -501,7 +501,7 @@ def test_tables(write: Write, text: str, where: str) -> None:
 
 def test_no_file(write: Write) -> None:
     """Who starts without any configuration learns where it would be looked for."""
-    assert problems()[-1] == "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"
+    assert problems()[-1] == "there is no ./cartsync.toml, and neither --config nor CARTSYNC_CONFIG names another file"
 
 
 def test_no_account(write: Write) -> None:
@@ -628,7 +628,7 @@ def test_partitioner(write: Write) -> None:
 def test_long_account_name(write: Write) -> None:
     """No event could name it."""
     write(MINIMAL.replace("accounts.acme", f"accounts.{'a' * 101}"))
-    assert problems() == [f"[accounts.{'a' * 20}…]: an account's name has at most 100 characters"]
+    assert problems() == [f"[accounts.{'a' * 20}…]: an account's name must be at most 100 characters long"]
     write(MINIMAL.replace("accounts.acme", f"accounts.{'a' * 100}"))
     Config.load(environ={})
 
@@ -792,7 +792,7 @@ def test_wrong_members(members: dict[str, object]) -> None:
 
 def test_wrong_account_name() -> None:
     """The name is checked here, too."""
-    with pytest.raises(ConfigError, match="no slash"):
+    with pytest.raises(ConfigError, match="must not contain a slash"):
         account_from("a/b", {}, scenario=True)
 
 
@@ -839,7 +839,7 @@ def test_who_may_ask(write: Write) -> None:
     for wrong in ("short", "with a space in it", "x" * 15 + "é"):
         with pytest.raises(ConfigError, match="CARTSYNC_HTTP__TOKEN: must be 16 or more"):
             http_section(environ={"CARTSYNC_HTTP__TOKEN": wrong})
-    with pytest.raises(ConfigError, match="without port"):
+    with pytest.raises(ConfigError, match="without a port"):
         http_section(environ={"CARTSYNC_HTTP__ALLOWED_HOSTS": "a:1"})
 
 
@@ -847,7 +847,7 @@ def test_token_url_of_kafka(write: Write) -> None:
     """A client secret goes nowhere in clear."""
     write(MINIMAL)
     (line,) = problems(CARTSYNC_KAFKA__OAUTH_TOKEN_URL="http://login.example/token")
-    assert "must begin with https://" in line
+    assert "must start with https://" in line
 
 
 def test_accounts_alone(write: Write) -> None:
@@ -856,7 +856,7 @@ def test_accounts_alone(write: Write) -> None:
     write(MINIMAL.replace("bootstrap_servers", "servers"))
     assert password_of(configured_accounts(environ={})) == SECRET
     write(MINIMAL.replace("accounts.acme", 'accounts."a/b"'))
-    with pytest.raises(ConfigError, match="no slash"):
+    with pytest.raises(ConfigError, match="must not contain a slash"):
         configured_accounts(environ={})
 
 
@@ -868,12 +868,12 @@ def test_accounts_alone(write: Write) -> None:
         ({"report_at": ["03:30", 7]}, "report_at: must be a time of day"),
         ({"report_at": []}, "report_at: must be a time of day"),
         ({"report_at": 330}, "report_at: must be a time of day"),
-        ({"timezone": "Europe/Madird"}, "timezone: must be a time zone by its IANA name"),
-        ({"timezone": "../etc/passwd"}, "timezone: must be a time zone by its IANA name"),
-        ({"timezone": ""}, "timezone: must be a time zone by its IANA name"),
-        ({"report_path": "delivery_reports"}, "report_path: must be the path of a URL"),
-        ({"report_path": "/reports?x=1"}, "report_path: must be the path of a URL"),
-        ({"report_path": "/a b"}, "report_path: must be the path of a URL"),
+        ({"timezone": "Europe/Madird"}, "timezone: must be the IANA name of a time zone"),
+        ({"timezone": "../etc/passwd"}, "timezone: must be the IANA name of a time zone"),
+        ({"timezone": ""}, "timezone: must be the IANA name of a time zone"),
+        ({"report_path": "delivery_reports"}, "report_path: must be a URL path"),
+        ({"report_path": "/reports?x=1"}, "report_path: must be a URL path"),
+        ({"report_path": "/a b"}, "report_path: must be a URL path"),
         ({"report_orders_max": 0}, "report_orders_max: should be greater than or equal to 1"),
         ({"report_orders_max": 5001}, "report_orders_max: should be less than or equal to 5000"),
         ({"disbursements_every": "500ms"}, 'disbursements_every: must be from "1s" to "744h"'),
@@ -913,7 +913,7 @@ def test_zone_that_the_system_does_not_know(write: Write, monkeypatch: pytest.Mo
     write(f'{MINIMAL}delivery = "report"\n')
     monkeypatch.setattr("worker.config.ZoneInfo", _no_zone)
     (problem,) = problems()
-    assert problem.startswith("[accounts.acme] timezone: this system knows no zone Europe/Madrid")
+    assert problem.startswith("[accounts.acme] timezone: unknown time zone Europe/Madrid")
 
 
 def _no_zone(name: str) -> None:

@@ -4,11 +4,12 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
+from schemas.reconciliation import Verdict
 from tests.model.rules import RULES
 from tests.simulation.mutations import MUTATIONS
 from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection
@@ -129,6 +130,12 @@ LOGGED = logged()
 
 
 # --- and the page ------------------------------------------------------------------------------------------------------
+
+
+def test_verdicts() -> None:
+    """The table of `reconcile` has its verdicts, in their order, each with what it means."""
+    listed = [cells[0].strip("`") for cells in rows("## 17. Reconciliation") if len(cells) == 3]
+    assert listed == list(get_args(Verdict))
 
 
 def test_exit_codes() -> None:

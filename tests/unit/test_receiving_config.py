@@ -76,21 +76,21 @@ def test_environment(write: Write) -> None:
     [
         (GOOD.replace('partitioner = "murmur2"\n', ""), "[kafka] partitioner: must be set"),
         (KAFKA + HATS, "[callbacks] record_secrets is missing"),
-        (KAFKA + SIGNING, "[accounts]: none has callback_secrets"),
-        (KAFKA + SIGNING + HATS.partition("callback")[0], "[accounts]: none has callback_secrets"),
+        (KAFKA + SIGNING, "[accounts]: no account has callback_secrets"),
+        (KAFKA + SIGNING + HATS.partition("callback")[0], "[accounts]: no account has callback_secrets"),
         (SIGNING + HATS, "bootstrap_servers is missing"),
-        (GOOD.replace("qliro", "klarna"), "there is no such provider"),
+        (GOOD.replace("qliro", "klarna"), "unknown provider"),
         (GOOD.replace('provider = "qliro"\n', ""), "provider is missing"),
-        (GOOD.replace(SECRET + '"]\n[', 'short"]\n['), "must each have 32 characters or more"),
-        (GOOD.replace("hats", '"h/ats"'), "an account's name has no slash"),
-        (GOOD.replace("qliro", "atarapay"), "public_key is missing: AtaraPay's notifications are checked by it"),
+        (GOOD.replace(SECRET + '"]\n[', 'short"]\n['), "must each have 32 or more characters"),
+        (GOOD.replace("hats", '"h/ats"'), "an account's name must not contain a slash"),
+        (GOOD.replace("qliro", "atarapay"), "public_key is missing: it is needed to verify AtaraPay's notifications"),
         (
             GOOD.replace("[accounts", "question_slots = 200\n[accounts"),
-            "question_slots: must be fewer than connections",
+            "question_slots: must be less than connections",
         ),
         (GOOD.replace("[accounts", 'deadline = "5s"\n[accounts'), "deadline = '5s': "),
         (GOOD.replace("[accounts", 'forwarded_from = ["10.0.0.1/8"]\n[accounts'), "must be addresses or networks"),
-        (GOOD.replace("[accounts", 'public_url = "http://x.example"\n[accounts'), "must begin with https://"),
+        (GOOD.replace("[accounts", 'public_url = "http://x.example"\n[accounts'), "must start with https://"),
         (GOOD.replace("[accounts", "prot = 1\n[accounts"), "did you mean port?"),
         (GOOD + LOOKUPS, "default is missing"),
         (GOOD + LOOKUPS + DEFAULTS.replace('validation = "accept"\n', ""), "default.validation is missing"),
@@ -98,10 +98,10 @@ def test_environment(write: Write) -> None:
         (GOOD + LOOKUPS + DEFAULTS.replace("declined", "/nowhere.json"), "cannot be read: No such file"),
         (
             GOOD + LOOKUPS + DEFAULTS + 'cancel = "unsupported"\n',
-            "there is no question 'cancel'; qliro asks validation",
+            "unknown question 'cancel'; qliro asks validation",
         ),
         (GOOD + LOOKUPS + 'timeout = "4s"\n' + DEFAULTS, "timeout (4s) must be shorter than [callbacks] deadline (4s)"),
-        (GOOD + LOOKUPS.replace("https", "http") + DEFAULTS, "allow_http = true beside it allows"),
+        (GOOD + LOOKUPS.replace("https", "http") + DEFAULTS, "allow_http = true permits it"),
         (GOOD + LOOKUPS.replace(f'token = "{SECRET}"\n', "") + DEFAULTS, "token is missing"),
         (GOOD + LOOKUPS.replace("url", "urk") + DEFAULTS, "did you mean url?"),
     ],
@@ -117,7 +117,7 @@ def test_account_of_a_provider_that_asks_nothing(write: Write) -> None:
     text = (
         GOOD.replace("qliro", "atarapay") + f'public_key = "{SECRET}"\nprivate_key = "{SECRET}"\n' + LOOKUPS + DEFAULTS
     )
-    assert problems(write(text)) == ["[accounts.hats.lookups]: atarapay asks nothing that a shop would have to answer"]
+    assert problems(write(text)) == ["[accounts.hats.lookups]: atarapay asks no questions that a shop has to answer"]
 
 
 def test_lookups(write: Write, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Wires a worker together from its ports; `run` does so for a process of its own."""
+"""Wires a worker together from its ports; `run` makes a process of it."""
 
 from worker.app.clock import SystemClock
 from worker.app.worker import Ports, Worker

@@ -1,7 +1,7 @@
-"""The receiver of callbacks as a process: listens until it is told to stop, answers what is at work, leaves.
+"""The receiver of callbacks as a process: listens until a signal, finishes the calls in progress, and exits.
 
-No partitions, no state, no credentials of a provider. It is ready while it listens: Kafka may be away, for questions
-have to be answered all the same, and pushes are told to come again.
+It has no partitions, no state, and no provider credentials. It is ready while it listens, even if Kafka is down:
+questions must be answered anyway, and pushes get a 503 and are retried.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import uvloop
 
 from worker import __version__, logs
 from worker.app.clock import SystemClock
-from worker.app.process import EXIT_DONE, calm_collector, end_in_time, on_signals, private_port_unavailable
+from worker.app.process import EXIT_DONE, end_in_time, on_signals, private_port_unavailable, tune_gc
 from worker.config.receiving import ReceiverConfig
 from worker.config.sections import CallbacksSection
 from worker.core.placing import Placing
@@ -30,22 +30,22 @@ from worker.web.receiver import Limits, Receiver
 log = structlog.get_logger(__name__)
 
 ANSWER_MAX_BYTES = 262_144
-"""Of a shop's answer to a question."""
+"""The limit for a shop's response to a lookup."""
 _LAG_S = 1.0
 
 
 def run_receiver(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], host: str | None = None) -> int:
-    """Serves until SIGTERM or SIGINT; the process's exit code (`OPERATIONS.md`).
+    """Serves until SIGTERM or SIGINT; returns the exit code of the process (`OPERATIONS.md`).
 
-    `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
-    the configuration.
+    `reread`: reads the configuration again, raises `ConfigError`. `host`: for the private port, overrides the
+    configuration.
     """
     logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
     return uvloop.run(_run(config, reread, host or config.http.host))
 
 
 class ReceiverProcess:
-    """`web.operations.Probed`."""
+    """`web.private_port.Probed`."""
 
     def __init__(self, receiver: Receiver, producer: KafkaEventProducer, metrics: Metrics) -> None:
         self._receiver = receiver
@@ -53,19 +53,19 @@ class ReceiverProcess:
         self._metrics = metrics
 
     def livez(self) -> tuple[bool, str]:
-        """Whoever answers this is alive."""
+        """Always true: a process that responds is alive."""
         return True, ""
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether calls are accepted."""
+        """Whether the public port is open."""
         return (True, "") if self._receiver.is_listening else (False, "not listening")
 
     def startupz(self) -> tuple[bool, str]:
-        """Whether calls are accepted, for the first time."""
+        """The same as `readyz`."""
         return self.readyz()
 
     def metrics_page(self) -> bytes:
-        """As they are now."""
+        """The current metrics."""
         self._metrics.show_receiver(
             ready=self._receiver.is_listening,
             connections=self._receiver.connections,
@@ -89,15 +89,15 @@ async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], hos
         body_max_bytes=ANSWER_MAX_BYTES,
     )
     receiver = _receiver(config, producer, Lookup(sender, metrics, config.callbacks.question_slots), placing, metrics)
-    operations = PrivatePort(ReceiverProcess(receiver, producer, metrics), Access())
+    private_port = PrivatePort(ReceiverProcess(receiver, producer, metrics), Access())
     log.info("receiver_starting", version=__version__, topic=kafka.event_topic, accounts=list(config.callers))
     stopping = on_signals(lambda: _reread(receiver, reread))
     lag = asyncio.create_task(_measure_lag(metrics), name="lag")
     try:
-        if not await _listens(receiver, operations, config, host):
+        if not await _open_ports(receiver, private_port, config, host):
             return ConfigError.exit_code
         producer.start()
-        calm_collector()
+        tune_gc()
         await stopping.wait()
         log.info("receiver_draining")
         end_in_time()
@@ -107,7 +107,7 @@ async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], hos
         return EXIT_DONE
     finally:
         lag.cancel()
-        await operations.stop()
+        await private_port.stop()
         await sender.close()
 
 
@@ -129,13 +129,13 @@ def _receiver(
 
 
 def limits_of(section: CallbacksSection) -> Limits:
-    """What the port allows."""
+    """The limits of the public port."""
     return Limits(**{name: getattr(section, name) for name in Limits.__struct_fields__})
 
 
-async def _listens(receiver: Receiver, operations: PrivatePort, config: ReceiverConfig, host: str) -> bool:
+async def _open_ports(receiver: Receiver, private_port: PrivatePort, config: ReceiverConfig, host: str) -> bool:
     try:
-        log.info("private_port_open", address=await operations.start(host, config.http.port))
+        log.info("private_port_open", address=await private_port.start(host, config.http.port))
     except OSError as error:
         private_port_unavailable(host, config.http.port, error)
         return False
@@ -149,7 +149,7 @@ async def _listens(receiver: Receiver, operations: PrivatePort, config: Receiver
 
 
 def _reread(receiver: Receiver, read: Callable[[], ReceiverConfig]) -> None:
-    """Accounts, with their secrets and lookups, and record secrets hold from now on, all else from the next start on.
+    """Applies accounts, with their secrets and lookups, and record secrets now, everything else at the next start.
 
     Never raises.
     """

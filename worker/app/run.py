@@ -1,4 +1,4 @@
-"""A worker as a process: connects, serves until it is told to stop, leaves in order."""
+"""A worker as a process: connects, serves until a signal, drains, and exits."""
 
 import asyncio
 import os
@@ -18,11 +18,11 @@ from worker.app.process import (
     EXIT_AT_ONCE,
     EXIT_DONE,
     EXIT_WATCHDOG,
-    calm_collector,
     end_in_time,
     first,
     on_signals,
     private_port_unavailable,
+    tune_gc,
 )
 from worker.app.worker import Ports, Worker
 from worker.config import Config, HttpSection
@@ -42,10 +42,10 @@ from worker.web.private_port import Access, PrivatePort
 log = structlog.get_logger(__name__)
 
 STUCK_EXIT_S = 60.0
-"""After `livez` has failed, which takes a minute of doing nothing."""
+"""How long `livez` must have been failing, which takes a minute of no progress, before the watchdog exits."""
 _WATCH_S = 1.0
 LEAVE_WITHIN_S = 20.0
-"""What leaving may take: with a Kafka that is away it could go on for the time of a commit and more."""
+"""How long draining may take: while Kafka is down it could take the time of a commit and more."""
 
 
 def run_worker(
@@ -54,10 +54,10 @@ def run_worker(
     host: str | None = None,
     accepted_targets: Mapping[str, TargetChoice] = {},
 ) -> int:
-    """Serves until SIGTERM or SIGINT; the process's exit code (`OPERATIONS.md`).
+    """Serves until SIGTERM or SIGINT; returns the exit code of the process (`OPERATIONS.md`).
 
-    `reread`: reads the configuration again, raises `ConfigError`. `host`: of the private port, instead of the one of
-    the configuration. `accepted_targets`: besides those of the configuration.
+    `reread`: reads the configuration again, raises `ConfigError`. `host`: for the private port, overrides the
+    configuration. `accepted_targets`: in addition to those of the configuration.
     """
     logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
     accepted = config.accepted_targets() | dict(accepted_targets)
@@ -104,33 +104,34 @@ async def _run(
         guarantee = PROVIDERS[account.provider].guarantee
         target = urlsplit(account.base_url).netloc
         log.info("account_configured", account=name, provider=account.provider, host=target, guarantee=guarantee)
-    operations = PrivatePort(worker, _access(config.http))
-    worker.reread = Reread(config, reread, worker, operations, sender)
+    private_port = PrivatePort(worker, _access(config.http))
+    worker.reread = Reread(config, reread, worker, private_port, sender)
     stopping = on_signals(worker.reread.begin)
     try:
-        address = await operations.start(host, config.http.port)
+        address = await private_port.start(host, config.http.port)
     except OSError as error:
         private_port_unavailable(host, config.http.port, error)
         await sender.close()
         return ConfigError.exit_code
     try:
         log.info("private_port_open", address=address)
-        if not is_loopback(host) and not operations.access.token:
+        if not is_loopback(host) and not private_port.access.token:
             log.warning(
-                "private_port_without_token", do="set [http] token_file; until then nobody can see orders or act"
+                "private_port_without_token",
+                do="set [http] token_file; until then nobody can see orders or run commands",
             )
         return await _serve(worker, stopping)
     finally:
-        await operations.stop()
+        await private_port.stop()
         await sender.close()
 
 
 async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
-    told = asyncio.create_task(stopping.wait(), name="told to stop")
-    code = await _started(worker, told)
+    stop_requested = asyncio.create_task(stopping.wait(), name="stop requested")
+    code = await _started(worker, stop_requested)
     if code is None:
-        code = await _served(worker, told)
-    told.cancel()
+        code = await _served(worker, stop_requested)
+    stop_requested.cancel()
     if code == EXIT_WATCHDOG:
         return code
     log.info("worker_draining")
@@ -139,16 +140,16 @@ async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
         async with asyncio.timeout(LEAVE_WITHIN_S):
             await worker.stop()
     except TimeoutError:
-        log.warning("worker_stopped_late", seconds=LEAVE_WITHIN_S, because="Kafka did not answer in time")
+        log.warning("worker_stopped_late", seconds=LEAVE_WITHIN_S, because="Kafka did not respond in time")
         return code or EXIT_AT_ONCE
     log.info("worker_stopped")
     return code
 
 
-async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
-    """The exit code when it must not, or shall not, go on; leaving is of use all the same: we may have joined."""
+async def _started(worker: Worker, stop_requested: "asyncio.Task[Any]") -> int | None:
+    """The exit code if the start failed or was interrupted. The caller drains anyway: we may have joined the group."""
     starting = asyncio.create_task(worker.start(), name="start")
-    await first(starting, told)
+    await first(starting, stop_requested)
     if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
@@ -161,10 +162,10 @@ async def _started(worker: Worker, told: "asyncio.Task[Any]") -> int | None:
     return None
 
 
-async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
-    calm_collector()
+async def _served(worker: Worker, stop_requested: "asyncio.Task[Any]") -> int:
+    tune_gc()
     watch = asyncio.create_task(_watch(worker), name="watch")
-    await first(told, worker.failed, watch)
+    await first(stop_requested, worker.failed, watch)
     if watch.done():
         return EXIT_WATCHDOG
     watch.cancel()
@@ -175,7 +176,7 @@ async def _served(worker: Worker, told: "asyncio.Task[Any]") -> int:
     return EXIT_DONE
 
 
-# --- what is read again ---
+# --- rereading the configuration ---
 
 
 def _access(http: HttpSection) -> Access:
@@ -183,26 +184,26 @@ def _access(http: HttpSection) -> Access:
 
 
 class Reread:
-    """Reads the configuration again: secrets and accounts, with their certificates and proxies, hold from then on, all
-    else from the next start on.
+    """Rereads the configuration: applies secrets and accounts, with their certificates and proxies, immediately;
+    everything else takes effect at the next start.
 
-    A mistake keeps everything as it is. Never raises.
+    A mistake changes nothing. Never raises.
     """
 
     def __init__(
-        self, config: Config, read: Callable[[], Config], worker: Worker, operations: PrivatePort, sender: HttpSender
+        self, config: Config, read: Callable[[], Config], worker: Worker, private_port: PrivatePort, sender: HttpSender
     ) -> None:
         self._config = config
-        """What the process was started with."""
+        """The configuration that the process was started with."""
         self._read = read
         self._worker = worker
-        self._operations = operations
+        self._private_port = private_port
         self._sender = sender
         self._running = asyncio.Lock()
         self._begun: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """As a call does, without waiting."""
+        """Starts rereading in the background."""
         task = asyncio.create_task(self(), name="reread")
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
@@ -211,24 +212,24 @@ class Reread:
         async with self._running:
             problem = ""
             try:
-                await self._take(await asyncio.to_thread(self._read))
+                await self._apply(await asyncio.to_thread(self._read))
             except CartsyncError as error:
                 problem = "; ".join(str(error).splitlines())
-            except Exception as error:  # noqa: BLE001 - whoever asked for it goes on with the old one
+            except Exception as error:  # noqa: BLE001 - the old configuration stays in effect
                 problem = type(error).__name__
             if problem:
                 log.error("configuration_not_reread", error=problem, holds="the old one")
 
-    async def _take(self, fresh: Config) -> None:
+    async def _apply(self, fresh: Config) -> None:
         accounts = fresh.merchant_accounts()
         await self._sender.reload(self._worker.accounts_with(accounts))
         changed, later = self._worker.reconfigure(accounts)
         self._worker.believe(fresh.callbacks.trust())
-        self._operations.access = _access(fresh.http)
+        self._private_port.access = _access(fresh.http)
         log.info("configuration_reread", accounts=changed, after_restart=[*later, *self._sections(fresh)])
 
     def _sections(self, fresh: Config) -> list[str]:
-        """What has changed beside, and waits for a restart."""
+        """The changed sections that take effect only after a restart."""
         before, now = self._config.redacted(), fresh.redacted()
         for shown in (before, now):
             for member in ("token", "allowed_hosts"):
@@ -239,24 +240,24 @@ class Reread:
 
 
 async def _watch(worker: Worker) -> None:
-    """Measures how late the loop is; ends when the worker has been stuck for too long."""
+    """Measures how late the loop is; returns when the worker has been stuck for too long."""
     loop = asyncio.get_running_loop()
     stuck_since: float | None = None
-    told = False
+    is_reported = False
     while True:
         due = loop.time() + _WATCH_S
         await asyncio.sleep(_WATCH_S)
         worker.loop_late(loop.time() - due)
         alive, why = worker.livez()
         if alive:
-            stuck_since, told = None, False
+            stuck_since, is_reported = None, False
             continue
         stuck_since = stuck_since or loop.time()
         stuck_s = loop.time() - stuck_since
         if stuck_s > STUCK_EXIT_S:
             log.critical("stuck", why=why, seconds=round(stuck_s))
             return
-        if not told:
-            told = True
+        if not is_reported:
+            is_reported = True
             stacks = {task.get_name(): [str(frame) for frame in task.get_stack()] for task in asyncio.all_tasks()}
             log.error("stuck", why=why, tasks=stacks)

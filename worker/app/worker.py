@@ -1,4 +1,4 @@
-"""One worker: its parts wired together, what operators ask of it, what it shows."""
+"""The worker: wires its parts together, executes operators' commands, and reports its status."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ _LOST_S = 60.0
 
 
 def _is_same_place(one: Account, other: Account) -> bool:
-    """Whether what is owed to the one is owed to the other, in the same measure."""
+    """Whether orders owed to one account may be sent to the other, at the same rate."""
     names = ("provider", "merchant", "base_url", "concurrency", "rate_per_s")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
@@ -77,18 +77,18 @@ def _job_view(name: str, views: Sequence[PartJobView]) -> JobView:
 
 
 class Ports(Struct, frozen=True):
-    """The world, as a worker is given it."""
+    """The ports that a worker is given."""
 
     clock: Clock
     events: EventLog
     states: StateLog
     sender: Sender
     producer: EventProducer | None = None
-    """Writes what jobs find out; `None`: no list is read."""
+    """Writes the events that jobs find; `None`: no lists are read."""
 
 
 class Worker:
-    """One worker: joins the group, serves the partitions it is given, tells providers, answers operators."""
+    """Joins the group, serves the assigned partitions, sends updates to providers, executes operators' commands."""
 
     def __init__(
         self,
@@ -108,20 +108,20 @@ class Worker:
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
     ) -> None:
-        """`look_s`: how often it is looked whether brokers answer. `leave_s`: what the last transactions of a revoked
-        partition may take (`Config.leave_s`). `placing`: where records of orders must lie, if that is to be checked.
-        `trust`: by whose MAC what providers and operators say is believed; unless given, none of it is.
-        `accepted_targets`: by account, what follows when it tells another one than before. `deployment`: what tells it
-        from others. `reporting`: how other systems are told of orders; `None`: they are not.
+        """`look_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
+        partition (`Config.leave_s`). `placing`: computes the partition of an order's records, if that is to be checked.
+        `trust`: verifies the MAC of events from providers and operators; without it, none of them is trusted.
+        `accepted_targets`: by account, what to do if its target has changed. `deployment`: distinguishes it from other
+        deployments. `reporting`: how results are written for other systems; `None`: none are.
         """
         rules = settings.rules()
         rules.check()
         self.metrics = metrics
         self._loop_late_s = 0.0
         self.failed: asyncio.Future[CartsyncError] = asyncio.get_running_loop().create_future()
-        """Resolved with what the worker cannot go on from."""
+        """Resolved with an error that the worker cannot recover from."""
         self.reread: Callable[[], Awaitable[None]] | None = None
-        """Has secrets and accounts read again, which calls `reconfigure`; never raises."""
+        """Rereads secrets and accounts, which calls `reconfigure`; never raises."""
         self._ports = ports
         self._rules = rules
         self._restore_budget_s = settings.restore_budget_s
@@ -201,12 +201,12 @@ class Worker:
         if not self.failed.done():
             self.failed.set_result(error)
 
-    # --- its life ---
+    # --- lifecycle ---
 
     async def start(self) -> None:
-        """Connects and joins the group. Raises `TopicError` when the topics are not as the protocol needs them."""
+        """Connects and joins the group. Raises `TopicError` if the topics are missing or unusable for the protocol."""
         if not self._context.sending:
-            log.warning("sending_off", shadow_mode=True, do="set [worker] sending = true to tell providers")
+            log.warning("sending_off", shadow_mode=True, do="set [worker] sending = true to send updates")
         await self._ports.states.start()
         if self._job_events is not None and self._ports.producer is not None:
             self._ports.producer.start()
@@ -214,14 +214,14 @@ class Worker:
         await self._assignment.start()
 
     async def serving(self) -> None:
-        """Until every partition that the group has given us is served (or halted)."""
+        """Returns once every assigned partition is served (or halted)."""
         while not (self._assignment.was_assigned and self._assignment.is_settled()):
             if self.failed.done():
                 raise self.failed.result()
             await self._assignment.changed()
 
     async def stop(self, drain_s: float | None = None) -> None:
-        """Leaves in order: attempts under way get `drain_s` seconds (the attempt deadline unless said)."""
+        """Drains: attempts in flight get `drain_s` seconds (default: the attempt deadline)."""
         await self._assignment.stop(drain_s)
         await self._publisher.stop()
         if self._ports.producer is not None:
@@ -229,12 +229,12 @@ class Worker:
         await self._ports.states.stop()
 
     async def kill(self) -> None:
-        """Drops everything as a killed process would; nothing is written. For simulations."""
+        """Drops everything like a killed process; nothing is written. For simulations."""
         await self._assignment.kill()
         await self._publisher.stop()
 
-    def idle(self) -> bool:
-        """All input is taken up, no order is owed, no attempt is under way."""
+    def is_idle(self) -> bool:
+        """Whether all input was applied, no update is owed, and no attempt is in flight."""
         if not self._assignment.is_settled() or self._publisher.in_flight():
             return False
         for partition, actor in self._assignment.actors.items():
@@ -245,12 +245,12 @@ class Worker:
         return True
 
     def loop_late(self, seconds: float) -> None:
-        """Takes note of how late the event loop ran a timer."""
+        """Records how late the event loop ran a timer."""
         self.metrics.loop_lag(seconds)
         self._loop_late_s = seconds
 
-    def is_stuck(self) -> bool:
-        """What is still owed waits for accounts that are paused or not configured: nothing moves by itself."""
+    def is_blocked(self) -> bool:
+        """Whether all owed updates wait for accounts that are paused or not configured, so that nothing can proceed."""
         entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
         owed = [(subject, entry) for subject, entry in entries if entry.waiting not in NOT_OWED]
         return bool(owed) and all(
@@ -259,58 +259,58 @@ class Worker:
         )
 
     def suspend_sending(self, suspended: bool) -> None:
-        """Begins no attempt any more, until it is called with `False`; everything else goes on."""
+        """Starts no attempts until it is called with `False`; everything else continues."""
         self._publisher.suspend(suspended)
 
-    # --- what operators ask ---
+    # --- operators' commands ---
 
     async def release(self, subject: str) -> bool:
-        """Sends a parked order again; False: there was nothing to release. Raises `UsageError` when it is not ours;
-        returns once it is committed.
+        """Releases a parked order; returns once that is committed. False: there was nothing to release. Raises
+        `UsageError` if the order is not in our partitions.
         """
         return await self._actor_of(subject).command([subject], release_by_operator) > 0
 
     async def release_all(self, account: str, reason_contains: str = "") -> int:
-        """Sends all parked orders of an account again that are ours, or those whose reason contains a text; returns how
-        many once that is committed, in transactions of bounded size. Raises `UsageError`.
+        """Releases all parked orders of an account in our partitions, or only those whose reason contains a text;
+        returns how many once that is committed, in transactions of bounded size. Raises `UsageError`.
         """
-        self._known(account)
+        self._require_known(account)
         actors = list(self._assignment.actors.values())
         return sum([await actor.release_all(account, reason_contains) for actor in actors])
 
     async def resend(self, subject: str) -> bool:
-        """Sends an order again whatever was acknowledged. Raises `UsageError`; returns once it is committed."""
+        """Makes an order owed again, acknowledged or not; returns once that is committed. Raises `UsageError`."""
         return await self._actor_of(subject).command([subject], resend) > 0
 
     async def skip(self, partition: int, offset: int) -> int:
-        """Moves the position in the input; returns where it was, once that is committed. Raises `UsageError`."""
+        """Moves the position in the input; returns the previous one once that is committed. Raises `UsageError`."""
         return await self._assignment.skip(partition, offset)
 
     async def resume_account(self, name: str) -> bool:
-        """Ends the pause of a merchant account, its credentials read again; False: there was none. Raises `UsageError`
-        when there is no such account.
+        """Rereads a merchant account's credentials and ends its pause; False: it was not paused. Raises `UsageError` if
+        the account is unknown.
         """
-        self._known(name)
+        self._require_known(name)
         was_paused = self._publisher.paused(name) is not None
         if self.reread is not None:
             await self.reread()  # ends the pause of an account whose credentials have changed
         return self._publisher.resume(name) or was_paused
 
     async def report(self, account: str) -> int:
-        """Makes the jobs of an account due now in the partitions of ours; how many, once that is committed. Raises
+        """Makes an account's jobs due now in our partitions; returns how many once that is committed. Raises
         `UsageError`.
         """
-        self._known(account)
+        self._require_known(account)
         desks = self._desks()
         if not any(view.account == account for desk in desks for view in desk.views()):
-            raise UsageError(f"account {account} has no job: it reports nothing, and reads no list")
+            raise UsageError(f"account {account} has no jobs: no delivery report and no disbursements are configured")
         return sum([await desk.ask(account) for desk in desks])
 
     async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
-        """An operator's word on a page of an account's reports that is stuck, once that is committed; false: there is
-        none with this id in the partitions of ours. Raises `UsageError`.
+        """Applies an operator's decision on a stuck page of an account's reports, and returns once it is committed;
+        false: no page with this id is stuck in our partitions. Raises `UsageError`.
         """
-        self._known(account)
+        self._require_known(account)
         for desk in self._desks():
             if await desk.decide(account, page_id, is_taken=is_taken):
                 return True
@@ -328,15 +328,15 @@ class Worker:
                     found.setdefault(view.job, []).append(view)
         return [_job_view(name, views) for name, views in found.items()]
 
-    def _known(self, account: str) -> None:
+    def _require_known(self, account: str) -> None:
         if account not in self._context.destinations:
             known = ", ".join(sorted(self._context.destinations)) or "none"
-            raise UsageError(f"no account {account} is configured (there are: {known})")
+            raise UsageError(f"account {account} is not configured (accounts: {known})")
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> tuple[list[str], list[str]]:
-        """Takes what may change while we run: credentials and what is sent. An account that was paused goes on.
+        """Applies the settings that may change at run time: credentials and options. Resumes changed accounts.
 
-        Returns the accounts that have changed, and those whose change, or coming or going, waits for a restart.
+        Returns the accounts that have changed, and those whose change, addition or removal needs a restart.
         """
         known = self._accounts()
         taken = self.accounts_with(accounts)
@@ -350,11 +350,11 @@ class Worker:
         return sorted(changed), [f"[accounts.{name}]" for name in later]
 
     def believe(self, trust: Trust) -> None:
-        """From now on what providers and operators say is believed by its MAC."""
+        """Replaces the secrets that events from providers and operators are verified with."""
         self._context.trust = trust
 
     def accounts_with(self, accounts: Mapping[str, Account]) -> dict[str, Account]:
-        """Our accounts as they are once these were taken: what waits for a restart stays as it is."""
+        """Our accounts with those changes from `accounts` that need no restart."""
         return {
             name: account if (account := accounts.get(name)) is not None and _is_same_place(before, account) else before
             for name, before in self._accounts().items()
@@ -367,12 +367,12 @@ class Worker:
         for actor in self._assignment.actors.values():
             if subject in actor.orders:
                 return actor
-        raise UsageError(f"no order {subject} is known to this worker: another one may serve its partition")
+        raise UsageError(f"order {subject} is unknown to this worker; another worker may serve its partition")
 
-    # --- what people see ---
+    # --- status ---
 
     def show(self, subject: str) -> OrderView | None:
-        """The order as it is committed; `None` when it is not known here."""
+        """The committed state of an order; `None` if this worker does not have it."""
         holders = [actor for actor in self._assignment.actors.values() if subject in actor.orders]
         if not holders:
             return None
@@ -380,7 +380,7 @@ class Worker:
         return self._view(subject, state.decode_order(holders[0].orders[subject]), holders[0], also_in)
 
     def shown(self) -> list[OrderView]:
-        """Every order of ours; for small numbers of them."""
+        """All orders in our partitions; for small numbers of them."""
         actors = self._assignment.actors.values()
         return [
             self._view(subject, state.decode_order(value), actor)
@@ -409,7 +409,7 @@ class Worker:
         )
 
     def status(self) -> StatusView:
-        """The worker as it stands."""
+        """The current state of the worker."""
         ready, why = self.readyz()
         now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
         partitions: list[PartitionView] = []
@@ -467,50 +467,50 @@ class Worker:
         )
 
     def livez(self) -> tuple[bool, str]:
-        """False: something is stuck, and only a restart helps. A provider's outage is not that."""
+        """False: something is stuck, and only a restart helps. A provider's outage does not count."""
         now = self._ports.clock.now()
         if self.failed.done():
             return False, str(self.failed.result())
         if self._loop_late_s > _LOOP_STALL_S:
             return False, f"the event loop was {self._loop_late_s:.1f} s late"
         if abandoned := self._assignment.abandoned():
-            return False, f"nobody serves partition {abandoned[0]} any more"
+            return False, f"partition {abandoned[0]} is not served any more"
         for partition, actor in self._assignment.actors.items():
             if actor.busy_s(now) > _TICK_S:
-                return False, f"partition {partition} has been at one batch for {actor.busy_s(now):.0f} s"
+                return False, f"partition {partition} has been processing one batch for {actor.busy_s(now):.0f} s"
         if now - self._assignment.polled_at > _TICK_S:
             return False, f"no poll for {now - self._assignment.polled_at:.0f} s"
         return True, "ok"
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether the worker does its work, or is about to: it is in the group, brokers answer, nothing is halted, and
-        no partition takes longer to restore, or to be taken anew, than it may.
+        """Whether the worker is working: it is a member of the group, brokers respond, no partition is halted, and none
+        takes too long to restore or to be acquired again.
 
-        One that restores in time is ready: a rolling update must not wait for it, or for a provider. So is a worker
-        that the group has no partition for.
+        A worker that is restoring within its budget is ready: a rolling update must not wait for it, nor for a
+        provider. So is a worker without partitions.
         """
         if self.failed.done():
             return False, str(self.failed.result())
         if not self._assignment.was_assigned:
             return False, "not assigned any partitions yet"
         if (silent_s := self._ports.events.silent_s()) > _SILENT_S:
-            return False, f"no Kafka broker has answered for {silent_s:.0f} s"
+            return False, f"no Kafka broker has responded for {silent_s:.0f} s"
         for partition, actor in sorted(self._assignment.actors.items()):
             if actor.role == "halted":
                 return False, f"partition {partition} is halted: {actor.detail}"
         if (lost_s := self._assignment.lost_s()) > _LOST_S:
-            return False, f"a partition was lost, and could not be taken anew for {lost_s:.0f} s"
+            return False, f"a partition was lost, and could not be acquired again for {lost_s:.0f} s"
         restoring_s = self._assignment.restoring_s()
         if restoring_s > self._restore_budget_s:
             return False, f"a partition has been restoring for {restoring_s:.0f} s"
         return True, "ok"
 
     def startupz(self) -> tuple[bool, str]:
-        """Whether the topics were found as they must be and the group was joined."""
+        """Whether the topics were checked and the group was joined."""
         return self._assignment.was_assigned, "ok" if self._assignment.was_assigned else "starting"
 
     def metrics_page(self) -> bytes:
-        """All metrics, as Prometheus reads them."""
+        """All metrics in the Prometheus text format."""
         self.metrics.show(self.status())
         self.metrics.log_lines_dropped(logs.dropped())
         return self.metrics.render()

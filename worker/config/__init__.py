@@ -3,12 +3,12 @@
     [worker]                                 the file: --config, CARTSYNC_CONFIG, or ./cartsync.toml when it is there
     lease = "20s"
     CARTSYNC_WORKER__LEASE=20s               the same from the environment; empty counts as not set
-    $CARTSYNC_SECRETS_DIR/CARTSYNC_…         a file named like the variable, with the value in it
+    $CARTSYNC_SECRETS_DIR/CARTSYNC_…         a file named like the variable, containing the value
     password_file = "/run/secrets/acme"      on the account, instead of `password`
 
-`Config.load` finds all mistakes at once and says of each what is wrong, where it was given and what to write.
-Durations are texts with a unit (`"250ms"`, `"8s"`, `"15m"`, `"6h"`); in code their names end in `_s`. The environment
-is read here and nowhere else.
+`Config.load` finds all mistakes at once, and says for each what is wrong, where it was set and what to write instead.
+Durations are strings with a unit (`"250ms"`, `"8s"`, `"15m"`, `"6h"`); in code their names end in `_s`. Nothing else
+reads the environment.
 """
 
 import os
@@ -52,15 +52,15 @@ __all__ = [
     "worker_settings_from",
 ]
 
-_NO_FILE = "there is no ./cartsync.toml, and no other file was named with --config or CARTSYNC_CONFIG"
+_NO_FILE = "there is no ./cartsync.toml, and neither --config nor CARTSYNC_CONFIG names another file"
 LEAVE_MIN_S = 1.0
-"""The least that the last transaction of a revoked partition gets."""
+"""The least time that the last transaction of a revoked partition gets."""
 KNOWN_PROVIDERS = frozenset(ACCOUNT_SECTIONS)
-"""The folders of `worker/providers`."""
+"""The names of the folders in `worker/providers`."""
 
 
 class _Source(PydanticBaseSettingsSource):
-    """A layer, as pydantic-settings takes it. Its own reading of variables guesses JSON in passwords."""
+    """A layer, as a source of pydantic-settings. Its own source for variables would parse a password as JSON."""
 
     def __init__(self, settings: type[BaseSettings], tree: Tree) -> None:
         super().__init__(settings)
@@ -74,7 +74,7 @@ class _Source(PydanticBaseSettingsSource):
 
 
 class Config(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
@@ -98,8 +98,8 @@ class Config(BaseSettings):
         """The configuration of this process.
 
         `path`: the file, instead of `CARTSYNC_CONFIG` and `./cartsync.toml`. `environ`: instead of the real one.
-        `checks`: rules of parts that this module does not know; each raises `ConfigError`. Raises `ConfigError`
-        with one line for every mistake.
+        `checks`: further checks by modules that this one does not import; each raises `ConfigError`. Raises
+        `ConfigError` with one line per mistake.
         """
         environ = _environ(environ)
         file = find_file(path, environ)
@@ -110,37 +110,37 @@ class Config(BaseSettings):
             raise refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
-        rules = [_rules_hold, _times_fit, _names_fit, _targets_differ, _jobs_fit, *checks]
+        rules = [_check_policy, _check_times, _check_names, _check_targets, _check_jobs, *checks]
         if problems := list(_broken_rules(config, rules)):
             raise refused(problems)
         return config
 
     def rules(self) -> DeliveryPolicy:
-        """The part that the core goes by."""
+        """The settings that the core uses."""
         return self.worker.rules()
 
     def leave_s(self) -> float:
-        """What the last transaction of a revoked partition may take once its attempts have had their deadline, so that
-        all of it fits into the rebalance timeout (`PROTOCOL.md` section 4, step 18).
+        """How long the last transaction of a revoked partition may take after the deadline of its attempts, so that
+        both fit into the rebalance timeout (`PROTOCOL.md` section 4, step 18).
         """
         kafka = self.kafka
         return kafka.rebalance_timeout_s - 2 * kafka.heartbeat_s - 5 - self.worker.attempt_deadline_s
 
     def merchant_accounts(self) -> dict[str, Account]:
-        """The accounts by name. They hold passwords: not to be printed."""
+        """The accounts by name. They contain passwords: never print them."""
         return {name: section.account(name) for name, section in self.accounts.items()}
 
     def accepted_targets(self) -> dict[str, TargetChoice]:
-        """By account: what follows when it tells another one than before, where that was said."""
+        """By account: what to do if its target has changed, where that is set."""
         return {name: section.accept_target for name, section in self.accounts.items() if section.accept_target}
 
     def redacted(self) -> dict[str, Any]:
-        """Everything by its name in the file, durations as texts, secrets as `***`."""
+        """All settings by their names in the file, durations as strings, secrets as `***`."""
         shown: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return shown
 
     def origin(self, *path: str) -> str:
-        """Where a setting was given; `default` when nowhere."""
+        """Where a setting was set; `default` if nowhere."""
         return self._origins.get(path, "default")
 
 
@@ -151,9 +151,9 @@ def account_from(
     providers: Collection[str] = KNOWN_PROVIDERS,
     scenario: bool = False,
 ) -> Account:
-    """One account of its members as they stand in `[accounts.NAME]`.
+    """Builds an account from the members of `[accounts.NAME]`.
 
-    `scenario`: what is left out is filled in as `SCENARIOS.md` says. Raises `ConfigError` with one line a mistake.
+    `scenario`: missing members are filled in as `SCENARIOS.md` says. Raises `ConfigError` with one line per mistake.
     """
     if scenario:
         members = scenario_members(name, members)
@@ -172,7 +172,7 @@ def account_from(
 
 
 def scenario_members(name: str, members: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in an account of a scenario, with what is left out filled in as `SCENARIOS.md` says."""
+    """The members of a scenario's account, the missing ones filled in as `SCENARIOS.md` says."""
     usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
     usual = {"callback_secrets": "signs the callbacks of a scenario: {name}", **usual}
     return {member: value.format(name=name) for member, value in usual.items()} | dict(members)
@@ -202,7 +202,7 @@ _SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
 
 
 def worker_settings_from(members: Mapping[str, Any]) -> WorkerSection:
-    """`[worker]` of its members. Raises `ConfigError` with one line for every mistake."""
+    """Builds `[worker]` from its members. Raises `ConfigError` with one line per mistake."""
     try:
         section = WorkerSection.model_validate(dict(members))
     except ValidationError as error:
@@ -224,7 +224,7 @@ class _Accounts(BaseSettings):
 
 
 def http_section(path: Path | None = None, environ: Mapping[str, str] | None = None) -> HttpSection:
-    """`[http]` alone, for those who ask a running worker. Raises `ConfigError`."""
+    """`[http]` alone, for commands that ask a running worker. Raises `ConfigError`."""
     return build(_Http, all_layers(path, environ)).http
 
 
@@ -238,7 +238,7 @@ class _State(BaseSettings):
 def state_sections(
     path: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[KafkaSection, WorkerSection] | None:
-    """`[kafka]` and `[worker]`, for those who read the state topic; `None`: no Kafka is configured. Raises
+    """`[kafka]` and `[worker]`, for commands that read the state topic; `None`: no Kafka is configured. Raises
     `ConfigError`.
     """
     found = build(_State, all_layers(path, environ))
@@ -251,7 +251,7 @@ def configured_accounts(
     environ: Mapping[str, str] | None = None,
     providers: Collection[str] = KNOWN_PROVIDERS,
 ) -> dict[str, Account]:
-    """The accounts alone, by name, for those who need no Kafka; there may be none. Raises `ConfigError`."""
+    """The accounts alone, by name, for commands that need no Kafka; may be empty. Raises `ConfigError`."""
     sections = build(_Accounts, all_layers(path, environ), providers).accounts
     if problems := _name_problems(sections):
         raise refused(problems)
@@ -264,7 +264,7 @@ _Settings = TypeVar("_Settings", bound=BaseSettings)
 def build(
     settings: type[_Settings], layers: Sequence[Layer], providers: Collection[str] = KNOWN_PROVIDERS
 ) -> _Settings:
-    """Raises `ConfigError` with every problem of the layers, and of what they add up to."""
+    """Builds the settings from all layers. Raises `ConfigError` with the problems of every layer and of the result."""
     problems = [problem for layer in layers for problem in layer.problems]
     origins: dict[SettingPath, str] = {}
     for layer in layers:
@@ -288,7 +288,7 @@ def _name_problems(accounts: Iterable[str]) -> list[str]:
 def all_layers(
     path: Path | None, environ: Mapping[str, str] | None, wanted: Wanted = lambda _path: True
 ) -> list[Layer]:
-    """All that is set, the later before the earlier. Secret files of settings that are not `wanted` are not read."""
+    """All layers; later ones take precedence. Secret files of settings that are not `wanted` are not read."""
     environ = _environ(environ)
     return read_layers(find_file(path, environ), environ, wanted)
 
@@ -298,7 +298,7 @@ def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
 
 
 def refused(problems: Sequence[str]) -> ConfigError:
-    """The error of all these problems."""
+    """The `ConfigError` for these problems, one per line."""
     return ConfigError("\n".join(problems))
 
 
@@ -310,14 +310,14 @@ def _broken_rules(config: Config, rules: Sequence[Callable[[Any], None]]) -> Ite
             yield str(error)
 
 
-def _rules_hold(config: Config) -> None:
+def _check_policy(config: Config) -> None:
     try:
         config.rules().check()
     except ConfigError as error:
         raise ConfigError(f"[worker] {error}") from None
 
 
-def _names_fit(config: Config) -> None:
+def _check_names(config: Config) -> None:
     problems = _name_problems(config.accounts)
     if not config.accounts:
         problems.append("[accounts]: no account is configured; add [accounts.NAME]")
@@ -325,32 +325,34 @@ def _names_fit(config: Config) -> None:
         raise refused(problems)
 
 
-def _targets_differ(config: Config) -> None:
+def _check_targets(config: Config) -> None:
     check_targets(config.merchant_accounts())
 
 
-def _jobs_fit(config: Config) -> None:
-    """What a job writes has to be believed, and to lie where the order's events do."""
+def _check_jobs(config: Config) -> None:
+    """Workers must trust the events that a job writes, and find them in the partition of the order's other events."""
     problems = []
     for name, account in config.accounts.items():
         if getattr(account, "disbursements", False):
             wants = f"[accounts.{name}] disbursements = true"
             if not config.kafka.partitioner:
-                problems.append(f"{wants} needs [kafka] partitioner (with event_key), as the shop's producers have it")
+                problems.append(
+                    f"{wants} needs [kafka] partitioner (with event_key), the same as the shop's producers use"
+                )
             if not config.callbacks.record_secrets:
-                problems.append(f"{wants} needs [callbacks] record_secrets; `openssl rand -hex 32` makes one")
+                problems.append(f"{wants} needs [callbacks] record_secrets; `openssl rand -hex 32` generates one")
         zone = getattr(account, "timezone", None)
         try:
             if zone is not None:
                 ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError):
-            problems.append(f"[accounts.{name}] timezone: this system knows no zone {zone}; install its tzdata")
+            problems.append(f"[accounts.{name}] timezone: unknown time zone {zone}; install this system's tzdata")
     if problems:
         raise refused(problems)
 
 
-def _times_fit(config: Config) -> None:
-    """`PROTOCOL.md` section 4, step 18: attempts must be able to end before their partitions go."""
+def _check_times(config: Config) -> None:
+    """`PROTOCOL.md` section 4, step 18: attempts must be able to finish before their partitions are released."""
     worker = config.worker
     if config.leave_s() < LEAVE_MIN_S:
         window_s = config.leave_s() + worker.attempt_deadline_s

@@ -1,4 +1,4 @@
-"""`[accounts.NAME]`: what can be set of a merchant account, told apart by its `provider`."""
+"""`[accounts.NAME]`: the settings of a merchant account; its `provider` decides which there are."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -31,13 +31,13 @@ from worker.providers.sequra.options import DeliveryMode, SequraAccount
 
 
 class AccountSection(Section):
-    """What every account has, whatever its provider."""
+    """The settings of every account, whatever its provider."""
 
     made: ClassVar[type[Account]]
 
     provider: NonEmpty
     allow_http: bool = False
-    """Whether `base_url` may be http:// of another machine."""
+    """Whether `base_url` may be an http:// URL on another machine."""
     base_url: BaseUrl
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 32
     rate_per_s: Annotated[float, Field(ge=0, le=100_000)] = 0.0
@@ -45,24 +45,24 @@ class AccountSection(Section):
     tls_cert_file: str = ""
     tls_key_file: str = ""
     proxy: Proxy = SecretStr("")
-    """`http://[user:password@]host:port`; the environment's proxies are not used."""
+    """`http://[user:password@]host:port`; proxies from the environment are ignored."""
     trust_origin: bool = True
-    """false: an event that says it was made at the provider is told all the same."""
+    """false: changes are sent even if their event says they were made at the provider."""
     callback_secrets: Secrets = ()
-    """Of the addresses that the provider calls: the first signs, all are accepted."""
+    """For the tokens in callback URLs: the first signs, all are accepted."""
     lookups: LookupsSection | None = None
-    """For the receiver of callbacks."""
+    """Where the receiver of callbacks looks up answers at the shop."""
     accept_target: TargetChoice | None = None
-    """What follows when base_url, the merchant or provider has changed; for one start, as `run --accept-target`."""
+    """What to do if base_url, the merchant or provider has changed; for one start, like `run --accept-target`."""
 
     @field_validator("base_url")
     @classmethod
     def _is_private(cls, value: str, info: ValidationInfo) -> str:
-        hint = "the password and the orders go in clear, which allow_http = true on the account allows"
+        hint = "the password and the orders would be sent unencrypted; allow_http = true permits it"
         return private_url(value, info, hint)
 
     def account(self, name: str) -> Account:
-        """The account, its secrets as they are."""
+        """The account, with its secrets in clear."""
         members = {
             member: getattr(self, member) for member in self.made.__struct_fields__ if member in type(self).model_fields
         }
@@ -131,7 +131,7 @@ class QliroSection(AccountSection):
 
 
 class UnknownSection(AccountSection):
-    """Of a provider that there is not, or none was named: what else is wrong with it cannot be said."""
+    """An account whose provider is unknown or missing: its other settings cannot be checked."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -157,14 +157,14 @@ AnyAccount = Annotated[
     | Annotated[UnknownSection, Tag(_UNKNOWN)],
     Discriminator(_provider_of),
 ]
-"""An account's section, as its provider wants it."""
+"""The section of an account, by its provider."""
 
 
 def section_of(members: Mapping[str, Any]) -> type[AccountSection]:
-    """What the members of one account have to be."""
+    """The section type for an account with these members."""
     return ACCOUNT_SECTIONS.get(members.get("provider", ""), UnknownSection)
 
 
 def section_for(provider: str) -> type[BaseModel]:
-    """By the name that an account gives, or the tag of an error."""
+    """The section type for a provider's name, or for the tag in an error of pydantic."""
     return ACCOUNT_SECTIONS.get(provider, UnknownSection)

@@ -1,7 +1,8 @@
-"""The configuration of `cartsync receive`: the same files and variables, of which it needs less.
+"""The configuration of `cartsync receive`: the same files and variables as the worker's, but fewer settings.
 
-Of an account it takes what proves callbacks and answers questions. What else stands there is the worker's, is not used,
-and need not be there: the receiver holds no credentials of a provider, and its secret files may be out of its reach.
+From an account it reads only what it needs to verify callbacks and to answer questions. Everything else is for the
+worker, is ignored and may be absent: the receiver has no provider credentials, and need not be able to read the
+worker's secret files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,11 +30,11 @@ from worker.model.callbacks import Answered, Caller, Lookups
 from worker.providers.registry import CALLBACKS
 
 FILE_MAX_BYTES = 262_144
-"""Of a file with the answer to a question."""
+"""The largest file with the answer to a question."""
 
 
 class CallerSection(Section):
-    """Of `[accounts.NAME]`, what the receiver goes by."""
+    """The members of `[accounts.NAME]` that the receiver uses."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -58,7 +59,7 @@ class _Receiving(_Addresses):
 
 
 class ReceiverConfig(Struct, frozen=True, kw_only=True):
-    """Everything that `cartsync receive` goes by."""
+    """All settings of `cartsync receive`."""
 
     kafka: KafkaSection
     http: HttpSection
@@ -68,10 +69,10 @@ class ReceiverConfig(Struct, frozen=True, kw_only=True):
 
 
 def receiver_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> ReceiverConfig:
-    """What the receiver is to do. Raises `ConfigError` with one line for every mistake."""
+    """The receiver's configuration. Raises `ConfigError` with one line per mistake."""
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
-        layers[0].tree["kafka"] = {}  # so that what is missing in it is said
+        layers[0].tree["kafka"] = {}  # so that its missing settings are reported
     found = build(_Receiving, layers, CALLBACKS)
     origins = {path: origin for layer in layers for path, origin in layer.origins.items()}
     problems, callers = [*_problems(found)], {}
@@ -81,14 +82,14 @@ def receiver_config(path: Path | None = None, environ: Mapping[str, str] | None 
         except ConfigError as error:
             problems += str(error).splitlines()
     if not problems and not any(caller.callback_secrets for caller in callers.values()):
-        problems.append("[accounts]: none has callback_secrets, so no callback could prove where it comes from")
+        problems.append("[accounts]: no account has callback_secrets, so no callback could be verified")
     if problems:
         raise refused(problems)
     return ReceiverConfig(kafka=found.kafka, http=found.http, callbacks=found.callbacks, log=found.log, callers=callers)
 
 
 def callers(path: Path | None = None, environ: Mapping[str, str] | None = None) -> tuple[str, dict[str, Caller]]:
-    """`public_url`, and the accounts as the receiver knows them, for those who need no Kafka. Raises `ConfigError`."""
+    """`public_url`, and the accounts as the receiver sees them, for commands without Kafka. Raises `ConfigError`."""
     layers = all_layers(path, environ, _is_wanted)
     found = build(_Addresses, layers, CALLBACKS)
     origins = {path: origin for layer in layers for path, origin in layer.origins.items()}
@@ -97,7 +98,7 @@ def callers(path: Path | None = None, environ: Mapping[str, str] | None = None) 
 
 
 def caller_from(name: str, members: Mapping[str, Any]) -> Caller:
-    """One account of its members as they stand in `[accounts.NAME]`. Raises `ConfigError` with one line a mistake."""
+    """Builds an account from the members of `[accounts.NAME]`. Raises `ConfigError` with one line per mistake."""
     return _caller(name, members, {}, CallbacksSection())
 
 
@@ -109,19 +110,19 @@ def _is_wanted(path: SettingPath) -> bool:
 
 
 def _problems(found: _Receiving) -> Iterator[str]:
-    """Rules between the sections."""
+    """Checks across sections."""
     if not found.kafka.partitioner:
         yield (
-            "[kafka] partitioner: must be set (with event_key), as what providers say is written to the event topic: "
-            "murmur2 where the shop's producers are Java, aiokafka or kafka-python, crc32 where they are librdkafka"
+            "[kafka] partitioner: must be set (with event_key), because callbacks are written to the event topic: "
+            "murmur2 if the shop's producers use Java, aiokafka or kafka-python, crc32 if they use librdkafka"
         )
     if not found.callbacks.record_secrets:
         yield (
-            "[callbacks] record_secrets is missing: workers believe what the receiver writes by them alone; "
-            "`openssl rand -hex 32` makes one"
+            "[callbacks] record_secrets is missing: workers trust only events that the receiver has signed with it; "
+            "`openssl rand -hex 32` generates one"
         )
     if found.callbacks.question_slots >= found.callbacks.connections:
-        yield "[callbacks] question_slots: must be fewer than connections: the others are for pushes"
+        yield "[callbacks] question_slots: must be less than connections: the rest is for pushes"
 
 
 def _caller(
@@ -136,7 +137,7 @@ def _caller(
         raise refused(problems + explained(error, CallerSection, origins, above)) from None
     if section.provider == "atarapay" and section.callback_secrets:
         problems += [
-            f"{setting_name((*above, key))} is missing: AtaraPay's notifications are checked by it"
+            f"{setting_name((*above, key))} is missing: it is needed to verify AtaraPay's notifications"
             for key in ("public_key", "private_key")
             if not getattr(section, key).get_secret_value()
         ]
@@ -163,7 +164,7 @@ def _lookups(provider: str, section: LookupsSection, above: SettingPath, callbac
     adapter = CALLBACKS[provider]
     where = setting_name((*above, "default"))
     if not adapter.questions:
-        raise ConfigError(f"[{'.'.join(above)}]: {provider} asks nothing that a shop would have to answer")
+        raise ConfigError(f"[{'.'.join(above)}]: {provider} asks no questions that a shop has to answer")
     problems = []
     if section.timeout_s >= callbacks.deadline_s:
         problems.append(
@@ -171,14 +172,16 @@ def _lookups(provider: str, section: LookupsSection, above: SettingPath, callbac
             f"[callbacks] deadline ({format_duration(callbacks.deadline_s)})"
         )
     problems += [
-        f"{where}: there is no question {name!r}; {provider} asks {', '.join(adapter.questions)}"
+        f"{where}: unknown question {name!r}; {provider} asks {', '.join(adapter.questions)}"
         for name in section.default
         if name not in adapter.questions
     ]
     defaults: dict[str, Answered] = {}
     for question in adapter.questions:
         if question not in section.default:
-            problems.append(f"{where}.{question} is missing: say what is answered when the shop does not in time")
+            problems.append(
+                f"{where}.{question} is missing: set the answer to give if the shop does not answer in time"
+            )
             continue
         try:
             defaults[question] = adapter.default(question, section.default[question], _read)

@@ -1,4 +1,4 @@
-"""The sections of the configuration: what can be set, within which bounds, and what it is otherwise."""
+"""The sections of the configuration: settings, bounds and defaults."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -30,7 +30,7 @@ _RULES = DeliveryPolicy()
 
 
 def _key(name: str) -> str:
-    """`lease_s` in code is `lease` in the file, where the text names its unit."""
+    """`lease_s` in code is `lease` in the file, where the value names its unit."""
     return name.removesuffix("_s")
 
 
@@ -45,10 +45,10 @@ class _TimedSection(Section):
 
 
 class KafkaSection(_TimedSection):
-    """`[kafka]`: the members of `kafka.settings.KafkaSettings`, which has the reasons for the times."""
+    """`[kafka]`: the members of `kafka.settings.KafkaSettings`, which explains the times."""
 
     bootstrap_servers: Servers
-    """`host:port`, with commas between several, or a list."""
+    """`host:port`; several separated by commas, or a list."""
     client_id: NonEmpty = "cartsync"
     group_id: NonEmpty = "cartsync"
     transactional_id_prefix: NonEmpty = "cartsync"
@@ -56,9 +56,9 @@ class KafkaSection(_TimedSection):
     state_topic: NonEmpty = "cartsync.state"
     dead_letter_topic: NonEmpty = "cartsync.dlq"
     results_topic: str = "cartsync.results"
-    """What other systems are told; empty: nothing."""
+    """Topic of the results for other systems; empty: none are written."""
     results_with_reasons: bool = False
-    """Whether results repeat why an order waits, in the provider's words: they may be personal."""
+    """Whether results include why an order waits, in the provider's words: these may contain personal data."""
     partitioner: PartitionerName | Literal[""] = ""
     event_key: EventKey = "subject"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -97,7 +97,7 @@ class KafkaSection(_TimedSection):
     transaction_timeout_s: Duration = 60.0
 
     def members(self) -> dict[str, Any]:
-        """Everything by its name in code, passwords as they are: `KafkaSettings(**members)`."""
+        """All members by their names in code, passwords in clear: `KafkaSettings(**members)`."""
         members = {name: getattr(self, name) for name in type(self).model_fields}
         return {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in members.items()
@@ -110,9 +110,9 @@ class WorkerSection(_TimedSection):
     attempt_deadline_s: Duration = _RULES.attempt_deadline_s
     """The whole of one HTTP attempt, connecting included."""
     settle_s: Duration = _RULES.settle_s
-    """The longest that a request we gave up on may still be applied. Ask the provider."""
+    """How long a request that timed out may still take effect at the provider (ask them)."""
     lease_s: Duration = _RULES.lease_s
-    """For how long a commit lets us send."""
+    """How long a commit entitles us to send."""
     retry_initial_s: Duration = _RULES.retry_initial_s
     retry_max_s: Duration = _RULES.retry_max_s
     conflict_attempts: Count = _RULES.conflict_attempts
@@ -121,58 +121,60 @@ class WorkerSection(_TimedSection):
     inconsistent_after_s: Duration = _RULES.inconsistent_after_s
     unconfirmed_after_s: Duration = _RULES.unconfirmed_after_s
     account_probe_s: Durations = _RULES.account_probe_s
-    """After these a paused account is tried with one attempt, the last one again and again; []: never."""
+    """Delays before a paused account is probed with one attempt; the last one repeats; []: never."""
     forbidden_orders: Count = _RULES.forbidden_orders
-    """A 403 for so many different orders in a row pauses their account."""
+    """A 403 for this many different orders in a row pauses their account."""
     park_limit: Count = _RULES.park_limit
-    """More orders of an account than these, refused for good within `park_within`, pause it instead of being parked."""
+    """If more orders of an account than this are rejected for good within `park_within`, the account is paused and the
+    orders are not parked.
+    """
     park_within_s: Duration = _RULES.park_within_s
     commit_interval_s: Duration = 0.05
     """A busy partition commits at most this often."""
     commits_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 40.0
-    """Transactions over all partitions of a worker, at most."""
+    """Maximum transactions per second over all partitions of a worker."""
     max_poll_records: Count = 2_000
     max_batch_records: Count = 2_000
-    """Events in one transaction, at most."""
+    """Maximum events in one transaction."""
     max_inbox_records: Count = 10_000
-    """Events waiting in one partition before its input is paused."""
+    """Maximum events queued for one partition before its input is paused."""
     start_at: Literal["earliest", "latest"] = "earliest"
-    """Where the very first start begins to read."""
+    """Where the very first start begins reading."""
     topic_epoch: Annotated[int, Field(ge=0, le=511)] = 0
-    """Raised by a rebuild or a new partition count; `epoch << 44` has to stay below 2^53."""
+    """Raise it for a rebuild of the state or a new partition count; `epoch << 44` must stay below 2^53."""
     sending: bool = True
-    """false: shadow mode, nothing is sent."""
+    """false: shadow mode; nothing is sent."""
     keep_settled_s: KeepFor = 69_120_000.0
-    """An order that is settled, and had no event for so long, is removed from the state; 0: none is."""
+    """A settled order without an event for this long is removed from the state; 0: never."""
     warm_s: Duration = 900.0
-    """For how long the state of a revoked partition is kept in memory."""
+    """How long the state of a revoked partition is kept in memory."""
     adopt_state: bool = False
-    """Goes on with a state that another deployment has written (another group_id, transactional_id_prefix, event topic
-    or cluster), once that one has stopped. As `cartsync run --adopt-state`.
+    """Takes over the state of another deployment (another group_id, transactional_id_prefix, event topic or cluster)
+    that has stopped. Like `cartsync run --adopt-state`.
     """
     unreachable_exit_s: Duration = 600.0
-    """A worker that no Kafka broker has answered for so long ends with 75."""
+    """A worker that has reached no Kafka broker for this long exits with 75."""
     restore_budget_s: Duration = 300.0
-    """A partition that takes longer to restore makes `/readyz` fail."""
+    """`/readyz` fails while a partition takes longer than this to restore."""
 
     def rules(self) -> DeliveryPolicy:
-        """The part that the core goes by."""
+        """The settings that the core uses."""
         return DeliveryPolicy(**{name: getattr(self, name) for name in DeliveryPolicy.__struct_fields__})
 
 
 class HttpSection(Section):
-    """`[http]`: the private port, and what is taken of a provider's answer."""
+    """`[http]`: the private port, and how much of a provider's response is read."""
 
     host: NonEmpty = "127.0.0.1"
-    """0.0.0.0 in a container: orders and acts then need `token`; probes and metrics are open to all."""
+    """0.0.0.0 in a container: orders and commands then need `token`; probes and metrics stay open."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
-    """0: any that is free."""
+    """0: any free port."""
     allowed_hosts: HostNames = ()
-    """Names by which the port is called, beside addresses and localhost."""
+    """Host names by which the port is reached, in addition to IP addresses and localhost."""
     token: Token = SecretStr("")
-    """Who gives it may see orders and act where the port is not bound to loopback."""
+    """Required to see orders and run commands if the port is not bound to loopback."""
     response_max_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 1_048_576
-    """An answer's body is cut here."""
+    """Longer response bodies are truncated."""
 
 
 class LogSection(Section):
@@ -182,61 +184,60 @@ class LogSection(Section):
     """auto: text on a terminal, JSON otherwise."""
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     orders: Literal["plain", "hashed"] = "plain"
-    """hashed: where a reference may say who somebody is, lines have `account/` and 16 digits of its SHA-256 instead."""
+    """hashed: for references that may identify a person; lines have `account/` and 16 hex digits of its SHA-256."""
 
 
 class CallbacksSection(_TimedSection):
-    """`[callbacks]`: the public port of `cartsync receive`, and whom the workers believe."""
+    """`[callbacks]`: the public port of `cartsync receive`, and whose events workers trust."""
 
     record_secrets: Secrets = ()
-    """The receiver signs what it writes with the first; workers believe any of them."""
+    """The receiver signs its events with the first; workers accept any of them."""
     host: NonEmpty = "127.0.0.1"
-    """Of the public port; 0.0.0.0 in a container."""
+    """Host of the public port; 0.0.0.0 in a container."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8081
-    """0: any that is free."""
+    """0: any free port."""
     public_url: PublicUrl = ""
-    """What stands before `/callbacks/…` in the addresses that providers are given."""
+    """The part of callback URLs before `/callbacks/…`."""
     forwarded_from: Networks = ()
-    """Addresses and networks of proxies of ours: their X-Forwarded-For says who somebody is, for limits alone."""
+    """Addresses and networks of our proxies: their X-Forwarded-For names the client, for rate limits only."""
     deadline_s: Annotated[Duration, Field(ge=0.5, le=4.5)] = 4.0
-    """From a request's header to its answer, whatever Kafka and the shop do: providers wait for 5 s."""
+    """From a callback's header to our response, whatever Kafka and the shop do: providers wait for 5 s."""
     header_timeout_s: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
     body_max_bytes: Annotated[int, Field(ge=4_096, le=1_000_000)] = 262_144
     connections: Annotated[int, Field(ge=10, le=10_000)] = 200
-    """At once; one more costs the one that has waited longest for a request."""
+    """Maximum open connections; one more closes the one that has been idle longest."""
     question_slots: Annotated[int, Field(ge=1, le=1_000)] = 20
-    """Of the connections, what pushes leave free; also how many questions the shop is asked at once."""
+    """Connections reserved for questions; also how many questions the shop is asked concurrently."""
     account_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 1000.0
-    """Callbacks a second of one account, with a right token; questions and pushes each."""
+    """Maximum callbacks per second of one account, with a valid token; questions and pushes count separately."""
     peer_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 1000.0
-    """The same of one address."""
+    """The same for one client address."""
     refused_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
-    """Callbacks a second of one address that are told what is wrong with them; and those whose token stands in the
-    body."""
+    """Maximum callbacks per second of one client address that get an error response, or whose token is in the body."""
     in_flight_max_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 16_777_216
-    """On their way to Kafka; above it providers are told to come again."""
+    """Maximum bytes of callbacks on their way to Kafka; above it providers are asked to retry."""
 
     def trust(self) -> Trust:
-        """The same as what signs and checks by them."""
+        """The object that signs and verifies with `record_secrets`."""
         return Trust([secret.get_secret_value() for secret in self.record_secrets])
 
 
 class LookupsSection(_TimedSection):
-    """`[accounts.NAME.lookups]`: whom the receiver asks what only the shop can answer."""
+    """`[accounts.NAME.lookups]`: where the receiver looks up answers that only the shop knows."""
 
     allow_http: bool = False
-    """Whether `url` may be http:// of another machine."""
+    """Whether `url` may be an http:// URL on another machine."""
     url: BaseUrl
     token: Annotated[Token, Field(min_length=1)]
-    """Sent as bearer."""
+    """Sent as a bearer token."""
     timeout_s: Annotated[Duration, Field(ge=0.1, le=4.4)] = 3.5
     default: dict[str, str]
-    """By question, what is said when the shop does not answer in time. There is no usual one: somebody must choose."""
+    """By question: the answer to give if the shop does not answer in time. Has no default: you must choose."""
 
     @field_validator("url")
     @classmethod
     def _is_private(cls, value: str, info: ValidationInfo) -> str:
-        return private_url(value, info, "shoppers' data goes in clear, which allow_http = true beside it allows")
+        return private_url(value, info, "shoppers' data would be sent unencrypted; allow_http = true permits it")
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -246,4 +247,4 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "callbacks": CallbacksSection,
     "log": LogSection,
 }
-"""By name; `[accounts.NAME]` is a matter of its provider (`accounts.py`)."""
+"""By name; the section of `[accounts.NAME]` depends on its provider (`accounts.py`)."""

@@ -1,4 +1,4 @@
-"""Where settings come from: a TOML file < environment variables < secret files. Each keeps its name there."""
+"""Where settings come from: a TOML file < environment variables < secret files. Each remembers its name there."""
 
 import re
 import tomllib
@@ -9,26 +9,26 @@ from typing import Any
 from worker.errors import ConfigError
 
 SettingPath = tuple[str, ...]
-"""Where a setting is: `("worker", "lease")`, `("accounts", "acme", "password")`."""
+"""The path of a setting: `("worker", "lease")`, `("accounts", "acme", "password")`."""
 Tree = dict[str, Any]
 Wanted = Callable[[SettingPath], bool]
-"""Whether a setting is of any use to who reads."""
+"""Whether the reader uses a setting."""
 
 DEFAULT_FILE = "cartsync.toml"
 PREFIX = "CARTSYNC_"
 _NOT_SETTINGS = frozenset({"CARTSYNC_CONFIG", "CARTSYNC_SECRETS_DIR"})
 _EXAMPLE = "CARTSYNC_WORKER__LEASE"
 SECRETS = ("password", "token", "secret", "secrets", "public_key", "private_key")
-"""What the names of secrets end with; each may be in a file instead: `password_file`."""
+"""Suffixes of the names of secrets; each may be in a file instead: `password_file`."""
 _FILES = tuple(f"{name}_file" for name in SECRETS)
 _VARIABLE = re.compile(r"[A-Z0-9_]+", re.ASCII)
 _SECRET_MAX_BYTES = 65_536
 _UNREADABLE = "unreadable"
-"""Stands in for a secret that could not be read, so that it is not reported as missing, too."""
+"""Replaces a secret that could not be read, so that it is not also reported as missing."""
 
 
 class Layer:
-    """Settings from one place, and for each of them its name there."""
+    """Settings from one source, and the name of each in that source."""
 
     def __init__(self, label: str = "", tree: Tree | None = None) -> None:
         self.tree: Tree = tree or {}
@@ -39,21 +39,21 @@ class Layer:
             self.origins[path] = f"{label}: {name}"
 
     def put(self, path: SettingPath, value: str, origin: str) -> None:
-        """Sets one value; its tables are made. What is in the way of a table is a problem."""
+        """Sets one value and creates its tables. A value in place of a table is a problem."""
         table = self.tree
         for step, part in enumerate(path[:-1]):
             inner = table.setdefault(part, {})
             if not isinstance(inner, dict):
-                self.problems.append(f"{origin}: {setting_name(path[: step + 1])} is set, too, and has no parts")
+                self.problems.append(f"{origin}: {setting_name(path[: step + 1])} is also set, and is not a table")
                 return
             table = inner
         table[path[-1]] = value
         self.origins[path] = origin
 
-    def take_files(self, folder: Path, wanted: Wanted) -> dict[SettingPath, tuple[Path, str]]:
-        """Removes every `…password_file` and its like; returns which files hold which secrets, and where that was said.
+    def pop_file_settings(self, folder: Path, wanted: Wanted) -> dict[SettingPath, tuple[Path, str]]:
+        """Removes `…password_file` and similar settings; returns for each secret its file, and where that was set.
 
-        Relative paths are below `folder`.
+        Relative paths are relative to `folder`.
         """
         files = {}
         for path, value in list(walk(self.tree)):
@@ -67,7 +67,7 @@ class Layer:
                     continue
                 files[(*path[:-1], target)] = (folder / value, origin)
                 if target in table:
-                    self.problems.append(f"{origin}: {target} is given beside it; keep one of them")
+                    self.problems.append(f"{origin}: {target} is also set; keep one of the two")
         return files
 
 
@@ -76,21 +76,22 @@ def _all(_path: SettingPath) -> bool:
 
 
 def read_layers(file: Path | None, environ: Mapping[str, str], wanted: Wanted = _all) -> list[Layer]:
-    """File, environment, secret files: the later wins. Secret files of settings that are not `wanted` are not read.
+    """File, environment, secret files: later ones take precedence. Secret files of settings that are not `wanted` are
+    not read.
 
-    Raises `ConfigError` when a file or folder cannot be read at all; other problems are those of the layers.
+    Raises `ConfigError` if a file or folder cannot be read at all; other problems are stored in the layers.
     """
     from_file = Layer() if file is None else Layer(str(file), _read_toml(file))
     accounts = from_file.tree.get("accounts")
     names = list(accounts) if isinstance(accounts, dict) else []
     from_environ = _from_variables(environ, names)
     folder = Path() if file is None else file.parent
-    files = from_file.take_files(folder, wanted) | from_environ.take_files(Path(), wanted)
+    files = from_file.pop_file_settings(folder, wanted) | from_environ.pop_file_settings(Path(), wanted)
     return [from_file, from_environ, _from_secrets(files, environ.get("CARTSYNC_SECRETS_DIR", ""), names, wanted)]
 
 
 def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file of the configuration: `path`, else the one that the environment names, else the usual one if any."""
+    """The configuration file: `path`, else `CARTSYNC_CONFIG`, else `./cartsync.toml` if it exists."""
     named = environ.get("CARTSYNC_CONFIG")
     if path is not None or named:
         return path or Path(str(named))
@@ -112,7 +113,7 @@ _SERVICE_LINK = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|
 
 
 def _is_service_link(variable: str, value: str) -> bool:
-    """Kubernetes gives each pod such variables for every service; one called `cartsync…` is not a setting."""
+    """Kubernetes sets such variables in each pod for every service; a service `cartsync…` gets some like settings."""
     return "__" not in variable and ("://" in value or _SERVICE_LINK.search(variable) is not None)
 
 
@@ -125,12 +126,14 @@ def _from_variables(environ: Mapping[str, str], accounts: Sequence[str]) -> Laye
         if "__" in variable:
             layer.put(_path_of(variable, accounts), value, variable)
         else:
-            layer.problems.append(f"{variable}: not a setting; they are called {PREFIX}SECTION__NAME, as {_EXAMPLE}")
+            layer.problems.append(
+                f"{variable}: not a setting; settings are called {PREFIX}SECTION__NAME, such as {_EXAMPLE}"
+            )
     return layer
 
 
 def _path_of(variable: str, accounts: Sequence[str]) -> SettingPath:
-    """`CARTSYNC_ACCOUNTS__MY_SHOP__PASSWORD` → accounts, my-shop, password: names in the file are as they are."""
+    """`CARTSYNC_ACCOUNTS__MY_SHOP__PASSWORD` → accounts, my-shop, password, if the file has an account `my-shop`."""
     section, *rest = variable.removeprefix(PREFIX).lower().split("__")
     if section == "accounts" and rest:
         written = {_spelt(name): name for name in accounts}
@@ -139,12 +142,12 @@ def _path_of(variable: str, accounts: Sequence[str]) -> SettingPath:
 
 
 def _spelt(name: str) -> str:
-    """An account's name as it is written in a variable's, in small letters."""
+    """An account's name as variables spell it, in lower case."""
     return name.lower().replace("-", "_").replace(".", "_")
 
 
 def variable_of(path: SettingPath) -> str:
-    """The environment variable of a setting; empty when none can be called so."""
+    """The environment variable of a setting; empty if that would not be a valid variable name."""
     name = PREFIX + "__".join(_spelt(part).upper() for part in path)
     return name if _VARIABLE.fullmatch(name) else ""
 
@@ -168,7 +171,7 @@ def _from_secrets(
 
 
 def _files_in(folder: str) -> list[Path]:
-    """Those named like variables; a mounted folder holds links of its own beside them."""
+    """The files named like variables; a folder mounted by Kubernetes also contains links of its own."""
     if not folder:
         return []
     try:
@@ -178,12 +181,12 @@ def _files_in(folder: str) -> list[Path]:
 
 
 def read_secret(file: Path) -> str:
-    """What a file holds, without the line feed that editors put at its end. Raises `ConfigError`."""
+    """A file's content, without the newline that editors append. Raises `ConfigError`."""
     try:
         with file.open("rb") as stream:
             content = stream.read(_SECRET_MAX_BYTES + 1)
         if len(content) > _SECRET_MAX_BYTES:
-            raise ConfigError(f"{file}: larger than {_SECRET_MAX_BYTES} bytes: no secret")
+            raise ConfigError(f"{file}: larger than {_SECRET_MAX_BYTES} bytes: not a secret file")
         return content.decode().removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
@@ -192,7 +195,7 @@ def read_secret(file: Path) -> str:
 
 
 def walk(tree: Mapping[str, Any], above: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Every table and value with its path, the outer first."""
+    """Every table and value with its path, outer tables first."""
     for name, value in tree.items():
         yield (*above, name), value
         if isinstance(value, dict):
@@ -200,5 +203,5 @@ def walk(tree: Mapping[str, Any], above: SettingPath = ()) -> Iterator[tuple[Set
 
 
 def setting_name(path: SettingPath) -> str:
-    """How a setting is called in the file: `[worker] lease`."""
+    """A setting's name in the file: `[worker] lease`."""
     return f"[{path[0]}]" if len(path) == 1 else f"[{'.'.join(path[:-1])}] {path[-1]}"

@@ -1,4 +1,4 @@
-"""What a single setting may be: durations with a unit, texts that fit into a header, addresses, secrets."""
+"""The types of single settings: durations with a unit, header values, URLs, secrets."""
 
 import re
 import unicodedata
@@ -17,17 +17,17 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a text such as `250ms`, `8s`, `1.5m` or `6h`. Raises `ValueError` that says what to write."""
+    """Parses `250ms`, `8s`, `1.5m` or `6h` into seconds. Raises `ValueError` that says what to write."""
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and (match := _DURATION.fullmatch(text)):
         return float(match[1]) * _UNITS_S[match[2]]
     if not isinstance(value, bool) and _NUMBER.fullmatch(str(text)):
         raise ValueError(f'a duration needs a unit: write "{text}s" for seconds (units: ms, s, m, h)')
-    raise ValueError('a duration is a text with a unit, such as "250ms", "8s", "15m" or "6h"')
+    raise ValueError('must be a duration with a unit, such as "250ms", "8s", "15m" or "6h"')
 
 
 def format_duration(seconds: float) -> str:
-    """The text that `parse_duration` reads as these seconds, in the largest unit that keeps it whole."""
+    """The inverse of `parse_duration`, in the largest unit that needs no fraction."""
     for unit, size in _UNITS_S.items():
         count = round(seconds / size, 6)
         if count and count.is_integer():
@@ -56,7 +56,7 @@ def _kept_for(seconds: float) -> str:
 
 
 def _split(value: object) -> object:
-    """A list may be one text with commas: environment variables know no lists."""
+    """A list may be one string with commas, because environment variables cannot contain lists."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -66,21 +66,21 @@ def _joined(value: object) -> object:
 
 def _header_text(value: str) -> str:
     if not value or value != value.strip():
-        raise ValueError("must not be empty, nor begin or end with a space")
+        raise ValueError("must not be empty, nor start or end with a space")
     if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
-        raise ValueError("must hold no control characters: it goes into a header of HTTP")
+        raise ValueError("must not contain control characters (it is sent in an HTTP header)")
     return value
 
 
 def _merchant(value: str) -> str:
     if value in {".", ".."}:
-        raise ValueError("must not be . or ..: no URL can carry it")
+        raise ValueError("must not be . or .. (it is part of a URL's path)")
     return _header_text(value)
 
 
 def _username(value: str) -> str:
     if ":" in value:
-        raise ValueError("must hold no colon: HTTP's basic authentication (RFC 7617) cannot carry it")
+        raise ValueError("must not contain a colon (HTTP basic authentication, RFC 7617, does not allow it)")
     return _header_text(value)
 
 
@@ -99,40 +99,38 @@ def _base_url(value: str) -> str:
     if not url.hostname or "@" in url.netloc or "?" in value or "#" in value or not re.fullmatch(r"[!-\[\]-~]+", value):
         raise ValueError(form)
     if url.scheme not in {"http", "https"}:
-        raise ValueError("must begin with https://")
+        raise ValueError("must start with https://")
     return value
 
 
 def is_clear(url: str) -> bool:
-    """Whether what is sent there goes over a network, and can be read on its way."""
+    """Whether requests to this URL cross a network unencrypted."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def private_url(value: str, info: ValidationInfo, hint: str) -> str:
-    """A validator's: the URL, unless it is clear and `allow_http` beside it does not say that it may be. Raises
-    `ValueError`.
-    """
+    """A validator: returns the URL. Raises `ValueError` if it is http:// on another machine without `allow_http`."""
     if is_clear(value) and not info.data.get("allow_http"):
-        raise ValueError(f"must begin with https:// (http:// is for 127.0.0.1 and localhost; elsewhere {hint})")
+        raise ValueError(f"must start with https:// (http:// is for 127.0.0.1 and localhost; elsewhere {hint})")
     return value
 
 
 def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
     if any(not re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in value):
-        raise ValueError('must be names of hosts, without port, such as "cartsync.shop.internal"')
+        raise ValueError('must be host names without a port, such as "cartsync.shop.internal"')
     return tuple(name.lower() for name in value)
 
 
 def _token(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"([!-~]{16,4096})?", value.get_secret_value()):
-        raise ValueError("must be 16 or more characters of ASCII without spaces, such as `openssl rand -hex 32` makes")
+        raise ValueError("must be 16 or more ASCII characters without spaces; `openssl rand -hex 32` generates one")
     return value
 
 
 def _public_url(value: str) -> str:
     if value and is_clear(_base_url(value)):
-        raise ValueError("must begin with https://: callbacks tell of shoppers, and their addresses are secrets")
+        raise ValueError("must start with https:// (callbacks contain shoppers' data, and their URLs are secrets)")
     return value.rstrip("/")
 
 
@@ -147,7 +145,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _token_url(value: str) -> str:
     if value and is_clear(_base_url(value)):
-        raise ValueError("must begin with https:// (http:// is for 127.0.0.1 and localhost): it carries a secret")
+        raise ValueError("must start with https:// (http:// is for 127.0.0.1 and localhost): a secret is sent to it")
     return value
 
 
@@ -161,13 +159,13 @@ def _proxy(value: SecretStr) -> SecretStr:
     if text and not (has_address and re.fullmatch(r"http://[!-.0->@-\[\]-~]+/?", text)):
         raise ValueError(
             'must look like "http://proxy.example:3128" or "http://user:password@proxy.example:3128", '
-            "what is special in user and password percent-encoded"
+            "with special characters in user and password percent-encoded"
         )
     return value
 
 
 def _proxy_shown(value: SecretStr) -> str:
-    """Without credentials."""
+    """The proxy without its credentials."""
     scheme, separator, rest = value.get_secret_value().partition("://")
     credentials, at, address = rest.rpartition("@")
     return f"{scheme}{separator}{'***' if credentials else ''}{at}{address}"
@@ -183,20 +181,20 @@ Secret = Annotated[
 
 
 def _lines(value: object) -> object:
-    """A list of secrets may be one text, one of them a line: so they stand in a file."""
+    """A list of secrets may be one string with a secret per line, as in a file."""
     return [line.strip() for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
 
 
 SECRET_MIN = 32
-"""Characters of a secret that signs."""
+"""Minimum length of a signing secret, in characters."""
 _SECRETS_MAX = 4
 
 
 def _signing(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if len(value) > _SECRETS_MAX:
-        raise ValueError(f"must be at most {_SECRETS_MAX}: the one that signs, and those that are still accepted")
+        raise ValueError(f"must be at most {_SECRETS_MAX}: the one that signs, and former ones that are still accepted")
     if any(len(secret.get_secret_value()) < SECRET_MIN for secret in value):
-        raise ValueError(f"must each have {SECRET_MIN} characters or more, such as `openssl rand -hex 32` makes")
+        raise ValueError(f"must each have {SECRET_MIN} or more characters; `openssl rand -hex 32` generates one")
     return value
 
 
@@ -204,7 +202,7 @@ _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
 def _times_of_day(value: object) -> object:
-    """Minutes after midnight, each once, of `HH:MM` or a list of them."""
+    """Parses `HH:MM`, or a list of them, into distinct minutes after midnight."""
     texts = _split(value)
     form = 'must be a time of day such as "03:30", or a list of them'
     if not isinstance(texts, (list, tuple)) or not texts:
@@ -227,15 +225,14 @@ def _time_zone(value: str) -> str:
         ZoneInfo(value)
     except (ValueError, OSError, ZoneInfoNotFoundError):
         raise ValueError(
-            'must be a time zone by its IANA name, such as "Europe/Madrid" (this machine needs its time zone data: the '
-            "package tzdata)"
+            'must be the IANA name of a time zone, such as "Europe/Madrid", and known on this machine (package tzdata)'
         ) from None
     return value
 
 
 def _path(value: str) -> str:
     if not re.fullmatch(r"/[!-\[\]-~]*", value) or "?" in value or "#" in value:
-        raise ValueError('must be the path of a URL, such as "/orders/delivery_reports", without query or fragment')
+        raise ValueError('must be a URL path such as "/orders/delivery_reports", without query or fragment')
     return value
 
 

@@ -249,7 +249,7 @@ class AccountQueue(Generic[_Owner]):
             self._came_to_nothing += 1
         if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and was_asked and not is_taken):
             self._early_slots = 0
-        if outcome.holds_account:
+        if outcome.throttles_account:
             self._slow_down(turn, outcome, now, chance)
         if turn.probes is not None and turn.probes is self.pause and was_asked:
             self._follow_probe(turn.probes, turn.subject, outcome, answer, now)

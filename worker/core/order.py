@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import GOODS, PRICED
 from schemas.facts import (
-    NIL,
     Confirmation,
     Content,
     Facts,
@@ -25,6 +24,7 @@ from schemas.facts import (
     Statement,
     Tracking,
     UnitList,
+    digest_of_details,
     is_nil,
     unpack_details,
     unpack_lines,
@@ -85,17 +85,23 @@ def assess(facts: Facts, reference: str) -> Assessment:
 def baseline(facts: Facts, reference: str) -> Order | None:
     """The state that the oldest confirmation alone gives: what the provider already knows (`CONTRACT.md` section 5).
 
-    `None` while unconfirmed, when the confirmation contradicts itself, or when newer facts have replaced details of it.
+    `None` while unconfirmed, when the confirmation contradicts itself, or when newer facts have replaced details of it
+    by others.
     """
     confirmation = facts.confirmation
-    if confirmation is None or NIL in confirmation.details.values():
+    if confirmation is None:
         return None
+    replaced = confirmation.details
+    details = {name: fact for name, fact in facts.details.items() if fact[0] == confirmation.stamp or name in replaced}
+    if replaced:
+        # Gone, but where all are again as they were then, they are known.
+        if digest_of_details({name: packed for name, (_, packed) in details.items()}) != confirmation.details_digest:
+            return None
+        details = {name: (confirmation.stamp, packed) for name, (_, packed) in details.items()}
     lines = confirmation.lines
     if is_nil(lines):
         assert facts.content is not None  # a confirmation without lines shares those of the newest content
         lines = facts.content.lines
-    details = {name: fact for name, fact in facts.details.items() if fact[0] == confirmation.stamp}
-    details |= {name: (confirmation.stamp, raw) for name, raw in confirmation.details.items()}
     alone = Facts(
         confirmation=confirmation,
         content=Content(confirmation.stamp, None, confirmation.currency, confirmation.total_minor, lines),

@@ -111,7 +111,7 @@ def plan_unconfigured(record: OrderRecord, subject: str) -> Acknowledge | Wait:
     is_known = not (record.remote_unknown or record.may_land_late or record.acked_digest)
     order = assessment.order
     assert order is not None  # ready means that there are carts
-    if is_known and order.is_same(baseline(record.facts, reference)):
+    if is_known and order.is_same(baseline(order.facts, reference)):
         return Acknowledge(b"", shown_of(order))
     return Wait("no_account", [], shown=shown_of(order))
 

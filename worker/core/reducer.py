@@ -1,14 +1,16 @@
-"""The only code that changes facts: `reduce(facts, event, position)`.
+"""The only code that changes facts: `reduce_sealed(facts, event, position)`, and `reduce` for who holds them open.
 
 An order is a set of facts, each the last-writer-wins register of its kind and id, ordered by *stamp*
 (sequence, time, position). So duplicates and disorder are harmless: whatever the order of arrival and the split into
 batches, events of distinct stamps end in the same facts. What a provider says goes by time alone (`provider_facts`).
-`reduce` is total, deterministic and pure; it returns the very facts it was given when the event was seen before, and
-new ones otherwise. Source: `DOMAIN.md` section 4.
+It is total, deterministic and pure; it returns the very facts it was given when the event was seen before, and new ones
+otherwise. Source: `DOMAIN.md` section 4.
+
+Facts come sealed from the record and go sealed into it. Each event opens the registers that it is about, and no other.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -17,24 +19,46 @@ from schemas import events as e
 from schemas.base import shallow_copy
 from schemas.envelope import Data
 from schemas.facts import (
+    CANCELLATION,
+    CONFIRMATION,
+    CONTENT,
+    DELIVERIES,
+    DETAILS,
+    FEES,
+    FORMER_LINES,
+    FORMER_WORTH,
+    ITEM_CANCELLATIONS,
     NIL,
+    OBSERVED,
+    PAYMENT,
+    PROVIDER,
+    REFUNDS,
+    RETURNS,
+    SHIPMENTS,
+    STATEMENT_RETRACTION,
+    STATEMENTS,
     Cancellation,
     Confirmation,
     Content,
     Facts,
     Fee,
+    FormerWorth,
     ItemCancellation,
     Line,
     Packed,
     Payment,
     Refund,
     Return,
+    SealedFacts,
     Shipment,
     Stamp,
     Statement,
     UnitList,
+    digest_of_details,
     is_nil,
+    open_facts,
     pack,
+    seal_facts,
     unpack_line_kinds,
     unpack_lines,
 )
@@ -50,10 +74,16 @@ _UID_BYTES = 8
 _SEEN_BYTES_MAX = SEEN_MAX * _UID_BYTES
 
 T = TypeVar("T")
-Stamped = TypeVar("Stamped", Shipment, Return, ItemCancellation, Refund, Fee)
 
 
 def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
+    """As `reduce_sealed`, for facts that are open: as costly as to seal and to open all of them."""
+    before = seal_facts(facts)
+    after = reduce_sealed(before, event, position)
+    return facts if after is before else open_facts(after)
+
+
+def reduce_sealed(facts: SealedFacts, event: e.OrderEvent, position: int) -> SealedFacts:
     """The facts after `event`, which stands at `position` (the record's offset) in its partition."""
     seen, uid, data = facts.seen, event.uid, event.data
     if uid in seen and _has_seen(seen, uid):
@@ -62,12 +92,9 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
     changed.seen = (seen + uid)[-_SEEN_BYTES_MAX:]
     apply = _APPLY.get(type(data))
     if apply is None:
-        changed.provider = provider_facts.take(facts.provider, event, position)
-        return changed
-    apply(changed, data, (event.sequence, event.time_us, position))
-    confirmation = changed.confirmation
-    if confirmation is not None and confirmation.details and confirmation.holds_replaced:
-        changed.confirmation = replace(confirmation, details=dict.fromkeys(confirmation.details, NIL))
+        changed.provider = PROVIDER.seal(provider_facts.take(PROVIDER.open(facts.provider), event, position))
+    else:
+        apply(changed, data, (event.sequence, event.time_us, position))
     return changed
 
 
@@ -95,7 +122,7 @@ def _line(line: e.Line) -> Line:
         line.applies_to or None,
         line.downloadable,
         line.attributes or None,
-        _or_none(line.vat_rate_bp),
+        None if line.vat_rate_bp is UNSET else line.vat_rate_bp,
     )
 
 
@@ -103,114 +130,124 @@ def _units(units: list[e.Units]) -> UnitList:
     return [(unit.line_id, unit.quantity) for unit in units]
 
 
-def _put(known: dict[str, Stamped], key: str, fact: Stamped) -> dict[str, Stamped]:
-    """`known` with `fact` under `key`, unless a newer one stands there. Never changes `known` itself."""
-    old = known.get(key)
-    return known if old is not None and old.stamp > fact.stamp else {**known, key: fact}
-
-
-def _confirmed(facts: Facts, data: e.ConfirmedData, stamp: Stamp) -> None:
+def _confirmed(facts: SealedFacts, data: e.ConfirmedData, stamp: Stamp) -> None:
     total = sum([line.total_minor for line in data.lines])
     kept = [_line(line) for line in data.lines]
     lines = pack(kept)
     details = {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}
-    _set_content(facts, Content(stamp, None, data.currency, total, lines), kept)
-    if facts.details:
-        for name, packed in details.items():
-            _set_detail(facts, name, stamp, packed)
-    else:
-        facts.details = {name: (stamp, packed) for name, packed in details.items()}
-    if facts.confirmation is None or stamp < facts.confirmation.stamp:
-        facts.confirmation = Confirmation(
-            stamp,
-            data.currency,
-            total,
-            NIL if facts.content is not None and facts.content.stamp == stamp else lines,
-            {name: NIL for name in details if facts.details[name][0] != stamp},
-        )
+    is_newest = _set_content(facts, Content(stamp, None, data.currency, total, lines), kept)
+    replaced = _set_details(facts, details, stamp)
+    old = CONFIRMATION.open(facts.confirmation) if facts.confirmation else None
+    if old is None or stamp < old.stamp:
+        own = NIL if is_newest else lines
+        digest = digest_of_details(details) if replaced else b""
+        confirmation = Confirmation(stamp, data.currency, total, own, dict.fromkeys(replaced, NIL), digest)
+        facts.confirmation = CONFIRMATION.seal(confirmation)
     if data.payment_state is not UNSET:
         _set_payment(facts, data.payment_state, stamp)
 
 
-def _set_content(facts: Facts, content: Content, lines: list[Line]) -> None:
-    """`lines` are the content's own, not packed."""
-    old = facts.content
+def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> bool:
+    """Whether it is the newest. `lines` are its own, not packed."""
+    old = CONTENT.open(facts.content) if facts.content else None
     if old is None:
-        facts.content, facts.content_total_max_minor = content, content.total_minor
-        return
+        facts.content, facts.content_total_max_minor = CONTENT.seal(content), content.total_minor
+        return True
     facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
-    is_newer = content.rank > old.rank
-    winner, loser = (content, old) if is_newer else (old, content)
-    facts.content = winner
-    now = {line.line_id for line in (lines if is_newer else unpack_line_kinds(winner.lines)) if line.type in e.PRICED}
-    former = dict(facts.former_lines)
-    is_any_lost = False
-    for line in unpack_line_kinds(loser.lines) if is_newer else lines:
-        line_id = line.line_id
-        former[line_id] = former.get(line_id, False) or line.type in e.GOODS
-        if line_id not in now:
-            is_any_lost = True
-    facts.former_lines = former
-    if is_any_lost or facts.former_worth:
+    is_newest = content.rank > old.rank
+    loser = old if is_newest else content
+    if is_newest:
+        facts.content = CONTENT.seal(content)
+    others = unpack_line_kinds(old.lines)
+    newest, gone = (lines, others) if is_newest else (others, lines)
+    now = {line.line_id for line in newest if line.type in e.PRICED}
+    former = {line.line_id: line.type in e.GOODS for line in gone}
+    if facts.former_worth or not now.issuperset(former):
         _keep_worth(facts, loser, now)
-    confirmation = facts.confirmation
+    if facts.former_lines:
+        for line_id, was_goods in FORMER_LINES.open(facts.former_lines).items():
+            former[line_id] = was_goods or former.get(line_id, False)
+    facts.former_lines = FORMER_LINES.seal(former)
+    confirmation = CONFIRMATION.open(facts.confirmation)
     if confirmation is not None and is_nil(confirmation.lines) and confirmation.stamp == loser.stamp:
-        facts.confirmation = replace(confirmation, lines=loser.lines)
+        facts.confirmation = CONFIRMATION.seal(replace(confirmation, lines=loser.lines))
+    return is_newest
 
 
-def _keep_worth(facts: Facts, loser: Content, now: set[str]) -> None:
+def _keep_worth(facts: SealedFacts, loser: Content, now: set[str]) -> None:
     """Of goods and charges that the newest content lacks, the total that they last had: a refund may be for them.
 
     An adjustment of the newest content that has the id of such a line takes nothing away: a newer content may lack it.
     """
-    worth = {line_id: known for line_id, known in facts.former_worth.items() if line_id not in now}
+    worth: dict[str, FormerWorth] = {
+        line_id: known for line_id, known in FORMER_WORTH.open(facts.former_worth).items() if line_id not in now
+    }
     for line in unpack_lines(loser.lines):
         if line.line_id not in now and line.type in e.PRICED:
             known = worth.get(line.line_id)
             if known is None or loser.rank > (known[0] is not None, known[0] or 0, known[1]):
                 worth[line.line_id] = (loser.version, loser.stamp, line.total_minor)
-    facts.former_worth = worth
+    facts.former_worth = FORMER_WORTH.seal(worth)
 
 
-def _set_detail(facts: Facts, name: str, stamp: Stamp, packed: Packed) -> None:
-    old = facts.details.get(name)
-    if old is not None and old[0] > stamp:
-        return
-    facts.details = {**facts.details, name: (stamp, packed)}
-    confirmation = facts.confirmation
-    if old is not None and confirmation is not None and old[0] == confirmation.stamp:
-        facts.confirmation = replace(confirmation, details={**confirmation.details, name: NIL})
+def _set_details(facts: SealedFacts, members: dict[str, Packed], stamp: Stamp) -> list[str]:
+    """Those of them that a newer event has set already."""
+    known = DETAILS.open(facts.details) if facts.details else {}
+    old = {name: known[name][0] for name in members if name in known}
+    newer = [name for name, at in old.items() if at > stamp]
+    if old and (confirmation := CONFIRMATION.open(facts.confirmation)) is not None:
+        replaced = [name for name, at in old.items() if at == confirmation.stamp and at <= stamp]
+        if replaced:
+            facts.confirmation = CONFIRMATION.seal(_without(confirmation, replaced, known))
+    for name, packed in members.items():
+        if name not in newer:
+            known[name] = (stamp, packed)
+    facts.details = DETAILS.seal(known)
+    return newer
 
 
-def _set_payment(facts: Facts, state: e.PaymentState, stamp: Stamp) -> None:
-    if facts.payment is None or stamp > facts.payment.stamp:
-        facts.payment = Payment(stamp, state)
+def _without(confirmation: Confirmation, replaced: list[str], known: dict[str, tuple[Stamp, Packed]]) -> Confirmation:
+    """The oldest confirmation, before details of it are gone: of what the provider knows a digest stays."""
+    digest = confirmation.details_digest
+    if not confirmation.details:
+        digest = digest_of_details({name: packed for name, (at, packed) in known.items() if at == confirmation.stamp})
+    return Confirmation(
+        confirmation.stamp,
+        confirmation.currency,
+        confirmation.total_minor,
+        confirmation.lines,
+        confirmation.details | dict.fromkeys(replaced, NIL),
+        digest,
+    )
 
 
-def _payment_state_changed(facts: Facts, data: e.PaymentStateChangedData, stamp: Stamp) -> None:
+def _set_payment(facts: SealedFacts, state: e.PaymentState, stamp: Stamp) -> None:
+    old = PAYMENT.open(facts.payment)
+    if old is None or stamp > old.stamp:
+        facts.payment = PAYMENT.seal(Payment(stamp, state))
+
+
+def _payment_state_changed(facts: SealedFacts, data: e.PaymentStateChangedData, stamp: Stamp) -> None:
     _set_payment(facts, data.payment_state, stamp)
 
 
-def _cart_updated(facts: Facts, data: e.CartUpdatedData, stamp: Stamp) -> None:
+def _cart_updated(facts: SealedFacts, data: e.CartUpdatedData, stamp: Stamp) -> None:
     total = sum([line.total_minor for line in data.lines])
     lines = [_line(line) for line in data.lines]
-    content = Content(stamp, _or_none(data.cart_version), data.currency, total, pack(lines))
-    _set_content(facts, content, lines)
+    _set_content(facts, Content(stamp, _or_none(data.cart_version), data.currency, total, pack(lines)), lines)
 
 
-def _items_shipped(facts: Facts, data: e.ItemsShippedData, stamp: Stamp) -> None:
+def _items_shipped(facts: SealedFacts, data: e.ItemsShippedData, stamp: Stamp) -> None:
     tracking = pack(data.tracking) if data.tracking else NIL
     shipment = Shipment(stamp, _units(data.lines), _or_none(data.shipped_at), tracking)
-    facts.shipments = _put(facts.shipments, data.shipment_id, shipment)
+    facts.shipments = SHIPMENTS.put(facts.shipments, data.shipment_id, shipment)
 
 
-def _items_delivered(facts: Facts, data: e.ItemsDeliveredData, stamp: Stamp) -> None:
-    old = facts.deliveries.get(data.shipment_id)
-    if old is None or stamp > old[0]:
-        facts.deliveries = {**facts.deliveries, data.shipment_id: (stamp, data.delivered_at)}
+def _items_delivered(facts: SealedFacts, data: e.ItemsDeliveredData, stamp: Stamp) -> None:
+    facts.deliveries = DELIVERIES.put(facts.deliveries, data.shipment_id, (stamp, data.delivered_at))
 
 
-def _items_returned(facts: Facts, data: e.ItemsReturnedData, stamp: Stamp) -> None:
+def _items_returned(facts: SealedFacts, data: e.ItemsReturnedData, stamp: Stamp) -> None:
     fact = Return(
         stamp,
         _units(data.lines),
@@ -220,33 +257,34 @@ def _items_returned(facts: Facts, data: e.ItemsReturnedData, stamp: Stamp) -> No
         _or_none(data.refunded_minor),
         data.reason or None,
     )
-    facts.returns = _put(facts.returns, data.return_id, fact)
+    facts.returns = RETURNS.put(facts.returns, data.return_id, fact)
 
 
-def _items_cancelled(facts: Facts, data: e.ItemsCancelledData, stamp: Stamp) -> None:
+def _items_cancelled(facts: SealedFacts, data: e.ItemsCancelledData, stamp: Stamp) -> None:
     fact = ItemCancellation(stamp, _units(data.lines), _or_none(data.reason))
-    facts.item_cancellations = _put(facts.item_cancellations, data.cancellation_id, fact)
+    facts.item_cancellations = ITEM_CANCELLATIONS.put(facts.item_cancellations, data.cancellation_id, fact)
 
 
-def _refunded(facts: Facts, data: e.RefundedData, stamp: Stamp) -> None:
+def _refunded(facts: SealedFacts, data: e.RefundedData, stamp: Stamp) -> None:
     fact = Refund(stamp, data.amount_minor, _or_none(data.name), data.applies_to or None, data.reason or None)
-    facts.refunds = _put(facts.refunds, data.refund_id, fact)
+    facts.refunds = REFUNDS.put(facts.refunds, data.refund_id, fact)
 
 
-def _fee_charged(facts: Facts, data: e.FeeChargedData, stamp: Stamp) -> None:
-    facts.fees = _put(facts.fees, data.fee_id, Fee(stamp, data.amount_minor, _or_none(data.name)))
+def _fee_charged(facts: SealedFacts, data: e.FeeChargedData, stamp: Stamp) -> None:
+    facts.fees = FEES.put(facts.fees, data.fee_id, Fee(stamp, data.amount_minor, _or_none(data.name)))
 
 
-def _cancelled(facts: Facts, data: e.CancelledData, stamp: Stamp) -> None:
+def _cancelled(facts: SealedFacts, data: e.CancelledData, stamp: Stamp) -> None:
     _set_cancellation(facts, Cancellation(stamp, False, _or_none(data.reason), data.by))
 
 
-def _set_cancellation(facts: Facts, cancellation: Cancellation) -> None:
-    if facts.cancellation is None or cancellation.stamp > facts.cancellation.stamp:
-        facts.cancellation = cancellation
+def _set_cancellation(facts: SealedFacts, cancellation: Cancellation) -> None:
+    old = CANCELLATION.open(facts.cancellation)
+    if old is None or cancellation.stamp > old.stamp:
+        facts.cancellation = CANCELLATION.seal(cancellation)
 
 
-def _carts_stated(facts: Facts, data: e.CartsStatedData, stamp: Stamp) -> None:
+def _carts_stated(facts: SealedFacts, data: e.CartsStatedData, stamp: Stamp) -> None:
     statement = Statement(
         stamp,
         _or_none(data.cart_version),
@@ -255,16 +293,16 @@ def _carts_stated(facts: Facts, data: e.CartsStatedData, stamp: Stamp) -> None:
         pack([_line(line) for line in data.unshipped]),
         _or_none(data.reason),
     )
-    _keep_statements(facts, [*facts.statements, statement])
+    _keep_statements(facts, [*STATEMENTS.open(facts.statements), statement])
 
 
-def _keep_statements(facts: Facts, statements: list[Statement]) -> None:
+def _keep_statements(facts: SealedFacts, statements: list[Statement]) -> None:
     """Keeps the statements that count now or would after some retraction.
 
     A retraction voids all statements up to its stamp, so one is out of the game for ever when another one outranks
     it and is newer: whatever voids the other voids it too.
     """
-    retraction = facts.statement_retraction
+    retraction = STATEMENT_RETRACTION.open(facts.statement_retraction)
     kept: list[Statement] = []
     for statement in sorted(statements, key=lambda s: s.rank, reverse=True):
         if retraction is not None and statement.stamp < retraction:
@@ -273,70 +311,60 @@ def _keep_statements(facts: Facts, statements: list[Statement]) -> None:
             kept.append(statement)
     if len(kept) > STATEMENTS_MAX:
         kept = kept[:1] + kept[1 - STATEMENTS_MAX :]
-    facts.statements = kept
+    facts.statements = STATEMENTS.seal(kept)
 
 
-def _details_changed(facts: Facts, data: e.DetailsChangedData, stamp: Stamp) -> None:
-    for name in e.DETAILS:
-        value = getattr(data, name)
-        if value is not UNSET:
-            _set_detail(facts, name, stamp, NIL if value is None else pack(value))
+def _details_changed(facts: SealedFacts, data: e.DetailsChangedData, stamp: Stamp) -> None:
+    _set_details(facts, {name: pack(value) for name in e.DETAILS if (value := getattr(data, name)) is not UNSET}, stamp)
 
 
-def _observed(facts: Facts, data: e.ObservedData, stamp: Stamp) -> None:
-    if facts.observed is None or stamp > facts.observed[0]:
-        facts.observed = (stamp, pack(data))
+def _observed(facts: SealedFacts, data: e.ObservedData, stamp: Stamp) -> None:
+    old = OBSERVED.open(facts.observed)
+    if old is None or stamp > old[0]:
+        facts.observed = OBSERVED.seal((stamp, pack(data)))
 
 
-def _retracted(facts: Facts, data: e.RetractedData, stamp: Stamp) -> None:
+def _retracted(facts: SealedFacts, data: e.RetractedData, stamp: Stamp) -> None:
     if data.shipment_id is not UNSET:
-        facts.shipments = _put(facts.shipments, data.shipment_id, Shipment(stamp, None))
+        facts.shipments = SHIPMENTS.put(facts.shipments, data.shipment_id, Shipment(stamp, None))
     elif data.return_id is not UNSET:
-        facts.returns = _put(facts.returns, data.return_id, Return(stamp, None))
+        facts.returns = RETURNS.put(facts.returns, data.return_id, Return(stamp, None))
     elif data.cancellation_id is not UNSET:
-        cancellations = _put(facts.item_cancellations, data.cancellation_id, ItemCancellation(stamp, None))
+        cancellations = ITEM_CANCELLATIONS.put(
+            facts.item_cancellations, data.cancellation_id, ItemCancellation(stamp, None)
+        )
         facts.item_cancellations = cancellations
     elif data.refund_id is not UNSET:
-        facts.refunds = _put(facts.refunds, data.refund_id, Refund(stamp, 0))
+        facts.refunds = REFUNDS.put(facts.refunds, data.refund_id, Refund(stamp, 0))
     elif data.fee_id is not UNSET:
-        facts.fees = _put(facts.fees, data.fee_id, Fee(stamp, 0))
+        facts.fees = FEES.put(facts.fees, data.fee_id, Fee(stamp, 0))
     elif data.cancelled is not UNSET:
         _set_cancellation(facts, Cancellation(stamp, retracted=True))
-    elif facts.statement_retraction is None or stamp > facts.statement_retraction:
-        facts.statement_retraction = stamp
-        _keep_statements(facts, facts.statements)
+    else:
+        _retract_statements(facts, stamp)
 
 
-class _Rule(NamedTuple):
-    """How an event of one type is reduced."""
+def _retract_statements(facts: SealedFacts, stamp: Stamp) -> None:
+    old = STATEMENT_RETRACTION.open(facts.statement_retraction)
+    if old is None or stamp > old:
+        facts.statement_retraction = STATEMENT_RETRACTION.seal(stamp)
+        _keep_statements(facts, STATEMENTS.open(facts.statements))
 
-    apply: Callable[[Facts, Any, Stamp], None]
-    reads: tuple[str, ...] = ()
-    """The members of the facts that this takes, besides `READS_ALWAYS`."""
 
-
-_RULES: dict[type[Data], _Rule] = {
-    e.ConfirmedData: _Rule(_confirmed, ("content", "former_lines", "former_worth", "details", "provider")),
-    e.PaymentStateChangedData: _Rule(_payment_state_changed, ("provider",)),
-    e.CartUpdatedData: _Rule(_cart_updated, ("content", "former_lines", "former_worth")),
-    e.ItemsShippedData: _Rule(_items_shipped, ("shipments",)),
-    e.ItemsDeliveredData: _Rule(_items_delivered, ("deliveries",)),
-    e.ItemsReturnedData: _Rule(_items_returned, ("returns",)),
-    e.ItemsCancelledData: _Rule(_items_cancelled, ("item_cancellations",)),
-    e.RefundedData: _Rule(_refunded, ("refunds",)),
-    e.FeeChargedData: _Rule(_fee_charged, ("fees",)),
-    e.CancelledData: _Rule(_cancelled),
-    e.CartsStatedData: _Rule(_carts_stated, ("statements",)),
-    e.DetailsChangedData: _Rule(_details_changed, ("details", "provider")),
-    e.RetractedData: _Rule(_retracted, ("shipments", "returns", "item_cancellations", "refunds", "fees", "statements")),
-    e.ObservedData: _Rule(_observed, ("observed",)),
+_APPLY: dict[type[Data], Callable[[SealedFacts, Any, Stamp], None]] = {
+    e.ConfirmedData: _confirmed,
+    e.PaymentStateChangedData: _payment_state_changed,
+    e.CartUpdatedData: _cart_updated,
+    e.ItemsShippedData: _items_shipped,
+    e.ItemsDeliveredData: _items_delivered,
+    e.ItemsReturnedData: _items_returned,
+    e.ItemsCancelledData: _items_cancelled,
+    e.RefundedData: _refunded,
+    e.FeeChargedData: _fee_charged,
+    e.CancelledData: _cancelled,
+    e.CartsStatedData: _carts_stated,
+    e.DetailsChangedData: _details_changed,
+    e.RetractedData: _retracted,
+    e.ObservedData: _observed,
 }
 """One for each type of `order.*`; `provider_facts.KINDS` has those of `provider.*`."""
-
-_APPLY = {kind: rule.apply for kind, rule in _RULES.items()}
-
-READS = {kind: rule.reads for kind, rule in _RULES.items()}
-"""The members of the facts that an event of the shop's is taken with, besides `READS_ALWAYS`."""
-
-READS_ALWAYS = ("seen", "confirmation", "payment", "content_total_max_minor", "cancellation", "statement_retraction")
-"""For every kind of event. The last three are mostly nothing, or a number: cheaper to read than to leave out."""

@@ -19,7 +19,7 @@ from schemas.envelope import Data
 from schemas.events import PROVIDER_TYPES, OrderEvent, data_of, event_type
 from schemas.facts import ProviderFacts, pack
 from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
-from schemas.state import OrderRecord, SealedRecord, Told
+from schemas.state import OrderRecord, Told
 from schemas.views import ProviderView, Said, Status
 from worker.core.order import Shown, assess, shown_of
 from worker.core.plan import Wait
@@ -78,7 +78,7 @@ def find(
     return Found(held_as, shown, record.facts.provider, reason, known=_known(record, destination))
 
 
-def find_ready(record: OrderRecord | SealedRecord, shown: Shown | None, destination: Destination | None) -> Found:
+def find_ready(record: OrderRecord, shown: Shown | None, destination: Destination | None) -> Found:
     """One that is known to be ready."""
     held_as, known = ready_status(record), _known(record, destination)
     provider = None if shown is None else shown.provider
@@ -101,7 +101,7 @@ def find_waiting(
     return Found(held_as, plan.shown, record.facts.provider, reason, known=_known(record, destination))
 
 
-def _known(record: OrderRecord | SealedRecord, destination: Destination | None) -> dict[str, Any] | None:
+def _known(record: OrderRecord, destination: Destination | None) -> dict[str, Any] | None:
     """`None`: nothing, or there is no adapter."""
     return destination.provider.describe(record.remote) if record.remote and destination is not None else None
 
@@ -109,12 +109,12 @@ def _known(record: OrderRecord | SealedRecord, destination: Destination | None) 
 # --- what is news ----------------------------------------------------------------------------------------------------
 
 
-def is_news(record: OrderRecord | SealedRecord, found: Found, reporting: Reporting) -> bool:
+def is_news(record: OrderRecord, found: Found, reporting: Reporting) -> bool:
     """Whether something else was told of the order last, or nothing yet."""
     return _differs(record, found) or (record.told is not None and record.told.rest != _rest(found, reporting))
 
 
-def _differs(record: OrderRecord | SealedRecord, found: Found) -> bool:
+def _differs(record: OrderRecord, found: Found) -> bool:
     """As far as it is seen at a glance."""
     told = record.told
     return told is None or told.status != found.status or told.acked != record.acked
@@ -140,7 +140,7 @@ def pass_over(before: OrderRecord, after: OrderRecord) -> None:
 
 
 def tell(
-    record: OrderRecord | SealedRecord, subject: str, found: Found, reporting: Reporting, *, time: str, max_bytes: int
+    record: OrderRecord, subject: str, found: Found, reporting: Reporting, *, time: str, max_bytes: int
 ) -> bytes | None:
     """The result, which the record then says was told; `None`: it is no news. Changes `record` itself.
 
@@ -161,7 +161,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _order_changed(
-    record: OrderRecord | SealedRecord,
+    record: OrderRecord,
     subject: str,
     found: Found,
     reporting: Reporting,

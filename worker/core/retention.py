@@ -25,7 +25,7 @@ from msgspec import Struct, msgpack
 
 from schemas.base import parse_time_us
 from schemas.events import ObservedData
-from schemas.state import CLOSED_PREFIX, OrderRecord, SealedRecord, decode_order, decode_sealed
+from schemas.state import CLOSED_PREFIX, OrderRecord, decode_order
 
 DAY_MS = 86_400_000
 KEEP_OBSERVED_DAYS = 8
@@ -45,27 +45,21 @@ _observed = msgpack.Decoder(ObservedData)
 # --- what is due ---------------------------------------------------------------------------------------------------
 
 
-def may_close(record: SealedRecord, subject: str, now_ms: int, keep_ms: int) -> bool:
-    """Whether an order is due that is not owed; of one that is only shown, `may_close_shown` says the rest. `keep_ms`:
-    0 for ever.
-    """
+def may_close(record: OrderRecord, subject: str, now_ms: int, keep_ms: int) -> bool:
+    """Whether an order is due that is not in the outbox. `keep_ms`: 0 for ever."""
     if not is_at_rest(record):
         return False
-    if is_shown_alone(record):
-        return True
-    return _is_over(record, subject, now_ms, keep_ms)
+    if is_shown_alone(record) and record.sealed.observed and not record.sealed.provider:
+        observed = record.facts.observed
+        assert observed is not None  # as it is sealed
+        completed_ms = parse_time_us(_observed.decode(observed[1]).completed_at) // 1000
+        return now_ms >= completed_ms + KEEP_OBSERVED_DAYS * DAY_MS
+    # By our clock; the shop's own time only where it was not noted yet, by a version before this one.
+    touched_ms = record.touched_day * DAY_MS or record.event_ms
+    return bool(keep_ms and touched_ms) and now_ms >= touched_ms + keep_ms + jitter_ms(subject, keep_ms)
 
 
-def may_close_shown(record: OrderRecord, subject: str, now_ms: int, keep_ms: int) -> bool:
-    """The same of an order whose shop has told nothing of it but `order.observed`, if that."""
-    facts = record.facts
-    if facts.observed is None or facts.provider is not None:
-        return _is_over(record, subject, now_ms, keep_ms)
-    completed_ms = parse_time_us(_observed.decode(facts.observed[1]).completed_at) // 1000
-    return now_ms >= completed_ms + KEEP_OBSERVED_DAYS * DAY_MS
-
-
-def is_at_rest(record: SealedRecord) -> bool:
+def is_at_rest(record: OrderRecord) -> bool:
     """Whether nothing of it is owed, and nothing of it may still happen at the provider."""
     return (
         record.revision == record.acked
@@ -75,17 +69,9 @@ def is_at_rest(record: SealedRecord) -> bool:
     )
 
 
-def is_shown_alone(record: SealedRecord) -> bool:
+def is_shown_alone(record: OrderRecord) -> bool:
     """Whether no event of it was one that a provider is told of: such an event notes its time."""
     return not record.event_ms
-
-
-def _is_over(record: OrderRecord | SealedRecord, subject: str, now_ms: int, keep_ms: int) -> bool:
-    if not keep_ms:
-        return False
-    # By our clock; the shop's own time only where it was not noted yet, by a version before this one.
-    touched_ms = record.touched_day * DAY_MS or record.event_ms
-    return bool(touched_ms) and now_ms >= touched_ms + keep_ms + jitter_ms(subject, keep_ms)
 
 
 def jitter_ms(subject: str, keep_ms: int) -> int:
@@ -109,11 +95,9 @@ def find_due(subjects: Sequence[str], orders: Mapping[str, bytes], now_ms: int, 
         value = orders.get(subject)
         if value is None:
             continue
-        sealed = decode_sealed(value)
-        if may_close(sealed, subject, now_ms, keep_ms):
-            is_alone = is_shown_alone(sealed)
-            if not is_alone or may_close_shown(decode_order(value), subject, now_ms, keep_ms):
-                yield DueOrder(subject, value, is_alone)
+        record = decode_order(value)
+        if may_close(record, subject, now_ms, keep_ms):
+            yield DueOrder(subject, value, is_shown_alone(record))
 
 
 # --- the hand ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The delay in an order's record: how long it is, and what it waits for."""
 
-from schemas.state import Delay, OrderRecord, SealedRecord
+from schemas.state import Delay, OrderRecord
 from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import RETRY_AFTER_MAX_S
 
@@ -11,7 +11,7 @@ def backoff_s(count: int, chance: float, rules: DeliveryPolicy) -> float:
     return rules.retry_initial_s + (cap - rules.retry_initial_s) * chance
 
 
-def delay_max_s(record: OrderRecord | SealedRecord, rules: DeliveryPolicy) -> float:
+def delay_max_s(record: OrderRecord, rules: DeliveryPolicy) -> float:
     """The longest delay that this record may hold; a longer one was stored by a clock that was wrong.
 
     A version that did not store how long it is leaves only the longest one of its kind.
@@ -24,16 +24,16 @@ def delay_max_s(record: OrderRecord | SealedRecord, rules: DeliveryPolicy) -> fl
     return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
 
 
-def awaits_result(record: OrderRecord | SealedRecord) -> bool:
+def awaits_result(record: OrderRecord) -> bool:
     """Whether its delay is the time that the provider has to say what became of it: nothing has failed."""
     return record.delay in (Delay.RESULT, Delay.CHANGE) and record.not_before_ms != 0
 
 
-def awaits_change(record: OrderRecord | SealedRecord) -> bool:
+def awaits_change(record: OrderRecord) -> bool:
     """Whether nobody looks at it before it changes, or a job has told it."""
     return record.delay is Delay.CHANGE and record.not_before_ms != 0
 
 
-def is_transient(record: OrderRecord | SealedRecord) -> bool:
+def is_transient(record: OrderRecord) -> bool:
     """Whether its delay comes from something that may be over for all orders at once."""
     return record.delay is Delay.TRANSIENT and not record.not_found_delay

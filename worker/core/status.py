@@ -17,7 +17,7 @@ def status(
         if began and now_ms >= began + rules.inconsistent_after_s * 1000:
             is_overdue = True
         return "parked" if is_overdue else "inconsistent"
-    if assessment.state == "unconfirmed" and record.facts.observed is not None and is_only_shown(record):
+    if assessment.state == "unconfirmed" and record.sealed.observed and is_only_shown(record):
         return "settled"
     if assessment.state != "ready":
         return assessment.state
@@ -33,7 +33,7 @@ def ready_status(header: OrderHeader) -> Literal["settled", "parked", "owed"]:
 
 def is_only_shown(record: OrderRecord) -> bool:
     """Whether nobody waits for its confirmation: all that is known of it was told for itself (statistics, money)."""
-    return record.facts.confirmation is None and record.revision == record.acked
+    return not record.sealed.confirmation and record.revision == record.acked
 
 
 def is_parked(header: OrderHeader) -> bool:

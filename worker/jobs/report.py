@@ -330,7 +330,7 @@ class ReportJob(Job):
         return f"{self.account}/{name}"
 
     def _remote(self, name: str) -> bytes:
-        return state.decode_sealed(self._host.orders[self._subject(name)]).remote
+        return state.decode_order(self._host.orders[self._subject(name)]).remote
 
     def _fate(self, name: str, became: Became, outcome: Outcome) -> Fate:
         return self._reporter.fate_of(self._remote(name), became, outcome, self._means.clock.wall_ms())
@@ -451,7 +451,7 @@ class ReportJob(Job):
             value = self._host.orders.get(subject)
             if value is None:
                 continue  # it was closed meanwhile
-            if not 0 < state.decode_sealed(value).event_ms < since_ms:
+            if not 0 < state.decode_order(value).event_ms < since_ms:
                 entry = reporter.statistics(reference_of(subject), state.decode_order(value), now_ms)
                 statistics += [] if entry is None else [entry]
             await self._host.pause()

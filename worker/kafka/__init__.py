@@ -1,1 +1,1 @@
-"""The ports' Kafka side: the event topic as a group member, and the state topic in fenced transactions."""
+"""The Kafka adapters: the event topic as a member of a consumer group, the state topic in fenced transactions."""

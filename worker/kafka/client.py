@@ -1,7 +1,7 @@
-"""The Kafka client library: all of it that is used, how it connects, how it is stopped, how its errors read here.
+"""The Kafka client library: the parts that we use, how it connects, how it is stopped, how its errors map to ours.
 
-Written against aiokafka 0.14.0 and measured with Apache Kafka 4.3.1. Where this package works around a behaviour of
-the library, the comment says which; `tests/contract` and `tests/integration` hold those behaviours.
+Written against aiokafka 0.14.0 and measured with Apache Kafka 4.3.1. Where this package works around a behavior of
+the library, a comment says which; `tests/contract` and `tests/integration` pin those behaviors.
 """
 
 import asyncio
@@ -77,25 +77,25 @@ _REFUSED_ACCESS = (
 )
 _LEFTOVERS_S = 1.0
 _IDLE_MS = 180_000
-"""Connections are closed before a balancer or a firewall forgets them in silence: four minutes are usual, and what is
-sent into a forgotten one waits for a request timeout.
+"""Idle connections are closed before a load balancer or firewall drops them silently, usually after four minutes: a
+request on a dropped connection would wait for its timeout.
 """
 _METADATA_MS = 30_000
-"""For how long a topic may have more partitions than a client knows."""
+"""How long it may take a client to notice new partitions of a topic."""
 _DIAL_S = 5.0
-"""For one connection, over all addresses that its host has."""
+"""The limit for one connection, over all addresses of its host."""
 _BOOTSTRAP_AGAIN_S = 5.0
 _NEXT_ADDRESS_S = 0.25
-"""After so long without an answer the next address is tried beside the first (RFC 8305)."""
+"""The delay before the next address is tried in parallel (RFC 8305)."""
 
 for _name in ("aiokafka.conn", "aiokafka.producer.producer"):
-    # At debug the first writes every request, the SASL password in it, the second the key and value of every record.
+    # At debug the first logs every request, including the SASL password; the second the key and value of every record.
     logging.getLogger(_name).setLevel(logging.INFO)
 
 
 class _Passing(logging.Filter):
-    """Takes from the log what the library says of moments that are part of every day: a group that is new, a rebalance.
-    They pass by themselves, or another line says what does not.
+    """Demotes the library's warnings about normal operation, such as a new group or a rebalance, to debug: these
+    conditions resolve by themselves, or another line reports that they do not.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -113,20 +113,20 @@ logging.getLogger("aiokafka.consumer.group_coordinator").addFilter(_Passing())
 
 
 class _Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]  # the library has no types
-    """Notices that a broker does not take a token. The library takes any answer for a yes, and fails in odd ways."""
+    """Detects that a broker rejects a token. The library takes any response for success, and fails obscurely later."""
 
     async def step(self, payload: bytes | None) -> Any:
         if self._token_sent and payload:  # RFC 7628 section 3.2.3
-            raise kafka_errors.SaslAuthenticationFailed("the broker does not take the token")
+            raise kafka_errors.SaslAuthenticationFailed("the broker rejected the token")
         return await super().step(payload)
 
 
-aiokafka.conn.OAuthAuthenticator = _Authenticator  # nothing public takes another one
+aiokafka.conn.OAuthAuthenticator = _Authenticator  # the library has no public way to replace it
 
 
-class _Dialler:
-    """The event loop as the library sees it, but for connecting: there the library would wait for a host's first
-    address alone, for minutes where it swallows packets (uvloop, too, tries one after the other).
+class _HappyEyeballsLoop:
+    """The event loop as the library sees it, except for `create_connection`: the library would try a host's addresses
+    one after the other, and wait minutes for one that drops packets (so does uvloop).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -136,29 +136,29 @@ class _Dialler:
         return getattr(self._loop, name)
 
     async def create_connection(self, factory: Any, host: str, port: int, ssl: Any = None) -> Any:
-        """Connects to the first address that answers."""
+        """Connects to the first address that accepts."""
         async with asyncio.timeout(_DIAL_S):
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            plug = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=self._loop)
-        return await self._loop.create_connection(factory, sock=plug, ssl=ssl, server_hostname=host if ssl else None)
+            sock = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=self._loop)
+        return await self._loop.create_connection(factory, sock=sock, ssl=ssl, server_hostname=host if ssl else None)
 
 
-class _Dialling(AIOKafkaConnection):  # type: ignore[misc]  # the library has no types
+class _HappyEyeballsConnection(AIOKafkaConnection):  # type: ignore[misc]  # the library has no types
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._loop: Any = _Dialler(asyncio.get_running_loop())
+        self._loop: Any = _HappyEyeballsLoop(asyncio.get_running_loop())
 
 
-kafka_conn.AIOKafkaConnection = _Dialling  # what `create_conn` makes, for whichever client
-# By default a mere question about a topic that is gone makes it again, with the broker's own settings.
+kafka_conn.AIOKafkaConnection = _HappyEyeballsConnection  # the class that `create_conn` instantiates, for every client
+# By default a metadata request for a deleted topic recreates it, with the broker's default settings.
 kafka_client.MetadataRequest = partial(kafka_client.MetadataRequest, allow_auto_topic_creation=False)
 
 
 class Connection:
-    """How every client of this process connects. Reads the certificates once: new ones need a restart."""
+    """How every client of this process connects. Reads the certificates once: replacing them needs a restart."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        """Raises `ConfigError` when the settings or the certificates cannot be used."""
+        """Raises `ConfigError` if the settings or the certificates are unusable."""
         settings.check()
         self.settings = settings
         try:
@@ -168,7 +168,7 @@ class Connection:
         self._security = _security(settings)
 
     def options(self, request_timeout_s: float) -> dict[str, Any]:
-        """The arguments that all of the library's clients share."""
+        """The arguments common to all of the library's clients."""
         return {
             "bootstrap_servers": self.settings.bootstrap_servers,
             "client_id": self.settings.client_id,
@@ -179,10 +179,10 @@ class Connection:
         }
 
     def follow(self, client: Any) -> None:
-        """Has a client of the library ask `bootstrap_servers` anew when none of the brokers that it knows answers: by
-        itself it asks nobody else ever again, though all of them may have moved (KIP-899).
+        """Makes a client of the library fall back to `bootstrap_servers` if none of the brokers it knows responds. The
+        library never does, although all brokers may have moved (KIP-899).
         """
-        update = client._metadata_update  # noqa: SLF001 - nothing public does it
+        update = client._metadata_update  # noqa: SLF001 - no public hook
         loop = asyncio.get_running_loop()
         not_before = 0.0
 
@@ -196,7 +196,7 @@ class Connection:
             fresh = AIOKafkaClient(**self.options(self.settings.request_timeout_s))
             try:
                 await fresh.bootstrap()
-                # Into the client's own picture of the cluster, in one step: a picture without topics is a rebalance.
+                # Straight into the client's own cluster metadata, in one step: metadata without topics would rebalance.
                 found: bool = await fresh._metadata_update(cluster, topics)  # noqa: SLF001
             except kafka_errors.KafkaError:
                 return False
@@ -207,7 +207,7 @@ class Connection:
         client._metadata_update = follow  # noqa: SLF001
 
     def tries(self) -> AsyncRetrying:
-        """Again and again while `LogError` is raised, within `connect_timeout_s`: another broker may answer."""
+        """Retries on `LogError` for `connect_timeout_s`: another broker may respond."""
         return AsyncRetrying(
             retry=retry_if_exception_type(LogError),
             stop=stop_after_delay(self.settings.connect_timeout_s),
@@ -216,9 +216,9 @@ class Connection:
         )
 
     async def start(self, client: Any) -> None:
-        """Starts a client, again and again while no broker answers.
+        """Starts a client, and retries while no broker responds.
 
-        Raises `ConfigError` when a broker refuses us, `LogError` when none answered within `connect_timeout_s`.
+        Raises `ConfigError` if a broker rejects us, `LogError` if none responded within `connect_timeout_s`.
         """
         async for attempt in self.tries():
             with attempt:
@@ -230,7 +230,7 @@ class Connection:
                     raise as_cartsync_error(error, "connecting to Kafka") from error
 
     async def _why_unreachable(self) -> CartsyncError:
-        """Asks each broker once more: the client logs why a connection failed, but does not raise it."""
+        """Connects to each broker once more to find out why: the client only logs the reason, and does not raise it."""
         said = ""
         for host, port, _ in self._hosts:
             where = f"{host}:{port}"
@@ -244,7 +244,7 @@ class Connection:
             except _REFUSED_CREDENTIALS as error:
                 mechanism, names = self.settings.sasl_mechanism, self.settings.credentials()
                 return ConfigError(
-                    f"Kafka at {where} refuses {mechanism} as {getattr(self.settings, names[0])!r} "
+                    f"Kafka at {where} rejects {mechanism} as {getattr(self.settings, names[0])!r} "
                     f"({type(error).__name__}): check sasl_mechanism, {' and '.join(names)}"
                 )
             except ssl.SSLCertVerificationError as error:
@@ -255,7 +255,7 @@ class Connection:
                 said = f" ({where}: {type(error).__name__}; is security_protocol {self.settings.security_protocol}?)"
             else:
                 connection.close()
-        return LogError(f"no Kafka broker answers at {self.settings.bootstrap_servers}{said}")
+        return LogError(f"no Kafka broker responds at {self.settings.bootstrap_servers}{said}")
 
 
 def _security(settings: KafkaSettings) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def _security(settings: KafkaSettings) -> dict[str, Any]:
                 cafile=settings.tls_ca_file or None,
                 certfile=settings.tls_cert_file or None,
                 keyfile=settings.tls_key_file or None,
-                # A text even when it is empty: OpenSSL would otherwise ask for one on the terminal.
+                # A string even if it is empty: otherwise OpenSSL would prompt for it on the terminal.
                 password=settings.tls_key_password,
             )
         except (OSError, ValueError) as error:
@@ -284,12 +284,12 @@ def _security(settings: KafkaSettings) -> dict[str, Any]:
             "sasl_kerberos_domain_name": settings.kerberos_domain_name or None,
         }
         if settings.sasl_mechanism == "GSSAPI" and find_spec("gssapi") is None:
-            raise ConfigError("sasl_mechanism GSSAPI needs one more package: install cartsync[gssapi]")
+            raise ConfigError("sasl_mechanism GSSAPI needs another package: install cartsync[gssapi]")
     return options
 
 
 def as_log_error(error: BaseException, doing: str) -> LogError:
-    """The error of ours that an exception of the library means; never holds what a record holds."""
+    """Our error for an exception of the library; never contains the content of a record."""
     text = f"{doing}: {type(error).__name__}"
     if isinstance(error, kafka_errors.KafkaError | AssertionError | TimeoutError) and str(error):
         text = f"{text}: {error}"
@@ -301,14 +301,14 @@ def as_log_error(error: BaseException, doing: str) -> LogError:
 
 
 def as_cartsync_error(error: BaseException, doing: str) -> CartsyncError:
-    """As `as_log_error`, but what only an operator can mend is a `ConfigError`: no use in trying again."""
-    said = as_log_error(error, doing)
-    return ConfigError(str(said)) if isinstance(error, _REFUSED_ACCESS) else said
+    """Like `as_log_error`, but a `ConfigError` for what only an operator can fix, so that it is not retried."""
+    log_error = as_log_error(error, doing)
+    return ConfigError(str(log_error)) if isinstance(error, _REFUSED_ACCESS) else log_error
 
 
 def silence_unretrieved_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Keeps the library's own leftovers out of the log: it drops futures and tasks whose exception nobody has asked
-    for (34 `ProducerFenced` in a run with 136 takeovers), and asyncio would show each as an error with a traceback.
+    """Keeps unretrieved errors of the library out of the log: it drops futures and tasks without retrieving their
+    exceptions (34 `ProducerFenced` in a run with 136 takeovers), and asyncio would log each with a traceback.
     """
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -322,26 +322,27 @@ def silence_unretrieved_errors(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def stop_producer(producer: Any, within_s: float) -> None:
-    """Stops a producer, whatever state it is in, and what it would leave running. Never raises.
+    """Stops a producer in any state, and everything that it would leave running. Never raises.
 
-    `stop()` waits for all that was sent, without a limit (10 s and more with a frozen broker). Cut short, it leaves
-    the sender, the flush that it waits for, and all connections; and it returns at once when called again.
+    The library's `stop()` waits for all records in flight, without a limit (10 s and more with a frozen broker). If it
+    is cancelled, it leaves behind the sender task, the flush it was waiting for, and all connections; and calling it
+    again returns immediately.
     """
     if await _stopped(producer.stop(), within_s):
         return
-    accumulator = producer._message_accumulator  # noqa: SLF001 - nothing public ends that flush
+    accumulator = producer._message_accumulator  # noqa: SLF001 - no public way to end that flush
     for batch in [*accumulator._pending_batches, *chain.from_iterable(accumulator._batches.values())]:  # noqa: SLF001
-        batch.done_noack()  # whoever waited for it has given up; an exception would be logged as nobody's
-    if (sender := producer._sender.sender_task) is not None:  # noqa: SLF001 - nothing public ends it
+        batch.done_noack()  # its waiters have given up: an exception would never be retrieved, and asyncio would log it
+    if (sender := producer._sender.sender_task) is not None:  # noqa: SLF001 - no public way to end it
         sender.cancel()
         await asyncio.wait({sender}, timeout=_LEFTOVERS_S)
     await _stopped(producer.client.close(), _LEFTOVERS_S)
 
 
 async def stop_consumer(consumer: Any, within_s: float) -> None:
-    """Stops a consumer and what it would leave running. Never raises. (`stop()` may hang: aiokafka issue 773.)"""
+    """Stops a consumer and everything it would leave running. Never raises. (`stop()` may hang: aiokafka issue 773.)"""
     if not await _stopped(consumer.stop(), within_s):
-        await _stopped(consumer._client.close(), _LEFTOVERS_S)  # noqa: SLF001 - nothing public closes them
+        await _stopped(consumer._client.close(), _LEFTOVERS_S)  # noqa: SLF001 - no public way to close the connections
 
 
 async def _stopped(stopping: Awaitable[None], within_s: float) -> bool:
@@ -349,11 +350,12 @@ async def _stopped(stopping: Awaitable[None], within_s: float) -> bool:
         async with asyncio.timeout(within_s):
             await stopping
     except asyncio.CancelledError:
-        # A consumer that is stopped right after its start raises this of its own accord.
+        # A consumer that is stopped right after its start raises this although nobody has cancelled us: only a real
+        # cancellation goes on.
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return False
-    except Exception as error:  # noqa: BLE001 - whoever closes has no use for an error
+    except Exception as error:  # noqa: BLE001 - the caller is closing and cannot handle an error
         log.debug("kafka_client_stopped_late", error=type(error).__name__)
         return False
     return True

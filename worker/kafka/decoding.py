@@ -1,17 +1,16 @@
-"""What comes over the wire becomes records, within bounds: no batch ends a poll, none takes more memory than it may.
+"""Decodes fetched batches within bounds: no batch makes a poll fail, and none takes more memory than allowed.
 
-The library decompresses a batch whole, however large it comes out (13 kB became 1.7 GB), and raises for all partitions
-together when a single record cannot be decoded: a header name that is not UTF-8 is enough, and any C, Go or Rust client
-can write one. So five things of aiokafka 0.14.0 are replaced when this module is imported, and a contract test holds
-each of them:
+The library decompresses a whole batch, however large it gets (13 kB became 1.7 GB), and raises for all partitions
+together if a single record cannot be decoded: a header name that is not UTF-8 is enough, and any C, Go or Rust client
+can write one. So importing this module replaces five parts of aiokafka 0.14.0; a contract test pins each of them:
 
-* its codecs, by ones that stop at `BATCH_MAX_BYTES` (for every consumer of this process);
-* `MemoryRecords`, `PartitionRecords` and `FetchResult` of its fetcher, for consumers that are given an `Intake` as
-  their `key_deserializer`. These get the library's records as it decodes them, without a `ConsumerRecord` for each, and
-  an `UndecodableRecord` where it cannot; and at most so many bytes at once.
+* its codecs, with ones that stop at `BATCH_MAX_BYTES` (for every consumer of this process);
+* `MemoryRecords`, `PartitionRecords` and `FetchResult` of its fetcher, for consumers that pass an `Intake` as their
+  `key_deserializer`. They get the library's decoded records without a `ConsumerRecord` for each, an `UndecodableRecord`
+  in place of one that cannot be decoded, and a bounded number of bytes per poll.
 
-A batch is decoded by the library's compiled code. Only what that refuses, and what comes out larger than
-`_COMPILED_MAX_BYTES`, is taken apart here: two bytes are a header, and a tuple in a list takes thirty times as much.
+The library's compiled code decodes the batches. Only batches that it rejects, or that decompress to more than
+`_COMPILED_MAX_BYTES`, are parsed here: a header can take as little as two bytes, and its tuple thirty times as much.
 """
 
 import mmap
@@ -39,13 +38,13 @@ __all__ = [
 ]
 
 BATCH_MAX_BYTES = 64 * 2**20
-"""The largest batch that is decompressed. Producers make batches of up to 1 MiB, compressed."""
+"""The limit for a decompressed batch. Producers write batches of up to 1 MiB, compressed."""
 POLL_MAX_BYTES = 8 * 2**20
-"""What one poll takes of a partition; at most one batch more, whatever its size."""
+"""The limit for one poll of a partition; exceeded by at most one batch, whatever its size."""
 HEADERS_MAX = 1_000
-"""Of one record."""
-LOOKS_MAX = 3
-"""How often a batch with a wrong checksum is fetched before it is believed to be so on the broker's disk."""
+"""The limit for one record."""
+CHECKSUM_FETCHES_MAX = 3
+"""How often a batch with a wrong checksum is fetched before we conclude that it is corrupt on the broker's disk."""
 
 _COMPILED_MAX_BYTES = 4 * 2**20
 _HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -58,7 +57,7 @@ _GZIP_WINDOW = 31
 
 
 class BatchTooLargeError(Exception):
-    """A batch comes out larger than it may; `begun` is what it begins with."""
+    """A batch decompresses to more than the limit; `begun` is its decompressed beginning."""
 
     def __init__(self, max_bytes: int, begun: bytes) -> None:
         super().__init__(f"a batch of more than {max_bytes} bytes")
@@ -66,7 +65,7 @@ class BatchTooLargeError(Exception):
 
 
 class Record(Struct, frozen=True, gc=False):
-    """`ports.InputRecord`, of a batch that was taken apart here."""
+    """An `InputRecord` of a batch that was parsed here."""
 
     offset: int
     timestamp: int
@@ -79,21 +78,21 @@ class Record(Struct, frozen=True, gc=False):
 
 
 class _Bounds:
-    """How large what is decompressed now may get. The library decompresses where it is asked for the first record."""
+    """The limit for the current decompression, a global because the library decompresses deep within its iterator."""
 
     def __init__(self) -> None:
         self.max_bytes = BATCH_MAX_BYTES
         self.scratch = mmap.mmap(-1, BATCH_MAX_BYTES)
-        """Pages that were never written to take no memory."""
+        """Pages that were never written take no memory."""
         self.size = 0
-        """What was decompressed last came to this."""
+        """The size of the last decompressed batch."""
 
 
 _bounds = _Bounds()
 
 
 def _into_scratch(decompress_into: Callable[[Any, Any], int], payload: Any) -> bytes:
-    """The size may stand in the frame or not, and may be wrong there: so into a buffer that has an end."""
+    """Decompresses into a bounded buffer: a frame may lack its size, or give a wrong one."""
     size = _bounds.max_bytes
     try:
         with memoryview(_bounds.scratch) as whole, whole[:size] as room:
@@ -120,7 +119,7 @@ def lz4_decode(payload: Any) -> bytes:
 
 
 def gzip_decode(payload: Any) -> bytes:
-    """Decompresses gzip, of one member or more."""
+    """Decompresses gzip, with one or more members."""
     max_bytes = _bounds.max_bytes
     left, parts, size = bytes(payload), [], 0
     while left:
@@ -136,7 +135,7 @@ def gzip_decode(payload: Any) -> bytes:
 
 
 def snappy_decode(payload: Any) -> bytes:
-    """Decompresses snappy, as one block or in the blocks that Java clients make."""
+    """Decompresses snappy, as one block or in the framing of Java clients."""
     max_bytes = _bounds.max_bytes
     data = memoryview(payload)
     if data[: len(_XERIAL)] != _XERIAL or len(data) < _XERIAL_HEADER_BYTES:
@@ -161,7 +160,7 @@ def _measured(body: bytes) -> bytes:
 
 
 def _snappy_block(block: Any, max_bytes: int, begun: bytes) -> bytes:
-    if cramjam.snappy.decompress_raw_len(block) > max_bytes:  # stands at its beginning, and is held to it
+    if cramjam.snappy.decompress_raw_len(block) > max_bytes:  # the length in its header; the codec enforces it
         raise BatchTooLargeError(max_bytes, begun)
     return bytes(cramjam.snappy.decompress_raw(block))
 
@@ -174,11 +173,11 @@ _CODECS: dict[int, tuple[str, Callable[[Any], bytes]]] = {
 }
 
 
-# --- one batch that the library does not take --------------------------------------------------------------------
+# --- a batch that the library cannot decode ----------------------------------------------------------------------
 
 
 def salvaged(batch: bytes, first: int) -> Iterator[InputRecord | UndecodableRecord]:
-    """The records of a batch (magic 2) from offset `first` on, as far as they can be had; what cannot is named."""
+    """The readable records of a batch (magic 2) from offset `first` on, then an `UndecodableRecord` for the rest."""
     (base, _, _, _, _, attributes, last_delta, first_ms, newest_ms, _, _, _, count) = _HEADER.unpack_from(batch)
     last, wanted = base + last_delta, max(base, first)
     body, why = _decompressed(batch, attributes & _CODEC_MASK)
@@ -188,10 +187,10 @@ def salvaged(batch: bytes, first: int) -> Iterator[InputRecord | UndecodableReco
             begin, at = _span(body, at)
             record = _taken_apart(body, begin, at, base, newest_ms if attributes & _LOG_APPEND_TIME else None, first_ms)
         except IndexError:
-            why = why or "expected records, got bytes that are none"
+            why = why or "expected records, got other bytes"
             break
         if not before < record.offset <= last:
-            why = why or "expected offsets in their order"
+            why = why or "expected ascending offsets"
             break
         before = record.offset
         if record.offset >= wanted:
@@ -202,7 +201,7 @@ def salvaged(batch: bytes, first: int) -> Iterator[InputRecord | UndecodableReco
 
 
 def undecodable(batch: bytes, first: int, why: str) -> UndecodableRecord:
-    """Stands for the records of a batch from offset `first` on; holds the batch as Kafka does."""
+    """Replaces the records of a batch from offset `first` on; contains the batch as stored in Kafka."""
     (base, _, _, _, _, _, last_delta, _, newest_ms, _, _, _, _) = _HEADER.unpack_from(batch)
     last = base + last_delta
     return UndecodableRecord(
@@ -211,7 +210,7 @@ def undecodable(batch: bytes, first: int, why: str) -> UndecodableRecord:
 
 
 def _decompressed(batch: bytes, codec: int) -> tuple[bytes, str]:
-    """What is in a batch, and what is wrong with it."""
+    """The decompressed records of a batch, and what is wrong with it."""
     payload = batch[_HEADER.size :]
     if codec == 0:
         return payload, ""
@@ -222,14 +221,14 @@ def _decompressed(batch: bytes, codec: int) -> tuple[bytes, str]:
         return decode(payload), ""
     except BatchTooLargeError as error:
         return error.begun, f"expected at most {BATCH_MAX_BYTES} bytes when decompressed, got more"
-    except Exception:  # noqa: BLE001 - whatever a codec says of what it cannot read
+    except Exception:  # noqa: BLE001 - a codec may raise anything
         return b"", f"expected {name}, got something else"
 
 
 def _taken_apart(
     body: bytes, at: int, end: int, base: int, appended_ms: int | None, first_ms: int
 ) -> Record | UndecodableRecord:
-    """One record. Raises `IndexError` when it is none."""
+    """Parses one record. Raises `IndexError` if it is not one."""
     delta_ms, at = _varint(body, at + 1)
     delta, at = _varint(body, at)
     key, at = _bytes(body, at, end)
@@ -250,14 +249,14 @@ def _taken_apart(
                 names.append(name)
                 why = why or f"expected a header name in UTF-8, number {number + 1} is not"
     except IndexError:
-        why = "expected headers, got bytes that are none"
+        why = "expected headers, got other bytes"
     if why:
         return UndecodableRecord(offset, offset, timestamp, f"headers: {why}", key, value, headers, names)
     return Record(offset, timestamp, key, value, headers)
 
 
 def _span(body: bytes, at: int) -> tuple[int, int]:
-    """Where a record begins and ends. Raises `IndexError` when it ends outside."""
+    """Where a record begins and ends. Raises `IndexError` if it ends outside its batch."""
     size, begin = _varint(body, at)
     if size < 0 or begin + size > len(body):
         raise IndexError
@@ -296,32 +295,32 @@ def _is_utf8(name: bytes) -> bool:
     return True
 
 
-# --- what the library's fetcher is given -------------------------------------------------------------------------
+# --- replacements in the library's fetcher -----------------------------------------------------------------------
 
 
 class Intake:
-    """Marks a consumer as ours: given to it as `key_deserializer`, and never called."""
+    """Marks a consumer as ours: passed as its `key_deserializer`, and never called."""
 
     def __init__(self) -> None:
-        self._looks: dict[tuple[Any, int], int] = {}
-        """By batch whose checksum is wrong: how often it was fetched."""
+        self._fetches: dict[tuple[Any, int], int] = {}
+        """By batch with a wrong checksum: how often it was fetched."""
 
     def __call__(self, key: bytes) -> bytes:
-        """Keys stay as they are."""
+        """Leaves keys unchanged."""
         return key
 
-    def looks_again(self, here: Any, base_offset: int) -> bool:
-        """Whether a batch with a wrong checksum is fetched once more: the wire may have done it, or one replica."""
-        place = here, base_offset
-        self._looks[place] = looks = self._looks.get(place, 0) + 1
-        if looks < LOOKS_MAX:
+    def refetches(self, tp: Any, base_offset: int) -> bool:
+        """Whether to fetch a batch with a wrong checksum again: the network or a single replica may be the cause."""
+        place = tp, base_offset
+        self._fetches[place] = fetches = self._fetches.get(place, 0) + 1
+        if fetches < CHECKSUM_FETCHES_MAX:
             return True
-        del self._looks[place]
+        del self._fetches[place]
         return False
 
 
 class _Batches(MemoryRecords):  # type: ignore[misc]  # the library has no types
-    """The library's, which remembers what it was made of."""
+    """The library's class, which also keeps the bytes that it was made from."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -329,11 +328,11 @@ class _Batches(MemoryRecords):  # type: ignore[misc]  # the library has no types
 
 
 class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
-    """The library's, with a way on from what it cannot decode. What the generator does is else the same."""
+    """The library's class, which continues after a batch that it cannot decode. Otherwise the generator is the same."""
 
     next_fetch_offset: int
     begun_bytes = 0
-    """Of the batches that were begun."""
+    """The decompressed size of the batches started so far."""
 
     def _unpack_records(self) -> Iterator[InputRecord]:
         batches, data = self._records, self._records.data
@@ -343,7 +342,7 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
             end += _LENGTH_END + _LENGTH.unpack_from(data, begin + _LENGTH_AT)[0]
             batch = batches.next_batch()
             if self._check_crcs and not batch.validate_crc():
-                if self._key_deserializer.looks_again(self._tp, batch.base_offset):
+                if self._key_deserializer.refetches(self._tp, batch.base_offset):
                     return  # the position stays where it is, so it is fetched again
                 yield self._refused(undecodable(data[begin:end], self.next_fetch_offset, "expected its checksum"))
                 self.next_fetch_offset = batch.next_offset
@@ -368,7 +367,7 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
                         has_begun = True
                         self.next_fetch_offset = offset + 1
                         yield record
-                except Exception:  # noqa: BLE001 - whatever the library says of what it cannot decode
+                except Exception:  # noqa: BLE001 - the library may raise anything for what it cannot decode
                     for record in salvaged(data[begin:end], self.next_fetch_offset):
                         self.next_fetch_offset = after(record)
                         self.begun_bytes += size_of([record])
@@ -381,13 +380,13 @@ class _Records(fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 def _require_order(offset: int, last: int, has_begun: bool) -> None:
-    """Of a batch only records before the position may be passed over; the library takes offsets as they come."""
+    """Only records before the position may be skipped. The library does not check the order of offsets in a batch."""
     if has_begun or offset > last:
-        raise ValueError("offsets outside of their batch, or twice")
+        raise ValueError("offsets outside their batch, or duplicates")
 
 
 def _begun(batch: Any) -> Any:
-    """The batch, decompressed: here it is to come out so small that its records cannot be of any harm."""
+    """Decompresses the batch, if it stays small enough that decoding all its records at once is harmless."""
     _bounds.max_bytes, _bounds.size = _COMPILED_MAX_BYTES, 0
     try:
         return iter(batch)
@@ -396,7 +395,7 @@ def _begun(batch: Any) -> Any:
 
 
 class _Result(fetcher.FetchResult):  # type: ignore[misc]
-    """The library's, which gives records until they are many or large."""
+    """The library's class, which also limits a poll by bytes."""
 
     _partition_records: Any
 
@@ -408,7 +407,7 @@ class _Result(fetcher.FetchResult):  # type: ignore[misc]
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
         taken, enough = [], records.begun_bytes + POLL_MAX_BYTES
-        for record in records._records_iterator:  # noqa: SLF001 - its `__next__` would only pass it on
+        for record in records._records_iterator:  # noqa: SLF001 - its `__next__` only delegates to it
             taken.append(record)
             if records.begun_bytes >= enough or len(taken) == max_records:
                 self._update_position()
@@ -420,7 +419,7 @@ class _Result(fetcher.FetchResult):  # type: ignore[misc]
 
 
 def _records_of(tp: Any, records: Any, aborted: Any, offset: int, key_deserializer: Any, *more: Any) -> Any:
-    """In the place of the class: ours for a consumer of ours."""
+    """Called in place of the class: creates ours for one of our consumers, else the library's."""
     kind = _Records if isinstance(key_deserializer, Intake) else _LIBRARYS
     return kind(tp, records, aborted, offset, key_deserializer, *more)
 

@@ -1,7 +1,7 @@
-"""What the library's own metadata leaves out: the ids of topics, and of the cluster; what we may do with a topic.
+"""Metadata that the library does not provide: the ids of topics and of the cluster, and our permissions on a topic.
 
-A topic that was deleted and made again has its old name, and nothing else tells of it. The library (aiokafka 0.14.0)
-speaks versions 0 to 5 of the request; ids of topics came with version 10 (Kafka 2.8).
+A topic that was deleted and recreated has the same name; only its id reveals that. The library (aiokafka 0.14.0)
+implements versions 0 to 5 of the Metadata request; topic ids came with version 10 (Kafka 2.8).
 """
 
 import asyncio
@@ -26,34 +26,34 @@ _NOBODY = UUID(int=0)
 _GONE = 3
 """UNKNOWN_TOPIC_OR_PARTITION."""
 _BROKERS_MIN = 3
-"""So many can be asked in the time that there is, though none but the last answers."""
+"""At least this many brokers can be asked within the limit, even if only the last one responds."""
 _WRITE = 4
-_UNTOLD = -(2**31)
+_NOT_REPORTED = -(2**31)
 _IN_SYNC_AT = {5: 4, 12: 5}
-"""By version, where a partition has its replicas in sync."""
+"""By version: the index of a partition's in-sync replicas."""
 
 
 class TopicSeen(Struct, frozen=True):
-    """A topic as a broker has it."""
+    """A topic, as a broker reports it."""
 
     id: str
-    """Empty: the broker knows no ids."""
+    """Empty: the broker does not support topic ids."""
     partitions: int
     in_sync: Mapping[int, int]
-    """By partition, how many replicas are in sync."""
+    """The number of in-sync replicas by partition."""
     may_write: bool = True
-    """False: the broker says that we may not."""
+    """False: the broker reports that we may not."""
 
 
 GONE = TopicSeen("", 0, {})
 
 
 class ClusterSeen(Struct, frozen=True):
-    """A cluster as a broker has it."""
+    """A cluster, as a broker reports it."""
 
     id: str
     topics: Mapping[str, TopicSeen]
-    """Those that there are, and that we may describe."""
+    """The topics that exist and that we may describe."""
 
 
 class _Uuid(AbstractType):  # type: ignore[misc]  # the library has no types
@@ -140,7 +140,7 @@ class _MetadataRequest(Request[MetadataRequest_v5 | _Request12]):  # type: ignor
 
 
 async def _ask(client: Any, topics: list[str], within_s: float) -> Any:
-    """The first answer of a broker; one that is down, or frozen, must not be the only one that is asked."""
+    """The first response of any broker: a broker that is down or frozen must not be the only one asked."""
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
     random.shuffle(nodes)
     failure: Exception = kafka_errors.NodeNotReadyError()
@@ -152,24 +152,24 @@ async def _ask(client: Any, topics: list[str], within_s: float) -> Any:
                         return await client.send(node, _MetadataRequest(topics))
                 except (kafka_errors.KafkaError, TimeoutError) as error:
                     failure = error
-    raise as_log_error(failure, "asking a broker about the topics") from failure
+    raise as_log_error(failure, "describing the topics") from failure
 
 
 def _may_write(operations: int) -> bool:
-    """From a bit for each operation, by its number in Kafka's protocol; a broker need not tell."""
-    return operations == _UNTOLD or bool(operations & 1 << _WRITE)
+    """`operations` has a bit per operation, by its code in Kafka's protocol; a broker need not report it."""
+    return operations == _NOT_REPORTED or bool(operations & 1 << _WRITE)
 
 
-async def look(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
-    """Asks a broker that this client of the library knows, without creating anything. Raises `LogError`."""
-    answer = await _ask(client, topics, within_s)
+async def describe_topics(client: Any, topics: list[str], within_s: float) -> ClusterSeen:
+    """Asks one of the brokers that this client knows, without creating topics. Raises `LogError`."""
+    response = await _ask(client, topics, within_s)
     seen: dict[str, TopicSeen] = {}
-    for error_code, name, *rest in answer.topics:
+    for error_code, name, *rest in response.topics:
         if error_code == _GONE:
             continue
         if error_code:
-            raise LogError(f"asking a broker about topic {name}: {kafka_errors.for_code(error_code).__name__}")
-        topic_id = rest[0].hex if answer.API_VERSION >= _Request12.API_VERSION else ""
-        in_sync = {place[1]: len(place[_IN_SYNC_AT[answer.API_VERSION]]) for place in rest[-3 if topic_id else -1]}
+            raise LogError(f"describing topic {name}: {kafka_errors.for_code(error_code).__name__}")
+        topic_id = rest[0].hex if response.API_VERSION >= _Request12.API_VERSION else ""
+        in_sync = {place[1]: len(place[_IN_SYNC_AT[response.API_VERSION]]) for place in rest[-3 if topic_id else -1]}
         seen[name] = TopicSeen(topic_id, len(in_sync), in_sync, not topic_id or _may_write(rest[-2]))
-    return ClusterSeen(answer.cluster_id or "", seen)
+    return ClusterSeen(response.cluster_id or "", seen)

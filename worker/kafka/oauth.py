@@ -1,7 +1,7 @@
 """Tokens for SASL OAUTHBEARER: from an OpenID Connect provider for client credentials, or signed for Amazon MSK.
 
-The client library asks for one whenever it connects. One request at a time gets it for all who ask meanwhile; it is
-asked for anew when most of its life is over, and the old one serves on while it is valid and a new one cannot be had.
+The client library asks for a token whenever it connects. Concurrent callers share one request; a token is renewed when
+most of its lifetime is over, and if that fails the old one is used while it is valid.
 """
 
 import asyncio
@@ -25,34 +25,34 @@ from worker.kafka.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 FETCH_WITHIN_S = 5.0
-"""Below the request timeout: a broker waits for the token meanwhile."""
+"""Below the request timeout, because a broker is waiting for the token."""
 _FRESH = 0.8
-"""Of its life, for how much a token is used without asking for another one."""
+"""The part of its lifetime after which a token is renewed."""
 _LIFE_S = 300.0
-"""Of a token whose provider does not say."""
+"""The lifetime of a token whose provider does not give one."""
 _ANSWER_MAX_BYTES = 65_536
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
-"""Of RFC 6749 section 5.2: no other text of the provider is shown."""
+"""An error code of RFC 6749 section 5.2: no other text from the provider is shown."""
 
 
 class TokenError(kafka_errors.KafkaError):  # type: ignore[misc]  # the library has no types
-    """There is no token. One of the library's errors, for it goes on from those only."""
+    """No token is available. A subclass of the library's error, because it handles no other exceptions."""
 
     def __init__(self, text: str, *, refused: bool = False) -> None:
-        """`refused`: trying again is of no use."""
+        """`refused`: the provider rejected us, so a retry cannot help."""
         super().__init__(text)
         self.refused = refused
 
 
 class Token(Struct, frozen=True):
-    """What opens a connection, and for how long."""
+    """A token and its lifetime."""
 
     value: str
     life_s: float
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # the library has no types
-    """What the client library asks for a token."""
+    """The client library's source of tokens."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # the library has no
             return self._value
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._renew(), name="token")
-            self._fetching.add_done_callback(_seen)  # should all who ask have given up meanwhile
+            self._fetching.add_done_callback(_seen)  # in case all its waiters have given up
         await asyncio.shield(self._fetching)
         return self._value
 
     def extensions(self) -> dict[str, str]:
-        """What is sent beside it."""
+        """The SASL extensions to send along with the token."""
         return self._extensions
 
     async def _renew(self) -> None:
@@ -100,7 +100,7 @@ def _seen(task: asyncio.Task[None]) -> None:
 
 
 def tokens_of(settings: KafkaSettings) -> Tokens | None:
-    """Where the tokens of these settings come from; `None`: they need none. Raises `ConfigError`."""
+    """The token source for these settings; `None`: they need no tokens. Raises `ConfigError`."""
     match settings.sasl_mechanism:
         case "OAUTHBEARER":
             return Tokens(_from_provider(settings), settings.oauth_extensions)
@@ -116,7 +116,7 @@ def _from_provider(settings: KafkaSettings) -> Callable[[], Awaitable[Token]]:
         trusted = ssl.create_default_context(cafile=settings.oauth_ca_file or None)
     except (OSError, ValueError) as error:
         raise ConfigError(f"oauth_ca_file cannot be used ({type(error).__name__})") from error
-    # RFC 6749 section 2.3.1: encoded as in a form, then as in basic authentication.
+    # RFC 6749 section 2.3.1: form-encoded first, then encoded for basic authentication.
     client = f"{quote_plus(settings.oauth_client_id)}:{quote_plus(settings.oauth_client_secret)}"
     headers = {"Authorization": f"Basic {b64encode(client.encode()).decode()}", "Accept": "application/json"}
     form = {"grant_type": "client_credentials", "scope": settings.oauth_scope, "audience": settings.oauth_audience}
@@ -130,7 +130,7 @@ def _from_provider(settings: KafkaSettings) -> Callable[[], Awaitable[Token]]:
             ):
                 body = b""
                 while len(body) < _ANSWER_MAX_BYTES and (part := await response.content.read(_ANSWER_MAX_BYTES)):
-                    body += part  # each of them what has come so far
+                    body += part  # a read returns what has arrived so far
                 return _read(response.status, body[:_ANSWER_MAX_BYTES], settings)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise TokenError(f"no token from {url}: {type(error).__name__}") from None
@@ -149,7 +149,7 @@ def _read(status: int, body: bytes, settings: KafkaSettings) -> Token:
         code = str(answer.get("error", ""))
         said = code if _ERROR_CODE.fullmatch(code) else f"status {status}"
         raise TokenError(
-            f"{url} refuses oauth_client_id {settings.oauth_client_id!r} ({said}): check oauth_client_id, "
+            f"{url} rejected oauth_client_id {settings.oauth_client_id!r} ({said}): check oauth_client_id, "
             "oauth_client_secret, oauth_scope and oauth_audience",
             refused=True,
         )
@@ -157,20 +157,20 @@ def _read(status: int, body: bytes, settings: KafkaSettings) -> Token:
         raise TokenError(f"no token from {url}: status {status}")
     value, life_s = answer.get("access_token"), answer.get("expires_in", _LIFE_S)
     try:
-        life_s = float(life_s)  # some write it as a text
+        life_s = float(life_s)  # some providers send it as a string
     except (TypeError, ValueError):
         life_s = 0.0
-    # What is no such text would end the message to the broker early.
+    # Any other character could end the SASL message to the broker early.
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value) or not 0 < life_s < float("inf"):
-        raise TokenError(f"no token from {url}: its answer is not one of OAuth 2.0; is oauth_token_url right?")
+        raise TokenError(f"no token from {url}: the response is not OAuth 2.0; is oauth_token_url correct?")
     return Token(value, life_s)
 
 
 def _signed_for_msk(region: str) -> Callable[[], Awaitable[Token]]:
     try:
-        from aws_msk_iam_sasl_signer import MSKAuthTokenProvider  # noqa: PLC0415 - not everybody has it
+        from aws_msk_iam_sasl_signer import MSKAuthTokenProvider  # noqa: PLC0415 - an optional dependency
     except ImportError:
-        raise ConfigError("sasl_mechanism AWS_MSK_IAM needs one more package: install cartsync[msk]") from None
+        raise ConfigError("sasl_mechanism AWS_MSK_IAM needs another package: install cartsync[msk]") from None
 
     def sign() -> Token:
         value, ends_ms = MSKAuthTokenProvider.generate_auth_token(region)
@@ -178,8 +178,8 @@ def _signed_for_msk(region: str) -> Callable[[], Awaitable[Token]]:
 
     async def fetch() -> Token:
         try:
-            return await asyncio.to_thread(sign)  # may ask the machine's metadata service for credentials
-        except Exception as error:  # noqa: BLE001 - botocore's errors have no common base with the signer's
+            return await asyncio.to_thread(sign)  # may block: asks the instance metadata service for credentials
+        except Exception as error:  # noqa: BLE001 - botocore's errors share no base class with the signer's
             raise TokenError(f"no AWS credentials to sign with ({type(error).__name__})") from None
 
     return fetch

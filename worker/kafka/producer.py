@@ -1,8 +1,8 @@
-"""Writes what providers say to the event topic, for `cartsync receive`.
+"""Writes providers' callbacks to the event topic, for `cartsync receive`.
 
-Idempotent, acknowledged by all in-sync replicas, and indifferent to a Kafka that is away: it connects for as long as it
-lives. A producer of which one send has failed is never used again: its sequence has a gap from then on, and all later
-sends of the partition would fail, too (aiokafka 0.14.0; see `state`).
+Idempotent, acknowledged by all in-sync replicas, and able to survive a Kafka outage: it reconnects until it is stopped.
+After a failed send a producer is never used again: its sequence then has a gap, so that all later sends to the
+partition would fail, too (aiokafka 0.14.0; see `state`).
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from worker.kafka.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 _LINGER_MS = 2
-"""Many records a batch under load; nobody notices it otherwise."""
+"""Fills batches under load; unnoticeable otherwise."""
 _AGAIN_S = 1.0
-"""Between two tries to have a producer."""
+"""The delay before the next attempt to connect."""
 _STOP_S = 4.0
 _DISCARD_S = 1.0
-_OF_THE_RECORD = (
+_BEFORE_SEQUENCE = (
     kafka_errors.KafkaTimeoutError,
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.UnknownTopicOrPartitionError,
 )
-"""Raised before the record has got a place in a sequence: the producer is as good as before."""
+"""Raised before the record is assigned a sequence number: the producer stays usable."""
 
 
 class KafkaEventProducer:
-    """`ports.EventProducer`."""
+    """`ports.EventProducer` on a producer that is replaced when it breaks."""
 
     def __init__(self, settings: KafkaSettings, placing: Placing) -> None:
-        """Raises `ConfigError` when the settings or the certificates cannot be used."""
+        """Raises `ConfigError` if the settings or the certificates are unusable."""
         self._settings = settings
         self._placing = placing
         self._connection = Connection(settings)
@@ -50,23 +50,19 @@ class KafkaEventProducer:
         self._silent_since: float | None = None
 
     def start(self) -> None:
-        """Begins to connect."""
         self._silent_since = time.monotonic()
         self._keeping = asyncio.create_task(self._keep(), name="kafka producer")
 
     async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
-        """Hands over a record."""
         try:
-            return await self._handed_over(key, value, headers)
+            return await self._queue(key, value, headers)
         except asyncio.CancelledError:
-            # A deadline, mostly: without brokers or the topic the library waits for as long as it is let.
+            # Usually the caller's deadline: without brokers, or without the topic, the library waits indefinitely.
             topic = self._settings.event_topic
-            self._not_written(f"writing callbacks: no broker has said by the deadline where {topic} lies", "deadline")
+            self._not_written(f"writing callbacks: no metadata of topic {topic} before the deadline", "deadline")
             raise
 
-    async def _handed_over(
-        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
-    ) -> "asyncio.Future[Any]":
+    async def _queue(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
         while (producer := self._producer) is None:
             await self._is_up.wait()
         topic = self._settings.event_topic
@@ -75,14 +71,14 @@ class KafkaEventProducer:
             place = self._placing.partition(key, partitions)
             sent: asyncio.Future[Any] = await producer.send(topic, value, key, place, headers=list(headers))
         except (kafka_errors.KafkaError, AssertionError) as error:
-            self._failed(producer, error, is_usable=isinstance(error, _OF_THE_RECORD))
+            self._failed(producer, error, is_usable=isinstance(error, _BEFORE_SEQUENCE))
             raise as_log_error(error, "writing a callback") from error
-        sent.add_done_callback(partial(self._settled, producer))
+        sent.add_done_callback(partial(self._sent, producer))
         return sent
 
-    def _settled(self, producer: Any, sent: "asyncio.Future[Any]") -> None:
+    def _sent(self, producer: Any, sent: "asyncio.Future[Any]") -> None:
         if sent.cancelled():
-            return  # whoever waited has given up; what becomes of it is not known
+            return  # the waiter has given up: the outcome is unknown
         if (error := sent.exception()) is None:
             self._silent_since = None
         else:
@@ -101,11 +97,10 @@ class KafkaEventProducer:
         log.warning("callbacks_not_written", error=why, sampled_by=kind)
 
     def silent_s(self) -> float:
-        """For how long Kafka has taken nothing."""
         return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
 
     async def _keep(self) -> None:
-        """Has a producer that works, until it is cancelled."""
+        """Keeps a working producer, and replaces it when it breaks, until cancelled."""
         while True:
             producer = self._made()
             try:
@@ -123,8 +118,8 @@ class KafkaEventProducer:
                     await self._discard(producer)
 
     async def _discard(self, producer: Any) -> None:
-        """Ends a producer that is of no use any more, and first of all the waits for what it was given: what is
-        stopped late counts as done, and a provider would be told that it is.
+        """Ends a broken producer. Fails its queued records first: a late `stop_producer` marks them as done, and the
+        callbacks would be acknowledged to the provider without having been written.
         """
         producer._message_accumulator.fail_all(kafka_errors.KafkaError("the producer was given up"))  # noqa: SLF001
         await stop_producer(producer, _DISCARD_S)
@@ -141,7 +136,6 @@ class KafkaEventProducer:
         return producer
 
     async def stop(self) -> None:
-        """Waits for what is on its way, within a bound."""
         if self._keeping is not None:
             self._keeping.cancel()
             with suppress(asyncio.CancelledError):

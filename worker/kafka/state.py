@@ -1,15 +1,15 @@
-"""The state topic: one fenced transactional producer for each partition that we own, and a reader to restore from.
+"""The state topic: one fenced transactional producer per owned partition, and a reader to restore from.
 
-What a transaction of ours must respect (aiokafka 0.14.0, measured with Kafka 4.3.1):
+What our transactions must respect (aiokafka 0.14.0, measured with Kafka 4.3.1):
 
-* A commit after a failed send returns normally and commits half a transaction; and the producer keeps a sequence gap,
-  so that all later sends fail while commits still succeed, also after an abort. So every send is awaited and checked
-  before the commit, and a hold in which anything went wrong is never used again.
-* A fenced producer raises `ProducerFenced` once and a bare `AssertionError` ever after. `ProducerFenced` does not
-  prove another owner: a transaction of ours that outlived its timeout gives the same.
+* A commit after a failed send succeeds, and commits half a transaction; and the producer is left with a sequence gap,
+  so that all later sends fail while commits still succeed, even after an abort. So every send is awaited and checked
+  before the commit, and a writer is never used again after any failure.
+* A fenced producer raises `ProducerFenced` once, and a bare `AssertionError` from then on. `ProducerFenced` does not
+  prove another owner: our own transaction raises it too if it exceeded its timeout.
 * A commit has no timeout of its own, and never returns once the producer was stopped.
-* The first send of a transaction that follows closely on another one is refused once, and the library then sleeps
-  20 ms: what counts is the number of transactions, not their size.
+* The first send of a transaction that closely follows another one is rejected once, and the library then sleeps 20 ms:
+  the number of transactions counts, not their size.
 """
 
 import asyncio
@@ -32,30 +32,30 @@ from worker.kafka.client import (
     stop_producer,
 )
 from worker.kafka.decoding import Intake
-from worker.kafka.metadata import look
+from worker.kafka.metadata import describe_topics
 from worker.kafka.settings import KafkaSettings, transactional_id
 from worker.kafka.topics import Topic, require_topics, topics_now
 from worker.ports import DeadLetter, Result, StateEntry, UndecodableRecord
 
-__all__ = ["KafkaStateLog", "KafkaStatePartition", "find_orders", "newest_entries"]
+__all__ = ["KafkaPartitionWriter", "KafkaStateLog", "find_orders", "newest_entries"]
 
 KEY_ROOM_BYTES = 8 * 1024
-"""What the largest value leaves of `max.message.bytes` for its key and the framing of its batch."""
+"""The part of `max.message.bytes` reserved for the key and the framing of its batch."""
 
 _BATCH_MAX_BYTES = 2**20
 _FETCH_MAX_BYTES = 8 * 2**20
 _READ_RECORDS_MAX = 3_000
-"""The loop is blocked for some 6 ms by them; fewer read slower."""
+"""Blocks the event loop for about 6 ms; smaller lists read slower."""
 _READ_WAIT_S = 0.5
 _HANGING_MARGIN_S = 15.0
-"""How long after its timeout a broker may take to abort a transaction: it looks every 10 s."""
+"""How long after its timeout a broker may abort a transaction: it checks every 10 s."""
 _CLOSE_WITHIN_S = 3.0
 _NEWEST = 200
-"""Offsets at the end of a partition: its last transactions, whatever they held."""
+"""How many offsets at the end of a partition are read: enough for its last transactions."""
 _WHY_WITHIN_S = 1.0
-"""To find out why a transaction came to nothing."""
+"""The limit for finding out why a transaction timed out."""
 _PATIENCE_S = 30.0
-"""Of a person, with brokers that send nothing."""
+"""How long a command waits for brokers that send nothing."""
 _REFUSED_SIZES = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
@@ -63,29 +63,29 @@ _Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """Key, value, headers."""
 _NO_HEADERS: list[tuple[str, bytes]] = []
 _RESULT_HEADERS = [("content-type", b"application/cloudevents+json")]
-"""The Kafka binding of CloudEvents asks for it; readers tell the mode by it."""
+"""Required by CloudEvents' Kafka binding: it tells readers that the mode is structured."""
 
 
 class _Limits(Struct, frozen=True):
-    """What the topics take."""
+    """The limits of the topics."""
 
     value_max_bytes: int
     letter_max_bytes: int
     batch_max_bytes: int
-    """Before compression, so that no batch can be refused for its size."""
+    """Before compression, so that no batch can be rejected for its size."""
     dead_letter_partitions: int
     state_partitions: int
     in_sync_min: int
-    """So many replicas have to have a record of the state, or brokers refuse it."""
+    """How many replicas must be in sync, or the brokers reject writes to the state topic."""
     dead_letter_in_sync_min: int
     result_max_bytes: int = 0
-    """0: there are no results; so are the others then."""
+    """0: there is no results topic; the next two are 0 then, too."""
     results_partitions: int = 0
     results_in_sync_min: int = 0
 
 
 def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
-    """Raises `LogError` when a topic is missing now."""
+    """Raises `LogError` if a topic is missing now."""
     names = [
         settings.state_topic,
         settings.dead_letter_topic,
@@ -115,22 +115,22 @@ def _in_sync_min(topic: Topic) -> int:
 
 
 class _Shared:
-    """What the holds of a process have in common."""
+    """Shared by all writers of a process."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.limits: _Limits | None = None
-        """`None`: to be asked (again), for Kafka has refused something for its size."""
+        """`None`: must be fetched (again), because Kafka has rejected something for its size."""
 
-    async def asked(self) -> _Limits:
-        """What the topics take. Raises `LogError` when that has to be asked."""
+    async def current_limits(self) -> _Limits:
+        """The limits, fetched from Kafka if unknown. Raises `LogError`."""
         if self.limits is None:
             self.limits = _limits_of(self.connection.settings, await topics_now(self.connection))
         return self.limits
 
 
 class KafkaStateLog:
-    """ports.StateLog on the compacted state topic."""
+    """`ports.StateLog` on the compacted state topic."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -138,7 +138,7 @@ class KafkaStateLog:
         self._partitions = 0
 
     async def start(self) -> None:
-        """Raises `TopicError`; `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
+        """Raises `TopicError`; `ConfigError` if Kafka rejects us, `LogError` if it does not respond."""
         shared = _Shared(Connection(self._settings))
         shared.limits = limits = _limits_of(
             self._settings, await require_topics(shared.connection, warn=True, writes=True)
@@ -148,26 +148,23 @@ class KafkaStateLog:
 
     @property
     def partitions(self) -> int:
-        """How many the state topic has; known once it was started."""
         assert self._shared is not None, "start() comes first"
         return self._partitions
 
-    def partition(self, partition: int) -> "KafkaStatePartition":
-        """A new hold; nothing happens before its `fence`."""
+    def partition(self, partition: int) -> "KafkaPartitionWriter":
         assert self._shared is not None, "start() comes first"
-        return KafkaStatePartition(self._shared, partition)
+        return KafkaPartitionWriter(self._shared, partition)
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
-        """The newest committed entries of each partition, without taking any. Raises `LogError`."""
         assert self._shared is not None, "start() comes first"
         return await newest_entries(self._shared.connection, self.partitions)
 
     async def stop(self) -> None:
-        """Nothing is shared between partitions but settings."""
+        """Does nothing: the partitions share only settings."""
 
 
-class KafkaStatePartition:
-    """ports.StatePartition: one producer with one epoch, from `fence` to the first failure or `close`."""
+class KafkaPartitionWriter:
+    """`ports.PartitionWriter`: one producer with one epoch, from `fence` to the first failure or `close`."""
 
     def __init__(self, shared: _Shared, partition: int) -> None:
         self._shared = shared
@@ -177,7 +174,7 @@ class KafkaStatePartition:
         self._partition = partition
         self._producer: Any = None
         self._writing_to = ""
-        """The topic that the transaction has come to."""
+        """The topic that the current transaction is writing to."""
         self._is_usable = False
         self._is_closed = False
 
@@ -188,25 +185,20 @@ class KafkaStatePartition:
 
     @property
     def value_max_bytes(self) -> int:
-        """The largest value that the topic takes; known anew once it was fenced."""
         return self._limits.value_max_bytes
 
     @property
     def letter_max_bytes(self) -> int:
-        """The largest dead letter that its topic takes, key and headers included, before compression."""
         return self._limits.letter_max_bytes
 
     @property
     def result_max_bytes(self) -> int:
-        """The largest value of a result that its topic takes; 0: results go nowhere, and `write` takes none."""
         return self._limits.result_max_bytes
 
     async def fence(self, former: Sequence[Deployment] = ()) -> None:
-        """Takes ownership: after it returns, no older owner can commit anything, nor one of the `former` deployments,
-        whose owners are known under other ids. Raises `LogError`.
-        """
         if self._producer is not None or self._is_closed:
-            raise LogError(f"this hold of partition {self._partition} has fenced already")
+            raise LogError(f"this writer has already fenced partition {self._partition}")
+        # The former deployments first: their owners must not commit once we own the partition under our own id.
         for other in former:
             self._producer = await self._fenced(transactional_id(other.prefix, other.event_topic, self._partition))
             await stop_producer(self._producer, _CLOSE_WITHIN_S)
@@ -214,11 +206,11 @@ class KafkaStatePartition:
         self._is_usable = not self._is_closed
 
     async def _fenced(self, name: str) -> Any:
-        """A producer that has started: nobody else can commit under its id any more."""
+        """Starts a producer: from then on nobody else can commit under its transactional id."""
         settings = self._settings
         try:
-            self._known = await self._shared.asked()
-        except ConfigError as error:  # what could be read before may be forbidden now
+            self._known = await self._shared.current_limits()
+        except ConfigError as error:  # a permission may have been revoked since the start
             raise LogError(str(error)) from error
         self._producer = producer = AIOKafkaProducer(
             **self._connection.options(settings.request_timeout_s),
@@ -244,23 +236,20 @@ class KafkaStatePartition:
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
     ) -> int:
-        """One transaction; the offset of the last entry. Whatever goes wrong raises `LogError` (`FencedError` when
-        another owner has taken over), the outcome is then unknown and this hold must be closed.
-        """
         if not entries:
             raise InvariantError("a transaction without entries")
         if results and not self._settings.results_topic:
-            raise InvariantError("results, and no topic for them")
+            raise InvariantError("results without a results topic")
         if not self._is_usable:
-            raise LogError(f"this hold of partition {self._partition} is over")
-        self._is_usable = False  # until all has gone well; a cancellation is a failure too
+            raise LogError(f"this writer of partition {self._partition} is closed")
+        self._is_usable = False  # until the commit succeeds; a cancellation counts as a failure, too
         try:
             async with asyncio.timeout(self._settings.commit_timeout_s):
                 offset = await self._transact(entries, dead_letters, results)
         except LogError:
             raise
         except _REFUSED_SIZES as error:
-            self._shared.limits = None
+            self._shared.limits = None  # somebody has lowered max.message.bytes: the next fence reads it again
             raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
             late = await self._late_topics(bool(dead_letters), bool(results))
@@ -271,7 +260,7 @@ class KafkaStatePartition:
         return offset
 
     async def _late_topics(self, with_dead_letters: bool, with_results: bool) -> str:
-        """Why brokers may have taken so long, as far as one of them tells: what is missing is named."""
+        """Why a transaction may have timed out, as text for its error: missing topics, too few replicas in sync."""
         settings, limits = self._settings, self._limits
         parts = {settings.state_topic: (self._partition, limits.in_sync_min)}
         if with_dead_letters:
@@ -281,16 +270,16 @@ class KafkaStatePartition:
             results_partition = self._partition % limits.results_partitions
             parts[settings.results_topic] = (results_partition, limits.results_in_sync_min)
         try:
-            seen = await look(self._producer.client, list(parts), _WHY_WITHIN_S)
+            seen = await describe_topics(self._producer.client, list(parts), _WHY_WITHIN_S)
         except (LogError, AttributeError):  # closed meanwhile
             return ""
         said = []
         for name, (partition, needed) in parts.items():
             topic = seen.topics.get(name)
             if topic is None:
-                said.append(f"topic {name} is gone: make it again")
+                said.append(f"topic {name} is gone: recreate it")
             elif (in_sync := topic.in_sync.get(partition, 0)) < needed:
-                said.append(f"partition {partition} of {name} has {in_sync} replicas in sync and needs {needed}")
+                said.append(f"partition {partition} of {name} has {in_sync} in-sync replicas and needs {needed}")
         return f" ({'; '.join(said)})" if said else ""
 
     async def _transact(
@@ -312,15 +301,16 @@ class KafkaStatePartition:
                 await self._send(settings.dead_letter_topic, partition, letters, sent)
             if results:
                 self._writing_to = settings.results_topic
-                told = ((result.key, result.value, _RESULT_HEADERS) for result in results)
-                await self._send(settings.results_topic, self._partition % self._limits.results_partitions, told, sent)
+                events = ((result.key, result.value, _RESULT_HEADERS) for result in results)
+                partition = self._partition % self._limits.results_partitions
+                await self._send(settings.results_topic, partition, events, sent)
             self._writing_to = settings.state_topic
             state = ((key, value, _NO_HEADERS) for key, value in entries)
             last = await self._send(settings.state_topic, self._partition, state, sent)
             await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
             _raise_failed(sent)
         except kafka_errors.IllegalOperation:
-            # An earlier send has ended the producer, and this one was only told that there is no transaction now.
+            # An earlier send has failed and ended the transaction; this one only reports that there is none. Raise why.
             await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
             _raise_failed(sent)
             raise
@@ -328,36 +318,34 @@ class KafkaStatePartition:
             _forget(sent)
         await producer.commit_transaction()
         base: int = sent[-1].result().offset
-        if base < 0:  # DuplicateSequenceNumber: it is there, but the broker has forgotten where
-            raise LogError(f"the broker does not say where partition {self._partition} was written")
+        if base < 0:  # DuplicateSequenceNumber: it was written, but the broker no longer knows at which offset
+            raise LogError(f"the broker returned no offset for the write to partition {self._partition}")
         return base + last
 
     async def _send(
         self, topic: str, partition: int, records: Iterable[_Record], sent: list[asyncio.Future[Any]]
     ) -> int:
-        """Sends the records in batches of our own making, a future each; returns the place of the last record in its
-        batch. Half the work of `send()`, which makes a future for each record.
+        """Sends the records in batches that we build, with one future each; returns the index of the last record in its
+        batch. Half the work of `send()`, which creates a future per record.
         """
         batch = self._producer.create_batch()
         for key, value, headers in records:
             if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 sent.append(await self._producer.send_batch(batch, topic, partition=partition))
                 batch = self._producer.create_batch()
-                batch.append(timestamp=None, key=key, value=value, headers=headers)  # one always fits
+                batch.append(timestamp=None, key=key, value=value, headers=headers)  # a single record always fits
         sent.append(await self._producer.send_batch(batch, topic, partition=partition))
         last: int = batch.record_count() - 1
         return last
 
     async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
-        """All committed records from `position` on, in lists, until the one at offset `until` was read.
-
-        Raises `LogError` when nothing comes for longer than a hanging transaction may last. It never asks for the end
-        of the topic: with a transaction open that is where the transaction began, and a restore would stop short.
+        """Never asks for the end offset of the topic: while a transaction is open, that is where the transaction began,
+        and a restore would stop short.
         """
         if position > until:
             return
         here = TopicPartition(self._settings.state_topic, self._partition)
-        consumer = _reader(self._connection)
+        consumer = state_reader(self._connection)
         loop = asyncio.get_running_loop()
         patience_s = self._settings.transaction_timeout_s + _HANGING_MARGIN_S
         give_up_at = loop.time() + patience_s
@@ -366,14 +354,14 @@ class KafkaStatePartition:
                 consumer.assign([here])
                 await consumer.start()
             consumer.seek(here, position)
-            # The position and not the last record tells the end: markers, aborted and compacted records move it too.
+            # The position marks the end, not the last record: markers, aborted and compacted records advance it, too.
             while position <= until:
                 fetched = await consumer.getmany(timeout_ms=round(1000 * _READ_WAIT_S), max_records=_READ_RECORDS_MAX)
                 if self._is_closed:
-                    raise LogError(f"this hold of partition {self._partition} is over")
+                    raise LogError(f"this writer of partition {self._partition} is closed")
                 if entries := [self._entry_of(r) for r in fetched.get(here, ()) if r.offset <= until]:
                     yield entries
-                    await asyncio.sleep(0)  # what is fetched already comes without a pause: others are to run too
+                    await asyncio.sleep(0)  # prefetched records arrive without a real await: let other tasks run
                 before, position = position, await consumer.position(here)
                 if position > before:
                     give_up_at = loop.time() + patience_s
@@ -389,25 +377,23 @@ class KafkaStatePartition:
             why = record.detail if type(record) is UndecodableRecord else "it has no key"
             raise DamagedStateError(
                 f"partition {self._partition} of {self._settings.state_topic}: the record at offset {record.offset} is "
-                f"not one that cartsync wrote ({why}); nobody else may write there"
+                f"not one that cartsync wrote ({why}); nothing else may write to this topic"
             )
         return StateEntry(record.offset, record.key, record.value)
 
     def _hanging(self, consumer: Any, here: Any, position: int, patience_s: float) -> str:
-        said = (
-            f"no record of partition {here.partition} of {here.topic} came for {patience_s:.0f} s at offset {position}"
-        )
+        said = f"partition {here.partition} of {here.topic}: no record for {patience_s:.0f} s at offset {position}"
         highwater, stable = consumer.highwater(here), consumer.last_stable_offset(here)
         if highwater is None or stable is None or highwater <= stable:
             return said
         return (
-            f"{said}: {highwater - stable} records are behind a transaction that nobody ends. Look for it with "
+            f"{said}: {highwater - stable} records are behind a hanging transaction. Find it with "
             f"`kafka-transactions.sh find-hanging --topic {here.topic} --partition {here.partition}` "
             "and end it with `kafka-transactions.sh abort`"
         )
 
     async def close(self) -> None:
-        """Lets go. Bounded (7 s with a frozen broker); never raises."""
+        """Takes up to 7 s with a frozen broker."""
         self._is_usable, self._is_closed = False, True
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -415,7 +401,7 @@ class KafkaStatePartition:
 
 
 async def newest_entries(connection: Connection, partitions: int) -> dict[int, list[StateEntry]]:
-    """As `KafkaStateLog.newest`, of a topic that is known to be there. Waits for the next leader of a partition whose
+    """Like `KafkaStateLog.newest`, for a topic that is known to exist. Waits for the new leader of a partition whose
     broker has just died.
     """
     async for attempt in connection.tries():
@@ -428,7 +414,7 @@ async def _newest_entries(connection: Connection, partitions: int) -> dict[int, 
     topic = connection.settings.state_topic
     here = [TopicPartition(topic, partition) for partition in range(partitions)]
     found: dict[int, list[StateEntry]] = {partition: [] for partition in range(partitions)}
-    consumer = _reader(connection)
+    consumer = state_reader(connection)
     consumer.assign(here)
     try:
         async with asyncio.timeout(connection.settings.fence_timeout_s):
@@ -451,13 +437,12 @@ async def _newest_entries(connection: Connection, partitions: int) -> dict[int, 
 
 
 async def find_orders(
-    settings: KafkaSettings, wanted: Callable[[str], bool], tell: Callable[[int, int], None]
+    settings: KafkaSettings, wanted: Callable[[str], bool], on_progress: Callable[[int, int], None]
 ) -> list[tuple[int, str, bytes]]:
-    """Orders as the state topic has them now, for people to look at: partition, subject and record of those that are
-    `wanted`. Reads all of it, for only who serves a partition knows where an order lies; `tell` is told how many
-    offsets of how many are behind us.
+    """The `wanted` orders as stored in the state topic now, for display: partition, subject and record. Reads the whole
+    topic, because only a partition's owner has an index; `on_progress` gets the number of offsets read, and of all.
 
-    Raises `TopicError`, `ConfigError` or `LogError`. A transaction that is open hides what came after it.
+    Raises `TopicError`, `ConfigError` or `LogError`. An open transaction hides all records after it.
     """
     found: dict[tuple[int, str], bytes | None] = {}
     prefix = ORDER_PREFIX.encode()
@@ -466,17 +451,15 @@ async def find_orders(
         if key.startswith(prefix) and wanted(subject := key[len(prefix) :].decode(errors="backslashreplace")):
             found[partition, subject] = value
 
-    await _read_all(settings, None, take, tell)
+    await _read_all(settings, None, take, on_progress)
     orders = [(partition, subject, value) for (partition, subject), value in found.items() if value is not None]
     return sorted(orders)
 
 
 async def find_value(
-    settings: KafkaSettings, partition: int, wanted: bytes, tell: Callable[[int, int], None]
+    settings: KafkaSettings, partition: int, wanted: bytes, on_progress: Callable[[int, int], None]
 ) -> bytes | None:
-    """The newest value of a key in a partition of the state topic. Reads all of the partition; raises as `find_orders`
-    does.
-    """
+    """The newest value of a key in a state partition. Reads the whole partition; raises like `find_orders`."""
     found: bytes | None = None
 
     def take(_partition: int, key: bytes, value: bytes | None) -> None:
@@ -484,7 +467,7 @@ async def find_value(
         if key == wanted:
             found = value
 
-    await _read_all(settings, partition, take, tell)
+    await _read_all(settings, partition, take, on_progress)
     return found
 
 
@@ -492,16 +475,16 @@ async def _read_all(
     settings: KafkaSettings,
     partition: int | None,
     take: Callable[[int, bytes, bytes | None], None],
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> None:
-    """All committed records of one partition or of each."""
+    """Passes all committed records of one partition, or of all, to `take`."""
     connection = Connection(settings)
     topics = await require_topics(connection)
     partitions = range(topics[settings.state_topic].partitions)
     here = [TopicPartition(settings.state_topic, p) for p in partitions if partition in (None, p)]
     if not here:
         return
-    consumer = _reader(connection)
+    consumer = state_reader(connection)
     try:
         consumer.assign(here)
         await connection.start(consumer)
@@ -522,12 +505,12 @@ async def _read_all(
             at = {each: await consumer.position(each) for each in here}
             left = [each for each in left if at[each] < ends[each]]
             behind = total - sum(max(0, ends[p] - at[p]) for p in left)
-            tell(behind, total)
+            on_progress(behind, total)
             if behind > before:
                 give_up_at, before = loop.time() + _PATIENCE_S, behind
             elif loop.time() > give_up_at:
                 stuck = ", ".join(str(each.partition) for each in left)
-                said = f"{behind} of {total} records read, and no more come of partition {stuck}"
+                said = f"{behind} of {total} records read, and no more arrive from partition {stuck}"
                 raise LogError(f"reading {settings.state_topic}: {said}")
     except kafka_errors.KafkaError as error:
         raise as_cartsync_error(error, f"reading {settings.state_topic}") from error
@@ -535,7 +518,7 @@ async def _read_all(
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
 
 
-def _reader(connection: Connection) -> Any:
+def state_reader(connection: Connection) -> Any:
     """A consumer of the state topic that belongs to no group."""
     return AIOKafkaConsumer(
         **connection.options(connection.settings.request_timeout_s),
@@ -548,7 +531,7 @@ def _reader(connection: Connection) -> Any:
 
 
 def _raise_failed(sent: Iterable[asyncio.Future[Any]]) -> None:
-    """Raises what a send failed with, a fencing before all else."""
+    """Raises the error of a failed send; being fenced takes precedence."""
     errors = [error for future in sent if future.done() and (error := future.exception()) is not None]
     for error in errors:
         if isinstance(error, kafka_errors.ProducerFenced):
@@ -558,7 +541,7 @@ def _raise_failed(sent: Iterable[asyncio.Future[Any]]) -> None:
 
 
 def _forget(sent: Iterable[asyncio.Future[Any]]) -> None:
-    """Leaves no future behind whose exception nobody has asked for: asyncio would log it."""
+    """Retrieves all exceptions, so that asyncio does not log them as never retrieved."""
     for future in sent:
         if not future.cancel() and not future.cancelled():
             future.exception()

@@ -1,7 +1,7 @@
-"""The topics: what the protocol needs of them, and how they are made.
+"""The topics: what the protocol requires of them, and how they are created.
 
-Existing topics are never altered. The library's `alter_configs` replaces a topic's whole configuration: setting
-`segment.ms` alone turned `cleanup.policy=compact` into `delete`, which would destroy the state (measured with Kafka
+Existing topics are never altered. The library's `alter_configs` replaces a topic's entire configuration: setting
+`segment.ms` alone reset `cleanup.policy=compact` to `delete`, which would destroy the state (measured with Kafka
 4.3.1).
 """
 
@@ -25,83 +25,83 @@ from worker.kafka.client import (
     kafka_errors,
 )
 from worker.kafka.decoding import BATCH_MAX_BYTES
-from worker.kafka.metadata import GONE, look
+from worker.kafka.metadata import GONE, describe_topics
 from worker.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 MESSAGE_MAX_BYTES = 1_048_588
-"""Kafka's own default of `max.message.bytes`."""
+"""Kafka's default `max.message.bytes`."""
 DEAD_LETTER_ROOM_BYTES = 64 * 1024
-"""What the headers of a dead letter may add to a record."""
+"""How much the headers of a dead letter may add to a record."""
 
 PARTITIONS_DEFAULT = 12
-"""Of an event topic that we create: the most workers that can share the work; divides evenly by 2, 3, 4 and 6."""
+"""For an event topic that we create: the maximum number of workers; divisible by 2, 3, 4 and 6."""
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _RETENTION_MIN_MS = _DAY_MS
 _AHEAD_MAX_MS = _DAY_MS
-"""Of an event's `time`, by the contract."""
+"""How far an event's `time` may be in the future, by the contract."""
 _TOMBSTONES_MIN_MS = 2 * _DAY_MS
 RESULT_BYTES_MIN = 64 * 1024
-"""What a topic has to take that gets results: all of them fit, with room for what batches have around them."""
+"""The smallest `max.message.bytes` of a results topic: fits every result, framing included."""
 _EXISTS_ALREADY = 36
-_LOOK_AGAIN_S = 0.1
+_CHECK_AGAIN_S = 0.1
 
 Level = Literal["error", "warning"]
 
 
 class Topic(Struct, frozen=True):
-    """A topic as the cluster has it."""
+    """A topic, as the cluster reports it."""
 
     name: str
     partitions: int
     replicas: int
-    """The fewest that any partition has."""
+    """The lowest replica count of any partition."""
     config: Mapping[str, str] | None
-    """`None`: we may not read it."""
+    """`None`: we lack permission to read it."""
     may_write: bool = True
-    """False: brokers say that we may not. Only asked where it matters."""
+    """False: we lack permission. Only checked where it matters."""
 
     @property
     def message_max_bytes(self) -> int:
-        """The largest batch of records that the topic takes, as compressed; Kafka's default when unknown."""
+        """The largest compressed batch that the topic accepts; Kafka's default if unknown."""
         return self.number("max.message.bytes") or MESSAGE_MAX_BYTES
 
     def number(self, name: str) -> int | None:
-        """A setting that is a number; `None` when it cannot be read."""
+        """A numeric setting; `None` if it cannot be read."""
         return int(self.config[name]) if self.config and name in self.config else None
 
     def is_set(self, name: str, value: str) -> bool:
-        """Has the setting this value among its values? False when it cannot be read."""
+        """Whether the setting's comma-separated values include this one; false if it cannot be read."""
         return self.config is not None and value in self.config.get(name, "").split(",")
 
 
 class Finding(Struct, frozen=True):
-    """Something about a topic that is not as it should be."""
+    """A problem with a topic."""
 
     level: Level
-    """`error`: the worker does not start."""
+    """`error`: a worker does not start."""
     topic: str
     text: str
-    """What is wrong, and how to mend it."""
+    """What is wrong, and how to fix it."""
 
 
 def _names(settings: KafkaSettings) -> tuple[str, ...]:
-    """All that are needed: event topic, state topic, dead letters, and results unless there are to be none."""
+    """The required topics: events, state, dead letters, and results if they are enabled."""
     results = [settings.results_topic] if settings.results_topic else []
     return settings.event_topic, settings.state_topic, settings.dead_letter_topic, *results
 
 
 def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]:
-    """What is wrong with the topics; errors first."""
+    """The problems with the topics; errors first."""
     names = _names(settings)
     found = [
         Finding(
             "error",
             name,
-            f"topic {name} is missing, or we may not describe it: create it (`cartsync topics create`), or grant "
+            f"topic {name} does not exist, or we may not describe it: create it (`cartsync topics create`), or grant "
             "Describe",
         )
         for name in names
@@ -129,21 +129,21 @@ def _judge_events(events: Topic) -> Iterator[Finding]:
         yield Finding(
             "error",
             events.name,
-            f"{events.name} is compacted, so only the last event of an order would stay: use cleanup.policy=delete",
+            f"{events.name} is compacted, so only the last event of an order would be kept: set cleanup.policy=delete",
         )
     retention = events.number("retention.ms")
     if retention is not None and 0 <= retention < _RETENTION_MIN_MS:
         yield Finding(
             "warning",
             events.name,
-            f"{events.name} keeps events for {retention / _HOUR_MS:.3g} h only: a longer outage would lose some for "
-            f"good; set retention.ms to {_RETENTION_MIN_MS} or more",
+            f"{events.name} keeps events for only {retention / _HOUR_MS:.3g} h: a longer outage would lose events "
+            f"permanently; set retention.ms to {_RETENTION_MIN_MS} or more",
         )
     yield from _judge_limits(events)
 
 
 def _judge_limits(events: Topic) -> Iterator[Finding]:
-    """What brokers take from whoever may write events."""
+    """The brokers' limits for anyone who may write events."""
     ahead = events.number("message.timestamp.after.max.ms")
     if ahead is None:  # brokers before 3.6 have one limit for both sides
         ahead = events.number("message.timestamp.difference.max.ms")
@@ -151,25 +151,25 @@ def _judge_limits(events: Topic) -> Iterator[Finding]:
         yield Finding(
             "warning",
             events.name,
-            f"{events.name} takes any timestamp from producers (CreateTime), so that an event's time is at most 24 h "
-            "ahead of its record's timestamp proves nothing: a wrong clock would win for ever; set "
+            f"{events.name} accepts any timestamp from producers (CreateTime), so checking an event's time against its "
+            "record's timestamp proves nothing, and an event from a clock that is ahead would win forever: set "
             f"message.timestamp.after.max.ms to {_HOUR_MS}, or message.timestamp.type to LogAppendTime",
         )
     if events.message_max_bytes > BATCH_MAX_BYTES:
         yield Finding(
             "warning",
             events.name,
-            f"{events.name} takes batches of {events.message_max_bytes} bytes, of which only {BATCH_MAX_BYTES} are "
-            f"read, and the rest is refused: set max.message.bytes to {BATCH_MAX_BYTES} or less",
+            f"{events.name} accepts batches of {events.message_max_bytes} bytes, but only {BATCH_MAX_BYTES} are read "
+            f"and the rest is rejected: set max.message.bytes to {BATCH_MAX_BYTES} or less",
         )
     decompressed = events.number("max.decompressed.message.bytes")
     if decompressed is not None and not 0 < decompressed <= BATCH_MAX_BYTES:
         yield Finding(
             "warning",
             events.name,
-            f"{events.name} takes batches of which more than {BATCH_MAX_BYTES} bytes come out, and what is beyond is "
-            f"refused here: set max.decompressed.message.bytes to {BATCH_MAX_BYTES} or less, so that who writes them "
-            "is told",
+            f"{events.name} accepts batches that decompress to more than {BATCH_MAX_BYTES} bytes, and the rest is "
+            f"rejected here: set max.decompressed.message.bytes to {BATCH_MAX_BYTES} or less, so that their producer "
+            "gets the error",
         )
 
 
@@ -180,10 +180,10 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
             "error",
             name,
             f"{name} has {state.partitions} partitions and {events.name} has {events.partitions}: they must be equal, "
-            "for the state of an order lies in the partition of its events. If the state topic is new, make it again "
+            "because the state of an order is in the partition of its events. If the state topic is new, recreate it "
             f"with {events.partitions}. If partitions were added to the event topic, do not add any to the state "
-            "topic: keys have moved, and that does not bring them back. Let the shop write to a new event topic with "
-            f"{state.partitions}",
+            "topic: keys have moved to other partitions, and that does not move them back. Have the shop write to a "
+            f"new event topic with {state.partitions}",
         )
     if state.config is None:
         return
@@ -191,8 +191,8 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
         yield Finding(
             "error",
             name,
-            f"{name} has cleanup.policy={state.config.get('cleanup.policy')}, which forgets orders: set it to compact. "
-            "Did it come to be by itself after the state topic was deleted? Then delete it, and restore the state",
+            f"{name} has cleanup.policy={state.config.get('cleanup.policy')}, which deletes orders: set it to compact. "
+            "If the topic was auto-created after the state topic was deleted, delete it and restore the state",
         )
     yield from _judge_safety(state)
     tombstones = state.number("delete.retention.ms")
@@ -200,7 +200,7 @@ def _judge_state(state: Topic, events: Topic | None) -> Iterator[Finding]:
         yield Finding(
             "warning",
             name,
-            f"{name} drops tombstones after {tombstones / _HOUR_MS:.3g} h, which a slow restore could miss: set "
+            f"{name} drops tombstones after {tombstones / _HOUR_MS:.3g} h, so a slow restore could miss them: set "
             f"delete.retention.ms to {_TOMBSTONES_MIN_MS} or more",
         )
 
@@ -210,15 +210,15 @@ def _judge_dead_letters(dead: Topic, events: Topic | None) -> Iterator[Finding]:
         yield Finding(
             "error",
             dead.name,
-            f"{dead.name} is compacted and so refuses records without a key: use cleanup.policy=delete",
+            f"{dead.name} is compacted, so it rejects records without a key: set cleanup.policy=delete",
         )
     needed = events.message_max_bytes + DEAD_LETTER_ROOM_BYTES if events and events.config else 0
     if dead.config is not None and dead.message_max_bytes < needed:
         yield Finding(
             "error",
             dead.name,
-            f"{dead.name} takes {dead.message_max_bytes} bytes, so the largest record of the input could not be put "
-            f"aside: set max.message.bytes to {needed} or more",
+            f"{dead.name} accepts {dead.message_max_bytes} bytes, so the largest input record could not be written to "
+            f"it: set max.message.bytes to {needed} or more",
         )
 
 
@@ -231,25 +231,27 @@ def _judge_results(results: Topic, settings: KafkaSettings) -> Iterator[Finding]
             name,
             f"we may not write to topic {name}: `kafka-acls.sh --bootstrap-server {settings.bootstrap_servers} --add "
             f"--allow-principal {principal} --topic {name} --operation Write --operation DescribeConfigs`, or set "
-            'results_topic = "" and tell nobody',
+            'results_topic = "" to write no results',
         )
     if results.config is not None and results.message_max_bytes < RESULT_BYTES_MIN:
         yield Finding(
             "error",
             name,
-            f"{name} takes {results.message_max_bytes} bytes, and what is told of an order may be larger: set "
+            f"{name} accepts {results.message_max_bytes} bytes, and the result of an order may be larger: set "
             f"max.message.bytes to {RESULT_BYTES_MIN} or more",
         )
 
 
 def _judge_safety(state: Topic) -> Iterator[Finding]:
-    """One broker may be lost without a committed order being lost: else a warning (a laptop has one broker)."""
+    """Warns if losing one broker could lose committed orders. Not an error: a laptop has a single broker."""
     if state.replicas < 3:
         replicas = "1 replica" if state.replicas == 1 else f"{state.replicas} replicas"
-        yield Finding("warning", state.name, f"{state.name} has {replicas}: 3 survive a lost broker")
+        yield Finding("warning", state.name, f"{state.name} has {replicas}: with 3 it survives the loss of a broker")
     elif (state.number("min.insync.replicas") or 2) < 2:
         yield Finding(
-            "warning", state.name, f"{state.name} acknowledges what one broker has: set min.insync.replicas to 2"
+            "warning",
+            state.name,
+            f"{state.name} acknowledges a write that only one broker has: set min.insync.replicas to 2",
         )
     if state.is_set("unclean.leader.election.enable", "true"):
         yield Finding(
@@ -260,14 +262,14 @@ def _judge_safety(state: Topic) -> Iterator[Finding]:
 
 
 async def check_topics(settings: KafkaSettings) -> list[Finding]:
-    """What is wrong with the topics; empty: nothing. Raises `ConfigError` or `LogError` when Kafka cannot be asked."""
+    """The problems with the topics; empty: none. Raises `ConfigError` or `LogError` if Kafka cannot be reached."""
     async with _admin(Connection(settings)) as admin:
         return judge(settings, await _describe(admin, settings))
 
 
 async def require_topics(connection: Connection, *, warn: bool = False, writes: bool = False) -> Mapping[str, Topic]:
-    """The topics, by name. Raises `TopicError` with all errors found. `warn`: has the warnings logged, which a process
-    does once. `writes`: we are the one that writes results, and have to be allowed to.
+    """The topics by name. Raises `TopicError` with all errors found. `warn`: also logs the warnings, which a process
+    does once. `writes`: also requires permission to write results.
     """
     settings = connection.settings
     topics = await _described(connection, writes=writes)
@@ -280,15 +282,16 @@ async def require_topics(connection: Connection, *, warn: bool = False, writes: 
 
 
 async def topics_now(connection: Connection) -> Mapping[str, Topic]:
-    """Those that there are, by name, sound or not. Raises `LogError`, `ConfigError`."""
+    """The topics that exist, by name, unchecked. Raises `LogError`, `ConfigError`."""
     return await _described(connection)
 
 
 async def create_topics(settings: KafkaSettings, partitions: int = PARTITIONS_DEFAULT) -> dict[str, int]:
-    """Creates those that are missing, as the protocol needs them; returns how many partitions each has got, by name.
+    """Creates the missing topics with the configuration that the protocol requires; returns their partition counts by
+    name.
 
-    `partitions`: of the event topic, should it be missing. Others keep what they have: `check_topics` tells. Raises
-    `TopicError` when Kafka refuses.
+    `partitions`: for the event topic, if it is missing. Existing topics are not changed: see `check_topics`. Raises
+    `TopicError` if Kafka refuses.
     """
     async with _admin(Connection(settings)) as admin:
         topics = await _describe(admin, settings)
@@ -297,10 +300,10 @@ async def create_topics(settings: KafkaSettings, partitions: int = PARTITIONS_DE
         if wanted:
             answer = await admin.create_topics(wanted)
             _raise_refused(answer.topic_errors)
-            # A broker hears of new topics a moment after the controller has made them.
+            # A broker learns of new topics a moment after the controller has created them.
             async with asyncio.timeout(settings.request_timeout_s):
-                while len(await _describe(admin, settings)) < len(_names(settings)):  # noqa: ASYNC110 - nothing tells us
-                    await asyncio.sleep(_LOOK_AGAIN_S)
+                while len(await _describe(admin, settings)) < len(_names(settings)):  # noqa: ASYNC110 - Kafka has no notification
+                    await asyncio.sleep(_CHECK_AGAIN_S)
         return {topic.name: topic.num_partitions for topic in wanted}
 
 
@@ -320,7 +323,7 @@ def _missing(settings: KafkaSettings, topics: Mapping[str, Topic], partitions: i
         }
         yield NewTopic(settings.state_topic, events.partitions, replicas, topic_configs=compact | safe)
     if settings.dead_letter_topic not in topics:
-        # More than the check asks for: what the shop compressed well may come out larger from us.
+        # More than the check requires: a record that the shop has compressed well may be larger when we write it.
         keep = {
             "cleanup.policy": "delete",
             "retention.ms": str(90 * _DAY_MS),
@@ -328,19 +331,19 @@ def _missing(settings: KafkaSettings, topics: Mapping[str, Topic], partitions: i
         }
         yield NewTopic(settings.dead_letter_topic, events.partitions, replicas, topic_configs=keep | safe)
     if settings.results_topic and settings.results_topic not in topics:
-        tell = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
-        yield NewTopic(settings.results_topic, events.partitions, replicas, topic_configs=tell | safe)
+        month = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
+        yield NewTopic(settings.results_topic, events.partitions, replicas, topic_configs=month | safe)
 
 
 def _raise_refused(answers: Iterable[tuple[Any, ...]]) -> None:
-    """The library raises nothing of what Kafka says of single topics."""
+    """Raises the errors of single topics, which the library ignores."""
     refused = [
         f"{name}: {kafka_errors.for_code(code).__name__} {' '.join(filter(None, said))}".strip()
         for name, code, *said in answers
         if code not in (0, _EXISTS_ALREADY)
     ]
     if refused:
-        raise TopicError("Kafka does not create " + "; ".join(refused))
+        raise TopicError("Kafka refused to create " + "; ".join(refused))
 
 
 @asynccontextmanager
@@ -350,29 +353,29 @@ async def _admin(connection: Connection) -> AsyncIterator[Any]:
         await connection.start(admin)
         yield admin
     except kafka_errors.KafkaError as error:
-        raise as_cartsync_error(error, "asking Kafka about its topics") from error
+        raise as_cartsync_error(error, "describing the topics") from error
     except TimeoutError as error:
-        raise LogError("asking Kafka about its topics: no answer") from error
+        raise LogError("describing the topics: no response") from error
     finally:
         await admin.close()
 
 
 async def _described(connection: Connection, *, writes: bool = False) -> dict[str, Topic]:
-    """The library asks a broker of its choice and gives up when that one is down: asked again, it takes another."""
+    """Retries, because the library asks a random broker and gives up if that one is down: a retry asks another."""
     async for attempt in connection.tries():
         with attempt:
             async with _admin(connection) as admin:
                 topics = await _describe(admin, connection.settings)
                 name = connection.settings.results_topic
                 if writes and name in topics:
-                    seen = await look(admin._client, [name], connection.settings.request_timeout_s)  # noqa: SLF001
+                    seen = await describe_topics(admin._client, [name], connection.settings.request_timeout_s)  # noqa: SLF001
                     topics[name] = replace(topics[name], may_write=seen.topics.get(name, GONE).may_write)
                 return topics
     raise AssertionError  # the loop ends by returning or raising
 
 
 async def _describe(admin: Any, settings: KafkaSettings) -> dict[str, Topic]:
-    """Those of our topics that there are. All topics are asked for: asking for one by name may create it."""
+    """The topics that exist. Describes all topics of the cluster: describing one by name may create it."""
     names = _names(settings)
     known = {entry["topic"]: entry["partitions"] for entry in await admin.describe_topics() if not entry["error_code"]}
     here = [name for name in names if name in known]

@@ -1,4 +1,4 @@
-"""Writes events to the event topic: for whoever has events to put there, the demo, replays and tests."""
+"""Writes events to the event topic, for the demo, replays and tests."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class EventWriter:
         self._producer: Any = None
 
     async def start(self) -> None:
-        """Connects. Raises `LogError` when no broker can be reached."""
+        """Connects. Raises `LogError` if no broker can be reached."""
         self._producer = AIOKafkaProducer(
             **self._connection.options(self._settings.request_timeout_s),
             enable_idempotence=True,
@@ -29,16 +29,16 @@ class EventWriter:
         await self._connection.start(self._producer)
 
     async def write(self, key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) -> None:
-        """One record; all with the same key go to the same partition."""
+        """Writes one record; records with the same key go to the same partition."""
         await self._producer.send_and_wait(
             self._settings.event_topic, key=key, value=value, headers=list(headers) or None
         )
 
     async def post(self, key: bytes | None, value: bytes | None) -> Any:
-        """One record, without waiting for the brokers: the awaitable that does. Bounded by the producer's buffer."""
+        """Queues one record and returns a future for its acknowledgment. Bounded by the producer's buffer."""
         return await self._producer.send(self._settings.event_topic, key=key, value=value)
 
     async def stop(self) -> None:
-        """Waits for what is on its way, within a bound, and disconnects."""
+        """Waits for records in flight, within a bound, and disconnects."""
         if self._producer is not None:
             await stop_producer(self._producer, _STOP_S)

@@ -75,7 +75,7 @@ class Outcome(Struct, frozen=True, gc=False):
     retry_after_s: float | None = None
     """What the provider asked for, clamped to [0, 3600]. Of what is pending: when it is asked about; `None`: nobody
     asks, a change of the order or a job brings it on."""
-    holds_account: bool = False
+    throttles_account: bool = False
     """The whole account waits `retry_after_s`, or goes slower when there is none; not only the order."""
     remote: bytes | None = None
     """What the adapter keeps of it in the order's record; `None`: what it kept before."""

@@ -10,7 +10,7 @@ import structlog
 from msgspec import MsgspecError, Raw, Struct
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader, OrderRecord, SealedRecord, Taken, Target, TargetsRecord
+from schemas.state import NextRecord, OrderHeader, OrderRecord, Taken, Target, TargetsRecord
 from worker.core import record as records
 from worker.core.outbox import NEVER, Entry, Figures, Outbox
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan_unconfigured
@@ -24,7 +24,7 @@ from worker.model.account import Account
 from worker.model.exchange import AwaitResult, Outcome
 from worker.model.order import account_of, reference_of
 from worker.model.provider import Destination, Question, Update
-from worker.partition.batch import Batch, Change, is_too_large
+from worker.partition.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch, Change, is_too_large
 from worker.partition.belonging import reads_anew
 from worker.partition.context import Context, Slice, Warm
 from worker.partition.inbox import Inbox
@@ -34,8 +34,8 @@ from worker.ports import (
     DeadLetter,
     InputRecord,
     JobChange,
+    PartitionWriter,
     Result,
-    StatePartition,
     UndecodableRecord,
     after,
 )
@@ -46,14 +46,13 @@ Role = Literal["restoring", "serving", "halted", "closing", "closed"]
 _AT_ONCE_MAX = 500
 _AT_ONCE_MAX_BYTES = 2**20
 """Of the orders that are made owed again in one transaction: some 10 ms of work."""
-_MANY_BYTES, _SMALL_EVENTS = 64 * 1024, 16
-"""So many small events are taken without a look at the clock, unless they and the records of their orders are large."""
+_SMALL_EVENTS = 16
+"""So many orders are looked through without a look at the clock."""
 _JUDGE_AFTER_S = 60.0
 """When an order is looked at that was offered without, should it still wait then."""
 
 
 _NOTHING_TOLD = Update(b"", None, Raw(b"null"))
-_payment_of = state.partial_decoder(["payment", "provider"])
 
 
 def taken(record: InputRecord) -> Taken:
@@ -86,7 +85,7 @@ class PartitionActor:
     def __init__(  # noqa: PLR0915 - one line for each thing that it holds
         self,
         partition: int,
-        hold: StatePartition,
+        hold: PartitionWriter,
         context: Context,
         warm: Warm | None,
         changed: Callable[[], None] = lambda: None,
@@ -307,7 +306,7 @@ class PartitionActor:
                 self._inherited[subject] = None
                 header = record
             elif header.not_before_ms:
-                header = state.decode_sealed(value)  # what kind of delay it is
+                header = state.decode_order(value)  # what kind of delay it is
             if context.sending and (held or header.revision != header.acked):
                 self._put(subject, header, now, now_ms, hold_until if held else 0.0)
                 self._note_payment(subject, value)
@@ -329,7 +328,9 @@ class PartitionActor:
         entry = self.outbox.entries.get(subject)
         if entry is None or entry.waiting:
             return
-        if (payment := _payment_of(value).facts.payment_now) is not None and payment.state != "approved":
+        if (
+            payment := records.payment_now(state.decode_order(value).sealed)
+        ) is not None and payment.state != "approved":
             entry.waiting = payment.state
 
     async def _changed_targets(self, found: Restored) -> list[str]:
@@ -427,7 +428,7 @@ class PartitionActor:
             if work.is_over():
                 await work.pause()
             try:
-                state.decode_order(value)
+                state.decode_whole(value)
             except MsgspecError:
                 key, offset = (state.ORDER_PREFIX + subject).encode(), -1
                 async for entries in self._hold.read(0, self._position - 1):
@@ -798,24 +799,19 @@ class PartitionActor:
     async def _take_events(self, batch: Batch, work: Slice) -> None:
         """As many as one transaction is to have, by their number, their bytes and the time that they take."""
         context, inbox, pace = self._context, self.inbox, self._context.pace
-        count, began, look_at_bytes = 0, context.clock.now(), batch.bytes + _MANY_BYTES
-        last: InputRecord | None = None
+        count, began = 0, context.clock.now()
         while inbox and count < pace.batch_records_max and batch.bytes < pace.batch_bytes_max:
-            record = inbox.pop()
-            if record.offset >= batch.next_offset or after(record) > batch.next_offset:
-                batch.event(record, self._is_in_flight)
-                last = last if type(record) is UndecodableRecord else record
-            count += 1
-            # To look at the clock costs as much as the twentieth part of a small event.
-            if count % _SMALL_EVENTS and batch.bytes < look_at_bytes:
-                continue
-            look_at_bytes = batch.bytes + _MANY_BYTES
+            records = inbox.first(min(EVENTS_AT_ONCE, pace.batch_records_max - count), EVENTS_AT_ONCE_BYTES)
+            bytes_max = min(batch.bytes + EVENTS_AT_ONCE_BYTES, pace.batch_bytes_max)
+            done = batch.events(records, self._is_in_flight, bytes_max)
+            inbox.drop(done)
+            count += done
             if work.is_over():
                 if context.clock.now() - began > pace.batch_s:
                     break
                 await work.pause()
-        if last is not None:
-            self._taken = taken(last)
+        if batch.last_record is not None:
+            self._taken = taken(batch.last_record)
 
     def _is_in_flight(self, subject: str) -> bool:
         entry = self.outbox.entries.get(subject)
@@ -871,7 +867,7 @@ class PartitionActor:
 
     def _put(self, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
         delay_s, may_go_early, has_failed, waits = 0.0, False, False, False
-        if header.not_before_ms and isinstance(header, OrderRecord | SealedRecord):
+        if header.not_before_ms and isinstance(header, OrderRecord):
             delay_s, may_go_early = delay_max_s(header, self._context.rules), is_transient(header)
             has_failed = not awaits_result(header)
             waits = awaits_change(header)

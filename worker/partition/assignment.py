@@ -129,7 +129,7 @@ class Assignment:
     async def _require_belonging(self) -> None:
         """Before anybody is fenced: another deployment than the one that the state belongs to must not disturb it."""
         context = self._context
-        seen = await context.events.look()
+        seen = await context.events.describe_topics()
         context.deployment = identified(context.deployment, seen)
         context.former = require_all(
             context.deployment,
@@ -505,7 +505,7 @@ class Assignment:
             await asyncio.sleep(holding.look_s if strange is None else holding.look_again_s)
             self._heed_silence()
             try:
-                seen = await context.events.look()
+                seen = await context.events.describe_topics()
             except LogError as error:
                 log.debug("topics_not_seen", error=str(error))
                 continue

@@ -2,8 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
+from operator import attrgetter
 
 from worker.ports import InputRecord, size_of
+
+_values = attrgetter("value")
 
 
 class Inbox:
@@ -33,12 +37,20 @@ class Inbox:
         self._portions.append((records[-1].offset, size))
         self.bytes += size
 
-    def pop(self) -> InputRecord:
-        """The first record; there has to be one."""
-        record = self._records.popleft()
-        if record.offset == self._portions[0][0]:
-            self.bytes -= self._portions.popleft()[1]
-        return record
+    def first(self, count: int, bytes_max: int) -> list[InputRecord]:
+        """The first records, which stay: so many, or fewer when their values come to more than `bytes_max`, but one.
+        There has to be one.
+        """
+        records = list(islice(self._records, count))
+        while len(records) > 1 and sum(map(len, filter(None, map(_values, records)))) > bytes_max:
+            del records[len(records) // 2 :]
+        return records
+
+    def drop(self, count: int) -> None:
+        """Forgets so many of the first records; there have to be as many."""
+        for _ in range(count):
+            if self._records.popleft().offset == self._portions[0][0]:
+                self.bytes -= self._portions.popleft()[1]
 
     def clear(self) -> None:
         """Forgets all of it."""

@@ -6,7 +6,7 @@ from schemas import state
 from worker.errors import DamagedStateError, TopicError
 from worker.partition.belonging import is_foreign, require
 from worker.partition.context import Context, Slice, Warm
-from worker.ports import StateEntry, StatePartition
+from worker.ports import PartitionWriter, StateEntry
 
 
 class Restored(Struct):
@@ -32,7 +32,7 @@ class Restored(Struct):
 
 
 async def restore(
-    hold: StatePartition, context: Context, warm: Warm | None, partition: int, start_at: int | None = None
+    hold: PartitionWriter, context: Context, warm: Warm | None, partition: int, start_at: int | None = None
 ) -> Restored:
     """Becomes the owner and reads all that was committed. Raises `LogError`; `DamagedStateError` when the newest record
     of a key is none that we wrote (older ones count for nothing). `start_at`: an operator says how far the input was
@@ -202,7 +202,7 @@ _JOB_PREFIX = state.JOB_PREFIX.encode()
 _CLOSED_PREFIX = state.CLOSED_PREFIX.encode()
 
 
-async def write_barrier(hold: StatePartition, context: Context) -> int:
+async def write_barrier(hold: PartitionWriter, context: Context) -> int:
     """The offset of a record of our own: nobody has taken over before it. Raises `FencedError` when somebody has."""
     owner = state.OwnerRecord(
         state.SCHEMA, context.owner_id, context.clock.wall_ms(), context.version, context.deployment

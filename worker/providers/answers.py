@@ -37,7 +37,7 @@ def kind_of_status(status: int) -> OutcomeKind:
     return OutcomeKind.PERMANENT
 
 
-def holds_account(status: int) -> bool:
+def throttles_account(status: int) -> bool:
     """Whether it is the account that the provider wants fewer calls of, or none for a while: 429 and 503."""
     return status in (429, 503)
 

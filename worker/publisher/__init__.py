@@ -1,1 +1,1 @@
-"""Tells providers: many orders at once, one attempt in flight per order. The only way out of the worker."""
+"""Sends updates to providers: many orders concurrently, one attempt in flight per order. All outbound HTTP to them."""

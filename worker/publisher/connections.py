@@ -1,8 +1,8 @@
-"""Connections to providers: made, kept for the next request, and not kept for too long.
+"""The connection pool: connections to providers are opened, kept alive for the next request, and closed in time.
 
-An address is asked for again and again (a name moves, a site is drained): a connection lives for a minute at most, and
-does not outlive an answer that says that it is better to go elsewhere. One that waits is closed before the other side
-thinks of it, for a request that crosses with such an end has an unknown outcome.
+Names are resolved again regularly (a name moves, a site is drained): a connection lives for a minute at most, and it is
+closed after a response that tells us to go elsewhere (5xx, 421). Idle connections are closed before the server closes
+them, because a request that crosses with the server's close has an unknown outcome.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from worker.publisher.routes import Proxy
 
 
 class Limits(Struct, frozen=True):
-    """How long and how many."""
+    """The limits of the pool."""
 
     age_max_s: float = 60.0
-    """Nothing is sent on a connection that is older."""
+    """No request is sent on an older connection."""
     idle_max_s: float = 4.0
-    """For which no connection is kept without a request: many servers close theirs after 5 s."""
+    """How long an idle connection is kept: many servers close theirs after 5 s."""
     idle_max: int = 256
-    """Connections without a request that are kept, of all accounts."""
+    """Maximum idle connections of all accounts."""
     name_s: float = 5.0
-    """How long the addresses of a name are used."""
+    """How long resolved addresses are cached."""
     next_address_s: float = 0.25
-    """How long an address may take before the next one is tried beside it (RFC 8305)."""
+    """The delay before the next address is tried in parallel (RFC 8305)."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -48,38 +48,40 @@ LookUp = Callable[[str, int], Awaitable[list[AddressInfo]]]
 
 
 class Server(Struct, eq=False):
-    """An origin as one account reaches it, with the connections to it that wait."""
+    """An origin as reached by one account, and its idle connections."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
-    """`None`: in clear text."""
+    """`None`: unencrypted."""
     proxy: Proxy | None
     prefix: str
-    """Before the path of a request: the origin, where a proxy has to know it."""
+    """Precedes the path in the request line: the origin, if a proxy needs it (absolute-form)."""
     head: str
-    """Headers of every request."""
+    """The headers of every request."""
     idle: dict[Link, None] = {}
-    """The longest idle first."""
-    is_over: bool = False
-    """The route was read anew."""
+    """Longest idle first."""
+    is_replaced: bool = False
+    """The account's route was reloaded: its connections must not be kept."""
 
     @property
     def tunnel(self) -> Proxy | None:
-        """The proxy that is asked for a way to the server; in clear text it is asked for the thing itself."""
+        """The proxy to CONNECT through. Without TLS the proxy gets the request itself, and there is no tunnel."""
         return None if self.tls is None else self.proxy
 
 
 class TunnelRefusedError(OSError):
-    """A proxy does not let us through."""
+    """A proxy refused CONNECT."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(errno.ECONNREFUSED, f"the proxy answered {status}" if status else "the proxy speaks no HTTP")
+        super().__init__(
+            errno.ECONNREFUSED, f"the proxy responded {status}" if status else "the proxy's response is not HTTP"
+        )
         self.status = status
 
 
 class Connections:
-    """All that there are."""
+    """The pool for all accounts and servers."""
 
     def __init__(
         self,
@@ -100,25 +102,28 @@ class Connections:
         self._is_closed = False
 
     def take(self, server: Server) -> Link | None:
-        """One that waits for a request; the one that has waited least."""
+        """Takes the most recently used idle connection from the pool, if one is usable."""
         while server.idle:
             link, _ = server.idle.popitem()
             link.home = None
             self._idle.remove(link)
-            # Not the loop's clock, which stands still while a turn of the loop lasts, as long as that may be.
+            # Not the loop's clock: it stands still during one iteration of the loop, however long that takes, and the
+            # server may have closed the connection meanwhile.
             if link.is_open and link.idle_until > time.monotonic():
                 return link
             link.abort()
         return None
 
     def give_back(self, link: Link, server: Server) -> None:
-        """Keeps it for the next request, or closes it."""
-        if not link.end() or server.is_over or self._is_closed or len(self._idle) >= self._limits.idle_max:
+        """Keeps a connection for the next request, or closes it."""
+        if not link.end() or server.is_replaced or self._is_closed or len(self._idle) >= self._limits.idle_max:
             link.abort()
             return
         idle_s = self._idle_s
         if (kept_s := link.keeps_for_s()) is not None:
-            idle_s = min(idle_s, kept_s / 2)  # the way there takes time, too
+            idle_s = min(
+                idle_s, kept_s / 2
+            )  # the server's timeout counts from when it sent the response, ours from when it arrived
         now = time.monotonic()
         idle_s = min(idle_s, link.made_at + self._limits.age_max_s - now)
         if idle_s <= 0:
@@ -130,7 +135,7 @@ class Connections:
         self._idle.add(link, self._loop.time() + idle_s)
 
     async def open(self, server: Server) -> Link:
-        """A new one, verified. Raises `OSError`; whoever calls sets the deadline."""
+        """Opens a connection and verifies its certificate. Raises `OSError`; the caller sets the deadline."""
         try:
             return await self._open(server)
         except TunnelRefusedError as refused:
@@ -138,30 +143,31 @@ class Connections:
                 raise
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                self.close_idle()  # the next one finds room
+                self.close_idle()  # frees file descriptors for the next attempt
             raise
+        # 407: the proxy has forwarded nothing, and may accept the same credentials on a new connection. One retry.
         return await self._open(server)
 
     async def _open(self, server: Server) -> Link:
-        way = server.proxy or server
-        made = await aiohappyeyeballs.start_connection(
-            await self._names.find(way.host, way.port),
+        peer = server.proxy or server
+        sock = await aiohappyeyeballs.start_connection(
+            await self._names.find(peer.host, peer.port),
             happy_eyeballs_delay=self._limits.next_address_s,
             loop=self._loop,
             socket_factory=self._socket,
         )
         if server.tunnel is not None:
             try:
-                await self._tunnel(made, server, server.tunnel)
+                await self._tunnel(sock, server, server.tunnel)
             except BaseException:
-                made.close()
+                sock.close()
                 raise
         verified: dict[str, Any] = {} if server.tls is None else {"ssl": server.tls, "server_hostname": server.host}
-        _, link = await self._loop.create_connection(lambda: Link(self._loop), sock=made, **verified)
+        _, link = await self._loop.create_connection(lambda: Link(self._loop), sock=sock, **verified)
         return link
 
-    async def _tunnel(self, made: socket.socket, server: Server, proxy: Proxy) -> None:
-        """Asks the proxy for a way to the server. It says nothing more after its answer: TLS begins on our side."""
+    async def _tunnel(self, sock: socket.socket, server: Server, proxy: Proxy) -> None:
+        """Sends CONNECT to the proxy. Nothing may follow its response: in TLS the client speaks first."""
         host = f"[{server.host}]" if ":" in server.host else server.host
         lines = [
             f"CONNECT {host}:{server.port} HTTP/1.1",
@@ -170,12 +176,12 @@ class Connections:
         ]
         if proxy.authorization is not None:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
-        await self._loop.sock_sendall(made, "\r\n".join([*lines, "", ""]).encode())
+        await self._loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode())
         head = b""
         while b"\r\n\r\n" not in head:
-            said = await self._loop.sock_recv(made, 4096)
-            head += said
-            if not said or len(head) > _TUNNEL_HEAD_MAX_BYTES:
+            received = await self._loop.sock_recv(sock, 4096)
+            head += received
+            if not received or len(head) > _TUNNEL_HEAD_MAX_BYTES:
                 break
         status = int(match[1]) if (match := _TUNNEL_STATUS.match(head)) else 0
         if not 200 <= status < 300 or not head.endswith(b"\r\n\r\n"):
@@ -185,33 +191,33 @@ class Connections:
         return list(await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
     def _socket(self, address: AddressInfo) -> socket.socket:
-        """A process that dies leaves its send buffer to the kernel, which would retransmit for minutes: it must give up
-        when we would have (`PROTOCOL.md` section 3).
+        """When a process dies, the kernel keeps retransmitting its send buffer for minutes. The options make it give up
+        when we would have, and drop the buffer on close (`PROTOCOL.md` section 3).
         """
         family, kind, proto, _, _ = address
-        made = socket.socket(family=family, type=kind, proto=proto)
+        sock = socket.socket(family=family, type=kind, proto=proto)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._deadline_s * 1000))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # on, 0 s: reset
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._deadline_s * 1000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # on, 0 s: reset
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def close_idle(self) -> None:
-        """Closes all that wait for a request."""
+        """Closes all idle connections."""
         self._idle.expire_all()
 
     async def close(self) -> None:
-        """Closes all that wait, and keeps no other."""
+        """Closes all idle connections; the others are closed when they are given back."""
         self._is_closed = True
         self.close_idle()
         self._idle.close()
         self._names.close()
-        await asyncio.sleep(0)  # for the transports to hear of it
+        await asyncio.sleep(0)  # lets the transports run their close callbacks
 
 
 class _Names:
-    """Addresses by name. Whoever asks while a name is looked up waits with the others: a resolver that hangs holds one
-    thread, not all.
+    """A DNS cache. Concurrent callers for one name share a lookup, so that a hanging resolver blocks one thread, not
+    all of them.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, look_up: LookUp, kept_s: float) -> None:
@@ -221,7 +227,7 @@ class _Names:
         self._looked_up: dict[tuple[str, int], asyncio.Future[list[AddressInfo]]] = {}
 
     async def find(self, host: str, port: int) -> list[AddressInfo]:
-        """In turns another one first. Raises `OSError`."""
+        """The addresses of a name, rotated at each call. Raises `OSError`."""
         name = (host, port)
         task = self._looked_up.get(name)
         if task is None:

@@ -1,8 +1,7 @@
-"""Sends what the partitions offer: by account, in the order and within the limits that `core/account.py` says.
+"""Sends what the partitions offer, per account, in the order and within the limits that `core/account.py` decides.
 
-Each account has *slots*: long-lived tasks, at most `concurrency` of them, which take the next turn, send it and
-bring the outcome back. A slot holds no state of an order; what is sent is asked for when a slot is free, so it is the
-newest there is.
+Each account has *slots*: up to `concurrency` long-lived tasks that take the next turn, send it and report the outcome.
+A slot keeps no state of an order: it claims the attempt when it is free, so that it always sends the newest state.
 """
 
 import asyncio
@@ -38,14 +37,14 @@ from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
 
 log = structlog.get_logger(__name__)
 
-_TAKES_IN_A_ROW = 100
-"""Offers that may lead to nothing before others get the loop."""
+_CLAIMS_IN_A_ROW = 100
+"""How many offers in a row may lead to no request before the slot yields to the loop."""
 _EXCHANGES_MAX = 20
-"""In one turn; an adapter that asks for more does not come to an end."""
+"""The limit for one turn: an adapter that needs more is in an endless loop."""
 
 
 def _limiter(rate_per_s: float) -> AsyncLimiter | None:
-    """A bucket that holds a second's worth, and at least one attempt."""
+    """A leaky bucket with the capacity of one second, and at least one attempt."""
     if not rate_per_s:
         return None
     bucket = max(1.0, rate_per_s)
@@ -53,51 +52,51 @@ def _limiter(rate_per_s: float) -> AsyncLimiter | None:
 
 
 def _idempotency_key(attempt: Attempt) -> str:
-    """The subject percent-encoded, in its two parts: `quote` is fast where there is nothing to encode."""
+    """Contains the percent-encoded subject. Encoded in two parts, because `quote` is fast if nothing needs encoding."""
     account, reference = account_of(attempt.subject), reference_of(attempt.subject)
     key = f"{quote(account, safe='')}%2F{quote(reference, safe='')}:{attempt.revision}"
     return f"{key}:{attempt.generation}" if attempt.generation else key
 
 
 def _of_read(outcome: Outcome) -> Outcome:
-    """A read that has failed leaves nothing that might land later."""
+    """A failed read leaves nothing behind that might land late."""
     return replace(outcome, kind=OutcomeKind.REJECTED) if outcome.kind is OutcomeKind.UNKNOWN else outcome
 
 
-class _Told:
-    """What is known of an exchange before it is answered."""
+class _Unanswered:
+    """The outcome of the current exchange in case it gets no response."""
 
     def __init__(self) -> None:
-        self.unanswered = OutcomeKind.NOT_SENT
+        self.kind = OutcomeKind.NOT_SENT
         self.remote: bytes | None = None
 
     def sends(self, step: Exchange) -> None:
-        """It may be on its way from now on."""
-        self.unanswered = OutcomeKind.NOT_SENT if step.is_read else OutcomeKind.UNKNOWN
+        """The request of this step may be in flight from now on."""
+        self.kind = OutcomeKind.NOT_SENT if step.is_read else OutcomeKind.UNKNOWN
         self.remote = None if step.is_read else step.remote
 
     def failed(self, fault: Fault) -> Outcome:
-        """There was no answer."""
+        """The outcome when there was no response."""
         if not fault.sent:
             return Outcome(OutcomeKind.NOT_SENT, fault.detail)
-        return Outcome(self.unanswered, fault.detail, remote=self.remote)
+        return Outcome(self.kind, fault.detail, remote=self.remote)
 
 
 class _AccountSlots:
-    """One account: its queue, and the tasks that work it off."""
+    """One account: its queue, and the slots that process it."""
 
     def __init__(self, account: Account, provider: Provider[Any], rules: DeliveryPolicy) -> None:
         self.account = account
         self.provider = provider
         self.limiter = _limiter(account.rate_per_s)
         self.queue: AccountQueue[AttemptSource] = AccountQueue(account.concurrency, rules)
-        self.idle: list[asyncio.Future[None]] = []
+        self.parked_slots: list[asyncio.Future[None]] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def wake(self, count: int = 1) -> None:
-        """Lets so many idle slots look again."""
-        while self.idle and count:
-            future = self.idle.pop()
+    def wake_slots(self, count: int = 1) -> None:
+        """Makes up to `count` parked slots check the queue again."""
+        while self.parked_slots and count:
+            future = self.parked_slots.pop()
             if not future.done():
                 future.set_result(None)
                 count -= 1
@@ -124,11 +123,11 @@ class Publisher:
         self._metrics = metrics
         metrics.configured(accounts)
         self._fatal = fatal
-        self._under_way: dict[Attempt, tuple[AttemptSource, asyncio.Task[None]]] = {}
+        self._in_flight: dict[Attempt, tuple[AttemptSource, asyncio.Task[None]]] = {}
         self._abandoned: set[Attempt] = set()
         self._suspended = False
 
-    # --- what partitions ask of it ---
+    # --- for partitions: ports.Dispatcher ---
 
     def offer(
         self,
@@ -143,8 +142,8 @@ class Publisher:
         slots = self._slots[account]
         now = self._clock.now()
         slots.queue.offer(subject, owed_since_ms, source, now, has_failed=has_failed, not_before=not_before)
-        if slots.idle:
-            slots.wake()
+        if slots.parked_slots:
+            slots.wake_slots()
         elif len(slots.tasks) < slots.account.concurrency:
             slot = asyncio.create_task(self._slot(slots), name=f"slot {account} {len(slots.tasks)}")
             slots.tasks.add(slot)
@@ -155,7 +154,7 @@ class Publisher:
             slots.queue.withdraw(source)
 
     def abandon(self, source: AttemptSource) -> None:
-        for attempt, (owner, slot) in list(self._under_way.items()):
+        for attempt, (owner, slot) in list(self._in_flight.items()):
             if owner is source and attempt not in self._abandoned:
                 self._abandoned.add(attempt)
                 slot.cancel()
@@ -174,13 +173,13 @@ class Publisher:
         if wait_s <= 0:
             return ""
         why = "its provider is overloaded" if queue.is_slow else "its provider asked for it"
-        return f"account {account} waits {wait_s:.0f} s more: {why}"
+        return f"account {account} is throttled for another {wait_s:.0f} s ({why})"
 
-    # --- what operators ask of it ---
+    # --- for operators ---
 
     def resume(self, account: str) -> bool:
-        """Ends a pause, but no wait for `Retry-After`; False: there was none. Raises `KeyError` for an unknown
-        account.
+        """Ends a pause, but does not shorten a `Retry-After`; False: the account was not paused. Raises `KeyError` for
+        an unknown account.
         """
         slots = self._slots[account]
         if not slots.queue.resume():
@@ -189,20 +188,20 @@ class Publisher:
         return True
 
     def reconfigure(self, accounts: Mapping[str, Account]) -> None:
-        """These accounts, all of them known, are from now on as given; those that were paused go on."""
+        """Replaces the settings of these accounts, all of which must be known, and resumes those that are paused."""
         for name, account in accounts.items():
             self._slots[name].account = account
             self.resume(name)
 
     def suspend(self, suspended: bool) -> None:
-        """Begins no attempt any more, until it is called with `False`. Those under way go on."""
+        """Starts no attempts until it is called with `False`. Attempts in flight continue."""
         self._suspended = suspended
         for slots in self._slots.values():
             if not suspended:
-                slots.wake(slots.account.concurrency)
+                slots.wake_slots(slots.account.concurrency)
 
     def views(self) -> list[AccountView]:
-        """All accounts as they stand."""
+        """The current state of all accounts."""
         now = self._clock.now()
         return [
             AccountView(
@@ -219,11 +218,11 @@ class Publisher:
         ]
 
     def in_flight(self) -> int:
-        """Attempts under way."""
-        return len(self._under_way)
+        """The number of attempts in flight."""
+        return len(self._in_flight)
 
     async def stop(self) -> None:
-        """Ends all slots; partitions have withdrawn and cut before."""
+        """Ends all slots. The partitions have already withdrawn their offers and abandoned their attempts."""
         tasks = [task for slots in self._slots.values() for task in slots.tasks]
         for task in tasks:
             task.cancel()
@@ -241,7 +240,7 @@ class Publisher:
                 await self._send(slots, *found, slot)
 
     async def _next(self, slots: _AccountSlots) -> tuple[Turn[AttemptSource], Attempt] | None:
-        """The next turn that leads to a request: one that turns out to need none uses up nothing of the rate."""
+        """The next turn that leads to a request; a turn without one does not count against the rate limit."""
         for count in itertools.count(1):
             now = self._clock.now()
             turn = None if self._suspended else slots.queue.next(now)
@@ -250,22 +249,22 @@ class Publisher:
             attempt = turn.owner.take(turn.subject)
             if attempt is not None:
                 slots.queue.begin(turn, now)
-                if slots.queue.opens_at(now) <= now:
-                    slots.wake()
+                if slots.queue.opens_at(now) <= now:  # there is more to send: one wake-up starts the next slot
+                    slots.wake_slots()
                 return turn, attempt
-            if count % _TAKES_IN_A_ROW == 0:
+            if count % _CLAIMS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         return None
 
     async def _ready(self, slots: _AccountSlots) -> None:
-        """Until there is an offer that the account's limits let out now."""
+        """Returns when the queue has a turn and the account's limits permit sending it now."""
         while True:
             if not self._is_open(slots):
-                await self._idle(slots)
+                await self._park(slots)
                 continue
             if slots.limiter is not None:
                 await slots.limiter.acquire()
-                if not self._is_open(slots):  # it has changed while we waited
+                if not self._is_open(slots):  # another slot may have taken the turn while we waited
                     continue
             return
 
@@ -273,16 +272,16 @@ class Publisher:
         now = self._clock.now()
         return not self._suspended and slots.queue.opens_at(now) <= now
 
-    async def _idle(self, slots: _AccountSlots) -> None:
-        """Until somebody wakes the slot: an offer, an operator, or the time at which the account opens."""
+    async def _park(self, slots: _AccountSlots) -> None:
+        """Parks the slot until it is woken by an offer, by an operator, or when the account may send again."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        slots.idle.append(future)
+        slots.parked_slots.append(future)
         alarm = None
         now = self._clock.now()
         opens_at = NEVER if self._suspended else slots.queue.opens_at(now)
         if opens_at != NEVER:
-            alarm = loop.call_later(opens_at - now, slots.wake)
+            alarm = loop.call_later(opens_at - now, slots.wake_slots)
         try:
             await future
         finally:
@@ -292,28 +291,31 @@ class Publisher:
     async def _send(
         self, slots: _AccountSlots, turn: Turn[AttemptSource], attempt: Attempt, slot: asyncio.Task[None]
     ) -> None:
-        self._under_way[attempt] = (turn.owner, slot)
-        account, told = slots.account, _Told()
-        outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without an answer")
+        self._in_flight[attempt] = (turn.owner, slot)
+        account, unanswered = slots.account, _Unanswered()
+        outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without a response")
         try:
-            outcome = await self._take_turn(slots, account, attempt, told)
+            outcome = await self._take_turn(slots, account, attempt, unanswered)
         except asyncio.CancelledError:
-            why = "given up: the partition is leaving"
-            outcome = Outcome(told.unanswered, why, remote=told.remote)
+            why = "abandoned: the partition is being released"
+            outcome = Outcome(unanswered.kind, why, remote=unanswered.remote)
+            # `abandon` cancels the slot only to end its attempt: then it goes on. Any other cancellation ends the slot.
             if attempt not in self._abandoned or slot.uncancel() > 0:
-                raise  # not the attempt is to end, but the slot
+                raise
         finally:
             self._abandoned.discard(attempt)
-            del self._under_way[attempt]
+            del self._in_flight[attempt]
             now = self._clock.now()
             outcome = self._end(slots, turn, outcome, now, is_outdated=account is not slots.account)
             self._metrics.attempt(slots.account.name, outcome.kind.value, now - attempt.taken_at)
             turn.owner.done(attempt, outcome)
 
-    async def _take_turn(self, slots: _AccountSlots, account: Account, attempt: Attempt, told: _Told) -> Outcome:
-        """Asks the adapter for one step after the other: reads, and at most one command."""
+    async def _take_turn(
+        self, slots: _AccountSlots, account: Account, attempt: Attempt, unanswered: _Unanswered
+    ) -> Outcome:
+        """Executes the adapter's steps one by one: reads, and at most one command."""
         if attempt.errand is not None:
-            return await self._run_errand(attempt.errand, attempt, told)
+            return await self._run_errand(attempt.errand, attempt, unanswered)
         asked = Question(
             reference_of(attempt.subject),
             account,
@@ -338,35 +340,37 @@ class Publisher:
                     return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
                 case Unsendable():
                     return Outcome(OutcomeKind.UNSUPPORTED, step.reason, status, remote=step.remote, found=step.found)
-            if count and slots.limiter is not None:  # the first has had its leave
+            if count and slots.limiter is not None:  # `_ready` has acquired the first
                 await slots.limiter.acquire()
-            told.sends(step)
-            answer = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
-            if isinstance(answer, Fault):
-                return told.failed(answer)
-            answered = provider.read_response(asked, step, answer)
+            unanswered.sends(step)
+            response = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
+            if isinstance(response, Fault):
+                return unanswered.failed(response)
+            result = provider.read_response(asked, step, response)
             if not step.is_read:
-                return answered.outcome
-            if answered.outcome.kind is not OutcomeKind.APPLIED:
-                return _of_read(answered.outcome)
-            status = answer.status
-            asked = replace(asked, seen=answered.seen, now_ms=self._clock.wall_ms())
+                return result.outcome
+            if result.outcome.kind is not OutcomeKind.APPLIED:
+                return _of_read(result.outcome)
+            status = response.status
+            asked = replace(asked, seen=result.seen, now_ms=self._clock.wall_ms())
         return Outcome(OutcomeKind.REJECTED, f"{provider.name} was read {_EXCHANGES_MAX} times in one turn")
 
-    async def _run_errand(self, errand: Errand, attempt: Attempt, told: _Told) -> Outcome:
-        """One request of a job."""
-        told.sends(Exchange(errand.request, errand.is_read))
-        answer = await self._sender.send(errand.request, self._deadline_s, attempt.may_send)
-        if isinstance(answer, Fault):
-            return told.failed(answer)
-        errand.answer = answer
-        outcome = errand.read(answer, self._clock.wall_ms())
+    async def _run_errand(self, errand: Errand, attempt: Attempt, unanswered: _Unanswered) -> Outcome:
+        """Sends the request of a job."""
+        unanswered.sends(Exchange(errand.request, errand.is_read))
+        response = await self._sender.send(errand.request, self._deadline_s, attempt.may_send)
+        if isinstance(response, Fault):
+            return unanswered.failed(response)
+        errand.answer = response
+        outcome = errand.read(response, self._clock.wall_ms())
         return _of_read(outcome) if errand.is_read else outcome
 
     def _end(
         self, slots: _AccountSlots, turn: Turn[AttemptSource], outcome: Outcome, now: float, *, is_outdated: bool
     ) -> Outcome:
-        """What is left of the outcome for the order; says what it means for the account, unless that has changed."""
+        """Applies the outcome to the account, unless it was reconfigured meanwhile, and returns it as it affects the
+        order. Logs what happens to the account.
+        """
         queue, name = slots.queue, slots.account.name
         pause, hold_until = queue.pause, queue.hold_until
         outcome = queue.end(turn, outcome, now, self._clock.chance(), is_outdated=is_outdated)
@@ -395,7 +399,7 @@ class Publisher:
     def _resumed(self, slots: _AccountSlots, by: Literal["operator", "probe"]) -> None:
         self._metrics.account_paused(slots.account.name, False)
         log.info("account_resumed", account=slots.account.name, by=by)
-        slots.wake(slots.account.concurrency)
+        slots.wake_slots(slots.account.concurrency)
 
     def _slot_ended(self, slots: _AccountSlots, slot: asyncio.Task[None]) -> None:
         slots.tasks.discard(slot)
@@ -406,13 +410,13 @@ class Publisher:
 
 
 def _briefly(account: str, pause: Pause | None) -> str | None:
-    """Why it sends nothing, without the provider's words: for who may not see orders."""
+    """Why the account sends nothing, without the provider's words: shown to clients that may not see orders."""
     if pause is None:
         return None
-    why = "its credentials were refused" if pause.cause == "credentials" else "too many orders were refused for good"
+    why = "its credentials were rejected" if pause.cause == "credentials" else "too many orders were rejected for good"
     return f"account {account} paused: {why} ({pause.status})"
 
 
 def _probe_s(pause: Pause | None, now: float) -> float | None:
-    """Seconds until the next probe; `None`: there will be none."""
+    """Seconds until the next probe; `None`: no probe is scheduled."""
     return None if pause is None or pause.probe_at == NEVER else round(max(0.0, pause.probe_at - now), 3)

@@ -1,4 +1,4 @@
-"""By which way an account's requests leave: its certificates and its proxy."""
+"""How an account's requests reach its provider: its certificates and its proxy."""
 
 import base64
 import ssl
@@ -19,22 +19,22 @@ class Proxy(Struct, frozen=True):
     host: str
     port: int
     authorization: str | None
-    """The header, as it goes out."""
+    """The value of the `Proxy-Authorization` header."""
 
     def __repr__(self) -> str:
-        return f"Proxy({self.host!r}, {self.port})"  # the rest is a credential
+        return f"Proxy({self.host!r}, {self.port})"  # without the credentials
 
 
 class Route(Struct, frozen=True):
-    """What is the same for all requests of an account."""
+    """The TLS settings and proxy for all requests of an account."""
 
     tls: ssl.SSLContext | None = None
-    """`None`: as for all accounts without files of their own."""
+    """`None`: the default context for accounts without files of their own."""
     proxy: Proxy | None = None
 
 
 def routes_of(accounts: Mapping[str, Account]) -> dict[str, Route]:
-    """By account. Reads the files; raises `ConfigError` with one line for every mistake."""
+    """The routes by account. Reads the files; raises `ConfigError` with one line per mistake."""
     routes: dict[str, Route] = {}
     problems = []
     for name, account in accounts.items():
@@ -49,7 +49,7 @@ def routes_of(accounts: Mapping[str, Account]) -> dict[str, Route]:
 
 @cache
 def default_tls() -> ssl.SSLContext:
-    """What the system trusts; names and certificates are verified. Read once: it takes 50 ms."""
+    """Trusts the system's CA certificates; verifies names and certificates. Created once: it takes 50 ms."""
     return _speaking_http(ssl.create_default_context())
 
 
@@ -61,7 +61,7 @@ def _speaking_http(context: ssl.SSLContext) -> ssl.SSLContext:
 def _own_tls(account: Account) -> ssl.SSLContext | None:
     ca, certificate, key = account.tls_ca_file, account.tls_cert_file, account.tls_key_file
     if bool(certificate) != bool(key):
-        raise ConfigError("tls_cert_file and tls_key_file belong together: give both or neither")
+        raise ConfigError("tls_cert_file and tls_key_file belong together: set both or neither")
     if not ca and not certificate:
         return None
     context = _trusting(ca) if ca else ssl.create_default_context()
@@ -69,24 +69,24 @@ def _own_tls(account: Account) -> ssl.SSLContext | None:
         for setting, file in (("tls_cert_file", certificate), ("tls_key_file", key)):
             _read(setting, file)
         try:
-            # A key that is encrypted is refused: OpenSSL would ask for its password on the terminal.
+            # An empty password makes an encrypted key fail: otherwise OpenSSL would prompt on the terminal.
             context.load_cert_chain(certificate, key, password="")
         except (OSError, ValueError):
             raise ConfigError(
                 f"tls_cert_file = {certificate!r}, tls_key_file = {key!r}: not a certificate and its key, "
-                "both as PEM, the key without a password"
+                "both in PEM format, the key without a password"
             ) from None
     return _speaking_http(context)
 
 
 def _trusting(file: str) -> ssl.SSLContext:
-    """Trusts what is in this file, and nobody else."""
+    """Trusts only the CA certificates in this file."""
     pem = _read("tls_ca_file", file).decode("ascii", "ignore")
     try:
-        # Without any data it would be the system's authorities.
+        # With empty data it would load the system's CA certificates instead.
         return ssl.create_default_context(cadata=pem.strip() or "none")
     except (OSError, ValueError):
-        raise ConfigError(f"tls_ca_file = {file!r}: holds no certificates as PEM") from None
+        raise ConfigError(f"tls_ca_file = {file!r}: contains no certificates in PEM format") from None
 
 
 def _read(setting: str, file: str) -> bytes:
@@ -105,7 +105,7 @@ def _proxy(account: Account) -> Proxy | None:
         host, port, user, password = url.hostname, url.port, url.username, url.password
     except ValueError:
         host = port = user = password = None
-    if not host or not port:  # it is not quoted: it may hold a password
+    if not host or not port:  # not quoted: it may contain a password
         raise ConfigError('proxy must look like "http://proxy.example:3128"')
     if user is None:
         return Proxy(host, port, None)

@@ -1,11 +1,12 @@
-"""The only outbound HTTP: one attempt, its deadline, and what is known of it when there is no answer.
+"""The outbound HTTP client: makes one attempt within its deadline, and knows its outcome even without a response.
 
-Theory of operation. Requests are written by us, on connections of our own (`connections`), and answers are read by
-llhttp (`link`): an HTTP client does much that an order update has no use for (redirects, cookies, a task that writes
-the body), and repeats a PUT on its own when a kept connection turns out to be dead. Between the last look at the lease
-and the bytes stands nothing, not even a turn of the loop, and a request is written at most once to a connection. It is
-written a second time only when the first was answered with 421, or by a proxy with 407: nobody has processed it then
-(RFC 9110 sections 15.5.8 and 15.5.20). That is within the same deadline, and the lease is looked at again.
+Theory of operation. We write requests ourselves, on our own connections (`connections`), and llhttp parses the
+responses (`link`): a general HTTP client does much that an order update does not need (redirects, cookies, a task that
+writes the body), and repeats a PUT by itself if a pooled connection turns out to be dead. Nothing happens between the
+last check of the lease and writing the bytes, not even an iteration of the loop, and a request is written to a
+connection at most once. It is written a second time only if the first response was 421, or a proxy's 407, because then
+nobody has processed it (RFC 9110 sections 15.5.8 and 15.5.20). The same deadline applies, and the lease is checked
+again.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from worker.publisher.routes import Route, default_tls, routes_of
 log = structlog.get_logger(__name__)
 
 BODY_MAX_BYTES = 64 * 1024
-"""An answer is cut here: only its first words are of use."""
+"""Longer response bodies are truncated: only the beginning is useful."""
 
 
 class HttpSender:
@@ -41,7 +42,7 @@ class HttpSender:
         limits: Limits = DEFAULT_LIMITS,
         look_up: LookUp | None = None,
     ) -> None:
-        """Reads the files of the accounts; raises `ConfigError`. `look_up`: instead of what the system finds."""
+        """Reads the accounts' certificate files; raises `ConfigError`. `look_up`: instead of the system's resolver."""
         self._body_max_bytes = body_max_bytes
         self._user_agent = user_agent
         self._loop = asyncio.get_running_loop()
@@ -51,80 +52,83 @@ class HttpSender:
         )
         self._routes, self._tls = routes_of(accounts or {}), default_tls()
         self._servers: dict[tuple[str, str], Server] = {}
-        """By account and origin: as many as accounts are configured."""
+        """By account and origin; bounded by the number of configured accounts."""
 
     async def reload(self, accounts: Mapping[str, Account]) -> None:
-        """Reads the files of all accounts again; what waits on a connection of before goes on there, and is the last.
+        """Rereads the files of all accounts. Requests in flight finish on their connections, which are then closed.
 
-        Raises `ConfigError`: then all stays as it was.
+        Raises `ConfigError`: then nothing has changed.
         """
         self._routes, self._tls = await asyncio.to_thread(_read_again, accounts)
         for server in self._servers.values():
-            server.is_over = True
+            server.is_replaced = True
         self._servers.clear()
         self._connections.close_idle()
 
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
-        """One attempt."""
         until = self._loop.time() + deadline_s
         try:
             origin, target = _split(request.url)
-            server = self._servers.get((request.account, origin)) or self._meet(request.account, origin)
-            wire = _wire(request, server, target)
+            server = self._servers.get((request.account, origin)) or self._server_for(request.account, origin)
+            raw = _serialize(request, server, target)
         except ValueError as error:
             return Fault(False, f"not a request: {type(error).__name__}")
-        answer: HttpResponse | Fault
-        for link in (self._connections.take(server), None):
-            fresh = link or await self._connect(server, until, deadline_s)
-            if isinstance(fresh, Fault):
-                return fresh
+        response: HttpResponse | Fault
+        # First on a pooled connection, if there is one. A second time, on a new one, only if the first response shows
+        # that nobody has processed the request.
+        for pooled in (self._connections.take(server), None):
+            link = pooled or await self._connect(server, until, deadline_s)
+            if isinstance(link, Fault):
+                return link
             body_max_bytes = request.answer_max_bytes or self._body_max_bytes
-            answer = await self._exchange(fresh, server, wire, until, deadline_s, body_max_bytes, may_send)
-            if isinstance(answer, Fault) or not _is_misdirected(answer, server):
+            response = await self._exchange(link, server, raw, until, deadline_s, body_max_bytes, may_send)
+            if isinstance(response, Fault) or not _is_misdirected(response, server):
                 break
-        return answer
+        return response
 
     async def _connect(self, server: Server, until: float, deadline_s: float) -> Link | Fault:
         try:
             async with asyncio.timeout_at(until):
                 link = await self._connections.open(server)
-        except Exception as error:  # noqa: BLE001 - `ports.Sender` never raises: whatever it was, an outcome follows
-            if isinstance(error, TimeoutError) and error.errno is None:
+        except Exception as error:  # noqa: BLE001 - `ports.Sender` never raises: every error is an outcome
+            if isinstance(error, TimeoutError) and error.errno is None:  # our deadline, not the kernel's ETIMEDOUT
                 return Fault(False, f"no connection within {deadline_s:g} s")
-            return Fault(False, f"no connection: {_said(error)}")
+            return Fault(False, f"no connection: {_describe(error)}")
+        # The loop may have been busy since the connection was established.
         if self._loop.time() < until and link.is_open:
             return link
         link.abort()
-        return Fault(False, "the connection was of no use any more when it was there")
+        return Fault(False, "the connection was established too late, or closed right away")
 
     async def _exchange(
         self,
         link: Link,
         server: Server,
-        wire: bytes,
+        raw: bytes,
         until: float,
         deadline_s: float,
         body_max_bytes: int,
         may_send: Callable[[], bool],
     ) -> HttpResponse | Fault:
-        answered = link.begin(body_max_bytes, deadline_s)
+        complete = link.begin(body_max_bytes, deadline_s)
         self._deadlines.add(link, until)
         try:
+            # No await between this check and the write: the lease must still be valid when the bytes are written.
             if not may_send():
-                return Fault(False, "the lease of the partition ran out before the request went out")
-            link.write(wire)
-            await answered
+                return Fault(False, "the partition's lease expired before the request was sent")
+            link.write(raw)
+            await complete
             return link.outcome()
         except Exception as error:  # noqa: BLE001 - see above
-            return Fault(True, _said(error))
+            return Fault(True, _describe(error))
         finally:
             self._deadlines.remove(link)
             self._connections.give_back(link, server)
 
-    def _meet(self, account: str, origin: str) -> Server:
+    def _server_for(self, account: str, origin: str) -> Server:
         url = urlsplit(origin)
         if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc:
-            raise ValueError("no address of a server")
+            raise ValueError("not an http(s) URL")
         route = self._routes.get(account, Route())
         tls = (route.tls or self._tls) if url.scheme == "https" else None
         standard = 443 if tls else 80
@@ -142,7 +146,6 @@ class HttpSender:
         return server
 
     async def close(self) -> None:
-        """Closes all connections."""
         self._deadlines.close()
         await self._connections.close()
 
@@ -154,14 +157,14 @@ def _read_again(accounts: Mapping[str, Account]) -> tuple[dict[str, Route], ssl.
 
 
 def _split(url: str) -> tuple[str, str]:
-    """Origin and request target, letter by letter: an encoded slash stays encoded."""
+    """Splits off the origin, and keeps the rest byte by byte: an encoded slash must stay encoded."""
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     return f"{scheme}://{authority}", f"/{path}"
 
 
-def _wire(request: HttpRequest, server: Server, target: str) -> bytes:
-    """All the bytes. Raises `ValueError` when a value would become a header of its own."""
+def _serialize(request: HttpRequest, server: Server, target: str) -> bytes:
+    """The bytes of the request. Raises `ValueError` if a header value contains a line break (header injection)."""
     lines = [f"{request.method} {server.prefix}{target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     lines.append(f"Content-Length: {len(request.body)}\r\n{server.head}\r\n")
@@ -171,13 +174,13 @@ def _wire(request: HttpRequest, server: Server, target: str) -> bytes:
     return head.encode() + request.body
 
 
-def _is_misdirected(answer: HttpResponse, server: Server) -> bool:
-    """Whether the request was sent back unprocessed by a server that is not for it, or by a proxy."""
-    return answer.status == 421 or (answer.status == 407 and server.proxy is not None)
+def _is_misdirected(response: HttpResponse, server: Server) -> bool:
+    """Whether nobody has processed the request: the wrong server (421), or a proxy that wants credentials (407)."""
+    return response.status == 421 or (response.status == 407 and server.proxy is not None)
 
 
-def _said(error: Exception) -> str:
-    """What happened, without the URL: it holds the order's reference."""
+def _describe(error: Exception) -> str:
+    """What happened, without the URL, which contains the order's reference."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     log.warning("attempt_failed_unexpectedly", error=type(error).__name__)

@@ -50,6 +50,17 @@ class Attempt(msgspec.Struct, gc=False):
         return self.applied_at is not None
 
 
+class Asked(NamedTuple):
+    """What a shop answered to a question."""
+
+    status: int | None
+    """None: nothing."""
+    body: bytes
+    seconds: float
+    problem: str
+    """Why the provider could not use it; empty: it could."""
+
+
 class Answer(NamedTuple):
     """A response before it is one."""
 

@@ -114,6 +114,13 @@ class Pushes:
             self.counts["not taken"] += 1
         return answered
 
+    async def ask(self, push: Push) -> tuple[tuple[int, bytes] | None, float]:
+        """Calls once, whatever becomes of it: the answer, and how many seconds it took."""
+        began = asyncio.get_running_loop().time()
+        answered = None if self._send is None else await self._send(push)
+        self._note(push, "no answer" if answered is None else str(answered[0]))
+        return answered, asyncio.get_running_loop().time() - began
+
     def _taken(self, push: Push, number: int) -> None:
         key = (push.merchant, push.order_ref)
         self.counts["taken"] += 1

@@ -11,6 +11,7 @@ loopback.
                                                     `FaultsChange` as JSON
     POST /checkout                                  an order is paid for: the provider's own JSON (its module says it)
     POST /acts                                      something happens at the provider: likewise
+    POST /questions                                 it asks the shop, and says what it was answered: likewise
 
 What is right and wrong about a request, and what is held, stands in the provider's folder; what goes wrong on the way
 in `faults`.
@@ -35,7 +36,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from worker import http_url, is_cross_site
 from worker.errors import UsageError
-from worker.sandbox.attempts import JSON, Answer, Attempt, Call
+from worker.sandbox.attempts import JSON, Answer, Asked, Attempt, Call
 from worker.sandbox.faults import SILENCE_MAX_S, Fault, FaultPlan, Faults, parse_fault
 from worker.sandbox.page import page
 from worker.sandbox.pushes import Pushes, Send
@@ -176,6 +177,10 @@ class Sandbox(ABC):
     def act(self, body: bytes) -> None:
         """Something happens at the provider itself. Raises `UsageError` or `msgspec.DecodeError`."""
 
+    async def ask(self, body: bytes) -> Asked:  # noqa: ARG002 - most providers ask nothing
+        """Asks the shop. Raises `UsageError` or `msgspec.DecodeError`."""
+        raise UsageError(f"{self.name} asks nothing that has to be answered at once")
+
     # --- from start to stop ---
 
     @property
@@ -311,20 +316,22 @@ class Sandbox(ABC):
                     return self._one((decode_segment(merchant), decode_segment(order_ref)))
                 case "GET", ["", "log"]:
                     return self._attempts(_whole_number(request, "after", 0))
-                case "POST", ["", "faults" | "checkout" | "acts" as what]:
+                case "POST", ["", "faults" | "checkout" | "acts" | "questions" as what]:
                     if is_cross_site(request.headers):
                         return _said(403, "a page of another site may not do this")
-                    return self._change(what, request.content_type, await request.read())
+                    return await self._change(what, request.content_type, await request.read())
         except (ValueError, UsageError, msgspec.DecodeError) as error:
             return _said(400, str(error))
         return _said(404, "there is nothing here")
 
-    def _change(self, what: str, content_type: str, body: bytes) -> Answer:
+    async def _change(self, what: str, content_type: str, body: bytes) -> Answer:
         match what:
             case "faults":
                 return self._set_faults(content_type, body)
             case "checkout":
                 self.checkout(body)
+            case "questions":
+                return _answered(await self.ask(body))
             case _:
                 self.act(body)
         return Answer(200, b"{}")
@@ -394,6 +401,16 @@ def _make_request(
 ) -> web.BaseRequest:
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_MAX_BYTES)
+
+
+def _answered(asked: Asked) -> Answer:
+    """The shop's answer for people; its body as JSON where it is some."""
+    try:
+        body = msgspec.json.decode(asked.body) if asked.body else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = asked.body.decode(errors="replace")
+    said = {"status": asked.status, "answer": body, "seconds": round(asked.seconds, 3), "problem": asked.problem}
+    return Answer(200, msgspec.json.encode(said))
 
 
 def _said(status: int, text: str) -> Answer:

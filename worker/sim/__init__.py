@@ -1,1 +1,1 @@
-"""Implementations of the ports without the world, and a provider over real HTTP."""
+"""Fakes: in-memory implementations of the ports, and a scripted provider."""

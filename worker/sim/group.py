@@ -1,9 +1,9 @@
-"""The event topic and its consumer group in memory, with the habits of aiokafka's classic, eager group.
+"""The event topic and its consumer group in memory, with the behavior of aiokafka's classic, eager group.
 
-Every change of the members calls all of them: each revokes all that it has, joins again, and gets its share when
-all have joined or the rebalance timeout has dropped the rest. Nothing is delivered between the two calls of the
-listener. A member that was expelled goes on reading what it had, learns of it at a poll and joins again: after that
-poll has delivered once more, as a frozen process does when it thaws.
+Every change of membership rebalances all members: each revokes its partitions, rejoins, and gets its assignment when
+all have joined or the rebalance timeout has removed the rest. Nothing is delivered between the two calls of the
+listener. An expelled member goes on reading its former partitions, notices at a poll, and rejoins after that poll has
+delivered once more, as a frozen process does when it thaws.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from worker.sim.process import Broadcast, Process
 
 
 class MemoryRecord(Struct, frozen=True):
-    """`ports.InputRecord`."""
+    """An `InputRecord`."""
 
     offset: int
     key: bytes | None
@@ -31,38 +31,38 @@ class MemoryRecord(Struct, frozen=True):
 
 @dataclass(eq=False)
 class EventTopicPartition:
-    """What the brokers hold of one partition: records from `start` to before `end`, not every offset with one."""
+    """The brokers' records of one partition, from `start` to before `end`; not every offset has one."""
 
     start: int = 0
     end: int = 0
     records: list[MemoryRecord | UndecodableRecord] = field(default_factory=list)
     stable: int | None = None
-    """Where somebody's open transaction begins; `None`: nobody has one."""
+    """The first offset of an open transaction; `None`: there is none."""
 
     def append(self, record: MemoryRecord | UndecodableRecord) -> None:
-        """Adds a record; its offset is the end."""
+        """Adds a record at the end."""
         self.records.append(record)
         self.end = after(record)
 
     @property
     def readable(self) -> int:
-        """Readers get what is below."""
+        """The offset below which records are readable."""
         return self.end if self.stable is None else self.stable
 
     def truncate(self, before: int) -> None:
-        """Forgets what is below an offset."""
+        """Deletes the records below an offset."""
         self.start = max(self.start, min(before, self.end))
         del self.records[: self._index(self.start)]
 
     def has(self, position: int) -> bool:
-        """Whether there is a record to read at a position or after it."""
+        """Whether there is a readable record at or after a position."""
         return self._index(position) < self._index(self.readable)
 
     def after(self, position: int, count_max: int) -> list[MemoryRecord | UndecodableRecord]:
-        """The next records to read from a position on."""
+        """The next readable records from a position on."""
         index = self._index(position)
         found = self.records[index : min(index + count_max, self._index(self.readable))]
-        if found and found[0].offset < position:  # in the middle of what one stands for
+        if found and found[0].offset < position:  # the position is within an undecodable batch
             found[0] = replace(found[0], offset=position)
         return found
 
@@ -80,7 +80,7 @@ def _last_offset(record: MemoryRecord | UndecodableRecord) -> int:
 
 @dataclass(eq=False)
 class Broker:
-    """What the brokers say of themselves, or do not."""
+    """The brokers' metadata and availability."""
 
     clock: Clock
     cluster: str = "memory"
@@ -88,13 +88,11 @@ class Broker:
     state_topic_id: str = "states"
     away_since: float | None = None
     members: dict[str, int] = field(default_factory=dict)
-    """How many other groups have, by name."""
+    """The member counts of other groups, by name."""
 
     @property
     def is_away(self) -> bool:
-        """Nobody answers. Only who asks about events and groups hears nothing: what happens to the state topic
-        meanwhile is up to a gate.
-        """
+        """No broker responds to requests about events and groups. Faults of the state topic are up to a gate."""
         return self.away_since is not None
 
     @is_away.setter
@@ -104,18 +102,18 @@ class Broker:
 
 @dataclass(eq=False)
 class _Round:
-    """One rebalance, from the call to the shares."""
+    """One rebalance, from its start to the assignments."""
 
     generation: int
     give_up_at: float
     joined: dict["MemoryEventLog", None] = field(default_factory=dict)
     shares: dict["MemoryEventLog", frozenset[int]] = field(default_factory=dict)
     is_done: bool = False
-    bell: Broadcast = field(default_factory=Broadcast)
+    changed: Broadcast = field(default_factory=Broadcast)
 
 
 class Group:
-    """What the coordinator knows."""
+    """The coordinator's state of the group."""
 
     def __init__(self, partitions: int, clock: Clock, rebalance_timeout_s: float) -> None:
         self.members: dict[MemoryEventLog, None] = {}
@@ -127,30 +125,30 @@ class Group:
         self._round: _Round | None = None
 
     async def join(self, member: "MemoryEventLog") -> tuple[int, frozenset[int]]:
-        """The generation and the member's share of it, once all have joined."""
+        """Joins; returns the generation and the member's assignment once all have joined."""
         while True:
             current = self._enter(member)
             while not current.is_done and member in current.joined:
                 if (left_s := current.give_up_at - self._clock.now()) > 0:
-                    await current.bell.wait(left_s)
+                    await current.changed.wait(left_s)
                 else:
                     self.members = {each: None for each in self.members if each in current.joined}
-                    self._settle()
+                    self._complete()
             if member in current.shares:
                 return current.generation, current.shares[member]
 
     def remove(self, member: "MemoryEventLog") -> None:
-        """A member leaves or is thrown out: the others share anew."""
+        """A member leaves or is expelled: the others rebalance."""
         if member not in self.members:
             return
         del self.members[member]
         current = self._call()
         current.joined.pop(member, None)
-        current.bell.ring()
-        self._settle()
+        current.changed.notify_all()
+        self._complete()
 
     def commit(self, member: "MemoryEventLog", offsets: Mapping[int, int]) -> bool:
-        """Keeps offsets when they come from a member that knows the newest generation."""
+        """Stores offsets from a member of the current generation; rejects others."""
         if member not in self.members or member.generation != self.generation:
             return False
         self.committed.update(offsets)
@@ -161,19 +159,19 @@ class Group:
         current = self._call()
         current.joined[member] = None
         member.called.clear()
-        self._settle()
+        self._complete()
         return current
 
     def _call(self) -> _Round:
-        """The rebalance that is under way, or a new one, to which all are called."""
+        """The rebalance in progress, or a new one, which all members are asked to join."""
         if self._round is None:
             self._round = _Round(self.generation + 1, self._clock.now() + self._rebalance_timeout_s)
             for member in self.members:
                 member.called.set()
         return self._round
 
-    def _settle(self) -> None:
-        """Gives out the shares when nobody is missing: ranges, in the order in which members came."""
+    def _complete(self) -> None:
+        """Assigns partitions once all members have joined: ranges, in the order in which they came."""
         current = self._round
         if current is None or self.members.keys() - current.joined.keys():
             return
@@ -186,11 +184,11 @@ class Group:
             current.shares[member] = frozenset(range(first, last))
             first = last
         current.is_done = True
-        current.bell.ring()
+        current.changed.notify_all()
 
 
 class MemoryEventLog:
-    """`ports.EventLog` of one process: one member of the group."""
+    """`ports.EventLog` for one process: a member of the group."""
 
     def __init__(
         self,
@@ -207,11 +205,11 @@ class MemoryEventLog:
         self._states = states
         self.generation = -1
         self.called = asyncio.Event()
-        """To join again."""
+        """Asks the member to rejoin."""
         self.arrived = asyncio.Event()
-        """Something that a poll may be waiting for."""
+        """Wakes a waiting poll."""
         self.unaware_until = 0.0
-        """*now* before which it does not learn that it was expelled."""
+        """Until then (*now*) it does not notice that it was expelled."""
         self._topic = topic
         self._group = group
         self._clock = clock
@@ -225,19 +223,18 @@ class MemoryEventLog:
         self._turn = 0
 
     async def start(self, listener: AssignmentListener) -> None:
-        """Joins the group; returns after the first assignment."""
         await self.process.step("start")
         self._task = asyncio.create_task(self._take_part(listener), name=f"group member {self.process.name}")
         await self._first_share.wait()
         self._check()
 
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[int, Sequence[InputRecord]]:
-        """Records by partition, from each in turn first."""
+        """Starts with a different partition at each call."""
         self._check()
         await self.process.step("poll")
         try:
             async with asyncio.timeout(timeout_s):
-                while not (self._is_stopped or self._failure or self._has_news()):
+                while not (self._is_stopped or self._failure or self._needs_reading()):
                     self.arrived.clear()
                     await self.arrived.wait()
         except TimeoutError:
@@ -251,41 +248,34 @@ class MemoryEventLog:
                 self.called.set()
 
     def seek(self, partition: int, offset: int) -> None:
-        """The next record wanted."""
         self._require(partition)
         self._positions[partition] = offset
         self.arrived.set()
 
     def pause(self, partition: int) -> None:
-        """Delivers nothing of it."""
         self._require(partition)
         self._paused.add(partition)
 
     def resume(self, partition: int) -> None:
-        """Delivers again, from the offset that was sought: before a `seek` there is none."""
+        """Delivers nothing before the first `seek`."""
         self._require(partition)
         self._paused.discard(partition)
         self.arrived.set()
 
     def position(self, partition: int) -> int | None:
-        """Where what was not delivered yet begins."""
         return self._positions.get(partition)
 
     async def start_offset(self, partition: int, latest: bool) -> int:
-        """The first offset, or the end."""
         await self.process.step("start_offset", partition)
         here = self._topic[partition]
         return here.readable if latest else here.start
 
     async def group_offset(self, partition: int) -> int | None:
-        """What was committed last, by whomever."""
         await self.process.step("group_offset", partition)
         return self._group.committed.get(partition)
 
     async def commit_group(self, offsets: Mapping[int, int]) -> bool:
-        """Commits, of the partitions that are its own; of none, it is only asked whether it is a member. Whatever goes
-        wrong, the answer is no.
-        """
+        """Returns false on any error."""
         try:
             await self.process.step("commit_group")
             ours = {partition: offset for partition, offset in offsets.items() if partition in self._positions}
@@ -296,17 +286,14 @@ class MemoryEventLog:
         return taken
 
     def lag(self, partition: int) -> int | None:
-        """Offsets between the position and the end."""
         position = self._positions.get(partition)
         return None if position is None or self._broker.is_away else max(0, self._topic[partition].end - position)
 
     def silent_s(self) -> float:
-        """Since the brokers went away."""
         away_since = self._broker.away_since
         return 0.0 if away_since is None else self._clock.now() - away_since
 
-    async def look(self) -> TopicsSeen:
-        """What there is now."""
+    async def describe_topics(self) -> TopicsSeen:
         await self.process.step("look")
         self._require_broker()
         return TopicsSeen(
@@ -318,17 +305,16 @@ class MemoryEventLog:
         )
 
     async def members_of(self, group_id: str) -> int:
-        """Its own group has no name here: it is whichever the broker is not told of."""
+        """Any group that `Broker.members` does not list is this one: it has no name here."""
         await self.process.step("members_of")
         self._require_broker()
         return self._broker.members.get(group_id, len(self._group.members))
 
     def _require_broker(self) -> None:
         if self._broker.is_away:
-            raise LogError("no broker answers")
+            raise LogError("no broker responds")
 
     def behind_open(self, partition: int) -> int | None:
-        """Offsets between the last stable one and the end."""
         position = self._positions.get(partition)
         if position is None:
             return None
@@ -336,7 +322,6 @@ class MemoryEventLog:
         return max(0, here.end - max(here.readable, position))
 
     async def stop(self) -> None:
-        """Leaves the group."""
         self._is_stopped = True
         self.arrived.set()
         try:
@@ -348,16 +333,16 @@ class MemoryEventLog:
 
     @property
     def is_over(self) -> bool:
-        """Nobody will ever hear of it again."""
+        """Whether it has ended, and the group has noticed."""
         return (self._is_stopped or self.process.crashed) and self not in self._group.members
 
     def halt(self) -> None:
-        """Ends taking part without telling the group."""
+        """Ends membership without leaving the group."""
         self._first_share.set()
         if self._task is not None:
             self._task.cancel()
 
-    # Taking part
+    # Membership
 
     async def _take_part(self, listener: AssignmentListener) -> None:
         try:
@@ -375,7 +360,7 @@ class MemoryEventLog:
                 listener.assigned(set(share))
                 self._first_share.set()
                 await self.called.wait()
-        except Exception as error:  # noqa: BLE001 - shown by the next poll, for this task is nobody's
+        except Exception as error:  # noqa: BLE001 - the next poll raises it, because nobody awaits this task
             self._failure = error
             self._first_share.set()
             self.arrived.set()
@@ -393,14 +378,14 @@ class MemoryEventLog:
     # Delivery
 
     def _flowing(self) -> list[tuple[int, int]]:
-        """Partitions that may deliver, with their positions."""
+        """The partitions that may deliver, with their positions."""
         return [
             (partition, position)
             for partition, position in self._positions.items()
             if position is not None and partition not in self._paused
         ]
 
-    def _has_news(self) -> bool:
+    def _needs_reading(self) -> bool:
         return not (self._is_sharing or self._broker.is_away) and any(
             not self._is_inside(partition, position) or self._topic[partition].has(position)
             for partition, position in self._flowing()

@@ -1,25 +1,25 @@
 """An in-memory broker: one event topic, one compacted state topic, topics for dead letters and results, and a group.
 
-It models Kafka 4.3 as aiokafka 0.14 shows it, and what the protocol leans on: epochs, transactions that are seen at
-once or never, markers that take offsets, the last stable offset, compaction, eager rebalances. Whatever waits, waits
-in the caller's own time: so it serves the simulation in virtual and the demo in real time. Faults are off until
-asked for.
+It models Kafka 4.3 as seen through aiokafka 0.14, and what the protocol depends on: epochs, atomic transactions,
+markers that use offsets, the last stable offset, compaction, eager rebalances. Everything waits on the caller's clock,
+so it serves the simulation in virtual time and the demo in real time. Faults are off by default.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from worker.ports import Clock, DeadLetter, EventLog, Result, StateEntry, StateLog, UndecodableRecord
+from worker.ports import Clock, DeadLetter, EventLog, Result, StateEntry, StateLog, StateScan, UndecodableRecord
 from worker.sim.group import Broker, EventTopicPartition, Group, MemoryEventLog, MemoryRecord
 from worker.sim.process import Gate, Process
+from worker.sim.scan import MemoryStateScan
 from worker.sim.states import MemoryStateLog, StateSettings, StateTopicPartition
 
 DAY_S = 86_400.0
 
 
 class MemoryLog:
-    """The brokers. Worker processes are told apart by their names."""
+    """The brokers. Worker processes are identified by name."""
 
     def __init__(
         self,
@@ -35,19 +35,19 @@ class MemoryLog:
     ) -> None:
         self.partitions = partitions
         self.dead_letters: list[DeadLetter] = []
-        """Of committed transactions."""
+        """The dead letters of committed transactions."""
         self.results: list[Result] = []
-        """The same."""
+        """The results of committed transactions."""
         self.gate: Gate | None = None
-        """Awaited at each step of each operation: it may delay, and raise `LogError`.
+        """Awaited at each step of each operation; it may delay, and raise `LogError`.
 
-        `fence`, `write`, `commit_group`, `stop`: before it has any effect; raising leaves it undone.
-        `write:open`: its records are written and block readers, and raising leaves them so until the partition is
-        fenced anew or the transaction is too old. `fence:done`, `write:done`, `commit_group:done`: after it took
-        effect; raising makes the outcome unknown to the caller. `start`, `start_states`, `start_offset`,
-        `group_offset`, `read` (before each list), `poll`, `poll:done` (before records are taken). `close`: raising
-        changes nothing. `revoke`, `join`, `join:done` must only delay: before the listener hears of a rebalance,
-        before the member joins again, and before it knows its share.
+        `fence`, `write`, `commit_group`, `stop`: before any effect; raising leaves it undone. `write:open`: the records
+        are written and block readers; raising leaves them so until the partition is fenced again or the transaction
+        times out. `fence:done`, `write:done`, `commit_group:done`: after the effect; raising makes the outcome unknown
+        to the caller. `start`, `start_states`, `start_offset`, `group_offset`, `read` (before each list), `poll`,
+        `poll:done` (before records are delivered). `close`: raising changes nothing. `revoke`, `join`, `join:done` may
+        only delay: before the listener is notified of a rebalance, before the member rejoins, and before it gets its
+        assignment.
         """
         self.broker = Broker(clock)
         self._clock = clock
@@ -56,7 +56,7 @@ class MemoryLog:
             value_max_bytes, transaction_timeout_s, tombstone_s, letter_max_bytes, result_max_bytes
         )
         self.settings = settings
-        """Of the state topic; may be changed while workers run, as an operator does."""
+        """The configuration of the state topic; may be changed while workers are running, as an operator can."""
         self._states = [self._state_partition() for _ in range(partitions)]
         self._group = Group(partitions, clock, rebalance_timeout_s)
         self._processes: dict[str, Process] = {}
@@ -65,15 +65,19 @@ class MemoryLog:
     # For workers
 
     def events(self, member: str) -> EventLog:
-        """The event topic for a process; after a crash, for its next life."""
+        """The event topic for a process; after a crash, for the restarted process."""
         log = MemoryEventLog(self._process(member), self._inputs, self._group, self._clock, self.broker, self._states)
         self._members = [each for each in self._members if not each.is_over]
         self._members.append(log)
         return log
 
     def states(self, member: str) -> StateLog:
-        """The state topic for a process; after a crash, for its next life."""
+        """The state topic for a process; after a crash, for the restarted process."""
         return MemoryStateLog(self._process(member), self._states)
+
+    def scan(self, wanted: Callable[[str], bool]) -> StateScan:
+        """The orders of the state topic, for somebody who owns nothing."""
+        return MemoryStateScan(self._states, wanted)
 
     # The event topic
 
@@ -85,7 +89,7 @@ class MemoryLog:
         timestamp_ms: int | None = None,
         partition: int | None = None,
     ) -> tuple[int, int]:
-        """Writes an event; its partition (by the CRC of the key unless given, without a key 0) and offset."""
+        """Writes an event; returns its partition (default: by the key's CRC, 0 without a key) and offset."""
         if partition is None:
             partition = 0 if key is None else zlib.crc32(key) % self.partitions
         here = self._inputs[partition]
@@ -105,7 +109,7 @@ class MemoryLog:
         headers: Sequence[tuple[str, bytes]] = (),
         names: Sequence[bytes] = (),
     ) -> int:
-        """Writes what no client can decode: a record (with a key), or a batch of so many; its first offset."""
+        """Writes an undecodable record (with a key), or a batch of `count` records; returns its first offset."""
         first = self._inputs[partition].end
         is_batch = key is None
         self._add(
@@ -117,76 +121,76 @@ class MemoryLog:
         return first
 
     def damage_last(self, partition: int, count: int) -> None:
-        """A disk damages the batch of the last record, which turns out to have had so many records from there on."""
+        """Corrupts the batch of the last record, which then counts as a batch of `count` records."""
         here = self._inputs[partition]
         here.end = here.records.pop().offset
         self.append_undecodable(partition, "batch: expected its checksum", count=count, value=b"raw")
 
     def _add(self, partition: int, record: MemoryRecord | UndecodableRecord) -> None:
         self._inputs[partition].append(record)
-        self._ring()
+        self._wake_polls()
 
-    def _ring(self) -> None:
+    def _wake_polls(self) -> None:
         for log in self._members:
             log.arrived.set()
 
     def hang_input(self, partition: int) -> None:
-        """Somebody opens a transaction on the input: what comes from now on is read after `end_input` only."""
+        """Opens a foreign transaction on the input: later records are not readable before `end_input`."""
         here = self._inputs[partition]
         here.stable = here.end
         here.end += 1  # a record of it
 
     def end_input(self, partition: int) -> None:
-        """Aborts it."""
+        """Aborts the transaction of `hang_input`."""
         self._inputs[partition].stable = None
         self.skip(partition, 1)
-        self._ring()
+        self._wake_polls()
 
     def skip(self, partition: int, count: int) -> None:
-        """Uses up offsets without records, as markers of a shop's transactions do."""
+        """Uses offsets without records, like the markers of a shop's transactions."""
         self._inputs[partition].end += count
 
     def truncate(self, partition: int, before_offset: int) -> None:
-        """Retention: forgets events below an offset."""
+        """Retention: deletes the events below an offset."""
         self._inputs[partition].truncate(before_offset)
 
     def remake_events(self) -> None:
-        """Deletes the event topic and makes it again under its name: offsets begin anew."""
+        """Deletes and recreates the event topic: offsets restart at 0."""
         for here in self._inputs:
             here.start = here.end = 0
             here.records.clear()
         self.broker.event_topic_id += "'"
 
     def grow_events(self) -> None:
-        """One more partition. The group gives it to nobody: its members would hear of it later than of the topic."""
+        """Adds a partition. The group does not assign it: its members would notice it later than the topic check."""
         self._inputs.append(EventTopicPartition())
 
     def end_offset(self, partition: int) -> int:
-        """The offset that the next event gets."""
+        """The offset of the next event."""
         return self._inputs[partition].end
 
     def group_offset(self, partition: int) -> int | None:
-        """What the group was told of a partition."""
+        """The offset that the group has committed for a partition."""
         return self._group.committed.get(partition)
 
     def records(self, partition: int) -> Sequence[MemoryRecord | UndecodableRecord]:
-        """The events that are still held."""
+        """The retained events."""
         return self._inputs[partition].records
 
     # The state topic
 
     def remake_states(self) -> None:
-        """Deletes the state topic and makes it again under its name: offsets begin anew, epochs go on."""
+        """Deletes and recreates the state topic: offsets restart at 0, epochs continue."""
         for here in self._states:
             here.remake()
         self.broker.state_topic_id += "'"
 
     def fence(self, partition: int) -> None:
-        """Somebody takes the owner's id who writes to another state topic."""
+        """Fences a partition, as a deployment with the same transactional id but another state topic does."""
         self._states[partition].fence()
 
     def grow_states(self) -> None:
-        """One more partition."""
+        """Adds a partition."""
         self._states.append(self._state_partition())
 
     def _state_partition(self) -> StateTopicPartition:
@@ -198,13 +202,13 @@ class MemoryLog:
         return here.read(0, here.end, here.end)[0]
 
     def write_foreign(self, partition: int, key: bytes, value: bytes | None) -> int:
-        """Somebody else writes to the state topic; the offset."""
+        """Commits a record of a foreign producer to the state topic; returns its offset."""
         here = self._states[partition]
         here.commit(here.begin(None, [(key, value)]))
         return here.end - 2
 
     def limit_letters(self, max_bytes: int) -> None:
-        """Lets a gateway in front of the brokers refuse larger dead letters, whatever the topic's settings say."""
+        """Makes a gateway in front of the brokers reject larger dead letters, whatever the topic's settings say."""
         for here in self._states:
             here.letter_takes_bytes = max_bytes
 
@@ -214,22 +218,22 @@ class MemoryLog:
             here.result_takes_bytes = max_bytes
 
     def compact(self, partition: int, before: int | None = None) -> None:
-        """Keeps the newest entry of each key, of those below an offset (default: all that readers may see)."""
+        """Keeps the newest entry of each key among those below an offset (default: all readable ones)."""
         self._states[partition].compact(before)
 
     def hang(self, partition: int, timeout_s: float) -> None:
-        """Opens a transaction of somebody else: readers see nothing beyond it before its timeout."""
+        """Opens a foreign transaction: it hides all later records until its timeout."""
         self._states[partition].hang(timeout_s)
 
     def commit_late(self, partition: int) -> bool:
-        """Commits a transaction that a failed `write` left open: its commit arrived after all. False: none was."""
+        """Commits a transaction that a failed `write` left open: its commit arrived after all. False: none was open."""
         return self._states[partition].commit_left_open()
 
     def watch(
         self, watcher: Callable[[int, Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None]
     ) -> None:
-        """Tells of each transaction on the state topic at the moment when it is committed: partition, entries, dead
-        letters, results. For invariants.
+        """Calls `watcher` for each transaction on the state topic at its commit: partition, entries, dead letters,
+        results. For invariants.
         """
         for partition, here in enumerate(self._states):
             here.watcher = partial(watcher, partition)
@@ -237,15 +241,15 @@ class MemoryLog:
     # Faults of processes
 
     def freeze(self, member: str) -> None:
-        """Lets none of its operations go on until `thaw`, as SIGSTOP does."""
+        """Blocks all operations of a process until `thaw`, like SIGSTOP."""
         self._processes[member].freeze()
 
     def thaw(self, member: str) -> None:
-        """Lets them go on."""
+        """Lets them continue."""
         self._processes[member].thaw()
 
     def crash(self, member: str) -> None:
-        """Nothing it does has any effect from now on. The group and its transaction wait for their timeouts.
+        """From now on nothing that the process does has any effect. Its membership and its transaction time out.
 
         The caller cancels the tasks of the process.
         """
@@ -254,14 +258,19 @@ class MemoryLog:
             log.halt()
 
     def expel(self, member: str, unaware_s: float = 0.0) -> None:
-        """The group goes on without it, as after a session timeout. It learns of that at a poll, the first one after
-        `unaware_s`: a coordinator that is a black hole keeps it in the dark for long. When the process has crashed
-        and lives again, its former life is meant.
+        """Removes a member from the group, as after a session timeout. It notices at its first poll after `unaware_s`:
+        a coordinator that drops all packets can hide it for long. If the process has crashed and restarted, the
+        membership from before the crash is removed.
         """
         logs = [log for log in self._members_of(member) if not log.is_over]
         for log in [log for log in logs if log.process.crashed] or logs:
             log.unaware_until = self._clock.now() + unaware_s
             self._group.remove(log)
+
+    def notice(self, member: str) -> None:
+        """A process learns now that it was expelled, as by a heartbeat, and joins again."""
+        for log in self._members_of(member):
+            log.called.set()
 
     def _members_of(self, member: str) -> list[MemoryEventLog]:
         return [log for log in self._members if log.process.name == member]

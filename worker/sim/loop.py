@@ -1,11 +1,11 @@
-"""An asyncio loop in which waiting takes no time.
+"""An asyncio event loop with virtual time: waiting takes no real time.
 
-Callbacks run until none is ready; then the loop's time jumps to the next timer. Nothing waits for the world:
-there are no sockets, no threads and no signals here. Without a seed callbacks run in the order in which they
-became ready; with one in an order that the seed draws, the same in every run.
+Callbacks run until none is ready; then the loop's time jumps to the next timer. Nothing waits for the outside world:
+there are no sockets, threads or signals. Without a seed, callbacks run in the order in which they became ready; with
+a seed, in a random order that is the same in every run.
 
-A coroutine started with `spawn` belongs to a named process, with everything that it starts. A process can be
-frozen at any moment, as SIGSTOP does it: its callbacks and its timers wait for `thaw`, while time goes on.
+A coroutine started with `spawn` belongs to a named process, with everything that it starts. A process can be frozen at
+any moment, as by SIGSTOP: its callbacks and timers are suspended until `thaw`, while time goes on.
 """
 
 import asyncio
@@ -23,16 +23,17 @@ from worker.errors import InvariantError
 
 START_WALL_MS = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
 BUSY_MAX = 1_000_000
-"""Callbacks that may run while no time passes; more is taken for a busy loop."""
+"""Maximum callbacks without any time passing; more is treated as a busy loop."""
 NUDGE_EVERY = 10_000
 NUDGE_S = 1e-6
-"""So much time passes with so many callbacks at one moment: code that waits for a rest lost to rounding would spin for
-ever (aiolimiter 1.3 sets a timer for now while it lacks 1e-15 of a token); on a real clock it spins once.
+"""Every `NUDGE_EVERY` callbacks at one moment, time advances by this: code that waits for a remainder lost to rounding
+would spin forever (aiolimiter 1.3 sets a timer for now while 1e-15 of a token is missing); on a real clock it spins
+once.
 """
 ENDINGS_MAX = 100
-"""How often what is left is cancelled: a task may start another one when it is."""
+"""How often remaining tasks are cancelled: a cancelled task may start another one."""
 PURGE_MIN = 1_000
-"""Timers that may be cancelled before the heap is looked through; those that had gone off count too."""
+"""Cancelled timers (including fired ones) before the heap is purged."""
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -40,11 +41,11 @@ _process: ContextVar[str] = ContextVar("process", default="")
 
 
 class StuckError(InvariantError):
-    """Virtual time cannot go on: all wait for what nothing will bring, or something never waits."""
+    """Virtual time cannot advance: all tasks wait for something that cannot happen, or one of them never waits."""
 
 
 class _Numbered:
-    """Hashes by a number: what asyncio does with sets of tasks and futures, it does in the same order each time."""
+    """Hashes by a number, so that asyncio iterates over sets of tasks and futures in the same order in every run."""
 
     _number: int
 
@@ -65,7 +66,7 @@ class _Future(_Numbered, asyncio.Future[Any]):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """The loop. Its time begins at 0 and is in seconds; a timer fires exactly at its time."""
+    """The loop. Its time starts at 0, in seconds; a timer fires exactly on time."""
 
     _stopping: bool
 
@@ -79,9 +80,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._number = 0
         self._idle_callbacks = 0
         self._frozen: set[str] = set()
-        self._held: list[asyncio.Handle] = []
+        self._suspended_callbacks: list[asyncio.Handle] = []
         self.failures: list[dict[str, Any]] = []
-        """What nobody caught, as asyncio describes it to exception handlers."""
+        """Uncaught errors, as asyncio passes them to exception handlers."""
         self.set_task_factory(_new_task)
         self.set_exception_handler(_keep_failure)
 
@@ -90,42 +91,42 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._time
 
     def next_number(self) -> int:
-        """A number that was not given before."""
+        """A number that was not used before."""
         self._number += 1
         return self._number
 
     # Processes
 
     def spawn(self, process: str, coro: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Starts a task as part of a process. Everything that it starts belongs to the process too."""
+        """Starts a task in a process. Everything that it starts belongs to the process, too."""
         context = copy_context()
         context.run(_process.set, process)
         return self.create_task(coro, context=context)
 
     def freeze(self, process: str) -> None:
-        """Runs nothing of this process until `thaw`. Its timers go off when it is over, late."""
+        """Suspends a process until `thaw`. Its timers fire after that, late."""
         self._frozen.add(process)
 
     def thaw(self, process: str) -> None:
-        """Lets a process run again."""
+        """Resumes a process."""
         self._frozen.discard(process)
-        self._ready += self._held  # those of others that are still frozen come back
-        self._held.clear()
+        self._ready += self._suspended_callbacks  # callbacks of other frozen processes are suspended again
+        self._suspended_callbacks.clear()
 
     def thaw_all(self) -> None:
-        """Lets every process run again."""
+        """Resumes all processes."""
         for process in sorted(self._frozen):
             self.thaw(process)
 
     def _is_frozen(self, handle: asyncio.Handle) -> bool:
         return handle._context.get(_process) in self._frozen  # type: ignore[attr-defined]  # noqa: SLF001
 
-    # What asyncio asks of a loop
+    # asyncio.AbstractEventLoop
 
     def call_soon(
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        """Runs a callback when its turn comes."""
+        """Schedules a callback."""
         self._check_open()
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
@@ -147,7 +148,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Runs a callback after this many seconds."""
         when = self._time + delay
         if delay > 0 and when <= self._time:
-            # Lost to rounding. Whoever waits for the rest of a time would wait for ever if none passed.
+            # The delay was lost to rounding. Code that waits for a remaining time would loop forever if none passed.
             when = math.nextafter(self._time, math.inf)
         return self.call_at(when, callback, *args, context=context)
 
@@ -158,7 +159,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Runs a callback at this time; those of one time in the order in which they were asked for."""
+        """Runs a callback at this time; callbacks for the same time run in the order of their calls."""
         self._check_open()
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, self.next_number(), timer))
@@ -169,13 +170,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return _Future(loop=self)
 
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]
-        """Raises: a thread takes real time."""
+        """Raises, because a thread takes real time."""
         raise RuntimeError("no threads in virtual time")
 
     def close(self) -> None:
-        """Forgets all that is left."""
+        """Drops everything that is left."""
         self._timers.clear()
-        self._held.clear()
+        self._suspended_callbacks.clear()
         super().close()
 
     def _timer_handle_cancelled(self, _: asyncio.TimerHandle) -> None:
@@ -189,10 +190,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
 
-    # One round
+    # One iteration
 
     def _run_once(self) -> None:
-        """Overrides the round of `BaseEventLoop`: no selector, and its own way to pick."""
+        """Replaces the iteration of `BaseEventLoop`: no selector, and a seeded order."""
         ready = self._ready
         if not ready and not self._stopping:
             self._advance()
@@ -203,7 +204,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._idle_callbacks += len(ready)
         self._time += (self._idle_callbacks // NUDGE_EVERY - nudges) * NUDGE_S
         if self._idle_callbacks > BUSY_MAX:
-            raise StuckError(f"more than {BUSY_MAX} callbacks and no time passed; waiting: {self._waiting()}")
+            raise StuckError(f"more than {BUSY_MAX} callbacks while no time passed; waiting: {self._waiting()}")
         draw = self._random
         for _ in range(len(ready)):
             if draw is not None and (count := len(ready)) > 1:
@@ -213,12 +214,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if handle._cancelled:  # noqa: SLF001
                 continue
             if self._frozen and self._is_frozen(handle):
-                self._held.append(handle)
+                self._suspended_callbacks.append(handle)
                 continue
             handle._run()  # noqa: SLF001
 
     def _advance(self) -> None:
-        """Jumps to the next timer."""
+        """Advances time to the next timer."""
         timers = self._timers
         if not timers:
             frozen = f"; frozen: {', '.join(sorted(self._frozen))}" if self._frozen else ""
@@ -228,7 +229,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._idle_callbacks = 0
 
     def _waiting(self) -> str:
-        """Which tasks wait, and where."""
+        """The waiting tasks, and where they wait."""
         tasks = sorted(asyncio.all_tasks(self), key=hash)
         return "; ".join(f"{task.get_name()} at {_place(task)}" for task in tasks) or "nothing"
 
@@ -244,7 +245,7 @@ def _keep_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """File and line of the innermost coroutine that a task is in."""
+    """File and line of the innermost coroutine of a task."""
     place = "its start"
     inner: Any = task.get_coro()
     while inner is not None:
@@ -258,17 +259,17 @@ def _place(task: asyncio.Task[Any]) -> str:
 
 
 def run(main: Coroutine[Any, Any, _T], *, seed: int | None = None) -> _T:
-    """The result of a coroutine, run in virtual time on a loop of its own.
+    """Runs a coroutine in virtual time on its own loop, and returns its result.
 
-    Tasks that are left when it ends are cancelled. Raises `StuckError` when time cannot go on, and
-    `InvariantError` when a callback or a task failed and nobody asked what became of it.
+    Cancels tasks that are left at the end. Raises `StuckError` if time cannot advance, and `InvariantError` if a
+    callback or task failed and its error was never retrieved.
     """
     loop = VirtualLoop(seed)
     try:
         try:
             result = loop.run_until_complete(main)
         except BaseException:
-            with suppress(StuckError):  # what is wrong is known already
+            with suppress(StuckError):  # the first error is more informative
                 _end(loop)
             raise
         _end(loop)
@@ -281,7 +282,7 @@ def run(main: Coroutine[Any, Any, _T], *, seed: int | None = None) -> _T:
 
 
 def _end(loop: VirtualLoop) -> None:
-    """Cancels what is left, and what that starts, and waits for it."""
+    """Cancels remaining tasks, and the tasks that these start, and waits for them."""
     loop.thaw_all()
     for _ in range(ENDINGS_MAX):
         left = sorted(asyncio.all_tasks(loop), key=hash)
@@ -296,7 +297,7 @@ def _end(loop: VirtualLoop) -> None:
 
 
 class VirtualClock:
-    """`ports.Clock` of a loop's time. Each process takes its own: their wall clocks and chances differ."""
+    """`ports.Clock` on a loop's time. Each process has its own, with a different wall clock and randomness."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, start_wall_ms: int = START_WALL_MS, seed: int = 0) -> None:
         self._loop = loop
@@ -304,13 +305,11 @@ class VirtualClock:
         self._random = random.Random(seed)
 
     def now(self) -> float:
-        """Seconds of the loop."""
         return self._loop.time()
 
     def wall_ms(self) -> int:
-        """UTC milliseconds: the start, and the loop's time since its 0."""
+        """The start plus the loop's time."""
         return self._start_wall_ms + int(self._loop.time() * 1000)
 
     def chance(self) -> float:
-        """A number in [0, 1)."""
         return self._random.random()

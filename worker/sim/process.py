@@ -1,4 +1,4 @@
-"""One worker process as the in-memory log sees it: it may be frozen, and it may have crashed."""
+"""A worker process from the in-memory log's point of view: it may be frozen, or have crashed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ Gate = Callable[[str, str, int], Awaitable[None]]
 
 
 class Process:
-    """Whatever a process does with the log is a row of steps; between two of them anything may happen."""
+    """Everything that a process does with the log is a sequence of steps; anything may happen between two of them."""
 
     def __init__(self, name: str, gate: Callable[[], Gate | None]) -> None:
         self.name = name
@@ -20,21 +20,21 @@ class Process:
         self._running.set()
 
     def freeze(self) -> None:
-        """Lets nothing pass any more."""
+        """Blocks all steps until `thaw`."""
         if not self.crashed:
             self._running.clear()
 
     def thaw(self) -> None:
-        """Lets everything pass again."""
+        """Lets the steps continue."""
         self._running.set()
 
     def crash(self) -> None:
-        """Whatever it still tries raises `LogError` and has no effect."""
+        """From now on every step raises `LogError` and has no effect."""
         self.crashed = True
         self._running.set()
 
     async def step(self, op: str, partition: int = -1) -> None:
-        """Passes when the process is running and the gate lets it. Always gives way to others once."""
+        """Returns when the process is running and the gate permits it. Always yields to other tasks once."""
         await self._running.wait()
         if (gate := self._gate()) is None or self.crashed:
             await asyncio.sleep(0)
@@ -46,20 +46,20 @@ class Process:
 
 
 class Broadcast:
-    """Wakes all who wait at the moment when it rings."""
+    """Wakes all tasks that are waiting at the moment of `notify_all`."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
 
-    def ring(self) -> None:
-        """Wakes them."""
-        rung, self._rung = self._rung, asyncio.Event()
-        rung.set()
+    def notify_all(self) -> None:
+        """Wakes all waiting tasks."""
+        notified, self._notified = self._notified, asyncio.Event()
+        notified.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Returns when it rings, and when the time is over: at least a millisecond, so that time passes."""
+        """Waits for `notify_all` or the timeout, which is at least a millisecond, so that virtual time advances."""
         try:
             async with asyncio.timeout(max(timeout_s, 0.001)):
-                await self._rung.wait()
+                await self._notified.wait()
         except TimeoutError:
             pass

@@ -1,4 +1,4 @@
-"""The event topic as somebody writes to it who is not a shop: `ports.EventProducer` in memory."""
+"""An in-memory `ports.EventProducer`."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from worker.ports import Clock
 from worker.sim.log import MemoryLog
 
 Put = Callable[[bytes, bytes, Sequence[tuple[str, bytes]]], object]
-"""Takes a record: key, value, headers."""
+"""Writes a record: key, value, headers."""
 
 
 def put_into(log: MemoryLog, placing: Placing) -> Put:
-    """Each record where its key belongs."""
+    """Writes each record to the partition of its key."""
 
     def put(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
         return log.append(key, value, headers, partition=placing.partition(key, log.partitions))
@@ -23,7 +23,7 @@ def put_into(log: MemoryLog, placing: Placing) -> Put:
 
 
 class MemoryEventProducer:
-    """`ports.EventProducer`. Well until it is told otherwise."""
+    """`ports.EventProducer` with faults that can be switched on."""
 
     def __init__(self, put: Put, clock: Clock) -> None:
         self._put = put
@@ -32,19 +32,17 @@ class MemoryEventProducer:
         self._hung: list[tuple[asyncio.Future[Any], bytes, bytes, Sequence[tuple[str, bytes]]]] = []
         self._silent_since: float | None = None
         self.is_away = False
-        """No broker answers: what is posted waits."""
+        """No broker responds: `post` blocks."""
         self.is_hanging = False
-        """Records are taken and not acknowledged, until `go_on`."""
+        """Records are accepted but not acknowledged until `recover`."""
         self.is_failing = False
-        """Records are refused once they were taken."""
+        """Records are accepted, then rejected."""
         self._is_back = asyncio.Event()
 
     def start(self) -> None:
-        """Connects."""
         self._is_started = True
 
     async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
-        """Hands over a record."""
         while self.is_away or not self._is_started:
             self._note_silence()
             self._is_back.clear()
@@ -52,7 +50,7 @@ class MemoryEventProducer:
         sent: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_failing:
             self._note_silence()
-            sent.set_exception(LogError("writing a callback: the brokers refuse it"))
+            sent.set_exception(LogError("writing a callback: the brokers rejected it"))
         elif self.is_hanging:
             self._note_silence()
             self._hung.append((sent, key, value, headers))
@@ -74,11 +72,11 @@ class MemoryEventProducer:
 
     @property
     def hanging(self) -> int:
-        """Records that were taken and not acknowledged."""
+        """The number of accepted records without an acknowledgment."""
         return len(self._hung)
 
-    def go_on(self) -> None:
-        """All is well again; what hung is written."""
+    def recover(self) -> None:
+        """Ends all faults; hanging records are written."""
         self.is_away = self.is_hanging = self.is_failing = False
         self._is_back.set()
         hung, self._hung = self._hung, []
@@ -86,9 +84,7 @@ class MemoryEventProducer:
             self._take(*each)
 
     def silent_s(self) -> float:
-        """For how long nothing was taken."""
         return 0.0 if self._silent_since is None else self._clock.now() - self._silent_since
 
     async def stop(self) -> None:
-        """Nothing is left to be waited for."""
         self._is_started = False

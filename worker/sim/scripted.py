@@ -1,8 +1,8 @@
-"""A provider that does what a script says, at the `Sender` port: nothing leaves the process, time may be virtual.
+"""A scripted provider at the `Sender` port: nothing leaves the process, and time may be virtual.
 
-It answers from queues, plays the faults of a network, remembers every attempt, and holds for each order what it was
-last told, as a provider that takes any request at any time would (`PROTOCOL.md` section 0). Where an account has a
-`Model`, that answers what the queues do not, and takes what a fault lets through.
+It responds from queues, simulates network faults, records every attempt, and stores the last update of each order, like
+a provider that accepts any request at any time (`PROTOCOL.md` section 0). If an account has a `Model`, it responds when
+the queues are empty, and receives the requests that a fault lets through.
 """
 
 import asyncio
@@ -21,55 +21,55 @@ from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.ports import Clock
 
 BODY_MAX_BYTES = 64 * 1024
-"""Answers are cut here, as the real sender cuts them."""
+"""Longer response bodies are truncated, as by the real sender."""
 
 FaultName = Literal["timeout_applied", "timeout_lost", "reset_applied", "reset_lost", "refused"]
 
 
 class Answer(Struct, frozen=True):
-    """What the provider does with a request: it answers, or something fails on the way."""
+    """A scripted response, or a fault on the way."""
 
     status: int = 204
     headers: Mapping[str, str] = {}
     body: bytes = b""
     fault: FaultName | None = None
-    """Instead of the answer. `…_applied`: the provider takes the request and its answer is lost."""
+    """Instead of a response. `…_applied`: the provider applies the request, and its response is lost."""
     applied_after_s: float = 0.0
-    """How long after the sending the provider takes it, with a fault."""
+    """With a fault: how long after sending the provider applies the request."""
     times: int | None = 1
-    """How many requests in a row get it; `None`: all from now on."""
+    """For how many requests in a row it is used; `None`: for all from now on."""
     method: str | None = None
-    """It waits for requests of this method; what others get is up to the next queue."""
+    """Only for requests with this method; others go to the next queue."""
     applied: bool | None = None
-    """Whether the provider takes a request that it answers so; `None`: with 2xx, where there is no model."""
+    """Whether the provider applies the request; `None`: if the status is 2xx and there is no model."""
 
 
 class RemoteCarts(Struct, frozen=True):
-    """What a provider is told, and then holds, of an order."""
+    """The totals of an order at the provider, as of the last update that it applied."""
 
     shipped_minor: int
     unshipped_minor: int
 
 
 class Exchange(Struct, frozen=True):
-    """One attempt, as the provider could see it."""
+    """One attempt, as visible to the provider."""
 
     method: str
     url: str
     headers: dict[str, str]
     body: Any
-    """The JSON value; the text when it is none; `None` without a body."""
+    """The JSON value, or the text if it is not JSON; `None` without a body."""
     carts: RemoteCarts | None
-    """What it tells; `None`: it is no update."""
+    """The carts in it; `None`: it is not an update."""
     at: float
-    """*now* of the sending, in seconds."""
+    """When it was sent (*now*)."""
 
 
 class Address(Struct, frozen=True):
-    """The order that a request speaks of."""
+    """The order that a request is about."""
 
     account: str | None
-    """The name of the account, if there is one with this base URL and merchant."""
+    """The account's name, if there is one with this base URL and merchant."""
     reference: str
 
     def answers_to(self, name: str) -> bool:
@@ -78,27 +78,27 @@ class Address(Struct, frozen=True):
 
 
 class Model(Protocol):
-    """A provider's side of one account, which remembers what it was told."""
+    """A model of one account at a provider, with the state of its orders."""
 
     def takes(self, request: HttpRequest) -> bool:
-        """Whether it is what a request is for."""
+        """Whether a request is for this account."""
         ...
 
     def order_of(self, request: HttpRequest) -> str | None:
-        """The reference of the order, of those that it holds, that a request speaks of."""
+        """The reference of the known order that a request is about."""
         ...
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        """Does what it is told. Never raises."""
+        """Executes a request. Never raises."""
         ...
 
 
 class ScriptedProvider:
-    """`ports.Sender` with a script instead of a network. One for all accounts; outlives the workers that use it."""
+    """`ports.Sender` with a script instead of a network. Shared by all accounts; outlives the workers that use it."""
 
     def __init__(self, accounts: Mapping[str, Account], clock: Clock) -> None:
         self.exchanges: list[Exchange] = []
-        """Every attempt so far, in the order of sending."""
+        """All attempts so far, in the order of sending."""
         self.models: dict[str, Model] = {}
         """By account."""
         self._accounts = accounts
@@ -108,30 +108,30 @@ class ScriptedProvider:
         self._held: dict[Address, RemoteCarts | None] = {}
 
     def answer(self, answers: Iterable[Answer]) -> None:
-        """Replaces the queue for all orders. When a queue is empty: 204."""
+        """Replaces the queue for all orders. An empty queue responds 204."""
         self._answers = _Queue(answers)
 
     def answer_for(self, name: str, answers: Iterable[Answer]) -> None:
-        """Replaces the queue of one order, named by its reference or `account/reference`; it comes before the other."""
+        """Replaces the queue of one order, named by reference or `account/reference`; it takes precedence."""
         self._answers_for[name] = _Queue(answers)
 
     def held(self, name: str) -> RemoteCarts | None:
-        """What is held for the order with this reference, or `account/reference`; `None`: it was never updated.
+        """The carts at the provider of the order with this reference, or `account/reference`; `None`: never updated.
 
-        Raises `ValueError` when orders of several accounts have the reference.
+        Raises `ValueError` if orders of several accounts have the reference.
         """
         found = [address for address in self._held if address.answers_to(name)]
         exact = [address for address in found if name == f"{address.account}/{address.reference}"]
         if len(exact or found) > 1:
-            raise ValueError(f"{name} is an order of several accounts: write account/reference")
+            raise ValueError(f"several accounts have an order {name}: use account/reference")
         return self._held[(exact or found)[0]] if found else None
 
     # --- ports.Sender ---
 
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
-        """One attempt, as the script has it. What the provider takes stays taken when this is cancelled."""
+        """A request that the provider has applied stays applied if this is cancelled."""
         if not may_send():
-            return Fault(False, "the lease of the partition ran out before the request went out")
+            return Fault(False, "the partition's lease expired before the request was sent")
         body = _json(request.body)
         carts = _carts(body)
         self.exchanges.append(
@@ -154,19 +154,19 @@ class ScriptedProvider:
                 )
             case "timeout_applied" | "timeout_lost":
                 await asyncio.sleep(deadline_s)
-                return Fault(True, f"no answer within {deadline_s:g} s")
+                return Fault(True, f"no response within {deadline_s:g} s")
             case "reset_applied" | "reset_lost":
                 return Fault(True, "ClientOSError")
             case "refused":
                 return Fault(False, "no connection: Connection refused")
 
     async def close(self) -> None:
-        """Nothing to close: the provider outlives its clients."""
+        """Does nothing: the provider outlives its clients."""
 
     # --- inside ---
 
     def _place(self, request: HttpRequest) -> tuple[Address | None, Model | None]:
-        """The order that a request speaks of, and who answers it."""
+        """The order that a request is about, and the model that responds."""
         fitting = [(name, model) for name, model in self.models.items() if model.takes(request)]
         for name, model in fitting:
             if (reference := model.order_of(request)) is not None:
@@ -192,7 +192,7 @@ class ScriptedProvider:
         carts: RemoteCarts | None,
         answer: Answer,
     ) -> None:
-        """What was sent arrives, or does not; where there is a model, an answer of the script's stands for its own."""
+        """Applies the request if it arrives. With a model, a scripted response replaces the model's."""
         is_applied = answer.applied
         if answer.fault:
             is_applied = answer.fault.endswith("_applied")
@@ -218,7 +218,7 @@ def _scripted(response: HttpResponse) -> Answer:
 
 
 class _Queue:
-    """Answers, each so many times."""
+    """Scripted responses with their repeat counts."""
 
     def __init__(self, answers: Iterable[Answer]) -> None:
         self._left: deque[tuple[Answer, int | None]] = deque((answer, answer.times) for answer in answers)
@@ -247,7 +247,7 @@ _SEQURA_ORDER = re.compile(r"(?P<base>.*)/merchants/(?P<merchant>[^/]+)/orders/(
 
 
 def _address(request: HttpRequest, accounts: Mapping[str, Account]) -> Address | None:
-    """The order that the URL names; `None` for a URL of another shape."""
+    """The order in the URL; `None` for any other URL."""
     match = _SEQURA_ORDER.fullmatch(request.url)
     if match is None:
         return None
@@ -256,14 +256,14 @@ def _address(request: HttpRequest, accounts: Mapping[str, Account]) -> Address |
         for name, account in accounts.items()
         if account.base_url.rstrip("/") == match["base"] and quote(account.merchant, safe="") == match["merchant"]
     ]
-    if len(fitting) > 1:  # two of our accounts may be one merchant: then only the key tells them apart
+    if len(fitting) > 1:  # two accounts may share a merchant: then only the key distinguishes them
         named = unquote(request.headers.get("Idempotency-Key", "")).partition("/")[0]
         fitting = [name for name in fitting if name == named]
     return Address(fitting[0] if fitting else None, unquote(match["reference"]))
 
 
 def _carts(body: Any) -> RemoteCarts | None:
-    """The totals of an order update; `None` for a body of another shape."""
+    """The totals of an order update; `None` for any other body."""
     try:
         order = body["order"]
         return RemoteCarts(

@@ -1,8 +1,8 @@
 """The compacted state topic in memory: epochs, transactions, the last stable offset, compaction.
 
-A transaction takes the offsets of its records as they are written and one more for its marker. Readers see committed
-records below the first open transaction. Whoever fences a partition aborts what its predecessor left open; nothing
-else does, except for time.
+A transaction uses an offset per record as it is written, and one for its marker. Readers see committed records below
+the first open transaction. Fencing a partition aborts the transaction that the previous owner left open; otherwise only
+its timeout does.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from worker.sim.process import Broadcast, Process
 Entries = Sequence[tuple[bytes, bytes | None]]
 
 READ_MAX = 1_000
-"""Entries in one list of a read."""
+"""Maximum entries in one list of a read."""
 NEWEST = 200
-"""Offsets at the end of a partition."""
+"""How many offsets at the end of a partition `newest` reads."""
 STALL_MARGIN_S = 15.0
-"""How much longer than the transaction timeout a reader waits: brokers look for old transactions every 10 s."""
+"""How much longer than the transaction timeout a reader waits: brokers check for old transactions every 10 s."""
 
 
 @dataclass(slots=True)
 class StateSettings:
-    """What the broker was told about the topic."""
+    """The configuration of the topic."""
 
     value_max_bytes: int
     transaction_timeout_s: float
     tombstone_s: float
-    """How long compaction keeps a tombstone after it first met it."""
+    """How long compaction keeps a tombstone after first encountering it."""
     letter_max_bytes: int = 1_000_000
     result_max_bytes: int = 1_000_000
-    """0: there is no topic for results."""
+    """0: there is no results topic."""
 
 
 class _Status(Enum):
@@ -50,7 +50,7 @@ class _Status(Enum):
 @dataclass(eq=False, slots=True)
 class _Transaction:
     epoch: int | None
-    """Of the owner; `None`: of somebody who is not fenced with the others."""
+    """The owner's; `None`: a foreign producer, which fences do not affect."""
     first: int
     expires_at: float
     dead_letters: Sequence[DeadLetter] = ()
@@ -67,37 +67,37 @@ class _Cell:
 
 @dataclass(eq=False)
 class StateTopicPartition:
-    """What the brokers hold and know of one partition."""
+    """The brokers' data and metadata of one partition."""
 
     clock: Clock
     settings: StateSettings
     dead_letters: list[DeadLetter]
-    """Of all partitions; the committed ones."""
+    """The committed dead letters of all partitions."""
     results: list[Result]
-    """The same."""
+    """The committed results of all partitions."""
     letter_takes_bytes: int = 2**40
-    """What is in front of the brokers (a gateway) may take less than they say."""
+    """A gateway in front of the brokers may accept less than they announce."""
     result_takes_bytes: int = 2**40
-    """The same of results."""
+    """The same for results."""
     end: int = 0
     epoch: int = -1
     changed: Broadcast = field(default_factory=Broadcast)
     watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None] | None = None
-    """Told of each transaction at the moment when it is committed, whoever did it and whether he comes to know."""
+    """Called for each transaction at its commit, even if the writer never learns that it succeeded."""
     _cells: list[_Cell] = field(default_factory=list)
     _open: list[_Transaction] = field(default_factory=list)
 
     def fence(self) -> int:
-        """The next epoch. What an older one left open is aborted."""
+        """Starts the next epoch, and aborts a transaction left open by an older one."""
         self.expire()
-        self._settle_own(_Status.ABORTED)
+        self._complete_own(_Status.ABORTED)
         self.epoch += 1
         return self.epoch
 
     def remake(self) -> None:
-        """As deleted and made again. What is open is over; owners are known elsewhere, so their epochs stay."""
+        """Deletes and recreates the topic. Aborts open transactions; epochs stay, as brokers store them elsewhere."""
         for transaction in list(self._open):
-            self._settle(transaction, _Status.ABORTED)
+            self._complete(transaction, _Status.ABORTED)
         self._cells.clear()
         self.end = 0
 
@@ -108,10 +108,10 @@ class StateTopicPartition:
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
     ) -> _Transaction:
-        """Writes records that nobody sees yet. Raises `FencedError` when the epoch is not the newest."""
+        """Writes uncommitted records. Raises `FencedError` if the epoch is not the newest."""
         self.expire()
         if epoch is not None and epoch != self.epoch:
-            raise FencedError(f"epoch {epoch} is over, {self.epoch} is current")
+            raise FencedError(f"epoch {epoch} was fenced, {self.epoch} is current")
         lasts_until = self.clock.now() + self.settings.transaction_timeout_s
         transaction = _Transaction(epoch, self.end, lasts_until, dead_letters, results)
         for key, value in entries:
@@ -121,39 +121,39 @@ class StateTopicPartition:
         return transaction
 
     def commit(self, transaction: _Transaction) -> None:
-        """Shows all of it at once. Raises `FencedError` when it was aborted meanwhile."""
+        """Makes a transaction visible. Raises `FencedError` if it was aborted meanwhile."""
         self.expire()
         if transaction.status is _Status.ABORTED:
             raise FencedError("the transaction was aborted by the next owner, or took too long")
         if transaction.status is _Status.OPEN:
-            self._settle(transaction, _Status.COMMITTED)
+            self._complete(transaction, _Status.COMMITTED)
 
     def commit_left_open(self) -> bool:
-        """Commits what the owner left open, if anything, as if its commit had been under way for long."""
+        """Commits the transaction that the owner left open, if any, as if its commit request had arrived late."""
         self.expire()
-        return self._settle_own(_Status.COMMITTED)
+        return self._complete_own(_Status.COMMITTED)
 
     def hang(self, timeout_s: float) -> None:
-        """Opens a transaction of somebody else, which nobody ends before its timeout."""
+        """Opens a foreign transaction that hangs until its timeout."""
         transaction = self.begin(None, [(b"foreign", b"")])
         transaction.expires_at = self.clock.now() + timeout_s
 
     def expire(self) -> None:
-        """Aborts transactions that are older than they may be: to their owners it is as if they were fenced."""
+        """Aborts transactions that have timed out: their owners get the same error as if fenced."""
         now = self.clock.now()
         for transaction in [each for each in self._open if now >= each.expires_at]:
-            self._settle(transaction, _Status.ABORTED)
+            self._complete(transaction, _Status.ABORTED)
 
     def next_expiry(self) -> float | None:
-        """*now* of the next abort for age."""
+        """When the next transaction times out (*now*)."""
         return min((each.expires_at for each in self._open), default=None)
 
     def stable(self) -> int:
-        """The last stable offset: readers get what is below."""
+        """The last stable offset: readers see records below it."""
         return min((each.first for each in self._open), default=self.end)
 
     def read(self, position: int, until: int, count_max: int) -> tuple[list[StateEntry], int]:
-        """Committed entries up to and with offset `until`, and the position after them."""
+        """Committed entries through offset `until`, and the position after them."""
         self.expire()
         stop = min(self.stable(), until + 1)
         found: list[StateEntry] = []
@@ -184,13 +184,13 @@ class StateTopicPartition:
             cell.drop_at = now + self.settings.tombstone_s
         return now >= cell.drop_at
 
-    def _settle_own(self, status: _Status) -> bool:
+    def _complete_own(self, status: _Status) -> bool:
         own = [each for each in self._open if each.epoch is not None]
         for transaction in own:
-            self._settle(transaction, status)
+            self._complete(transaction, status)
         return bool(own)
 
-    def _settle(self, transaction: _Transaction, status: _Status) -> None:
+    def _complete(self, transaction: _Transaction, status: _Status) -> None:
         self._open.remove(transaction)
         transaction.status = status
         self.end += 1  # the marker
@@ -201,7 +201,7 @@ class StateTopicPartition:
                 written = self._cells[bisect_left(self._cells, transaction.first, key=_offset) :]
                 own = [cell.entry for cell in written if cell.transaction is transaction]
                 self.watcher(own, transaction.dead_letters, transaction.results)
-        self.changed.ring()
+        self.changed.notify_all()
 
 
 def _bytes_of(letter: DeadLetter) -> int:
@@ -215,13 +215,13 @@ def _offset(cell: _Cell) -> int:
 
 class _Stage(Enum):
     NEW = 0
-    HELD = 1
+    FENCED = 1
     BUSY = 2
     DONE = 3
 
 
-class MemoryStatePartition:
-    """`ports.StatePartition` of one process."""
+class MemoryPartitionWriter:
+    """`ports.PartitionWriter` of one process."""
 
     def __init__(self, process: Process, partition: int, topic: StateTopicPartition) -> None:
         self._process = process
@@ -232,21 +232,18 @@ class MemoryStatePartition:
 
     @property
     def value_max_bytes(self) -> int:
-        """The largest value that the topic takes."""
         return self._topic.settings.value_max_bytes
 
     @property
     def letter_max_bytes(self) -> int:
-        """The largest letter that the topic takes."""
         return self._topic.settings.letter_max_bytes
 
     @property
     def result_max_bytes(self) -> int:
-        """The largest value of a result that the topic takes; 0: there is none."""
         return self._topic.settings.result_max_bytes
 
     async def fence(self, former: Sequence[Deployment] = ()) -> None:  # noqa: ARG002
-        """Takes ownership. There is one row of epochs: nobody goes by another id."""
+        """Ignores `former`: all owners share one sequence of epochs."""
         self._enter(_Stage.NEW, "fenced")
         await self._process.step("fence", self._partition)
         self._epoch = self._topic.fence()
@@ -256,12 +253,12 @@ class MemoryStatePartition:
     async def write(
         self, entries: Entries, dead_letters: Sequence[DeadLetter] = (), results: Sequence[Result] = ()
     ) -> int:
-        """One transaction. Whatever goes wrong on the way ends this hold, and the transaction stays as it is then."""
+        """A failure on the way closes this writer, and leaves the transaction in the state that it has reached."""
         if not entries:
             raise InvariantError("a transaction without entries")
         if results and not self.result_max_bytes:
-            raise InvariantError("results, and no topic for them")
-        self._enter(_Stage.HELD, "written")
+            raise InvariantError("results without a results topic")
+        self._enter(_Stage.FENCED, "written")
         await self._process.step("write", self._partition)
         taken = list(takewhile(self._fits, entries))
         transaction = self._topic.begin(self._epoch, taken, dead_letters, results)
@@ -271,9 +268,9 @@ class MemoryStatePartition:
         if any(
             _bytes_of(letter) > min(self.letter_max_bytes, self._topic.letter_takes_bytes) for letter in dead_letters
         ):
-            raise SizeRefusedError("a dead letter above what its topic takes")
+            raise SizeRefusedError("a dead letter larger than its topic accepts")
         if any(len(each.value) > min(self.result_max_bytes, self._topic.result_takes_bytes) for each in results):
-            raise SizeRefusedError("a result above what its topic takes")
+            raise SizeRefusedError("a result larger than its topic accepts")
         await self._process.step("write:open", self._partition)
         self._topic.commit(transaction)
         await self._process.step("write:done", self._partition)
@@ -281,7 +278,6 @@ class MemoryStatePartition:
         return last
 
     async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
-        """Committed entries, with everything before offset `until` and with it."""
         now, patience_s = self._topic.clock.now, self._topic.settings.transaction_timeout_s + STALL_MARGIN_S
         give_up_at = now() + patience_s
         while position <= until:
@@ -300,7 +296,7 @@ class MemoryStatePartition:
                 await self._topic.changed.wait(wake_at - now())
 
     async def close(self) -> None:
-        """Lets go. A transaction that is open stays so, as when a client goes away."""
+        """Leaves an open transaction open, like a client that disconnects."""
         self._stage = _Stage.DONE
         with suppress(LogError):
             await self._process.step("close", self._partition)
@@ -310,13 +306,13 @@ class MemoryStatePartition:
 
     def _enter(self, stage: _Stage, what: str) -> None:
         if self._stage is not stage:
-            raise LogError(f"partition {self._partition} cannot be {what}: the hold is {self._stage.name.lower()}")
+            raise LogError(f"partition {self._partition} cannot be {what}: the writer is {self._stage.name.lower()}")
         self._stage = _Stage.BUSY
 
     def _leave(self) -> None:
         if self._stage is not _Stage.BUSY:
-            raise LogError(f"the hold of partition {self._partition} was closed meanwhile")
-        self._stage = _Stage.HELD
+            raise LogError(f"the writer of partition {self._partition} was closed meanwhile")
+        self._stage = _Stage.FENCED
 
 
 class MemoryStateLog:
@@ -327,23 +323,18 @@ class MemoryStateLog:
         self._topic = topic
 
     async def start(self) -> None:
-        """Nothing to do but to take a step."""
         await self._process.step("start_states")
 
     @property
     def partitions(self) -> int:
-        """How many the topic has."""
         return len(self._topic)
 
-    def partition(self, partition: int) -> MemoryStatePartition:
-        """A new hold."""
-        return MemoryStatePartition(self._process, partition, self._topic[partition])
+    def partition(self, partition: int) -> MemoryPartitionWriter:
+        return MemoryPartitionWriter(self._process, partition, self._topic[partition])
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
-        """The newest committed entries of each partition."""
         await self._process.step("newest")
         return {p: here.read(max(0, here.end - NEWEST), here.end, READ_MAX)[0] for p, here in enumerate(self._topic)}
 
     async def stop(self) -> None:
-        """Nothing is shared."""
         await asyncio.sleep(0)

@@ -112,7 +112,7 @@ def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as
     """
     subject, _ = _find(ref, url)
     body = _ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
-    print(body.decode() if as_json else f"{_shown(subject)}: {_detail(body)}")
+    print(body.decode() if as_json else f"{printable(subject)}: {_detail(body)}")
     return 0
 
 
@@ -125,12 +125,12 @@ def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) 
     path = f"/accounts/{quote(account, safe='')}/release{query}"
     body = _ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
     where = f"in the partitions of the worker at {url}"
-    print(body.decode() if as_json else f"account {_shown(account)}: {_detail(body)} {where}")
+    print(body.decode() if as_json else f"account {printable(account)}: {_detail(body)} {where}")
     return 0
 
 
 def _detail(body: bytes) -> str:
-    return _shown(msgspec.json.decode(body, type=_Done).detail)
+    return printable(msgspec.json.decode(body, type=_Done).detail)
 
 
 def resume_account(name: str, url: str, *, as_json: bool) -> int:
@@ -138,7 +138,7 @@ def resume_account(name: str, url: str, *, as_json: bool) -> int:
     `NoAnswerError`.
     """
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
-    print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)}")
+    print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)}")
     return 0
 
 
@@ -150,7 +150,7 @@ def report_now(name: str, url: str, *, page_id: str = "", is_taken: bool = False
     query = f"?page={quote(page_id, safe='')}&taken={str(is_taken).lower()}" if page_id else ""
     body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
     where = f"in the partitions of the worker at {url}"
-    print(body.decode() if as_json else f"account {_shown(name)}: {_detail(body)} {where}")
+    print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)} {where}")
     return 0
 
 
@@ -268,9 +268,9 @@ def _refusal(status: int, body: bytes) -> Exception:
 
 
 def _lines(view: OrderView) -> Iterator[str]:
-    yield f"{_shown(view.subject)}: {view.status}"
+    yield f"{printable(view.subject)}: {view.status}"
     if view.reason:
-        yield f"  why        {_shown(view.reason)}"
+        yield f"  why        {printable(view.reason)}"
     for title, total, items in (
         ("shipped", view.shipped_minor, view.shipped),
         ("unshipped", view.unshipped_minor, view.unshipped),
@@ -279,8 +279,9 @@ def _lines(view: OrderView) -> Iterator[str]:
             yield f"  {title:<10} {total} {view.currency or ''} (minor units)"
         for item in items or ():
             yield f"  {'':<10} {_item(item)}"
+    yield from _apart(view)
     for note in view.notes:
-        yield f"  note       {_shown(note)}"
+        yield f"  note       {printable(note)}"
     yield f"  revision   {view.revision}, acknowledged {view.acked or 'none'}"
     if view.in_flight:
         yield "  next       an attempt is under way"
@@ -290,13 +291,22 @@ def _lines(view: OrderView) -> Iterator[str]:
         yield f"  partition  {view.partition}"
 
 
+def _apart(view: OrderView) -> Iterator[str]:
+    """Where the provider has other money than the carts come to, as of the last look: at Qliro that may stay so."""
+    known = None if view.provider is None else view.provider.known
+    for cart, minor in (known or {}).get("differs_minor", {}).items():
+        if minor:
+            more = "more" if minor > 0 else "less"
+            yield f"  differs    the provider has {abs(minor)} {more} {cart} than the carts (minor units)"
+
+
 def _item(item: ItemView) -> str:
-    what = _shown(item.reference or item.type)
+    what = printable(item.reference or item.type)
     count = f"{item.quantity} × " if item.quantity else ""
-    name = f" ({_shown(item.name)})" if item.name else ""
+    name = f" ({printable(item.name)})" if item.name else ""
     return f"{item.total_minor:>10}  {count}{what}{name}"
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would take for a command."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -216,7 +216,7 @@ async def _replay(
 
 def _at_rest(worker: Worker) -> bool:
     """Nothing more will happen by itself: what is still owed waits for an account."""
-    return worker.idle() or worker.is_stuck()
+    return worker.is_idle() or worker.is_blocked()
 
 
 def _conclude(views: list[OrderView], refused: int, as_json: bool) -> int:

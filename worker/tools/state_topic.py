@@ -41,7 +41,7 @@ def read_orders(
     for partition, subject, _ in found:
         holders.setdefault(subject, []).append(partition)
     records = [
-        (partition, subject, _ours(state.decode_order, value, partition, f"{state.ORDER_PREFIX}{subject}"))
+        (partition, subject, _ours(state.decode_whole, value, partition, f"{state.ORDER_PREFIX}{subject}"))
         for partition, subject, value in found
     ]
     return [

@@ -33,7 +33,7 @@ async def _check(config: Config) -> list[Finding]:
     """What is wrong with the topics, and with the state in them."""
     settings = for_a_person(config.kafka)
     findings = await check_topics(settings)
-    seen = await KafkaEventLog(settings).look()
+    seen = await KafkaEventLog(settings).describe_topics()
     if seen.state_partitions:
         newest = await newest_entries(Connection(settings), seen.state_partitions)
         ours = Deployment(

@@ -1,1 +1,1 @@
-"""The ports that the worker opens: the private one of operations."""
+"""The HTTP servers: the private port of workers and receivers, and the receiver's public port."""

@@ -1,8 +1,8 @@
-"""The connections of a port, and what a client may not do with them.
+"""The connections of a server, and their limits.
 
-The library lets a client take its time with the header, and as many connections as it likes. Here the header has to
-come in time, and there are only so many. Where a port is for anybody (`evicts`), one more connection costs the one that
-has waited longest for a request, strangers first: whoever opens many and says nothing keeps nobody out.
+The library limits neither the time a client may take for its header, nor the number of connections. Here both are
+limited. On a public port (`evicts`), a connection beyond the limit closes the one that has been idle longest, starting
+with unauthenticated clients: opening many idle connections locks nobody out.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from worker import http_url
 log = structlog.get_logger(__name__)
 
 LINGER_S = 1.0
-"""How long the rest of a body is read that nobody wants: without, an answer may get lost."""
+"""How long the rest of an unwanted body is read: without that, the client may not get the response."""
 
 
 class Connections:
-    """A port from `start` to `stop`; a factory of protocols, as `create_server` wants one."""
+    """A server's connections from `start` to `stop`; also the protocol factory for `create_server`."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Connections:
         evicts: bool = False,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`error_body`: what stands in the answer to what cannot be read, by its status."""
+        """`error_body`: by status, the body of the response to an unreadable request."""
         self.count_max = count_max
         self.header_within_s = header_within_s
         self.error_body = error_body
@@ -42,19 +42,19 @@ class Connections:
         self._evicts = evicts
         self.open: set[Connection] = set()
         self.strangers: dict[Connection, None] = {}
-        """That wait for a request, and never had one that was right; the longest first."""
+        """Idle connections that have never had a valid request; longest idle first."""
         self.known: dict[Connection, None] = {}
-        """That wait for another request; the longest first."""
+        """Idle connections that have had a valid request; longest idle first."""
 
     @property
     def is_listening(self) -> bool:
-        """Whether the port accepts calls."""
+        """Whether the port accepts connections."""
         return self._server is not None
 
     async def start(self, runner: web.BaseRunner, host: str, port: int, backlog: int) -> str:
-        """Begins to serve with `runner`; returns the base URL. Port 0 takes any that is free.
+        """Starts serving with `runner`; returns the base URL. Port 0: any free port.
 
-        Raises `OSError` when the port cannot be had.
+        Raises `OSError` if the port is unavailable.
         """
         await runner.setup()
         try:
@@ -66,7 +66,7 @@ class Connections:
         return http_url(host, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Accepts nothing more, and ends once what is at work was answered: within the runner's `shutdown_timeout`."""
+        """Stops accepting, and waits for responses in progress, up to the runner's `shutdown_timeout`."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -77,7 +77,7 @@ class Connections:
     def __call__(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server
         if server is None or (len(self.open) >= self.count_max and not self._has_evicted()):
-            return _Turned()
+            return _Rejected()
         return Connection(server, self)
 
     def _has_evicted(self) -> bool:
@@ -88,7 +88,7 @@ class Connections:
         return True
 
 
-class _Turned(asyncio.Protocol):
+class _Rejected(asyncio.Protocol):
     """A connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -106,12 +106,12 @@ class Connection(web.RequestHandler):
             loop=loop,
             access_log=no_log,
             lingering_time=connections.linger_s,
-            auto_decompress=False,  # a body that nobody wants is read for a while, and is not to be unpacked
+            auto_decompress=False,  # an unwanted body is read for a while, but must not be decompressed
         )
-        self._here = loop
+        self._event_loop = loop
         self._connections = connections
-        self._waits_among = connections.strangers
-        self._patience: asyncio.TimerHandle | None = None
+        self._idle_pool = connections.strangers
+        self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -124,32 +124,32 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def header_came(self) -> None:
-        """A request is being worked on."""
-        self._waits_among.pop(self, None)
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        """A request has arrived: the connection is not idle."""
+        self._idle_pool.pop(self, None)
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def was_right(self) -> None:
-        """The request proves who it is."""
-        self._waits_among = self._connections.known
+        """The request was authenticated: the connection is evicted after those of strangers."""
+        self._idle_pool = self._connections.known
 
     def await_header(self) -> None:
-        """The next request has to come in time."""
+        """The connection is idle: the header of the next request must arrive in time."""
         self.header_came()
         if self in self._connections.open:
-            self._waits_among[self] = None
-            self._patience = self._here.call_later(self._connections.header_within_s(), self.abort)
+            self._idle_pool[self] = None
+            self._header_timer = self._event_loop.call_later(self._connections.header_within_s(), self.abort)
 
     def abort(self) -> None:
-        """Ends it at once."""
+        """Closes the connection immediately."""
         self._connections.open.discard(self)
-        self._waits_among.pop(self, None)
+        self._idle_pool.pop(self, None)
         if self.transport is not None:
             self.transport.abort()
 
     def log_exception(self, *_words: Any, **about: Any) -> None:
-        """What the library has to say, without its words: they hold what was sent."""
+        """Logs the library's error without its message, which quotes the request."""
         error = about.get("exc_info")
         kind = type(error).__name__
         if isinstance(error, http_exceptions.HttpProcessingError):
@@ -158,7 +158,7 @@ class Connection(web.RequestHandler):
             log.error("request_failed", error=kind, sampled_by=kind)
 
     def handle_error(self, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> Any:
-        """As the library does, without saying back what was sent."""
+        """Like the library's, without echoing the request."""
         response = super().handle_error(request, status, exc, message)
         if isinstance(response, web.Response):
             response.text = self._connections.error_body(status)

@@ -1,10 +1,10 @@
-"""A request that comes without a connection: as much of one as the receiver looks at."""
+"""A request without a connection: the parts of aiohttp's request that the receiver uses."""
 
 from collections.abc import Mapping, Sequence
 
 
 class _Headers:
-    """Found by their names in any case of letters."""
+    """Headers with case-insensitive names."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._by_name = {name.lower(): value for name, value in headers.items()}
@@ -18,7 +18,7 @@ class _Headers:
 
 
 class _Content:
-    """A body that is all there."""
+    """A complete body."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -31,7 +31,7 @@ class _Content:
 
 
 class Handed:
-    """`web.BaseRequest`, in the receiver's eyes."""
+    """Stands in for `web.BaseRequest` in the receiver."""
 
     protocol = None
     remote = ""

@@ -1,27 +1,27 @@
-"""What one client, or one account, may ask of the public port: token buckets, bounded in number. Pure."""
+"""Rate limits of the public port per client and per account: a bounded number of token buckets. Pure."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 KEYS_MAX = 10_000
-"""Buckets that are kept; of more, the one that was used longest ago is forgotten, and is full when it comes again."""
+"""Maximum buckets; beyond it the least recently used is dropped, and starts full when its key comes back."""
 _IPV6_SITE = 64
-"""Bits of an IPv6 address by which one client is told from another: below, it chooses as it likes."""
+"""The bits of an IPv6 address that identify a client: it can choose the rest freely."""
 
 Network = IPv4Network | IPv6Network
 
 
 class Rate:
-    """So many a second for each key, and `burst` seconds of them at once."""
+    """At most `per_s` per second and key, with bursts of `burst_s` seconds' worth."""
 
     def __init__(self, per_s: float, burst_s: float = 2.0) -> None:
         self._per_s = per_s
         self._full = max(1.0, per_s * burst_s)
         self._buckets: dict[str, tuple[float, float]] = {}
-        """What is left, and as of when; what was used last stands last."""
+        """By key: the tokens left, and as of when; least recently used first."""
 
     def take(self, key: str, now_s: float) -> bool:
-        """Whether one more is allowed; then it is taken."""
+        """Takes a token; false: none is left."""
         left, at = self._buckets.pop(key, (self._full, now_s))
         left = min(self._full, left + (now_s - at) * self._per_s)
         allowed = left >= 1.0
@@ -31,23 +31,23 @@ class Rate:
         return allowed
 
     def give_back(self, key: str) -> None:
-        """One that was taken did not count after all."""
+        """Returns a token that should not have been counted."""
         if key in self._buckets:
             left, at = self._buckets[key]
             self._buckets[key] = (min(self._full, left + 1.0), at)
 
 
 class Peers:
-    """Who somebody is, for limits alone: the address that asks, or the one that a proxy of ours says it asks for."""
+    """Identifies clients for rate limits only: by their address, or by the one that our proxy forwards."""
 
     def __init__(self, forwarded_from: Iterable[str]) -> None:
-        """`forwarded_from`: addresses or networks whose `X-Forwarded-For` counts. Raises `ValueError`."""
+        """`forwarded_from`: addresses or networks whose `X-Forwarded-For` is trusted. Raises `ValueError`."""
         self._proxies: tuple[Network, ...] = tuple(ip_network(each) for each in forwarded_from)
         self._known: dict[str, bool] = {}
 
     def of(self, peer: str, forwarded: Iterable[str]) -> str:
-        """`forwarded`: all headers `X-Forwarded-For`, in their order. The last address that is no proxy's counts: what
-        stands before it is what a client says of itself.
+        """`forwarded`: all `X-Forwarded-For` headers, in order. The last address that is not one of our proxies counts:
+        everything before it was written by the client.
         """
         if not self._proxies or not self._is_proxy(peer):
             return _site(peer)

@@ -1,4 +1,4 @@
-"""Asks the shop what only the shop can answer, while a provider waits for it."""
+"""Looks up at the shop the answers that only the shop knows, while a provider is waiting."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Lookup:
-    """Questions to shops, so many at once. What is late, fails or makes no sense gets the default, and is counted."""
+    """Asks shops, with limited concurrency. The default replaces a late, failed or malformed answer, and is counted."""
 
     def __init__(self, sender: Sender, metrics: Metrics, slots: int) -> None:
         self._sender = sender
@@ -25,7 +25,7 @@ class Lookup:
         self._asked = 0
 
     async def ask(self, caller: Caller, adapter: Callbacks, called: Called, ask: Ask, until: float) -> Answered:
-        """What the provider is told. `until`: by the loop's clock. The caller must have lookups. Never raises."""
+        """The answer for the provider. `until`: on the loop's clock. The caller must have lookups. Never raises."""
         if self._asked >= self._slots:
             return self.default(caller, ask.name, "busy")
         self._asked += 1
@@ -36,7 +36,7 @@ class Lookup:
 
     async def _answer(self, caller: Caller, adapter: Callbacks, called: Called, ask: Ask, until: float) -> Answered:
         lookups = caller.lookups
-        assert lookups is not None, "the receiver asks for accounts with lookups alone"
+        assert lookups is not None, "the receiver asks only for accounts with lookups"
         question = {
             "question": ask.name,
             "account": called.account,
@@ -53,13 +53,13 @@ class Lookup:
         left_s = min(lookups.timeout_s, until - asyncio.get_running_loop().time())
         if left_s <= 0:
             return self.default(caller, ask.name, "late")
-        answer = await self._sender.send(request, left_s, lambda: True)
-        if isinstance(answer, Fault):
-            is_late = asyncio.get_running_loop().time() >= until or f"within {left_s:g} s" in answer.detail
-            return self.default(caller, ask.name, "late" if is_late else "failed", answer.detail)
-        if answer.status != 200:
-            return self.default(caller, ask.name, "failed", f"answered {answer.status}")
-        found = adapter.answer(ask.name, answer.body)
+        response = await self._sender.send(request, left_s, lambda: True)
+        if isinstance(response, Fault):
+            is_late = asyncio.get_running_loop().time() >= until or f"within {left_s:g} s" in response.detail
+            return self.default(caller, ask.name, "late" if is_late else "failed", response.detail)
+        if response.status != 200:
+            return self.default(caller, ask.name, "failed", f"responded {response.status}")
+        found = adapter.answer(ask.name, response.body)
         if found.reply is None:
             return self.default(caller, ask.name, "malformed", "not an answer to this question")
         if found.left_out:
@@ -74,8 +74,8 @@ class Lookup:
         return found
 
     def default(self, caller: Caller, name: str, result: LookupResult, why: str = "") -> Answered:
-        """What the merchant has chosen to be said."""
-        assert caller.lookups is not None, "the receiver asks for accounts with lookups alone"
+        """The default answer that the merchant has configured."""
+        assert caller.lookups is not None, "the receiver asks only for accounts with lookups"
         self._metrics.lookup(caller.name, name, result)
         log.warning(
             "lookup_default_given",

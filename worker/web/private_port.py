@@ -4,22 +4,22 @@
     GET  /status                         StatusView
     GET  /metrics                        Prometheus
     GET  /orders/{subject}               OrderView; the subject percent-encoded, its slashes too or not
-    POST /orders/{subject}/release       what was parked is tried again
-    POST /orders/{subject}/resend        the newest revision is owed again, whatever was acknowledged
+    POST /orders/{subject}/release       sends a parked order again
+    POST /orders/{subject}/resend        sends the newest revision again, even if it was acknowledged
     POST /accounts/{name}/resume         ends an account's pause
-    POST /accounts/{name}/release        all its parked orders in this worker's partitions are tried again; with
-                                         ?reason_contains=TEXT those whose reason contains this
-    POST /accounts/{name}/report         its jobs are due now in this worker's partitions; with ?page=ID and
-                                         &taken=true or =false an operator says what became of a page that is stuck
-    POST /input/{partition}/skip/{offset}  the position in the input is moved; a body says why, and who wants it
+    POST /accounts/{name}/release        sends all its parked orders in this worker's partitions again; with
+                                         ?reason_contains=TEXT only those whose reason contains it
+    POST /accounts/{name}/report         makes its jobs due now in this worker's partitions; with ?page=ID and
+                                         &taken=true or =false an operator decides on a page that is stuck
+    POST /input/{partition}/skip/{offset}  moves the position in the input; the body says why, and who asked for it
 
-A POST is answered when it is committed, and says whether there was anything to do. Errors are problem details
+A POST responds when its effect is committed, and says whether there was anything to do. Errors are problem details
 (RFC 9457).
 
-Who may ask: on loopback, everybody on this machine. Bound to anything else, orders and acts need the bearer token of
-`[http] token_file`, and without one they are refused; probes, status and metrics stay open. `Host` has to be an
-address, a name of this machine or one of `[http] allowed_hosts`: otherwise a page of another site, whose name was made
-to point here, could ask with an operator's browser. For probes and metrics it does not matter.
+Authorization: on loopback, everybody on this machine may use it. Bound to any other address, orders and commands need
+the bearer token of `[http] token_file`, and are refused if there is none; probes, status and metrics stay open. `Host`
+must be an IP address, localhost or one of `[http] allowed_hosts`: otherwise another site could rebind its name to us
+(DNS rebinding) and send requests from an operator's browser. Probes and metrics are exempt.
 """
 
 import asyncio
@@ -46,46 +46,46 @@ from worker.web.connections import Connection, Connections
 log = structlog.get_logger(__name__)
 
 RELEASE_ALL_WITHIN_S = 600.0
-"""How long the release of many orders may take, in many transactions; what is committed by then stays so."""
+"""How long the release of many orders may take, in many transactions; what was committed by then stays committed."""
 COMMIT_WITHIN_S = 45.0
-"""How long a POST waits for its commit: longer than a broker that crashes stalls one (25 s)."""
+"""How long a POST waits for its commit: longer than a crashed broker delays one (25 s)."""
 BODY_MAX_BYTES = 4096
-"""Only that of a skip is looked at."""
+"""Only the body of a skip is read."""
 BACKLOG = 128
-"""Connections that the kernel keeps while none is accepted."""
+"""The kernel's queue of connections that were not accepted yet."""
 STOP_S = 1.0
-"""How long answers under way may still take when the port closes."""
+"""How long responses in progress may still take when the port closes."""
 
 REST = 10
-"""So many times as long as status or metrics took to make, they are given again as they were: with a million orders in
-them they cost a third of a second, and anybody may ask.
+"""Status and metrics are cached for this multiple of the time that they took to render: with a million orders they cost
+a third of a second, and anybody may request them.
 """
 HEADER_WITHIN_S = 5.0
-"""From a connection, or the end of an answer, to the whole header of the next request."""
+"""From the connection, or the end of a response, to the complete header of the next request."""
 CONNECTIONS_MAX = 64
 _OPEN = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
-"""Tells nothing of orders, and is asked by programs that know neither our name nor a token."""
+"""Reveals nothing about orders, and is requested by programs that know neither our host name nor a token."""
 _UNGUARDED = _OPEN | {"/status"}
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::\d{0,5})?")
 
 _ANY = r"{name:[\s\S]+}"
-"""A reference may hold line feeds."""
+"""A reference may contain newlines."""
 _encode = msgspec.json.Encoder().encode
 
 
 class Probed(Protocol):
-    """What a private port shows at least."""
+    """What every private port serves."""
 
     def livez(self) -> tuple[bool, str]:
-        """Whether the process should go on, and why not."""
+        """Whether the process is alive, and if not, why."""
         ...
 
     def readyz(self) -> tuple[bool, str]:
-        """Whether it does its work, and why not."""
+        """Whether it is ready, and if not, why."""
         ...
 
     def startupz(self) -> tuple[bool, str]:
-        """Whether its start is behind it, and what it waits for."""
+        """Whether it has started, and if not, what it is waiting for."""
         ...
 
     def metrics_page(self) -> bytes:
@@ -95,59 +95,59 @@ class Probed(Protocol):
 
 @runtime_checkable
 class WorkerControl(Probed, Protocol):
-    """What the port of a worker shows and does. A provider's outage makes none of the probes fail."""
+    """What a worker's private port serves. A provider's outage fails none of the probes."""
 
     def status(self) -> StatusView:
-        """Partitions and accounts as they stand."""
+        """The current state of partitions and accounts."""
         ...
 
     def show(self, subject: str) -> OrderView | None:
-        """An order as it stands; `None` when it is not known here."""
+        """The current state of an order; `None` if this worker does not have it."""
         ...
 
     async def release(self, subject: str) -> bool:
-        """Releases a parked order; returns when that is committed. False: there was nothing to release.
+        """Releases a parked order; returns once that is committed. False: there was nothing to release.
 
-        Raises `UsageError` when the order is unknown or not one of ours, `LogError` when it is not committed.
+        Raises `UsageError` if the order is unknown or not in our partitions, `LogError` if it was not committed.
         """
         ...
 
     async def release_all(self, account: str, reason_contains: str) -> int:
-        """Releases the parked orders of an account, or those whose reason contains a text; returns how many when that
-        is committed. Raises `UsageError` when there is no such account, `LogError`.
+        """Releases the parked orders of an account, or only those whose reason contains a text; returns how many once
+        that is committed. Raises `UsageError` if the account is unknown, `LogError`.
         """
         ...
 
     async def resend(self, subject: str) -> bool:
-        """Makes the newest revision owed again; returns when that is committed. Raises as `release` does."""
+        """Makes the newest revision owed again; returns once that is committed. Raises like `release`."""
         ...
 
     async def resume_account(self, name: str) -> bool:
-        """Ends an account's pause; False: there was none. Raises `UsageError` when there is no such account."""
+        """Ends an account's pause; False: it was not paused. Raises `UsageError` if the account is unknown."""
         ...
 
     async def report(self, account: str) -> int:
-        """Makes the jobs of an account due now; how many, once that is committed. Raises `UsageError` when there is no
-        such account, or it has none, `LogError`.
+        """Makes the jobs of an account due now; returns how many once that is committed. Raises `UsageError` if the
+        account is unknown or has no jobs, `LogError`.
         """
         ...
 
     async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
-        """Says what became of a page of an account's reports that is stuck, once that is committed; false: there is
-        none with this id. Raises as `report` does.
+        """Applies an operator's decision on a stuck page of an account's reports, and returns once it is committed;
+        false: no page with this id is stuck. Raises as `report` does.
         """
         ...
 
     async def skip(self, partition: int, offset: int) -> int:
-        """Moves the position of a partition; returns where it was, once that is committed.
+        """Moves the position of a partition; returns the previous one once that is committed.
 
-        Raises `UsageError` when the partition is not served here or the offset cannot be, `LogError` as `release` does.
+        Raises `UsageError` if the partition is not served here or the offset is invalid, `LogError` like `release`.
         """
         ...
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """A problem of RFC 9457. The type is `about:blank`: the status says what kind it is."""
+    """Problem details (RFC 9457). The type is `about:blank`: the status is the type."""
 
     title: str
     status: int
@@ -155,46 +155,46 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 class Probe(msgspec.Struct):
-    """The answer of a probe."""
+    """The response of a probe."""
 
     ok: bool
     detail: str
 
 
 class Done(msgspec.Struct):
-    """The answer of a POST: whether there was anything to do, in words, and the order as it stands after it."""
+    """The response of a POST: whether there was anything to do, the result in words, and the order's new state."""
 
     done: bool = True
     order: OrderView | None = None
     detail: str = ""
     released: int | None = None
-    """Orders, of a release of many."""
+    """The number of released orders, for a release of many."""
 
 
 class Access(msgspec.Struct, frozen=True):
-    """Whom the port answers, beside this machine."""
+    """Who may use the port from other machines."""
 
     token: str = ""
-    """What orders and acts need where the port is not bound to loopback; empty: they are refused there."""
+    """Required for orders and commands if the port is not bound to loopback; empty: they are refused."""
     allowed_hosts: Collection[str] = ()
-    """Names that requests may call us by, in lower case."""
+    """Allowed host names in requests, in lower case."""
 
 
 class Reason(msgspec.Struct, forbid_unknown_fields=True):
-    """What an operator says of a change that is nobody's but his."""
+    """An operator's reason for a change that the system cannot justify by itself."""
 
     why: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
     who: Annotated[str, msgspec.Meta(max_length=100)] = ""
 
 
 class Moved(msgspec.Struct):
-    """The answer of a skip."""
+    """The response of a skip."""
 
     partition: int
     before: int
-    """The next offset, as it was."""
+    """The previous next offset."""
     offset: int
-    """As it is now."""
+    """The new next offset."""
     done: bool = True
 
 
@@ -209,7 +209,7 @@ class PrivatePort:
         """
         self.access = access or Access()
         self._now = now
-        self._operated = control
+        self._control = control
         self._is_local = False
         self._connections = Connections(
             count_max=CONNECTIONS_MAX,
@@ -219,12 +219,12 @@ class PrivatePort:
         )
 
     async def start(self, host: str, port: int) -> str:
-        """Begins to serve; returns the base URL. Port 0 takes any that is free.
+        """Starts serving; returns the base URL. Port 0: any free port.
 
-        Raises `OSError` when the port cannot be had.
+        Raises `OSError` if the port is unavailable.
         """
         self._is_local = is_loopback(host)
-        app = _create_app(self._operated, self._guarded, self._now)
+        app = _create_app(self._control, self._guarded, self._now)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         return await self._connections.start(runner, host, port, BACKLOG)
 
@@ -234,7 +234,7 @@ class PrivatePort:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Lets in who may, turns what goes wrong into problem details, and goes by the limits of a connection."""
+        """Checks authorization, turns errors into problem details, and applies the limits of the connection."""
         connection = request.protocol
         if isinstance(connection, Connection):
             connection.header_came()
@@ -247,30 +247,30 @@ class PrivatePort:
                 response.headers["Allow"] = error.headers["Allow"]
             return response
         except (LogError, TimeoutError):
-            return _problem(503, "not committed, or not known to be; look at it and try again")
+            return _problem(503, "commit not confirmed; check the order and try again")
         except Exception:
             log.exception("operation_failed", method=request.method, what=request.path.split("/")[1])
-            return _problem(500, "a defect of the worker; its log has more")
+            return _problem(500, "internal error; see the worker's log")
         finally:
             if isinstance(connection, Connection):
                 connection.await_header()
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        """The answer to who may not ask this; `None`: it is answered."""
+        """The response to an unauthorized request; `None`: it is authorized."""
         path = request.raw_path.partition("?")[0]
         if path not in _OPEN and not self._is_our_name(request.headers.get("Host", "")):
-            return _problem(421, "called by a name that is not ours; see [http] allowed_hosts")
+            return _problem(421, "unknown host name; see [http] allowed_hosts")
         if request.method == "POST" and is_cross_site(request.headers):
-            return _problem(403, "a page of another site may not do this")
+            return _problem(403, "cross-site requests are not allowed")
         if self._is_local or path in _UNGUARDED:
             return None
         if not self.access.token:
-            return _problem(403, "orders and acts are for loopback only; elsewhere they need an [http] token_file")
+            return _problem(403, "orders and commands are available on loopback only, unless [http] token_file is set")
         given = request.headers.get("Authorization", "")
-        # As bytes: texts that are not ASCII cannot be compared so.
+        # As bytes, because `compare_digest` accepts only ASCII strings.
         if hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.access.token}".encode()):
             return None
-        response = _problem(401, "this needs the token of [http] token_file: Authorization: Bearer …")
+        response = _problem(401, "this needs the token from [http] token_file: Authorization: Bearer …")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
@@ -322,7 +322,7 @@ def _add_worker(app: web.Application, control: WorkerControl, now: Callable[[], 
 
 
 class _Kept:
-    """What costs something to make, made so seldom that it takes little of the loop, however often it is asked for."""
+    """Caches an expensive page, so that rendering it takes a small share of the loop's time at any request rate."""
 
     def __init__(self, make: Callable[[], bytes], now: Callable[[], float]) -> None:
         self._make = make
@@ -331,7 +331,7 @@ class _Kept:
         self._until = -inf
 
     def get(self) -> bytes:
-        """What was made last, or is made now."""
+        """The cached page, rendered again if it has expired."""
         began = self._now()
         if began >= self._until:
             self._made = self._make()
@@ -341,10 +341,10 @@ class _Kept:
 
 
 class _Routes:
-    """What answers, probes apart."""
+    """The handlers, except for the probes."""
 
     def __init__(self, control: WorkerControl, now: Callable[[], float]) -> None:
-        self._operated = control
+        self._control = control
         self._status = _Kept(lambda: _encode(control.status()), now)
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -352,22 +352,22 @@ class _Routes:
 
     async def order(self, request: web.Request) -> web.Response:
         subject = _between(request, "/orders/", "")
-        view = self._operated.show(subject)
+        view = self._control.show(subject)
         if view is None:
             return _problem(404, f"no order {subject!r} in the partitions of this worker")
         return _json(view)
 
     def change(self, action: str, act: Callable[[str], Awaitable[bool]]) -> Handler:
-        """The handler of a POST that changes an order."""
+        """The handler for a POST that changes an order."""
 
         async def handle(request: web.Request) -> web.Response:
             subject = _between(request, "/orders/", f"/{action}")
             try:
                 done = await _in_time(act(subject))
             except UsageError as error:
-                return _problem(404 if self._operated.show(subject) is None else 409, str(error))
+                return _problem(404 if self._control.show(subject) is None else 409, str(error))
             log.info("operator_command", action=action, order=subject, done=done, peer=request.remote)
-            view = self._operated.show(subject)
+            view = self._control.show(subject)
             return _json(Done(done, view, _words(action, done, view)))
 
         return handle
@@ -375,17 +375,17 @@ class _Routes:
     async def resume(self, request: web.Request) -> web.Response:
         name = _between(request, "/accounts/", "/resume")
         try:
-            done = await _in_time(self._operated.resume_account(name))
+            done = await _in_time(self._control.resume_account(name))
         except UsageError as error:
             return self._refused(name, error)
         log.info("operator_command", action="resume", account=name, done=done, peer=request.remote)
-        return _json(Done(done, detail="goes on" if done else "it is not paused"))
+        return _json(Done(done, detail="resumed" if done else "it is not paused"))
 
     async def release_all(self, request: web.Request) -> web.Response:
         name = _between(request, "/accounts/", "/release")
         reason_contains = request.query.get("reason_contains", "")
         try:
-            released = await _in_time(self._operated.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
+            released = await _in_time(self._control.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
         except UsageError as error:
             return self._refused(name, error)
         log.info("operator_command", action="release_all", account=name, released=released, peer=request.remote)
@@ -397,15 +397,15 @@ class _Routes:
         name, page_id = _between(request, "/accounts/", "/report"), request.query.get("page", "")
         taken = request.query.get("taken", "")
         if taken not in ("true", "false") if page_id else taken:
-            return _problem(400, "a page is named, and taken is true or false; or neither is said")
+            return _problem(400, "page needs the id of a page and taken=true or taken=false; without page no taken")
         word = "taken" if taken == "true" else "not taken"
         try:
             if page_id:
-                count = int(await _in_time(self._operated.decide_page(name, page_id, is_taken=taken == "true")))
+                count = int(await _in_time(self._control.decide_page(name, page_id, is_taken=taken == "true")))
                 words = f"page {word}" if count else "no page with this id waits for an operator"
             else:
-                count = await _in_time(self._operated.report(name))
-                words = f"{count} jobs are due now" if count else "none of its jobs is in these partitions"
+                count = await _in_time(self._control.report(name))
+                words = f"{count} jobs are due now" if count else "none of its jobs is in this worker's partitions"
         except UsageError as error:
             return self._refused(name, error)
         action = f"page_{word.replace(' ', '_')}" if page_id else "report"
@@ -413,7 +413,7 @@ class _Routes:
         return _json(Done(count > 0, detail=words))
 
     def _refused(self, account: str, error: UsageError) -> web.Response:
-        known = any(view.name == account for view in self._operated.status().accounts)
+        known = any(view.name == account for view in self._control.status().accounts)
         return _problem(409 if known else 404, str(error))
 
     async def skip(self, request: web.Request) -> web.Response:
@@ -421,17 +421,17 @@ class _Routes:
         try:
             reason = msgspec.json.decode(await request.read(), type=Reason)
         except msgspec.MsgspecError:
-            return _problem(400, 'say why, as {"why": "…", "who": "…"}')
+            return _problem(400, 'the body must give a reason: {"why": "…", "who": "…"}')
         before = offset
 
         async def act() -> None:
             nonlocal before
-            before = await self._operated.skip(partition, offset)
+            before = await self._control.skip(partition, offset)
 
         try:
             await _in_time(act())
         except UsageError as error:
-            served = any(view.partition == partition for view in self._operated.status().partitions)
+            served = any(view.partition == partition for view in self._control.status().partitions)
             return _problem(409 if served else 404, str(error))
         fields = {"partition": partition, "before": before, "offset": offset}
         log.warning("operator_command", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
@@ -439,16 +439,16 @@ class _Routes:
 
 
 def _words(action: str, done: bool, view: OrderView | None) -> str:
-    """What has become of it, for people."""
+    """The result, in words."""
     if view is None:
         return "done"
     is_ready = view.status in ("owed", "settled")
     if action == "resend":
-        return "will be sent again" if is_ready else f"will be sent again when it can be; now it is {view.status}"
+        return "will be sent again" if is_ready else f"will be sent again once possible; it is {view.status}"
     if done:
-        return "released" if is_ready else f"its counts start anew, but it is still {view.status}"
+        return "released" if is_ready else f"its attempt counts were reset, but it is still {view.status}"
     if view.status == "owed":
-        return "nothing to release: it is owed, and goes out as soon as its delay, its hold and its account allow it"
+        return "nothing to release: it is owed, and is sent as soon as its delay, its hold and its account permit"
     if view.status == "parked":
         return "nothing to release: its events contradict each other until one of them resolves that"
     return f"nothing to release: it is {view.status}"
@@ -471,17 +471,17 @@ def _probe(ask: Callable[[], tuple[bool, str]]) -> Handler:
 
 
 def _between(request: web.Request, before: str, after: str) -> str:
-    """The part of the path between two others, decoded once.
+    """The part of the path between a prefix and a suffix, decoded once.
 
-    Taken from the raw path: the router's own decoding leaves some escapes as they are.
+    From the raw path, because the router's own decoding leaves some escapes undecoded.
     """
     path = request.raw_path.partition("?")[0]
     if not (path.startswith(before) and path.endswith(after)):
-        raise web.HTTPNotFound(text="the path has to be that of the URL, not the URL itself")
+        raise web.HTTPNotFound(text="expected a path, got an absolute URL")
     try:
         return unquote(path[len(before) : len(path) - len(after)], errors="strict")
     except UnicodeDecodeError:
-        raise web.HTTPBadRequest(text="the path is not UTF-8, percent-encoded") from None
+        raise web.HTTPBadRequest(text="the path is not percent-encoded UTF-8") from None
 
 
 def _json(body: object, status: int = 200) -> web.Response:

@@ -19,7 +19,7 @@ REFUSED = Outcome(OutcomeKind.PERMANENT, "302: /maintenance", 302)
 UNAUTHORIZED = Outcome(OutcomeKind.CREDENTIALS, "401: no", 401)
 FORBIDDEN = Outcome(OutcomeKind.FORBIDDEN, "403: no", 403)
 CONFLICT = Outcome(OutcomeKind.CONFLICT, "409", 409)
-BUSY = Outcome(OutcomeKind.REJECTED, "503", 503, holds_account=True)
+BUSY = Outcome(OutcomeKind.REJECTED, "503", 503, throttles_account=True)
 
 
 class Desk:
@@ -475,7 +475,7 @@ def test_retry_after_holds_the_account() -> None:
         desk.offer("a")
         turn = Turn("a", desk.owner, has_failed=False)
         desk.queue.begin(turn, desk.now)
-        desk.end(turn, Outcome(OutcomeKind.REJECTED, "429", 429, wait_s, holds_account=True))
+        desk.end(turn, Outcome(OutcomeKind.REJECTED, "429", 429, wait_s, throttles_account=True))
     assert desk.queue.opens_at(desk.now) == desk.now + 60.0
     assert not desk.queue.is_slow
 
@@ -622,7 +622,7 @@ def test_pause_and_hold_keep_what_would_go_early() -> None:
     """Early is still after those."""
     desk = _after_an_outage()
     desk.offer("busy")
-    desk.tell(Outcome(OutcomeKind.REJECTED, "503", 503, 30.0, holds_account=True))
+    desk.tell(Outcome(OutcomeKind.REJECTED, "503", 503, 30.0, throttles_account=True))
     assert desk.queue.opens_at(desk.now) == desk.now + 30.0
     desk.now += 30.0
     desk.offer("bad")

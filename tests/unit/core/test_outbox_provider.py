@@ -235,7 +235,7 @@ def test_shown_changes_nothing_about_what_is_owed(shown: EventSpec, destination:
     before = order.record
     before.not_before_ms, before.attempts, before.delay = START_MS + 5, Attempts(b"d", 1), Delay.RESULT
     after = order.tell(shown)
-    assert after == replace(before, facts=after.facts, revision=3, event_id="e3")
+    assert after == replace(before, sealed=after.sealed, revision=3, event_id="e3")
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=by_type)

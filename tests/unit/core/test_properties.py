@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import GOODS, OrderEvent
-from schemas.facts import Facts, unpack_lines
+from schemas.facts import Facts, seal_facts, unpack_lines
 from schemas.state import OrderRecord, decode_header, decode_order, encode
 from tests.shops.events import REFERENCE, SUBJECT, confirmed, fold, log, shipped
 from tests.shops.histories import contents, histories
@@ -133,7 +133,9 @@ def test_partly_decoded_records_take_events_as_whole_ones(events: list[OrderEven
 @given(histories(ties=True))
 def test_record_survives_the_topic(events: list[OrderEvent]) -> None:
     """A record that was written and read is the same, and so are the first members that a restore reads."""
-    record = OrderRecord(revision=7, acked=3, may_land_late=True, facts=fold(events), reason="why", trace="t")
+    record = OrderRecord(
+        revision=7, acked=3, may_land_late=True, sealed=seal_facts(fold(events)), reason="why", trace="t"
+    )
     value = encode(record)
     assert decode_order(value) == record
     header = decode_header(value)

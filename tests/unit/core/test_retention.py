@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import OrderRecord, Parking, SealedRecord
+from schemas.state import OrderRecord, Parking
 from tests.shops.events import SUBJECT, EventSpec, confirmed, event, goods, observed, said, shipped
 from worker.core.record import apply_event
 from worker.core.retention import (
@@ -24,7 +23,6 @@ from worker.core.retention import (
     find_due,
     jitter_ms,
     look_every_s,
-    may_close,
 )
 
 KEEP_MS = 800 * DAY_MS
@@ -122,12 +120,6 @@ def test_what_is_due_says_by_which_record() -> None:
     first, second = find_due(list(orders), orders, TOO_LATE_MS, KEEP_MS)
     assert (first.basis, first.is_shown_alone) == (orders[SUBJECT], False)
     assert (second.subject, second.is_shown_alone) == ("acme/O", True)
-
-
-def test_may_close_of_a_sealed_record() -> None:
-    """The facts of an order of which the shop told anything need not be decoded."""
-    sealed = msgspec.msgpack.decode(state.encode(SETTLED), type=SealedRecord)
-    assert may_close(sealed, SUBJECT, TOO_LATE_MS, KEEP_MS)
 
 
 # --- the hand ---------------------------------------------------------------------------------------------------------

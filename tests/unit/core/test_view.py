@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from schemas.facts import seal_facts
 from schemas.state import Delay, MadeAt, OrderRecord, Parking
 from schemas.views import OrderView
 from tests.shops.events import SUBJECT, EventSpec, confirmed, facts_of, goods, observed, payment, said, shipped
@@ -20,7 +21,7 @@ NOW = 100.0
 
 def record(*specs: EventSpec, **members: object) -> OrderRecord:
     """A record at revision 2 of which nothing was acknowledged, unless said."""
-    return OrderRecord(facts=facts_of(*specs), **{"revision": 2, **members})  # type: ignore[arg-type]
+    return OrderRecord(sealed=seal_facts(facts_of(*specs)), **{"revision": 2, **members})  # type: ignore[arg-type]
 
 
 def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None) -> OrderView:

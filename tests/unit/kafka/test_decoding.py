@@ -20,8 +20,8 @@ from tests.contract.batches import CODECS, ENCODE, HEADER_BYTES, NOW_MS, Written
 from worker.kafka import decoding
 from worker.kafka.decoding import (
     BATCH_MAX_BYTES,
+    CHECKSUM_FETCHES_MAX,
     HEADERS_MAX,
-    LOOKS_MAX,
     POLL_MAX_BYTES,
     BatchTooLargeError,
     Intake,
@@ -243,7 +243,7 @@ def test_structure_is_lost() -> None:
     found = list(records)
     assert [record.offset for record in found] == [0, 1, 2]
     assert [type(record) is UndecodableRecord for record in found] == [False, False, True]
-    assert found[2].detail.startswith("batch: expected records, got bytes that are none")
+    assert found[2].detail.startswith("batch: expected records, got other bytes")
     assert records.next_fetch_offset == 3
 
 
@@ -270,7 +270,7 @@ def test_offsets_outside_of_their_batch(delta: int) -> None:
     records = fetched(raw, batch(*plain(1), base=12), offset=10)
     good, refused, last = list(records)
     assert [(good.offset, refused.offset, refused.last_offset, last.offset)] == [(10, 11, 11, 12)]
-    assert refused.detail.startswith("batch: expected offsets in their order")
+    assert refused.detail.startswith("batch: expected ascending offsets")
     assert records.next_fetch_offset == 13
 
 
@@ -294,7 +294,7 @@ def test_wrong_checksum() -> None:
     damaged = bytearray(batch(*plain(2), base=4))
     damaged[-1] ^= 1
     intake = Intake()
-    for _ in range(LOOKS_MAX - 1):
+    for _ in range(CHECKSUM_FETCHES_MAX - 1):
         records = fetched(bytes(damaged), batch(*plain(1), base=6), offset=4, intake=intake)
         assert list(records) == []
         assert records.next_fetch_offset == 4

@@ -70,10 +70,13 @@ OAUTH: dict[str, Any] = {
         ({"security_protocol": "SASL_SSL", "sasl_mechanism": "AWS_MSK_IAM"}, "AWS_MSK_IAM needs aws_region"),
         (
             {"bootstrap_servers": "127.0.0.1:1,kafka:9092"},
-            "security_protocol PLAINTEXT would send .* in clear to kafka",
+            "security_protocol PLAINTEXT would send .* unencrypted to kafka",
         ),
-        ({"bootstrap_servers": "[2001:db8::1]:9092"}, "in clear to 2001:db8::1"),
-        (SASL | {"bootstrap_servers": "10.0.0.1:9092", "security_protocol": "SASL_PLAINTEXT"}, "in clear to 10.0.0.1"),
+        ({"bootstrap_servers": "[2001:db8::1]:9092"}, "unencrypted to 2001:db8::1"),
+        (
+            SASL | {"bootstrap_servers": "10.0.0.1:9092", "security_protocol": "SASL_PLAINTEXT"},
+            "unencrypted to 10.0.0.1",
+        ),
     ],
 )
 def test_security_that_would_not_be(changes: dict[str, Any], said: str) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.events import CancelledData
+from schemas.facts import seal_facts
 from schemas.state import OrderRecord
 from tests.shops.events import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
@@ -26,13 +27,18 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination, Update
 from worker.partition.batch import Batch, Change
 from worker.partition.context import BatchLimits, Context
-from worker.ports import Attempt, UndecodableRecord
+from worker.ports import Attempt, InputRecord, UndecodableRecord
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 
 SUBJECT = "acme/1"
+
+
+def take(batch: Batch, *records: InputRecord) -> int:
+    """How many of the records it takes, of orders of which no attempt is in flight."""
+    return batch.events(records, lambda _subject: False, 1_000_000)
 
 
 def batch_of(record: OrderRecord) -> tuple[Batch, dict[str, bytes]]:
@@ -105,7 +111,7 @@ def test_what_reading_has_found_becomes_a_fact() -> None:
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100))))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts)))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         found = Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider"))
         batch.outcome(attempt, found, 1.0)
@@ -135,7 +141,7 @@ def test_a_null_header_is_refused_like_a_missing_one() -> None:
 
     async def main() -> None:
         batch, _ = batch_of(OrderRecord(revision=7, acked=7))
-        batch.event(Record(), lambda _subject: False)  # type: ignore[arg-type]
+        take(batch, Record())  # type: ignore[arg-type]
         [letter] = batch.dead_letters
         assert ("x-dlq-reason", b"not_cloudevents") in letter.headers
         assert "ce_id" in dict(letter.headers)
@@ -173,7 +179,7 @@ def said(*records: Written) -> tuple[list[dict[str, object]], Metrics]:
         batch, orders = batch_of(OrderRecord())
         orders.clear()
         for record in records:
-            batch.event(record, lambda _subject: False)
+            take(batch, record)
         await batch.announce()
         return batch._context.metrics
 
@@ -208,7 +214,7 @@ def test_what_a_provider_says_is_no_change_that_is_not_sent() -> None:
 
 def test_who_is_not_believed_is_counted() -> None:
     """As any record that is refused; one of an operator, too."""
-    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.pause")))
+    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.pause"), 2))
     lines, metrics = said(CONFIRMED, *forged)
     assert [line["reason"] for line in lines if line["event"] == "event_refused"] == ["not_trusted"] * 2
     assert metrics.value("cartsync_dlq_total", reason="not_trusted") == 2
@@ -341,6 +347,45 @@ def test_types_that_look_like_ours_are_told_of_once() -> None:
     assert metrics.value("cartsync_events_total", result="skipped") == 1
 
 
+def shipment(number: int, name: str) -> Written:
+    """One more of the order's shipments."""
+    return written(number, "order.items_shipped", {"shipment_id": name, "lines": [{"line_id": "a", "quantity": 1}]})
+
+
+def test_records_that_a_full_batch_leaves_come_first_the_next_time() -> None:
+    """It takes one at least; what it has decoded and not taken is taken then, and none twice."""
+
+    async def main() -> None:
+        batch, orders = batch_of(OrderRecord())
+        orders.clear()
+        log = [CONFIRMED, shipment(2, "s1"), written(3, "com.acme.x", {}), shipment(4, "s2"), Written(5, b"k", b"x")]
+        taken = []
+        while log:
+            taken.append(batch.events(log, lambda _subject: False, 1))
+            log = log[taken[-1] :]
+        assert taken == [1] * 5
+        assert [*batch.record(SUBJECT).facts.shipments] == ["s1", "s2"]
+        assert (len(batch.dead_letters), batch.next_offset) == (1, 6)
+        assert batch.last_record is not None
+        assert batch.last_record.offset == 5
+
+    run(main())
+
+
+def test_other_records_than_were_left_are_decoded_themselves() -> None:
+    """The inbox may hold others by then: what was decoded of those that are gone plays no part."""
+
+    async def main() -> None:
+        batch, orders = batch_of(OrderRecord())
+        orders.clear()
+        assert batch.events([CONFIRMED, shipment(2, "s1")], lambda _subject: False, 1) == 1
+        assert take(batch, shipment(7, "s7"), shipment(6, "s6")) == 2
+        assert [*batch.record(SUBJECT).facts.shipments] == ["s7"], "6 lies before the position by then"
+        assert batch.next_offset == 8
+
+    run(main())
+
+
 def test_such_a_line_comes_once_in_a_while() -> None:
     """Not with every transaction."""
 
@@ -349,7 +394,7 @@ def test_such_a_line_comes_once_in_a_while() -> None:
         context = batch._context
         for number in range(3):
             following = Batch(0, {}, context, number, 1_000_000)
-            following.event(written(number, "com.acme.order.confirmed", {}), lambda _subject: False)
+            take(following, written(number, "com.acme.order.confirmed", {}))
             await following.announce()
             await asyncio.sleep(40.0)
 
@@ -367,10 +412,10 @@ def test_key_and_partition_are_checked_when_they_are_told() -> None:
         orders.clear()
         context = batch._context
         context.placing, context.topic_partitions = Placing("crc32"), 1
-        batch.event(CONFIRMED, lambda _subject: False)
+        take(batch, CONFIRMED)
         [letter] = batch.dead_letters
         assert dict(letter.headers)["x-dlq-reason"] == b"wrong_partition"
-        batch.event(written(3, "order.cancelled", {}, SUBJECT.encode()), lambda _subject: False)
+        take(batch, written(3, "order.cancelled", {}, SUBJECT.encode()))
         assert len(batch.dead_letters) == 1
 
     run(main())
@@ -381,7 +426,7 @@ def test_what_is_found_against_the_facts_is_looked_at() -> None:
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts)))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         batch.outcome(attempt, Outcome(OutcomeKind.APPLIED, "", 200, found=CancelledData(by="provider")), 1.0)
         after = committed(batch)
@@ -397,7 +442,7 @@ def test_what_cannot_be_told_is_looked_at_anew_once_it_was_found_cancelled() -> 
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 2, 200)), items_cancelled("c1", A=1)))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts)))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         found = Outcome(OutcomeKind.UNSUPPORTED, "no word for it", 200, found=CancelledData(by="provider"))
         batch.outcome(attempt, found, 1.0)
@@ -417,7 +462,7 @@ def test_what_an_adapter_keeps_is_bounded() -> None:
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
-        batch, _ = batch_of(OrderRecord(revision=7, acked=5, facts=facts, remote=b"before"))
+        batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts), remote=b"before"))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
         batch.outcome(attempt, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"x" * 1_000_000), 1.0)
         after = committed(batch)

@@ -187,7 +187,7 @@ def test_credentials_pause_one_account_until_it_is_resumed() -> None:
         assert scene.references() == ["a", "x"]
         assert "Access denied" in (scene.publisher.paused("acme") or "")
         (view,) = [view for view in scene.publisher.views() if view.name == "acme"]
-        assert view.paused == "account acme paused: its credentials were refused (401)"  # everybody may see it
+        assert view.paused == "account acme paused: its credentials were rejected (401)"  # everybody may see it
         assert scene.publisher.paused("beta") is None
         assert scene.metrics.value("cartsync_account_paused", account="acme") == 1
         assert scene.publisher.views()[0].probe_s is None

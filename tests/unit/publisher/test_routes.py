@@ -100,7 +100,7 @@ def test_wrong_certificates(files: dict[str, str], cert: str, key: str) -> None:
 
 def test_half_a_certificate(files: dict[str, str]) -> None:
     """One without the other."""
-    both = "tls_cert_file and tls_key_file belong together: give both or neither"
+    both = "tls_cert_file and tls_key_file belong together: set both or neither"
     assert problem(tls_cert_file=files["cert"]) == problem(tls_key_file=files["key"]) == f"[accounts.acme] {both}"
 
 

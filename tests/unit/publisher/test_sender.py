@@ -302,7 +302,7 @@ async def test_answer_that_is_no_http_is_unknown(sender: HttpSender) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http:///x", "nonsense", "http://127.0.0.1:99999/"])
 async def test_impossible_address_was_not_sent(sender: HttpSender, url: str) -> None:
-    """What is no address of a server is a fault like any other."""
+    """What is not an http(s) URL is a fault like any other."""
     answer = await sender.send(put(url), 2.0, yes)
     assert isinstance(answer, Fault)
     assert not answer.sent

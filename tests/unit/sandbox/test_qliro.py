@@ -13,6 +13,7 @@ import pytest
 from tests.unit.sandbox.asking import Client, Shop
 from tests.unit.sandbox.conftest import Serve
 from worker.model.callbacks import Called, Push
+from worker.providers.qliro import questions
 from worker.providers.qliro.callbacks import QliroCallbacks
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.qliro.sandbox import QliroSandbox
@@ -137,15 +138,8 @@ async def test_pushes_are_understood(serve: Serve) -> None:
         assert (await client.tell("/acts", {"OrderId": 12345, "Status": status}))[0] == 200
     await ship(client)
     await until(lambda: len(shop.pushes) == 3)
-    said = []
-    for push in shop.pushes:
-        purpose = push.url.rpartition("/")[2]
-        called = Called(
-            account="hats", purpose=purpose, reference="H-1", media_type=push.content_type, body=push.body, arrived_ms=0
-        )
-        reading = QliroCallbacks().read(called)
-        assert isinstance(reading, Push)
-        said += [(each.type, each.data.get("state") or each.data["status"]) for each in reading.said]
+    read = [one for push in shop.pushes for one in read_as_ours(push)]
+    said = [(kind, data.get("state") or data["status"]) for kind, data in read]
     assert sorted(said) == [("payment_state", "approved"), ("payment_state", "on_hold"), ("transaction", "Success")]
 
 
@@ -200,6 +194,155 @@ async def test_not_understood(serve: Serve, body: bytes) -> None:
     assert (status, said["ErrorCode"]) == (400, "INVALID_INPUT")
 
 
+SCARF = HAT | {"MerchantReference": "scarf", "Quantity": 1, "PricePerItemIncVat": 100, "PricePerItemExVat": 80}
+
+
+def read_as_ours(push: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return what our receiver reads in a push."""
+    purpose = push.url.rpartition("/")[2]
+    called = Called(
+        account="hats", purpose=purpose, reference="H-1", media_type=push.content_type, body=push.body, arrived_ms=0
+    )
+    reading = QliroCallbacks().read(called)
+    assert isinstance(reading, Push)
+    return [(each.type, each.data) for each in reading.said]
+
+
+async def upsold(client: Client, **members: Any) -> None:
+    """The shopper adds a scarf."""
+    upsell = {"OrderItems": [SCARF]} | members
+    status, said = await client.tell("/acts", {"OrderId": 12345, "Upsell": upsell})
+    assert status == 200, said
+
+
+async def test_upsell_beside_the_first_reservation(serve: Serve) -> None:
+    """What is added is a reservation of its own, and the push names its transaction."""
+    shop = Shop(RECEIVED)
+    client = await placed(serve, shop)
+    await upsold(client)
+    await until(lambda: shop.pushes)
+    first, second = client.sandbox.orders[12345].reserved  # type: ignore[attr-defined]
+    ((kind, data),) = read_as_ours(shop.pushes[0])
+    assert (kind, data["status"], data["transaction_id"]) == ("upsell", "Completed", str(second))
+    assert not data.get("replaces")
+    assert client.sandbox.row(("HATS", "H-1"))[3] == 2 * 37555 + 10000
+    actions = (await ask(client, "GET", "orders/12345"))[1]["OrderItemActions"]
+    assert [(each["PaymentTransactionId"], each["MerchantReference"]) for each in actions] == [
+        (first, "hat"),
+        (second, "scarf"),
+    ]
+
+
+async def test_upsell_instead_of_the_first_reservation(serve: Serve) -> None:
+    """One that replaces reserves all of it, and reverses what it replaces; more of an item is more of the same one."""
+    shop = Shop(RECEIVED)
+    client = await placed(serve, shop)
+    first = next(iter(client.sandbox.orders[12345].reserved))  # type: ignore[attr-defined]
+    await upsold(client, OrderItems=[SCARF, HAT | {"Quantity": 1}], ReplacesOriginalPaymentTransaction=True)
+    await until(lambda: shop.pushes)
+    ((kind, data),) = read_as_ours(shop.pushes[0])
+    assert (kind, data["replaces"]) == ("upsell", str(first))
+    (held,) = client.sandbox.orders[12345].reserved.values()  # type: ignore[attr-defined]
+    assert {(item.reference, item.quantity) for item in held.values()} == {("hat", 3), ("scarf", 1)}
+    seen = (await ask(client, "GET", "orders/12345"))[1]["PaymentTransactions"]
+    assert [(each["Type"], each["Status"], each["OriginalPaymentTransactionId"]) for each in seen] == [
+        ("Preauthorization", "Success", None),
+        ("Preauthorization", "Success", first),
+        ("Reversal", "Success", first),
+    ]
+
+
+async def test_upsell_that_fails(serve: Serve) -> None:
+    """There is a push with no transaction, and nothing is reserved; nothing is added to what is cancelled."""
+    shop = Shop(RECEIVED)
+    client = await placed(serve, shop)
+    await upsold(client, Status="Error")
+    await until(lambda: shop.pushes)
+    assert shop.bodies()[0]["PaymentTransactionId"] == 0
+    assert read_as_ours(shop.pushes[0])[0][1]["status"] == "Error"
+    assert client.sandbox.row(("HATS", "H-1"))[3] == 2 * 37555
+    client.sandbox.orders[12345].release()  # type: ignore[attr-defined]
+    status, said = await client.tell("/acts", {"OrderId": 12345, "Upsell": {"OrderItems": [SCARF]}})
+    assert (status, len(said["errors"])) == (400, 1)
+
+
+ASKED = PLACED | {
+    "MerchantOrderValidationUrl": "http://shop.example/validation",
+    "MerchantOrderAvailableShippingMethodsUrl": "http://shop.example/shipping-methods",
+    "MerchantOrderAvailableShippingAddressesUrl": "http://shop.example/shipping-addresses",
+}
+QUESTIONS = ("validation", "shipping_methods", "shipping_addresses")
+METHOD = {"MerchantReference": "HOME", "DisplayName": "Home", "PriceIncVat": 30.0, "PriceExVat": 24}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_questions_are_understood(serve: Serve, name: str) -> None:
+    """What is asked is what our receiver reads, to the cent; the shop's answer is told as it was given."""
+    shop = Shop((400, b'{"DeclineReason":"PostalCodeIsNotSupported"}'))
+    client = await serve(sandbox_to(shop))
+    await client.tell("/checkout", ASKED)
+    address = {"PostalCode": "98107"}
+    status, said = await client.tell("/questions", {"OrderId": 12345, "Question": name, "ShippingAddress": address})
+    assert (status, said["status"], said["answer"]) == (200, 400, {"DeclineReason": "PostalCodeIsNotSupported"})
+    assert (said["problem"] == "") == (name != "shipping_addresses")
+    assert shop.pushes[0].url == f"http://shop.example/{name.replace('_', '-')}"
+    asked = questions.ask(name, shop.pushes[0].body).question
+    assert (asked["provider_order"], asked["shipping_address"]) == ("12345", {"postal_code": "98107"})
+    assert asked["customer"]["email"] == "email@domain.com"
+    if name != "shipping_addresses":
+        (line,) = asked["lines"]
+        assert (line["unit_price_minor"], line["unit_price_ex_vat_minor"], line["quantity"]) == (37555, 30044, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "is_right"),
+    [
+        ("validation", (200, b""), True),
+        ("validation", (400, b'{"DeclineReason":"OutOfStock","DeclineReasonMessage":"gone"}'), True),
+        ("validation", (400, b'{"DeclineReason":"Moody"}'), False),
+        ("validation", (400, b'{"DeclineReason":"Other","DeclineReasonMessage":"' + b"m" * 151 + b'"}'), False),
+        ("validation", (400, b"no"), False),
+        ("validation", (503, b"{}"), False),
+        ("shipping_methods", (200, msgspec.json.encode({"AvailableShippingMethods": [METHOD]})), True),
+        ("shipping_methods", (200, b'{"AvailableShippingMethods":[]}'), False),
+        (
+            "shipping_methods",
+            (200, msgspec.json.encode({"AvailableShippingMethods": [METHOD | {"DisplayName": ""}]})),
+            False,
+        ),
+        (
+            "shipping_methods",
+            (200, msgspec.json.encode({"AvailableShippingMethods": [METHOD | {"PriceExVat": "1"}]})),
+            False,
+        ),
+        ("shipping_methods", (400, b'{"DeclineReason":"OutOfStock"}'), False),
+        ("shipping_addresses", (200, b'{"AvailableShippingAddresses":[]}'), True),
+        ("shipping_addresses", (200, b"{}"), False),
+        ("shipping_addresses", None, False),
+    ],
+)
+async def test_answers_that_qliro_could_not_use(
+    serve: Serve, name: str, answer: tuple[int, bytes] | None, *, is_right: bool
+) -> None:
+    """What is wrong about an answer is said; nobody is asked twice."""
+    shop = Shop(answer)
+    client = await serve(sandbox_to(shop))
+    await client.tell("/checkout", ASKED)
+    status, said = await client.tell("/questions", {"OrderId": 12345, "Question": name})
+    assert (status, said["problem"] == "", len(shop.pushes)) == (200, is_right, 1)
+
+
+async def test_questions_that_cannot_be_asked(serve: Serve) -> None:
+    """Without an address of the shop, of an unknown order, or with an unknown name."""
+    client = await placed(serve, Shop(RECEIVED))
+    for told in (
+        {"OrderId": 12345, "Question": "validation"},
+        {"OrderId": 1, "Question": "validation"},
+        {"OrderId": 12345, "Question": "mood"},
+    ):
+        assert (await client.tell("/questions", told))[0] == 400
+
+
 async def test_refused_checkouts_and_acts(serve: Serve) -> None:
     """An order is placed once, with items that are some; nothing happens to one that was not."""
     client = await placed(serve, Shop(RECEIVED))
@@ -209,6 +352,9 @@ async def test_refused_checkouts_and_acts(serve: Serve) -> None:
         ("/checkout", {"OrderId": 1}),
         ("/acts", {"OrderId": 1, "Status": "Completed"}),
         ("/acts", {"OrderId": 12345, "Status": "Lost"}),
+        ("/acts", {"OrderId": 12345}),
+        ("/acts", {"OrderId": 12345, "Status": "Completed", "Upsell": {"OrderItems": [HAT]}}),
+        ("/acts", {"OrderId": 12345, "Upsell": {"OrderItems": [{}]}}),
     ):
         status, said = await client.tell(path, told)
         assert (status, len(said["errors"])) == (400, 1)

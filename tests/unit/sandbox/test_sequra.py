@@ -14,6 +14,7 @@ import pytest
 from aiohttp.test_utils import RawTestServer, unused_port
 from yarl import URL
 
+from worker.errors import UsageError
 from worker.sandbox.attempts import Attempt
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push, Send
@@ -769,6 +770,36 @@ async def test_webhook(sandbox: SequraSandbox, client: Client, pushed: list[Push
     assert (pushed[0].url, pushed[0].content_type) == ("http://shop.example/hook", "application/x-www-form-urlencoded")
     assert (form["event"], form["risk_level"], form["order_ref_1"]) == (["risk_assessment"], ["low_risk"], ["A/2"])
     assert (await client.put(body(0, 11_501, ref="A/2"), "/merchants/acme/orders/A%2F2")).status == 409
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right"),
+    [
+        ((200, b'{"result":"cancelled"}'), True),
+        ((200, b'{"result":"toolate","since":12}'), True),
+        ((501, b"{}"), True),
+        ((503, b'{"result":"cancelled"}'), False),
+        ((200, b'{"result":"maybe"}'), False),
+        ((200, b"yes"), False),
+        (None, False),
+    ],
+)
+async def test_asks_whether_an_order_can_be_cancelled(answer: tuple[int, bytes] | None, *, is_right: bool) -> None:
+    """The question is a webhook whose answer counts; what seQura could not use about it is said."""
+    asked: list[Push] = []
+
+    async def send(push: Push) -> tuple[int, bytes] | None:
+        asked.append(push)
+        return answer
+
+    sandbox = SequraSandbox({}, send=send)
+    sandbox.checkout(b'{"merchant": "acme", "order_ref": "A/2", "webhook": "http://shop.example/hook"}')
+    found = await sandbox.ask(b'{"merchant": "acme", "order_ref": "A/2"}')
+    assert (found.problem == "", len(asked)) == (is_right, 1)
+    form = parse_qs(asked[0].body.decode())
+    assert (form["event"], form["order_ref_1"]) == (["cancel"], ["A/2"])
+    with pytest.raises(UsageError):
+        await sandbox.ask(b'{"merchant": "acme", "order_ref": "A/3"}')
 
 
 def test_what_counts_as_taken(sandbox: SequraSandbox) -> None:

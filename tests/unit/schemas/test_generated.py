@@ -67,8 +67,9 @@ def test_generation_is_deterministic() -> None:
 
 
 def test_files_are_named_by_their_types() -> None:
-    """One schema per event type, those of the operations port, AsyncAPI, and the page."""
+    """One schema per event type, those of the operations port and of `reconcile`, AsyncAPI, and the pages."""
     expected = {f"{kind}.json" for kind in (*TYPES, *RESULTS)} | {"view.order.json", "view.status.json"}
+    expected |= {"reconcile.order.json", "reconcile.summary.json"}
     assert set(FILES) == expected | {"asyncapi.json", "EVENTS.md", "RESULTS.md"}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from worker.errors import LogError
-from worker.ports import DeadLetter, EventLog, StateEntry, StatePartition
+from worker.ports import DeadLetter, EventLog, PartitionWriter, StateEntry
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 
@@ -28,14 +28,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def hold(log: MemoryLog, member: str = "w1", partition: int = 0) -> StatePartition:
+async def hold(log: MemoryLog, member: str = "w1", partition: int = 0) -> PartitionWriter:
     """A fenced hold of a process."""
     taken = log.states(member).partition(partition)
     await taken.fence()
     return taken
 
 
-async def read(holder: StatePartition, position: int, until: int) -> list[StateEntry]:
+async def read(holder: PartitionWriter, position: int, until: int) -> list[StateEntry]:
     """All entries of a read."""
     return [entry async for entries in holder.read(position, until) for entry in entries]
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.sim.scene import LETTER, hold, now, play, raising, read, seen
 from worker.errors import FencedError, InvariantError, LogError
-from worker.ports import StateEntry, StatePartition
+from worker.ports import PartitionWriter, StateEntry
 from worker.sim.log import MemoryLog
 
 
@@ -253,7 +253,7 @@ def test_failed_before_it_began() -> None:
         other = await _unfenced_by_gate(log)
         assert await other.write([(b"a", b"2")]) == 0
 
-    async def _unfenced_by_gate(log: MemoryLog) -> StatePartition:
+    async def _unfenced_by_gate(log: MemoryLog) -> PartitionWriter:
         log.gate = None
         return await hold(log)
 

@@ -214,7 +214,7 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ("members", "said"),
     [
         ({"accounts": {"acme": {"provider": "sequre"}}}, "did you mean sequra?"),
-        ({"accounts": {"acme": {"marchant_id": "x"}}}, "there is no setting [accounts.acme] marchant_id"),
+        ({"accounts": {"acme": {"marchant_id": "x"}}}, "unknown setting [accounts.acme] marchant_id"),
         ({"settings": {"setle": "1s"}}, "did you mean settle?"),
         ({"settings": {"settle": 30}}, "a duration needs a unit"),
         ({"settings": {"attempt_deadline": "30s"}}, "attempt_deadline (30s) must be shorter than lease"),

@@ -167,7 +167,7 @@ async def test_says_whether_an_account_was_paused(port: Port) -> None:
     """The second resume finds nothing to do, and says so; that is no error."""
     found = [json.loads((await port.ask("POST", "/accounts/acme/resume"))[2]) for _ in range(2)]
     assert found == [
-        {"done": True, "order": None, "detail": "goes on", "released": None},
+        {"done": True, "order": None, "detail": "resumed", "released": None},
         {"done": False, "order": None, "detail": "it is not paused", "released": None},
     ]
 
@@ -179,7 +179,7 @@ async def test_says_whether_an_account_was_paused(port: Port) -> None:
         ("settled", "", False, "nothing to release: it is settled"),
         ("unconfirmed", "", False, "nothing to release: it is unconfirmed"),
         ("inconsistent", "", False, "nothing to release: it is inconsistent"),
-        ("owed", "", False, "nothing to release: it is owed, and goes out as soon as its delay"),
+        ("owed", "", False, "nothing to release: it is owed, and is sent as soon as its delay"),
         ("parked", "", False, "nothing to release: its events contradict each other"),
     ],
 )
@@ -199,9 +199,9 @@ async def test_release_of_what_stays_as_it_is(port: Port, worker: Worker) -> Non
 
     worker.orders["acme/1"] = OrderView("acme/1", "unconfirmed", "409: no")
     body = json.loads((await port.ask("POST", "/orders/acme%2F1/release"))[2])
-    assert (body["done"], body["detail"]) == (True, "its counts start anew, but it is still unconfirmed")
+    assert (body["done"], body["detail"]) == (True, "its attempt counts were reset, but it is still unconfirmed")
     body = json.loads((await port.ask("POST", "/orders/acme%2F1/resend"))[2])
-    assert body["detail"] == "will be sent again when it can be; now it is unconfirmed"
+    assert body["detail"] == "will be sent again once possible; it is unconfirmed"
 
 
 async def test_release_of_all_parked_orders_of_an_account(port: Port, worker: Worker) -> None:

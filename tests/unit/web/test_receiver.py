@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.logged import logged
-from worker.app.receive import ReceiverProcess, _listens, _reread
+from worker.app.receive import ReceiverProcess, _open_ports, _reread
 from worker.config.receiving import receiver_config
 from worker.core.placing import Placing
 from worker.core.tokens import Address, Tokens
@@ -70,7 +70,7 @@ class Shop:
             async with asyncio.timeout(deadline_s):
                 await self.is_open.wait()
         except TimeoutError:
-            return Fault(True, f"no answer within {deadline_s:g} s")
+            return Fault(True, f"no response within {deadline_s:g} s")
         return self.answers()
 
     async def close(self) -> None:
@@ -390,7 +390,7 @@ async def test_cancel_without_lookups(stage: Stage) -> None:
     assert [event["type"] for event in stage.written()] == ["provider.cancel_asked"]
     stage.producer.is_hanging = True
     assert (await stage.call(path("webhook", account="acme"), body, FORM))[0] == 503
-    stage.producer.go_on()
+    stage.producer.recover()
 
 
 # --- AtaraPay ---
@@ -428,7 +428,7 @@ async def test_503_while_kafka_hangs(stage: Stage) -> None:
     assert 0.5 < asyncio.get_running_loop().time() - began < 0.9
     assert stage.counted("not_written", purpose="checkout-status") == 1
     assert stage.receiver.in_flight_bytes > 0
-    stage.producer.go_on()
+    stage.producer.recover()
     assert await stage.call(path("checkout-status")) == RECEIVED
     assert stage.receiver.in_flight_bytes == 0
     assert len({event["id"] for event in stage.written()}) == 1
@@ -440,7 +440,7 @@ async def test_503_while_kafka_is_not_there(stage: Stage, how: str) -> None:
     setattr(stage.producer, how, True)
     assert await stage.call(path("checkout-status")) == (503, b"{}")
     assert stage.receiver.in_flight_bytes == 0
-    stage.producer.go_on()
+    stage.producer.recover()
     assert await stage.call(path("checkout-status")) == RECEIVED
 
 
@@ -454,7 +454,7 @@ async def test_bytes_on_their_way_are_bounded() -> None:
         assert at_once == [503] * len(at_once)
         assert 6 <= len(at_once) < 12
         assert 0 < stage.receiver.in_flight_bytes <= 1_000
-        stage.producer.go_on()
+        stage.producer.recover()
         answers = [status for status, _ in await asyncio.gather(*calls)]
         assert answers.count(200) == 12 - len(at_once)
         assert stage.receiver.in_flight_bytes == 0
@@ -646,7 +646,7 @@ async def test_one_leaked_address_takes_little() -> None:
         calls = [asyncio.create_task(stage.call(path("checkout-status"))) for _ in range(SAME_ORDER_MAX + 3)]
         await until(lambda: stage.producer.hanging == SAME_ORDER_MAX and sum(call.done() for call in calls) == 3)
         assert [call.result() for call in calls if call.done()] == [(503, b"{}")] * 3
-        stage.producer.go_on()
+        stage.producer.recover()
         assert await stage.call(path("checkout-status", "another")) == RECEIVED
         assert [call for call in await asyncio.gather(*calls) if call == RECEIVED] == [RECEIVED] * SAME_ORDER_MAX
 
@@ -774,7 +774,7 @@ async def test_questions_are_answered_while_kafka_hangs() -> None:
         for number in range(10):
             assert await stage.call(path("validation", str(number)), b"{}") == (200, b"{}")
         assert asyncio.get_running_loop().time() - began < 1.0
-        stage.producer.go_on()
+        stage.producer.recover()
         assert {status for status, _ in await asyncio.gather(*pushes)} == {200, 503}
 
 
@@ -864,7 +864,7 @@ async def test_cancel_while_kafka_is_away(answer: bytes, status: int, how: str) 
         stage.shop.answers = lambda: HttpResponse(200, {}, answer)
         body = form(event="cancel", order_ref_1="A14/12345")
         assert (await stage.call(path("webhook", account="acme"), body, FORM))[0] == status
-        stage.producer.go_on()
+        stage.producer.recover()
         await until(lambda: stage.receiver.in_flight_bytes == 0)
 
 
@@ -959,7 +959,7 @@ async def test_private_port_that_a_worker_has(stage: Stage, tmp_path: Path) -> N
     file = tmp_path / "receive.toml"
     file.write_text(CONFIGURATION.format(secrets=f'"{RECORD_SECRET}"') + f"[http]\nport = {stage.port}\n")
     with logged() as lines:
-        assert not await _listens(stage.receiver, operations, receiver_config(file, {}), "127.0.0.1")
+        assert not await _open_ports(stage.receiver, operations, receiver_config(file, {}), "127.0.0.1")
     (line,) = lines
     assert line["event"] == "private_port_unavailable"
     assert "[http] port" in line["do"]
@@ -980,7 +980,7 @@ async def test_stop_lets_calls_end() -> None:
             assert await reader.read() == b""
         with pytest.raises(OSError, match=r"refused|Connect call failed"):
             await asyncio.open_connection("127.0.0.1", stage.port)
-        stage.producer.go_on()
+        stage.producer.recover()
         assert await call == RECEIVED
         async with asyncio.timeout(1):
             await stopping

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.answers import WORDS_MAX, describe, holds_account, kind_of_status, retry_after_s
+from worker.providers.answers import WORDS_MAX, describe, kind_of_status, retry_after_s, throttles_account
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.tokens import redacted
 from worker.providers.atarapay.wire import Said, has_any, said
@@ -30,7 +30,7 @@ def judge(account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> tupl
         reason = _said(status, redacted(found.message, account))
         return Outcome(_kind_of_message(found.message, account), reason, status), found
     reason = redacted(describe(_without_keys(response, account)), account)
-    return Outcome(_kind_of_status(status), reason, status, wait_s, holds_account=holds_account(status)), None
+    return Outcome(_kind_of_status(status), reason, status, wait_s, throttles_account=throttles_account(status)), None
 
 
 def _said(status: int, message: str) -> str:

@@ -40,7 +40,7 @@ _NO_PHONE = (
     "no phone number, without which AtaraPay takes no delivered: give delivery_address.mobile_phone or .phone, or "
     "those of the invoice_address"
 )
-_NO_NUMBER = "waits for references.provider, the order's number at AtaraPay: an event or a notification brings it"
+NO_NUMBER = "waits for references.provider, the order's number at AtaraPay: an event or a notification brings it"
 _CANNOT_TAKE_BACK = "AtaraPay was told that the order is cancelled, which cannot be taken back there"
 _CANCELLED_THERE = CancelledData(by="provider")
 
@@ -69,7 +69,7 @@ class AtaraPay:
         if blocked is not None:
             return blocked
         if _must_read(wanted, known, is_in_doubt=asked.remote_unknown):
-            return _call(asked, wanted, wire.ORDER_STATUS, {})
+            return order_status(asked, wanted)
         if is_due(wanted, known):
             is_believed = not wanted.is_hearsay or known.is_confirmed
             return _tell(asked, wanted, known, None) if is_believed else _waits_for_number(known)
@@ -122,7 +122,7 @@ def _must_read(wanted: Wanted, known: Known, *, is_in_doubt: bool) -> bool:
 
 
 def _waits_for_number(known: Known) -> AwaitResult:
-    return AwaitResult(None, _NO_NUMBER, memory.encode(known))
+    return AwaitResult(None, NO_NUMBER, memory.encode(known))
 
 
 def _nothing_to_tell(wanted: Wanted, known: Known, found: CancelledData | None = None) -> Settled | Unsendable:
@@ -174,6 +174,11 @@ def _tell(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> E
         members = {"phone_number": wanted.phone} | ({"email": wanted.email} if wanted.email else {})
     step = _call(asked, wanted, wanted.word, members)
     return replace(step, is_read=False, remote=memory.encode(memory.tried(known, wanted, seen)))
+
+
+def order_status(asked: Question, wanted: Wanted) -> Exchange:
+    """Asks what AtaraPay holds of an order whose number is known."""
+    return _call(asked, wanted, wire.ORDER_STATUS, {})
 
 
 def _call(asked: Question, wanted: Wanted, word: str, members: dict[str, str]) -> Exchange:

@@ -5,6 +5,7 @@ WooCommerce plugin 2.0.13 where the pages are silent (both read 2026-10). HTTP s
 `status` says what became of a call.
 """
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -69,6 +70,10 @@ class Seen(Struct, frozen=True, gc=False):
     """As AtaraPay writes it."""
     product_id: str
     """The shop's own number of the order, as it was given at checkout; empty: not told."""
+    amount_minor: int | None = None
+    """What the order cost at checkout; `None`: not told."""
+    currency: str = ""
+    """Of that; empty: not told."""
 
 
 TITLE_MAX = 60
@@ -105,7 +110,17 @@ def seen(data: Any) -> Seen | None:
     state = _STATES.get(_loosely(title)) if title else _STATES_BY_ID.get(number)
     if state is None and not title:
         return None
-    return Seen(state, str(state or title), _text(data.get("product_id")))
+    cost, currency = _text(data.get("product_cost", data.get("amount_payed"))), data.get("currency")
+    return Seen(
+        state,
+        str(state or title),
+        _text(data.get("product_id")),
+        int(cost) if cost.isascii() and cost.isdigit() and len(cost) < 16 else None,
+        currency.strip().upper() if isinstance(currency, str) and _CURRENCY.fullmatch(currency.strip()) else "",
+    )
+
+
+_CURRENCY = re.compile(r"[A-Za-z]{3}", re.ASCII)
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from worker.model.exchange import REASON_MAX, HttpResponse, Outcome, OutcomeKind
 from worker.model.provider import Answered
-from worker.providers.answers import holds_account, kind_of_status, retry_after_s
+from worker.providers.answers import kind_of_status, retry_after_s, throttles_account
 from worker.providers.qliro import wire
 from worker.providers.qliro.holding import hold
 from worker.providers.qliro.memory import Memory
@@ -70,7 +70,7 @@ def why_pending(transactions: list[int]) -> str:
 def _by_status(response: HttpResponse, now_ms: int) -> Outcome:
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
     kind = kind_of_status(response.status)
-    return Outcome(kind, _said(response), response.status, wait_s, holds_account=holds_account(response.status))
+    return Outcome(kind, _said(response), response.status, wait_s, throttles_account=throttles_account(response.status))
 
 
 def _said(response: HttpResponse) -> str:

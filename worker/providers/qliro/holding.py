@@ -77,6 +77,8 @@ class Holding(Struct):
     """By transaction and action, whatever became of it."""
     added: Counter[str] = field(default_factory=Counter)
     """What was taken off captures by amount, by reference; below 0: what was charged on top."""
+    amounts: dict[int, int] = field(default_factory=dict)
+    """By transaction, what was taken off captures by amount; below 0: what was charged on top."""
     short: dict[int, int] = field(default_factory=dict)
     """By return, what it paid back less than its lines: fees and discounts."""
     rates: dict[str | None, int | None] = field(default_factory=dict)
@@ -242,10 +244,12 @@ def _take_back(holding: Holding, ordered: list[_Seen]) -> None:
             _return(holding.captures if capture is None else [capture], back, one.amount_minor)
         elif more and capture is not None:
             capture.left_minor += worth(more)
+            holding.amounts[one.id] = -worth(more)
             for key, count in more.items():
                 holding.added[key[0]] -= key[2] * count
         elif one.kind == "Refund" and capture is not None:
             capture.left_minor -= one.amount_minor  # by somebody else, by amount
+            holding.amounts[one.id] = one.amount_minor
 
 
 def _return(captures: list[Capture], back: Units, amount_minor: int) -> None:

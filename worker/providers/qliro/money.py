@@ -45,6 +45,37 @@ class Books:
         for note in memory.told("amount", holding):
             self._noted[note.name] += note.minor
         self._net, self._left = _amounts(net), _amounts(left)
+        self._captured = {key[:2] for key in net}
+        self._theirs = self._by_others(wanted, holding, memory)
+
+    def _by_others(self, wanted: Wanted, holding: Holding, memory: Memory) -> list[int]:
+        """Amounts that somebody else took off captures, or charged, under names that tell nothing of ours."""
+        ours = self._taken | {self.reference_of(one.name) for one in [*wanted.refunds, *wanted.fees]}
+        ours |= {self.reference_of(one.name) for one in wanted.backs}
+        ours |= {_delivery(once) for once in wanted.once}
+        told = set(memory.ours)
+        return [
+            minor
+            for one, minor in holding.amounts.items()
+            if one not in told and not ours.intersection(key[0] for key in holding.did[one].get("Ship", ()))
+        ]
+
+    def found(self, dues: list["Due"], *, with_left: bool) -> Counter[str]:
+        """By reference, what of amounts somebody else has told at Qliro itself, in the back office say: sent again it
+        would be paid twice. An amount is taken for one that is due when they are the same, or all of them together.
+        """
+        found: Counter[str] = Counter()
+        theirs = list(self._theirs)
+        rests = [(due.reference, due.minor - self.told(due.reference, with_left=with_left)) for due in dues]
+        untold = [(name, rest) for name, rest in rests if rest]
+        for name, rest in untold:
+            if rest in theirs:
+                theirs.remove(rest)
+                found[name] = rest
+        left = [(name, rest) for name, rest in untold if name not in found]
+        if left and theirs and sum(theirs) == sum(rest for _, rest in left):
+            found.update(dict(left))
+        return found
 
     def reference_of(self, name: str) -> str:
         """What an amount is called at Qliro: its id, unless no item can be called so, or something else is."""
@@ -61,8 +92,13 @@ class Books:
         return max(self._added[reference], self._noted[reference], key=abs) + lying
 
     def goes_whole(self, once: Once) -> bool:
-        """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before."""
-        return 0 < once.total_minor <= once.refunded_minor and not self.told(_delivery(once))
+        """Whether a charge goes back as the line it is: all of it, and no part of it went by amount before, whoever
+        took it off.
+        """
+        is_there = (once.reference, once.type) in self._captured
+        if self.told(_delivery(once)) or (is_there and once.refunded_minor in self._theirs):
+            return False
+        return 0 < once.total_minor <= once.refunded_minor
 
 
 def _amounts(units: Units) -> Counter[str]:

@@ -47,6 +47,7 @@ class Situation:
         if self.match.missing:
             self._find_repriced()
             self._leave_to_others()
+        self._found = self.books.found(self.dues, with_left=self.stays)
 
     def _captured_by_others(self) -> Units:
         """What somebody else has captured beyond what the shop has shipped: not ours to return."""
@@ -114,7 +115,7 @@ class Situation:
 
     def rest(self, due: Due) -> int:
         """What of an amount is still to be told. What lies in a reservation that ends is told no more."""
-        return due.minor - self.books.told(due.reference, with_left=self.stays)
+        return due.minor - self.books.told(due.reference, with_left=self.stays) - self._found[due.reference]
 
     def once_of(self, key: Key) -> Once | None:
         """Our line that this item is; one that does not say what Qliro calls it is known by its price."""

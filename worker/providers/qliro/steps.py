@@ -45,7 +45,7 @@ class Qliro:
         if asked.seen is None:
             return _read(asked, wanted, memory)
         holding: Holding = asked.seen
-        if why := _not_believed(wanted, memory, holding, asked.reference):
+        if why := not_believed(wanted, memory, holding, asked.reference):
             return Unsendable(why, asked.remote, kind=_OTHER)
         return _after_look(asked, wanted, memory, holding)
 
@@ -102,7 +102,7 @@ def _request(asked: Question, method: str, path: str, body: bytes) -> HttpReques
     return HttpRequest(method, url, headers | asked.trace_headers, body, account.name)
 
 
-def _not_believed(wanted: w.Wanted, memory: Memory, holding: Holding, reference: str) -> str:
+def not_believed(wanted: w.Wanted, memory: Memory, holding: Holding, reference: str) -> str:
     """Why the answer is about another order; empty: it is about this one."""
     if wanted.order_id and holding.order_id != int(wanted.order_id):
         return f"Qliro answers for order {holding.order_id}, asked for {wanted.order_id}"

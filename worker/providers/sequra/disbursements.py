@@ -41,6 +41,10 @@ class Disbursement(Struct, frozen=True):
     path: str
     reference: _Text | int | None = None
     """Of the bank transfer."""
+    to_date: Any = None
+    """The day up to which deliveries count, as a date; taken as it comes, for no payment depends on it."""
+    currency: Any = None
+    """The same."""
 
 
 class _Listed(Struct, frozen=True):

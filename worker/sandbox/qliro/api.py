@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from worker.sandbox.qliro.orders import FINAL, Item, Json, Make, Order, Refusal, Result, Transaction
+from worker.sandbox.qliro.orders import FINAL, Item, Json, Key, Make, Order, Refusal, Result, Transaction
 
 MEMORY_S = 7 * 86_400.0
 """How long a RequestId is kept (OpenAPI, June 2025)."""
@@ -48,6 +48,8 @@ class QliroApi:
         self.looked: set[int] = set()
         """Orders that nobody but the client has changed since its last look."""
         self._ids = 400_000
+        self._under_way: dict[int, Order] = {}
+        """Orders with transactions that may not be final."""
 
     def checkout(
         self, order_id: int, reference: str, currency: str, method: str, items: list[Item], now: float
@@ -66,22 +68,32 @@ class QliroApi:
         """The order of a path. A number is an OrderId, whatever the shop calls its orders."""
         return self.orders.get(int(text)) if text.isdigit() else self.named(text)
 
-    def reserve(self, order: Order, items: list[Item], now: float) -> None:
-        """One more reservation, as the checkout and the shopper's upsells make them."""
+    def reserve(self, order: Order, items: list[Item], now: float, replaces: int | None = None) -> Transaction:
+        """One more reservation, as the checkout and the shopper's upsells make them; or one instead of `replaces`."""
         self.looked.discard(order.id)
-        total = sum(item.inc * item.quantity for item in items)
-        made = self.make(order, now, Result())("Preauthorization", total, None)
+        make = self.make(order, now, Result())
+        held = {} if replaces is None else order.reserved.pop(replaces)
+        reserved = {key: item.of(item.quantity) for key, item in held.items() if item.quantity}
+        for item in items:
+            before = reserved[item.key].quantity if item.key in reserved else 0
+            reserved[item.key] = item.of(before + item.quantity)
+        made = make("Preauthorization", _worth(reserved), replaces)
         made.status = "Success"
-        order.reserved[made.id] = {item.key: item.of(item.quantity) for item in items}
+        if replaces is not None:
+            make("Reversal", _worth(held), replaces).status = "Success"
+        order.reserved[made.id] = reserved
         order.known |= {item.key: item for item in items}
-        order.actions += [("Reserve", made.id, item) for item in items]
+        order.actions += [("Reserve", made.id, item.of(item.quantity)) for item in reserved.values()]
+        return made
 
     def advance(self, now: float) -> None:
         """Ends the transactions whose time has come."""
-        for order in self.orders.values():
+        for order in list(self._under_way.values()):
             for made in sorted(order.pending, key=lambda one: (one.at + one.result.after_s, one.id)):
                 if made.at + made.result.after_s <= now:
                     self._finish(order, made)
+            if not order.pending:
+                del self._under_way[order.id]
 
     def _finish(self, order: Order, made: Transaction) -> None:
         made.status = made.result.status
@@ -99,6 +111,7 @@ class QliroApi:
             at = max([now] + [one.at + 0.001 for one in order.transactions.values()])
             made = Transaction(self._ids, kind, amount, at, result, lambda: None, original)
             order.transactions[made.id] = made
+            self._under_way[order.id] = order
             return made
 
         return make
@@ -194,6 +207,10 @@ def item_of(line: Json) -> Item:
     if line["Quantity"] < 1:
         raise Refusal("INVALID_INPUT", "Property: Quantity, Message: at least 1")
     return Item(line["MerchantReference"], line["Type"], inc, ex, line["Quantity"], line.get("Description", ""))
+
+
+def _worth(items: Mapping[Key, Item]) -> int:
+    return sum(item.inc * item.quantity for item in items.values())
 
 
 def _money(minor: int) -> Decimal:

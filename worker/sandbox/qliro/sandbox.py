@@ -3,6 +3,10 @@
     GET  {any path}/v2/orders/{id or reference}, POST {any path}/v2/{operation}     Qliro's Admin API
     POST /checkout      an order is placed: members of Qliro's own CreateOrder, with `OrderId` and `PaymentMethodName`
     POST /acts {"OrderId", "Status"}    a checkout status push: Completed, OnHold, Refused, InProcess
+    POST /acts {"OrderId", "Upsell": {"OrderItems", "ReplacesOriginalPaymentTransaction"?, "Status"?}}
+                        the shopper adds something; `Status` `Error`: and it comes to nothing
+    POST /questions {"OrderId", "Question": "validation" | "shipping_methods" | "shipping_addresses", …}
+                        asks the shop, with other members of the question as they are given here; says its answer
 
 Pushes: developers.qliro.com, "Callbacks" (read 2026-11); when they come again: quoted by a third party, of which the
 first eight are used.
@@ -19,11 +23,12 @@ from urllib.parse import unquote
 import msgspec
 
 from worker.errors import UsageError
-from worker.sandbox.attempts import JSON, Answer, Attempt, Call
+from worker.sandbox.attempts import JSON, Answer, Asked, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push
+from worker.sandbox.qliro import asking
 from worker.sandbox.qliro.api import QliroApi, item_of, pushed, shown
-from worker.sandbox.qliro.orders import FINAL, Order, Refusal, Result
+from worker.sandbox.qliro.orders import FINAL, Item, Order, Refusal, Result
 from worker.sandbox.server import Key, Sandbox
 
 RECEIVED = {"CallbackResponse": "received"}
@@ -48,20 +53,45 @@ class Checkout(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     payment_method_name: str = METHOD
     merchant_checkout_status_push_url: str = ""
     merchant_order_management_status_push_url: str = ""
+    merchant_order_validation_url: str = ""
+    merchant_order_available_shipping_methods_url: str = ""
+    merchant_order_available_shipping_addresses_url: str = ""
+
+
+class Upsell(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    """What a shopper adds to an order that is paid."""
+
+    order_items: list[msgspec.Raw]
+    replaces_original_payment_transaction: bool = False
+    status: Literal["Completed", "Error"] = "Completed"
 
 
 class Happening(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
-    """What becomes of an order's payment."""
+    """What becomes of an order's payment, or is added to the order: one of the two."""
 
     order_id: int
-    status: Literal["Completed", "OnHold", "Refused", "InProcess"]
+    status: Literal["Completed", "OnHold", "Refused", "InProcess"] | None = None
+    upsell: Upsell | None = None
+
+
+class Questioned(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    """A question to the shop."""
+
+    order_id: int
+    question: asking.Name
+    customer: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    shipping_address: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    identity_verification: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """Where an order's pushes go; empty: nowhere."""
+    """Where an order's pushes go, and what is asked of its shop; empty: nowhere."""
 
     checkout_status: str = ""
     order_status: str = ""
+    validation: str = ""
+    shipping_methods: str = ""
+    shipping_addresses: str = ""
 
 
 class QliroSandbox(Sandbox):
@@ -114,7 +144,7 @@ class QliroSandbox(Sandbox):
         if call.method == "POST" and status < 300:
             attempt.applied_at = self._wall()
             self._work_later(int(_order_id(call.body)))
-        self._tell()
+        self.post_pushes()
         return Answer(status, body)
 
     def _fate(self, key: Key | None, _name: str) -> Result:
@@ -135,10 +165,10 @@ class QliroSandbox(Sandbox):
 
     def _work(self) -> None:
         self._api.advance(self.wall_s)
-        self._tell()
+        self.post_pushes()
 
-    def _tell(self) -> None:
-        """Pushes what has ended."""
+    def post_pushes(self) -> None:
+        """Pushes what has ended since."""
         pushes, self._api.pushes = self._api.pushes, []
         for each in pushes:
             self._push(each["OrderId"], "order_status", pushed(self.orders[each["OrderId"]], each))
@@ -177,44 +207,98 @@ class QliroSandbox(Sandbox):
         told = msgspec.json.decode(body, type=Checkout)
         if told.order_id in self.orders:
             raise UsageError(f"order {told.order_id} was placed before")
-        decoder = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
-        try:
-            items = [item_of(decoder.decode(line)) for line in told.order_items]
-        except (Refusal, LookupError, TypeError) as error:
-            raise UsageError(f"OrderItems: {error}") from None
+        items = _items(told.order_items)
         order = self._api.checkout(
             told.order_id, told.merchant_reference, told.currency, told.payment_method_name, items, self.wall_s
         )
         self._addresses[order.id] = Addresses(
-            told.merchant_checkout_status_push_url, told.merchant_order_management_status_push_url
+            told.merchant_checkout_status_push_url,
+            told.merchant_order_management_status_push_url,
+            told.merchant_order_validation_url,
+            told.merchant_order_available_shipping_methods_url,
+            told.merchant_order_available_shipping_addresses_url,
         )
 
     def act(self, body: bytes) -> None:
         told = msgspec.json.decode(body, type=Happening)
-        order = self.orders.get(told.order_id)
-        if order is None:
-            raise UsageError(f"no order {told.order_id} was placed here")
+        order = self._placed(told.order_id)
+        if (told.status is None) == (told.upsell is None):
+            raise UsageError("an act is a Status, or an Upsell")
+        if told.upsell is not None:
+            said = self._add(order, told.upsell)
+        else:
+            kind = "CustomerCheckoutStatus"
+            said = {
+                "Status": told.status,
+                "NotificationType": kind,
+                "PaymentTransactionId": next(iter(order.transactions)),
+            }
         at = datetime.fromtimestamp(self.wall_s, UTC).isoformat(timespec="microseconds")
-        said = {
-            "OrderId": order.id,
-            "MerchantReference": order.reference,
-            "Status": told.status,
-            "Timestamp": at.removesuffix("+00:00") + _DIGITS_7,
-            "NotificationType": "CustomerCheckoutStatus",
-            "PaymentTransactionId": next(iter(order.transactions)),
+        named = {"OrderId": order.id, "MerchantReference": order.reference}
+        self._push(order.id, "checkout_status", named | said | {"Timestamp": at.removesuffix("+00:00") + _DIGITS_7})
+
+    def _placed(self, order_id: int) -> Order:
+        """Raises `UsageError`."""
+        order = self.orders.get(order_id)
+        if order is None:
+            raise UsageError(f"no order {order_id} was placed here")
+        return order
+
+    def _add(self, order: Order, upsell: Upsell) -> dict[str, Any]:
+        """What a push says of an upsell; raises `UsageError`."""
+        said: dict[str, Any] = {"Status": upsell.status, "NotificationType": "UpsellStatus", "PaymentTransactionId": 0}
+        if upsell.status == "Error":
+            return said
+        if order.is_cancelled:
+            raise UsageError(f"order {order.id} is cancelled: nothing can be added to it")
+        replaced = max(order.reserved) if upsell.replaces_original_payment_transaction else None
+        made = self._api.reserve(order, _items(upsell.order_items), self.wall_s, replaced)
+        said["PaymentTransactionId"] = made.id
+        if replaced is not None:
+            said |= {"OriginalPaymentTransactionId": replaced, "ReplacesOriginalPaymentTransaction": True}
+        return said
+
+    async def ask(self, body: bytes) -> Asked:
+        told = msgspec.json.decode(body, type=Questioned)
+        order = self._placed(told.order_id)
+        url = getattr(self._addresses.get(order.id, Addresses()), told.question)
+        if not url:
+            raise UsageError(f"no checkout has said where order {order.id} is asked for {told.question}")
+        overriding = {
+            "Customer": told.customer,
+            "ShippingAddress": told.shipping_address,
+            "IdentityVerification": told.identity_verification,
         }
-        self._push(order.id, "checkout_status", said)
+        said = {name: value for name, value in overriding.items() if value is not msgspec.UNSET}
+        push = self._to_shop(order, told.question, url, asking.question(told.question, order, said))
+        answered, seconds = await self.pushes.ask(push)
+        if answered is None or seconds > asking.DEADLINE_S:
+            return Asked(None, b"", seconds, f"no answer within {asking.DEADLINE_S:g} s")
+        return Asked(*answered, seconds, asking.problem(told.question, *answered))
 
     def _push(self, order_id: int, to: Literal["checkout_status", "order_status"], said: dict[str, Any]) -> None:
-        push = Push(
+        what = f"{said.get('PaymentType') or said.get('NotificationType')} {said['Status']}"
+        url = getattr(self._addresses.get(order_id, Addresses()), to)
+        self.pushes.post(self._to_shop(self.orders[order_id], what, url, said))
+
+    def _to_shop(self, order: Order, what: str, url: str, said: dict[str, Any]) -> Push:
+        return Push(
             merchant=self._api.api_key,
-            order_ref=self.orders[order_id].reference,
-            what=f"{said.get('PaymentType', 'Checkout')} {said['Status']}",
-            url=getattr(self._addresses.get(order_id, Addresses()), to),
+            order_ref=order.reference,
+            what=what,
+            url=url,
             content_type=JSON,
             body=_encoder.encode(said),
         )
-        self.pushes.post(push)
+
+
+def _items(lines: Sequence[msgspec.Raw]) -> list[Item]:
+    """Raises `UsageError`."""
+    decoder = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+    try:
+        return [item_of(decoder.decode(line)) for line in lines]
+    except (Refusal, LookupError, TypeError) as error:
+        raise UsageError(f"OrderItems: {error}") from None
 
 
 class _Body(msgspec.Struct):

@@ -1,63 +1,74 @@
-"""What the sandbox provider pays out, and how it says so. No HTTP, no faults.
+"""What the sandbox provider has paid out: a list of disbursements, and the lines of each. No HTTP, no faults.
 
-Vendor facts: docs.sequra.com, Disbursement API, read 2026-10: over all disbursements the lines of an order add up to
-its shipped cart as it is now, and each line says what the order was worth at most. Ours, for want of documentation:
-what lines are wrapped in, and that an order of which nothing changed has no line.
+Vendor facts: docs.sequra.com, Disbursement API (read 2026-10). Over all disbursements, the lines of an order add up to
+its shipped cart. Ours, for want of documentation: what the lines of a detail are wrapped in.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 
-from worker.sandbox.attempts import Answer
-from worker.sandbox.sequra.orders import NOT_FOUND
+
+class Owed(msgspec.Struct, frozen=True):
+    """What an order comes to. Minor units with tax."""
+
+    shipped_minor: int
+    total_minor: int
 
 
 class Disbursements:
     """Those of one merchant."""
 
-    def __init__(self, merchant: str, currency: str = "EUR") -> None:
-        self.paid: dict[str, int] = {}
-        """By order reference, in minor units."""
+    def __init__(self, merchant: str) -> None:
+        self.issued: list[dict[str, Any]] = []
+        """As the list has them."""
         self.lines: dict[str, list[dict[str, Any]]] = {}
-        """By path, in the order in which they were issued."""
-        self._listed: list[dict[str, Any]] = []
+        """By path."""
+        self.paid: Counter[str] = Counter()
+        """By order reference."""
         self._most: dict[str, int] = {}
-        self._prefix = f"/merchants/{merchant}/disbursements"
-        self._currency = currency
+        self._merchant = merchant
 
-    def issue(self, worth: Mapping[str, int], on: date) -> str | None:
-        """Pays, or takes back, what each order is worth now (its shipped cart, in minor units) and was not paid yet;
-        returns the path, `None` when there was nothing to pay.
+    def issue(self, owed: Mapping[str, Owed], currency: str, on: date, off: Mapping[str, int]) -> str:
+        """Pays what orders come to less what was paid of them, up to and with that day; the path. `off`: by how much
+        the lines of orders are wrong.
         """
+        path = f"/merchants/{quote(self._merchant, safe='')}/disbursements/"
+        path += str(uuid5(NAMESPACE_URL, f"{self._merchant}/{len(self.issued)}"))
         lines = []
-        for name, amount in worth.items():
-            most = self._most[name] = max(amount, self._most.get(name, 0))
-            if due := amount - self.paid.get(name, 0):
-                self.paid[name] = amount
-                lines.append({"order_ref_1": name, "amount_with_tax": due, "maximum_amount_with_tax": most})
-        if not lines:
-            return None
-        path = f"{self._prefix}/{len(self._listed) + 1}"
+        for reference, of in owed.items():
+            most = self._most[reference] = max(of.total_minor, self._most.get(reference, 0))
+            minor = of.shipped_minor - self.paid[reference] + off.get(reference, 0)
+            if minor:
+                self.paid[reference] += minor
+                line = {"order_ref_1": reference, "amount_with_tax": minor, "maximum_amount_with_tax": most}
+                lines.append(line)
         self.lines[path] = lines
-        listed = {
-            "issue_date": on.isoformat(),
-            "to_date": on.isoformat(),
-            "currency": self._currency,
-            "disbursed_amount": sum(line["amount_with_tax"] for line in lines),
-            "adjustments_with_tax": 0,
-            "reference": f"transfer {len(self._listed) + 1}",
-            "path": path,
-        }
-        self._listed.append({"disbursement": listed})
+        self.issued.append(
+            {
+                "issue_date": on.isoformat(),
+                "to_date": on.isoformat(),
+                "currency": currency,
+                "disbursed_amount": _sum(lines),
+                "adjustments_with_tax": 0,
+                "reference": f"{len(self.issued):013}",
+                "path": path,
+            }
+        )
         return path
 
-    def answer(self, path: str) -> Answer:
-        """The list, or one of them."""
-        if path == self._prefix:
-            return Answer(200, msgspec.json.encode(self._listed))
-        if path not in self.lines:
-            return NOT_FOUND
-        return Answer(200, msgspec.json.encode({"disbursement": {"lines": self.lines[path]}}))
+    def answer(self, path: str) -> bytes | None:
+        """The list, or the lines of one; `None`: there is no such thing."""
+        if path == f"/merchants/{quote(self._merchant, safe='')}/disbursements":
+            return msgspec.json.encode([{"disbursement": each} for each in self.issued])
+        lines = self.lines.get(path)
+        return None if lines is None else msgspec.json.encode({"disbursement": {"lines": lines}})
+
+
+def _sum(lines: Iterable[dict[str, Any]]) -> int:
+    return sum(line["amount_with_tax"] for line in lines)

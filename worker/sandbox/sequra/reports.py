@@ -62,6 +62,11 @@ class Reported(msgspec.Struct):
                 sums[key] = before[0] + units, before[1] + cents
         return {key: both for key, both in sums.items() if both != (0, 0)}
 
+    @property
+    def shipped_minor(self) -> int:
+        """The same in cents."""
+        return sum(delivery.total_minor for delivery in self.deliveries.values())
+
 
 class Reports:
     """The reports of one merchant."""

@@ -3,13 +3,18 @@
     PUT  /merchants/{merchant}/orders/{order_ref}   an update; segments percent-encoded (`A14%2F12345`)
     POST /orders/delivery_reports                   a delivery report
     POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?}    what the checkout tells of an order
+    GET  /merchants/{merchant}/disbursements        what was paid out, and below it the lines of each disbursement
     POST /acts {"merchant", "order_ref", "event", "risk_level"?}            a webhook, with this event
+    POST /questions {"merchant", "order_ref"}       whether the order can be cancelled; says the shop's answer
+    POST /acts {"merchant", "event": "disburse", "on"?, "off_minor"?}       pays out what orders come to, up to a day;
+                                                                            some are paid wrong, by so much
 
 Pushes: docs.sequra.com, Webhooks (read 2026-11): a form; 2xx is taken, 501 is "not supported" and not sent again, else
 up to ten times more, with growing pauses. Ours: how they grow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Literal
 from urllib.parse import urlencode
 from uuid import NAMESPACE_URL, uuid5
@@ -17,15 +22,18 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 
 from worker.errors import UsageError
-from worker.sandbox.attempts import Answer, Attempt, Call
+from worker.sandbox.attempts import Answer, Asked, Attempt, Call
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push
+from worker.sandbox.sequra.disbursements import Disbursements, Owed
 from worker.sandbox.sequra.orders import DENIED, NO_ACCESS, NOT_FOUND, Orders, errors, shown
 from worker.sandbox.sequra.reports import Reports
 from worker.sandbox.server import Key, Sandbox, decode_segment
 
 NOT_SUPPORTED = 501
 REPORT_PATH = "/orders/delivery_reports"
+DEADLINE_S = 5.0
+"""What seQura waits for an answer."""
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -39,13 +47,29 @@ class Checkout(msgspec.Struct, forbid_unknown_fields=True):
     """Where its events go; empty: nowhere."""
 
 
-class Act(msgspec.Struct, forbid_unknown_fields=True):
-    """What seQura tells of an order."""
+class Questioned(msgspec.Struct, forbid_unknown_fields=True):
+    """Whether an order can be cancelled."""
 
     merchant: str
     order_ref: str
-    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment"]
+
+
+class _Cancelling(msgspec.Struct):
+    result: Literal["cancelled", "toolate"]
+    since: int = 0
+
+
+class Act(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What seQura tells of an order, or does for a merchant."""
+
+    merchant: str
+    order_ref: str = ""
+    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment", "disburse"]
     risk_level: str = ""
+    on: date | None = None
+    """Of a disbursement; `None`: today."""
+    off_minor: dict[str, int] = {}
+    """Of a disbursement, by order reference: how much more it pays than it should."""
 
 
 def parse_order_url(raw_path: str) -> Key | None:
@@ -87,15 +111,21 @@ class SequraSandbox(Sandbox):
         self.held = self._orders.held
         self.reports: dict[str, Reports] = {}
         """By merchant."""
+        self.disbursements: dict[str, Disbursements] = {}
+        """By merchant."""
 
     def register(self, merchant: str, order_ref: str, total_minor: int) -> None:
         """Makes an order known, with the total that was approved at checkout: see `Orders.register`."""
         self._orders.register((merchant, order_ref), total_minor)
 
     def is_asked(self, method: str, path: str) -> bool:
+        if method == "GET":
+            return _disbursed(path) is not None
         return method == "PUT" or (method == "POST" and path == REPORT_PATH)
 
     def about(self, call: Call) -> Key | None:
+        if call.method == "GET":
+            return _disbursed(call.raw_path.partition("?")[0])
         return parse_order_url(call.raw_path) if call.method == "PUT" else _reporter(call)
 
     def take(self, attempt: Attempt, key: Key | None, call: Call) -> Answer:
@@ -107,6 +137,9 @@ class SequraSandbox(Sandbox):
         refused = self._orders.refused(key[0], authorization)
         if refused is not None:
             return refused
+        if call.method == "GET":
+            found = self._disbursements(key[0]).answer(call.raw_path.partition("?")[0])
+            return NOT_FOUND if found is None else Answer(200, found)
         answer = self.reports.setdefault(key[0], Reports(key[0])).take(call.body)
         if answer.status < 300:
             attempt.applied_at = self._wall()
@@ -138,20 +171,69 @@ class SequraSandbox(Sandbox):
 
     def act(self, body: bytes) -> None:
         act = msgspec.json.decode(body, type=Act)
-        key = (act.merchant, act.order_ref)
+        if act.event == "disburse":
+            self.disburse(act.merchant, act.on, act.off_minor)
+            return
+        more = {"risk_level": act.risk_level} if act.risk_level else {}
+        self.pushes.post(self._webhook((act.merchant, act.order_ref), act.event, more))
+
+    async def ask(self, body: bytes) -> Asked:
+        told = msgspec.json.decode(body, type=Questioned)
+        answered, seconds = await self.pushes.ask(self._webhook((told.merchant, told.order_ref), "cancel", {}))
+        if answered is None or seconds > DEADLINE_S:
+            return Asked(None, b"", seconds, f"no answer within {DEADLINE_S:g} s")
+        return Asked(*answered, seconds, _problem(*answered))
+
+    def _webhook(self, key: Key, event: str, more: Mapping[str, str]) -> Push:
+        """Raises `UsageError`."""
         if key not in self._webhooks:
-            raise UsageError(f"no checkout has said where events of {act.order_ref} go")
-        form = {"event": act.event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": act.order_ref}
-        form |= {"risk_level": act.risk_level} if act.risk_level else {}
-        push = Push(
+            raise UsageError(f"no checkout has said where events of {key[1]} go")
+        form = {"event": event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": key[1], **more}
+        return Push(
             merchant=key[0],
             order_ref=key[1],
-            what=act.event,
+            what=event,
             url=self._webhooks[key],
             content_type=_FORM,
             body=urlencode(form).encode(),
         )
-        self.pushes.post(push)
+
+    def disburse(self, merchant: str, on: date | None = None, off_minor: Mapping[str, int] | None = None) -> str:
+        """Pays out what all orders of a merchant come to; the path of the disbursement."""
+        held = {reference: each for (of, reference), each in self.held.items() if of == merchant}
+        reports = self.reports.get(merchant)
+        reported = {} if reports is None else reports.orders
+        owed = {name: Owed(minor, minor) for name, each in reported.items() if (minor := each.shipped_minor)}
+        owed |= {
+            name: Owed(each.shipped_minor, each.shipped_minor + each.unshipped_minor) for name, each in held.items()
+        }
+        currency = next((each.currency for each in held.values()), "EUR")
+        return self._disbursements(merchant).issue(owed, currency, on or self._wall().date(), off_minor or {})
+
+    def _disbursements(self, merchant: str) -> Disbursements:
+        return self.disbursements.setdefault(merchant, Disbursements(merchant))
+
+
+def _problem(status: int, body: bytes) -> str:
+    """Why an answer to `cancel` is none; empty: it is one."""
+    if status == NOT_SUPPORTED:
+        return ""
+    try:
+        found = msgspec.json.decode(body, type=_Cancelling)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 'expected {"result": "cancelled"} or {"result": "toolate", "since": minutes}, or 501'
+    return "" if status == 200 and (found.result == "cancelled" or found.since >= 0) else f"answered {status}"
+
+
+def _disbursed(path: str) -> Key | None:
+    """The merchant whose disbursements are asked for, or one of them."""
+    match path.split("/"):
+        case ["", "merchants", merchant, "disbursements"] | ["", "merchants", merchant, "disbursements", _] if merchant:
+            try:
+                return decode_segment(merchant), "disbursements"
+            except ValueError:
+                return None
+    return None
 
 
 class _Merchant(msgspec.Struct):

@@ -163,7 +163,7 @@ class _Demo:
                     await self.worker.release(subject)
 
     def _rests(self) -> bool:
-        return self.worker.idle() and all(each.is_over for each in self.merchants)
+        return self.worker.is_idle() and all(each.is_over for each in self.merchants)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.began

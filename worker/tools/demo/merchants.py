@@ -46,7 +46,24 @@ from worker.tools.shop import (
 HASTE = 20.0
 """By how much pushes come again sooner than documented."""
 PUSHES = "push_late=0.15:2s,push_doubled=0.15,push_lost=0.05"
-_SECRET = "a-secret-of-the-demo-and-of-nothing-else"  # noqa: S105 - signs addresses on this machine's loopback
+CALLBACK_SECRET = "a-secret-of-the-demo-and-of-nothing-else"  # noqa: S105 - signs addresses on this machine's loopback
+HATS = QliroAccount(
+    name="hats",
+    provider="qliro",
+    base_url="",
+    api_key="HATS",
+    api_secret="demo-secret",  # noqa: S106 - of a sandbox
+    poll_after_s=(1.0, 2.0, 4.0),
+    concurrency=16,
+)
+ESCROW = AtaraPayAccount(
+    name="escrow",
+    provider="atarapay",
+    base_url="",
+    public_key="demo-public",
+    private_key="demo-private",
+    concurrency=16,
+)
 _REVIEWED = 0.15
 """Share of the orders whose payment is looked at first."""
 _REVIEW_S = 1.0
@@ -77,7 +94,7 @@ class Merchant(ABC):
         self.history = history
         self.sandbox = sandbox
         self._random = Random(seed)
-        self._tokens = Tokens([_SECRET])
+        self._tokens = Tokens([CALLBACK_SECRET])
         self._callbacks = ""
 
     @property
@@ -87,7 +104,7 @@ class Merchant(ABC):
 
     def caller(self) -> Caller:
         """The account as the receiver of callbacks knows it."""
-        return Caller(name=self.name, provider=self.account.provider, callback_secrets=(_SECRET,))
+        return Caller(name=self.name, provider=self.account.provider, callback_secrets=(CALLBACK_SECRET,))
 
     async def open(self, callbacks: str) -> None:
         """Its provider begins to serve. `callbacks`: the base URL of the receiver."""
@@ -184,6 +201,8 @@ class AtQliro(Merchant):
     """Units, reserved and captured, each command done once its transaction is."""
 
     sandbox: QliroSandbox
+    sandbox_type = QliroSandbox
+    market = SWEDEN
     legend = "units kept: cents captured | units to ship: cents reserved"
     faults = (
         "500=0.03,503=0.02:1s,reset_applied=0.02,reset_lost=0.02,timeout_applied=0.02,slow=0.1:0.3s,"
@@ -191,19 +210,11 @@ class AtQliro(Merchant):
     )
 
     def __init__(self, plot: Plot, send: Send) -> None:
-        account = QliroAccount(
-            name="hats",
-            provider="qliro",
-            base_url="",
-            api_key="HATS",
-            api_secret="demo-secret",  # noqa: S106 - of a sandbox
-            poll_after_s=(1.0, 2.0, 4.0),
-            concurrency=16,
-        )
+        account = HATS
         plan = FaultPlan.parse(f"{self.faults},{PUSHES}")
-        sandbox = QliroSandbox(account.api_key, account.api_secret, plan, plot.seed, send=send, haste=HASTE)
+        sandbox = self.sandbox_type(account.api_key, account.api_secret, plan, plot.seed, send=send, haste=HASTE)
         history = make_history(
-            plot.seed, plot.orders, plot.seconds, account="hats", began_at=plot.began_at, market=SWEDEN
+            plot.seed, plot.orders, plot.seconds, account=account.name, began_at=plot.began_at, market=self.market
         )
         super().__init__(account, history, sandbox, plot.seed)
 
@@ -259,25 +270,20 @@ class AtAtaraPay(Merchant):
     """One amount in escrow: delivered, or given back, or not to be told."""
 
     sandbox: AtaraPaySandbox
+    sandbox_type = AtaraPaySandbox
+    market = NIGERIA
     legend = "the words that it took"
     faults = "500=0.03,502=0.02,503=0.02:1s,reset_applied=0.03,reset_lost=0.02,timeout_applied=0.03,slow=0.1:0.3s"
 
     def __init__(self, plot: Plot, send: Send) -> None:
-        account = AtaraPayAccount(
-            name="escrow",
-            provider="atarapay",
-            base_url="",
-            public_key="demo-public",
-            private_key="demo-private",
-            concurrency=16,
-        )
+        account = ESCROW
         # Nothing says that AtaraPay's notifications come again, so one that is lost is lost: not here.
         plan = FaultPlan.parse(f"{self.faults},{PUSHES.rpartition(',')[0]}")
-        sandbox = AtaraPaySandbox(account.public_key, account.private_key, plan, plot.seed, send=send, haste=HASTE)
+        sandbox = self.sandbox_type(account.public_key, account.private_key, plan, plot.seed, send=send, haste=HASTE)
         self._began_at = plot.began_at
         self._ahead: list[ShopOrder] = []
         history = make_history(
-            plot.seed, plot.orders, plot.seconds, account="escrow", began_at=plot.began_at, market=NIGERIA
+            plot.seed, plot.orders, plot.seconds, account=account.name, began_at=plot.began_at, market=self.market
         )
         super().__init__(account, history, sandbox, plot.seed)
         self._keys = (account.public_key, account.private_key)

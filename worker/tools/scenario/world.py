@@ -161,7 +161,7 @@ class World:
 
     def _rests(self) -> bool:
         """No order is owed and no attempt is under way. An order that only waits is not owed, held or not."""
-        return self._present().idle()
+        return self._present().is_idle()
 
     def _take_up(self, end: float) -> None:
         for each in self._staged:

@@ -222,9 +222,9 @@ def test_texts_are_configuration() -> None:
 def test_retry_after() -> None:
     """What asks for a pause holds the account; the others do not."""
     outcome = told(answer(b"", 503, retry_after="7")).outcome
-    assert (outcome.retry_after_s, outcome.holds_account) == (7.0, True)
-    assert told(answer(b"", 429)).outcome.holds_account
-    assert not told(answer(b"", 500)).outcome.holds_account
+    assert (outcome.retry_after_s, outcome.throttles_account) == (7.0, True)
+    assert told(answer(b"", 429)).outcome.throttles_account
+    assert not told(answer(b"", 500)).outcome.throttles_account
 
 
 def test_long_message() -> None:

@@ -173,7 +173,7 @@ def test_reason_quotes_the_reference() -> None:
 def test_retry_after() -> None:
     """A 429 is honoured and holds the account."""
     found = outcome(429, b"", retry_after="7")
-    assert (found.retry_after_s, found.holds_account) == (7.0, True)
+    assert (found.retry_after_s, found.throttles_account) == (7.0, True)
 
 
 @pytest.mark.parametrize("code", ["EXCEEDING_QUANTITY", "INVALID_PAYMENT_TYPE", "PAYMENT_REFERENCE_IS_INCORRECT"])

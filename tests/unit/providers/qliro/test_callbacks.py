@@ -1,46 +1,24 @@
 """Qliro's pushes, from the samples of its own documentation on (read 2026-11), to the byte."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.providers.qliro.samples import names, sample
 from tests.unit.providers.taken import taken
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Ask, Called, Push, Reply, Unreadable
 from worker.providers.qliro.callbacks import PAYLOAD_MAX_BYTES, RECEIVED, QliroCallbacks
 
 QLIRO = QliroCallbacks()
-CHECKOUT = (
-    b'{ "OrderId": 12345, "MerchantReference": "MerchantReference-d19c4152-f8aa-4889-ab36-afd6fb5c5aa4", '
-    b'"Status": "Completed", "Timestamp": "2016-03-03T11:43:05.567", "NotificationType": "CustomerCheckoutStatus", '
-    b'"PaymentTransactionId": 1234 }'
-)
-UPSELL = (
-    b'{ "OrderId": 12345, "MerchantReference": "MerchantReference-d19c4152-f8aa-4889-ab36-afd6fb5c5aa4", '
-    b'"Status": "Completed", "Timestamp": "2016-03-03T11:43:05.567", "NotificationType": "UpsellStatus", '
-    b'"PaymentTransactionId": 12345 }'
-)
-ORDER = (
-    b'{ "OrderId": 67890, "MerchantReference": "MerchantRef1234", "PaymentTransactionId": 12345, "Amount": 550, '
-    b'"Currency": "SEK", "Status": "Success", "PaymentType": "Capture", '
-    b'"ProviderTransactionId": "8a82944a5a8ee61d015aa44c44787ead", "ProviderResultCode": "000.100.110", '
-    b'"ProviderResultDescription": "Request successfully processed in \'Merchant in Integration Test Mode\'", '
-    b'"OriginalPaymentTransactionId": "67890", "PaymentReference": 123456, "Timestamp": "2016-03-03T11:43:05.567" }'
-)
-NOTIFICATION = (
-    b'{ "OrderId": 67890, "MerchantReference": "MerchantRef1234", "IsSuccess": true, "ErrorMessage": null, '
-    b'"TimeStamp": "2024-07-01T09:44:37.6397507Z", "EventType": "SHIPPING_PROVIDER_UPDATE", "Provider": "Unifaun", '
-    b'"Payload": { ... }, }'
-)
+CHECKOUT, UPSELL, ORDER = sample("checkout-status"), sample("upsell-status"), sample("order-status")
+CARD = sample("saved-card")
+NOTIFICATION = sample("notification")
 """As it stands there, which is no JSON: an ellipsis, and a comma too many."""
-CARD = (
-    b'{ "OrderId": "12345", "Id": "10B066CC-F317-4CD1-9087-8CF06901918F", "CardBin": "454225", '
-    b'"CardLast4Digits": "3964", "CardExpiryYear": "2020", "CardExpiryMonth": "6", "CardBrandName": "Visa", '
-    b'"Timestamp": "2019-03-03T11:43:05.567" }'
-)
 
 
 def called(purpose: str, body: bytes) -> Called:
@@ -79,6 +57,7 @@ def changed(body: bytes, **members: Any) -> dict[str, Any]:
 def test_what_qliro_wants_to_hear() -> None:
     """Word for word: anything else, and it calls again."""
     assert Reply(200, b'{"CallbackResponse":"received"}') == RECEIVED
+    assert json.loads(RECEIVED.body) == json.loads(sample("received"))
 
 
 def test_checkout_status() -> None:
@@ -309,3 +288,10 @@ def test_questions_have_answers_and_defaults() -> None:
     assert QLIRO.default("validation", "accept", lambda _: b"") == Answered(Reply(200))
     with pytest.raises(ConfigError):
         QLIRO.default("validation", "perhaps", lambda _: b"")
+
+
+def test_every_sample_has_a_test() -> None:
+    """None is kept that nothing reads."""
+    folder = Path(__file__).parent
+    texts = "".join((folder / f"test_{name}.py").read_text() for name in ("callbacks", "questions"))
+    assert [name for name in names() if f'"{name}"' not in texts] == []

@@ -14,6 +14,7 @@ import pytest
 from schemas.facts import unpack_lines
 from tests.shops.histories import story
 from tests.unit.providers.qliro.books import amounts_there, units_there, units_wanted
+from tests.unit.providers.qliro.compared import compared
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, START_S, Client, Faults, item, order_of
 from worker.core.order import assess
 from worker.core.shares import count_units, share_content, tally
@@ -188,6 +189,7 @@ def check_delivery(play: Play) -> None:
 
 
 ENDS: Counter[str] = Counter()
+COMPARED: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("start", range(0, SEEDS, 20))
@@ -212,11 +214,30 @@ def test_play(start: int) -> None:
         cancellation = client.record.facts.cancellation
         if worthless(play) or (cancellation is not None and cancellation.by == "provider"):
             continue  # what costs nothing may wait for a capture; what Qliro cancelled is not told back
+        check_comparison(play, seed)
         assert captured == +kept, seed
         if order.is_own or not order.captures:
             assert reserved == +pending, seed
         else:
             assert all(reserved[key] >= count for key, count in pending.items()), seed
+
+
+def check_comparison(play: Play, seed: int) -> None:
+    """`reconcile` finds no unit elsewhere than it should be, and names just the money that ends different."""
+    client, order = play.client, order_of(play.client)
+    carts = assess(client.record.facts, "x").order
+    assert carts is not None
+    captured_minor = order.captured_minor - carts.shipped.total_minor
+    both_minor = captured_minor + order.left_minor - carts.unshipped.total_minor
+    found = compared(client)
+    COMPARED[found.verdict] += 1
+    if found.category == "agrees":
+        assert both_minor == 0, seed
+        assert captured_minor == 0 or order.left, seed
+    else:
+        assert found.verdict not in ("units_differ", "other_order", "other_currency", "transactions_pending"), seed
+        assert found.difference_minor in (both_minor, captured_minor, order.left_minor - carts.unshipped.total_minor)
+        assert "captured and not kept" not in found.text, seed
 
 
 def worthless(play: Play) -> bool:
@@ -252,3 +273,4 @@ def test_play_meets_what_it_should() -> None:
     if sum(ENDS.values()) > SEEDS // 2:
         assert ENDS["settled"] > SEEDS // 10
         assert ENDS["parked"] > SEEDS // 50
+        assert COMPARED["agrees"] > 3 * (COMPARED.total() - COMPARED["agrees"]) > 0

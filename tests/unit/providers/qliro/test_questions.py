@@ -8,91 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.providers.qliro.samples import sample
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Reply
 from worker.providers.callbacks import UnreadableError
 from worker.providers.qliro.questions import REASONS, answer, ask, default
 
-VALIDATION = (
-    b'{ "OrderId": 12345, "MerchantReference": "MerchantReference-d19c4152-f8aa-4889-ab36-afd6fb5c5aa4", '
-    b'"Currency": "SEK", "Customer": { "Email": "email@domain.com", "MobileNumber": "0701234567", '
-    b'"PersonalNumber": "111111-1111" }, "OrderItems": [ { "MerchantReference": "RedHat", "Description": '
-    b'"Red hat original product", "Type": "Product", "Quantity": 3, "PricePerItemIncVat": 375.55, '
-    b'"PricePerItemExVat": 300.35 }, { "MerchantReference": "RedHat", "Description": "Red hat campaign product", '
-    b'"Type": "Product", "Quantity": 1, "PricePerItemIncVat": 200, "PricePerItemExVat": 160, "Metadata": '
-    b'{ "HasRisk": true, "Subscription": { "Enabled": true } } }, { "MerchantReference": "RedHat", "Description": '
-    b'"Free product", "Type": "Product", "Quantity": 1, "PricePerItemIncVat": 0, "PricePerItemExVat": 0 }, '
-    b'{ "MerchantReference": "BlackHat", "Description": "Original product", "Type": "Product", "Quantity": 95, '
-    b'"PricePerItemIncVat": 143, "PricePerItemExVat": 100 }, { "MerchantReference": "BlueHat", "Description": '
-    b'"Original product", "Type": "Product", "Quantity": 57, "PricePerItemIncVat": 69, "PricePerItemExVat": 50 } ], '
-    b'"ShippingAddress": { "PostalCode": "12345" }, "PaymentMethod": { "PaymentMethodName": "CREDITCARDS", '
-    b'"PaymentTypeCode": null }, "SelectedShippingMethod": null, "SelectedShippingSecondaryOption": null, '
-    b'"IdentityVerification": { "RequireIdentityVerification": false, "IdentityVerified": null } }'
-)
-METHODS = (
-    b'{ "OrderId": 12345, "MerchantReference": "MerchantReference-d19c4152-f8aa-4889-ab36-afd6fb5c5aa4", '
-    b'"JuridicalType": "Physical", "OrderItems": [ { "MerchantReference": "BlueHat", "Description": '
-    b'"Original product", "Type": "Product", "Quantity": 57, "PricePerItemIncVat": 69, "PricePerItemExVat": 50 } ], '
-    b'"ShippingAddress": { "CompanyName": null, "FirstName": "First", "LastName": "Last", "CareOf": "", '
-    b'"Street": "Street", "PostalCode": "12345", "City": "City", "Area": "Area" }, "Customer": '
-    b'{ "Email": "some@adress.com", "MobileNumber": "+4670123456" }, "SelectedShippingMethod": null, '
-    b'"ProvideShippingSecondaryOptions": false }'
-)
-ADDRESSES = (
-    b'{ "OrderId": 12345, "MerchantReference": "MerchantReference-d19c4152-f8aa-4889-ab36-afd6fb5c5aa4", '
-    b'"Customer": { "Email": "email@domain.com", "MobileNumber": "0701234567" } }'
-)
-METHODS_ANSWER = {
-    "AvailableShippingMethods": [
-        {
-            "MerchantReference": "HOME_DELIVERY",
-            "ShippingFeeMerchantReference": "SHIPPING_FEE_REF_1",
-            "DisplayName": "Home Delivery",
-            "Descriptions": ["Expected date", "Expected time"],
-            "Brand": "DHL",
-            "CategoryDisplayName": "HOME_DELIVERY",
-            "PriceIncVat": 300,
-            "PriceExVat": 200,
-            "SupportsAccessCode": True,
-        },
-        {
-            "MerchantReference": "PICKUP_DELIVERY",
-            "ShippingFeeMerchantReference": "SHIPPING_FEE_REF_2",
-            "DisplayName": "Pickup",
-            "Descriptions": ["Expected date", "Expected time"],
-            "Brand": "PostNord",
-            "CategoryDisplayName": "PICKUP",
-            "PriceIncVat": 150,
-            "PriceExVat": 100,
-            "SecondaryOptions": [
-                {
-                    "MerchantReference": "PICKUP_LOCATION_1",
-                    "DisplayName": "Pickup location 1",
-                    "Descriptions": ["Address", "Hours"],
-                    "Coordinates": {"Lat": 59.349962, "Lng": 18.04763},
-                },
-                {
-                    "MerchantReference": "PICKUP_LOCATION_2",
-                    "DisplayName": "Pickup location 2",
-                    "Descriptions": ["Address", "Hours"],
-                    "Coordinates": {"Lat": 59.347582, "Lng": 18.048986},
-                },
-            ],
-            "AdditionalShippingServices": [
-                {
-                    "MerchantReference": "ADDITIONAL_SHIPPING_SERVICE_1",
-                    "DisplayName": "Express delivery",
-                    "PriceIncVat": 150,
-                    "PriceExVat": 100,
-                    "Descriptions": ["Address", "Hours"],
-                    "DeliveryDate": "2019-03-03",
-                }
-            ],
-        },
-    ],
-    "ShippingAdditionalHeader": "SHIPPING_ADDITONAL_HEADER",
-}
-"""Qliro's own sample."""
+VALIDATION, METHODS, ADDRESSES = sample("validation"), sample("shipping-methods"), sample("shipping-addresses")
 SHOP_METHODS: dict[str, Any] = {
     "methods": [
         {
@@ -137,7 +59,7 @@ SHOP_METHODS: dict[str, Any] = {
                     "name": "Express delivery",
                     "price_minor": 15000,
                     "price_ex_vat_minor": 10000,
-                    "descriptions": ["Address", "Hours"],
+                    "descriptions": ["Faster delivery"],
                     "delivery_date": "2019-03-03",
                 }
             ],
@@ -213,12 +135,14 @@ def test_shipping_methods() -> None:
         "state": "Area",
     }
     assert question["wants_options"] is False
-    assert question["lines"][0]["unit_price_minor"] == 6900
+    assert [line["unit_price_minor"] for line in question["lines"]] == [37555, 20000, 0, 14300, 6900]
+    assert question["lines"][1]["attributes"] == {"HasRisk": True, "Subscription": {"Enabled": True}}
 
 
 def test_shipping_addresses() -> None:
     """The customer alone; `OrderID` is another spelling."""
-    question = ask("shipping_addresses", ADDRESSES.replace(b'"OrderId"', b'"OrderID"')).question
+    question = ask("shipping_addresses", ADDRESSES).question
+    assert question == ask("shipping_addresses", ADDRESSES.replace(b'"OrderId"', b'"OrderID"')).question
     assert question == {"provider_order": "12345", "customer": {"email": "email@domain.com", "phone": "0701234567"}}
 
 
@@ -279,6 +203,20 @@ def test_declined(reason: str) -> None:
     assert (told(too_long), too_long.left_out) == ({"DeclineReason": reason}, ("message",))
 
 
+def test_declined_as_documented() -> None:
+    """C40, C41: the very samples."""
+    for name, answered, sampled in (
+        ("validation", {"decline": "Other"}, "validation-declined"),
+        (
+            "validation",
+            {"decline": "Other", "message": "Custom message that will be shown"},
+            "validation-declined-with-message",
+        ),
+        ("shipping_methods", {"decline": "PostalCodeIsNotSupported"}, "shipping-methods-declined"),
+    ):
+        assert told(answer(name, encoded(answered))) == json.loads(sample(sampled))
+
+
 @pytest.mark.parametrize(
     ("name", "body"),
     [
@@ -307,7 +245,7 @@ def test_methods_as_documented() -> None:
     """C41: of our names Qliro's own sample is made; prices are numbers with two places."""
     found = answer("shipping_methods", encoded(SHOP_METHODS))
     assert found.left_out == ()
-    assert told(found) == json.loads(json.dumps(METHODS_ANSWER), parse_float=Decimal)
+    assert told(found) == json.loads(sample("shipping-methods-answer"), parse_float=Decimal)
     assert found.reply is not None
     assert found.reply.status == 200
     assert b'"PriceIncVat":300.00' in found.reply.body
@@ -380,7 +318,7 @@ def test_categories_on_all_methods_or_none() -> None:
 
 def test_addresses_as_documented() -> None:
     """Qliro's sample, of our names."""
-    ours = {
+    first = {
         "given_names": "FirstName1",
         "surnames": "LastName1",
         "company": "Company A AB",
@@ -392,22 +330,19 @@ def test_addresses_as_documented() -> None:
         "state": "Region X",
         "country_code": "SE",
     }
-    found = answer("shipping_addresses", encoded({"addresses": [ours]}))
-    assert told(found) == {
-        "AvailableShippingAddresses": [
-            {
-                "FirstName": "FirstName1",
-                "LastName": "LastName1",
-                "CompanyName": "Company A AB",
-                "CareOf": "CareOf",
-                "Street": "Klara Vattugränd 32",
-                "Street2": "Department X",
-                "PostalCode": "147 57",
-                "City": "Linköping",
-                "Area": "Region X",
-            }
-        ]
+    second = {
+        "given_names": "FirstName2",
+        "surnames": "LastName2",
+        "company": "Company B AB",
+        "care_of": "CareOf",
+        "line_1": "Karlbergsvägen 1",
+        "line_2": "Floor X",
+        "postal_code": "100 99",
+        "city": "Jönköping",
+        "state": "State Y",
     }
+    found = answer("shipping_addresses", encoded({"addresses": [first, second]}))
+    assert told(found) == json.loads(sample("shipping-addresses-answer"))
     many = answer("shipping_addresses", encoded({"addresses": [{}] * 101}))
     assert (len(told(many)["AvailableShippingAddresses"]), many.left_out) == (100, ("addresses",))
 

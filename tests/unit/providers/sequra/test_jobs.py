@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from schemas.facts import Facts
+from schemas.facts import seal_facts
 from schemas.state import OrderRecord
 from tests.shops.events import (
     REFERENCE,
@@ -36,8 +36,7 @@ OK = Outcome(OutcomeKind.APPLIED, status=204)
 
 def record(*specs: EventSpec, **members: Any) -> OrderRecord:
     """An order that is owed, after these specs."""
-    facts: Facts = facts_of(*specs)
-    return OrderRecord(revision=9, facts=facts, **members)
+    return OrderRecord(revision=9, sealed=seal_facts(facts_of(*specs)), **members)
 
 
 def weighed(*specs: EventSpec, account: Any = ACCOUNT, **members: Any) -> Weighed:

@@ -172,7 +172,7 @@ ANSWERS: list[tuple[int, bytes, OutcomeKind, str]] = [
 @pytest.mark.parametrize(("status", "body", "kind", "reason"), ANSWERS)
 def test_answers(status: int, body: bytes, kind: OutcomeKind, reason: str) -> None:
     """The status decides, the provider's words are kept for operators."""
-    assert outcome(status, body) == Outcome(kind, reason, status, holds_account=status in (429, 503))
+    assert outcome(status, body) == Outcome(kind, reason, status, throttles_account=status in (429, 503))
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_answers(status: int, body: bytes, kind: OutcomeKind, reason: str) -> No
 def test_some_answers_concern_the_account(status: int, holds: bool) -> None:
     """A 429 or a 503 concerns the whole account, with `Retry-After` or without, another answer the order alone."""
     found = outcome(status, retry_after="30")
-    assert (found.retry_after_s, found.holds_account) == (30.0, holds)
-    assert outcome(status).holds_account is holds
-    assert outcome(status, retry_after="nonsense").holds_account is holds
+    assert (found.retry_after_s, found.throttles_account) == (30.0, holds)
+    assert outcome(status).throttles_account is holds
+    assert outcome(status, retry_after="nonsense").throttles_account is holds
 
 
 @given(st.integers(100, 599), st.binary(max_size=50), st.text(max_size=20))

@@ -1,4 +1,4 @@
-"""What the provider saw: in which order revisions were applied, and what they said. One pass, a few bytes an order."""
+"""What seQura saw: in which order revisions were applied, and what they said. One pass, a few bytes an order."""
 
 from array import array
 from collections import Counter
@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from tests.shops.stream import DIGEST_BYTES, Item, Wanted, number_of, subject_of, wanted_of
+from tests.shops.stream import DIGEST_BYTES, Expected, Item, expected_of, number_of, subject_of
 from worker.sandbox.attempts import Attempt
 
 SHOWN_MAX = 20
@@ -58,14 +58,14 @@ class _Body(Struct):
 _read = msgspec.json.Decoder(_Body).decode
 
 
-def told_by(body: bytes) -> Wanted:
+def update_in(body: bytes) -> Expected:
     """What an update says, as far as it is compared; its carts' totals as they were sent."""
     order = _read(body).order
     trackings = [(tracking.reference, tracking.delivered_at is not None) for tracking in order.trackings]
-    told = wanted_of(
+    told = expected_of(
         order.shipped_cart.as_items(), order.unshipped_cart.as_items(), order.delivery_address.city, trackings
     )
-    return Wanted(order.shipped_cart.order_total_with_tax, order.unshipped_cart.order_total_with_tax, told.digest)
+    return Expected(order.shipped_cart.order_total_with_tax, order.unshipped_cart.order_total_with_tax, told.digest)
 
 
 class Relapse(Struct, frozen=True):
@@ -88,14 +88,29 @@ class Difference(Struct, frozen=True):
     """An order that is not held as it must be; `None`: no update of it was ever applied."""
 
     subject: str
-    wanted_minor: tuple[int, int]
+    expected_minor: tuple[int, int]
     held_minor: tuple[int, int] | None
     revision: int
     relapsed: bool
 
 
+class MerchantReport(Struct, kw_only=True):
+    """How things are at Qliro or AtaraPay."""
+
+    account: str
+    orders: int
+    attempts: int
+    faults: dict[str, int]
+    pushes: dict[str, int]
+    differing: int
+    """Orders; −1: they were not compared."""
+    differences: list[str]
+    violations: list[str]
+    """Money that moved twice, or a step back to an older state."""
+
+
 class Report(Struct, kw_only=True):
-    """All that the provider has to say."""
+    """All that the providers have to say; what is not of a merchant is of seQura."""
 
     attempts: int = 0
     applied: int = 0
@@ -110,11 +125,22 @@ class Report(Struct, kw_only=True):
     late_max_s: float = 0.0
     """How late this process was at worst: so much of `settle` was not the network's."""
     differing: int = -1
-    """Orders; −1: nobody has said yet what is wanted."""
+    """Orders; −1: nobody has said yet what is expected."""
     differences: list[Difference] = []
+    pushes: dict[str, int] = {}
+    merchants: list[MerchantReport] = []
+    redelivered: list[tuple[str, bytes]] = []
+    """Subject and value of events that shops write as an answer, since the last report."""
+    taken: dict[str, list[str]] = {}
+    """By subject, which callbacks the receivers have taken, in the provider's words; only where orders are compared."""
+
+    @property
+    def taken_count(self) -> int:
+        """Callbacks of all providers that were taken."""
+        return sum(of.get("taken", 0) for of in (self.pushes, *(merchant.pushes for merchant in self.merchants)))
 
 
-class Witness:
+class Recorder:
     """Follows a provider; everything by the numbers of the orders."""
 
     def __init__(self, orders: int, log_file: Path) -> None:
@@ -126,7 +152,7 @@ class Witness:
         self._digests = bytearray(DIGEST_BYTES * orders)
         self._shipped = array("q", [0]) * orders
         self._unshipped = array("q", [0]) * orders
-        self._wanted: tuple[bytes, array[int]] | None = None
+        self._expected: tuple[bytes, array[int]] | None = None
         self._log = log_file.open("wb", buffering=1 << 20)
 
     def applied(self, slot: int, attempt: Attempt, key: tuple[str, str], body: bytes) -> None:
@@ -139,7 +165,7 @@ class Witness:
             self.oddities[f"Idempotency-Key {attempt.idempotency_key} on the URL of {'/'.join(key)}"] += 1
             return
         number = number_of(subject)
-        told, newest = told_by(body), self._revisions[number]
+        told, newest = update_in(body), self._revisions[number]
         if revision == newest:
             self.repeat_count += 1
             if self._told(number) != told:
@@ -173,18 +199,18 @@ class Witness:
         }
         self._log.write(_encode(line) + b"\n")
 
-    def want(self, file: Path) -> None:
-        """Takes what must be held from now on, as `write_wanted` left it."""
+    def expect(self, file: Path) -> None:
+        """Takes what must be held from now on, as `write_expected` left it."""
         content = file.read_bytes()
         split = len(self._revisions) * DIGEST_BYTES
         totals = array("q")
         totals.frombytes(content[split:])
-        self._wanted = content[:split], totals
+        self._expected = content[:split], totals
 
     def differing(self) -> list[int]:
         """The numbers of the orders that are not held as they must be."""
-        assert self._wanted is not None
-        digests, totals = self._wanted
+        assert self._expected is not None
+        digests, totals = self._expected
         size = DIGEST_BYTES
         return [
             number
@@ -197,28 +223,28 @@ class Witness:
     def report(self) -> Report:
         """Everything so far."""
         self._log.flush()
-        numbers = [] if self._wanted is None else self.differing()
+        numbers = [] if self._expected is None else self.differing()
         return Report(
             applied=self.applied_count,
             repeats=self.repeat_count,
             relapses=self.relapses[:_RELAPSES_MAX],
             relapse_count=self.relapse_count,
             oddities=[f"{text} ({count} ×)" for text, count in self.oddities.most_common(SHOWN_MAX)],
-            differing=-1 if self._wanted is None else len(numbers),
+            differing=-1 if self._expected is None else len(numbers),
             differences=[self._difference(number) for number in numbers[:SHOWN_MAX]],
         )
 
     def _difference(self, number: int) -> Difference:
-        assert self._wanted is not None
-        _, totals = self._wanted
+        assert self._expected is not None
+        _, totals = self._expected
         revision = self._revisions[number]
         held = (self._shipped[number], self._unshipped[number]) if revision else None
-        wanted = totals[2 * number], totals[2 * number + 1]
-        return Difference(subject_of(number), wanted, held, revision, number in self._relapsed)
+        expected = totals[2 * number], totals[2 * number + 1]
+        return Difference(subject_of(number), expected, held, revision, number in self._relapsed)
 
-    def _told(self, number: int) -> Wanted:
+    def _told(self, number: int) -> Expected:
         digest = bytes(self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES])
-        return Wanted(self._shipped[number], self._unshipped[number], digest)
+        return Expected(self._shipped[number], self._unshipped[number], digest)
 
     def __enter__(self) -> Self:
         return self
@@ -227,11 +253,11 @@ class Witness:
         self._log.close()
 
 
-def write_wanted(file: Path, wanted: list[Wanted]) -> None:
+def write_expected(file: Path, expected: list[Expected]) -> None:
     """What must be held of orders 0, 1, …: their digests, then their totals."""
-    totals = array("q", [minor for of in wanted for minor in (of.shipped_minor, of.unshipped_minor)])
+    totals = array("q", [minor for of in expected for minor in (of.shipped_minor, of.unshipped_minor)])
     assert totals.itemsize == _WORD_BYTES
-    file.write_bytes(b"".join(of.digest for of in wanted) + totals.tobytes())
+    file.write_bytes(b"".join(of.digest for of in expected) + totals.tobytes())
 
 
 def _named(attempt: Attempt) -> tuple[str, int]:

@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from schemas import state
-from tests.chaos.cluster import Asking
-from tests.chaos.conductor import Deed
-from tests.chaos.crew import Ending
+from tests.chaos.cluster import ClusterQueries
+from tests.chaos.injector import InjectedFault
 from tests.chaos.plan import Times, is_kill
-from tests.chaos.witness import Relapse
+from tests.chaos.processes import Ending
+from tests.chaos.recorder import Relapse
 from worker.app.process import EXIT_WATCHDOG
 from worker.errors import LogError
 from worker.kafka.settings import KafkaSettings
@@ -122,7 +122,7 @@ class Takeover(Struct, frozen=True):
     """Nothing else was going on meanwhile."""
 
 
-def takeovers(deeds: Sequence[Deed], logs: Sequence[Log]) -> list[Takeover]:
+def takeovers(injected: Sequence[InjectedFault], logs: Sequence[Log]) -> list[Takeover]:
     """How long the partitions of each killed worker went unserved; those that never came back are left out."""
     served = sorted(
         (line.time.timestamp(), line.partition)
@@ -132,18 +132,18 @@ def takeovers(deeds: Sequence[Deed], logs: Sequence[Log]) -> list[Takeover]:
     )
     by_name = {log.name: log for log in logs}
     found = []
-    for deed in deeds:
-        if not is_kill(deed.kind):
+    for fault in injected:
+        if not is_kill(fault.kind):
             continue
-        for partition in _served_at_the_end(by_name[deed.whom]):
-            again = next((at for at, which in served if which == partition and at > deed.began_at), None)
+        for partition in _served_at_the_end(by_name[fault.target]):
+            again = next((at for at, which in served if which == partition and at > fault.began_at), None)
             if again is not None:
                 alone = not any(
-                    other is not deed and other.began_at < again and (other.ended_at or again) > deed.began_at
-                    for other in deeds
+                    other is not fault and other.began_at < again and (other.ended_at or again) > fault.began_at
+                    for other in injected
                     if not other.kind.startswith("provider")
                 )
-                found.append(Takeover(deed.whom, partition, again - deed.began_at, alone))
+                found.append(Takeover(fault.target, partition, again - fault.began_at, alone))
     return found
 
 
@@ -163,27 +163,27 @@ def spread(values: Sequence[float]) -> str:
 # --- relapses ---
 
 
-def is_freeze_gap(relapse: Relapse, deeds: Sequence[Deed], times: Times) -> bool:
+def is_freeze_gap(relapse: Relapse, injected: Sequence[InjectedFault], times: Times) -> bool:
     """Did it come from a worker right after a freeze that no hold covers? The gap that a blind provider leaves."""
     received = relapse.received_at.timestamp()
     return any(
-        deed.kind.startswith("freeze worker")
-        and deed.slot == relapse.slot
-        and deed.ended_at - deed.began_at > times.attempt_deadline_s + times.settle_s
-        and deed.ended_at - _LANDING_S <= received <= deed.ended_at + times.attempt_deadline_s + _LANDING_S
-        for deed in deeds
+        fault.kind.startswith("freeze worker")
+        and fault.slot == relapse.slot
+        and fault.ended_at - fault.began_at > times.attempt_deadline_s + times.settle_s
+        and fault.ended_at - _LANDING_S <= received <= fault.ended_at + times.attempt_deadline_s + _LANDING_S
+        for fault in injected
     )
 
 
 # --- the topics ---
 
 
-async def check_offsets(asking: Asking, settings: KafkaSettings, partitions: int, written: int) -> list[str]:
+async def check_offsets(asking: ClusterQueries, settings: KafkaSettings, partitions: int, written: int) -> list[str]:
     """The last `m:next` of every partition is the end of its input, left in order; all that was written is there."""
     wrong = []
     ends = await asking.ends(settings.event_topic, partitions)
-    if sum(ends) != written:
-        wrong.append(f"the event topic holds {sum(ends)} records, the shop wrote {written}: the run proves nothing")
+    if sum(ends) < written:  # the receivers write, too
+        wrong.append(f"the event topic holds {sum(ends)} records, the shops wrote {written}: the run proves nothing")
     for partition, end in enumerate(ends):
         records = await asking.read(settings.state_topic, partition, tail=True)
         found = [record.value for record in records if record.key == state.NEXT_KEY]
@@ -199,7 +199,7 @@ async def check_offsets(asking: Asking, settings: KafkaSettings, partitions: int
 
 
 async def check_dead_letters(
-    asking: Asking, settings: KafkaSettings, partitions: int, poisoned: Mapping[Place, Refused]
+    asking: ClusterQueries, settings: KafkaSettings, partitions: int, poisoned: Mapping[Place, Refused]
 ) -> list[str]:
     """The dead letters are the records that must be refused, each once, as it was written and for the right reason."""
     found: Counter[Place] = Counter()
@@ -211,7 +211,7 @@ async def check_dead_letters(
             found[place] += 1
             if (wanted := poisoned.get(place)) is not None:
                 wrong += [
-                    f"dead letter of {_at(place)}: {what}" for what in wrong_in_letter(wanted, record.value, said)
+                    f"dead letter of {_at(place)}: {what}" for what in mismatches_in_letter(wanted, record.value, said)
                 ]
     wrong += [f"dead letter of {_at(place)}: {count} times" for place, count in found.items() if count > 1]
     wrong += [f"dead letter of {_at(place)}: the record is a good one" for place in found.keys() - poisoned.keys()]
@@ -219,7 +219,7 @@ async def check_dead_letters(
     return shortened(wrong)
 
 
-def wrong_in_letter(wanted: Refused, value: bytes | None, said: Mapping[str, bytes]) -> Iterator[str]:
+def mismatches_in_letter(wanted: Refused, value: bytes | None, said: Mapping[str, bytes]) -> Iterator[str]:
     """What a dead letter should have said or held, and does not; a truncated one holds the beginning."""
     reason = said["x-dlq-reason"].decode()
     if wanted.reason not in ("", reason):
@@ -243,11 +243,11 @@ def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozens
     """
     begun = {log.name for log in logs if log.counts or log.other}
     wrong = [
-        f"{ending.worker} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
+        f"{ending.process} ended {'late, and was killed' if ending.code == -9 else f'with code {ending.code}'}"
         for ending in endings
         if (ending.code != 0 if ending.wanted else ending.code not in borne)
         # One that is told to leave while the interpreter starts has done nothing yet, and cannot do even this.
-        and not (ending.code == -signal.SIGTERM and ending.worker not in begun)
+        and not (ending.code == -signal.SIGTERM and ending.process not in begun)
     ]
     for log in logs:
         wrong += _failures(log)
@@ -267,13 +267,13 @@ def _failures(log: Log) -> Iterator[str]:
 
 
 def remarks(logs: Sequence[Log], endings: Sequence[Ending]) -> list[str]:
-    """What did no harm and should not be so: exceptions that nobody took, workers that gave up."""
+    """What did no fault and should not be so: exceptions that nobody took, workers that gave up."""
     found: Counter[str] = Counter()
     for log in logs:
         for line in log.lines:
             if line.exception and line.event not in ("task_failed", "slot_failed"):
                 found[f"{line.event.splitlines()[0]}: {line.exception.splitlines()[-1][:200]}"] += 1
-    codes = {ending.worker: ending.code for ending in endings if not ending.wanted}
+    codes = {ending.process: ending.code for ending in endings if not ending.wanted}
     for log in logs:
         if log.name in codes:
             last = [line.error for line in log.lines if line.level == "critical"][-1:]

@@ -2,11 +2,8 @@
 
 import asyncio
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,9 +18,12 @@ from msgspec import Struct
 from schemas.views import StatusView
 from tests.chaos.gates import Way
 from tests.chaos.plan import Times
-from tests.chaos.provider import PASSWORD, ROOT, user_of
+from tests.chaos.processes import Ending, Process, spawn, toml
+from tests.chaos.provider import PASSWORD, Urls, user_of
+from tests.chaos.receivers import RECORD_SECRET
 from tests.shops.stream import ACCOUNTS, HOSTILE_ACCOUNT
 from worker.kafka.settings import KafkaSettings
+from worker.tools.demo.merchants import ESCROW, HATS
 from worker.tools.kafka_ports import free_ports
 from worker.tools.reaper import Reaper
 
@@ -38,51 +38,7 @@ _CONFIGURED = (*ACCOUNTS, HOSTILE_ACCOUNT)
 _LOOKS_FOR_LAG = 5
 """Each so many looks; a worker that is killed takes with it what came after the last one."""
 
-Harm = Literal["", "frozen", "cut off", "leaving", "down"]
-
-
-class Ending(Struct, frozen=True):
-    """How a process ended."""
-
-    worker: str
-    code: int
-    at: float
-    """Wall clock, seconds."""
-    wanted: bool
-    """By us."""
-
-
-class Worker:
-    """One process."""
-
-    def __init__(self, name: str, log_file: Path, port: int, popen: "subprocess.Popen[bytes]") -> None:
-        self.name = name
-        self.log_file = log_file
-        self.url = f"http://127.0.0.1:{port}"
-        self._popen = popen
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._popen.pid
-
-    @property
-    def code(self) -> int | None:
-        """The exit code; `None` while it runs."""
-        return self._popen.poll()
-
-    def is_running(self) -> bool:
-        """Is there such a process, be it frozen?"""
-        return self.code is None
-
-    def tell(self, number: signal.Signals) -> None:
-        """Sends a signal, if it runs."""
-        self._popen.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
-        self._popen.kill()
-        self._popen.wait()
+SlotFault = Literal["", "frozen", "cut off", "leaving", "down"]
 
 
 class LoopLag(Struct, frozen=True):
@@ -99,12 +55,12 @@ class Slot:
     def __init__(self, number: int, way: Way, folder: Path) -> None:
         self.number = number
         self.way = way
-        self.worker: Worker | None = None
+        self.worker: Process | None = None
         self.is_wanted = False
         """Started again when it ends by itself."""
-        self.harm: Harm = ""
-        self.rests_until = 0.0
-        """Monotonic: before, nothing more befalls it."""
+        self.fault: SlotFault = ""
+        self.protected_until = 0.0
+        """Monotonic: before, it is not hit again."""
         self.view: StatusView | None = None
         """What it said last."""
         self.folder = folder
@@ -115,24 +71,24 @@ class Slot:
 
     def is_free(self) -> bool:
         """Nobody is here, nor about to come back."""
-        return not (self.is_running() or self.is_wanted or self.harm)
+        return not (self.is_running() or self.is_wanted or self.fault)
 
     def serves_all(self) -> bool:
         """It has partitions, and serves every one of them, as far as it said when it was asked last."""
         partitions = [] if self.view is None else self.view.partitions
         return bool(partitions) and all(view.role == "serving" for view in partitions)
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Runs, and nothing is in its way."""
-        return self.is_wanted and self.is_running() and not self.harm
+        return self.is_wanted and self.is_running() and not self.fault
 
 
-class Crew:
+class Workers:
     """All slots, and what runs in them."""
 
     def __init__(self, ways: list[Way], folder: Path, settings: KafkaSettings, times: Times) -> None:
         self.slots = [Slot(number, way, folder) for number, way in enumerate(ways)]
-        self.workers: list[Worker] = []
+        self.workers: list[Process] = []
         self.endings: list[Ending] = []
         self._folder = folder
         self._settings = settings
@@ -159,7 +115,7 @@ class Crew:
         """Of all processes that there were."""
         return [worker.log_file for worker in self.workers]
 
-    def configure(self, slot: Slot, bootstrap: str, base_url: str) -> None:
+    def configure(self, slot: Slot, bootstrap: str, urls: Urls) -> None:
         """Writes what the worker in this slot is configured by."""
         times, kafka = self._times, self._settings
         tables: dict[str, dict[str, Any]] = {
@@ -182,89 +138,87 @@ class Crew:
                 "retry_max": "5s",
                 "conflict_attempts": CONFLICT_ATTEMPTS,
             },
+            "callbacks": {"record_secrets": [RECORD_SECRET]},
             "log": {"format": "json"},
         }
         for account in _CONFIGURED:
             tables[f"accounts.{account}"] = {
                 "provider": "sequra",
                 "merchant_id": account,
-                "base_url": base_url,
+                "base_url": urls.sequra,
                 "username": user_of(account, slot.number),
             }
-        (self._folder / f"slot-{slot.number}.toml").write_text(_toml(tables))
+        tables[f"accounts.{HATS.name}"] = {
+            "provider": "qliro",
+            "base_url": urls.qliro,
+            "api_key": HATS.api_key,
+            "api_secret": HATS.api_secret,
+            "poll_after": ["2s", "5s", "10s", "20s", "30s"],
+        }
+        tables[f"accounts.{ESCROW.name}"] = {
+            "provider": "atarapay",
+            "base_url": urls.atarapay,
+            "public_key": ESCROW.public_key,
+            "private_key": ESCROW.private_key,
+        }
+        (self._folder / f"slot-{slot.number}.toml").write_text(toml(tables))
 
-    def start(self, slot: Slot) -> Worker:
+    def start(self, slot: Slot) -> Process:
         """Starts a worker in the slot; does not wait for it."""
         name = f"worker-{slot.number}-{sum(of.name.startswith(f'worker-{slot.number}-') for of in self.workers)}"
         (port,) = free_ports(1)
-        file = self._folder / f"{name}.log"
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
-        ours = {
-            "PYTHONPATH": str(ROOT),
-            "CARTSYNC_CONFIG": str(self._folder / f"slot-{slot.number}.toml"),
-            "CARTSYNC_HTTP__PORT": str(port),
-        } | {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in _CONFIGURED}
-        with file.open("wb") as log:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                env=kept | ours,
-                process_group=0,  # Ctrl-C is for us, who end them
-            )
-        slot.worker = Worker(name, file, port, popen)
+        passwords = {f"CARTSYNC_ACCOUNTS__{account.upper()}__PASSWORD": PASSWORD for account in _CONFIGURED}
+        slot.worker = spawn(name, ["run"], self._folder, f"slot-{slot.number}.toml", port, passwords)
         slot.is_wanted, slot.view = True, None
-        if slot.harm != "cut off":  # that is of the slot and not of who was here before
-            slot.harm = ""
+        if slot.fault != "cut off":  # that is of the slot and not of who was here before
+            slot.fault = ""
         self.workers.append(slot.worker)
         self._guard()
         return slot.worker
 
     def kill(self, slot: Slot) -> None:
         """SIGKILL; the slot stays empty until it is started again."""
-        slot.is_wanted, slot.harm = False, "down"
+        slot.is_wanted, slot.fault = False, "down"
         assert slot.worker is not None
         slot.worker.kill()
         self._guard()
 
     async def leave(self, slot: Slot) -> Ending:
         """SIGTERM; returns when the process is gone. One that takes too long is killed, code −9."""
-        slot.is_wanted, slot.harm = False, "leaving"
+        slot.is_wanted, slot.fault = False, "leaving"
         worker = slot.worker
         assert worker is not None
-        worker.tell(signal.SIGTERM)
+        worker.send_signal(signal.SIGTERM)
         give_up_at = time.monotonic() + LEAVE_S
         while worker.is_running():
             if time.monotonic() > give_up_at:
                 worker.kill()
             await asyncio.sleep(0.05)
-        slot.harm = ""
+        slot.fault = ""
         return self._ended(worker, wanted=True)
 
     def freeze(self, slot: Slot) -> None:
         """SIGSTOP."""
         assert slot.worker is not None
-        slot.harm = "frozen"
-        slot.worker.tell(signal.SIGSTOP)
+        slot.fault = "frozen"
+        slot.worker.send_signal(signal.SIGSTOP)
 
     def thaw(self, slot: Slot) -> None:
         """SIGCONT."""
         assert slot.worker is not None
-        slot.worker.tell(signal.SIGCONT)
-        slot.harm = ""
+        slot.worker.send_signal(signal.SIGCONT)
+        slot.fault = ""
 
-    def fallen(self) -> list[tuple[Slot, Ending]]:
+    def unexpected_exits(self) -> list[tuple[Slot, Ending]]:
         """Workers that have ended by themselves since the last call; their slots are to be started again."""
         found = []
         for slot in self.slots:
             if slot.is_wanted and slot.worker is not None and not slot.worker.is_running():
-                slot.is_wanted, slot.harm = False, slot.harm or "down"
+                slot.is_wanted, slot.fault = False, slot.fault or "down"
                 found.append((slot, self._ended(slot.worker, wanted=False)))
         return found
 
-    def _ended(self, worker: Worker, *, wanted: bool) -> Ending:
+    def _ended(self, worker: Process, *, wanted: bool) -> Ending:
         code = worker.code
         assert code is not None
         ending = Ending(worker.name, code, time.time(), wanted)
@@ -305,7 +259,7 @@ class Crew:
         self._lags[slot.worker.name] = {float(bound): float(count) for bound, count in found}
 
     async def _look(self, slot: Slot) -> None:
-        if slot.worker is None or not slot.worker.is_running() or slot.harm == "frozen":
+        if slot.worker is None or not slot.worker.is_running() or slot.fault == "frozen":
             slot.view = None
             return
         self.memory_max_mib = max(self.memory_max_mib, _peak_mib(slot.worker.pid))
@@ -346,10 +300,3 @@ def quantile(counts: Mapping[float, float], part: float) -> float:
             )
         below, floor_s = counts[bound], bound
     return 0.0
-
-
-def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    return "".join(
-        f"[{table}]\n" + "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in members.items())
-        for table, members in tables.items()
-    )
