@@ -15,15 +15,19 @@ DAYS, ORDERS = 35, 100
 SHOWN_BY = {
     "delivery_reported_again_after_its_page": (0, SPRING, "is told otherwise"),
     "page_made_anew_when_in_doubt": (1, SPRING, "is told otherwise"),
-    "refused_page_taken_for_told": (1, SPRING, "seQura never had"),
+    "refused_page_taken_for_told": (2, SPRING, "seQura never had"),
     "skipped_hour_skips_the_report": (0, SPRING, "no report for 03-29 01:00 UTC"),
     "repeated_hour_reports_twice": (0, AUTUMN, "none is due"),
-    "missed_report_not_made_up": (1, SPRING, "no report for"),
+    "missed_report_not_made_up": (0, SPRING, "no report for"),
     "report_without_its_statistics": (0, SPRING, "stands in no statistics"),
     "order_counted_for_a_day_only": (0, SPRING, "stands in no statistics"),
+    "order_closed_that_is_owed": (0, SPRING, "something of it is pending"),
+    "observed_order_forgotten_too_soon": (0, SPRING, "days after it was completed"),
     "payment_known_by_its_reading": (0, SPRING, "were never paid for it"),
 }
 """By break: the seed and the weeks that show it, and in which words."""
+OTHERS = (2, 4, 5, 7)
+"""Tried when the code has changed so much that the seed shows it no more; then it is time to search anew."""
 
 
 @pytest.mark.parametrize(("seed", "begin"), [(0, SPRING), (1, AUTUMN)])
@@ -50,5 +54,11 @@ def test_every_break_has_a_seed() -> None:
 def test_break_of_a_report_is_noticed(name: str) -> None:
     """With the break in it, the weeks are not sound."""
     seed, begin, words = SHOWN_BY[name]
-    with broken(breaks[name]), pytest.raises(YearError, match=words):
-        play_year(seed, begin=begin, days=DAYS, orders=ORDERS)
+    for number in (seed, *OTHERS):
+        try:
+            with broken(breaks[name]):
+                play_year(number, begin=begin, days=DAYS, orders=ORDERS)
+        except YearError as error:
+            assert words in str(error)
+            return
+    pytest.fail(f"{name}: no run noticed it")

@@ -21,7 +21,7 @@ from zlib import crc32
 
 from tests.conftest import parse_seeds
 from tests.simulation.reporting import DAY_S, Life, World
-from tests.simulation.year_auditor import Auditor, needs_hand
+from tests.simulation.year_auditor import KEEP_DAYS, Auditor, needs_hand
 from tests.simulation.year_shop import Shop
 from tests.simulation.year_side import SequraSide
 from worker import logs
@@ -33,8 +33,8 @@ from worker.sim.loop import VirtualClock, run
 
 BEGIN = datetime(2026, 1, 5, 12, tzinfo=UTC)
 DAYS, ORDERS, PARTITIONS = 365, 2_000, 4
-ORDERS_END_DAYS, CALM_END_DAYS = 45, 12
-"""The last orders are placed so long before the end, and the last days are calm: all stories end before them."""
+ORDERS_END_DAYS, CALM_END_DAYS, STORIES_END_DAYS = 45, 12, 8
+"""The last orders are placed so long before the end, the last days are calm, and all stories end in them."""
 SLOTS = 4
 CATCH_UP_S = 4 * 3600.0
 """Once nothing goes wrong any more, what was missed is made up for within so long."""
@@ -111,11 +111,12 @@ class Year(World):
         self.drift = Random(seed)
         self.days, self.orders = days, orders
         super().__init__(seed, begin, partitions=PARTITIONS)
-        self.shop = Shop(self.chance, self.clock, self.log, self.trust)
+        self.shop = Shop(self.chance, self.clock, self.log, self.trust, (days - STORIES_END_DAYS) * DAY_S)
         end = begin + timedelta(days=days + 2)
         self.auditor = Auditor(self.provider, self.clock, self.shop.books, PARTITIONS, begin, end)
         self.log.watch(self.auditor.committed)
         self.log.gate = self._gate
+        self.settings = {"keep_settled": f"{KEEP_DAYS}d"}
         self.is_calm = False
         self.refusing_until = 0.0
         """The brokers refuse some of what they are asked until then."""
@@ -336,6 +337,7 @@ class Year(World):
         side = self.provider
         return {
             "orders": len(self.shop.books),
+            "closed": self.auditor.closed,
             "runs": self.auditor.runs,
             "reports": side.taken_count,
             "decided": self.decided,

@@ -19,6 +19,8 @@ from worker.providers.sequra.jobs import SequraReports
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import VirtualClock
 
+KEEP_DAYS = 60
+"""Settled orders are closed after so long without an event; all stories are over by then."""
 _REPORTS = SequraReports()
 CALM_REPORT_MS = 3_600_000
 """Where nothing goes wrong, a report is made within so long after it was due."""
@@ -55,7 +57,7 @@ class Auditor:
     ) -> None:
         self.done_ms: dict[tuple[str, int], int] = {}
         """By account and partition, the newest report that was made."""
-        self.runs = 0
+        self.runs = self.closed = 0
         self._side = side
         self._clock = clock
         self._books = books
@@ -76,8 +78,9 @@ class Auditor:
         for entry in entries:
             key, value = entry.key.decode(), entry.value
             if value is None:
-                continue
-            if key.startswith(ORDER_PREFIX):
+                if key.startswith(ORDER_PREFIX):
+                    self._close(key.removeprefix(ORDER_PREFIX))
+            elif key.startswith(ORDER_PREFIX):
                 self._order(key.removeprefix(ORDER_PREFIX), decode_order(value))
             elif key.startswith(JOB_PREFIX) and key.endswith(":report"):
                 self._report(key.removeprefix(JOB_PREFIX).removesuffix(":report"), partition, value)
@@ -88,6 +91,8 @@ class Auditor:
         side.records[subject] = record
         if before is not None and record.revision < before.revision:
             side.fail(f"{subject}: its revision goes back")
+        if record.closed_day:
+            side.fail(f"{subject}: closed before its story was over")
         if record.facts.confirmation is not None or record.facts.observed is not None:
             self._known_ms.setdefault(subject, self._clock.wall_ms())
         told = memory.read(record.remote)
@@ -102,6 +107,17 @@ class Auditor:
                 side.fail(f"{subject}: counts as reported, and seQura never had {len(missing)} of its deliveries")
         if record.facts.provider is not None:
             self._paid(subject, record.facts.provider.paid_minor)
+
+    def _close(self, subject: str) -> None:
+        """An order is removed from the state: what it was then counts to the end."""
+        record, side = self._side.records[subject], self._side
+        told = memory.read(record.remote)
+        if record.revision != record.acked or is_parked(record) or told is None or told.under_way is not None:
+            side.fail(f"{subject}: closed, and something of it is pending")
+        since_ms = self._clock.wall_ms() - self._books[subject].completed_ms
+        if since_ms < (8 if self._books[subject].is_observed else KEEP_DAYS) * DAY_MS - SLACK_MS:
+            side.fail(f"{subject}: closed {since_ms / DAY_MS:.1f} days after it was completed")
+        self.closed += 1
 
     def _paid(self, subject: str, paid_minor: int) -> None:
         account, _, name = subject.partition("/")

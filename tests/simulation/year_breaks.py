@@ -7,11 +7,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from tests.simulation.breaks import Breaks
-from worker.core import schedule
+from worker.core import retention, schedule
 from worker.jobs import report as report_job
 from worker.jobs.report import ReportJob
 from worker.model.exchange import OutcomeKind
 from worker.model.jobs import Move
+from worker.partition.actor import PartitionActor
 from worker.providers.sequra import disbursements, memory
 from worker.providers.sequra.jobs import SequraReports
 
@@ -99,6 +100,31 @@ def report_without_its_statistics(_: Any) -> Any:
 def order_counted_for_a_day_only(real: Any) -> Any:
     """Statistics are of seven."""
     return lambda self, now_ms: real(self, now_ms) + 6 * 86_400_000
+
+
+@breaks(retention, "is_at_rest")
+def order_closed_that_is_owed(_: Any) -> Any:
+    """Only its age counts."""
+    return lambda record: True  # noqa: ARG005
+
+
+@breaks(PartitionActor, "_look_for_due")  # type: ignore[no-redef]
+def order_closed_that_is_owed(real: Any) -> Any:  # noqa: F811
+    """And it may be in the outbox."""
+
+    def look_for_due(self: Any, now: float) -> None:
+        real(self, now)
+        left = [subject for subject in list(self.orders) if subject in self.outbox.entries]
+        now_ms = self._context.clock.wall_ms()
+        self._due += list(retention.find_due(left, self.orders, now_ms, retention.DAY_MS))
+
+    return look_for_due
+
+
+@breaks(retention, "KEEP_OBSERVED_DAYS")
+def observed_order_forgotten_too_soon(_: Any) -> Any:
+    """Before the statistics have counted it for a week."""
+    return 3
 
 
 @breaks(disbursements, "said_of")

@@ -98,13 +98,15 @@ Step = tuple[float, Callable[[], EventSpec | None]]
 class Shop:
     """Places orders, and tells of them."""
 
-    def __init__(self, chance: Random, clock: VirtualClock, log: MemoryLog, trust: Trust) -> None:
+    def __init__(self, chance: Random, clock: VirtualClock, log: MemoryLog, trust: Trust, end_s: float) -> None:
+        """`end_s`: by then every story is over."""
         self.books: dict[str, Book] = {}
         """By subject."""
         self._chance = chance
         self._clock = clock
         self._log = log
         self._trust = trust
+        self._end_s = end_s
         self._events = 0
 
     def shuffled(self, count: int) -> list[str]:
@@ -124,7 +126,7 @@ class Shop:
         self.books[book.subject] = book
         begun = self._clock.now()
         for at_s, happens in sorted(self._story(book), key=lambda step: step[0]):
-            await asyncio.sleep(max(0.0, begun + at_s - self._clock.now()))
+            await asyncio.sleep(max(0.0, min(begun + at_s, self._end_s) - self._clock.now()))
             if (told := happens()) is not None:
                 self._tell(book, told)
 

@@ -127,6 +127,13 @@ def test_the_same_bytes_whatever_else_changes() -> None:
     assert request(replace(kept, lists=[["a"]]), found.remotes, later).body != before.body
 
 
+def test_page_is_named_by_its_orders() -> None:
+    """So that an operator's word is about one page: the same as long as it is sent as it is, another for other orders."""
+    page = Page([["a", "b"], ["c"]], b"{}", b"{}")
+    assert page.id == replace(page, lists=[["a", "b"]], in_doubt=True, refusals=3).id
+    assert len({page.id, replace(page, lists=[["a"]]).id, replace(page, lists=[["ab"]]).id}) == 3
+
+
 def test_platform_of_the_account() -> None:
     """As in updates."""
     found = p.compose([candidate("a")], replace(ACCOUNT, platform={"name": "shop"}))
