@@ -54,11 +54,15 @@ def test_every_break_has_a_seed() -> None:
 def test_break_of_a_report_is_noticed(name: str) -> None:
     """With the break in it, the weeks are not sound."""
     seed, begin, words = SHOWN_BY[name]
-    for number in (seed, *OTHERS):
-        try:
-            with broken(breaks[name]):
-                play_year(number, begin=begin, days=DAYS, orders=ORDERS)
-        except YearError as error:
-            assert words in str(error)
-            return
-    pytest.fail(f"{name}: no run noticed it")
+    found = next(filter(None, (shown_by(name, number, begin) for number in (seed, *OTHERS))), "")
+    assert words in found
+
+
+def shown_by(name: str, seed: int, begin: datetime) -> str:
+    """What some weeks with this break in it say; empty: they are sound."""
+    try:
+        with broken(breaks[name]):
+            play_year(seed, begin=begin, days=DAYS, orders=ORDERS)
+    except YearError as error:
+        return str(error)
+    return ""

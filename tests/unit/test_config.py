@@ -126,7 +126,7 @@ def test_how_long_orders_are_kept(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["29d", "36501d", "800", "19200h", "", "0d"])
 def test_how_long_orders_are_not_kept(text: str) -> None:
     """Too short would close orders that come back; what is no number of days is refused with its bounds."""
-    with pytest.raises(ConfigError, match='keep_settled.*must be from "30d"'):
+    with pytest.raises(ConfigError, match=r'keep_settled.*must be from "30d"'):
         worker_settings_from({"keep_settled": text})
 
 
