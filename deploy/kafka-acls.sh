@@ -12,6 +12,7 @@ KAFKA_ACLS=${KAFKA_ACLS:-kafka-acls.sh}
 COMMAND_CONFIG=${COMMAND_CONFIG:-}
 WORKER=${WORKER:-User:cartsync}
 RECEIVER=${RECEIVER:-} # who runs `cartsync receive`; empty: nothing is granted
+CONSOLE=${CONSOLE:-}   # who runs `cartsync console`; empty: nothing is granted
 SHOP=${SHOP:-}         # who writes events; empty: nothing is granted
 OPERATOR=${OPERATOR:-} # who runs `topics create`, `topics check` and `order show`; empty: nothing is granted
 GROUP_ID=${GROUP_ID:-cartsync}
@@ -51,6 +52,15 @@ allow "$WORKER" --transactional-id "$TRANSACTIONAL_ID_PREFIX.$EVENT_TOPIC." pref
 
 if [ -n "$RECEIVER" ]; then
     allow "$RECEIVER" --topic "$EVENT_TOPIC" literal Write
+fi
+
+if [ -n "$CONSOLE" ]; then
+    allow "$CONSOLE" --topic "$EVENT_TOPIC" literal Describe
+    allow "$CONSOLE" --topic "$STATE_TOPIC" literal Read
+    allow "$CONSOLE" --topic "$DEAD_LETTER_TOPIC" literal Read
+    if [ -n "$RESULTS_TOPIC" ]; then
+        allow "$CONSOLE" --topic "$RESULTS_TOPIC" literal Read
+    fi
 fi
 
 if [ -n "$SHOP" ]; then

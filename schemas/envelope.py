@@ -1,4 +1,4 @@
-"""What every event has around its `data`, whoever writes it (`CONTRACT.md` section 1)."""
+"""The envelope of every event, whether a shop or a provider's receiver writes it (`CONTRACT.md` section 1)."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from schemas.base import NonEmpty, Sequence, Subject, Time, TraceParent
 
 
 class Data(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
-    """The base of every event's `data`. An unknown member is refused: a misspelt one must not pass unseen."""
+    """The base of every event's `data`. Unknown members are refused: a misspelled one must not go unnoticed."""
 
 
 class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True):
@@ -16,7 +16,7 @@ class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_onl
 
     specversion: Literal["1.0"]
     id: NonEmpty
-    """With `source` it identifies the event: the same again changes nothing."""
+    """With `source` it identifies the event: a repetition changes nothing."""
     source: NonEmpty
     """Where the event comes from: a shop, a system."""
     time: Time
@@ -25,4 +25,4 @@ class Envelope(Struct, tag_field="type", omit_defaults=True, frozen=True, kw_onl
     sequence: Sequence | None = None
     traceparent: TraceParent | None = None
     origin: str | None = None
-    """The system where the change was made; a provider's name when it was made there."""
+    """The system where the change was made; a provider's name if it was made there."""

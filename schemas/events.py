@@ -1,8 +1,8 @@
 """Order events as a shop writes them: `order.*` types in CloudEvents 1.0 (`CONTRACT.md`).
 
-`Event` is the union of them and of what providers say (`provider_events`); `worker.core.intake` decodes records into
-it. A rule that a type cannot hold stands in `__post_init__` and raises `RuleError`, so that a refusal names the member
-to blame.
+`Event` is the union of them and of provider events (`provider_events`); `worker.core.intake` decodes records into it.
+A rule that a type cannot express is in `__post_init__` and raises `RuleError`, so that a refusal names the member to
+blame.
 """
 
 from typing import Annotated, Literal, get_args
@@ -74,7 +74,7 @@ Device = Annotated[
 
 
 class Subscription(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """Terms of a subscription that a line starts."""
+    """Terms of a subscription that begins with a line."""
 
     period_months: Count | UnsetType = UNSET
     price_minor: Minor | UnsetType = UNSET
@@ -84,7 +84,7 @@ class Subscription(Struct, forbid_unknown_fields=True, omit_defaults=True, froze
 
 
 class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """What a provider may want to know of an article."""
+    """Further properties of an article, for the provider."""
 
     perishable: bool | UnsetType = UNSET
     personalized: bool | UnsetType = UNSET
@@ -102,7 +102,7 @@ class Attributes(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=
     ends_on: Date | UnsetType = UNSET
     """When a service ends."""
     ends_in: Period | UnsetType = UNSET
-    """How long a service lasts from now on."""
+    """How long a service lasts, from now."""
     subscription: Subscription | UnsetType = UNSET
 
 
@@ -117,7 +117,7 @@ LineIds = Annotated[
 
 
 def _check_once(ids: list[str]) -> None:
-    """Raises `RuleError` when `applies_to` names a line twice."""
+    """Raises `RuleError` if `applies_to` names a line twice."""
     if len(set(ids)) != len(ids):
         raise RuleError("every line id once", ".applies_to")
 
@@ -127,15 +127,15 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
 
     Goods are `product`, `service` and `subscriber_fee`; charges `handling` and `invoice_fee`; adjustments `discount`,
     `other_payment`, `voucher` and `registration`. Goods need `quantity` and `unit_price_minor`, the others must not
-    have them; an `invoice_fee` alone needs neither `reference` nor `name`. A `service` has exactly one of
+    have them; only an `invoice_fee` needs neither `reference` nor `name`. A `service` has exactly one of
     `attributes.ends_on` and `attributes.ends_in`.
     """
 
     total_minor: Minor
-    """Of the whole line; need not be quantity × unit price. Below 0 on `discount` and `other_payment`, else not."""
+    """Of the whole line; need not be quantity × unit price. Below 0 only for `discount` and `other_payment`."""
     type: LineType = "product"
     line_id: Name | UnsetType = UNSET
-    """Unique in the cart; by default the `reference`, or `invoice_fee` when there is none."""
+    """Unique in the cart; by default the `reference`, or `invoice_fee` if there is none."""
     reference: Name | UnsetType = UNSET
     """The article number, the coupon's code, …"""
     name: Name | UnsetType = UNSET
@@ -143,8 +143,8 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     unit_price_minor: PriceMinor | UnsetType = UNSET
     """Of one unit, with tax; not negative."""
     applies_to: LineIds | UnsetType = UNSET
-    """Ids of lines of this cart, each once, which the shares follow instead of the whole order: of goods and charges
-    on adjustments, of goods on charges."""
+    """Ids of lines of this cart, each once, that the shares follow instead of the whole order: of goods and charges for
+    an adjustment, of goods for a charge."""
     downloadable: bool = False
     attributes: Attributes | UnsetType = UNSET
     vat_rate_bp: BasisPoints | UnsetType = UNSET
@@ -190,7 +190,7 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
 
 
 def check_lines(lines: list[Line], member: str) -> None:
-    """Raises `RuleError` when an id stands twice in the cart, or `applies_to` names a line that it must not name."""
+    """Raises `RuleError` if an id occurs twice in the cart, or `applies_to` names a line that it must not name."""
     ids = [line.id for line in lines]
     if len(set(ids)) != len(ids):
         raise RuleError("every line_id (by default the reference) once", member)
@@ -212,14 +212,14 @@ def check_lines(lines: list[Line], member: str) -> None:
 
 
 class Units(Struct, forbid_unknown_fields=True, frozen=True):
-    """So many units of one goods line."""
+    """A number of units of one goods line."""
 
     line_id: Name
     quantity: Quantity
 
 
 def check_units(units: list[Units]) -> None:
-    """Raises `RuleError` when a line is named twice."""
+    """Raises `RuleError` if a line is named twice."""
     if len({unit.line_id for unit in units}) != len(units):
         raise RuleError("every line_id once", ".lines")
 
@@ -285,7 +285,7 @@ class Address(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tru
 
 
 class DeliveryMethod(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """How the order travels."""
+    """How the order is delivered."""
 
     name: Text | UnsetType = UNSET
     days: Text | Count | UnsetType = UNSET
@@ -296,7 +296,8 @@ class DeliveryMethod(Struct, forbid_unknown_fields=True, omit_defaults=True, fro
 class Tracking(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """One parcel, or one place where the shopper picks it up.
 
-    A `postal` one needs a `carrier`. Sent in the order of their shipments; trackings of returned shipments stay.
+    A `postal` tracking needs a `carrier`. Trackings are sent in the order of their shipments; those of returned
+    shipments stay.
     """
 
     reference: Name
@@ -336,7 +337,7 @@ DETAILS = (
 
 
 class Details(Data, frozen=True):
-    """What an order is known by besides its lines."""
+    """An order's properties apart from its lines."""
 
     references: References | UnsetType = UNSET
     customer: Customer | UnsetType = UNSET
@@ -344,30 +345,30 @@ class Details(Data, frozen=True):
     invoice_address: Address | UnsetType = UNSET
     delivery_method: DeliveryMethod | UnsetType = UNSET
     gift: bool | UnsetType = UNSET
-    """Stands in both carts."""
+    """In both carts."""
     cart_ref: Text | UnsetType = UNSET
-    """Stands in both carts."""
+    """In both carts."""
     store_ref: Text | UnsetType = UNSET
     """The store of the order, where a merchant has several."""
 
 
 class ConfirmedData(Details, kw_only=True, frozen=True):
-    """The order as the provider approved it. Every line id stands once, and `applies_to` names lines of the cart.
+    """The order as the provider approved it. Every line id occurs once, and `applies_to` names lines of the cart.
 
-    What it says is taken as known to the provider, so nothing is sent until something differs from it.
+    The provider is assumed to know its content, so nothing is sent until something differs from it.
     """
 
     currency: Currency
     lines: Lines
     payment_state: Literal["approved", "on_hold"] | UnsetType = UNSET
-    """`approved` unless said; one that is not written competes with none."""
+    """Default: `approved`; an omitted state competes with no other."""
 
     def __post_init__(self) -> None:
         check_lines(self.lines, ".lines")
 
 
 class PaymentStateChangedData(Data, kw_only=True, frozen=True):
-    """The provider's word on the payment."""
+    """The payment's state at the provider."""
 
     payment_state: PaymentState
 
@@ -375,7 +376,8 @@ class PaymentStateChangedData(Data, kw_only=True, frozen=True):
 class CartUpdatedData(Data, kw_only=True, frozen=True):
     """The whole new content, as ordered. Units that other events ship, cancel or return are still in it.
 
-    One change is told once: a shop that sends what is left after a cancellation does not send the cancellation too.
+    Report each change once: a shop that sends the remaining units after a cancellation does not send the cancellation,
+    too.
     """
 
     currency: Currency
@@ -413,22 +415,23 @@ class ItemsDeliveredData(Data, kw_only=True, frozen=True):
 class ItemsReturnedData(Data, kw_only=True, frozen=True):
     """Units that came back, or were refunded before they were sent. Each line is named once.
 
-    `lines` may be empty when there is a `refund_handling_minor`. Only a return from `shipped` has a `fee_minor`, and
-    only one with units has a `refunded_minor`.
+    `lines` may be empty if there is a `refund_handling_minor`. Only a return from `shipped` may have a `fee_minor`, and
+    only one with units a `refunded_minor`.
     """
 
     return_id: Name
     lines: UnitsOrNone
     origin: Literal["shipped", "unshipped", "any"] = field(name="from", default="shipped")
-    """`unshipped`: refunded before it was sent; `any`: what may still be pending was, the others came back."""
+    """`unshipped`: refunded before it was sent; `any`: units that may still be pending count as such,
+    the others as returned."""
     refund_handling_minor: AmountMinor | UnsetType = UNSET
-    """What of the handling is given back; above 0."""
+    """Refunded handling; above 0."""
     fee_minor: AmountMinor | UnsetType = UNSET
     """What the shopper pays for the return; above 0."""
     refunded_minor: PriceMinor | UnsetType = UNSET
-    """What went back for the units alone, before the fee is kept of it; unless given, their share of what was paid."""
+    """Refunded for the units alone, before the fee is deducted; default: their share of the payment."""
     reason: Text | UnsetType = UNSET
-    """Why; the provider gets to know it when nothing is left and nothing was ever shipped."""
+    """Why; sent to the provider if nothing is left and nothing was ever shipped."""
 
     def __post_init__(self) -> None:
         if not self.lines and self.refund_handling_minor is UNSET:
@@ -449,24 +452,24 @@ class ItemsCancelledData(Data, kw_only=True, frozen=True):
     cancellation_id: Name
     lines: UnitsList
     reason: Text | UnsetType = UNSET
-    """A code or a sentence; each account has a table of what the provider gets to know of it."""
+    """A code or a sentence; each account has a table of the provider's codes for it."""
 
     def __post_init__(self) -> None:
         check_units(self.lines)
 
 
 class RefundedData(Data, kw_only=True, frozen=True):
-    """Money back without goods, beside what returns and cancellations give back."""
+    """Money back without goods, in addition to what returns and cancellations refund."""
 
     refund_id: Name
     amount_minor: AmountMinor
     applies_to: LineIds | UnsetType = UNSET
-    """Goods and charges that any content had, each once: it is for these, and gone with units of them that are lost
-    later."""
+    """Goods and charges of any content, each once: the refund is for these, and shrinks with units of them that
+    are lost later."""
     name: Name | UnsetType = UNSET
-    """What the provider shows for it; "Refund" unless given."""
+    """The name that the provider shows; default: "Refund"."""
     reason: Text | UnsetType = UNSET
-    """Why; the provider gets to know it when nothing is left and nothing was ever shipped."""
+    """Why; sent to the provider if nothing is left and nothing was ever shipped."""
 
     def __post_init__(self) -> None:
         if self.applies_to is not UNSET:
@@ -479,22 +482,22 @@ class FeeChargedData(Data, kw_only=True, frozen=True):
     fee_id: Name
     amount_minor: AmountMinor
     name: Name | UnsetType = UNSET
-    """What the provider shows for it; "Fee" unless given."""
+    """The name that the provider shows; default: "Fee"."""
 
 
 class CancelledData(Data, kw_only=True, frozen=True):
     """Everything not yet shipped is cancelled. It stays so, whatever content follows, until it is retracted."""
 
     reason: Text | UnsetType = UNSET
-    """A code or a sentence; each account has a table of what the provider gets to know of it."""
+    """A code or a sentence; each account has a table of the provider's codes for it."""
     by: Literal["merchant", "shopper", "provider"] = "merchant"
-    """`provider`: made there, so it is not told back."""
+    """`provider`: made there, so it is not sent back."""
     origin: Text | UnsetType = UNSET
-    """The event's `origin`, where somebody has put it here; the event's own goes first."""
+    """The event's `origin`, in case somebody puts it here; the event's own takes precedence."""
 
 
 class CartsStatedData(Data, kw_only=True, frozen=True):
-    """Both carts outright. In each every line id stands once, and `applies_to` names lines of the same cart."""
+    """Both carts outright. In each, every line id occurs once, and `applies_to` names lines of the same cart."""
 
     currency: Currency
     shipped: StatedLines
@@ -508,10 +511,10 @@ class CartsStatedData(Data, kw_only=True, frozen=True):
 
 
 class ObservedData(Data, kw_only=True, frozen=True):
-    """An order of any payment method, as seQura's statistics know it. Last writer wins."""
+    """An order of any payment method, for seQura's statistics. Last writer wins."""
 
     completed_at: Time
-    """When the shopper had completed it."""
+    """When the shopper completed it."""
     currency: Currency
     amount_minor: PriceMinor | UnsetType = UNSET
     payment_method: PaymentMethod | UnsetType = UNSET
@@ -529,7 +532,7 @@ class ObservedData(Data, kw_only=True, frozen=True):
 
 
 class DetailsChangedData(Data, kw_only=True, frozen=True):
-    """Members of the details. One given replaces the whole member, `null` removes it, one not named stays."""
+    """Members of the details. A given member replaces the whole member, `null` removes it, an omitted one stays."""
 
     references: References | UnsetType | None = UNSET
     customer: Customer | UnsetType | None = UNSET
@@ -561,7 +564,7 @@ class RetractedData(Data, kw_only=True, frozen=True):
 
 
 class Confirmed(Envelope, tag="order.confirmed", kw_only=True, frozen=True):
-    """The order as the provider approved it. Of several, the newest gives the content, the oldest the baseline."""
+    """The order as the provider approved it. Of several, the newest determines the content, the oldest the baseline."""
 
     data: ConfirmedData
 
@@ -573,7 +576,7 @@ class PaymentStateChanged(Envelope, tag="order.payment_state_changed", kw_only=T
 
 
 class CartUpdated(Envelope, tag="order.cart_updated", kw_only=True, frozen=True):
-    """The whole new content. A line that is gone from it must not be kept by the shopper."""
+    """The whole new content. The shopper must not keep units of a line that it no longer has."""
 
     data: CartUpdatedData
 
@@ -585,7 +588,7 @@ class ItemsShipped(Envelope, tag="order.items_shipped", kw_only=True, frozen=Tru
 
 
 class ItemsDelivered(Envelope, tag="order.items_delivered", kw_only=True, frozen=True):
-    """Fills the `delivered_at` that the shipment's trackings lack."""
+    """Fills in the `delivered_at` that the shipment's trackings lack."""
 
     data: ItemsDeliveredData
 
@@ -609,7 +612,7 @@ class Refunded(Envelope, tag="order.refunded", kw_only=True, frozen=True):
 
 
 class FeeCharged(Envelope, tag="order.fee_charged", kw_only=True, frozen=True):
-    """A charge without a return: a note of its own, a cancellation fee."""
+    """A charge without a return: a separate invoice, a cancellation fee."""
 
     data: FeeChargedData
 

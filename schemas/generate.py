@@ -1,4 +1,4 @@
-"""Writes `schemas/json/` anew from the types: JSON Schemas, an AsyncAPI document, and the reference of the events.
+"""Regenerates `schemas/json/` from the types: JSON Schemas, an AsyncAPI document, and the reference of the events.
 
     python -m schemas.generate            writes what differs
     python -m schemas.generate --check    writes nothing; exit 1 when something differs
@@ -127,8 +127,8 @@ def _async_api(docs: MemberDocs) -> Schema:
         "info": {
             "title": "cartsync",
             "version": CONTRACT_VERSION,
-            "description": "Order-lifecycle events that cartsync reads, and what it tells of orders. EVENTS.md and "
-            "RESULTS.md beside this file are for people.",
+            "description": "Order-lifecycle events that cartsync reads, and results that it writes. EVENTS.md and "
+            "RESULTS.md next to this file are for people.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/cloudevents+json",
@@ -255,7 +255,7 @@ def write(folder: Path) -> list[str]:
 
 def main(arguments: list[str], folder: Path = FOLDER) -> int:
     """The exit status: 1 when `--check` finds something stale."""
-    parser = argparse.ArgumentParser(prog="python -m schemas.generate", description="write schemas/json anew")
+    parser = argparse.ArgumentParser(prog="python -m schemas.generate", description="regenerate schemas/json")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something differs")
     check: bool = parser.parse_args(arguments).check
     found = stale(folder) if check else write(folder)

@@ -1,8 +1,8 @@
-"""What a provider says of an order: `provider.*` events, written by the receiver of callbacks and by jobs, or by a shop
-that receives callbacks itself (`CONTRACT.md` section 6).
+"""Provider events: `provider.*`, written by the receiver of callbacks and by jobs, or by a shop that receives callbacks
+itself (`CONTRACT.md` section 6).
 
-They count with a right MAC in their record's headers alone (`worker.core.trust`). Words of a provider that we have no
-own word for are kept as it says them: it may say new ones any day.
+They count only with a valid MAC in their record's headers (`worker.core.trust`). A provider's words that we have no
+word of our own for are kept verbatim: it may introduce new ones any day.
 """
 
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ Word = Annotated[
     Meta(
         max_length=WORD_MAX,
         extra={"expected": f"a text of at most {WORD_MAX} characters"},
-        description="a word of the provider's, as it says it",
+        description="the provider's own word, verbatim",
     ),
 ]
 LastFour = Annotated[str, matching("^[0-9]{4}$", "four digits as text", "the last four digits of a card's number")]
@@ -40,14 +40,14 @@ DeliveryState = Literal[
 
 
 class ProviderData(Data, kw_only=True, frozen=True):
-    """The base of what a provider says."""
+    """The base of provider events' `data`."""
 
     provider_order: Id | UnsetType = UNSET
-    """The order's id at the provider; always there when the provider tells it (seQura's disbursements do not)."""
+    """The order's id at the provider; present if the provider sends it (seQura's disbursements do not)."""
 
 
 class PaymentStateSaidData(ProviderData, kw_only=True, frozen=True):
-    """The provider's word on the payment."""
+    """The payment's state at the provider."""
 
     state: Literal["approved", "on_hold", "refused", "under_evaluation"]
     """`under_evaluation` is only shown."""
@@ -74,11 +74,11 @@ class UpsellData(ProviderData, kw_only=True, frozen=True):
     status: Word
     transaction_id: Id
     replaces: Id | UnsetType = UNSET
-    """The transaction that this one takes the place of."""
+    """The transaction that this one replaces."""
 
 
 class DeliverySaidData(ProviderData, kw_only=True, frozen=True):
-    """What the shopper, or the provider, says of the delivery."""
+    """What the shopper, or the provider, reports about the delivery."""
 
     state: DeliveryState
 
@@ -94,7 +94,7 @@ class CancelAskedData(ProviderData, kw_only=True, frozen=True):
 
 
 class RiskData(ProviderData, kw_only=True, frozen=True):
-    """How risky the provider finds the order."""
+    """The provider's risk assessment."""
 
     level: Word
 
@@ -103,11 +103,11 @@ class DisbursedData(ProviderData, kw_only=True, frozen=True):
     """One line of a disbursement."""
 
     disbursement: Name
-    """What the provider calls the disbursement."""
+    """The provider's name for the disbursement."""
     amount_minor: Minor
-    """What it pays for the order; below 0 when it takes back."""
+    """Paid for the order; below 0 if withdrawn."""
     maximum_minor: PriceMinor | UnsetType = UNSET
-    """The most that the order was ever worth, in the provider's books."""
+    """The largest amount that the order ever had, in the provider's books."""
     issued_on: Date
     reference: Text | UnsetType = UNSET
     """Of the bank transfer."""
@@ -121,7 +121,7 @@ class ShippingData(ProviderData, kw_only=True, frozen=True):
     success: bool
     error: Text | UnsetType = UNSET
     payload: Raw | UnsetType = UNSET
-    """What that provider says, any JSON of at most 64 KiB; it is not kept."""
+    """The shipping provider's data, any JSON of at most 64 KiB; it is not kept."""
 
     def __post_init__(self) -> None:
         if isinstance(self.payload, Raw) and len(memoryview(self.payload)) > PAYLOAD_MAX_BYTES:
@@ -129,7 +129,7 @@ class ShippingData(ProviderData, kw_only=True, frozen=True):
 
 
 class CardSavedData(ProviderData, kw_only=True, frozen=True):
-    """The shopper's card was saved. Nothing else of it is taken."""
+    """The shopper's card was saved. Nothing else about it is kept."""
 
     id: Id
     brand: Word
@@ -137,43 +137,43 @@ class CardSavedData(ProviderData, kw_only=True, frozen=True):
 
 
 class UnmappedData(ProviderData, kw_only=True, frozen=True):
-    """Something authentic that nobody could make sense of."""
+    """An authentic call that was not understood."""
 
     kind: Word
-    """Of callback."""
+    """The kind of callback."""
     word: Word
-    """What could not be understood; may be empty."""
+    """The word that was not understood; may be empty."""
 
 
 class PaymentStateSaid(Envelope, tag="provider.payment_state", kw_only=True, frozen=True):
-    """The provider approved the payment, holds it, or refused it. Once it was approved or refused, that it is on hold
-    changes nothing; nor, once it was refused, does an approval of seQura's webhook or IPN.
+    """The provider approved the payment, put it on hold, or refused it. Once it is approved or refused, `on_hold`
+    changes nothing; once it is refused, neither does an approval by seQura's webhook or IPN.
     """
 
     data: PaymentStateSaidData
 
 
 class Transaction(Envelope, tag="provider.transaction", kw_only=True, frozen=True):
-    """Something moved: whoever can read the order at the provider reads before believing it."""
+    """A transaction changed: if the order can be read at the provider, it is read before this is believed."""
 
     data: TransactionData
 
 
 class Upsell(Envelope, tag="provider.upsell", kw_only=True, frozen=True):
-    """The order grew at the provider, or did not after all: read before it is believed."""
+    """The order grew at the provider, or an attempt to do so failed: it is read before this is believed."""
 
     data: UpsellData
 
 
 class DeliverySaid(Envelope, tag="provider.delivery", kw_only=True, frozen=True):
-    """Shown, and read before it is believed. After `second_attempt` the order may be told delivered once more."""
+    """Shown; the order is read before this is believed. After `second_attempt` `delivered` may be sent once more."""
 
     data: DeliverySaidData
 
 
 class CancelledThere(Envelope, tag="provider.cancelled", kw_only=True, frozen=True):
-    """Where the order cannot be read at the provider (seQura), as `order.cancelled` by it, and not told back; elsewhere
-    a claim, after which the order is read.
+    """If the order cannot be read at the provider (seQura), like `order.cancelled` by the provider, and not sent back;
+    otherwise a hint, after which the order is read.
     """
 
     data: CancelledThereData
@@ -192,13 +192,13 @@ class Risk(Envelope, tag="provider.risk", kw_only=True, frozen=True):
 
 
 class Disbursed(Envelope, tag="provider.disbursed", kw_only=True, frozen=True):
-    """Money for the order was paid out to the shop: all of it together is what was paid so far."""
+    """Money for the order was paid out to the shop: all of these together are what was paid so far."""
 
     data: DisbursedData
 
 
 class Shipping(Envelope, tag="provider.shipping", kw_only=True, frozen=True):
-    """Shown, but for the payload."""
+    """Shown, except for the payload."""
 
     data: ShippingData
 

@@ -7,7 +7,7 @@ number: members are only ever added at the end, with a default. A worker that me
 Times are UTC wall milliseconds.
 
 An order's record is made and thrown away with every event: `gc=False` (nothing of it can ever refer back to itself)
-saves 0.2 of the 12 µs that an event takes, sealed facts four of 20.
+saves 0.2 of the 12 µs that an event takes; to leave the facts sealed saves half of what it takes to read and write it.
 """
 
 from enum import IntEnum

@@ -1,11 +1,11 @@
-"""What people and programs get to see of an order, an account and a partition: `order show`, `/status`, scenarios."""
+"""Views of an order, an account and a partition, for people and programs: `order show`, `/status`, scenarios."""
 
 from typing import Any, Literal
 
 from msgspec import Struct
 
 Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
-"""The first that holds, in the order of `DOMAIN.md` section 4."""
+"""The first that applies, in the order of `DOMAIN.md` section 4."""
 
 
 class ItemView(Struct, frozen=True):
@@ -19,23 +19,23 @@ class ItemView(Struct, frozen=True):
 
 
 Said = dict[str, str | int | bool]
-"""What was said of one thing, in the words of its event, and `at`, when: an RFC 3339 time in UTC."""
+"""A provider event's members, and its time as `at`: RFC 3339, in UTC."""
 
 
 class ProviderView(Struct, frozen=True, omit_defaults=True):
-    """The newest that an order's provider said of it, and its jobs found out; what it never said is not there."""
+    """The newest events of each kind from an order's provider, or from a job; kinds that never occurred are absent."""
 
     order: str | None = None
     """The order's id at the provider."""
     payment_state: Said | None = None
-    """The state of the payment that follows from all that was said of it."""
+    """The payment's state, derived from all events about it."""
     evaluation: Said | None = None
-    """When the payment was `under_evaluation` last."""
+    """When the payment was last `under_evaluation`."""
     transaction: Said | None = None
     upsell: Said | None = None
     delivery: Said | None = None
     second_attempt: Said | None = None
-    """When a second delivery was asked for last."""
+    """When a second delivery was last requested."""
     cancelled: Said | None = None
     cancel_asked: Said | None = None
     risk: Said | None = None
@@ -43,22 +43,22 @@ class ProviderView(Struct, frozen=True, omit_defaults=True):
     card_saved: Said | None = None
     unmapped: Said | None = None
     known: dict[str, Any] | None = None
-    """What its adapter knows of the order there, in the provider's words; `differs_minor`: what the provider holds
-    less what the carts have, where that differs for good."""
+    """What its adapter knows about the order there, in the provider's words; `differs_minor`: the provider's amounts
+    minus those of the carts, where the difference is permanent."""
     disbursed: Said | None = None
-    """The newest line of a disbursement by day, and how many there are (`lines`, of those that are kept)."""
+    """The newest line of a disbursement, by day, and the number of lines that are kept (`lines`)."""
 
 
 Paid = Literal["paid", "part_paid", "overpaid", "unpaid"]
 
 
 class OrderView(Struct, frozen=True):
-    """An order as it stands, and why."""
+    """An order's current status, and why."""
 
     subject: str
     status: Status
     reason: str
-    """What stands in the way; empty when nothing does. May hold a provider's words: not for logs."""
+    """What blocks the order; empty if nothing does. May quote the provider: not for logs."""
     currency: str | None = None
     shipped_minor: int | None = None
     unshipped_minor: int | None = None
@@ -67,29 +67,29 @@ class OrderView(Struct, frozen=True):
     revision: int = 0
     acked: int = 0
     next_attempt_s: float | None = None
-    """Seconds until the next look at it; `None`: when something happens."""
+    """Seconds until it is evaluated again; `None`: when something happens."""
     in_flight: bool = False
     partition: int = -1
     notes: list[str] = []
-    """What else is worth knowing: why it was not sent though it is settled, what looks wrong with its record keys."""
+    """Remarks: why it was not sent although it is settled, what looks wrong with its record keys."""
     provider: ProviderView | None = None
-    """`None`: it said nothing yet."""
+    """`None`: it has reported nothing yet."""
     paid_minor: int | None = None
-    """What the provider has paid out for the order; `None` while nothing is shipped and nothing paid."""
+    """What the provider has paid out for the order; `None` while nothing is shipped and nothing is paid."""
     paid: Paid | None = None
-    """The same beside the shipped cart."""
+    """The same, compared with the shipped cart."""
 
 
 class Waiting(Struct, frozen=True):
-    """How many orders of an account wait, and for what."""
+    """How many orders of an account are waiting, and for what."""
 
     owed: int = 0
     parked: int = 0
-    """Those included that are inconsistent for longer than they may be."""
+    """Including those that have been inconsistent for too long."""
     unconfirmed: int = 0
     inconsistent: int = 0
     overdue: int = 0
-    """Of the two, those for longer than they may be."""
+    """Of these two, the orders that have been so for too long."""
     oldest_owed_s: float = 0.0
 
 
@@ -98,41 +98,41 @@ class JobView(Struct, frozen=True):
 
     job: str
     last: str | None
-    """When the run was due that all of them have made; `None`: there was none yet. RFC 3339, as all times."""
+    """When the last run was due that all partitions have finished; `None`: none yet. RFC 3339, like all times."""
     next: str | None
     """When the next one is due."""
     overdue_s: float = 0.0
-    """For how long a run is due that has not ended in one of them."""
+    """How long a run has been due that has not finished in all of them."""
     pages: int = 0
-    """Of a report, that are under way."""
+    """Pages of a report in flight."""
     in_doubt: int = 0
-    """Of these, that may have been taken."""
+    """Of these, pages that may have been accepted."""
     stuck: int = 0
-    """Of these, that wait for an operator: `cartsync account report NAME --page-taken|--page-not-taken ID`."""
+    """Of these, pages that wait for an operator: `cartsync account report NAME --page-taken|--page-not-taken ID`."""
     stuck_pages: list[str] = []
     """The ids of those."""
 
 
 class AccountView(Struct, frozen=True):
-    """A merchant account as it stands."""
+    """The current state of a merchant account."""
 
     name: str
     provider: str
     guarantee: str
     paused: str | None
-    """Why it is paused; `None`: it is not."""
+    """Why it is paused; `None`: it is not paused."""
     waiting_s: float
-    """How long `Retry-After`, or a provider that is overloaded, still holds it."""
+    """How much longer it is throttled by `Retry-After` or an overloaded provider."""
     queued: int
     in_flight: int
     probe_s: float | None = None
-    """Seconds until one attempt finds out whether a paused account goes on; `None`: nothing of the kind is to come."""
+    """Seconds until one attempt probes whether a paused account can resume; `None`: there will be no probe."""
     waiting: Waiting = Waiting()
     jobs: list[JobView] = []
 
 
 class PartitionView(Struct, frozen=True):
-    """A partition of ours as it stands."""
+    """The current state of a partition of this worker."""
 
     partition: int
     role: Literal["restoring", "serving", "halted", "closing"]
@@ -146,17 +146,17 @@ class PartitionView(Struct, frozen=True):
     oldest_owed_s: float
     lease_left_s: float
     blocked: int | None = None
-    """Records of the input that cannot be read before somebody ends a transaction."""
+    """Records of the input that cannot be read until a producer ends its transaction."""
     unconfirmed: int = 0
     inconsistent: int = 0
     overdue: int = 0
-    """Of the two, those for longer than they may be."""
+    """Of these two, the orders that have been so for too long."""
     unconfigured: int = 0
-    """Orders of accounts that are not configured, whether something of them is owed or not."""
+    """Orders of accounts that are not configured, owed or not."""
 
 
 class StatusView(Struct, frozen=True):
-    """The answer of `/status`."""
+    """The response of `/status`."""
 
     version: str
     ready: bool
@@ -165,14 +165,14 @@ class StatusView(Struct, frozen=True):
     why: str = "ok"
     """Why it is not ready."""
     unserved: int = 0
-    """Partitions of ours that are neither served nor halted."""
+    """Assigned partitions that are neither served nor halted."""
     kafka_silent_s: float = 0.0
-    """For how long no broker has answered."""
+    """How long no broker has responded."""
     event_partitions: int = 0
-    """Of the event topic, all of them; 0: not known yet."""
+    """All partitions of the event topic; 0: not known yet."""
     sending: bool = True
     """false: shadow mode, nothing is sent."""
     unconfigured: int = 0
-    """Orders of accounts that are not configured, whether something of them is owed or not."""
+    """Orders of accounts that are not configured, owed or not."""
     unconfigured_waiting: Waiting = Waiting()
-    """Of these, what waits; it has no age, for it is owed to nobody."""
+    """Of these, how many are waiting; they have no age, because they are owed to no provider."""

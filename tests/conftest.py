@@ -16,6 +16,7 @@ TESTS = Path(__file__).parent
 
 FOLDER_MARKERS = {
     "integration": ("integration",),
+    "browser": ("integration",),
     "chaos": ("integration", "slow"),
     "bench": ("integration", "slow"),
 }

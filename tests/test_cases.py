@@ -31,9 +31,9 @@ UNITS = {
     "C04": f"{QLIRO}/test_wire.py",  # how an amount is written
     "C05": f"{QLIRO}/test_wire.py",  # never with three decimals
     "C07": f"{QLIRO}/test_wire.py",  # which references Qliro takes
-    "C11": f"{QLIRO}/test_holding.py",  # what is reserved, from the actions of an order
-    "C13": f"{QLIRO}/test_holding.py",  # sums of transactions
-    "C28": f"{QLIRO}/test_answers.py",  # when a request has the id of another
+    "C11": f"{QLIRO}/test_order.py",  # what is reserved, from the actions of an order
+    "C13": f"{QLIRO}/test_order.py",  # sums of transactions
+    "C28": f"{QLIRO}/test_responses.py",  # when a request has the id of another
     "C33": f"{WEB}/test_receiver.py",  # everything else that lets nobody in
     "C34": f"{WEB}/test_receiver.py",  # brokers that hang, and that refuse
     "C44": f"{ATARAPAY}/test_tokens.py",  # the token of our calls, as a vector

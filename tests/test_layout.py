@@ -31,14 +31,15 @@ TOP_LEVEL = {
     "worker",
 }
 # What tools leave in a working copy; .gitignore names the same. Names with a leading dot are free.
-TOP_LEVEL_MADE = ("*.egg-info", "__pycache__", "build", "cartsync.toml", "dist", "htmlcov")
+TOP_LEVEL_MADE = ("*.egg-info", "__pycache__", "build", "cartsync.toml", "cartsync-console.sqlite*", "dist", "htmlcov")
 
 # From the top down. An area imports those of lower layers; two areas of one layer do not import each other.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"tools"}),
     frozenset({"app"}),
-    frozenset({"partition", "jobs", "kafka", "publisher", "web", "sim", "sandbox"}),
+    frozenset({"orders", "jobs", "kafka", "publisher", "store", "web", "sim", "sandbox"}),
+    frozenset({"ownership"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),
@@ -221,11 +222,11 @@ def import_direction(module: Module, tree: Tree) -> list[str]:
     ]
 
 
-SHARED_BY_PROVIDERS = ("answers", "callbacks")
+SHARED_BY_PROVIDERS = ("responses", "callbacks")
 
 
 def provider_folders(module: Module, tree: Tree) -> list[str]:
-    """Report a provider that imports of `providers` anything but its own folder and `answers`."""
+    """Report a provider that imports of `providers` anything but its own folder and `responses`."""
     own, known = _provider(module.name, tree), "worker.providers"
     if own is None:
         return []
@@ -238,7 +239,7 @@ def provider_folders(module: Module, tree: Tree) -> list[str]:
 
 
 def _provider(name: str, tree: Tree) -> str | None:
-    """Return the provider's folder that a module lies in, or `answers`; None for other modules beside them."""
+    """Return the provider's folder that a module lies in, or `responses`; None for other modules beside them."""
     parts = name.split(".")
     if parts[:2] != ["worker", "providers"] or len(parts) == 2:
         return None
@@ -463,7 +464,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (import_direction, "core imports worker.providers", CORE, "import worker.providers.base"),
     (import_direction, "core imports worker", CORE, "from worker import __version__"),
     (import_direction, "core imports worker.config", CORE, "def f():\n import worker.config"),
-    (import_direction, "providers imports worker.ports", "worker/providers/answers.py", "import worker.ports"),
+    (import_direction, "providers imports worker.ports", "worker/providers/responses.py", "import worker.ports"),
     (import_direction, "metrics imports worker.logs", "worker/metrics.py", "from worker.logs import log"),
     (import_direction, "web imports worker.sim.a", "worker/web/page.py", "from worker.sim.a import b"),
     (import_direction, "sandbox imports worker.sim.log", "worker/sandbox/pushes.py", "import worker.sim.log"),
@@ -480,8 +481,8 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (provider_folders, "imports worker.providers", PROVIDER, "from worker.providers import b"),
     (
         provider_folders,
-        "answers imports worker.providers.a",
-        "worker/providers/answers.py",
+        "responses imports worker.providers.a",
+        "worker/providers/responses.py",
         "import worker.providers.a",
     ),
     (no_cycle, "schemas.a -> schemas.a", "schemas/a.py", "from schemas import a"),
@@ -501,7 +502,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (http_client, "aiohttp.ClientSession", WEB, "import aiohttp.web\naiohttp.ClientSession()"),
     (http_client, "aiohttp.client", "worker/sandbox/server.py", "import aiohttp.client"),
     (http_client, "urllib.request", "worker/publisher/a.py", "from urllib.request import urlopen"),
-    (fast_loop, "uvloop", "worker/partition/actor.py", "import uvloop"),
+    (fast_loop, "uvloop", "worker/ownership/owner.py", "import uvloop"),
     (pure, "a.py:1: asyncio", CORE, "import asyncio"),
     (pure, "a.py:1: time", CORE, "import time"),
     (pure, "a.py:1: time.time", CORE, "from time import time"),
@@ -515,7 +516,7 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (
         pure,
         "datetime.datetime.utcnow",
-        "worker/providers/answers.py",
+        "worker/providers/responses.py",
         "import datetime as d\nd.datetime.utcnow()",
     ),
     (pure, "uuid.uuid4", CORE, "import uuid\nuuid.uuid4()"),
@@ -551,8 +552,8 @@ SOUND: Files = {
     "worker/core/order.py": "from datetime import datetime; import worker.errors; datetime.fromtimestamp(0)",
     "worker/core/outbox.py": "import uuid, schemas.events; from worker.core import order; uuid.uuid5('', '')",
     "worker/providers/__init__.py": "",
-    "worker/providers/answers.py": "from schemas import base",
-    "worker/providers/registry.py": "from worker.providers import answers, qliro, sequra",
+    "worker/providers/responses.py": "from schemas import base",
+    "worker/providers/registry.py": "from worker.providers import responses, qliro, sequra",
     "worker/providers/qliro/__init__.py": "",
     "worker/providers/sequra/steps.py": "from worker.providers.sequra import wire",
     "worker/providers/sequra/wire.py": "from worker.model.account import Account; import urllib.parse",
@@ -588,8 +589,8 @@ def test_cycle_over_three_modules(tmp_path: Path) -> None:
 
 def test_name_from_package_is_module(tmp_path: Path) -> None:
     """An area that is imported as a name of `worker` is judged as the area, not as the bare package."""
-    tree = plant(tmp_path, {"worker/partition/actor.py": "from worker import app", "worker/app.py": ""})
-    assert check(import_direction, tree) == ["worker/partition/actor.py:1: partition imports worker.app"]
+    tree = plant(tmp_path, {"worker/ownership/owner.py": "from worker import app", "worker/app.py": ""})
+    assert check(import_direction, tree) == ["worker/ownership/owner.py:1: ownership imports worker.app"]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -48,6 +48,15 @@ input_app = typer.Typer(
 callback_app = typer.Typer(
     no_args_is_help=True, help="The URLs that providers call back.", rich_markup_mode=None, context_settings=_HELP
 )
+console_app = typer.Typer(
+    invoke_without_command=True,
+    help="See every order, in a browser.",
+    rich_markup_mode=None,
+    context_settings=_HELP,
+)
+user_app = typer.Typer(
+    no_args_is_help=True, help="Who may sign in at a console.", rich_markup_mode=None, context_settings=_HELP
+)
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.", rich_markup_mode=None, context_settings=_HELP)
 app.add_typer(order_app, name="order")
 app.add_typer(account_app, name="account")
@@ -55,6 +64,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(callback_app, name="callback")
 app.add_typer(topics_app, name="topics")
 app.add_typer(input_app, name="input")
+app.add_typer(console_app, name="console")
+console_app.add_typer(user_app, name="user")
 
 ConfigPath = Annotated[
     Path | None,
@@ -99,6 +110,7 @@ def cartsync(
     cartsync receive                       receive callbacks from providers
     cartsync order show acme/A14           show an order, and what is blocking it, if anything
     cartsync reconcile                     compare every order with what its provider has
+    cartsync console                       see every order in a browser
     """
 
 
@@ -180,6 +192,8 @@ def demo(
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long the shops place orders.")] = 15.0,
     seed: Annotated[int, typer.Option(help="Random seed: another seed, another history.")] = 1,
     kafka: Annotated[bool, typer.Option("--kafka", help="Use a real Kafka on this machine (needs Java).")] = False,
+    console: Annotated[bool, typer.Option("--console", help="Also open the console, until Ctrl-C.")] = False,
+    console_port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 8082,
 ) -> None:
     """See it work: three shops, three providers, one worker.
 
@@ -194,7 +208,8 @@ def demo(
     """
     from worker.tools.demo import run_demo
 
-    raise typer.Exit(run_demo(orders=orders, seconds=seconds, seed=seed, kafka=kafka))
+    port = console_port if console else None
+    raise typer.Exit(run_demo(orders=orders, seconds=seconds, seed=seed, kafka=kafka, console_port=port))
 
 
 @app.command()
@@ -692,6 +707,94 @@ def topics_create(
 
     _only_the_last_line()
     raise typer.Exit(run_create(settings, partitions=partitions, as_json=as_json))
+
+
+@console_app.callback()
+def console(
+    context: typer.Context,
+    config: ConfigPath = None,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Instead of [console] host.")] = None,
+) -> None:
+    """See every order, in a browser, until SIGTERM or Ctrl-C.
+
+    Reads the state topic, dead letters and results, and keeps an index of them in a file ([console] index). Any number
+    of consoles may run, each with a file of its own. It needs no credentials of a provider; it acts through the private
+    ports of workers ([console] workers). Whom it lets in says [console] auth.
+
+    \b
+    cartsync console
+    cartsync console user add ana --role operator
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from worker.config.console import console_config
+
+    settings = console_config(config, host=host)
+    _check_kafka(settings.kafka)
+    from worker.tools.console.run import run_console
+
+    raise typer.Exit(run_console(settings))
+
+
+UsersFile = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="Default: [console] users_file of the configuration.")
+]
+
+
+@user_app.command("add")
+def console_user_add(
+    name: Annotated[str, typer.Argument(help="Letters, digits and . _ @ + -")],
+    role: Annotated[
+        str, typer.Option(metavar="viewer|operator", help="viewer: looks; operator: acts, too.")
+    ] = "viewer",
+    file: UsersFile = None,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a user, or give one another password or role.
+
+    The password is asked for, or read from standard input. Consoles read the file again by themselves.
+
+    \b
+    cartsync console user add ana --role operator
+    """
+    if role not in ("viewer", "operator"):
+        raise UsageError(f"--role {role}: expected viewer or operator")
+    from worker.tools.console.users import add_user
+
+    chosen: Literal["viewer", "operator"] = "operator" if role == "operator" else "viewer"
+    raise typer.Exit(add_user(_users_file(file, config), name, chosen, as_json=as_json))
+
+
+@user_app.command("remove")
+def console_user_remove(
+    name: Annotated[str, typer.Argument(help="As it was added.")],
+    file: UsersFile = None,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a user."""
+    from worker.tools.console.users import drop_user
+
+    raise typer.Exit(drop_user(_users_file(file, config), name, as_json=as_json))
+
+
+@user_app.command("list")
+def console_user_list(file: UsersFile = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """List the users, and their roles."""
+    from worker.tools.console.users import list_users
+
+    raise typer.Exit(list_users(_users_file(file, config), as_json=as_json))
+
+
+def _users_file(file: Path | None, config: Path | None) -> Path:
+    if file is not None:
+        return file
+    from worker.config.console import users_file
+
+    if found := users_file(config):
+        return Path(found)
+    raise UsageError("name the file with --file, or set [console] users_file")
 
 
 def _accepted_targets(given: list[str], settings: "Config") -> "dict[str, TargetChoice]":

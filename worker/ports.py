@@ -5,13 +5,13 @@ counting while the machine is suspended; times called *wall* are UTC millisecond
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
-from schemas.state import Deployment
+from schemas.state import Deployment, OrderHeader
 from worker.core.order import Shown
 from worker.core.outbox import Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
@@ -342,6 +342,52 @@ class StateScan(Protocol):
         ...
 
 
+class OrderTable(Protocol):
+    """Where an owner keeps the committed records of its partition's orders, encoded, by subject.
+
+    It is made again from the state topic whenever it is lost, so it need not survive anything; but it may be handed on
+    to the next owner in the same process.
+    """
+
+    def get(self, subject: str) -> bytes | None:
+        """The record of an order; `None`: there is none."""
+        ...
+
+    def __getitem__(self, subject: str) -> bytes:
+        """The record of an order that there is. Raises `KeyError`."""
+        ...
+
+    def put(self, subject: str, value: bytes) -> None:
+        """The order's record is this one from now on."""
+        ...
+
+    def delete(self, subject: str) -> None:
+        """There is no such order any more; nothing happens when there was none."""
+        ...
+
+    def __contains__(self, subject: object) -> bool:
+        """Whether there is such an order."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def subjects(self) -> Iterator[str]:
+        """All that there are as of this call. Others may come meanwhile, some of these may go."""
+        ...
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """All orders with their records. Records may be replaced meanwhile; none may be added or deleted."""
+        ...
+
+    def headers(self) -> Iterator[tuple[str, OrderHeader]]:
+        """All orders as of this call, each with the header of its record then. Raises `MsgspecError` for one that is
+        none.
+        """
+        ...
+
+
 class Sender(Protocol):
     """The only way to send a request to a provider."""
 
@@ -481,8 +527,8 @@ class JobHost(Protocol):
     """A partition as seen by its jobs. Everything runs on one event loop."""
 
     partition: int
-    orders: dict[str, bytes]
-    """The committed records, by subject."""
+    orders: OrderTable
+    """The committed records."""
     outbox: Outbox
 
     @property
@@ -584,4 +630,74 @@ class JobDesk(Protocol):
 
     def views(self) -> list[JobView]:
         """The current state of all jobs."""
+        ...
+
+
+# --- reading along, without a part in the work ---
+
+TopicName = Literal["state", "dead_letters", "results"]
+Place = tuple[TopicName, int]
+"""A topic, by what it is to us, and a partition of it."""
+
+
+class StoredRecord(Struct, frozen=True, gc=False):
+    """A committed record of one of our topics."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class Chunk(Struct, frozen=True):
+    """Records of one partition, in their order; there may be none."""
+
+    topic: TopicName
+    partition: int
+    records: Sequence[StoredRecord]
+    next_offset: int
+    """Everything before it was read: markers, and what was aborted or compacted away, too."""
+
+
+class TopicFound(Struct, frozen=True):
+    """A topic as it is now."""
+
+    name: str
+    """In Kafka."""
+    id: str
+    """Another one once it was made again; empty where brokers know no ids."""
+    ends: Mapping[int, tuple[int, int]]
+    """By partition, its first offset and the one after its last."""
+
+
+class Records(Protocol):
+    """Our topics, for those who read along: committed records alone, and no group knows of it."""
+
+    async def start(self) -> None:
+        """Connects. Raises `ConfigError` when Kafka refuses us, `LogError` when it does not answer."""
+        ...
+
+    async def topics(self) -> Mapping[TopicName, TopicFound]:
+        """The topics that there are. Raises `LogError`."""
+        ...
+
+    def seek(self, positions: Mapping[Place, int]) -> None:
+        """What `read` reads from now on: these partitions, from these offsets."""
+        ...
+
+    async def read(self, within_s: float) -> list[Chunk]:
+        """What follows in one or more partitions; may be empty when nothing came `within_s`. Raises `LogError`."""
+        ...
+
+    async def record(self, place: Place, offset: int) -> StoredRecord | None:
+        """One record; `None`: it is not there any more. Raises `LogError`."""
+        ...
+
+    async def input_ends(self) -> Mapping[int, int]:
+        """By partition of the event topic, the offset after its last record. Raises `LogError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnects. Never raises."""
         ...

@@ -21,7 +21,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import answering, capturing, consuming, receiving, reducing, restoring, sending, takeover, worst
+from tests.bench import (
+    answering,
+    capturing,
+    console,
+    consuming,
+    receiving,
+    reducing,
+    restoring,
+    sending,
+    takeover,
+    worst,
+)
 from tests.bench.brokers import Brokers
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import ProcessError
@@ -42,6 +53,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (receiving.measure_questions, (receiving.ASK,)),
     (restoring.measure, (restoring.RESTORE, restoring.MEMORY)),
     (takeover.measure, (takeover.TAKEOVER,)),
+    (console.measure, console.ROWS),
 )
 NOTES = """\
 ratio: the median over rounds, which take turns with the limit's; spread: its least and greatest; by CPU: the same in

@@ -78,6 +78,11 @@ class Process:
             raise ProcessError(f"{self._target} has failed\n{self._said()}")
         return json.loads(line)
 
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._child.pid
+
     def go(self) -> None:
         """Lets `Line.wait` return."""
         assert self._child.stdin is not None

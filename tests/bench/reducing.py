@@ -13,10 +13,13 @@ from worker.app import SystemClock
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.model.provider import Destination
-from worker.partition.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
-from worker.partition.context import BatchLimits, Context
+from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
+from worker.orders.context import OrderContext
+from worker.ownership.context import BatchLimits
+from worker.ownership.workload import Sizes
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount
+from worker.store.memory import MemoryOrders
 
 ROUNDS = 5
 ORDERS = 4_000
@@ -74,9 +77,9 @@ async def shipments(line: Line, rounds: int) -> None:
         line.say([_take_again(*many), _take_again(*one)])
 
 
-def _shipped(count: int) -> tuple[dict[str, bytes], list[BenchEvent]]:
+def _shipped(count: int) -> tuple[MemoryOrders, list[BenchEvent]]:
     """Orders that have so many shipments, and one shipment more of each."""
-    known: dict[str, bytes] = {}
+    known = MemoryOrders()
     following: list[BenchEvent] = []
     for number in range(EVENTS_AT_ONCE):
         key = subject_of(number).encode()
@@ -86,10 +89,10 @@ def _shipped(count: int) -> tuple[dict[str, bytes], list[BenchEvent]]:
     return known, following
 
 
-def _take_again(known: dict[str, bytes], records: list[BenchEvent]) -> tuple[float, float]:
+def _take_again(known: MemoryOrders, records: list[BenchEvent]) -> tuple[float, float]:
     watch = Watch()
     for _ in range(TIMES):
-        _take(dict(known), records)
+        _take(MemoryOrders(known), records)
     return cast(tuple[float, float], tuple(took_s / TIMES / len(records) for took_s in watch.read()))
 
 
@@ -103,17 +106,17 @@ async def rounds(line: Line, orders: int, rounds: int) -> None:
 
 
 def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
-    known: dict[str, bytes] = {}
+    known = MemoryOrders()
     watch = Watch()
     _take(known, records)
     return watch.read()
 
 
-def _take(known: dict[str, bytes], records: list[BenchEvent]) -> None:
+def _take(known: MemoryOrders, records: list[BenchEvent]) -> None:
     """As a partition's owner does."""
     context = _context()
-    for batch_records in _batches(records, context.pace.batch_records_max):
-        batch = Batch(0, known, context, batch_records[0].offset, 1_000_000)
+    for batch_records in _batches(records, context.limits.batch_records_max):
+        batch = Batch(0, known, context, batch_records[0].offset, Sizes(1_000_000, 1_000_000, 0))
         left = batch_records
         while left:
             left = left[batch.events(left[:EVENTS_AT_ONCE], _never, batch.bytes + EVENTS_AT_ONCE_BYTES) :]
@@ -138,17 +141,18 @@ def _never(_subject: str) -> bool:
     return False
 
 
-def _context() -> Context:
+def _context() -> OrderContext:
     account = SequraAccount(ACCOUNT, "sequra", "http://127.0.0.1", "acme", "user", "secret")
     nobody = cast(Any, None)  # a batch asks neither the log nor the dispatcher
-    return Context(
-        "bench",
-        "bench",
-        DeliveryPolicy(),
-        BatchLimits(),
-        SystemClock(),
-        nobody,
-        nobody,
-        {ACCOUNT: Destination(account, PROVIDERS["sequra"])},
-        Metrics(),
+    return OrderContext(
+        owner_id="bench",
+        version="bench",
+        rules=DeliveryPolicy(),
+        limits=BatchLimits(),
+        clock=SystemClock(),
+        events=nobody,
+        dispatcher=nobody,
+        destinations={ACCOUNT: Destination(account, PROVIDERS["sequra"])},
+        metrics=Metrics(),
+        make_table=lambda _partition: MemoryOrders(),
     )

@@ -20,9 +20,12 @@ from worker.kafka.client import AIOKafkaConsumer, TopicPartition
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
-from worker.partition.actor import PartitionActor
-from worker.partition.context import BatchLimits, Context
-from worker.ports import EventLog
+from worker.orders.context import OrderContext
+from worker.orders.workload import OrderWorkload
+from worker.ownership.context import BatchLimits
+from worker.ownership.owner import Owner
+from worker.ports import Dispatcher, EventLog
+from worker.store.memory import MemoryOrders
 
 ROUNDS = 5
 ORDERS = 200_000
@@ -101,29 +104,40 @@ class _Input:
         """Nothing comes."""
 
 
+class _Nobody:
+    """What a restore asks of `ports.Dispatcher`: nothing is offered before an owner serves."""
+
+    def waits(self, account: str) -> str:
+        """Nothing is sent."""
+        return account
+
+
 async def ours(line: Line, settings: dict[str, Any]) -> None:
     """The actors of all partitions, from before their fence until they are ready to serve."""
     states = KafkaStateLog(KafkaSettings(**settings))
     await states.start()
-    nobody = cast(Any, None)  # nothing is offered before an actor serves
-    context = Context(
-        "bench",
-        "bench",
-        DeliveryPolicy(),
-        BatchLimits(),
-        SystemClock(),
-        cast(EventLog, _Input()),
-        nobody,
-        {},
-        Metrics(),
+    context = OrderContext(
+        owner_id="bench",
+        version="bench",
+        rules=DeliveryPolicy(),
+        limits=BatchLimits(),
+        clock=SystemClock(),
+        events=cast(EventLog, _Input()),
+        metrics=Metrics(),
+        dispatcher=cast(Dispatcher, _Nobody()),
+        destinations={},
+        make_table=lambda _partition: MemoryOrders(),
     )
     calm()
     before_bytes = _resident_bytes()
     watch = Watch()
-    actors = [PartitionActor(p, states.partition(p), context, None) for p in range(PARTITIONS)]
-    await asyncio.gather(*(actor._take_over() for actor in actors))
+    owners = [
+        Owner(p, states.partition(p), context, lambda host, kept: OrderWorkload(host, context, kept))
+        for p in range(PARTITIONS)
+    ]
+    await asyncio.gather(*(owner._acquire() for owner in owners))
     found = watch.read()
-    assert sum(len(actor.orders) for actor in actors) == ORDERS
+    assert sum(len(owner.workload.orders) for owner in owners) == ORDERS
     gc.collect()
     line.say([*found, _resident_bytes() - before_bytes])
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from schemas import state
 from schemas.events import LINES_MAX, OrderEvent
+from schemas.facts import Facts
 from tests.bench.measuring import Figure, Row, Tell
 from tests.bench.processes import Line, Process, calm
 from worker.core.intake import decode
 from worker.core.order import assess, baseline
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import apply_event, record_for
-from worker.core.reducer import reduce
+from worker.core.reducer import reduce_sealed
 from worker.core.view import view_order
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -214,7 +215,7 @@ def walk(
     for position, raw in enumerate(islice(events_of(story), events_max)):
         event: OrderEvent = steps.timed("decode an event", decode, b"k", raw, {}, TIMESTAMP_MS)
         record, _ = record_for(event, value)
-        steps.timed("reduce", reduce, record.facts, event, position)
+        steps.timed("reduce", reduce_sealed, record.sealed, event, position)
         after = apply_event(record, event, position=position, revision=position + 1, now_ms=1, destination=None)
         following = state.encode(after)
         if len(following) > record_max_bytes:
@@ -234,8 +235,18 @@ def _judge(steps: Steps, record: state.OrderRecord) -> None:
         steps.timed("render", adapter.render, assessment.order, account, tries=TRIES)
         steps.timed("digest", adapter.digest, assessment.order, tries=TRIES)
 
+    class Opened(state.OrderRecord):
+        """The order's record, its facts opened already."""
+
+        @property
+        def facts(self) -> Facts:
+            return facts
+
+    members = {name: getattr(record, name) for name in record.__struct_fields__}
+    opened = Opened(**members)
+
     def view() -> Any:
-        return view_order(SUBJECT, record, partition=0, rules=DeliveryPolicy(), now_ms=1, idle="")
+        return view_order(SUBJECT, opened, partition=0, rules=DeliveryPolicy(), now_ms=1, idle="")
 
     steps.timed("view", view, tries=TRIES)
 

@@ -38,7 +38,7 @@ _LINES = 2_000
 _DEPTH = 100_000
 _UNDER_WAY_MAX = 50
 _REQUEST_S = 90.0
-"""As for the shop: one that gave up could not on_progress what is there."""
+"""As for the shop: one that gave up could not tell what is there."""
 _TIMES = struct.Struct(">qqqhi")
 _TIMES_AT, _CHECKED_AT, _CHECKSUM_AT = 27, 21, 17
 

@@ -21,7 +21,7 @@ _FIND_S = 15.0
 """To find a worker that may be hit."""
 _RESTART_S = 1.0
 """Before a worker that has ended by itself is started again."""
-_LOOK_S = 1.0
+_POLL_S = 1.0
 _SHORTEST_S = 2.0
 """Of what begins shortly before the end."""
 _KEEP_S = 5.0
@@ -131,7 +131,7 @@ class FaultInjector:
         while not self._workers.serves(self._partitions):
             if time.monotonic() > give_up_at:
                 return
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     async def watch(self) -> None:
         """Looks at the workers, and starts those again that end by themselves, until it is cancelled."""
@@ -144,8 +144,8 @@ class FaultInjector:
             for ending in self._receivers.restart_exited():
                 self.unexpected_exits.append(f"{ending.process} ended by itself, code {ending.code}")
                 self._on_progress(f"{self.unexpected_exits[-1]}; started again")
-            await self._workers.look()
-            await asyncio.sleep(_LOOK_S)
+            await self._workers.poll()
+            await asyncio.sleep(_POLL_S)
 
     async def _inject(self, planned: PlannedFault) -> None:
         if is_broker(planned.kind):

@@ -13,7 +13,6 @@ import time
 from base64 import b64decode, b64encode
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,6 +186,7 @@ class _Providers:
         self._redelivered: list[tuple[str, bytes]] = []
         self._tasks: list[asyncio.Task[None]] = []
         for merchant in self.merchants:
+            merchant.taken = self._balancer.taken
             merchant.sandbox.record_to(Path(setting.folder) / f"{merchant.account.provider}.jsonl")
 
     async def start(self) -> Urls:
@@ -292,6 +292,7 @@ class _Providers:
 
     @staticmethod
     def _merchant(merchant: Recorded, *, compare: bool) -> MerchantReport:
+        merchant.sandbox.flush_record()
         disagreeing = merchant.disagreeing() if compare else None
         return MerchantReport(
             account=merchant.name,
@@ -327,10 +328,7 @@ def _parted(authorization: str) -> tuple[str, int]:
 async def _serve(setting: Setting) -> None:
     sender = HttpSender(deadline_s=PUSH_DEADLINE_S, user_agent="chaos-providers")
     providers = _Providers(setting, sender)
-    with ExitStack() as stack:
-        stack.enter_context(providers.sequra.recorder)
-        for merchant in providers.merchants:
-            stack.callback(merchant.sandbox.close_record)
+    with providers.sequra.recorder:
         _say(await providers.start())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             _say(providers.answer(msgspec.json.decode(line, type=Question)))

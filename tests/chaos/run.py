@@ -58,12 +58,12 @@ OnProgress = Callable[[str], None]
 
 _UNACKNOWLEDGED_MAX = 5_000
 _SHOP_REQUEST_S = 90.0
-"""Longer than any broker is away: a shop that gives up could not on_progress whether its event is there."""
+"""Longer than any broker is away: a shop that gives up could not tell whether its event is there."""
 _READY_WITHIN_S = 60.0
 _AGREE_WITHIN_S = 300.0
 """At least; a longer run has a longer backlog."""
 _PROGRESS_S = 5.0
-_LOOK_S = 0.5
+_POLL_S = 0.5
 _BROKER_LOG_LINES = 200
 _REDELIVER_S = 1.0
 _FOREIGN = frozenset({HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT})
@@ -226,8 +226,8 @@ class _Run:
         while not (self.workers.serves(options.partitions) and all(of.view and of.view.partitions for of in started)):
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"the workers are not ready; see {options.folder}")
-            await asyncio.sleep(_LOOK_S)
-            await self.workers.look()
+            await asyncio.sleep(_POLL_S)
+            await self.workers.poll()
 
     def _guard(self) -> None:
         """These end with us, however we end."""
@@ -382,7 +382,7 @@ class _Run:
                 best, progressed_at = state, now
             if agreed_at is None and (now - progressed_at > self.options.patience_s or now > give_up_at):
                 return None
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     # --- the checks ---
 
@@ -395,6 +395,7 @@ class _Run:
         await asyncio.gather(*(self.workers.leave(slot) for slot in running))
         await self.receivers.stop()
         report = await self.providers.ask(Question(compare=True))
+        (options.folder / "taken.json").write_bytes(msgspec.json.encode(report.taken))
         logs = [read_log(file) for file in self.workers.log_files()]
         logs += [read_log(process.log_file) for process in self.receivers.processes]
         endings = [*self.workers.endings, *self.receivers.endings]

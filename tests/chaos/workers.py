@@ -35,8 +35,8 @@ CONFLICT_ATTEMPTS = 20
 
 _CONFIGURED = (*ACCOUNTS, HOSTILE_ACCOUNT)
 
-_LOOKS_FOR_LAG = 5
-"""Each so many looks; a worker that is killed takes with it what came after the last one."""
+_POLLS_PER_LAG = 5
+"""Lag is read once in so many polls; a worker that is killed takes with it what came after the last one."""
 
 SlotFault = Literal["", "frozen", "cut off", "leaving", "down"]
 
@@ -99,7 +99,7 @@ class Workers:
         """The most that any worker has had, as far as it was seen."""
         self._lags: dict[str, dict[float, float]] = {}
         """By worker: how often its loop was at most so late."""
-        self._looks = 0
+        self._polls = 0
         (folder / "reaped").mkdir(parents=True, exist_ok=True)
         self._reaper = Reaper(folder / "reaped")  # should we be killed ourselves
 
@@ -231,23 +231,23 @@ class Workers:
         views = [view for slot in self.slots if slot.view is not None for view in slot.view.partitions]
         return len({view.partition for view in views if view.role == "serving"}) == partitions
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Asks every worker that should answer how it is."""
-        self._looks += 1
-        await asyncio.gather(*(self._look(slot) for slot in self.slots))
-        if self._looks % _LOOKS_FOR_LAG == 0:
-            await asyncio.gather(*(self._look_for_lag(slot) for slot in self.slots))
+        self._polls += 1
+        await asyncio.gather(*(self._poll(slot) for slot in self.slots))
+        if self._polls % _POLLS_PER_LAG == 0:
+            await asyncio.gather(*(self._poll_lag(slot) for slot in self.slots))
 
     async def loop_lag(self) -> LoopLag:
         """Of all workers together."""
-        await asyncio.gather(*(self._look_for_lag(slot) for slot in self.slots))
+        await asyncio.gather(*(self._poll_lag(slot) for slot in self.slots))
         counts: Counter[float] = Counter()
         for lags in self._lags.values():
             counts.update(lags)
         samples = round(counts.get(math.inf, 0))
         return LoopLag(quantile(counts, 0.5), quantile(counts, 0.99), samples)
 
-    async def _look_for_lag(self, slot: Slot) -> None:
+    async def _poll_lag(self, slot: Slot) -> None:
         if slot.view is None or slot.worker is None or self._session is None:
             return
         try:
@@ -258,7 +258,7 @@ class Workers:
         found = re.findall(r'^cartsync_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', text, re.MULTILINE)
         self._lags[slot.worker.name] = {float(bound): float(count) for bound, count in found}
 
-    async def _look(self, slot: Slot) -> None:
+    async def _poll(self, slot: Slot) -> None:
         if slot.worker is None or not slot.worker.is_running() or slot.fault == "frozen":
             slot.view = None
             return

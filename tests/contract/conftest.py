@@ -18,14 +18,16 @@ from tests.kafka_settings import settings_of
 from worker.core.placing import Placing
 from worker.kafka.decoding import BATCH_MAX_BYTES
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.following import KafkaRecords
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.scan import KafkaStateScan
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
-from worker.ports import DeadLetter, EventLog, EventProducer, PartitionWriter, Result, StateLog, StateScan
+from worker.ports import DeadLetter, EventLog, EventProducer, PartitionWriter, Records, Result, StateLog, StateScan
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock
 from worker.sim.producer import MemoryEventProducer, put_into
+from worker.sim.records import MemoryRecords
 
 _Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
@@ -101,6 +103,10 @@ class MemoryWorld:
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic."""
         return MemoryEventProducer(put_into(self._log, placing), VirtualClock(asyncio.get_running_loop()))
+
+    def records(self) -> Records:
+        """Reads along."""
+        return MemoryRecords(self._log, VirtualClock(asyncio.get_running_loop()))
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed."""
@@ -206,6 +212,10 @@ class KafkaWorld:
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic."""
         return KafkaEventProducer(self.settings, placing)
+
+    def records(self) -> Records:
+        """Reads along."""
+        return KafkaRecords(self.settings)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is committed."""

@@ -13,6 +13,7 @@ from worker.ports import (
     EventProducer,
     InputRecord,
     PartitionWriter,
+    Records,
     Result,
     StateEntry,
     StateLog,
@@ -79,6 +80,10 @@ class World(Protocol):
 
     def event_producer(self, placing: Placing) -> EventProducer:
         """Writes to the event topic, not started."""
+        ...
+
+    def records(self) -> Records:
+        """Reads our topics along, not started."""
         ...
 
     async def dead_letters(self) -> list[DeadLetter]:

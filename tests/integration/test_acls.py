@@ -150,6 +150,8 @@ def test_words_of_the_script() -> None:
     assert {words[words.index("--allow-principal") + 1] for words in commands} == {"User:x y"}
     assert [words[words.index("--group") + 1] for words in commands if "--group" in words] == ["it's mine"]
     assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 11
+    console = [words for words in printed(settings, CONSOLE="User:c") if "User:c" in words]
+    assert [words[words.index("--operation") + 1] for words in console] == ["Describe", "Read", "Read", "Read"]
     without = printed(replace(settings, results_topic=""), SHOP="User:s", OPERATOR="User:o", READER="User:r")
     assert len(without) == 9
     assert "User:r" in str(printed(settings, READER="User:r"))

@@ -1,11 +1,15 @@
 """`cartsync demo`: the promise of the README, with the embedded log and on a real Kafka of its own."""
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +50,7 @@ def check(ran: Ran, *options: str) -> None:
     assert demo.returncode == 0, demo.stdout + demo.stderr
     said = demo.stdout
     assert row(said, "orders") == [21, 20, 20]
-    agreeing, unsupported = row(said, "agree"), row(said, "cannot be told (parked)")
+    agreeing, unsupported = row(said, "agree"), row(said, "cannot be sent (parked)")
     assert (agreeing[:2], agreeing[2] + unsupported[2], unsupported[2] > 0) == ([21, 20], 20, True), said
     assert row(said, "differ") == [0, 0, 0]
     assert all(count > 0 for what in ("faults met", "pushes", "doubled") for count in row(said, what)), said
@@ -64,3 +68,56 @@ def test_the_demo_ends_in_agreement_on_kafka(ran: Ran, kafka_jars: Path, tmp_pat
     (tmp_path / ".kafka").mkdir()
     (tmp_path / ".kafka" / "libs").symlink_to(kafka_jars.absolute())
     check(ran, "--kafka")
+
+
+@pytest.mark.parametrize("options", [(), ("--kafka",)], ids=["embedded", "kafka"])
+def test_the_demo_in_a_browser(tmp_path: Path, kafka_jars: Path, options: tuple[str, ...]) -> None:
+    """Its address is printed; it shows the demo's orders while it runs and after it, acts, and ends with Ctrl-C."""
+    if options:
+        (tmp_path / ".kafka").mkdir()
+        (tmp_path / ".kafka" / "libs").symlink_to(kafka_jars.absolute())
+    words = ("demo", "--orders", "30", "--seconds", "2", "--console", "--console-port", "0", *options)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        for text in process.stdout:
+            said.append(text)
+            if "it stays open until Ctrl-C" in text:
+                break
+        whole = "".join(said)
+        found = re.search(r"console: (http://127\.0\.0\.1:\d+)\n", whole)
+        assert found is not None, whole
+        overview = asked(found[1], "/api/overview")
+        assert {line["name"]: line["provider"] for line in overview["accounts"]} == {
+            "acme": "sequra",
+            "hats": "qliro",
+            "escrow": "atarapay",
+        }
+        assert sum(line["orders"] for line in overview["accounts"]) == 31
+        order = asked(found[1], "/api/orders/acme%2Fgrown")
+        assert order["order"]["status"] == "settled"
+        assert order["history"]
+        token = asked(found[1], "/api/session")["csrf"]
+        done = asked(found[1], "/api/orders/acme%2Fgrown/resend", b"{}", {"X-CSRF-Token": token})
+        assert [line["done"] for line in done["lines"]] == [True]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, "".join(said)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def asked(url: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
+    """An answer of the console's API."""
+    request = urllib.request.Request(url + path, data=body, headers=headers or {})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)

@@ -124,7 +124,7 @@ async def test_an_order_is_shown_from_the_state_topic(open_stage: OpenStage) -> 
     assert (await first.ended(), await second.ended()) == (0, 0)
 
     shown = await asked(stage, first, "order", "show", told.subject, "--json")
-    assert (shown.code, "no worker answers" in shown.err, "the state topic" in shown.err) == (0, True, True)
+    assert (shown.code, "no worker responds" in shown.err, "the state topic" in shown.err) == (0, True, True)
     assert msgspec.json.decode(shown.out, type=OrderView).status == "settled"
     shown = await asked(stage, first, "order", "show", owed.subject, "--json")
     view = msgspec.json.decode(shown.out, type=OrderView)

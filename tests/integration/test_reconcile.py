@@ -28,6 +28,7 @@ from tests.kafka_settings import settings_of
 from worker.app import Worker
 from worker.core.placing import Placing
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.following import KafkaRecords
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -142,7 +143,12 @@ async def market(kafka: LocalKafka, tmp_path: Path) -> AsyncIterator[Market]:
             await writer.write(key.encode(), value)
 
         log = Wire(
-            KafkaEventLog(settings), KafkaStateLog(settings), append, KafkaEventProducer(settings, placing), placing
+            KafkaEventLog(settings),
+            KafkaStateLog(settings),
+            append,
+            KafkaEventProducer(settings, placing),
+            placing,
+            lambda: KafkaRecords(settings),
         )
         sender = HttpSender(deadline_s=2.0, user_agent="test")
         stack.push_async_callback(sender.close)

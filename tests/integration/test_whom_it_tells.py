@@ -44,7 +44,7 @@ async def test_replay_is_refused_beside_a_worker(open_stage: OpenStage) -> None:
     assert await worker.ended() == 0
     sent = await stage.command("replay", str(file), "--send")
     assert sent.code == 0, sent.err
-    assert f"1 orders are overwritten with what {file} alone leads to" in sent.err
+    assert f"1 orders will be overwritten at their providers with the result of {file} alone" in sent.err
     assert f"PUT {stage.base_url}/merchants/" in sent.err
     [attempt] = stage.attempts(order.subject)
     assert (attempt.idempotency_key or "").startswith("replay-")

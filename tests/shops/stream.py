@@ -20,7 +20,7 @@ ACCOUNTS = ("acme", "bolt", "cora", "dune")
 HOSTILE_ACCOUNT, UNKNOWN_ACCOUNT = "mallory", "nobody"
 """What a hostile producer calls its own orders; the second one is not configured."""
 PRODUCERS = 4
-"""Among target the orders are split."""
+"""The producers among which the orders are split."""
 EVENTS_PER_ORDER = 10
 DIGEST_BYTES = 8
 

@@ -9,14 +9,14 @@ from tests.simulation.breaks import Breaks
 from worker.core import record as records
 from worker.model.exchange import Exchange, Outcome, OutcomeKind, Settled
 from worker.model.provider import Question
-from worker.partition import batch
+from worker.orders import batch
 from worker.providers.atarapay import steps as atarapay
 from worker.providers.qliro import Qliro, money, returning, situation
-from worker.providers.qliro import answers as qliro_answers
 from worker.providers.qliro import plan as qliro_plan
+from worker.providers.qliro import responses as qliro_responses
 from worker.providers.qliro import steps as qliro
-from worker.providers.qliro.holding import Holding, Units
 from worker.providers.qliro.memory import Memory
+from worker.providers.qliro.order import QliroOrder, Units
 from worker.publisher import publisher
 
 breaks = Breaks()
@@ -40,13 +40,13 @@ def command_without_a_look(real: Any) -> Any:
     return next_step
 
 
-@breaks(qliro, "look")
+@breaks(qliro, "after_read")
 def second_command_while_one_is_pending(real: Any) -> Any:
     """One transaction at a time: neither what is remembered of it counts, …"""
     return lambda *args, **named: replace(real(*args, **named), pending=[])
 
 
-@breaks(Holding, "not_final")  # type: ignore[no-redef]
+@breaks(QliroOrder, "not_final")  # type: ignore[no-redef]
 def second_command_while_one_is_pending(_real: Any) -> Any:  # noqa: F811
     """… nor what is seen."""
     return property(lambda _self: [])
@@ -99,13 +99,13 @@ def generation_raised_too_early(real: Any) -> Any:
     return sending
 
 
-@breaks(qliro_answers, "_certain")
+@breaks(qliro_responses, "_certain")
 def generation_not_raised_after_a_refusal(real: Any) -> Any:
     """Qliro answers the same RequestId from memory."""
     return lambda memory: replace(real(memory), generation=memory.generation)
 
 
-@breaks(qliro, "look")
+@breaks(qliro, "after_read")
 def denied_request_sent_again(real: Any) -> Any:
     """A RequestId that was refused when it came again, and has led to nothing, is not used any more."""
     return lambda *args, **named: replace(real(*args, **named), denied=b"")
@@ -186,7 +186,7 @@ def captured_units_forgotten(real: Any) -> Any:
     return lambda wanted, _net, left, ahead: real(wanted, Units(), left, ahead)
 
 
-@breaks(money.Books, "told")
+@breaks(money.Books, "sent")
 def refund_told_twice(_real: Any) -> Any:
     """What was told of an amount is taken off it."""
     return lambda *_args, **_named: 0
@@ -197,7 +197,7 @@ def fee_charged_twice(real: Any) -> Any:
     """A return's fee is kept back once."""
 
     def kept_back(wanted: Any, *args: Any) -> Any:
-        return replace(real(wanted, *args), untold=[back for back in wanted.backs if back.fee_minor])
+        return replace(real(wanted, *args), uncharged=[back for back in wanted.backs if back.fee_minor])
 
     return kept_back
 
@@ -219,7 +219,7 @@ def word_told_whatever_the_state(real: Any) -> Any:
         step = real(asked, wanted, known, seen)
         tells = wanted.word and wanted.number and (wanted.phone or wanted.word != "delivered")
         return (
-            atarapay._tell(asked, wanted, known, seen) if tells and not isinstance(step, Exchange | Settled) else step
+            atarapay._send(asked, wanted, known, seen) if tells and not isinstance(step, Exchange | Settled) else step
         )
 
     return after_reading

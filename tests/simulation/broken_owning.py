@@ -6,14 +6,18 @@ from typing import Any
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import NextRecord, OrderHeader
+from schemas.state import NextRecord
 from tests.simulation.breaks import Breaks
+from worker.core.outbox import Outbox
 from worker.errors import LogError
 from worker.model.exchange import Outcome
-from worker.partition import actor, batch
-from worker.partition.actor import PartitionActor
-from worker.partition.assignment import Assignment
-from worker.partition.batch import Batch
+from worker.orders import batch
+from worker.orders.batch import Batch
+from worker.orders.workload import OrderWorkload
+from worker.ownership import owner
+from worker.ownership.assignment import Assignment
+from worker.ownership.owner import Owner
+from worker.ownership.workload import Inherited
 from worker.ports import Attempt, StateEntry
 
 breaks = Breaks()
@@ -22,60 +26,49 @@ breaks = Breaks()
 # --- handing over ---
 
 
-@breaks(PartitionActor, "_inherit")
+@breaks(OrderWorkload, "restored")
 def inherited_uncertainty_not_held(real: Any) -> Any:
     """After a clean revoke only the flag tells the next owner to hold."""
 
-    async def inherit(self: Any, found: Any, clean: bool) -> None:
-        self.is_trusting = clean
-        await real(self, found, clean)
-        self.is_trusting = False
+    async def restored(self: Any, inherited: Inherited) -> Any:
+        self.outbox.is_trusting = inherited.was_clean
+        entries = await real(self, inherited)
+        self.outbox.is_trusting = False
+        return entries
 
-    return inherit
+    return restored
 
 
-@breaks(PartitionActor, "_put")  # type: ignore[no-redef]
+@breaks(Outbox, "restored")  # type: ignore[no-redef]
 def inherited_uncertainty_not_held(real: Any) -> Any:  # noqa: F811
     """Without its hold."""
 
-    def put(self: Any, subject: str, header: OrderHeader, now: float, now_ms: int, hold_until: float) -> None:
-        real(self, subject, header, now, now_ms, 0.0 if getattr(self, "is_trusting", False) else hold_until)
+    def restored(self: Any, *args: Any, hold_until: float, **named: Any) -> None:
+        real(self, *args, hold_until=0.0 if getattr(self, "is_trusting", False) else hold_until, **named)
 
-    return put
+    return restored
 
 
-@breaks(PartitionActor, "_take_over")
+@breaks(Owner, "_first_offset")
 def activation_keeps_the_clean_flag(real: Any) -> Any:
     """Step 7."""
-
-    async def take_over(self: Any) -> None:
-        self.is_activating = True
-        await real(self)
-        self.is_activating = False
-
-    return take_over
-
-
-@breaks(PartitionActor, "_write")  # type: ignore[no-redef]
-def activation_keeps_the_clean_flag(real: Any) -> Any:  # noqa: F811
-    """As the predecessor has left it."""
-
-    async def write(self: Any, entries: Any, following: NextRecord, *others: Any) -> None:
-        before = self.found_next if getattr(self, "is_activating", False) else None
-        await real(self, entries, following if before is None else replace(following, clean=before.clean), *others)
-
-    return write
-
-
-@breaks(PartitionActor, "_first_offset")  # type: ignore[no-redef]
-def activation_keeps_the_clean_flag(real: Any) -> Any:  # noqa: F811
-    """Looks at what was found."""
 
     async def first_offset(self: Any, found: Any) -> Any:
         self.found_next = found.next
         return await real(self, found)
 
     return first_offset
+
+
+@breaks(Owner, "write")  # type: ignore[no-redef]
+def activation_keeps_the_clean_flag(_real: Any) -> Any:  # noqa: F811
+    """As the predecessor has left it."""
+
+    async def write(self: Any, entries: Any) -> None:
+        clean = self.found_next is not None and self.found_next.clean
+        await self._write(entries, self._next(self.position.next_offset, clean=clean))
+
+    return write
 
 
 @breaks(Batch, "outcome")
@@ -92,19 +85,13 @@ def cut_attempts_not_marked(real: Any) -> Any:
     return outcome
 
 
-@breaks(PartitionActor, "_commit")
-def inherited_flags_not_persisted(real: Any) -> Any:
+@breaks(OrderWorkload, "unwritten")
+def inherited_flags_not_persisted(_real: Any) -> Any:
     """Step 6: clean=true only in the transaction that persists them."""
-
-    async def commit(self: PartitionActor, *, clean: bool, **others: Any) -> None:
-        if clean:
-            self._inherited.clear()
-        await real(self, clean=clean, **others)
-
-    return commit
+    return lambda _self: [[]]
 
 
-@breaks(actor, "restore")
+@breaks(owner, "restore")
 def warm_state_trusted_without_reading(real: Any) -> Any:
     """Step 5: the barrier has to be read back, also from a warm position."""
 
@@ -123,7 +110,7 @@ def warm_state_trusted_without_reading(real: Any) -> Any:
     return lambda hold, *others: real(Unread(hold), *others)
 
 
-@breaks(actor, "restore")
+@breaks(owner, "restore")
 def restore_stops_early(real: Any) -> Any:
     """I3: the newest transaction before the barrier is not seen."""
 
@@ -151,7 +138,7 @@ def old_batch_into_a_new_actor(real: Any) -> Any:
 
     def init(self: Any, *args: Any) -> None:
         real(self, *args)
-        self._born = Ageless()
+        self._owner_generation = Ageless()
 
     return init
 
@@ -159,77 +146,75 @@ def old_batch_into_a_new_actor(real: Any) -> Any:
 # --- transactions ---
 
 
-@breaks(PartitionActor, "_write")
+@breaks(Owner, "_write")
 def applied_before_it_is_committed(real: Any) -> Any:
     """I1."""
 
-    async def write(self: PartitionActor, entries: Any, *others: Any) -> None:
+    async def write(self: Owner[Any], entries: Any, *others: Any) -> None:
         now, now_ms = self._context.clock.now(), self._context.clock.wall_ms()
         for key, value in entries:
             if key.startswith(b"o:"):
-                self.orders[key[2:].decode()] = value
-                self._put(key[2:].decode(), state.decode_header(value), now, now_ms, 0.0)
+                self.workload.orders.put(key[2:].decode(), value)
+                self.workload.outbox.committed(key[2:].decode(), state.decode_order(value), now=now, now_ms=now_ms)
         await real(self, entries, *others)
 
     return write
 
 
-@breaks(PartitionActor, "_write")
+@breaks(Owner, "_write")
 def failed_commit_taken_for_a_success(real: Any) -> Any:
     """Step 13."""
 
-    async def write(self: PartitionActor, *args: Any) -> None:
+    async def write(self: Owner[Any], *args: Any) -> None:
         try:
             await real(self, *args)
         except LogError:
-            self.lease_until = self._context.clock.now() + self._context.rules.lease_s
+            self.lease.renew(self._context.clock.now())
 
     return write
 
 
-@breaks(PartitionActor, "_write")
+@breaks(Owner, "_write")
 def offset_in_a_transaction_of_its_own(real: Any) -> Any:
     """I4."""
 
-    async def write(self: PartitionActor, entries: Any, *others: Any) -> None:
+    async def write(self: Owner[Any], entries: Any, *others: Any) -> None:
         if entries:
-            await self._hold.write(entries)
+            await self._writer.write(entries)
         await real(self, [], *others)
 
     return write
 
 
-@breaks(PartitionActor, "_first_offset")
+@breaks(Owner, "_first_offset")
 def restart_skips_a_record(real: Any) -> Any:
     """Step 8."""
 
-    async def first_offset(self: PartitionActor, found: Any) -> int:
+    async def first_offset(self: Owner[Any], found: Any) -> int:
         return int(await real(self, found)) + (found.next is not None)
 
     return first_offset
 
 
-@breaks(PartitionActor, "_next")
+@breaks(Owner, "_next")
 def restart_repeats_a_record(real: Any) -> Any:
     """I4: each event once."""
     return lambda self, offset, *, clean: real(self, max(0, offset - clean), clean=clean)
 
 
-@breaks(PartitionActor, "_write")
+@breaks(Owner, "_write")
 def results_in_a_transaction_of_their_own(real: Any) -> Any:
     """I12."""
 
-    async def write(
-        self: PartitionActor, entries: Any, following: NextRecord, letters: Any = (), told: Any = ()
-    ) -> None:
+    async def write(self: Owner[Any], entries: Any, following: NextRecord, letters: Any = (), told: Any = ()) -> None:
         if told and self._last_next is not None:
-            await self._hold.write([(state.NEXT_KEY, state.encode(self._last_next))], (), told)
+            await self._writer.write([(state.NEXT_KEY, state.encode(self._last_next))], (), told)
         await real(self, entries, following, letters)
 
     return write
 
 
-@breaks(Batch, "_tell")
+@breaks(Batch, "_report")
 def results_dropped(_real: Any) -> Any:
     """I12."""
     return lambda _self, _subject, _value: None

@@ -8,11 +8,14 @@ from tests.simulation.breaks import Breaks
 from worker.core import outbox
 from worker.core import record as records
 from worker.core.account import AccountQueue
+from worker.core.outbox import Claim, Effects, Outbox
 from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import Outcome, OutcomeKind
-from worker.partition import actor, batch
-from worker.partition.actor import PartitionActor
-from worker.partition.batch import Batch
+from worker.orders import batch
+from worker.orders.batch import Batch
+from worker.orders.workload import OrderWorkload
+from worker.ownership.lease import Lease
+from worker.ownership.owner import Owner
 from worker.ports import Attempt
 from worker.providers.sequra import calls
 from worker.publisher.publisher import Publisher
@@ -53,50 +56,44 @@ def takeover_hold_without_the_lease(_real: Any) -> Any:
     return property(lambda self: self.settle_s + 1.0)
 
 
-@breaks(PartitionActor, "_may_send")
+@breaks(DeliveryPolicy, "permits_attempt")
 def no_lease_check(_real: Any) -> Any:
     """I6."""
-    return lambda _self: True
+    return lambda _self, _now, _lease_until: True
 
 
-@breaks(PartitionActor, "_may_send")
+@breaks(DeliveryPolicy, "permits_attempt")
 def attempt_outlasts_the_lease(_real: Any) -> Any:
     """I6: t + D <= lease_until, not t <= lease_until."""
-    return lambda self: self._context.clock.now() <= self.lease_until
+    return lambda _self, now, lease_until: now <= lease_until
 
 
-@breaks(PartitionActor, "_write")
+@breaks(Owner, "_write")
 def lease_counted_from_the_end_of_the_commit(real: Any) -> Any:
     """A successor's fence may come right after a commit began."""
 
-    async def write(self: PartitionActor, *args: Any) -> None:
+    async def write(self: Owner[Any], *args: Any) -> None:
         await real(self, *args)
-        self.lease_until = self._context.clock.now() + self._context.rules.lease_s
+        self.lease.renew(self._context.clock.now())
 
     return write
 
 
-@breaks(PartitionActor, "leave")
+@breaks(Owner, "drain")
 def leaves_without_waiting_for_attempts(real: Any) -> Any:
     """Step 19."""
 
-    def leave(self: PartitionActor, drain_s: float) -> None:
+    def drain(self: Owner[Any], drain_s: float) -> None:
         real(self, drain_s)
-        self._in_flight = 0
+        self.workload._in_flight = 0
 
-    return leave
+    return drain
 
 
-@breaks(PartitionActor, "_let_go")
-def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:
+@breaks(Lease, "revoke")
+def lease_not_cut_when_the_partition_is_lost(_real: Any) -> Any:
     """Step 13: neither its lease nor its attempts end."""
-
-    def let_go(self: PartitionActor) -> None:
-        lease_until = self.lease_until
-        real(self)
-        self.lease_until = lease_until
-
-    return let_go
+    return lambda _self: None
 
 
 @breaks(Publisher, "abandon")  # type: ignore[no-redef]
@@ -110,7 +107,7 @@ def lease_not_cut_when_the_partition_is_lost(real: Any) -> Any:  # noqa: F811
     return abandon
 
 
-@breaks(actor, "plan_order")
+@breaks(outbox, "plan")
 def equal_payload_suppressed_while_in_doubt(real: Any) -> Any:
     """Rule 3 of the outbox."""
 
@@ -138,22 +135,33 @@ def server_error_leaves_no_doubt(real: Any) -> Any:
 # --- attempts and what becomes of them ---
 
 
-@breaks(PartitionActor, "take")
+@breaks(Outbox, "claim")
 def two_attempts_in_flight(real: Any) -> Any:
     """I5."""
 
-    def take(self: PartitionActor, subject: str) -> Attempt | None:
-        attempt: Attempt | None = real(self, subject)
-        if attempt is not None:
-            self.outbox.entries[subject].in_flight = False
-            self.outbox.schedule(subject, self._context.clock.now())
-            self._wake.set()
-        return attempt
+    def claim(self: Any, subject: str, now: float, *args: Any, **named: Any) -> Claim | Effects:
+        claimed: Claim | Effects = real(self, subject, now, *args, **named)
+        if isinstance(claimed, Claim):
+            entry = self._entries[subject]
+            entry.in_flight = False
+            self._schedule(subject, entry, now)
+        return claimed
+
+    return claim
+
+
+@breaks(OrderWorkload, "take")  # type: ignore[no-redef]
+def two_attempts_in_flight(real: Any) -> Any:  # noqa: F811
+    """Looked at again at once."""
+
+    def take(self: OrderWorkload, subject: str) -> Attempt | None:
+        self.wake()
+        return real(self, subject)  # type: ignore[no-any-return]
 
     return take
 
 
-@breaks(PartitionActor, "take")
+@breaks(OrderWorkload, "take")
 def old_payload_retried(real: Any) -> Any:
     """Step 14: the record as of now."""
 
@@ -167,7 +175,7 @@ def old_payload_retried(real: Any) -> Any:
     return take
 
 
-@breaks(PartitionActor, "done")  # type: ignore[no-redef]
+@breaks(OrderWorkload, "done")  # type: ignore[no-redef]
 def old_payload_retried(real: Any) -> Any:  # noqa: F811
     """Until it is taken."""
 
@@ -191,7 +199,7 @@ def outcome_of_another_order(real: Any) -> Any:
 
     def outcome(self: Batch, attempt: Attempt, *args: Any) -> None:
         other = copy(attempt)
-        other.subject = min(self._orders)
+        other.subject = min(self._orders.subjects())
         self.holds[attempt.subject] = 0.0
         self.keep(attempt.subject)
         real(self, other, *args)
@@ -205,16 +213,16 @@ def parked_order_not_looked_at_again(_real: Any) -> Any:
     return lambda header: header.park is not None
 
 
-@breaks(outbox.Outbox, "put")
+@breaks(Outbox, "committed")
 def delay_lost(real: Any) -> Any:
     """Retry-After and backoff."""
 
-    def put(self: Any, subject: str, header: OrderHeader, **named: Any) -> None:
+    def committed(self: Any, subject: str, header: OrderHeader, **named: Any) -> None:
         prompt = copy(header)
         prompt.not_before_ms = 0
         real(self, subject, prompt, **named)
 
-    return put
+    return committed
 
 
 @breaks(AccountQueue, "_follow_probe")

@@ -218,7 +218,7 @@ class World:
             owner_id=name,
             metrics=_METRICS,
             poll_timeout_s=600.0,
-            look_s=3600.0,
+            check_s=3600.0,
             placing=PLACING,
             trust=self.trust,
             accepted_targets=self.accepted,

@@ -15,7 +15,7 @@ from worker.app import Worker
 from worker.core.account import AccountQueue
 from worker.model.account import Account
 from worker.model.exchange import OutcomeKind
-from worker.partition import batch
+from worker.orders import batch
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.loop import START_WALL_MS, VirtualClock
 from worker.sim.scripted import Answer

@@ -69,7 +69,7 @@ def check_told_once(world: World, deliveries: int = 1) -> None:
     found = memory.read(record.remote)
     assert found is not None
     assert found.under_way is None
-    assert found.is_told
+    assert found.is_reported
 
 
 def test_report_by_command() -> None:
@@ -262,7 +262,7 @@ def test_order_that_is_refused_alone() -> None:
         await sleep(60.0)
         order = world.lives[0].worker.show("acme/A1")
         assert order is not None
-        assert order.reason.startswith("its report was refused: 409")
+        assert order.reason.startswith("its report was rejected: 409")
         assert world.provider.reports.order("A1").broken == 1
         await report(world)
         await sleep(60.0)
@@ -270,7 +270,7 @@ def test_order_that_is_refused_alone() -> None:
     check_told_once(told(story))
 
 
-def test_account_that_is_told_by_update_from_now_on() -> None:
+def test_account_that_is_reported_by_update_from_now_on() -> None:
     """What waited for its report is sent at once."""
 
     async def story(world: World) -> None:

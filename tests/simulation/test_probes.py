@@ -163,7 +163,7 @@ def test_lost_partition_is_not_ready_after_a_minute() -> None:
         await asyncio.sleep(15.0)
         ready, why = worker.readyz()
         assert not ready
-        assert "could not be taken anew for 65 s" in why
+        assert "could not be acquired again for 65 s" in why
         worker.metrics_page()
         assert worker.metrics.value("cartsync_partitions_unserved") == 1
         await worker.stop()

@@ -92,7 +92,7 @@ def test_resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
         worker.reread = reread
         await worker.resume_account("acme")
-        with pytest.raises(UsageError, match="no account nobody"):
+        with pytest.raises(UsageError, match="account nobody is not configured"):
             await worker.resume_account("nobody")
         await asyncio.sleep(5.0)
         assert fared == [False, True]

@@ -15,7 +15,7 @@ from worker.app import Worker
 from worker.core.targets import TargetChange, TargetChoice
 from worker.errors import LogError, TopicError
 from worker.model.account import Account
-from worker.partition import actor
+from worker.orders import takeover
 
 SANDBOX = ACCOUNTS["acme"]
 LIVE = replace(SANDBOX, base_url="https://live.example")
@@ -160,7 +160,7 @@ def test_crash_in_the_middle(monkeypatch: pytest.MonkeyPatch, survived: int) -> 
     """Orders are made owed in several transactions; after a crash between any two of them the word is asked for again,
     and then nothing is missing.
     """
-    monkeypatch.setattr(actor, "_AT_ONCE_MAX", 2)
+    monkeypatch.setattr(takeover, "AT_ONCE_MAX", 2)
 
     async def story(stage: Stage) -> None:
         await _sandboxed(stage)
@@ -194,7 +194,7 @@ def test_crash_in_the_middle(monkeypatch: pytest.MonkeyPatch, survived: int) -> 
 
 def test_slices_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However large the records are, a transaction takes few of them."""
-    monkeypatch.setattr(actor, "_AT_ONCE_MAX_BYTES", 1)
+    monkeypatch.setattr(takeover, "AT_ONCE_MAX_BYTES", 1)
 
     async def story(stage: Stage) -> None:
         await _sandboxed(stage)

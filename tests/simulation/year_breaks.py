@@ -12,7 +12,7 @@ from worker.jobs import report as report_job
 from worker.jobs.report import ReportJob
 from worker.model.exchange import OutcomeKind
 from worker.model.jobs import Move
-from worker.partition.actor import PartitionActor
+from worker.orders.closing import Closing
 from worker.providers.sequra import disbursements, memory
 from worker.providers.sequra.jobs import SequraReports
 
@@ -43,7 +43,7 @@ def refused_page_taken_for_told(real: Any) -> Any:
 
     def after(self: Any, page: Any, outcome: Any, run_ms: int) -> Move:
         is_refused = outcome.status == 409 and not page.in_doubt
-        return Move(None, told=page.lists[0]) if is_refused else real(self, page, outcome, run_ms)
+        return Move(None, reported=page.lists[0]) if is_refused else real(self, page, outcome, run_ms)
 
     return after
 
@@ -108,17 +108,16 @@ def order_closed_that_is_owed(_: Any) -> Any:
     return lambda record: True  # noqa: ARG005
 
 
-@breaks(PartitionActor, "_look_for_due")  # type: ignore[no-redef]
+@breaks(Closing, "look")  # type: ignore[no-redef]
 def order_closed_that_is_owed(real: Any) -> Any:  # noqa: F811
     """And it may be in the outbox."""
 
-    def look_for_due(self: Any, now: float) -> None:
-        real(self, now)
-        left = [subject for subject in list(self.orders) if subject in self.outbox.entries]
-        now_ms = self._context.clock.wall_ms()
-        self._due += list(retention.find_due(left, self.orders, now_ms, retention.DAY_MS))
+    def look(self: Any, orders: Any, outbox: Any, context: Any) -> None:
+        real(self, orders, outbox, context)
+        owed = [subject for subject in orders.subjects() if subject in outbox]
+        self.due += retention.find_due(owed, orders.get, context.clock.wall_ms(), retention.DAY_MS)
 
-    return look_for_due
+    return look
 
 
 @breaks(retention, "KEEP_OBSERVED_DAYS")

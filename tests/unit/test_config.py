@@ -30,7 +30,7 @@ from worker.core.trust import Trust
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
-from worker.partition.context import BatchLimits
+from worker.ownership.context import BatchLimits
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount

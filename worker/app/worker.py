@@ -13,7 +13,7 @@ from schemas.state import Deployment
 from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
-from worker.core.outbox import NOT_OWED, UNCONFIGURED, Figures
+from worker.core.outbox import UNCONFIGURED, Figures
 from worker.core.placing import Placing
 from worker.core.record import release_by_operator, resend
 from worker.core.results import Reporting
@@ -28,13 +28,17 @@ from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.order import account_of
 from worker.model.provider import Destination
-from worker.partition.actor import PartitionActor
-from worker.partition.assignment import Assignment, Holding
-from worker.partition.context import BatchLimits, Context
+from worker.orders.context import OrderContext
+from worker.orders.workload import OrderWorkload
+from worker.ownership.assignment import Assignment
+from worker.ownership.context import BatchLimits
+from worker.ownership.owner import Owner
+from worker.ownership.settings import AssignmentSettings
 from worker.ports import Clock, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
 from worker.ports import JobView as PartJobView
 from worker.providers.registry import JOBS, PROVIDERS
 from worker.publisher.publisher import Publisher
+from worker.store.memory import MemoryOrders
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +104,7 @@ class Worker:
         metrics: Metrics,
         event_topic: str = "orders.events",
         poll_timeout_s: float = 1.0,
-        look_s: float = 10.0,
+        check_s: float = 10.0,
         leave_s: float = 20.0,
         placing: Placing | None = None,
         trust: Trust | None = None,
@@ -108,7 +112,7 @@ class Worker:
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
     ) -> None:
-        """`look_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
+        """`check_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
         partition (`Config.leave_s`). `placing`: computes the partition of an order's records, if that is to be checked.
         `trust`: verifies the MAC of events from providers and operators; without it, none of them is trusted.
         `accepted_targets`: by account, what to do if its target has changed. `deployment`: distinguishes it from other
@@ -137,11 +141,11 @@ class Worker:
         self._destinations = {
             name: Destination(account, PROVIDERS[account.provider]) for name, account in accounts.items()
         }
-        self._context = Context(
+        self._context = OrderContext(
             owner_id=owner_id,
             version=__version__,
             rules=rules,
-            pace=BatchLimits(
+            limits=BatchLimits(
                 commit_interval_s=settings.commit_interval_s,
                 commits_per_s=settings.commits_per_second,
                 batch_records_max=settings.max_batch_records,
@@ -164,20 +168,22 @@ class Worker:
             adopt_state=settings.adopt_state,
             reporting=reporting if settings.sending else None,
             make_jobs=self._make_jobs,
+            make_table=lambda _partition: MemoryOrders(),
         )
         self._job_events = self._events_of(ports.producer, placing)
-        self._assignment = Assignment(
+        self._assignment: Assignment[OrderWorkload] = Assignment(
             ports.states,
             self._context,
-            Holding(
+            AssignmentSettings(
                 poll_records_max=settings.max_poll_records,
                 poll_timeout_s=poll_timeout_s,
-                look_s=look_s,
+                check_s=check_s,
                 drain_s=rules.attempt_deadline_s,
                 leave_s=leave_s,
-                warm_s=settings.warm_s,
+                keep_warm_s=settings.warm_s,
                 unreachable_exit_s=settings.unreachable_exit_s,
             ),
+            lambda host, kept: OrderWorkload(host, self._context, kept),
             self._fail,
         )
         for name, account in accounts.items():
@@ -215,10 +221,10 @@ class Worker:
 
     async def serving(self) -> None:
         """Returns once every assigned partition is served (or halted)."""
-        while not (self._assignment.was_assigned and self._assignment.is_settled()):
+        while not (self._assignment.was_assigned and self._assignment.all_served()):
             if self.failed.done():
                 raise self.failed.result()
-            await self._assignment.changed()
+            await self._assignment.wait_for_change()
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Drains: attempts in flight get `drain_s` seconds (default: the attempt deadline)."""
@@ -235,12 +241,12 @@ class Worker:
 
     def is_idle(self) -> bool:
         """Whether all input was applied, no update is owed, and no attempt is in flight."""
-        if not self._assignment.is_settled() or self._publisher.in_flight():
+        if not self._assignment.all_served() or self._publisher.in_flight():
             return False
-        for partition, actor in self._assignment.actors.items():
-            if not actor.is_quiet() or actor.inbox or self._ports.events.lag(partition) not in (0, None):
+        for partition, owner in self._assignment.owners.items():
+            if not owner.is_quiet() or owner.position.inbox or self._ports.events.lag(partition) not in (0, None):
                 return False
-            if any(entry.waiting not in NOT_OWED for entry in actor.outbox.entries.values()):
+            if any(owner.workload.outbox.owed()):
                 return False
         return True
 
@@ -251,11 +257,9 @@ class Worker:
 
     def is_blocked(self) -> bool:
         """Whether all owed updates wait for accounts that are paused or not configured, so that nothing can proceed."""
-        entries = [item for actor in self._assignment.actors.values() for item in actor.outbox.entries.items()]
-        owed = [(subject, entry) for subject, entry in entries if entry.waiting not in NOT_OWED]
+        owed = [each for workload in self._workloads() for each in workload.outbox.owed()]
         return bool(owed) and all(
-            entry.waiting == "no_account" or (entry.queued and self._publisher.paused(account_of(subject)))
-            for subject, entry in owed
+            is_up_to_account and self._publisher.paused(account_of(subject)) for subject, is_up_to_account in owed
         )
 
     def suspend_sending(self, suspended: bool) -> None:
@@ -268,19 +272,18 @@ class Worker:
         """Releases a parked order; returns once that is committed. False: there was nothing to release. Raises
         `UsageError` if the order is not in our partitions.
         """
-        return await self._actor_of(subject).command([subject], release_by_operator) > 0
+        return await self._workload_of(subject).command([subject], release_by_operator) > 0
 
     async def release_all(self, account: str, reason_contains: str = "") -> int:
         """Releases all parked orders of an account in our partitions, or only those whose reason contains a text;
         returns how many once that is committed, in transactions of bounded size. Raises `UsageError`.
         """
         self._require_known(account)
-        actors = list(self._assignment.actors.values())
-        return sum([await actor.release_all(account, reason_contains) for actor in actors])
+        return sum([await workload.release_all(account, reason_contains) for workload in self._workloads()])
 
     async def resend(self, subject: str) -> bool:
         """Makes an order owed again, acknowledged or not; returns once that is committed. Raises `UsageError`."""
-        return await self._actor_of(subject).command([subject], resend) > 0
+        return await self._workload_of(subject).command([subject], resend) > 0
 
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position in the input; returns the previous one once that is committed. Raises `UsageError`."""
@@ -317,8 +320,8 @@ class Worker:
         return False
 
     def _desks(self) -> list[JobDesk]:
-        serving = [actor for actor in self._assignment.actors.values() if actor.role in ("serving", "halted")]
-        return [actor.jobs for actor in serving if actor.jobs is not None]
+        served = [owner.workload for owner in self._assignment.owners.values() if owner.phase.is_served]
+        return [workload.jobs for workload in served if workload.jobs is not None]
 
     def _jobs_of(self, account: str) -> list[JobView]:
         found: dict[str, list[PartJobView]] = {}
@@ -345,8 +348,8 @@ class Worker:
         for name, account in changed.items():
             self._destinations[name] = Destination(account, PROVIDERS[account.provider])
         self._publisher.reconfigure(changed)
-        for actor in self._assignment.actors.values():
-            actor.look_anew()
+        for workload in self._workloads():
+            workload.accounts_changed()
         return sorted(changed), [f"[accounts.{name}]" for name in later]
 
     def believe(self, trust: Trust) -> None:
@@ -363,43 +366,49 @@ class Worker:
     def _accounts(self) -> dict[str, Account]:
         return {name: destination.account for name, destination in self._destinations.items()}
 
-    def _actor_of(self, subject: str) -> PartitionActor:
-        for actor in self._assignment.actors.values():
-            if subject in actor.orders:
-                return actor
+    def _workloads(self) -> list[OrderWorkload]:
+        return [owner.workload for owner in self._assignment.owners.values()]
+
+    def _loaded(self) -> list[OrderWorkload]:
+        """Those whose orders are known."""
+        return [workload for workload in self._workloads() if workload.is_loaded]
+
+    def _workload_of(self, subject: str) -> OrderWorkload:
+        for workload in self._loaded():
+            if subject in workload.orders:
+                return workload
         raise UsageError(f"order {subject} is unknown to this worker; another worker may serve its partition")
 
     # --- status ---
 
     def show(self, subject: str) -> OrderView | None:
         """The committed state of an order; `None` if this worker does not have it."""
-        holders = [actor for actor in self._assignment.actors.values() if subject in actor.orders]
+        holders = [workload for workload in self._loaded() if subject in workload.orders]
         if not holders:
             return None
-        also_in = [actor.partition for actor in holders[1:]]
+        also_in = [workload.partition for workload in holders[1:]]
         return self._view(subject, state.decode_order(holders[0].orders[subject]), holders[0], also_in)
 
     def shown(self) -> list[OrderView]:
         """All orders in our partitions; for small numbers of them."""
-        actors = self._assignment.actors.values()
         return [
-            self._view(subject, state.decode_order(value), actor)
-            for actor in actors
-            for subject, value in actor.orders.items()
+            self._view(subject, state.decode_order(value), workload)
+            for workload in self._loaded()
+            for subject, value in workload.orders.items()
         ]
 
     def _view(
-        self, subject: str, record: state.OrderRecord, actor: PartitionActor, also_in: Sequence[int] = ()
+        self, subject: str, record: state.OrderRecord, workload: OrderWorkload, also_in: Sequence[int] = ()
     ) -> OrderView:
         destination = self._destinations.get(account_of(subject))
         return view_order(
             subject,
             record,
-            partition=actor.partition,
+            partition=workload.partition,
             rules=self._rules,
             now_ms=self._ports.clock.wall_ms(),
             now=self._ports.clock.now(),
-            entry=actor.outbox.entries.get(subject),
+            outlook=workload.outbox.outlook(subject),
             paused=self._publisher.paused(account_of(subject)),
             waits=self._publisher.waits(account_of(subject)),
             idle="sending is off",
@@ -414,9 +423,9 @@ class Worker:
         now, now_ms = self._ports.clock.now(), self._ports.clock.wall_ms()
         partitions: list[PartitionView] = []
         waiting: dict[str, Figures] = {}
-        for actor in self._assignment.actors.values():
-            counted = actor.outbox.figures(self._destinations, now)
-            partitions.append(self._partition_view(actor, counted.values(), now, now_ms))
+        for owner in self._assignment.owners.values():
+            counted = owner.workload.outbox.figures(self._destinations, now)
+            partitions.append(self._partition_view(owner, counted.values(), now, now_ms))
             for account, count in counted.items():
                 waiting.setdefault(account, Figures()).add(count)
         accounts = [
@@ -442,28 +451,29 @@ class Worker:
         )
 
     def _partition_view(
-        self, actor: PartitionActor, counted: Iterable[Figures], now: float, now_ms: int
+        self, owner: Owner[OrderWorkload], counted: Iterable[Figures], now: float, now_ms: int
     ) -> PartitionView:
         total = Figures()
         for count in counted:
             total.add(count)
+        workload = owner.workload
         return PartitionView(
-            partition=actor.partition,
-            role="closing" if actor.role == "closed" else actor.role,
-            detail=actor.detail,
-            next_offset=actor.next_offset,
-            lag=self._ports.events.lag(actor.partition),
-            orders=len(actor.orders),
+            partition=owner.partition,
+            role=owner.phase.shown_as,
+            detail=owner.detail,
+            next_offset=owner.position.next_offset,
+            lag=self._ports.events.lag(owner.partition),
+            orders=len(workload.orders) if workload.is_loaded else 0,
             owed=total.owed,
             held=total.held,
             parked=total.parked,
             oldest_owed_s=total.oldest_s(now_ms),
-            lease_left_s=max(0.0, actor.lease_until - now),
-            blocked=self._ports.events.behind_open(actor.partition),
+            lease_left_s=max(0.0, owner.lease.until - now),
+            blocked=self._ports.events.behind_open(owner.partition),
             unconfirmed=total.unconfirmed,
             inconsistent=total.inconsistent,
             overdue=total.overdue,
-            unconfigured=actor.unconfigured,
+            unconfigured=workload.unconfigured,
         )
 
     def livez(self) -> tuple[bool, str]:
@@ -475,9 +485,9 @@ class Worker:
             return False, f"the event loop was {self._loop_late_s:.1f} s late"
         if abandoned := self._assignment.abandoned():
             return False, f"partition {abandoned[0]} is not served any more"
-        for partition, actor in self._assignment.actors.items():
-            if actor.busy_s(now) > _TICK_S:
-                return False, f"partition {partition} has been processing one batch for {actor.busy_s(now):.0f} s"
+        for partition, owner in self._assignment.owners.items():
+            if owner.busy_s(now) > _TICK_S:
+                return False, f"partition {partition} has been processing one batch for {owner.busy_s(now):.0f} s"
         if now - self._assignment.polled_at > _TICK_S:
             return False, f"no poll for {now - self._assignment.polled_at:.0f} s"
         return True, "ok"
@@ -495,9 +505,9 @@ class Worker:
             return False, "not assigned any partitions yet"
         if (silent_s := self._ports.events.silent_s()) > _SILENT_S:
             return False, f"no Kafka broker has responded for {silent_s:.0f} s"
-        for partition, actor in sorted(self._assignment.actors.items()):
-            if actor.role == "halted":
-                return False, f"partition {partition} is halted: {actor.detail}"
+        for partition, owner in sorted(self._assignment.owners.items()):
+            if owner.phase.is_halted:
+                return False, f"partition {partition} is halted: {owner.detail}"
         if (lost_s := self._assignment.lost_s()) > _LOST_S:
             return False, f"a partition was lost, and could not be acquired again for {lost_s:.0f} s"
         restoring_s = self._assignment.restoring_s()

@@ -23,7 +23,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection, AnyAccount, section_of
 from worker.config.mistakes import account_name_problems, explained, provider_problems
-from worker.config.sections import CallbacksSection, HttpSection, KafkaSection, LogSection, WorkerSection
+from worker.config.sections import (
+    CallbacksSection,
+    ConsoleSection,
+    HttpSection,
+    KafkaSection,
+    LogSection,
+    WorkerSection,
+)
 from worker.config.sources import Layer, SettingPath, Tree, Wanted, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
 from worker.core.policy import DeliveryPolicy
@@ -83,6 +90,7 @@ class Config(BaseSettings):
     accounts: dict[str, AnyAccount]
     http: HttpSection = HttpSection()
     callbacks: CallbacksSection = CallbacksSection()
+    console: ConsoleSection = ConsoleSection()
     log: LogSection = LogSection()
     _origins: dict[SettingPath, str] = PrivateAttr(default_factory=dict)
 

@@ -1,5 +1,6 @@
 """The sections of the configuration: settings, bounds and defaults."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from worker.config.values import (
     Secret,
     Secrets,
     Servers,
+    Texts,
     Token,
     TokenUrl,
     private_url,
@@ -240,11 +242,50 @@ class LookupsSection(_TimedSection):
         return private_url(value, info, "shoppers' data would be sent unencrypted; allow_http = true permits it")
 
 
+class ConsoleSection(Section):
+    """`[console]`: the pages of `cartsync console`, who may see them, and how they act."""
+
+    host: NonEmpty = "127.0.0.1"
+    """0.0.0.0 in a container: needs `auth` other than none."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8082
+    """0: any that is free."""
+    allowed_hosts: HostNames = ()
+    """Names by which the console is called, beside addresses and localhost."""
+    auth: Literal["none", "basic", "proxy"] = "none"
+    """none: everybody on this machine is an operator, and nobody else is let in. basic: by `users_file`. proxy: whom
+    the proxies of `proxy_from` name.
+    """
+    users_file: str = ""
+    """Written by `cartsync console user add`."""
+    proxy_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")] = "X-Forwarded-User"
+    """Names who asks, as the proxy found out."""
+    proxy_from: Networks = ()
+    """Addresses and networks of the proxies that are believed."""
+    proxy_operators: Texts = ()
+    """Of those whom the proxy names, who may act; all others only look."""
+    index: NonEmpty = "cartsync-console.sqlite"
+    """The file that the console keeps; each console needs its own. Without personal data, but for order references."""
+    workers: Texts = ()
+    """Private ports of all workers (http://host:port): through them it acts, and knows what they do. They want the
+    token of `[http]` where they are not on loopback.
+    """
+    connections: Annotated[int, Field(ge=10, le=10_000)] = 200
+    """At once."""
+
+    @field_validator("workers")
+    @classmethod
+    def _are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not re.fullmatch(r"https?://[!-.0->@-~]+(:\d+)?/?", each) for each in value):
+            raise ValueError('must be private ports of workers, such as "http://10.0.0.7:8080"')
+        return value
+
+
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "kafka": KafkaSection,
     "worker": WorkerSection,
     "http": HttpSection,
     "callbacks": CallbacksSection,
+    "console": ConsoleSection,
     "log": LogSection,
 }
 """By name; the section of `[accounts.NAME]` depends on its provider (`accounts.py`)."""

@@ -1,84 +1,133 @@
-"""What is owed to a provider, and when it may be told.
+"""What is owed to a provider, and when it may be sent.
+
+Rule: everything that decides when an order is evaluated, offered, claimed, sent and evaluated again is in this file.
 
 Theory of operation. An order's record holds two revisions: `revision`, of its facts, and `acked`, the newest that the
-provider is known to have taken. While they differ the order is *owed*, so the state topic itself is the outbox and
-nothing can be forgotten: who reads the topic knows what is owed. A revision is not a message waiting in a queue. When
-an order's turn comes, its payload is rendered from the facts as they are then; whatever happened meanwhile is in it,
-and what was overtaken is never sent.
+provider is known to have accepted. While they differ the order is *owed*, so the state topic itself is the outbox and
+nothing can be forgotten: whoever reads the topic knows what is owed. A revision is not a message waiting in a queue.
+When an order's turn comes, its payload is rendered from the facts as they are then; whatever happened meanwhile is in
+it, and what was overtaken is never sent.
 
-Four rules keep the provider from ending up with something old, though it would take any request at any time:
+Four rules keep the provider from ending up with something old, though it would accept any request at any time:
 
-1. one attempt in flight per order, from the moment it is taken until its outcome is committed;
+1. one attempt in flight per order, from the moment it is claimed until its outcome is committed;
 2. after an attempt whose outcome is unknown the order is *held*: its request may still land, so nothing is sent until
    it must have (`settle`); `may_land_late` in the record tells the next owner to do the same by its own clock;
-3. while the provider may have something else than we last knew (`remote_unknown`), nothing is skipped as unchanged;
-4. an owner that took over from one that did not leave in order holds everything that was owed (`inherit`).
+3. while the provider may have something else than what we last knew (`remote_unknown`), nothing is left out as
+   unchanged;
+4. an owner that took over from one that did not drain holds everything that was owed (`inherit`).
 
-What is told apart is the *digest*: of what comes from the order's facts. Counts, parking and suppression go by it, so
-a new release or a changed setting makes no order of the past owed. A payload that was refused for good is *parked*
-until its digest changes or an operator releases it.
+Payloads are told apart by their *digest*: of what comes from the order's facts. Counts, parking and suppression go by
+it, so a new release or a changed setting makes no order of the past owed. A payload that was refused for good is
+*parked* until its digest changes or an operator releases it.
 
-Everything here is a value or a function of values; `Outbox` is an index of what is owed in memory, made anew from the
-records at every restore. `now` is seconds on the monotonic clock, `now_ms` UTC; the first is never stored.
+The outbox promises what client-go's workqueue promises of its items. *Fair*: due orders are evaluated in the order in
+which they became due, and the publisher is told since when each is owed. *Stingy*: an order is never in flight twice,
+and however many revisions are committed before its turn comes, it is sent once. And, since a record may have to wait:
+*patient*: nothing is claimed before its delay and its hold are over, or by an owner whose lease could end before the
+attempt does. It has three sets and a verb for each way between them:
+
+                committed            evaluate -> Offer            claim -> Claim
+    (nothing) -------------> DUE -----------------------> OFFERED -----------------> IN FLIGHT
+        ^                   ^ |                              |                            |
+        +---- acknowledged -|-+                              |                            |
+                            +-- a delay, a hold, no lease ---+                            |
+                            +-- ended, then committed ------------------------------------+
+
+An order that waits for an event, for its payment or for an operator is in none of them until something is committed.
+An order may be due and offered at once: a newer revision of one that waits for its turn is evaluated again, and its
+offer stands. One in flight is neither: its outcome makes it due.
+
+Everything here is a function of its arguments: `now` is seconds on the monotonic clock, `now_ms` UTC, `lease_until` on
+the first. What is to be done comes back as *effects*, which the partition's owner obeys. Nothing of it is stored: an
+outbox is made again from the records at every restore.
 """
 
 import heapq
-from collections.abc import Container
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from msgspec import Struct
 
-from schemas.state import OrderHeader
-from worker.core.plan import Send
+from schemas import state
+from schemas.state import OrderHeader, OrderRecord
+from worker.core.plan import Acknowledge, Park, Send, Wait, plan, plan_unconfigured
+from worker.core.policy import DeliveryPolicy
+from worker.core.record import newest_event, payment_now
+from worker.core.results import Reporting, find_ready, find_waiting, is_news
+from worker.core.retry import awaits_change, awaits_result, delay_max_s, is_transient
 from worker.core.status import is_parked
-from worker.model.order import account_of
+from worker.core.view import Outlook
+from worker.model.exchange import AwaitResult
+from worker.model.order import account_of, reference_of
+from worker.model.provider import Destination, Question
 
 NEVER = float("inf")
-
-
-class Entry(Struct):
-    """What the outbox knows of an order that is owed."""
-
-    revision: int
-    owed_since_ms: int
-    due: float
-    """When to look at it; infinity: when something happens."""
-    hold_until: float = 0.0
-    """Until then the last request may still land."""
-    not_before: float = 0.0
-    """When it may be sent: its delay and its hold are over."""
-    not_before_ms: int = 0
-    """The end of its delay, as its record has it; 0: there is none."""
-    has_failed: bool = False
-    """Its last attempt has failed: those that have not go first."""
-    awaits_change: bool = False
-    """A job tells it, or a change of it makes it another matter."""
-    delay_until: float = 0.0
-    """The same, by our clock."""
-    may_go_early: bool = False
-    """Its account may decide that the delay has become pointless; never the hold."""
-    in_flight: bool = False
-    queued: bool = False
-    """Offered to the publisher, which will take it when its turn comes."""
-    waiting: str = ""
-    """Why nothing can be sent, for the figures; empty: it can."""
-    is_overdue: bool = False
-    """Unconfirmed or inconsistent for longer than it may."""
-    waiting_since_ms: int = 0
-    """Since when it waits for that, as its record has it; 0: it was not looked at yet."""
-    overdue_at: float = 0.0
-    """When it does so for too long, by our clock: the one that told the moment may have been wrong."""
-    has_news: bool = False
-    """Its record says more than that it is owed, or it was offered without a look: it is read at the next one."""
-    prepared: Send | None = None
-    """The plan for `revision`, kept so that it need not be made twice when the order is taken at once."""
-    tell_at: float = NEVER
-    """When others are to be told that it is owed, should it still be so then."""
-
-
+PREPARED_MAX = 256
+"""Rendered updates kept until they are claimed; beyond, they are rendered again."""
+ANNOUNCE_AFTER_S = 5.0
+"""An order that is settled within this time is not announced as owed: most are, and readers would hear twice."""
+RECHECK_AFTER_S = 60.0
+"""When an order is evaluated that was offered without being read, should its turn not have come by then."""
 _HEAP_SLACK = 1_000
 
 NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
-"""What an order waits for that nobody can be told of."""
+"""What an order waits for that no provider can be told about."""
+UNCONFIGURED = ""
+"""Stands for all accounts that are not configured: they may have any name."""
+
+
+# --- effects: what the owner is to do ----------------------------------------------------------------------------
+
+
+class Offer(Struct, frozen=True):
+    """The publisher is to claim it when its account's turn comes."""
+
+    subject: str
+    account: str
+    owed_since_ms: int
+    has_failed: bool
+    not_before: float
+    """*now*; earlier only if its account finds that delays have become pointless."""
+
+
+class Decide(Struct, frozen=True):
+    """Its record is to change, in the next transaction."""
+
+    subject: str
+    basis: bytes
+    """The committed record that this was decided on: if it has changed by then, the decision is void."""
+    plan: Send | Acknowledge | Park | Wait
+    is_overdue: bool = False
+    """It has waited for too long."""
+
+
+class NeedLease(Struct, frozen=True):
+    """It may be sent, but not under this lease: once the next commit has renewed it, the order is evaluated again."""
+
+    subject: str
+
+
+class Overdue(Struct, frozen=True):
+    """It has been unconfirmed or inconsistent for too long."""
+
+    subject: str
+    revision: int
+    event_id: str
+    status: str
+
+
+Effects = tuple[Offer | Decide | NeedLease | Overdue, ...]
+
+
+class Claim(Struct, frozen=True):
+    """It is in flight from now on, until `ended`."""
+
+    revision: int
+    plan: Send
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
 
 
 class Figures(Struct):
@@ -115,73 +164,407 @@ class Figures(Struct):
         return max(0.0, (now_ms - self.owed_since_ms) / 1000) if self.owed_since_ms else 0.0
 
 
-UNCONFIGURED = ""
-"""Stands for all accounts that nobody has configured: they may have any name."""
+# --- the outbox --------------------------------------------------------------------------------------------------
+
+
+class _Entry(Struct):
+    """An order that is owed, held, or in flight."""
+
+    revision: int
+    owed_since_ms: int
+    due: float
+    """When to evaluate it; infinity: when something happens."""
+    hold_until: float = 0.0
+    """Until then the last request may still land."""
+    not_before: float = 0.0
+    """When it may be sent: its delay and its hold are over."""
+    not_before_ms: int = 0
+    """The end of its delay, as its record has it; 0: there is none."""
+    delay_until: float = 0.0
+    """The same, by our clock."""
+    has_failed: bool = False
+    """Its last attempt has failed: those that have not go first."""
+    awaits_change: bool = False
+    """A job sends it, or a change of it makes it another matter."""
+    may_go_early: bool = False
+    """Its account may decide that the delay has become pointless; never the hold."""
+    in_flight: bool = False
+    queued: bool = False
+    """Offered to the publisher, which will claim it when its turn comes."""
+    waiting: str = ""
+    """Why nothing can be sent, for the figures; empty: it can."""
+    is_overdue: bool = False
+    """Unconfirmed or inconsistent for longer than it may."""
+    waiting_since_ms: int = 0
+    """Since when it waits for that, as its record has it; 0: it was not evaluated yet."""
+    overdue_at: float = 0.0
+    """When it does so for too long, by our clock: the one that set the moment may have been wrong."""
+    needs_reading: bool = False
+    """Its record says more than that it is owed, or it was offered without being read: the next evaluation reads it."""
+    prepared: Send | None = None
+    """The plan for `revision`, kept so that it need not be made twice when the order is claimed at once."""
+    announce_at: float = NEVER
+    """When it is announced as owed, should it still be so then."""
 
 
 class Outbox:
-    """The orders of one partition that are owed, and when each is to be looked at."""
+    """The orders of one partition that are owed, and when each may be sent."""
 
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
+    def __init__(
+        self,
+        read: Callable[[str], bytes],
+        destinations: Mapping[str, Destination],
+        rules: DeliveryPolicy,
+        *,
+        is_throttled: Callable[[str], object] = lambda _account: False,
+        reporting: Reporting | None = None,
+        prepared_max: int = PREPARED_MAX,
+        announce_after_s: float = ANNOUNCE_AFTER_S,
+    ) -> None:
+        """`read`: the committed record of an order. `destinations`: by account, as configured now. `is_throttled`:
+        whether an account sends nothing for the time being. `reporting`: how other systems are told of orders; `None`:
+        they are not.
+        """
+        self._read = read
+        self._destinations = destinations
+        self._rules = rules
+        self._is_throttled = is_throttled
+        self._reporting = reporting
+        self._prepared_max = prepared_max
+        self._announce_after_s = announce_after_s
+        self._entries: dict[str, _Entry] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._count = 0
+        self._prepared = 0
+        """Plans that are kept."""
+        self._awaiting_lease: list[str] = []
+        self._announcements: deque[tuple[float, str]] = deque()
+        """When orders are to be announced as owed: all wait equally long, so this is their order."""
 
-    def put(
-        self,
-        subject: str,
-        header: OrderHeader,
-        *,
-        now: float,
-        now_ms: int,
-        hold_until: float = 0.0,
-        delay_max_s: float,
-        may_go_early: bool = False,
-        has_failed: bool = False,
-        awaits_change: bool = False,
-    ) -> None:
-        """Follows a committed record: it is to be looked at now, and if it is owed, sent not before its delay and
-        hold are over.
+    # --- what was committed ---
 
-        `delay_max_s` bounds a delay that was stored by a clock that was wrong. `may_go_early`: its account may end it.
+    def committed(self, subject: str, header: OrderHeader, *, now: float, now_ms: int, hold_until: float = 0.0) -> None:
+        """Follows a committed record: if there is anything to do about it, it is evaluated now. `hold_until`: nothing
+        may be sent before.
         """
-        entry = self.entries.get(subject)
+        entry = self._entries.get(subject)
         if entry is not None:
+            self._drop_plan(entry)  # a plan is for one revision
+            # Never shortened: whatever was committed, the request that the hold is for may still land.
             hold_until = max(hold_until, entry.hold_until)
         if header.revision == header.acked and hold_until <= now:
-            if entry is not None and not entry.in_flight:
-                del self.entries[subject]
-            elif entry is not None:
+            if entry is None:
+                return
+            if entry.in_flight:
+                # Rule 1 needs the entry: were it deleted, the next event would make another one, free to be claimed.
                 entry.revision = header.revision
-                entry.has_news = True
+                entry.needs_reading = True
+            else:
+                del self._entries[subject]
             return
+        is_inconsistent = False  # of an entry that is not known before it is evaluated
         if entry is None:
-            entry = self.entries[subject] = Entry(header.revision, header.owed_since_ms, NEVER)
+            entry = self._entries[subject] = _Entry(header.revision, header.owed_since_ms, NEVER)
             is_inconsistent = header.inconsistent_since_ms > 0
-        else:
-            is_inconsistent = False  # not known before it is looked at
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
-        entry.prepared = None
-        entry.has_news = header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
+        # An acknowledged one is here for its hold only. Of the others a record may have to change by being evaluated.
+        entry.needs_reading = (
+            header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
+        )
         entry.hold_until = hold_until
         entry.is_overdue = False
         entry.waiting = "parked" if is_parked(header) else "unconfirmed" if header.unconfirmed_since_ms else ""
         if is_inconsistent:
             entry.waiting = "inconsistent"
+        self._follow_delay(entry, header, now, now_ms)
+        entry.not_before = max(now, entry.delay_until, entry.hold_until)
+        # What is parked is not even evaluated: only a newer revision or an operator can make it another matter, and
+        # both are committed.
+        self._schedule(subject, entry, NEVER if entry.waiting == "parked" else now)
+
+    def restored(
+        self, subject: str, header: OrderHeader, value: bytes, *, now: float, now_ms: int, hold_until: float = 0.0
+    ) -> None:
+        """As `committed`, of a record that was taken over: orders that wait for their payment do not count as owed
+        until they are evaluated, though there may be very many of them.
+        """
+        self.committed(subject, header, now=now, now_ms=now_ms, hold_until=hold_until)
+        entry = self._entries.get(subject)
+        if entry is None or entry.waiting:
+            return
+        if (payment := payment_now(state.decode_order(value).sealed)) is not None and payment.state != "approved":
+            entry.waiting = payment.state
+
+    def _follow_delay(self, entry: _Entry, header: OrderHeader, now: float, now_ms: int) -> None:
+        """`header` is no bare header when it has a delay: what kind of delay it is stands behind it."""
+        delay_s = 0.0
+        entry.may_go_early = entry.awaits_change = entry.has_failed = False
+        if header.not_before_ms and isinstance(header, OrderRecord):
+            delay_s = delay_max_s(header, self._rules)
+            entry.may_go_early = is_transient(header)
+            entry.awaits_change = awaits_change(header)
+            entry.has_failed = not awaits_result(header)
         if header.not_before_ms != entry.not_before_ms:  # an event must not begin a bounded delay anew
             entry.not_before_ms = header.not_before_ms
-            entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_max_s)
-        entry.may_go_early = may_go_early
-        entry.has_failed = has_failed
-        entry.awaits_change = awaits_change
-        entry.not_before = max(now, entry.delay_until, entry.hold_until)
-        self.schedule(subject, NEVER if entry.waiting == "parked" else now)
+            # Bounded, for the clock that stored it may have been wrong.
+            entry.delay_until = now + min(max(0, header.not_before_ms - now_ms) / 1000, delay_s)
+
+    def ended(self, subject: str, hold_until: float = 0.0) -> None:
+        """Its attempt's outcome is committed; the record follows with `committed`. `hold_until`: until then the request
+        may still land.
+        """
+        entry = self._entries[subject]  # in flight, so it was kept
+        entry.in_flight = False
+        entry.hold_until = max(hold_until, entry.hold_until)
+
+    def lease_renewed(self, now: float) -> None:
+        """A commit has renewed the lease: what waited for that is evaluated again."""
+        waiting, self._awaiting_lease = self._awaiting_lease, []
+        for subject in waiting:
+            if (entry := self._entries.get(subject)) is not None:
+                self._schedule(subject, entry, now)
+
+    def accounts_changed(self, now: float) -> None:
+        """Accounts were read again: what waits for a job may not have to any more."""
+        for subject, entry in self._entries.items():
+            if entry.awaits_change and not entry.in_flight:
+                self._schedule(subject, entry, now)
+
+    # --- evaluating ---
+
+    def next_due(self) -> float:
+        """When there is something to evaluate; infinity: not before something happens."""
+        due = self._next_due()
+        return min(due, self._announcements[0][0]) if self._announcements else due
+
+    def evaluate(self, now: float, now_ms: int, lease_until: float) -> Effects | None:
+        """Decides about the next order that is due: it is offered, acknowledged, parked, or waits. `None`: none is."""
+        announcements = self._announcements
+        while announcements and announcements[0][0] <= now:
+            announce_at, subject = announcements.popleft()
+            entry = self._entries.get(subject)
+            if entry is not None and entry.announce_at == announce_at and not entry.in_flight:  # else its outcome does
+                self._schedule(subject, entry, now)
+        if self._next_due() > now:
+            return None
+        _, _, subject = heapq.heappop(self._heap)
+        entry = self._entries[subject]
+        entry.due = NEVER
+        account = account_of(subject)
+        destination = self._destinations.get(account)
+        if destination is not None and not entry.needs_reading and self._is_prepared_full(entry, account, now):
+            effects = self._offer(subject, entry, account, None, now, lease_until)
+            # Its turn may be hours away, and what is wrong with it is to be seen before.
+            entry.needs_reading = True
+            self._schedule(subject, entry, now + RECHECK_AFTER_S)
+            return effects
+        value = self._read(subject)
+        record = state.decode_order(value)
+        if record.revision == record.acked:
+            if entry.hold_until > now:  # the next change has to wait for it
+                self._schedule(subject, entry, entry.hold_until)
+            else:
+                del self._entries[subject]  # not in flight: those are never due
+            return ()
+        if destination is None:
+            return self._wait(subject, entry, value, record, plan_unconfigured(record, subject), None, now, now_ms)
+        found = plan(record, subject, destination)
+        if not isinstance(found, Send):
+            return self._wait(subject, entry, value, record, found, destination, now, now_ms)
+        if entry.awaits_change and not self._still_waits(subject, found, destination, now_ms):
+            entry.not_before, entry.awaits_change = now, False
+        announces = self._reporting is not None and self._announces(subject, entry, record, found, destination, now)
+        offered = self._offer(subject, entry, account, found, now, lease_until)
+        if announces or record.inconsistent_since_ms or record.park is not None:
+            return (Decide(subject, value, found), *offered)
+        return offered
+
+    def _is_prepared_full(self, entry: _Entry, account: str, now: float) -> bool:
+        """Whether it is to be rendered when it is claimed, for a plan made now could not be kept. Only for what may be
+        claimed soon: otherwise it would show too late that it must be parked, say.
+        """
+        return (
+            self._prepared >= self._prepared_max
+            and entry.not_before <= now  # its delay, and its hold, which is part of it
+            and not self._is_throttled(account)
+        )
+
+    def _offer(
+        self, subject: str, entry: _Entry, account: str, found: Send | None, now: float, lease_until: float
+    ) -> Effects:
+        entry.waiting = ""
+        is_delayed = entry.not_before > now
+        if is_delayed and not entry.may_go_early:
+            self._schedule(subject, entry, entry.not_before)
+            return ()
+        if entry.hold_until > now:  # whatever the account thinks of the delay
+            self._schedule(subject, entry, entry.hold_until)
+            return ()
+        if not is_delayed and not self._rules.permits_attempt(now, lease_until):
+            return self._need_lease(subject)
+        has_room = not is_delayed and self._prepared < self._prepared_max
+        if found is not None and has_room and entry.prepared is None:
+            entry.prepared = found
+            self._prepared += 1
+        if entry.queued:
+            return ()  # its offer still stands
+        entry.queued = True
+        return (Offer(subject, account, entry.owed_since_ms, entry.has_failed, entry.not_before),)
+
+    def _need_lease(self, subject: str) -> Effects:
+        self._awaiting_lease.append(subject)
+        return (NeedLease(subject),)
+
+    def _still_waits(self, subject: str, found: Send, destination: Destination, now_ms: int) -> bool:
+        """Whether its adapter would still have it wait for a job or for a change: its account may be another one now,
+        and what a job kept of it. One that can be read has to be asked, which a change brings about.
+        """
+        if destination.provider.can_read:
+            return True
+        asked = Question(
+            reference_of(subject),
+            destination.account,
+            found.update,
+            found.remote,
+            found.may_land_late,
+            found.remote_unknown,
+            now_ms=now_ms,
+        )
+        step = destination.provider.next_step(asked)
+        return isinstance(step, AwaitResult) and step.poll_s is None
+
+    def _announces(
+        self, subject: str, entry: _Entry, record: OrderRecord, found: Send, destination: Destination, now: float
+    ) -> bool:
+        """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
+        reporting = self._reporting
+        assert reporting is not None  # who calls has looked
+        was_owed = record.told is not None and record.told.status == "owed"
+        if was_owed and not is_news(record, find_ready(record, found.shown, destination), reporting):
+            entry.announce_at = NEVER
+            return False
+        if entry.announce_at == NEVER:
+            entry.announce_at = now + self._announce_after_s
+            self._announcements.append((entry.announce_at, subject))
+        if now < entry.announce_at:
+            return False
+        entry.announce_at = NEVER
+        return True
+
+    def _wait(
+        self,
+        subject: str,
+        entry: _Entry,
+        value: bytes,
+        record: OrderRecord,
+        found: Acknowledge | Park | Wait,
+        destination: Destination | None,
+        now: float,
+        now_ms: int,
+    ) -> Effects:
+        """Nothing is sent. What has to be written of that is evaluated again once it is committed."""
+        if not isinstance(found, Wait):
+            return (Decide(subject, value, found),)
+        entry.waiting, entry.is_overdue = found.state, False
+        since_ms, after_s = 0, 0.0
+        if found.state == "unconfirmed":
+            since_ms, after_s = record.unconfirmed_since_ms, self._rules.unconfirmed_after_s
+        elif found.state == "inconsistent":
+            since_ms, after_s = record.inconsistent_since_ms or now_ms, self._rules.inconsistent_after_s
+        if since_ms:
+            if since_ms != entry.waiting_since_ms:  # once for each moment: the wall clock may be set meanwhile
+                left_s = after_s - max(0, now_ms - since_ms) / 1000
+                entry.waiting_since_ms, entry.overdue_at = since_ms, now + max(0.0, left_s)
+            entry.is_overdue = now >= entry.overdue_at
+            if not entry.is_overdue:
+                self._schedule(subject, entry, entry.overdue_at)
+        reporting = self._reporting
+        announces = reporting is not None and is_news(
+            record, find_waiting(record, subject, found, destination, is_overdue=entry.is_overdue), reporting
+        )
+        if announces or found.contradicts != bool(record.inconsistent_since_ms):
+            return (Decide(subject, value, found, entry.is_overdue),)
+        if entry.is_overdue:
+            return (Overdue(subject, record.revision, newest_event(record), found.state),)
+        return ()
+
+    # --- claiming ---
+
+    def claim(
+        self, subject: str, now: float, now_ms: int, lease_until: float, *, is_reserved: bool = False
+    ) -> Claim | Effects:
+        """Its account's turn has come: what is to be sent, as of now. Effects instead, or none: it may not be sent
+        after all. `is_reserved`: a job is about to send it.
+        """
+        entry = self._entries.get(subject)
+        if entry is None or not entry.queued:
+            return ()  # settled meanwhile; or offered by an entry that is gone, and by its successor, too
+        entry.queued = False
+        prepared = self._drop_plan(entry)
+        if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):
+            self._schedule(subject, entry, entry.not_before)
+            return ()
+        if is_reserved:
+            return ()  # it is evaluated again once the page that it stands in is committed
+        if not self._rules.permits_attempt(now, lease_until):
+            return self._need_lease(subject)
+        destination = self._destinations[account_of(subject)]
+        if prepared is None or prepared.account is not destination.account:
+            # It was offered when no more plans could be kept, or its account has changed since.
+            value = self._read(subject)
+            record = state.decode_order(value)
+            found = plan(record, subject, destination)
+            if not isinstance(found, Send):
+                return self._wait(subject, entry, value, record, found, destination, now, now_ms)
+            prepared = found
+        entry.in_flight = True
+        return Claim(entry.revision, prepared)
+
+    def _drop_plan(self, entry: _Entry) -> Send | None:
+        prepared, entry.prepared = entry.prepared, None
+        if prepared is not None:
+            self._prepared -= 1
+        return prepared
+
+    # --- what others may know ---
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._entries
+
+    def subjects(self) -> list[str]:
+        """All orders that are owed, held, or in flight."""
+        return list(self._entries)
+
+    def parked(self, account: str) -> list[str]:
+        """The parked orders of an account."""
+        prefix = f"{account}/"
+        return [s for s, entry in self._entries.items() if entry.waiting == "parked" and s.startswith(prefix)]
+
+    def is_in_flight(self, subject: str) -> bool:
+        """Whether an attempt of it has no committed outcome yet."""
+        entry = self._entries.get(subject)
+        return entry is not None and entry.in_flight
+
+    def outlook(self, subject: str) -> Outlook | None:
+        """What people may know about when it is sent; `None`: there is nothing to send."""
+        entry = self._entries.get(subject)
+        if entry is None:
+            return None
+        return Outlook(entry.waiting, entry.is_overdue, entry.hold_until, entry.not_before, entry.in_flight)
+
+    def owed(self) -> Iterator[tuple[str, bool]]:
+        """The orders that a provider is to be told about, and whether their accounts alone keep them: nothing else
+        moves them.
+        """
+        for subject, entry in self._entries.items():
+            if entry.waiting not in NOT_OWED:
+                yield subject, entry.queued or entry.waiting == "no_account"
 
     def figures(self, accounts: Container[str], now: float) -> dict[str, Figures]:
         """By account of those configured, and `UNCONFIGURED`. What is owed to nobody has no age."""
         found: dict[str, Figures] = {}
-        for subject, entry in self.entries.items():
+        for subject, entry in self._entries.items():
             account = account_of(subject)
             if (count := found.get(account)) is None:
                 account = account if account in accounts else UNCONFIGURED
@@ -203,40 +586,33 @@ class Outbox:
                 count.parked += entry.is_overdue
         return found
 
-    def schedule(self, subject: str, due: float) -> None:
-        """Looks at the order again at `due`; an earlier appointment is void."""
-        entry = self.entries[subject]
+    # --- when to evaluate ---
+
+    def _schedule(self, subject: str, entry: _Entry, due: float) -> None:
+        """Evaluates the order again at `due`; an earlier appointment is void."""
         if due == entry.due:
             return
         entry.due = due
         if due != NEVER:
             self._count += 1
             heapq.heappush(self._heap, (due, self._count, subject))
-        if len(self._heap) > 2 * len(self.entries) + _HEAP_SLACK:
+        if len(self._heap) > 2 * len(self._entries) + _HEAP_SLACK:
             self._purge()
 
     def _purge(self) -> None:
         """Forgets void appointments: there must not be more of them than there are orders, however many events come."""
-        kept = [item for item in self._heap if (entry := self.entries.get(item[2])) and entry.due == item[0]]
+        kept = [item for item in self._heap if (entry := self._entries.get(item[2])) and entry.due == item[0]]
         heapq.heapify(kept)
         self._heap = kept
 
-    def next_due(self) -> float:
-        """When there is something to look at; infinity: not before something happens."""
+    def _next_due(self) -> float:
+        """When the next order is to be evaluated; void appointments before it are dropped."""
         while self._heap:
             due, _, subject = self._heap[0]
-            entry = self.entries.get(subject)
+            entry = self._entries.get(subject)
             if entry is not None and entry.due == due:
                 if not entry.in_flight:
                     return due
                 entry.due = NEVER  # its outcome will make another one
             heapq.heappop(self._heap)
         return NEVER
-
-    def pop_due(self, now: float) -> str | None:
-        """The next order to look at, if any is due."""
-        if self.next_due() > now:
-            return None
-        _, _, subject = heapq.heappop(self._heap)
-        self.entries[subject].due = NEVER
-        return subject

@@ -77,12 +77,10 @@ def plan(record: OrderRecord, subject: str, destination: Destination) -> Plan:
         record, order, reference, destination
     ):
         return Acknowledge(record.acked_digest, shown)  # empty stays empty: an older confirmation may come yet
-    parked = record.park
-    if parked is not None and parked.digest != update.digest:
-        parked = None
-    # A check is made anew: what the payload is measured against may be another one now.
-    is_refused = parked is not None and not parked.by_check
-    reason = parked.reason if parked is not None and is_refused else update.problem
+    parked = record.park if record.park is not None and record.park.digest == update.digest else None
+    refusal = parked.reason if parked is not None and not parked.by_check else None  # the provider's, of this payload
+    # Our own checks are made again each time: what they measure the payload against may be another one now.
+    reason = refusal if refusal is not None else update.problem
     if reason is None:
         return Send(
             update,
@@ -97,7 +95,7 @@ def plan(record: OrderRecord, subject: str, destination: Destination) -> Plan:
         )
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason], shown=shown)
-    return Park(reason, update.digest, not is_refused, shown)
+    return Park(reason, update.digest, refusal is None, shown)
 
 
 def plan_unconfigured(record: OrderRecord, subject: str) -> Acknowledge | Wait:

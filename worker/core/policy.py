@@ -42,6 +42,10 @@ class DeliveryPolicy(Struct, frozen=True):
         """How early a lease that is needed is renewed."""
         return (self.lease_s - self.attempt_deadline_s) / 3
 
+    def permits_attempt(self, now: float, lease_until: float) -> bool:
+        """Whether an attempt that begins now ends before the lease does (I6)."""
+        return now + self.attempt_deadline_s <= lease_until
+
     def check(self) -> None:
         """Raises `ConfigError` naming the rule that the settings break."""
         for name in ("attempt_deadline_s", "settle_s", "lease_s", "retry_initial_s", "retry_max_s", "park_within_s"):

@@ -17,7 +17,7 @@ from schemas import provider_events as p
 from schemas.base import time_text
 from schemas.envelope import Data
 from schemas.events import PROVIDER_TYPES, OrderEvent, data_of, event_type
-from schemas.facts import ProviderFacts, pack
+from schemas.facts import PROVIDER, ProviderFacts, pack
 from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
 from schemas.state import OrderRecord, Told
 from schemas.views import ProviderView, Said, Status
@@ -69,13 +69,14 @@ def find(
     record: OrderRecord, subject: str, destination: Destination | None, *, now_ms: int, rules: DeliveryPolicy
 ) -> Found:
     """By its facts: dear."""
-    assessment = assess(record.facts, reference_of(subject))
+    facts = record.facts
+    assessment = assess(facts, reference_of(subject))
     shown = shown_of(assessment.order)
     if assessment.state == "ready":
         return find_ready(record, shown, destination)
     held_as = status(record, assessment, now_ms=now_ms, rules=rules)
     reason = why_not_ready(assessment.state, assessment.reasons, held_as)
-    return Found(held_as, shown, record.facts.provider, reason, known=_known(record, destination))
+    return Found(held_as, shown, facts.provider, reason, known=_known(record, destination))
 
 
 def find_ready(record: OrderRecord, shown: Shown | None, destination: Destination | None) -> Found:
@@ -94,11 +95,12 @@ def find_waiting(
     """One that was looked at, and waits. `is_overdue`: for too long."""
     if plan.state == "parked":
         return find_ready(record, plan.shown, destination)
+    provider = PROVIDER.open(record.sealed.provider)
     if plan.state == "no_account":
-        return Found(ready_status(record), plan.shown, record.facts.provider, not_configured(account_of(subject)))
+        return Found(ready_status(record), plan.shown, provider, not_configured(account_of(subject)))
     held_as: Status = "parked" if is_overdue and plan.state == "inconsistent" else plan.state
     reason = why_not_ready(plan.state, plan.reasons, held_as)
-    return Found(held_as, plan.shown, record.facts.provider, reason, known=_known(record, destination))
+    return Found(held_as, plan.shown, provider, reason, known=_known(record, destination))
 
 
 def _known(record: OrderRecord, destination: Destination | None) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ were closed take 8 MB, over all partitions. To look one up takes a millisecond f
 order, unless it is its confirmation or `order.observed`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from msgspec import Struct, msgpack
@@ -89,10 +89,12 @@ class DueOrder(Struct, frozen=True, gc=False):
     """Nobody asks for it later."""
 
 
-def find_due(subjects: Sequence[str], orders: Mapping[str, bytes], now_ms: int, keep_ms: int) -> Iterator[DueOrder]:
+def find_due(
+    subjects: Sequence[str], record_of: Callable[[str], bytes | None], now_ms: int, keep_ms: int
+) -> Iterator[DueOrder]:
     """Those that are due of a partition's orders, which are not owed."""
     for subject in subjects:
-        value = orders.get(subject)
+        value = record_of(subject)
         if value is None:
             continue
         record = decode_order(value)
@@ -112,10 +114,12 @@ class Hand:
         self._subjects: list[str] = []
         """Of the round under way; those at the end come first."""
 
-    def next(self, orders: Mapping[str, bytes], count: int = LOOKS_AT_ONCE) -> list[str]:
-        """The next orders to look at; some may be gone meanwhile. A new round takes 8 bytes an order."""
+    def next(self, subjects: Callable[[], Iterable[str]], count: int = LOOKS_AT_ONCE) -> list[str]:
+        """The next orders to look at, `subjects` being all; some may be gone meanwhile. A new round takes 8 bytes an
+        order.
+        """
         if not self._subjects:
-            self._subjects = list(orders)
+            self._subjects = list(subjects())
             if self._chance is not None:
                 del self._subjects[len(self._subjects) - int(self._chance * len(self._subjects)) :]
                 self._chance = None
@@ -164,6 +168,14 @@ class ClosedOrders(Struct):
         """The newest day (since 1970 UTC) on which an order was closed; 0: it was not, as far as is remembered."""
         digest = digest_of(subject)
         return max((_day_of(key) for key, kept in self.chunks.items() if _holds(kept, digest)), default=0)
+
+    def apply(self, changes: Mapping[str, bytes | None]) -> None:
+        """Once they are committed; `None`: nobody needs to know of these any more."""
+        for key, kept in changes.items():
+            if kept is None:
+                del self.chunks[key]
+            else:
+                self.chunks[key] = kept
 
     def outdated(self, now_ms: int, keep_ms: int) -> list[str]:
         """Keys of what nobody needs to know of any more."""

@@ -18,6 +18,7 @@ from worker.jobs.report import ReportJob
 from worker.model.exchange import Outcome
 from worker.model.jobs import Jobs
 from worker.model.order import account_of
+from worker.ownership.owner import HANDED_OVER
 from worker.ports import Errand, JobChange, JobHost, JobView
 
 
@@ -127,7 +128,7 @@ class Desk:
             job.close()
         for asked in self._asking:
             if not asked.done():
-                asked.set_exception(UsageError("the partition is changing hands; look, and ask again"))
+                asked.set_exception(UsageError(HANDED_OVER))
 
     # --- what operators ask ---
 

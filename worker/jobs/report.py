@@ -138,7 +138,7 @@ class ReportJob(Job):
             raise UsageError(f"page {page_id} of account {self.account} is just being sent; ask again")
         outcome = Outcome(OutcomeKind.APPLIED, "an operator said that its report was not taken")
         move = self._reporter.decided(page, is_taken=is_taken)
-        fates = {self._subject(name): self._fate(name, "told", outcome) for name in move.told}
+        fates = {self._subject(name): self._fate(name, "reported", outcome) for name in move.reported}
         fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
         kept = replace(self._kept, pages=[each for each in self._kept.pages if each is not page])
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=done))
@@ -198,7 +198,7 @@ class ReportJob(Job):
             self.due = self._not_before
             return
         if self._run is None or self._run.at_ms != run_ms:
-            self._run = Run(run_ms, await self._of_account(self._host.outbox.entries))
+            self._run = Run(run_ms, await self._of_account(self._host.outbox.subjects()))
             log.info("report_begun", account=self.account, partition=self._host.partition, due_ms=run_ms)
         await self._run_on(self._run, account, is_wanted=is_wanted)
 
@@ -262,13 +262,13 @@ class ReportJob(Job):
         composing = self._reporter.composing(account)
         while (subject := self._next(run, has_some=bool(self.reserved))) is not None:
             await self._host.pause()
-            entry = self._host.outbox.entries.get(subject)
-            if entry is None or entry.waiting in _NOT_REPORTED or self._host.is_beyond(subject):
+            outlook = self._host.outbox.outlook(subject)
+            if outlook is None or outlook.waiting in _NOT_REPORTED or self._host.is_beyond(subject):
                 continue
-            if entry.in_flight:
+            if outlook.in_flight:
                 run.busy.append(subject)
                 continue
-            if entry.hold_until > self._means.clock.now():
+            if outlook.hold_until > self._means.clock.now():
                 continue
             value = self._host.orders[subject]
             record = state.decode_order(value)
@@ -360,7 +360,7 @@ class ReportJob(Job):
         move = self._reporter.after(page, outcome, run.at_ms)
         fates: dict[str, Fate] = {}
         kinds: tuple[tuple[Became, list[str]], ...] = (
-            ("told", move.told),
+            ("reported", move.reported),
             ("free", move.free),
             ("broken", move.broken),
         )
@@ -374,11 +374,11 @@ class ReportJob(Job):
 
         def committed() -> None:
             self._not_before = self._again_at(move, answer)
-            run.orders += len(move.told)
-            run.pages += bool(move.told)
+            run.orders += len(move.reported)
+            run.pages += bool(move.reported)
             run.broken |= dict.fromkeys(self._subject(name) for name in move.broken)
             run.is_over = run.is_over or (move.then == "next_report" and move.page is None)
-            self._means.metrics.reported(self.account, len(move.told))
+            self._means.metrics.reported(self.account, len(move.reported))
             self._announce(move, page, outcome)
 
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=committed))
@@ -437,7 +437,7 @@ class ReportJob(Job):
         reporter, now_ms = self._reporter, self._means.clock.wall_ms()
         if run.counted is None:
             has_statistics = reporter.has_statistics(account)
-            run.counted = deque(await self._of_account(self._host.orders) if has_statistics else [])
+            run.counted = deque(await self._of_account(self._host.orders.subjects()) if has_statistics else [])
             run.unnamed = deque(run.broken)
         most, since_ms = reporter.entries_max(account), reporter.counted_since_ms(now_ms)
         broken: list[Raw] = []

@@ -161,6 +161,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
 
     def _delivered(self, fetched: _Fetched) -> Mapping[int, Sequence[InputRecord]]:
         """The records to deliver: none of a partition that was paused or sought after they had been fetched."""
+        # The library has advanced the position past the records that are dropped here: seek back to them.
         for partition in self._touched & fetched.records.keys():
             self._consumer.seek(self._tp(partition), self._positions[partition])
         untouched = fetched.positions.keys() - self._touched
@@ -172,6 +173,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         """Raises our error for an exception of `getmany`, or starts isolating the partition that caused it."""
         is_stale = fetched.generation != self._generation or self._is_rebalancing
         if isinstance(error, GapError):
+            # The position was from before a rebalance or a seek: the next fetch uses the new one.
             if is_stale or error.partitions <= self._touched:
                 return
             raise error

@@ -86,6 +86,7 @@ class KafkaEventProducer:
 
     def _failed(self, producer: Any, error: BaseException, *, is_usable: bool) -> None:
         self._not_written(str(as_log_error(error, "writing callbacks")), type(error).__name__)
+        # A producer that was replaced already may still report failures of its last records.
         if not is_usable and producer is self._producer:
             self._producer = None
             self._is_up.clear()

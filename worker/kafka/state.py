@@ -288,6 +288,12 @@ class KafkaPartitionWriter:
         dead_letters: Sequence[DeadLetter],
         results: Sequence[Result],
     ) -> int:
+        """One transaction:
+
+        1. begin, and queue dead letters, results and, last, the state;
+        2. wait for every send and raise the first failure, because a commit after a failed send would succeed;
+        3. commit, and only then trust the offset of the last batch.
+        """
         producer, settings = self._producer, self._settings
         if any(value is not None and len(value) > self.value_max_bytes for _, value in entries):
             raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")

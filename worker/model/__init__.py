@@ -1,1 +1,1 @@
-"""The nouns that everybody speaks of: order, account, exchange, provider. Pure."""
+"""The types that all parts share: order, account, exchange, provider, job. Pure."""

@@ -1,10 +1,10 @@
-"""A merchant account, as far as every provider has one; what only one of them wants stands in its folder."""
+"""The part of a merchant account that every provider has; provider-specific settings are in the provider's folder."""
 
 from msgspec import Struct
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """One shop at one provider. Never printed whole: it holds secrets."""
+    """One shop at one provider. Never printed whole: it contains secrets."""
 
     name: str
     provider: str
@@ -12,23 +12,23 @@ class Account(Struct, frozen=True, kw_only=True):
     send_on_confirm: bool = False
     """Whether a mere confirmation is sent, too."""
     concurrency: int = 32
-    """Attempts under way at once, at most."""
+    """Maximum number of attempts in flight."""
     rate_per_s: float = 0.0
-    """Attempts a second, at most; 0: no limit."""
+    """Maximum number of attempts per second; 0: no limit."""
     tls_ca_file: str = ""
-    """Who may vouch for the provider, instead of those whom the system trusts."""
+    """Authorities for the provider's certificate, instead of the system's."""
     tls_cert_file: str = ""
-    """Shown to the provider, with its key."""
+    """The client certificate, with its key."""
     tls_key_file: str = ""
     proxy: str = ""
-    """The only way out, as a URL; may hold credentials."""
+    """The URL of the proxy for all requests; may contain credentials."""
     trust_origin: bool = True
-    """Whether a change that an event says was made at the provider is not told back."""
+    """Whether to believe an event that says that the change was made at the provider."""
 
     @property
     def merchant(self) -> str:
-        """Who the account is to the provider: tells two accounts at one address apart, and is no secret. Its own name,
-        where its provider's accounts say no more.
+        """The account's identity at the provider: distinguishes two accounts at one address, and is not secret.
+        Default: its name.
         """
         return self.name
 

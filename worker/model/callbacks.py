@@ -1,4 +1,4 @@
-"""What providers tell us of their own accord: a call, what it says, and what it is answered. Pure."""
+"""Callbacks: a provider's call, the events in it, and the response. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -7,66 +7,66 @@ from msgspec import Struct
 
 
 class Called(Struct, frozen=True, kw_only=True, gc=False):
-    """One call whose address was found right. Holds personal data and credentials: never logged."""
+    """A call whose address was verified. Contains personal data and credentials: never logged."""
 
     account: str
     purpose: str
     reference: str
-    """Of the order, as the address says; empty where the body has to say it."""
+    """The order, from the address; empty if the body has to name it."""
     media_type: str
-    """Content-Type, as it came."""
+    """Content-Type, verbatim."""
     body: bytes
     arrived_ms: int
     """UTC milliseconds since 1970."""
     public_key: str = ""
     private_key: str = ""
-    """What a provider's own token in the body is checked by."""
+    """These verify a provider's own token in the body."""
 
     def __repr__(self) -> str:
         return f"Called({self.account!r}, {self.purpose!r})"
 
 
 class Said(Struct, frozen=True, gc=False):
-    """One thing that a call says: a `provider.*` event that is to be written."""
+    """A `provider.*` event of a call, to be written."""
 
     type: str
-    """After `provider.`."""
+    """The event type after `provider.`."""
     data: dict[str, Any]
     known_by: tuple[str, ...]
-    """What a repeat has in common with it."""
+    """The parts that a repetition shares; they determine the event's id."""
     time: str = ""
-    """RFC 3339, as the provider gives it; empty: it gives none."""
+    """RFC 3339, from the provider; empty: it sent none."""
     reference: str = ""
-    """Of the order, where the address does not say it."""
+    """The order, if the address does not name it."""
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """An answer as the provider wants it: JSON."""
+    """A response as the provider expects it: JSON."""
 
     status: int
     body: bytes = b"{}"
 
 
 class Push(Struct, frozen=True, gc=False):
-    """Something that happened. Answered once all it says is in Kafka."""
+    """An event. The response is sent once all its events are in Kafka."""
 
     said: tuple[Said, ...]
     reply: Reply
 
 
 class Ask(Struct, frozen=True, gc=False):
-    """Something that only the shop can answer, and at once."""
+    """A question that only the shop can answer, immediately."""
 
     name: str
-    """Of the question, as the shop is asked and as its default is configured."""
+    """The question's name, in the request to the shop and in the configuration of its default."""
     question: dict[str, Any]
-    """Beside account, reference and provider. Personal data."""
+    """Its members apart from account, reference and provider. Personal data."""
     said: tuple[Said, ...] = ()
-    """Written whatever the answer is."""
+    """Events that are written whatever the answer is."""
 
 
 class Unauthorized(Struct, frozen=True, gc=False):
-    """What proves a call stands in its body, and is wrong."""
+    """The proof in the call's body is wrong."""
 
 
 class Unreadable(Struct, frozen=True, gc=False):
@@ -74,7 +74,7 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 
 class InBody(Struct, frozen=True, gc=False):
-    """Its token stands in the body: this is the order that it is about, if the token is right."""
+    """A token in the body, and the order that the call is about if the token is valid."""
 
     token: str
     reference: str
@@ -84,31 +84,31 @@ Reading = Push | Ask | Unauthorized | Unreadable
 
 
 class Answered(Struct, frozen=True, gc=False):
-    """What the shop's answer to a question comes to."""
+    """The shop's answer to a question, as a response to the provider."""
 
     reply: Reply | None
-    """`None`: it cannot be used, and the default is given."""
+    """`None`: the answer is unusable, and the provider gets the default."""
     left_out: tuple[str, ...] = ()
-    """Which of its parts break a bound of the provider's; names of members, never a text of the answer."""
+    """Members that exceed one of the provider's limits; names only, never a text of the answer."""
     waits_for_kafka: bool = False
-    """The provider does not ask again after this answer: what was said has to be safe first."""
+    """The provider does not repeat the call after this response: its events have to be in Kafka first."""
 
 
 class Lookups(Struct, frozen=True, kw_only=True):
-    """Where the shop answers questions. Never printed: it holds a secret."""
+    """How to ask the shop. Never printed: it contains a secret."""
 
     url: str
     token: str
     timeout_s: float
     defaults: Mapping[str, Answered]
-    """By question: what is said when the shop does not answer in time."""
+    """By question: the response if the shop does not answer in time."""
 
     def __repr__(self) -> str:
         return f"Lookups({', '.join(self.defaults)})"
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """An account as the receiver of callbacks knows it. Never printed whole: it holds secrets."""
+    """The part of an account that the receiver uses. Never printed whole: it contains secrets."""
 
     name: str
     provider: str
@@ -122,37 +122,37 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 
 class Purpose(Struct, frozen=True):
-    """What an address may be for."""
+    """A purpose of a callback address."""
 
     question: str = ""
-    """The name of what the shop has to be asked; empty: nothing, or only some of what comes is a question."""
+    """The name of its question; empty: it has none, or only some of its calls are questions."""
     has_reference: bool = True
     """False: one address for all orders of the account."""
     takes_token_in_body: bool = False
 
 
 class Callbacks(Protocol):
-    """How a provider's calls are read. Total: whatever comes, there is a reading of it."""
+    """Reads a provider's calls. Total: every call gives a reading."""
 
     purposes: Mapping[str, Purpose]
     questions: tuple[str, ...]
-    """All that the shop may have to be asked: with lookups, each needs a default."""
+    """All questions for the shop: with lookups, each needs a default."""
 
     def read(self, called: Called) -> Reading:
-        """What a call says."""
+        """Reads a call."""
         ...
 
     def token_in_body(self, called: Called) -> InBody | Unreadable | None:
-        """Of a purpose that takes it there; `None`: there is none."""
+        """The token in the body, for purposes that permit it; `None`: there is none."""
         ...
 
     def answer(self, name: str, answer: bytes) -> Answered:
-        """What the provider is told of the shop's answer."""
+        """The response to the provider for the shop's answer."""
         ...
 
     def default(self, name: str, choice: str, read_file: Callable[[str], bytes]) -> Answered:
-        """What the provider is told when the shop does not answer in time. `choice`: as configured.
+        """The response to the provider if the shop does not answer in time. `choice`: as configured.
 
-        Raises `ConfigError` for a choice that there is not, or a file that is not right.
+        Raises `ConfigError` for an unknown choice, or an invalid file.
         """
         ...

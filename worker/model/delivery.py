@@ -1,4 +1,4 @@
-"""What left an order and when, for providers that are told of deliveries one by one."""
+"""When which parts of an order were shipped, for providers that get each delivery separately."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ from worker.model.order import Cart
 
 
 class Delivery(Struct, frozen=True, gc=False):
-    """What left an order in one second: a shipment, or several."""
+    """The parts of an order that were shipped in one second: one shipment, or several."""
 
     shipments: list[str]
     """Their keys, as `departures` has them."""
@@ -18,26 +18,26 @@ class Delivery(Struct, frozen=True, gc=False):
     is_delivered: bool
     """Whether the shopper is known to have all of it."""
     shipped: Cart | None
-    """The shipped cart once this had left, and all before it; `None`: it cannot be told from what came later."""
+    """The shipped cart after this delivery and all earlier ones; `None`: later events make it unknown."""
 
 
 class Deliveries(Struct, frozen=True, gc=False):
-    """What left an order that was not told yet."""
+    """The deliveries of an order that were not reported yet."""
 
     before: Cart | None
-    """The shipped cart without it; `None`: it cannot be told."""
+    """The shipped cart without them; `None`: unknown."""
     new: list[Delivery]
     """Oldest first."""
 
 
 STATED = "\0stated "
-"""What the key of a delivery begins with that was told by stating both carts; no shipment's id holds such a sign."""
+"""The prefix of the key of a delivery reported by stating both carts; no shipment's id contains such a character."""
 
 
 def departures(facts: Facts) -> dict[str, int]:
-    """When each shipment that counts left, in seconds since 1970 UTC, by its id.
+    """When each shipment that counts was shipped, in seconds since 1970 UTC, by its id.
 
-    That both carts were stated is a departure, too: a shop that tells nothing but its carts has no other.
+    A statement of both carts is a departure, too: a shop that reports only its carts has no others.
     """
     left = {
         key: (fact.stamp[1] if fact.shipped_at is None else parse_time_us(fact.shipped_at)) // 1_000_000

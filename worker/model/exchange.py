@@ -1,4 +1,4 @@
-"""Requests to providers, what comes back, what became of it, and what an adapter wants done next."""
+"""Requests to providers, responses, outcomes, and an adapter's next step."""
 
 from enum import StrEnum
 
@@ -7,40 +7,40 @@ from msgspec import Struct
 from schemas.events import CancelledData
 
 REASON_MAX = 510
-"""Characters of a reason that an order's record keeps: it must not outgrow its topic by being parked."""
+"""Characters of a reason in an order's record: parking must not make it too large for its topic."""
 RETRY_AFTER_MAX_S = 3600.0
 """`Retry-After` is clamped to this: a provider that errs must not silence us for days."""
 
 
 class HttpRequest(Struct, frozen=True, gc=False):
-    """One HTTP request, ready to be sent as it is."""
+    """One HTTP request, ready to be sent."""
 
     method: str
     url: str
-    """In its encoded form; passed on untouched."""
+    """Encoded; sent unchanged."""
     headers: dict[str, str]
     body: bytes
     account: str = ""
-    """By whose certificates and proxy it goes."""
+    """Whose certificates and proxy to use."""
     answer_max_bytes: int = 0
-    """What is read of the answer's body; 0: as much as of any other."""
+    """How much of the response's body to read; 0: the default."""
 
     def __repr__(self) -> str:
-        return f"HttpRequest({self.method!r})"  # the rest holds credentials and personal data
+        return f"HttpRequest({self.method!r})"  # the rest contains credentials and personal data
 
 
 class HttpResponse(Struct, frozen=True, gc=False):
-    """What the provider answered."""
+    """A provider's response."""
 
     status: int
     headers: dict[str, str]
     """Names in lower case."""
     body: bytes
-    """Cut at the sender's size cap."""
+    """Cut at the sender's size limit."""
 
 
 class Fault(Struct, frozen=True):
-    """There is no answer to rely on."""
+    """There is no usable response."""
 
     sent: bool
     """Whether bytes of the request may have left: then its outcome is unknown."""
@@ -60,71 +60,71 @@ class OutcomeKind(StrEnum):
     CREDENTIALS = "credentials"
     FORBIDDEN = "forbidden"
     PENDING = "pending"
-    """Taken, or under way there already: how it ends is told, or asked for, later."""
+    """Accepted, or already being processed: the result follows by a callback or a later read."""
     UNSUPPORTED = "unsupported"
-    """What is owed cannot be told to this provider."""
+    """The provider's API cannot express what is owed."""
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one attempt."""
+    """The result of one attempt."""
 
     kind: OutcomeKind
     reason: str = ""
     """For operators; may echo personal data, so it goes into no log, metric or trace."""
     status: int | None = None
     retry_after_s: float | None = None
-    """What the provider asked for, clamped to [0, 3600]. Of what is pending: when it is asked about; `None`: nobody
-    asks, a change of the order or a job brings it on."""
+    """The delay that the provider asked for, clamped to [0, 3600]. While pending: when to read; `None`: not before a
+    change of the order or a job."""
     throttles_account: bool = False
-    """The whole account waits `retry_after_s`, or goes slower when there is none; not only the order."""
+    """Not only the order, but the whole account waits `retry_after_s`, or slows down if there is none."""
     remote: bytes | None = None
-    """What the adapter keeps of it in the order's record; `None`: what it kept before."""
+    """The adapter's new memory in the order's record; `None`: unchanged."""
     is_overdue: bool = False
-    """The provider works on it for longer than it should: somebody is told."""
+    """The provider takes longer than it should: this is announced."""
     found: CancelledData | None = None
-    """What reading there has shown to be a fact of the order: it becomes an event of its own."""
+    """A fact of the order that a read has shown: it becomes an event of its own."""
 
 
 class Exchange(Struct, frozen=True, gc=False):
-    """Step: one request, whose answer goes back to the adapter."""
+    """Step: one request, whose response goes back to the adapter."""
 
     request: HttpRequest
     is_read: bool = False
-    """It changes nothing there, so it may be repeated at any time; its answer goes into the next question."""
+    """It changes nothing at the provider, so it may be repeated; its response is part of the next question."""
     remote: bytes = b""
-    """Of a command: what the adapter keeps when nobody knows whether it arrived."""
+    """Of a command: the adapter's memory while its outcome is unknown."""
 
 
 class AwaitResult(Struct, frozen=True, gc=False):
-    """Step: the provider works on something; what comes of it is told by a callback, or asked for after a while."""
+    """Step: the provider is processing a command; its result follows by a callback or a later read."""
 
     poll_s: float | None
-    """`None`: nobody asks; a change of the order, or a job that tells it, brings it on."""
+    """`None`: not before a change of the order, or a job that reports it."""
     why: str
     remote: bytes | None = b""
-    """`None`: what is kept of the order stays, whatever came there meanwhile."""
+    """`None`: the memory in the order's record stays, whatever was written there in the meantime."""
     is_overdue: bool = False
 
 
 class Settled(Struct, frozen=True, gc=False):
-    """Step: the provider holds what should be so."""
+    """Step: the provider has the desired state."""
 
     remote: bytes | None = b""
     found: CancelledData | None = None
 
 
 class Unsendable(Struct, frozen=True, gc=False):
-    """Step: what is left cannot be told to this provider."""
+    """Step: the provider's API cannot express the rest."""
 
     why: str
     remote: bytes | None = b""
     kind: str = "unsupported"
-    """What people are told before the reason, in a word or a few."""
+    """A short prefix of the reason."""
     found: CancelledData | None = None
 
     @property
     def reason(self) -> str:
-        """What is shown of it."""
+        """The text for operators."""
         return f"{self.kind}: {self.why}"
 
 

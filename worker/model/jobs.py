@@ -1,7 +1,7 @@
-"""What comes due at an account instead of with an order: reports of many orders, and lists that are read. Pure.
+"""Jobs that are due for an account, not for an order: reports of many orders, and lists to be read. Pure.
 
-The shell looks when something is due, writes down before it sends, and hands every answer back; what is in a report,
-and what follows from an answer, an adapter says (`Reporter`, `Lister`).
+The shell determines when something is due, commits before it sends, and returns every response. An adapter
+determines the content of a report, and what follows from a response (`Reporter`, `Lister`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from worker.model.exchange import HttpRequest, HttpResponse, Outcome
 
 STUCK_AFTER = 4
 IN_DOUBT_MAX = 8
-"""Pages of one account in one partition; while there are so many, no other is written."""
+"""Pages of one account in one partition; at this number, no other is written."""
 
 
 # --- reports -------------------------------------------------------------------------------------------------------
@@ -25,21 +25,21 @@ class Page(Struct, array_like=True, frozen=True):
     """Orders whose entries are sent together."""
 
     lists: list[list[str]]
-    """References; the first list is what is sent, the others are what was split off."""
+    """References; the first list is sent, the others were split off."""
     merchant: bytes
-    """JSON of who reports, …"""
+    """JSON of the merchant, …"""
     platform: bytes
-    """… and with what."""
+    """… and of the platform."""
     in_doubt: bool = False
-    """It may have been taken."""
+    """It may have been accepted."""
     refusals: int = 0
-    """In doubt: how often it was refused since."""
+    """In doubt: how often it was rejected since."""
     spent: int = 0
-    """Clean: how often it and its halves were refused."""
+    """Clean: how often it and its halves were rejected."""
     retries: int = 0
-    """Attempts in a row that came to nothing, for the backoff."""
+    """Failed attempts in a row, for the backoff."""
     refused_in_ms: int = 0
-    """In doubt: the run in which it was refused last, by the instant that was due; it is not sent in it again."""
+    """In doubt: the run (its due time) in which it was last rejected; it is not sent again in that run."""
 
     @property
     def id(self) -> str:
@@ -48,12 +48,12 @@ class Page(Struct, array_like=True, frozen=True):
 
     @property
     def is_stuck(self) -> bool:
-        """Whether an operator has to say what became of it."""
+        """Whether an operator has to decide whether it was accepted."""
         return self.refusals >= STUCK_AFTER
 
 
 class Kept(Struct, array_like=True, frozen=True):
-    """What the report of an account keeps in one partition beside when it ran last."""
+    """The memory of an account's report in one partition, apart from its last run."""
 
     version: int = 1
     pages: list[Page] = []
@@ -65,34 +65,34 @@ class Kept(Struct, array_like=True, frozen=True):
 
 
 class Composed(Struct, frozen=True):
-    """A page, and what the records of its orders keep from now on; written in one transaction, then sent."""
+    """A page, and the new memories of its orders; written in one transaction, then sent."""
 
     page: Page
     remotes: dict[str, bytes]
 
 
 class Move(Struct, frozen=True):
-    """What follows from what happened to a page; written in one transaction."""
+    """The consequences of a page's outcome; written in one transaction."""
 
     page: Page | None
-    """As it is now; `None`: it is gone."""
-    told: list[str] = []
-    """References of orders that it has told, …"""
+    """Its new state; `None`: it is gone."""
+    reported: list[str] = []
+    """References of orders that it has reported, …"""
     free: list[str] = []
-    """… of orders that it does not hold any more, …"""
+    """… of orders that are no longer part of it, …"""
     broken: list[str] = []
-    """… and the one that was refused."""
+    """… and the order that was rejected."""
     then: Literal["at_once", "backoff", "hold", "account", "next_report"] = "at_once"
-    """When it is sent again, or the next one written."""
+    """When it is sent again, or the next page is written."""
     is_refused: bool = False
-    """It was refused in a way that somebody should know of."""
+    """It was rejected in a way that has to be logged."""
 
 
-Became = Literal["told", "free", "broken"]
+Became = Literal["reported", "free", "broken"]
 
 
 class Fate(Struct, frozen=True):
-    """What becomes of an order's record: what an attempt with this revision and digest came to."""
+    """The outcome for one order: that of an attempt with this revision and digest."""
 
     revision: int
     digest: bytes
@@ -109,58 +109,58 @@ class Schedule(Struct, frozen=True):
 
 
 class Weighed(Struct, frozen=True):
-    """What a report has to do with an order now."""
+    """Whether an order belongs into the report now."""
 
     kind: Literal["nothing", "due", "broken"]
     candidate: Any = None
-    """Of what is due: for `Composing.add`."""
+    """If due: the argument of `Composing.add`."""
     refused_ms: int = 0
-    """When its entries were refused last, alone in their page; 0: never."""
+    """When its entries were last rejected, alone in their page; 0: never."""
     grows_bytes: int = 0
-    """By how much its record grows while it is under way."""
+    """How much its record grows while its page is in flight."""
 
 
 class Composing(Protocol):
-    """A page in the making."""
+    """A page being composed."""
 
     def add(self, candidate: Any) -> Literal["taken", "other", "full"]:
-        """`other`: it belongs in another page than those before it. `full`: it goes first in the next one."""
+        """`other`: it belongs to a different page than those before it. `full`: it is the first of the next page."""
         ...
 
     def composed(self) -> Composed | None:
-        """The page; `None`: nothing was taken."""
+        """The page; `None`: it has no orders."""
         ...
 
 
 class Reporter(Protocol):
-    """What an adapter has whose orders may be told by reports of many. Accounts are its provider's own."""
+    """The part of an adapter that sends many orders in one report. Accounts have its provider's type."""
 
     def is_wanted(self, account: Any) -> bool:
         """Whether the account reports."""
         ...
 
     def schedule(self, account: Any) -> Schedule:
-        """When it does, or would."""
+        """When reports are due, or would be."""
         ...
 
     def entries_max(self, account: Any) -> int:
-        """What one request holds at most of broken orders, and of the statistics."""
+        """Maximum number of broken orders, and of statistics entries, per request."""
         ...
 
     def read_kept(self, value: bytes) -> Kept:
-        """What the job's record keeps; nothing: there is no page. Raises `msgspec.MsgspecError`."""
+        """Decodes the job's record; empty: there are no pages. Raises `msgspec.MsgspecError`."""
         ...
 
     def write_kept(self, kept: Kept) -> bytes:
-        """As `read_kept` takes it."""
+        """The inverse of `read_kept`."""
         ...
 
     def inherited(self, page: Page) -> Page:
-        """As the next owner has to take it when the last one did not leave in order."""
+        """The page for the next owner if the last one crashed."""
         ...
 
     def weigh(self, reference: str, record: OrderRecord, account: Any, run_ms: int) -> Weighed:
-        """Whether an order that is owed, and of which nothing is under way, is due in the run of this instant."""
+        """Whether an order that is owed and has nothing in flight is due in the run of this time."""
         ...
 
     def composing(self, account: Any) -> Composing:
@@ -168,49 +168,49 @@ class Reporter(Protocol):
         ...
 
     def part_of(self, remote: bytes) -> bytes:
-        """What a page sends of one of its orders. `remote`: what its record keeps."""
+        """What a page sends of one of its orders. `remote`: the order's memory."""
         ...
 
     def request_of(self, page: Page, parts: Sequence[bytes], account: Any) -> HttpRequest:
-        """What is sent of a page now. `parts`: of the orders of its first list, in their order."""
+        """The request for a page now. `parts`: of the orders of its first list, in their order."""
         ...
 
     def outcome(self, response: HttpResponse, now_ms: int) -> Outcome:
-        """What an answer to a report means."""
+        """The outcome of a response to a report."""
         ...
 
     def after(self, page: Page, outcome: Outcome, run_ms: int) -> Move:
-        """What follows from an attempt in the run of this instant."""
+        """The move after an attempt in the run of this time."""
         ...
 
     def decided(self, page: Page, *, is_taken: bool) -> Move:
-        """What an operator says of a page that is stuck."""
+        """The move after an operator's decision about a stuck page."""
         ...
 
     def fate_of(self, remote: bytes, became: Became, outcome: Outcome, now_ms: int) -> Fate:
-        """What becomes of an order of a page. `remote`: what its record keeps."""
+        """The outcome for one order of a page. `remote`: its memory."""
         ...
 
     def broken(self, reference: str, record: OrderRecord) -> Raw:
-        """How an order that cannot be reported is named."""
+        """The entry of an order that cannot be reported."""
         ...
 
     def has_statistics(self, account: Any) -> bool:
-        """Whether a report counts all orders of late."""
+        """Whether a report has statistics of all recent orders."""
         ...
 
     def counted_since_ms(self, now_ms: int) -> int:
-        """Orders whose newest event is older are in no statistics."""
+        """Orders whose newest event is older are not part of the statistics."""
         ...
 
     def statistics(self, reference: str, record: OrderRecord, now_ms: int) -> Any:
-        """What is told of an order there; `None`: nothing."""
+        """The order's statistics entry; `None`: it has none."""
         ...
 
     def other_requests(
         self, broken: Sequence[Raw], statistics: Sequence[Any], account: Any, *, is_always: bool
     ) -> list[HttpRequest]:
-        """What a report has beside deliveries; `is_always`: one request, though there is nothing to say."""
+        """The requests of a report without deliveries; `is_always`: one request even if there is nothing to report."""
         ...
 
 
@@ -218,7 +218,7 @@ class Reporter(Protocol):
 
 
 class Listed(Struct, frozen=True):
-    """What an answer to a list, or to one of its items, comes to."""
+    """The response to a list, or to one of its items."""
 
     outcome: Outcome
     """`APPLIED`: it was understood."""
@@ -226,18 +226,18 @@ class Listed(Struct, frozen=True):
 
 
 class Lister(Protocol):
-    """What an adapter has whose provider keeps a list of items that are each read once, and become events."""
+    """The part of an adapter that reads each item of a provider's list once, and turns it into events."""
 
     job: str
     purpose: str
-    """What the events' `source` ends with."""
+    """The last part of the events' `source`."""
 
     def every_s(self, account: Any) -> float | None:
         """How often the list is read; `None`: never."""
         ...
 
     def list_request(self, account: Any) -> HttpRequest:
-        """Asks for the list."""
+        """The request for the list."""
         ...
 
     def read_list(self, response: HttpResponse, now_ms: int) -> Listed:
@@ -249,20 +249,20 @@ class Lister(Protocol):
         ...
 
     def item_request(self, account: Any, item: Any) -> HttpRequest:
-        """Asks for one of them."""
+        """The request for one item."""
         ...
 
     def read_item(self, item: Any, response: HttpResponse, now_ms: int) -> Listed:
-        """What it says, as a list of `callbacks.Said`."""
+        """Its events, as a list of `callbacks.Said`."""
         ...
 
     def after_reading(self, kept: bytes, found: Any, item: Any) -> bytes:
-        """What the job's record keeps once the events of an item are safe."""
+        """The job's memory once the events of an item are committed."""
         ...
 
 
 class Jobs(Struct, frozen=True):
-    """What an adapter has for the jobs of its accounts."""
+    """An adapter's jobs."""
 
     reporter: Reporter | None = None
     listers: tuple[Lister, ...] = ()

@@ -1,8 +1,8 @@
-"""What an adapter is: pure functions between an order's state and a provider's HTTP.
+"""Adapters: pure functions between an order's state and a provider's HTTP.
 
-An adapter answers one question: given what should be so, what it keeps of the provider (`remote`), and the time, what
-is the next step? One turn of an order asks it until a command was answered, or nothing is to be done: any number of
-reads, at most one command. A turn is one attempt in flight of its order, so no two of them overlap.
+An adapter answers one question: given the desired state, its memory of the provider (`remote`) and the time, what is
+the next step? One turn of an order asks until a command got its response, or nothing is left to do: any number of
+reads, at most one command. A turn is one attempt, so two turns of an order never overlap.
 """
 
 from typing import Any, Literal, Protocol, TypeVar
@@ -14,97 +14,97 @@ from worker.model.exchange import Exchange, HttpResponse, Outcome, Step
 from worker.model.order import Order
 
 _TRACE_LENGTH = 55
-"""What every version of `traceparent` begins with (W3C Trace Context, section 3.2); what may follow is any text."""
+"""The length that all versions of `traceparent` share (W3C Trace Context, section 3.2); any text may follow."""
 
 GuaranteeLevel = Literal["A", "B", "C", "D"]
-"""What a provider can do against stale requests: A refuses older versions, B can be read, C refuses old requests by
-their signed time, D nothing (`PROTOCOL.md` section 5)."""
+"""How a provider handles stale requests: A rejects older versions, B can be read, C rejects old requests by their
+signed time, D does nothing (`PROTOCOL.md` section 5)."""
 
 
 class Update(Struct, frozen=True, gc=False):
-    """What should be so at the provider, as its adapter sees it."""
+    """The desired state at the provider, as its adapter renders it."""
 
     digest: bytes
-    """Of what comes from the order's facts; configuration and the cancellation reason do not count."""
+    """A digest of values from the order's facts; without configuration and the cancellation reason."""
     problem: str | None
     """Why it must not be sent, with the arithmetic."""
     body: Raw
-    """What the adapter makes its steps of, encoded."""
+    """The basis of the adapter's steps, encoded."""
 
 
 class Question(Struct, frozen=True, gc=False):
-    """What a step depends on."""
+    """Everything that a step depends on."""
 
     reference: str
-    """The order's own, of its subject."""
+    """The order's reference, from its subject."""
     account: Any
-    """As the adapter's provider has it."""
+    """The account, in its provider's type."""
     update: Update
     remote: bytes = b""
-    """What the adapter has kept of the provider in the order's record; empty: nothing yet."""
+    """The adapter's memory in the order's record; empty: nothing yet."""
     may_land_late: bool = False
-    """The outcome of an earlier command is not known. Its time is over: it has arrived by now, or never will."""
+    """The outcome of an earlier command is unknown. The hold is over: it has arrived by now, or never will."""
     remote_unknown: bool = False
-    """The provider may hold something else than `remote` says: somebody else has changed it, or may have."""
+    """The provider may have something else than `remote` says: somebody else has changed it, or may have."""
     idempotency_key: str = ""
-    """The same for the same revision of the order, until an operator has it sent anew."""
+    """The same for the same revision of the order, until an operator has it sent again."""
     generation: int = 0
-    """How often an operator had the order sent anew."""
+    """How often an operator had the order sent again."""
     trace: str | None = None
     """`traceparent` of the newest event that had one."""
     now_ms: int = 0
     seen: Any = None
-    """What the last read of this turn has shown, as the adapter has decoded it; `None`: nothing was read yet."""
+    """The result of this turn's last read, as the adapter decoded it; `None`: nothing was read yet."""
 
     @property
     def trace_headers(self) -> dict[str, str]:
-        """What a request has of the trace, as far as every version of it is defined."""
+        """The trace header of a request, in the part that all versions share."""
         return {} if self.trace is None else {"traceparent": self.trace[:_TRACE_LENGTH]}
 
 
 class Answered(Struct, frozen=True, gc=False):
-    """An answer, as its adapter reads it."""
+    """A response, as its adapter reads it."""
 
     outcome: Outcome
-    """Of a read, `APPLIED` means that it was answered, and the turn goes on."""
+    """Of a read, `APPLIED` means that it succeeded, and the turn continues."""
     seen: Any = None
-    """Of a read, what the next step needs to know."""
+    """Of a read: the input of the next step."""
 
 
 AccountT_contra = TypeVar("AccountT_contra", bound=Account, contravariant=True)
 
 
 class Provider(Protocol[AccountT_contra]):
-    """An adapter. Total: whatever order, answer or `remote` it is given, it answers."""
+    """An adapter. Total: it handles every order, response and `remote`."""
 
     name: str
     guarantee: GuaranteeLevel
     can_read: bool
-    """Whether it reads before it believes: then what is said of an order at the provider makes it look again."""
+    """Whether orders can be read at the provider: then a provider event is a hint to read."""
 
     def render(self, order: Order, account: AccountT_contra) -> Update:
-        """What should be so there; what must not be sent comes back with a `problem`."""
+        """The desired state; with a `problem` if it must not be sent."""
         ...
 
     def digest(self, order: Order) -> bytes:
-        """The digest that `render` would give: of what comes from the order's facts alone."""
+        """The digest that `render` would return: of values from the order's facts alone."""
         ...
 
     def next_step(self, asked: Question) -> Step:
-        """What is to be done next; the turn ends with everything but a read."""
+        """The next step; every step but a read ends the turn."""
         ...
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
-        """What became of an exchange. An answer that cannot be read is judged by its status."""
+        """The outcome of an exchange. If a response cannot be read, its status decides."""
         ...
 
     def describe(self, remote: bytes) -> dict[str, Any]:
-        """What people are shown of `remote`, in plain JSON values; nothing personal."""
+        """`remote` for operators, in plain JSON values; without personal data."""
         ...
 
 
 class Destination(Struct, frozen=True):
-    """To whom an order is told: its account and the account's adapter."""
+    """Where an order is sent: its account and the account's adapter."""
 
     account: Account
     provider: Provider[Any]

@@ -1,1 +1,1 @@
-"""The adapters: values in, values out. One folder per provider, the same file names in each."""
+"""The adapters: values in, values out. One folder per provider, with the same file names in each."""

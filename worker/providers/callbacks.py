@@ -1,4 +1,4 @@
-"""What all providers' callbacks have in common: JSON and forms as they come, times, ids, the event that is written."""
+"""The common parts of all providers' callbacks: JSON and forms, times, ids, and the resulting event."""
 
 import re
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from schemas.base import REFERENCE_MAX
 from worker.model.callbacks import Called, Said
 
 FIELDS_MAX = 100
-"""Of a form."""
+"""Fields of a form."""
 DEPTH_MAX = 20
-"""Of JSON that is handed on."""
+"""Nesting of JSON that is passed on."""
 _WORD = re.compile(r"[A-Za-z0-9_. -]{1,64}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AMOUNT = re.compile(r"-?(\d{1,9})(?:\.(\d{1,2})0*)?", re.ASCII)
@@ -31,7 +31,7 @@ class UnreadableError(ValueError):
 
 
 class NotUnderstoodError(ValueError):
-    """JSON or a form, but not what it should say."""
+    """JSON or a form, but without the expected content."""
 
 
 # --- bodies ---
@@ -40,9 +40,9 @@ _T = TypeVar("_T")
 
 
 def read_json(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
-    """A body of JSON. Raises `UnreadableError`; `NotUnderstoodError` when it is JSON of another shape."""
+    """Decodes a JSON body. Raises `UnreadableError`, or `NotUnderstoodError` if it is JSON of another shape."""
     try:
-        body.decode()  # the decoder does not look into members that it skips
+        body.decode()  # the decoder does not validate members that it skips
         return decoder.decode(body)
     except msgspec.ValidationError:
         raise NotUnderstoodError from None
@@ -51,7 +51,7 @@ def read_json(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
 
 
 def read_form(media_type: str, body: bytes) -> dict[str, str]:
-    """The fields of a form, the last of each name; files are left out. Raises `UnreadableError`."""
+    """The fields of a form, the last of each name, without files. Raises `UnreadableError`."""
     parsed = Message()
     parsed["content-type"] = media_type
     kind = parsed.get_content_type()
@@ -78,7 +78,7 @@ def _parts(body: bytes, boundary: str) -> dict[str, str]:
     first, *parts = (b"\r\n" + body).split(b"\r\n" + line, FIELDS_MAX + 2)
     if not parts or len(parts) > FIELDS_MAX + 1 or not parts[-1].startswith(b"--"):
         raise ValueError
-    del first  # before the first boundary stands nothing that counts
+    del first  # whatever precedes the first boundary does not count
     fields = {}
     for part in parts[:-1]:
         head, found, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
@@ -91,19 +91,19 @@ def _parts(body: bytes, boundary: str) -> dict[str, str]:
     return fields
 
 
-# --- values, which come as numbers or as texts ---
+# --- values, which arrive as numbers or as texts ---
 
 
 def text_of(value: Any) -> str:
     """A number or a text as text; empty for anything else."""
-    kind = type(value)  # a dozen of them for each call: this is half the time of isinstance
+    kind = type(value)  # called a dozen times per call: this takes half the time of isinstance
     if kind is str:
         return str(value).strip()
     return str(value) if kind is int else ""
 
 
 def id_of(value: Any) -> str:
-    """An id of the provider's. Raises `NotUnderstoodError` when there is none."""
+    """An id of the provider's. Raises `NotUnderstoodError` if there is none."""
     text = text_of(value)
     if not 0 < len(text) <= REFERENCE_MAX:
         raise NotUnderstoodError
@@ -111,20 +111,20 @@ def id_of(value: Any) -> str:
 
 
 def word_of(value: Any) -> str:
-    """A word of the provider's as it may be handed on; empty when it does not look like one."""
+    """A word of the provider's that may be passed on; empty if it does not look like one."""
     text = text_of(value)
     return text if _WORD.fullmatch(text) else ""
 
 
 def flag_of(value: Any) -> bool | None:
-    """Yes or no, as such or as text; `None` for anything else."""
+    """A boolean, or one as text; `None` for anything else."""
     if isinstance(value, bool):
         return value
     return {"true": True, "false": False}.get(text_of(value).lower())
 
 
 def minor_of(text: str) -> int:
-    """Minor units, without the sign, of an amount with at most two places. Raises `NotUnderstoodError`."""
+    """Minor units, unsigned, of an amount with at most two decimals. Raises `NotUnderstoodError`."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise NotUnderstoodError
@@ -132,7 +132,7 @@ def minor_of(text: str) -> int:
 
 
 def raw_text(raw: msgspec.Raw) -> str:
-    """A number as it stands in JSON, or what a text says; empty for anything else, and for nothing."""
+    """A JSON number verbatim, or the content of a text; empty for anything else."""
     value = bytes(raw)
     if value[:1] == b'"':
         return text_of(msgspec.json.decode(value))
@@ -140,11 +140,11 @@ def raw_text(raw: msgspec.Raw) -> str:
 
 
 def plain(raw: bytes, depth_max: int = DEPTH_MAX) -> Any:
-    """JSON as plain values. Raises `NotUnderstoodError` when it is nested too deeply, or has numbers out of range."""
+    """JSON as plain values. Raises `NotUnderstoodError` if it is nested too deeply, or has numbers out of range."""
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
-        raise NotUnderstoodError from None  # whoever found where it ends did not look at what its numbers are
+        raise NotUnderstoodError from None  # finding its end did not check its numbers
     level, depth = [value], 0
     while level:
         depth += 1
@@ -159,11 +159,11 @@ def plain(raw: bytes, depth_max: int = DEPTH_MAX) -> Any:
     return value
 
 
-# --- what is written ---
+# --- events ---
 
 
 def cloud_event(called: Called, said: Said) -> tuple[str, bytes]:
-    """Subject and value of the record of what a call says."""
+    """Subject and value of the record for an event of a call."""
     subject = f"{called.account}/{said.reference or called.reference}"
     event = {
         "specversion": "1.0",
@@ -178,7 +178,7 @@ def cloud_event(called: Called, said: Said) -> tuple[str, bytes]:
 
 
 def time_of(given: str, arrived_ms: int) -> str:
-    """RFC 3339, in UTC: what is given (without a zone it is UTC); the arrival when that is no time, or ahead of it."""
+    """RFC 3339, in UTC: the given time (UTC if it has no zone), or the arrival if that is malformed or later."""
     arrived = _EPOCH + timedelta(milliseconds=arrived_ms)
     try:
         at = datetime.fromisoformat(given)
@@ -189,19 +189,19 @@ def time_of(given: str, arrived_ms: int) -> str:
 
 
 def minute_of(arrived_ms: int) -> str:
-    """The minute of an arrival, where nothing else tells a second one from a repeat."""
+    """The minute of arrival, for calls where nothing else distinguishes a second event from a repetition."""
     return str(arrived_ms // 60_000)
 
 
 def unmapped(
     kind: str, word: str, known_by: tuple[str, ...], order: str = "", *, time: str = "", reference: str = ""
 ) -> Said:
-    """Something authentic that we have no word for."""
+    """An authentic call that we have no event for."""
     data: dict[str, Any] = {"provider_order": order} if order else {}
     return Said("unmapped", data | {"kind": kind, "word": word}, (kind, *known_by), time, reference)
 
 
 def with_order(order: str, members: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` of an event, without what is not known."""
+    """`data` of an event, without unknown members."""
     found = {"provider_order": order, **members}
     return {name: value for name, value in found.items() if value is not None and value != ""}

@@ -1,4 +1,4 @@
-"""Every adapter, by the name that an account gives as its `provider`."""
+"""Every adapter, by the `provider` of an account."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,12 +24,12 @@ CALLBACKS: Mapping[str, Callbacks] = {
     "qliro": QliroCallbacks(),
     "sequra": SequraCallbacks(),
 }
-"""How the calls of each are read."""
+"""How each provider's callbacks are read."""
 JOBS: Mapping[str, Jobs] = {"sequra": Jobs(SequraReports(), (SequraDisbursements(),))}
-"""What comes due at the accounts of those that have such a thing."""
+"""Jobs on a schedule, for the providers that have any."""
 RECONCILERS: Mapping[str, Reconciler] = {
     "atarapay": AtaraPayReconciler(),
     "qliro": QliroReconciler(),
     "sequra": SequraReconciler(),
 }
-"""How orders of each are compared with what the provider has."""
+"""How orders are compared with the data of each provider."""

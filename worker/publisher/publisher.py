@@ -155,6 +155,7 @@ class Publisher:
 
     def abandon(self, source: AttemptSource) -> None:
         for attempt, (owner, slot) in list(self._in_flight.items()):
+            # Once only: a second cancellation would end the slot instead of the attempt (see `_send`).
             if owner is source and attempt not in self._abandoned:
                 self._abandoned.add(attempt)
                 slot.cancel()
@@ -247,7 +248,7 @@ class Publisher:
             if turn is None:
                 break
             attempt = turn.owner.take(turn.subject)
-            if attempt is not None:
+            if attempt is not None:  # `None`: the order has been acknowledged, parked or put on hold since the offer
                 slots.queue.begin(turn, now)
                 if slots.queue.opens_at(now) <= now:  # there is more to send: one wake-up starts the next slot
                     slots.wake_slots()
@@ -291,6 +292,12 @@ class Publisher:
     async def _send(
         self, slots: _AccountSlots, turn: Turn[AttemptSource], attempt: Attempt, slot: asyncio.Task[None]
     ) -> None:
+        """Makes one attempt:
+
+        1. takes the turn, and determines the outcome, whatever happens;
+        2. applies the outcome to the account: limits, pause, throttling;
+        3. reports it to the partition, exactly once.
+        """
         self._in_flight[attempt] = (turn.owner, slot)
         account, unanswered = slots.account, _Unanswered()
         outcome = Outcome(OutcomeKind.UNKNOWN, "the attempt ended without a response")

@@ -201,6 +201,20 @@ class MemoryLog:
         here = self._states[partition]
         return here.read(0, here.end, here.end)[0]
 
+    @property
+    def state_partitions(self) -> int:
+        """How many the state topic has."""
+        return len(self._states)
+
+    def state_end(self, partition: int) -> int:
+        """The offset below which readers see what was committed."""
+        return self._states[partition].stable()
+
+    def state_read(self, partition: int, position: int, count_max: int) -> tuple[list[StateEntry], int]:
+        """Committed entries from a position on, and the position after them."""
+        here = self._states[partition]
+        return here.read(position, here.end, count_max)
+
     def write_foreign(self, partition: int, key: bytes, value: bytes | None) -> int:
         """Commits a record of a foreign producer to the state topic; returns its offset."""
         here = self._states[partition]

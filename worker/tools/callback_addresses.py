@@ -1,4 +1,4 @@
-"""Addresses that providers call: made for a shop's checkout, and checked."""
+"""Callback addresses: prints and verifies them."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def print_addresses(
         raise ConfigError(f"[accounts.{account}] callback_secrets is missing; `openssl rand -hex 32` makes one")
     known = _purposes(caller)
     if purpose is not None and purpose not in known:
-        raise UsageError(f"{account} is not called for {purpose}; for {', '.join(known)}")
+        raise UsageError(f"{account} has no callbacks for {purpose}, only for {', '.join(known)}")
     tokens = Tokens(caller.callback_secrets)
     made = []
     for name, about in known.items():
@@ -52,12 +52,12 @@ def print_addresses(
         if "token" in address:
             print(f"{'':20} or {address['url_for_token_in_body']} with the parameter token = {address['token']}")
     if not public_url:
-        sys.stderr.write("cartsync: these are paths: set [callbacks] public_url to what stands before them\n")
+        sys.stderr.write("cartsync: these are only paths: set [callbacks] public_url to get whole URLs\n")
     return 0
 
 
 def _purposes(caller: Caller) -> dict[str, Purpose]:
-    """What the account is called for."""
+    """The purposes of the account's callbacks."""
     purposes = CALLBACKS[caller.provider].purposes
     return {name: about for name, about in purposes.items() if not about.question or caller.lookups is not None}
 
@@ -65,17 +65,17 @@ def _purposes(caller: Caller) -> dict[str, Purpose]:
 def _check_reference(account: str, purpose: str, about: Purpose, reference: str) -> None:
     """Raises `UsageError`."""
     if about.has_reference != bool(reference):
-        what = "is about one order: name its reference" if about.has_reference else "is of the seller: name no order"
+        what = "is for one order: pass its reference" if about.has_reference else "is for the seller: pass no order"
         raise UsageError(f"the address for {purpose} {what}")
     if reference:
         try:
             msgspec.convert(f"{account}/{reference}", Subject)
         except msgspec.ValidationError:
-            raise UsageError(f"there can be no such order; expected {SUBJECT_RULE}") from None
+            raise UsageError(f"not a valid order; expected {SUBJECT_RULE}") from None
 
 
 def verify_address(callers: Mapping[str, Caller], given: str, *, as_json: bool) -> int:
-    """Says whether an address would be let in: 0 yes, 1 no."""
+    """Prints whether an address would be accepted: 0 yes, 1 no."""
     found, why, number = _verified(callers, given)
     if as_json:
         said = {"ok": number is not None, "why": why, "secret": None if number is None else number + 1}
@@ -83,39 +83,43 @@ def verify_address(callers: Mapping[str, Caller], given: str, *, as_json: bool) 
         named |= {"reference": found.reference} if found is not None and found.reference else {}
         print(json.dumps(said | named, ensure_ascii=False))
     elif found is None or number is None:
-        print(f"not let in: {why}")
+        print(f"not accepted: {why}")
     else:
         about = f", order {found.reference}" if found.reference else ""
         which = "the one that signs" if number == 0 else f"number {number + 1} of callback_secrets, an old one"
-        print(f"let in: account {found.account}, purpose {found.purpose}{about}; by {which}")
+        print(f"accepted: account {found.account}, purpose {found.purpose}{about}; by {which}")
     return 0 if number is not None else 1
 
 
 def _verified(callers: Mapping[str, Caller], given: str) -> tuple[Address | None, str, int | None]:
-    """What the address says, why it is not let in, and by which secret it is."""
+    """The parsed address, why it would be refused, and the number of its secret."""
     path = given if given.startswith("/") else _path_of(given)
     address = read_path(path)
     if address is None:
-        return None, f"no address of a callback: {ROOT}<account>/<purpose>/<token>/<reference>, each part encoded", None
+        return (
+            None,
+            f"not a callback address: {ROOT}<account>/<purpose>/<token>/<reference>, each part encoded",
+            None,
+        )
     caller = callers.get(address.account)
     if caller is None or not caller.callback_secrets:
         return address, f"account {address.account} is not configured, or has no callback_secrets", None
     about = _purposes(caller).get(address.purpose)
     if about is None:
-        return address, f"account {address.account} is not called for {address.purpose}", None
+        return address, f"account {address.account} has no callbacks for {address.purpose}", None
     if address.token is None:
-        return address, "it has no token; only one in the body could let it in", None
+        return address, "it has no token; only one in the body could authorize it", None
     try:
         _check_reference(address.account, address.purpose, about, address.reference)
     except UsageError as error:
         return address, str(error), None
     tokens = Tokens(caller.callback_secrets)
     number = tokens.which(address.token, address.account, address.purpose, address.reference)
-    return address, "" if number is not None else "the token is that of another order, purpose or secret", number
+    return address, "" if number is not None else "the token belongs to another order, purpose or secret", number
 
 
 def _path_of(url: str) -> str:
-    """The rest of a URL from its path on, as it is: a query makes it none of ours."""
+    """The rest of a URL from its path on, verbatim: an address with a query is not ours."""
     try:
         parts = urlsplit(url)
     except ValueError:

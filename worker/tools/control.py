@@ -1,8 +1,8 @@
-"""What an operator asks of a running worker, over its private port: `order show|release|resend`,
+"""An operator's commands to a running worker, over its private port: `order show|release|resend`,
 `account resume|report`, `input skip`.
 
-When no worker answers, or another one serves the order, `order show` reads the state topic; without a configured
-Kafka it looks into what the last demo left (`.cartsync/demo.json`).
+If no worker responds, or another one serves the order, `order show` reads the state topic; without a configured Kafka
+it reads the last demo's orders (`.cartsync/demo.json`).
 """
 
 import sys
@@ -25,12 +25,12 @@ ANSWER_WITHIN_S = 60.0
 RELEASE_ALL_WITHIN_S = 660.0
 """Longer than the port takes to release many orders."""
 
-# The private port is asked directly, whatever proxy the environment names for the world outside.
+# The private port is called directly, whatever proxy the environment names.
 _open = build_opener(ProxyHandler({})).open
 
 
 class Port(str):
-    """The URL of a worker's private port, with the token that it may want."""
+    """The URL of a worker's private port, with its token."""
 
     __slots__ = ("token",)
     token: str
@@ -43,11 +43,11 @@ class Port(str):
 
 
 class NoAnswerError(LogError):
-    """Nobody answers at the worker's private port."""
+    """There is no response from the worker's private port."""
 
 
 class UnknownOrderError(UsageError):
-    """There is no such order where we looked."""
+    """There is no such order or account."""
 
 
 class _Problem(msgspec.Struct):
@@ -58,7 +58,7 @@ class _Problem(msgspec.Struct):
 
 
 class _Done(msgspec.Struct):
-    """What a POST is answered."""
+    """The response to a POST."""
 
     detail: str = ""
 
@@ -75,10 +75,10 @@ class _Demo(msgspec.Struct):
 def show_order(
     ref: str, url: str, *, as_json: bool, topic: Callable[[str], list[OrderView]] | None, demo_file: Path = DEMO_FILE
 ) -> int:
-    """Prints an order; 0. `ref`: `account/reference`, or a reference that only one account has. `topic`: reads the
-    orders that may be meant from the state topic; `None`: there is none.
+    """Prints an order; 0. `ref`: `account/reference`, or a reference that only one account has. `topic`: reads matching
+    orders from the state topic; `None`: there is none.
 
-    Raises `UsageError` when there is none, or several, `NoAnswerError` when nobody and nothing can be asked.
+    Raises `UsageError` if there is no such order, or several, `NoAnswerError` if there is nowhere to read it.
     """
     try:
         _, view = _find(ref, url)
@@ -91,27 +91,25 @@ def show_order(
 def _shown_elsewhere(
     ref: str, error: CartsyncError, topic: Callable[[str], list[OrderView]] | None, demo_file: Path
 ) -> OrderView:
-    """The order, when the worker that was asked does not show it. Raises `error` when there is no other place."""
+    """The order, if the worker does not have it. Raises `error` if there is no other place."""
     if topic is not None:
         source = "the state topic"
     elif not isinstance(error, NoAnswerError):
         raise error
     elif demo_file.is_file():
-        source = f"{demo_file}, which the demo left"
+        source = f"{demo_file}, from the last demo"
     else:
         raise NoAnswerError(f"{error}; give the worker's private port with --url, or configure [kafka]") from None
-    sys.stderr.write(f"{error}; looking into {source}\n")
+    sys.stderr.write(f"{error}; reading {source}\n")
     orders = _read_demo(demo_file) if topic is None else {view.subject: view for view in topic(ref)}
     _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, source)
     return view
 
 
 def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as_json: bool) -> int:
-    """Releases or resends an order; 0 once that is committed, or when there was nothing to do. Raises as `show_order`
-    does.
-    """
+    """Releases or resends an order; 0 once that is committed, or if nothing is to do. Raises like `show_order`."""
     subject, _ = _find(ref, url)
-    body = _ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
+    body = ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
     print(body.decode() if as_json else f"{printable(subject)}: {_detail(body)}")
     return 0
 
@@ -119,11 +117,11 @@ def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as
 def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) -> int:
     """Releases the parked orders of an account in the partitions of one worker; 0 once that is committed.
 
-    Raises `UsageError` when there is no such account, `NoAnswerError`, `LogError` when only a part may be committed.
+    Raises `UsageError` if there is no such account, `NoAnswerError`, `LogError` if only a part may be committed.
     """
     query = f"?reason_contains={quote(reason_contains, safe='')}" if reason_contains else ""
     path = f"/accounts/{quote(account, safe='')}/release{query}"
-    body = _ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
+    body = ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(account)}: {_detail(body)} {where}")
     return 0
@@ -134,21 +132,19 @@ def _detail(body: bytes) -> str:
 
 
 def resume_account(name: str, url: str, *, as_json: bool) -> int:
-    """Ends an account's pause; 0, also when there is none. Raises `UsageError` when there is no such account,
-    `NoAnswerError`.
-    """
-    body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
+    """Resumes an account; 0, even if it is not paused. Raises `UsageError` for an unknown account, `NoAnswerError`."""
+    body = ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
     print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)}")
     return 0
 
 
 def report_now(name: str, url: str, *, page_id: str = "", is_taken: bool = False, as_json: bool) -> int:
-    """Makes an account's jobs due now in the partitions of one worker, or says what became of a page of its reports
-    that is stuck; 0 once that is committed. Raises `UsageError` when there is no such account, or it has no job,
+    """Makes an account's jobs due now in the partitions of one worker, or decides whether one of its stuck pages was
+    accepted; 0 once that is committed. Raises `UsageError` for an unknown account, or one without jobs, and
     `NoAnswerError`.
     """
     query = f"?page={quote(page_id, safe='')}&taken={str(is_taken).lower()}" if page_id else ""
-    body = _ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
+    body = ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)} {where}")
     return 0
@@ -165,12 +161,12 @@ def skip_input(
     owner: Callable[[], str | None],
 ) -> int:
     """Moves the position of a partition, at the worker of `urls` that serves it; 0 once that is committed. `owner`:
-    looks who has taken the partition last.
+    returns the partition's last owner.
 
-    Raises `UsageError` when none of them serves it or the position cannot be moved there, `NoAnswerError`.
+    Raises `UsageError` if none of them serves it or the position cannot be moved there, `NoAnswerError`.
     """
     for url in urls:
-        status = _status(url)
+        status = read_status(url)
         if any(view.partition == partition for view in status.partitions):
             break
         if 0 < status.event_partitions <= partition:
@@ -178,9 +174,9 @@ def skip_input(
             raise UsageError(f"there is no partition {partition}: the event topic has {count}, the first is 0")
     else:
         last = owner()
-        hint = f"worker {last} has taken it last: give its private port with --url" if last else "try again in a while"
+        hint = f"its last owner is worker {last}: pass its private port with --url" if last else "try again shortly"
         raise UsageError(f"partition {partition} is not served at {' or '.join(urls)}; {hint}")
-    body = _ask(url, "POST", f"/input/{partition}/skip/{offset}", msgspec.json.encode({"why": why, "who": who}))
+    body = ask(url, "POST", f"/input/{partition}/skip/{offset}", msgspec.json.encode({"why": why, "who": who}))
     if as_json:
         print(body.decode())
     else:
@@ -192,32 +188,33 @@ def skip_input(
 def _find(ref: str, url: str) -> tuple[str, OrderView]:
     def get(subject: str) -> OrderView | None:
         try:
-            return msgspec.json.decode(_ask(url, "GET", f"/orders/{quote(subject, safe='')}"), type=OrderView)
+            return msgspec.json.decode(ask(url, "GET", f"/orders/{quote(subject, safe='')}"), type=OrderView)
         except UsageError:
             return None
 
-    accounts = [account.name for account in _status(url).accounts]
+    accounts = [account.name for account in read_status(url).accounts]
     return _pick(ref, get, accounts, f"the worker at {url} (another one may serve it)")
 
 
-def _status(url: str) -> StatusView:
+def read_status(url: str, *, within_s: float = ANSWER_WITHIN_S) -> StatusView:
+    """What a worker says of itself. Raises `NoAnswerError`, `LogError`, `UsageError`."""
     _check(url)
     try:
-        return msgspec.json.decode(_ask(url, "GET", "/status"), type=StatusView)
+        return msgspec.json.decode(ask(url, "GET", "/status", within_s=within_s), type=StatusView)
     except (msgspec.MsgspecError, UsageError, InvariantError):
-        raise NoAnswerError(f"what answers at {url} is no cartsync worker, or not one of this version") from None
+        raise NoAnswerError(f"{url} is not a cartsync worker of this version") from None
 
 
 def _pick(
     ref: str, get: Callable[[str], OrderView | None], accounts: Collection[str], where: str
 ) -> tuple[str, OrderView]:
-    """A reference may hold slashes, so what looks like account and reference may be a reference alone."""
+    """A reference may contain slashes, so `ref` may be a reference without an account."""
     if "/" in ref and (view := get(ref)) is not None:
         return ref, view
     subjects = [f"{account}/{ref}" for account in sorted(accounts)]
     found = [(subject, view) for subject in subjects if (view := get(subject)) is not None]
     if len(found) > 1:
-        raise UsageError(f"{ref} is ambiguous: say {' or '.join(subject for subject, _ in found)}")
+        raise UsageError(f"{ref} is ambiguous: use {' or '.join(subject for subject, _ in found)}")
     if not found:
         raise UnknownOrderError(f"no order {ref} in {where}")
     return found[0]
@@ -230,8 +227,8 @@ def _read_demo(file: Path) -> dict[str, OrderView]:
         raise UsageError(f"{file}: cannot be read: {error}") from None
 
 
-def _ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float = ANSWER_WITHIN_S) -> bytes:
-    """The answer's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
+def ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float = ANSWER_WITHIN_S) -> bytes:
+    """The response's body. Raises `UsageError` for 4xx, `LogError` for 503, `NoAnswerError`, `InvariantError`."""
     _check(url)
     request = Request(url.rstrip("/") + path, method=method, data=body if method == "POST" else None)  # noqa: S310
     if isinstance(url, Port) and url.token:
@@ -245,12 +242,12 @@ def _ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float
             raise _refusal(error.code, error.read()) from None
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise NoAnswerError(f"no worker answers at {url}: {reason}") from None
+        raise NoAnswerError(f"no worker responds at {url}: {reason}") from None
 
 
 def _check(url: str) -> None:
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{url}: the worker's private port is named as http://host:port")
+        raise UsageError(f"{url}: expected the worker's private port as http://host:port")
 
 
 def _refusal(status: int, body: bytes) -> Exception:
@@ -260,11 +257,11 @@ def _refusal(status: int, body: bytes) -> Exception:
         problem = _Problem()
     text = problem.detail or problem.title or f"status {status}"
     if status < 500:
-        return UsageError(text)
+        return UnknownOrderError(text) if status == 404 else UsageError(text)
     return LogError(text) if status == 503 else InvariantError(text)
 
 
-# --- for people ---
+# --- output ---
 
 
 def _lines(view: OrderView) -> Iterator[str]:
@@ -308,5 +305,5 @@ def _item(item: ItemView) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would take for a command."""
+    """Without terminal control sequences."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,4 +1,4 @@
-"""What a Kafka on this machine is made of: Java from the PATH, and jars that Maven fetches once."""
+"""The parts of a local Kafka: Java from the PATH, and jars that Maven fetches once."""
 
 import fcntl
 import functools
@@ -21,7 +21,7 @@ _MAVEN_TIMEOUT_S = 600.0
 
 
 class LocalKafkaError(CartsyncError):
-    """Kafka cannot be run on this machine. Says what is missing or wrong, and what to do."""
+    """A local Kafka cannot run. Says what is missing or wrong, and what to do."""
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def _java_version() -> int | None:
 
 
 def is_complete(jars: Path) -> bool:
-    """Are the jars of our pom there? The marker is a copy of the pom, which names the versions."""
+    """Whether the jars of our pom are present. The marker is a copy of the pom, which names the versions."""
     try:
         return (jars / _POM.name).read_bytes() == _POM.read_bytes()
     except OSError:
@@ -45,7 +45,7 @@ def is_complete(jars: Path) -> bool:
 
 
 def missing_requirements(jars: Path = JARS) -> list[str]:
-    """A sentence for each program that must be installed first; empty when Kafka can be run."""
+    """A sentence for each program that must be installed first; empty if Kafka can run."""
     missing = []
     version = _java_version()
     if version is None or version < _JAVA_MIN:
@@ -86,7 +86,7 @@ def _fetch(jars: Path) -> None:
     if jars.exists() and any(jars.iterdir()) and not (jars / _POM.name).exists():
         raise LocalKafkaError(f"{jars} is not empty and was not made by cartsync: name another folder for Kafka's jars")
     print(f"Maven fetches Kafka's jars into {jars} (once, 44 MB)", file=sys.stderr, flush=True)
-    # Beside the goal, for a rename works within one file system only; whole or not at all.
+    # In the same parent folder, because a rename works only within one file system; all or nothing.
     with tempfile.TemporaryDirectory(dir=jars.parent, prefix=f"{jars.name}-") as folder:
         fresh = Path(folder).absolute() / jars.name
         _run_maven(fresh)
@@ -97,7 +97,7 @@ def _fetch(jars: Path) -> None:
 
 
 def _run_maven(target: Path) -> None:
-    # `--strict-checksums`: a file damaged on its way is an error, not a warning
+    # `--strict-checksums`: a file damaged in transit is an error, not a warning
     command = ["mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={_POM}"]
     command += ["dependency:copy-dependencies", f"-DoutputDirectory={target}"]
     try:

@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, and what the Kafka node behind one of them says."""
+"""Ports of this machine: free ones, and the Kafka node behind a port."""
 
 import random
 import socket
@@ -6,15 +6,15 @@ import struct
 
 HOST = "127.0.0.1"
 
-# Below Linux's ephemeral ports (32768 and up): a client that keeps dialling a node that is down could
-# otherwise be given the node's own port, connect to itself, and bar the node from coming back.
+# Below Linux's ephemeral ports (32768 and up): a client that keeps connecting to a stopped node could otherwise
+# get the node's own port, connect to itself, and keep the node from restarting.
 _RANGE = range(20_000, 32_768)
 
 
 def is_free(port: int) -> bool:
-    """Can a node listen there now?"""
+    """Whether a node can listen there now."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does: TIME_WAIT is no hindrance
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like Kafka, which ignores TIME_WAIT
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -23,7 +23,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """At most `count` different ports on which nothing listens; nobody else is kept from taking them."""
+    """At most `count` different free ports; they are not reserved."""
     free: list[int] = []
     for port in random.SystemRandom().sample(_RANGE, len(_RANGE)):
         if len(free) == count:

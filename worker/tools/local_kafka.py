@@ -36,7 +36,7 @@ _JVM = (
     # A start in two seconds on two cores is worth more here than throughput later.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
-    # With the archive of classes where there is one. One that another Java made is passed over, in silence.
+    # With the class archive, if there is one. An archive of a different Java is silently ignored.
     "-Xshare:auto",
     "-Xlog:disable",
     "-XX:-UsePerfData",  # a file in /tmp that would outlive SIGKILL
@@ -73,7 +73,7 @@ class LocalKafka:
         port: int | None = None,
     ) -> None:
         if nodes < 1:
-            raise LocalKafkaError(f"a Kafka of {nodes} nodes: at least 1 is needed")
+            raise LocalKafkaError(f"{nodes} nodes: at least 1 is needed")
         self.nodes = tuple(range(1, nodes + 1))
         self._jars = jars.absolute()
         self._heap = heap
@@ -98,18 +98,18 @@ class LocalKafka:
 
     @property
     def bootstrap(self) -> str:
-        """`host:port` of each node, with commas; known before the start."""
+        """`host:port` of each node, separated by commas; known before the start."""
         return ",".join(f"{HOST}:{port}" for port in self._ports.values())
 
     def start(self) -> None:
-        """Returns when every node answers and knows all others. Leaves nothing behind when it fails."""
+        """Returns once every node responds and knows all others. Leaves nothing behind if it fails."""
         if self._folder is not None:
-            raise LocalKafkaError("this Kafka runs already")
+            raise LocalKafkaError("this Kafka is already running")
         if missing := missing_requirements(self._jars):
             raise LocalKafkaError("; ".join(missing))
         install(self._jars)
         if not is_free(self._ports[1]):
-            raise LocalKafkaError(f"port {self._ports[1]} is in use: name another one, or end what listens there")
+            raise LocalKafkaError(f"port {self._ports[1]} is in use: choose another one, or stop what listens there")
         atexit.register(self.stop)
         self._folder = Path(tempfile.mkdtemp(prefix="cartsync-kafka-"))
         try:
@@ -140,22 +140,22 @@ class LocalKafka:
         atexit.unregister(self.stop)
 
     def kill(self, node: int) -> None:
-        """SIGKILL. What the node has handed to the operating system is there again after `restart`."""
+        """SIGKILL. Data that the node has passed to the operating system survives until `restart`."""
         process = self._running(node)
         process.kill()
         process.wait()
         self._watch()
 
     def freeze(self, node: int) -> None:
-        """SIGSTOP: the node stays as it is, connections open, until `thaw`."""
+        """SIGSTOP: the node stops, with open connections, until `thaw`."""
         self._running(node).send_signal(signal.SIGSTOP)
 
     def thaw(self, node: int) -> None:
-        """SIGCONT: a frozen node goes on."""
+        """SIGCONT: a frozen node continues."""
         self._running(node).send_signal(signal.SIGCONT)
 
     def restart(self, node: int) -> None:
-        """Starts the node with the data it had, killing it first if it runs; returns when it answers.
+        """Starts the node with the data it had, killing it first if it runs; returns once it responds.
 
         Needs a majority of the nodes, this one included, for there must be a controller. That refuses a node
         until the session before the kill has run out: `broker.session.timeout.ms`, 9 s by default.
@@ -170,7 +170,7 @@ class LocalKafka:
         return self._running(node).pid
 
     def is_running(self, node: int) -> bool:
-        """Is there a process of this node, be it frozen?"""
+        """Whether there is a process of this node, even a frozen one."""
         process = self._processes.get(node)
         return process is not None and process.poll() is None
 
@@ -186,7 +186,7 @@ class LocalKafka:
 
     def _running(self, node: int) -> subprocess.Popen[bytes]:
         if not self.is_running(node):
-            raise LocalKafkaError(f"node {node} does not run")
+            raise LocalKafkaError(f"node {node} is not running")
         return self._processes[node]
 
     def _format(self) -> None:
@@ -217,12 +217,12 @@ class LocalKafka:
 
     @property
     def _archive(self) -> Path:
-        """Classes ready to be mapped: saves a JVM a third of its start. The first format ever leaves it."""
+        """A class archive, which saves a third of a JVM's startup. The first format creates it."""
         return self._jars / "classes.jsa"
 
     @property
     def _new_archive(self) -> Path:
-        """Under a name of our own until it is whole, for others may be starting."""
+        """Under a name of our own until it is complete, because others may be starting."""
         return self._jars / f"classes.jsa.{os.getpid()}"
 
     def _launch(self, node: int) -> None:
@@ -249,7 +249,7 @@ class LocalKafka:
         give_up_at = time.monotonic() + _READY_WITHIN_S
         while not brokers <= known_brokers(self._ports[node]):
             if not self.is_running(node):
-                raise LocalKafkaError(f"node {node} has ended by itself:\n{self.log_tail(node)}")
+                raise LocalKafkaError(f"node {node} has exited:\n{self.log_tail(node)}")
             if time.monotonic() > give_up_at:
                 late = f"node {node} is not ready after {_READY_WITHIN_S:.0f} s"
                 raise LocalKafkaError(f"{late}:\n{self.log_tail(node)}")
@@ -272,8 +272,8 @@ def _cluster_properties(nodes: int) -> dict[str, str | int]:
         "transaction.state.log.num.partitions": 5,
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync_min,
-        "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a topic
-        "group.initial.rebalance.delay.ms": 0,  # else a lone consumer waits 3 s for company
+        "auto.create.topics.enable": "false",  # a misspelled topic is an error, not a topic
+        "group.initial.rebalance.delay.ms": 0,  # otherwise a lone consumer waits 3 s for others
         "log.cleaner.backoff.ms": 1_000,  # of 15 s: tests of compaction wait for the cleaner
         "log.cleaner.dedupe.buffer.size": 16 * 2**20,  # of 128 MiB; still 600 thousand keys in one pass
     }
@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="of the first node (default: a free one)")
     parser.add_argument("--jars", type=Path, default=JARS, help=f"folder of Kafka's jars (default: {JARS})")
     arguments = parser.parse_args()
-    # SIGINT too: it is ignored where a shell has begun us with &.
+    # SIGINT, too: it is ignored if a shell started us with &.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _end)
     try:
@@ -298,14 +298,14 @@ def main() -> int:
             print(f"Kafka is ready. Bootstrap servers: {kafka.bootstrap}")
             print("Ctrl-C (or SIGTERM) stops it and removes its data.", flush=True)
             running = set(kafka.nodes)
-            while running:  # a cluster goes on without a node that somebody has killed to see what happens
+            while running:  # a cluster continues without a node that somebody killed on purpose
                 time.sleep(1)
                 for node in [node for node in running if not kafka.is_running(node)]:
                     running.remove(node)
-                    print(f"Node {node} has ended by itself:\n{kafka.log_tail(node)}", file=sys.stderr)
+                    print(f"Node {node} has exited:\n{kafka.log_tail(node)}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
-        print("Kafka is stopped.", file=sys.stderr)
+        print("Kafka has stopped.", file=sys.stderr)
         return 0
     except LocalKafkaError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Kafka as a person asks it: somebody waits for the answer."""
+"""Kafka settings for commands: a person waits for the result."""
 
 from worker.config import KafkaSection
 from worker.kafka.settings import KafkaSettings
@@ -7,5 +7,5 @@ _CONNECT_S = 10.0
 
 
 def for_a_person(kafka: KafkaSection) -> KafkaSettings:
-    """The settings, with less patience for brokers that do not answer than a worker has."""
+    """The settings, with shorter timeouts for unresponsive brokers than a worker has."""
     return KafkaSettings(**kafka.members() | {"connect_timeout_s": min(kafka.connect_timeout_s, _CONNECT_S)})

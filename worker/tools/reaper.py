@@ -1,4 +1,4 @@
-"""Ends the processes of a program that can no longer do it itself, because it was killed.
+"""Kills the child processes of a program that was killed itself.
 
 A small process holds the read end of a pipe. While the owner lives it writes there which process ids are at
 stake; the pipe ends when the owner does, however that came about. Linux has `PR_SET_PDEATHSIG` for this, but
@@ -20,7 +20,7 @@ _REMOVE_WITHIN_S = 10.0
 
 
 class Reaper:
-    """The owner's end. `folder` is removed too, should the owner not live to do so."""
+    """The owner's side. `folder` is removed too, if the owner cannot do so."""
 
     def __init__(self, folder: Path) -> None:
         # `-I -S` start in 20 ms; a process group of its own, so that Ctrl-C does not end it before the owner.
@@ -29,19 +29,19 @@ class Reaper:
 
     @property
     def pid(self) -> int:
-        """The process id of the small process."""
+        """The process id of the reaper."""
         return self._process.pid
 
     def watch(self, pids: Iterable[int]) -> None:
-        """From now on exactly these are at stake."""
+        """From now on, watch exactly these processes."""
         assert self._process.stdin is not None
-        # This is the second line of defence: should somebody have killed it, the first one is still here.
+        # This is the second line of defense: if somebody killed it, the owner itself is still there.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(" ".join(map(str, pids)) + "\n")
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """Ends the small process; it kills what it still watches and removes the folder. May be repeated."""
+        """Stops the reaper; it kills the processes that it still watches and removes the folder. May be repeated."""
         self._process.communicate(timeout=2 * _REMOVE_WITHIN_S)
 
 
@@ -54,7 +54,7 @@ def _reap(folder: Path) -> None:
             os.kill(pid, signal.SIGKILL)
     give_up_at = time.monotonic() + _REMOVE_WITHIN_S
     while folder.exists() and time.monotonic() < give_up_at:
-        # A killed process may still finish a write and so bring a file back: once more, then.
+        # A killed process may still finish a write and recreate a file: so remove it once more.
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.02)
 

@@ -1,10 +1,10 @@
 """Runs events from a JSON-lines file through the same reducer and publisher as a worker does.
 
-Each line is one CloudEvents object, as a record's value in structured mode; its subject serves as the key. Nothing is
-sent unless it is asked for: the updates are printed, and no time passes but on a virtual clock.
+Each line is one CloudEvents object, as a record's value in structured mode; its subject is the key. By default updates
+are only printed, on a virtual clock.
 
-Sending overwrites what the provider holds with what the file alone leads to. So it is said which orders these are, it
-is refused beside a running worker, whose state would be another one from then on, and its idempotency keys are its own.
+Sending overwrites the provider's state with the result of the file alone. So it first lists the affected orders, it is
+refused while workers are running, because their state would no longer match, and it uses its own idempotency keys.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,27 +38,26 @@ from worker.sim.loop import VirtualClock, VirtualLoop
 _SETTINGS = {"max_poll_records": 1_000_000, "max_batch_records": 1_000_000}
 _PROGRESS_S = 2.0
 _SHOWN_MAX = 20
-"""Orders that are named before they are overwritten."""
+"""Orders that are listed before they are overwritten."""
 
 
 class _Printer:
-    """`ports.Sender` that prints what would be sent, and takes it as sent."""
+    """`ports.Sender` that prints requests, and treats them as accepted."""
 
     def __init__(self, out: TextIO | None, as_json: bool) -> None:
         """`out`: `None` to print nothing."""
         self.failure: OSError | None = None
         """Why nothing more can be printed."""
-        self.told: dict[str, None] = {}
-        """`METHOD url` of what would be sent, each once."""
-        self.is_silent = out is None
+        self.requests: dict[str, None] = {}
+        """`METHOD url` of each request, once."""
         self._out = out
         self._as_json = as_json
 
     async def send(
         self, request: HttpRequest, _deadline_s: float, _may_send: Callable[[], bool]
     ) -> HttpResponse | Fault:
-        """Prints the request, its credentials left out."""
-        self.told[f"{request.method} {request.url}"] = None
+        """Prints the request without its credentials."""
+        self.requests[f"{request.method} {request.url}"] = None
         if self._out is None:
             return HttpResponse(204, {}, b"")
         body: Any = json.loads(request.body)
@@ -77,8 +77,8 @@ class _Printer:
 
 
 class _OwnKeys:
-    """`ports.Sender` whose idempotency keys no worker has used, nor another replay: a provider that honours keys would
-    otherwise take a new request for one that it knows.
+    """`ports.Sender` with idempotency keys that no worker and no other replay has used: otherwise a provider that
+    honors keys would treat a new request as a repetition.
     """
 
     def __init__(self, sender: Sender, run_id: str) -> None:
@@ -98,7 +98,7 @@ class _OwnKeys:
 
 
 def read_lines(path: Path) -> list[tuple[int, bytes, bytes]]:
-    """(line number, key, value) of each line that is not empty. Raises `UsageError` for what cannot be read."""
+    """(line number, key, value) of each line that is not empty. Raises `UsageError` for unreadable input."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -124,45 +124,60 @@ def run_replay(
     as_json: bool = False,
     workers: Callable[[], Sequence[str]] | None = None,
 ) -> int:
-    """Replays the file; 0 when every event was taken and every order settled, 1 when not.
+    """Replays the file; 0 if every event was accepted and every order settled, 1 if not.
 
-    `workers`: tells which workers are running, where that can be known. Raises `TwoOwnersError` when there are any and
-    something is to be sent.
+    `workers`: returns the running workers, if that can be known. Raises `TwoOwnersError` if there are any and `send` is
+    set.
     """
     lines = read_lines(path)
     if not send:
-        return _rehearse(lines, accounts, _Printer(sys.stdout, as_json), as_json)
+        return _conclude(_rehearse(lines, accounts, _Printer(sys.stdout, as_json)), as_json)
     if workers is not None and (running := workers()):
         raise TwoOwnersError(
-            f"replay --send beside running workers ({', '.join(running)}) would overwrite what they told, and they "
-            "would not know: stop them first, or have them tell an order again with `cartsync order resend`"
+            f"replay --send would overwrite what running workers ({', '.join(running)}) have sent, without their "
+            "knowledge: stop them first, or send single orders again with `cartsync order resend`"
         )
     _announce(path, lines, accounts)
     return asyncio.run(_replay_for_real(lines, accounts, as_json))
 
 
-def _rehearse(
-    lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account], printer: _Printer, as_json: bool
-) -> int:
+class Replayed(msgspec.Struct, frozen=True):
+    """What became of the events."""
+
+    views: list[OrderView]
+    refused: list[str]
+    """Which line, and why."""
+
+
+def rehearse(
+    lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account]
+) -> tuple[list[dict[str, Any]], Replayed]:
+    """What would be sent for these lines (method, URL, body), and what would become of their orders. No time passes."""
+    out = StringIO()
+    replayed = _rehearse(lines, accounts, _Printer(out, as_json=True))
+    return [json.loads(line) for line in out.getvalue().splitlines()], replayed
+
+
+def _rehearse(lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account], printer: _Printer) -> Replayed:
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(_replay(lines, accounts, VirtualClock(loop), printer, as_json))
+        return loop.run_until_complete(_replay(lines, accounts, VirtualClock(loop), printer))
     finally:
         loop.close()
 
 
 def _announce(path: Path, lines: list[tuple[int, bytes, bytes]], accounts: Mapping[str, Account]) -> None:
-    """Says what is about to be overwritten."""
+    """Prints which orders will be overwritten."""
     printer = _Printer(None, as_json=False)
-    with logs.capture([]):  # it will all be said again
-        _rehearse(lines, accounts, printer, as_json=False)
+    with logs.capture([]):  # the same lines follow when it is sent
+        _rehearse(lines, accounts, printer)
     sys.stderr.write(
-        f"{len(printer.told)} orders are overwritten with what {path} alone leads to, whatever is held of them now:\n"
+        f"{len(printer.requests)} orders will be overwritten at their providers with the result of {path} alone:\n"
     )
-    for told in list(printer.told)[:_SHOWN_MAX]:
-        sys.stderr.write(f"  {told}\n")
-    if len(printer.told) > _SHOWN_MAX:
-        sys.stderr.write(f"  and {len(printer.told) - _SHOWN_MAX} more\n")
+    for requests in list(printer.requests)[:_SHOWN_MAX]:
+        sys.stderr.write(f"  {requests}\n")
+    if len(printer.requests) > _SHOWN_MAX:
+        sys.stderr.write(f"  and {len(printer.requests) - _SHOWN_MAX} more\n")
 
 
 async def _replay_for_real(
@@ -173,7 +188,7 @@ async def _replay_for_real(
     )
     sender = _OwnKeys(http, uuid.uuid4().hex[:12])
     try:
-        return await _replay(lines, accounts, SystemClock(), sender, as_json)
+        return _conclude(await _replay(lines, accounts, SystemClock(), sender), as_json)
     finally:
         await sender.close()
 
@@ -183,10 +198,9 @@ async def _replay(
     accounts: Mapping[str, Account],
     clock: Clock,
     sender: Sender,
-    as_json: bool,
-) -> int:
+) -> Replayed:
     log = MemoryLog(1, clock)
-    # As if they were written now, whatever the clock says that a dry run goes by.
+    # As if they were written now, whatever the dry run's clock says.
     now_ms = time.time_ns() // 1_000_000
     offsets = {log.append(key, value, timestamp_ms=now_ms)[1]: number for number, key, value in lines}
     settings = worker_settings_from(_SETTINGS)
@@ -205,21 +219,23 @@ async def _replay(
     await worker.stop(drain_s=0.0)
     if printer is not None and printer.failure is not None:
         raise printer.failure
-    if printer is not None and printer.is_silent:
-        return 0
+    refused = []
     for letter in log.dead_letters:
         said = dict(letter.headers)
         number = offsets[int(said["x-dlq-offset"])]
-        sys.stderr.write(f"line {number} refused: {said['x-dlq-reason'].decode()}: {said['x-dlq-detail'].decode()}\n")
-    return _conclude(views, len(log.dead_letters), as_json)
+        refused.append(f"line {number} refused: {said['x-dlq-reason'].decode()}: {said['x-dlq-detail'].decode()}")
+    return Replayed(views, refused)
 
 
 def _at_rest(worker: Worker) -> bool:
-    """Nothing more will happen by itself: what is still owed waits for an account."""
+    """Nothing more will happen on its own: orders that are still owed wait for their account."""
     return worker.is_idle() or worker.is_blocked()
 
 
-def _conclude(views: list[OrderView], refused: int, as_json: bool) -> int:
+def _conclude(replayed: Replayed, as_json: bool) -> int:
+    views, refused = replayed.views, len(replayed.refused)
+    for text in replayed.refused:
+        sys.stderr.write(f"{text}\n")
     counts = Counter(view.status for view in views)
     for view in views:
         if view.status != "settled":

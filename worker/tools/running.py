@@ -1,4 +1,4 @@
-"""Whether workers are running, for tools that must not work beside them."""
+"""Whether workers are running, for tools that must not run at the same time."""
 
 import asyncio
 
@@ -8,5 +8,5 @@ from worker.tools.patience import for_a_person
 
 
 def running_workers(kafka: KafkaSection) -> list[str]:
-    """The members of the workers' group. Raises `ConfigError` or `LogError`: then nobody knows."""
+    """The members of the workers' group. Raises `ConfigError` or `LogError`: then it is unknown."""
     return asyncio.run(group_members(for_a_person(kafka)))

@@ -1,4 +1,4 @@
-"""`cartsync sandbox`: a provider on this machine to try things against, until Ctrl-C."""
+"""`cartsync sandbox`: a local fake provider, until Ctrl-C."""
 
 import asyncio
 import signal
@@ -16,9 +16,9 @@ from worker.sandbox.sequra.sandbox import SequraSandbox
 from worker.sandbox.server import Sandbox
 
 PUSH_DEADLINE_S = 5.0
-"""What seQura waits for an answer (docs.sequra.com, read 2026-11), and we for all of them."""
+"""How long seQura waits for a response (docs.sequra.com, read 2026-11); used for all providers."""
 HASTE = 10.0
-"""By how much pushes come again sooner than documented: nobody wants to wait for days."""
+"""How much faster than documented pushes are repeated: nobody wants to wait for days."""
 
 _FORMS = {"sequra": "MERCHANT:USER:PASSWORD", "qliro": "KEY:SECRET", "atarapay": "PUBLIC_KEY:PRIVATE_KEY"}
 _DEFAULTS = {"sequra": "acme:user:secret", "qliro": "HATS:secret", "atarapay": "public:private"}
@@ -37,14 +37,14 @@ def run_sandbox(
 ) -> int:
     """Serves until SIGINT or SIGTERM; 0.
 
-    `accounts`: credentials, as `_FORMS` has them; seQura's may be several. `faults`: a plan, such as
-    `500=0.05,push_late=0.1`. `callback_url`: AtaraPay's one address. Raises `UsageError` for what cannot be read, or
-    when the port is taken.
+    `accounts`: credentials, in the form of `_FORMS`; seQura may have several. `faults`: a plan, such as
+    `500=0.05,push_late=0.1`. `callback_url`: AtaraPay's only address. Raises `UsageError` for invalid arguments, or
+    if the port is in use.
     """
     if provider not in _FORMS:
-        raise UsageError(f"there is no sandbox of {provider!r}; there are {', '.join(_FORMS)}")
+        raise UsageError(f"unknown provider {provider!r}; known are {', '.join(_FORMS)}")
     if callback_url and provider != "atarapay":
-        raise UsageError(f"--callback-url is AtaraPay's; {provider} is told with POST /checkout where it calls back")
+        raise UsageError(f"--callback-url is only for AtaraPay; {provider} gets its addresses with POST /checkout")
     known = [_account(provider, text) for text in accounts or [_DEFAULTS[provider]]]
     if len(known) > 1 and provider != "sequra":
         raise UsageError(f"--account: a sandbox of {provider} has one merchant, got {len(known)}")
@@ -98,9 +98,9 @@ async def _serve(sandbox: Sandbox, host: str, port: int, known: Sequence[Sequenc
     try:
         url = await sandbox.start(host, port)
     except OSError as error:
-        raise UsageError(f"{host}:{port} cannot be had: {error.strerror}; choose another with --port") from None
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port") from None
     names = "" if sandbox.name == "AtaraPay" else f" for {', '.join(each[0] for each in known)}"
-    print(f"{sandbox.name} sandbox at {url}{names}; what it holds: {url}/; Ctrl-C ends it")
+    print(f"{sandbox.name} sandbox at {url}{names}; its orders: {url}/; Ctrl-C stops it")
     sys.stdout.flush()
     await stopping.wait()
     await sandbox.stop()

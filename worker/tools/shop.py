@@ -1,7 +1,7 @@
-"""A shop to try things with: seeded, realistic order histories, and what the shop itself knows of each order.
+"""A fake shop: seeded, realistic order histories, and the shop's own knowledge of each order.
 
-What the shop knows is kept in plain counts beside the events, apart from the reducer: it is what a provider must hold
-in the end. Everything comes from the seed; times are seconds after the beginning. Shops sell through one provider
+That knowledge is plain counts, independent of the events and the reducer: the provider must have the same at the end.
+Everything comes from the seed; times are seconds after the beginning. Shops sell through one provider
 each, in its country.
 """
 
@@ -24,17 +24,17 @@ _ARTICLES = (
     ("chair-oak", "Oak chair", 14900),
 )
 REDELIVER = "redeliver"
-"""Among the acts of an order: the shop brings it a second time, which is an event of its own."""
+"""Among the acts of an order: the shop delivers it a second time, which is an event of its own."""
 
 
 class ShopEvent(Struct, frozen=True):
-    """An event on its way into the log."""
+    """An event to be written to the log."""
 
     at_s: float
-    """When it is written, after the beginning."""
+    """When it is written, from the beginning."""
     subject: str
     value: bytes
-    """The CloudEvents JSON; of a poisoned one, something else."""
+    """The CloudEvents JSON; for a poisoned event, something else."""
     poisoned: bool = False
 
 
@@ -51,7 +51,7 @@ class ShopLine(Struct):
 
     @property
     def kept(self) -> int:
-        """What the shopper has."""
+        """Units that the shopper has."""
         return self.shipped - self.returned
 
 
@@ -62,37 +62,37 @@ class ShopOrder(Struct):
     lines: list[ShopLine]
     handling_minor: int
     number: str = ""
-    """At the provider, where it has one."""
+    """The order's number at the provider, if it has one."""
     refunded_minor: int = 0
     cancelled: bool = False
     told: bool = False
-    """Whether anything happened that the provider has to be told."""
+    """Whether anything happened that has to be sent to the provider."""
     steps: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     """(seconds, type, data) of each event, as it happened."""
     acts: list[str] = field(default_factory=list)
-    """What happens at the provider, one after the other, each as soon as it can."""
+    """Events at the provider, in order, each as soon as possible."""
     words: tuple[str, ...] = ()
-    """What a provider of words has to be told."""
+    """The statuses that AtaraPay has to get."""
     is_unsupported: bool = False
-    """What became of it cannot be told to the provider."""
+    """The provider's API cannot express its state."""
 
     @property
     def account(self) -> str:
-        """Whose order it is."""
+        """The order's account."""
         return self.subject.partition("/")[0]
 
     @property
     def reference(self) -> str:
-        """The shop's own name of it."""
+        """The shop's reference."""
         return self.subject.partition("/")[2]
 
     @property
     def total_minor(self) -> int:
-        """What was ordered."""
+        """The ordered amount."""
         return sum(line.ordered * line.unit_minor for line in self.lines) + self.handling_minor
 
     def carts_minor(self) -> tuple[int, int] | None:
-        """What the provider must hold: (shipped, unshipped); `None` when it need not have been told anything."""
+        """What the provider must have: (shipped, unshipped); `None`: nothing had to be sent."""
         if not self.told:
             return None
         kept = sum(line.kept * line.unit_minor for line in self.lines)
@@ -111,10 +111,10 @@ class ShopOrder(Struct):
 
 
 class History(Struct, frozen=True):
-    """What a shop does in a while."""
+    """A shop's history."""
 
     events: list[ShopEvent]
-    """In the order of their writing."""
+    """In the order of writing."""
     orders: dict[str, ShopOrder]
     poisoned: int
 
@@ -124,7 +124,7 @@ Story = Callable[[Random, ShopOrder, Step], None]
 
 
 class Market(Struct, frozen=True):
-    """Where a shop sells, and what becomes of orders there."""
+    """Where a shop sells, and what happens to its orders."""
 
     currency: str
     country: str
@@ -132,11 +132,11 @@ class Market(Struct, frozen=True):
     stories: tuple[tuple[Story, int], ...]
     """Each with its weight."""
     prefix: str = ""
-    """Of order references; without, they are numbers."""
+    """Prefix of order references; without one, they are numbers."""
     first_number: int = 0
-    """Of the orders at the provider; 0: it has none."""
+    """The first order number at the provider; 0: it has none."""
     nameless: float = 0.0
-    """Share of the orders whose number the shop does not tell."""
+    """Share of the orders whose number the shop does not report."""
     vat_rate_bp: int | None = None
     phone: str = ""
 
@@ -171,7 +171,7 @@ def make_history(
 
 
 def redelivered(order: ShopOrder, at_s: float, began_at: datetime) -> ShopEvent:
-    """The shop has brought an order a second time."""
+    """The shop has delivered an order a second time."""
     shipments = [data["shipment_id"] for _, kind, data in order.steps if kind == "order.items_shipped"]
     order.steps.append((at_s, "order.items_delivered", {"shipment_id": shipments[-1]}))
     at = began_at + timedelta(seconds=at_s)
@@ -269,7 +269,7 @@ def _ship(order: ShopOrder, step: Step, counts: list[int]) -> None:
 
 
 def _nothing_yet(_random: Random, _order: ShopOrder, _step: Step) -> None:
-    """Confirmed, and no more so far."""
+    """An order that is only confirmed so far."""
 
 
 def _shipped_whole(_random: Random, order: ShopOrder, step: Step) -> None:
@@ -320,7 +320,7 @@ def _moved(random: Random, order: ShopOrder, step: Step) -> None:
 
 
 def _deliver(order: ShopOrder, step: Step) -> None:
-    """All that was shipped and not delivered yet."""
+    """All shipped units that are not delivered yet."""
     delivered = {data["shipment_id"] for _, kind, data in order.steps if kind == "order.items_delivered"}
     for _, kind, data in list(order.steps):
         if kind == "order.items_shipped" and data["shipment_id"] not in delivered:
@@ -377,7 +377,7 @@ SPAIN = Market(
     (("Madrid", "28013"), ("Barcelona", "08013"), ("Valencia", "46002"), ("Bilbao", "48001")),
     _PARTS,
 )
-"""Carts that are told as they are."""
+"""Whole carts."""
 SWEDEN = Market(
     "SEK",
     "SE",
@@ -405,4 +405,4 @@ NIGERIA = Market(
     first_number=3_000,
     phone="+2348012345678",
 )
-"""One word for an order, or none."""
+"""One status per order, or none."""

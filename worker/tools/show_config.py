@@ -1,4 +1,4 @@
-"""`cartsync config print`: the configuration as it holds, and where each setting comes from."""
+"""`cartsync config print`: the settings in force, and where each comes from."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 def config_text(config: Config) -> str:
-    """As TOML, secrets masked; behind each setting its origin."""
+    """As TOML, with masked secrets, and the origin after each setting."""
     return "\n".join(_lines(config)) + "\n"
 
 
@@ -40,5 +40,5 @@ def _value(value: Any) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
-    # What JSON writes for texts, numbers and booleans, TOML reads.
+    # TOML reads JSON's texts, numbers and booleans.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

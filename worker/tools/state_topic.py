@@ -1,4 +1,4 @@
-"""Reads orders from the state topic, for people: what is committed, whoever serves it, and when nobody does."""
+"""Reads committed orders from the state topic for operators, even if no worker serves them."""
 
 import asyncio
 import sys
@@ -26,10 +26,10 @@ _TELL_EVERY_S = 1.0
 def read_orders(
     ref: str, kafka: KafkaSection, worker: WorkerSection, accounts: Mapping[str, Account] = {}
 ) -> list[OrderView]:
-    """The orders that `ref` may mean: `account/reference`, or a reference of any account.
+    """The orders that match `ref`: `account/reference`, or a reference of any account.
 
-    `accounts`: those that are configured, as far as that is known; empty: it is not. Raises `ConfigError`, `TopicError`
-    or `LogError`; `DamagedStateError` when one of them is none that we wrote.
+    `accounts`: the configured ones; empty: unknown. Raises `ConfigError`, `TopicError` or `LogError`;
+    `DamagedStateError` if cartsync did not write one of them.
     """
 
     def wanted(subject: str) -> bool:
@@ -51,7 +51,6 @@ def read_orders(
             partition=partition,
             rules=worker.rules(),
             now_ms=now_ms,
-            idle="it waits for the worker that serves its partition",
             also_in=[other for other in holders[subject] if other != partition],
             is_configured=not accounts or account_of(subject) in accounts,
             known=_known(accounts.get(account_of(subject)), record),
@@ -61,12 +60,12 @@ def read_orders(
 
 
 def _known(account: Account | None, record: OrderRecord) -> dict[str, Any] | None:
-    """What its adapter knows of the order at the provider."""
+    """The adapter's memory of the order at the provider."""
     return None if account is None else PROVIDERS[account.provider].describe(record.remote)
 
 
 def read_owner(partition: int, kafka: KafkaSection) -> str | None:
-    """Who has taken a partition last; `None`: nobody. Raises as `read_orders` does."""
+    """The last owner of a partition; `None`: none. Raises like `read_orders`."""
     value = asyncio.run(find_value(for_a_person(kafka), partition, state.OWNER_KEY, _teller(kafka.state_topic)))
     return None if value is None else _ours(state.decode_owner, value, partition, state.OWNER_KEY.decode()).owner
 
@@ -79,13 +78,13 @@ def _ours(decode: Callable[[bytes], _Found], value: bytes, partition: int, key: 
         return decode(value)
     except MsgspecError:
         raise DamagedStateError(
-            f"partition {partition} of the state topic: the newest record of the key {key} is not one that cartsync "
-            "wrote; the log of the worker that serves it says more"
+            f"partition {partition} of the state topic: the newest record of the key {key} was not written by "
+            "cartsync; see the log of the worker that serves it"
         ) from None
 
 
 def _teller(topic: str) -> Callable[[int, int], None]:
-    """Says now and then how far the reading is."""
+    """Prints the progress from time to time."""
     told_at = time.monotonic()
 
     def tell(behind: int, total: int) -> None:

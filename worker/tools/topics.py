@@ -1,4 +1,4 @@
-"""`cartsync topics check|create`: whether the topics are as the protocol needs them, and making them so."""
+"""`cartsync topics check|create`: checks the topics, and creates missing ones."""
 
 import asyncio
 import json
@@ -12,12 +12,12 @@ from worker.kafka.client import Connection
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.state import newest_entries
 from worker.kafka.topics import PARTITIONS_DEFAULT, Finding, check_topics, create_topics
-from worker.partition.belonging import identified, require_all
+from worker.ownership.belonging import identified, require_all
 from worker.tools.patience import for_a_person
 
 
 def run_check(config: Config, *, as_json: bool = False) -> int:
-    """Prints what is wrong; 0, or 72 when a worker would not start. Raises `LogError` when Kafka does not answer."""
+    """Prints findings; 0, or 72 if a worker would not start. Raises `LogError` if Kafka does not respond."""
     findings = asyncio.run(_check(config))
     if as_json:
         print(json.dumps(msgspec.to_builtins(findings), ensure_ascii=False, indent=2))
@@ -30,7 +30,7 @@ def run_check(config: Config, *, as_json: bool = False) -> int:
 
 
 async def _check(config: Config) -> list[Finding]:
-    """What is wrong with the topics, and with the state in them."""
+    """Findings about the topics, and about the state in them."""
     settings = for_a_person(config.kafka)
     findings = await check_topics(settings)
     seen = await KafkaEventLog(settings).describe_topics()
@@ -48,7 +48,7 @@ async def _check(config: Config) -> list[Finding]:
 
 
 def run_create(config: Config, *, partitions: int | None = None, as_json: bool = False) -> int:
-    """Creates the topics that are missing, then checks all; 0 or 72. Raises `TopicError` when Kafka refuses."""
+    """Creates missing topics, then checks all; 0 or 72. Raises `TopicError` if Kafka refuses."""
     settings = for_a_person(config.kafka)
     created = asyncio.run(create_topics(settings, partitions or PARTITIONS_DEFAULT))
     if not as_json:
@@ -56,8 +56,8 @@ def run_create(config: Config, *, partitions: int | None = None, as_json: bool =
             print(f"created {name} with {count} partitions")
         if partitions is None and settings.event_topic in created:
             print(
-                f"{PARTITIONS_DEFAULT} partitions are the default: at most so many workers share the work, and the "
-                "number cannot be changed while orders are open (--partitions N for another one)"
+                f"{PARTITIONS_DEFAULT} partitions are the default: at most that many workers can share the work, and "
+                "the number cannot be changed while orders are open (--partitions N for another number)"
             )
         if not created:
             print("no topic was missing")

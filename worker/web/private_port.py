@@ -24,13 +24,10 @@ must be an IP address, localhost or one of `[http] allowed_hosts`: otherwise ano
 
 import asyncio
 import hmac
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection
-from ipaddress import ip_address
 from math import inf
 from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
-from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -42,6 +39,8 @@ from worker import is_cross_site, is_loopback
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 from worker.web.connections import Connection, Connections
+from worker.web.names import between, is_our_name
+from worker.web.problems import problem_response, title_of
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +65,6 @@ CONNECTIONS_MAX = 64
 _OPEN = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 """Reveals nothing about orders, and is requested by programs that know neither our host name nor a token."""
 _UNGUARDED = _OPEN | {"/status"}
-_HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::\d{0,5})?")
-
 _ANY = r"{name:[\s\S]+}"
 """A reference may contain newlines."""
 _encode = msgspec.json.Encoder().encode
@@ -134,7 +131,7 @@ class WorkerControl(Probed, Protocol):
 
     async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
         """Applies an operator's decision on a stuck page of an account's reports, and returns once it is committed;
-        false: no page with this id is stuck. Raises as `report` does.
+        false: no page with this id is stuck. Raises like `report`.
         """
         ...
 
@@ -144,14 +141,6 @@ class WorkerControl(Probed, Protocol):
         Raises `UsageError` if the partition is not served here or the offset is invalid, `LogError` like `release`.
         """
         ...
-
-
-class Problem(msgspec.Struct, omit_defaults=True):
-    """Problem details (RFC 9457). The type is `about:blank`: the status is the type."""
-
-    title: str
-    status: int
-    detail: str = ""
 
 
 class Probe(msgspec.Struct):
@@ -214,7 +203,7 @@ class PrivatePort:
         self._connections = Connections(
             count_max=CONNECTIONS_MAX,
             header_within_s=lambda: HEADER_WITHIN_S,
-            error_body=lambda status: _TITLES.get(status, "Error"),
+            error_body=title_of,
             linger_s=STOP_S,
         )
 
@@ -242,15 +231,15 @@ class PrivatePort:
             return self._refusal(request) or await handler(request)
         except web.HTTPException as error:
             detail = "" if error.text is None or error.text.startswith(f"{error.status}:") else error.text
-            response = _problem(error.status, detail)
+            response = problem_response(error.status, detail)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
             return response
         except (LogError, TimeoutError):
-            return _problem(503, "commit not confirmed; check the order and try again")
+            return problem_response(503, "commit not confirmed; check the order and try again")
         except Exception:
             log.exception("operation_failed", method=request.method, what=request.path.split("/")[1])
-            return _problem(500, "internal error; see the worker's log")
+            return problem_response(500, "internal error; see the worker's log")
         finally:
             if isinstance(connection, Connection):
                 connection.await_header()
@@ -258,36 +247,23 @@ class PrivatePort:
     def _refusal(self, request: web.Request) -> web.Response | None:
         """The response to an unauthorized request; `None`: it is authorized."""
         path = request.raw_path.partition("?")[0]
-        if path not in _OPEN and not self._is_our_name(request.headers.get("Host", "")):
-            return _problem(421, "unknown host name; see [http] allowed_hosts")
+        if path not in _OPEN and not is_our_name(request.headers.get("Host", ""), self.access.allowed_hosts):
+            return problem_response(421, "unknown host name; see [http] allowed_hosts")
         if request.method == "POST" and is_cross_site(request.headers):
-            return _problem(403, "cross-site requests are not allowed")
+            return problem_response(403, "cross-site requests are not allowed")
         if self._is_local or path in _UNGUARDED:
             return None
         if not self.access.token:
-            return _problem(403, "orders and commands are available on loopback only, unless [http] token_file is set")
+            return problem_response(
+                403, "orders and commands are available on loopback only, unless [http] token_file is set"
+            )
         given = request.headers.get("Authorization", "")
         # As bytes, because `compare_digest` accepts only ASCII strings.
         if hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.access.token}".encode()):
             return None
-        response = _problem(401, "this needs the token from [http] token_file: Authorization: Bearer …")
+        response = problem_response(401, "this needs the token from [http] token_file: Authorization: Bearer …")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
-
-    def _is_our_name(self, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if match is None:
-            return False
-        name = (match["address"] or match["name"]).lower()
-        return _is_address(name) or is_loopback(name) or name in self.access.allowed_hosts
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _create_app(control: Probed, guarded: Any, now: Callable[[], float]) -> web.Application:
@@ -351,21 +327,21 @@ class _Routes:
         return web.Response(body=self._status.get(), headers=_JSON)
 
     async def order(self, request: web.Request) -> web.Response:
-        subject = _between(request, "/orders/", "")
+        subject = between(request, "/orders/", "")
         view = self._control.show(subject)
         if view is None:
-            return _problem(404, f"no order {subject!r} in the partitions of this worker")
+            return problem_response(404, f"no order {subject!r} in the partitions of this worker")
         return _json(view)
 
     def change(self, action: str, act: Callable[[str], Awaitable[bool]]) -> Handler:
         """The handler for a POST that changes an order."""
 
         async def handle(request: web.Request) -> web.Response:
-            subject = _between(request, "/orders/", f"/{action}")
+            subject = between(request, "/orders/", f"/{action}")
             try:
                 done = await _in_time(act(subject))
             except UsageError as error:
-                return _problem(404 if self._control.show(subject) is None else 409, str(error))
+                return problem_response(404 if self._control.show(subject) is None else 409, str(error))
             log.info("operator_command", action=action, order=subject, done=done, peer=request.remote)
             view = self._control.show(subject)
             return _json(Done(done, view, _words(action, done, view)))
@@ -373,7 +349,7 @@ class _Routes:
         return handle
 
     async def resume(self, request: web.Request) -> web.Response:
-        name = _between(request, "/accounts/", "/resume")
+        name = between(request, "/accounts/", "/resume")
         try:
             done = await _in_time(self._control.resume_account(name))
         except UsageError as error:
@@ -382,7 +358,7 @@ class _Routes:
         return _json(Done(done, detail="resumed" if done else "it is not paused"))
 
     async def release_all(self, request: web.Request) -> web.Response:
-        name = _between(request, "/accounts/", "/release")
+        name = between(request, "/accounts/", "/release")
         reason_contains = request.query.get("reason_contains", "")
         try:
             released = await _in_time(self._control.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
@@ -394,10 +370,12 @@ class _Routes:
         return _json(Done(released > 0, detail=words, released=released))
 
     async def report(self, request: web.Request) -> web.Response:
-        name, page_id = _between(request, "/accounts/", "/report"), request.query.get("page", "")
+        name, page_id = between(request, "/accounts/", "/report"), request.query.get("page", "")
         taken = request.query.get("taken", "")
         if taken not in ("true", "false") if page_id else taken:
-            return _problem(400, "page needs the id of a page and taken=true or taken=false; without page no taken")
+            return problem_response(
+                400, "page needs the id of a page and taken=true or taken=false; without page no taken"
+            )
         word = "taken" if taken == "true" else "not taken"
         try:
             if page_id:
@@ -414,14 +392,14 @@ class _Routes:
 
     def _refused(self, account: str, error: UsageError) -> web.Response:
         known = any(view.name == account for view in self._control.status().accounts)
-        return _problem(409 if known else 404, str(error))
+        return problem_response(409 if known else 404, str(error))
 
     async def skip(self, request: web.Request) -> web.Response:
         partition, offset = int(request.match_info["partition"]), int(request.match_info["offset"])
         try:
             reason = msgspec.json.decode(await request.read(), type=Reason)
         except msgspec.MsgspecError:
-            return _problem(400, 'the body must give a reason: {"why": "…", "who": "…"}')
+            return problem_response(400, 'the body must give a reason: {"why": "…", "who": "…"}')
         before = offset
 
         async def act() -> None:
@@ -432,7 +410,7 @@ class _Routes:
             await _in_time(act())
         except UsageError as error:
             served = any(view.partition == partition for view in self._control.status().partitions)
-            return _problem(409 if served else 404, str(error))
+            return problem_response(409 if served else 404, str(error))
         fields = {"partition": partition, "before": before, "offset": offset}
         log.warning("operator_command", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
         return _json(Moved(partition, before, offset))
@@ -470,39 +448,8 @@ def _probe(ask: Callable[[], tuple[bool, str]]) -> Handler:
     return handle
 
 
-def _between(request: web.Request, before: str, after: str) -> str:
-    """The part of the path between a prefix and a suffix, decoded once.
-
-    From the raw path, because the router's own decoding leaves some escapes undecoded.
-    """
-    path = request.raw_path.partition("?")[0]
-    if not (path.startswith(before) and path.endswith(after)):
-        raise web.HTTPNotFound(text="expected a path, got an absolute URL")
-    try:
-        return unquote(path[len(before) : len(path) - len(after)], errors="strict")
-    except UnicodeDecodeError:
-        raise web.HTTPBadRequest(text="the path is not percent-encoded UTF-8") from None
-
-
 def _json(body: object, status: int = 200) -> web.Response:
     return web.Response(body=_encode(body), status=status, headers=_JSON)
 
 
-def _problem(status: int, detail: str) -> web.Response:
-    problem = Problem(_TITLES.get(status, "Error"), status, detail)
-    return web.Response(body=_encode(problem), status=status, headers=_PROBLEM)
-
-
 _JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-_PROBLEM = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    421: "Misdirected Request",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}

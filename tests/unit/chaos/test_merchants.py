@@ -1,11 +1,13 @@
 """The shops of a chaos run at Qliro and AtaraPay: their checks see money that moves twice, and steps back."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
 from msgspec.structs import replace
 
 from tests.chaos.merchants import AtaraPayShop, AtaraPayWords, QliroMoney, QliroShop, history_of, outcome_of, plot_of
+from worker.providers.atarapay.wire import State
 from worker.sandbox.atarapay.escrow import Escrow
 from worker.sandbox.qliro.api import QliroApi
 from worker.sandbox.qliro.orders import Item, Order, Result
@@ -113,6 +115,34 @@ async def test_shops_differ_until_everything_was_sent() -> None:
         assert shop.violations.total() == 0
         assert shop.breaches() == []
         await shop.sandbox.stop()
+
+
+async def test_second_delivery_comes_after_the_notification() -> None:
+    """Not before the slowest callback has told of the second attempt; what else can happen does at once."""
+    shop = AtaraPayShop(plot_of(60, 100.0, 7, BEGAN), refuse)
+    order = next(order for order in shop.history.orders.values() if len(order.words) == 2)
+    shop.place(order)
+    shop.sandbox.escrows[order.number].state = State.REJECTED
+    del order.acts[0]
+    found = [at_s for at_s in range(40) for event in shop.happen(at_s) if event.subject == order.subject]
+    assert found == [16]
+    assert order.acts == ["accept"]
+    await shop.sandbox.stop()
+
+
+async def test_second_attempt_that_nobody_heard_of() -> None:
+    """An order may wait at AtaraPay for a delivery only while the notification that asked for it was taken by nobody."""
+    shop = AtaraPayShop(plot_of(60, 100.0, 7, BEGAN), refuse)
+    order = next(order for order in shop.history.orders.values() if len(order.words) == 2)
+    shop.place(order)
+    escrow = shop.sandbox.escrows[order.number]
+    escrow.words.append("delivered")
+    escrow.state = State.SECOND
+    order.acts = ["accept"]
+    assert shop.is_right(order)
+    shop.taken = {("seller", order.number): Counter({"Pending II: Second delivery attempt": 1})}
+    assert not shop.is_right(order)
+    await shop.sandbox.stop()
 
 
 def _has_to_happen(order: ShopOrder) -> bool:

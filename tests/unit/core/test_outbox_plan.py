@@ -186,7 +186,7 @@ def test_problem_is_parked_with_its_arithmetic() -> None:
     """What must not be sent is parked, and says why."""
     found = plan_of(record_of(CONFIRMED, cart_updated(goods("A", 1, 346))))
     assert isinstance(found, Park)
-    assert found.reason == "carts 346, confirmed 300: seQura refuses an increase above 15 %"
+    assert found.reason == "carts 346, confirmed 300: seQura rejects an increase above 15 %"
 
 
 def test_parked_order_waits_until_its_payload_changes() -> None:

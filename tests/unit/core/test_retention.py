@@ -47,7 +47,7 @@ SETTLED = record(confirmed(goods("A", 1, 100)), shipped("s1", A=1))
 
 def due(found: OrderRecord, now_ms: int, keep_ms: int = KEEP_MS) -> bool:
     """Whether it is to be closed."""
-    return bool(list(find_due([SUBJECT], {SUBJECT: state.encode(found)}, now_ms, keep_ms)))
+    return bool(list(find_due([SUBJECT], {SUBJECT: state.encode(found)}.get, now_ms, keep_ms)))
 
 
 def test_settled_order() -> None:
@@ -111,13 +111,13 @@ def test_order_that_was_observed_and_confirmed() -> None:
 
 def test_order_that_is_gone() -> None:
     """Between two looks it may have been closed."""
-    assert list(find_due(["acme/gone"], {}, TOO_LATE_MS, KEEP_MS)) == []
+    assert list(find_due(["acme/gone"], lambda _: None, TOO_LATE_MS, KEEP_MS)) == []
 
 
 def test_what_is_due_says_by_which_record() -> None:
     """So that an event that comes meanwhile keeps it."""
     orders = {SUBJECT: state.encode(SETTLED), "acme/O": state.encode(record(observed()))}
-    first, second = find_due(list(orders), orders, TOO_LATE_MS, KEEP_MS)
+    first, second = find_due(list(orders), orders.get, TOO_LATE_MS, KEEP_MS)
     assert (first.basis, first.is_shown_alone) == (orders[SUBJECT], False)
     assert (second.subject, second.is_shown_alone) == ("acme/O", True)
 
@@ -129,13 +129,13 @@ def test_hand_comes_to_all_orders() -> None:
     """Each once a round, also when it began somewhere, and orders come and go."""
     orders = {f"acme/{number}": b"" for number in range(10)}
     hand = Hand(0.45)
-    first = [subject for _ in range(2) for subject in hand.next(orders, 3)]
+    first = [subject for _ in range(2) for subject in hand.next(orders.keys, 3)]
     assert first == ["acme/3", "acme/4", "acme/5", "acme/0", "acme/1", "acme/2"]
     orders |= {"acme/new": b""}
     del orders["acme/9"]
-    whole = [subject for _ in range(4) for subject in hand.next(orders, 3)]
+    whole = [subject for _ in range(4) for subject in hand.next(orders.keys, 3)]
     assert sorted(whole) == sorted(orders)
-    assert Hand(0.5).next({}) == []
+    assert Hand(0.5).next(list) == []
 
 
 def test_how_often_the_hand_moves() -> None:

@@ -10,9 +10,8 @@ from schemas.state import Delay, MadeAt, OrderRecord, Parking
 from schemas.views import OrderView
 from tests.shops.events import SUBJECT, EventSpec, confirmed, facts_of, goods, observed, payment, said, shipped
 from tests.unit.core.samples import FULL
-from worker.core.outbox import Entry
 from worker.core.policy import DeliveryPolicy
-from worker.core.view import not_configured, view_order
+from worker.core.view import Outlook, brief_view, not_configured, view_order
 
 CONFIRMED = confirmed(goods("A", 2, 200))
 SHIPPED = (CONFIRMED, shipped("s1", A=1))
@@ -24,7 +23,7 @@ def record(*specs: EventSpec, **members: object) -> OrderRecord:
     return OrderRecord(sealed=seal_facts(facts_of(*specs)), **{"revision": 2, **members})  # type: ignore[arg-type]
 
 
-def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None) -> OrderView:
+def view(of: OrderRecord, outlook: Outlook | None = None, paused: str | None = None) -> OrderView:
     """Its view."""
     return view_order(
         SUBJECT,
@@ -33,15 +32,15 @@ def view(of: OrderRecord, entry: Entry | None = None, paused: str | None = None)
         rules=DeliveryPolicy(),
         now_ms=1,
         now=NOW,
-        entry=entry,
+        outlook=outlook,
         paused=paused,
         idle="nobody sends",
     )
 
 
-def entry(**members: object) -> Entry:
+def outlook(**members: object) -> Outlook:
     """What the outbox knows of it."""
-    return Entry(2, 1, NOW, **members)  # type: ignore[arg-type]
+    return Outlook(**members)  # type: ignore[arg-type]
 
 
 def test_carts_and_revisions() -> None:
@@ -65,47 +64,49 @@ def test_no_carts_while_unconfirmed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "entry", "paused", "expected"),
+    ("of", "outlook", "paused", "expected"),
     [
         (record(*SHIPPED, acked=2), None, None, ("settled", "")),
         (record(*SHIPPED, payment("on_hold")), None, None, ("on_hold", "the payment is on hold")),
         (record(CONFIRMED, shipped("s1", A=3)), None, None, ("inconsistent", "line A: 3 shipped of 2 ordered")),
         (record(*SHIPPED, park=Parking("422", b"", 2, 0)), None, None, ("parked", "422")),
-        (record(*SHIPPED), entry(), "account paused", ("owed", "account paused")),
+        (record(*SHIPPED), outlook(), "account paused", ("owed", "account paused")),
         (record(*SHIPPED), None, None, ("owed", "nobody sends")),
         (record(*SHIPPED, reason="503"), None, None, ("owed", "nobody sends; the last attempt: 503")),
-        (record(*SHIPPED), entry(in_flight=True), None, ("owed", "an attempt is under way")),
-        (record(*SHIPPED), entry(), None, ("owed", "waiting for its turn")),
-        (record(*SHIPPED, reason="500"), entry(), None, ("owed", "500")),
+        (record(*SHIPPED), outlook(in_flight=True), None, ("owed", "an attempt is under way")),
+        (record(*SHIPPED), outlook(), None, ("owed", "waiting for its turn")),
+        (record(*SHIPPED, reason="500"), outlook(), None, ("owed", "500")),
         (
             record(*SHIPPED, reason="503"),
-            entry(not_before=NOW + 2),
+            outlook(not_before=NOW + 2),
             None,
             ("owed", "next attempt in 2.0 s; the last one: 503"),
         ),
         (
             record(*SHIPPED, reason="waits for its report", delay=Delay.CHANGE, not_before_ms=10**13),
-            entry(not_before=NOW + 10**9),
+            outlook(not_before=NOW + 10**9),
             None,
             ("owed", "waits for its report"),
         ),
         (
             record(*SHIPPED, reason="reset"),
-            entry(hold_until=NOW + 9, not_before=NOW + 9),
+            outlook(hold_until=NOW + 9, not_before=NOW + 9),
             None,
             ("owed", "held for 9 s more: the last request may still land (reset)"),
         ),
         (
             record(*SHIPPED),
-            entry(hold_until=NOW + 9, not_before=NOW + 9),
+            outlook(hold_until=NOW + 9, not_before=NOW + 9),
             None,
             ("owed", "held for 9 s more: the last request may still land"),
         ),
     ],
 )
-def test_status_and_reason(of: OrderRecord, entry: Entry | None, paused: str | None, expected: tuple[str, str]) -> None:
+def test_status_and_reason(
+    of: OrderRecord, outlook: Outlook | None, paused: str | None, expected: tuple[str, str]
+) -> None:
     """The first that holds, and why."""
-    found = view(of, entry, paused)
+    found = view(of, outlook, paused)
     assert (found.status, found.reason) == expected
 
 
@@ -126,10 +127,10 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "entry", "expected"),
+    ("of", "outlook", "expected"),
     [
         (record(CONFIRMED, acked=2), None, ("settled", "account acme is not configured")),
-        (record(*SHIPPED), entry(), ("owed", "account acme is not configured")),
+        (record(*SHIPPED), outlook(), ("owed", "account acme is not configured")),
         (
             record(shipped("s1", A=1)),
             None,
@@ -142,7 +143,7 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
         ),
     ],
 )
-def test_account_that_is_not_configured(of: OrderRecord, entry: Entry | None, expected: tuple[str, str]) -> None:
+def test_account_that_is_not_configured(of: OrderRecord, outlook: Outlook | None, expected: tuple[str, str]) -> None:
     """It is said of each of its orders, settled ones included, and once."""
     missing = not_configured("acme")
     found = view_order(
@@ -152,7 +153,7 @@ def test_account_that_is_not_configured(of: OrderRecord, entry: Entry | None, ex
         rules=DeliveryPolicy(),
         now_ms=1,
         now=NOW,
-        entry=entry,
+        outlook=outlook,
         paused=missing,
         idle="nobody sends",
         is_configured=False,
@@ -165,8 +166,8 @@ def test_account_that_is_not_configured(of: OrderRecord, entry: Entry | None, ex
 )
 def test_next_attempt(members: dict[str, object], expected: float | None) -> None:
     """Seconds from now; nothing when it waits for something to happen."""
-    assert view(record(*SHIPPED), entry(**members)).next_attempt_s == expected
-    assert view(record(*SHIPPED), entry(**members), "account paused").next_attempt_s is None
+    assert view(record(*SHIPPED), outlook(**members)).next_attempt_s == expected
+    assert view(record(*SHIPPED), outlook(**members), "account paused").next_attempt_s is None
 
 
 def notes(of: OrderRecord, also_in: Sequence[int] = ()) -> list[str]:
@@ -286,3 +287,31 @@ def test_what_an_adapter_knows_is_shown(heard: tuple[EventSpec, ...]) -> None:
     )
     assert found.provider is not None
     assert (found.provider.known, found.provider.risk is not None) == (known, bool(heard))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        record(*SHIPPED, acked=2),
+        record(*SHIPPED),
+        record(*SHIPPED, reason="503"),
+        record(*SHIPPED, park=Parking("422", b"", 2, 0)),
+        record(*SHIPPED, payment("on_hold")),
+        record(CONFIRMED, shipped("s1", A=3)),
+        record(CONFIRMED, shipped("s1", A=3), inconsistent_since_ms=1),
+        record(shipped("s1", A=1)),
+        record(observed(), acked=2),
+    ],
+)
+def test_brief_view_agrees(of: OrderRecord) -> None:
+    """A list says of an order what its own view says, as far as its owner is not needed for it."""
+    whole = view_order(SUBJECT, of, partition=3, rules=DeliveryPolicy(), now_ms=10**13, idle="nobody sends")
+    brief = brief_view(SUBJECT, of, rules=DeliveryPolicy(), now_ms=10**13)
+    assert brief.status == whole.status
+    assert (brief.currency, brief.shipped_minor, brief.unshipped_minor) == (
+        whole.currency,
+        whole.shipped_minor,
+        whole.unshipped_minor,
+    )
+    assert (brief.paid, brief.paid_minor) == (whole.paid, whole.paid_minor)
+    assert brief.reason == (of.reason if whole.status == "owed" else whole.reason)

@@ -15,6 +15,9 @@ from aiohttp.test_utils import RawTestServer, unused_port
 from yarl import URL
 
 from worker.errors import UsageError
+from worker.model.callbacks import Called
+from worker.model.callbacks import Push as CallbackPush
+from worker.providers.sequra.callbacks import SequraCallbacks
 from worker.sandbox.attempts import Attempt
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Push, Send
@@ -871,3 +874,27 @@ async def test_own_server(sandbox: SequraSandbox) -> None:
             assert response.status == 204
     assert sandbox.held["acme", "1001"].unshipped_minor == 1250
     assert create_server(sandbox).requests_count == 0
+
+
+async def test_ipn(sandbox: SequraSandbox, client: Client, pushed: list[Push]) -> None:
+    """The end of a checkout, as our receiver reads it; an act is one thing at a time."""
+    order = {"merchant": "acme", "order_ref": "A/2"}
+    checkout = order | {"notify_url": "http://shop.example/ipn"}
+    for path, told in (("/checkout", checkout), ("/acts", order | {"sq_state": "needs_review"})):
+        async with told_of(client, path, told) as response:
+            assert response.status == 200
+    await until(lambda: pushed)
+    called = Called(
+        account="acme",
+        purpose="ipn",
+        reference="A/2",
+        media_type=pushed[0].content_type,
+        body=pushed[0].body,
+        arrived_ms=0,
+    )
+    reading = SequraCallbacks().read(called)
+    assert isinstance(reading, CallbackPush)
+    assert [(each.type, each.data["state"]) for each in reading.said] == [("payment_state", "on_hold")]
+    for wrong in (order, order | {"event": "approved", "sq_state": "approved"}):
+        async with told_of(client, "/acts", wrong) as response:
+            assert response.status == 400

@@ -374,7 +374,7 @@ def test_page_says_what_members_mean() -> None:
     """Bounds, defaults, lists and docstrings arrive in the tables; tables have four columns."""
     for row in (
         "| `fee_minor` |  | an integer from 1 to 1000000000000 | What the shopper pays for the return; above 0. |",
-        '| `by` |  | `"merchant"` or `"provider"` or `"shopper"`; default `"merchant"` | `provider`: made there, so it is not told back. |',
+        '| `by` |  | `"merchant"` or `"provider"` or `"shopper"`; default `"merchant"` | `provider`: made there, so it is not sent back. |',
         "| `lines` | yes | list of [Line](#line), at least one |  |",
         "| `customer` |  | [Customer](#customer) or null |  |",
     ):

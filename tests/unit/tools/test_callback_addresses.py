@@ -79,11 +79,11 @@ def test_without_public_url(capsys: Capsys) -> None:
     ("account", "reference", "purpose", "expected"),
     [
         ("nobody", "7", None, "no account nobody; configured are hats"),
-        ("hats", "7", "party", "hats is not called for party; for checkout-status"),
-        ("hats", "7", "validation", "hats is not called for validation"),
-        ("hats", "", None, "is about one order: name its reference"),
-        ("escrow", "7", None, "is of the seller: name no order"),
-        ("hats", "a/../b", None, "there can be no such order"),
+        ("hats", "7", "party", "hats has no callbacks for party, only for checkout-status"),
+        ("hats", "7", "validation", "hats has no callbacks for validation"),
+        ("hats", "", None, "is for one order: pass its reference"),
+        ("escrow", "7", None, "is for the seller: pass no order"),
+        ("hats", "a/../b", None, "not a valid order"),
     ],
 )
 def test_what_has_no_address(account: str, reference: str, purpose: str | None, expected: str) -> None:
@@ -103,7 +103,7 @@ def test_let_in(capsys: Capsys, address: str) -> None:
     """A path, or a URL."""
     assert verify_address(CALLERS, address, as_json=False) == 0
     assert capsys.readouterr().out == (
-        "let in: account hats, purpose order-status, order A14/12345; by the one that signs\n"
+        "accepted: account hats, purpose order-status, order A14/12345; by the one that signs\n"
     )
 
 
@@ -126,16 +126,16 @@ def test_let_in_by_an_old_secret(capsys: Capsys) -> None:
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        (HATS.replace("%2F", "/"), "no address of a callback"),
-        (HATS + "?x=1", "no address of a callback"),
-        ("https://[::1" + HATS, "no address of a callback"),
-        ("nonsense", "no address of a callback"),
+        (HATS.replace("%2F", "/"), "not a callback address"),
+        (HATS + "?x=1", "not a callback address"),
+        ("https://[::1" + HATS, "not a callback address"),
+        ("nonsense", "not a callback address"),
         (HATS.replace("hats", "nobody"), "account nobody is not configured"),
         (HATS.replace("hats", "closed"), "has no callback_secrets"),
-        (HATS.replace("order-status", "validation"), "hats is not called for validation"),
+        (HATS.replace("order-status", "validation"), "hats has no callbacks for validation"),
         ("/callbacks/acme/webhook", "it has no token"),
-        (HATS.rpartition("/")[0], "is about one order"),
-        (HATS.replace("12345", "12346"), "the token is that of another order, purpose or secret"),
+        (HATS.rpartition("/")[0], "is for one order"),
+        (HATS.replace("12345", "12346"), "the token belongs to another order, purpose or secret"),
     ],
 )
 def test_not_let_in(capsys: Capsys, address: str, why: str) -> None:

@@ -15,7 +15,7 @@ from schemas.facts import seal_facts
 from schemas.reconciliation import ComparedOrder, ProviderSide, Reconciliation, ShopSide
 from schemas.state import OrderRecord, decode_order, encode
 from tests.shops.events import SUBJECT, confirmed, facts_of, goods, shipped
-from tests.unit.providers.qliro.test_holding import action, transaction
+from tests.unit.providers.qliro.test_order import action, transaction
 from tests.unit.providers.sequra.test_disbursements import LISTED
 from worker.core.policy import DeliveryPolicy
 from worker.errors import DamagedStateError
@@ -24,8 +24,8 @@ from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, Out
 from worker.model.provider import Answered
 from worker.model.reconcile import Terms
 from worker.ports import PartitionWriter
-from worker.providers.answers import kind_of_status, retry_after_s, throttles_account
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run

@@ -43,11 +43,11 @@ def sent(path: Path, run_id: str, *answers: Answer) -> list[str]:
     provider.answer(list(answers))
     try:
         sender = replay._OwnKeys(provider, run_id)
-        code = loop.run_until_complete(replay._replay(replay.read_lines(path), ACCOUNTS, clock, sender, False))
+        replayed = loop.run_until_complete(replay._replay(replay.read_lines(path), ACCOUNTS, clock, sender))
         loop.run_until_complete(sender.close())
     finally:
         loop.close()
-    assert code == 0
+    assert [view.status for view in replayed.views] == ["settled"] * len(replayed.views)
     return [exchange.headers["Idempotency-Key"] for exchange in provider.exchanges]
 
 
@@ -87,7 +87,7 @@ def test_what_is_overwritten_is_said_before(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        f"3 orders are overwritten with what {path} alone leads to, whatever is held of them now:",
+        f"3 orders will be overwritten at their providers with the result of {path} alone:",
         "  PUT https://provider.example/merchants/acme/orders/1",
         "  PUT https://provider.example/merchants/acme/orders/2",
         "  and 1 more",

@@ -149,14 +149,14 @@ MORE = {"act": {"hats/A14": {"capture": [HAT | {"quantity": 3}]}}}
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ((PUSHED,), "1 push: nothing was checked out as hats/A14"),
+        ((PUSHED,), "1 push: no checkout as hats/A14"),
         ((PLACED, PUSHED), "2 push: hats/A14: there is nothing to push"),
         ((PLACED, {"push": {"order": "hats/A14", "again": True}}), "2 push: hats/A14: nothing was pushed yet"),
         ((PLACED, PLACED), "2 checkout: order 7, or A14, was placed before"),
         ((PAID, PAID), "2 checkout: order 3021, or 3001, was placed before"),
-        ((CANCEL,), "1 act: nothing was checked out as hats/A14"),
-        ((PLACED, {"act": {"hats/A15": {"cancel": True}}}), "2 act: nothing was checked out as A15"),
-        ((PAID, {"act": {"escrow/3002": "accept"}}), "2 act: nothing was checked out as 3002"),
+        ((CANCEL,), "1 act: no checkout as hats/A14"),
+        ((PLACED, {"act": {"hats/A15": {"cancel": True}}}), "2 act: no checkout as A15"),
+        ((PAID, {"act": {"escrow/3002": "accept"}}), "2 act: no checkout as 3002"),
         ((PLACED, CANCEL, CANCEL), "3 act: Qliro refuses it: Evaluation, no items left"),
         ((PLACED, MORE), "2 act: Qliro refuses it: Evaluation, quantity of hat exceeds what is left"),
         (
@@ -169,9 +169,9 @@ MORE = {"act": {"hats/A14": {"capture": [HAT | {"quantity": 3}]}}}
             (PAID, {"act": {"escrow/3001": "accept"}}),
             "2 act: accept cannot be done now: the order is Pending",
         ),
-        ((PAID, {"ends_for": {"escrow/3001": [{}]}}), "2 ends_for: what AtaraPay is told is done at once"),
-        ((PLACED, {"ends_for": {"hats/A15": [{}]}}), "2 ends_for: nothing was checked out as A15"),
-        (({"expect_provider": {"hats/A14": {}}},), "1 expect_provider: nothing was checked out as hats/A14"),
+        ((PAID, {"ends_for": {"escrow/3001": [{}]}}), "2 ends_for: AtaraPay applies every command at once"),
+        ((PLACED, {"ends_for": {"hats/A15": [{}]}}), "2 ends_for: no checkout as A15"),
+        (({"expect_provider": {"hats/A14": {}}},), "1 expect_provider: no checkout as hats/A14"),
         (
             (PLACED, {"expect_provider": {"hats/A14": {"reserved": {"hat": 1}}}}),
             "2 expect_provider: hats/A14.reserved.hat: expected 1, got 2",

@@ -135,7 +135,7 @@ def test_a_worker_that_breaks():
     scenario = Scenario("S1", steps)
     [failure] = play(scenario, {"acme": account(merchant_id=5)}, worker_settings_from({}), 1)
     assert (failure.step, failure.kind) == (3, "run")
-    assert failure.differences[0].startswith("the worker broke: InvariantError")
+    assert failure.differences[0].startswith("the worker crashed: InvariantError")
     assert failure.differences[-1] == "TypeError: quote_from_bytes() expected bytes"
 
 

@@ -1,4 +1,4 @@
-"""AtaraPay: escrow; one word at most, and Order Status."""
+"""AtaraPay: escrow; at most one status, and Order Status."""
 
 from worker.providers.atarapay.steps import AtaraPay
 

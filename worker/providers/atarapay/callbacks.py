@@ -1,10 +1,10 @@
 """AtaraPay's order notifications: one address for each seller, JSON or a form, and a token in the body.
 
 Source: AtaraPay, "Order Notification" and "Generation of Security Token" (plugins.atarapay.com/docs, read 2026-11) and
-its WooCommerce plugin 2.0.13, which alone names `Refunded`, `Pending II`, `Dispute` and `Disputed`. The token is the
-seller's keys and two numbers in base64: whoever sees one knows the keys, and it covers neither status nor time. So body
-and token go nowhere, and what comes is a reason to ask for the Order Status, not a fact. The token that the
-documentation prints lacks the two numbers, and is refused.
+its WooCommerce plugin 2.0.13, the only source of `Refunded`, `Pending II`, `Dispute` and `Disputed`. The token is the
+seller's keys and two numbers in Base64: anyone who sees one knows the keys, and it covers neither status nor time. So
+body and token are not stored, and a notification is a reason to read Order Status, not a fact. The token printed in the
+documentation lacks the two numbers, and is refused.
 """
 
 import hmac
@@ -44,7 +44,7 @@ from worker.providers.callbacks import (
 DONE = Reply(200, b'{"status":"success"}')
 REJECTED_ID, CANCELLED_ID = "3", "9"
 WORD_MAX = 30
-"""Characters of a status that are handed on: fewer than a key has."""
+"""Characters of a status that are passed on: fewer than a key has."""
 _NULL = Raw(b"null")
 _DELIVERY: Mapping[str, str] = {
     "delivered": "delivered",
@@ -85,38 +85,38 @@ class AtaraPayCallbacks:
     questions: tuple[str, ...] = ()
 
     def read(self, called: Called) -> Reading:
-        """What a call says."""
+        """Reads a call."""
         try:
             body = _read(called)
             data = _inner(body)
         except UnreadableError:
             return Unreadable()
         except NotUnderstoodError:
-            return Unauthorized()  # whoever knows the token can put it where it belongs
+            return Unauthorized()  # a caller who knows the token can put it in the right place
         order, amount = raw_text(data.id), raw_text(data.amount_payed)
         proof = notification_token(called.public_key, called.private_key, order, amount)
         if not hmac.compare_digest(text_of(body.token).encode(), proof.encode()):
             return Unauthorized()
         reference = raw_text(data.product_id)
         if not (reference.isascii() and reference.isdigit() and len(reference) <= 200 and 0 < len(order) <= 200):
-            return Push((), DONE)  # of nothing that this account can have sold
+            return Push((), DONE)  # not an order that this account can have sold
         return Push((_said(called, body, data, order, reference),), DONE)
 
     def token_in_body(self, called: Called) -> InBody | Unreadable | None:  # noqa: ARG002 - never
-        """The one that lets in stands in the address."""
+        """`None`: the token that authorizes a call is in the address."""
         return None
 
     def answer(self, name: str, answer: bytes) -> Answered:  # noqa: ARG002 - it asks nothing
-        """It asks nothing."""
+        """AtaraPay asks no questions."""
         return Answered(None)
 
     def default(self, name: str, choice: str, read_file: Callable[[str], bytes]) -> Answered:  # noqa: ARG002 - nothing
-        """It asks nothing. Raises `ConfigError`."""
-        raise ConfigError("AtaraPay asks nothing")
+        """Raises `ConfigError`: AtaraPay asks no questions."""
+        raise ConfigError("AtaraPay asks no questions")
 
 
 def _read(called: Called) -> _Body:
-    """What looks like JSON is JSON, whatever it is called. Raises `UnreadableError`, `NotUnderstoodError`."""
+    """A body that looks like JSON is JSON, whatever its type. Raises `UnreadableError`, `NotUnderstoodError`."""
     if called.body.lstrip()[:1] in (b"{", b"["):
         return read_json(_body, called.body)
     form = read_form(called.media_type, called.body)
@@ -126,7 +126,7 @@ def _read(called: Called) -> _Body:
 
 
 def _inner(body: _Body) -> _Data:
-    """`data`, an object or a text that is one. Raises `UnreadableError`, `NotUnderstoodError`."""
+    """`data`, an object or a text that contains one. Raises `UnreadableError`, `NotUnderstoodError`."""
     inner = bytes(body.data)
     if inner[:1] == b'"':
         inner = read_json(_text, inner).encode()
@@ -138,7 +138,7 @@ def _said(called: Called, body: _Body, data: _Data, order: str, reference: str) 
     inner: Mapping[str, Any] = data.status if isinstance(data.status, dict) else {}
     inner_id, title = text_of(inner.get("id")), text_of(inner.get("title")).lower()
     message = text_of(body.message)
-    # No id and no time: the minute tells a second rejection from a repeat of the first.
+    # There is no id and no time: the minute distinguishes a second rejection from a repetition.
     known_by = (order, status, inner_id, message[:200], minute_of(called.arrived_ms))
     word = status.lower()
     if word == "rejected":
@@ -156,7 +156,7 @@ def _said(called: Called, body: _Body, data: _Data, order: str, reference: str) 
 
 
 def _is_cancelled(inner_id: str, title: str, message: str) -> bool:
-    """Whether `Rejected` means that the buyer cancels: the inner status says it, and only then the message."""
+    """Whether `Rejected` means that the buyer cancels: the inner status decides, or else the message."""
     if inner_id == CANCELLED_ID or title in _CANCELLED:
         return True
     if inner_id == REJECTED_ID or title == "rejected":

@@ -1,4 +1,4 @@
-"""What AtaraPay has no word for: one amount in escrow is delivered, or given back, whole."""
+"""States that AtaraPay's API cannot express: the amount in escrow is paid out or refunded as a whole."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ Kind = Literal["stated", "kept", "charged", "refunded", "units", "amount"]
 
 
 class Lack(Struct, array_like=True, frozen=True, gc=False):
-    """Something that cannot be told, and the two numbers that show it."""
+    """A state that cannot be expressed, and the two numbers that show it."""
 
     kind: Kind
     now: int = 0
@@ -20,20 +20,20 @@ class Lack(Struct, array_like=True, frozen=True, gc=False):
 
 
 _WHY: dict[Kind, str] = {
-    "stated": "both carts were stated: AtaraPay has no word for that",
+    "stated": "both carts were stated: AtaraPay cannot express that",
     "kept": "cancelled, while {now} of {was} units are kept: AtaraPay can only cancel the whole order",
-    "charged": "cancelled, but {now} stay charged: AtaraPay can only give back the whole amount",
-    "refunded": "{now} refunded of {was}: AtaraPay has no word for a refund",
+    "charged": "cancelled, but {now} stay charged: AtaraPay can only refund the whole amount",
+    "refunded": "{now} refunded of {was}: AtaraPay cannot express a partial refund",
     "units": (
-        "{now} of {was} units are kept or still to ship: AtaraPay has no word for a part that came back or is "
-        "cancelled (order.cancelled, once nothing is kept, can be told)"
+        "{now} of {was} units are kept or still to ship: AtaraPay cannot express a partial return or cancellation "
+        "(once nothing is kept, order.cancelled can be sent)"
     ),
-    "amount": "carts {now}, confirmed {was}: AtaraPay holds what was confirmed, and has no word for another amount",
+    "amount": "carts {now}, confirmed {was}: AtaraPay has the confirmed amount in escrow, and cannot change it",
 }
 
 
 def why(lack: Lack) -> str:
-    """For people; amounts are in minor units."""
+    """The reason, for operators; amounts are in minor units."""
     return _WHY[lack.kind].format(now=lack.now, was=lack.was)
 
 
@@ -50,7 +50,7 @@ def ordered_units(order: Order) -> int:
 
 
 def lack_of_cancelled(order: Order) -> Lack | None:
-    """What stands against telling that the order was cancelled."""
+    """Why the order cannot be sent as cancelled; `None`: it can."""
     kept = units_of(order.shipped)
     if kept:
         return Lack("kept", kept, ordered_units(order))
@@ -59,7 +59,7 @@ def lack_of_cancelled(order: Order) -> Lack | None:
 
 
 def lack_of(order: Order) -> Lack | None:
-    """What stands against leaving the escrow as it is, or telling that all of it was delivered."""
+    """Why the escrow can neither stay as it is nor be sent as delivered; `None`: it can."""
     if order.facts.statements:
         return Lack("stated")
     refunded = sum([refund.amount_minor for refund in order.facts.refunds.values()])

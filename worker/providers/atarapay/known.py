@@ -1,4 +1,4 @@
-"""What is kept of an order at AtaraPay, in the order's record: what was tried, what was taken, what was read last."""
+"""The adapter's memory of an order at AtaraPay: statuses that were sent and accepted, and the last Order Status."""
 
 from typing import Any
 
@@ -12,32 +12,32 @@ from worker.providers.atarapay.wire import BEYOND_DELIVERY, CANCELS, DELIVERED, 
 
 
 class Known(Struct, array_like=True, frozen=True, gc=False):
-    """Written to the state topic: members are only ever added at the end, with a default."""
+    """Written to the state topic: add members only at the end, with a default. A *word* is the `status` of a call."""
 
     version: int = 1
     number: str = ""
-    """Of the order at AtaraPay that all this is about."""
+    """AtaraPay's number of the order that the rest is about."""
     is_confirmed: bool = False
     """Order Status has named our reference as `product_id`."""
     word: str = ""
-    """The last one that was tried."""
+    """The last word that was sent."""
     before: str = ""
-    """What Order Status had said before it; empty: it was not asked."""
+    """The Order Status before it was sent; empty: not read."""
     delivery: Stamp | None = None
-    """The newest delivery that the word was tried for."""
+    """The newest delivery that the word was sent for."""
     is_open: bool = False
-    """Nobody knows whether the last word, or one that is not known here, was taken."""
-    taken: str = ""
-    """The last word that AtaraPay is known to hold, whoever gave it."""
-    told: Stamp | None = None
-    """The newest delivery that it was taken for."""
+    """It is unknown whether the last word, or one that we do not know of, was accepted."""
+    accepted: str = ""
+    """The last word that AtaraPay is known to have, no matter who sent it."""
+    accepted_for: Stamp | None = None
+    """The newest delivery that it was accepted for."""
     state: str = ""
-    """What Order Status said last, unless a word was taken since."""
+    """The last Order Status, unless a word was accepted since."""
     checked: bytes = b""
-    """The claims of notifications that it was asked about."""
+    """The claims of notifications that Order Status was read for."""
     by_others: bool = False
-    """The `delivered` that it holds is none that is known here, of a worker that was killed or of a person: what
-    delivery it was for is a guess.
+    """Its `delivered` is not one that we know of; a worker that was killed, or a person, sent it: which delivery it was
+    for is a guess.
     """
 
 
@@ -46,12 +46,12 @@ _decoder = msgpack.Decoder(Known)
 
 
 def encode(known: Known) -> bytes:
-    """As the order's record keeps it."""
+    """Encodes it for the order's record."""
     return _encoder.encode(known)
 
 
 def decode(remote: bytes) -> Known:
-    """What was kept; when that cannot be read, anything may have been tried."""
+    """Decodes `remote`; if it cannot be read, anything may have been sent."""
     if not remote:
         return Known()
     try:
@@ -61,7 +61,7 @@ def decode(remote: bytes) -> Known:
 
 
 def known_of(remote: bytes, wanted: Wanted, *, may_land_late: bool) -> Known:
-    """What is known of the order that is meant now. What was told to another number is no news of this one."""
+    """The memory of the order under its current number. Words sent to another number say nothing about this one."""
     known = decode(remote)
     if wanted.number and known.number and wanted.number != known.number:
         return Known(number=wanted.number, is_open=True)
@@ -69,16 +69,16 @@ def known_of(remote: bytes, wanted: Wanted, *, may_land_late: bool) -> Known:
 
 
 def describe(remote: bytes) -> dict[str, Any]:
-    """What people are shown."""
+    """The memory for `order show`."""
     known = decode(remote)
-    shown = {"order": known.number, "state": known.state, "told": known.taken, "tried": known.word}
-    if known.word == known.taken:
+    shown = {"order": known.number, "state": known.state, "told": known.accepted, "tried": known.word}
+    if known.word == known.accepted:
         del shown["tried"]
     return {name: text for name, text in shown.items() if text} | ({"in_doubt": True} if known.is_open else {})
 
 
 def tried(known: Known, wanted: Wanted, seen: Seen | None) -> Known:
-    """While the word that is wanted is on its way."""
+    """The memory while the wanted word is in flight."""
     return replace(
         known,
         number=wanted.number,
@@ -89,14 +89,14 @@ def tried(known: Known, wanted: Wanted, seen: Seen | None) -> Known:
     )
 
 
-def taken(known: Known) -> Known:
-    """Once the word that was tried last is known to be taken."""
-    told = known.delivery if known.word == DELIVERED else known.told
-    return replace(known, is_open=False, taken=known.word, told=told, state="", by_others=False)
+def accepted(known: Known) -> Known:
+    """The memory once the last word is known to be accepted."""
+    accepted_for = known.delivery if known.word == DELIVERED else known.accepted_for
+    return replace(known, is_open=False, accepted=known.word, accepted_for=accepted_for, state="", by_others=False)
 
 
 def read(known: Known, wanted: Wanted, seen: Seen, reference: str) -> Known:
-    """After Order Status: also what it tells of words whose answers were lost."""
+    """The memory after reading Order Status, including what it shows about words whose responses were lost."""
     after = replace(
         known,
         number=wanted.number,
@@ -106,17 +106,17 @@ def read(known: Known, wanted: Wanted, seen: Seen, reference: str) -> Known:
         checked=wanted.claims,
     )
     if seen.state is State.CANCELLED:
-        return replace(after, taken=known.word) if known.is_open and known.word in CANCELS else after
+        return replace(after, accepted=known.word) if known.is_open and known.word in CANCELS else after
     if seen.state in BEYOND_DELIVERY or _was_taken(known, seen):
         if known.is_open and known.word == DELIVERED:
-            return replace(after, taken=DELIVERED, told=known.delivery, by_others=False)
-        if known.taken != DELIVERED:
-            return replace(after, taken=DELIVERED, told=wanted.delivery, by_others=True)
+            return replace(after, accepted=DELIVERED, accepted_for=known.delivery, by_others=False)
+        if known.accepted != DELIVERED:
+            return replace(after, accepted=DELIVERED, accepted_for=wanted.delivery, by_others=True)
     return after
 
 
 def _was_taken(known: Known, seen: Seen) -> bool:
-    """Pending II after a lost answer: the word was taken and its delivery rejected, unless it said so before."""
+    """Pending II after a lost response: accepted, then the delivery was rejected, unless that was its state before."""
     may_be_delivered = known.word in ("", DELIVERED)
     return seen.state is State.SECOND and known.is_open and may_be_delivered and known.before != State.SECOND
 
@@ -125,14 +125,14 @@ _NEVER: Stamp = (-2, 0, 0)
 
 
 def is_newer(wanted: Wanted, known: Known) -> bool:
-    """Whether a delivery is told that AtaraPay was not told of."""
-    newest, told = wanted.delivery or _NEVER, known.told or _NEVER
-    # The word of others was taken before a second attempt was agreed on.
-    return newest > told or (known.by_others and 0 < wanted.second_attempt_us < newest[1])
+    """Whether there is a delivery that was not sent to AtaraPay."""
+    newest, accepted_for = wanted.delivery or _NEVER, known.accepted_for or _NEVER
+    # Somebody else's word was accepted before a second attempt was agreed on.
+    return newest > accepted_for or (known.by_others and 0 < wanted.second_attempt_us < newest[1])
 
 
 def is_due(wanted: Wanted, known: Known) -> bool:
-    """Whether the word may still have to be told."""
+    """Whether the word may still have to be sent."""
     if wanted.word == DELIVERED:
-        return known.taken != DELIVERED or is_newer(wanted, known)
-    return wanted.word in CANCELS and known.taken not in CANCELS
+        return known.accepted != DELIVERED or is_newer(wanted, known)
+    return wanted.word in CANCELS and known.accepted not in CANCELS

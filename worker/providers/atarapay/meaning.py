@@ -1,4 +1,4 @@
-"""What an order's facts mean to AtaraPay: a word, none, or that there is none for it."""
+"""What an order's facts mean for AtaraPay: a word (the `status` of a call), none, or a state it cannot express."""
 
 from hashlib import blake2b
 
@@ -15,39 +15,39 @@ _encoder = msgpack.Encoder()
 
 
 class Wanted(Struct, array_like=True, frozen=True, gc=False):
-    """What should be so at AtaraPay. All of it comes from facts, so all of it counts for the digest."""
+    """The desired state at AtaraPay. All of it comes from facts, so all of it is part of the digest."""
 
     word: str = ""
-    """Empty: there is nothing to tell."""
+    """Empty: there is nothing to send."""
     lack: Lack | None = None
-    """Why there is no word for it."""
+    """Why no word can express it."""
     is_ended: bool = False
-    """It is known to the shop, too, that the order was cancelled there."""
+    """The shop knows, too, that the order was cancelled at AtaraPay."""
     number: str = ""
-    """The order's at AtaraPay; empty: nobody has told it."""
-    is_hearsay: bool = False
-    """Only a notification has told the number."""
+    """The order's number at AtaraPay; empty: unknown."""
+    is_unverified: bool = False
+    """The number comes only from a notification."""
     phone: str = ""
-    """Of the shopper; with `delivered` only, as is the next."""
+    """Of the shopper; only with `delivered`, like the next member."""
     email: str = ""
     delivery: Stamp | None = None
-    """Of the fact that told the newest delivery; with `delivered` only."""
+    """The stamp of the fact that reported the newest delivery; only with `delivered`."""
     second_attempt_us: int = 0
-    """When AtaraPay last said that one was agreed on, since 1970 UTC; 0: never. With `delivered` only."""
+    """When AtaraPay last reported an agreed second attempt, since 1970 UTC; 0: never. Only with `delivered`."""
     claims: bytes = b""
-    """Stands for everything that notifications have said of the order; empty: nothing."""
+    """A digest of everything that notifications have reported about the order; empty: nothing."""
 
 
 _decoder = msgpack.Decoder(Wanted)
 
 
 def decode(body: bytes) -> Wanted:
-    """What `Wanted.encoded` was made of."""
+    """The inverse of `encode`."""
     return _decoder.decode(body)
 
 
 def encode(wanted: Wanted) -> bytes:
-    """As an update's body holds it."""
+    """Encodes it as an update's body."""
     return _encoder.encode(wanted)
 
 
@@ -57,21 +57,21 @@ def digest_of(encoded: bytes) -> bytes:
 
 
 def wanted(order: Order) -> Wanted:
-    """Of an order without contradictions whose payment is approved."""
+    """The desired state of an order without contradictions whose payment is approved."""
     word, lack, is_ended, delivery = _word(order)
-    number, is_hearsay = _number(order)
+    number, is_unverified = _number(order)
     is_delivered = word == DELIVERED
     return Wanted(
         word,
         lack,
         is_ended,
         number,
-        is_hearsay,
+        is_unverified,
         _phone(order) if is_delivered else "",
         _email(order) if is_delivered else "",
         delivery,
         _second_attempt_us(order) if is_delivered else 0,
-        _claims(order, number if is_hearsay else ""),
+        _claims(order, number if is_unverified else ""),
     )
 
 
@@ -98,11 +98,11 @@ def _word(order: Order) -> tuple[str, Lack | None, bool, Stamp | None]:
 
 def _number(order: Order) -> tuple[str, bool]:
     references = order.details.references
-    told = _text(UNSET if references is None else references.provider)
-    if told:
-        return told, False
-    heard = order.facts.provider
-    return ("", False) if heard is None or heard.order is None else (heard.order[1], True)
+    reported = _text(UNSET if references is None else references.provider)
+    if reported:
+        return reported, False
+    pushed = order.facts.provider
+    return ("", False) if pushed is None or pushed.order is None else (pushed.order[1], True)
 
 
 def _phone(order: Order) -> str:
@@ -124,12 +124,12 @@ def _text(value: str | UnsetType) -> str:
 
 
 def _said(facts: Facts) -> dict[str, tuple[Moment, Packed]]:
-    """What notifications have said, the newest of each kind."""
+    """Facts from notifications, the newest of each kind."""
     return {} if facts.provider is None else facts.provider.said
 
 
 _CLAIMS = ("cancelled", "delivery", "second_attempt")
-"""Kinds that say where the escrow is."""
+"""Kinds that report the escrow's state."""
 
 
 def _second_attempt_us(order: Order) -> int:
@@ -137,10 +137,10 @@ def _second_attempt_us(order: Order) -> int:
     return 0 if said is None else said[0][0]
 
 
-def _claims(order: Order, hearsay: str) -> bytes:
-    """Not the newest moment: notifications have no time of their own, and what two receivers noted may be the wrong
-    way round.
+def _claims(order: Order, unverified: str) -> bytes:
+    """Not only the newest: notifications have no time of their own, and two receivers may have recorded them in the
+    wrong order.
     """
-    heard = _said(order.facts)
-    said = [(kind, heard[kind]) for kind in _CLAIMS if kind in heard]
-    return blake2b(_encoder.encode((said, hearsay)), digest_size=8).digest() if said or hearsay else b""
+    pushed = _said(order.facts)
+    said = [(kind, pushed[kind]) for kind in _CLAIMS if kind in pushed]
+    return blake2b(_encoder.encode((said, unverified)), digest_size=8).digest() if said or unverified else b""

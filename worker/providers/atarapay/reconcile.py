@@ -1,4 +1,4 @@
-"""Where an order's escrow is, beside where it should be. Pure.
+"""Where an order's escrow is compared with where it should be. Pure.
 
 | what should be so | `Pending` | `Pending II` | buyer's turn, paid | rejected, dispute | money given back |
 |---|---|---|---|---|---|
@@ -75,7 +75,7 @@ def _wanted(case: Case) -> Wanted:
 
 def _is_numbered(case: Case, wanted: Wanted) -> bool:
     """Whether the reference is what the checkout has to have given as `product_id`: AtaraPay takes numbers alone."""
-    return wanted.is_hearsay or case.asked.reference.isdecimal()
+    return wanted.is_unverified or case.asked.reference.isdecimal()
 
 
 def _compare(case: Case, wanted: Wanted, seen: Seen) -> Finding:

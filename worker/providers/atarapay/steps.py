@@ -1,9 +1,9 @@
-"""Words to AtaraPay: an order's state becomes at most one, its answer an outcome. Pure.
+"""The adapter for AtaraPay: an order's state becomes at most one *word*, the response an outcome. Pure.
 
-AtaraPay holds one amount in escrow for an order, and knows four calls: `delivered`, `cancelled`, `buyer_cancel`, and
-Order Status. None has a key that makes it safe to repeat, and AtaraPay writes to the shopper for each `delivered` that
-it takes. So a word goes out unasked only when nothing is known that speaks against it; before a word that was ever
-tried, after any doubt, and for what notifications claim, Order Status is asked first, and what it says decides.
+AtaraPay has one amount in escrow for an order, and four calls, by their `status` (the word): `delivered`, `cancelled`,
+`buyer_cancel`, and Order Status. None has an idempotency key, and AtaraPay messages the shopper for each `delivered`
+that it accepts. So a word is sent without reading only if nothing speaks against it. Before a word that was sent
+before, after any uncertainty, and for claims of notifications, Order Status is read first, and decides.
 """
 
 from typing import Any
@@ -32,28 +32,28 @@ from worker.providers.atarapay.checks import why
 from worker.providers.atarapay.known import Known, is_due, known_of
 from worker.providers.atarapay.meaning import Wanted
 from worker.providers.atarapay.options import AtaraPayAccount
-from worker.providers.atarapay.replies import judge
+from worker.providers.atarapay.responses import judge
 from worker.providers.atarapay.tokens import authtoken, redacted
 from worker.providers.atarapay.wire import CANCELS, DELIVERABLE, DELIVERED, Seen, State
 
 _NO_PHONE = (
-    "no phone number, without which AtaraPay takes no delivered: give delivery_address.mobile_phone or .phone, or "
-    "those of the invoice_address"
+    "no phone number, which AtaraPay requires for delivered: set mobile_phone or phone of the delivery_address or of "
+    "the invoice_address"
 )
-NO_NUMBER = "waits for references.provider, the order's number at AtaraPay: an event or a notification brings it"
-_CANNOT_TAKE_BACK = "AtaraPay was told that the order is cancelled, which cannot be taken back there"
+NO_NUMBER = "waits for references.provider, the order's number at AtaraPay, from an event or a notification"
+_CANNOT_TAKE_BACK = "the order was sent to AtaraPay as cancelled, which cannot be undone there"
 _CANCELLED_THERE = CancelledData(by="provider")
 
 
 class AtaraPay:
-    """The adapter. Level B: Order Status says what AtaraPay holds."""
+    """The adapter. Level B: Order Status says what AtaraPay has."""
 
     name = "atarapay"
     guarantee: GuaranteeLevel = "B"
     can_read = True
 
     def render(self, order: Order, account: AtaraPayAccount) -> Update:  # noqa: ARG002 - one word for all accounts
-        """Never with a problem: also of an order that cannot be told, notifications claim things."""
+        """Never has a problem: notifications also make claims about orders that cannot be sent."""
         encoded = meaning.encode(meaning.wanted(order))
         return Update(meaning.digest_of(encoded), None, Raw(encoded))
 
@@ -68,35 +68,35 @@ class AtaraPay:
         blocked = _before_any_call(wanted, known)
         if blocked is not None:
             return blocked
-        if _must_read(wanted, known, is_in_doubt=asked.remote_unknown):
+        if _must_read(wanted, known, is_uncertain=asked.remote_unknown):
             return order_status(asked, wanted)
         if is_due(wanted, known):
-            is_believed = not wanted.is_hearsay or known.is_confirmed
-            return _tell(asked, wanted, known, None) if is_believed else _waits_for_number(known)
-        return _nothing_to_tell(wanted, known)
+            is_believed = not wanted.is_unverified or known.is_confirmed
+            return _send(asked, wanted, known, None) if is_believed else _waits_for_number(known)
+        return _nothing_to_send(wanted, known)
 
     def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:
-        """The body's `status` decides, whatever HTTP says (section 2 of AtaraPay's own pages names no HTTP codes)."""
+        """The body's `status` decides, whatever the HTTP status (AtaraPay's pages, section 2, name no HTTP codes)."""
         account: AtaraPayAccount = asked.account
         outcome, found = judge(account, response, asked.now_ms)
         if not sent.is_read:
-            return Answered(replace(outcome, remote=memory.encode(_after_telling(sent.remote, outcome.kind))))
+            return Answered(replace(outcome, remote=memory.encode(_after_sending(sent.remote, outcome.kind))))
         if outcome.kind is not OutcomeKind.APPLIED:
             return Answered(outcome)
         seen = None if found is None else wire.seen(found.data)
         if seen is None:
-            return Answered(Outcome(OutcomeKind.UNKNOWN, "Order Status tells no state", response.status))
+            return Answered(Outcome(OutcomeKind.UNKNOWN, "the response to Order Status has no state", response.status))
         return Answered(outcome, replace(seen, title=redacted(seen.title, account)[: wire.TITLE_MAX]))
 
     def describe(self, remote: bytes) -> dict[str, Any]:
         return memory.describe(remote)
 
 
-def _after_telling(remote: bytes, kind: OutcomeKind) -> Known:
+def _after_sending(remote: bytes, kind: OutcomeKind) -> Known:
     known = memory.decode(remote)
     if kind is OutcomeKind.APPLIED:
-        return memory.taken(known)
-    # Already processed may mean: by this very word, when it was tried before.
+        return memory.accepted(known)
+    # "Already processed" may mean by this very word, if it was sent before.
     return known if kind in (OutcomeKind.UNKNOWN, OutcomeKind.CONFLICT) else replace(known, is_open=False)
 
 
@@ -104,32 +104,32 @@ def _after_telling(remote: bytes, kind: OutcomeKind) -> Known:
 
 
 def _before_any_call(wanted: Wanted, known: Known) -> Step | None:
-    """What makes every call vain."""
-    if wanted.word == DELIVERED and known.taken != DELIVERED and not wanted.phone:
+    """What makes every call pointless."""
+    if wanted.word == DELIVERED and known.accepted != DELIVERED and not wanted.phone:
         return Unsendable(_NO_PHONE, memory.encode(known))
     if wanted.number:
         return None
-    return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_tell(wanted, known)
+    return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_send(wanted, known)
 
 
-def _must_read(wanted: Wanted, known: Known, *, is_in_doubt: bool) -> bool:
+def _must_read(wanted: Wanted, known: Known, *, is_uncertain: bool) -> bool:
     if known.is_open or wanted.claims != known.checked:
         return True
-    is_touched = bool(known.word or known.taken or known.state)
-    if is_in_doubt and is_touched:
-        return True  # a resend, or another account: what was taken before may not be so there
-    return is_due(wanted, known) and (is_in_doubt or is_touched)
+    is_touched = bool(known.word or known.accepted or known.state)
+    if is_uncertain and is_touched:
+        return True  # a resend, or another account: a word accepted before may be unknown there
+    return is_due(wanted, known) and (is_uncertain or is_touched)
 
 
 def _waits_for_number(known: Known) -> AwaitResult:
     return AwaitResult(None, NO_NUMBER, memory.encode(known))
 
 
-def _nothing_to_tell(wanted: Wanted, known: Known, found: CancelledData | None = None) -> Settled | Unsendable:
+def _nothing_to_send(wanted: Wanted, known: Known, found: CancelledData | None = None) -> Settled | Unsendable:
     kept = memory.encode(known)
     if wanted.lack is not None:
         return Unsendable(why(wanted.lack), kept, found=found)
-    if not wanted.word and not wanted.is_ended and known.taken in CANCELS:
+    if not wanted.word and not wanted.is_ended and known.accepted in CANCELS:
         return Unsendable(_CANNOT_TAKE_BACK, kept)
     return Settled(kept, found)
 
@@ -138,37 +138,37 @@ def _nothing_to_tell(wanted: Wanted, known: Known, found: CancelledData | None =
 
 
 def _after_reading(asked: Question, wanted: Wanted, before: Known, seen: Seen) -> Step:
-    if wanted.is_hearsay and not before.is_confirmed and seen.product_id != asked.reference:
+    if wanted.is_unverified and not before.is_confirmed and seen.product_id != asked.reference:
         known = replace(before, checked=wanted.claims)
-        return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_tell(wanted, known)
+        return _waits_for_number(known) if is_due(wanted, known) else _nothing_to_send(wanted, known)
     known = memory.read(before, wanted, seen, asked.reference)
     if seen.state is State.CANCELLED:
         return _cancelled_there(wanted, known)
     if not is_due(wanted, known):
-        return _nothing_to_tell(wanted, known)
+        return _nothing_to_send(wanted, known)
     if seen.state in DELIVERABLE:
         if wanted.word == DELIVERED and not wanted.phone:
             return Unsendable(_NO_PHONE, memory.encode(known))
-        return _tell(asked, wanted, known, seen)
-    if wanted.word == DELIVERED and known.taken == DELIVERED:
+        return _send(asked, wanted, known, seen)
+    if wanted.word == DELIVERED and known.accepted == DELIVERED:
         return Settled(memory.encode(known))  # a newer delivery, but no second attempt was agreed on
-    return Unsendable(f"{wanted.word} cannot be told: AtaraPay holds the order as {seen.title}", memory.encode(known))
+    return Unsendable(f"{wanted.word} cannot be sent: at AtaraPay the order is {seen.title}", memory.encode(known))
 
 
 def _cancelled_there(wanted: Wanted, known: Known) -> Step:
     if wanted.word in CANCELS:
-        return Settled(memory.encode(replace(known, taken=wanted.word)))
-    is_news = not wanted.is_ended and known.taken not in CANCELS
+        return Settled(memory.encode(replace(known, accepted=wanted.word)))
+    is_news = not wanted.is_ended and known.accepted not in CANCELS
     found = _CANCELLED_THERE if is_news else None
     if wanted.word == DELIVERED:
-        return Unsendable("AtaraPay holds the order as Cancelled", memory.encode(known), found=found)
-    return _nothing_to_tell(wanted, known, found)
+        return Unsendable("at AtaraPay the order is Cancelled", memory.encode(known), found=found)
+    return _nothing_to_send(wanted, known, found)
 
 
 # --- calls -------------------------------------------------------------------------------------------------------
 
 
-def _tell(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> Exchange:
+def _send(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> Exchange:
     members = {"comment": wire.NO_COMMENT}
     if wanted.word == DELIVERED:
         members = {"phone_number": wanted.phone} | ({"email": wanted.email} if wanted.email else {})
@@ -177,12 +177,12 @@ def _tell(asked: Question, wanted: Wanted, known: Known, seen: Seen | None) -> E
 
 
 def order_status(asked: Question, wanted: Wanted) -> Exchange:
-    """Asks what AtaraPay holds of an order whose number is known."""
+    """A read of an order whose number is known."""
     return _call(asked, wanted, wire.ORDER_STATUS, {})
 
 
 def _call(asked: Question, wanted: Wanted, word: str, members: dict[str, str]) -> Exchange:
-    """`POST {base}/callback/order` with a form: nothing of it may stand in an address."""
+    """`POST {base}/callback/order` with a form: none of its values may be in an address."""
     account: AtaraPayAccount = asked.account
     form = {"authtoken": authtoken(account.public_key, account.private_key), "order": wanted.number, "status": word}
     headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"} | asked.trace_headers

@@ -1,4 +1,4 @@
-"""AtaraPay's tokens: keys in Base64, which everybody can read back. So they, and what they are made of, show nowhere.
+"""AtaraPay's tokens: the account's keys in Base64, which anyone can decode. So neither tokens nor keys are ever shown.
 
 Source: plugins.atarapay.com/docs, pages `authtoken` and `validation` (read 2026-10). The token that the page
 `validation` prints lacks order and amount; it is the authtoken.
@@ -13,31 +13,31 @@ from worker.providers.atarapay.options import AtaraPayAccount
 
 _HIDDEN = "***"
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{12,}")
-"""What may be Base64 of either alphabet; a shorter one does not hold a key."""
+"""What may be Base64 of either alphabet; anything shorter cannot contain a key."""
 
 
 @lru_cache(maxsize=256)
 def authtoken(public_key: str, private_key: str) -> str:
-    """Goes with every call."""
+    """The token of every call."""
     return b64encode(f"{public_key}:{private_key}".encode()).decode()
 
 
 def notification_token(public_key: str, private_key: str, order: str, amount: str) -> str:
-    """Comes with every notification; `order` and `amount` (`data.id`, `data.amount_payed`) as the JSON prints them."""
+    """The token of a notification; `order` and `amount` (`data.id`, `data.amount_payed`) as the JSON has them."""
     return b64encode(f"{public_key}:{private_key}:{order}:{amount}".encode()).decode()
 
 
 def redacted(text: str, account: AtaraPayAccount) -> str:
-    """The text without the account's keys, plain, percent-encoded, or in Base64 as any token has them."""
+    """The text without the account's keys: plain, percent-encoded, or in Base64 as in any token."""
     keys = (account.private_key, account.public_key)
     for key in keys:
         text = text.replace(key, _HIDDEN).replace(quote(key, safe=""), _HIDDEN)
     secrets = [key.encode() for key in keys]
-    return _RUN.sub(lambda run: _HIDDEN if _holds(run[0], secrets) else run[0], text)
+    return _RUN.sub(lambda run: _HIDDEN if _contains_any(run[0], secrets) else run[0], text)
 
 
-def _holds(run: str, secrets: list[bytes]) -> bool:
-    """Whether a text in Base64 holds one of these, wherever in the text it begins."""
+def _contains_any(run: str, secrets: list[bytes]) -> bool:
+    """Whether a Base64 text contains one of these, at any position."""
     plain = run.replace("-", "+").replace("_", "/")
     for start in range(4):
         decoded = b64decode(plain[start : start + (len(plain) - start) // 4 * 4])
@@ -47,5 +47,5 @@ def _holds(run: str, secrets: list[bytes]) -> bool:
 
 
 def _ends_within(decoded: bytes, secret: bytes) -> bool:
-    """The last group of a token may be cut, and with it the end of the key; so far it is one all the same."""
+    """The last group of a token may be cut, and with it the end of the key; the rest is still secret."""
     return len(secret) > 8 and secret[:-2] in decoded

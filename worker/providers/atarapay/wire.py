@@ -2,7 +2,7 @@
 
 Source: plugins.atarapay.com/docs, pages `complete`, `cancel`, `reject`, `order`, `status`, `escrow`, and the official
 WooCommerce plugin 2.0.13 where the pages are silent (both read 2026-10). HTTP statuses are not documented: the body's
-`status` says what became of a call.
+`status` is the outcome of a call.
 """
 
 import re
@@ -17,14 +17,14 @@ CANCELLED = "cancelled"
 BUYER_CANCEL = "buyer_cancel"
 CANCELS = frozenset({CANCELLED, BUYER_CANCEL})
 ORDER_STATUS = "order"
-"""Changes nothing there, and may be asked at any time."""
+"""Changes nothing at AtaraPay, and may be called at any time."""
 
 NO_COMMENT = "No comment"
-"""Goes with both cancellations; the plugin sends just this."""
+"""Sent with both cancellations, exactly as the plugin does."""
 
 
 class State(StrEnum):
-    """Where an escrow is."""
+    """The state of an escrow."""
 
     PENDING = "Pending"
     AWAITING = "Awaiting Buyer Response"
@@ -40,9 +40,9 @@ class State(StrEnum):
 
 
 DELIVERABLE = frozenset({State.PENDING, State.SECOND})
-"""Unverified: that `delivered` is taken a second time after Pending II."""
+"""Unverified: that `delivered` is accepted a second time after Pending II."""
 BEYOND_DELIVERY = frozenset(State) - DELIVERABLE - {State.CANCELLED}
-"""None of these is reached without a delivery."""
+"""States that no escrow reaches without a delivery."""
 
 
 def _loosely(text: str) -> str:
@@ -52,28 +52,28 @@ def _loosely(text: str) -> str:
 
 _STATES = {_loosely(state): state for state in State} | {"complete": State.COMPLETED}
 _STATES_BY_ID = {"3": State.REJECTED, "5": State.COMPLETED, "9": State.CANCELLED}
-"""Those that the documentation's samples show."""
+"""The ids in the documentation's samples."""
 
 
 def has_any(message: str, parts: tuple[str, ...]) -> bool:
-    """Whether a message has one of these in it."""
+    """Whether a message contains one of these."""
     found = _loosely(message)
     return any(_loosely(part) in found for part in parts)
 
 
 class Seen(Struct, frozen=True, gc=False):
-    """What Order Status says."""
+    """A response to Order Status."""
 
     state: State | None
-    """`None`: one that is not known here."""
+    """`None`: a state that we do not know."""
     title: str
-    """As AtaraPay writes it."""
+    """The state as AtaraPay writes it."""
     product_id: str
-    """The shop's own number of the order, as it was given at checkout; empty: not told."""
+    """The shop's own number of the order, as given at checkout; empty: not in the response."""
     amount_minor: int | None = None
-    """What the order cost at checkout; `None`: not told."""
+    """The order's total at checkout; `None`: not in the response."""
     currency: str = ""
-    """Of that; empty: not told."""
+    """Of `amount_minor`; empty: not in the response."""
 
 
 TITLE_MAX = 60
@@ -81,7 +81,7 @@ TITLE_MAX = 60
 
 
 class Said(Struct, frozen=True, gc=False):
-    """A body that can be understood."""
+    """A readable body."""
 
     is_success: bool
     message: str
@@ -89,7 +89,7 @@ class Said(Struct, frozen=True, gc=False):
 
 
 def said(body: bytes) -> Said | None:
-    """What an answer says; `None` when it is no JSON object with a `status`."""
+    """The body of a response; `None` if it is not a JSON object with a `status`."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -102,7 +102,7 @@ def said(body: bytes) -> Said | None:
 
 
 def seen(data: Any) -> Seen | None:
-    """The order that Order Status answers with; `None` when it tells no state."""
+    """The order in a response to Order Status; `None` if it has no state."""
     if not isinstance(data, dict) or not isinstance(data.get("status"), dict):
         return None
     title, number = data["status"].get("title"), _text(data["status"].get("id"))
@@ -124,5 +124,5 @@ _CURRENCY = re.compile(r"[A-Za-z]{3}", re.ASCII)
 
 
 def _text(value: Any) -> str:
-    """Numbers come as numbers or as texts."""
+    """Numbers arrive as numbers or as texts."""
     return str(value) if isinstance(value, str | int) else ""

@@ -1,9 +1,9 @@
-"""Qliro's callbacks: what happened (pushes), and what it wants to know at once (questions).
+"""Qliro's callbacks: events (pushes), and questions that need an immediate answer.
 
-Source: Qliro, "Callbacks" (developers.qliro.com, read 2026-11), and what public integrations have met: `OrderID` for
-`OrderId`, `TimeStamp` for `Timestamp`, numbers as texts, enumerations as numbers, negative amounts. Unverified: whether
-ints are ever sent for enumerations. A push proves nothing but its address: it says that something moved, and the
-adapter reads before it believes. What a body says of the merchant's reference is not looked at: the address says it.
+Source: Qliro, "Callbacks" (developers.qliro.com, read 2026-11), and public integrations: `OrderID` for `OrderId`,
+`TimeStamp` for `Timestamp`, numbers as texts, enumerations as numbers, negative amounts. Unverified: whether ints are
+ever sent for enumerations. Only its address authenticates a push: it says that something changed, and the adapter
+reads the order before it believes that. The merchant's reference in the body is ignored: the address has it.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,9 +31,9 @@ from worker.providers.qliro import questions
 
 PAYLOAD_MAX_BYTES = 64 * 1024
 ERROR_MAX = 500
-"""Characters of what went wrong."""
+"""Characters of an error text."""
 RECEIVED = Reply(200, b'{"CallbackResponse":"received"}')
-"""Anything else, and it calls again."""
+"""Qliro repeats the call after any other response."""
 
 _STATES: Mapping[str, str] = {
     "completed": "approved",
@@ -48,7 +48,7 @@ _FAILED = frozenset({"error", "cancelled"})
 
 
 class _Body(Struct):
-    """The union of what all of them may have, in both spellings."""
+    """The union of all pushes' members, in both spellings."""
 
     order_id: Any = field(default=None, name="OrderId")
     order_id_too: Any = field(default=None, name="OrderID")
@@ -102,7 +102,7 @@ class QliroCallbacks:
     questions: tuple[str, ...] = ("validation", "shipping_methods", "shipping_addresses")
 
     def read(self, called: Called) -> Reading:
-        """What a call says."""
+        """Reads a call."""
         question = self.purposes[called.purpose].question
         try:
             if question:
@@ -122,15 +122,15 @@ class QliroCallbacks:
         return Push((said,), RECEIVED)
 
     def token_in_body(self, called: Called) -> InBody | Unreadable | None:  # noqa: ARG002 - never
-        """It always stands in the address."""
+        """`None`: the token is always in the address."""
         return None
 
     def answer(self, name: str, answer: bytes) -> Answered:
-        """What Qliro is told of the shop's answer."""
+        """The response to Qliro for the shop's answer."""
         return questions.answer(name, answer)
 
     def default(self, name: str, choice: str, read_file: Callable[[str], bytes]) -> Answered:
-        """What Qliro is told when the shop does not answer in time. Raises `ConfigError`."""
+        """The response to Qliro if the shop does not answer in time. Raises `ConfigError`."""
         return questions.default(name, choice, read_file)
 
 
@@ -151,7 +151,7 @@ def _upsell(body: _Body) -> Said:
         raise NotUnderstoodError
     replaced = _known_id(body.original) if flag_of(body.replaces) else ""
     data = with_order(id_of(body.order), {"status": status, "transaction_id": transaction, "replaces": replaced})
-    # One that failed has no transaction: then only the moment tells two of them apart.
+    # A failed one has no transaction: then only the time distinguishes two of them.
     by = text_of(body.upsell)[:200] or (transaction if transaction != "0" else f"{body.order} {body.time}")
     return Said("upsell", data, ("upsell", by, status), body.time)
 
@@ -215,13 +215,13 @@ _READ: Mapping[str, Callable[[_Body], Said]] = {
 
 
 def _known_id(value: Any) -> str:
-    """An id, or nothing when there is none: some give 0."""
+    """An id, or an empty text: 0 stands for none."""
     text = text_of(value)
     return text if text != "0" and len(text) <= 200 else ""
 
 
 def _named(value: Any, names: tuple[str, ...]) -> str:
-    """A word, or the one that a number stands for. Raises `NotUnderstoodError`."""
+    """A word, or the name that a number stands for. Raises `NotUnderstoodError`."""
     word = word_of(value)
     if word.isascii() and word.isdigit() and len(word) < 3 and int(word) < len(names):
         return names[int(word)]

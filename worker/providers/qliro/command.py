@@ -1,4 +1,4 @@
-"""A command as it is planned, and the request that is made of it. Pure."""
+"""A planned command, and its request. Pure."""
 
 from uuid import UUID, uuid5
 
@@ -6,16 +6,17 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from worker.providers.qliro import wire
-from worker.providers.qliro.holding import Holding, Key, Units
 from worker.providers.qliro.memory import Intent, Memory, Note
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.qliro.order import Key, QliroOrder, Units
 
 SPACE = UUID("5d1f0e1c-64f7-5c1a-9a52-6f5d8a6d3c11")
-"""Of our request ids; a constant."""
+"""The namespace of our request ids; never change it. Nor the names of members of `Command` and what it consists of:
+they are part of the ids, and a command whose id changes may be applied twice."""
 
 
 class Line(Struct, frozen=True):
-    """An item that says everything of itself; `ex_minor` is `None` where Qliro knows it."""
+    """An item; `ex_minor` is `None` if Qliro knows it."""
 
     key: Key
     count: int
@@ -33,7 +34,7 @@ class Extra(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """One command, about one transaction at most."""
+    """One command, for one transaction at most."""
 
     name: str
     transaction: int = 0
@@ -42,14 +43,14 @@ class Command(Struct, frozen=True):
     discounts: list[Extra] = []
     notes: list[Note] = []
 
-    def request_id(self, account: str, holding: Holding, memory: Memory) -> UUID:
-        """The same for the same step: made of what it is, what was read before it, and what is told."""
-        told = [account, holding.order_id, self.name, memory.generation, holding.fingerprint, self]
-        return uuid5(SPACE, _canonical.encode(told).hex())
+    def request_id(self, account: str, there: QliroOrder, memory: Memory) -> UUID:
+        """The same for the same step: derived from the command and from what was read before it."""
+        parts = [account, there.order_id, self.name, memory.generation, there.fingerprint, self]
+        return uuid5(SPACE, _canonical.encode(parts).hex())
 
-    def body(self, account: QliroAccount, holding: Holding, request_id: UUID) -> bytes:
-        """The bytes of the request."""
-        command = wire.Command(str(request_id), account.api_key, holding.order_id)
+    def body(self, account: QliroAccount, there: QliroOrder, request_id: UUID) -> bytes:
+        """The body of the request."""
+        command = wire.Command(str(request_id), account.api_key, there.order_id)
         if self.name in wire.ENTRIES:
             entry = wire.Entry(
                 self.transaction,
@@ -57,11 +58,11 @@ class Command(Struct, frozen=True):
                 [_amount(one) for one in self.fees] or UNSET,
                 [_amount(one) for one in self.discounts] or UNSET,
             )
-            command = msgspec.structs.replace(command, currency=holding.currency, **{wire.ENTRIES[self.name]: [entry]})
+            command = msgspec.structs.replace(command, currency=there.currency, **{wire.ENTRIES[self.name]: [entry]})
         return wire.encode(command)
 
     def intent(self, request_id: UUID) -> Intent:
-        """What is remembered while nobody knows whether it arrived."""
+        """What is remembered while it is unknown whether the command arrived."""
         return Intent(self.name, request_id.bytes, [(*line.key, line.count) for line in self.lines], self.notes)
 
 
@@ -69,7 +70,7 @@ _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def of(units: Units) -> list[Line]:
-    """Lines that only name what Qliro has, goods first."""
+    """Lines that only name items that Qliro has, goods first."""
     return [Line(key, count) for key, count in sorted(units.items(), key=lambda item: (item[0][1] != "Product", item))]
 
 

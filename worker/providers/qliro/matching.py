@@ -1,26 +1,26 @@
-"""Which of Qliro's items our lines are: the units of each line, by Qliro's identity. Pure."""
+"""Matches our lines with Qliro's items: the units of each line, by Qliro's identity. Pure."""
 
 from msgspec import Struct, field
 
-from worker.providers.qliro.holding import Key, Units
+from worker.providers.qliro.order import Key, Units
 from worker.providers.qliro.wanted import Goods, Wanted
 
 
 class Match(Struct):
-    """Where the units are that should be somewhere."""
+    """Which of Qliro's units are which of ours."""
 
     net: Units
-    """Captured and not returned, less what was found to be kept: what is too much."""
+    """Captured and not returned, minus the units found to be kept: the excess."""
     kept: Units = field(default_factory=Units)
-    """Captured, and the shopper's."""
+    """Captured, and kept by the shopper."""
     ship: Units = field(default_factory=Units)
     """Reserved, and to be captured."""
     back: Units = field(default_factory=Units)
-    """Captured, and to be returned by a return with a fee."""
+    """Captured, and to be returned with a fee."""
     ahead: Units = field(default_factory=Units)
     """Reserved, and to be captured before such a return."""
-    hold: Units = field(default_factory=Units)
-    """Reserved, and still to be sent."""
+    stay: Units = field(default_factory=Units)
+    """Reserved, and still to be shipped."""
     missing: list[tuple[Goods, int, int]] = field(default_factory=list)
     """Neither captured nor reserved: line, units that are kept, units that are pending."""
     odd: list[tuple[Goods, int, int]] = field(default_factory=list)
@@ -28,15 +28,15 @@ class Match(Struct):
 
     @property
     def leaves(self) -> Units:
-        """What of the reservations is to be captured now."""
+        """Reserved units that are to be captured now."""
         return self.ship + self.ahead
 
 
 def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Match:
-    """Finds units for every line: those at its own price first, then by distance of price.
+    """Finds units for every line: those at its own price first, then the closest price.
 
-    What is captured is taken as kept before anything reserved is, so nothing is returned and captured anew because of a
-    cent. `ahead`: units by reference that are to be captured although they have come back.
+    Captured units count as kept before reserved ones do, so that no unit is returned and captured again because of a
+    cent. `ahead`: returned units, by reference, that have to be captured first.
     """
     left = Units(left)
     found = Match(Units(net))
@@ -48,7 +48,7 @@ def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Mat
     _fill(lines, extra, found.net, found.back, odd=[])
     _fill(lines, extra, left, found.ahead)
     pending = [one.pending for one in lines]
-    _fill(lines, pending, left, found.hold)
+    _fill(lines, pending, left, found.stay)
     found.missing = [
         (one, of_kept, of_pending)
         for one, of_kept, of_pending in zip(lines, kept, pending, strict=True)
@@ -58,7 +58,7 @@ def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Mat
 
 
 def _spread(lines: list[Goods], counts: dict[str, int]) -> list[int]:
-    """Units by reference, given to the lines of that reference."""
+    """Distributes units by reference over the lines of that reference."""
     left = dict(counts)
     spread = []
     for one in lines:
@@ -121,12 +121,12 @@ def _take(
 
 
 def prices(line: Goods) -> set[int]:
-    """Those of a line whose total need not divide by its quantity: two of them, a cent apart."""
+    """The prices of a line whose total may not be divisible by its quantity: two, a cent apart."""
     low = line.total_minor // line.quantity
     return {line.unit_minor, low, low + 1}
 
 
 def split(total_minor: int, count: int) -> list[tuple[int, int]]:
-    """(price, units) that add up to a total exactly."""
+    """(price, units) that add up to exactly this total."""
     low, more = divmod(total_minor, count)
     return [(price, units) for price, units in ((low, count - more), (low + 1, more)) if units]

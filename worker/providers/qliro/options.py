@@ -1,4 +1,4 @@
-"""What Qliro wants to know of an account."""
+"""An account's settings for Qliro."""
 
 from typing import Literal
 
@@ -12,15 +12,15 @@ class QliroAccount(Account, frozen=True):
     provider: str
     base_url: str
     api_key: str
-    """`MerchantApiKey`: in every command, and no secret."""
+    """`MerchantApiKey`: part of every command, and not secret."""
     api_secret: str
-    """Signs what is sent, and never goes along."""
+    """Signs requests, and is never sent."""
     indivisible: Literal["first", "last"] = "first"
-    """With which capture charges and adjustments go."""
+    """The capture that includes charges and adjustments."""
     poll_after_s: tuple[float, ...] = (60.0, 300.0, 900.0, 3600.0)
-    """How long after a command, and then after each look, a transaction that is not final is looked at; then hourly."""
+    """How long after a command, and then after each read, a pending transaction is read again; then hourly."""
     overdue_after_s: float = 86_400.0
-    """A transaction that is not final by then is announced, and looked at all the same."""
+    """A transaction that is not final by then is announced, and still read."""
 
     @property
     def merchant(self) -> str:

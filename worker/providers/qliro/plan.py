@@ -1,7 +1,7 @@
-"""What is to be done next at Qliro: the difference between what should be so and what is. Pure.
+"""The next command for Qliro: the difference between the desired and the actual state. Pure.
 
-Commands in the order return, update, ship, add, cancel; one at a time. What cannot be told blocks only itself: what can
-be goes first, so a `Plan` has a command, or what cannot be told, or nothing.
+Commands in the order return, update, ship, add, cancel; one at a time. A change that Qliro's API cannot express blocks
+only itself: the others go first, so a `Plan` has a command, or reasons why changes cannot be sent, or nothing.
 """
 
 from collections.abc import Iterable
@@ -11,22 +11,22 @@ from msgspec import Struct, field
 
 from worker.providers.qliro import money, reserving, returning
 from worker.providers.qliro.command import Command, Line, of
-from worker.providers.qliro.holding import Holding, Reservation, Units, worth
 from worker.providers.qliro.memory import Memory, Note
+from worker.providers.qliro.order import QliroOrder, Reservation, Units, worth
 from worker.providers.qliro.situation import Situation, listed
 from worker.providers.qliro.wanted import Wanted
 
 
 class Plan(Struct):
-    """What follows from a look."""
+    """The result of comparing both states."""
 
     command: Command | None = None
     cannot: list[str] = field(default_factory=list)
 
 
-def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
-    """The next command, or what stands in the way of what is left."""
-    at = Situation(wanted, holding, memory)
+def plan(wanted: Wanted, there: QliroOrder, memory: Memory, indivisible: Literal["first", "last"]) -> Plan:
+    """The next command, or the reasons why no more can be sent."""
+    at = Situation(wanted, there, memory)
     found = Plan()
     if wanted.vouchers_minor:
         found.cannot.append(f"a voucher of {wanted.vouchers_minor}: Qliro has no such line")
@@ -49,37 +49,37 @@ def plan(wanted: Wanted, holding: Holding, memory: Memory, indivisible: Literal[
 
 
 def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | list[str]:
-    """`MarkItemsAsShipped` of one reservation, with the charges and adjustments that go along."""
+    """`MarkItemsAsShipped` for one reservation, with the charges and adjustments that go with it."""
     leaves = at.match.leaves
     is_over = at.has_captures and not at.stays
     cannot: list[str] = []
-    for reservation in at.holding.reservations:
+    for reservation in at.there.reservations:
         units = leaves & reservation.items
         if not units and not is_over:
             continue
-        is_last = not at.match.hold and not at.match.missing and units == leaves
+        is_last = not at.match.stay and not at.match.missing and units == leaves
         if is_last or indivisible == "first":
             units = _with_once(at, reservation, units)
         total = worth(units)
         reserved = worth(reservation.items)
-        if total > max(0, reserved):  # a discount that no capture has carried yet was authorised as well
+        if total > max(0, reserved):  # a discount that no capture included yet was authorized as well
             cannot.append(f"a capture of {listed(units)} would be {total}, more than the {reserved} reserved")
             continue
         if total > 0:
             return Command("MarkItemsAsShipped", reservation.id, of(units))
-        if not is_over and not worth(at.match.hold):
-            return [f"a capture of {listed(units)} would be {total}: Qliro takes none that is not above 0"]
+        if not is_over and not worth(at.match.stay):
+            return [f"a capture of {listed(units)} would be {total}: Qliro accepts only amounts above 0"]
     return cannot
 
 
 def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
-    """And what is captured once, as far as the total stays above 0; charges also when no goods will be any more."""
+    """With the lines that are captured once, as long as the total stays above 0; charges even if no goods are left."""
     units = Units(units)
     total = worth(units)
     rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
     for key in sorted(rest, key=lambda key: (-key[2], key)):
         once = at.once_of(key)
-        if not at.stays and once is not None and not once.told_minor:
+        if not at.stays and once is not None and not once.sent_minor:
             continue
         more = key[2] * reservation.items[key]
         if total + more > 0:
@@ -89,7 +89,7 @@ def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
 
 
 def _add(at: Situation) -> Command | list[str]:
-    """`AddItemsToInvoice`: an amount off, or onto, a capture."""
+    """`AddItemsToInvoice`: subtracts an amount from a capture, or adds one."""
     cannot: list[str] = []
     if not at.has_captures:
         if not at.stays:
@@ -100,14 +100,14 @@ def _add(at: Situation) -> Command | list[str]:
     for due in [*at.dues, *_left_out(at)]:
         rest = at.rest(due)
         if rest * due.minor < 0:
-            cannot.append(f"{due.reference}: {due.minor - rest} were told to Qliro, {due.minor} are due")
+            cannot.append(f"{due.reference}: {due.minor - rest} were sent to Qliro, {due.minor} are due")
         elif rest > 0:
-            funds = [one for one in at.holding.captures if one.left_minor > 0]
+            funds = [one for one in at.there.captures if one.left_minor > 0]
             capture = next((one for one in reversed(funds) if one.left_minor >= rest), funds[-1] if funds else None)
             if capture is not None:
                 return _addition(at, capture.id, due, min(rest, capture.left_minor))
-        elif rest < 0 and at.holding.is_own:
-            return _addition(at, at.holding.captures[-1].id, due, rest)
+        elif rest < 0 and at.there.is_own:
+            return _addition(at, at.there.captures[-1].id, due, rest)
         elif rest < 0:
             cannot.append(f"a charge of {-rest} ({due.reference}): only Qliro's own methods can grow after a capture")
     return cannot
@@ -115,20 +115,20 @@ def _add(at: Situation) -> Command | list[str]:
 
 def _addition(at: Situation, capture: int, due: money.Due, minor: int) -> Command:
     key = (due.reference, due.type, -minor)
-    ex_minor = money.ex_of(key, None, at.holding)
+    ex_minor = money.ex_of(key, None, at.there)
     line = Line(key, 1, money.without_tax(-minor, 0) if ex_minor is None else ex_minor, due.text)
     return Command("AddItemsToInvoice", capture, [line], notes=[Note(0, "amount", due.reference, minor)])
 
 
 def _left_out(at: Situation) -> Iterable[money.Due]:
-    """Adjustments that no capture could carry, once there will be none any more: what our carts have of them.
+    """Adjustments that no capture could include, once there will be no more captures: their shares in our carts.
 
-    A share that was told stays told when goods come back, as it would if a capture had carried it.
+    A share that was sent is not withdrawn when goods come back, just as if a capture had included it.
     """
     if at.stays or not at.match.kept:
         return
     for once in at.wanted.once:
         if once.type == "Discount" and not at.went_back(once) and once.reference:
-            told = at.books.told(once.reference, with_left=False)
-            minor = min(max(-once.told_minor, told), -once.total_minor)
+            sent = at.books.sent(once.reference, with_left=False)
+            minor = min(max(-once.sent_minor, sent), -once.total_minor)
             yield money.Due(once.reference, once.name, minor)

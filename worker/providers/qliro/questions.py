@@ -1,8 +1,8 @@
-"""What Qliro wants to know at once, as the shop is asked, and the shop's answers as Qliro takes them.
+"""Qliro's questions as the shop gets them, and the shop's answers as Qliro accepts them.
 
 Source: Qliro, "Callbacks" and the OpenAPI of `AvailableShippingMethod` (read 2026-11): lengths, counts, at most two
-categories and then on all methods. Unverified: with which status a shipping question is declined; it is 400, as a
-declined validation is, with the same member.
+categories, on all methods or on none. Unverified: the status that declines a shipping question; we use 400 with the
+same member as for a declined validation.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +25,7 @@ REASONS = (
 )
 """Why an order may be declined."""
 UNDELIVERABLE = "PostalCodeIsNotSupported"
-"""The only reason why no shipping methods are offered."""
+"""The only permitted reason for offering no shipping methods."""
 MESSAGE_MAX, LINES_MAX, METHODS_MAX, ADDRESSES_MAX, OPTIONS_MAX = 150, 200, 100, 100, 200
 CATEGORIES = ("HOME_DELIVERY", "PICKUP")
 _TYPES = {"Product": "product", "Discount": "discount", "Fee": "invoice_fee", "Shipping": "handling"}
@@ -39,7 +39,7 @@ _UNUSABLE = Answered(None)
 
 
 class _Asked(Struct):
-    """The union of what the three questions have."""
+    """The union of the three questions' members."""
 
     order_id: Any = field(default=None, name="OrderId")
     order_id_too: Any = field(default=None, name="OrderID")
@@ -82,7 +82,7 @@ _ADDRESS = {
 
 
 def ask(name: str, body: bytes) -> Ask:
-    """The question that a call is, without its particulars when they are not understood. Raises `UnreadableError`."""
+    """A call as a question; without details if they are not understood. Raises `UnreadableError`."""
     try:
         asked = read_json(_asked, body)
         lines = None if asked.lines is None else [_line(each) for each in asked.lines[:LINES_MAX]]
@@ -159,7 +159,7 @@ class _Validation(Struct):
 
 
 class _Method(Struct):
-    """As the shop says it; a member of another type makes the whole answer one that cannot be used."""
+    """A method in the shop's answer; a member of a wrong type makes the whole answer unusable."""
 
     reference: str
     name: str
@@ -211,7 +211,7 @@ _addresses = msgspec.json.Decoder(_Addresses)
 
 
 def answer(name: str, body: bytes) -> Answered:
-    """What Qliro is told of the shop's answer."""
+    """The response to Qliro for the shop's answer."""
     try:
         return _ANSWERS[name](body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -243,12 +243,12 @@ def _of_methods(body: bytes) -> Answered:
 
 
 def _offered(methods: list[_Method], header: str) -> Answered:
-    """What breaks a bound is left out: a method when it cannot be without it, else the member."""
+    """Leaves out parts that exceed a limit: the whole method if the part is required, otherwise the member."""
     bounds = _Bounds()
     kept = [
         method
         for method in methods
-        if bounds.holds("methods", method.reference, 450) and bounds.holds("methods", method.name, 100)
+        if bounds.fits("methods", method.reference, 450) and bounds.fits("methods", method.name, 100)
     ]
     kept = bounds.first("methods", kept, METHODS_MAX)
     if not kept:
@@ -257,38 +257,38 @@ def _offered(methods: list[_Method], header: str) -> Answered:
     if any(method.category for method in kept) and not all(categories):
         bounds.left_out.add("category")
         categories = [""] * len(kept)
-    told = {
+    given = {
         "AvailableShippingMethods": [
             _method(method, category, bounds) for method, category in zip(kept, categories, strict=True)
         ],
         "ShippingAdditionalHeader": header,
     }
-    return Answered(Reply(200, _encode(_present(told))), tuple(sorted(bounds.left_out)))
+    return Answered(Reply(200, _encode(_present(given))), tuple(sorted(bounds.left_out)))
 
 
 class _Bounds:
-    """What had to be left out."""
+    """Qliro's limits, and the parts that exceeded them."""
 
     def __init__(self) -> None:
         self.left_out: set[str] = set()
 
-    def holds(self, member: str, text: str, max_length: int) -> bool:
-        """Whether a text that is needed is there, and not too long."""
+    def fits(self, member: str, text: str, max_length: int) -> bool:
+        """Whether a required text is present and not too long."""
         if 0 < len(text) <= max_length:
             return True
         self.left_out.add(member)
         return False
 
     def text(self, member: str, text: str, max_length: int) -> str:
-        """The text, or nothing when it is too long."""
-        return text if not text or self.holds(member, text, max_length) else ""
+        """The text, or an empty one if it is too long."""
+        return text if not text or self.fits(member, text, max_length) else ""
 
     def texts(self, texts: list[str]) -> list[str]:
         """Descriptions: at most 3 of at most 200 characters."""
-        return self.first("descriptions", [text for text in texts if self.holds("descriptions", text, 200)], 3)
+        return self.first("descriptions", [text for text in texts if self.fits("descriptions", text, 200)], 3)
 
     def first(self, member: str, found: list[Any], count_max: int) -> list[Any]:
-        """As many as may be there."""
+        """The first ones, up to the limit."""
         if len(found) > count_max:
             self.left_out.add(member)
         return found[:count_max]
@@ -296,14 +296,12 @@ class _Bounds:
 
 def _method(method: _Method, category: str, bounds: _Bounds) -> dict[str, Any]:
     options = [
-        o for o in method.options if bounds.holds("options", o.reference, 450) and bounds.holds("options", o.name, 100)
+        o for o in method.options if bounds.fits("options", o.reference, 450) and bounds.fits("options", o.name, 100)
     ]
     services = [
-        s
-        for s in method.services
-        if bounds.holds("services", s.reference, 450) and bounds.holds("services", s.name, 100)
+        s for s in method.services if bounds.fits("services", s.reference, 450) and bounds.fits("services", s.name, 100)
     ]
-    return _told(
+    return _filled(
         {
             "MerchantReference": method.reference,
             "DisplayName": method.name,
@@ -327,7 +325,7 @@ def _option(option: _Option, bounds: _Bounds) -> dict[str, Any]:
     place = None
     if option.latitude is not None and option.longitude is not None:
         place = {"Lat": option.latitude, "Lng": option.longitude}
-    return _told(
+    return _filled(
         {
             "MerchantReference": option.reference,
             "DisplayName": option.name,
@@ -341,7 +339,7 @@ def _option(option: _Option, bounds: _Bounds) -> dict[str, Any]:
 
 
 def _service(service: _Service, bounds: _Bounds) -> dict[str, Any]:
-    return _told(
+    return _filled(
         {
             "MerchantReference": service.reference,
             "DisplayName": service.name,
@@ -353,21 +351,21 @@ def _service(service: _Service, bounds: _Bounds) -> dict[str, Any]:
     )
 
 
-def _told(members: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None and value not in ("", [])}
 
 
 def _decimal(minor: int) -> Raw:
-    """A JSON number with two places, made of integers."""
+    """A JSON number with two decimals, from an integer."""
     return Raw(f"{minor // 100}.{minor % 100:02d}".encode())
 
 
 def _of_addresses(body: bytes) -> Answered:
     bounds = _Bounds()
-    told = [
+    given = [
         _their_address(each) for each in bounds.first("addresses", _addresses.decode(body).addresses, ADDRESSES_MAX)
     ]
-    return Answered(Reply(200, _encode({"AvailableShippingAddresses": told})), tuple(bounds.left_out))
+    return Answered(Reply(200, _encode({"AvailableShippingAddresses": given})), tuple(bounds.left_out))
 
 
 def _their_address(given: Mapping[str, Any]) -> dict[str, str]:
@@ -381,11 +379,11 @@ _ANSWERS: Mapping[str, Callable[[bytes], Answered]] = {
 }
 
 
-# --- what is said when the shop does not answer ---
+# --- the default if the shop does not answer ---
 
 
 def default(name: str, choice: str, read_file: Callable[[str], bytes]) -> Answered:
-    """Raises `ConfigError`."""
+    """The configured default. Raises `ConfigError`."""
     if name == "validation":
         return _ACCEPTED if choice == "accept" else _one_of(choice, ("accept", *REASONS), _declined)
     if name == "shipping_addresses":

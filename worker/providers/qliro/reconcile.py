@@ -19,9 +19,9 @@ from worker.core.amounts import amount_text
 from worker.model.exchange import AwaitResult, Exchange, Outcome, OutcomeKind
 from worker.model.reconcile import Case, Finding, Terms
 from worker.providers.qliro import wanted as w
-from worker.providers.qliro.holding import Holding, Units, worth
 from worker.providers.qliro.memory import Memory, recall
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.qliro.order import QliroOrder, Units, worth
 from worker.providers.qliro.plan import Plan, plan
 from worker.providers.qliro.situation import LISTED_MAX, Situation
 from worker.providers.qliro.steps import Qliro, not_believed
@@ -49,7 +49,7 @@ class QliroReconciler:
     def is_unknown(self, account: QliroAccount, outcome: Outcome) -> bool:  # noqa: ARG002 - the same for all
         return outcome.kind is OutcomeKind.NOT_FOUND
 
-    def compare(self, case: Case, seen: Holding) -> Finding:
+    def compare(self, case: Case, seen: QliroOrder) -> Finding:
         wanted, memory = w.decode(case.asked.update.body), recall(case.asked.remote)
         if memory.is_cancelled:
             seen = replace(seen, reservations=[])
@@ -113,11 +113,11 @@ def _apart(at: Situation) -> _Apart:
         missing[key] += kept + pending
         missing_kept[key] += kept
     reserved = Units({key: count for key, count in at.left.items() if key[1] == "Product"})
-    return _Apart(+at.too_much, +at.match.ship, +missing, +missing_kept, reserved - at.match.ship - at.match.hold)
+    return _Apart(+at.too_much, +at.match.ship, +missing, +missing_kept, reserved - at.match.ship - at.match.stay)
 
 
 def _compare(case: Case, at: Situation, found: Plan) -> Finding:
-    captured_minor = sum(one.left_minor for one in at.holding.captures) - at.wanted.shipped_minor
+    captured_minor = sum(one.left_minor for one in at.there.captures) - at.wanted.shipped_minor
     reserved_minor = worth(at.left) - at.wanted.unshipped_minor
     both_minor = captured_minor + reserved_minor
     units = _apart(at)
@@ -130,7 +130,7 @@ def _compare(case: Case, at: Situation, found: Plan) -> Finding:
             return _captured(case, at, found, captured_minor, units)
         return _reserved(case, at, found, reserved_minor, units)
     # Charges lie whole on one side, so only the sum is exact: it belongs where more, or less, of it lies.
-    if units.is_reserved or (both_minor * captured_minor <= 0 and not _foreign(at.holding, at.memory)):
+    if units.is_reserved or (both_minor * captured_minor <= 0 and not _foreign(at.there, at.memory)):
         return _reserved(case, at, found, both_minor, units)
     return _captured(case, at, found, both_minor, units)
 
@@ -169,13 +169,13 @@ def _units_differ(named: str, action: str) -> Finding:
 
 
 def _reserved(case: Case, at: Situation, found: Plan, minor: int, units: _Apart) -> Finding:
-    currency, holding = at.wanted.currency, at.holding
+    currency, there = at.wanted.currency, at.there
     amount, named, action = amount_text(abs(minor), currency), _named(units, currency), _action(case, at, found)
     if not minor:
         return _units_differ(named, action)
     more = "more" if minor > 0 else "less"
     said = f"Qliro has {amount} {more} reserved than what is still to be shipped{named}."
-    if minor > 0 and at.stays and holding.captures and not holding.is_own:
+    if minor > 0 and at.stays and there.captures and not there.is_own:
         text = (
             f"{said} This payment method cannot lower a reservation after a capture: the rest is released in the end."
         )
@@ -210,7 +210,7 @@ def _listed(units: Units, currency: str) -> str:
 
 
 def _action(case: Case, at: Situation, found: Plan) -> str:
-    foreign = _foreign(at.holding, at.memory)
+    foreign = _foreign(at.there, at.memory)
     if foreign or at.changed_there:
         which = f" (transaction {', '.join(map(str, foreign[:LISTED_MAX]))})" if foreign else ""
         return (
@@ -229,14 +229,14 @@ def _action(case: Case, at: Situation, found: Plan) -> str:
     )
 
 
-def _foreign(holding: Holding, memory: Memory) -> list[int]:
+def _foreign(there: QliroOrder, memory: Memory) -> list[int]:
     """Movements of money that are none of ours, nor known to be what the shop's facts come to; of amounts that is never
     known, since a later change of the order is agreed on whatever was refunded before.
     """
     return [
         one
-        for one, status in holding.statuses.items()
+        for one, status in there.statuses.items()
         if status == "Success"
-        and holding.kinds[one] not in RESERVES
-        and not (one in memory.ours if one in holding.amounts else memory.is_known(one))
+        and there.kinds[one] not in RESERVES
+        and not (one in memory.ours if one in there.amounts else memory.is_known(one))
     ]

@@ -1,17 +1,17 @@
-"""`UpdateItems` and `cancelOrder`: what is to stay reserved. Pure."""
+"""`UpdateItems` and `cancelOrder`: changes of reservations. Pure."""
 
 import msgspec
 
 from worker.providers.qliro import money, wire
 from worker.providers.qliro.command import Command, Line
-from worker.providers.qliro.holding import Key, Reservation, Units, worth
+from worker.providers.qliro.order import Key, Reservation, Units, worth
 from worker.providers.qliro.situation import Situation, listed
 
 CANCEL = Command("cancelOrder")
 
 
 def update(at: Situation) -> Command | list[str]:
-    """Makes the reservation what is left, or says why it cannot be."""
+    """Changes the reservation to the remaining lines, or returns why that is impossible."""
     if not at.stays:
         return []
     left = at.left
@@ -27,7 +27,7 @@ def update(at: Situation) -> Command | list[str]:
         return []
     if at.changed_there:
         return [at.both_sides(wanted + _units(extra))]
-    is_fixed = at.has_captures and not at.holding.is_own
+    is_fixed = at.has_captures and not at.there.is_own
     if is_fixed and new:
         return [f"{listed(_units(new))} beyond what is reserved: only Qliro's own methods can grow after a capture"]
     if is_fixed:
@@ -43,11 +43,11 @@ def _units(lines: list[Line]) -> Units:
 
 
 def _as_reserved(at: Situation) -> Units:
-    """Of what is reserved, what is to stay so."""
+    """Reserved units that are to stay reserved."""
     left = at.left
     return (
         at.match.leaves
-        + at.match.hold
+        + at.match.stay
         + Units(
             {key: n for key, n in left.items() if key[1] != "Product" and at.is_wanted(key) and _is_as_told(at, key)}
         )
@@ -55,21 +55,21 @@ def _as_reserved(at: Situation) -> Units:
 
 
 def _is_as_told(at: Situation, key: Key) -> bool:
-    """Whether the price of an item is what the order says of it: for a share, anything it may have been meanwhile."""
+    """Whether the price of an item matches the order; for a share, any amount that it may have had in between."""
     once = at.once_of(key)
-    if once is None or at.is_twice(once) or key[2] == once.total_minor or key[2] == once.told_minor:
+    if once is None or at.is_twice(once) or key[2] == once.total_minor or key[2] == once.sent_minor:
         return True
-    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.told_minor
+    return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.sent_minor
 
 
 def _new_once(at: Situation) -> list[Line]:
-    """Charges, adjustments and amounts that are not there, as lines of a reservation."""
+    """Charges, adjustments and amounts that Qliro lacks, as lines of a reservation."""
     there = {(one.reference, one.type) for key in at.left if (one := at.once_of(key)) and _is_as_told(at, key)}
     lines = []
     for once in at.wanted.once:
         is_there = (once.reference, once.type) in there
-        if not is_there and not at.goes_back(once) and not at.went_back(once) and once.told_minor:
-            key = (once.reference or once.type, once.type, once.told_minor)
+        if not is_there and not at.goes_back(once) and not at.went_back(once) and once.sent_minor:
+            key = (once.reference or once.type, once.type, once.sent_minor)
             lines.append(_line(at, key, once.vat_rate_bp, once.name))
     for due in at.dues if not at.has_captures else ():
         rest = at.rest(due)
@@ -79,28 +79,28 @@ def _new_once(at: Situation) -> list[Line]:
 
 
 def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
-    ex_minor = money.ex_of(key, rate_bp, at.holding)
+    ex_minor = money.ex_of(key, rate_bp, at.there)
     return Line(key, 1, money.without_tax(key[2], 0) if ex_minor is None else ex_minor, text)
 
 
 def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
-    """Everything that is left; adjustments with the totals of our carts."""
+    """All remaining lines; adjustments with the totals of our carts."""
     left = at.left
     lines = _with_shares(at, new + [_copied(at, key, count) for key, count in _as_reserved(at).items()])
     wanted = _units(lines)
     total = worth(wanted)
     if total <= 0:
         return CANCEL
-    if total > worth(left) and not at.holding.is_own:
+    if total > worth(left) and not at.there.is_own:
         return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
     if len(wanted) > wire.LINES_MAX:
-        return [f"{len(wanted)} lines: Qliro takes at most {wire.LINES_MAX}"]
-    return _of_one(at.holding.reservations, _merged(lines))
+        return [f"{len(wanted)} lines: Qliro accepts at most {wire.LINES_MAX}"]
+    return _of_one(at.there.reservations, _merged(lines))
 
 
 def _copied(at: Situation, key: Key, count: int) -> Line:
-    known = at.holding.known.get(key)
-    if known is None:  # Qliro has not said its price without tax
+    known = at.there.known.get(key)
+    if known is None:  # Qliro has not sent its price without tax
         return msgspec.structs.replace(_line(at, key, None, key[0]), count=count)
     return Line(key, count, known.ex_minor, known.description)
 
@@ -109,10 +109,10 @@ def _with_shares(at: Situation, lines: list[Line]) -> list[Line]:
     made = []
     for line in lines:
         once = at.once_of(line.key) if line.key[1] == "Discount" else None
-        if once is None or at.is_twice(once) or line.key[2] == once.told_minor:
+        if once is None or at.is_twice(once) or line.key[2] == once.sent_minor:
             made.append(line)
-        elif once.told_minor:
-            made.append(_line(at, (*line.key[:2], once.told_minor), once.vat_rate_bp, once.name))
+        elif once.sent_minor:
+            made.append(_line(at, (*line.key[:2], once.sent_minor), once.vat_rate_bp, once.name))
     return made
 
 
@@ -126,7 +126,7 @@ def _merged(lines: list[Line]) -> list[Line]:
 
 
 def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | list[str]:
-    """The update of the newest reservation that has to change; the others keep of the items what they have of them."""
+    """The update of the newest reservation that has to change; the others keep their shares of the items."""
     by_key = {line.key: line for line in lines}
     free = _units(lines)
     shares: dict[int, Units] = {}
@@ -138,15 +138,15 @@ def _of_one(reservations: list[Reservation], lines: list[Line]) -> Command | lis
     for reservation in reversed(reservations):
         share = shares[reservation.id]
         if share and share != reservation.items:
-            told = [
+            sent = [
                 Line(key, count, by_key[key].ex_minor, by_key[key].description) for key, count in sorted(share.items())
             ]
-            return Command("UpdateItems", reservation.id, told)
+            return Command("UpdateItems", reservation.id, sent)
     return ["one of several reservations would have to end: Qliro can only end all of them"]
 
 
 def cancel(at: Situation) -> Command | list[str]:
-    """Ends what is reserved when nothing of it will be captured."""
+    """Cancels all reservations if none of them will be captured."""
     if at.stays or not at.left:
         return []
     if at.changed_there:

@@ -1,4 +1,4 @@
-"""What should be so at Qliro, made of an order's facts: units by line, charges and adjustments, money back. Pure."""
+"""The desired state at Qliro, from an order's facts: units by line, charges and adjustments, refunds. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ _TYPES = {"handling": "Shipping", "invoice_fee": "Fee", "registration": "Fee"}
 
 
 class Goods(Struct, array_like=True, frozen=True):
-    """An article line, and where its units should be."""
+    """An article line, and how many of its units are kept and pending."""
 
     reference: str
     name: str
@@ -32,28 +32,28 @@ class Goods(Struct, array_like=True, frozen=True):
 
 
 class Once(Struct, array_like=True, frozen=True):
-    """A charge or an adjustment: it is there once or not at all."""
+    """A charge or an adjustment: it is present once or not at all."""
 
     reference: str
-    """Empty: the order does not say what Qliro calls it."""
+    """Empty: the order does not say Qliro's reference."""
     type: str
     name: str
     total_minor: int
     share_minor: int
-    """Of it, what is in the two carts."""
+    """Its part in the two carts."""
     refunded_minor: int
     vat_rate_bp: int | None
     is_changed: bool
     """Whether its total differs from the confirmed one."""
 
     @property
-    def told_minor(self) -> int:
-        """What it is told as: its share, and what is refunded of it, which is told as an amount of its own."""
+    def sent_minor(self) -> int:
+        """The amount that is sent: its share and its refunded part, which is sent as an amount of its own."""
         return self.share_minor + self.refunded_minor
 
 
 class Back(Struct, array_like=True, frozen=True):
-    """A return that says something of money."""
+    """A return with a fee or a refunded amount."""
 
     name: str
     units: list[tuple[str, int]]
@@ -61,16 +61,16 @@ class Back(Struct, array_like=True, frozen=True):
     fee_minor: int
     refunded_minor: int | None
     worth_minor: int
-    """Of its units, at the prices of their lines."""
+    """The worth of its units, at the prices of their lines."""
 
     @property
     def withheld_minor(self) -> int:
-        """What of that was not refunded; below 0: so much more was."""
+        """The part of the worth that was not refunded; below 0: more was refunded."""
         return 0 if self.refunded_minor is None else self.worth_minor - self.refunded_minor
 
 
 class Money(Struct, array_like=True, frozen=True):
-    """An amount beside the lines."""
+    """An amount apart from lines."""
 
     name: str
     """Its id."""
@@ -79,7 +79,7 @@ class Money(Struct, array_like=True, frozen=True):
 
 
 class Wanted(Struct, array_like=True, frozen=True):
-    """What an order comes to, as far as Qliro can be told."""
+    """The desired state of an order, as far as Qliro's API can express it."""
 
     order_id: str
     currency: str
@@ -91,29 +91,29 @@ class Wanted(Struct, array_like=True, frozen=True):
     """Charged without a return."""
     vouchers_minor: int
     shipped_minor: int
-    """Of the carts, as `unshipped_minor`."""
+    """The total of the shipped cart."""
     unshipped_minor: int
     shipped_units: dict[str, int]
-    """By reference: what ever left."""
+    """By reference: units that were ever shipped."""
     confirmed: list[tuple[str, str]]
-    """Reference and type of what the shop had confirmed."""
+    """Reference and type of each confirmed line."""
     is_bare: bool
-    """Whether there is nothing but the confirmation."""
+    """Whether the order has only been confirmed."""
 
     @property
     def ordered(self) -> Counter[str]:
-        """Units of the content, by reference, whatever became of them."""
+        """Units of the content, by reference, whatever happened to them."""
         counts: Counter[str] = Counter()
         for goods in self.goods:
             counts[goods.reference] += goods.quantity
         return counts
 
     hint: str = ""
-    """What callbacks say that Qliro calls the order: it is looked at, and not believed for that."""
+    """The order's id at Qliro according to callbacks: used to read the order, but not trusted."""
 
 
 def want(order: Order) -> Wanted:
-    """Total: every order that is ready can be said so."""
+    """The desired state of any order that is ready."""
     facts = order.facts
     confirmed = _confirmed(facts)
     goods, once, vouchers_minor = _stated(facts, confirmed) if facts.statements else _content(facts, confirmed)
@@ -121,7 +121,7 @@ def want(order: Order) -> Wanted:
     is_stated = bool(facts.statements)
     returns = sorted(facts.returns.items(), key=lambda item: item[1].stamp)
     return Wanted(
-        _told_order(order),
+        _reported_order(order),
         order.currency,
         goods,
         once,
@@ -134,37 +134,37 @@ def want(order: Order) -> Wanted:
         _shipped_units(facts, lines, goods),
         sorted({(line.reference or "", type_of(line.type)) for line in confirmed.values()}),
         _is_bare(facts),
-        _heard_order(facts),
+        _pushed_order(facts),
     )
 
 
-def _told_order(order: Order) -> str:
-    """Qliro's own id of the order, when the shop told it."""
+def _reported_order(order: Order) -> str:
+    """Qliro's own id of the order, if the shop reported it."""
     references = order.details.references
     return "" if references is None or references.provider is UNSET else _digits(references.provider)
 
 
-def _heard_order(facts: Facts) -> str:
-    """What callbacks say that it is."""
+def _pushed_order(facts: Facts) -> str:
+    """Qliro's id of the order according to callbacks."""
     return "" if facts.provider is None or facts.provider.order is None else _digits(facts.provider.order[1])
 
 
-def _digits(told: str) -> str:
-    return told if told.isascii() and told.isdigit() and len(told) < 20 else ""
+def _digits(reported: str) -> str:
+    return reported if reported.isascii() and reported.isdigit() and len(reported) < 20 else ""
 
 
 def encode(wanted: Wanted) -> msgspec.Raw:
-    """As an update carries it."""
+    """Encodes it as an update's body."""
     return msgspec.Raw(_encoder.encode(wanted))
 
 
 def decode(body: msgspec.Raw) -> Wanted:
-    """What `encode` made."""
+    """The inverse of `encode`."""
     return _decoder.decode(body)
 
 
 def digest(wanted: Wanted) -> bytes:
-    """Of what the shop told: nothing in it comes from the configuration, and a hint makes nothing owed."""
+    """A digest of the shop's facts alone: without configuration, and without the hint, so neither makes orders owed."""
     return blake2b(_encoder.encode(replace(wanted, hint="")), digest_size=16).digest()
 
 
@@ -186,7 +186,7 @@ def _newest(facts: Facts) -> list[Line]:
 
 
 def _confirmed(facts: Facts) -> dict[str, Line]:
-    """The lines that the checkout left at Qliro."""
+    """The lines that the checkout sent to Qliro."""
     assert facts.confirmation is not None  # an order that is ready is confirmed
     packed = facts.confirmation.lines
     return {line.line_id: line for line in (_newest(facts) if is_nil(packed) else unpack_lines(packed))}
@@ -205,7 +205,7 @@ def _content(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], 
 
 
 def _stated(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], list[Once], int]:
-    """Both carts as the shop stated them: what lies in the shipped one is kept, in the unshipped one pending."""
+    """Both carts as the shop stated them: units in the shipped one are kept, in the unshipped one pending."""
     statement = facts.statements[0]
     shipped, unshipped = unpack_lines(statement.shipped), unpack_lines(statement.unshipped)
     cancellation = facts.cancellation_now
@@ -272,21 +272,21 @@ def _back(key: str, back: Return, lines: Mapping[str, Line]) -> Back:
     worth_minor = 0
     for line_id, count in back.units or ():
         line = lines.get(line_id)
-        if line is not None:  # of one that only a former content had, nobody can say what it is called
+        if line is not None:  # the reference of a line that only a former content had is unknown
             reference = line.reference or ""
             counts[reference] = counts.get(reference, 0) + count
             worth_minor += count * line.unit_price_minor
     return Back(key, sorted(counts.items()), back.fee_minor, back.refunded_minor, worth_minor)
 
 
-def _money(told: Iterable[tuple[str, Stamp, str | None, int]]) -> list[Money]:
-    """Oldest first; what was retracted is none."""
-    found = sorted((stamp, key, name, minor) for key, stamp, name, minor in told if minor)
+def _money(reported: Iterable[tuple[str, Stamp, str | None, int]]) -> list[Money]:
+    """Oldest first; without retracted amounts."""
+    found = sorted((stamp, key, name, minor) for key, stamp, name, minor in reported if minor)
     return [Money(key, name or "", minor) for _, key, name, minor in found]
 
 
 def _shipped_units(facts: Facts, lines: Mapping[str, Line], goods: list[Goods]) -> dict[str, int]:
-    """Never less than what is kept."""
+    """Never fewer than the kept units."""
     counts: dict[str, int] = {}
     for line_id, count in count_units(facts).shipped.items():
         if line_id in lines:

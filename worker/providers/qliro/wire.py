@@ -1,8 +1,8 @@
 """Qliro's JSON and its tables, in Qliro's own words.
 
 Source of every name and rule: Qliro's OpenAPI of the Admin API v2 (snapshot of June 2025) and developers.qliro.com,
-and the public integrations where these are silent; read 2026-10. Answers hold more, the shopper's data included: it is
-not decoded, so it can get nowhere.
+and the public integrations where these are silent; read 2026-10. Responses have more, including the shopper's data:
+it is not decoded, so it cannot leak.
 """
 
 import re
@@ -14,9 +14,9 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 ORDER_REFERENCE = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_-]{1,25}")
-"""References that an order can be looked up by: one of digits alone would be taken for an OrderId."""
+"""References that an order can be read by: one of digits alone would be treated as an OrderId."""
 CHECKOUT_REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,25}")
-"""References that a checkout can give to Qliro."""
+"""References that a checkout can send to Qliro."""
 LINES_MAX = 200
 _SIGNS = frozenset("(.)'-_&,/\N{EN DASH}+0123456789:")
 DESCRIPTION_MAX = 4_000
@@ -28,22 +28,22 @@ STATUSES = ("Created", "InProcess", "UserInteractionRequired", "OnHold", "Succes
 FINAL = frozenset({"Success", "Error", "Cancelled"})
 RESERVES = frozenset({"Preauthorization", "Debit"})
 RELEASED = "referencing transaction does not match"
-"""In the text of a cancellation's error: the bank had let go of the money before (developers.qliro.com)."""
+"""In the text of a cancellation's error: the bank had already released the money (developers.qliro.com)."""
 OWN_METHODS = "QLIRO"
-"""What the names of Qliro's own payment methods begin with."""
+"""The prefix of the names of Qliro's own payment methods."""
 
 
 def is_item_reference(text: str) -> bool:
-    """Whether an item can be called so: `^[\\p{L}\\s(.)'\\-_&,\\/\\u2013+0-9:]{1,200}$`."""
+    """Whether an item can have this reference: `^[\\p{L}\\s(.)'\\-_&,\\/\\u2013+0-9:]{1,200}$`."""
     return 0 < len(text) <= 200 and all(each.isalpha() or each.isspace() or each in _SIGNS for each in text)
 
 
 Word = int | str
-"""Declared as numbers, answered as texts: both occur."""
+"""Declared as numbers, sent as texts: both occur."""
 
 
 def word(value: Word, words: tuple[str, ...]) -> str:
-    """The name of an enumeration's value; one that is not known is left as it is."""
+    """The name of an enumeration's value; an unknown value is unchanged."""
     return words[value] if isinstance(value, int) and 0 <= value < len(words) else str(value)
 
 
@@ -85,15 +85,15 @@ class Order(Struct, rename="pascal", frozen=True, gc=False):
     payment_transactions: list[Transaction]
 
 
-class Taken(Struct, rename="pascal", frozen=True, gc=False):
-    """The answer to a command, in the form of the OpenAPI, and in the older ones of UpdateItems."""
+class Accepted(Struct, rename="pascal", frozen=True, gc=False):
+    """The response to a command, in the form of the OpenAPI and in the older forms of UpdateItems."""
 
     payment_transactions: list[msgspec.Raw] | None = None
     payment_transaction_id: int | None = None
     reversal_payment_transaction_id: int | None = None
 
 
-class TakenTransaction(Struct, rename="pascal", frozen=True, gc=False):
+class AcceptedTransaction(Struct, rename="pascal", frozen=True, gc=False):
     """One of its transactions."""
 
     payment_transaction_id: int
@@ -128,7 +128,7 @@ class Amount(Struct, rename="pascal", frozen=True, gc=False):
 
 
 class Entry(Struct, rename="pascal", omit_defaults=True, frozen=True, gc=False):
-    """What a command says of one transaction."""
+    """The part of a command about one transaction."""
 
     payment_transaction_id: int
     order_items: list[Item]
@@ -155,17 +155,17 @@ ENTRIES = {
     "UpdateItems": "updates",
     "AddItemsToInvoice": "additions",
 }
-"""Where each command has its entries."""
+"""The member that has each command's entries."""
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _order = msgspec.json.Decoder(Order, strict=False)
-_taken = msgspec.json.Decoder(Taken, strict=False)
-_taken_transaction = msgspec.json.Decoder(TakenTransaction, strict=False)
+_accepted = msgspec.json.Decoder(Accepted, strict=False)
+_accepted_transaction = msgspec.json.Decoder(AcceptedTransaction, strict=False)
 _refusal = msgspec.json.Decoder(Refusal, strict=False)
 
 
 def encode(command: Command) -> bytes:
-    """The bytes that are signed, and sent as they are."""
+    """The bytes to be signed and sent."""
     return _encoder.encode(command)
 
 
@@ -174,17 +174,17 @@ def decode_order(body: bytes) -> Order:
     return _order.decode(body)
 
 
-def decode_taken(body: bytes) -> list[int]:
-    """The new transactions; empty when the answer names none. Raises `msgspec.DecodeError`."""
-    taken = _taken.decode(body)
-    listed = [_taken_transaction.decode(raw).payment_transaction_id for raw in taken.payment_transactions or ()]
+def decode_accepted(body: bytes) -> list[int]:
+    """The new transactions; empty if the response names none. Raises `msgspec.DecodeError`."""
+    accepted = _accepted.decode(body)
+    listed = [_accepted_transaction.decode(raw).payment_transaction_id for raw in accepted.payment_transactions or ()]
     return listed + [
-        one for one in (taken.reversal_payment_transaction_id, taken.payment_transaction_id) if one is not None
+        one for one in (accepted.reversal_payment_transaction_id, accepted.payment_transaction_id) if one is not None
     ]
 
 
 def decode_refusal(body: bytes) -> Refusal:
-    """What the body of an error says; nothing when it cannot be read."""
+    """The body of an error; empty if it cannot be read."""
     try:
         return _refusal.decode(body)
     except (msgspec.DecodeError, RecursionError):
@@ -192,17 +192,17 @@ def decode_refusal(body: bytes) -> Refusal:
 
 
 def signature(body: bytes, secret: str) -> str:
-    """The value of `Authorization`: over the bytes of the body alone, so there is one for all reads."""
+    """The value of `Authorization`: over the body alone, so it is the same for all reads."""
     return "Qliro " + b64encode(sha256(body + secret.encode()).digest()).decode()
 
 
 def money(minor: int) -> Decimal:
-    """Minor units as Qliro writes them: exactly, with two decimals (SYSTEM_ERROR when there are more)."""
+    """Minor units as Qliro writes them: exact, with two decimals (more give SYSTEM_ERROR)."""
     return Decimal(minor).scaleb(-2)
 
 
 def minor(amount: Decimal) -> int:
-    """Raises `ValueError` when it is not a whole number of minor units."""
+    """Raises `ValueError` if it is not a whole number of minor units."""
     cents = amount.scaleb(2) if amount.is_finite() else amount
     if not amount.is_finite() or cents != cents.to_integral_value():
         raise ValueError("an amount with more than two decimals")

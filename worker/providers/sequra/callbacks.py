@@ -1,9 +1,9 @@
 """seQura's webhooks and its IPN: forms, about one order.
 
 Source: seQura, "Webhooks API" and "IPN" (docs.sequra.com, read 2026-11), and its PrestaShop and integration-core
-clients for `cancel`, `cancelled` and `risk_assessment`. seQura proves nothing of its own accord: the token is a value
-that the shop's checkout gave it, in the address or as a parameter, which comes back as `m_token`. Nothing can be read
-there, so what it says counts. An event that nobody knows is answered 501, which it takes for "do not call again".
+clients for `cancel`, `cancelled` and `risk_assessment`. seQura does not authenticate its calls itself: the token is a
+value that the shop's checkout sent it, in the address or as a parameter, which returns as `m_token`. Orders cannot be
+read at seQura, so its word counts. The response to an unknown event is 501, which seQura treats as "do not repeat".
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from worker.model.callbacks import (
 from worker.providers.callbacks import UnreadableError, read_form, unmapped, with_order, word_of
 
 EVENT_MAX = 100
-"""Characters of an event's name that are said back."""
+"""Characters of an event's name that are repeated in the response."""
 TOO_LATE_MAX_MINUTES = 10_000_000
 _DONE = Reply(200)
 _RISKS = frozenset({"low_risk", "high_risk", "under_evaluation"})
@@ -51,7 +51,7 @@ class SequraCallbacks:
     questions: tuple[str, ...] = ("cancel",)
 
     def read(self, called: Called) -> Reading:
-        """What a call says."""
+        """Reads a call."""
         try:
             form = read_form(called.media_type, called.body)
         except UnreadableError:
@@ -62,7 +62,7 @@ class SequraCallbacks:
         return _ipn(form, order) if called.purpose == "ipn" else _webhook(form, order)
 
     def token_in_body(self, called: Called) -> InBody | Unreadable | None:
-        """`m_token`, about the order of `order_ref_1`."""
+        """`m_token`, for the order `order_ref_1`."""
         try:
             form = read_form(called.media_type, called.body)
         except UnreadableError:
@@ -71,7 +71,7 @@ class SequraCallbacks:
         return InBody(token, reference) if token and reference else None
 
     def answer(self, name: str, answer: bytes) -> Answered:  # noqa: ARG002 - there is one question
-        """What seQura is told of the shop's answer."""
+        """The response to seQura for the shop's answer."""
         try:
             found = _cancel.decode(answer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -85,7 +85,7 @@ class SequraCallbacks:
         return Answered(Reply(200, _encode({"result": "toolate", "since": found.too_late_minutes})))
 
     def default(self, name: str, choice: str, read_file: Callable[[str], bytes]) -> Answered:  # noqa: ARG002 - one
-        """What seQura is told when the shop does not answer in time. Raises `ConfigError`."""
+        """The response to seQura if the shop does not answer in time. Raises `ConfigError`."""
         if choice != "unsupported":
             raise ConfigError("should be unsupported: only the shop can cancel an order")
         return Answered(_unknown("cancel"), waits_for_kafka=True)
@@ -98,19 +98,19 @@ def _unknown(event: str) -> Reply:
 def _webhook(form: Mapping[str, str], order: str) -> Reading:
     event = form.get("event", "")
     if state := _STATES.get(event):
-        return _told(Said("payment_state", with_order(order, {"state": state}), (event, order)))
+        return _push(Said("payment_state", with_order(order, {"state": state}), (event, order)))
     if event == "cancelled":
-        return _told(Said("cancelled", with_order(order, {"by": "provider"}), (event, order)))
+        return _push(Said("cancelled", with_order(order, {"by": "provider"}), (event, order)))
     if event == "cancel":
         said = Said("cancel_asked", with_order(order, {}), (event, order))
         return Ask("cancel", with_order(order, {}), (said,))
     if event == "risk_assessment":
         level = word_of(form.get("risk_level"))
         if level not in _RISKS:
-            return _told(unmapped("risk_assessment", level, (order, level), order))
-        return _told(Said("risk", with_order(order, {"level": level}), (event, order, level)))
+            return _push(unmapped("risk_assessment", level, (order, level), order))
+        return _push(Said("risk", with_order(order, {"level": level}), (event, order, level)))
     if not event:
-        return _told(unmapped("webhook", "", (order,), order))
+        return _push(unmapped("webhook", "", (order,), order))
     return Push((), _unknown(event))
 
 
@@ -118,9 +118,9 @@ def _ipn(form: Mapping[str, str], order: str) -> Reading:
     word = word_of(form.get("sq_state"))
     state = _STATES.get(word)
     if state is None:
-        return _told(unmapped("ipn", word, (order, word), order))
-    return _told(Said("payment_state", with_order(order, {"state": state}), (word, order)))
+        return _push(unmapped("ipn", word, (order, word), order))
+    return _push(Said("payment_state", with_order(order, {"state": state}), (word, order)))
 
 
-def _told(said: Said) -> Push:
+def _push(said: Said) -> Push:
     return Push((said,), _DONE)

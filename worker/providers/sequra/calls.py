@@ -1,16 +1,16 @@
-"""What every call to seQura has, and what its answers mean. Pure."""
+"""The common parts of all requests to seQura, and responses as outcomes. Pure."""
 
 from base64 import b64encode
 from functools import lru_cache
 from urllib.parse import quote
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.answers import describe, kind_of_status, retry_after_s, throttles_account
+from worker.providers.responses import describe, kind_of_status, retry_after_s, throttles_account
 from worker.providers.sequra.options import SequraAccount
 
 
 def headers(account: SequraAccount) -> dict[str, str]:
-    """Those of every call; seQura's own clients send `Sequra-Merchant-Id` since July 2025."""
+    """The headers of every request; seQura's own clients have sent `Sequra-Merchant-Id` since July 2025."""
     return {
         "Accept": "application/json",
         "Content-Type": "application/json",
@@ -20,18 +20,18 @@ def headers(account: SequraAccount) -> dict[str, str]:
 
 
 def url_of(account: SequraAccount, path: str) -> str:
-    """Of a path, in its encoded form, below the account's address."""
+    """The URL of an encoded path below the account's address."""
     return account.base_url.rstrip("/") + path
 
 
 @lru_cache(maxsize=256)
 def merchant_url(base_url: str, merchant_id: str) -> str:
-    """Below it stands what belongs to one merchant."""
+    """The base URL of one merchant."""
     return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}"
 
 
 def outcome_of(response: HttpResponse, now_ms: int, remote: bytes | None = None) -> Outcome:
-    """The status decides: 200 and 202 are success whatever the body (docs.sequra.com, 2026-10). `remote`: what is kept
+    """The status decides: 200 and 202 are success, whatever the body (docs.sequra.com, 2026-10). `remote`: the memory
     after a success.
     """
     status = response.status

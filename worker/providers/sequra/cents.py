@@ -1,7 +1,7 @@
-"""The difference of two carts, item by item and to the cent, and whether a delivery can say it. Pure.
+"""The difference of two carts, item by item and to the cent, and whether a delivery can express it. Pure.
 
-An item is known by its type and its reference, as seQura knows it. What differs is told with the item's own price: a
-line's total need not be price times quantity (docs, Delivery Report, 2026-10).
+Items are identified by type and reference, as at seQura. Differences are sent with the item's own price: a line's
+total need not be price times quantity (docs, Delivery Report, 2026-10).
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _Key = tuple[str, str]
 
 
 class Amounts(Struct, array_like=True, frozen=True, gc=False):
-    """What a cart holds of one item."""
+    """Quantity and total of one item in a cart."""
 
     type: str
     reference: str
@@ -25,7 +25,7 @@ class Amounts(Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def key(self) -> _Key:
-        """What it is known by."""
+        """The item's identity."""
         return self.type, self.reference
 
 
@@ -34,7 +34,7 @@ def _key(item: Item) -> _Key:
 
 
 def amounts_of(items: Iterable[Item]) -> list[Amounts]:
-    """Of each item once, sorted; what comes to nothing is left out."""
+    """Each item once, sorted; without items that add up to nothing."""
     sums: dict[_Key, tuple[int, int]] = {}
     for item in items:
         key = _key(item)
@@ -44,7 +44,7 @@ def amounts_of(items: Iterable[Item]) -> list[Amounts]:
 
 
 def difference(more: Iterable[Amounts], amounts: Iterable[Amounts]) -> list[Amounts]:
-    """What is left of the first without the second; it may be negative."""
+    """The first minus the second; may be negative."""
     sums = {each.key: (each.quantity, each.total_minor) for each in more}
     for each in amounts:
         quantity, total_minor = sums.get(each.key, (0, 0))
@@ -53,7 +53,7 @@ def difference(more: Iterable[Amounts], amounts: Iterable[Amounts]) -> list[Amou
 
 
 def why_not(amounts: list[Amounts]) -> str:
-    """Why these cannot be what was delivered; empty: they can."""
+    """Why these amounts cannot be a delivery; empty: they can."""
     for each in amounts:
         name, total_minor = each.reference or each.type, each.total_minor
         if each.quantity < 0:
@@ -67,7 +67,7 @@ def why_not(amounts: list[Amounts]) -> str:
 
 
 def less(items: list[Item], amounts: Iterable[Amounts]) -> Cart:
-    """The cart without these amounts. Items of which nothing is taken off stay as they are."""
+    """The cart minus these amounts. Items that these do not name are unchanged."""
     off = {each.key for each in amounts}
     left = {each.key: each for each in difference(amounts_of(items), amounts)}
     found: list[Item] = []

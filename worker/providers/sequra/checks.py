@@ -1,4 +1,4 @@
-"""What must not be sent to seQura: checked here, with the arithmetic, before a request is made of it."""
+"""What must not be sent to seQura: checked before a request is made, with the arithmetic."""
 
 from msgspec import UNSET
 
@@ -7,7 +7,7 @@ from worker.providers.sequra import wire
 
 
 def problem_of(shipped: wire.Cart, unshipped: wire.Cart, confirmed_total_minor: int) -> str | None:
-    """Why seQura would refuse (or should not be told) these; `None` when nothing is known against them."""
+    """Why seQura would reject these carts, or must not get them; `None`: no known reason."""
     if shipped.currency != unshipped.currency:
         return f"shipped_cart in {shipped.currency}, unshipped_cart in {unshipped.currency}"
     problem = _cart_problem("shipped_cart", shipped) or _cart_problem("unshipped_cart", unshipped)
@@ -16,21 +16,21 @@ def problem_of(shipped: wire.Cart, unshipped: wire.Cart, confirmed_total_minor: 
     total = shipped.order_total_with_tax + unshipped.order_total_with_tax
     if total * 100 > confirmed_total_minor * (100 + wire.GROWTH_MAX_PERCENT):
         return (
-            f"carts {total}, confirmed {confirmed_total_minor}: seQura refuses an increase above "
+            f"carts {total}, confirmed {confirmed_total_minor}: seQura rejects an increase above "
             f"{wire.GROWTH_MAX_PERCENT} %"
         )
     return None
 
 
 def entry_problem(entry: wire.ReportedOrder) -> str | None:
-    """Why seQura would refuse a delivery in a report; `None` when nothing is known against it."""
+    """Why seQura would reject a delivery in a report; `None`: no known reason."""
     for name, cart, types in (
         ("cart", entry.cart, wire.IN_REPORTED_CART),
         ("remaining_cart", entry.remaining_cart, wire.IN_REMAINING_CART),
     ):
         for item in cart.items:
             if item.type not in types:
-                return f"{name}: seQura's report takes no {item.type} there"
+                return f"{name}: seQura's report does not accept {item.type} here"
             problem = _member_problem(item)
             if problem is not None:
                 return f"{name}: {item.type} {item.reference or ''}: {problem}"
@@ -39,12 +39,12 @@ def entry_problem(entry: wire.ReportedOrder) -> str | None:
             return problem
     for tracking in entry.trackings or ():
         if tracking.type == "postal" and not tracking.carrier:
-            return f"tracking {tracking.reference}: no carrier, which seQura demands of a parcel by post"
+            return f"tracking {tracking.reference}: no carrier, which seQura requires for postal parcels"
     return None
 
 
 def _member_problem(item: wire.Item) -> str | None:
-    """What a type must have that an update is sent without."""
+    """Members that a report requires and an update does not."""
     if item.type == "invoice_fee":
         return None
     if not item.name:

@@ -1,13 +1,13 @@
-"""What seQura has paid out: the list, the details, and the events that are made of their lines. Pure.
+"""What seQura has paid out: the list, the details, and events from their lines. Pure.
 
 Source: docs.sequra.com, Disbursement API (2026-10): the list is an array of `{"disbursement": {…}}`, each with the
-`path` of its detail; the detail's lines have `order_ref_1` and `amount_with_tax` (below 0 when something is taken
-back). Over all disbursements they add up to the shipped cart. Nothing is said of pages or filters.
+`path` of its detail; the detail's lines have `order_ref_1` and `amount_with_tax` (below 0 if something is
+withdrawn). Over all disbursements they add up to the shipped cart. Pages and filters are not documented.
 
-Unverified: what the lines of a detail are wrapped in, so they are looked for; that a path never names another
+Unverified: what the lines of a detail are wrapped in, so we search for them; that a path never names a different
 disbursement later.
 
-A list or a detail counts whole or not at all: what breaks off, or cannot be understood, is fetched again.
+A list or a detail counts as a whole or not at all: if it is cut off or not understood, it is fetched again.
 """
 
 import re
@@ -25,9 +25,9 @@ from worker.providers.sequra.calls import headers, merchant_url, outcome_of, url
 from worker.providers.sequra.options import SequraAccount
 
 RESPONSE_MAX_BYTES = 16 * 2**20
-"""What has to be read of an answer: a detail of 100,000 lines."""
+"""The largest response to be read: a detail of 100,000 lines."""
 PURPOSE = "disbursements"
-"""What the events' `source` ends with."""
+"""The last part of the events' `source`."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~%!$&'()*+,;=:@/-]{1,900}", re.ASCII)
 _DEPTH_MAX = 6
@@ -35,7 +35,7 @@ _Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 
 
 class Disbursement(Struct, frozen=True):
-    """One, as the list has it."""
+    """A disbursement in the list."""
 
     issue_date: date
     path: str
@@ -52,12 +52,12 @@ class _Listed(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """What a disbursement pays for one order, or for one shipment of it."""
+    """A disbursement's payment for one order, or for one of its shipments."""
 
     order_ref_1: str | int
     amount_with_tax: Annotated[int, Meta(ge=-AMOUNT_MAX_MINOR, le=AMOUNT_MAX_MINOR)]
     maximum_amount_with_tax: Annotated[int, Meta(ge=0, le=AMOUNT_MAX_MINOR)] | UnsetType = UNSET
-    """The most that the order was ever worth."""
+    """The largest amount that the order ever had."""
     shipment_ref: str | int | UnsetType = UNSET
 
 
@@ -65,7 +65,7 @@ _list_decoder = msgspec.json.Decoder(list[_Listed])
 
 
 class Read(Struct, frozen=True):
-    """What an answer comes to."""
+    """A response that was read."""
 
     outcome: Outcome
     """`APPLIED`: it was understood."""
@@ -85,7 +85,7 @@ def detail_request(account: SequraAccount, found: Disbursement) -> HttpRequest:
 
 
 def read_list(response: HttpResponse, now_ms: int) -> Read:
-    """All disbursements that there are."""
+    """Reads the list of disbursements."""
     outcome = outcome_of(response, now_ms)
     if outcome.kind is not OutcomeKind.APPLIED:
         return Read(outcome)
@@ -94,14 +94,14 @@ def read_list(response: HttpResponse, now_ms: int) -> Read:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _not_understood(response, "the list of disbursements")
     for each in found:
-        # Credentials go along: it must not lead anywhere but below the account's address.
+        # The request carries credentials: the path must stay below the account's address.
         if not _PATH.fullmatch(each.path) or each.path.startswith("//") or ".." in each.path.split("/"):
             return _not_understood(response, "the path of a disbursement")
     return Read(outcome, disbursements=found)
 
 
 def read_detail(response: HttpResponse, now_ms: int) -> Read:
-    """The lines of one disbursement."""
+    """Reads the lines of one disbursement."""
     outcome = outcome_of(response, now_ms)
     if outcome.kind is not OutcomeKind.APPLIED:
         return Read(outcome)
@@ -115,7 +115,7 @@ def read_detail(response: HttpResponse, now_ms: int) -> Read:
 
 
 def _lines_in(value: Any, depth: int) -> list[Any] | None:
-    """The list of which a member names an order, or the empty one that is called `lines`."""
+    """The list that has a member with an order's reference, or an empty list named `lines`."""
     if isinstance(value, list):
         named = any(isinstance(each, dict) and "order_ref_1" in each for each in value)
         if named:
@@ -137,15 +137,15 @@ def _not_understood(response: HttpResponse, what: str) -> Read:
 
 
 def said_of(found: Disbursement, lines: list[Line]) -> list[Said]:
-    """What is written of its lines, each of them known by the disbursement, the order, and the how-manieth line of that
-    order it is, whatever the lines' order is.
+    """The events for its lines. A line's identity is the disbursement, the order, and its number among that order's
+    lines, independent of their order in the response.
     """
     counts: dict[str, int] = {}
     said = []
     for line in sorted(lines, key=lambda each: (str(each.order_ref_1), each.amount_with_tax, str(each.shipment_ref))):
         reference = str(line.order_ref_1)
         if not reference or len(reference) > REFERENCE_MAX:
-            continue  # it is no order of ours, and no event could name it
+            continue  # not an order of ours, and no event could name it
         number = counts[reference] = counts.get(reference, 0) + 1
         data: dict[str, Any] = {
             "disbursement": found.path,
@@ -162,7 +162,7 @@ def said_of(found: Disbursement, lines: list[Line]) -> list[Said]:
 
 
 class Seen(Struct, array_like=True, frozen=True):
-    """Which disbursements were read to their end; what the job keeps."""
+    """The disbursements that were read completely; the job's memory."""
 
     version: int = 1
     paths: list[bytes] = []
@@ -173,24 +173,24 @@ _seen = msgpack.Decoder(Seen)
 
 
 def read_seen(value: bytes) -> Seen:
-    """Of what `kept_seen` made. Raises `msgspec.MsgspecError`."""
+    """The inverse of `kept_seen`. Raises `msgspec.MsgspecError`."""
     return _seen.decode(value) if value else Seen()
 
 
 def kept_seen(seen: Seen) -> bytes:
-    """As the job's record keeps it."""
+    """Encodes it for the job's record."""
     return msgpack.encode(seen)
 
 
 def unread(seen: Seen, found: list[Disbursement]) -> list[Disbursement]:
-    """Those of a list that were not read yet, oldest first."""
+    """The disbursements of a list that were not read yet, oldest first."""
     known = set(seen.paths)
     new = {each.path: each for each in found if _digest(each) not in known}
     return sorted(new.values(), key=lambda each: (each.issue_date, each.path))
 
 
 def after_reading(seen: Seen, listed: list[Disbursement], one: Disbursement) -> Seen:
-    """Once the events of `one` are safe. What is not listed any more need not be remembered."""
+    """The memory once the events of `one` are committed, without disbursements that are no longer listed."""
     known = {*seen.paths, _digest(one)}
     return Seen(paths=[digest for digest in dict.fromkeys(map(_digest, listed)) if digest in known])
 

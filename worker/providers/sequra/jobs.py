@@ -1,4 +1,4 @@
-"""seQura's jobs, as the shell asks for them: the delivery report, and what was paid out. Pure."""
+"""seQura's jobs for the shell: the delivery report, and disbursements. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,17 +44,18 @@ class SequraReports:
     def weigh(self, reference: str, record: OrderRecord, account: SequraAccount, run_ms: int) -> Weighed:
         if account.delivery == "update":
             return _NOTHING
-        standing = assess(record.facts, reference)
+        facts = record.facts
+        standing = assess(facts, reference)
         if standing.state == "inconsistent":
-            return _BROKEN if any(fact.units for fact in record.facts.shipments.values()) else _NOTHING
+            return _BROKEN if any(fact.units for fact in facts.shipments.values()) else _NOTHING
         if standing.state != "ready":
             return _NOTHING
         order = standing.order
         assert order is not None  # ready means that there are carts
-        told = memory.read(record.remote)
+        reported = memory.read(record.remote)
         verdict = report.judge(
             report.situation_of(order),
-            told,
+            reported,
             account.delivery,
             may_land_late=record.may_land_late,
             remote_unknown=record.remote_unknown,
@@ -63,14 +64,14 @@ class SequraReports:
             return _BROKEN
         if verdict.kind != "due":
             return _NOTHING
-        assert told is not None  # or the verdict would be another one
-        if told.refused_ms >= run_ms:
+        assert reported is not None  # otherwise the verdict would be different
+        if reported.refused_ms >= run_ms:
             return _BROKEN  # in this very run
         most = account.report_orders_max
-        entries = report.entries_of(order, deliveries_of(order, told.shipments), told, most=most)
-        candidate = Candidate(reference, told, entries, record.revision, _sequra.digest(order))
+        entries = report.entries_of(order, deliveries_of(order, reported.shipments), reported, most=most)
+        candidate = Candidate(reference, reported, entries, record.revision, _sequra.digest(order))
         grows_bytes = len(pages.while_under_way(candidate)) - len(record.remote)
-        return Weighed("due", candidate, told.refused_ms, grows_bytes)
+        return Weighed("due", candidate, reported.refused_ms, grows_bytes)
 
     def composing(self, account: SequraAccount) -> Composing:
         return Composing(account)
@@ -103,8 +104,8 @@ class SequraReports:
         return now_ms - statistics.WINDOW_MS
 
     def statistics(self, reference: str, record: OrderRecord, now_ms: int) -> wire.StatisticsEntry | None:
-        order = assess(record.facts, reference).order
-        return statistics.statistics_of(reference, record.facts, order, now_ms)
+        facts = record.facts
+        return statistics.statistics_of(reference, facts, assess(facts, reference).order, now_ms)
 
     def other_requests(
         self,

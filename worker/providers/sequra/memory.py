@@ -1,6 +1,6 @@
-"""What an order's record keeps of seQura: what was reported of it, and what is being reported. Encoded; pure.
+"""The adapter's memory of an order at seQura: what was reported, and what is being reported. Pure.
 
-Reports tell what each delivery had in it, so what was told has to be remembered: seQura cannot be asked.
+A report lists the content of each delivery, so the adapter has to remember what was reported: seQura cannot be read.
 """
 
 from hashlib import blake2b
@@ -16,47 +16,47 @@ VERSION = 1
 
 
 class UnderWay(Struct, array_like=True, frozen=True):
-    """Entries of an order that stand in a page: just these bytes are sent, however often, and nothing else of the
-    order, until it is known what became of them. They hold what seQura wants to know of the shopper.
+    """Entries of an order that are part of a page: exactly these bytes are sent, however often, and nothing else about
+    the order, until the page's outcome is known. They contain personal data.
     """
 
     entries: bytes
-    """JSON, with commas between."""
+    """JSON, separated by commas."""
     count: int
     revision: int
-    """Of the order, when they were made."""
+    """The order's revision when they were made."""
     digest: bytes
-    """The update's, of what seQura holds once they were taken."""
+    """The digest of the update for what seQura has once it accepted them."""
     shipments: dict[str, int]
-    """What they tell of, and the second that it was told as."""
+    """The departures that they report, each with the second that it is reported as."""
     shipped: list[Amounts]
-    """The whole shipped cart that seQura then knows of, …"""
+    """The whole shipped cart that seQura then knows, …"""
     unshipped: bytes
-    """… and the digest of what is left."""
+    """… and the digest of the rest."""
     store_ref: str | None = None
-    """In whose name the page is."""
+    """The page's store."""
 
 
 class Reported(Struct, array_like=True, frozen=True):
-    """What seQura was told of an order."""
+    """What was reported to seQura about an order."""
 
     version: int = VERSION
     by_update: bool = False
-    """An Order Update was taken, or may have been: from then on there is nothing but updates."""
+    """An Order Update was accepted, or may have been: from then on only updates are sent."""
     shipments: dict[str, int] = {}
-    """The departures that reports told of, each with the second (since 1970 UTC) that it was told as."""
+    """The departures in reports, each with the second (since 1970 UTC) that it was reported as."""
     shipped: list[Amounts] = []
-    """What all reports together said was shipped, or the last update did."""
+    """The shipped cart according to all reports together, or to the last update."""
     unshipped: bytes = b""
-    """The digest of what the last one said is left."""
+    """The digest of the rest according to the last one."""
     under_way: UnderWay | None = None
     refused_ms: int = 0
-    """When an entry was refused that stood alone in its page; 0: never, or another one was taken since."""
+    """When an entry was rejected, alone in its page; 0: never, or another one was accepted since."""
     refused_status: int = 0
 
     @property
-    def is_told(self) -> bool:
-        """Whether a report of it was taken."""
+    def is_reported(self) -> bool:
+        """Whether a report about it was accepted."""
         return bool(self.shipments)
 
 
@@ -66,7 +66,7 @@ _encoder = msgpack.Encoder()
 
 
 def read(remote: bytes) -> Reported | None:
-    """What was kept; `None`: a version that we do not know has kept it, so nobody may decide by it."""
+    """Decodes `remote`; `None`: an unknown version wrote it, so no decision may depend on it."""
     if not remote:
         return NOTHING
     try:
@@ -77,12 +77,12 @@ def read(remote: bytes) -> Reported | None:
 
 
 def kept(reported: Reported) -> bytes:
-    """As the order's record keeps it; nothing of an order that nothing is known of."""
+    """Encodes it for the order's record; empty if there is nothing to remember."""
     return b"" if reported == NOTHING else _encoder.encode(reported)
 
 
-def taken(reported: Reported) -> Reported:
-    """Once the page with its entries was taken."""
+def accepted(reported: Reported) -> Reported:
+    """The memory once the page with its entries was accepted."""
     now = reported.under_way
     assert now is not None
     return Reported(
@@ -94,12 +94,12 @@ def taken(reported: Reported) -> Reported:
 
 
 def refused(reported: Reported, status: int | None, now_ms: int) -> Reported:
-    """Once its entries were refused, alone in their page."""
+    """The memory once its entries were rejected, alone in their page."""
     return replace(reported, under_way=None, refused_ms=now_ms, refused_status=status or 0)
 
 
 def digest_of(cart: Cart) -> bytes:
-    """Tells carts apart by what they come to; empty: there is nothing in it."""
+    """A digest of a cart's amounts; empty: the cart is empty."""
     if not cart.items:
         return b""
     return blake2b(_encoder.encode(amounts_of(cart.items)), digest_size=16).digest()

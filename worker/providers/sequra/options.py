@@ -1,12 +1,12 @@
-"""What seQura wants to know of an account."""
+"""An account's settings for seQura."""
 
 from typing import Literal
 
 from worker.model.account import Account
 
 DeliveryMode = Literal["update", "report", "report_then_update"]
-"""How an order is told: by Order Update, by the daily delivery report, or by report until its first one was taken and
-by Order Update from then on. seQura calls the two alternatives (docs.sequra.com, Delivery Report, 2026-10)."""
+"""How an order is sent: by Order Update, in the daily delivery report, or in reports until its first one was accepted
+and by Order Update from then on. seQura calls the two alternatives (docs.sequra.com, Delivery Report, 2026-10)."""
 
 
 class SequraAccount(Account, frozen=True):
@@ -27,16 +27,16 @@ class SequraAccount(Account, frozen=True):
     report_at: tuple[int, ...] = (210,)
     """Minutes after midnight, at least one."""
     timezone: str = "Europe/Madrid"
-    """Of `report_at`, by its IANA name."""
+    """The time zone of `report_at`, by its IANA name."""
     report_path: str = "/orders/delivery_reports"
-    """Below `base_url`. seQura's documentation and its current library have this one, its old PHP client posts to
+    """Below `base_url`. seQura's documentation and its current library use this path, its old PHP client posts to
     `/delivery_reports` (2026-10)."""
     report_orders_max: int = 5000
-    """Entries of a page at most; seQura's own library sends pages of 5,000 (2026-10)."""
+    """Maximum number of entries per page; seQura's own library sends pages of 5,000 (2026-10)."""
     statistics: bool = False
-    """Whether all orders of the last 7 days are told, whatever they were paid with."""
+    """Whether to send all orders of the last 7 days, however they were paid."""
     disbursements: bool = False
-    """Whether it is polled what was paid out."""
+    """Whether to poll what was paid out."""
     disbursements_every_s: float = 21_600.0
 
     @property

@@ -1,25 +1,25 @@
-"""Pages of the delivery report: which orders stand in one, its bytes, and what becomes of it. Pure.
+"""Pages of the delivery report: their orders, their bytes, and their outcome. Pure.
 
-A page is written down before it is sent: each order's record keeps its entries (`memory.UnderWay`), the page keeps who
-stands in it, and the same bytes are made of them as often as it is sent. seQura answers for a page as a whole, and adds
-what it says; so what may have been taken is never said in other words.
+A page is committed before it is sent: each order's record has its entries (`memory.UnderWay`), the page lists the
+orders, and every attempt sends the same bytes. seQura responds to a page as a whole, and adds up what it accepts; so a
+page that may have been accepted is never sent with a different content.
 
-| page | what happened | becomes | its orders |
+| page | what happened | the page is then | its orders |
 |---|---|---|---|
-| any | 2xx | gone | told |
-| any | surely not taken (429, 503, no connection) | the same, after a backoff | |
-| any | nobody knows (timeout, 502, a torn answer) | **in doubt**, the same after the hold | |
+| any | 2xx | gone | reported |
+| any | certainly not accepted (429, 503, no connection) | the same, after a backoff | |
+| any | unknown (timeout, 502, a broken response) | **in doubt**, the same after the hold | |
 | any | 500, 501, 505 | **in doubt**, the same after a backoff | |
-| any | 401, 403 | the same, when the account goes on | |
-| clean | refused for what is in it (400, 409, 413, 422), several orders | two halves, at once | |
+| any | 401, 403 | the same, when the account resumes | |
+| clean | rejected for its content (400, 409, 413, 422), several orders | two halves, at once | |
 | clean | the same, one order | gone | broken: alone in a page the next time |
 | clean | the same, for the 64th time since it was written | gone, the report ends | free: in the next report |
-| clean | refused otherwise (404, a redirect) | gone, the report ends | free |
-| in doubt | refused, whatever for | rests until the next report; from the fourth time on it is stuck | |
-| clean | its worker ended without leaving in order | **in doubt**, the same after the hold | |
-| in doubt | an operator says that it was taken, or was not | gone | told, or free |
+| clean | rejected otherwise (404, a redirect) | gone, the report ends | free |
+| in doubt | rejected for any reason | waits for the next report; from the fourth time on it is stuck | |
+| clean | its worker crashed | **in doubt**, the same after the hold | |
+| in doubt | an operator says that it was accepted, or was not | gone | reported, or free |
 
-A half behind the first one was never sent: when the first one rests, those in it are free.
+A half after the first one was never sent: when the first one has to wait, the orders of the others are free.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,12 +39,12 @@ from worker.providers.sequra.options import SequraAccount
 from worker.providers.sequra.report import Entries, under_way
 
 PAGE_MAX_BYTES = 4 * 2**20
-"""Of entries, unless one order alone has more."""
+"""Size of a page's entries, unless a single order has more."""
 NAMES_MAX_BYTES = 256 * 2**10
-"""Of references: the page's own record has to fit into the state topic."""
+"""Size of a page's references: its own record has to fit into the state topic."""
 REFUSALS_MAX = 64
-"""Refused attempts of one page and its halves: three bad orders among 5,000 are found, and what is wrong with all of
-them ends the report instead of being asked 10,000 times."""
+"""Rejected attempts of one page and its halves: enough to find three bad orders among 5,000; if all of them are bad,
+the report ends instead of sending 10,000 requests."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -56,23 +56,23 @@ class Candidate(Struct, frozen=True):
     """An order with entries that are due."""
 
     reference: str
-    told: Reported
+    reported: Reported
     entries: Entries
     revision: int
     digest: bytes
-    """Of its update."""
+    """The digest of its update."""
 
 
 def while_under_way(candidate: Candidate) -> bytes:
-    """What the order's record keeps while its page is under way."""
+    """The order's memory while its page is in flight."""
     there = under_way(candidate.entries, candidate.revision, candidate.digest)
-    return kept(replace(candidate.told, under_way=there))
+    return kept(replace(candidate.reported, under_way=there))
 
 
 class Composing:
-    """A page in the making: as many orders as one page takes.
+    """A page being composed, up to its limits.
 
-    Orders that were refused before stand in pages of their own, and so do those of each store: a report has one.
+    Orders that were rejected before have pages of their own, and so do the orders of each store: a report is for one.
     """
 
     def __init__(self, account: SequraAccount) -> None:
@@ -82,8 +82,8 @@ class Composing:
         self._count = self._size = self._names = 0
 
     def add(self, candidate: Candidate) -> Literal["taken", "other", "full"]:
-        """Takes one more, if it belongs here and there is room for it."""
-        kind = (candidate.entries.store_ref, bool(candidate.told.refused_ms))
+        """Adds an order if it belongs to this page and there is room for it."""
+        kind = (candidate.entries.store_ref, bool(candidate.reported.refused_ms))
         if self._kind is not None and kind != self._kind:
             return "other"
         there = under_way(candidate.entries, candidate.revision, candidate.digest)
@@ -93,11 +93,11 @@ class Composing:
         if self._remotes and (count > most or size > PAGE_MAX_BYTES or names > NAMES_MAX_BYTES):
             return "full"
         self._kind, self._count, self._size, self._names = kind, count, size, names
-        self._remotes[candidate.reference] = kept(replace(candidate.told, under_way=there))
+        self._remotes[candidate.reference] = kept(replace(candidate.reported, under_way=there))
         return "taken"
 
     def composed(self) -> Composed | None:
-        """The page; `None`: nothing was taken."""
+        """The page; `None`: it has no orders."""
         if self._kind is None:
             return None
         merchant, platform = _head(self._account, self._kind[0])
@@ -105,7 +105,7 @@ class Composing:
 
 
 def compose(candidates: Iterable[Candidate], account: SequraAccount) -> Composed | None:
-    """As many of the candidates as one page takes, in their order; `None`: there are none."""
+    """As many of the candidates as fit into one page, in order; `None`: there are none."""
     composing = Composing(account)
     for each in candidates:
         if composing.add(each) == "full":
@@ -114,21 +114,21 @@ def compose(candidates: Iterable[Candidate], account: SequraAccount) -> Composed
 
 
 def part_of(remote: bytes) -> bytes:
-    """The entries of one of its orders, as the order's record keeps them."""
+    """The entries of one of its orders, from the order's record."""
     return _under_way(remote).entries
 
 
 def request_of(page: Page, parts: Sequence[bytes], account: SequraAccount) -> HttpRequest:
-    """What is sent of it now, made of the entries of its orders."""
+    """The request for its first list, from the entries of its orders."""
     return _post(wire.DeliveryReport(Raw(page.merchant), [Raw(part) for part in parts], Raw(page.platform)), account)
 
 
 def other_requests(
     broken: Sequence[Raw], statistics: Sequence[wire.StatisticsEntry], account: SequraAccount, *, is_always: bool
 ) -> list[HttpRequest]:
-    """What a report has beside deliveries: they tell of none, so they are made anew whenever they are sent, and in
-    requests of their own. `is_always`: one request, though there is nothing to say: seQura wants a report every day
-    (docs.sequra.com, Delivery Report, 2026-10).
+    """The requests of a report without deliveries: broken orders and statistics, made afresh whenever they are sent.
+    `is_always`: one request even if there is nothing to report: seQura expects a report every day (docs.sequra.com,
+    Delivery Report, 2026-10).
     """
     most = account.report_orders_max
     merchant, platform = _head(account, None)
@@ -144,7 +144,7 @@ def other_requests(
 
 
 def _head(account: SequraAccount, store_ref: str | None) -> tuple[bytes, bytes]:
-    """Who reports. Written down with the page: a new release or another setting must not change its bytes."""
+    """Merchant and platform. Stored with the page: a new release or setting must not change its bytes."""
     store = store_ref or account.store_ref
     merchant = wire.Merchant(account.merchant_id, UNSET if store is None else store)
     platform = wire.PLATFORM if account.platform is None else wire.PLATFORM | account.platform
@@ -158,13 +158,13 @@ def _post(report: wire.DeliveryReport, account: SequraAccount) -> HttpRequest:
 
 
 def _under_way(remote: bytes) -> memory.UnderWay:
-    told = memory.read(remote)
-    assert told is not None  # we have written it
-    assert told.under_way is not None  # nobody takes it away while the page is there
-    return told.under_way
+    reported = memory.read(remote)
+    assert reported is not None  # we have written it
+    assert reported.under_way is not None  # it stays while the page exists
+    return reported.under_way
 
 
-# --- what becomes of it --------------------------------------------------------------------------------------------
+# --- outcomes --------------------------------------------------------------------------------------------
 
 
 _NOT_TAKEN = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT})
@@ -173,12 +173,12 @@ _FOR_ITS_CONTENT = frozenset({400, 409, 413, 422})
 
 
 def after(page: Page, outcome: Outcome, run_ms: int) -> Move:
-    """What follows from an attempt. `run_ms`: the run of the report that it was made in."""
+    """The move after an attempt. `run_ms`: the run of the report that the attempt belongs to."""
     kind, status = outcome.kind, outcome.status or 0
     if kind is OutcomeKind.APPLIED:
         rest = page.lists[1:]
         left = replace(page, lists=rest, in_doubt=False, refusals=0, retries=0) if rest else None
-        return Move(left, told=page.lists[0])
+        return Move(left, reported=page.lists[0])
     if kind in _CREDENTIALS:
         return Move(page, then="account")
     if kind in _NOT_TAKEN:
@@ -204,37 +204,39 @@ def _refused(page: Page, status: int, run_ms: int) -> Move:
 
 
 def inherited(page: Page) -> Page:
-    """As the next owner has to take it when the last one did not leave in order."""
+    """The page for the next owner if the last one crashed."""
     return replace(page, in_doubt=True)
 
 
 def decided(page: Page, *, is_taken: bool) -> Move:
-    """What an operator says of a page that is stuck."""
+    """The move after an operator's decision about a stuck page."""
     names, *rest = page.lists
     free = [each for some in rest for each in some]
-    return Move(None, told=names, free=free) if is_taken else Move(None, free=names + free)
+    return Move(None, reported=names, free=free) if is_taken else Move(None, free=names + free)
 
 
 def fate_of(remote: bytes, became: Became, outcome: Outcome, now_ms: int) -> Fate:
-    """Of an order of a page. `remote`: what its record keeps. `outcome`: of the page."""
-    told, now = memory.read(remote), _under_way(remote)
-    assert told is not None  # or there would be no page
-    if became == "told":
-        done = Outcome(OutcomeKind.APPLIED, "", outcome.status, remote=kept(memory.taken(told)))
+    """The outcome for one order of a page. `remote`: the order's memory. `outcome`: the page's."""
+    reported, now = memory.read(remote), _under_way(remote)
+    assert reported is not None  # otherwise there would be no page
+    if became == "reported":
+        done = Outcome(OutcomeKind.APPLIED, "", outcome.status, remote=kept(memory.accepted(reported)))
     elif became == "broken":
-        refused = kept(memory.refused(told, outcome.status, now_ms))
-        done = Outcome(OutcomeKind.PENDING, f"its report was refused: {outcome.reason}", outcome.status, remote=refused)
+        refused = kept(memory.refused(reported, outcome.status, now_ms))
+        done = Outcome(
+            OutcomeKind.PENDING, f"its report was rejected: {outcome.reason}", outcome.status, remote=refused
+        )
     else:
-        done = Outcome(OutcomeKind.PENDING, "waits for its report", remote=kept(replace(told, under_way=None)))
+        done = Outcome(OutcomeKind.PENDING, "waits for its report", remote=kept(replace(reported, under_way=None)))
     return Fate(now.revision, now.digest, done)
 
 
-# --- what the job keeps --------------------------------------------------------------------------------------------
+# --- the job's memory --------------------------------------------------------------------------------------------
 
 
 _kept_decoder = msgpack.Decoder(Kept)
 
 
 def read_kept(value: bytes) -> Kept:
-    """Of what `msgspec.msgpack` made of it; nothing: there is no page. Raises `msgspec.MsgspecError`."""
+    """Decodes the job's record; empty: there are no pages. Raises `msgspec.MsgspecError`."""
     return _kept_decoder.decode(value) if value else Kept()

@@ -1,4 +1,4 @@
-"""What seQura has paid out, beside what it was told is shipped and kept. Pure.
+"""What seQura has paid out compared with what it was told is shipped and kept. Pure.
 
 Source of the rule: docs.sequra.com, Disbursement API (2026-10): over all disbursements, what is paid for an order adds
 up to its shipped cart. A disbursement counts deliveries up to its `to_date` and comes days later, so a change that is
@@ -177,6 +177,6 @@ def _reported_minor(case: Case) -> int:
     """
     account: SequraAccount = case.asked.account
     told = memory.read(case.asked.remote)
-    if account.delivery == "update" or told is None or not (told.is_told or told.by_update):
+    if account.delivery == "update" or told is None or not (told.is_reported or told.by_update):
         return case.order.shipped.total_minor
     return sum(each.total_minor for each in told.shipped)

@@ -1,4 +1,4 @@
-"""From an order's parts to seQura's words: items, carts, people, addresses, trackings."""
+"""An order's parts in seQura's terms: items, carts, people, addresses, trackings."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from worker.providers.sequra import wire
 
 
 def or_unset(value: Any) -> Any:
-    """Left out where there is nothing."""
+    """`UNSET` instead of `None`."""
     return UNSET if value is None else value
 
 
@@ -20,7 +20,7 @@ def _or_empty(value: str | UnsetType) -> str:
 
 
 def wire_reference(order: carts.Order) -> wire.MerchantReference:
-    """What the shop calls the order."""
+    """The shop's references of the order."""
     references = order.details.references or events.References()
     return wire.MerchantReference(order.reference, references.secondary, references.subscription)
 
@@ -37,7 +37,7 @@ def wire_cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
 
 
 def wire_item(item: carts.Item) -> wire.Item:
-    """A share of a line: with the members that its type may have."""
+    """A share of a line, with the members that its type permits."""
     if item.type == "invoice_fee":
         return wire.Item(item.type, total_with_tax=item.total_minor)
     if item.type not in events.GOODS:
@@ -84,7 +84,7 @@ def wire_item(item: carts.Item) -> wire.Item:
 
 
 def wire_customer(customer: events.Customer) -> wire.Customer:
-    """What is mandatory and not known is empty."""
+    """Mandatory members that are unknown are empty."""
     vehicle = customer.vehicle
     return wire.Customer(
         _or_empty(customer.given_names),
@@ -109,7 +109,7 @@ def wire_customer(customer: events.Customer) -> wire.Customer:
 
 
 def wire_address(address: events.Address) -> wire.Address:
-    """What is mandatory and not known is empty."""
+    """Mandatory members that are unknown are empty."""
     return wire.Address(
         _or_empty(address.given_names),
         _or_empty(address.surnames),
@@ -128,13 +128,13 @@ def wire_address(address: events.Address) -> wire.Address:
 
 
 def wire_method(method: events.DeliveryMethod) -> wire.DeliveryMethod:
-    """How it is delivered."""
+    """The delivery method."""
     days = method.days if method.days is UNSET else str(method.days)  # a text (docs, Delivery Report, 2026-10)
     return wire.DeliveryMethod(_or_empty(method.name), days, method.provider, method.home_delivery)
 
 
 def wire_tracking(tracking: Tracking) -> wire.Tracking:
-    """With the members that its kind may have (docs.sequrapi.com, Delivery Report field list, 2026-10)."""
+    """A tracking with the members that its type permits (docs.sequrapi.com, Delivery Report field list, 2026-10)."""
     t = tracking
     if t.type == "postal":
         return wire.Tracking(t.type, t.reference, t.carrier, t.tracking_number, t.tracking_url, t.delivered_at)

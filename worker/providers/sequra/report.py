@@ -1,20 +1,20 @@
-"""What seQura's delivery report is told of an order, and how an order is told at all. Pure.
+"""An order's entries in seQura's delivery report, and whether it is sent by report or by update. Pure.
 
-A report tells each delivery once, with what was in it: so an entry is the shipped cart less what was reported before.
-It adds and never takes back; what changes otherwise needs an Order Update, or the shop's own hand in seQura's back
+A report lists each delivery once, with its content: an entry is the shipped cart minus what was reported before. A
+report adds and never withdraws; other changes need an Order Update, or the shop has to make them in seQura's back
 office (docs.sequra.com, Delivery Report and Order Update, 2026-10: the two are alternatives).
 
-| what the carts say, and was told | `report` | `report_then_update` |
+| the carts, and what was reported | `report` | `report_then_update` |
 |---|---|---|
-| entries of it stand in a page under way | waits | waits |
-| told, and the carts are the same | settled | settled, unless the last update is in doubt |
-| an Order Update was taken, or may have been | by update | by update |
-| reported, a delivery can carry the difference | due | by update |
-| reported, none can | parked: `changed after its report` | by update |
-| nothing told, a delivery can carry all | due | due |
-| nothing told, nothing to tell, something is left to ship | settled: the first delivery tells it | settled |
-| nothing told, nothing to tell, nothing left | parked: `unsupported` | by update |
-| it cannot be put into a report | owed, in `broken_orders` | owed, in `broken_orders` |
+| a page with its entries is in flight | waits | waits |
+| reported, and the carts are the same | settled | settled, unless the last update is in doubt |
+| an Order Update was accepted, or may have been | by update | by update |
+| reported, a delivery can express the difference | due | by update |
+| reported, no delivery can | parked: `changed after its report` | by update |
+| nothing reported, a delivery can express all | due | due |
+| nothing reported, nothing to report, something is left to ship | settled: the first delivery reports it | settled |
+| nothing reported, nothing to report, nothing left | parked: `unsupported` | by update |
+| a report cannot express it | owed, in `broken_orders` | owed, in `broken_orders` |
 """
 
 from datetime import UTC, datetime
@@ -46,31 +46,31 @@ from worker.providers.sequra.rendering import (
 _encoder = msgspec.json.Encoder()
 
 
-# --- how an order is told ------------------------------------------------------------------------------------------
+# --- by report or by update ------------------------------------------------------------------------------------------
 
 
 class Situation(Struct, array_like=True, frozen=True):
-    """What it depends on, of the order's facts."""
+    """The part of the order's facts that the verdict depends on."""
 
     departures: list[str]
     shipped: list[Amounts]
     unshipped: bytes
     """`memory.digest_of`."""
     broken: str
-    """Why seQura would not take it in a report; empty: it would."""
+    """Why seQura would not accept it in a report; empty: it would."""
     was_emptied: bool
-    """There may have been a time at which nothing was left in its carts."""
+    """Its carts may have been empty at some time."""
 
 
 class Verdict(Struct, frozen=True):
-    """How the order is told now."""
+    """How the order is to be sent now."""
 
     kind: Literal["update", "under_way", "same", "due", "broken", "later", "changed", "unsupported"]
     why: str = ""
 
 
 def situation_of(order: Order) -> Situation:
-    """What the verdict depends on."""
+    """The situation of an order."""
     facts = order.facts
     lacks = lacking(order)
     return Situation(
@@ -84,47 +84,47 @@ def situation_of(order: Order) -> Situation:
 
 def judge(
     now: Situation,
-    told: Reported | None,
+    reported: Reported | None,
     mode: DeliveryMode,
     *,
     may_land_late: bool = False,
     remote_unknown: bool = False,
 ) -> Verdict:
-    """`may_land_late`: an Order Update may have been sent of which nothing is kept. `remote_unknown`: seQura may hold
-    something else than what is kept.
+    """`may_land_late`: an Order Update may have been sent that the memory does not show. `remote_unknown`: seQura may
+    have something else than the memory shows.
     """
-    if told is None:
-        return Verdict("broken", "what is kept of its reports was written by a newer version of cartsync")
-    if told.under_way is not None:
+    if reported is None:
+        return Verdict("broken", "the memory of its reports was written by a newer version of cartsync")
+    if reported.under_way is not None:
         return Verdict("under_way")
     if mode == "update":
         return Verdict("update")
-    is_same = (now.shipped, now.unshipped) == (told.shipped, told.unshipped)
+    is_same = (now.shipped, now.unshipped) == (reported.shipped, reported.unshipped)
     is_late = may_land_late and now.was_emptied and mode == "report_then_update"
-    if told.by_update or is_late or (told.is_told and mode == "report_then_update"):
+    if reported.by_update or is_late or (reported.is_reported and mode == "report_then_update"):
         return Verdict("same" if is_same and not (may_land_late or remote_unknown) else "update")
-    if told.is_told and is_same:
+    if reported.is_reported and is_same:
         return Verdict("same")
-    new = difference(now.shipped, told.shipped)
+    new = difference(now.shipped, reported.shipped)
     why = why_not(new)
-    if new and any(key not in told.shipments for key in now.departures) and not (why and told.is_told):
+    if new and any(key not in reported.shipments for key in now.departures) and not (why and reported.is_reported):
         why = now.broken or why
         return Verdict("broken", why) if why else Verdict("due")
-    if told.is_told:
-        return Verdict("changed", why or ("no shipment brought it" if new else "what is left to ship differs"))
+    if reported.is_reported:
+        return Verdict("changed", why or ("not caused by a shipment" if new else "the rest to be shipped differs"))
     if now.unshipped:
         return Verdict("later")
     return Verdict("update") if mode == "report_then_update" else Verdict("unsupported", _NOTHING_LEFT)
 
 
-_NOTHING_LEFT = "nothing of it was reported and nothing is left to ship, which a delivery report cannot say"
+_NOTHING_LEFT = "nothing was reported and nothing is left to ship, which a delivery report cannot express"
 
 
 # --- entries -------------------------------------------------------------------------------------------------------
 
 
 class Entries(Struct, frozen=True):
-    """What the next report tells of an order."""
+    """An order's entries for the next report."""
 
     entries: list[wire.ReportedOrder]
     shipments: dict[str, int]
@@ -133,21 +133,21 @@ class Entries(Struct, frozen=True):
     store_ref: str | None
 
 
-def entries_of(order: Order, deliveries: Deliveries, told: Reported, *, most: int) -> Entries:
-    """The entries that are due, after the verdict `due`: one a delivery when only shipments happened since, and there
-    are at most so many of them; otherwise one.
+def entries_of(order: Order, deliveries: Deliveries, reported: Reported, *, most: int) -> Entries:
+    """The entries that are due, after the verdict `due`: one per delivery if only shipments happened since, and at most
+    `most` of them; otherwise one entry.
     """
     new = deliveries.new
-    seconds = _free_seconds(new, set(told.shipments.values()))
-    entries = _one_each(order, deliveries, told, seconds) if len(new) <= most else []
+    seconds = _free_seconds(new, set(reported.shipments.values()))
+    entries = _one_each(order, deliveries, reported, seconds) if len(new) <= most else []
     if not entries:
-        seconds = [max(_free_seconds([new[-1]], set(told.shipments.values())))] * len(new)
+        seconds = [max(_free_seconds([new[-1]], set(reported.shipments.values())))] * len(new)
         all_of_it = replace(
             new[-1],
             trackings=[tracking for each in new for tracking in each.trackings],
             is_delivered=all(each.is_delivered for each in new),
         )
-        entries = [_whole(order, less(order.shipped.items, told.shipped), all_of_it, seconds[-1])]
+        entries = [_whole(order, less(order.shipped.items, reported.shipped), all_of_it, seconds[-1])]
     return Entries(
         entries,
         {key: second for each, second in zip(new, seconds, strict=True) for key in each.shipments},
@@ -158,7 +158,7 @@ def entries_of(order: Order, deliveries: Deliveries, told: Reported, *, most: in
 
 
 def under_way(found: Entries, revision: int, digest: bytes) -> UnderWay:
-    """As the order's record keeps it while its page is under way. `digest`: of the order's update."""
+    """The order's memory while its page is in flight. `digest`: of the order's update."""
     return UnderWay(
         b",".join([_encoder.encode(entry) for entry in found.entries]),
         len(found.entries),
@@ -171,15 +171,15 @@ def under_way(found: Entries, revision: int, digest: bytes) -> UnderWay:
     )
 
 
-def broken_entry(reference: str, order: Order | None, told: Reported | None) -> Raw:
-    """As much of an order as is known that cannot be reported; of one that contradicts itself only its name."""
-    if order is None or told is None:
+def broken_entry(reference: str, order: Order | None, reported: Reported | None) -> Raw:
+    """The known parts of an order that cannot be reported; only the reference of an inconsistent order."""
+    if order is None or reported is None:
         return Raw(_encoder.encode(wire.BrokenOrder(wire.MerchantReference(reference))))
     details = order.details
     method, customer = details.delivery_method, details.customer
     found = wire.BrokenOrder(
         wire_reference(order),
-        _reported_cart(order, less(order.shipped.items, told.shipped)),
+        _reported_cart(order, less(order.shipped.items, reported.shipped)),
         UNSET if method is None else wire_method(method),
         UNSET if customer is None else wire_customer(customer),
     )
@@ -187,17 +187,17 @@ def broken_entry(reference: str, order: Order | None, told: Reported | None) -> 
 
 
 def lacking(order: Order) -> str:
-    """What seQura's report demands and the order wholly lacks; empty: nothing."""
+    """What seQura's report requires and the order lacks entirely; empty: nothing."""
     for name in ("customer", "delivery_method"):
         if getattr(order.details, name) is None:
-            return f"it has no {name}, which seQura's report demands"
+            return f"it has no {name}, which seQura's report requires"
     return ""
 
 
-def _one_each(order: Order, deliveries: Deliveries, told: Reported, seconds: list[int]) -> list[wire.ReportedOrder]:
-    """Nothing when something else than shipments happened since, or the carts in between cannot be told."""
-    before = told.shipped
-    if deliveries.before is None or (told.is_told and amounts_of(deliveries.before.items) != before):
+def _one_each(order: Order, deliveries: Deliveries, reported: Reported, seconds: list[int]) -> list[wire.ReportedOrder]:
+    """One entry per delivery; empty if not only shipments happened since, or the carts in between are unknown."""
+    before = reported.shipped
+    if deliveries.before is None or (reported.is_reported and amounts_of(deliveries.before.items) != before):
         return []
     both = [*order.unshipped.items, *order.shipped.items]
     entries = []
@@ -219,7 +219,7 @@ def _one_each(order: Order, deliveries: Deliveries, told: Reported, seconds: lis
 
 
 def _free_seconds(deliveries: list[Delivery], taken: set[int]) -> list[int]:
-    """What each delivery is told as: seQura takes a second that it knows for a repeat."""
+    """The second that each delivery is reported as: seQura treats a known second as a repetition."""
     found = []
     for each in deliveries:
         second = each.sent_s
@@ -238,7 +238,7 @@ def _whole(order: Order, cart: Cart, delivery: Delivery, second: int) -> wire.Re
 
 
 def _problem(order: Order, entry: wire.ReportedOrder) -> str:
-    """Why seQura would refuse the order, whatever was reported before; all its parcels are looked at."""
+    """Why seQura would reject the order, whatever was reported before; checks all its parcels."""
     trackings = [wire_tracking(tracking) for tracking in order.trackings]
     return entry_problem(replace(entry, trackings=trackings)) or ""
 
@@ -269,7 +269,7 @@ def _reported_cart(order: Order, cart: Cart) -> wire.ReportedCart:
 
 
 def _remaining_item(item: wire.Item) -> wire.Item:
-    """What is paid by other means is not said of what is left: it takes as much off as a discount does."""
+    """A remaining cart has no `other_payment`: it is sent as a discount, which deducts the same amount."""
     return replace(item, type="discount") if item.type == "other_payment" else item
 
 

@@ -1,4 +1,4 @@
-"""seQura's statistics: all orders that were completed in the last 7 days, whatever they were paid with. Pure.
+"""seQura's statistics: all orders that were completed in the last 7 days, however they were paid. Pure.
 
 Source: docs.sequra.com, Delivery Report and Statistics (2026-10).
 """
@@ -20,10 +20,10 @@ _observed = msgpack.Decoder(ObservedData)
 
 
 def statistics_of(reference: str, facts: Facts, order: Order | None, now_ms: int) -> wire.StatisticsEntry | None:
-    """What is told of an order; `None`: nothing, it was not completed in the last 7 days, or nobody said when.
+    """An order's entry; `None`: it was not completed in the last 7 days, or the time is unknown.
 
-    `order`: what should be so, when that can be said. An order of ours is one of seQura's; of others only what was
-    observed is known, and of ours what the shop observed besides.
+    `order`: the desired state, if the facts give one. Confirmed orders are seQura's; other orders are known only from
+    `order.observed`, which adds details to confirmed ones, too.
     """
     seen = None if facts.observed is None else _observed.decode(facts.observed[1])
     if facts.confirmation is not None:
@@ -36,7 +36,7 @@ def statistics_of(reference: str, facts: Facts, order: Order | None, now_ms: int
         return None
     completed_at = (_EPOCH + timedelta(microseconds=completed_us)).isoformat()
     if facts.confirmation is None:
-        assert seen is not None  # or nobody has said when it was completed
+        assert seen is not None  # otherwise the completion time would be unknown
         return _of_others(reference, seen, completed_at)
     return _of_ours(reference, facts.confirmation, order, seen, completed_at)
 
@@ -59,7 +59,7 @@ def _of_others(reference: str, seen: ObservedData, completed_at: str) -> wire.St
 def _of_ours(
     reference: str, confirmation: Confirmation, order: Order | None, seen: ObservedData | None, completed_at: str
 ) -> wire.StatisticsEntry:
-    """Of one that contradicts itself only what was confirmed can be said."""
+    """For an inconsistent order, only the confirmation."""
     address = None if order is None else order.details.delivery_address
     return wire.StatisticsEntry(
         completed_at,

@@ -1,8 +1,8 @@
-"""How an order is told to seQura: by Order Update, one PUT with its full state, or by the delivery report. Pure.
+"""The adapter for seQura: Order Update, one PUT with the order's full state, or the delivery report. Pure.
 
-By update it is the simplest of adapters: one command and done. seQura can be told the same again at any time and cannot
-be asked. Where the account's `delivery` says so, orders are told by report, which is a job (`report.py`, `pages.py`);
-then a step says whether an order waits for it, is told by update, or cannot be told any more.
+With updates it is the simplest of adapters: one command and done. The same update may be sent again at any time, and
+seQura cannot be read. If the account's `delivery` says so, orders are sent in reports by a job (`report.py`,
+`pages.py`); then a step says whether an order waits for a report, is sent by update, or can no longer be sent.
 """
 
 import re
@@ -47,7 +47,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
 class _Body(Struct, array_like=True, frozen=True):
-    """What a step is made of where reports are sent."""
+    """The body of an update if reports are sent."""
 
     situation: Situation
     problem: str | None
@@ -60,7 +60,7 @@ _BY_UPDATE = kept(Reported(by_update=True))
 
 
 class Sequra:
-    """The adapter. Level D: nothing in the API lets seQura tell an old request from a new one."""
+    """The adapter. Level D: nothing in the API lets seQura distinguish an old request from a new one."""
 
     name = "sequra"
     guarantee: GuaranteeLevel = "D"
@@ -68,29 +68,29 @@ class Sequra:
 
     def render(self, order: carts.Order, account: SequraAccount) -> Update:
         shipped, unshipped = wire_cart(order.shipped, order), wire_cart(order.unshipped, order)
-        told = _Told(*map(_raw, _told(order, shipped, unshipped)))
+        payload = _Payload(*map(_raw, _payload(order, shipped, unshipped)))
         problem = problem_of(shipped, unshipped, order.confirmed_total_minor)
-        update = _raw(_body(told, order, account))
+        update = _raw(_body(payload, order, account))
         if account.delivery == "update":
-            return Update(_digest(told), problem, update)
-        return Update(_digest(told), None, _raw(_Body(situation_of(order), problem, update)))
+            return Update(_digest(payload), problem, update)
+        return Update(_digest(payload), None, _raw(_Body(situation_of(order), problem, update)))
 
     def digest(self, order: carts.Order) -> bytes:
-        return _digest(_told(order, wire_cart(order.shipped, order), wire_cart(order.unshipped, order)))
+        return _digest(_payload(order, wire_cart(order.shipped, order), wire_cart(order.unshipped, order)))
 
     def next_step(self, asked: Question) -> Step:
         account: SequraAccount = asked.account
         if account.delivery == "update" and asked.remote in (b"", _BY_UPDATE):
             return _put(asked, asked.update.body, _BY_UPDATE)
-        told = read(asked.remote)
+        reported = read(asked.remote)
         if account.delivery == "update":
-            if told is None or told.under_way is not None:
+            if reported is None or reported.under_way is not None:
                 return AwaitResult(_POLL_S, _UNDER_WAY, None)
-            return _put(asked, asked.update.body, kept(replace(told, by_update=True)))
+            return _put(asked, asked.update.body, kept(replace(reported, by_update=True)))
         body = _body_decoder.decode(asked.update.body)
         verdict = judge(
             body.situation,
-            told,
+            reported,
             account.delivery,
             may_land_late=asked.may_land_late,
             remote_unknown=asked.remote_unknown,
@@ -99,8 +99,8 @@ class Sequra:
             case "update" if body.problem is not None:
                 return Unsendable(body.problem, None, "not sent")
             case "update":
-                assert told is not None  # the verdict would be another one
-                return _put(asked, body.update, kept(_after_update(told, body.situation)))
+                assert reported is not None  # otherwise the verdict would be different
+                return _put(asked, body.update, kept(_after_update(reported, body.situation)))
             case "same" | "later":
                 return Settled(None)
             case "changed":
@@ -120,16 +120,16 @@ class Sequra:
         return Answered(outcome_of(response, asked.now_ms, sent.remote))
 
     def describe(self, remote: bytes) -> dict[str, Any]:
-        told = read(remote)
-        if told is None:
+        reported = read(remote)
+        if reported is None:
             return {"reported": "by a newer version"}
         found: dict[str, Any] = {}
-        if told.is_told:
-            found["reported"] = sorted(told.shipments)
-        if told.under_way is not None:
-            found["being_reported"] = sorted(told.under_way.shipments)
-        if told.refused_ms:
-            found["report_refused"] = told.refused_status
+        if reported.is_reported:
+            found["reported"] = sorted(reported.shipments)
+        if reported.under_way is not None:
+            found["being_reported"] = sorted(reported.under_way.shipments)
+        if reported.refused_ms:
+            found["report_refused"] = reported.refused_status
         return found
 
 
@@ -145,16 +145,18 @@ def _put(asked: Question, body: bytes | Raw, remote: bytes) -> Exchange:
     return Exchange(HttpRequest("PUT", url, sent, b'{"order":' + body + b"}", account.name), remote=remote)
 
 
-def _after_update(told: Reported, now: Situation) -> Reported:
-    """What seQura holds once an update was taken. Until that is known, the next one is not left out as the same."""
-    return replace(told, by_update=True, shipped=now.shipped, unshipped=now.unshipped, refused_ms=0, refused_status=0)
+def _after_update(reported: Reported, now: Situation) -> Reported:
+    """The memory once an update was accepted. Until that is known, the next one is not skipped as unchanged."""
+    return replace(
+        reported, by_update=True, shipped=now.shipped, unshipped=now.unshipped, refused_ms=0, refused_status=0
+    )
 
 
-class _Told(Struct, array_like=True, frozen=True, gc=False):
-    """What comes from the order's facts, in the order in which the digest goes over it; null where there is nothing.
+class _Payload(Struct, array_like=True, frozen=True, gc=False):
+    """The part that comes from the order's facts, in the order of the digest; null for absent members.
 
-    Encoded member by member, once for the digest and the body: to encode both from the objects costs 1.4 us more, and
-    what waits to be sent, or to be committed, is one text instead of dozens of objects.
+    Encoded member by member, once for the digest and the body: encoding both from the objects costs 1.4 us more, and
+    waiting updates are one text instead of dozens of objects.
     """
 
     merchant_reference: Raw
@@ -175,8 +177,8 @@ def _raw(value: Any) -> Raw:
     return _NULL if value is None else Raw(_encoder.encode(value))
 
 
-def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple[object, ...]:
-    """The members of `_Told`, not encoded yet; `None` where there is nothing."""
+def _payload(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple[object, ...]:
+    """The members of `_Payload` before encoding; `None` for absent members."""
     details = order.details
     method, customer = details.delivery_method, details.customer
     delivered_to, invoiced_to = details.delivery_address, details.invoice_address
@@ -193,24 +195,24 @@ def _told(order: carts.Order, shipped: wire.Cart, unshipped: wire.Cart) -> tuple
     )
 
 
-def _digest(told: _Told | tuple[object, ...]) -> bytes:
-    """What configuration adds does not count, nor does the reason alone: or a new release would make all owed."""
-    return blake2b(_encoder.encode(told), digest_size=16).digest()
+def _digest(payload: _Payload | tuple[object, ...]) -> bytes:
+    """Without values from the configuration, and without the reason: or a new release would make all orders owed."""
+    return blake2b(_encoder.encode(payload), digest_size=16).digest()
 
 
-def _body(told: _Told, order: carts.Order, account: SequraAccount) -> wire.OrderUpdate:
+def _body(payload: _Payload, order: carts.Order, account: SequraAccount) -> wire.OrderUpdate:
     return wire.OrderUpdate(
         wire.Merchant(account.merchant_id, or_unset(order.details.store_ref or account.store_ref)),
-        told.merchant_reference,
-        told.shipped_cart,
-        told.unshipped_cart,
+        payload.merchant_reference,
+        payload.shipped_cart,
+        payload.unshipped_cart,
         wire.PLATFORM if account.platform is None else wire.PLATFORM | account.platform,
         UNSET if order.cancellation is None else _reason(order.cancellation, account),
-        _or_left_out(told.trackings),
-        _or_left_out(told.delivery_method),
-        _or_left_out(told.delivery_address),
-        _or_left_out(told.invoice_address),
-        _or_left_out(told.customer),
+        _or_left_out(payload.trackings),
+        _or_left_out(payload.delivery_method),
+        _or_left_out(payload.delivery_address),
+        _or_left_out(payload.invoice_address),
+        _or_left_out(payload.customer),
     )
 
 
@@ -219,7 +221,7 @@ def _or_left_out(raw: Raw) -> Raw | UnsetType:
 
 
 def _reason(reason: carts.CancellationReason, account: SequraAccount) -> str:
-    """A clerk's sentence is not sent: the account's table, a code as it is, or a default."""
+    """The account's table, a code verbatim, or a default: a clerk's sentence is never sent."""
     given = reason.given
     if given is not None:
         if given in account.cancellation_reasons:

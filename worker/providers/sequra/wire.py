@@ -18,7 +18,7 @@ class Merchant(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class MerchantReference(Struct, omit_defaults=True, frozen=True, gc=False):
-    """What the shop calls the order."""
+    """The shop's references of the order."""
 
     order_ref_1: str
     order_ref_2: str | UnsetType = UNSET
@@ -137,7 +137,7 @@ class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class ReportedCart(Struct, omit_defaults=True, frozen=True, gc=False):
-    """What one delivery had in it; `gift` is mandatory."""
+    """The content of one delivery; `gift` is mandatory."""
 
     currency: str
     gift: bool
@@ -147,7 +147,7 @@ class ReportedCart(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class RemainingCart(Struct, frozen=True, gc=False):
-    """What is left to be shipped. Without it seQura derives it, "sometimes confusing" (docs, 2026-10)."""
+    """The rest to be shipped. If it is missing, seQura derives it, "sometimes confusing" (docs, 2026-10)."""
 
     order_total_with_tax: int
     items: list[Item]
@@ -169,7 +169,7 @@ class ReportedOrder(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class BrokenOrder(Struct, omit_defaults=True, frozen=True, gc=False):
-    """What cannot be reported properly: `broken_orders[]`, as much of it as is known."""
+    """An order that cannot be reported properly: `broken_orders[]`, with its known members."""
 
     merchant_reference: MerchantReference
     cart: ReportedCart | UnsetType = UNSET
@@ -178,7 +178,7 @@ class BrokenOrder(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class StatisticsEntry(Struct, omit_defaults=True, frozen=True, gc=False):
-    """One order of the last 7 days, whatever it was paid with: `statistics.orders[]`."""
+    """One order of the last 7 days, however it was paid: `statistics.orders[]`."""
 
     completed_at: str
     currency: str
@@ -193,13 +193,13 @@ class StatisticsEntry(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class Statistics(Struct, frozen=True, gc=False):
-    """All of them, or a page of them."""
+    """All orders of the statistics, or a page of them."""
 
     orders: list[StatisticsEntry]
 
 
 class DeliveryReport(Struct, omit_defaults=True, frozen=True, gc=False):
-    """The body under `delivery_report`; `orders` is there though empty."""
+    """The body under `delivery_report`; `orders` is present even if empty."""
 
     merchant: Raw
     orders: list[Raw]
@@ -209,7 +209,7 @@ class DeliveryReport(Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class OrderUpdate(Struct, omit_defaults=True, frozen=True, gc=False):
-    """The full current state of an order; what comes from its facts is encoded already."""
+    """The full current state of an order; members from its facts are already encoded."""
 
     merchant: Merchant
     merchant_reference: Raw
@@ -231,7 +231,7 @@ PLATFORM = {
     "db_name": "kafka",
     "db_version": "4",
 }
-"""What is sent as `platform` unless the account says otherwise; its members are mandatory (docs, 2026-10)."""
+"""The default of `platform`; its members are mandatory (docs, 2026-10)."""
 
 GROWTH_MAX_PERCENT = 15
 """An increase above this over the initial price is not accepted (docs.sequra.com, Order Update API, 2026-10)."""
@@ -246,7 +246,7 @@ NEGATIVE = frozenset({"discount", "other_payment"})
 IN_REPORTED_CART = frozenset(
     {"product", "handling", "invoice_fee", "discount", "other_payment", "service", "subscriber_fee", "voucher"}
 )
-"""Types that a delivery's cart may hold (docs, Delivery Report field list, 2026-10): all but `registration`."""
+"""Types that a delivery's cart may contain (docs, Delivery Report field list, 2026-10): all but `registration`."""
 
 IN_REMAINING_CART = frozenset({"product", "handling", "invoice_fee", "discount", "service"})
-"""The same of the remaining cart."""
+"""The same for the remaining cart."""

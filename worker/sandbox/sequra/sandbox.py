@@ -2,9 +2,11 @@
 
     PUT  /merchants/{merchant}/orders/{order_ref}   an update; segments percent-encoded (`A14%2F12345`)
     POST /orders/delivery_reports                   a delivery report
-    POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?}    what the checkout tells of an order
+    POST /checkout {"merchant", "order_ref", "total_minor"?, "webhook"?, "notify_url"?}
+                                                    what the checkout tells of an order
     GET  /merchants/{merchant}/disbursements        what was paid out, and below it the lines of each disbursement
     POST /acts {"merchant", "order_ref", "event", "risk_level"?}            a webhook, with this event
+    POST /acts {"merchant", "order_ref", "sq_state"}                        an IPN, with this state
     POST /questions {"merchant", "order_ref"}       whether the order can be cancelled; says the shop's answer
     POST /acts {"merchant", "event": "disburse", "on"?, "off_minor"?}       pays out what orders come to, up to a day;
                                                                             some are paid wrong, by so much
@@ -45,6 +47,8 @@ class Checkout(msgspec.Struct, forbid_unknown_fields=True):
     total_minor: int | None = None
     webhook: str = ""
     """Where its events go; empty: nowhere."""
+    notify_url: str = ""
+    """Where its IPN goes."""
 
 
 class Questioned(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,12 +64,13 @@ class _Cancelling(msgspec.Struct):
 
 
 class Act(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What seQura tells of an order, or does for a merchant."""
+    """What seQura tells of an order, by webhook or by IPN, or does for a merchant."""
 
     merchant: str
     order_ref: str = ""
-    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment", "disburse"]
+    event: Literal["approved", "needs_review", "cancel", "cancelled", "risk_assessment", "disburse"] | None = None
     risk_level: str = ""
+    sq_state: Literal["approved", "needs_review"] | None = None
     on: date | None = None
     """Of a disbursement; `None`: today."""
     off_minor: dict[str, int] = {}
@@ -111,6 +116,7 @@ class SequraSandbox(Sandbox):
         self.held = self._orders.held
         self.reports: dict[str, Reports] = {}
         """By merchant."""
+        self._notify_urls: dict[Key, str] = {}
         self.disbursements: dict[str, Disbursements] = {}
         """By merchant."""
 
@@ -168,14 +174,22 @@ class SequraSandbox(Sandbox):
         if told.total_minor is not None:
             self.register(*key, told.total_minor)
         self._webhooks[key] = told.webhook
+        self._notify_urls[key] = told.notify_url
 
     def act(self, body: bytes) -> None:
         act = msgspec.json.decode(body, type=Act)
         if act.event == "disburse":
             self.disburse(act.merchant, act.on, act.off_minor)
             return
-        more = {"risk_level": act.risk_level} if act.risk_level else {}
-        self.pushes.post(self._webhook((act.merchant, act.order_ref), act.event, more))
+        if (act.event is None) == (act.sq_state is None):
+            raise UsageError("an act is an event, or an sq_state")
+        key = (act.merchant, act.order_ref)
+        if act.event is not None:
+            more = {"risk_level": act.risk_level} if act.risk_level else {}
+            self.pushes.post(self._webhook(key, act.event, more))
+        elif act.sq_state is not None:
+            more = {"product_code": "pp3", "sq_state": act.sq_state, f"{act.sq_state}_since": "0"}
+            self.pushes.post(self._push(key, self._notify_urls, f"ipn {act.sq_state}", more))
 
     async def ask(self, body: bytes) -> Asked:
         told = msgspec.json.decode(body, type=Questioned)
@@ -186,14 +200,18 @@ class SequraSandbox(Sandbox):
 
     def _webhook(self, key: Key, event: str, more: Mapping[str, str]) -> Push:
         """Raises `UsageError`."""
-        if key not in self._webhooks:
+        return self._push(key, self._webhooks, event, {"event": event, **more})
+
+    def _push(self, key: Key, urls: Mapping[Key, str], what: str, more: Mapping[str, str]) -> Push:
+        """Raises `UsageError`."""
+        if key not in urls:
             raise UsageError(f"no checkout has said where events of {key[1]} go")
-        form = {"event": event, "order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": key[1], **more}
+        form = {"order_ref": str(uuid5(NAMESPACE_URL, "/".join(key))), "order_ref_1": key[1], **more}
         return Push(
             merchant=key[0],
             order_ref=key[1],
-            what=event,
-            url=self._webhooks[key],
+            what=what,
+            url=urls[key],
             content_type=_FORM,
             body=urlencode(form).encode(),
         )

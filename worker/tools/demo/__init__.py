@@ -1,9 +1,9 @@
 """The demo: three shops, a worker, a receiver of callbacks, and a sandbox of each provider with faults on.
 
-They are to be watched until they agree.
+It runs until they agree.
 
-The log is embedded (or a real Kafka, with `--kafka`), the HTTP is real, in both directions. Deadlines, holds and delays
-are short, so that what takes minutes in production is seen in seconds; they are printed as such.
+The log is embedded (or a real Kafka, with `--kafka`), HTTP is real, in both directions. Deadlines, holds and delays are
+short, so that minutes in production become seconds; they are printed.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from worker.tools.sandbox_server import pusher
 from worker.tools.shop import ShopEvent
 
 PATH = Path(".cartsync/demo.json")
-"""What the demo leaves for `cartsync order show`."""
+"""The orders of the last demo, for `cartsync order show`."""
 
 END_S = 45.0
 _FAULTS_OFF_S = 3.0
@@ -41,15 +41,26 @@ _FAULTS_OFF_S = 3.0
 _LOOK_S = 0.1
 _SAY_S = 3.0
 _RESTS_S = 3.0
-"""How long nothing happens, though not all agree, until nothing more is expected."""
+"""How long nothing may happen before the demo gives up although not all agree."""
 
 
-def run_demo(*, orders: int = 300, seconds: float = 15.0, seed: int = 1, kafka: bool = False) -> int:
-    """Runs it; 0 when all orders agree in the end, 1 when not. `orders`: of all three shops together."""
-    return asyncio.run(_run(Console(), max(1, orders // 3), seconds, seed, kafka=kafka))
+def run_demo(
+    *,
+    orders: int = 300,
+    seconds: float = 15.0,
+    seed: int = 1,
+    kafka: bool = False,
+    console_port: int | None = None,
+) -> int:
+    """Runs the demo; 0 if all orders agree at the end, 1 if not. `orders`: of all three shops together. `console_port`:
+    of the console, which stays open until it is interrupted; `None`: no console.
+    """
+    return asyncio.run(_run(Console(), max(1, orders // 3), seconds, seed, kafka=kafka, console_port=console_port))
 
 
-async def _run(console: Console, orders: int, seconds: float, seed: int, *, kafka: bool) -> int:
+async def _run(
+    console: Console, orders: int, seconds: float, seed: int, *, kafka: bool, console_port: int | None
+) -> int:
     """`orders`: of each shop."""
     async with AsyncExitStack() as stack:
         log_lines: list[str] = []
@@ -69,11 +80,24 @@ async def _run(console: Console, orders: int, seconds: float, seed: int, *, kafk
         settings = ", ".join(f"{k} {' '.join(v) if isinstance(v, list) else v}" for k, v in SETTINGS.items())
         telling.introduce(console, merchants, log, settings, _FAULTS_OFF_S)
         worker = await stage.work({each.name: each.account for each in merchants}, stack)
+        address = ""
+        if console_port is not None:
+            from worker.tools.demo.watching import open_demo_console  # noqa: PLC0415 - templates; only when asked for
+
+            providers = {each.name: each.account.provider for each in merchants}
+            address = await open_demo_console(stack, wire.records(), worker, providers, console_port)
+            telling.at_console(console, address)
         demo = _Demo(console, merchants, worker, wire.append, plot)
         is_settled = await demo.watch()
         views = {subject: worker.show(subject) for each in merchants for subject in each.history.orders}
         dead = int(sum(stage.metrics.value("cartsync_dlq_total", reason=each) or 0 for each in REASONS))
-        return demo.conclude(views, dead, is_settled=is_settled)
+        code = demo.conclude(views, dead, is_settled=is_settled)
+        if address:
+            from worker.tools.demo.watching import until_interrupted  # noqa: PLC0415 - as above
+
+            telling.at_console(console, address, "it stays open until Ctrl-C")
+            await until_interrupted()
+        return code
 
 
 async def _wire(stack: AsyncExitStack, *, kafka: bool) -> Wire:
@@ -85,7 +109,7 @@ async def _wire(stack: AsyncExitStack, *, kafka: bool) -> Wire:
 
 
 class _Demo:
-    """The day, from the first event to the table at its end."""
+    """The run, from the first event to the final table."""
 
     def __init__(self, console: Console, merchants: list[Merchant], worker: Worker, append: Append, plot: Plot) -> None:
         self.console = console
@@ -100,7 +124,7 @@ class _Demo:
     # --- watching ---
 
     async def watch(self) -> bool:
-        """Until all agree, or nothing moves any more, or it takes too long; whether nothing is left to be done."""
+        """Until all agree, or nothing happens any more, or it takes too long; whether nothing is left to do."""
         shop = asyncio.create_task(self._shop())
         is_terminal = self.console.is_terminal
         live = Live(console=self.console, refresh_per_second=8) if is_terminal else None
@@ -137,7 +161,7 @@ class _Demo:
                 placed.add(event.subject)
                 merchant.place(merchant.history.orders[event.subject])
             await self._write(event)
-        self.phase = "the shops are closed; working off what is owed"
+        self.phase = "the shops are closed; sending what is owed"
         await asyncio.sleep(_FAULTS_OFF_S)
         for merchant in self.merchants:
             merchant.sandbox.faults.stop()
@@ -148,13 +172,13 @@ class _Demo:
         self.written += 1
 
     async def _happen(self) -> None:
-        """What buyers do at the providers, and what the shops say to it."""
+        """What buyers do at the providers, and how the shops react."""
         for merchant in self.merchants:
             for event in merchant.happen(self._elapsed()):
                 await self._write(event)
 
     async def _operate(self) -> None:
-        """What an operator does: looks at what is parked, and releases what another try may help."""
+        """Acts as an operator: checks parked orders, and releases those that another attempt may help."""
         for merchant in self.merchants:
             for subject in merchant.history.orders:
                 view = self.worker.show(subject)
@@ -187,7 +211,7 @@ class _Demo:
     # --- the end ---
 
     def conclude(self, views: telling.Views, dead: int, *, is_settled: bool) -> int:
-        """Says how it ended; the exit code. `dead`: dead letters that were written."""
+        """Prints the result; the exit code. `dead`: the number of dead letters."""
         say = self.console.print
         if self.released:
             say(telling.released(self.released))
@@ -215,13 +239,13 @@ class _Demo:
         shown = {subject: view for subject, view in views.items() if view is not None}
         try:
             leave(PATH, msgspec.json.format(msgspec.json.encode({"orders": shown})))
-            self.console.print(f"\nlook at one order: [bold]{_program()} order show {example}[/bold]  (left in {PATH})")
+            self.console.print(f"\nshow one order: [bold]{_program()} order show {example}[/bold]  (from {PATH})")
         except OSError as error:
-            self.console.print(f"\nnothing is left for `order show`: {PATH}: {error.strerror}")
+            self.console.print(f"\nno orders saved for `order show`: {PATH}: {error.strerror}")
 
 
 def leave(path: Path, content: bytes) -> None:
-    """Writes a file into a folder of ours in the current one, and follows no link there: whose it is nobody knows."""
+    """Writes a file into a folder of ours in the current one, without following links, which may be somebody else's."""
     path.parent.mkdir(exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -234,7 +258,7 @@ def leave(path: Path, content: bytes) -> None:
 
 
 def _program() -> str:
-    """How the person who started us can call us again: `make demo` leaves nothing on the PATH."""
+    """How the user can call us again: `make demo` puts nothing on the PATH."""
     here = Path(sys.argv[0])
     is_on_path = shutil.which(here.name) is not None or here.name != "cartsync"
     return "cartsync" if is_on_path or not here.is_file() else os.path.relpath(here)

@@ -1,9 +1,10 @@
-"""The log of `cartsync demo --kafka`: a real broker, started for the demo and gone after it."""
+"""The log of `cartsync demo --kafka`: a real broker, started for the demo and removed after it."""
 
 import asyncio
 from contextlib import AsyncExitStack
 
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.following import KafkaRecords
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -14,7 +15,7 @@ from worker.tools.local_kafka import LocalKafka
 
 
 async def kafka_wire(stack: AsyncExitStack) -> Wire:
-    """Starts a broker, makes the topics; all of it ends with the stack. Raises `LocalKafkaError`."""
+    """Starts a broker and creates the topics; all of it ends with the stack. Raises `LocalKafkaError`."""
     kafka = LocalKafka()
     await asyncio.to_thread(kafka.start)
     stack.callback(kafka.stop)
@@ -36,4 +37,6 @@ async def kafka_wire(stack: AsyncExitStack) -> Wire:
         await writer.write(key.encode(), value)
 
     producer = KafkaEventProducer(settings, placing)
-    return Wire(KafkaEventLog(settings), KafkaStateLog(settings), append, producer, placing)
+    return Wire(
+        KafkaEventLog(settings), KafkaStateLog(settings), append, producer, placing, lambda: KafkaRecords(settings)
+    )

@@ -272,7 +272,7 @@ class AtAtaraPay(Merchant):
     sandbox: AtaraPaySandbox
     sandbox_type = AtaraPaySandbox
     market = NIGERIA
-    legend = "the words that it took"
+    legend = "accepted statuses"
     faults = "500=0.03,502=0.02,503=0.02:1s,reset_applied=0.03,reset_lost=0.02,timeout_applied=0.03,slow=0.1:0.3s"
 
     def __init__(self, plot: Plot, send: Send) -> None:
@@ -317,8 +317,8 @@ class AtAtaraPay(Merchant):
 
     def wanted(self, order: ShopOrder) -> str:
         if order.is_unsupported:
-            return "cannot be told"
-        return ", ".join(order.words) or ("cancelled there" if order.cancelled else "nothing told")
+            return "cannot be sent"
+        return ", ".join(order.words) or ("cancelled there" if order.cancelled else "nothing sent")
 
     def held(self, order: ShopOrder) -> str:
         found = self.sandbox.escrows.get(order.number)
@@ -333,7 +333,7 @@ class AtAtaraPay(Merchant):
 
 
 def _untold(found: Escrow) -> str:
-    return "cancelled there" if found.state is State.CANCELLED else "nothing told"
+    return "cancelled there" if found.state is State.CANCELLED else "nothing sent"
 
 
 def _item(reference: str, kind: str, minor: int, quantity: int) -> dict[str, Any]:
@@ -356,7 +356,7 @@ def _units(kept: dict[str, int], captured_minor: int, reserved: dict[str, int], 
 
 
 def _carts(carts: tuple[int, int] | None) -> str:
-    return "nothing told" if carts is None else f"{carts[0]} | {carts[1]}"
+    return "nothing sent" if carts is None else f"{carts[0]} | {carts[1]}"
 
 
 def _with_grown_order(history: History, plot: Plot) -> History:

@@ -1,4 +1,4 @@
-"""What the demo runs on: a log, a worker, a receiver of callbacks, all in this process."""
+"""The demo's parts: a log, a worker, a receiver of callbacks, all in this process."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,15 +9,17 @@ from msgspec import Struct
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
 from worker.core.placing import Placing
+from worker.core.results import Reporting
 from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.callbacks import Caller
-from worker.ports import EventLog, EventProducer, StateLog
+from worker.ports import EventLog, EventProducer, Records, StateLog
 from worker.providers.registry import CALLBACKS
 from worker.publisher.sender import HttpSender
 from worker.sim.log import MemoryLog
 from worker.sim.producer import MemoryEventProducer, put_into
+from worker.sim.records import MemoryRecords
 from worker.web.lookups import Lookup
 from worker.web.receiver import Receiver
 
@@ -39,15 +41,17 @@ Append = Callable[[str, bytes], Awaitable[None]]
 
 
 class Wire(Struct, frozen=True):
-    """The event topic from all sides, and the state topic."""
+    """All access to the event topic, and the state topic."""
 
     events: EventLog
     states: StateLog
     append: Append
-    """As the shop writes."""
+    """The shop's producer."""
     producer: EventProducer
-    """As the receiver does."""
+    """The receiver's producer."""
     placing: Placing
+    records: Callable[[], Records]
+    """For those who read along."""
 
 
 def memory_wire() -> Wire:
@@ -59,11 +63,11 @@ def memory_wire() -> Wire:
         log.append(key.encode(), value, timestamp_ms=time.time_ns() // 1_000_000)
 
     producer = MemoryEventProducer(put_into(log, placing), clock)
-    return Wire(log.events("demo"), log.states("demo"), append, producer, placing)
+    return Wire(log.events("demo"), log.states("demo"), append, producer, placing, lambda: MemoryRecords(log, clock))
 
 
 class Stage:
-    """Worker and receiver. In production they are processes of their own, of which only one is public."""
+    """Worker and receiver. In production they are separate processes, and only the receiver is public."""
 
     def __init__(self, wire: Wire, callers: Mapping[str, Caller], sender: HttpSender) -> None:
         self.metrics = Metrics()
@@ -81,7 +85,7 @@ class Stage:
         )
 
     async def receive(self, stack: AsyncExitStack) -> str:
-        """Begins to be called back; the base URL."""
+        """Starts the receiver; the base URL."""
         self.wire.producer.start()
         stack.push_async_callback(self.wire.producer.stop)
         url = await self._receiver.start("127.0.0.1", 0)
@@ -89,7 +93,7 @@ class Stage:
         return url
 
     async def work(self, accounts: Mapping[str, Account], stack: AsyncExitStack) -> Worker:
-        """A worker that serves."""
+        """Starts a worker."""
         worker = Worker(
             worker_settings_from(SETTINGS),
             accounts,
@@ -98,6 +102,7 @@ class Stage:
             metrics=self.metrics,
             placing=self.wire.placing,
             trust=self._trust,
+            reporting=Reporting("/cartsync/demo"),
         )
         await worker.start()
         stack.push_async_callback(worker.stop)

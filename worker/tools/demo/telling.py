@@ -1,4 +1,4 @@
-"""What the demo says: what it is made of, how it goes on, and how it ended."""
+"""The demo's output: setup, progress, result."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from worker.tools.demo.merchants import PUSHES, Merchant, Verdict
 from worker.tools.shop import ShopOrder
 
 EXAMPLES = 4
-"""Orders of each shop that are shown in the end, those that differ first."""
+"""Orders of each shop that are shown at the end, those that differ first."""
 REASONS = 3
 _COLOURS = {"agrees": "green", "unsupported": "yellow", "differs": "red"}
 
@@ -29,16 +29,20 @@ def introduce(console: Console, merchants: Sequence[Merchant], log: str, setting
     events = sum(len(each.history.events) for each in merchants)
     say(f"[bold]cartsync demo[/bold]: {orders} orders, {events} events, three providers, {log}")
     for each in merchants:
-        say(
-            f"{each.sandbox.name}: account {each.name}, sandbox at {each.account.base_url} (a page shows what it holds)"
-        )
+        say(f"{each.sandbox.name}: account {each.name}, sandbox at {each.account.base_url} (its page shows its orders)")
         say(f"  faults: {each.faults}")
-    say(f"  of what they call back with: {PUSHES}; all faults end {faults_off_s:g} s after the last event")
+    say(f"  faults of their pushes: {PUSHES}; all faults end {faults_off_s:g} s after the last event")
     say(f"demo settings, much shorter than the defaults: {settings}\n")
 
 
+def at_console(console: Console, address: str, more: str = "") -> None:
+    """Where the console is."""
+    tail = f" ({more})" if more else ""
+    console.print(f"console: [bold]{address}[/bold]{tail}\n", highlight=False, soft_wrap=True)
+
+
 def figures(merchants: Sequence[Merchant], worker: Worker, agreeing: Mapping[str, int]) -> dict[str, list[str]]:
-    """How it goes: each figure, by shop."""
+    """The progress: each figure, by shop."""
     waiting = {view.name: view.waiting for view in worker.status().accounts}
     rows: dict[str, list[str]] = {}
     for each in merchants:
@@ -46,9 +50,9 @@ def figures(merchants: Sequence[Merchant], worker: Worker, agreeing: Mapping[str
         failed = sum(count for status, count in answers.items() if status >= 300)
         pushes = each.sandbox.pushes.counts
         for what, value in {
-            "requests answered": answers.total(),
+            "responses": answers.total(),
             "refused or failed": failed + sum(each.sandbox.fault_counts.values()),
-            "pushes taken": pushes["taken"],
+            "pushes received": pushes["taken"],
             "owed now": waiting[each.name].owed,
             "parked now": waiting[each.name].parked,
             "in agreement": f"{agreeing[each.name]} of {len(each.history.orders)}",
@@ -71,7 +75,7 @@ def progress(title: str, merchants: Sequence[Merchant], rows: Mapping[str, Seque
 def line(head: str, merchants: Sequence[Merchant], rows: Mapping[str, Sequence[str]]) -> str:
     """The same as a line."""
     names = [each.sandbox.name for each in merchants]
-    wanted = ("pushes taken", "owed now", "parked now", "in agreement")
+    wanted = ("pushes received", "owed now", "parked now", "in agreement")
     parts = (f"{what} {'/'.join(rows[what])}" for what in wanted)
     return f"{head} ({', '.join(names)}): {', '.join(parts)}"
 
@@ -87,8 +91,8 @@ def released(orders: Sequence[tuple[str, str]]) -> Table:
 
 
 def unsupported(merchants: Sequence[Merchant], views: Views) -> Table | None:
-    """What cannot be told, and why; None: everything could."""
-    table = Table(title="cannot be told to the provider, so parked for a person, as is right")
+    """Orders that cannot be sent, and why; `None`: all could."""
+    table = Table(title="the provider's API cannot express these, so they are parked, as they should be")
     table.add_column("order")
     table.add_column("why it is parked", overflow="fold")
     for each in merchants:
@@ -106,7 +110,7 @@ def unsupported(merchants: Sequence[Merchant], views: Views) -> Table | None:
 
 def examples(merchants: Sequence[Merchant], views: Views) -> Table:
     """Some orders of each shop."""
-    table = Table(title="what the shop knows and what the provider holds")
+    table = Table(title="what the shop knows and what the provider has")
     for column in ("order", "shop", "provider", ""):
         table.add_column(column, overflow="fold")
     for each in merchants:
@@ -127,7 +131,7 @@ def _picked(merchant: Merchant, views: Views) -> list[ShopOrder]:
 
 def result(merchants: Sequence[Merchant], counts: Mapping[str, Counter[Verdict]]) -> Table:
     """All of them, by provider."""
-    table = Table(title="in the end", min_width=60)
+    table = Table(title="at the end", min_width=60)
     table.add_column("")
     rows: dict[str, list[str]] = {}
     for each in merchants:
@@ -136,7 +140,7 @@ def result(merchants: Sequence[Merchant], counts: Mapping[str, Counter[Verdict]]
         for what, value in {
             "orders": len(each.history.orders),
             "agree": verdicts["agrees"],
-            "cannot be told (parked)": verdicts["unsupported"],
+            "cannot be sent (parked)": verdicts["unsupported"],
             "differ": verdicts["differs"],
             "requests": each.sandbox.attempt_count,
             "faults met": sum(each.sandbox.fault_counts.values()),
@@ -144,7 +148,7 @@ def result(merchants: Sequence[Merchant], counts: Mapping[str, Counter[Verdict]]
             "of which late": pushes["late"],
             "doubled": pushes["doubled"],
             "lost at first": pushes["lost"],
-            "taken out of order": pushes["out of order"],
+            "received out of order": pushes["out of order"],
         }.items():
             rows.setdefault(what, []).append(str(value))
     for what, values in rows.items():

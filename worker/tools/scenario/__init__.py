@@ -1,7 +1,7 @@
 """`cartsync scenario PATH…`: event files with expectations, run through the real worker in virtual time.
 
 The format, for users, is `SCENARIOS.md`. A file is read (`files`), played (`play`) in a world of its own (`world`:
-embedded log, scripted provider, virtual time) and compared (`expect`, `matching`); `report` says what came of it.
+embedded log, scripted provider, virtual time) and compared (`expect`, `matching`); `report` prints the result.
 """
 
 import json
@@ -27,7 +27,7 @@ from worker.tools.scenario.steps import CheckoutStep, RecordStep, Scenario
 __all__ = ["SETTINGS", "run_file", "run_files"]
 
 PARTITIONS_MAX = 1_000
-"""Of the embedded log."""
+"""Partitions of the embedded log."""
 _DEFAULT_ACCOUNTS: Mapping[str, dict[str, object]] = {"acme": {}}
 SETTINGS = {
     "commit_interval": "0.001ms",
@@ -36,7 +36,7 @@ SETTINGS = {
     "max_batch_records": 1_000_000,
     "max_inbox_records": 5_000_000,
 }
-"""Unless the scenario says otherwise: the whole log is one batch, and a commit costs no time to speak of."""
+"""Defaults: the whole log is one batch, and a commit takes almost no time."""
 
 
 class _PlacingSettings(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ def run_files(paths: Iterable[Path], as_json: bool = False, junit: Path | None =
 
 
 def run_file(file: Path) -> Result:
-    """Runs one scenario. Raises `UsageError` when the file is none."""
+    """Runs one scenario. Raises `UsageError` if the file is not a scenario."""
     began = time.monotonic()
     scenario = read_scenario(file)
     failures = _play(scenario, f"{file}")
@@ -87,7 +87,7 @@ def run_file(file: Path) -> Result:
 
 
 def _play(scenario: Scenario, where: str) -> list[Failure]:
-    """Raises `UsageError` for accounts and settings that are none, and what does not fit them."""
+    """Raises `UsageError` for invalid accounts and settings."""
     given = _DEFAULT_ACCOUNTS if scenario.accounts is None else scenario.accounts
     settings = dict(scenario.settings)
     partitions = settings.pop("partitions", 1)

@@ -1,4 +1,4 @@
-"""The receiver of callbacks in a scenario's world: its production code, called without a network."""
+"""The receiver of callbacks in a scenario: its production code, called without a network."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -20,22 +20,22 @@ from worker.web.lookups import Lookup
 from worker.web.receiver import Receiver
 
 _QUESTIONS = 20
-"""To shops at once."""
+"""Concurrent questions to shops."""
 _WRONG = "A" * 43
-"""As long as a token."""
+"""A wrong token of the right length."""
 _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 WhichToken = Literal["right", "wrong", "missing", "of_another_order"]
 
 
 class Answered(Struct, frozen=True):
-    """What a call was answered."""
+    """The response to a call."""
 
     status: int
     body: bytes
 
 
 class Calls:
-    """Whom providers call. Built while its loop runs or not; called inside of it."""
+    """The receiver. May be built before its loop runs; is called inside it."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Calls:
         placing: Placing,
         wall_ms: Callable[[], int],
     ) -> None:
-        """`sender`: brings questions to the shop."""
+        """`sender`: sends questions to the shop."""
         self.metrics = Metrics()
         self._producer = producer
         producer.start()
@@ -57,7 +57,7 @@ class Calls:
         )
 
     async def call(self, path: str, headers: Mapping[str, str], body: bytes, *, is_away: bool = False) -> Answered:
-        """One call. `is_away`: Kafka takes nothing meanwhile."""
+        """One call. `is_away`: Kafka accepts nothing during it."""
         self._producer.is_away = is_away
         try:
             return Answered(*await self._receiver.hand("POST", path, headers, body))
@@ -65,7 +65,7 @@ class Calls:
             self._producer.is_away = False
 
     def path(self, account: str, purpose: str, reference: str, which: WhichToken = "right") -> str:
-        """The address, with a token that is right or not; an account that is not configured has none that is."""
+        """The address, with a valid or an invalid token; an account that is not configured has no valid one."""
         given: str | None = _WRONG
         if which == "missing":
             given = None

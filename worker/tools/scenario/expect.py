@@ -1,4 +1,4 @@
-"""What is compared with what, one function per expectation: each gives the differences, in lines for people. Pure."""
+"""One function per expectation: each returns the differences, as lines of text. Pure."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +26,13 @@ from worker.tools.scenario.steps import (
 )
 
 _CLOCK_ERROR_S = 1e-6
-"""Virtual time is a sum of floats."""
+"""Tolerance: virtual time is a sum of floats."""
 
 
 def requests(
     expected: Sequence[RequestPattern], exchanges: Sequence[Exchange], since: float, *, any_order: bool
 ) -> list[str]:
-    """Exactly these requests; times count from `since`."""
+    """Expects exactly these requests; times count from `since`."""
 
     def differ(pattern: RequestPattern, exchange: Exchange) -> list[str]:
         return _request_differences(pattern, exchange, exchange.at - since)
@@ -48,7 +48,7 @@ def requests(
 
 
 def request_count(expected: RequestCount, exchanges: Sequence[Exchange], since: float) -> list[str]:
-    """So many requests."""
+    """Expects a number of requests."""
     count, most = len(exchanges), expected.at_most
     if expected.at_least <= count and (most is None or count <= most):
         return []
@@ -57,7 +57,7 @@ def request_count(expected: RequestCount, exchanges: Sequence[Exchange], since: 
 
 
 def order(expected: OrderPattern, actual: OrderView | None) -> list[str]:
-    """An order as it stands; one of which nothing was accepted is not confirmed."""
+    """Expects the state of an order; an order without accepted events is unconfirmed."""
     actual = actual or OrderView(expected.subject, "unconfirmed", "no event of it was accepted")
     seen = {
         "status": actual.status,
@@ -76,7 +76,7 @@ def order(expected: OrderPattern, actual: OrderView | None) -> list[str]:
 
 
 def dead_letters(expected: Sequence[DeadLetterPattern], letters: Sequence[DeadLetter]) -> list[str]:
-    """Exactly these dead letters."""
+    """Expects exactly these dead letters."""
     said = [_said(letter) for letter in letters]
     lines: list[str] = []
     if len(expected) != len(said):
@@ -90,7 +90,7 @@ def dead_letters(expected: Sequence[DeadLetterPattern], letters: Sequence[DeadLe
 
 
 def held(expected: Mapping[str, HeldPattern | None], provider: ScriptedProvider) -> list[str]:
-    """What the provider holds."""
+    """Expects the carts that the provider has."""
     lines: list[str] = []
     for name, pattern in expected.items():
         try:
@@ -105,7 +105,7 @@ def held(expected: Mapping[str, HeldPattern | None], provider: ScriptedProvider)
 
 
 def at_provider(expected: Mapping[str, ProviderPattern], shown: Callable[[str], dict[str, Any]]) -> list[str]:
-    """What a model holds of each order."""
+    """Expects the state of orders in a model."""
     lines: list[str] = []
     for name, pattern in expected.items():
         try:
@@ -116,7 +116,7 @@ def at_provider(expected: Mapping[str, ProviderPattern], shown: Callable[[str], 
 
 
 def answer(expected: AnswerPattern, answered: Answered, took_s: float) -> list[str]:
-    """What a call was answered, and how soon."""
+    """Expects the response to a call, and its time."""
     lines: list[str] = []
     if expected.status is not UNSET:
         lines += differences(expected.status, answered.status, "status")
@@ -128,7 +128,7 @@ def answer(expected: AnswerPattern, answered: Answered, took_s: float) -> list[s
 
 
 def results(expected: Sequence[dict[str, Any]], found: Sequence[Result], *, any_order: bool) -> list[str]:
-    """Exactly these results."""
+    """Expects exactly these results."""
     events = [_decoded(each.value) for each in found]
     if any_order or len(expected) != len(events):
         lines = unordered_differences(expected, events, "results", differences)
@@ -141,7 +141,7 @@ def results(expected: Sequence[dict[str, Any]], found: Sequence[Result], *, any_
 def lacks(
     texts: Iterable[str], log_lines: Iterable[str], labels: Iterable[str], letters: Iterable[DeadLetter]
 ) -> list[str]:
-    """Texts that are nowhere to be found."""
+    """Expects these texts to be absent."""
     places = [("a log line", each) for line in log_lines for each in (line, *_texts(json.loads(line)))]
     places += [("a metric label", label) for label in labels]
     headers = [header for letter in letters for header in letter.headers]
@@ -155,9 +155,9 @@ def lacks(
 
 
 def not_idle(within: str, orders: Iterable[OrderView]) -> list[str]:
-    """Why nothing came to rest."""
+    """Why the worker did not become idle."""
     owed = [f"{each.subject} is owed: {each.reason}" for each in orders if each.status == "owed" or each.in_flight]
-    return [f"not idle within {within}", *(owed or ["no order is owed, but the worker is not done"])]
+    return [f"not idle within {within}", *(owed or ["no order is owed, but the worker is not idle"])]
 
 
 # --- inside ---
@@ -182,7 +182,7 @@ def _request_differences(pattern: RequestPattern, exchange: Exchange, at_s: floa
 
 
 def _told(exchanges: Sequence[Exchange], since: float) -> list[str]:
-    """The requests that there were, one line each."""
+    """The actual requests, one line each."""
     return [
         f"  {index}: after {each.at - since:.3f} s {each.method} {each.url} {_content(each)}"
         for index, each in enumerate(exchanges)
@@ -199,7 +199,7 @@ def _items(items: Sequence[ItemView] | None) -> list[dict[str, Any]] | None:
 
 
 def _item(item: ItemView) -> dict[str, Any]:
-    """An item as scenarios speak of it: without what its type does not have."""
+    """An item as in scenario files: without members that its type does not have."""
     seen: dict[str, Any] = {"type": item.type, "total_minor": item.total_minor}
     if item.reference is not None:
         seen["reference"] = item.reference
@@ -214,13 +214,13 @@ def _lacking(path: str, expected: str | list[str], actual: str) -> list[str]:
 
 
 def _said(letter: DeadLetter) -> tuple[str, str]:
-    """Reason and detail. Ours come after the record's own headers, which may have such names too."""
+    """Reason and detail. Our headers follow the record's own, which may have the same names."""
     headers = {name: value.decode("utf-8", "replace") for name, value in letter.headers}
     return headers.get("x-dlq-reason", ""), headers.get("x-dlq-detail", "")
 
 
 def _decoded(body: bytes) -> Any:
-    """JSON; the text when it is none."""
+    """The JSON value, or the text if it is not JSON."""
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -232,7 +232,7 @@ def _given(pattern: HeldPattern | ProviderPattern) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Iterable[str]:
-    """Every text inside of a JSON value."""
+    """All texts inside a JSON value."""
     match value:
         case str():
             yield value

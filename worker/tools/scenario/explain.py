@@ -1,7 +1,7 @@
 """`cartsync scenario --explain FILE`: what each event of a scenario changed in both carts, and why.
 
-Events are taken one by one, in the order of the file, by the same reducer and the same arithmetic that a worker has;
-nothing is sent, so steps that are about the provider are passed over.
+Events are applied one by one, in the order of the file, with the reducer and the arithmetic of a worker; nothing is
+sent, so steps about the provider are ignored.
 """
 
 import json
@@ -35,7 +35,7 @@ _WIDTH = 32
 
 
 class ItemChange(Struct, frozen=True):
-    """An item that is new, changed or gone; amounts and units before and after."""
+    """An item that is new, changed or removed; amounts and units before and after."""
 
     change: Literal["new", "changed", "gone"]
     type: str
@@ -57,19 +57,19 @@ class CartChange(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """One event: what it says, what it changed, what that means."""
+    """One event: its content, its changes, and what they mean."""
 
     step: int
-    """As in the file, counted from 1."""
+    """The number of its step in the file, from 1."""
     event: str
-    """Its type."""
+    """The event type."""
     id: str
     subject: str
     says: str
     state: str
-    """As the facts have it: unconfirmed, refused, on_hold, inconsistent or ready."""
+    """The status that follows from the facts: unconfirmed, refused, on_hold, inconsistent or ready."""
     shipped: CartChange | None
-    """`None`: as it was, or not known."""
+    """`None`: unchanged, or unknown."""
     unshipped: CartChange | None
     contradictions: list[str]
     notes: list[str]
@@ -85,7 +85,7 @@ class Explained(Struct, frozen=True):
 
 
 def explain_files(paths: Iterable[Path], as_json: bool = False) -> int:
-    """Explains scenario files and folders of them on stdout; 0, or 2 when one cannot be read."""
+    """Explains scenario files, and folders of them, on stdout; 0, or 2 if one cannot be read."""
     explained: list[Explained] = []
     unreadable: list[str] = []
     for path in paths:
@@ -104,7 +104,7 @@ def explain_files(paths: Iterable[Path], as_json: bool = False) -> int:
 
 
 def explain(scenario: Scenario) -> list[Explanation]:
-    """What each event of the scenario changed, in the order of the file."""
+    """The changes of each event of the scenario, in the order of the file."""
     orders: dict[str, _Known] = {}
     found: list[Explanation] = []
     events = position = 0
@@ -124,7 +124,7 @@ def explain(scenario: Scenario) -> list[Explanation]:
             found.append(_nothing(number, envelope, f"refused, it goes to the dead-letter topic: {error}"))
             continue
         if event is None:
-            found.append(_nothing(number, envelope, "skipped: it is no event that is known"))
+            found.append(_nothing(number, envelope, "skipped: not a known event"))
             continue
         known = orders.setdefault(event.subject, _Known())
         found.append(known.take(number, envelope, event, position))
@@ -136,7 +136,7 @@ def explain(scenario: Scenario) -> list[Explanation]:
 
 
 class _Envelope(Struct, frozen=True):
-    """What a reader knows an event by."""
+    """How a reader identifies an event."""
 
     type: str = ""
     id: str = ""
@@ -144,7 +144,7 @@ class _Envelope(Struct, frozen=True):
 
     @classmethod
     def of(cls, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> "_Envelope":
-        """Of a record, which need not hold an event."""
+        """The label of a record, which may not contain an event."""
         named = {name.removeprefix("ce_"): text.decode("utf-8", "replace") for name, text in headers}
         if "specversion" not in named:
             try:
@@ -160,7 +160,7 @@ def _nothing(number: int, envelope: _Envelope, note: str) -> Explanation:
 
 
 class _Known:
-    """An order as far as it was told."""
+    """An order after some of its events."""
 
     def __init__(self) -> None:
         self._facts = Facts()
@@ -168,7 +168,7 @@ class _Known:
         self._carts: dict[CartName, Cart] = {name: Cart([], 0) for name in CARTS}
 
     def take(self, number: int, envelope: _Envelope, event: e.OrderEvent, position: int) -> Explanation:
-        """Tells it one more event."""
+        """Applies one more event."""
         before, was = self._facts, self._standing
         after = reduce(before, event, position)
         self._facts = after
@@ -206,7 +206,7 @@ _Whys = dict[_Key, list[str]]
 
 
 def _changes(before: Cart, after: Cart, whys: _Whys, absent: str) -> CartChange | None:
-    """`absent`: why an item is gone of which nothing is known any more."""
+    """`absent`: why an item is gone, if nothing else is known about it."""
     if before == after:
         return None
     old, new = _by_key(before.items), _by_key(after.items)
@@ -249,7 +249,7 @@ def _by_key(items: list[Item]) -> dict[_Key, list[Item]]:
 
 
 def _whys(facts: Facts, order: Order) -> dict[CartName, _Whys]:
-    """By cart and item, where its amount comes from."""
+    """By cart and item: the source of its amount."""
     found: dict[CartName, _Whys] = {name: {} for name in CARTS}
     if facts.statements:
         for name, cart in _carts_of(order):
@@ -271,20 +271,20 @@ def _whys(facts: Facts, order: Order) -> dict[CartName, _Whys]:
 
 
 def _why(share: Share, shares: Shares, units: Tally) -> tuple[str, str]:
-    """Where a line's items in the shipped and the unshipped cart come from."""
+    """The sources of a line's items in the shipped and the unshipped cart."""
     line = share.line
     if line.type in GOODS:
         return _why_goods(share, units)
     if line.type in CHARGES:
         return _twice(_why_charge(share))
     if line.type == "voucher":
-        return _twice("a voucher was handed out: whole in the shipped cart")
+        return _twice("a voucher was issued: whole in the shipped cart")
     if line.type in NEGATIVE:
         return _twice(_why_reduction(share))
     named = shares.goods if line.applies_to is None else [shares.by_id[line_id] for line_id in line.applies_to]
     shipped, unshipped = sum(other.shipped_minor for other in named), sum(other.unshipped_minor for other in named)
     lost = sum(other.lost_minor + other.refunded_minor for other in named)
-    return _twice(f"{line.total_minor} follows its lines: {shipped} shipped, {unshipped} to come, {lost} lost")
+    return _twice(f"{line.total_minor} follows its lines: {shipped} shipped, {unshipped} pending, {lost} lost")
 
 
 def _twice(text: str) -> tuple[str, str]:
@@ -307,23 +307,23 @@ def _why_goods(share: Share, units: Tally) -> tuple[str, str]:
     total = f"{line.total_minor} × "
     first = f"{counts}: {kept} kept, {total}{kept}/{line.quantity}"
     if not pending:
-        return first, f"{counts}: 0 to come"
+        return first, f"{counts}: 0 pending"
     if not kept:
-        return first, f"{counts}: {pending} to come, {total}{pending}/{line.quantity}"
+        return first, f"{counts}: {pending} pending, {total}{pending}/{line.quantity}"
     both = f"{total}{kept + pending}/{line.quantity} less the {share.shipped_minor} shipped"
-    return first, f"{counts}: {pending} to come, {both}"
+    return first, f"{counts}: {pending} pending, {both}"
 
 
 def _why_charge(share: Share) -> str:
     line = share.line
-    given_back = f", {share.refunded_minor} of it given back" if share.refunded_minor else ""
+    given_back = f", {share.refunded_minor} of it refunded" if share.refunded_minor else ""
     assert share.weights is not None  # of a charge
     by_value, by_units = share.weights
     whose = "goods" if line.applies_to is None else ", ".join(line.applies_to)
     if any(by_value):
-        shares = f"{by_value[0]} ever shipped, {by_value[1]} to come"
+        shares = f"{by_value[0]} ever shipped, {by_value[1]} pending"
     elif any(by_units):
-        shares = f"{by_units[0]} units ever shipped, {by_units[1]} to come"
+        shares = f"{by_units[0]} units ever shipped, {by_units[1]} pending"
     else:
         return f"{line.total_minor}{given_back}: gone with its {whose}"
     return f"{line.total_minor}{given_back}, follows {whose}: {shares}"
@@ -333,12 +333,12 @@ def _why_reduction(share: Share) -> str:
     off_shipped, off_unshipped = -share.shipped_minor, -share.unshipped_minor
     rest = -share.line.total_minor - off_shipped - off_unshipped
     of = "all lines" if share.line.applies_to is None else ", ".join(share.line.applies_to)
-    elsewhere = f", {rest} of what is lost" if rest else ""
-    return f"{-share.line.total_minor} off {of}: {off_shipped} shipped, {off_unshipped} to come{elsewhere}"
+    elsewhere = f", {rest} of lost units" if rest else ""
+    return f"{-share.line.total_minor} off {of}: {off_shipped} shipped, {off_unshipped} pending{elsewhere}"
 
 
 def _why_beside_lines(facts: Facts, order: Order, found: dict[CartName, _Whys]) -> None:
-    """Fees, refunds and the difference of returns."""
+    """Fees, refunds and return differences."""
     shipped = {item.reference: item.total_minor for item in order.shipped.items if _is_beside_lines(facts, item)}
     unshipped = {item.reference: item.total_minor for item in order.unshipped.items if _is_beside_lines(facts, item)}
     for key, refund in facts.refunds.items():
@@ -357,7 +357,7 @@ def _why_beside_lines(facts: Facts, order: Order, found: dict[CartName, _Whys]) 
             for item in order.shipped.items + order.unshipped.items
             if item.reference == key and item.name == DIFFERENCE_NAME
         )
-        text = f"{paid_minor} paid back for returned units"
+        text = f"{paid_minor} refunded for returned units"
         if difference:
             text += f", {abs(difference)} {'less' if difference > 0 else 'more'} than their share"
         for name, kind in _DIFFERENCES:
@@ -381,7 +381,7 @@ def _why_refund(refund: Refund, shipped_minor: int, unshipped_minor: int) -> str
     whose = "" if refund.applies_to is None else f" for {', '.join(refund.applies_to)}"
     rest = refund.amount_minor - shipped_minor - unshipped_minor
     gone = f", {rest} with lost units or beyond what the carts have" if rest else ""
-    return f"{refund.amount_minor} refunded{whose}: {shipped_minor} shipped, {unshipped_minor} to come{gone}"
+    return f"{refund.amount_minor} refunded{whose}: {shipped_minor} shipped, {unshipped_minor} pending{gone}"
 
 
 # --- what an event says, and what it means ----------------------------------------------------------------------------
@@ -398,7 +398,7 @@ def _says(data: Data) -> str:
                 _units_text(data.lines),
                 "" if data.origin == "shipped" else f"from {data.origin}",
                 _amount("paid back for them", data.refunded_minor),
-                _amount("of the handling given back", data.refund_handling_minor),
+                _amount("of the handling refunded", data.refund_handling_minor),
                 _amount("fee", data.fee_minor),
             )
         case e.ItemsCancelledData():
@@ -440,19 +440,19 @@ def _joined(*texts: str) -> str:
 def _notes(
     before: Facts, after: Facts, event: e.OrderEvent, position: int, was: Assessment, now: Assessment, has_changed: bool
 ) -> list[str]:
-    """What the event means beside what it changed."""
+    """Remarks on the event, apart from its changes."""
     if after is before:
-        return ["told before under this id and source: the same again changes nothing"]
+        return ["a repetition: an event with this id and source was accepted before"]
     stamp = (event.sequence, event.time_us, position)
     if not _counts(after, event.data, stamp):
-        return ["something newer is known of the same thing: this does not count"]
+        return ["does not count: a newer fact about the same is known"]
     if now.state == "unconfirmed":
-        return ["kept; nothing is told to the provider before order.confirmed"]
+        return ["kept; nothing is sent to the provider before order.confirmed"]
     notes: list[str] = []
     if was.state == "unconfirmed" and now.order is not None:
-        notes.append("what order.confirmed alone gives is taken as known to the provider")
+        notes.append("the provider is assumed to know what order.confirmed alone gives")
     if now.order is None:
-        notes.append("held back: nothing is sent while this contradiction lasts")
+        notes.append("nothing is sent while this contradiction lasts")
     elif was.order is None and was.state != "unconfirmed":
         notes.append("the contradiction is gone")
     if now.state in ("on_hold", "refused"):
@@ -463,7 +463,7 @@ def _notes(
 
 
 def _counts(facts: Facts, data: Data, stamp: Stamp) -> bool:
-    """Whether the facts hold what the event says, so that nothing newer outranks it."""
+    """Whether the facts contain the event's content, so that nothing newer outranks it."""
     by_id: Mapping[str, Mapping[str, Any]] = {
         "shipment_id": facts.shipments,
         "return_id": facts.returns,
@@ -502,24 +502,24 @@ _QUIET: dict[type, str] = {
     e.DetailsChangedData: "part of the update, not of the carts",
     e.ItemsDeliveredData: "fills in when the shipment's trackings were delivered; no cart depends on it",
     e.PaymentStateChangedData: "no cart depends on the payment",
-    e.RetractedData: "there was nothing in the carts to take back",
+    e.RetractedData: "there was nothing in the carts to retract",
     e.ObservedData: "for statistics alone",
-    **dict.fromkeys(KINDS, "shown; a provider that can be asked is asked before any of it counts"),
+    **dict.fromkeys(KINDS, "shown; if the provider can be read, it is read before this counts"),
     PaymentStateSaidData: "no cart depends on the payment",
 }
 
 
 def _nothing_changed(facts: Facts, data: Data, stamp: Stamp) -> str:
     if facts.statements and facts.statements[0].stamp > stamp and type(data) not in _QUIET:
-        return "older than the shop's statement of both carts, which counts alone"
-    return _QUIET.get(type(data), "it counts, and comes to the carts that were there already")
+        return "older than the shop's statement of both carts, which alone counts"
+    return _QUIET.get(type(data), "it counts, and leads to the same carts")
 
 
 # --- for people, for machines ---------------------------------------------------------------------------------------
 
 
 def as_lines(explained: Explained) -> list[str]:
-    """For people."""
+    """The explanation as text."""
     lines = [f"{explained.name}  {explained.title}".rstrip()]
     for one in explained.events:
         lines.append(f"{one.step:>3}  {one.event}  {one.subject}  {one.says}".rstrip())
@@ -549,11 +549,12 @@ def _item_text(item: ItemChange) -> str:
 
 def _plain(explained: Explained) -> dict[str, Any]:
     found: dict[str, Any] = structs.asdict(explained)
-    found["events"] = [_plain_event(one) for one in explained.events]
+    found["events"] = [as_plain(one) for one in explained.events]
     return found
 
 
-def _plain_event(one: Explanation) -> dict[str, Any]:
+def as_plain(one: Explanation) -> dict[str, Any]:
+    """An event's explanation in JSON values."""
     found: dict[str, Any] = structs.asdict(one)
     for name, change in (("shipped", one.shipped), ("unshipped", one.unshipped)):
         if change is not None:

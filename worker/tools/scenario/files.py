@@ -36,7 +36,7 @@ from worker.tools.scenario.steps import (
 )
 
 TEXT_MAX_BYTES = 64 * 1024 * 1024
-"""The longest text that `{"repeat": [...]}` may make."""
+"""The longest text that `{"repeat": [...]}` may produce."""
 
 _T = TypeVar("_T")
 
@@ -47,14 +47,14 @@ _NESTING_MAX = 400
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file that is named, or all `*.json` in and below the folder that is. Raises `UsageError`."""
+    """The file, or all `*.json` in and below the folder. Raises `UsageError`."""
     if path.is_dir():
         found = sorted(path.rglob("*.json"))
         if not found:
-            raise UsageError(f"{path}: there is no *.json in this folder")
+            raise UsageError(f"{path}: no *.json files in this folder")
         return found
     if not path.exists():
-        raise UsageError(f"{path}: there is no such file or folder")
+        raise UsageError(f"{path}: no such file or folder")
     return [path]
 
 
@@ -74,7 +74,7 @@ def read_scenario(path: Path) -> Scenario:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether it is nested beyond a bound of ours: that of the interpreter is another one in each version."""
+    """Whether it is nested beyond our own limit: the interpreter's differs between versions."""
     level = [value]
     for _ in range(_NESTING_MAX):
         inner = [list(each.values()) if isinstance(each, dict) else each for each in level]
@@ -85,7 +85,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def read_step(value: Any, where: str) -> Step:
-    """One step. Raises `UsageError` that begins with `where`."""
+    """Reads one step. Raises `UsageError` that begins with `where`."""
     if not isinstance(value, dict):
         raise UsageError(f"{where}: expected an object, got {_type(value)}")
     kinds = [member for member in value if member in STEPS]
@@ -102,7 +102,7 @@ def read_step(value: Any, where: str) -> Step:
 
 
 def answers_of(values: Iterable[AnswerValue]) -> list[Answer]:
-    """What the scripted provider is told."""
+    """The script of the scripted provider."""
     return [_answer(value) for value in values]
 
 
@@ -137,7 +137,7 @@ def _convert(value: Any, kind: type[_T], where: str) -> _T:
 
 
 def _with_texts(value: Any, where: str) -> Any:
-    """The value with each `{"repeat": [text, count]}` written out."""
+    """The value with each `{"repeat": [text, count]}` expanded."""
     match value:
         case {"repeat": [str(text), int(count)]} if len(value) == 1 and not isinstance(count, bool):
             if count < 0 or len(text) * count > TEXT_MAX_BYTES:
@@ -210,10 +210,10 @@ def _answer_problem(answer: AnswerValue) -> str | None:
     if answer.fault is not None and (answer.headers or answer.json is not UNSET or answer.text is not None):
         return "a fault has no headers, json or text: the answer does not arrive"
     if answer.fault is not None and answer.applied is not None:
-        return "applied: expected beside a status: of a fault its name says it"
+        return "applied: only allowed with a status; a fault's name says it"
     if answer.applied_after is not None:
         if answer.fault is None or not answer.fault.endswith("_applied"):
-            return "applied_after: expected beside a fault that applies"
+            return "applied_after: only allowed with a fault that applies the request"
         return _duration_problem(answer.applied_after, "applied_after")
     if answer.times is not None and (answer.times < 1 or answer.forever):
         return "times: expected a count of at least 1, without forever"
@@ -222,7 +222,7 @@ def _answer_problem(answer: AnswerValue) -> str | None:
 
 def _check_run(step: RunStep, where: str) -> None:
     if (step.run == "idle") != (step.within is not None):
-        raise UsageError(f'{where}: expected "within" beside "run": "idle", and only there')
+        raise UsageError(f'{where}: expected "within" with "run": "idle", and only there')
     problem = _duration_problem(step.run if step.within is None else step.within, "run")
     if problem:
         raise UsageError(f"{where}: {problem}")
@@ -312,4 +312,4 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     "expect_provider": _check_provider,
     "expect_results": _check_results,
 }
-"""By kind of step: what the types do not say. Each raises `UsageError`."""
+"""By kind of step: checks beyond the types. Each raises `UsageError`."""

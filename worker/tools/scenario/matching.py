@@ -1,8 +1,8 @@
 """Whether a value is what a scenario expects, and if not, where it differs. Pure.
 
-Objects match when every member given matches; `{"$absent": [...]}` inside names members that must not be there, and
+Objects match if every given member matches; `{"$absent": [...]}` inside names members that must be absent, and
 `{"$exact": {...}}` forbids others. Lists have the same length; lists of cart items match in any order. Texts and
-numbers match exactly, `true` is no number and `1.0` is not `1`; `{"$regex": "..."}` searches a text.
+numbers match exactly, `true` is not a number and `1.0` is not `1`; `{"$regex": "..."}` searches a text.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 UNORDERED = frozenset({"items", "shipped", "unshipped"})
-"""Members whose lists are cart items."""
+"""Members with lists of cart items."""
 
 SHOWN_MAX = 160
 """Characters of a value that a difference shows."""
@@ -20,7 +20,7 @@ Differ = Callable[[Any, Any], list[str]]
 
 
 def differences(expected: Any, actual: Any, path: str = "") -> list[str]:
-    """Where `actual` is not as expected, one line each; empty when it matches."""
+    """Where `actual` differs from the expectation, one line each; empty if it matches."""
     if isinstance(expected, dict):
         if "$regex" in expected:
             return _regex_differences(expected["$regex"], actual, path)
@@ -70,12 +70,12 @@ def unordered_differences(
 
 
 def header_differences(expected: dict[str, Any], actual: dict[str, str], path: str) -> list[str]:
-    """As `differences` of objects, with names in any case."""
+    """Like `differences` of objects, with case-insensitive names."""
     return differences(_lower_names(expected), {name.lower(): value for name, value in actual.items()}, path)
 
 
 def pattern_problem(pattern: Any, path: str = "") -> str | None:
-    """What is wrong with an expected value; `None` when it can be compared."""
+    """Why an expected value is invalid; `None`: it is valid."""
     if isinstance(pattern, list):
         return next(filter(None, (pattern_problem(each, f"{path}[{i}]") for i, each in enumerate(pattern))), None)
     if not isinstance(pattern, dict):
@@ -190,7 +190,7 @@ def _lower_names(pattern: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(index: int, item: Any) -> str:
-    """How a difference names a cart item: by its reference, else its type, else its place."""
+    """The name of a cart item in a difference: its reference, or else its type, or else its index."""
     if isinstance(item, dict):
         for member in ("reference", "type"):
             if isinstance(item.get(member), str):

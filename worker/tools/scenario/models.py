@@ -1,4 +1,4 @@
-"""Qliro and AtaraPay as scenarios have them: the sandboxes' rules, on virtual time and without a port."""
+"""Qliro and AtaraPay in scenarios: the sandboxes' rules, in virtual time and without a port."""
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -22,7 +22,7 @@ from worker.sandbox.qliro.orders import Item, Order, Refusal, Result, without_ta
 from worker.tools.scenario.steps import Checkout, CheckoutItem, EndValue, QliroAct
 
 WORKS_S = 1.0
-"""How long Qliro works on a command of which the scenario says nothing else."""
+"""How long Qliro takes to process a command by default."""
 USUAL_CURRENCY = {"qliro": "SEK", "atarapay": "NGN"}
 USUAL_METHOD = "QLIRO_INVOICE"
 
@@ -31,40 +31,40 @@ _JSON = "application/json"
 
 
 class Pushed(Struct, frozen=True):
-    """A call that the provider makes, or would."""
+    """A callback that the provider makes, or would make."""
 
     reference: str
     purpose: str
     of_seller: bool
-    """Whether its address is one for all orders."""
+    """Whether one address serves all orders."""
     body: bytes
     media_type: str = _JSON
 
 
 class ProviderModel(ABC):
-    """`sim.scripted.Model` of one account; it also says what it would call back with."""
+    """`sim.scripted.Model` of one account, with its callbacks."""
 
     def __init__(self, base_url: str) -> None:
         self._base = base_url.rstrip("/") + "/"
         self.told: Callable[[], None] = lambda: None
-        """Called when something may come to an end later, or there is something to push."""
+        """Called if something may end later, or if there is something to push."""
         self._pushes: list[Pushed] = []
 
     def takes(self, request: HttpRequest) -> bool:
-        """Whether it is what a request is for."""
+        """Whether a request is for this model."""
         return request.url.startswith(self._base) and self._is_ours(request)
 
     def pushes(self) -> list[Pushed]:
-        """What there is to push by now, once."""
+        """Takes the pushes that are due."""
         self.advance()
         pushes, self._pushes = self._pushes, []
         return pushes
 
     def advance(self) -> None:  # noqa: B027 - at some providers nothing takes time
-        """Ends what has taken its time."""
+        """Ends transactions that are due."""
 
     def due(self) -> float | None:
-        """When the next thing ends, UTC seconds; `None`: nothing is under way."""
+        """When the next transaction ends, UTC seconds; `None`: none is pending."""
         return None
 
     @abstractmethod
@@ -72,11 +72,11 @@ class ProviderModel(ABC):
 
     @abstractmethod
     def order_of(self, request: HttpRequest) -> str | None:
-        """The reference of the order, of those that it holds, that a request speaks of."""
+        """The reference of the order that a request is about, among the model's orders."""
 
     @abstractmethod
     def answer(self, request: HttpRequest) -> HttpResponse:
-        """Does what it is told."""
+        """Applies a request."""
 
     @abstractmethod
     def checkout(self, reference: str, value: Checkout) -> None:
@@ -84,7 +84,7 @@ class ProviderModel(ABC):
 
     @abstractmethod
     def act(self, reference: str, what: Act | QliroAct) -> None:
-        """Somebody does something there. Raises `UsageError`."""
+        """Somebody acts at the provider. Raises `UsageError`."""
 
     @abstractmethod
     def end(self, reference: str, ends: Iterable[EndValue]) -> None:
@@ -92,7 +92,7 @@ class ProviderModel(ABC):
 
     @abstractmethod
     def shown(self, reference: str) -> dict[str, Any]:
-        """What is held. Raises `UsageError`."""
+        """The order's state. Raises `UsageError`."""
 
 
 def model_of(account: Account, wall_s: Callable[[], float]) -> ProviderModel:
@@ -102,7 +102,7 @@ def model_of(account: Account, wall_s: Callable[[], float]) -> ProviderModel:
             return QliroModel(account, wall_s)
         case AtaraPayAccount():
             return AtaraPayModel(account)
-    raise UsageError(f"account {account.name}: {account.provider} needs no checkout: it holds what it is told")
+    raise UsageError(f"account {account.name}: {account.provider} needs no checkout: it has what it was sent")
 
 
 def checkout_problem(provider: str, value: Checkout) -> str | None:
@@ -220,12 +220,12 @@ class QliroModel(ProviderModel):
     def _order(self, reference: str) -> Order:
         found = self._api.named(reference)
         if found is None:
-            raise UsageError(f"nothing was checked out as {reference}")
+            raise UsageError(f"no checkout as {reference}")
         return found
 
 
 class AtaraPayModel(ProviderModel):
-    """One amount in escrow, and the words that were taken."""
+    """One amount in escrow, and the accepted statuses."""
 
     def __init__(self, account: AtaraPayAccount) -> None:
         super().__init__(account.base_url)
@@ -261,7 +261,7 @@ class AtaraPayModel(ProviderModel):
         self._notify()
 
     def end(self, reference: str, ends: Iterable[EndValue]) -> None:  # noqa: ARG002 - of no order
-        raise UsageError("what AtaraPay is told is done at once")
+        raise UsageError("AtaraPay applies every command at once")
 
     def shown(self, reference: str) -> dict[str, Any]:
         found = self._escrow(reference)
@@ -277,7 +277,7 @@ class AtaraPayModel(ProviderModel):
     def _escrow(self, reference: str) -> escrow.Escrow:
         found = next((each for each in self._side.escrows.values() if each.product_id == reference), None)
         if found is None:
-            raise UsageError(f"nothing was checked out as {reference}")
+            raise UsageError(f"no checkout as {reference}")
         return found
 
 

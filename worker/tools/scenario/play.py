@@ -1,4 +1,4 @@
-"""Plays a scenario: its steps one after the other, and what was not as expected."""
+"""Plays a scenario: runs its steps, and collects failed expectations."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ from worker.tools.scenario.steps import (
 from worker.tools.scenario.world import World
 
 TRUST = Trust(("what the receiver of a scenario signs with",))
-"""Shared by the worker and whoever writes what providers say in a scenario."""
+"""Shared by the worker and the writers of provider events in a scenario."""
 _TRACEBACK_LINES = 12
 
 
@@ -68,7 +68,7 @@ def play(
     *,
     with_reasons: bool = False,
 ) -> list[Failure]:
-    """Everything that was not as expected. A worker that breaks ends the scenario, and is a failure of it."""
+    """All failed expectations. A worker that crashes ends the scenario, and is a failure."""
     failures: list[Failure] = []
     number, kind = 0, "start"
     world = World(accounts, settings, partitions, placing, TRUST, callers, with_reasons=with_reasons)
@@ -88,15 +88,15 @@ def play(
 
 
 def _broken(error: Exception, log_lines: Sequence[str]) -> list[str]:
-    """What broke, and where: of the exception itself, else of the last one that was logged."""
-    lines = [f"the worker broke: {type(error).__name__}: {error}"]
+    """The error and its location: from the exception itself, or else from the last one that was logged."""
+    lines = [f"the worker crashed: {type(error).__name__}: {error}"]
     logged = [json.loads(line).get("exception") for line in log_lines if '"exception"' in line]
     text = logged[-1] if logged else "".join(traceback.format_exception(error))
     return lines + text.rstrip().splitlines()[-_TRACEBACK_LINES:]
 
 
 class _Player:
-    """Where in the scenario we are, and what the last expectations have seen already."""
+    """The position in the scenario, and what earlier expectations have consumed."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -105,10 +105,10 @@ class _Player:
         self._letters_seen = 0
         self._results_seen = 0
         self._since = 0.0
-        """When requests were last expected."""
+        """The time of the last expectation about requests."""
 
     def step(self, step: Step) -> list[str]:
-        """Takes one step; the differences from what it expects."""
+        """Runs one step; returns the differences from its expectation."""
         world = self._world
         match step:
             case EventStep():
@@ -132,7 +132,7 @@ class _Player:
     def _set_up(
         self, step: AnswersStep | AnswersForStep | PushesStep | CheckoutStep | ActStep | EndsForStep
     ) -> list[str]:
-        """What the provider does, and what is done there."""
+        """Runs a step about the provider."""
         provider, sides = self._world.provider, self._world.sides
         try:
             match step:
@@ -263,7 +263,7 @@ def record_of_event(step: EventStep, number: int, now_ms: int) -> LogRecord:
 
 
 def raw_record(record: RecordValue, now_ms: int) -> LogRecord:
-    """A raw record, as it will stand in the log."""
+    """A raw record for the log."""
     value = _bytes(record.value)
     if record.value_base64 is not None:
         value = base64.b64decode(record.value_base64)
@@ -272,5 +272,5 @@ def raw_record(record: RecordValue, now_ms: int) -> LogRecord:
 
 
 def _bytes(text: Any) -> bytes | None:
-    """A key or a value; what is no text is no key."""
+    """A key or a value; anything but a text means no key."""
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None

@@ -1,4 +1,4 @@
-"""What a run of scenarios says: one line per scenario, a difference per failure, and the same for machines."""
+"""The report of a run: one line per scenario, a difference per failure, and the same for machines."""
 
 import re
 from pathlib import Path
@@ -8,32 +8,32 @@ from msgspec import Struct
 
 
 class Failure(Struct, frozen=True):
-    """An expectation that was not met, or a worker that broke."""
+    """A failed expectation, or a worker that crashed."""
 
     step: int
-    """Counted from 1; 0: before the first."""
+    """The step's number, from 1; 0: before the first."""
     kind: str
-    """The step's, such as `expect_requests`."""
+    """The step's kind, such as `expect_requests`."""
     differences: list[str]
 
 
 class Result(Struct, frozen=True):
-    """What became of one scenario."""
+    """The result of one scenario."""
 
     file: str
     name: str
     title: str
     failures: list[Failure]
     elapsed_s: float
-    """Of real time."""
+    """Seconds of real time."""
 
 
 class Report(Struct, frozen=True):
-    """What became of all of them."""
+    """The results of all scenarios."""
 
     results: list[Result]
     unreadable: list[str]
-    """One line for each file that is no scenario."""
+    """One line for each file that is not a scenario."""
     elapsed_s: float
 
     @property
@@ -48,7 +48,7 @@ class Report(Struct, frozen=True):
 
 
 def as_text(report: Report) -> str:
-    """For people."""
+    """The report as text."""
     lines: list[str] = []
     for result in report.results:
         lines.append(f"{'FAIL' if result.failures else 'ok  '} {result.name}  {result.title}".rstrip())
@@ -62,7 +62,7 @@ def as_text(report: Report) -> str:
 
 
 def as_object(report: Report) -> dict[str, object]:
-    """For programs: `--json`."""
+    """The report as JSON (`--json`)."""
     return {
         "passed": len(report.results) - report.failed,
         "failed": report.failed,
@@ -86,7 +86,7 @@ def as_object(report: Report) -> dict[str, object]:
 
 
 def as_junit(report: Report) -> bytes:
-    """For CI: one test case per scenario, an error per file that cannot be read."""
+    """The report for CI (JUnit): one test case per scenario, an error per unreadable file."""
     suite = ET.Element(
         "testsuite",
         name="cartsync scenario",

@@ -1,4 +1,4 @@
-"""The providers' sides in a scenario's world: their models, and the pushes that these make."""
+"""The providers in a scenario: their models, and their pushes."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -13,11 +13,11 @@ from worker.tools.scenario.models import ProviderModel, Pushed, model_of
 from worker.tools.scenario.steps import Checkout, EndValue, PushValue, QliroAct
 
 _TICK_S = 0.002
-"""Wall time is in milliseconds: what ends in the middle of one is looked at in the next."""
+"""Wall time has milliseconds: anything that ends within one is evaluated in the next."""
 
 
 class Sides:
-    """One model for each account of which something was checked out. Orders are named `account/reference`."""
+    """One model per account with a checkout. Orders are named `account/reference`."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Sides:
         wall_s: Callable[[], float],
     ) -> None:
         self.is_auto = False
-        """Whether pushes go by themselves."""
+        """Whether pushes are delivered automatically."""
         self._accounts = accounts
         self._provider = provider
         self._calls = calls
@@ -36,9 +36,9 @@ class Sides:
         self._wall_s = wall_s
         self._models: dict[str, ProviderModel] = {}
         self._held_back: list[tuple[str, Pushed]] = []
-        """With their accounts, the oldest first."""
+        """Kept pushes with their accounts, oldest first."""
         self._newest: dict[str, tuple[str, Pushed]] = {}
-        """By order, what was delivered last."""
+        """The last delivered push, by order."""
         self._on_their_way: set[asyncio.Task[Any]] = set()
 
     def checkout(self, name: str, value: Checkout) -> None:
@@ -51,7 +51,7 @@ class Sides:
         self._models[account].checkout(reference, value)
 
     def act(self, name: str, what: Act | QliroAct) -> None:
-        """Somebody does something there. Raises `UsageError`."""
+        """Somebody acts at the provider. Raises `UsageError`."""
         model, reference = self._of(name)
         model.act(reference, what)
 
@@ -61,12 +61,12 @@ class Sides:
         model.end(reference, ends)
 
     def shown(self, name: str) -> dict[str, Any]:
-        """What is held of an order. Raises `UsageError`."""
+        """The state of an order. Raises `UsageError`."""
         model, reference = self._of(name)
         return model.shown(reference)
 
     async def push(self, value: PushValue) -> Answered:
-        """Delivers one. Raises `UsageError` when there is none."""
+        """Delivers one push. Raises `UsageError` if there is none."""
         self._of(value.order)
         self._collect()
         if value.again:
@@ -84,7 +84,7 @@ class Sides:
     def _of(self, name: str) -> tuple[ProviderModel, str]:
         account, _, reference = name.partition("/")
         if account not in self._models:
-            raise UsageError(f"nothing was checked out as {name}")
+            raise UsageError(f"no checkout as {name}")
         return self._models[account], reference
 
     def _collect(self) -> None:

@@ -1,6 +1,6 @@
-"""What may stand in a scenario file: the contract with users, as types.
+"""The format of scenario files: the contract with users, as types.
 
-A member that is not known is an error, so that a misspelt expectation cannot pass for one that is met.
+An unknown member is an error, so that a misspelled expectation cannot pass.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ Texts = str | list[str]
 
 
 class RecordValue(Struct, frozen=True, forbid_unknown_fields=True):
-    """A raw record, as it will stand in the log."""
+    """A raw record for the log."""
 
     key: str | None = None
     value: str | None = None
@@ -24,7 +24,7 @@ class RecordValue(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnswerValue(Struct, frozen=True, forbid_unknown_fields=True):
-    """One answer of the provider, or a fault on the way to it or back."""
+    """One response of the provider, or a network fault."""
 
     status: int | None = None
     headers: dict[str, str | int] = {}
@@ -39,7 +39,7 @@ class AnswerValue(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CheckoutItem(Struct, frozen=True, forbid_unknown_fields=True):
-    """A line as the checkout tells it to Qliro: prices with tax, in minor units."""
+    """A line as the checkout sends it to Qliro: prices with tax, in minor units."""
 
     reference: str
     unit_price_minor: int
@@ -50,7 +50,7 @@ class CheckoutItem(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Checkout(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the checkout left at the provider: `items` at Qliro, `amount_minor` at AtaraPay."""
+    """The order after checkout at the provider: `items` at Qliro, `amount_minor` at AtaraPay."""
 
     order: int | str
     currency: str | None = None
@@ -60,7 +60,7 @@ class Checkout(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QliroAct(Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody does at Qliro itself."""
+    """An action at Qliro itself."""
 
     capture: list[CheckoutItem] = []
     reserve: list[CheckoutItem] = []
@@ -77,7 +77,7 @@ class EndValue(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CallbackValue(Struct, frozen=True, forbid_unknown_fields=True):
-    """A call to the receiver; `body` is JSON, `text` goes as it is."""
+    """A call to the receiver; `body` is JSON, `text` is sent verbatim."""
 
     account: str
     purpose: str
@@ -91,7 +91,7 @@ class CallbackValue(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PushValue(Struct, frozen=True, forbid_unknown_fields=True):
-    """A push of the model's: the oldest that was held back, or the newest that was delivered, again."""
+    """A push of the model: the oldest kept one, or the last delivered one again."""
 
     order: str
     again: bool = False
@@ -99,7 +99,7 @@ class PushValue(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnswerPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a call should be answered."""
+    """The expected response to a call."""
 
     status: int | UnsetType = UNSET
     json: Any | UnsetType = UNSET
@@ -107,7 +107,7 @@ class AnswerPattern(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RequestPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """An expected request; what is not given is not looked at."""
+    """An expected request; omitted members are not compared."""
 
     method: Any | UnsetType = UNSET
     url: Any | UnsetType = UNSET
@@ -126,7 +126,7 @@ class RequestCount(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OrderPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an order should look like."""
+    """The expected state of an order."""
 
     subject: str
     status: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"] | UnsetType = (
@@ -148,14 +148,14 @@ class DeadLetterPattern(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HeldPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """The carts that the provider should hold of an order."""
+    """The carts that the provider should have for an order."""
 
     shipped_minor: int | UnsetType = UNSET
     unshipped_minor: int | UnsetType = UNSET
 
 
 class ProviderPattern(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model should hold of an order: the first six at Qliro, the others at AtaraPay."""
+    """The expected state of an order in a model: the first six members at Qliro, the others at AtaraPay."""
 
     captured: dict[str, Any] | UnsetType = UNSET
     captured_minor: int | UnsetType = UNSET
@@ -168,7 +168,7 @@ class ProviderPattern(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Puts an event into the log; `key` is the event's subject unless given, `partition` where its key belongs."""
+    """Appends an event to the log; default of `key`: the event's subject; of `partition`: its key's."""
 
     event: dict[str, Any]
     key: str | UnsetType | None = UNSET
@@ -176,31 +176,31 @@ class EventStep(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RecordStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Puts a raw record into the log."""
+    """Appends a raw record to the log."""
 
     record: RecordValue
 
 
 class AnswersStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the provider does with the next requests."""
+    """The provider's responses to the next requests."""
 
     answers: list[AnswerValue]
 
 
 class AnswersForStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What it does with the next requests of certain orders."""
+    """The provider's responses to the next requests about certain orders."""
 
     answers_for: dict[str, list[AnswerValue]]
 
 
 class CheckoutStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """The shopper has paid: from now on a model answers for the account."""
+    """The shopper has paid: from now on a model responds for the account."""
 
     checkout: dict[str, Checkout]
 
 
 class ActStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Somebody does something at the provider itself."""
+    """Somebody acts at the provider itself."""
 
     act: dict[str, Act | QliroAct]
 
@@ -212,7 +212,7 @@ class EndsForStep(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PushesStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether models push by themselves."""
+    """Whether models push automatically."""
 
     pushes: Literal["auto", "hold"]
 
@@ -232,7 +232,7 @@ class CallbackStep(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """Lets virtual time pass: so much, or until nothing is owed."""
+    """Lets virtual time pass: a given amount, or until nothing is owed."""
 
     run: str
     within: str | None = None
@@ -245,57 +245,57 @@ class RestartStep(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OperatorStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an operator does."""
+    """An operator's command."""
 
     operator: dict[Literal["release", "resend", "resume_account"], str]
 
 
 class ExpectRequestsStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """The requests since the last such step."""
+    """Expects the requests since the last such step."""
 
     expect_requests: list[RequestPattern] | RequestCount
     any_order: bool = False
 
 
 class ExpectNoRequestStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """None since the last such step."""
+    """Expects no request since the last such step."""
 
     expect_no_request: bool
 
 
 class ExpectOrderStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an order looks like."""
+    """Expects the state of an order."""
 
     expect_order: OrderPattern
 
 
 class ExpectDeadLettersStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """The dead letters since the last such step."""
+    """Expects the dead letters since the last such step."""
 
     expect_dead_letters: list[DeadLetterPattern]
 
 
 class ExpectHeldStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the provider holds of certain orders."""
+    """Expects the carts that the provider has for certain orders."""
 
     expect_held: dict[str, HeldPattern | None]
 
 
 class ExpectProviderStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the models hold of certain orders."""
+    """Expects the state of certain orders in the models."""
 
     expect_provider: dict[str, ProviderPattern]
 
 
 class ExpectResultsStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """The results since the last such step."""
+    """Expects the results since the last such step."""
 
     expect_results: list[dict[str, Any]]
     any_order: bool = False
 
 
 class ExpectLogLacksStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """What no log line, metric label or dead-letter header may contain."""
+    """Texts that no log line, metric label or dead-letter header may contain."""
 
     expect_log_lacks: list[str]
 
@@ -350,11 +350,11 @@ STEPS: dict[str, type[Step]] = {
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
-    """One file, read and checked."""
+    """One file, decoded and validated."""
 
     name: str
     steps: list[Any]
-    """Of `Step`, once it is read."""
+    """`Step`s, decoded."""
     title: str = ""
     source: str = ""
     accounts: dict[str, dict[str, Any]] | None = None
@@ -362,5 +362,5 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def kind_of(step: Step) -> str:
-    """The member that says what a step is."""
+    """The member that determines a step's kind."""
     return next(kind for kind, type_ in STEPS.items() if type_ is type(step))

@@ -1,8 +1,8 @@
-"""The world of one scenario: the real worker on an embedded log, a scripted provider, and time that we let pass.
+"""The world of one scenario: the real worker on an embedded log, a scripted provider, and virtual time.
 
-Between runs nothing moves: what is put into the log lies there until the next run takes it up, and nothing is sent.
-Operators and restarts need the loop, but no time; sending is suspended meanwhile, and at the beginning of a run until
-all input is taken up: what is sent is then the newest, however much was put into the log.
+Between runs nothing happens: appended records wait until the next run reads them, and nothing is sent. Operators'
+commands and restarts need the loop, but take no time; sending is suspended during them, and at the beginning of a run
+until all input is read, so that the newest state is sent, however many events were appended.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ from worker.tools.scenario.sides import Sides
 from worker.tools.scenario.steps import CallbackValue, PushValue
 
 SOURCE = source_of("scenario")
-"""Of results."""
+"""The `source` of results."""
 _POLL_TIMEOUT_S = 3600.0
-"""A poll returns when there is something; each turn without costs real time and brings nothing."""
+"""A poll returns once there are records; empty turns only cost real time."""
 _TAKE_UP_S = 0.1
-"""What even the shortest run has to take up its input: commits keep an interval."""
+"""The time that even the shortest run has to read its input: commits keep an interval."""
 
 
 class _Loop(VirtualLoop):
-    """Can stop when nothing more happens at the present moment, before time goes on."""
+    """A loop that can stop once nothing more happens at the current time, before time advances."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Staged(Struct, frozen=True):
 
 
 class World:
-    """One scenario's world, from `with` to the end of its block. Time begins at 0."""
+    """One scenario's world, for the duration of a `with` block. Time begins at 0."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class World:
         repeat the provider's words.
         """
         self.log_lines: list[str] = []
-        """Every line that was logged so far, as JSON."""
+        """All log lines so far, as JSON."""
         self._loop = _Loop()
         self._clock = VirtualClock(self._loop)
         self._log = MemoryLog(partitions, self._clock)
@@ -105,7 +105,7 @@ class World:
         self._placing = placing
         self._staged: list[_Staged] = []
         self._ends: dict[int, int] = {}
-        """By partition, the offset after the last record that was put into it."""
+        """By partition: the offset after its last appended record."""
         self._lives = 0
         self._worker: Worker | None = None
         self._metrics = Metrics()
@@ -116,7 +116,7 @@ class World:
             callers, self.provider, producer, trust or Trust(), placing or Placing("crc32"), self._clock.wall_ms
         )
         self.sides = Sides(accounts, self.provider, self._calls, self._loop, lambda: self._clock.wall_ms() / 1000)
-        """What providers hold, where a scenario has a model of them."""
+        """The stateful providers of the scenario."""
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
@@ -140,13 +140,13 @@ class World:
         return self._clock.wall_ms()
 
     def run_for(self, seconds: float) -> None:
-        """Takes up all input, then lets the worker run until so much time has passed."""
+        """Reads all input, then lets the worker run for this long."""
         end = self.now + seconds
         self._take_up(end)
         self._run_until(self._is_broken, end)
 
     def run_idle(self, within_s: float) -> bool:
-        """Takes up all input, then lets the worker run until nothing is owed; False: it did not come to that."""
+        """Reads all input, then lets the worker run until nothing is owed; `False`: that did not happen in time."""
         end = self.now + within_s
         self._take_up(end)
         self._run_until(lambda: self._is_broken() or self._rests(), end)
@@ -160,7 +160,7 @@ class World:
             self._is_running = False
 
     def _rests(self) -> bool:
-        """No order is owed and no attempt is under way. An order that only waits is not owed, held or not."""
+        """Whether no order is owed and no attempt is in flight. An order that waits for a change is not owed."""
         return self._present().is_idle()
 
     def _take_up(self, end: float) -> None:
@@ -192,11 +192,11 @@ class World:
         timestamp_ms: int,
         partition: int | None = None,
     ) -> None:
-        """A record for the log, where its key belongs unless a partition is given; the next run takes it up."""
+        """Appends a record to the log, by default to its key's partition; the next run reads it."""
         self._staged.append(_Staged(key, value, headers, timestamp_ms, partition))
 
     def _post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
-        """What the receiver writes: while the worker runs it is there at once, else it waits with the shop's events."""
+        """Appends a record of the receiver: at once while the worker runs, otherwise with the shop's events."""
         staged = _Staged(key, value, headers, self.wall_ms, None)
         if self._is_running:
             self._append(staged)
@@ -204,13 +204,13 @@ class World:
             self._staged.append(staged)
 
     def call(self, value: CallbackValue) -> Answered:
-        """Calls the receiver; takes as much time as its answer does."""
+        """Calls the receiver; takes as long as its response."""
         headers, body = content_of(value)
         path = self._calls.path(value.account, value.purpose, value.reference, value.token)
         return self._await(self._calls.call(path, headers, body, is_away=value.kafka == "away"))
 
     def push(self, value: PushValue) -> Answered:
-        """Has a model push. Raises `UsageError`."""
+        """Makes a model push. Raises `UsageError`."""
         return self._await(self.sides.push(value))
 
     def _await(self, answer: Coroutine[Any, Any, Answered]) -> Answered:
@@ -218,7 +218,7 @@ class World:
         return self._loop.run_until_complete(answer)
 
     def start(self) -> None:
-        """A worker joins; it serves when this returns."""
+        """Starts a worker; it serves when this returns."""
         self._lives += 1
         self._loop.run_until_complete(self._start(f"w{self._lives}"))
 
@@ -241,7 +241,7 @@ class World:
         await self._worker.serving()
 
     def restart(self, how: Literal["clean", "crash"]) -> None:
-        """Another worker takes over: after the first has left in order, or was killed."""
+        """Another worker takes over, after the first one was drained or killed."""
         worker, member = self._present(), f"w{self._lives}"
         self._remember_labels(worker)
         if how == "crash":
@@ -252,7 +252,7 @@ class World:
         self.start()
 
     def operate(self, action: Literal["release", "resend", "resume_account"], target: str) -> None:
-        """What an operator does; it is committed when this returns. Raises `UsageError`."""
+        """Runs an operator's command; it is committed when this returns. Raises `UsageError`."""
         worker = self._present()
         actions = {"release": worker.release, "resend": worker.resend, "resume_account": worker.resume_account}
         worker.suspend_sending(True)
@@ -261,28 +261,28 @@ class World:
     # --- what can be seen ---
 
     def order(self, subject: str) -> OrderView | None:
-        """The order as it is committed."""
+        """The committed order."""
         return self._present().show(subject)
 
     def orders(self) -> list[OrderView]:
-        """All that are known."""
+        """All known orders."""
         return self._present().shown()
 
     def dead_letters(self) -> list[DeadLetter]:
-        """All so far, in the order of the log."""
+        """All dead letters so far, in the order of the log."""
         return self._log.dead_letters
 
     def results(self) -> list[Result]:
-        """All so far, in the order in which they were written."""
+        """All results so far, in the order of writing."""
         return self._log.results
 
     def metric_labels(self) -> set[str]:
-        """The value of every metric label so far."""
+        """All values of metric labels so far."""
         self._remember_labels(self._present())
         return self._labels
 
     def check(self) -> None:
-        """Raises what the worker cannot go on from, or `InvariantError` for a task that failed and nobody asked."""
+        """Raises the error that stopped the worker, or `InvariantError` for a failed task that nobody awaited."""
         failed = self._present().failed
         if failed.done():
             raise failed.result()
@@ -304,7 +304,7 @@ class World:
         return self._worker
 
     def _end(self) -> None:
-        """Drops what is left; nobody looks at it any more."""
+        """Drops everything that is left."""
         self._loop.thaw_all()
         left = sorted(asyncio.all_tasks(self._loop), key=hash)
         for task in left:

@@ -18,7 +18,7 @@ from schemas.events import CancelledData, OrderEvent
 from schemas.provider_events import CancelledThereData, DeliverySaidData, DeliveryState, ProviderData
 from schemas.state import Delay, OrderRecord
 from tests.shops.events import START_MS, EventSpec, event
-from tests.unit.providers.atarapay.told import ACCOUNT, NUMBER
+from tests.unit.providers.atarapay.reported import ACCOUNT, NUMBER
 from worker.core.order import Assessment, assess
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order

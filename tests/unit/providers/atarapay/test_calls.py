@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.shops.events import cancelled, details, order
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ACCOUNT,
     ALL_DELIVERED,
     ATARAPAY,
@@ -207,7 +207,7 @@ def test_answer(kind: OutcomeKind, reason: str, response: HttpResponse) -> None:
     known = memory.decode(outcome.remote or b"")
     assert known.word == "delivered"
     assert known.is_open is (kind in (K.UNKNOWN, K.CONFLICT))
-    assert known.taken == ("delivered" if kind is K.APPLIED else "")
+    assert known.accepted == ("delivered" if kind is K.APPLIED else "")
 
 
 def test_texts_are_configuration() -> None:
@@ -327,7 +327,7 @@ def test_product_id(given_as: Any, text: str) -> None:
 def test_no_state(data: Any) -> None:
     """Not understood: to be asked again."""
     found = read({"status": "success", "data": data})
-    assert (found.outcome.kind, found.outcome.reason) == (K.UNKNOWN, "Order Status tells no state")
+    assert (found.outcome.kind, found.outcome.reason) == (K.UNKNOWN, "the response to Order Status has no state")
     assert found.seen is None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.facts import unpack_lines
 from tests.shops.events import EventSpec, cart_updated, delivered, goods, order, returned, shipped
-from tests.unit.providers.atarapay.told import confirmation
+from tests.unit.providers.atarapay.reported import confirmation
 from worker.providers.atarapay.parcels import Arrival, arrival_of
 
 TWO = confirmation(goods("hat", 2, 200))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.shops.events import EventSpec, cancelled, delivered, items_cancelled, refunded, retracted, returned, shipped
 from tests.unit.providers.atarapay.play import Play
-from tests.unit.providers.atarapay.told import confirmation
+from tests.unit.providers.atarapay.reported import confirmation
 from worker.providers.atarapay.wire import BEYOND_DELIVERY, State
 from worker.sandbox.atarapay.escrow import Act
 from worker.sandbox.atarapay.troubles import Trouble

@@ -1,4 +1,4 @@
-"""Where an escrow is, beside where it should be: each verdict, who is owed what, and what to do."""
+"""Where an escrow is compared with where it should be: each verdict, who is owed what, and what to do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from tests.shops.events import (
     returned,
     shipped,
 )
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ACCOUNT,
     ALL_DELIVERED,
     ALL_SHIPPED,

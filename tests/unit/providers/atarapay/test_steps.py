@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas.events import CancelledData
 from schemas.facts import Moment
 from tests.shops.events import EventSpec, cancelled, delivered, details, order, refunded, retracted, returned, shipped
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ALL_DELIVERED,
     ALL_SHIPPED,
     ATARAPAY,
@@ -35,10 +35,10 @@ DELIVERED_AT = (-1, 1772323203000000, 2)
 """The stamp of the delivery in `ALL_DELIVERED`."""
 AGAIN = (*ALL_DELIVERED, delivered("s1", "2026-03-08T10:00:00Z"))
 AGAIN_AT = (-1, 1772323204000000, 3)
-TAKEN = Known(number=NUMBER, word="delivered", delivery=DELIVERED_AT, taken="delivered", told=DELIVERED_AT)
+TAKEN = Known(number=NUMBER, word="delivered", delivery=DELIVERED_AT, accepted="delivered", accepted_for=DELIVERED_AT)
 OPEN = Known(number=NUMBER, word="delivered", delivery=DELIVERED_AT, is_open=True)
 CANCEL_OPEN = Known(number=NUMBER, word="cancelled", is_open=True)
-CANCEL_TAKEN = Known(number=NUMBER, word="cancelled", taken="cancelled")
+CANCEL_TAKEN = Known(number=NUMBER, word="cancelled", accepted="cancelled")
 FOUND = CancelledData(by="provider")
 
 
@@ -113,9 +113,9 @@ def test_remote_stays() -> None:
 def test_remote_of_a_word() -> None:
     """While it is on its way, nobody knows whether it was taken."""
     assert kept(step_of(*ALL_DELIVERED)) == OPEN
-    told = replace(CANCEL_OPEN, checked=b"1")
+    accepted_for = replace(CANCEL_OPEN, checked=b"1")
     assert kept(step_of(*CANCELLED, known=Known(checked=b"1"), seen=seen(State.PENDING))) == replace(
-        told, before="Pending", state="Pending", checked=b""
+        accepted_for, before="Pending", state="Pending", checked=b""
     )
 
 
@@ -348,7 +348,7 @@ def test_ended_otherwise() -> None:
     """The reason has the state."""
     step = step_of(*CANCELLED, seen=seen(State.ACCEPTED))
     assert isinstance(step, Unsendable)
-    assert step.why == "cancelled cannot be told: AtaraPay holds the order as Accepted"
+    assert step.why == "cancelled cannot be sent: at AtaraPay the order is Accepted"
     step = step_of(*ALL_DELIVERED, known=OPEN, seen=seen(State.CANCELLED))
     assert isinstance(step, Unsendable)
     assert "Cancelled" in step.why
@@ -365,7 +365,7 @@ def test_claim_is_checked(specs: Sequence[EventSpec]) -> None:
     found = heard(order(*specs), cancelled=(1, 0))
     assert kind_of(ATARAPAY.next_step(asked(found, TAKEN))) == "order"
     checked = kept(ATARAPAY.next_step(asked(found, TAKEN, seen=seen(State.AWAITING))))
-    assert kind_of(ATARAPAY.next_step(asked(found, replace(checked, taken="", word="", state="")))) != "order"
+    assert kind_of(ATARAPAY.next_step(asked(found, replace(checked, accepted="", word="", state="")))) != "order"
     more = heard(order(*specs), cancelled=(1, 0), delivery=(0, 0))
     assert kind_of(ATARAPAY.next_step(asked(more, checked))) == "order"
 
@@ -407,24 +407,33 @@ def test_replayed_notification(state: State) -> None:
 def test_what_was_taken_is_remembered() -> None:
     """With the delivery that the word was for, so that only a newer one is told again."""
     known = kept(step_of(*ALL_DELIVERED, known=OPEN, seen=seen(State.SECOND)))
-    assert (known.taken, known.told, known.is_open, known.by_others) == ("delivered", DELIVERED_AT, False, False)
+    assert (known.accepted, known.accepted_for, known.is_open, known.by_others) == (
+        "delivered",
+        DELIVERED_AT,
+        False,
+        False,
+    )
     assert kind_of(step_of(*AGAIN, known=known)) == "order"
     second = step_of(*AGAIN, known=known, seen=seen(State.SECOND))
     assert kind_of(second) == "delivered"
-    assert (kept(second).before, kept(second).delivery, kept(second).told) == ("Pending II", AGAIN_AT, DELIVERED_AT)
+    assert (kept(second).before, kept(second).delivery, kept(second).accepted_for) == (
+        "Pending II",
+        AGAIN_AT,
+        DELIVERED_AT,
+    )
 
 
 def test_second_word_that_was_taken() -> None:
     """Any state beyond says so."""
     known = kept(step_of(*AGAIN, known=SECOND_OPEN, seen=seen(State.AWAITING)))
-    assert (known.taken, known.told) == ("delivered", AGAIN_AT)
+    assert (known.accepted, known.accepted_for) == ("delivered", AGAIN_AT)
     assert kind_of(step_of(*AGAIN, known=known)) == "settled"
 
 
 def test_doubt_after_a_word_that_was_taken() -> None:
     """A stop that was not clean does not undo what is known."""
     known = kept(step_of(*AGAIN, known=TAKEN, may_land_late=True, seen=seen(State.REJECTED)))
-    assert (known.taken, known.told) == ("delivered", DELIVERED_AT)
+    assert (known.accepted, known.accepted_for) == ("delivered", DELIVERED_AT)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +447,7 @@ def test_word_of_somebody_else(agreed_us: int, expected: str) -> None:
     step = ATARAPAY.next_step(asked(found, NOBODY, seen=seen(State.SECOND)))
     assert kind_of(step) == expected
     assert kept(step).by_others
-    assert not memory.taken(kept(step)).by_others
+    assert not memory.accepted(kept(step)).by_others
 
 
 def test_cancelled_between() -> None:
@@ -452,7 +461,7 @@ def test_cancelled_between() -> None:
 def test_reached_without_a_word() -> None:
     """EventSpec in AtaraPay's own pages, before the shop knew: the word for a newer delivery is still owed after Pending II."""
     known = kept(step_of(SAID, known=NOBODY, seen=seen(State.AWAITING)))
-    assert (known.taken, known.told) == ("delivered", None)
+    assert (known.accepted, known.accepted_for) == ("delivered", None)
     assert kind_of(step_of(*ALL_DELIVERED, known=known)) == "order"
     assert kind_of(step_of(*ALL_DELIVERED, known=known, seen=seen(State.AWAITING))) == "settled"
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
-from tests.unit.providers.atarapay.told import ACCOUNT, PRIVATE, PUBLIC
+from tests.unit.providers.atarapay.reported import ACCOUNT, PRIVATE, PUBLIC
 from worker.providers.atarapay.tokens import authtoken, notification_token, redacted
 
 AUTHTOKEN = "YjhrUDdBMWU2N3MwamMzaDk4VDhwSDcxZHE2NkowczM6UEtwNnozalRjTGVRTmMxaDN1OWUwZmZYNzdOWTkxYWRFMTI="

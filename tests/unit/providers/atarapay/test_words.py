@@ -21,7 +21,7 @@ from tests.shops.events import (
     shipped,
     stated,
 )
-from tests.unit.providers.atarapay.told import (
+from tests.unit.providers.atarapay.reported import (
     ACCOUNT,
     ALL_DELIVERED,
     ALL_SHIPPED,
@@ -196,11 +196,11 @@ def test_personal_data_only_with_delivered() -> None:
 def test_number() -> None:
     """The shop's word goes before that of a notification."""
     told, untold = order(SAID), order(confirmation(number=None))
-    assert (meaning.wanted(untold).number, meaning.wanted(untold).is_hearsay) == ("", False)
+    assert (meaning.wanted(untold).number, meaning.wanted(untold).is_unverified) == ("", False)
     found = meaning.wanted(heard(untold, "77"))
-    assert (found.number, found.is_hearsay) == ("77", True)
+    assert (found.number, found.is_unverified) == ("77", True)
     found = meaning.wanted(heard(told, "77"))
-    assert (found.number, found.is_hearsay, found.claims) == (NUMBER, False, b"")
+    assert (found.number, found.is_unverified, found.claims) == (NUMBER, False, b"")
 
 
 def test_claims() -> None:

@@ -103,6 +103,27 @@ def test_one_of_two_refunds_was_made_there() -> None:
     assert compared(twice).verdict == "agrees"
 
 
+def test_two_refunds_at_once() -> None:
+    """Of those that are told together, the one that was made there is known by its amount."""
+    client = take_off_by_hand(told(bought(), shipped("s1", hat=2)), 120)
+    client.tell(refunded("f1", 300), refunded("f2", 120), refunded("f3", 50))
+    told(client)
+    prices = [sent(client, number)["Additions"][0]["OrderItems"][0]["PricePerItemIncVat"] for number in (1, 2)]
+    assert (len(client.requests), prices) == (3, [-3.0, -0.5])
+    assert compared(client).verdict == "agrees"
+
+
+def test_our_own_refund_is_no_other_one() -> None:
+    """One that Qliro lists without its item is remembered as ours: the next of the same amount is sent."""
+    client = told(bought(method="CREDITCARDS"), shipped("s1", hat=2), refunded("f1", 120))
+    order = order_of(client)
+    made = max(one.id for one in order.transactions.values() if one.type == "Refund")
+    order.actions[:] = [each for each in order.actions if each[1] != made]
+    told(client, refunded("f2", 120))
+    assert names(client)[1:] == ["AddItemsToInvoice"] * 2
+    assert order.captured_minor == 19_760
+
+
 @pytest.mark.parametrize(
     ("tellings", "commands", "captured"),
     [

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.shops.events import (
+    REFERENCE,
     EventSpec,
     cancelled,
     cart_updated,
@@ -23,6 +24,7 @@ from tests.shops.events import (
     stated,
 )
 from tests.unit.providers.qliro.turns import ACCOUNT, ORDER_ID, Client, item, left, net, opened, order_of
+from worker.core.order import assess, shown_of
 from worker.sandbox.qliro.orders import Result
 
 Json = dict[str, Any]
@@ -133,7 +135,7 @@ def test_c21_return_of_nothing() -> None:
     assert client.work() == "settled"
     client.tell(returned("r1", RedHat=1))
     assert client.work() == (
-        "parked: unsupported: a return of 1 × RedHat at 10000 would pay back 0: Qliro takes none that is not above 0"
+        "parked: unsupported: a return of 1 × RedHat at 10000 would pay back 0: Qliro accepts only amounts above 0"
     )
     assert names(client) == ["MarkItemsAsShipped", "AddItemsToInvoice"]
 
@@ -233,7 +235,7 @@ def test_c60_capture_at_the_back_office() -> None:
     assert client.shown["differs_minor"] == {"shipped": 20_000, "unshipped": -20_000}
     client.tell(shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the shop has not shipped"
     )
     client.tell(shipped("s2", hat=1))
     assert client.work() == "settled"
@@ -251,7 +253,7 @@ def test_units_that_others_have_captured_are_not_reserved_again() -> None:
     capture_there(client, "hat", 2)
     client.tell(shipped("s1", hat=1))
     assert client.work() == (
-        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the order has not shipped"
+        "parked: unsupported: captured at Qliro by somebody else: 1 × hat at 10000, which the shop has not shipped"
     )
     assert client.requests == []
     assert left(client) == {("hat", 10_000): 2, ("freight", 4_900): 1}
@@ -418,6 +420,35 @@ def test_adjustments_with_the_totals_of_our_carts() -> None:
     assert order_of(client).captured_minor == 10_000 + 4_900 + 1_900 - 1_500 - 1
 
 
+def test_adjustment_beside_a_cart_that_refunds_have_emptied() -> None:
+    """A shipped cart whose refunds leave nothing shows no adjustments; what they were is in what the refunds took, so at
+    Qliro they stay: its total is that of our carts, to the cent.
+    """
+    lamp, scarf, coat = item("lamp", 7, 33_333), item("scarf", 2, 5_743), item("coat", 1, 33_333)
+    freight, gift = item("ship", 1, 3_950, "Shipping"), item("WELCOME", 1, -1_452, "Discount")
+    client = opened(lamp, scarf, coat, freight, gift)
+    lines = [goods("lamp", 7, 233_331), goods("scarf", 2, 11_486), goods("coat", 1, 33_333)]
+    lines = [line | {"vat_rate_bp": 2500} for line in lines]
+    charges = [other("handling", "ship", 3_950), other("discount", "WELCOME", -1_452)]
+    client.tell(
+        confirm(*lines, *(line | {"vat_rate_bp": 2500} for line in charges)),
+        refunded("f1", 767),
+        shipped("s1", lamp=1),
+        returned("r1", lamp=1),
+        refunded("f2", 13_444),
+        refunded("f3", 40_601),
+        shipped("s2", scarf=2, coat=1),
+    )
+    carts = shown_of(assess(client.record.facts, REFERENCE).order)
+    assert carts is not None
+    assert (carts.shipped_minor, carts.unshipped_minor) == (0, 192_677)
+    assert client.work() == "settled"
+    held = order_of(client)
+    assert held.captured_minor + held.left_minor == 192_677
+    whole = {**net(client, "Discount"), **left(client)}
+    assert [price for name, price in whole if name == "WELCOME"] == [-1_278]
+
+
 def test_rounding_at_checkout() -> None:
     """A price that did not divide lies there as two identities; whatever is nearest is taken, and no cent moves twice."""
     client = opened(item("hat", 2, 333), item("hat", 1, 334))
@@ -501,7 +532,7 @@ def test_new_line() -> None:
     mixed = [item("hat", 1, 10_000), item("book", 1, 10_600, ex=10_000)]
     lines = goods("hat", 1, 10_000), goods("book", 1, 10_600)
     unknown = opened(*mixed).tell(confirm(*lines), cart_updated(*lines, goods("mug", 1, 1_000)))
-    assert unknown.work() == "parked: unsupported: mug has no vat_rate_bp, and what is reserved not one rate"
+    assert unknown.work() == "parked: unsupported: mug has no vat_rate_bp, and the reserved items have no single rate"
     more = opened(*mixed).tell(confirm(*lines), cart_updated(goods("hat", 1, 10_000), goods("book", 3, 31_800)))
     assert more.work() == "settled"
     said = opened(*mixed).tell(confirm(*lines), cart_updated(*lines, goods("mug", 1, 1_000, vat_rate_bp=1200)))
@@ -532,7 +563,7 @@ def test_too_many_lines() -> None:
     client = opened(item("hat", 1, 10_000))
     lines = [goods(f"mug {n}", 1, 100 + n, vat_rate_bp=2500) for n in range(200)]
     client.tell(confirm(goods("hat", 1, 10_000)), cart_updated(goods("hat", 1, 10_000), *lines))
-    assert client.work() == "parked: unsupported: 201 lines: Qliro takes at most 200"
+    assert client.work() == "parked: unsupported: 201 lines: Qliro accepts at most 200"
 
 
 def test_charge_that_is_new_and_one_that_went() -> None:
@@ -591,7 +622,7 @@ def test_vouchers_cannot_be_told() -> None:
 def test_c07_references_that_qliro_does_not_take() -> None:
     """C07: an article that no item can be called is never sent; what its pattern allows is."""
     client = opened(item("hat", 1, 100)).tell(confirm(goods("sku|1", 1, 100, line_id="sku")), shipped("s1", sku=1))
-    assert client.work().startswith("parked: reference 'sku|1': Qliro takes letters")
+    assert client.work().startswith("parked: reference 'sku|1': Qliro accepts only letters")
     assert (client.reads, client.requests) == (0, [])
     fine = opened(item("Röd hatt (XL) 3/4", 1, 100))
     fine.tell(confirm(goods("Röd hatt (XL) 3/4", 1, 100, line_id="hat")), shipped("s1", hat=1))
@@ -682,7 +713,7 @@ def test_fee_above_what_comes_back() -> None:
     client = opened(item("hat", 1, 400)).tell(confirm(goods("hat", 1, 400)), shipped("s1", hat=1))
     client.tell(returned("r1", hat=1, fee=500))
     assert client.work() == (
-        "parked: unsupported: a return of 1 × hat at 400 would pay back -100: Qliro takes none that is not above 0"
+        "parked: unsupported: a return of 1 × hat at 400 would pay back -100: Qliro accepts only amounts above 0"
     )
     assert names(client) == ["MarkItemsAsShipped"]
 
@@ -706,7 +737,7 @@ def test_units_do_not_go_back_and_forth() -> None:
     client = opened(item("hat", 2, 10_000), fate=lambda _: Result(0.0, "Error", "PSP", "Duplicate Transaction"))
     client.tell(confirm(goods("hat", 2, 20_000)), shipped("s1", hat=1))
     assert client.work() == (
-        "parked: failed at Qliro: 20 captures and updates were sent, and the order is still not as it should be"
+        "parked: failed at Qliro: after 20 captures and updates the order is still not as it should be"
     )
     assert len(client.requests) == 20
 
@@ -824,7 +855,7 @@ def test_refund_that_was_lowered() -> None:
     client.tell(refunded("f1", 2_000))
     client.work()
     client.tell(refunded("f1", 1_500))
-    assert client.work() == "parked: unsupported: f1: 2000 were told to Qliro, 1500 are due"
+    assert client.work() == "parked: unsupported: f1: 2000 were sent to Qliro, 1500 are due"
 
 
 def test_refund_above_what_is_left_waits() -> None:

@@ -131,6 +131,18 @@ SAID: dict[str, tuple[Callable[[], Client], str, str, int | None, str | None, st
         "100.00 EUR more captured than what was shipped and kept (captured and not kept: 1 × hat at 100.00 EUR)",
         "It was done at Qliro itself (transaction",
     ),
+    "captured early, with a delivery that went whole before": (
+        lambda: ship_by_hand(told(_with_freight(), shipped("s1", hat=1)), 1),
+        *("differs", "captured_more", 10_000, "shopper"),
+        "100.00 EUR more captured",
+        "It was done at Qliro itself",
+    ),
+    "a delivery that is still reserved": (
+        lambda: _lose_freight(told(_with_freight(), shipped("s1", hat=2))),
+        *("differs", "captured_less", -4_900, "shop"),
+        "49.00 EUR less captured than what was shipped and kept. The shop is owed 49.00 EUR.",
+        "(it sends MarkItemsAsShipped)",
+    ),
     "a return that is lost": (
         lambda: lose_return(told(bought(), shipped("s1", hat=2), returned("r1", hat=1))),
         *("differs", "captured_more", 10_000, "shopper"),
@@ -239,6 +251,23 @@ SAID: dict[str, tuple[Callable[[], Client], str, str, int | None, str | None, st
         "",
     ),
 }
+
+
+def _with_freight() -> Client:
+    return bought(HATS, FREIGHT, items=[item("hat", 2, 10_000), item("freight", 1, 4_900, "Shipping")])
+
+
+def _lose_freight(client: Client) -> Client:
+    """The delivery was not captured with the hats."""
+    order, key = order_of(client), ("freight", 4_900)
+    made = max(order.captures)
+    capture = order.captures[made]
+    line = capture.items.pop(key)
+    capture.left -= line.inc
+    order.transactions[made].amount -= line.inc
+    order.reserved[order.transactions[made].original or 0][key].quantity = 1
+    order.actions[:] = [each for each in order.actions if (each[1], each[2].reference) != (made, "freight")]
+    return client
 
 
 def _lose_amount(client: Client) -> Client:

@@ -229,8 +229,8 @@ class World:
 
     def write(self, page: Page, move: Move, outcome: Outcome) -> Page | None:
         """All that follows from it, in one transaction."""
-        kinds: tuple[Literal["told", "free", "broken"], ...] = ("told", "free", "broken")
-        for kind, names in zip(kinds, (move.told, move.free, move.broken), strict=True):
+        kinds: tuple[Literal["reported", "free", "broken"], ...] = ("reported", "free", "broken")
+        for kind, names in zip(kinds, (move.reported, move.free, move.broken), strict=True):
             for name in names:
                 subject = f"acme/{name}"
                 fate = pages.fate_of(self.records[subject].remote, kind, outcome, self.now_ms)
@@ -240,7 +240,7 @@ class World:
         if move.page is not None and move.page.is_stuck:
             self.stuck.append(move.page)
         self.now_ms += {"hold": 30_000, "backoff": 1_000}.get(move.then, 0)
-        for name in (*move.told, *move.free, *move.broken):
+        for name in (*move.reported, *move.free, *move.broken):
             self.look(f"acme/{name}")
         return move.page
 

@@ -304,7 +304,7 @@ def test_members_of_another_kind_of_tracking_are_left_out(kind: str, members: st
     assert found == [{names.get(name, name): entry[name] for name in members.split()}]
 
 
-def test_delivery_is_told_with_the_tracking() -> None:
+def test_delivery_is_reported_with_the_tracking() -> None:
     """A delivery fills `delivered_at`."""
     parcel = {"reference": "T", "type": "postal", "carrier": "UPS"}
     found = body(ONE, shipped("s1", [parcel], A=1), delivered("s1", "2026-03-05T10:00:00Z"))

@@ -91,7 +91,7 @@ def test_carts_of_two_currencies() -> None:
 )
 def test_growth_above_15_percent(confirmed_total: int, total: int, is_refused: bool) -> None:
     """seQura accepts an increase of up to 15 % over the initial price; both carts count together."""
-    expected = f"carts {total}, confirmed {confirmed_total}: seQura refuses an increase above 15 %"
+    expected = f"carts {total}, confirmed {confirmed_total}: seQura rejects an increase above 15 %"
     one = cart(replace(PRODUCT, total_with_tax=total // 2)) if total else cart()
     other = cart(replace(PRODUCT, total_with_tax=total - total // 2)) if total else cart()
     assert problem(one, other, confirmed_total) == (expected if is_refused else None)
@@ -101,7 +101,7 @@ def test_render_says_what_is_wrong() -> None:
     """The update is rendered all the same, with its problem, so that it can be parked by its digest."""
     grown = order(confirmed(goods("A", 1, 100)), cart_updated(goods("A", 1, 116)))
     found = Sequra().render(grown, ACCOUNT)
-    assert found.problem == "carts 116, confirmed 100: seQura refuses an increase above 15 %"
+    assert found.problem == "carts 116, confirmed 100: seQura rejects an increase above 15 %"
     assert found.digest == Sequra().digest(grown)
 
 
@@ -160,8 +160,8 @@ def test_sound_deliveries() -> None:
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (entry(replace(PRODUCT, type="registration")), "cart: seQura's report takes no registration there"),
-        (entry(PRODUCT, left=(FEE,)), "remaining_cart: seQura's report takes no subscriber_fee there"),
+        (entry(replace(PRODUCT, type="registration")), "cart: seQura's report does not accept registration here"),
+        (entry(PRODUCT, left=(FEE,)), "remaining_cart: seQura's report does not accept subscriber_fee here"),
         (entry(replace(PRODUCT, name=UNSET)), "cart: product A: no name"),
         (entry(replace(FEE, name=UNSET)), "cart: subscriber_fee : no name"),
         (entry(replace(PRODUCT, reference=UNSET)), "cart: product : no reference"),
@@ -171,7 +171,7 @@ def test_sound_deliveries() -> None:
         (entry(PRODUCT, left=(DISCOUNT,)), "remaining_cart: order_total_with_tax -10, expected 0 to 1000000000000"),
         (
             entry(PRODUCT, trackings=[replace(PARCEL, carrier="")]),
-            "tracking T1: no carrier, which seQura demands of a parcel by post",
+            "tracking T1: no carrier, which seQura requires for postal parcels",
         ),
     ],
 )

@@ -105,8 +105,8 @@ def test_page_from_its_orders_to_their_fates() -> None:
     (entry,) = msgspec.json.decode(request.body)["delivery_report"]["orders"]
     assert entry["cart"]["order_total_with_tax"] == 100
     assert REPORTS.outcome(answer(b"", 204), START_MS).kind is OutcomeKind.APPLIED
-    assert REPORTS.after(composed.page, OK, RUN_MS).told == [REFERENCE]
-    fate = REPORTS.fate_of(remote, "told", OK, RUN_MS)
+    assert REPORTS.after(composed.page, OK, RUN_MS).reported == [REFERENCE]
+    fate = REPORTS.fate_of(remote, "reported", OK, RUN_MS)
     assert (fate.revision, fate.outcome.kind) == (9, OutcomeKind.APPLIED)
     doubtful = REPORTS.inherited(composed.page)
     assert doubtful.in_doubt

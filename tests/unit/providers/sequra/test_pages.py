@@ -174,9 +174,9 @@ REFUSED = Outcome(K.CONFLICT, "409: no", 409)
 @pytest.mark.parametrize(
     ("page", "outcome", "expected"),
     [
-        (MANY, TAKEN, Move(replace(MANY, lists=[["d"]]), told=["a", "b", "c"])),
-        (replace(MANY, lists=[["a"]], spent=3), TAKEN, Move(None, told=["a"])),
-        (replace(DOUBT, refusals=3, spent=9), TAKEN, Move(replace(MANY, lists=[["d"]], spent=9), told=["a", "b", "c"])),
+        (MANY, TAKEN, Move(replace(MANY, lists=[["d"]]), reported=["a", "b", "c"])),
+        (replace(MANY, lists=[["a"]], spent=3), TAKEN, Move(None, reported=["a"])),
+        (replace(DOUBT, refusals=3, spent=9), TAKEN, Move(replace(MANY, lists=[["d"]], spent=9), reported=["a", "b", "c"])),
         (MANY, Outcome(K.REJECTED, "503", 503), Move(replace(MANY, retries=1), then="backoff")),
         (MANY, Outcome(K.NOT_SENT, "no route"), Move(replace(MANY, retries=1), then="backoff")),
         (DOUBT, Outcome(K.REJECTED, "429", 429), Move(replace(DOUBT, retries=3), then="backoff")),
@@ -209,8 +209,8 @@ def test_stuck_after_four_refusals_in_doubt() -> None:
         page = move.page
         seen.append(page.is_stuck)
     assert seen == [False, False, False, True]
-    assert p.decided(page, is_taken=True) == Move(None, told=["a", "b", "c"])
-    assert p.decided(DOUBT, is_taken=True) == Move(None, told=["a", "b", "c"], free=["d"])
+    assert p.decided(page, is_taken=True) == Move(None, reported=["a", "b", "c"])
+    assert p.decided(DOUBT, is_taken=True) == Move(None, reported=["a", "b", "c"], free=["d"])
     assert p.decided(DOUBT, is_taken=False) == Move(None, free=["a", "b", "c", "d"])
 
 
@@ -228,7 +228,7 @@ def test_a_bad_order_is_found_in_a_few_attempts() -> None:
     while page is not None:
         attempts += 1
         move = p.after(page, REFUSED if "1234" in page.lists[0] else TAKEN, RUN)
-        told, broken, page = told + move.told, broken + move.broken, move.page
+        told, broken, page = told + move.reported, broken + move.broken, move.page
     assert (len(told), broken) == (4999, ["1234"])
     assert attempts == 27
 
@@ -236,12 +236,14 @@ def test_a_bad_order_is_found_in_a_few_attempts() -> None:
 @pytest.mark.parametrize(
     ("became", "kind", "reason"),
     [
-        ("told", K.APPLIED, ""),
-        ("broken", K.PENDING, "its report was refused: 409: no"),
+        ("reported", K.APPLIED, ""),
+        ("broken", K.PENDING, "its report was rejected: 409: no"),
         ("free", K.PENDING, "waits for its report"),
     ],
 )
-def test_what_becomes_of_an_order(became: Literal["told", "free", "broken"], kind: OutcomeKind, reason: str) -> None:
+def test_what_becomes_of_an_order(
+    became: Literal["reported", "free", "broken"], kind: OutcomeKind, reason: str
+) -> None:
     """As if an attempt with the revision and the digest of the page had come to that."""
     found = composed(candidate("a", memory.refused(NOTHING, 422, 5)))
     fate = p.fate_of(found.remotes["a"], became, REFUSED, 77)
@@ -249,8 +251,8 @@ def test_what_becomes_of_an_order(became: Literal["told", "free", "broken"], kin
     told = memory.read(fate.outcome.remote or b"")
     assert told is not None
     assert told.under_way is None
-    assert told.is_told is (became == "told")
-    refused = {"told": (0, 0), "broken": (77, 409), "free": (5, 422)}[became]
+    assert told.is_reported is (became == "reported")
+    refused = {"reported": (0, 0), "broken": (77, 409), "free": (5, 422)}[became]
     assert (told.refused_ms, told.refused_status) == refused
 
 

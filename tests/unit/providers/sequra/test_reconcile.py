@@ -1,4 +1,4 @@
-"""What seQura has paid out, beside what it was told is shipped and kept: the rule, to the cent, and its edges."""
+"""What seQura has paid out compared with what it was told is shipped and kept: the rule, to the cent, and its edges."""
 
 from datetime import UTC, date, datetime
 from typing import Any

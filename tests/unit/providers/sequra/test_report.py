@@ -56,7 +56,7 @@ def told_of(*specs: EventSpec, before: Reported = NOTHING) -> Reported:
     found = order(*specs)
     entries = entries_of(found, deliveries_of(found, before.shipments), before, most=5000)
     now = under_way(entries, 7, SEQURA.digest(found))
-    return memory.taken(replace(before, under_way=now))
+    return memory.accepted(replace(before, under_way=now))
 
 
 def reported(found: Order, before: Reported = NOTHING, most: int = 5000) -> list[dict[str, Any]]:
@@ -233,9 +233,9 @@ def test_what_is_kept_while_a_page_is_under_way() -> None:
     now = replace(NOTHING, under_way=under_way(entries, 7, b"d"))
     assert memory.read(memory.kept(now)) == now
     assert (now.under_way.revision, now.under_way.digest, now.under_way.count) == (7, b"d", 1)  # type: ignore[union-attr]
-    assert not now.is_told
-    after = memory.taken(now)
-    assert after.is_told
+    assert not now.is_reported
+    after = memory.accepted(now)
+    assert after.is_reported
     assert (after.shipments, after.under_way) == ({"s1": int(START.timestamp()) + 2}, None)
     assert after.shipped == situation_of(found).shipped
     assert after.unshipped == situation_of(found).unshipped != b""
@@ -269,7 +269,7 @@ def test_an_order_that_lacks_what_a_report_demands(name: str) -> None:
     found = order(TWO, shipped("s1", A=1), details(**{name: None}))
     step = step_of(found)
     assert isinstance(step, AwaitResult)
-    assert step.why == f"cannot be reported: it has no {name}, which seQura's report demands"
+    assert step.why == f"cannot be reported: it has no {name}, which seQura's report requires"
     entry = msgspec.json.decode(broken_entry(REFERENCE, found, NOTHING))
     assert entry["merchant_reference"] == {"order_ref_1": REFERENCE}
     assert rows(entry["cart"]) == [("A", 1, 100)]
@@ -286,10 +286,13 @@ def test_an_order_that_contradicts_itself() -> None:
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ([goods("A", 2, 200), other("registration", "R", 10)], "cart: seQura's report takes no registration there"),
+        (
+            [goods("A", 2, 200), other("registration", "R", 10)],
+            "cart: seQura's report does not accept registration here",
+        ),
         (
             [goods("A", 2, 200), goods("F", 1, 50, type="subscriber_fee")],
-            "remaining_cart: seQura's report takes no subscriber_fee there",
+            "remaining_cart: seQura's report does not accept subscriber_fee here",
         ),
     ],
 )
@@ -324,7 +327,7 @@ def said(step: Step) -> str:
 ONE_REPORTED = told_of(TWO, shipped("s1", A=1))
 ALL_REPORTED = told_of(TWO, shipped("s1", A=2, B=1))
 DUE = "waits: waits for its report"
-GONE = "parked: unsupported: nothing of it was reported and nothing is left to ship, which a delivery report cannot say"
+GONE = "parked: unsupported: nothing was reported and nothing is left to ship, which a delivery report cannot express"
 
 
 @pytest.mark.parametrize(
@@ -341,11 +344,11 @@ GONE = "parked: unsupported: nothing of it was reported and nothing is left to s
         ([shipped("s1", A=1)], ONE_REPORTED, "settled", "settled"),
         ([shipped("s1", A=1), details(gift=True), delivered("s1")], ONE_REPORTED, "settled", "settled"),
         ([shipped("s1", A=1), shipped("s2", B=1)], ONE_REPORTED, DUE, "update"),
-        ([shipped("s1", A=1), items_cancelled("c1", B=1)], ONE_REPORTED, "parked: changed after its report: what is left to ship differs", "update"),
+        ([shipped("s1", A=1), items_cancelled("c1", B=1)], ONE_REPORTED, "parked: changed after its report: the rest to be shipped differs", "update"),
         ([shipped("s1", A=1), returned("r1", A=1)], ONE_REPORTED, "parked: changed after its report: 1 × A less", "update"),
         ([shipped("s1", A=1), returned("r1", A=1), shipped("s2", B=1)], ONE_REPORTED, "parked: changed after its report: 1 × A less", "update"),
         ([shipped("s1", A=1), returned("r1", A=1), shipped("s2", A=1, B=1)], ONE_REPORTED, DUE, "update"),
-        ([shipped("s1", A=1), fee_charged("k1", 30)], ONE_REPORTED, "parked: changed after its report: no shipment brought it", "update"),
+        ([shipped("s1", A=1), fee_charged("k1", 30)], ONE_REPORTED, "parked: changed after its report: not caused by a shipment", "update"),
         ([shipped("s1", A=1), fee_charged("k1", 30), shipped("s2", B=1)], ONE_REPORTED, DUE, "update"),
         ([shipped("s1", A=1), refunded("f1", 20)], ONE_REPORTED, "parked: changed after its report: -20 in all", "update"),
         ([shipped("s1", A=1), cart_updated(goods("A", 2, 180), goods("B", 1, 100))], ONE_REPORTED, "parked: changed after its report: A -10 without a unit", "update"),
@@ -369,7 +372,7 @@ def test_growth_is_seen_as_a_step_backwards() -> None:
 
 
 @pytest.mark.parametrize("mode", ["update", "report", "report_then_update"])
-def test_nothing_is_told_while_a_page_is_under_way(mode: DeliveryMode) -> None:
+def test_nothing_is_reported_while_a_page_is_under_way(mode: DeliveryMode) -> None:
     """Whatever happens to the order meanwhile, and whatever the account is set to."""
     found = order(TWO, shipped("s1", A=1))
     now = under_way(entries_of(found, deliveries_of(found, {}), NOTHING, most=9), 7, b"")
@@ -417,15 +420,13 @@ def test_accounts_that_update() -> None:
 def test_memory_that_cannot_be_read() -> None:
     """The order waits, and says why."""
     step = SEQURA.next_step(question(SEQURA, order(TWO), ACCOUNT, remote=b"\xff"))
-    assert said(step).startswith(
-        "waits: cannot be reported: what is kept of its reports was written by a newer version"
-    )
+    assert said(step).startswith("waits: cannot be reported: the memory of its reports was written by a newer version")
 
 
 def test_update_that_must_not_be_sent() -> None:
     """It is parked with the arithmetic; the order waits for no report."""
     found = order(TWO, shipped("s1", A=1), cart_updated(goods("A", 2, 900), goods("B", 1, 100)))
-    expected = "parked: not sent: carts 1000, confirmed 300: seQura refuses an increase above 15 %"
+    expected = "parked: not sent: carts 1000, confirmed 300: seQura rejects an increase above 15 %"
     assert said(step_of(found, ONE_REPORTED, THEN_UPDATE)) == expected
 
 

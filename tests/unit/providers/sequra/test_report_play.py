@@ -175,7 +175,7 @@ def check(world: World) -> None:
             if record.park.reason.startswith("changed"):
                 assert not can_carry(world, reference, record, order), reference
         else:
-            assert record.reason.startswith(("cannot be reported: ", "its report was refused")), record.reason
+            assert record.reason.startswith(("cannot be reported: ", "its report was rejected")), record.reason
             assert world.provider.order(reference).broken or reference in world.bad
 
 

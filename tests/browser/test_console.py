@@ -1,0 +1,313 @@
+"""The console in a real browser: what a person sees, and what comes of what he does."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.driver import Browser
+from tests.browser.shops import quiet, troubled
+from tests.browser.site import Site
+from tests.unit.web.console.scene import owed, settled
+
+ORDER = "/orders/hats%2FH-77"
+VIEWS = {
+    "overview": "/",
+    "orders": "/orders",
+    "order": ORDER,
+    "dead-letters": "/dead-letters",
+    "dead-letter": "/dead-letters/0/0",
+    "try": "/try",
+    "confirm": "/confirm?command=release&status=parked",
+    "api": "/api",
+    "problem": "/orders/acme%2Fnone",
+}
+SHOPS = {"quiet": quiet, "troubled": troubled}
+EMPTY = ("overview", "orders", "dead-letters")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A console that is not open yet."""
+    with Site(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def window(browser: Browser) -> Iterator[None]:
+    """Each test finds the window as usual."""
+    yield
+    browser.scripts(allowed=True)
+    browser.zone("")
+    browser.scheme("light")
+    browser.resize(1300, 900)
+    browser.open("about:blank")
+    browser.complaints()
+
+
+def unexpected(complaints: list[str]) -> list[str]:
+    """Without what a page that is not there must say."""
+    return [each for each in complaints if "404 (Not Found)" not in each]
+
+
+@pytest.mark.parametrize("shop", SHOPS)
+@pytest.mark.parametrize("look", ["light", "dark", "narrow"])
+def test_views(browser: Browser, site: Site, shots: Path, shop: str, look: str) -> None:
+    """Each view is whole: the browser complains of nothing, and nothing is wider than the window."""
+    SHOPS[shop](site.scene)
+    url = site.open()
+    browser.scheme("dark" if look == "dark" else "light")
+    browser.resize(*((380, 800) if look == "narrow" else (1300, 900)))
+    for name, path in VIEWS.items():
+        browser.open(url + path)
+        browser.find("main h1")
+        wide = browser.run(
+            "const wide = document.documentElement.clientWidth;"
+            "const scrolls = wide < 1000 ? '.scroll' : '#none';"
+            "return [...document.querySelectorAll('body *')].filter((each) =>"
+            " !each.closest(`${scrolls}, pre, .skip, thead`) && each.getBoundingClientRect().right > wide + 1)"
+            ".map((each) => each.outerHTML.slice(0, 120))"
+        )
+        browser.shoot(shots / f"{name}-{shop}-{look}.png")
+        assert wide == [], name
+        assert unexpected(browser.complaints()) == [], name
+
+
+def test_empty(browser: Browser, site: Site, shots: Path) -> None:
+    """Where there is nothing, a view says so, and what to do."""
+    url = site.open()
+    for name in EMPTY:
+        browser.open(url + VIEWS[name])
+        browser.find("main .empty")
+        browser.shoot(shots / f"{name}-empty-light.png")
+
+
+def test_names_for_everything(browser: Browser, site: Site) -> None:
+    """Whoever does not see the page is told the name of each field and button, and finds one heading and one main."""
+    troubled(site.scene)
+    url = site.open()
+    for name, path in VIEWS.items():
+        browser.open(url + path)
+        browser.find("main h1")
+        nameless = browser.run(
+            "return [...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a')].filter((e) =>"
+            " !(e.labels && e.labels.length) && !e.getAttribute('aria-label') && !e.innerText.trim()).map((e) => e.outerHTML)"
+        )
+        assert nameless == [], name
+        assert browser.run(
+            "return [document.querySelectorAll('main').length, document.querySelectorAll('h1').length]"
+        ) == [1, 1]
+        assert browser.run("return document.documentElement.lang") == "en"
+        assert browser.run("return [...document.querySelectorAll('th')].filter((e) => !e.scope).length") == 0, name
+
+
+def test_contrast(browser: Browser, site: Site) -> None:
+    """Text stands out from what is behind it by 4.5 to 1 (WCAG 2.1 AA), light and dark."""
+    troubled(site.scene)
+    url = site.open()
+    for scheme in ("light", "dark"):
+        browser.scheme(scheme)
+        for path in ("/", "/orders", ORDER, "/dead-letters/0/0", "/try"):
+            browser.open(url + path)
+            browser.find("main h1")
+            assert browser.run(CONTRAST) == [], (scheme, path)
+
+
+CONTRAST = """
+const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (rgb) => { const [r, g, b] = rgb.map((v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+  return .2126 * r + .7152 * g + .0722 * b; };
+const behind = (e) => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor);
+  if (c.length < 4 || c[3] > 0) return c.slice(0, 3); } return numbers(getComputedStyle(document.documentElement).backgroundColor).slice(0, 3); };
+const low = [];
+for (const e of document.querySelectorAll('body *')) {
+  if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || !e.getClientRects().length) continue;
+  const a = light(numbers(getComputedStyle(e).color).slice(0, 3)), b = light(behind(e));
+  const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  if (ratio < 4.5) low.push(ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 120));
+}
+return low;
+"""
+
+
+def test_release(browser: Browser, site: Site) -> None:
+    """From the overview to what needs a person, to the order, and a button: done, by whom, and why."""
+    troubled(site.scene)
+    url = site.open()
+    browser.open(url)
+    browser.click("a[href*='status=parked']")
+    browser.find("table.orders")
+    assert "B20-5" in browser.text()
+    browser.click("a[href$='acme%2FB20-5']")
+    browser.type("input[name=why]", "price corrected")
+    browser.click("button[value=release]")
+    browser.find(".banner.good")
+    assert "Release: done" in re.sub(r"\s+", " ", browser.text(".banner.good"))
+    assert site.scene.deeds.done == [("release", ("acme/B20-5",), "local", "price corrected")]
+
+
+def test_release_all(browser: Browser, site: Site) -> None:
+    """It is said how many before, and what became of each after."""
+    troubled(site.scene)
+    site.scene.deeds.refuses = {"acme/B20-1"}
+    browser.open(site.open() + "/orders?account=acme&reason=unit_price")
+    browser.click("a[href*='command=release']")
+    browser.find("form.act")
+    assert "Release 6 orders?" in browser.text("h1")
+    browser.click("form.act button")
+    browser.find(".banner.bad")
+    assert "5 done, 1 not." in re.sub(r"\s+", " ", browser.text(".banner.bad"))
+    ((command, subjects, _, _),) = site.scene.deeds.done
+    assert (command, len(subjects)) == ("release", 6)
+
+
+def test_filters(browser: Browser, site: Site) -> None:
+    """The form finds, its address can be kept, and the next page goes on."""
+    troubled(site.scene)
+    browser.open(site.open() + "/orders")
+    browser.run("document.querySelector('select[name=status]').value = 'settled'")
+    browser.type(".filters input[name=q]", "A14-")
+    browser.click(".filters button")
+    browser.until(lambda: "70 orders" in browser.text(), "70 orders")
+    assert "status=settled" in browser.url
+    first = browser.text("table.orders tbody th")
+    browser.click("a[rel=next]")
+    browser.until(lambda: browser.text("table.orders tbody th") not in ("", first), "the next page")
+    assert browser.count("table.orders tbody tr") == 20
+    assert browser.count("a[rel=next]") == 0
+
+
+def test_changes_come_by_themselves(browser: Browser, site: Site) -> None:
+    """In two tabs at once, without a reload, and what somebody is typing stays."""
+    quiet(site.scene)
+    url = site.open()
+    first = browser.this_tab
+    browser.open(url + "/orders?status=owed")
+    browser.until(lambda: browser.run("return !document.getElementById('live').hidden"), "the stream of changes")
+    second = browser.new_tab()
+    browser.open(url + "/orders?q=new")
+    browser.until(lambda: browser.run("return !document.getElementById('live').hidden"), "the stream of changes")
+    browser.run("window.kept = true")
+    browser.type(".filters input[name=reason]", "half a wor")
+    site.change(lambda scene: scene.put("acme/new-1", owed(scene.now_ms)))
+    browser.until(lambda: "acme/new-1" in browser.text("#orders"), "the new order")
+    assert browser.run("return window.kept")
+    assert browser.run("return document.querySelector('.filters input[name=reason]').value") == "half a wor"
+    browser.tab(first)
+    browser.until(lambda: "acme/new-1" in browser.text("#orders"), "the new order in the other tab")
+    site.change(lambda scene: scene.put("acme/new-1", settled(event_ms=scene.now_ms)))
+    browser.until(lambda: "acme/new-1" not in browser.text("#orders"), "that it is not owed any more")
+    browser.tab(second)
+    browser.close_tab(first)
+
+
+def test_order_changes_before_ones_eyes(browser: Browser, site: Site) -> None:
+    """The page of an order says at once that it is settled."""
+    quiet(site.scene)
+    browser.open(site.open() + ORDER)
+    browser.find("h1 .status.owed")
+    browser.until(lambda: browser.run("return !document.getElementById('live').hidden"), "the stream of changes")
+    site.change(lambda scene: scene.put("hats/H-77", settled(revision=9, acked=9), 1))
+    browser.find("h1 .status.settled")
+    assert browser.count("tr.differs") == 0
+
+
+def test_times(browser: Browser, site: Site) -> None:
+    """Are those of the reader's zone; UTC is on hover."""
+    quiet(site.scene)
+    url = site.open()
+    shown = {}
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        browser.zone(zone)
+        browser.open(url + ORDER)
+        browser.find("time")
+        shown[zone] = browser.run("const t = document.querySelector('time'); return [t.innerText, t.title]")
+    assert shown["Asia/Tokyo"][0] != shown["America/New_York"][0]
+    assert shown["Asia/Tokyo"][1] == shown["America/New_York"][1]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown["Asia/Tokyo"][1])
+
+
+def test_keyboard(browser: Browser, site: Site) -> None:
+    """One finds, walks down a list and opens an order without a mouse."""
+    troubled(site.scene)
+    url = site.open()
+    browser.open(url)
+    browser.find("main h1")
+    browser.press("/")
+    browser.press(*"B21", "Enter")
+    browser.until(lambda: browser.url.endswith("/orders/acme%2FB21"), "the order")
+    browser.press("g")
+    browser.press("o")
+    browser.until(lambda: browser.url.endswith("/orders"), "the list")
+    browser.find("table.orders")
+    browser.press("j", "j")
+    chosen = browser.text("tr.chosen th")
+    browser.press("Enter")
+    browser.until(lambda: chosen in browser.text("h1"), f"the order {chosen}")
+    browser.open(url)
+    browser.press("Tab", "Enter")
+    assert browser.run("return document.activeElement.id") == "main"
+
+
+def test_without_scripts(browser: Browser, site: Site) -> None:
+    """Everything is read, found and done all the same; times are UTC."""
+    troubled(site.scene)
+    url = site.open()
+    browser.scripts(allowed=False)
+    browser.open(url + "/orders?status=parked")
+    browser.find("table.orders")
+    browser.type(".search input", "B21")
+    browser.click(".search button")
+    browser.find("form.act")
+    assert browser.url.endswith("/orders/acme%2FB21")
+    browser.click("button[value=resend]")
+    browser.find(".banner.good")
+    assert [done[0] for done in site.scene.deeds.done] == ["resend"]
+    browser.open(url + "/dead-letters")
+    browser.click("table.list a[href='/dead-letters/0/0']")
+    browser.find("pre mark")
+    browser.click("a[href='?show=personal']")
+    browser.find("a[href='?']")
+
+
+def test_personal_fields(browser: Browser, site: Site) -> None:
+    """Are hidden until they are asked for; the place that is wrong is marked."""
+    troubled(site.scene)
+    url = site.open()
+    browser.open(url + "/dead-letters/0/0")
+    browser.find("pre mark")
+    assert "ana@example.org" not in browser.text()
+    assert '"quantity": "•••"' in browser.text("pre mark")
+    browser.click("a[href='?show=personal']")
+    browser.until(lambda: "ana@example.org" in browser.text(), "what was hidden")
+    assert '"quantity": "two"' in browser.text("pre mark")
+
+
+def test_console_is_started_again(browser: Browser, site: Site, tmp_path: Path) -> None:
+    """A page that was open goes on with the next process; a form of before asks to be sent once more."""
+    quiet(site.scene)
+    url = site.open()
+    browser.open(url + ORDER)
+    browser.until(lambda: browser.run("return !document.getElementById('live').hidden"), "the stream of changes")
+    site.restart()
+    browser.until(lambda: browser.run("return !document.getElementById('live').hidden"), "the stream of changes again")
+    site.change(lambda scene: scene.put("hats/H-77", settled(revision=9, acked=9), 1))
+    browser.find("h1 .status.settled")
+    browser.run("document.querySelector('input[name=csrf]').value = '0'.repeat(64)")
+    browser.click("button[value=resend]")
+    browser.until(lambda: "go back, reload, and do it once more" in browser.text(), "what to do")
+    assert site.scene.deeds.done == []
+    browser.open(url + ORDER)
+    browser.click("button[value=resend]")
+    browser.find(".banner.good")
+
+
+def test_try(browser: Browser, site: Site) -> None:
+    """What is pasted is tried, and stays in the form."""
+    browser.open(site.open() + "/try")
+    browser.type("textarea", '{"type": "order.confirmed"}')
+    browser.click("form[action='/try'] button")
+    browser.until(lambda: "What would be sent" in browser.text(), "what would be sent")
+    assert browser.run("return document.querySelector('textarea').value") == '{"type": "order.confirmed"}'
+    assert site.scene.tried == ['{"type": "order.confirmed"}']

@@ -1,0 +1,205 @@
+"""Around the console: what pasted events lead to, workers behind private ports, and the users' file."""
+
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from schemas.views import OrderView
+from tests.shops.events import confirmed, envelope, goods, shipped
+from tests.unit.web.control import Worker
+from worker.errors import LogError, UsageError
+from worker.tools.console.attempt import Attempts, attempted, read_events
+from worker.tools.console.users import add_user, drop_user, list_users
+from worker.tools.console.workers import PrivatePorts
+from worker.web.console.auth import read_users
+from worker.web.private_port import Access, PrivatePort
+
+CONFIRMED, SHIPPED = envelope(confirmed(goods("A", 2, 200))), envelope(shipped("s1", A=1), 2)
+
+
+# --- Try ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([CONFIRMED, SHIPPED]),
+        f"{json.dumps(CONFIRMED)}\n\n{json.dumps(SHIPPED)}\n",
+    ],
+)
+def test_shapes_of_events(text: str) -> None:
+    """An array, or one a line."""
+    assert read_events(text) == [CONFIRMED, SHIPPED]
+    assert read_events(json.dumps(CONFIRMED, indent=2)) == [CONFIRMED]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "paste one event or more"),
+        ("{", "expected JSON: "),
+        ('{"a": 1}\n{', "line 2: expected a JSON object"),
+        ("[1]", "event 1: expected a JSON object"),
+        ("5", "event 1: expected a JSON object"),
+        ("[" * 100_000, "expected JSON: "),
+        (json.dumps([{}] * 201), "at most 200 events at once; these are 201"),
+    ],
+)
+def test_no_events(text: str, expected: str) -> None:
+    """What is none says what was expected."""
+    with pytest.raises(UsageError, match=expected):
+        read_events(text)
+
+
+def test_what_events_lead_to() -> None:
+    """The same carts, update and refusals that a worker would have."""
+    tried = attempted([CONFIRMED, SHIPPED, {"type": "order.refunded", "subject": "acme/A14/12345"}], {"acme": "sequra"})
+    assert [(each["event"], each["state"]) for each in tried.explanation[:2]] == [
+        ("order.confirmed", "ready"),
+        ("order.items_shipped", "ready"),
+    ]
+    (update,) = tried.updates
+    assert update["method"] == "PUT"
+    assert update["body"]["order"]["shipped_cart"]["order_total_with_tax"] == 100
+    assert [(order.status, order.shipped_minor, order.unshipped_minor) for order in tried.orders] == [
+        ("settled", 100, 100)
+    ]
+    assert len(tried.refused) == 1
+    assert "line 3 refused" in tried.refused[0]
+    assert tried.problems == []
+
+
+def test_what_depends_on_the_provider() -> None:
+    """Of a provider that is asked first, the carts alone are told, and that is said."""
+    tried = attempted([CONFIRMED], {"acme": "qliro"})
+    assert tried.updates == []
+    assert len(tried.explanation) == 1
+    assert tried.problems == ["what qliro is sent depends on what it answers: of acme, see the carts alone"]
+
+
+async def test_in_a_process_of_its_own() -> None:
+    """The console asks another process, and gets what that one found."""
+    tried = await Attempts({"acme": "sequra"}).attempt(json.dumps([CONFIRMED, SHIPPED]))
+    assert [update["method"] for update in tried.updates] == ["PUT"]
+    assert (await Attempts({}).attempt("{")).problems[0].startswith("expected JSON")
+
+
+async def test_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is ended, whatever was pasted."""
+    monkeypatch.setattr("worker.tools.console.attempt.WITHIN_S", 0.0)
+    assert (await Attempts({}).attempt(json.dumps(CONFIRMED))).problems == [
+        "this takes longer than 0 s; try fewer events"
+    ]
+
+
+# --- workers ---
+
+
+@asynccontextmanager
+async def port_of(worker: Worker, token: str = "") -> AsyncIterator[str]:
+    """Its private port."""
+    port = PrivatePort(worker, Access(token))
+    url = await port.start("127.0.0.1", 0)
+    try:
+        yield url
+    finally:
+        await port.stop()
+
+
+async def test_acts_at_whoever_serves_it() -> None:
+    """Of several workers the one that has the order is asked, and what it says is told."""
+    first, second = Worker(), Worker()
+    first.orders = {"acme/1": OrderView("acme/1", "parked", "422")}
+    second.orders = {"acme/2": OrderView("acme/2", "parked", "422")}
+    async with port_of(first) as one, port_of(second) as two:
+        ports = PrivatePorts([one, two + "/"], "")
+        assert ports.why_not() == ""
+        lines = await ports.submit("release", ["acme/1", "acme/2", "acme/3"], by="ana", why="mended")
+        assert [(line.subject, line.done) for line in lines] == [("acme/1", True), ("acme/2", True), ("acme/3", False)]
+        assert "are all of them named in [console] workers?" in lines[2].detail
+        assert (first.done, second.done) == ([("release", "acme/1")], [("release", "acme/2")])
+        (resent,) = await ports.submit("resend", ["acme/2"], by="ana", why="")
+        assert resent.done
+        shown = await ports.show("acme/2")
+        assert shown is not None
+        assert (shown[0], shown[1].subject) == (two, "acme/2")
+        assert await ports.show("acme/3") is None
+
+
+async def test_what_cannot_be_done() -> None:
+    """Is said in the worker's words; a commit that is not known to be is not called done."""
+    worker = Worker()
+    async with port_of(worker) as url:
+        ports = PrivatePorts([url], "")
+        worker.fails = LogError("not committed")
+        (line,) = await ports.submit("release", ["acme/1"], by="ana", why="")
+        assert (line.done, line.detail) == (False, "commit not confirmed; check the order and try again")
+        worker.fails = UsageError("partition 0 is restoring")
+        (line,) = await ports.submit("release", ["acme/1"], by="ana", why="")
+        assert (line.done, line.detail) == (False, "partition 0 is restoring")
+
+
+async def test_accounts_are_resumed_everywhere() -> None:
+    """Each worker is asked; one that is away is named."""
+    worker = Worker()
+    async with port_of(worker) as url:
+        ports = PrivatePorts([url, "http://127.0.0.1:1"], "")
+        (line,) = await ports.submit("resume", ["acme"], by="ana", why="")
+        assert line.done
+        assert url in line.detail
+        assert "no worker responds at http://127.0.0.1:1" in line.detail
+        (unknown,) = await ports.submit("resume", ["none"], by="ana", why="")
+        assert not unknown.done
+
+
+async def test_statuses() -> None:
+    """What each worker says of itself, and that one does not answer."""
+    worker = Worker()
+    async with port_of(worker) as url:
+        (one, status), (other, nothing) = await PrivatePorts([url, "http://127.0.0.1:1"], "").statuses()
+    assert (one.ok, one.version, one.partitions, one.lease_left_s) == (True, "0.1.0", 1, 19.0)
+    assert status is not None
+    assert status.accounts[0].paused == "401"
+    assert (other.ok, nothing) == (False, None)
+    assert "no worker responds" in other.detail
+
+
+# --- users ---
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password on standard input."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse\n"))
+
+
+def test_users(tmp_path: Path, typed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are added with a password that is not shown, listed, and removed."""
+    path = tmp_path / "users"
+    assert add_user(path, "ana", "operator", as_json=False) == 0
+    assert list_users(path, as_json=True) == 0
+    assert read_users(path)["ana"].role == "operator"
+    assert drop_user(path, "ana", as_json=False) == 0
+    out = capsys.readouterr().out
+    assert out == f'ana, operator: added to {path}\n{{"ana": "operator"}}\nana: removed from {path}\n'
+    with pytest.raises(UsageError, match="there is no user ana"):
+        drop_user(path, "ana", as_json=False)
+
+
+def test_two_passwords_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal it is asked for twice."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    said = iter(["correct horse", "another horse"])
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("worker.tools.console.users.getpass", lambda _prompt: next(said))
+    with pytest.raises(UsageError, match="the two passwords differ"):
+        add_user(tmp_path / "users", "ana", "viewer", as_json=False)
+    assert not (tmp_path / "users").exists()

@@ -1,0 +1,197 @@
+"""Who is let in, and as what."""
+
+import asyncio
+import base64
+from pathlib import Path
+
+import pytest
+
+from worker.errors import ConfigError, UsageError
+from worker.web.console.auth import (
+    Basic,
+    Denied,
+    Loopback,
+    Proxied,
+    Tokens,
+    User,
+    read_users,
+    remove_user,
+    write_user,
+)
+
+PASSWORD = "correct horse"
+
+
+class Asked:
+    """A request, as far as it is looked at."""
+
+    def __init__(self, remote: str = "127.0.0.1", **headers: str) -> None:
+        self.remote: str | None = remote
+        self.headers = {name.replace("_", "-"): text for name, text in headers.items()}
+
+
+def signed(name: str, password: str) -> Asked:
+    """A request with credentials."""
+    text = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return Asked(Authorization=f"Basic {text}")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """A file with two users."""
+    path = tmp_path / "users"
+    assert write_user(path, "ana", "operator", PASSWORD)
+    assert write_user(path, "ben", "viewer", "another password")
+    return path
+
+
+async def test_loopback() -> None:
+    """Whoever is on this machine acts."""
+    assert await Loopback().who(Asked()) == User("local", "operator")
+
+
+async def test_right_passwords(users: Path) -> None:
+    """Each user with his role, also when the answer is remembered."""
+    auth = Basic(users)
+    for _ in range(2):
+        assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+        assert await auth.who(signed("ben", "another password")) == User("ben", "viewer")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *(Asked(), signed("ana", "wrong"), signed("eve", PASSWORD), signed("ana", ""), signed("", PASSWORD)),
+        *(Asked(Authorization="Basic !"), Asked(Authorization="Bearer x"), Asked(Authorization="Basic //8=")),
+        *(Asked(Authorization="Basic YW5h"), signed("ana", "x" * 2000), signed("ANA", PASSWORD)),
+    ],
+)
+async def test_wrong_passwords(users: Path, request_: Asked) -> None:
+    """Nobody is let in without one that fits."""
+    found = await Basic(users).who(request_)
+    assert isinstance(found, Denied)
+    assert found.status == 401
+
+
+async def test_guessing_is_slow(users: Path) -> None:
+    """After some wrong passwords for a name from an address it has to wait; others, and what is remembered, need not."""
+    clock = Clock()
+    auth = Basic(users, clock)
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+    found = [await auth.who(signed("ana", f"guess {number}")) for number in range(12)]
+    assert [each.status for each in found if isinstance(each, Denied)].count(429) == 2
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+    assert await auth.who(signed("ben", "another password")) == User("ben", "viewer")
+    fresh = Basic(users, clock)
+    assert [isinstance(await fresh.who(signed("ana", f"guess {number}")), Denied) for number in range(12)] == [
+        True
+    ] * 12
+    assert isinstance(await fresh.who(signed("ana", PASSWORD)), Denied)
+    elsewhere = signed("ana", PASSWORD)
+    elsewhere.remote = "127.0.0.2"
+    assert await fresh.who(elsewhere) == User("ana", "operator")
+    clock.s += 400  # what was remembered is forgotten, and the address may ask again
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+
+
+async def test_file_is_read_again(users: Path) -> None:
+    """A user who was removed, or has another password, is not let in by what is remembered."""
+    auth = Basic(users)
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+    assert not write_user(users, "ana", "viewer", "a new password")
+    assert isinstance(await auth.who(signed("ana", PASSWORD)), Denied)
+    assert await auth.who(signed("ana", "a new password")) == User("ana", "viewer")
+    assert remove_user(users, "ana")
+    assert isinstance(await auth.who(signed("ana", "a new password")), Denied)
+    await asyncio.to_thread(users.write_text, "broken")
+    assert await auth.who(signed("ben", "another password")) == User("ben", "viewer")
+
+
+def test_file_holds_no_password(users: Path) -> None:
+    """Only hashes, each with its salt, and nobody else reads it."""
+    text = users.read_text()
+    assert PASSWORD not in text
+    assert users.stat().st_mode & 0o077 == 0
+    write_user(users, "eva", "viewer", PASSWORD)
+    lines = {line.split(":")[0]: line.split("$")[-1] for line in users.read_text().splitlines()}
+    assert lines["eva"] != lines["ana"]
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", "ä", "x" * 65, "a\nb:operator:scrypt"])
+def test_names(tmp_path: Path, name: str) -> None:
+    """What cannot be a name is refused, and nothing is written."""
+    with pytest.raises(UsageError, match="a user's name"):
+        write_user(tmp_path / "users", name, "viewer", PASSWORD)
+    assert not (tmp_path / "users").exists()
+
+
+def test_short_passwords(tmp_path: Path) -> None:
+    """Are refused."""
+    with pytest.raises(UsageError, match="10 to 1024 characters"):
+        write_user(tmp_path / "users", "ana", "viewer", "short")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("ana", "ana:admin:scrypt$16384$8$1$" + "A" * 22 + "==$" + "A" * 43 + "="),
+        *("ana:viewer:plain", "ana:viewer:scrypt$9999999$8$1$" + "A" * 22 + "==$" + "A" * 43 + "="),
+    ],
+)
+def test_broken_files(tmp_path: Path, line: str) -> None:
+    """A file that is not ours is named by its line, and never overwritten."""
+    path = tmp_path / "users"
+    path.write_text(f"# users\n\n{line}\n")
+    with pytest.raises(ConfigError, match="line 3"):
+        read_users(path)
+    with pytest.raises(ConfigError, match="line 3"):
+        write_user(path, "ben", "viewer", PASSWORD)
+    assert path.read_text() == f"# users\n\n{line}\n"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """Says what writes it."""
+    with pytest.raises(ConfigError, match="cartsync console user add"):
+        Basic(tmp_path / "none")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_user(tmp_path / "none" / "users", "ana", "viewer", PASSWORD)
+
+
+PROXIED = Proxied("X-Forwarded-User", ["10.0.0.0/8", "::1"], ["ana@shop"])
+
+
+@pytest.mark.parametrize(
+    ("remote", "name", "expected"),
+    [
+        ("10.1.2.3", "ana@shop", User("ana@shop", "operator")),
+        ("::ffff:10.1.2.3", "ana@shop", User("ana@shop", "operator")),
+        ("::1", "ben", User("ben", "viewer")),
+        ("10.1.2.3", "", 401),
+        ("10.1.2.3", "a b", 401),
+        ("10.1.2.3", "ana@shop, eve", 401),
+        ("11.1.2.3", "ana@shop", 403),
+        ("", "ana@shop", 403),
+    ],
+)
+async def test_proxies(remote: str, name: str, expected: User | int) -> None:
+    """The header counts from the proxy's address alone, and names one person."""
+    found = await PROXIED.who(Asked(remote, X_Forwarded_User=name))
+    assert (found.status if isinstance(found, Denied) else found) == expected
+
+
+def test_tokens() -> None:
+    """Each user has his own; those of another role, or of another process, do not fit."""
+    ana, tokens = User("ana", "operator"), Tokens(b"k")
+    assert tokens.fits(ana, tokens.of(ana))
+    for other in (tokens.of(User("ben", "operator")), tokens.of(User("ana", "viewer")), Tokens(b"l").of(ana), "", "ä"):
+        assert not tokens.fits(ana, other)

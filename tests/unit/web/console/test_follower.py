@@ -1,0 +1,163 @@
+"""Reading along: what was there, what comes, and what becomes of the topics meanwhile."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.unit.web.console.scene import Scene, owed, parked, settled, until
+from worker.errors import ConfigError, LogError
+from worker.ports import Chunk, StoredRecord, TopicFound, TopicName
+from worker.sim.records import MemoryRecords
+from worker.web.console import follower as follower_module
+from worker.web.console.answers import Answers
+from worker.web.console.follower import Follower
+from worker.web.console.queries import Filter
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """A broker and a file."""
+    return Scene(tmp_path)
+
+
+async def subjects(scene: Scene, answers: Answers) -> list[str]:
+    """All orders."""
+    await scene.read(answers)
+    return [row.subject for row in (await answers.orders(Filter(), "reference", None, 100)).orders]
+
+
+async def test_what_is_there_and_what_comes(scene: Scene) -> None:
+    """Orders of all partitions, changes, and removals; dead letters and results, too."""
+    scene.put("acme/1", settled(), 0)
+    scene.put("acme/2", owed(), 1)
+    scene.tell("acme/1", 1, status="settled")
+    async with scene.following() as answers:
+        assert await subjects(scene, answers) == ["acme/1", "acme/2"]
+        scene.put("acme/3", parked(), 1)
+        scene.put("acme/1", None, 0)
+        scene.refuse(b"{}", "$: no")
+        assert await subjects(scene, answers) == ["acme/2", "acme/3"]
+        assert len((await answers.letters("", "", None, 10)).letters) == 1
+
+
+async def test_goes_on_after_a_restart(scene: Scene) -> None:
+    """The next process reads what came since, and nothing twice."""
+    scene.put("acme/1", settled())
+    async with scene.following():
+        pass
+    scene.put("acme/2", settled())
+    read: list[StoredRecord] = []
+
+    class Watched(MemoryRecords):
+        async def read(self, within_s: float) -> list[Chunk]:
+            chunks = await super().read(within_s)
+            read.extend(record for chunk in chunks for record in chunk.records)
+            return chunks
+
+    scene.records = Watched(scene.log, scene.records._clock)
+    async with scene.following() as answers:
+        assert await subjects(scene, answers) == ["acme/1", "acme/2"]
+    assert [record.key for record in read] == [b"o:acme/2"]
+
+
+async def test_topic_is_made_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the state topic is another one, what was read of the old one goes, while the console runs."""
+    monkeypatch.setattr(follower_module, "LOOK_S", 0.05)
+    scene.put("acme/1", settled())
+    async with scene.following() as answers:
+        assert await subjects(scene, answers) == ["acme/1"]
+        scene.log.remake_states()
+        scene.put("acme/2", settled())
+        await until(lambda: scene.log.broker.state_topic_id in index_ids(answers))
+        assert await subjects(scene, answers) == ["acme/2"]
+
+
+def index_ids(answers: Answers) -> str:
+    """Of which topics the index says that it is."""
+    with closing(answers.site.index.connect()) as db:
+        return str(db.execute("SELECT value FROM meta").fetchone()[0])
+
+
+class Away(MemoryRecords):
+    """Kafka is away until it is back."""
+
+    fails: Exception | None = LogError("no Kafka broker answers")
+
+    async def topics(self) -> Mapping[TopicName, TopicFound]:
+        """Fails."""
+        if self.fails is not None:
+            raise self.fails
+        return await super().topics()
+
+
+async def test_kafka_is_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and tries again until it is back; an order that is shown until then is what was read before."""
+    monkeypatch.setattr(follower_module, "AGAIN_S", (0.01,))
+    records = Away(scene.log, scene.records._clock)
+    index = scene.index()
+    follower = Follower(records, index)
+    task = asyncio.create_task(follower.run())
+    await until(lambda: follower.detail == "no Kafka broker answers")
+    states = [follower.state]
+    records.fails = None
+    await until(lambda: follower.state == "following")
+    assert states == ["away"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    index.close()
+
+
+async def test_kafka_refuses(scene: Scene) -> None:
+    """What only an operator can mend ends the console."""
+    records = Away(scene.log, scene.records._clock)
+    records.fails = ConfigError("refused")
+    index = scene.index()
+    with pytest.raises(ConfigError, match="refused"):
+        await Follower(records, index).run()
+    index.close()
+
+
+async def test_no_state_topic(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says what to do."""
+
+    class Empty(MemoryRecords):
+        async def topics(self) -> Mapping[TopicName, TopicFound]:
+            return {}
+
+    index = scene.index()
+    follower = Follower(Empty(scene.log, scene.records._clock), index)
+    task = asyncio.create_task(follower.run())
+    await until(lambda: "cartsync topics check" in follower.detail)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    index.close()
+
+
+async def test_lag_is_not_needed(scene: Scene) -> None:
+    """A console that may not describe the event topic shows all the rest."""
+
+    class Blind(MemoryRecords):
+        async def input_ends(self) -> Mapping[int, int]:
+            raise LogError("not allowed")
+
+    scene.records = Blind(scene.log, scene.records._clock)
+    scene.put("acme/1", settled())
+    async with scene.following() as answers:
+        assert await subjects(scene, answers) == ["acme/1"]
+        assert answers.site.follower.input_ends is None
+
+
+async def test_progress(scene: Scene) -> None:
+    """While it is built one sees how far it is."""
+    for number in range(5):
+        scene.put(f"acme/{number}", settled())
+    index = scene.index()
+    follower = Follower(scene.records, index)
+    follower._ends = {("state", 0): (0, 10), ("state", 1): (0, 0)}
+    follower._positions = {("state", 0): 4}
+    follower._total = 10
+    assert follower.progress() == (6, 10)
+    index.close()

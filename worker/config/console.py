@@ -1,0 +1,98 @@
+"""The configuration of `cartsync console`: the same files and variables, without any credentials of a provider.
+
+Of an account it takes which provider it is with; its secret files may be out of the console's reach.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+from pydantic import ConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker import is_loopback
+from worker.config import all_layers, build, refused
+from worker.config.sections import ConsoleSection, HttpSection, KafkaSection, LogSection, Section, WorkerSection
+from worker.config.sources import SettingPath
+from worker.config.values import NonEmpty
+
+
+class _Named(Section):
+    """Of `[accounts.NAME]`, what the console goes by."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    provider: NonEmpty
+
+
+class _Console(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    console: ConsoleSection = ConsoleSection()
+
+
+class _Watching(_Console):
+    kafka: KafkaSection
+    worker: WorkerSection = WorkerSection()
+    http: HttpSection = HttpSection()
+    log: LogSection = LogSection()
+    accounts: dict[str, _Named] = {}
+
+
+class ConsoleConfig(Struct, frozen=True, kw_only=True):
+    """Everything that `cartsync console` goes by."""
+
+    console: ConsoleSection
+    kafka: KafkaSection
+    worker: WorkerSection
+    http: HttpSection
+    log: LogSection
+    providers: Mapping[str, str]
+    """By account."""
+
+
+def console_config(
+    path: Path | None = None, environ: Mapping[str, str] | None = None, host: str | None = None
+) -> ConsoleConfig:
+    """What the console is to do. `host`: instead of `[console] host`. Raises `ConfigError` with one line for every
+    mistake.
+    """
+    layers = all_layers(path, environ, _is_wanted)
+    if not any("kafka" in layer.tree for layer in layers):
+        layers[0].tree["kafka"] = {}  # so that what is missing in it is said
+    found = build(_Watching, layers)
+    console = found.console if host is None else found.console.model_copy(update={"host": host})
+    if problems := list(_problems(console)):
+        raise refused(problems)
+    return ConsoleConfig(
+        console=console,
+        kafka=found.kafka,
+        worker=found.worker,
+        http=found.http,
+        log=found.log,
+        providers={name: account.provider for name, account in found.accounts.items()},
+    )
+
+
+def users_file(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """`[console] users_file` alone, for those who edit it; empty: none is configured. Raises `ConfigError`."""
+    return build(_Console, all_layers(path, environ, _is_wanted)).console.users_file
+
+
+def _is_wanted(path: SettingPath) -> bool:
+    return path[0] not in ("accounts", "callbacks") or path[2:3] == ("provider",)
+
+
+def _problems(console: ConsoleSection) -> Iterator[str]:
+    """DeliveryPolicy between the settings."""
+    if console.auth == "none" and not is_loopback(console.host):
+        yield (
+            f'[console] auth = "none" is for loopback only, and host is {console.host}: anybody who reaches it could '
+            'act on orders. Set auth = "basic" (with users_file) or "proxy" (with proxy_from)'
+        )
+    if console.auth == "basic" and not console.users_file:
+        yield '[console] users_file is missing: auth = "basic" needs it; `cartsync console user add NAME` writes it'
+    if console.auth == "proxy" and not console.proxy_from:
+        yield (
+            f'[console] proxy_from is missing: auth = "proxy" believes {console.proxy_header} of these addresses alone'
+        )

@@ -1,0 +1,77 @@
+"""What is to be written about orders besides events: outcomes of attempts, decisions, operators' commands."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from schemas.state import OrderRecord
+from worker.core.outbox import Decide
+from worker.model.exchange import Outcome
+from worker.orders.batch import Batch
+from worker.ownership.context import Slice
+from worker.ports import Attempt
+
+Change = Callable[[OrderRecord, int], OrderRecord]
+"""The record as an operator wants it, as of a UTC time in ms; the very same one: there is nothing to change."""
+
+
+class Command(Struct, eq=False):
+    """What an operator asks of some orders; `done` is resolved once it is committed."""
+
+    subjects: Sequence[str]
+    change: Change
+    done: asyncio.Future[int]
+    changed: int = 0
+    """Orders that it changed anything about."""
+
+
+class Mailbox:
+    """In the order in which it came, by kind."""
+
+    def __init__(self) -> None:
+        self.outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
+        """With when the attempt ended (*now*)."""
+        self.decisions: deque[Decide] = deque()
+        self._commands: deque[Command] = deque()
+        self._in_transaction: list[Command] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.outcomes or self.decisions or self._commands)
+
+    def command(self, subjects: Sequence[str], change: Change) -> asyncio.Future[int]:
+        """Resolved with how many orders it changed, once that is committed."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._commands.append(Command(subjects, change, done))
+        return done
+
+    async def fill(self, batch: Batch, work: Slice, bytes_max: int) -> None:
+        """Outcomes first, for they end holds; commands last, for they are about what is committed with them, too."""
+        while self.outcomes and batch.bytes < bytes_max:
+            if work.is_over():
+                await work.pause()
+            batch.outcome(*self.outcomes.popleft())
+        while self.decisions and batch.bytes < bytes_max:
+            if work.is_over():
+                await work.pause()
+            batch.decide(self.decisions.popleft())
+        while self._commands and batch.bytes < bytes_max:
+            if work.is_over():
+                await work.pause()
+            command = self._commands.popleft()
+            self._in_transaction.append(command)
+            command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
+
+    def answer(self) -> None:
+        """The transaction is committed: what commands were in it are done."""
+        for command in self._in_transaction:
+            if not command.done.done():
+                command.done.set_result(command.changed)
+        self._in_transaction = []
+
+    def close(self, error: Exception) -> None:
+        """Nothing of it will be written any more, or nobody knows."""
+        for command in (*self._in_transaction, *self._commands):
+            if not command.done.done():
+                command.done.set_exception(error)

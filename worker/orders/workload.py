@@ -1,0 +1,408 @@
+"""What the owner of an order partition does with its records (`ownership.Workload`)."""
+
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import structlog
+from msgspec import MsgspecError, Raw
+
+from schemas import state
+from worker.core.outbox import Claim, Decide, Effects, Figures, NeedLease, Offer, Outbox, Overdue
+from worker.core.record import release_by_operator
+from worker.core.retention import ClosedOrders
+from worker.errors import InvariantError, UsageError
+from worker.model.exchange import Outcome
+from worker.model.provider import Destination, Update
+from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
+from worker.orders.closing import Closing
+from worker.orders.context import OrderContext
+from worker.orders.loading import Kept, Loading
+from worker.orders.mailbox import Change, Mailbox
+from worker.orders.takeover import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, PartitionState, Takeover
+from worker.ownership.context import Slice
+from worker.ownership.inbox import Inbox
+from worker.ownership.workload import Entries, Host, Inherited
+from worker.ports import Attempt, JobChange, StateEntry
+
+log = structlog.get_logger(__name__)
+
+_NOTHING_SENT = Update(b"", None, Raw(b"null"))
+
+
+class OrderWorkload:
+    """`ownership.Workload`, `ports.AttemptSource`, `ports.JobHost`: the orders of one partition."""
+
+    def __init__(self, host: Host, context: OrderContext, kept: Kept | None) -> None:
+        self.partition = host.partition
+        self.is_loaded = False
+        """Before, `orders` are those of the past, or some."""
+        kept = kept or Kept(context.make_table(host.partition))
+        self.orders = kept.table
+        self.outbox = Outbox(
+            self.orders.__getitem__,
+            context.destinations,
+            context.rules,
+            is_throttled=context.dispatcher.waits,
+            reporting=context.reporting,
+            prepared_max=context.limits.prepared_max,
+            announce_after_s=context.limits.announce_after_s,
+        )
+        self._host = host
+        self._context = context
+        self._loading = Loading(host.partition, kept)
+        self._state = PartitionState()
+        self._mailbox = Mailbox()
+        self._in_flight = 0
+        """Attempts, of orders and of jobs, whose outcome has not come. Of an order in flight it may have, and not be
+        committed yet.
+        """
+        self.jobs = None if context.make_jobs is None or not context.sending else context.make_jobs(self)
+        self._closing = Closing(context.clock.chance(), context.clock.now())
+        self._job_work = Slice(context)
+        self._job_changes: list[JobChange] = []
+        """What jobs have in the transaction under way."""
+
+    # --- restoring ---
+
+    def load(self, entry: StateEntry) -> bool:
+        return self._loading.load(entry)
+
+    def loaded(self) -> None:
+        self._state.targets = self._loading.targets()
+        self._state.job_records = self._loading.jobs
+        self._state.closed = ClosedOrders(self._loading.closed)
+        self.is_loaded = True
+
+    async def may_replay_from(self, revision: int) -> bool:
+        work = Slice(self._context)
+        for _, header in self.orders.headers():
+            if work.is_over():
+                await work.pause()
+            if header.revision >= revision:
+                return False
+        return True
+
+    async def restored(self, inherited: Inherited) -> Entries:
+        takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
+        return await takeover.run(inherited)
+
+    async def find_undecodable(self, error: MsgspecError) -> bytes | None:  # noqa: ARG002 - it does not say which
+        work = Slice(self._context)
+        for subject, value in self.orders.items():
+            if work.is_over():
+                await work.pause()
+            try:
+                state.decode_whole(value)
+            except MsgspecError:
+                return (state.ORDER_PREFIX + subject).encode()
+        return None
+
+    def summary(self) -> dict[str, Any]:
+        return {"orders": len(self.orders), "owed": self.figures().owed}
+
+    # --- serving ---
+
+    def next_due(self) -> float:
+        due = min(self.outbox.next_due(), self._closing.look_at)
+        return due if self.jobs is None else min(due, self.jobs.next_due())
+
+    async def work(self) -> None:
+        if not self._is_draining:
+            await self._evaluate()
+            self._closing.look(self.orders, self.outbox, self._context)
+        if self.jobs is not None and self.has_urgent_work():
+            await self.jobs.look(is_leaving=self._is_draining)
+
+    @property
+    def _is_draining(self) -> bool:
+        return not self._host.phase.is_working
+
+    def has_mail(self) -> bool:
+        return bool(self._mailbox or self._closing.due) or (self.jobs is not None and self.jobs.has_mail())
+
+    def has_urgent_work(self) -> bool:
+        if self.jobs is None:
+            return False
+        return self.jobs.owes() if self._is_draining else self.jobs.next_due() <= self._context.clock.now()
+
+    async def _evaluate(self) -> None:
+        """Obeys what the outbox decides about the orders that are due.
+
+        The mail has to wait meanwhile, so not for long; but a transaction may be followed by more than one slice.
+        """
+        clock, work = self._context.clock, Slice(self._context)
+        now = clock.now()
+        until = now + self._context.limits.evaluate_s
+        while now < until and not self._is_draining:  # which may begin in a pause
+            effects = self.outbox.evaluate(now, clock.wall_ms(), self._host.lease.until)
+            if effects is None:
+                return
+            self._obey(effects)
+            if work.is_over():
+                await work.pause()
+                now = clock.now()
+
+    def _obey(self, effects: Effects) -> None:
+        for effect in effects:
+            match effect:
+                case Offer(subject, account, owed_since_ms, has_failed, not_before):
+                    self._context.dispatcher.offer(
+                        account, owed_since_ms, subject, self, has_failed=has_failed, not_before=not_before
+                    )
+                case Decide():
+                    self._mailbox.decisions.append(effect)
+                case NeedLease():
+                    self._context.metrics.lease_refused()
+                    self._host.want_lease()
+                case Overdue(subject, revision, event_id, status):
+                    log.warning(
+                        "order_unresolved",
+                        order=subject,
+                        revision=revision,
+                        event_id=event_id,
+                        partition=self.partition,
+                        status=status,
+                    )
+                case unknown:
+                    assert_never(unknown)
+
+    async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Batch:
+        batch = Batch(self.partition, self.orders, self._context, next_offset, self._host.sizes, self._state.closed)
+        work = Slice(self._context)
+        self._job_changes = [] if self.jobs is None else self.jobs.changes()
+        for change in self._job_changes:  # first: it was made up of the orders as they are now
+            await batch.job(change, work)
+        await self._mailbox.fill(batch, work, self._context.limits.batch_bytes_max)
+        if inbox:
+            await self._take_events(batch, inbox, work)
+        for subject in keeping:
+            batch.keep(subject)
+        batch.close(self._closing.take())
+        return batch
+
+    async def _take_events(self, batch: Batch, inbox: Inbox, work: Slice) -> None:
+        """As many as one transaction is to have, by their number, their bytes and the time that they take."""
+        context, limits = self._context, self._context.limits
+        count, began = 0, context.clock.now()
+        while inbox and count < limits.batch_records_max and batch.bytes < limits.batch_bytes_max:
+            records = inbox.first(min(EVENTS_AT_ONCE, limits.batch_records_max - count), EVENTS_AT_ONCE_BYTES)
+            bytes_max = min(batch.bytes + EVENTS_AT_ONCE_BYTES, limits.batch_bytes_max)
+            done = batch.events(records, self.outbox.is_in_flight, bytes_max)
+            inbox.drop(done)
+            count += done
+            if work.is_over():
+                if context.clock.now() - began > limits.batch_s:
+                    break
+                await work.pause()
+
+    def applied(self, batch: Batch) -> None:
+        context, known = self._context, self._state
+        now, now_ms = context.clock.now(), context.clock.wall_ms()
+        known.unconfigured += len(batch.unconfigured)
+        known.job_records |= batch.jobs
+        for subject in batch.gone:
+            self.orders.delete(subject)
+            known.unwritten.pop(subject, None)
+        known.closed.apply(batch.closed)
+        # Only of orders whose attempt has ended in it: the attempts of all others go on, whatever else changed.
+        for subject, hold_until in batch.holds.items():
+            self.outbox.ended(subject, hold_until)
+        for subject, header, value in batch.changed():
+            self.orders.put(subject, value)
+            known.beyond.discard(subject)
+            known.unwritten.pop(subject, None)
+            if context.sending:
+                self.outbox.committed(subject, header, now=now, now_ms=now_ms)
+        self.outbox.lease_renewed(now)
+
+    async def announce(self, batch: Batch) -> None:
+        await batch.announce()
+        self._mailbox.answer()
+        written, self._job_changes = self._job_changes, []
+        for change in written:
+            change.done()
+
+    # --- draining ---
+
+    def drain(self) -> None:
+        self._context.dispatcher.withdraw(self)
+
+    def awaits_outcomes(self) -> bool:
+        return self._in_flight > 0
+
+    def is_drained(self) -> bool:
+        owes = self.jobs is not None and self.jobs.owes()
+        return self._in_flight == 0 and not self._mailbox.outcomes and not owes
+
+    def abandon(self) -> None:
+        if self._in_flight:
+            self._context.dispatcher.abandon(self)
+
+    def unwritten(self) -> list[list[str]]:
+        portions: list[list[str]] = [[]]
+        size = 0
+        for subject in self._state.unwritten:
+            if size >= self._context.limits.batch_bytes_max:
+                portions.append([])
+                size = 0
+            portions[-1].append(subject)
+            size += len(self.orders[subject])
+        return portions
+
+    def is_writable(self) -> bool:
+        # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
+        return not self._state.beyond
+
+    def close(self, error: Exception) -> None:
+        self._context.dispatcher.withdraw(self)
+        self._context.dispatcher.abandon(self)
+        if self.jobs is not None:
+            self.jobs.close()
+        self._mailbox.close(error)
+
+    def keep(self) -> Kept:
+        return Kept(self.orders, self._state.targets, self._state.job_records, self._state.closed.chunks)
+
+    # --- attempts (`ports.AttemptSource`, steps 14 to 17) ---
+
+    def take(self, subject: str) -> Attempt | None:
+        """What is owed for the order as of now."""
+        if not self._host.phase.is_working:
+            return None
+        if "/" not in subject:
+            return self._take_job(subject)
+        clock, lease = self._context.clock, self._host.lease
+        now = clock.now()
+        is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
+        claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
+        if not isinstance(claim, Claim):
+            self._obey(claim)
+            self._host.wake()  # it may be due at another time than the owner sleeps until
+            return None
+        if lease.is_short(now):
+            self._host.want_lease()
+        self._in_flight += 1
+        plan = claim.plan
+        return Attempt(
+            subject,
+            claim.revision,
+            plan.update,
+            now,
+            self._host.may_send,
+            plan.trace,
+            plan.generation,
+            plan.event_id,
+            plan.remote,
+            plan.may_land_late,
+            plan.remote_unknown,
+            plan.shown,
+        )
+
+    def _take_job(self, name: str) -> Attempt | None:
+        """What a job has to send, under the same lease as orders."""
+        if self.jobs is None:
+            return None
+        if not self._host.may_send():
+            self._context.metrics.lease_refused()
+            self.jobs.postpone(name)
+            self._host.want_lease()
+            return None
+        errand = self.jobs.take(name)
+        if errand is None:
+            return None
+        self._in_flight += 1
+        return Attempt(name, 0, _NOTHING_SENT, self._context.clock.now(), self._host.may_send, errand=errand)
+
+    def done(self, attempt: Attempt, outcome: Outcome) -> None:
+        """What became of an attempt."""
+        self._in_flight -= 1
+        if attempt.errand is None:
+            self._mailbox.outcomes.append((attempt, outcome, self._context.clock.now()))
+        else:
+            assert self.jobs is not None  # it was theirs
+            self.jobs.done(attempt.subject, outcome)
+        self._host.wake()
+
+    # --- operators ---
+
+    async def command(self, subjects: Sequence[str], change: Change) -> int:
+        """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
+        committed. Raises `UsageError`.
+        """
+        self._host.require_working()
+        for subject in subjects:
+            if subject not in self.orders:
+                raise UsageError(f"no order {subject} is known")
+            if subject in self._state.beyond:
+                raise UsageError(self._state.beyond_detail)
+        done = self._mailbox.command(subjects, change)
+        self._host.wake()
+        return await done
+
+    async def release_all(self, account: str, reason_contains: str) -> int:
+        """Releases the parked orders of an account, or those whose reason contains a text, in transactions of bounded
+        size; returns how many once that is committed. Raises `UsageError`.
+        """
+        work, released = Slice(self._context), 0
+        chosen: list[str] = []
+        size = 0
+        for subject in self.outbox.parked(account):
+            if work.is_over():
+                await work.pause()
+            value = self.orders[subject]
+            park = state.decode_header(value).park
+            if park is None or reason_contains not in park.reason:
+                continue
+            chosen.append(subject)
+            size += len(value)
+            if len(chosen) >= AT_ONCE_MAX or size >= AT_ONCE_MAX_BYTES:
+                released += await self.command(chosen, release_by_operator)
+                chosen, size = [], 0
+        return released + (await self.command(chosen, release_by_operator) if chosen else 0)
+
+    def accounts_changed(self) -> None:
+        """Accounts were read again."""
+        self.outbox.accounts_changed(self._context.clock.now())
+        if self.jobs is not None:
+            self.jobs.look_anew()
+        self._host.wake()
+
+    # --- people ---
+
+    @property
+    def unconfigured(self) -> int:
+        """Orders of accounts that nobody has configured."""
+        return self._state.unconfigured
+
+    def figures(self) -> Figures:
+        """How many of its orders wait, and for what."""
+        total = Figures()
+        for count in self.outbox.figures(self._context.destinations, self._context.clock.now()).values():
+            total.add(count)
+        return total
+
+    # --- jobs (`ports.JobHost`) ---
+
+    @property
+    def value_max_bytes(self) -> int:
+        return self._host.sizes.value
+
+    def destination(self, account: str) -> Destination | None:
+        return self._context.destinations.get(account)
+
+    def offer_job(self, account: str, name: str, since_ms: int) -> None:
+        self._context.dispatcher.offer(account, since_ms, name, self)
+
+    def is_beyond(self, subject: str) -> bool:
+        return subject in self._state.beyond
+
+    def wake(self) -> None:
+        self._host.wake()
+
+    def fail(self, what: str, error: BaseException) -> None:
+        log.critical("job_failed", partition=self.partition, job=what, exc_info=error)
+        self._host.fail(InvariantError(f"{what} failed: {type(error).__name__}"))
+
+    async def pause(self) -> None:
+        if self._job_work.is_over():
+            await self._job_work.pause()

@@ -1,0 +1,160 @@
+"""The console as a process: reads along, serves its pages until it is told to stop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from worker import __version__, is_loopback, logs
+from worker.app.process import EXIT_DONE, end_in_time, first, on_signals
+from worker.config.console import ConsoleConfig
+from worker.config.sections import ConsoleSection
+from worker.core.policy import DeliveryPolicy
+from worker.errors import ConfigError
+from worker.kafka.client import silence_unretrieved_errors
+from worker.kafka.following import KafkaRecords
+from worker.kafka.settings import KafkaSettings
+from worker.ports import Records
+from worker.providers.registry import PROVIDERS
+from worker.tools.console.attempt import Attempts, read_events
+from worker.tools.console.workers import PrivatePorts
+from worker.web.console.answers import Answers, Site
+from worker.web.console.auth import Auth, Basic, Loopback, Proxied
+from worker.web.console.follower import Follower
+from worker.web.console.index import Index
+from worker.web.console.operator import Nobody, Operator, Workers
+from worker.web.console.server import Console
+
+log = structlog.get_logger(__name__)
+
+
+def run_console(config: ConsoleConfig) -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code. Raises `ConfigError`."""
+    logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
+    return uvloop.run(_run(config))
+
+
+async def _run(config: ConsoleConfig) -> int:
+    silence_unretrieved_errors(asyncio.get_running_loop())
+    section = config.console
+    ports = PrivatePorts(section.workers, config.http.token.get_secret_value()) if section.workers else Nobody()
+    stopping = on_signals(lambda: None)  # users are read again by themselves
+    async with AsyncExitStack() as stack:
+        records = KafkaRecords(KafkaSettings(**config.kafka.members()))
+        opened = await open_console(
+            stack,
+            section,
+            records=records,
+            operator=ports,
+            workers=ports,
+            rules=config.worker.rules(),
+            providers=config.providers,
+            index=Path(section.index),
+        )
+        log.info(
+            "console_open", version=__version__, address=opened.url, auth=section.auth, workers=len(section.workers)
+        )
+        await first(opened.following, asyncio.ensure_future(stopping.wait()))
+        if opened.following.done():
+            opened.following.result()  # raises: Kafka refuses us
+        end_in_time()
+    log.info("console_stopped")
+    return EXIT_DONE
+
+
+class Opened:
+    """A console that serves."""
+
+    def __init__(self, url: str, following: "asyncio.Task[None]", index: Index) -> None:
+        self.url = url
+        self.index = index
+        self.following = following
+        """Ends only when Kafka refuses us."""
+
+
+async def open_console(
+    stack: AsyncExitStack,
+    section: ConsoleSection,
+    *,
+    records: Records,
+    operator: Operator,
+    workers: Workers,
+    rules: DeliveryPolicy,
+    providers: Mapping[str, str],
+    index: Path,
+) -> Opened:
+    """Opens everything; it is closed with the stack. Raises `ConfigError`."""
+    if section.auth == "none" and not is_loopback(section.host):
+        raise ConfigError("[console] auth = none is for loopback only")
+    auth = auth_of(section)
+    kept = Index(index, rules, describer(providers), wall_ms)
+    stack.callback(kept.close)
+    follower = Follower(records, kept)
+    site = Site(
+        records=records,
+        index=kept,
+        follower=follower,
+        operator=operator,
+        workers=workers,
+        trier=Attempts(providers).attempt,
+        read_events=read_events,
+        rules=rules,
+        providers=providers,
+        describe=describer(providers),
+        now_ms=wall_ms,
+    )
+    answers = Answers(site)
+    stack.callback(answers.close)
+    console = Console(
+        answers,
+        auth,
+        allowed_hosts=section.allowed_hosts,
+        asks_for_password=section.auth == "basic",
+        connections=section.connections,
+    )
+    try:
+        url = await console.start(section.host, section.port)
+    except OSError as error:
+        raise ConfigError(
+            f"[console] host and port: {section.host}:{section.port} cannot be had: {error.strerror}; set another port"
+        ) from None
+    stack.push_async_callback(console.stop)
+    following = asyncio.create_task(follower.run(), name="console-follower")
+    watching = asyncio.create_task(answers.watch_workers(), name="console-workers")
+    stack.push_async_callback(_end, following, watching)
+    return Opened(url, following, kept)
+
+
+async def _end(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def auth_of(section: ConsoleSection) -> Auth:
+    """Who may ask. Raises `ConfigError`."""
+    if section.auth == "basic":
+        return Basic(Path(section.users_file))
+    if section.auth == "proxy":
+        return Proxied(section.proxy_header, section.proxy_from, section.proxy_operators)
+    return Loopback()
+
+
+def describer(providers: Mapping[str, str]) -> Callable[[str, bytes], Mapping[str, Any] | None]:
+    """What adapters know of the provider's side."""
+
+    def describe(account: str, remote: bytes) -> Mapping[str, Any] | None:
+        provider = PROVIDERS.get(providers.get(account, ""))
+        return None if provider is None else provider.describe(remote)
+
+    return describe
+
+
+def wall_ms() -> int:
+    """UTC milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,370 @@
+"""What the console answers, for pages and `/api` alike."""
+
+import asyncio
+import csv
+import io
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from math import inf
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from schemas import state
+from schemas.console import (
+    ActionDone,
+    IndexView,
+    LettersPage,
+    LetterView,
+    OrderPage,
+    OrderRow,
+    OrdersPage,
+    Overview,
+    Sort,
+    Tried,
+    WorkerLine,
+)
+from schemas.views import StatusView
+from worker.core.policy import DeliveryPolicy
+from worker.core.view import view_order
+from worker.errors import LogError, UsageError
+from worker.model.order import account_of
+from worker.ports import Records, StoredRecord
+from worker.web.console import detail
+from worker.web.console.auth import User
+from worker.web.console.follower import Follower
+from worker.web.console.index import Index
+from worker.web.console.letters import Line, view_letter
+from worker.web.console.operator import Command, Operator, Workers
+from worker.web.console.overview import Counted, make_overview
+from worker.web.console.queries import Filter, Reader
+from worker.web.console.rows import Describe, shown_time
+
+log = structlog.get_logger(__name__)
+
+ACT_MAX = 1_000
+"""Orders that one action is done to; of more, the rest is said."""
+DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
+_READERS = 3
+_REST = 10
+"""The overview is made again at most so often that it takes a tenth of the time, and each second."""
+_KEEP_S = 1.0
+_SHOW_WITHIN_S = 3.0
+"""How long an order's owner may take to say how it stands."""
+_STATUS_EVERY_S = 5.0
+_FOLLOW_TRIES = 10
+_FOLLOW_S = 0.1
+TRY_MAX_BYTES = 256 * 1024
+_CSV = [
+    *("order", "account", "status", "reason", "currency", "shipped_minor", "unshipped_minor", "paid_minor", "paid"),
+    *("differs", "on_hold", "revision", "acknowledged", "changed_at", "waiting_since", "partition"),
+]
+
+_T = TypeVar("_T")
+Trier = Callable[[str], Awaitable[Tried]]
+"""Says what pasted events would lead to."""
+
+
+class Site(Struct, frozen=True):
+    """What the answers are made of."""
+
+    records: Records
+    index: Index
+    follower: Follower
+    operator: Operator
+    workers: Workers
+    trier: Trier
+    read_events: Callable[[str], list[dict[str, Any]]]
+    """The events in a pasted text. Raises `UsageError`."""
+    rules: DeliveryPolicy
+    providers: Mapping[str, str]
+    """By account, of those that are configured."""
+    describe: Describe
+    now_ms: Callable[[], int]
+
+
+class UnknownError(UsageError):
+    """There is no such order or dead letter."""
+
+
+class NotAllowedError(UsageError):
+    """The role of who asks does not go so far."""
+
+
+class Answers:
+    """Answers, each from what was read until now."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="console-reader")
+        self._open: list[Reader] = []
+        self._overview: Overview | None = None
+        self._overview_until = -inf
+        self._making = asyncio.Lock()
+        self._statuses: list[tuple[WorkerLine, StatusView | None]] = []
+
+    async def watch_workers(self) -> None:
+        """Asks the workers again and again, until it is cancelled."""
+        while True:
+            self._statuses = await self.site.workers.statuses()
+            await asyncio.sleep(_STATUS_EVERY_S)
+
+    def close(self) -> None:
+        """Ends all connections to the index."""
+        self._pool.shutdown(wait=True)
+        for reader in self._open:
+            reader.close()
+
+    async def ask(self, question: Callable[[Reader], _T]) -> _T:
+        """Asks the index beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._asked, question)
+
+    def _asked(self, question: Callable[[Reader], _T]) -> _T:
+        reader: Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._reader()
+        return question(reader)
+
+    def _reader(self) -> Reader:
+        reader = Reader(self.site.index.connect(), self.site.providers)
+        self._open.append(reader)
+        return reader
+
+    # --- the index ---
+
+    def index(self) -> IndexView:
+        """How far the console has read."""
+        site = self.site
+        behind, total = site.follower.progress()
+        return IndexView(
+            site.follower.state,
+            behind,
+            total,
+            site.follower.detail,
+            -1,
+            site.index.read_until_ms,
+            site.index.version,
+        )
+
+    # --- orders ---
+
+    async def orders(self, wanted: Filter, sort: Sort, cursor: str | None, limit: int) -> OrdersPage:
+        """A page of a list. Raises `UsageError`."""
+        now_ms = self.site.now_ms()
+        return await self.ask(lambda reader: reader.orders(wanted, sort, cursor=cursor, limit=limit, now_ms=now_ms))
+
+    async def accounts(self) -> list[str]:
+        """All accounts."""
+        return await self.ask(lambda reader: reader.accounts())
+
+    async def export(self, wanted: Filter, sort: Sort) -> AsyncIterator[bytes]:
+        """All that match as CSV (RFC 4180), a piece at a time."""
+        yield _csv([_CSV])
+        now_ms = self.site.now_ms()
+        reader = self._reader()
+        try:
+            pages = reader.export(wanted, sort, now_ms=now_ms)
+            while (page := await asyncio.to_thread(next, pages, None)) is not None:
+                yield _csv([_csv_row(row) for row in page])
+        finally:
+            self._open.remove(reader)
+            reader.close()
+
+    async def find(self, ref: str) -> list[str]:
+        """The orders that `ref` may mean: `account/reference`, or a reference of any account."""
+        accounts = await self.accounts()
+
+        def question(reader: Reader) -> list[str]:
+            whole = [ref] if reader.places(ref) else []
+            return whole or reader.named(ref, accounts)
+
+        return await self.ask(question)
+
+    async def order(self, subject: str) -> OrderPage:
+        """All that is known of an order. Raises `UnknownError`, `LogError`."""
+        site = self.site
+        places, record = await self._record(subject)
+        partition = places[0][0]
+        decoded = state.decode_order(record.value or b"")
+        now_ms = site.now_ms()
+        account = account_of(subject)
+        known = site.describe(account, decoded.remote)
+        view = view_order(
+            subject,
+            decoded,
+            partition=partition,
+            rules=site.rules,
+            now_ms=now_ms,
+            also_in=[other for other, _ in places[1:]],
+            is_configured=not site.providers or account in site.providers,
+            known=None if known is None else dict(known),
+        )
+        source = "state topic"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SHOW_WITHIN_S):
+                shown = await site.workers.show(subject)
+                if shown is not None and shown[1].revision >= view.revision:
+                    source, view = shown
+        history, refused = await self.ask(
+            lambda reader: (reader.history(subject), reader.letters(subject=subject).letters)
+        )
+        words, sides = detail.sides_of(subject, decoded, history)
+        return OrderPage(
+            view,
+            source,
+            words,
+            sides,
+            detail.next_of(view, decoded, rules=site.rules, now_ms=now_ms),
+            decoded.not_before_ms if decoded.not_before_ms > now_ms else None,
+            history,
+            refused,
+            decoded.event_id,
+            decoded.trace,
+        )
+
+    async def _record(self, subject: str) -> tuple[list[tuple[int, int]], StoredRecord]:
+        """Where an order lies, and its record, as it is in Kafka now. Raises `UnknownError`, `LogError`."""
+        for _ in range(_FOLLOW_TRIES):
+            places = await self.ask(lambda reader: reader.places(subject))
+            if not places:
+                raise UnknownError(f"no order {subject} in the state topic, as far as it was read")
+            record = await self.site.records.record(("state", places[0][0]), places[0][1])
+            if record is not None and record.value is not None:
+                return places, record
+            await asyncio.sleep(_FOLLOW_S)  # it has changed, and the index is about to know
+        raise LogError(f"the record of {subject} is not where the index has it; reload in a moment")
+
+    # --- dead letters ---
+
+    async def letters(self, reason: str, subject: str, cursor: str | None, limit: int) -> LettersPage:
+        """A page, the newest first. Raises `UsageError`."""
+        return await self.ask(lambda reader: reader.letters(reason=reason, subject=subject, cursor=cursor, limit=limit))
+
+    async def letter(self, partition: int, offset: int, *, reveal: bool, user: User) -> tuple[LetterView, list[Line]]:
+        """One, with its record. `reveal`: nothing is hidden, which is for operators, and is logged. Raises
+        `NotAllowedError`, `UnknownError`, `LogError`.
+        """
+        if reveal and user.role != "operator":
+            raise NotAllowedError("personal fields are shown to operators")
+        row = await self.ask(lambda reader: reader.letter(partition, offset))
+        record = None if row is None else await self.site.records.record(("dead_letters", partition), offset)
+        if row is None or record is None:
+            raise UnknownError(
+                f"no dead letter at offset {offset} of partition {partition}; retention may have taken it"
+            )
+        if reveal:
+            log.info("console_personal_data_shown", by=user.name, partition=partition, offset=offset)
+        return view_letter(row, record, reveal=reveal)
+
+    # --- what is done ---
+
+    async def act(self, command: Command, subjects: list[str], user: User, why: str) -> ActionDone:
+        """Does it to each, up to a bound. Raises `NotAllowedError`, `UsageError` when nothing can be done."""
+        if user.role != "operator":
+            raise NotAllowedError("you may look; to act takes the role operator")
+        if problem := self.site.operator.why_not():
+            raise UsageError(problem)
+        taken = subjects[:ACT_MAX]
+        lines = await self.site.operator.submit(command, taken, by=user.name, why=why)
+        done = sum(line.done for line in lines)
+        log.info("console_action", command=command, by=user.name, why=why, asked=len(taken), done=done)
+        self._overview_until = -inf
+        return ActionDone(command, lines, len(subjects) - len(taken))
+
+    async def act_on_all(self, command: Command, wanted: Filter, user: User, why: str) -> ActionDone:
+        """Does it to all that match now, those first that wait the longest. Raises `UsageError`."""
+        if wanted.is_empty:
+            raise UsageError("choose which orders first: this would be all of them")
+        now_ms = self.site.now_ms()
+        count, subjects = await self.ask(
+            lambda reader: (
+                reader.count(wanted, now_ms=now_ms),
+                reader.subjects(wanted, now_ms=now_ms, count_max=ACT_MAX),
+            )
+        )
+        done = await self.act(command, subjects, user, why)
+        return msgspec.structs.replace(done, left=max(0, count - len(subjects)))
+
+    async def attempt(self, text: str) -> Tried:
+        """What pasted events would lead to."""
+        return await self.site.trier(text)
+
+    # --- the overview ---
+
+    async def overview(self) -> Overview:
+        """Everything at a glance; of what was read a moment ago."""
+        async with self._making:
+            began = time.perf_counter()
+            if self._overview is None or began >= self._overview_until:
+                self._overview = await self._made_overview()
+                made = time.perf_counter()
+                self._overview_until = made + max(_KEEP_S, _REST * (made - began))
+            return msgspec.structs.replace(
+                self._overview, index=msgspec.structs.replace(self.index(), orders=self._overview.index.orders)
+            )
+
+    async def _made_overview(self) -> Overview:
+        now_ms, site = self.site.now_ms(), self.site
+
+        def question(reader: Reader) -> Counted:
+            return Counted(
+                reader.accounts(),
+                reader.by_account(),
+                reader.on_hold(),
+                reader.differing(),
+                reader.by_paid(),
+                reader.parked(),
+                reader.partitions(),
+                reader.activity(now_ms - _HOUR_MS),
+                reader.letters_since(now_ms - DAY_MS),
+            )
+
+        counted = await self.ask(question)
+        count = sum(each for statuses in counted.by_account.values() for each, _ in statuses.values())
+        index = msgspec.structs.replace(self.index(), orders=count)
+        ends = site.follower.input_ends
+        return make_overview(counted, self._statuses, site.providers, ends, index, now_ms)
+
+
+def _csv(lines: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(lines)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def cell(value: Any) -> Any:
+    """What a spreadsheet shows, and never takes for a formula."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"):
+        return f"'{value}"
+    return value
+
+
+def _csv_row(row: OrderRow) -> list[Any]:
+    return [
+        cell(each)
+        for each in (
+            row.subject,
+            row.account,
+            row.status,
+            row.reason,
+            row.currency,
+            row.shipped_minor,
+            row.unshipped_minor,
+            row.paid_minor,
+            row.paid,
+            "yes" if row.differs else "no",
+            "yes" if row.on_hold else "no",
+            row.revision,
+            row.acked,
+            shown_time(row.changed_ms),
+            "" if row.waiting_since_ms is None else shown_time(row.waiting_since_ms),
+            row.partition,
+        )
+    ]

@@ -1,0 +1,153 @@
+"""Feeds the index: reads our topics along, from where it was left, for as long as the console runs.
+
+First state and dead letters, then the results, of which there may be many more. Kafka may be away, or topics may be
+made again meanwhile: the pages show what was read until then, and say so.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import structlog
+
+from worker.errors import CartsyncError, ConfigError, LogError
+from worker.ports import Chunk, Place, Records, TopicFound, TopicName
+from worker.web.console.index import Index, Topics
+
+log = structlog.get_logger(__name__)
+
+READ_WITHIN_S = 0.5
+TICK_S = 1.0
+LAG_S = 5.0
+LOOK_S = 30.0
+"""How often it is looked whether the topics are still the same ones."""
+AGAIN_S = (1.0, 2.0, 5.0, 10.0)
+"""After a failure; the last one again and again."""
+_SLICE = 100
+"""Records after which others have the loop: some 5 ms."""
+_FIRST: tuple[TopicName, ...] = ("state", "dead_letters")
+
+
+class Follower:
+    """Reads along, from `run` on."""
+
+    def __init__(self, records: Records, index: Index) -> None:
+        self._records = records
+        self._index = index
+        self._positions: dict[Place, int] = {}
+        self._ends: dict[Place, tuple[int, int]] = {}
+        self._total = 0
+        """Records to be read when reading began."""
+        self._said_at = 0.0
+        self.detail = "connecting to Kafka"
+        """Why nothing is read now; empty: something is."""
+        self.input_ends: Mapping[int, int] | None = None
+        """By partition of the event topic; `None`: not known."""
+
+    @property
+    def state(self) -> Literal["building", "following", "away"]:
+        """How it stands with the index."""
+        if self.detail:
+            return "away"
+        return "following" if self._index.is_complete else "building"
+
+    def progress(self) -> tuple[int, int]:
+        """How many offsets are not read yet, and how many there were when reading began."""
+        behind = sum(max(0, end - self._positions.get(place, begin)) for place, (begin, end) in self._ends.items())
+        return behind, max(self._total, behind)
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises `ConfigError` when Kafka refuses us."""
+        failures = 0
+        while True:
+            try:
+                await self._records.start()
+                await self._follow()
+                failures = 0  # the topics are other ones
+            except ConfigError:
+                raise
+            except CartsyncError as error:
+                self._away(str(error))
+                await asyncio.sleep(AGAIN_S[min(failures, len(AGAIN_S) - 1)])
+                failures += 1
+            finally:
+                await self._records.stop()
+
+    def _away(self, why: str) -> None:
+        if self.detail != why:
+            log.warning("console_kafka_away", error=why)
+        self.detail = why
+
+    async def _follow(self) -> None:
+        """Until the topics are other ones than before. Raises `LogError`."""
+        found = await self._records.topics()
+        if "state" not in found:
+            raise LogError("the state topic is missing, or we may not describe it; `cartsync topics check` says more")
+        topics = _topics(found)
+        self._ends = {(name, p): ends for name, topic in found.items() for p, ends in topic.ends.items()}
+        self._positions = self._index.begin(topics, self._ends)
+        self._total = self.progress()[0]
+        self.detail = ""
+        first = {place: at for place, at in self._positions.items() if place[0] in _FIRST}
+        self._records.seek(first)
+        has_all = False
+        now = time.monotonic
+        tick_at, lag_at, look_at = now() + TICK_S, now(), now() + LOOK_S
+        while True:
+            await self._take(await self._records.read(READ_WITHIN_S))
+            if not has_all and self._has_read(first):
+                has_all = True
+                self._index.caught_up()
+                log.info("console_index_ready", path=str(self._index.path))
+                self._records.seek(self._positions)
+            if now() >= tick_at:
+                tick_at = now() + TICK_S
+                self._tick()
+            if now() >= lag_at:
+                lag_at = now() + LAG_S
+                await self._look_at_input()
+            if now() >= look_at:
+                look_at = now() + LOOK_S
+                found = await self._records.topics()
+                if _topics(found) != topics:
+                    return
+                begins = {(name, p): ends[0] for name, topic in found.items() for p, ends in topic.ends.items()}
+                self._index.forget_before(begins)
+
+    def _has_read(self, places: Mapping[Place, int]) -> bool:
+        return all(self._positions[place] >= self._ends[place][1] for place in places)
+
+    async def _take(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            records = chunk.records
+            for start in range(0, max(1, len(records)), _SLICE):
+                part = records[start : start + _SLICE]
+                is_last = start + _SLICE >= len(records)
+                until = chunk.next_offset if is_last else part[-1].offset + 1
+                self._index.apply([Chunk(chunk.topic, chunk.partition, part, until)])
+                self._positions[chunk.topic, chunk.partition] = until
+                await asyncio.sleep(0)
+
+    def _tick(self) -> None:
+        self._index.keep_time()
+        behind, total = self.progress()
+        if not self._index.is_complete and time.monotonic() - self._said_at > LOOK_S / 3:
+            self._said_at = time.monotonic()
+            log.info("console_index_building", read=total - behind, of=total)
+
+    async def _look_at_input(self) -> None:
+        """Lag is worth knowing, not worth failing for: we need not be allowed to describe the event topic."""
+        try:
+            self.input_ends = await self._records.input_ends()
+        except LogError as error:
+            self.input_ends = None
+            log.debug("console_lag_unknown", error=str(error))
+
+
+def _topics(found: Mapping[TopicName, TopicFound]) -> Topics:
+    return Topics(
+        {name: topic.name for name, topic in found.items()},
+        {name: topic.id for name, topic in found.items()},
+        {name: len(topic.ends) for name, topic in found.items()},
+    )

@@ -1,0 +1,258 @@
+"""The pages: HTML from templates that escape whatever they are given. They read and work without any script."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jinja2
+from aiohttp import web
+from markupsafe import Markup
+
+from schemas.console import ActionDone, Session
+from worker import __version__
+from worker.errors import UsageError
+from worker.web.console import asked, letters
+from worker.web.console.amounts import age, machine_time, money, utc
+from worker.web.console.answers import ACT_MAX, Answers
+from worker.web.console.auth import User
+from worker.web.console.operator import COMMANDS
+from worker.web.console.queries import STATUSES, Filter
+from worker.web.names import between
+
+_FOLDER = Path(__file__).parent / "pages"
+_WORDS: Mapping[str, str] = {
+    "settled": "the provider has the newest state",
+    "owed": "an update is still to be sent",
+    "parked": "a person has to look at it",
+    "inconsistent": "its events contradict each other",
+    "unconfirmed": "no confirmation has come yet",
+    "on_hold": "the payment is on hold",
+    "refused": "the payment was refused",
+}
+"""What each status means."""
+_ACTIONS: Mapping[str, tuple[str, str]] = {
+    "release": ("Release", "It is tried again at once; if the provider refuses it again, it is parked again."),
+    "resend": ("Resend", "Its newest state is sent again, whatever was acknowledged."),
+    "resume": ("Resume", "The account goes on at once; its worker reads the password again."),
+}
+"""By command: its button, and what it does."""
+_SORT_NAMES = {
+    "changed": "newest event",
+    "age": "waiting longest",
+    "reference": "reference",
+    "shipped": "shipped amount",
+    "unshipped": "unshipped amount",
+}
+
+
+class Pages:
+    """One method for each page."""
+
+    def __init__(self, answers: Answers, outcome: Callable[[str, str], ActionDone | None]) -> None:
+        """`outcome`: what came of an action, by its key and whose it was."""
+        self._answers = answers
+        self._outcome = outcome
+        self._env = _environment(answers.site.now_ms)
+
+    def _render(self, name: str, session: Session | None, **values: Any) -> str:
+        template = self._env.get_template(f"{name}.html")
+        return template.render(session=session, index=self._answers.index(), version=__version__, page=name, **values)
+
+    async def overview(self, _request: web.Request, session: Session) -> str:
+        """What needs a person, and everything at a glance."""
+        overview = await self._answers.overview()
+        now_ms = self._answers.site.now_ms()
+        return self._render(
+            "overview", session, overview=overview, statuses=STATUSES, bars=_bars(overview.activity, now_ms)
+        )
+
+    async def orders(self, request: web.Request, session: Session) -> str:
+        """A list of orders."""
+        query = asked.query_in(request)
+        wanted, sort = asked.filter_of(query), asked.sort_of(query)
+        found = await self._answers.orders(wanted, sort, query.get("cursor") or None, asked.limit_of(query))
+        site = self._answers.site
+        return self._render(
+            "orders",
+            session,
+            found=found,
+            wanted=wanted,
+            sort=sort,
+            sorts=_SORT_NAMES,
+            is_first="cursor" not in query,
+            statuses=STATUSES,
+            accounts=await self._answers.accounts(),
+            providers=sorted(set(site.providers.values())),
+            address=asked.address_of(wanted, sort),
+            older=asked.older_text(wanted.older_s),
+            act_max=ACT_MAX,
+        )
+
+    async def order(self, request: web.Request, session: Session) -> str:
+        """One order."""
+        subject = between(request, "/orders/")
+        found = await self._answers.order(subject)
+        outcome = self._outcome(asked.query_in(request).get("done", ""), session.user)
+        return self._render("order", session, found=found, order=found.order, outcome=outcome, actions=_ACTIONS)
+
+    async def letters(self, request: web.Request, session: Session) -> str:
+        """Dead letters, the newest first."""
+        query = asked.query_in(request)
+        reason, subject = query.get("reason", ""), query.get("subject", "")
+        found = await self._answers.letters(reason, subject, query.get("cursor") or None, asked.limit_of(query))
+        address = urlencode([(name, text) for name, text in (("reason", reason), ("subject", subject)) if text])
+        return self._render(
+            "letters",
+            session,
+            found=found,
+            reason=reason,
+            subject=subject,
+            address=address,
+            is_first="cursor" not in query,
+        )
+
+    async def letter(self, request: web.Request, session: Session, user: User, *, reveal: bool) -> str:
+        """One dead letter."""
+        place = [asked.number_of(request.match_info[name], name, 2**53) for name in ("partition", "offset")]
+        found, lines = await self._answers.letter(*place, reveal=reveal, user=user)
+        headers = letters.headers_of(found.headers)
+        return self._render("letter", session, found=found, lines=lines, headers=headers, reveal=reveal)
+
+    async def confirm(self, request: web.Request, session: Session) -> str:
+        """What would be done, and to how many, before it is done. Raises `UsageError`."""
+        query = asked.query_in(request)
+        command = query.get("command", "")
+        if command not in COMMANDS:
+            raise UsageError(f"command: expected one of {', '.join(COMMANDS)}")
+        subject, wanted = query.get("subject", ""), asked.filter_of(query)
+        count = 1
+        examples = [subject]
+        if not subject:
+            if wanted.is_empty or command == "resume":
+                raise UsageError("choose which orders first: this would be all of them")
+            found = await self._answers.orders(wanted, "age", None, 5)
+            count, examples = found.total, [row.subject for row in found.orders]
+        return self._render(
+            "confirm",
+            session,
+            command=command,
+            action=_ACTIONS[command],
+            subject=subject,
+            wanted=wanted,
+            filter=asked.address_of(wanted),
+            count=count,
+            examples=examples,
+            act_max=ACT_MAX,
+        )
+
+    async def done(self, done: ActionDone, session: Session) -> str:
+        """What came of an action on many."""
+        return self._render("done", session, done=done, action=_ACTIONS[done.command])
+
+    async def attempt(self, _request: web.Request, session: Session) -> str:
+        """Where events are pasted."""
+        return self._render("try", session, text="", tried=None)
+
+    async def attempted(self, text: str, session: Session) -> str:
+        """What they would lead to."""
+        return self._render("try", session, text=text, tried=await self._answers.attempt(text))
+
+    def scenario(self, text: str) -> web.Response:
+        """The events as a file for `cartsync scenario`. Raises `UsageError`."""
+        events = self._answers.site.read_events(text)
+        steps = [{"event": event} for event in events]
+        body = json.dumps({"title": "From the console", "steps": steps}, indent=2, ensure_ascii=False)
+        headers = {"Content-Disposition": 'attachment; filename="scenario.json"'}
+        return web.Response(text=body + "\n", content_type="application/json", headers=headers)
+
+    def api(self, routes: Sequence[Any]) -> Callable[[web.Request, Session], Awaitable[str]]:
+        """What `/api` offers."""
+
+        async def page(_request: web.Request, session: Session) -> str:
+            return self._render("api", session, routes=routes)
+
+        return page
+
+    def problem(self, status: int, title: str, detail: str, session: Session | None) -> str:
+        """What went wrong, and the way on."""
+        return self._render("problem", session, status=status, title=title, detail=detail)
+
+
+def order_path(subject: str) -> str:
+    """Where an order is shown."""
+    return f"/orders/{quote(subject, safe='')}"
+
+
+# --- what templates use -------------------------------------------------------------------------------------------
+
+
+def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def since(ms: int) -> str:
+        return age((now_ms() - ms) / 1000)
+
+    env.filters |= {
+        "money": money,
+        "when": _when,
+        "since": since,
+        "order_path": order_path,
+        "number": lambda count: f"{count:,}".replace(",", "\u202f"),
+        "words": lambda name: str(name).replace("_", " "),
+        "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        "printable": printable,
+    }
+    env.globals |= {"meaning": _WORDS, "orders_address": _orders_address, "with_sort": _with_sort}
+    return env
+
+
+def _when(ms: int) -> Markup:
+    """A time that the script shows in the reader's own zone; without it, UTC."""
+    text = utc(ms)
+    return Markup('<time datetime="{}" title="{} UTC">{} UTC</time>').format(machine_time(ms), text, text)
+
+
+def printable(text: str) -> str:
+    """What would not be seen, or would turn the text around, as an escape."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
+def _orders_address(**query: str) -> str:
+    return f"/orders?{urlencode(query)}"
+
+
+def _with_sort(wanted: Filter, sort: str, column: str) -> str:
+    """The list sorted by a column; once more turns it around."""
+    turned = f"-{column}" if sort == column else column
+    return f"/orders?{asked.address_of(wanted, turned)}"  # type: ignore[arg-type]  # one of the sorts
+
+
+def _bars(activity: Sequence[Any], now_ms: int) -> list[dict[str, Any]]:
+    """A bar for each minute of the last hour, in a picture that is 60 wide and 20 high."""
+    by_minute = {each.minute_ms: each for each in activity}
+    newest = now_ms // 60_000 * 60_000
+    most = max((each.acknowledged + each.parked + each.other for each in activity), default=0)
+    bars = []
+    for number in range(60):
+        found = by_minute.get(newest - (59 - number) * 60_000)
+        if found is None or not most:
+            continue
+        at = 20.0
+        for kind in ("acknowledged", "other", "parked"):
+            height = getattr(found, kind) * 20 / most
+            at -= height
+            if height:
+                title = f"{utc(found.minute_ms)[11:16]} UTC: {getattr(found, kind)} {_BARS[kind]}"
+                bars.append({"x": number, "y": round(at, 2), "height": round(height, 2), "kind": kind, "title": title})
+    return bars
+
+
+_BARS = {"acknowledged": "settled", "parked": "parked", "other": "other changes"}

@@ -1,0 +1,255 @@
+"""What the index keeps of a record: nothing that may be personal, but for the order's own reference. Pure."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from schemas import state
+from schemas.base import time_text
+from schemas.results import OrderChanged
+from schemas.state import OrderRecord
+from worker.core.policy import DeliveryPolicy
+from worker.core.view import brief_view
+from worker.model.order import account_of
+
+NEVER_MS = 2**53
+"""`since_ms` of an order that waits for nothing: after all others."""
+NO_AMOUNT = -(2**53)
+"""Of an order whose carts are not known, in the order of amounts: after all others."""
+KIND_MAX = 240
+"""Characters of a reason that are kept."""
+SLOTS = 20
+"""Results of an order that are kept, of those about its status; of each other type, the newest."""
+_TEXT_MAX = 200
+
+Describe = Callable[[str, bytes], Mapping[str, Any] | None]
+"""What the adapter of an account knows of the provider's side: account, `remote` of the record."""
+
+# What may say who somebody is: addresses of e-mail and of the web, quoted texts, long numbers, words with digits.
+_PERSONAL = re.compile(
+    r"""https?://\S+|[^\s@,;:()<>"']+@[^\s@,;:()<>"']+|"[^"]*"|'[^'\s][^']*'|«[^»]*»|\b\w*\d\w*\d\w*\d\w*\b"""
+)
+_WORDS_OF_PROVIDER = re.compile(r"[1-5]\d\d: ")
+# Of a provider's words, those that are written like names; the first of a sentence is written so whatever it is.
+_NAME = re.compile(r"(?<![.:;!?] )(?<!^)\b[^\W\d_][^\W\d_]*[^\W\d_]\b")
+_STATUS_CODE = re.compile(r"[1-5]\d\d|\d{1,2}")
+
+
+def reason_kind(reason: str) -> str:
+    """A reason without what is of one order alone: what may be personal, and numbers, are `…`. Equal for orders that
+    wait for the same. Status codes of HTTP stay.
+    """
+    kind = _PERSONAL.sub(_masked, reason[: 4 * KIND_MAX])
+    if _WORDS_OF_PROVIDER.match(kind):
+        kind = _NAME.sub(lambda match: match[0] if match[0][:1].islower() or match[0].isupper() else "…", kind)
+    kind = re.sub(r"\s+", " ", kind).strip()
+    return kind if len(kind) <= KIND_MAX else kind[: KIND_MAX - 1] + "…"
+
+
+def _masked(match: re.Match[str]) -> str:
+    return match[0] if _STATUS_CODE.fullmatch(match[0]) else "…"
+
+
+def reason_family(kind: str) -> str:
+    """A kind of reason without any numbers but statuses of HTTP at its beginning: what many orders have in common."""
+    begins = _WORDS_OF_PROVIDER.match(kind)
+    head = begins[0] if begins else ""
+    return head + _NUMBER.sub("…", kind[len(head) :])
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+class OrderLine(NamedTuple):
+    """A row of `orders`, without its id."""
+
+    subject: str
+    partition: int
+    offset: int
+    account: str
+    status: str
+    kind: str
+    currency: str | None
+    shipped_minor: int | None
+    unshipped_minor: int | None
+    paid_minor: int | None
+    paid: str | None
+    differs: bool
+    on_hold: bool
+    revision: int
+    acked: int
+    changed_ms: int
+    since_ms: int
+
+
+def subject_of(key: bytes) -> str | None:
+    """The order that a key of the state topic names; `None`: it is another record."""
+    return key[len(_ORDER) :].decode(errors="backslashreplace") if key.startswith(_ORDER) else None
+
+
+_ORDER = state.ORDER_PREFIX.encode()
+
+
+def order_line(
+    subject: str, partition: int, offset: int, value: bytes, *, rules: DeliveryPolicy, now_ms: int, describe: Describe
+) -> OrderLine:
+    """The row of an order's record. Raises `msgspec.MsgspecError` when it is none."""
+    record = state.decode_order(value)
+    brief = brief_view(subject, record, rules=rules, now_ms=now_ms)
+    account = account_of(subject)
+    known = describe(account, record.remote) if record.remote else None
+    return OrderLine(
+        subject,
+        partition,
+        offset,
+        account,
+        brief.status,
+        reason_kind(brief.reason) if brief.reason else "",
+        brief.currency,
+        brief.shipped_minor,
+        brief.unshipped_minor,
+        brief.paid_minor,
+        brief.paid,
+        brief.paid in ("part_paid", "overpaid") or bool(known and known.get("differs_minor")),
+        record.may_land_late and brief.status == "owed",
+        record.revision,
+        record.acked,
+        record.event_ms,
+        _since(record, brief.status),
+    )
+
+
+def _since(record: OrderRecord, status: str) -> int:
+    """Since when it waits for what its status says."""
+    if status == "settled":
+        return NEVER_MS
+    began = {"inconsistent": record.inconsistent_since_ms, "unconfirmed": record.unconfirmed_since_ms}.get(status)
+    if status == "parked":
+        # Of a contradiction that lasts too long, since it began: it is parked without anybody deciding so.
+        began = record.inconsistent_since_ms or (record.park.at_ms if record.park is not None else 0)
+    return began or record.owed_since_ms or record.event_ms or NEVER_MS
+
+
+class LetterLine(NamedTuple):
+    """A row of `letters`, without its id."""
+
+    partition: int
+    offset: int
+    at_ms: int
+    reason: str
+    detail: str
+    subject: str
+    type: str
+    event_id: str
+    source: str
+
+
+class _Envelope(Struct, frozen=True):
+    """What can be told of an event that was refused, if it is one."""
+
+    subject: Any = ""
+    type: Any = ""
+    id: Any = ""
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,64}/[^\s\x00-\x1f]{1,200}")
+
+
+def letter_line(
+    partition: int, offset: int, at_ms: int, value: bytes | None, headers: list[tuple[str, bytes | None]]
+) -> LetterLine:
+    """The row of a dead letter."""
+    named = {name: (content or b"").decode(errors="replace") for name, content in headers}
+    about = _Envelope(named.get("ce_subject", ""), named.get("ce_type", ""), named.get("ce_id", ""))
+    if "ce_specversion" not in named:
+        try:
+            about = _envelope.decode(value or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            about = _Envelope()
+    subject = about.subject if isinstance(about.subject, str) and _SUBJECT.fullmatch(about.subject) else ""
+    source = "/".join(named.get(f"x-dlq-{name}", "?") for name in ("topic", "partition", "offset"))
+    return LetterLine(
+        partition,
+        offset,
+        at_ms,
+        named.get("x-dlq-reason", "unknown")[:_TEXT_MAX],
+        named.get("x-dlq-detail", "")[:_TEXT_MAX],
+        subject,
+        _short(about.type),
+        _short(about.id),
+        source[:_TEXT_MAX],
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else ""
+    return text if len(text) <= _TEXT_MAX and text.isprintable() else ""
+
+
+class ResultLine(NamedTuple):
+    """A row of `results`."""
+
+    subject: str
+    slot: str
+    """A newer result of the order with the same slot takes its place."""
+    at_ms: int
+    type: str
+    status: str
+    revision: int | None
+    acked: int | None
+    currency: str | None
+    shipped_minor: int | None
+    unshipped_minor: int | None
+
+
+class _ResultData(Struct, frozen=True):
+    status: Any = ""
+    revision: Any = None
+    acked: Any = None
+    currency: Any = None
+    shipped_minor: Any = None
+    unshipped_minor: Any = None
+
+
+class _Result(Struct, frozen=True):
+    type: str
+    subject: str
+    data: _ResultData = _ResultData()
+    sequence: str = ""
+
+
+_CHANGED = str(OrderChanged.__struct_config__.tag)
+_result = msgspec.json.Decoder(_Result)
+
+
+def result_line(at_ms: int, value: bytes | None) -> ResultLine | None:
+    """The row of a result; `None`: it is none that we know."""
+    try:
+        found = _result.decode(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    if found.type != _CHANGED:  # what a provider says may have members of the same names
+        return ResultLine(found.subject, found.type, at_ms, found.type, "", None, None, None, None, None)
+    slot = str(int(found.sequence) % SLOTS) if found.sequence.isdecimal() else found.type
+    data = found.data
+    return ResultLine(
+        found.subject,
+        slot,
+        at_ms,
+        found.type,
+        data.status,
+        data.revision,
+        data.acked,
+        data.currency,
+        data.shipped_minor,
+        data.unshipped_minor,
+    )
+
+
+def shown_time(ms: int) -> str:
+    """RFC 3339, UTC."""
+    return time_text(ms * 1000)

@@ -1,0 +1,376 @@
+"""The console's port: who may ask, what they get, and that no page of another site acts in their name.
+
+Every answer carries a policy under which a browser runs and loads nothing but our own files. `Host` has to be ours, as
+at the private port; whoever asks is known by `auth`; a change needs the role operator, comes from a page of ours, and
+carries the user's token.
+"""
+
+import asyncio
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlencode
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from schemas.console import ActionDone, Session
+from worker import is_cross_site
+from worker.errors import LogError, UsageError
+from worker.web.connections import Connection, Connections
+from worker.web.console import asked
+from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, UnknownError
+from worker.web.console.auth import Auth, Denied, Tokens, User
+from worker.web.console.openapi import ANY, Route, describe, routes_of
+from worker.web.console.operator import COMMANDS, Command
+from worker.web.console.pages import Pages, order_path
+from worker.web.names import is_our_name
+from worker.web.problems import problem_response, title_of
+
+log = structlog.get_logger(__name__)
+
+HEADER_WITHIN_S = 10.0
+BACKLOG = 128
+STOP_S = 1.0
+_LIVE_MAX = 100
+"""Pages that are told of changes at once; others can be reloaded."""
+_LIVE_EVERY_S = 1.0
+_ALIVE_EVERY_S = 15.0
+"""A comment, so that nothing on the way closes what seems idle."""
+_DONE_MAX = 200
+"""Actions whose outcome can still be looked at."""
+_WHY_MAX = 500
+_STATIC = Path(__file__).parent / "static"
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Server": "cartsync",
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with none at all, a browser would send our own forms with `Origin: null`
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "interest-cohort=()",
+}
+_OPEN = frozenset({"/livez", "/readyz"})
+_USER = web.RequestKey("user", User)
+
+
+class Console:
+    """The server, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        auth: Auth,
+        *,
+        allowed_hosts: Collection[str] = (),
+        asks_for_password: bool = False,
+        connections: int = 200,
+    ) -> None:
+        """`asks_for_password`: a browser is told to ask for one."""
+        self._answers = answers
+        self._auth = auth
+        self._stopping = asyncio.Event()
+        self._live = 0
+        """Pages that listen for changes."""
+        self._tokens = Tokens(os.urandom(32))
+        self._allowed_hosts = allowed_hosts
+        self._asks_for_password = asks_for_password
+        self._pages = Pages(answers, self.outcome)
+        self._done: OrderedDict[str, tuple[str, ActionDone]] = OrderedDict()
+        """By a word that nobody guesses: whose doing, and what came of it."""
+        self._connections = Connections(
+            count_max=connections,
+            header_within_s=lambda: HEADER_WITHIN_S,
+            error_body=title_of,
+            evicts=True,
+            linger_s=STOP_S,
+        )
+        self.routes: list[Route] = routes_of(answers, self.session)
+
+    async def start(self, host: str, port: int) -> str:
+        """Begins to serve; returns the base URL. Port 0 takes any that is free. Raises `OSError`."""
+        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=STOP_S)
+        return await self._connections.start(runner, host, port, BACKLOG)
+
+    async def stop(self) -> None:
+        """Stops serving, within `STOP_S`."""
+        self._stopping.set()
+        await self._connections.stop()
+
+    def session(self, user: User) -> Session:
+        """Who asks."""
+        why_not = self._answers.site.operator.why_not()
+        if not why_not and user.role != "operator":
+            why_not = "you may look; to act takes the role operator"
+        return Session(user.name, user.role, self._tokens.of(user), not why_not, why_not)
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guarded], client_max_size=TRY_MAX_BYTES + 4096)
+        get, post = app.router.add_get, app.router.add_post
+        get("/livez", self._livez)
+        get("/readyz", self._readyz)
+        get("/static/{file}", self._static)
+        get("/events", self._events)
+        get("/", self._page(self._pages.overview))
+        get("/orders", self._page(self._pages.orders))
+        get("/orders.csv", self._csv)
+        get(f"/orders/{ANY}", self._page(self._pages.order))
+        get("/search", self._search)
+        get("/dead-letters", self._page(self._pages.letters))
+        get("/dead-letters/{partition}/{offset}", self._letter)
+        get("/confirm", self._page(self._pages.confirm))
+        post("/act", self._act)
+        get("/done/{key}", self._shown_done)
+        get("/try", self._page(self._pages.attempt))
+        post("/try", self._attempt)
+        get("/api", self._page(self._pages.api(self.routes)))
+        get("/api/openapi.json", self._openapi)
+        for route in self.routes:
+            app.router.add_route(route.method, route.pattern, self._json(route))
+        return app
+
+    # --- who may ask ---
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = request.protocol
+        if isinstance(connection, Connection):
+            connection.header_came()
+        try:
+            response = await self._answer(request, handler)
+        finally:
+            if isinstance(connection, Connection):
+                connection.await_header()
+        if not response.prepared:
+            response.headers.update(_HEADERS)
+            if not request.path.startswith("/static/"):
+                response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            refusal = await self._refusal(request)
+            return refusal or await handler(request)
+        except web.HTTPRedirection as error:
+            return web.Response(status=error.status, headers={"Location": error.headers["Location"]})
+        except web.HTTPException as error:
+            detail = "" if error.text is None or error.text.startswith(f"{error.status}:") else error.text
+            response = self._problem(request, error.status, detail)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+        except UnknownError as error:
+            return self._problem(request, 404, str(error))
+        except NotAllowedError as error:
+            return self._problem(request, 403, str(error))
+        except (UsageError, msgspec.MsgspecError) as error:
+            return self._problem(request, 400, str(error))
+        except (LogError, TimeoutError) as error:
+            return self._problem(request, 503, str(error) or "Kafka does not answer in time")
+        except Exception:
+            log.exception("console_failed", method=request.method, what=request.path.split("/")[1])
+            return self._problem(request, 500, "a defect of the console; its log has more")
+
+    async def _refusal(self, request: web.Request) -> web.StreamResponse | None:
+        """The answer to who may not ask this; `None`: it is answered."""
+        if request.path in _OPEN:
+            return None
+        if not is_our_name(request.headers.get("Host", ""), self._allowed_hosts):
+            return self._problem(request, 421, "called by a name that is not ours; see [console] allowed_hosts")
+        user = await self._auth.who(request)
+        if isinstance(user, Denied):
+            response = self._problem(request, user.status, user.detail)
+            if user.status == 401 and self._asks_for_password:
+                response.headers["WWW-Authenticate"] = 'Basic realm="cartsync console", charset="UTF-8"'
+            return response
+        request[_USER] = user
+        connection = request.protocol
+        if isinstance(connection, Connection):
+            connection.was_right()
+        if request.method in ("GET", "HEAD"):
+            return None
+        if is_cross_site(request.headers):
+            return self._problem(request, 403, "a page of another site may not do this")
+        return None
+
+    async def _require_token(self, request: web.Request, user: User, token: str) -> web.StreamResponse | None:
+        """Of a change; `None`: it is there."""
+        if self._tokens.fits(user, token):
+            return None
+        said = "this page is older than the console, which was started again: go back, reload, and do it once more"
+        return self._problem(request, 403, said)
+
+    def _problem(self, request: web.Request, status: int, detail: str) -> web.Response:
+        if request.path.startswith("/api/") or "text/html" not in request.headers.get("Accept", ""):
+            return problem_response(status, detail)
+        user = request.get(_USER)
+        session = None if user is None else self.session(user)
+        text = self._pages.problem(status, title_of(status), detail, session)
+        return _html(text, status)
+
+    # --- answers ---
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.json_response({"ok": True, "detail": ""})
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        view = self._answers.index()
+        detail = {"following": "", "building": "the index is being built", "away": view.detail}[view.state]
+        return web.json_response({"ok": not detail, "detail": detail}, status=503 if detail else 200)
+
+    async def _static(self, request: web.Request) -> web.StreamResponse:
+        file = _STATIC / Path(request.match_info["file"]).name
+        if file.suffix not in _KINDS or not file.is_file():
+            raise web.HTTPNotFound
+        headers = {"Cache-Control": "no-cache", "Content-Type": f"{_KINDS[file.suffix]}; charset=utf-8"}
+        return web.FileResponse(file, headers=headers)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: that something has changed, at most once a second."""
+        if self._live >= _LIVE_MAX:
+            return self._problem(request, 503, "too many pages listen for changes; reload this one by hand")
+        headers = _HEADERS | {
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+        }
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        self._live += 1
+        try:
+            version, silent_s = -1, 0.0
+            while not self._stopping.is_set():
+                view = self._answers.index()
+                if view.version != version or view.state != "following":
+                    version, silent_s = view.version, 0.0
+                    await response.write(b"event: change\ndata: " + msgspec.json.encode(view) + b"\n\n")
+                elif silent_s >= _ALIVE_EVERY_S:
+                    silent_s = 0.0
+                    await response.write(b": still here\n\n")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _LIVE_EVERY_S)
+                silent_s += _LIVE_EVERY_S
+        except ConnectionError:
+            pass  # the page was left
+        finally:
+            self._live -= 1
+        return response
+
+    def _page(self, page: Callable[[web.Request, Session], Awaitable[str]]) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            return _html(await page(request, self.session(request[_USER])))
+
+        return handle
+
+    def _json(self, route: Route) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            user = request[_USER]
+            if route.method == "POST":
+                token = request.headers.get("X-CSRF-Token", "")
+                if not self._tokens.fits(user, token):
+                    return self._problem(request, 403, "X-CSRF-Token has to be the csrf of /api/session")
+            answer = await route.handle(request, user)
+            return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
+        return handle
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(describe(self.routes)), content_type="application/json")
+
+    async def _csv(self, request: web.Request) -> web.StreamResponse:
+        query = asked.query_in(request)
+        wanted, sort = asked.filter_of(query), asked.sort_of(query)
+        headers = _HEADERS | {
+            "Content-Type": "text/csv; charset=utf-8; header=present",
+            "Content-Disposition": 'attachment; filename="orders.csv"',
+            "Cache-Control": "no-store",
+        }
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        async for piece in self._answers.export(wanted, sort):
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _search(self, request: web.Request) -> web.Response:
+        """To the order that is meant, or to those whose reference begins so."""
+        text = asked.query_in(request).get("q", "").strip()
+        found = await self._answers.find(text) if text else []
+        where = order_path(found[0]) if len(found) == 1 else f"/orders?{urlencode({'q': text})}"
+        return _see(where)
+
+    async def _letter(self, request: web.Request) -> web.Response:
+        user = request[_USER]
+        reveal = asked.query_in(request).get("show") == "personal"
+        return _html(await self._pages.letter(request, self.session(user), user, reveal=reveal))
+
+    # --- changes ---
+
+    async def _form(self, request: web.Request) -> asked.Query:
+        if request.content_type != "application/x-www-form-urlencoded":
+            raise web.HTTPUnsupportedMediaType(text="a form is expected")
+        return asked.Query((await request.read()).decode("utf-8", "replace"))
+
+    async def _act(self, request: web.Request) -> web.StreamResponse:
+        user, form = request[_USER], await self._form(request)
+        if (refusal := await self._require_token(request, user, form.get("csrf", ""))) is not None:
+            return refusal
+        command, why = form.get("command", ""), form.get("why", "").strip()[:_WHY_MAX]
+        if command not in COMMANDS:
+            raise UsageError(f"command: expected one of {', '.join(COMMANDS)}")
+        if subject := form.get("subject", ""):
+            done = await self._answers.act(_command(command), [subject], user, why)
+        else:
+            wanted = asked.filter_of(asked.Query(form.get("filter", "")))
+            done = await self._answers.act_on_all(_command(command), wanted, user, why)
+        key = secrets.token_urlsafe(12)
+        self._done[key] = (user.name, done)
+        while len(self._done) > _DONE_MAX:
+            self._done.popitem(last=False)
+        if subject and command != "resume":
+            return _see(f"{order_path(subject)}?done={key}")
+        return _see(f"/done/{key}")
+
+    async def _shown_done(self, request: web.Request) -> web.Response:
+        user = request[_USER]
+        whose, done = self._done.get(request.match_info["key"], ("", None))
+        if done is None or whose != user.name:
+            raise UnknownError("what was done is not kept any more; the orders show what came of it")
+        return _html(await self._pages.done(done, self.session(user)))
+
+    def outcome(self, key: str, user: str) -> ActionDone | None:
+        """What came of an action of this user's; `None`: it is not kept."""
+        whose, done = self._done.get(key, ("", None))
+        return done if whose == user else None
+
+    async def _attempt(self, request: web.Request) -> web.StreamResponse:
+        user, form = request[_USER], await self._form(request)
+        if (refusal := await self._require_token(request, user, form.get("csrf", ""))) is not None:
+            return refusal
+        text = form.get("events", "")
+        if form.get("as") == "scenario":
+            return self._pages.scenario(text)
+        return _html(await self._pages.attempted(text, self.session(user)))
+
+
+def _command(text: str) -> Command:
+    return next(each for each in COMMANDS if each == text)
+
+
+def _html(text: str, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+
+
+def _see(where: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": where})
