@@ -23,7 +23,7 @@ HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test matrix check format lock dist kafka bench chaos simulate histories schemas clean
+.PHONY: help setup demo test matrix check format lock dist kafka bench chaos simulate year histories schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ chaos: setup ## kill, freeze and cut off workers, receivers and brokers; three p
 
 simulate: setup ## many simulated days under faults: SEEDS=1000 (0 to 999), SEEDS=40-49, SEEDS=7,12
 	@$(PYTEST) tests/simulation -m "" --timeout=0 --seeds=$(SEEDS) -q $(ARGS)
+
+year: setup ## a year of daily reports in virtual time, 2,000 orders, two seeds (10 minutes): ARGS="--seeds 2,3 --days 90"
+	@$(BIN)/python -m tests.simulation.year $(ARGS)
 
 histories: setup ## random histories against a second model: HISTORIES=1000000 PROCESSES=2 (ARGS="--first 5000000" for other seeds)
 	@$(BIN)/python -m tests.unit.core.hunt $(HISTORIES) --processes $(PROCESSES) $(ARGS)

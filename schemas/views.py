@@ -108,7 +108,9 @@ class JobView(Struct, frozen=True):
     in_doubt: int = 0
     """Of these, pages that may have been accepted."""
     stuck: int = 0
-    """Of these, pages that wait for an operator: `cartsync account report NAME --page-taken|--page-not-taken`."""
+    """Of these, pages that wait for an operator: `cartsync account report NAME --page-taken|--page-not-taken ID`."""
+    stuck_pages: list[str] = []
+    """The ids of those."""
 
 
 class AccountView(Struct, frozen=True):

@@ -505,9 +505,11 @@ def account_resume(
 def account_report(
     name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
     page_taken: Annotated[
-        bool, typer.Option("--page-taken", help="The provider did accept the pages that are stuck.")
-    ] = False,
-    page_not_taken: Annotated[bool, typer.Option("--page-not-taken", help="The provider did not accept them.")] = False,
+        str, typer.Option("--page-taken", metavar="ID", help="The provider did accept this page, which is stuck.")
+    ] = "",
+    page_not_taken: Annotated[
+        str, typer.Option("--page-not-taken", metavar="ID", help="The provider did not accept this page.")
+    ] = "",
     url: Url = None,
     config: ConfigPath = None,
     token_file: TokenFile = None,
@@ -516,18 +518,19 @@ def account_report(
     """Run an account's jobs now: its delivery report, its disbursements.
 
     A page of a report is stuck if the provider may have accepted it and has rejected it four times since: find out
-    whether the provider has it, and pass the answer. Returns once it is committed. Run it for each worker.
+    whether the provider has it, and pass the answer with the ID that the log (report_stuck) and /status show. Returns
+    once it is committed. Run it for each worker.
 
     \b
     cartsync account report acme
-    cartsync account report acme --page-not-taken
+    cartsync account report acme --page-not-taken 5f1c07a9b2d4
     """
     from worker.tools.control import report_now
 
     if page_taken and page_not_taken:
         raise UsageError("--page-taken and --page-not-taken exclude each other")
-    page: Literal["", "taken", "not_taken"] = "taken" if page_taken else "not_taken" if page_not_taken else ""
-    raise typer.Exit(report_now(name, page, _url(url, config, token_file), as_json=as_json))
+    page_id, asked = page_taken or page_not_taken, _url(url, config, token_file)
+    raise typer.Exit(report_now(name, asked, page_id=page_id, is_taken=bool(page_taken), as_json=as_json))
 
 
 @input_app.command("skip")

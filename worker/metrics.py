@@ -140,6 +140,9 @@ METRICS: tuple[Metric, ...] = (
         "Revisions not sent because the change was made at the provider",
         ("account",),
     ),
+    Metric(
+        "cartsync_orders_closed_total", "counter", "Orders removed from the state: settled for long, or only observed"
+    ),
     Metric("cartsync_results_total", "counter", "Results written for other systems"),
     Metric("cartsync_delivery_attempts_total", "counter", "Attempts, by outcome class", ("account", "class")),
     Metric("cartsync_delivery_attempt_seconds", "histogram", "Duration of attempts", ("class",), _SHORT_S),
@@ -259,6 +262,7 @@ class Metrics:
         self._coalesced = self._counters["cartsync_coalesced_total"]
         self._suppressed = self._counters["cartsync_suppressed_total"]
         self._results = self._counters["cartsync_results_total"]
+        self._orders_closed = self._counters["cartsync_orders_closed_total"]
         self._log_lines_dropped = 0
         self._callbacks: dict[tuple[str, str], dict[str, Counter]] = {}
         self._secret_uses: dict[str, list[Counter]] = {}
@@ -319,6 +323,10 @@ class Metrics:
     def event(self, result: EventResult, count: int = 1) -> None:
         """Counts events by their effect."""
         self._events[result].inc(count)
+
+    def orders_closed(self, count: int) -> None:
+        """Counts orders that were removed from the state: settled for long, or only observed."""
+        self._orders_closed.inc(count)
 
     def results(self, count: int) -> None:
         """Counts results written to the results topic."""

@@ -519,8 +519,8 @@ class JobView(Struct, frozen=True):
     """Pages in progress."""
     in_doubt: int = 0
     """Pages in progress that the provider may have accepted."""
-    stuck: int = 0
-    """Pages in progress that wait for an operator's decision."""
+    stuck_pages: Sequence[str] = ()
+    """Ids of the pages in progress that wait for an operator's decision."""
 
 
 class JobHost(Protocol):
@@ -622,8 +622,10 @@ class JobDesk(Protocol):
         """Makes the account's jobs due now, and returns how many once that is committed. Raises `UsageError`."""
         ...
 
-    async def decide(self, account: str, *, is_taken: bool) -> int:
-        """Applies an operator's decision on stuck pages, and returns how many once committed. Raises `UsageError`."""
+    async def decide(self, account: str, page_id: str, *, is_taken: bool) -> bool:
+        """Applies an operator's decision on a stuck page, and returns once it is committed; false: it is not in this
+        partition. Raises `UsageError`.
+        """
         ...
 
     def views(self) -> list[JobView]:

@@ -193,9 +193,11 @@ class Protocol(Machine):
         if worker.survivor and worker.next + 1 < len(self.orders.input):
             self._take_event(state, slot, worker.next + 1, ", of a batch fetched for an earlier owner")
         for order, record in enumerate(worker.records):
-            if record.revision > record.acked:
+            is_owed = record.revision > record.acked
+            if is_owed:
                 self._decide(state, slot, order, record)
-            elif self.setup.expiry and record.event and not self.attempts(state, slot, order):
+            may_expire = self.setup.expiry and not (is_owed and self.rules.close_settled)
+            if may_expire and record.event and not self.attempts(state, slot, order):
                 self._expire(state, slot, order, record)
             if self.setup.operator:
                 self._operate(state, slot, order, record)

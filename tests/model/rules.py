@@ -63,6 +63,9 @@ class Rules:
     doubt_after_5xx: bool = rule("A 5xx puts the order in doubt: it may have been applied.", "section 2")
     park_by_revision: bool = rule("A parked order is looked at again when its revision grew.", "section 2, ack table")
 
+    # Closing
+    close_settled: bool = rule("Only what is settled is closed: what is owed stays.", "section 8")
+
     # Leaving
     lease_cut_on_leave: bool = rule("Who leaves sends no more.", "step 18")
     leave_drains: bool = rule("Who leaves waits for its attempts or marks them uncertain.", "step 19")

@@ -52,6 +52,7 @@ HARM_WITHOUT = {
     "uncertain_unknown": (Setup("a1 a2", faults=2), BACKWARDS),
     "doubt_after_5xx": (BACK, STALE),
     "park_by_revision": (TWO, STALE),
+    "close_settled": (Setup("a1", faults=0, expiry=True), STALE),
     "lease_cut_on_leave": (TWO, BACKWARDS),
     "leave_drains": (TWO, BACKWARDS),
     "flags_before_clean": (Setup("a1 a2", faults=2), BACKWARDS),

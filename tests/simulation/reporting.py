@@ -7,8 +7,9 @@ a network that loses requests and answers and is late with either.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from contextvars import Context
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -30,7 +31,7 @@ from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.providers.sequra.options import SequraAccount
 from worker.sandbox.sequra.reports import Reports, amounts_of
 from worker.sim.log import MemoryLog
-from worker.sim.loop import VirtualClock, run
+from worker.sim.loop import VirtualClock, VirtualLoop, run
 from worker.sim.producer import MemoryEventProducer, put_into
 
 PARTITIONS = 3
@@ -41,6 +42,7 @@ ZONE = ZoneInfo("Europe/Madrid")
 PEOPLE = {name: DETAILS[name] for name in ("customer", "delivery_method")}
 DAY_S = 86_400.0
 SETTLE_S, DEADLINE_S = 30.0, 8.0
+SETTINGS = {"settle": f"{SETTLE_S:g}s", "attempt_deadline": f"{DEADLINE_S:g}s"}
 STATUSES = {"busy": 503, "error": 500, "refused": 409, "forbidden": 403, "not_found": 404}
 FAULTS = ("lost", "applied", "late", "busy", "error", "refused")
 
@@ -73,18 +75,14 @@ class Provider:
         if not may_send():
             return Fault(False, "the lease ran out")
         self.requests.append((self.clock.now(), request))
-        fault = self.chance.choice(FAULTS) if self.chance.random() < self.faults else ""
-        if self.script:
-            fault = self.script.popleft()
-        if fault == "refused" and request.method == "PUT":
-            fault = "busy"
+        fault = self.fault_of(request)
         self.touched()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[HttpResponse] = loop.create_future()
         if fault in ("", "applied", "late", "slow"):
             # What is on its way arrives, whatever becomes of its sender.
             after_s = deadline_s + self.chance.random() * SETTLE_S * 0.95 if fault == "late" else 0.05
-            loop.call_later(after_s, self._arrive, request, answer)
+            loop.call_later(after_s, self._arrive, request, answer, context=Context())
         if fault == "slow":
             await asyncio.sleep(3.0)
         if fault in ("", "slow"):
@@ -94,6 +92,13 @@ class Provider:
             return HttpResponse(STATUSES[fault], {}, b"")
         await asyncio.sleep(deadline_s)
         return Fault(True, "no answer in time")
+
+    def fault_of(self, request: HttpRequest) -> str:
+        """What happens to a request that goes out now; empty: nothing."""
+        fault = self.chance.choice(FAULTS) if self.chance.random() < self.faults else ""
+        if self.script:
+            fault = self.script.popleft()
+        return "busy" if fault == "refused" and request.method == "PUT" else fault
 
     def _arrive(self, request: HttpRequest, answer: "asyncio.Future[HttpResponse]") -> None:
         if request.method == "GET":
@@ -138,18 +143,21 @@ class Life:
         self.name = name
         self.worker = worker
         self.main: asyncio.Task[None] | None = None
-        self.is_over = False
+        self.is_frozen = False
 
 
 class World:
     """Brokers, provider, shop and workers."""
 
-    def __init__(self, seed: int, begin: datetime, **members: Any) -> None:
+    def __init__(self, seed: int, begin: datetime, *, partitions: int = PARTITIONS, **members: Any) -> None:
         self.chance = Random(seed)
         loop = asyncio.get_running_loop()
-        self.clock = VirtualClock(loop, int(begin.timestamp() * 1000), seed)
-        self.log = MemoryLog(PARTITIONS, self.clock)
-        self.provider = Provider(self.chance, self.clock)
+        assert isinstance(loop, VirtualLoop)
+        self.loop = loop
+        self.begin_ms = int(begin.timestamp() * 1000)
+        self.clock = VirtualClock(loop, self.begin_ms, seed)
+        self.log = MemoryLog(partitions, self.clock)
+        self.provider = self.make_provider()
         self.account = SequraAccount("acme", "sequra", "https://x.example", "m1", "u", "p", delivery="report")
         self.account = msgspec.structs.replace(self.account, **members)
         self.deaths = 0.0
@@ -162,13 +170,27 @@ class World:
         self.accepted: Mapping[str, TargetChoice] = {}
         self.trust = Trust(("a secret of the tests' records, long enough",))
         self.producer = MemoryEventProducer(put_into(self.log, PLACING), self.clock)
+        self.settings: dict[str, Any] = {}
+        """Of `[worker]`, besides."""
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.provider.touched = self._touched
 
-    def soon(self, coro: Any) -> "asyncio.Task[Any]":
-        """Beside everything else; a failure is kept."""
-        task = asyncio.create_task(coro)
+    def make_provider(self) -> Provider:
+        """The side that is told."""
+        return Provider(self.chance, self.clock)
+
+    def accounts(self) -> dict[str, SequraAccount]:
+        """Those of the workers that start now."""
+        return {self.account.name: self.account}
+
+    def clock_of(self, name: str) -> VirtualClock:  # noqa: ARG002 - machines differ in other worlds
+        """The clock of a process."""
+        return self.clock
+
+    def soon(self, coro: Coroutine[Any, Any, Any], process: str = "") -> "asyncio.Task[Any]":
+        """Beside everything else, as part of a process if need be; a failure is kept."""
+        task: asyncio.Task[Any] = self.loop.spawn(process, coro)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -187,21 +209,22 @@ class World:
         self._numbers += 1
         name = f"w{slot}.{self._numbers}"
         self.producer.start()
-        ports = Ports(self.clock, self.log.events(name), self.log.states(name), self.provider, self.producer)
-        settings = worker_settings_from({"settle": f"{SETTLE_S:g}s", "attempt_deadline": f"{DEADLINE_S:g}s"})
+        ports = Ports(self.clock_of(name), self.log.events(name), self.log.states(name), self.provider, self.producer)
+        settings = worker_settings_from(SETTINGS | self.settings)
         worker = Worker(
             settings,
-            {"acme": self.account},
+            self.accounts(),
             ports,
             owner_id=name,
             metrics=_METRICS,
             poll_timeout_s=600.0,
+            check_s=3600.0,
             placing=PLACING,
             trust=self.trust,
             accepted_targets=self.accepted,
         )
         life = self.lives[slot] = Life(name, worker)
-        life.main = self.soon(self._live(life))
+        life.main = self.soon(self._live(life), name)
 
     async def _live(self, life: Life) -> None:
         await life.worker.start()
@@ -225,13 +248,20 @@ class World:
     async def _end(self, slot: int, after_s: float) -> None:
         """Kills it, or lets it leave; another one comes some time after."""
         await asyncio.sleep(after_s)
+        await self.end(slot)
+        await asyncio.sleep(self.chance.choice((0.1, 5.0, 120.0)))
+        self.start(slot)
+
+    async def end(self, slot: int) -> None:
+        """Kills it, or lets it leave, and nobody comes instead."""
         life = self.lives.pop(slot, None)
         if life is None:
             return
         self.kills += 1
         assert life.main is not None
-        if self.chance.random() < 0.6:
+        if self.chance.random() < 0.6 or life.is_frozen:
             self.log.crash(life.name)
+            self.loop.thaw(life.name)
             life.main.cancel()
             await life.worker.kill()
             self.soon(self._expire(life))
@@ -240,8 +270,6 @@ class World:
             await life.worker.stop()
         with suppress(asyncio.CancelledError):
             await asyncio.wait([life.main])
-        await asyncio.sleep(self.chance.choice((0.1, 5.0, 120.0)))
-        self.start(slot)
 
     async def _expire(self, life: Life) -> None:
         await asyncio.sleep(self.chance.choice((0.0, 30.0)))
@@ -284,12 +312,12 @@ class World:
 
     def records(self) -> dict[str, OrderRecord]:
         """Every order, as the state topic has it."""
-        found: dict[str, bytes] = {}
-        for partition in range(PARTITIONS):
+        found: dict[str, bytes | None] = {}
+        for partition in range(self.log.partitions):
             for entry in self.log.entries(partition):
-                if entry.key.startswith(ORDER_PREFIX.encode()) and entry.value is not None:
+                if entry.key.startswith(ORDER_PREFIX.encode()):
                     found[entry.key.decode().removeprefix(ORDER_PREFIX)] = entry.value
-        return {subject: decode_order(value) for subject, value in found.items()}
+        return {subject: decode_order(value) for subject, value in found.items() if value is not None}
 
 
 def play(seed: int, begin: datetime, story: Callable[[World], Any], **members: Any) -> World:

@@ -15,7 +15,9 @@ from tests.simulation.reporting import DEADLINE_S, PEOPLE, SETTLE_S, World, play
 from worker.core.policy import DeliveryPolicy
 from worker.errors import UsageError
 from worker.providers.sequra import memory
+from worker.providers.sequra.jobs import SequraReports
 
+REPORT_KEY, REPORTS = b"j:acme:report", SequraReports()
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
 """An afternoon in Madrid: the next report is due half a day later."""
 
@@ -48,6 +50,13 @@ def status_of(world: World) -> Any:
     """What the worker shows of the report."""
     (account,) = world.lives[0].worker.status().accounts
     return next(job for job in account.jobs if job.job == "report")
+
+
+def page_id(world: World) -> str:
+    """Of the page that is kept, as operators name it."""
+    records = [entry.value for number in range(3) for entry in world.log.entries(number) if entry.key == REPORT_KEY]
+    (page,) = [page for value in records if value for page in REPORTS.read_kept(decode_job(value).remote).pages][-1:]
+    return page.id
 
 
 def check_told_once(world: World, deliveries: int = 1) -> None:
@@ -172,12 +181,14 @@ def test_page_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
         await report(world)
         await sleep(200.0)
         for _ in range(3):
-            assert await world.lives[0].worker.decide_pages("acme", is_taken=False) == 0
+            assert not await world.lives[0].worker.decide_page("acme", page_id(world), is_taken=False)
             world.provider.script.append("refused")
             await report(world)
             await sleep(200.0)
         shown.append(status_of(world))
-        assert await world.lives[0].worker.decide_pages("acme", is_taken=False) == 1
+        assert shown[0].stuck_pages == [page_id(world)]
+        assert not await world.lives[0].worker.decide_page("acme", "another", is_taken=True)
+        assert await world.lives[0].worker.decide_page("acme", page_id(world), is_taken=False)
         await report(world)
         await sleep(60.0)
 
@@ -185,7 +196,9 @@ def test_page_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     check_told_once(world)
     assert (shown[0].pages, shown[0].in_doubt, shown[0].stuck) == (1, 1, 1)
     (stuck,) = [line for line in world.logged if line["event"] == "report_stuck"]
-    assert stuck["do"].endswith("cartsync account report acme --page-taken or --page-not-taken")
+    (name,) = shown[0].stuck_pages
+    assert (stuck["page"], stuck["order"]) == (name, "acme/A1")
+    assert stuck["do"].endswith(f"cartsync account report acme --page-taken {name} or --page-not-taken {name}")
 
 
 def test_page_that_was_taken_by_word() -> None:
@@ -200,7 +213,7 @@ def test_page_that_was_taken_by_word() -> None:
             if not number:
                 world.provider.script.append("refused")
                 await sleep(100.0)
-        assert await world.lives[0].worker.decide_pages("acme", is_taken=True) == 1
+        assert await world.lives[0].worker.decide_page("acme", page_id(world), is_taken=True)
         sent = len(pages(world))
         await report(world)
         await sleep(60.0)

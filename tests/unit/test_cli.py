@@ -396,7 +396,11 @@ async def test_refused_for_now(cli: Cli, url: str) -> None:
 
 @pytest.mark.parametrize(
     ("option", "asked"),
-    [([], ("report", "acme")), (["--page-taken"], ("decide", "True")), (["--page-not-taken"], ("decide", "False"))],
+    [
+        ([], ("report", "acme")),
+        (["--page-taken", "a1"], ("decide a1", "True")),
+        (["--page-not-taken", "a1"], ("decide a1", "False")),
+    ],
 )
 async def test_account_report(cli: Cli, worker: Worker, url: str, option: list[str], asked: tuple[str, str]) -> None:
     """Its jobs are due now, or a page was taken, or was not."""
@@ -407,7 +411,7 @@ async def test_account_report(cli: Cli, worker: Worker, url: str, option: list[s
 
 async def test_account_report_of_both(cli: Cli, worker: Worker, url: str) -> None:
     """A page cannot be taken and not."""
-    both = ["--page-taken", "--page-not-taken"]
+    both = ["--page-taken", "a1", "--page-not-taken", "a1"]
     assert (await asyncio.to_thread(cli, "account", "report", "acme", *both, "--url", url))[0] == 2
     assert worker.done == []
 

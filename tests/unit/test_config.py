@@ -115,6 +115,21 @@ def test_wrong_durations(value: object) -> None:
         parse_duration(value)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("800d", 69_120_000.0), ("30 d", 2_592_000.0), ("0", 0.0)])
+def test_how_long_orders_are_kept(text: str, seconds: float) -> None:
+    """In days; 0 is for ever."""
+    worker = worker_settings_from({"keep_settled": text})
+    assert worker.keep_settled_s == seconds
+    assert worker_settings_from({"keep_settled": worker.model_dump(mode="json")["keep_settled_s"]}) == worker
+
+
+@pytest.mark.parametrize("text", ["29d", "36501d", "800", "19200h", "", "0d"])
+def test_how_long_orders_are_not_kept(text: str) -> None:
+    """Too short would close orders that come back; what is no number of days is refused with its bounds."""
+    with pytest.raises(ConfigError, match=r'keep_settled.*must be from "30d"'):
+        worker_settings_from({"keep_settled": text})
+
+
 @given(st.integers(0, 10**9))
 def test_duration_round_trip(milliseconds: int) -> None:
     """What is printed reads as it was."""

@@ -75,7 +75,8 @@ def _job_view(name: str, views: Sequence[PartJobView]) -> JobView:
         max(view.overdue_s for view in views),
         sum(view.pages for view in views),
         sum(view.in_doubt for view in views),
-        sum(view.stuck for view in views),
+        len(stuck := [page_id for view in views for page_id in view.stuck_pages]),
+        stuck,
     )
 
 
@@ -103,6 +104,7 @@ class Worker:
         metrics: Metrics,
         event_topic: str = "orders.events",
         poll_timeout_s: float = 1.0,
+        check_s: float = 10.0,
         leave_s: float = 20.0,
         placing: Placing | None = None,
         trust: Trust | None = None,
@@ -110,11 +112,11 @@ class Worker:
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
     ) -> None:
-        """`leave_s`: the limit for the last transactions of a revoked partition (`Config.leave_s`). `placing`: computes
-        the partition of an order's records, if that is to be checked. `trust`: verifies the MAC of events from
-        providers and operators; without it, none of them is trusted. `accepted_targets`: by account, what to do if its
-        target has changed. `deployment`: distinguishes it from other deployments. `reporting`: how results are written
-        for other systems; `None`: none are.
+        """`check_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
+        partition (`Config.leave_s`). `placing`: computes the partition of an order's records, if that is to be checked.
+        `trust`: verifies the MAC of events from providers and operators; without it, none of them is trusted.
+        `accepted_targets`: by account, what to do if its target has changed. `deployment`: distinguishes it from other
+        deployments. `reporting`: how results are written for other systems; `None`: none are.
         """
         rules = settings.rules()
         rules.check()
@@ -162,6 +164,7 @@ class Worker:
             trust=trust or Trust(),
             accepted_targets=accepted_targets,
             deployment=deployment or Deployment(),
+            keep_settled_ms=round(settings.keep_settled_s * 1000),
             adopt_state=settings.adopt_state,
             reporting=reporting if settings.sending else None,
             make_jobs=self._make_jobs,
@@ -174,6 +177,7 @@ class Worker:
             AssignmentSettings(
                 poll_records_max=settings.max_poll_records,
                 poll_timeout_s=poll_timeout_s,
+                check_s=check_s,
                 drain_s=rules.attempt_deadline_s,
                 leave_s=leave_s,
                 keep_warm_s=settings.warm_s,
@@ -305,12 +309,15 @@ class Worker:
             raise UsageError(f"account {account} has no jobs: no delivery report and no disbursements are configured")
         return sum([await desk.ask(account) for desk in desks])
 
-    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
-        """Applies an operator's decision on stuck pages of an account's reports; returns how many once that is
-        committed. Raises `UsageError`.
+    async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
+        """Applies an operator's decision on a stuck page of an account's reports, and returns once it is committed;
+        false: no page with this id is stuck in our partitions. Raises `UsageError`.
         """
         self._require_known(account)
-        return sum([await desk.decide(account, is_taken=is_taken) for desk in self._desks()])
+        for desk in self._desks():
+            if await desk.decide(account, page_id, is_taken=is_taken):
+                return True
+        return False
 
     def _desks(self) -> list[JobDesk]:
         served = [owner.workload for owner in self._assignment.owners.values() if owner.phase.is_served]

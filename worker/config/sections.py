@@ -12,6 +12,7 @@ from worker.config.values import (
     Duration,
     Durations,
     HostNames,
+    KeepFor,
     Networks,
     NonEmpty,
     PublicUrl,
@@ -145,6 +146,8 @@ class WorkerSection(_TimedSection):
     """Raise it for a rebuild of the state or a new partition count; `epoch << 44` must stay below 2^53."""
     sending: bool = True
     """false: shadow mode; nothing is sent."""
+    keep_settled_s: KeepFor = 69_120_000.0
+    """A settled order without an event for this long is removed from the state; 0: never."""
     warm_s: Duration = 900.0
     """How long the state of a revoked partition is kept in memory."""
     adopt_state: bool = False

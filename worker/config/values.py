@@ -35,6 +35,26 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+_DAYS = re.compile(r"(\d{1,5})\s?d", re.ASCII)
+_DAY_S = 86_400.0
+_KEEP_DAYS = range(30, 36_501)
+
+
+def _keep_for(value: object) -> float:
+    """Seconds of a text such as `800d`; of `0`, which is for ever, 0. Raises `ValueError`."""
+    text = str(value).strip()
+    if text == "0":
+        return 0.0
+    match = _DAYS.fullmatch(text)
+    if match is None or int(match[1]) not in _KEEP_DAYS:
+        raise ValueError('must be from "30d" to "36500d", or "0": for ever')
+    return int(match[1]) * _DAY_S
+
+
+def _kept_for(seconds: float) -> str:
+    return f"{seconds / _DAY_S:.0f}d" if seconds else "0"
+
+
 def _split(value: object) -> object:
     """A list may be one string with commas, because environment variables cannot contain lists."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -152,6 +172,7 @@ def _proxy_shown(value: SecretStr) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
+KeepFor = Annotated[float, BeforeValidator(_keep_for), PlainSerializer(_kept_for, return_type=str)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_split)]
 Secret = Annotated[
     SecretStr,

@@ -96,6 +96,7 @@ def apply_event(
     after.sealed = facts
     after.revision = revision
     after.event_id = event.id[: state.EVENT_ID_MAX]
+    after.touched_day = now_ms // _DAY_MS
     if key_digest not in (0, record.key_digest):
         after.has_several_keys = record.has_several_keys or record.key_digest != 0
         after.key_digest = key_digest
@@ -122,6 +123,7 @@ def apply_event(
     return after
 
 
+_DAY_MS = 86_400_000
 _UNTIL_CHANGED = Delay.CHANGE
 _MEANINGS = frozenset[type[Data]]({CancelledData, *KINDS})
 """Events that mean something else from provider to provider."""

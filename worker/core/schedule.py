@@ -6,6 +6,7 @@ remembered. Whatever was missed since is made up for by one run.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -47,6 +48,7 @@ def _near(now_ms: int, times: Sequence[int], zone: tzinfo, latest_ms: int | None
     return {run for run in runs if latest_ms is None or run <= latest_ms}
 
 
+@lru_cache(maxsize=1024)
 def _first_instant(wall: datetime, zone: tzinfo) -> int:
     """When clocks of this zone first show this time, or the first one after it where they skip it."""
     shown_s = _seconds(wall.replace(tzinfo=zone))

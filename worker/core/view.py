@@ -123,6 +123,9 @@ def not_configured(account: str) -> str:
 
 
 def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Iterator[str]:
+    if record.closed_day:
+        day = time_text(record.closed_day * _DAY_US)[:10]
+        yield f"it was closed on {day} and its record removed: what was known of it before is gone"
     made_at = record.made_at
     if made_at is not None and made_at.revision == record.acked == record.revision:
         yield f"not sent: the change was made at {made_at.provider}"
@@ -133,6 +136,7 @@ def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Itera
         yield "its events came under several record keys: some may lie in other partitions, as an order of their own"
 
 
+_DAY_US = 86_400_000_000
 _ONLY_AN_EVENT = "inconsistent for too long: only an event can resolve it, no release"
 _PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
 

@@ -142,13 +142,14 @@ class Desk:
         destination = self._host.destination(job.account)
         return destination is not None and job.is_wanted(destination.account)
 
-    async def decide(self, account: str, *, is_taken: bool) -> int:
-        count = 0
+    async def decide(self, account: str, page_id: str, *, is_taken: bool) -> bool:
         for job in list(self._jobs.values()):
-            if job.account == account and isinstance(job, ReportJob) and (stuck := len(job.stuck())):
-                await self._do(job, partial(job.decide, is_taken=is_taken))
-                count += stuck
-        return count
+            if not (isinstance(job, ReportJob) and job.account == account):
+                continue
+            if any(page.id == page_id for page in job.stuck()):
+                await self._do(job, partial(job.decide, page_id=page_id, is_taken=is_taken))
+                return True
+        return False
 
     async def _do(self, job: Job, act: Callable[[Callable[[], None]], Any]) -> None:
         asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -129,26 +129,26 @@ class ReportJob(Job):
         """Pages of which an operator has to say what became of them."""
         return [page for page in self._kept.pages if page.is_stuck]
 
-    def decide(self, done: Callable[[], None], *, is_taken: bool) -> None:
-        """What an operator says of the pages that are stuck. Raises `UsageError`."""
-        stuck = self.stuck()
-        if self._sent in stuck:
-            raise UsageError(f"a page of account {self.account} is just being sent; ask again")
-        fates: dict[str, Fate] = {}
+    def decide(self, done: Callable[[], None], *, page_id: str, is_taken: bool) -> None:
+        """What an operator says of a page that is stuck. Raises `UsageError`."""
+        page = next((page for page in self.stuck() if page.id == page_id), None)
+        if page is None:
+            raise UsageError(f"page {page_id} of account {self.account} is not stuck any more")
+        if self._sent is page:
+            raise UsageError(f"page {page_id} of account {self.account} is just being sent; ask again")
         outcome = Outcome(OutcomeKind.APPLIED, "an operator said that its report was not taken")
-        for page in stuck:
-            move = self._reporter.decided(page, is_taken=is_taken)
-            fates |= {self._subject(name): self._fate(name, "reported", outcome) for name in move.reported}
-            fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
-        kept = replace(self._kept, pages=[page for page in self._kept.pages if not page.is_stuck])
+        move = self._reporter.decided(page, is_taken=is_taken)
+        fates = {self._subject(name): self._fate(name, "reported", outcome) for name in move.reported}
+        fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
+        kept = replace(self._kept, pages=[each for each in self._kept.pages if each is not page])
         self._keep(kept, JobChange(self.key, b"", fates=fates, done=done))
         log.warning(
             "report_decided",
             account=self.account,
             partition=self._host.partition,
+            page=page_id,
             taken=is_taken,
             orders=len(fates),
-            pages=len(stuck),
         )
 
     def forget(self) -> JobRecord | None:
@@ -318,11 +318,11 @@ class ReportJob(Job):
         return run.todo.popleft() if run.todo else None
 
     async def _send_page(self, page: Page, account: Account, run: Run) -> None:
-        remotes = {}
+        parts = []
         for name in page.lists[0]:
-            remotes[name] = self._remote(name)
+            parts.append(self._reporter.part_of(self._remote(name)))
             await self._host.pause()
-        request = self._reporter.request_of(page, remotes, account)
+        request = self._reporter.request_of(page, parts, account)
         self._sent = page
         self._offer(Errand(request, self._reporter.outcome), account, run.at_ms)
 
@@ -405,10 +405,12 @@ class ReportJob(Job):
         if move.page is not None and move.page.is_stuck:
             log.error(
                 "report_stuck",
+                page=move.page.id,
+                order=self._subject(move.page.lists[0][0]),
                 orders=orders,
                 refusals=move.page.refusals,
                 do=f"find out whether the provider has it, then cartsync account report {self.account} --page-taken "
-                "or --page-not-taken",
+                f"{move.page.id} or --page-not-taken {move.page.id}",
                 **fields,
             )
         elif move.is_refused:
@@ -446,7 +448,9 @@ class ReportJob(Job):
             await self._host.pause()
         while run.counted and len(statistics) < most:
             subject = run.counted.popleft()
-            value = self._host.orders[subject]
+            value = self._host.orders.get(subject)
+            if value is None:
+                continue  # it was closed meanwhile
             if not 0 < state.decode_order(value).event_ms < since_ms:
                 entry = reporter.statistics(reference_of(subject), state.decode_order(value), now_ms)
                 statistics += [] if entry is None else [entry]
@@ -496,5 +500,5 @@ class ReportJob(Job):
             overdue_s,
             len(pages),
             sum(page.in_doubt for page in pages),
-            sum(page.is_stuck for page in pages),
+            [page.id for page in self.stuck()],
         )

@@ -4,7 +4,8 @@ The shell determines when something is due, commits before it sends, and returns
 determines the content of a report, and what follows from a response (`Reporter`, `Lister`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
 from msgspec import Raw, Struct
@@ -39,6 +40,11 @@ class Page(Struct, array_like=True, frozen=True):
     """Failed attempts in a row, for the backoff."""
     refused_in_ms: int = 0
     """In doubt: the run (its due time) in which it was last rejected; it is not sent again in that run."""
+
+    @property
+    def id(self) -> str:
+        """What an operator names it by: a digest of the references that are sent."""
+        return blake2b("\n".join(self.lists[0]).encode(), digest_size=6).hexdigest()
 
     @property
     def is_stuck(self) -> bool:
@@ -161,8 +167,12 @@ class Reporter(Protocol):
         """A new page."""
         ...
 
-    def request_of(self, page: Page, remotes: Mapping[str, bytes], account: Any) -> HttpRequest:
-        """The request for a page now. `remotes`: the memories of the orders of its first list, by reference."""
+    def part_of(self, remote: bytes) -> bytes:
+        """What a page sends of one of its orders. `remote`: the order's memory."""
+        ...
+
+    def request_of(self, page: Page, parts: Sequence[bytes], account: Any) -> HttpRequest:
+        """The request for a page now. `parts`: of the orders of its first list, in their order."""
         ...
 
     def outcome(self, response: HttpResponse, now_ms: int) -> Outcome:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.base import time_text
-from schemas.events import OrderEvent
+from schemas.events import ConfirmedData, ObservedData, OrderEvent
 from schemas.facts import PROVIDER, SealedFacts
 from schemas.state import OrderRecord, Parking
 from worker.core import record as records
@@ -30,6 +30,7 @@ from worker.core.results import (
     tell,
     tell_fact,
 )
+from worker.core.retention import ClosedOrders, DueOrder
 from worker.core.retry import awaits_change
 from worker.core.status import is_only_shown, is_parked
 from worker.core.trust import Trust
@@ -76,8 +77,15 @@ class Batch:
     """Reads the committed records, keeps the changed ones; nothing of it counts before it is committed."""
 
     def __init__(
-        self, partition: int, orders: OrderTable, context: OrderContext, next_offset: int, sizes: Sizes
+        self,
+        partition: int,
+        orders: OrderTable,
+        context: OrderContext,
+        next_offset: int,
+        sizes: Sizes,
+        closed: ClosedOrders | None = None,
     ) -> None:
+        """`closed`: what is remembered of closed orders."""
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
@@ -99,6 +107,11 @@ class Batch:
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord, bytes]] = {}
         self._jobs: dict[str, bytes] = {}
+        self._closed = closed or ClosedOrders()
+        self.gone: list[str] = []
+        """Orders that are closed."""
+        self.closed: dict[str, bytes | None] = {}
+        """What is remembered of closed orders, by key, where that changes; `None`: it is not any more."""
         self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
         self._lookalikes: list[str] = []
         self._coalesced = 0
@@ -180,7 +193,7 @@ class Batch:
             placing = self._context.placing
             if placing is not None:
                 placing.check(record.key or b"", subject, self._partition, self._context.topic_partitions)
-            before, matters = records.record_for(event, self._value(subject))
+            before, matters = self._known(event, self._epoch | (offset + 1))
             changed = records.apply_event(
                 before,
                 event,
@@ -225,6 +238,15 @@ class Batch:
             self._report(subject, result)
         self._changed[subject] = encoded
         self.bytes += len(encoded[1])
+
+    def _known(self, event: OrderEvent, revision: int) -> tuple[OrderRecord, bool]:
+        """What `record_for` says; of an order of which nothing is known, whether it was closed, too."""
+        before, matters = records.record_for(event, self._value(event.subject))
+        if not before.revision and type(event.data) not in _FIRST_KINDS:
+            before.closed_day = self._closed.closed_on(event.subject)
+            if before.closed_day:
+                self._note("order_was_closed", event.subject, revision, shown_id(event.id, event.uid))
+        return before, matters
 
     def _too_large(self, size: int) -> MalformedEventError:
         return MalformedEventError(
@@ -408,6 +430,21 @@ class Batch:
         self._put(subject, record)
         return True
 
+    def close(self, due: Sequence[DueOrder]) -> None:
+        """Removes orders; the last thing that a batch does. One of which something has come meanwhile stays."""
+        gone = [
+            each for each in due if each.subject not in self._changed and self._orders.get(each.subject) == each.basis
+        ]
+        if not gone:
+            return
+        self.gone = [each.subject for each in gone]
+        self.closed = dict.fromkeys(self._closed.outdated(self._now_ms, self._context.keep_settled_ms))
+        if remembered := [each.subject for each in gone if not each.is_shown_alone]:
+            key, value = self._closed.with_more(self._now_ms, remembered)
+            self.closed[key] = value
+            self.bytes += len(value)
+        self._notes.append(("orders_closed", {"orders": len(gone), "observed": len(gone) - len(remembered)}))
+
     # --- results ---
 
     def _results_of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
@@ -465,6 +502,8 @@ class Batch:
         """The changed orders and jobs as they go into the state topic."""
         found: list[tuple[bytes, bytes | None]] = [(key.encode(), value) for key, value in self._jobs.items()]
         found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        found += [((state.ORDER_PREFIX + subject).encode(), None) for subject in self.gone]
+        found += [(key.encode(), value) for key, value in self.closed.items()]
         return found
 
     @property
@@ -491,6 +530,7 @@ class Batch:
         for subject in self.unconfigured:
             self._context.warn_unconfigured(account_of(subject), self._partition)
         metrics.results(len(self.results))
+        metrics.orders_closed(len(self.gone))
         work = Slice(self._context)
         for name, fields in self._notes:
             if work.is_over():
@@ -558,10 +598,12 @@ def _encoded(record: OrderRecord) -> tuple[OrderRecord, bytes]:
     return record, value
 
 
+_FIRST_KINDS = frozenset({ConfirmedData, ObservedData})
+"""Most orders begin with them: to look for each among those that were closed would take longer than the event."""
 _NO_FACTS = SealedFacts()
 _WARNINGS = frozenset(
     (
-        *("order_parked", "order_held", "order_key_changed", "order_overdue_at_provider"),
+        *("order_parked", "order_held", "order_key_changed", "order_overdue_at_provider", "order_was_closed"),
         *("event_refused", "result_dropped"),
     )
 )

@@ -29,6 +29,8 @@ class OrderContext(Context, kw_only=True):
     make_table: Callable[[int], OrderTable]
     """Where the orders of a partition are kept."""
     sending: bool = True
+    keep_settled_ms: int = 0
+    """When a settled order is closed (`core.retention`); 0: never."""
     placing: Placing | None = None
     """Where records of orders must lie; `None`: it is not checked."""
     trust: Trust = field(default_factory=Trust)

@@ -9,6 +9,7 @@ from worker.ports import OrderTable, StateEntry
 
 _ORDER_PREFIX = state.ORDER_PREFIX.encode()
 _JOB_PREFIX = state.JOB_PREFIX.encode()
+_CLOSED_PREFIX = state.CLOSED_PREFIX.encode()
 
 
 class Kept(Struct):
@@ -19,6 +20,8 @@ class Kept(Struct):
     """Whom the accounts sent to."""
     jobs: dict[str, bytes] = {}
     """What jobs have kept, by key."""
+    closed: dict[str, bytes] = {}
+    """What is remembered of closed orders, by key."""
 
 
 class Loading:
@@ -26,6 +29,7 @@ class Loading:
 
     def __init__(self, partition: int, kept: Kept) -> None:
         self.jobs = dict(kept.jobs)
+        self.closed = dict(kept.closed)
         self._table = kept.table
         self._partition = partition
         self._known_targets = kept.targets
@@ -51,12 +55,15 @@ class Loading:
         elif key == state.TARGETS_KEY:
             if value is not None:
                 self._targets = entry
-        elif key.startswith(_JOB_PREFIX):
-            name = key.decode(errors="backslashreplace")
+        elif key.startswith((_JOB_PREFIX, _CLOSED_PREFIX)):
+            found, name = (
+                self.jobs if key.startswith(_JOB_PREFIX) else self.closed,
+                key.decode(errors="backslashreplace"),
+            )
             if value is None:
-                self.jobs.pop(name, None)
+                found.pop(name, None)
             else:
-                self.jobs[name] = value
+                found[name] = value
         else:
             return False
         return True

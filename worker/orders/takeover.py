@@ -9,6 +9,7 @@ from schemas import state
 from schemas.state import OrderRecord, Target, TargetsRecord
 from worker.core import record as records
 from worker.core.outbox import Outbox
+from worker.core.retention import ClosedOrders
 from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import TopicError
 from worker.model.account import Account
@@ -41,6 +42,8 @@ class PartitionState(Struct):
     targets: dict[str, Target] = field(default_factory=dict)
     """Whom the accounts send to."""
     job_records: dict[str, bytes] = field(default_factory=dict)
+    closed: ClosedOrders = field(default_factory=ClosedOrders)
+    """What is remembered of closed orders."""
 
 
 class Takeover:

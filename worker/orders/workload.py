@@ -9,10 +9,12 @@ from msgspec import MsgspecError, Raw
 from schemas import state
 from worker.core.outbox import Claim, Decide, Effects, Figures, NeedLease, Offer, Outbox, Overdue
 from worker.core.record import release_by_operator
+from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, UsageError
 from worker.model.exchange import Outcome
 from worker.model.provider import Destination, Update
 from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
+from worker.orders.closing import Closing
 from worker.orders.context import OrderContext
 from worker.orders.loading import Kept, Loading
 from worker.orders.mailbox import Change, Mailbox
@@ -55,6 +57,7 @@ class OrderWorkload:
         committed yet.
         """
         self.jobs = None if context.make_jobs is None or not context.sending else context.make_jobs(self)
+        self._closing = Closing(context.clock.chance(), context.clock.now())
         self._job_work = Slice(context)
         self._job_changes: list[JobChange] = []
         """What jobs have in the transaction under way."""
@@ -67,6 +70,7 @@ class OrderWorkload:
     def loaded(self) -> None:
         self._state.targets = self._loading.targets()
         self._state.job_records = self._loading.jobs
+        self._state.closed = ClosedOrders(self._loading.closed)
         self.is_loaded = True
 
     async def may_replay_from(self, revision: int) -> bool:
@@ -99,12 +103,13 @@ class OrderWorkload:
     # --- serving ---
 
     def next_due(self) -> float:
-        due = self.outbox.next_due()
+        due = min(self.outbox.next_due(), self._closing.look_at)
         return due if self.jobs is None else min(due, self.jobs.next_due())
 
     async def work(self) -> None:
         if not self._is_draining:
             await self._evaluate()
+            self._closing.look(self.orders, self.outbox, self._context)
         if self.jobs is not None and self.has_urgent_work():
             await self.jobs.look(is_leaving=self._is_draining)
 
@@ -113,7 +118,7 @@ class OrderWorkload:
         return not self._host.phase.is_working
 
     def has_mail(self) -> bool:
-        return bool(self._mailbox) or (self.jobs is not None and self.jobs.has_mail())
+        return bool(self._mailbox or self._closing.due) or (self.jobs is not None and self.jobs.has_mail())
 
     def has_urgent_work(self) -> bool:
         if self.jobs is None:
@@ -162,7 +167,7 @@ class OrderWorkload:
                     assert_never(unknown)
 
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Batch:
-        batch = Batch(self.partition, self.orders, self._context, next_offset, self._host.sizes)
+        batch = Batch(self.partition, self.orders, self._context, next_offset, self._host.sizes, self._state.closed)
         work = Slice(self._context)
         self._job_changes = [] if self.jobs is None else self.jobs.changes()
         for change in self._job_changes:  # first: it was made up of the orders as they are now
@@ -172,6 +177,7 @@ class OrderWorkload:
             await self._take_events(batch, inbox, work)
         for subject in keeping:
             batch.keep(subject)
+        batch.close(self._closing.take())
         return batch
 
     async def _take_events(self, batch: Batch, inbox: Inbox, work: Slice) -> None:
@@ -194,6 +200,10 @@ class OrderWorkload:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         known.unconfigured += len(batch.unconfigured)
         known.job_records |= batch.jobs
+        for subject in batch.gone:
+            self.orders.delete(subject)
+            known.unwritten.pop(subject, None)
+        known.closed.apply(batch.closed)
         # Only of orders whose attempt has ended in it: the attempts of all others go on, whatever else changed.
         for subject, hold_until in batch.holds.items():
             self.outbox.ended(subject, hold_until)
@@ -251,7 +261,7 @@ class OrderWorkload:
         self._mailbox.close(error)
 
     def keep(self) -> Kept:
-        return Kept(self.orders, self._state.targets, self._state.job_records)
+        return Kept(self.orders, self._state.targets, self._state.job_records, self._state.closed.chunks)
 
     # --- attempts (`ports.AttemptSource`, steps 14 to 17) ---
 

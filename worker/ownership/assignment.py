@@ -57,6 +57,7 @@ class Assignment(Generic[WorkloadT]):
         self.owners: dict[int, Owner[WorkloadT]] = {}
         self.polled_at = context.clock.now()
         self.was_assigned = False
+        self._is_ending = False
         self._states = states
         self._context = context
         self._settings = settings
@@ -199,6 +200,7 @@ class Assignment(Generic[WorkloadT]):
         await self._change.wait()
 
     async def _end_polling(self) -> None:
+        self._is_ending = True
         # A cancelled poll upsets the client's idle check; that is of no matter to a client that is about to stop.
         tasks = [task for task in (self._polling, self._group_commit, self._watching) if task is not None]
         for task in tasks:
@@ -228,6 +230,8 @@ class Assignment(Generic[WorkloadT]):
 
     def assigned(self, partitions: set[int]) -> None:
         """Starts an owner for each; it restores while others are fed."""
+        if self._is_ending:
+            return  # or whoever gets them once we have left would wait for the hold of an owner that was cut off
         self.was_assigned = True
         self._generation += 1
         self._competing.forget()

@@ -281,6 +281,11 @@ class MemoryLog:
             log.unaware_until = self._clock.now() + unaware_s
             self._group.remove(log)
 
+    def notice(self, member: str) -> None:
+        """A process learns now that it was expelled, as by a heartbeat, and joins again."""
+        for log in self._members_of(member):
+            log.called.set()
+
     def _members_of(self, member: str) -> list[MemoryEventLog]:
         return [log for log in self._members if log.process.name == member]
 

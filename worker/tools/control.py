@@ -138,12 +138,12 @@ def resume_account(name: str, url: str, *, as_json: bool) -> int:
     return 0
 
 
-def report_now(name: str, page: Literal["", "taken", "not_taken"], url: str, *, as_json: bool) -> int:
-    """Makes an account's jobs due now in the partitions of one worker, or decides whether its stuck pages were
+def report_now(name: str, url: str, *, page_id: str = "", is_taken: bool = False, as_json: bool) -> int:
+    """Makes an account's jobs due now in the partitions of one worker, or decides whether one of its stuck pages was
     accepted; 0 once that is committed. Raises `UsageError` for an unknown account, or one without jobs, and
     `NoAnswerError`.
     """
-    query = f"?page={page}" if page else ""
+    query = f"?page={quote(page_id, safe='')}&taken={str(is_taken).lower()}" if page_id else ""
     body = ask(url, "POST", f"/accounts/{quote(name, safe='')}/report{query}")
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)} {where}")

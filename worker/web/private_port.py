@@ -9,8 +9,8 @@
     POST /accounts/{name}/resume         ends an account's pause
     POST /accounts/{name}/release        sends all its parked orders in this worker's partitions again; with
                                          ?reason_contains=TEXT only those whose reason contains it
-    POST /accounts/{name}/report         makes its jobs due now in this worker's partitions; with ?page=taken or
-                                         ?page=not_taken an operator decides on pages that are stuck
+    POST /accounts/{name}/report         makes its jobs due now in this worker's partitions; with ?page=ID and
+                                         &taken=true or =false an operator decides on a page that is stuck
     POST /input/{partition}/skip/{offset}  moves the position in the input; the body says why, and who asked for it
 
 A POST responds when its effect is committed, and says whether there was anything to do. Errors are problem details
@@ -129,9 +129,9 @@ class WorkerControl(Probed, Protocol):
         """
         ...
 
-    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
-        """Applies an operator's decision on stuck pages of an account's reports; returns how many once that is
-        committed. Raises like `report`.
+    async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
+        """Applies an operator's decision on a stuck page of an account's reports, and returns once it is committed;
+        false: no page with this id is stuck. Raises like `report`.
         """
         ...
 
@@ -370,19 +370,23 @@ class _Routes:
         return _json(Done(released > 0, detail=words, released=released))
 
     async def report(self, request: web.Request) -> web.Response:
-        name, page = between(request, "/accounts/", "/report"), request.query.get("page", "")
-        if page not in ("", "taken", "not_taken"):
-            return problem_response(400, "page must be taken or not_taken")
+        name, page_id = between(request, "/accounts/", "/report"), request.query.get("page", "")
+        taken = request.query.get("taken", "")
+        if taken not in ("true", "false") if page_id else taken:
+            return problem_response(
+                400, "page needs the id of a page and taken=true or taken=false; without page no taken"
+            )
+        word = "taken" if taken == "true" else "not taken"
         try:
-            if page:
-                count = await _in_time(self._control.decide_pages(name, is_taken=page == "taken"))
-                words = f"{count} pages {page.replace('_', ' ')}" if count else "no page waits for an operator"
+            if page_id:
+                count = int(await _in_time(self._control.decide_page(name, page_id, is_taken=taken == "true")))
+                words = f"page {word}" if count else "no page with this id waits for an operator"
             else:
                 count = await _in_time(self._control.report(name))
                 words = f"{count} jobs are due now" if count else "none of its jobs is in this worker's partitions"
         except UsageError as error:
             return self._refused(name, error)
-        action = f"report_{page}" if page else "report"
+        action = f"page_{word.replace(' ', '_')}" if page_id else "report"
         log.info("operator_command", action=action, account=name, done=count > 0, peer=request.remote)
         return _json(Done(count > 0, detail=words))
 

@@ -83,11 +83,11 @@ class Worker:
         self.done.append(("report", account))
         return 2
 
-    async def decide_pages(self, account: str, *, is_taken: bool) -> int:
+    async def decide_page(self, account: str, page_id: str, *, is_taken: bool) -> bool:
         if account != "acme":
             raise UsageError(f"no account {account}")
-        self.done.append(("decide", str(is_taken)))
-        return int(not is_taken)
+        self.done.append((f"decide {page_id}", str(is_taken)))
+        return not is_taken
 
     async def resume_account(self, name: str) -> bool:
         if name != "acme":

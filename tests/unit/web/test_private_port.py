@@ -144,8 +144,8 @@ async def test_accounts(port: Port, worker: Worker) -> None:
     ("query", "asked", "words"),
     [
         ("", ("report", "acme"), "2 jobs are due now"),
-        ("?page=not_taken", ("decide", "False"), "1 pages not taken"),
-        ("?page=taken", ("decide", "True"), "no page waits for an operator"),
+        ("?page=a1&taken=false", ("decide a1", "False"), "page not taken"),
+        ("?page=a1&taken=true", ("decide a1", "True"), "no page with this id waits for an operator"),
     ],
 )
 async def test_reports(port: Port, worker: Worker, query: str, asked: tuple[str, str], words: str) -> None:
@@ -156,9 +156,10 @@ async def test_reports(port: Port, worker: Worker, query: str, asked: tuple[str,
     assert (await port.ask("POST", f"/accounts/none/report{query}"))[0] == 404
 
 
-async def test_page_that_was_what(port: Port, worker: Worker) -> None:
-    """Neither taken nor not: nothing is done."""
-    assert (await port.ask("POST", "/accounts/acme/report?page=lost"))[0] == 400
+@pytest.mark.parametrize("query", ["page=a1", "page=a1&taken=lost", "taken=true"])
+async def test_page_that_was_what(port: Port, worker: Worker, query: str) -> None:
+    """Neither taken nor not, or not said which: nothing is done."""
+    assert (await port.ask("POST", f"/accounts/acme/report?{query}"))[0] == 400
     assert worker.done == []
 
 

@@ -1,6 +1,6 @@
 """seQura's jobs for the shell: the delivery report, and disbursements. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Raw, msgpack
@@ -76,8 +76,11 @@ class SequraReports:
     def composing(self, account: SequraAccount) -> Composing:
         return Composing(account)
 
-    def request_of(self, page: Page, remotes: Mapping[str, bytes], account: SequraAccount) -> HttpRequest:
-        return pages.request_of(page, remotes, account)
+    def part_of(self, remote: bytes) -> bytes:
+        return pages.part_of(remote)
+
+    def request_of(self, page: Page, parts: Sequence[bytes], account: SequraAccount) -> HttpRequest:
+        return pages.request_of(page, parts, account)
 
     def outcome(self, response: HttpResponse, now_ms: int) -> Outcome:
         return outcome_of(response, now_ms)

@@ -22,7 +22,7 @@ page that may have been accepted is never sent with a different content.
 A half after the first one was never sent: when the first one has to wait, the orders of the others are free.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Literal
 
@@ -113,10 +113,14 @@ def compose(candidates: Iterable[Candidate], account: SequraAccount) -> Composed
     return composing.composed()
 
 
-def request_of(page: Page, remotes: Mapping[str, bytes], account: SequraAccount) -> HttpRequest:
-    """The request for its first list, from the records of its orders."""
-    entries = [Raw(_under_way(remotes[reference]).entries) for reference in page.lists[0]]
-    return _post(wire.DeliveryReport(Raw(page.merchant), entries, Raw(page.platform)), account)
+def part_of(remote: bytes) -> bytes:
+    """The entries of one of its orders, from the order's record."""
+    return _under_way(remote).entries
+
+
+def request_of(page: Page, parts: Sequence[bytes], account: SequraAccount) -> HttpRequest:
+    """The request for its first list, from the entries of its orders."""
+    return _post(wire.DeliveryReport(Raw(page.merchant), [Raw(part) for part in parts], Raw(page.platform)), account)
 
 
 def other_requests(

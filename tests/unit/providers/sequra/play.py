@@ -219,9 +219,9 @@ class World:
 
     def send_page(self, page: Page, run_ms: int) -> tuple[Page | None, bool]:
         """One attempt, and what follows from it."""
-        remotes = {name: self.records[f"acme/{name}"].remote for names in page.lists for name in names}
-        request = pages.request_of(page, remotes, self.account)
-        assert request == pages.request_of(page, remotes, self.account)
+        parts = [pages.part_of(self.records[f"acme/{name}"].remote) for name in page.lists[0]]
+        request = pages.request_of(page, parts, self.account)
+        assert request == pages.request_of(page, parts, self.account)
         answer = self.network("report", lambda: self.post(request.body))
         self.maybe_die()
         outcome = Outcome(OutcomeKind.UNKNOWN, "no answer") if answer is None else outcome_of(answer, self.now_ms)

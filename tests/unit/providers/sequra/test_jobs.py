@@ -101,7 +101,7 @@ def test_page_from_its_orders_to_their_fates() -> None:
     assert composed is not None
     (remote,) = composed.remotes.values()
     assert found.grows_bytes == len(remote)
-    request = REPORTS.request_of(composed.page, composed.remotes, ACCOUNT)
+    request = REPORTS.request_of(composed.page, [REPORTS.part_of(remote)], ACCOUNT)
     (entry,) = msgspec.json.decode(request.body)["delivery_report"]["orders"]
     assert entry["cart"]["order_total_with_tax"] == 100
     assert REPORTS.outcome(answer(b"", 204), START_MS).kind is OutcomeKind.APPLIED

@@ -1,5 +1,6 @@
 """Pages of the report: which orders stand in one, its bytes, and what becomes of it."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from tests.shops.events import order, shipped
 from tests.unit.providers.sequra.test_report import ACCOUNT, TWO
 from worker.core.deliveries import deliveries_of
-from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.exchange import HttpRequest, Outcome, OutcomeKind
 from worker.model.jobs import IN_DOUBT_MAX, Composed, Kept, Move, Page
 from worker.providers.sequra import memory, wire
 from worker.providers.sequra import pages as p
@@ -44,9 +45,14 @@ def names(found: Composed) -> list[str]:
     return only
 
 
+def request(page: Page, remotes: Mapping[str, bytes], account: Any = ACCOUNT) -> HttpRequest:
+    """What is sent of it, when the records of its orders keep this."""
+    return p.request_of(page, [p.part_of(remotes[name]) for name in page.lists[0]], account)
+
+
 def body(found: Composed, account: Any = ACCOUNT) -> dict[str, Any]:
     """What is sent."""
-    told: dict[str, Any] = msgspec.json.decode(p.request_of(found.page, found.remotes, account).body)
+    told: dict[str, Any] = msgspec.json.decode(request(found.page, found.remotes, account).body)
     return told
 
 
@@ -98,10 +104,10 @@ def test_stores_stand_apart() -> None:
 def test_request() -> None:
     """`POST {base}/orders/delivery_reports`, with the entries of all its orders in their order."""
     found = composed(candidate("a", shipments=2), candidate("b"))
-    request = p.request_of(found.page, found.remotes, ACCOUNT)
-    assert (request.method, request.url) == ("POST", "https://sandbox.example/orders/delivery_reports")
-    assert request.headers["Authorization"].startswith("Basic ")
-    assert request.headers["Sequra-Merchant-Id"] == "m1"
+    made = request(found.page, found.remotes)
+    assert (made.method, made.url) == ("POST", "https://sandbox.example/orders/delivery_reports")
+    assert made.headers["Authorization"].startswith("Basic ")
+    assert made.headers["Sequra-Merchant-Id"] == "m1"
     report = body(found)["delivery_report"]
     assert list(report) == ["merchant", "orders", "platform"]
     assert [each["merchant_reference"]["order_ref_1"] for each in report["orders"]] == ["a", "a", "b"]
@@ -111,14 +117,21 @@ def test_request() -> None:
 def test_the_same_bytes_whatever_else_changes() -> None:
     """A new release, another platform, another store: what was written down is what is sent."""
     found = composed(candidate("a"), candidate("b"))
-    before = p.request_of(found.page, found.remotes, ACCOUNT)
+    before = request(found.page, found.remotes)
     later = replace(ACCOUNT, platform={"name": "x"}, store_ref="s2", report_path="/delivery_reports", password="new")
     kept = p.read_kept(msgpack.encode(Kept(pages=[found.page]))).pages[0]
-    again = p.request_of(kept, found.remotes, later)
+    again = request(kept, found.remotes, later)
     assert again.body == before.body
     assert again.headers["Idempotency-Key"] == before.headers["Idempotency-Key"]
     assert again.url == "https://sandbox.example/delivery_reports"
-    assert p.request_of(replace(kept, lists=[["a"]]), found.remotes, later).body != before.body
+    assert request(replace(kept, lists=[["a"]]), found.remotes, later).body != before.body
+
+
+def test_page_is_named_by_its_orders() -> None:
+    """So that an operator's word is about one page: the same as long as it is sent as it is, another for other orders."""
+    page = Page([["a", "b"], ["c"]], b"{}", b"{}")
+    assert page.id == replace(page, lists=[["a", "b"]], in_doubt=True, refusals=3).id
+    assert len({page.id, replace(page, lists=[["a"]]).id, replace(page, lists=[["ab"]]).id}) == 3
 
 
 def test_platform_of_the_account() -> None:
