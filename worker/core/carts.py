@@ -15,8 +15,10 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
     shares = share_content(facts, lines, tallies)
     fees = _fees(facts) if facts.returns or facts.fees else []
     fees_minor = sum([fee.total_minor for fee in fees])
+    # Lists, here and below, where a generator would do: half the time, and carts are computed for every update.
     shipped_minor = sum([share.shipped_minor for share in shares.all]) + fees_minor
     unshipped_minor = sum([share.unshipped_minor for share in shares.all])
+    # A line with units and no money is in the cart, and so is one with money and no units: a charge, or a cent.
     shipped = [
         _item(s.line, s.shipped_units, s.shipped_minor) for s in shares.all if s.shipped_units or s.shipped_minor
     ]
@@ -25,17 +27,20 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
         for s in shares.all
         if s.unshipped_units or s.unshipped_minor
     ]
-    shipped += fees
+    shipped += fees  # whole, even after a cancellation: the shop charges them for what has already happened
     if not facts.refunds and not has_amounts(facts):
         return Cart(shipped, shipped_minor), Cart(unshipped, unshipped_minor), []
     settled = settle(facts, lines, tallies, shares, shipped_minor, unshipped_minor, fees_minor)
     if settled.difference is not None:
+        # A return gave back less than its units were worth: the shopper still owes the rest, so it has to be an item.
         key, minor = settled.difference
         shipped.append(Item("handling", key, DIFFERENCE_NAME, 0, 0, minor))
     paid_back = [_off("other_payment", off, off.shipped_minor) for off in settled.off if off.shipped_minor]
     let_off = [_off("discount", off, off.unshipped_minor) for off in settled.off if off.unshipped_minor]
     reasons: list[str] = []
     if settled.excess is not None:
+        # More was paid back than all units were worth: either the return or the content is wrong, and only the shop
+        # knows which.
         keys, paid_minor, most_minor = settled.excess
         names = f"return {keys[0]}" if len(keys) == 1 else f"return {keys[-1]} and {len(keys) - 1} older"
         reasons.append(f"{names} refunded {paid_minor}, the carts with its units {most_minor}")
@@ -65,6 +70,7 @@ def _off(kind: str, off: Off, minor: int) -> Item:
 
 
 def _refunded_cart(items: list[Item], refunds: list[Item], total_minor: int) -> Cart:
+    # Items that cancel each other out would be articles that nobody owes anything for.
     return Cart([] if refunds and not total_minor else items + refunds, total_minor)
 
 

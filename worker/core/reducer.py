@@ -86,12 +86,13 @@ def reduce(facts: Facts, event: e.OrderEvent, position: int) -> Facts:
 def reduce_sealed(facts: SealedFacts, event: e.OrderEvent, position: int) -> SealedFacts:
     """The facts after `event`, which stands at `position` (the record's offset) in its partition."""
     seen, uid, data = facts.seen, event.uid, event.data
+    # Before anything is copied: at least once in Kafka means that repeats are everyday.
     if uid in seen and _has_seen(seen, uid):
         return facts
     changed = shallow_copy(facts)
     changed.seen = (seen + uid)[-_SEEN_BYTES_MAX:]
     apply = _APPLY.get(type(data))
-    if apply is None:
+    if apply is None:  # a provider's event: which of them is newest goes by time, not by the shop's sequence
         changed.provider = PROVIDER.seal(provider_facts.take(PROVIDER.open(facts.provider), event, position))
     else:
         apply(changed, data, (event.sequence, event.time_us, position))
@@ -138,6 +139,7 @@ def _confirmed(facts: SealedFacts, data: e.ConfirmedData, stamp: Stamp) -> None:
     is_newest = _set_content(facts, Content(stamp, None, data.currency, total, lines), kept)
     replaced = _set_details(facts, details, stamp)
     old = CONFIRMATION.open(facts.confirmation) if facts.confirmation else None
+    # The oldest one counts: it is what the checkout told the provider. A later one is a change of content and details.
     if old is None or stamp < old.stamp:
         own = NIL if is_newest else lines
         digest = digest_of_details(details) if replaced else b""
@@ -153,6 +155,7 @@ def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> boo
     if old is None:
         facts.content, facts.content_total_max_minor = CONTENT.seal(content), content.total_minor
         return True
+    # Also of a content that loses: how much an order may grow is measured from the most that was ever approved.
     facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
     is_newest = content.rank > old.rank
     loser = old if is_newest else content
@@ -162,6 +165,7 @@ def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> boo
     newest, gone = (lines, others) if is_newest else (others, lines)
     now = {line.line_id for line in newest if line.type in e.PRICED}
     former = {line.line_id: line.type in e.GOODS for line in gone}
+    # Most changes keep all lines: then nothing is gone, and the loser's lines need not be decoded in full.
     if facts.former_worth or not now.issuperset(former):
         _keep_worth(facts, loser, now)
     if facts.former_lines:
@@ -169,6 +173,7 @@ def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> boo
             former[line_id] = was_goods or former.get(line_id, False)
     facts.former_lines = FORMER_LINES.seal(former)
     confirmation = CONFIRMATION.open(facts.confirmation)
+    # The confirmation shares its lines with the content while it is the newest; now it needs a copy of its own.
     if confirmation is not None and is_nil(confirmation.lines) and confirmation.stamp == loser.stamp:
         facts.confirmation = CONFIRMATION.seal(replace(confirmation, lines=loser.lines))
     return is_newest
@@ -309,7 +314,7 @@ def _keep_statements(facts: SealedFacts, statements: list[Statement]) -> None:
             continue
         if not kept or statement.stamp > kept[-1].stamp:
             kept.append(statement)
-    if len(kept) > STATEMENTS_MAX:
+    if len(kept) > STATEMENTS_MAX:  # the one that counts stays; of the others the newest are voided last
         kept = kept[:1] + kept[1 - STATEMENTS_MAX :]
     facts.statements = STATEMENTS.seal(kept)
 

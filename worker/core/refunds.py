@@ -103,6 +103,7 @@ def settle(
     fees_minor: int,
 ) -> Settled:
     """What is left of the carts, which add up to these totals, fees included."""
+    # Of 0: retracted, or as good as that.
     refunds = [entry for entry in facts.refunds.items() if entry[1].amount_minor]
     if len(refunds) > 1:
         refunds.sort(key=lambda entry: entry[1].stamp)
@@ -114,6 +115,7 @@ def settle(
     left = [refund.amount_minor for _, refund in refunds]
     for claim in claims:
         one = off[claim.number]
+        # Bounded by the cart: what it cannot absorb is part of the rest, which may come off the other one.
         one.shipped_minor = min(claim.off[0], shipped_minor)
         one.unshipped_minor = min(claim.off[1], unshipped_minor)
         shipped_minor -= one.shipped_minor
@@ -123,6 +125,7 @@ def settle(
     if counted:
         paid_minor = sum(back.refunded_minor or 0 for _, back in counted)
         most_minor = _as_kept(facts, lines, tallies, counted, claims, fees_minor)
+        # A cent for each line: every line is rounded on its own, and a shop that rounds differently is not wrong.
         if paid_minor > most_minor + len(lines):
             excess = [key for key, _ in counted], paid_minor, most_minor
         newest = counted[-1][0]
@@ -130,7 +133,7 @@ def settle(
         if missing > 0:
             difference = newest, missing
             shipped_minor += missing
-        elif missing < 0:
+        elif missing < 0:  # before all other refunds: it is about units, and they are what is left of the money
             off.insert(0, Off(newest, DIFFERENCE_NAME))
             left.insert(0, -missing)
     for one, amount in zip(off, left, strict=True):
@@ -181,7 +184,7 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
     claims: list[_Claim] = []
     for number, (_, refund) in enumerate(refunds):
         if refund.applies_to is None:
-            continue
+            continue  # all of it is rest
         for line_id in refund.applies_to:
             if line_id in lines:
                 continue
@@ -209,10 +212,11 @@ def _look_back(
     cancellation = facts.cancellation_now
     said_at: Moment | None = None
     if cancellation is not None and not cancellation.retracted:
-        if cancellation is facts.cancellation:
+        if cancellation is facts.cancellation:  # the shop's own; a provider's has no sequence, so no place among stamps
             losses.append((cancellation.stamp, _cancelled_units(lines, tallies), False))
         else:
             said_at = cancellation.stamp[1:]
+    # Backwards in time, so that one pass over the losses does for all refunds.
     losses.sort(key=lambda loss: loss[0])
     is_back = False
     for claim in reversed(claims):
@@ -242,6 +246,7 @@ def _reckon(line: _Line) -> int:
     share = line.share
     assert share is not None  # what the newest content lacks is worth what it was
     quantity = share.line.quantity
+    # At most what was ordered: of an article that was sent again, the same unit may be lost twice.
     there = min(share.shipped_units + share.unshipped_units + line.lost_since, quantity)
     line.worth_minor = rounded(line.net_minor * there, quantity)
     return line.worth_minor
@@ -281,7 +286,7 @@ def _share_out(claim: _Claim) -> None:
             line.taken_minor += minor
             share = line.share
             if share is None:
-                continue
+                continue  # its part is gone with the line, and comes off neither cart
             if share.weights is not None:
                 shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
                 off_shipped += shipped_minor
@@ -332,6 +337,7 @@ def _as_kept(
             one, other = divide_or_units(minor, *weights)
             off_shipped += one
             off_unshipped += other
+        # As `settle` bounds them: otherwise the comparison would find a difference where there is none.
         shipped_minor -= min(off_shipped, shipped_minor)
         unshipped_minor -= min(off_unshipped, unshipped_minor)
     return shipped_minor + unshipped_minor

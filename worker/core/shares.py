@@ -64,6 +64,7 @@ def count_units(facts: Facts) -> Counts:
     if facts.returns:
         backs = facts.returns.values()
         returned = _sums([back.units for back in backs if back.origin == "shipped"])
+        # Most shops never return what was not sent: the two other sums are then not worth a pass over all returns.
         if len([None for back in backs if back.origin == "shipped"]) < len(backs):
             unsent = _sums([back.units for back in backs if back.origin == "unshipped"])
             either = _sums([back.units for back in backs if back.origin == "any"])
@@ -113,8 +114,10 @@ def _settle(units: Tally, either: int, ordered: int | None) -> None:
     Of a line that the newest content lacks (`ordered` is `None`), what was kept came back.
     """
     if ordered is not None:
+        # Pending first: whoever says `any` does not know, and a unit that was never sent cannot have come back.
         units.fitted = min(either, max(ordered - units.cancelled - units.gone - units.shipped, 0))
     else:
+        # Nothing of it is pending any more, so kept units come first here.
         units.fitted = either - min(either, max(units.kept, 0))
     units.gone += units.fitted
     units.returned += either - units.fitted
@@ -128,10 +131,11 @@ def rounded(dividend: int, divisor: int) -> int:
 
 def divide(total: int, first: int, second: int, rest: int) -> tuple[int, int]:
     """The parts of `total` that belong to the first two of three weights (none negative, not all 0)."""
-    if not rest and not second:
+    if not rest and not second:  # also spares the division in by far the most frequent case
         return total, 0
     whole = first + second + rest
     part = rounded(total * first, whole) if first else 0
+    # F of the whole is the total itself: without a rest the two parts add up to it, whatever was rounded before.
     both = rounded(total * (first + second), whole) if rest else total
     return part, both - part
 
@@ -209,28 +213,31 @@ def _share_of_goods(line: Line, units: Tally, kept: int, is_cancelled: bool) -> 
     quantity = line.quantity
     if units is _NO_UNITS and not kept:
         return Share(line) if is_cancelled else Share(line, 0, quantity, 0, line.total_minor)
+    # Not below 0: of an article that was sent again after a return, more units were shipped than ordered.
     pending = 0 if is_cancelled else max(0, quantity - units.cancelled - units.gone - units.shipped)
     if kept + pending <= quantity:
         shipped_minor, unshipped_minor = divide(line.total_minor, kept, pending, quantity - kept - pending)
     else:  # units of an article that was sent again are taken as kept
         shipped_minor = rounded(line.total_minor * kept, quantity)
         unshipped_minor = rounded(line.total_minor * (kept + pending), quantity) - shipped_minor
+    # What charges follow. A unit that was sent twice is one unit of the order.
     ever = min(units.shipped, quantity)
     ever_minor = shipped_minor if ever == kept else divide(line.total_minor, ever, 0, quantity - ever)[0]
     return Share(line, kept, pending, shipped_minor, unshipped_minor, ever, ever_minor)
 
 
 def _share_others(facts: Facts, shares: Shares, others: list[Share], is_cancelled: bool) -> None:
+    # An index of all lines costs as much as everything else here, and few orders have charges of some lines.
     if [None for share in others if share.line.applies_to is not None]:
         shares.by_id = {share.line.line_id: share for share in shares.all}
     whole = None if shares.goods else _place_without_goods(facts, is_cancelled)
-    _share_charges(facts, shares, others, whole)
+    _share_charges(facts, shares, others, whole)  # first: registrations may be of charges, and reductions take off them
     of_goods: _Weights | None = None
     has_reductions = False
     for share in others:
         line = share.line
         if line.type == "voucher":
-            share.shipped_minor = line.total_minor
+            share.shipped_minor = line.total_minor  # issued for what was not sent: it belongs to no units
         elif line.type in NEGATIVE:
             has_reductions = True
         elif line.type == "registration":
@@ -248,6 +255,7 @@ def _share_others(facts: Facts, shares: Shares, others: list[Share], is_cancelle
 
 def _place_without_goods(facts: Facts, is_cancelled: bool) -> tuple[int, int]:
     """Where a content without goods has its lines, as factors: shipped, unshipped, or nowhere any more."""
+    # `None`: it was retracted. One with an empty list counts: something went out, if no goods of this content.
     if any(shipment.units is not None for shipment in facts.shipments.values()):
         return 1, 0
     return (0, 0) if is_cancelled else (0, 1)
@@ -261,6 +269,7 @@ def _share_charges(facts: Facts, shares: Shares, others: list[Share], whole: tup
         line = share.line
         if line.type in CHARGES:
             total = line.total_minor
+            # Before it is divided: what was refunded of the freight is in neither cart.
             if refunded and line.type == "handling":
                 share.refunded_minor = taken = min(total, refunded)
                 refunded -= taken
@@ -314,6 +323,8 @@ def _share_reductions(shares: Shares) -> None:
     purses: _Purses = (
         [share.shipped_minor for share in shares.all],
         [share.unshipped_minor for share in shares.all],
+        # What was refunded of a charge was lost, too, but may not attract reductions: they would then come off less of
+        # the rest, and a refund would raise what is owed.
         [share.lost_minor - share.refunded_minor for share in shares.all],
         [share.refunded_minor for share in shares.all],
     )
@@ -328,6 +339,8 @@ def _share_reductions(shares: Shares) -> None:
                 group[place] += minor
     for number, share in enumerate(reductions):
         amount = left.get(number, -share.line.total_minor)
+        # In this order, and only as far as each reaches: a discount on goods must not eat the freight, nor make a cart
+        # negative.
         for group in (goods, charges, others):
             if amount:
                 amount = _take_together(share, amount, group)
@@ -363,6 +376,8 @@ def _share_named(reductions: list[Share], shares: Shares, purses: _Purses) -> di
 
 def _take_in_turn(reduction: Share, named: list[int], purses: _Purses) -> int:
     """Over the shipped parts of the lines, then their unshipped ones, then what they lost; returns what is left."""
+    # One F over all parts, in this order, rather than one for each cart: what a return moves from "shipped" to "lost"
+    # then changes neither the sum nor the part of what is still to be shipped.
     amount = -reduction.line.total_minor
     wholes = [sum([purse[number] for number in named]) for purse in purses[:_SPARE]]
     whole = sum(wholes)
