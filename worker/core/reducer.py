@@ -155,7 +155,7 @@ def _set_content(facts: SealedFacts, content: Content, lines: list[Line]) -> boo
     if old is None:
         facts.content, facts.content_total_max_minor = CONTENT.seal(content), content.total_minor
         return True
-    # Also of a content that loses: how much an order may grow is measured from the most that was ever approved.
+    # Also of a content that loses: it was chargeable for a while, so refunds may be of it.
     facts.content_total_max_minor = max(facts.content_total_max_minor, content.total_minor)
     is_newest = content.rank > old.rank
     loser = old if is_newest else content
