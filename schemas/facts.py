@@ -15,7 +15,7 @@ from hashlib import blake2b
 from struct import Struct as Format
 from typing import Any, Generic, Literal, TypeVar
 
-from msgspec import UNSET, Raw, Struct, UnsetType, msgpack
+from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, msgpack
 
 from schemas import events
 from schemas.events import (
@@ -42,6 +42,23 @@ pack: Callable[[object], Packed] = msgpack.Encoder().encode
 
 NIL = pack(None)
 """Stands for nothing where something is kept packed."""
+
+
+_V = TypeVar("_V")
+
+
+def strictly(decode: Callable[[bytes], _V]) -> Callable[[bytes], _V]:
+    """The same; for text that is not UTF-8 msgspec raises Python's own error, here it is a `msgspec.DecodeError` like
+    all other damage.
+    """
+
+    def decoded(value: bytes) -> _V:
+        try:
+            return decode(value)
+        except UnicodeDecodeError as error:
+            raise DecodeError("a text is not UTF-8") from error
+
+    return decoded
 
 
 def is_nil(packed: Packed) -> bool:
@@ -338,7 +355,7 @@ class Register(Generic[_T]):
 
     def __init__(self, kind: Any, nothing: Packed = NIL) -> None:
         """`nothing`: what stands for the member while nothing was said of it."""
-        self._decode = msgpack.Decoder(kind).decode
+        self._decode = strictly(msgpack.Decoder(kind).decode)
         self._nothing = nothing
 
     def open(self, packed: Packed) -> _T:
@@ -370,8 +387,10 @@ class FactMap(Register[dict[str, _T]]):
         A new key takes as long as to copy the map; one that is there already as long as to look at every fact.
         """
         packed_key, packed_fact = pack(key), pack(fact)
+        if packed and (len(packed) < _HEADER_BYTES or packed[0] != _MAP_32):
+            packed = self.seal(self.open(packed))  # we did not write it: it is made ours, or found to be damaged
         if packed_key in packed:  # or within some other text: the map knows
-            known = _raw_map.decode(packed)
+            known = _raw_map(packed)
             if (old := known.get(key)) is not None:
                 if _stamped.decode(old).stamp > _stamped.decode(packed_fact).stamp:
                     return packed
@@ -389,7 +408,7 @@ class _Stamped(Struct, array_like=True, frozen=True):
 _MAP_32 = 0xDF
 _format = Format(">BI")  # of the header: what it is, and how many facts follow
 _header, _header_of, _HEADER_BYTES = _format.pack, _format.unpack_from, _format.size
-_raw_map = msgpack.Decoder(dict[str, Raw])
+_raw_map = strictly(msgpack.Decoder(dict[str, Raw]).decode)
 _stamped = msgpack.Decoder(_Stamped)
 
 
@@ -437,6 +456,26 @@ REGISTERS: Mapping[str, Register[Any]] = {
     "observed": OBSERVED,
 }
 """By member. The two that are not here, `seen` and `content_total_max_minor`, are sealed as they are."""
+
+
+def check_facts(sealed: SealedFacts) -> None:
+    """Opens all of them, and all that they keep packed. Raises `msgspec.MsgspecError` at what cannot be."""
+    facts = open_facts(sealed)
+    for lines in [one.lines for one in (facts.content, facts.confirmation) if one is not None]:
+        if not is_nil(lines):
+            unpack_lines(lines)
+    for statement in facts.statements:
+        unpack_lines(statement.shipped)
+        unpack_lines(statement.unshipped)
+    for shipment in facts.shipments.values():
+        if not is_nil(shipment.tracking):
+            unpack_trackings(shipment.tracking)
+    unpack_details({name: packed for name, (_, packed) in facts.details.items()})
+    told = [] if facts.observed is None else [facts.observed[1]]
+    if facts.provider is not None:
+        told += [packed for _, packed in facts.provider.said.values()]
+    for packed in told:
+        _anything(packed)
 
 
 def open_facts(sealed: SealedFacts) -> Facts:
@@ -501,28 +540,29 @@ class Tracking(Struct, omit_defaults=True, frozen=True, gc=False):
     country_code: str | UnsetType = UNSET
 
 
-_lines = msgpack.Decoder(list[Line])
-_line_kinds = msgpack.Decoder(list[LineKind])
-_trackings = msgpack.Decoder(list[Tracking])
-_details = msgpack.Decoder(OrderDetails)
+_lines = strictly(msgpack.Decoder(list[Line]).decode)
+_line_kinds = strictly(msgpack.Decoder(list[LineKind]).decode)
+_trackings = strictly(msgpack.Decoder(list[Tracking]).decode)
+_details = strictly(msgpack.Decoder(OrderDetails).decode)
+_anything = strictly(msgpack.Decoder().decode)
 
 
 def unpack_lines(packed: Packed) -> list[Line]:
     """The lines that `pack` kept."""
-    return _lines.decode(packed)
+    return _lines(packed)
 
 
 def unpack_line_kinds(packed: Packed) -> list[LineKind]:
     """Of these lines only what they are."""
-    return _line_kinds.decode(packed)
+    return _line_kinds(packed)
 
 
 def unpack_trackings(packed: Packed) -> list[Tracking]:
     """The trackings that `pack` kept."""
-    return _trackings.decode(packed)
+    return _trackings(packed)
 
 
 def unpack_details(members: dict[str, Packed]) -> OrderDetails:
     """The details whose members `pack` kept."""
     raws = {name: Raw(packed) for name, packed in members.items()}
-    return _details.decode(pack(raws)) if raws else OrderDetails()
+    return _details(pack(raws)) if raws else OrderDetails()

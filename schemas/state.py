@@ -16,7 +16,18 @@ from typing import Any
 from msgspec import Struct, ValidationError, defstruct, field, msgpack
 from msgspec.structs import replace
 
-from schemas.facts import NIL, Confirmation, Facts, SealedFacts, Stamp, digest_of_details, open_facts, seal_facts
+from schemas.facts import (
+    NIL,
+    Confirmation,
+    Facts,
+    SealedFacts,
+    Stamp,
+    check_facts,
+    digest_of_details,
+    open_facts,
+    seal_facts,
+    strictly,
+)
 from schemas.views import Status
 
 SCHEMA = 4
@@ -268,16 +279,18 @@ class JobRecord(Struct, array_like=True, frozen=True):
 
 _encoder = msgpack.Encoder()
 _buffer = bytearray()
-_order = msgpack.Decoder(OrderRecord)
-_unsealed = msgpack.Decoder(
-    defstruct("UnsealedRecord", [("sealed", Facts, field(default_factory=Facts))], bases=(OrderRecord,))
+_order = strictly(msgpack.Decoder(OrderRecord).decode)
+_unsealed = strictly(
+    msgpack.Decoder(
+        defstruct("UnsealedRecord", [("sealed", Facts, field(default_factory=Facts))], bases=(OrderRecord,))
+    ).decode
 )
 _SEALED_SINCE = 4
-_header = msgpack.Decoder(OrderHeader)
-_next = msgpack.Decoder(NextRecord)
-_owner = msgpack.Decoder(OwnerRecord)
-_targets = msgpack.Decoder(TargetsRecord)
-_job = msgpack.Decoder(JobRecord)
+_header = strictly(msgpack.Decoder(OrderHeader).decode)
+_next = strictly(msgpack.Decoder(NextRecord).decode)
+_owner = strictly(msgpack.Decoder(OwnerRecord).decode)
+_targets = strictly(msgpack.Decoder(TargetsRecord).decode)
+_job = strictly(msgpack.Decoder(JobRecord).decode)
 
 
 def encode(record: OrderProgress | NextRecord | OwnerRecord | TargetsRecord | JobRecord) -> bytes:
@@ -291,23 +304,23 @@ def encode(record: OrderProgress | NextRecord | OwnerRecord | TargetsRecord | Jo
 def decode_order(value: bytes) -> OrderRecord:
     """An order's record, of any schema up to ours. Raises `msgspec.MsgspecError`."""
     try:
-        return _order.decode(value)
+        return _order(value)
     except ValidationError:
-        if _header.decode(value).schema >= _SEALED_SINCE:
+        if decode_header(value).schema >= _SEALED_SINCE:
             raise
     return _seal(value)
 
 
 def decode_whole(value: bytes) -> OrderRecord:
-    """As `decode_order`; raises also when what is sealed in it cannot be opened."""
+    """As `decode_order`; raises also when anything that is sealed or packed in it cannot be opened."""
     record = decode_order(value)
-    open_facts(record.sealed)
+    check_facts(record.sealed)
     return record
 
 
 def _seal(value: bytes) -> OrderRecord:
     """A record of a schema before facts were sealed, as one of ours."""
-    old: Any = _unsealed.decode(value)
+    old: Any = _unsealed(value)
     facts: Facts = old.sealed
     if facts.confirmation is not None and facts.confirmation.details:
         facts.confirmation = _without_replaced(facts.confirmation, facts)
@@ -328,24 +341,24 @@ def _without_replaced(confirmation: Confirmation, facts: Facts) -> Confirmation:
 
 def decode_header(value: bytes) -> OrderHeader:
     """The first members of an order's record; cheap."""
-    return _header.decode(value)
+    return _header(value)
 
 
 def decode_next(value: bytes) -> NextRecord:
     """The record of `m:next`."""
-    return _next.decode(value)
+    return _next(value)
 
 
 def decode_owner(value: bytes) -> OwnerRecord:
     """The record of `m:owner`."""
-    return _owner.decode(value)
+    return _owner(value)
 
 
 def decode_targets(value: bytes) -> TargetsRecord:
     """The record of `m:targets`."""
-    return _targets.decode(value)
+    return _targets(value)
 
 
 def decode_job(value: bytes) -> JobRecord:
     """The record of a job."""
-    return _job.decode(value)
+    return _job(value)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from schemas import state
+from schemas.facts import SealedFacts
 from tests.simulation.stage import Stage, order_event, play
 from worker import logs
 from worker.app import Worker
@@ -397,6 +398,18 @@ FOREIGN = {
     "the position": (state.NEXT_KEY, b"x"),
     "the owner": (state.OWNER_KEY, b"x"),
     "the facts of an order": (b"o:acme/1", state.encode(state.OrderRecord(sealed="x"))),  # type: ignore[arg-type]
+    "a map of facts that is cut short": (
+        b"o:acme/1",
+        state.encode(state.OrderRecord(sealed=SealedFacts(deliveries=b"\xdf\x00"))),
+    ),
+    "a map of facts that is none": (
+        b"o:acme/1",
+        state.encode(state.OrderRecord(sealed=SealedFacts(deliveries=b"hello world"))),
+    ),
+    "a text that is not UTF-8": (
+        b"o:acme/1",
+        state.encode(state.OrderRecord(trace="x\u00e9")).replace("\u00e9".encode(), b"\xff\xfe"),
+    ),
 }
 
 

@@ -301,6 +301,9 @@ class Owner(Generic[WorkloadT]):
         if not skip.done.done():
             skip.done.set_result(None)
         if self._phase is Phase.SERVING:
+            # Once more, together with the seek: while the transaction was announced, records from the former position
+            # on may have been fed, and would hide those that are wanted now.
+            self.position.move(skip.offset)
             self._context.events.seek(self.partition, skip.offset)
             self._context.events.resume(self.partition)
         self._on_phase_change()
@@ -356,7 +359,7 @@ class Owner(Generic[WorkloadT]):
     async def _sleep(self, until: float) -> None:
         """Until there is mail or the clock says `until`."""
         self._wake.clear()
-        if self._has_mail() or self.workload.has_urgent_work():
+        if self._failed is not None or self._has_mail() or self.workload.has_urgent_work():
             return  # it came while the loop was at something else
         alarm = None
         if until != inf:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from schemas import state
-from tests.unit.ownership.tally import POLICY, Tally, World, feed, play
+from tests.unit.ownership.tally import POLICY, Sheet, Tally, World, feed, play
 from worker.errors import (
     DamagedStateError,
     FencedError,
@@ -394,6 +394,26 @@ def test_drain_that_comes_while_it_works() -> None:
     play(story)
 
 
+def test_failure_that_comes_while_it_works() -> None:
+    """`work` awaits, so a job may fail between the top of the loop and the sleep: it must not be slept over."""
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun()
+
+        def fail_once() -> None:
+            owner.workload.on_work = lambda: None
+            owner.fail(InvariantError("a job failed"))
+
+        owner.workload.on_work = fail_once
+        began = world.clock.now()
+        owner.wake()
+        with pytest.raises(InvariantError, match="a job failed"):
+            await task
+        assert world.clock.now() == began
+
+    play(story)
+
+
 def test_bug_in_the_workload_ends_the_owner() -> None:
     """An invariant that does not hold must not be worked around."""
 
@@ -593,6 +613,30 @@ def test_move_that_events_have_overtaken() -> None:
         blocked.set()
         with pytest.raises(UsageError, match="has come to offset 4 meanwhile"):
             await move
+        task.cancel()
+
+    play(story)
+
+
+def test_move_back_while_records_come_from_where_it_was() -> None:
+    """The transaction is committed, and announced for a while, before the input is sought: what is fed meanwhile is
+    from the former position, and must not hide what is wanted now.
+    """
+
+    async def story(world: World) -> None:
+        owner, task = await halted(world)
+        announce = owner.workload.announce
+
+        async def announce_slowly(transaction: Sheet) -> None:
+            await announce(transaction)
+            feed(owner, "old", first=7)
+
+        owner.workload.announce = announce_slowly  # type: ignore[method-assign]
+        await owner.skip(4)
+        owner.workload.announce = announce  # type: ignore[method-assign]
+        feed(owner, "wanted", first=4)
+        await asyncio.sleep(1.0)
+        assert (owner.workload.counts.get(b"wanted"), b"old" in owner.workload.counts) == (1, False)
         task.cancel()
 
     play(story)

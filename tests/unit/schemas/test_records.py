@@ -16,12 +16,14 @@ from schemas.facts import (
     NIL,
     REGISTERS,
     SHIPMENTS,
+    Confirmation,
     Content,
     FactMap,
     Facts,
     Fee,
     ItemCancellation,
     OrderDetails,
+    ProviderFacts,
     Refund,
     Return,
     SealedFacts,
@@ -149,6 +151,48 @@ def test_damaged_facts_are_found_when_they_are_opened() -> None:
         decode_order(encode(OrderRecord(sealed=7)))  # type: ignore[arg-type]
     whole = OrderRecord(sealed=seal_facts(Facts(deliveries={"s1": ((1, 2, 3), "t")})))
     assert decode_whole(encode(whole)) == whole
+
+
+JUNK = b"hello"
+PACKED = {
+    "lines of the content": Facts(content=Content((1, 2, 3), None, "EUR", 1, JUNK)),
+    "lines of the confirmation": Facts(confirmation=Confirmation((1, 2, 3), "EUR", 1, JUNK, {}, b"")),
+    "a statement": Facts(statements=[Statement((1, 2, 3), None, "EUR", pack([]), JUNK, None)]),
+    "a tracking": Facts(shipments={"s1": Shipment((1, 2, 3), [], None, JUNK)}),
+    "a detail": Facts(details={"customer": ((1, 2, 3), JUNK)}),
+    "what a shop observed": Facts(observed=((1, 2, 3), b"\xa1\xff")),
+    "what a provider said": Facts(provider=ProviderFacts(said={"risk": ((1, 2), b"\xa1\xff")})),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_damage_of_what_facts_keep_packed_is_found(kind: str) -> None:
+    """Whoever looks for the damaged record of a partition has to find it, however deep the damage is."""
+    value = encode(OrderRecord(sealed=seal_facts(PACKED[kind])))
+    assert decode_order(value).facts is not None
+    with pytest.raises(msgspec.MsgspecError):
+        decode_whole(value)
+
+
+def test_text_that_is_not_utf8_is_damage_like_any_other() -> None:
+    """msgspec raises an error of Python's own for it, which nobody who expects damage would catch."""
+    value = encode(OrderRecord(trace="\u00e9")).replace("\u00e9".encode(), b"\xff\xfe")
+    with pytest.raises(msgspec.DecodeError, match="not UTF-8"):
+        decode_order(value)
+
+
+@pytest.mark.parametrize("packed", [b"\xdf\x00", b"hello world"], ids=["cut short", "no map"])
+def test_nothing_is_put_into_a_map_that_is_none(packed: bytes) -> None:
+    """The damage is found before anything is committed onto it."""
+    with pytest.raises(msgspec.MsgspecError):
+        SHIPMENTS.put(packed, "s1", Shipment((1, 2, 3), []))
+
+
+def test_map_with_another_header_is_made_ours() -> None:
+    """MessagePack has shorter ones for short maps: a fact behind such a one must not be lost."""
+    known = Shipment((1, 2, 3), [("a", 1)])
+    sealed = SHIPMENTS.put(pack({"s1": known}), "s2", known)
+    assert SHIPMENTS.open(sealed) == {"s1": known, "s2": known}
 
 
 TARGETS = TargetsRecord(SCHEMA, {"acme": Target("sequra", "https://provider.example", "acme")})
