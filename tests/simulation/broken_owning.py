@@ -73,10 +73,10 @@ def activation_keeps_the_clean_flag(_real: Any) -> Any:  # noqa: F811
 
 @breaks(Batch, "outcome")
 def cut_attempts_not_marked(real: Any) -> Any:
-    """Step 19: what is given up at a revoke is uncertain."""
+    """Step 19: what is abandoned at a revoke is marked."""
 
     def outcome(self: Batch, attempt: Attempt, outcome: Outcome, ended_at: float) -> None:
-        if outcome.reason.startswith("given up"):
+        if outcome.reason.startswith("abandoned"):
             self.holds[attempt.subject] = 0.0
             self.keep(attempt.subject)
         else:

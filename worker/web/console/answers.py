@@ -29,12 +29,13 @@ from schemas.console import (
     Tried,
     WorkerLine,
 )
-from schemas.views import StatusView
+from schemas.state import OrderRecord
+from schemas.views import OrderView, StatusView
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
 from worker.model.order import account_of
-from worker.ports import Records, StoredRecord
+from worker.ports import Records
 from worker.web.console import detail
 from worker.web.console.auth import User
 from worker.web.console.follower import Follower
@@ -190,9 +191,9 @@ class Answers:
     async def order(self, subject: str) -> OrderPage:
         """All that is known of an order. Raises `UnknownError`, `LogError`."""
         site = self.site
-        places, record = await self._record(subject)
+        shown = await self._shown(subject)
+        places, decoded = await self._record(subject, None if shown is None else shown[1])
         partition = places[0][0]
-        decoded = state.decode_order(record.value or b"")
         now_ms = site.now_ms()
         account = account_of(subject)
         known = site.describe(account, decoded.remote)
@@ -207,11 +208,9 @@ class Answers:
             known=None if known is None else dict(known),
         )
         source = "state topic"
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SHOW_WITHIN_S):
-                shown = await site.workers.show(subject)
-                if shown is not None and shown[1].revision >= view.revision:
-                    source, view = shown
+        # Only of the very same record: its carts, and what the provider has, are those of the record.
+        if shown is not None and (shown[1].revision, shown[1].acked) == (view.revision, view.acked):
+            source, view = shown
         history, refused = await self.ask(
             lambda reader: (reader.history(subject), reader.letters(subject=subject).letters)
         )
@@ -229,17 +228,31 @@ class Answers:
             decoded.trace,
         )
 
-    async def _record(self, subject: str) -> tuple[list[tuple[int, int]], StoredRecord]:
-        """Where an order lies, and its record, as it is in Kafka now. Raises `UnknownError`, `LogError`."""
+    async def _shown(self, subject: str) -> tuple[str, OrderView] | None:
+        """As its owner has it, and who that is; `None`: nobody says so in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SHOW_WITHIN_S):
+                return await self.site.workers.show(subject)
+        return None
+
+    async def _record(self, subject: str, shown: OrderView | None) -> tuple[list[tuple[int, int]], OrderRecord]:
+        """Where an order lies, and its record, as it is in Kafka now: no older than what its owner has shown, if that
+        can be had in a moment. Raises `UnknownError`, `LogError`.
+        """
+        found: tuple[list[tuple[int, int]], OrderRecord] | None = None
         for _ in range(_FOLLOW_TRIES):
             places = await self.ask(lambda reader: reader.places(subject))
             if not places:
                 raise UnknownError(f"no order {subject} in the state topic, as far as it was read")
             record = await self.site.records.record(("state", places[0][0]), places[0][1])
             if record is not None and record.value is not None:
-                return places, record
+                found = places, state.decode_order(record.value)
+                if shown is None or (shown.revision, shown.acked) <= (found[1].revision, found[1].acked):
+                    return found
             await asyncio.sleep(_FOLLOW_S)  # it has changed, and the index is about to know
-        raise LogError(f"the record of {subject} is not where the index has it; reload in a moment")
+        if found is None:
+            raise LogError(f"the record of {subject} is not where the index has it; reload in a moment")
+        return found
 
     # --- dead letters ---
 

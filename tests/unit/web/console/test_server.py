@@ -205,16 +205,28 @@ async def test_search(scene: Scene) -> None:
                 assert (response.status, response.headers["Location"]) == (303, where)
 
 
-async def test_order_as_its_owner_sees_it(scene: Scene) -> None:
-    """A worker that serves it knows more than the state topic: that counts, unless it is behind."""
-    async with scene.open():
+async def test_order_as_its_owner_sees_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that serves it knows more than the state topic. That counts while both are about the same record: carts
+    of one and a status of another would be a lie.
+    """
+    monkeypatch.setattr("worker.web.console.answers._FOLLOW_S", 0.0)
+    async with scene.open() as answers:
         url = f"{scene.url}/api/orders/hats%2FA14"
         assert (await get_json(url))["source"] == "state topic"
-        scene.deeds.views["hats/A14"] = OrderView("hats/A14", "owed", "held for 9 s more", revision=2, partition=0)
+        held = OrderView("hats/A14", "owed", "held for 9 s more", revision=2, partition=0)
+        scene.deeds.views["hats/A14"] = held
         found = await get_json(url)
         assert (found["source"], found["order"]["reason"]) == ("http://w1", "held for 9 s more")
-        scene.deeds.views["hats/A14"] = OrderView("hats/A14", "settled", "", revision=1, partition=0)
-        assert (await get_json(url))["source"] == "state topic"
+        for revision, acked in ((1, 0), (3, 0), (2, 2)):
+            other = OrderView("hats/A14", "settled", "", revision=revision, acked=acked, partition=0)
+            scene.deeds.views["hats/A14"] = other
+            found = await get_json(url)
+            assert (found["source"], found["order"]["status"]) == ("state topic", "owed")
+        scene.put("hats/A14", settled())
+        await scene.read(answers)
+        found = await get_json(url)
+        assert (found["source"], found["order"]["status"]) == ("http://w1", "settled")
+        assert found["provider_has"] == "the newest state: it has acknowledged it"
 
 
 async def test_csv(scene: Scene) -> None:
