@@ -94,7 +94,7 @@ chaos: setup ## kill, freeze and cut off workers, receivers and brokers; three p
 simulate: setup ## many simulated days under faults: SEEDS=1000 (0 to 999), SEEDS=40-49, SEEDS=7,12
 	@$(PYTEST) tests/simulation -m "" --timeout=0 --seeds=$(SEEDS) -q $(ARGS)
 
-year: setup ## a year of daily reports in virtual time, 2,000 orders, two seeds (10 minutes): ARGS="--seeds 2,3 --days 90"
+year: setup ## a year of daily reports in virtual time, 2,000 orders, two seeds (5 minutes): ARGS="--seeds 2,3 --days 90"
 	@$(BIN)/python -m tests.simulation.year $(ARGS)
 
 histories: setup ## random histories against a second model: HISTORIES=1000000 PROCESSES=2 (ARGS="--first 5000000" for other seeds)

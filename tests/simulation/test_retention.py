@@ -14,8 +14,8 @@ from worker.core.retention import ClosedOrders
 
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
 KEEP_DAYS = 40
-ENOUGH_DAYS = KEEP_DAYS * 1.05 + 2
-"""The latest of them, and a round of the hand."""
+ENOUGH_DAYS = KEEP_DAYS * 1.05 + 3
+"""The latest of them, the rest of a day, and a round of the hand."""
 
 
 def kept(story: Callable[[World], Any], partitions: int = 1) -> World:

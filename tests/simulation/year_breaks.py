@@ -19,7 +19,7 @@ from worker.providers.sequra.jobs import SequraReports
 breaks = Breaks()
 
 
-@breaks(memory, "taken")
+@breaks(memory, "accepted")
 def delivery_reported_again_after_its_page(_: Any) -> Any:
     """What a page told is not kept: the next report tells it again."""
     return lambda reported: replace(reported, under_way=None)

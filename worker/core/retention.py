@@ -54,8 +54,8 @@ def may_close(record: OrderRecord, subject: str, now_ms: int, keep_ms: int) -> b
         assert observed is not None  # as it is sealed
         completed_ms = parse_time_us(_observed.decode(observed[1]).completed_at) // 1000
         return now_ms >= completed_ms + KEEP_OBSERVED_DAYS * DAY_MS
-    # By our clock; the shop's own time only where it was not noted yet, by a version before this one.
-    touched_ms = record.touched_day * DAY_MS or record.event_ms
+    # The end of that day, by our clock; the shop's own time only where it was not noted yet, by a version before this.
+    touched_ms = (record.touched_day + 1) * DAY_MS if record.touched_day else record.event_ms
     return bool(keep_ms and touched_ms) and now_ms >= touched_ms + keep_ms + jitter_ms(subject, keep_ms)
 
 
