@@ -270,7 +270,7 @@ async def test_each_disturbance_is_named(market: Market) -> None:
     await market.worker.resend(f"hats/{lost.reference}")
     await market.quiet()
     found, _ = read(await market.reconcile("hats", "--json"))
-    assert f"hats/{lost.reference}" not in found
+    assert f"hats/{lost.reference}" not in found, found[f"hats/{lost.reference}"]
 
 
 def _entry(which: int, item: Item, count: int, *, is_whole: bool = False) -> list[dict[str, Any]]:

@@ -112,7 +112,7 @@ async def test_a_missing_results_topic_is_refused(open_stage: OpenStage) -> None
     worker = stage.start()
     assert await worker.ended() == 72
     (said,) = worker.log("worker_start_failed")
-    assert f"topic {stage.name}.missing is missing" in said["error"]
+    assert f"topic {stage.name}.missing does not exist" in said["error"]
     assert "cartsync topics create" in said["error"]
     stage.configure(kafka={"results_topic": ""})
     assert (await stage.command("topics", "check")).code == 0
