@@ -117,7 +117,7 @@ class QliroSandbox(Sandbox):
         self._random = Random(seed)
         self._works_s = works_s
         self._addresses: dict[int, Addresses] = {}
-        self.orders = self._api.orders
+        self.orders, self.requests = self._api.orders, self._api.requests
         """By Qliro's id."""
         self.breaches = self._api.breaches
 
