@@ -68,6 +68,8 @@ def test_everything(write: Write) -> None:
         ('auth = "basic"\n', "users_file is missing"),
         ('auth = "proxy"\n', "proxy_from is missing"),
         ('auth = "proxy"\nproxy_from = ["everywhere"]\n', "must be addresses or networks"),
+        ('forwarded_from = ["everywhere"]\n', "must be addresses or networks"),
+        ('workers = ["http://ana:word@10.0.0.7:8080"]\n', "must be private ports of workers"),
         ('auth = "open"\n', "auth"),
         ('proxy_header = "a b"\n', "proxy_header"),
         ('workers = ["10.0.0.7:8080"]\n', 'must be private ports of workers, such as "http://10.0.0.7:8080"'),

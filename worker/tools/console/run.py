@@ -139,7 +139,7 @@ async def _end(*tasks: "asyncio.Task[None]") -> None:
 def auth_of(section: ConsoleSection) -> Auth:
     """Who may ask. Raises `ConfigError`."""
     if section.auth == "basic":
-        return Basic(Path(section.users_file))
+        return Basic(Path(section.users_file), forwarded_from=section.forwarded_from)
     if section.auth == "proxy":
         return Proxied(section.proxy_header, section.proxy_from, section.proxy_operators)
     return Loopback()

@@ -5,6 +5,7 @@ made again meanwhile: the pages show what was read until then, and say so.
 """
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -67,8 +68,10 @@ class Follower:
                 failures = 0  # the topics are other ones
             except ConfigError:
                 raise
-            except CartsyncError as error:
-                self._away(str(error))
+            except (CartsyncError, sqlite3.Error) as error:
+                # A full disk, or a file that is damaged: as with Kafka, what was read is shown until it is mended.
+                is_index = isinstance(error, sqlite3.Error)
+                self._away(f"the index cannot be written: {error}" if is_index else str(error))
                 await asyncio.sleep(AGAIN_S[min(failures, len(AGAIN_S) - 1)])
                 failures += 1
             finally:

@@ -316,6 +316,7 @@ class Index:
             for record in chunk.records
             if (line := rows.result_line(record.timestamp_ms, record.value)) is not None
         ]
+        self.damaged += len(chunk.records) - len(lines)
         self._db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", lines)
         since_ms = self._now_ms() - _ACTIVITY_MS
         counts: dict[int, list[int]] = {}

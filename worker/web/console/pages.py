@@ -209,6 +209,7 @@ def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
         "words": lambda name: str(name).replace("_", " "),
         "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "printable": printable,
+        "sentence": lambda text: f"{text.rstrip('. ')}.",
     }
     env.globals |= {"meaning": _WORDS, "orders_address": _orders_address, "with_sort": _with_sort}
     return env

@@ -484,7 +484,9 @@ async def test_probes(scene: Scene) -> None:
         answers.site.follower.detail = "no Kafka broker answers"
         assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "no Kafka broker answers"
         text = await get(f"{scene.url}/")
-        assert "Kafka cannot be read now: no Kafka broker answers" in text
+        assert "Nothing new is read: no Kafka broker answers. The" in text
+        answers.site.follower.detail = "no answer from k1:9092, k2:9092..."
+        assert "k2:9092. The console tries again" in await get(f"{scene.url}/")
 
 
 async def test_kafka_fails_meanwhile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
