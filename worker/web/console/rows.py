@@ -206,17 +206,17 @@ class ResultLine(NamedTuple):
     unshipped_minor: int | None
 
 
-_Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What SQLite can hold."""
 
 
 class _ResultData(Struct, frozen=True):
     status: str = ""
-    revision: _Int64 | None = None
-    acked: _Int64 | None = None
+    revision: Int64 | None = None
+    acked: Int64 | None = None
     currency: str | None = None
-    shipped_minor: _Int64 | None = None
-    unshipped_minor: _Int64 | None = None
+    shipped_minor: Int64 | None = None
+    unshipped_minor: Int64 | None = None
 
 
 class _Result(Struct, frozen=True):

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -35,6 +35,9 @@ from worker.web.problems import problem_response, title_of
 log = structlog.get_logger(__name__)
 
 HEADER_WITHIN_S = 10.0
+BODY_WITHIN_S = 10.0
+WRITE_WITHIN_S = 30.0
+"""How long a client may leave unread what a stream sends; then it is hung up on."""
 BACKLOG = 128
 STOP_S = 1.0
 _LIVE_MAX = 100
@@ -202,6 +205,11 @@ class Console:
             return None
         if is_cross_site(request.headers):
             return self._problem(request, 403, "a page of another site may not do this")
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                await request.read()  # kept by the request
+        except TimeoutError:
+            return self._problem(request, 408, f"the body did not arrive within {BODY_WITHIN_S:g} s; send it again")
         return None
 
     async def _require_token(self, request: web.Request, user: User, token: str) -> web.StreamResponse | None:
@@ -254,10 +262,11 @@ class Console:
                 view = self._answers.index()
                 if view.version != version or view.state != "following":
                     version, silent_s = view.version, 0.0
-                    await response.write(b"event: change\ndata: " + msgspec.json.encode(view) + b"\n\n")
+                    event = b"event: change\ndata: " + msgspec.json.encode(view) + b"\n\n"
+                    await _write(request, response, event)
                 elif silent_s >= _ALIVE_EVERY_S:
                     silent_s = 0.0
-                    await response.write(b": still here\n\n")
+                    await _write(request, response, b": still here\n\n")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _LIVE_EVERY_S)
                 silent_s += _LIVE_EVERY_S
@@ -298,9 +307,11 @@ class Console:
         }
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        async for piece in self._answers.export(wanted, sort):
-            await response.write(piece)
-        await response.write_eof()
+        with suppress(ConnectionError):  # whoever asked has left
+            async with aclosing(self._answers.export(wanted, sort)) as pieces:
+                async for piece in pieces:
+                    await _write(request, response, piece)
+            await response.write_eof()
         return response
 
     async def _search(self, request: web.Request) -> web.Response:
@@ -362,6 +373,17 @@ class Console:
         if form.get("as") == "scenario":
             return self._pages.scenario(text)
         return _html(await self._pages.attempted(text, self.session(user)))
+
+
+async def _write(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    """Raises `ConnectionError` when the client has left, or does not read."""
+    try:
+        async with asyncio.timeout(WRITE_WITHIN_S):
+            await response.write(piece)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError from None
 
 
 def _command(text: str) -> Command:
