@@ -121,7 +121,7 @@ async def open_console(
         url = await console.start(section.host, section.port)
     except OSError as error:
         raise ConfigError(
-            f"[console] host and port: {section.host}:{section.port} cannot be had: {error.strerror}; set another port"
+            f"[console] host and port: {section.host}:{section.port} cannot be used: {error.strerror}; set another port"
         ) from None
     stack.push_async_callback(console.stop)
     following = asyncio.create_task(follower.run(), name="console-follower")

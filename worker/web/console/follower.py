@@ -25,6 +25,7 @@ LOOK_S = 30.0
 """How often it is looked whether the topics are still the same ones."""
 AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 """After a failure; the last one again and again."""
+INDEX_FAILED = "the index cannot be written"
 _SLICE = 100
 """Records after which others have the loop: some 5 ms."""
 _FIRST: tuple[TopicName, ...] = ("state", "dead_letters")
@@ -71,7 +72,7 @@ class Follower:
             except (CartsyncError, sqlite3.Error) as error:
                 # A full disk, or a file that is damaged: as with Kafka, what was read is shown until it is mended.
                 is_index = isinstance(error, sqlite3.Error)
-                self._away(f"the index cannot be written: {error}" if is_index else str(error))
+                self._away(f"{INDEX_FAILED}: {error}" if is_index else str(error))
                 await asyncio.sleep(AGAIN_S[min(failures, len(AGAIN_S) - 1)])
                 failures += 1
             finally:

@@ -26,6 +26,7 @@ from worker.web.connections import Connection, Connections
 from worker.web.console import asked
 from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, UnknownError
 from worker.web.console.auth import Auth, Denied, Tokens, User
+from worker.web.console.follower import INDEX_FAILED
 from worker.web.console.openapi import ANY, Route, describe, routes_of
 from worker.web.console.operator import COMMANDS, Command
 from worker.web.console.pages import Pages, order_path
@@ -190,7 +191,9 @@ class Console:
         if request.path in _OPEN:
             return None
         if not is_our_name(request.headers.get("Host", ""), self._allowed_hosts):
-            return self._problem(request, 421, "called by a name that is not ours; see [console] allowed_hosts")
+            return self._problem(
+                request, 421, "the host name in the address is not one of ours; see [console] allowed_hosts"
+            )
         user = await self._auth.who(request)
         if isinstance(user, Denied):
             response = self._problem(request, user.status, user.detail)
@@ -216,7 +219,10 @@ class Console:
         """Of a change; `None`: it is there."""
         if self._tokens.fits(user, token):
             return None
-        said = "this page is older than the console, which was started again: go back, reload, and do it once more"
+        said = (
+            "this form is not from this console: it was started again, or several run behind one address without sticky"
+            " sessions; go back, reload, and do it once more"
+        )
         return self._problem(request, 403, said)
 
     def _problem(self, request: web.Request, status: int, detail: str) -> web.Response:
@@ -233,8 +239,10 @@ class Console:
         return web.json_response({"ok": True, "detail": ""})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        view = self._answers.index()
-        detail = {"following": "", "building": "the index is being built", "away": view.detail}[view.state]
+        # Fixed texts: whoever reaches the port may ask.
+        detail = {"following": "", "building": "the index is being built", "away": _away(self._answers)}[
+            self._answers.index().state
+        ]
         return web.json_response({"ok": not detail, "detail": detail}, status=503 if detail else 200)
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
@@ -373,6 +381,11 @@ class Console:
         if form.get("as") == "scenario":
             return self._pages.scenario(text)
         return _html(await self._pages.attempted(text, self.session(user)))
+
+
+def _away(answers: Answers) -> str:
+    is_index = answers.index().detail.startswith(INDEX_FAILED)
+    return INDEX_FAILED if is_index else "Kafka cannot be read now"
 
 
 async def _write(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:

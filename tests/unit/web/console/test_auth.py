@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import threading
 from pathlib import Path
 
@@ -182,6 +183,17 @@ def test_file_holds_no_password(users: Path) -> None:
     write_user(users, "eva", "viewer", PASSWORD)
     lines = {line.split(":")[0]: line.split("$")[-1] for line in users.read_text().splitlines()}
     assert lines["eva"] != lines["ana"]
+
+
+def test_file_keeps_its_mode(users: Path) -> None:
+    """A group that may read the file still may after a user was added."""
+    users.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(users, 1234, 1235)
+    before = users.stat()
+    write_user(users, "eva", "viewer", PASSWORD)
+    after = users.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "ä", "x" * 65, "a\nb:operator:scrypt"])

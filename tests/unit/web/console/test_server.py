@@ -18,6 +18,7 @@ import pytest
 from schemas.console import WorkerLine
 from schemas.views import OrderView
 from tests.unit.web.console.scene import NOW_MS, Scene, csrf, get, get_json, owed, parked, settled
+from worker import __version__
 from worker.web.console.auth import Basic, User, write_user
 
 EVIL = "<img src=x onerror=alert(1)>'\"&amp;"
@@ -237,6 +238,7 @@ async def test_csv(scene: Scene) -> None:
         scene.put(f"{reference}/{number}", parked("=cmd|' /C calc'!A0"))
     async with scene.open():
         text = await get(f"{scene.url}/orders.csv?status=parked&sort=reference")
+    assert all(line.startswith('"') for line in text.split("\r\n")[:-1])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 6
     for row in rows:
@@ -417,6 +419,21 @@ async def test_basic(scene: Scene, tmp_path: Path) -> None:
     assert scene.deeds.done == [("resume", ("acme",), "ana", "")]
 
 
+async def test_before_sign_in(scene: Scene, tmp_path: Path) -> None:
+    """Whoever has not signed in learns neither the version nor the pages, and nothing of Kafka's hosts."""
+    users = tmp_path / "users"
+    write_user(users, "ana", "operator", "correct horse")
+    async with scene.open(Basic(users), asks_for_password=True) as answers:
+        answers.site.follower.detail = "no answer from k1.internal:9092"
+        text = await get(f"{scene.url}/", 401)
+        for told in ("k1.internal", __version__, "Dead letters", "Overview"):
+            assert told not in text
+        assert "k1.internal" not in json.dumps(await get_json(f"{scene.url}/readyz", 503))
+        assert "k1.internal" in await get(f"{scene.url}/", headers=signed("ana", "correct horse"))
+        answers.site.follower.detail = "the index cannot be written: disk of k1.internal is full"
+        assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "the index cannot be written"
+
+
 async def test_outcomes_are_of_who_asked(scene: Scene, tmp_path: Path) -> None:
     """Another user does not see what somebody's action has led to."""
     users = tmp_path / "users"
@@ -539,7 +556,7 @@ async def test_probes(scene: Scene) -> None:
         assert await get_json(f"{scene.url}/livez") == {"ok": True, "detail": ""}
         assert await get_json(f"{scene.url}/readyz") == {"ok": True, "detail": ""}
         answers.site.follower.detail = "no Kafka broker answers"
-        assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "no Kafka broker answers"
+        assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "Kafka cannot be read now"
         text = await get(f"{scene.url}/")
         assert "Nothing new is read: no Kafka broker answers. The" in text
         answers.site.follower.detail = "no answer from k1:9092, k2:9092..."
