@@ -92,7 +92,10 @@ def test_host_of_the_command_line(write: Write) -> None:
 def test_no_kafka(write: Write) -> None:
     """What is missing is said."""
     (problem,) = problems(write("[console]\nport = 1\n"))
-    assert "bootstrap_servers is missing" in problem
+    assert problem.count("bootstrap_servers") == 1
+    assert "[kafka] bootstrap_servers is missing" in problem
+    assert "or try `cartsync demo --console`" in problem
+    assert "colour" in problems(write("[console]\ncolour = 1\n"))[0]
 
 
 def test_users_file(write: Write) -> None:

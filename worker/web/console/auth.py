@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -251,10 +252,10 @@ def remove_user(path: Path, name: str) -> bool:
 
 def _replace_line(path: Path, name: str, line: str | None) -> bool:
     """Whether there was none of this name. Raises `ConfigError`."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [each for each in old if not each.startswith(f"{name}:")]
-        new = path.with_name(f"{path.name}.{os.getpid()}")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
             file.write("\n".join([*kept, *([] if line is None else [line])]) + "\n")
             if path.exists():  # the console may run as another user, or read it as a group
@@ -264,6 +265,8 @@ def _replace_line(path: Path, name: str, line: str | None) -> bool:
                 os.fchmod(file.fileno(), found.st_mode & 0o777)
         new.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     return len(kept) == len(old)
 
