@@ -130,6 +130,15 @@ async def test_odd_result(scene: Scene) -> None:
         assert answers.site.index.damaged == 1
 
 
+async def test_odd_state(scene: Scene) -> None:
+    """A record of the state with a number that the index cannot hold is passed over and counted, too."""
+    scene.put("acme/1", settled(revision=2**63))
+    scene.put("acme/2", settled())
+    async with scene.following() as answers:
+        assert await subjects(scene, answers) == ["acme/2"]
+        assert answers.site.index.damaged == 1
+
+
 async def test_index_cannot_be_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk does not end the console: it says so, and goes on when there is room again."""
     monkeypatch.setattr(follower_module, "AGAIN_S", (0.01,))
