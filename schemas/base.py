@@ -7,7 +7,7 @@ is how a refusal words it. Source of every rule: the input contract, `CONTRACT.m
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct
 from msgspec.structs import force_setattr
@@ -214,3 +214,19 @@ _S = TypeVar("_S", bound=Struct)
 
 shallow_copy: Callable[[_S], _S] = Struct.__copy__  # type: ignore[attr-defined]
 """A shallow copy of a Struct, in a third of the time that `copy.copy` takes to find out how."""
+
+
+DeadLetterReason = Literal[
+    "too_large",
+    "no_key",
+    "undecodable",
+    "not_utf8",
+    "not_json",
+    "not_cloudevents",
+    "not_trusted",
+    "unknown_type",
+    "invalid_data",
+    "wrong_partition",
+    "order_too_large",
+]
+"""Why a record is refused, in the words of `CONTRACT.md` section 4."""

@@ -52,6 +52,7 @@ LineType = Literal[
     "voucher",
     "registration",
 ]
+assert GOODS | CHARGES | NEGATIVE | {"voucher", "registration"} == set(get_args(LineType)), "each has a place in carts"
 PaymentState = Literal["approved", "on_hold", "refused"]
 PaymentMethod = Annotated[
     str,

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import NODEFAULT, UNSET, Struct, UnsetType, inspect
 
 from schemas import events, results
+from schemas.base import DeadLetterReason
 from schemas.envelope import Envelope
 from schemas.examples import RESULTS, example_event
 
@@ -15,7 +16,7 @@ KEY_RULE = (
     "`event_key` says)."
 )
 
-REASONS = {
+REASONS: dict[DeadLetterReason, str] = {
     "too_large": "a value above 1 MiB",
     "no_key": "no record key, or an empty one: the order could be spread over partitions",
     "undecodable": "a header name or a whole batch that no client can decode, or that would take too much memory; the "

@@ -4,7 +4,11 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-Status = Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"]
+NotReady = Literal["unconfirmed", "refused", "on_hold", "inconsistent"]
+"""Why the facts of an order say that its provider may not be told."""
+Waits = Literal[NotReady, "parked"]
+"""What an order waits for that is owed to nobody meanwhile."""
+Status = Literal[Waits, "owed", "settled"]
 """The first that applies, in the order of `DOMAIN.md` section 4."""
 
 
@@ -131,11 +135,15 @@ class AccountView(Struct, frozen=True):
     jobs: list[JobView] = []
 
 
+Role = Literal["restoring", "serving", "halted", "closing"]
+"""What a worker does with a partition, in the words of the private port and the metrics."""
+
+
 class PartitionView(Struct, frozen=True):
     """The current state of a partition of this worker."""
 
     partition: int
-    role: Literal["restoring", "serving", "halted", "closing"]
+    role: Role
     detail: str
     next_offset: int
     lag: int | None

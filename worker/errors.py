@@ -18,6 +18,8 @@ Each has the exit code of a process that ends with it. A provider's response is 
 
 from collections.abc import Iterable, Mapping
 
+from schemas.base import DeadLetterReason
+
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "a difference was found",
@@ -62,7 +64,7 @@ class MalformedEventError(CartsyncError):
 
     exit_code = 2
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

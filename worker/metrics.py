@@ -21,7 +21,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from schemas.views import PartitionView, StatusView
+from schemas.base import DeadLetterReason
+from schemas.views import PartitionView, Role, StatusView
 from worker import __version__
 from worker.model.exchange import OutcomeKind
 from worker.model.provider import GuaranteeLevel
@@ -33,20 +34,6 @@ EventResult = Literal["changed", "unchanged", "skipped", "lookalike"]
 """The effect of an event: it changed an order, changed nothing, or is not for us (`CONTRACT.md` section 4); the last
 with a type that resembles one of ours, such as `com.acme.order.confirmed`.
 """
-DeadLetterReason = Literal[
-    "no_key",
-    "too_large",
-    "undecodable",
-    "not_utf8",
-    "not_json",
-    "not_cloudevents",
-    "not_trusted",
-    "unknown_type",
-    "invalid_data",
-    "wrong_partition",
-    "order_too_large",
-]
-"""The reasons of `CONTRACT.md` section 4."""
 TransactionFailure = Literal["fenced", "failed"]
 """Another owner has taken over, or anything else failed (then the outcome is unknown)."""
 CallbackResult = Literal[
@@ -65,7 +52,6 @@ CallbackResult = Literal[
 LookupResult = Literal["answered", "late", "failed", "malformed", "busy", "unreadable"]
 """All but the first mean that the default was returned."""
 CallbackKind = Literal["push", "question"]
-Role = Literal["restoring", "serving", "halted", "closing"]
 
 _SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 _LONG_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
@@ -332,7 +318,7 @@ class Metrics:
         """Counts results written to the results topic."""
         self._results.inc(count)
 
-    def dead_letter(self, reason: str) -> None:
+    def dead_letter(self, reason: DeadLetterReason) -> None:
         """Counts a rejected record by its reason (`CONTRACT.md` section 4). Raises `KeyError` for any other reason."""
         self._dead_letters[reason].inc()
 

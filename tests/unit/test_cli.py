@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from schemas.views import ItemView, OrderView, ProviderView
-from tests.unit.web.control import Worker
+from tests.unit.web.control import SUBJECTS, Worker
 from worker import __version__, errors, logs
 from worker.cli import app, main
 from worker.errors import CartsyncError, InvariantError, LogError
@@ -498,6 +498,16 @@ async def guarded(worker: Worker) -> AsyncIterator[str]:
 def write(name: str, text: str) -> None:
     """Writes a file where the test runs."""
     Path(name).write_text(text, encoding="utf-8")
+
+
+async def test_worker_that_hands_out_no_orders_is_not_taken_for_one_that_knows_none(cli: Cli, worker: Worker) -> None:
+    """Open to other machines without a token, it refuses: that is said, and not that there is no such order."""
+    operations = PrivatePort(worker)
+    base = await operations.start("0.0.0.0", 0)
+    url = f"http://127.0.0.1:{base.rpartition(':')[2]}"
+    code, _, err = await asyncio.to_thread(cli, "order", "resend", SUBJECTS[0], "--url", url)
+    assert (code, "token" in err, "no order" in err) == (2, True, False)
+    await operations.stop()
 
 
 async def test_token_of_the_configuration(cli: Cli, worker: Worker, guarded: str) -> None:

@@ -23,7 +23,7 @@ from worker.config import (
     parse_duration,
     worker_settings_from,
 )
-from worker.config.accounts import AccountSection, AtaraPaySection, QliroSection, SequraSection
+from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection, AtaraPaySection, QliroSection, SequraSection
 from worker.core.placing import Placing
 from worker.core.policy import DeliveryPolicy
 from worker.core.trust import Trust
@@ -33,6 +33,7 @@ from worker.model.account import Account
 from worker.ownership.context import BatchLimits
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.qliro.options import QliroAccount
+from worker.providers.registry import CALLBACKS, PROVIDERS, RECONCILERS
 from worker.providers.sequra.options import SequraAccount
 
 SECRET = "s3cr3t-99"
@@ -170,6 +171,12 @@ def test_known_providers() -> None:
     """The providers that can be named are the folders that there are."""
     folders = {path.parent.name for path in Path(providers.__file__).parent.glob("*/options.py")}
     assert folders == KNOWN_PROVIDERS
+
+
+def test_each_provider_is_registered_everywhere() -> None:
+    """One that has a folder and no row would fail at the first order, callback or comparison."""
+    for table in (PROVIDERS, CALLBACKS, RECONCILERS, ACCOUNT_SECTIONS):
+        assert set(table) == KNOWN_PROVIDERS
 
 
 def test_order_of_sources(write: Write) -> None:

@@ -3,9 +3,9 @@
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from schemas.views import AccountView, PartitionView, StatusView, Waiting
+from schemas.views import AccountView, PartitionView, Role, StatusView, Waiting
 from worker import __version__
-from worker.metrics import METRICS, UNCONFIGURED, Metrics, Role
+from worker.metrics import METRICS, UNCONFIGURED, Metrics
 from worker.model.exchange import OutcomeKind
 
 ALLOWED_LABELS = {"result", "reason", "kind", "partition", "role", "class", "account", "version", "level"}

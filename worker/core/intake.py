@@ -19,7 +19,7 @@ from msgspec import DecodeError, Meta, Raw, Struct, UnsetType, inspect
 from msgspec.structs import replace
 
 from schemas import events as e
-from schemas.base import TIME_RULE, RuleError, Subject, parse_time_us
+from schemas.base import TIME_RULE, DeadLetterReason, RuleError, Subject, parse_time_us
 from schemas.envelope import Envelope
 from schemas.state import EVENT_ID_MAX
 from worker.core.trust import GUARDED, HEADER, Trust, not_trusted
@@ -386,7 +386,7 @@ def _members_of(struct: type[Struct]) -> dict[str, _Member]:
     }
 
 
-def _typed(kind: _Kind, raw: Raw, path: str, reason: str) -> Any:
+def _typed(kind: _Kind, raw: Raw, path: str, reason: DeadLetterReason) -> Any:
     """A value as its type. What its decoder does not take is taken apart: of a member given twice the last one counts,
     while a decoder of types stops at the first one that is wrong.
     """
@@ -404,7 +404,7 @@ def _typed(kind: _Kind, raw: Raw, path: str, reason: str) -> Any:
     raise MalformedEventError(reason, f"{path}: expected {kind.expected}, got {got}")
 
 
-def _object(struct: type[Struct], raw: Raw, path: str, reason: str) -> Any:
+def _object(struct: type[Struct], raw: Raw, path: str, reason: DeadLetterReason) -> Any:
     known = _members_of(struct)
     given = _members.decode(raw)
     values: dict[str, Any] = {}

@@ -30,6 +30,7 @@ from schemas.facts import (
     unpack_lines,
     unpack_trackings,
 )
+from schemas.views import NotReady
 from worker.core.carts import cart_of_statement, carts_of_content
 from worker.core.shares import Tally, count_units, tally
 from worker.model.order import CancellationReason, Cart, Order
@@ -40,7 +41,7 @@ REASONS_MAX = 20
 class Assessment(Struct, frozen=True):
     """What the facts say of an order."""
 
-    state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "ready"]
+    state: Literal[NotReady, "ready"]
     reasons: list[str] = []
     """Each contradiction in words, at most `REASONS_MAX`."""
     order: Order | None = None

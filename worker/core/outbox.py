@@ -46,11 +46,13 @@ outbox is made again from the records at every restore.
 import heapq
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
+from typing import get_args
 
 from msgspec import Struct
 
 from schemas import state
 from schemas.state import OrderHeader, OrderRecord
+from schemas.views import Waits
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan, plan_unconfigured
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import newest_event, payment_now
@@ -71,7 +73,7 @@ RECHECK_AFTER_S = 60.0
 """When an order is evaluated that was offered without being read, should its turn not have come by then."""
 _HEAP_SLACK = 1_000
 
-NOT_OWED = frozenset({"unconfirmed", "on_hold", "refused", "inconsistent", "parked"})
+NOT_OWED: frozenset[str] = frozenset(get_args(Waits))
 """What an order waits for that no provider can be told about."""
 UNCONFIGURED = ""
 """Stands for all accounts that are not configured: they may have any name."""

@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from schemas.state import OrderRecord
+from schemas.views import Waits
 from worker.core.order import Assessment, Shown, assess, baseline, shown_of
 from worker.core.record import known_digest, newest_event
 from worker.model.account import Account
@@ -52,7 +53,7 @@ class Park(Struct, frozen=True):
 class Wait(Struct, frozen=True):
     """Nothing can be sent until an event or an operator changes something."""
 
-    state: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "no_account"]
+    state: Literal[Waits, "no_account"]
     reasons: list[str]
     contradicts: bool = False
     """Whether its facts contradict each other, also while the payment is on hold."""

@@ -10,7 +10,7 @@ Facts come sealed from the record and go sealed into it. Each event opens the re
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -373,3 +373,4 @@ _APPLY: dict[type[Data], Callable[[SealedFacts, Any, Stamp], None]] = {
     e.ObservedData: _observed,
 }
 """One for each type of `order.*`; `provider_facts.KINDS` has those of `provider.*`."""
+assert _APPLY.keys() == {event.__annotations__["data"] for event in get_args(e.ShopEvent)}, "each type changes facts"

@@ -240,7 +240,7 @@ def _share_others(facts: Facts, shares: Shares, others: list[Share], is_cancelle
             share.shipped_minor = line.total_minor  # issued for what was not sent: it belongs to no units
         elif line.type in NEGATIVE:
             has_reductions = True
-        elif line.type == "registration":
+        elif line.type not in CHARGES:  # a registration
             if whole is not None:
                 share.shipped_minor, share.unshipped_minor = line.total_minor * whole[0], line.total_minor * whole[1]
                 continue

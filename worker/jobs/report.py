@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import JobRecord
+from worker.core.outbox import NOT_OWED
 from worker.core.schedule import due_run, next_run
 from worker.errors import UsageError
 from worker.jobs.job import LOOK_AGAIN_S, Job, Means
@@ -28,7 +29,7 @@ from worker.ports import Errand, JobChange, JobHost, JobView
 
 log = structlog.get_logger(__name__)
 
-_NOT_REPORTED = frozenset({"parked", "unconfirmed", "on_hold", "refused"})
+_NOT_REPORTED = NOT_OWED - {"inconsistent"}  # a report names those, as broken
 """What an order waits for that no report changes."""
 _ORDER_ROOM_BYTES = 16 * 1024
 """That an order's record keeps free in the state topic while its page is under way."""

@@ -31,8 +31,8 @@ one is closed, too; it is shown, as halted, for as long as the partition is ours
 """
 
 from enum import Enum, auto
-from typing import Literal
 
+from schemas.views import Role
 from worker.errors import InvariantError
 
 
@@ -64,12 +64,12 @@ class Phase(Enum):
         return self in _HALTED
 
     @property
-    def shown_as(self) -> Literal["restoring", "serving", "halted", "closing"]:
+    def shown_as(self) -> Role:
         """As the private port has it: what is over is about to go, or waits for somebody."""
         return _SHOWN_AS[self]
 
 
-_SHOWN_AS: dict[Phase, Literal["restoring", "serving", "halted", "closing"]] = {
+_SHOWN_AS: dict[Phase, Role] = {
     Phase.RESTORING: "restoring",
     Phase.SERVING: "serving",
     Phase.HALTED: "halted",

@@ -189,7 +189,7 @@ def _find(ref: str, url: str) -> tuple[str, OrderView]:
     def get(subject: str) -> OrderView | None:
         try:
             return msgspec.json.decode(ask(url, "GET", f"/orders/{quote(subject, safe='')}"), type=OrderView)
-        except UsageError:
+        except UnknownOrderError:  # not every refusal: a missing token is no unknown order
             return None
 
     accounts = [account.name for account in read_status(url).accounts]
