@@ -68,6 +68,8 @@ def test_everything(write: Write) -> None:
         ('auth = "basic"\n', "users_file is missing"),
         ('auth = "proxy"\n', "proxy_from is missing"),
         ('auth = "proxy"\nproxy_from = ["everywhere"]\n', "must be addresses or networks"),
+        ('forwarded_from = ["everywhere"]\n', "must be addresses or networks"),
+        ('workers = ["http://ana:word@10.0.0.7:8080"]\n', "must be private ports of workers"),
         ('auth = "open"\n', "auth"),
         ('proxy_header = "a b"\n', "proxy_header"),
         ('workers = ["10.0.0.7:8080"]\n', 'must be private ports of workers, such as "http://10.0.0.7:8080"'),
@@ -90,7 +92,10 @@ def test_host_of_the_command_line(write: Write) -> None:
 def test_no_kafka(write: Write) -> None:
     """What is missing is said."""
     (problem,) = problems(write("[console]\nport = 1\n"))
-    assert "bootstrap_servers is missing" in problem
+    assert problem.count("bootstrap_servers") == 1
+    assert "[kafka] bootstrap_servers is missing" in problem
+    assert "or try `cartsync demo --console`" in problem
+    assert "colour" in problems(write("[console]\ncolour = 1\n"))[0]
 
 
 def test_users_file(write: Write) -> None:

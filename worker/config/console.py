@@ -15,6 +15,7 @@ from worker.config import all_layers, build, refused
 from worker.config.sections import ConsoleSection, HttpSection, KafkaSection, LogSection, Section, WorkerSection
 from worker.config.sources import SettingPath
 from worker.config.values import NonEmpty
+from worker.errors import ConfigError
 
 
 class _Named(Section):
@@ -59,7 +60,11 @@ def console_config(
     """
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
-        layers[0].tree["kafka"] = {}  # so that what is missing in it is said
+        build(_Console, layers)  # its mistakes come first
+        raise ConfigError(
+            "[kafka] bootstrap_servers is missing; set it or CARTSYNC_KAFKA__BOOTSTRAP_SERVERS, "
+            "or try `cartsync demo --console`"
+        )
     found = build(_Watching, layers)
     console = found.console if host is None else found.console.model_copy(update={"host": host})
     if problems := list(_problems(console)):

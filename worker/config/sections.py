@@ -261,6 +261,8 @@ class ConsoleSection(Section):
     """Names who asks, as the proxy found out."""
     proxy_from: Networks = ()
     """Addresses and networks of the proxies that are believed."""
+    forwarded_from: Networks = ()
+    """Addresses and networks of our proxies: their X-Forwarded-For names the client, to limit wrong passwords only."""
     proxy_operators: Texts = ()
     """Of those whom the proxy names, who may act; all others only look."""
     index: NonEmpty = "cartsync-console.sqlite"
@@ -275,7 +277,7 @@ class ConsoleSection(Section):
     @field_validator("workers")
     @classmethod
     def _are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not re.fullmatch(r"https?://[!-.0->@-~]+(:\d+)?/?", each) for each in value):
+        if any(not re.fullmatch(r"https?://[!-.0->A-~]+(:\d+)?/?", each) for each in value):
             raise ValueError('must be private ports of workers, such as "http://10.0.0.7:8080"')
         return value
 

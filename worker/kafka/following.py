@@ -50,13 +50,15 @@ class KafkaRecords:
 
     async def start(self) -> None:
         """Connects."""
-        self._reader, self._picker = self._consumer(), self._consumer()
+        self._reader, picker = self._consumer(), self._consumer()
         try:
-            for consumer in (self._reader, self._picker):
-                await self._connection.start(consumer)
+            await self._connection.start(self._reader)
+            await self._connection.start(picker)
         except BaseException:
+            await stop_consumer(picker, _CLOSE_WITHIN_S)
             await self.stop()
             raise
+        self._picker = picker  # pages ask at any time: only now can it answer
 
     def _consumer(self) -> Any:
         consumer = AIOKafkaConsumer(
@@ -130,6 +132,8 @@ class KafkaRecords:
         here = TopicPartition(self._names[place[0]], place[1])
         async with self._picking:
             consumer = self._picker
+            if consumer is None:
+                raise LogError("Kafka cannot be read now; reload in a moment")
             try:
                 async with asyncio.timeout(_RECORD_WITHIN_S):
                     consumer.assign([here])

@@ -2,8 +2,9 @@
 
 import io
 import json
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,18 @@ import pytest
 from schemas.views import OrderView
 from tests.shops.events import confirmed, envelope, goods, shipped
 from tests.unit.web.control import Worker
-from worker.errors import LogError, UsageError
+from worker.app.clock import SystemClock
+from worker.config.sections import ConsoleSection
+from worker.core.policy import DeliveryPolicy
+from worker.errors import ConfigError, LogError, UsageError
+from worker.sim.log import MemoryLog
+from worker.sim.records import MemoryRecords
 from worker.tools.console.attempt import Attempts, attempted, read_events
+from worker.tools.console.run import open_console
 from worker.tools.console.users import add_user, drop_user, list_users
 from worker.tools.console.workers import PrivatePorts
 from worker.web.console.auth import read_users
+from worker.web.console.operator import Nobody
 from worker.web.private_port import Access, PrivatePort
 
 CONFIRMED, SHIPPED = envelope(confirmed(goods("A", 2, 200))), envelope(shipped("s1", A=1), 2)
@@ -203,3 +211,27 @@ def test_two_passwords_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match="the two passwords differ"):
         add_user(tmp_path / "users", "ana", "viewer", as_json=False)
     assert not (tmp_path / "users").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, "[console] host and port: 127.0.0.1:"), ({"port_setting": "--console-port"}, "--console-port: 127.0.0.1:")],
+)
+async def test_port_is_taken(tmp_path: Path, options: dict[str, str], expected: str) -> None:
+    """It is said which setting to change: the demo's is an option."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with AsyncExitStack() as stack:
+            with pytest.raises(ConfigError) as found:
+                await open_console(
+                    stack,
+                    ConsoleSection(port=taken.getsockname()[1]),
+                    records=MemoryRecords(MemoryLog(1, SystemClock()), SystemClock()),
+                    operator=Nobody(),
+                    workers=Nobody(),
+                    rules=DeliveryPolicy(),
+                    providers={},
+                    index=tmp_path / "index.sqlite",
+                    **options,
+                )
+    assert str(found.value).startswith(expected)
+    assert "cannot be used" in str(found.value)

@@ -87,8 +87,9 @@ async def open_console(
     rules: DeliveryPolicy,
     providers: Mapping[str, str],
     index: Path,
+    port_setting: str = "[console] host and port",
 ) -> Opened:
-    """Opens everything; it is closed with the stack. Raises `ConfigError`."""
+    """Opens everything; it is closed with the stack. `port_setting`: what sets the port. Raises `ConfigError`."""
     if section.auth == "none" and not is_loopback(section.host):
         raise ConfigError("[console] auth = none is for loopback only")
     auth = auth_of(section)
@@ -121,7 +122,7 @@ async def open_console(
         url = await console.start(section.host, section.port)
     except OSError as error:
         raise ConfigError(
-            f"[console] host and port: {section.host}:{section.port} cannot be had: {error.strerror}; set another port"
+            f"{port_setting}: {section.host}:{section.port} cannot be used: {error.strerror}; set another port"
         ) from None
     stack.push_async_callback(console.stop)
     following = asyncio.create_task(follower.run(), name="console-follower")
@@ -139,7 +140,7 @@ async def _end(*tasks: "asyncio.Task[None]") -> None:
 def auth_of(section: ConsoleSection) -> Auth:
     """Who may ask. Raises `ConfigError`."""
     if section.auth == "basic":
-        return Basic(Path(section.users_file))
+        return Basic(Path(section.users_file), forwarded_from=section.forwarded_from)
     if section.auth == "proxy":
         return Proxied(section.proxy_header, section.proxy_from, section.proxy_operators)
     return Loopback()

@@ -75,6 +75,7 @@ async def open_demo_console(
         rules=worker_settings_from(SETTINGS).rules(),
         providers=providers,
         index=Path(folder) / "index.sqlite",
+        port_setting="--console-port",
     )
     return opened.url
 

@@ -5,7 +5,7 @@ import csv
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import inf
@@ -40,7 +40,7 @@ from worker.web.console import detail
 from worker.web.console.auth import User
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
-from worker.web.console.letters import Line, view_letter
+from worker.web.console.letters import Line, masked_row, view_letter
 from worker.web.console.operator import Command, Operator, Workers
 from worker.web.console.overview import Counted, make_overview
 from worker.web.console.queries import Filter, Reader
@@ -165,7 +165,7 @@ class Answers:
         """All accounts."""
         return await self.ask(lambda reader: reader.accounts())
 
-    async def export(self, wanted: Filter, sort: Sort) -> AsyncIterator[bytes]:
+    async def export(self, wanted: Filter, sort: Sort) -> AsyncGenerator[bytes, None]:
         """All that match as CSV (RFC 4180), a piece at a time."""
         yield _csv([_CSV])
         now_ms = self.site.now_ms()
@@ -223,7 +223,7 @@ class Answers:
             detail.next_of(view, decoded, rules=site.rules, now_ms=now_ms),
             decoded.not_before_ms if decoded.not_before_ms > now_ms else None,
             history,
-            refused,
+            [msgspec.structs.replace(masked_row(row), subject=subject) for row in refused],
             decoded.event_id,
             decoded.trace,
         )
@@ -258,7 +258,10 @@ class Answers:
 
     async def letters(self, reason: str, subject: str, cursor: str | None, limit: int) -> LettersPage:
         """A page, the newest first. Raises `UsageError`."""
-        return await self.ask(lambda reader: reader.letters(reason=reason, subject=subject, cursor=cursor, limit=limit))
+        found = await self.ask(
+            lambda reader: reader.letters(reason=reason, subject=subject, cursor=cursor, limit=limit)
+        )
+        return msgspec.structs.replace(found, letters=[masked_row(row) for row in found.letters])
 
     async def letter(self, partition: int, offset: int, *, reveal: bool, user: User) -> tuple[LetterView, list[Line]]:
         """One, with its record. `reveal`: nothing is hidden, which is for operators, and is logged. Raises
@@ -348,7 +351,7 @@ class Answers:
 
 def _csv(lines: list[list[Any]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(lines)
+    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows(lines)
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

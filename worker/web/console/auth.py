@@ -8,17 +8,19 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import structlog
 from msgspec import Struct
+from multidict import MultiMapping
 
 from schemas.console import Role
 from worker.errors import ConfigError, UsageError
-from worker.web.limits import Rate
+from worker.web.limits import Peers, Rate
 
 log = structlog.get_logger(__name__)
 
@@ -30,12 +32,19 @@ PASSWORD_MAX = 1024
 _N, _R, _P = 2**14, 8, 1
 """Of scrypt: 16 MiB and some 50 ms for each guess."""
 _SALT_BYTES, _KEY_BYTES = 16, 32
-_KEPT_S = 300.0
-"""For how long it is remembered that a password was right."""
+_KEPT_S = 43_200.0
+"""For how long it is remembered that a password was right: a working day, in which other people's guesses refuse nobody
+who has signed in. A user who is removed or changed is forgotten at once.
+"""
 _KEPT_MAX = 1_000
 _GUESSES_A_SECOND = 1.0
 """Wrong passwords for one name from one address, after a burst."""
+_PEER_GUESSES_A_SECOND = 2.0
+"""Wrong passwords from one address, whatever the names, after a burst."""
 _BURST = 10.0
+"""Seconds' worth."""
+_CHECKING_MAX = 8
+"""Passwords that wait to be checked, with the one being checked: less than half a second of work."""
 
 
 class User(Struct, frozen=True):
@@ -56,7 +65,7 @@ class Request(Protocol):
     """What is looked at of a request."""
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> MultiMapping[str]: ...
     @property
     def remote(self) -> str | None: ...
 
@@ -107,8 +116,12 @@ class Proxied:
 class Basic:
     """Users of a file, by HTTP's basic authentication. The file is read again when it has changed."""
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.monotonic) -> None:
-        """Raises `ConfigError` when the file cannot be read."""
+    def __init__(
+        self, path: Path, now: Callable[[], float] = time.monotonic, *, forwarded_from: Iterable[str] = ()
+    ) -> None:
+        """`forwarded_from`: proxies whose `X-Forwarded-For` names the client. Raises `ConfigError` when the file cannot
+        be read.
+        """
         self._path = path
         self._now = now
         self._users = read_users(path)
@@ -116,7 +129,10 @@ class Basic:
         self._key = os.urandom(32)
         self._kept: dict[bytes, float] = {}
         """What was right, as a MAC under a key of this process, and until when that is believed."""
+        self._peers = Peers(forwarded_from)
         self._wrong = Rate(_GUESSES_A_SECOND, _BURST)
+        self._wrong_of_peer = Rate(_PEER_GUESSES_A_SECOND, _BURST)
+        self._waiting = 0
         self._checking = asyncio.Lock()
         """One at a time: each takes 16 MiB."""
 
@@ -130,17 +146,24 @@ class Basic:
         proof = hmac.digest(self._key, f"{name}\0{line}\0{password}".encode("utf-8", "replace"), "sha256")
         now = self._now()
         if self._kept.get(proof, 0.0) <= now:
-            peer = request.remote or ""
+            peer = self._peers.of(request.remote or "", request.headers.getall("X-Forwarded-For", ()))
             guessed = f"{peer} {name[:_NAME_MAX]}"
-            if not self._wrong.take(guessed, now):
+            if self._waiting >= _CHECKING_MAX:
+                return Denied(429, "too many people are signing in at once; try again in a moment")
+            if not self._wrong_of_peer.take(peer, now) or not self._wrong.take(guessed, now):
                 return Denied(429, "too many wrong passwords; wait a moment")
-            async with self._checking:
-                is_right = await asyncio.to_thread(_fits, line, password)
+            self._waiting += 1
+            try:
+                async with self._checking:
+                    is_right = await asyncio.to_thread(_fits, line, password)
+            finally:
+                self._waiting -= 1
             if not is_right:
                 shown = name if NAME.fullmatch(name) else ""
                 log.warning("console_sign_in_refused", user=shown, peer=peer, sampled_by="sign_in")
                 return Denied(401, "user and password do not fit")
             self._wrong.give_back(guessed)
+            self._wrong_of_peer.give_back(peer)
             if len(self._kept) >= _KEPT_MAX:
                 self._kept.clear()
             self._kept[proof] = now + _KEPT_S
@@ -229,14 +252,21 @@ def remove_user(path: Path, name: str) -> bool:
 
 def _replace_line(path: Path, name: str, line: str | None) -> bool:
     """Whether there was none of this name. Raises `ConfigError`."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [each for each in old if not each.startswith(f"{name}:")]
-        new = path.with_name(f"{path.name}.{os.getpid()}")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
             file.write("\n".join([*kept, *([] if line is None else [line])]) + "\n")
+            if path.exists():  # the console may run as another user, or read it as a group
+                found = path.stat()
+                if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(file.fileno(), found.st_uid, found.st_gid)
+                os.fchmod(file.fileno(), found.st_mode & 0o777)
         new.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     return len(kept) == len(old)
 

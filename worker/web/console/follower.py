@@ -5,6 +5,7 @@ made again meanwhile: the pages show what was read until then, and say so.
 """
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -24,6 +25,7 @@ LOOK_S = 30.0
 """How often it is looked whether the topics are still the same ones."""
 AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 """After a failure; the last one again and again."""
+INDEX_FAILED = "the index cannot be written"
 _SLICE = 100
 """Records after which others have the loop: some 5 ms."""
 _FIRST: tuple[TopicName, ...] = ("state", "dead_letters")
@@ -67,8 +69,10 @@ class Follower:
                 failures = 0  # the topics are other ones
             except ConfigError:
                 raise
-            except CartsyncError as error:
-                self._away(str(error))
+            except (CartsyncError, sqlite3.Error) as error:
+                # A full disk, or a file that is damaged: as with Kafka, what was read is shown until it is mended.
+                is_index = isinstance(error, sqlite3.Error)
+                self._away(f"{INDEX_FAILED}: {error}" if is_index else str(error))
                 await asyncio.sleep(AGAIN_S[min(failures, len(AGAIN_S) - 1)])
                 failures += 1
             finally:

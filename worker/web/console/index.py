@@ -252,7 +252,7 @@ class Index:
     def _line(self, subject: str, partition: int, record: StoredRecord, now_ms: int) -> rows.OrderLine | None:
         """The row of an order's record; `None`: it is none that cartsync wrote."""
         try:
-            return rows.order_line(
+            line = rows.order_line(
                 subject,
                 partition,
                 record.offset,
@@ -261,9 +261,12 @@ class Index:
                 now_ms=now_ms,
                 describe=self._describe,
             )
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, ArithmeticError):
+            line = None
+        if line is None or any(isinstance(each, int) and abs(each) >= 2**63 for each in line):  # SQLite holds 64 bits
             self.damaged += 1
             return None
+        return line
 
     def _reason_id(self, kind: str) -> int:
         if not kind:
@@ -316,6 +319,7 @@ class Index:
             for record in chunk.records
             if (line := rows.result_line(record.timestamp_ms, record.value)) is not None
         ]
+        self.damaged += len(chunk.records) - len(lines)
         self._db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", lines)
         since_ms = self._now_ms() - _ACTIVITY_MS
         counts: dict[int, list[int]] = {}

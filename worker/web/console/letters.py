@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from schemas.console import LetterRow, LetterView
@@ -30,7 +31,23 @@ _PLAIN = frozenset(
     }
 )
 _PLAIN_TEXT = re.compile(r"[\w.:/+#-]{1,160}")
-_PLAIN_HEADERS = re.compile(r"ce_(?!data).*|x-dlq-.*|content-type|traceparent|tracestate", re.IGNORECASE)
+_PLAIN_HEADERS = frozenset(
+    f"ce_{name}"
+    for name in ("specversion", "id", "source", "type", "time", "subject", "sequence", "traceparent", "origin")
+)
+# All that cartsync writes but `x-dlq-header-name`, which repeats the producer's own.
+_OUR_HEADERS = frozenset(
+    f"x-dlq-{name}"
+    for name in (
+        *("reason", "detail", "topic", "partition", "offset", "timestamp", "version"),
+        *("last-offset", "content", "truncated"),
+    )
+)
+_PLAIN_NAME = re.compile(r"[a-z_]{1,40}")
+_PLAIN_HEADER_NAME = re.compile(r"(?:x-dlq-|ce_)?[a-z_-]{1,40}")
+_TYPE = re.compile(r"[a-z_.]{1,100}")
+# Numbers that are shown, up to a bound: a phone number may stand anywhere.
+_PLAIN_NUMBER = re.compile(r"[a-z_]{1,40}_minor|quantity|revision|acked|sequence|schema|version|vat_rate_bp")
 _NUMBER_MAX = 10**9
 _SUBJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}/[^\s@]{1,200}")
 _PATH = re.compile(r"\$(?:\.[^\s.:\[\]]+|\[\d+\]|\[\.\.\.\])*")
@@ -60,13 +77,12 @@ def view_letter(row: LetterRow, record: StoredRecord, *, reveal: bool) -> tuple[
         value, is_json = raw[:TEXT_MAX].decode(errors="replace"), False
     masked = value if reveal else _masked(value, (), is_json=is_json)
     key = (record.key or b"").decode(errors="replace")
-    shown_headers = {
-        name: text if reveal or _PLAIN_HEADERS.fullmatch(name) else HIDDEN for name, text in headers.items()
-    }
+    shown_headers = headers if reveal else _masked_headers(headers)
     shown_key = key if reveal or _SUBJECT.fullmatch(key) else HIDDEN if key else ""
-    is_hidden = masked != value or shown_headers != headers or shown_key != key
+    is_hidden = masked != value or shown_headers != headers or shown_key != key or masked_row(row) != row
+    is_hidden = is_hidden and not reveal
     view = LetterView(
-        row,
+        row if reveal else masked_row(row),
         path,
         shown_key,
         masked,
@@ -82,14 +98,20 @@ def view_letter(row: LetterRow, record: StoredRecord, *, reveal: bool) -> tuple[
 
 
 def _bounded(value: Any, depth: int = 0) -> Any:
-    """The value, what lies too deep in it replaced."""
+    """The value, what lies too deep in it replaced, half surrogates escaped: no text may hold them."""
+    if isinstance(value, str):
+        return _whole(value)
     if not isinstance(value, dict | list):
         return value
     if depth == _DEPTH_MAX:
         return "…"
     if isinstance(value, dict):
-        return {name: _bounded(each, depth + 1) for name, each in value.items()}
+        return {_whole(name): _bounded(each, depth + 1) for name, each in value.items()}
     return [_bounded(each, depth + 1) for each in value]
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _first(lines: Iterator[Line]) -> list[Line]:
@@ -134,7 +156,8 @@ def _leads_on(value: Any, rest: Path) -> bool:
 def _masked(value: Any, path: Path, *, is_json: bool = True) -> Any:
     match value:
         case dict():
-            return {name: _masked(each, (*path, str(name))) for name, each in value.items()}
+            names = _masked_names(value, _PLAIN_NAME)
+            return {names[name]: _masked(each, (*path, str(name))) for name, each in value.items()}
         case list():
             return [_masked(each, (*path, number)) for number, each in enumerate(value)]
         case bool() | None:
@@ -143,12 +166,44 @@ def _masked(value: Any, path: Path, *, is_json: bool = True) -> Any:
             return HIDDEN if value != "" else value
         case int() | float():
             name = next((step for step in reversed(path) if isinstance(step, str)), "")
-            return value if abs(value) < _NUMBER_MAX or name.endswith("_minor") else HIDDEN
+            return value if _PLAIN_NUMBER.fullmatch(name) and abs(value) < _NUMBER_MAX else HIDDEN
         case str():
             name = next((step for step in reversed(path) if isinstance(step, str)), "")
             return value if value == "" or (name in _PLAIN and _PLAIN_TEXT.fullmatch(value)) else HIDDEN
         case _:
             return HIDDEN
+
+
+def _masked_names(members: Mapping[str, Any], plain: re.Pattern[str]) -> dict[str, str]:
+    """By name, how it is shown: those that are not plain are counted, so that none takes the place of another."""
+    odd = [name for name in members if not plain.fullmatch(name)]
+    return {name: name for name in members} | {name: f"{HIDDEN}{number}" for number, name in enumerate(odd, 1)}
+
+
+def _masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    names = _masked_names(headers, _PLAIN_HEADER_NAME)
+    return {
+        names[name]: text if name in _OUR_HEADERS or (name in _PLAIN_HEADERS and _is_plain(name, text)) else HIDDEN
+        for name, text in headers.items()
+    }
+
+
+def _is_plain(name: str, text: str) -> bool:
+    return bool((_SUBJECT if name == "ce_subject" else _PLAIN_TEXT).fullmatch(text))
+
+
+def masked_row(row: LetterRow) -> LetterRow:
+    """What is shown of a letter in a list: an order's reference, too, may be somebody's mail address."""
+
+    def shown(text: str, plain: re.Pattern[str]) -> str:
+        return text if not text or plain.fullmatch(text) else HIDDEN
+
+    return msgspec.structs.replace(
+        row,
+        subject=shown(row.subject, _SUBJECT),
+        type=shown(row.type, _TYPE),
+        event_id=shown(row.event_id, _PLAIN_TEXT),
+    )
 
 
 def headers_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -165,7 +165,9 @@ class Pages:
         steps = [{"event": event} for event in events]
         body = json.dumps({"title": "From the console", "steps": steps}, indent=2, ensure_ascii=False)
         headers = {"Content-Disposition": 'attachment; filename="scenario.json"'}
-        return web.Response(text=body + "\n", content_type="application/json", headers=headers)
+        # A half surrogate becomes its escape again.
+        encoded = f"{body}\n".encode("utf-8", "backslashreplace")
+        return web.Response(body=encoded, content_type="application/json", charset="utf-8", headers=headers)
 
     def api(self, routes: Sequence[Any]) -> Callable[[web.Request, Session], Awaitable[str]]:
         """What `/api` offers."""
@@ -209,8 +211,14 @@ def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
         "words": lambda name: str(name).replace("_", " "),
         "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "printable": printable,
+        "sentence": lambda text: f"{text.rstrip('. ')}.",
     }
-    env.globals |= {"meaning": _WORDS, "orders_address": _orders_address, "with_sort": _with_sort}
+    env.globals |= {
+        "meaning": _WORDS,
+        "orders_address": _orders_address,
+        "with_sort": _with_sort,
+        "hidden": letters.HIDDEN,
+    }
     return env
 
 

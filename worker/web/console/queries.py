@@ -22,7 +22,7 @@ from schemas.console import (
 )
 from schemas.views import Status
 from worker.errors import UsageError
-from worker.web.console.rows import NEVER_MS, NO_AMOUNT
+from worker.web.console.rows import NEVER_MS, NO_AMOUNT, Int64
 
 PAGE_MAX = 500
 TOTAL_MAX = 10_000
@@ -32,6 +32,8 @@ REASONS_MAX = 5
 _EXPORT_PAGE = 1_000
 _REASONS_IN = 500
 """Kinds of reasons that are named in a query."""
+_OPTIONS_IN = 500
+"""Accounts and beginnings of references that are named in a query; SQLite's statements have bounds."""
 _LAST = "\U0010ffff"
 
 _COLUMNS: Mapping[str, tuple[str, bool]] = {
@@ -127,9 +129,8 @@ class Reader:
     def named(self, reference: str, accounts: Sequence[str]) -> list[str]:
         """The orders of this reference, whichever account has them."""
         wanted = [f"{account}/{reference}" for account in accounts]
-        marks = ", ".join("?" * len(wanted))
-        statement = f"SELECT DISTINCT subject FROM orders WHERE subject IN ({marks})"  # noqa: S608
-        return [subject for (subject,) in self._db.execute(statement, wanted)]
+        statement = "SELECT DISTINCT subject FROM orders WHERE subject IN (SELECT value FROM json_each(?))"
+        return [subject for (subject,) in self._db.execute(statement, (_as_json(wanted),))]
 
     def accounts(self) -> list[str]:
         """All that have orders, and those that are configured."""
@@ -165,8 +166,9 @@ class Reader:
         terms, values = ["1"], list[Any]()
 
         def is_one_of(column: str, options: Sequence[str]) -> None:
-            terms.append(f"{column} IN ({', '.join('?' * len(options))})")
-            values.extend(options)
+            term, more = _is_one_of(column, options)
+            terms.append(term)
+            values.extend(more)
 
         if wanted.status:
             is_one_of("status", wanted.status)
@@ -195,8 +197,9 @@ class Reader:
             starts = [f"{name}/{wanted.prefix}" for name in self.accounts()]
             if "/" in wanted.prefix:
                 starts.append(wanted.prefix)
-            terms.append(f"({' OR '.join('subject >= ? AND subject < ?' for _ in starts) or '0'})")
-            values += [end for start in starts for end in (start, start + _LAST)]
+            term, more = _begins(starts)
+            terms.append(term)
+            values += more
         return " AND ".join(terms), values
 
     # --- the overview ---
@@ -234,9 +237,7 @@ class Reader:
             ORDER BY account, count(*) DESC
         """
         found: dict[str, list[ParkedReason]] = {}
-        for account, kind, count, subject, _ in self._db.execute(
-            statement, (msgspec.json.encode(self.accounts()).decode(),)
-        ):
+        for account, kind, count, subject, _ in self._db.execute(statement, (_as_json(self.accounts()),)):
             reasons = found.setdefault(account, [])
             if len(reasons) < REASONS_MAX:
                 reasons.append(ParkedReason(kind, count, subject))
@@ -329,6 +330,28 @@ def _row(found: Sequence[Any]) -> OrderRow:
     )
 
 
+def _is_one_of(column: str, options: Sequence[str]) -> tuple[str, list[str]]:
+    if len(options) > _OPTIONS_IN:
+        return f"{column} IN (SELECT value FROM json_each(?))", [_as_json(options)]  # noqa: S608 - our own words
+    return f"{column} IN ({', '.join('?' * len(options))})", list(options)
+
+
+def _begins(starts: Sequence[str]) -> tuple[str, list[str]]:
+    """Whether a subject begins with one of these."""
+    if len(starts) > _OPTIONS_IN:
+        term = (
+            "orders.id IN (SELECT found.id FROM json_each(?) AS start CROSS JOIN orders AS found"  # noqa: S608 - as above
+            f" ON found.subject >= start.value AND found.subject < start.value || '{_LAST}')"
+        )
+        return term, [_as_json(starts)]
+    term = f"({' OR '.join('subject >= ? AND subject < ?' for _ in starts) or '0'})"
+    return term, [end for start in starts for end in (start, start + _LAST)]
+
+
+def _as_json(texts: Sequence[str]) -> str:
+    return msgspec.json.encode(texts).decode()
+
+
 def _as_pattern(text: str) -> str:
     return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
 
@@ -343,7 +366,7 @@ def _decoded(cursor: str | None, sort: str) -> tuple[Any, int] | None:
         return None
     try:
         made_for, value, row_id = msgspec.json.decode(
-            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=tuple[str, int | str, int]
+            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=tuple[str, Int64 | str, Int64]
         )
     except (ValueError, msgspec.MsgspecError):
         raise UsageError("cursor: expected what an earlier page gave as `next`") from None

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
 
 from schemas import state
 from schemas.base import time_text
@@ -206,36 +206,45 @@ class ResultLine(NamedTuple):
     unshipped_minor: int | None
 
 
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What SQLite can hold."""
+
+
 class _ResultData(Struct, frozen=True):
-    status: Any = ""
-    revision: Any = None
-    acked: Any = None
-    currency: Any = None
-    shipped_minor: Any = None
-    unshipped_minor: Any = None
+    status: str = ""
+    revision: Int64 | None = None
+    acked: Int64 | None = None
+    currency: str | None = None
+    shipped_minor: Int64 | None = None
+    unshipped_minor: Int64 | None = None
 
 
 class _Result(Struct, frozen=True):
     type: str
     subject: str
-    data: _ResultData = _ResultData()
+    data: Raw = Raw(b"{}")
     sequence: str = ""
 
 
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
 _CHANGED = str(OrderChanged.__struct_config__.tag)
 _result = msgspec.json.Decoder(_Result)
+_result_data = msgspec.json.Decoder(_ResultData)
 
 
 def result_line(at_ms: int, value: bytes | None) -> ResultLine | None:
-    """The row of a result; `None`: it is none that we know."""
+    """The row of a result; `None`: it is none that we know, because anybody may have written to the topic."""
     try:
-        found = _result.decode(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _result_line(at_ms, _result.decode(value or b""))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def _result_line(at_ms: int, found: _Result) -> ResultLine:
     if found.type != _CHANGED:  # what a provider says may have members of the same names
         return ResultLine(found.subject, found.type, at_ms, found.type, "", None, None, None, None, None)
-    slot = str(int(found.sequence) % SLOTS) if found.sequence.isdecimal() else found.type
-    data = found.data
+    slot = str(int(found.sequence) % SLOTS) if _SEQUENCE.fullmatch(found.sequence) else found.type
+    data = _result_data.decode(found.data)
     return ResultLine(
         found.subject,
         slot,

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -26,6 +26,7 @@ from worker.web.connections import Connection, Connections
 from worker.web.console import asked
 from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, UnknownError
 from worker.web.console.auth import Auth, Denied, Tokens, User
+from worker.web.console.follower import INDEX_FAILED
 from worker.web.console.openapi import ANY, Route, describe, routes_of
 from worker.web.console.operator import COMMANDS, Command
 from worker.web.console.pages import Pages, order_path
@@ -35,6 +36,9 @@ from worker.web.problems import problem_response, title_of
 log = structlog.get_logger(__name__)
 
 HEADER_WITHIN_S = 10.0
+BODY_WITHIN_S = 10.0
+WRITE_WITHIN_S = 30.0
+"""How long a client may leave unread what a stream sends; then it is hung up on."""
 BACKLOG = 128
 STOP_S = 1.0
 _LIVE_MAX = 100
@@ -187,7 +191,9 @@ class Console:
         if request.path in _OPEN:
             return None
         if not is_our_name(request.headers.get("Host", ""), self._allowed_hosts):
-            return self._problem(request, 421, "called by a name that is not ours; see [console] allowed_hosts")
+            return self._problem(
+                request, 421, "the host name in the address is not one of ours; see [console] allowed_hosts"
+            )
         user = await self._auth.who(request)
         if isinstance(user, Denied):
             response = self._problem(request, user.status, user.detail)
@@ -202,13 +208,21 @@ class Console:
             return None
         if is_cross_site(request.headers):
             return self._problem(request, 403, "a page of another site may not do this")
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                await request.read()  # kept by the request
+        except TimeoutError:
+            return self._problem(request, 408, f"the body did not arrive within {BODY_WITHIN_S:g} s; send it again")
         return None
 
     async def _require_token(self, request: web.Request, user: User, token: str) -> web.StreamResponse | None:
         """Of a change; `None`: it is there."""
         if self._tokens.fits(user, token):
             return None
-        said = "this page is older than the console, which was started again: go back, reload, and do it once more"
+        said = (
+            "this form is not from this console: it was started again, or several run behind one address without sticky"
+            " sessions; go back, reload, and do it once more"
+        )
         return self._problem(request, 403, said)
 
     def _problem(self, request: web.Request, status: int, detail: str) -> web.Response:
@@ -225,8 +239,10 @@ class Console:
         return web.json_response({"ok": True, "detail": ""})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        view = self._answers.index()
-        detail = {"following": "", "building": "the index is being built", "away": view.detail}[view.state]
+        # Fixed texts: whoever reaches the port may ask.
+        detail = {"following": "", "building": "the index is being built", "away": _away(self._answers)}[
+            self._answers.index().state
+        ]
         return web.json_response({"ok": not detail, "detail": detail}, status=503 if detail else 200)
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
@@ -254,10 +270,11 @@ class Console:
                 view = self._answers.index()
                 if view.version != version or view.state != "following":
                     version, silent_s = view.version, 0.0
-                    await response.write(b"event: change\ndata: " + msgspec.json.encode(view) + b"\n\n")
+                    event = b"event: change\ndata: " + msgspec.json.encode(view) + b"\n\n"
+                    await _write(request, response, event)
                 elif silent_s >= _ALIVE_EVERY_S:
                     silent_s = 0.0
-                    await response.write(b": still here\n\n")
+                    await _write(request, response, b": still here\n\n")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _LIVE_EVERY_S)
                 silent_s += _LIVE_EVERY_S
@@ -298,9 +315,11 @@ class Console:
         }
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        async for piece in self._answers.export(wanted, sort):
-            await response.write(piece)
-        await response.write_eof()
+        with suppress(ConnectionError):  # whoever asked has left
+            async with aclosing(self._answers.export(wanted, sort)) as pieces:
+                async for piece in pieces:
+                    await _write(request, response, piece)
+            await response.write_eof()
         return response
 
     async def _search(self, request: web.Request) -> web.Response:
@@ -362,6 +381,22 @@ class Console:
         if form.get("as") == "scenario":
             return self._pages.scenario(text)
         return _html(await self._pages.attempted(text, self.session(user)))
+
+
+def _away(answers: Answers) -> str:
+    is_index = answers.index().detail.startswith(INDEX_FAILED)
+    return INDEX_FAILED if is_index else "Kafka cannot be read now"
+
+
+async def _write(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    """Raises `ConnectionError` when the client has left, or does not read."""
+    try:
+        async with asyncio.timeout(WRITE_WITHIN_S):
+            await response.write(piece)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError from None
 
 
 def _command(text: str) -> Command:

@@ -2,9 +2,12 @@
 
 import asyncio
 import base64
+import os
+import threading
 from pathlib import Path
 
 import pytest
+from multidict import CIMultiDict
 
 from worker.errors import ConfigError, UsageError
 from worker.web.console.auth import (
@@ -27,13 +30,13 @@ class Asked:
 
     def __init__(self, remote: str = "127.0.0.1", **headers: str) -> None:
         self.remote: str | None = remote
-        self.headers = {name.replace("_", "-"): text for name, text in headers.items()}
+        self.headers = CIMultiDict({name.replace("_", "-"): text for name, text in headers.items()})
 
 
-def signed(name: str, password: str) -> Asked:
+def signed(name: str, password: str, **headers: str) -> Asked:
     """A request with credentials."""
     text = base64.b64encode(f"{name}:{password}".encode()).decode()
-    return Asked(Authorization=f"Basic {text}")
+    return Asked(Authorization=f"Basic {text}", **headers)
 
 
 class Clock:
@@ -100,8 +103,63 @@ async def test_guessing_is_slow(users: Path) -> None:
     elsewhere = signed("ana", PASSWORD)
     elsewhere.remote = "127.0.0.2"
     assert await fresh.who(elsewhere) == User("ana", "operator")
-    clock.s += 400  # what was remembered is forgotten, and the address may ask again
+    clock.s += 50_000  # what was remembered is forgotten, and the address may ask again
     assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+
+
+async def test_guessing_names_is_slow(users: Path) -> None:
+    """An address that takes a new name for each guess has to wait, too; other addresses need not."""
+    auth = Basic(users, Clock())
+    found = [await auth.who(signed(f"user{number}", PASSWORD)) for number in range(22)]
+    assert [each.status for each in found if isinstance(each, Denied)] == [401] * 20 + [429] * 2
+    elsewhere = signed("ana", PASSWORD)
+    elsewhere.remote = "127.0.0.2"
+    assert await auth.who(elsewhere) == User("ana", "operator")
+
+
+async def test_signed_in_all_day(users: Path) -> None:
+    """Whoever has signed in is not refused because of other people's guesses, hours later either."""
+    clock = Clock()
+    auth = Basic(users, clock)
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+    clock.s += 36_000
+    for number in range(12):
+        assert isinstance(await auth.who(signed("ana", f"guess {number}")), Denied)
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+
+
+async def test_checks_that_wait_are_bounded(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most eight passwords wait to be checked; the next is refused at once, but for those who are signed in."""
+    auth = Basic(users, Clock())
+    assert await auth.who(signed("ana", PASSWORD)) == User("ana", "operator")
+    go_on = threading.Event()
+
+    def slow(_line: object, _password: str) -> bool:
+        return go_on.wait(20) and False
+
+    monkeypatch.setattr("worker.web.console.auth._fits", slow)
+    requests = [signed("ben", "wrong") for _ in range(8)]
+    for number, each in enumerate(requests):
+        each.remote = f"10.0.0.{number}"
+    waiting = [asyncio.create_task(auth.who(each)) for each in requests]
+    await asyncio.sleep(0)
+    ninth = await asyncio.wait_for(auth.who(signed("ben", "another password")), 10)
+    signed_in = await auth.who(signed("ana", PASSWORD))
+    go_on.set()
+    assert isinstance(ninth, Denied)
+    assert ninth.status == 429
+    assert signed_in == User("ana", "operator")
+    assert [each.status for each in await asyncio.gather(*waiting) if isinstance(each, Denied)] == [401] * 8
+
+
+async def test_guesses_behind_a_proxy(users: Path) -> None:
+    """Behind our proxy the forwarded address counts: wrong passwords from elsewhere do not lock a user out."""
+    for proxies, expected in ((["127.0.0.0/8"], User("ana", "operator")), ([], None)):
+        auth = Basic(users, Clock(), forwarded_from=proxies)
+        for number in range(12):
+            await auth.who(signed("ana", f"guess {number}", X_Forwarded_For="192.0.2.1"))
+        found = await auth.who(signed("ana", PASSWORD, X_Forwarded_For="192.0.2.2"))
+        assert (None if isinstance(found, Denied) else found) == expected
 
 
 async def test_file_is_read_again(users: Path) -> None:
@@ -125,6 +183,17 @@ def test_file_holds_no_password(users: Path) -> None:
     write_user(users, "eva", "viewer", PASSWORD)
     lines = {line.split(":")[0]: line.split("$")[-1] for line in users.read_text().splitlines()}
     assert lines["eva"] != lines["ana"]
+
+
+def test_file_keeps_its_mode(users: Path) -> None:
+    """A group that may read the file still may after a user was added."""
+    users.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(users, 1234, 1235)
+    before = users.stat()
+    write_user(users, "eva", "viewer", PASSWORD)
+    after = users.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "ä", "x" * 65, "a\nb:operator:scrypt"])

@@ -1,6 +1,7 @@
 """Reading along: what was there, what comes, and what becomes of the topics meanwhile."""
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -117,6 +118,46 @@ async def test_kafka_refuses(scene: Scene) -> None:
     index = scene.index()
     with pytest.raises(ConfigError, match="refused"):
         await Follower(records, index).run()
+    index.close()
+
+
+async def test_odd_result(scene: Scene) -> None:
+    """A result that is none of ours is passed over and counted, and what follows is read."""
+    scene.tell("acme/A", 1, status={"a": 1}, revision=1)
+    scene.tell("acme/A", 2, status="owed", revision=2)
+    async with scene.following() as answers:
+        assert [line.revision for line in await answers.ask(lambda reader: reader.history("acme/A"))] == [2]
+        assert answers.site.index.damaged == 1
+
+
+async def test_odd_state(scene: Scene) -> None:
+    """A record of the state with a number that the index cannot hold is passed over and counted, too."""
+    scene.put("acme/1", settled(revision=2**63))
+    scene.put("acme/2", settled())
+    async with scene.following() as answers:
+        assert await subjects(scene, answers) == ["acme/2"]
+        assert answers.site.index.damaged == 1
+
+
+async def test_index_cannot_be_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk does not end the console: it says so, and goes on when there is room again."""
+    monkeypatch.setattr(follower_module, "AGAIN_S", (0.01,))
+    index = scene.index()
+    scene.put("acme/1", settled())
+    follower = Follower(scene.records, index)
+    with monkeypatch.context() as full:
+
+        def fail(_chunks: object) -> int:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        full.setattr(index, "apply", fail)
+        task = asyncio.create_task(follower.run())
+        await until(lambda: follower.detail == "the index cannot be written: database or disk is full" or task.done())
+        states = [follower.state]
+    await until(lambda: follower.state == "following" or task.done())
+    assert [*states, follower.state] == ["away", "following"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     index.close()
 
 

@@ -1,14 +1,16 @@
 """One dead letter: the place that is wrong, and that nobody's data is shown unasked."""
 
 import json
+import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from schemas.console import LetterRow
 from tests.unit.core.samples import FULL
 from worker.ports import StoredRecord
-from worker.web.console.letters import HIDDEN, Line, headers_of, lines_of, view_letter
+from worker.web.console.letters import HIDDEN, Line, headers_of, lines_of, masked_row, view_letter
 
 ROW = LetterRow(0, 5, 1, "invalid_data", "$.data.lines[0].quantity: expected", "acme/A", "order.x", "e", "t/0/1")
 
@@ -50,7 +52,7 @@ def test_binary_mode() -> None:
     """There the value is the event's data alone."""
     record = letter(b'{"lines": 5}', ("ce_specversion", b"1.0"), detail="$.data.lines: expected an array")
     view, lines = view_letter(ROW, record, reveal=False)
-    assert [line.text for line in lines if line.is_wrong] == ['"lines": 5']
+    assert [line.text for line in lines if line.is_wrong] == [f'"lines": "{HIDDEN}"']
     assert view.path == "$.data.lines"
     attribute = letter(b'{"lines": 5}', ("ce_specversion", b"1.0"), detail="$.time: expected a member")
     assert not [line for line in view_letter(ROW, attribute, reveal=False)[1] if line.is_wrong]
@@ -80,13 +82,50 @@ def test_nothing_personal_unasked() -> None:
         ["ana"],
         "ana",
         34666123456,
+        {"dni": 12345678},
+        {"quantity": 34666123456},
+        {"total_minor": 34666123456},
+        {"ana@example.org": None},
+        {"data": {"Ana García": True}},
     ],
 )
 def test_personal_in_odd_places(value: Any) -> None:
     """Whatever shape a broken event has: texts and long numbers that are not known to be harmless are hidden."""
     view, _ = view_letter(ROW, letter(json.dumps(value).encode()), reveal=False)
-    assert HIDDEN in json.dumps(view.content, ensure_ascii=False)
+    text = json.dumps(view.content, ensure_ascii=False)
+    assert HIDDEN in text
+    assert not re.search(r"(?i)ana|\d{8}", text)
     assert view.is_hidden
+
+
+def test_masked_names_stay_apart() -> None:
+    """Members whose names are hidden are all there."""
+    view, _ = view_letter(ROW, letter(b'{"Ana": null, "Ben": true, "id": "e"}'), reveal=False)
+    assert view.content == {f"{HIDDEN}1": None, f"{HIDDEN}2": True, "id": "e"}
+
+
+def test_rows() -> None:
+    """An order's reference, a type and an id that may be of a person are hidden until they are asked for."""
+    row = msgspec.structs.replace(ROW, subject="acme/ana@example.org", type="Ana García", event_id="ana@example.org")
+    view, _ = view_letter(row, letter(b"{}"), reveal=False)
+    assert (view.letter.subject, view.letter.type, view.letter.event_id, view.is_hidden) == (*[HIDDEN] * 3, True)
+    assert view_letter(row, letter(b"{}"), reveal=True)[0].letter == row
+    assert masked_row(ROW) == ROW
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(("ce_email", "a"), ("ce_id", "ana@example.org"), ("ce_subject", "acme/ana@example.org")),
+        *(("x-dlq-shopper", "a"), ("x-dlq-header-name", "a"), ("CE_ID", "a"), ("ana@example.org", "a")),
+    ],
+)
+def test_odd_headers(header: tuple[str, str]) -> None:
+    """Exactly the headers that are CloudEvents' or ours are shown, and only with a text that may be theirs."""
+    name, text = header
+    view, _ = view_letter(ROW, letter(b"{}", (name, text.encode())), reveal=False)
+    assert set(view.headers.values()) == {HIDDEN, ""}
+    assert not any("@" in each for each in view.headers)
 
 
 def test_asked_for() -> None:

@@ -259,3 +259,16 @@ def test_letters(shelf: Shelf) -> None:
     assert found.reason == "invalid_data"
     assert shelf.reader.letter(1, 5) is None
     assert shelf.reader.letters_since(NOW_MS - 2) == 3
+
+
+def test_thousands_of_accounts(shelf: Shelf) -> None:
+    """Filters hold, however many accounts there are."""
+    names = [f"shop{number}" for number in range(1_200)]
+    subjects = [f"{name}/A{number}" for number, name in enumerate(names)]
+    value = state.encode(settled())
+    records = [StoredRecord(at, 0, f"o:{each}".encode(), value) for at, each in enumerate(subjects)]
+    shelf.index.apply([Chunk("state", 0, records, len(records))])
+    assert shelf.found(prefix="A119") == sorted([subjects[119], *subjects[1_190:]])
+    many = [f"other{number}" for number in range(40_000)]
+    assert shelf.found(accounts=[*many, "shop7"]) == ["shop7/A7"]
+    assert shelf.reader.named("A7", [*many, "shop7"]) == ["shop7/A7"]

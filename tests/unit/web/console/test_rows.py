@@ -177,3 +177,26 @@ def test_results() -> None:
     assert result_line(5, b"{") is None
     assert result_line(5, None) is None
     assert result_line(5, b"\xff") is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        *('"data":{"status":{"a":1},"revision":1}', '"data":{"revision":12345678901234567890}'),
+        *('"data":{"acked":9223372036854775808}', '"data":{"currency":[]}', '"data":{"shipped_minor":"1"}'),
+        *('"data":{"status":"\\ud800"}', '"data":' + "[" * 100_000, '"data":' + '{"a":' * 5_000 + "1" + "}" * 5_000),
+    ],
+)
+def test_odd_results(members: str) -> None:
+    """Anybody may write to the topic: a result that cannot be stored is passed over, whatever its members are."""
+    text = '{"type":"cartsync.order_changed","subject":"acme/A1","sequence":"1",' + members + "}"
+    assert result_line(5, text.encode()) is None
+
+
+@pytest.mark.parametrize("sequence", ["9" * 5_000, "²", "٣", "-1", ""])
+def test_odd_sequences(sequence: str) -> None:
+    """A sequence that is not one of ours is not a number to us."""
+    body = {"type": "cartsync.order_changed", "subject": "acme/A1", "sequence": sequence, "data": {"status": "owed"}}
+    found = result_line(5, msgspec.json.encode(body))
+    assert found is not None
+    assert found.slot == "cartsync.order_changed"

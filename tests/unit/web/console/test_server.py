@@ -1,10 +1,12 @@
 """The port: who gets what, that what is shown is escaped, and that nobody acts who may not."""
 
 import asyncio
+import base64
 import csv
 import io
 import json
 import re
+from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from schemas.console import WorkerLine
 from schemas.views import OrderView
 from tests.unit.web.console.scene import NOW_MS, Scene, csrf, get, get_json, owed, parked, settled
+from worker import __version__
 from worker.web.console.auth import Basic, User, write_user
 
 EVIL = "<img src=x onerror=alert(1)>'\"&amp;"
@@ -235,6 +238,7 @@ async def test_csv(scene: Scene) -> None:
         scene.put(f"{reference}/{number}", parked("=cmd|' /C calc'!A0"))
     async with scene.open():
         text = await get(f"{scene.url}/orders.csv?status=parked&sort=reference")
+    assert all(line.startswith('"') for line in text.split("\r\n")[:-1])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 6
     for row in rows:
@@ -415,6 +419,21 @@ async def test_basic(scene: Scene, tmp_path: Path) -> None:
     assert scene.deeds.done == [("resume", ("acme",), "ana", "")]
 
 
+async def test_before_sign_in(scene: Scene, tmp_path: Path) -> None:
+    """Whoever has not signed in learns neither the version nor the pages, and nothing of Kafka's hosts."""
+    users = tmp_path / "users"
+    write_user(users, "ana", "operator", "correct horse")
+    async with scene.open(Basic(users), asks_for_password=True) as answers:
+        answers.site.follower.detail = "no answer from k1.internal:9092"
+        text = await get(f"{scene.url}/", 401)
+        for told in ("k1.internal", __version__, "Dead letters", "Overview"):
+            assert told not in text
+        assert "k1.internal" not in json.dumps(await get_json(f"{scene.url}/readyz", 503))
+        assert "k1.internal" in await get(f"{scene.url}/", headers=signed("ana", "correct horse"))
+        answers.site.follower.detail = "the index cannot be written: disk of k1.internal is full"
+        assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "the index cannot be written"
+
+
 async def test_outcomes_are_of_who_asked(scene: Scene, tmp_path: Path) -> None:
     """Another user does not see what somebody's action has led to."""
     users = tmp_path / "users"
@@ -428,6 +447,61 @@ async def test_outcomes_are_of_who_asked(scene: Scene, tmp_path: Path) -> None:
         await get(scene.url + where, 404, headers=eva)
         form["csrf"] = await csrf(scene.url, headers=eva)
         await post(scene, "/act", form, 403, **ana)
+
+
+async def test_slow_bodies(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that does not arrive is waited for only so long."""
+    monkeypatch.setattr("worker.web.console.server.BODY_WITHIN_S", 0.05, raising=False)
+    async with scene.open():
+        host, port = scene.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /act HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n"
+        writer.write(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\ncsrf".encode())
+        async with asyncio.timeout(5):
+            assert b" 408 " in await reader.readline()
+        writer.close()
+
+
+async def test_streams_that_nobody_reads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks for a list and does not read it is hung up on."""
+    monkeypatch.setattr("worker.web.console.server.WRITE_WITHIN_S", 0.05, raising=False)
+    ended = asyncio.Event()
+
+    async def without_end(*_: object) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(2**20)
+        finally:
+            ended.set()
+
+    async with scene.open() as answers:
+        monkeypatch.setattr(answers, "export", without_end)
+        host, port = scene.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET /orders.csv HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            await ended.wait()
+        writer.close()
+
+
+async def test_half_surrogates(scene: Scene) -> None:
+    """What JSON may escape though no text may hold it neither fails a dead letter nor a scenario."""
+    scene.refuse(b'{"\\ud800": "\\udfff", "n": 1e999}', "$: no")
+    async with scene.open():
+        for path in ("/dead-letters/0/0", "/dead-letters/0/0?show=personal"):
+            await get(scene.url + path)
+            await get_json(f"{scene.url}/api{path}")
+        form = {"csrf": await csrf(scene.url), "events": '{"type": "\\ud800\u00e9"}', "as": "scenario"}
+        saved, _ = await post(scene, "/try", form, 200)
+        assert json.loads(saved)["steps"] == [{"event": {"type": "\ud800\u00e9"}}]
+
+
+@pytest.mark.parametrize("cursor", ['["changed",99999999999999999999,1]', '["changed",1,99999999999999999999]'])
+async def test_odd_cursors(scene: Scene, cursor: str) -> None:
+    """A cursor with numbers that nothing in the index can have is refused."""
+    async with scene.open():
+        text = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+        assert "what an earlier page gave" in await get(f"{scene.url}/orders?cursor={text}", 400)
 
 
 async def test_try(scene: Scene) -> None:
@@ -482,9 +556,11 @@ async def test_probes(scene: Scene) -> None:
         assert await get_json(f"{scene.url}/livez") == {"ok": True, "detail": ""}
         assert await get_json(f"{scene.url}/readyz") == {"ok": True, "detail": ""}
         answers.site.follower.detail = "no Kafka broker answers"
-        assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "no Kafka broker answers"
+        assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "Kafka cannot be read now"
         text = await get(f"{scene.url}/")
-        assert "Kafka cannot be read now: no Kafka broker answers" in text
+        assert "Nothing new is read: no Kafka broker answers. The" in text
+        answers.site.follower.detail = "no answer from k1:9092, k2:9092..."
+        assert "k2:9092. The console tries again" in await get(f"{scene.url}/")
 
 
 async def test_kafka_fails_meanwhile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
