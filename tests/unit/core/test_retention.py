@@ -184,3 +184,16 @@ def test_digest_across_two_others() -> None:
     assert closed.closed_on("acme/1") == torn.closed_on("acme/1") == 1
     shifted = ClosedOrders({"c:1.0": b"1234" + digest_of("acme/1") + b"5678"})
     assert shifted.closed_on("acme/1") == 0
+
+
+def test_what_is_remembered_follows_what_is_committed() -> None:
+    """Of closed orders the newest day counts; what nobody needs any more is dropped."""
+    closed = ClosedOrders()
+    first, kept = closed.with_more(NOW_MS, [SUBJECT])
+    closed.apply({first: kept})
+    assert closed.closed_on(SUBJECT) == NOW_MS // DAY_MS
+    second, kept = closed.with_more(NOW_MS + 3 * DAY_MS, [SUBJECT])
+    closed.apply({second: kept})
+    assert closed.closed_on(SUBJECT) == NOW_MS // DAY_MS + 3
+    closed.apply({first: None, second: None})
+    assert (closed.chunks, closed.closed_on(SUBJECT)) == ({}, 0)

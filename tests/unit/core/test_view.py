@@ -315,3 +315,9 @@ def test_brief_view_agrees(of: OrderRecord) -> None:
     )
     assert (brief.paid, brief.paid_minor) == (whole.paid, whole.paid_minor)
     assert brief.reason == (of.reason if whole.status == "owed" else whole.reason)
+
+
+def test_order_that_was_closed_before() -> None:
+    """Its history ends at a day: whoever looks at it has to know that there was more."""
+    found = view(record(CONFIRMED, closed_day=20_600))
+    assert found.notes == ["it was closed on 2026-05-27 and its record removed: what was known of it before is gone"]

@@ -149,7 +149,12 @@ def test_damaged_facts_are_found_when_they_are_opened() -> None:
         decode_whole(value)
     with pytest.raises(msgspec.MsgspecError):
         decode_order(encode(OrderRecord(sealed=7)))  # type: ignore[arg-type]
-    whole = OrderRecord(sealed=seal_facts(Facts(deliveries={"s1": ((1, 2, 3), "t")})))
+    facts = Facts(
+        confirmation=Confirmation((1, 2, 3), "EUR", 1, NIL, {}, b""),
+        shipments={"s1": Shipment((1, 2, 3), []), "s2": Shipment((1, 2, 4), [], None, pack([]))},
+        deliveries={"s1": ((1, 2, 3), "t")},
+    )
+    whole = OrderRecord(sealed=seal_facts(facts))
     assert decode_whole(encode(whole)) == whole
 
 
