@@ -10,23 +10,13 @@ from uuid import uuid4
 import aiohttp
 import msgspec
 
-from schemas import state
-from schemas.state import NextRecord, OrderRecord
 from tests.bench.measuring import Figure, Row, Tell, take_turns
-from tests.bench.processes import Line, Process, ProcessError, Watch, calm, run, until
+from tests.bench.owed import bring_to_rest, record_of
+from tests.bench.processes import Line, Process, ProcessError, Watch, calm, run
 from tests.bench.serving import serve
-from tests.shops.load import PARTITIONS, partition_of
-from worker.app import Ports, SystemClock, Worker
-from worker.config import worker_settings_from
-from worker.core.intake import decode
-from worker.core.record import apply_event
-from worker.core.results import Reporting
-from worker.metrics import Metrics
 from worker.model.provider import Destination
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.registry import PROVIDERS
-from worker.publisher.sender import HttpSender
-from worker.sim.log import MemoryLog
 
 ROUNDS = 3
 ORDERS = 3_000
@@ -182,42 +172,12 @@ def _events(number: int) -> Iterator[bytes]:
 
 async def ours(line: Line, base_url: str, orders: int) -> None:
     """A whole worker that finds all orders owed, from ready until all are acknowledged and that is committed."""
-    clock, log = SystemClock(), MemoryLog(PARTITIONS, SystemClock())
     account = QliroAccount(
         ACCOUNT, "qliro", base_url, KEY, SECRET, concurrency=CONCURRENCY, poll_after_s=(POLL_S,) * 100
     )
     destination = Destination(account, PROVIDERS["qliro"])
-    entries: list[list[tuple[bytes, bytes | None]]] = [[] for _ in range(PARTITIONS)]
-    for number in range(orders):
-        record = OrderRecord()
-        for offset, value in enumerate(_events(number)):
-            event = decode(b"key", value, {}, 2**42)
-            assert event is not None
-            record = apply_event(record, event, position=offset, revision=offset + 1, now_ms=1, destination=destination)
-        key = (state.ORDER_PREFIX + _subject(number)).encode()
-        entries[partition_of(number)].append((key, state.encode(record)))
-    states = log.states("predecessor")
-    for partition in range(PARTITIONS):
-        writer = states.partition(partition)
-        await writer.fence()
-        left = NextRecord(state.SCHEMA, 0, 0, clean=True, version="bench")
-        await writer.write([*entries[partition], (state.NEXT_KEY, state.encode(left))])
-        await writer.close()
-    sender = HttpSender(deadline_s=8.0, user_agent="bench")
-    worker = Worker(
-        worker_settings_from({}),
-        {ACCOUNT: account},
-        Ports(clock, log.events("bench"), log.states("bench"), sender),
-        owner_id="bench",
-        metrics=Metrics(),
-        reporting=Reporting("/cartsync/bench"),
-    )
-    calm()
-    watch = Watch()
-    await worker.start()
-    await worker.serving()
-    await until(worker.is_idle, every_s=0.005)
-    line.say(watch.read())
+    owed = ((number, _subject(number), record_of(_events(number), destination)) for number in range(orders))
+    await bring_to_rest(line, account, owed)
 
 
 async def bare(line: Line, base_url: str, orders: int) -> None:

@@ -7,26 +7,17 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from schemas import state
-from schemas.state import NextRecord, OrderRecord
+from schemas.state import OrderRecord
 from tests.bench.measuring import Figure, Row, Tell, take_turns
-from tests.bench.processes import Line, Process, Watch, calm, run, until
+from tests.bench.owed import bring_to_rest, record_of
+from tests.bench.processes import Line, Process, Watch, calm, run
 from tests.bench.serving import serve
-from tests.shops.load import ACCOUNT, PARTITIONS, history, partition_of, reference_of, subject_of
-from worker.app import Ports, SystemClock, Worker
-from worker.config import worker_settings_from
-from worker.core.intake import decode
+from tests.shops.load import ACCOUNT, history, reference_of, subject_of
 from worker.core.plan import Send, plan
-from worker.core.record import apply_event
-from worker.core.results import Reporting
-from worker.metrics import Metrics
 from worker.model.account import Account
 from worker.model.provider import Destination
-from worker.ports import StateLog
 from worker.providers.registry import PROVIDERS
 from worker.providers.sequra.options import SequraAccount
-from worker.publisher.sender import HttpSender
-from worker.sim.log import MemoryLog
 
 ROUNDS = 5
 ORDERS = 10_000
@@ -74,48 +65,14 @@ def records_of(orders: int, events: int, account: Account) -> Iterator[tuple[int
     """The records of so many orders after their first events, none of them told."""
     destination = Destination(account, PROVIDERS[account.provider])
     for number in range(orders):
-        record = OrderRecord()
-        for offset, value in enumerate(history(3, number, events)):
-            event = decode(b"key", value, {}, 2**42)
-            assert event is not None
-            record = apply_event(record, event, position=offset, revision=offset + 1, now_ms=1, destination=destination)
-        yield number, record
+        yield number, record_of(history(3, number, events), destination)
 
 
 async def ours(line: Line, base_url: str, orders: int) -> None:
     """A whole worker that finds all orders owed, from ready until all are acknowledged and that is committed."""
-    clock, account = SystemClock(), account_at(base_url)
-    log = MemoryLog(PARTITIONS, clock)
-    await _leave_owed(log.states("predecessor"), orders, account)
-    sender = HttpSender(deadline_s=8.0, user_agent="bench")
-    ports = Ports(clock, log.events("bench"), log.states("bench"), sender)
-    worker = Worker(
-        worker_settings_from({}),
-        {ACCOUNT: account},
-        ports,
-        owner_id="bench",
-        metrics=Metrics(),
-        reporting=Reporting("/cartsync/bench"),
-    )
-    calm()
-    watch = Watch()
-    await worker.start()
-    await worker.serving()
-    await until(worker.is_idle, every_s=0.005)
-    line.say(watch.read())
-
-
-async def _leave_owed(states: StateLog, orders: int, account: Account) -> None:
-    """The state topic as an owner left it that was not allowed to send."""
-    entries: list[list[tuple[bytes, bytes | None]]] = [[] for _ in range(PARTITIONS)]
-    for number, record in records_of(orders, EVENTS, account):
-        entries[partition_of(number)].append(((state.ORDER_PREFIX + subject_of(number)).encode(), state.encode(record)))
-    for partition in range(PARTITIONS):
-        hold = states.partition(partition)
-        await hold.fence()
-        left = NextRecord(state.SCHEMA, 0, 0, clean=True, version="bench")
-        await hold.write([*entries[partition], (state.NEXT_KEY, state.encode(left))])
-        await hold.close()
+    account = account_at(base_url)
+    owed = ((number, subject_of(number), record) for number, record in records_of(orders, EVENTS, account))
+    await bring_to_rest(line, account, owed)
 
 
 async def bare(line: Line, base_url: str, orders: int) -> None:

@@ -23,7 +23,9 @@ def record(*specs: EventSpec, **members: object) -> OrderRecord:
     return OrderRecord(sealed=seal_facts(facts_of(*specs)), **{"revision": 2, **members})  # type: ignore[arg-type]
 
 
-def view(of: OrderRecord, outlook: Outlook | None = None, paused: str | None = None) -> OrderView:
+def view(
+    of: OrderRecord, outlook: Outlook | None = None, paused: str | None = None, *, is_configured: bool = True
+) -> OrderView:
     """Its view."""
     return view_order(
         SUBJECT,
@@ -35,6 +37,7 @@ def view(of: OrderRecord, outlook: Outlook | None = None, paused: str | None = N
         outlook=outlook,
         paused=paused,
         idle="nobody sends",
+        is_configured=is_configured,
     )
 
 
@@ -145,19 +148,7 @@ def test_inconsistent_for_long_is_shown_as_parked() -> None:
 )
 def test_account_that_is_not_configured(of: OrderRecord, outlook: Outlook | None, expected: tuple[str, str]) -> None:
     """It is said of each of its orders, settled ones included, and once."""
-    missing = not_configured("acme")
-    found = view_order(
-        SUBJECT,
-        of,
-        partition=3,
-        rules=DeliveryPolicy(),
-        now_ms=1,
-        now=NOW,
-        outlook=outlook,
-        paused=missing,
-        idle="nobody sends",
-        is_configured=False,
-    )
+    found = view(of, outlook, not_configured("acme"), is_configured=False)
     assert (found.status, found.reason) == expected
 
 
