@@ -215,7 +215,9 @@ class CallbacksSection(_TimedSection):
     peer_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 1000.0
     """The same for one client address."""
     refused_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
-    """Maximum callbacks per second of one client address that get an error response, or whose token is in the body."""
+    """Maximum callbacks per second of one client address that get an error response."""
+    body_token_rate: Annotated[float, Field(gt=0, le=1_000_000)] = 200.0
+    """Maximum callbacks per second of one client address whose body is read for a token and has no valid one."""
     in_flight_max_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 16_777_216
     """Maximum bytes of callbacks on their way to Kafka; above it providers are asked to retry."""
 

@@ -87,6 +87,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     account_rate: float = 1000.0
     peer_rate: float = 1000.0
     refused_rate: float = 10.0
+    body_token_rate: float = 200.0
     in_flight_max_bytes: int = 16_777_216
     forwarded_from: tuple[str, ...] = ()
 
@@ -170,6 +171,7 @@ class Receiver:
         self._peers = Peers(limits.forwarded_from)
         self._peer_rate = Rate(limits.peer_rate)
         self._refused_rate = Rate(limits.refused_rate)
+        self._body_token_rate = Rate(limits.body_token_rate)
         self._push_rate, self._question_rate = Rate(limits.account_rate), Rate(limits.account_rate)
         self._endpoints: dict[str, _Endpoint] = {}
         self._decoy = Tokens(["nobody's, so that an unknown account takes as long as a known one"])
@@ -338,10 +340,14 @@ class Receiver:
         return about
 
     def _admit_unverified(self, call: _Call, about: Purpose) -> Purpose:
-        """Its token is in the body, which costs more to verify, so the rate is limited. Raises `_Answer`."""
+        """Its token is in the body, which costs more to verify, so the rate is limited. Raises `_Answer`.
+
+        The rate is one of its own: forged calls from the address of the provider (or of a proxy in front of both) must
+        not use up what is left for genuine ones, which a provider may never repeat.
+        """
         if not about.takes_token_in_body:
             raise self._refusal(call)
-        if not self._refused_rate.take(call.peer, call.arrived):
+        if not self._body_token_rate.take(call.peer, call.arrived):
             raise _Answer(429, "limited", closes=True)
         return about
 
@@ -413,7 +419,7 @@ class Receiver:
                 number = call.endpoint.tokens.which(found.token, called.account, called.purpose, found.reference)
         if found is None or number is None:
             raise self._refusal(call, is_counted=True)
-        self._refused_rate.give_back(call.peer)
+        self._body_token_rate.give_back(call.peer)
         self._verified(call, about, number)
         return replace(called, reference=found.reference)
 

@@ -608,7 +608,7 @@ async def test_what_is_not_let_in_is_limited() -> None:
 
 async def test_bodies_that_have_to_prove_themselves_are_limited() -> None:
     """Those that do so do not count; the others do."""
-    async with staged(refused_rate=2.0) as stage:
+    async with staged(body_token_rate=2.0) as stage:
         token = Tokens([SECRET]).token("acme", "webhook", "7")
         good = form(event="approved", order_ref_1="7", m_token=token)
         for _ in range(10):
@@ -617,6 +617,15 @@ async def test_bodies_that_have_to_prove_themselves_are_limited() -> None:
             (await stage.call("/callbacks/acme/webhook", form(m_token="x", order_ref_1="7"), FORM))[0] for _ in range(6)
         ]
         assert (answers[0], answers[-1]) == (401, 429)
+
+
+async def test_forged_calls_do_not_use_up_the_rate_of_body_tokens() -> None:
+    """After more refusals than an address may have, a call that is verified by its body is read all the same."""
+    async with staged(refused_rate=1.0) as stage:
+        forged = [(await stage.call("/callbacks/hats/order-status/x/1"))[0] for _ in range(8)]
+        assert forged[-1] == 429
+        good = form(event="approved", order_ref_1="7", m_token=Tokens([SECRET]).token("acme", "webhook", "7"))
+        assert await stage.call("/callbacks/acme/webhook", good, FORM) == (200, b"{}")
 
 
 @pytest.mark.parametrize("limits", [{"account_rate": 2.0}, {"peer_rate": 2.0}])
