@@ -292,19 +292,13 @@ def _money_contradictions(facts: Facts, lines: list[Line]) -> list[str]:
 
 def _refunds_of_wrong_lines(facts: Facts, lines: list[Line]) -> Iterator[str]:
     """A refund is for goods and charges that the newest content has, or one before it had."""
-    known: dict[str, bool] | None = None
+    priced = {line.line_id for line in lines if line.type in PRICED}
+    others = {line.line_id for line in lines if line.type not in PRICED}
     for key, refund in facts.refunds.items():
-        for line_id in refund.applies_to or ():
-            if known is None:
-                known = {line.line_id: line.type in PRICED for line in lines}
-            if line_id in known:
-                is_priced = known[line_id]
-            elif line_id in facts.former_lines:
-                is_priced = facts.former_lines[line_id] or line_id in facts.former_worth
-            else:
+        for line_id in [line_id for line_id in refund.applies_to or () if line_id not in priced]:
+            if line_id not in others and line_id not in facts.former_lines:
                 yield f"refund {key} names {line_id}, which the order does not have"
-                continue
-            if not is_priced:
+            elif line_id in others or not (facts.former_lines[line_id] or line_id in facts.former_worth):
                 yield f"refund {key} names {line_id}, which is neither goods nor a charge"
 
 

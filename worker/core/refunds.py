@@ -4,6 +4,8 @@ Refunds of some lines go with these lines. Then both carts together are brought 
 their units. Last comes what is left of the refunds: off the shipped cart as far as it reaches, then off the other one.
 """
 
+from itertools import repeat
+
 from msgspec import Struct
 
 from schemas.facts import Facts, Line, Moment, Refund, Return, Stamp
@@ -185,9 +187,7 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
     for number, (_, refund) in enumerate(refunds):
         if refund.applies_to is None:
             continue  # all of it is rest
-        for line_id in refund.applies_to:
-            if line_id in lines:
-                continue
+        for line_id in [line_id for line_id in refund.applies_to if line_id not in lines]:
             if line_id in order:
                 line_number = order[line_id]
                 share, worth = shares.all[line_number], net[line_number]
@@ -195,7 +195,7 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
             else:
                 known = facts.former_worth.get(line_id)
                 lines[line_id] = _Line(-1, None, 0, 0 if known is None else known[2])
-        claims.append(_Claim(number, refund, [lines[line_id] for line_id in refund.applies_to]))
+        claims.append(_Claim(number, refund, list(map(lines.__getitem__, refund.applies_to))))
     return claims
 
 
@@ -272,41 +272,46 @@ def _share_out(claim: _Claim) -> None:
     if not amount:
         return
     off_shipped = off_both = kept_shipped = kept_both = 0
-    doubled, twice = 2 * amount, 2 * whole
     reached = end = 0
-    lines, worths, since = claim.lines, claim.worths, claim.returned_since
+    half_whole = whole // 2
     of_charges: list[tuple[int, int]] = []
     # Hundreds of refunds may name hundreds of lines each: here `rounded` stands written out, for what is not below 0.
-    for index, available in enumerate(there):
-        if available > 0:
-            reached += available
-            before, end = end, (doubled * reached + whole) // twice
-            minor = end - before
-            line, worth = lines[index], worths[index]
-            line.taken_minor += minor
-            share = line.share
-            if share is None:
-                continue  # its part is gone with the line, and comes off neither cart
-            if share.weights is not None:
-                shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
-                off_shipped += shipped_minor
-                off_both += shipped_minor + unshipped_minor
-                if since:
-                    of_charges.append((line.number, minor))
-                continue
-            shipped_minor = (2 * minor * line.kept_minor + worth) // (2 * worth)
-            both_minor = (2 * minor * line.both_minor + worth) // (2 * worth)
+    for line, available, worth, back in zip(
+        claim.lines, there, claim.worths, claim.returned_since or repeat(0), strict=False
+    ):
+        if available <= 0:
+            continue
+        reached += available
+        before, end = end, (amount * reached + half_whole) // whole
+        minor = end - before
+        if not minor:
+            continue
+        line.taken_minor += minor
+        share = line.share
+        if share is None:
+            continue  # its part is gone with the line, and comes off neither cart
+        if share.weights is not None:
+            shipped_minor, unshipped_minor = divide_or_units(minor, *share.weights)
             off_shipped += shipped_minor
-            off_both += both_minor
-            back = since[index] if since else 0
-            if back:
-                if back != line.back:
-                    line.back = back
-                    line.kept_with_back_minor, line.both_with_back_minor = line.worths(back)
-                shipped_minor = (2 * minor * line.kept_with_back_minor + worth) // (2 * worth)
-                both_minor = (2 * minor * line.both_with_back_minor + worth) // (2 * worth)
-            kept_shipped += shipped_minor
-            kept_both += both_minor
+            off_both += shipped_minor + unshipped_minor
+            if claim.returned_since:
+                of_charges.append((line.number, minor))
+            continue
+        half = worth // 2
+        kept_minor, both_minor = line.kept_minor, line.both_minor
+        shipped_minor = (minor * kept_minor + half) // worth
+        both = shipped_minor if both_minor == kept_minor else (minor * both_minor + half) // worth
+        off_shipped += shipped_minor
+        off_both += both
+        if back:
+            if back != line.back:
+                line.back = back
+                line.kept_with_back_minor, line.both_with_back_minor = line.worths(back)
+            kept_minor, both_minor = line.kept_with_back_minor, line.both_with_back_minor
+            shipped_minor = (minor * kept_minor + half) // worth
+            both = shipped_minor if both_minor == kept_minor else (minor * both_minor + half) // worth
+        kept_shipped += shipped_minor
+        kept_both += both
     claim.gone_minor = amount - off_both
     claim.off = off_shipped, off_both - off_shipped
     claim.off_as_kept = kept_shipped, kept_both - kept_shipped

@@ -125,8 +125,10 @@ def _settle(units: Tally, either: int, ordered: int | None) -> None:
 
 def rounded(dividend: int, divisor: int) -> int:
     """The nearest integer to dividend / divisor (divisor > 0), halves away from zero."""
-    half_up = (2 * abs(dividend) + divisor) // (2 * divisor)
-    return half_up if dividend >= 0 else -half_up
+    # The half rounded down decides the same as an exact one: both sides of the comparison are integers.
+    if dividend >= 0:
+        return (dividend + divisor // 2) // divisor
+    return -((divisor // 2 - dividend) // divisor)
 
 
 def divide(total: int, first: int, second: int, rest: int) -> tuple[int, int]:
@@ -369,7 +371,7 @@ def _share_named(reductions: list[Share], shares: Shares, purses: _Purses) -> di
     left: dict[int, int] = {}
     for number, reduction in enumerate(reductions):
         if reduction.line.applies_to is not None:
-            named = sorted([numbers[line_id] for line_id in reduction.line.applies_to])
+            named = sorted(map(numbers.__getitem__, reduction.line.applies_to))
             left[number] = _take_in_turn(reduction, named, purses)
     return left
 
@@ -379,7 +381,7 @@ def _take_in_turn(reduction: Share, named: list[int], purses: _Purses) -> int:
     # One F over all parts, in this order, rather than one for each cart: what a return moves from "shipped" to "lost"
     # then changes neither the sum nor the part of what is still to be shipped.
     amount = -reduction.line.total_minor
-    wholes = [sum([purse[number] for number in named]) for purse in purses[:_SPARE]]
+    wholes = [sum(map(purse.__getitem__, named)) for purse in purses[:_SPARE]]
     whole = sum(wholes)
     taken = min(amount, whole)
     if taken:
@@ -397,13 +399,13 @@ def _spread(weights: list[int], named: Iterable[int], total: int, whole: int, re
 
     An order may have hundreds of thousands of parts: this is `rounded`, for what is not below 0.
     """
-    doubled, twice = 2 * total, 2 * whole
-    end = (doubled * reached + whole) // twice
+    half = whole // 2
+    end = (total * reached + half) // whole
     for number in named:
         weight = weights[number]
         if weight:
             reached += weight
-            before, end = end, (doubled * reached + whole) // twice
+            before, end = end, (total * reached + half) // whole
             weights[number] = weight - end + before
     return end
 
@@ -431,7 +433,7 @@ def net_totals(shares: Shares) -> list[int]:
         if line.type in NEGATIVE:
             amount = -line.total_minor
             if line.applies_to is not None:
-                named = sorted([numbers[line_id] for line_id in line.applies_to])
+                named = sorted(map(numbers.__getitem__, line.applies_to))
                 amount = _take_net(net, amount, named)
                 if amount:
                     amount = _take_spare(amount, named, spare)
@@ -444,7 +446,7 @@ def net_totals(shares: Shares) -> list[int]:
 
 def _take_net(net: list[int], amount: int, named: list[int]) -> int:
     """Takes the amount off these lines as far as they have something; returns what is left of it."""
-    whole = sum([net[number] for number in named])
+    whole = sum(map(net.__getitem__, named))
     taken = min(amount, whole)
     if taken:
         _spread(net, named, taken, whole)
