@@ -67,7 +67,7 @@ class Explanation(Struct, frozen=True):
     subject: str
     says: str
     state: str
-    """The status that follows from the facts: unconfirmed, refused, on_hold, inconsistent or ready."""
+    """What the facts say of its status; `ready`: its provider may be told."""
     shipped: CartChange | None
     """`None`: unchanged, or unknown."""
     unshipped: CartChange | None
