@@ -5,6 +5,7 @@ A rule that a type cannot express is in `__post_init__` and raises `RuleError`, 
 blame.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -33,11 +34,6 @@ from schemas.base import (
 from schemas.envelope import Data, Envelope
 from schemas.provider_events import ProviderEvent
 
-GOODS = frozenset({"product", "service", "subscriber_fee"})
-CHARGES = frozenset({"handling", "invoice_fee"})
-PRICED = GOODS | CHARGES
-NEGATIVE = frozenset({"discount", "other_payment"})
-
 LINES_MAX = 2_000
 """Lines of a cart, and units of an event, at most."""
 
@@ -52,7 +48,50 @@ LineType = Literal[
     "voucher",
     "registration",
 ]
-assert GOODS | CHARGES | NEGATIVE | {"voucher", "registration"} == set(get_args(LineType)), "each has a place in carts"
+Division = Literal["goods", "charge", "reduction", "voucher", "registration"]
+"""How a line is divided between the carts (`DOMAIN.md` section 5)."""
+
+
+class LineRules(Struct, frozen=True):
+    """What holds for every line of one type."""
+
+    division: Division
+    is_named: bool = True
+    """Whether it needs `reference` and `name`."""
+    ends: bool = False
+    """Whether it needs an end, in its attributes."""
+    is_freight: bool = False
+    """Whether `refund_handling_minor` of a return is a part of it."""
+
+
+LINE_RULES: Mapping[LineType, LineRules] = {
+    "product": LineRules("goods"),
+    "service": LineRules("goods", ends=True),
+    "subscriber_fee": LineRules("goods"),
+    "handling": LineRules("charge", is_freight=True),
+    "invoice_fee": LineRules("charge", is_named=False),
+    "discount": LineRules("reduction"),
+    "other_payment": LineRules("reduction"),
+    "voucher": LineRules("voucher"),
+    "registration": LineRules("registration"),
+}
+"""Everything that depends on a line's type, but for each provider's own words, is derived from this table."""
+assert LINE_RULES.keys() == set(get_args(LineType)), "each has a place in carts"
+
+
+def _types_where(holds: Callable[[LineRules], bool]) -> frozenset[str]:
+    return frozenset(name for name, rules in LINE_RULES.items() if holds(rules))
+
+
+GOODS = _types_where(lambda rules: rules.division == "goods")
+CHARGES = _types_where(lambda rules: rules.division == "charge")
+PRICED = GOODS | CHARGES
+NEGATIVE = _types_where(lambda rules: rules.division == "reduction")
+VOUCHERS = _types_where(lambda rules: rules.division == "voucher")
+NAMED = _types_where(lambda rules: rules.is_named)
+ENDING = _types_where(lambda rules: rules.ends)
+FREIGHT = _types_where(lambda rules: rules.is_freight)
+
 PaymentState = Literal["approved", "on_hold", "refused"]
 PaymentMethod = Annotated[
     str,
@@ -151,7 +190,7 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     vat_rate_bp: BasisPoints | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        if self.type != "invoice_fee":
+        if self.type in NAMED:
             if self.reference is UNSET:
                 raise RuleError("a member reference")
             if self.name is UNSET:
@@ -176,18 +215,19 @@ class Line(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
             raise RuleError("a member unit_price_minor")
         if self.applies_to is not UNSET:
             raise RuleError(f"no applies_to on a line of type {self.type}")
-        if self.type == "service":
+        if self.type in ENDING:
             attributes = self.attributes
             ends = 0 if attributes is UNSET else (attributes.ends_on is not UNSET) + (attributes.ends_in is not UNSET)
             if ends != 1:
-                raise RuleError("exactly one of attributes.ends_on and attributes.ends_in on a line of type service")
+                what = "exactly one of attributes.ends_on and attributes.ends_in"
+                raise RuleError(f"{what} on a line of type {self.type}")
 
     @property
     def id(self) -> str:
-        """`line_id`, by default the reference, by default `invoice_fee`; unique in the cart."""
+        """`line_id`, by default the reference, by default the type (`invoice_fee`); unique in the cart."""
         if self.line_id is not UNSET:
             return self.line_id
-        return "invoice_fee" if self.reference is UNSET else self.reference
+        return self.type if self.reference is UNSET else self.reference
 
 
 def check_lines(lines: list[Line], member: str) -> None:

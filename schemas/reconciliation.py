@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from schemas.views import Status
+from schemas.views import Status, Waits
 
 Category = Literal["agrees", "differs", "not_final", "not_compared"]
 """`differs` alone needs somebody. `not_final`: something is still on its way, so a difference would say nothing.
@@ -30,12 +30,8 @@ Verdict = Literal[
     "paid_more",
     "paid_less",
     "reported_differs",
-    "parked",
+    Waits,
     "owed",
-    "unconfirmed",
-    "on_hold",
-    "refused",
-    "inconsistent",
     "transactions_pending",
     "released_later",
     "awaits_buyer",

@@ -1,6 +1,7 @@
 """Views of an order, an account and a partition, for people and programs: `order show`, `/status`, scenarios."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -10,6 +11,34 @@ Waits = Literal[NotReady, "parked"]
 """What an order waits for that is owed to nobody meanwhile."""
 Status = Literal[Waits, "owed", "settled"]
 """The first that applies, in the order of `DOMAIN.md` section 4."""
+
+
+class StatusRules(Struct, frozen=True):
+    """What holds for every order of one status."""
+
+    meaning: str
+    """What people are told that it means."""
+    needs_person: bool = False
+    """Whether the overview asks somebody to look at such orders."""
+    is_counted: bool = False
+    """Whether workers count them: `Waiting` and `PartitionView` have a member of its name, and a gauge shows it."""
+    is_of_payment: bool = False
+    """Whether it is the state of the payment, by the same name."""
+    in_overview: bool = True
+
+
+STATUS_RULES: Mapping[Status, StatusRules] = {
+    "owed": StatusRules("an update is still to be sent", is_counted=True),
+    "parked": StatusRules("a person has to look at it", needs_person=True, is_counted=True),
+    "inconsistent": StatusRules("its events contradict each other", needs_person=True, is_counted=True),
+    "unconfirmed": StatusRules("no confirmation has come yet", is_counted=True),
+    "on_hold": StatusRules("the payment is on hold", is_of_payment=True),
+    "refused": StatusRules("the payment was refused", is_of_payment=True),
+    "settled": StatusRules("the provider has the newest state", in_overview=False),
+}
+"""In the order in which people are shown them. What a status follows from is in `worker.core.status`; whatever else
+depends on one reads this table, or is a `match` that the type checker wants complete."""
+assert STATUS_RULES.keys() == set(get_args(Status)), "each status has its row"
 
 
 class ItemView(Struct, frozen=True):

@@ -14,6 +14,7 @@ _PAGE = r"(?:[\w.-]+/)*[\w-]+\.md"
 _CITED = re.compile(
     rf"`({_PAGE})`((?:,? sections? \d+| step \d+)?)|(?<!`)\[[^\]\n]*\]\(({_PAGE})(#[\w-]+)?\)((?: sections? \d+)?)"
 )
+_ROOM = re.compile(r"`((?:worker|schemas|deploy|tests)/[\w/.-]+\.(?:py|md|toml))(?:::(\w+))?`")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
@@ -145,3 +146,61 @@ def test_test_that_is_gone_is_found(tmp_path: Path) -> None:
     (tmp_path / "tests" / "test_a.py").write_text("async def test_one(): ...")
     text = "`tests/test_a.py::test_one`, `tests/test_a.py::test_two`, `tests/test_b.py::test_one`"
     assert missing_tests(text, tmp_path) == ["tests/test_a.py::test_two", "tests/test_b.py::test_one"]
+
+
+ROOMS = ("worker/core/DOMAIN.md", "worker/providers/ADDING.md")
+"""The pages that say where a change begins."""
+
+
+def names_in(file: Path) -> set[str]:
+    """What a module defines: functions, classes, and values with a name."""
+    names = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Assign(targets=targets):
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+    return names
+
+
+def missing_rooms(text: str, root: Path) -> list[str]:
+    """The files that a page names, and what it names in them, as far as they are not there. NAME is the reader's."""
+    found = []
+    for file, name in _ROOM.findall(text):
+        if "NAME" in file:
+            continue
+        if not (root / file).is_file():
+            found.append(file)
+        elif name and name not in names_in(root / file):
+            found.append(f"{file}::{name}")
+    return found
+
+
+@pytest.mark.parametrize("page", ROOMS)
+def test_rooms_are_there(page: str) -> None:
+    """Who is sent to a file, and to something in it, finds both."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert len(_ROOM.findall(text)) > 15
+    assert missing_rooms(text, ROOT) == []
+
+
+def test_every_change_names_a_room() -> None:
+    """Each row of the table has a file that it begins in, or a page that says more, and what tells whoever forgets."""
+    page = (ROOT / "worker" / "core" / "DOMAIN.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.partition("## 8. ")[2].splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    for change, begins, _, told in rows:
+        assert _ROOM.search(begins), change
+        assert told.strip(" |"), change
+
+
+def test_room_that_is_gone_is_found(tmp_path: Path) -> None:
+    """A file that was moved, and a name that was, are told."""
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "a.py").write_text("def one(): ...\nTWO = 2\nTHREE: int = 3\nclass Four: ...\n")
+    text = " ".join(f"`worker/a.py::{name}`" for name in ("one", "TWO", "THREE", "Four", "five"))
+    text += " `worker/b.py` `worker/NAME/b.py` `worker/a.py`"
+    assert missing_rooms(text, tmp_path) == ["worker/a.py::five", "worker/b.py"]

@@ -594,7 +594,6 @@ def config_check(config: ConfigPath = None, as_json: AsJson = False) -> None:
 def config_print(
     config: ConfigPath = None,
     as_json: AsJson = False,
-    redacted: Annotated[bool, typer.Option("--redacted", help="Does nothing: secrets are always shown as ***.")] = True,  # noqa: ARG001
 ) -> None:
     """Print the effective configuration, and where each setting comes from.
 

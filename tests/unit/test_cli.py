@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import get_annotations
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -19,8 +21,9 @@ import pytest
 from schemas.views import ItemView, OrderView, ProviderView
 from tests.unit.web.control import SUBJECTS, Worker
 from worker import __version__, errors, logs
-from worker.cli import app, main
+from worker.cli import app, main, sandbox
 from worker.errors import CartsyncError, InvariantError, LogError
+from worker.sandbox.registry import SANDBOXES
 from worker.tools.demo import leave
 from worker.tools.kafka_ports import free_ports
 from worker.web.private_port import Access, PrivatePort
@@ -269,7 +272,7 @@ def test_config_check_asks_kafka_settings(cli: Cli) -> None:
 def test_config_print(cli: Cli) -> None:
     """What is printed is TOML, and JSON on demand, with origins and without secrets."""
     Path("cartsync.toml").write_text(CONFIG, encoding="utf-8")
-    code, out, _ = cli("config", "print", "--redacted")
+    code, out, _ = cli("config", "print")
     assert code == 0
     assert re_spaced(out, 'lease = "25s" # cartsync.toml: [worker] lease')
     assert re_spaced(out, 'settle = "30s" # default')
@@ -760,6 +763,15 @@ def test_sandbox(options: tuple[str, ...], said: tuple[str, str]) -> None:
         assert process.wait(10) == 0
     assert line.startswith(f"{said[0]} sandbox at {url}{said[1]} its orders")
     assert held == {"count": 0, "orders": []}
+
+
+def test_help_names_every_sandbox() -> None:
+    """Its options are declared without loading one."""
+    hints = get_annotations(sandbox)
+    said = {name: hints[name].__metadata__[0] for name in ("provider", "account")}
+    assert said["provider"].metavar == "|".join(SANDBOXES)
+    for provider, kind in SANDBOXES.items():
+        assert re.search(rf"\b{provider} {kind.form}(, repeatable)? \({kind.example}\)", said["account"].help)
 
 
 @pytest.mark.parametrize(

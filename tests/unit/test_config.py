@@ -24,17 +24,22 @@ from worker.config import (
     worker_settings_from,
 )
 from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection, AtaraPaySection, QliroSection, SequraSection
+from worker.config.receiving import CallerSection
+from worker.config.sources import SECRETS
 from worker.core.placing import Placing
 from worker.core.policy import DeliveryPolicy
 from worker.core.trust import Trust
 from worker.errors import ConfigError
 from worker.kafka.settings import KafkaSettings
 from worker.model.account import Account
+from worker.model.callbacks import Called, Caller
 from worker.ownership.context import BatchLimits
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.registry import CALLBACKS, PROVIDERS, RECONCILERS
 from worker.providers.sequra.options import SequraAccount
+from worker.sandbox.registry import SANDBOXES
+from worker.tools.scenario.models import MODELS
 
 SECRET = "s3cr3t-99"
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "cartsync.example.toml"
@@ -174,9 +179,51 @@ def test_known_providers() -> None:
 
 
 def test_each_provider_is_registered_everywhere() -> None:
-    """One that has a folder and no row would fail at the first order, callback or comparison."""
-    for table in (PROVIDERS, CALLBACKS, RECONCILERS, ACCOUNT_SECTIONS):
+    """One that has a folder and no row would fail at the first order, callback or comparison, or cannot be tried."""
+    for table in (PROVIDERS, CALLBACKS, RECONCILERS, ACCOUNT_SECTIONS, SANDBOXES, MODELS):
         assert set(table) == KNOWN_PROVIDERS
+
+
+@pytest.mark.parametrize("provider", sorted(KNOWN_PROVIDERS))
+def test_account_of_a_scenario(provider: str) -> None:
+    """A scenario need not say more of an account than its provider."""
+    account = account_from("acme", {"provider": provider}, scenario=True)
+    assert (account.name, account.provider, type(account)) == ("acme", provider, ACCOUNT_SECTIONS[provider].made)
+
+
+@pytest.mark.parametrize("provider", sorted(KNOWN_PROVIDERS))
+def test_secrets_of_accounts_may_be_in_files(provider: str) -> None:
+    """Each that is no part of an address, so none is shown in a mistake either."""
+    fields = ACCOUNT_SECTIONS[provider].model_fields.items()
+    secret = [name for name, field in fields if "SecretStr" in repr(field.annotation)]
+    assert "callback_secrets" in secret
+    assert [name for name in secret if not name.endswith(SECRETS)] == ["proxy"]
+
+
+@pytest.mark.parametrize("provider", sorted(KNOWN_PROVIDERS))
+def test_keys_of_callbacks_reach_their_reader(provider: str) -> None:
+    """What a provider's calls are verified by is a setting of its accounts, read by the receiver, and handed on."""
+    keys = set(CALLBACKS[provider].account_keys)
+    for members in (
+        ACCOUNT_SECTIONS[provider].model_fields,
+        CallerSection.model_fields,
+        Caller.__struct_fields__,
+        Called.__struct_fields__,
+    ):
+        assert keys <= set(members)
+
+
+def test_setting_that_no_account_has() -> None:
+    """A section whose settings its account would not get, or with another default, cannot be declared."""
+    with pytest.raises(TypeError, match="tempo is no member of SequraAccount"):
+
+        class Wider(SequraSection):
+            tempo: int = 1
+
+    with pytest.raises(TypeError, match="statistics has another default in SequraAccount"):
+
+        class Other(SequraSection):
+            statistics: bool = True
 
 
 def test_order_of_sources(write: Write) -> None:

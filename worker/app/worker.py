@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.base import time_text
 from schemas.state import Deployment
-from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
+from schemas.views import STATUS_RULES, JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
 from worker.core.outbox import UNCONFIGURED, Figures
@@ -46,6 +46,7 @@ _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
 _SILENT_S = 60.0
 _LOST_S = 60.0
+_COUNTED = tuple(name for name, rules in STATUS_RULES.items() if rules.is_counted)
 
 
 def _is_same_place(one: Account, other: Account) -> bool:
@@ -55,14 +56,12 @@ def _is_same_place(one: Account, other: Account) -> bool:
 
 
 def _waiting(count: Figures, now_ms: int) -> Waiting:
-    return Waiting(
-        count.owed,
-        count.parked,
-        count.unconfirmed,
-        count.inconsistent,
-        count.overdue,
-        count.oldest_s(now_ms),
-    )
+    return Waiting(**_counts(count), overdue=count.overdue, oldest_owed_s=count.oldest_s(now_ms))
+
+
+def _counts(count: Figures) -> dict[str, int]:
+    """By status: the members of views that say how many orders have it."""
+    return {name: getattr(count, name) for name in _COUNTED}
 
 
 def _job_view(name: str, views: Sequence[PartJobView]) -> JobView:
@@ -464,14 +463,11 @@ class Worker:
             next_offset=owner.position.next_offset,
             lag=self._ports.events.lag(owner.partition),
             orders=len(workload.orders) if workload.is_loaded else 0,
-            owed=total.owed,
+            **_counts(total),
             held=total.held,
-            parked=total.parked,
             oldest_owed_s=total.oldest_s(now_ms),
             lease_left_s=max(0.0, owner.lease.until - now),
             blocked=self._ports.events.behind_open(owner.partition),
-            unconfirmed=total.unconfirmed,
-            inconsistent=total.inconsistent,
             overdue=total.overdue,
             unconfigured=workload.unconfigured,
         )

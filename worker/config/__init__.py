@@ -40,6 +40,7 @@ from worker.model.account import Account
 
 __all__ = [
     "KNOWN_PROVIDERS",
+    "SCENARIO_PROVIDER",
     "AccountSection",
     "Config",
     "HttpSection",
@@ -64,6 +65,8 @@ LEAVE_MIN_S = 1.0
 """The least time that the last transaction of a revoked partition gets."""
 KNOWN_PROVIDERS = frozenset(ACCOUNT_SECTIONS)
 """The names of the folders in `worker/providers`."""
+SCENARIO_PROVIDER = "sequra"
+"""Of accounts whose scenario does not name one."""
 
 
 class _Source(PydanticBaseSettingsSource):
@@ -181,32 +184,11 @@ def account_from(
 
 def scenario_members(name: str, members: Mapping[str, Any]) -> dict[str, Any]:
     """The members of a scenario's account, the missing ones filled in as `SCENARIOS.md` says."""
-    usual = _SCENARIO_ACCOUNTS.get(members.get("provider", "sequra"), {})
+    provider = members.get("provider", SCENARIO_PROVIDER)
+    section = ACCOUNT_SECTIONS.get(provider)
+    usual = {} if section is None else {"provider": provider, **section.scenario}
     usual = {"callback_secrets": "signs the callbacks of a scenario: {name}", **usual}
     return {member: value.format(name=name) for member, value in usual.items()} | dict(members)
-
-
-_SCENARIO_ACCOUNTS: Mapping[str, Mapping[str, str]] = {
-    "atarapay": {
-        "provider": "atarapay",
-        "base_url": "https://test-api.atarapay.com/api",
-        "public_key": "public-{name}",
-        "private_key": "private-{name}",
-    },
-    "sequra": {
-        "provider": "sequra",
-        "base_url": "https://sandbox.sequrapi.com",
-        "merchant_id": "{name}",
-        "username": "user",
-        "password": "secret",
-    },
-    "qliro": {
-        "provider": "qliro",
-        "base_url": "https://pago.qit.nu/checkout/adminapi",
-        "api_key": "{name}",
-        "api_secret": "secret",
-    },
-}
 
 
 def worker_settings_from(members: Mapping[str, Any]) -> WorkerSection:

@@ -1,8 +1,10 @@
 """`[accounts.NAME]`: the settings of a merchant account; its `provider` decides which there are."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, ValidationInfo, field_validator
 
 from worker.config.sections import LookupsSection, Section
@@ -34,6 +36,9 @@ class AccountSection(Section):
     """The settings of every account, whatever its provider."""
 
     made: ClassVar[type[Account]]
+    """What the adapter gets: the members of the same names."""
+    scenario: ClassVar[Mapping[str, str]]
+    """What an account has in scenarios that do not say it; `{name}` is the account's."""
 
     provider: NonEmpty
     allow_http: bool = False
@@ -61,12 +66,39 @@ class AccountSection(Section):
         hint = "the password and the orders would be sent unencrypted; allow_http = true permits it"
         return private_url(value, info, hint)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises `TypeError` for a section whose settings its account would not get, or with another default."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if hasattr(cls, "made") and (problems := setting_problems(cls)):
+            raise TypeError(f"{cls.__name__}: {'; '.join(problems)}")
+
     def account(self, name: str) -> Account:
         """The account, with its secrets in clear."""
-        members = {
-            member: getattr(self, member) for member in self.made.__struct_fields__ if member in type(self).model_fields
-        }
+        members = {member: getattr(self, member) for member in type(self).model_fields.keys() - NOT_OF_ACCOUNT}
         return self.made(name=name, **{member: _revealed(value) for member, value in members.items()})
+
+
+NOT_OF_ACCOUNT = frozenset({"allow_http", "callback_secrets", "lookups", "accept_target"})
+"""Settings that others than the adapter use."""
+
+
+def setting_problems(section: type[AccountSection]) -> list[str]:
+    """Where a section and the type that it makes disagree."""
+    known = {field.name: field for field in msgspec.structs.fields(section.made)}
+    problems = []
+    for name, setting in section.model_fields.items():
+        if name in NOT_OF_ACCOUNT:
+            continue
+        if name not in known:
+            problems.append(f"{name} is no member of {section.made.__name__}")
+        elif not setting.is_required() and _revealed(setting.default) != _default(known[name]):
+            problems.append(f"{name} has another default in {section.made.__name__}")
+    return problems
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def _revealed(value: Any) -> Any:
@@ -80,6 +112,14 @@ class SequraSection(AccountSection):
     """seQura."""
 
     made = SequraAccount
+    scenario = MappingProxyType(
+        {
+            "base_url": "https://sandbox.sequrapi.com",
+            "merchant_id": "{name}",
+            "username": "user",
+            "password": "secret",
+        }
+    )
 
     merchant_id: MerchantId
     username: Username
@@ -110,6 +150,13 @@ class AtaraPaySection(AccountSection):
     """AtaraPay."""
 
     made = AtaraPayAccount
+    scenario = MappingProxyType(
+        {
+            "base_url": "https://test-api.atarapay.com/api",
+            "public_key": "public-{name}",
+            "private_key": "private-{name}",
+        }
+    )
 
     public_key: Password
     private_key: Password
@@ -121,6 +168,13 @@ class QliroSection(AccountSection):
     """Qliro."""
 
     made = QliroAccount
+    scenario = MappingProxyType(
+        {
+            "base_url": "https://pago.qit.nu/checkout/adminapi",
+            "api_key": "{name}",
+            "api_secret": "secret",
+        }
+    )
 
     api_key: Annotated[MerchantId, Field(max_length=50)]
     api_secret: Password
@@ -136,12 +190,12 @@ class UnknownSection(AccountSection):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-ACCOUNT_SECTIONS: Mapping[str, type[AccountSection]] = {
+ACCOUNT_SECTIONS: dict[str, type[AccountSection]] = {
     "atarapay": AtaraPaySection,
     "qliro": QliroSection,
     "sequra": SequraSection,
 }
-"""By provider."""
+"""By provider: whatever is known of a provider's settings follows from this table."""
 _UNKNOWN = "unknown"
 
 
@@ -150,13 +204,13 @@ def _provider_of(value: Any) -> str:
     return str(provider) if provider in ACCOUNT_SECTIONS else _UNKNOWN
 
 
-AnyAccount = Annotated[
-    Annotated[AtaraPaySection, Tag("atarapay")]
-    | Annotated[QliroSection, Tag("qliro")]
-    | Annotated[SequraSection, Tag("sequra")]
-    | Annotated[UnknownSection, Tag(_UNKNOWN)],
-    Discriminator(_provider_of),
-]
+if TYPE_CHECKING:
+    AnyAccount = AccountSection
+else:
+    _TAGGED = [
+        Annotated[section, Tag(name)] for name, section in (ACCOUNT_SECTIONS | {_UNKNOWN: UnknownSection}).items()
+    ]
+    AnyAccount = Annotated[Union[tuple(_TAGGED)], Discriminator(_provider_of)]  # noqa: UP007 - of a table
 """The section of an account, by its provider."""
 
 

@@ -27,7 +27,7 @@ from worker.config.sources import SettingPath, setting_name
 from worker.config.values import NonEmpty, Secret, Secrets, format_duration
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Caller, Lookups
-from worker.providers.registry import CALLBACKS
+from worker.providers.registry import CALLBACKS, RECONCILERS
 
 FILE_MAX_BYTES = 262_144
 """The largest file with the answer to a question."""
@@ -135,10 +135,11 @@ def _caller(
         section = CallerSection.model_validate(members)
     except ValidationError as error:
         raise refused(problems + explained(error, CallerSection, origins, above)) from None
-    if section.provider == "atarapay" and section.callback_secrets:
+    if section.callback_secrets and section.provider in CALLBACKS:
+        title = RECONCILERS[section.provider].title
         problems += [
-            f"{setting_name((*above, key))} is missing: it is needed to verify AtaraPay's notifications"
-            for key in ("public_key", "private_key")
+            f"{setting_name((*above, key))} is missing: it is needed to verify {title}'s notifications"
+            for key in CALLBACKS[section.provider].account_keys
             if not getattr(section, key).get_secret_value()
         ]
     lookups = None

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.base import AMOUNT_MAX_MINOR
-from schemas.events import GOODS, PRICED
+from schemas.events import FREIGHT, GOODS, PRICED
 from schemas.facts import (
     Confirmation,
     Content,
@@ -284,7 +284,7 @@ def _money_contradictions(facts: Facts, lines: list[Line]) -> list[str]:
             reasons.append(f"refunds {refunded}, chargeable {chargeable}")
     handling_refunds = sum([back.refund_handling_minor for back in facts.returns.values()])
     if handling_refunds:
-        handling = sum([line.total_minor for line in lines if line.type == "handling"])
+        handling = sum([line.total_minor for line in lines if line.type in FREIGHT])
         if handling_refunds > handling:
             reasons.append(f"handling refunded {handling_refunds}, handling {handling}")
     return reasons

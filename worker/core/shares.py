@@ -6,10 +6,11 @@ on the order in which things happened, and the parts always add up to what they 
 """
 
 from collections.abc import Iterable, Set
+from typing import assert_never
 
 from msgspec import Struct
 
-from schemas.events import CHARGES, GOODS, NEGATIVE
+from schemas.events import CHARGES, FREIGHT, GOODS, LINE_RULES, NEGATIVE
 from schemas.facts import Facts, Line, UnitList
 
 
@@ -238,19 +239,25 @@ def _share_others(facts: Facts, shares: Shares, others: list[Share], is_cancelle
     has_reductions = False
     for share in others:
         line = share.line
-        if line.type == "voucher":
-            share.shipped_minor = line.total_minor  # issued for what was not sent: it belongs to no units
-        elif line.type in NEGATIVE:
-            has_reductions = True
-        elif line.type not in CHARGES:  # a registration
-            if whole is not None:
-                share.shipped_minor, share.unshipped_minor = line.total_minor * whole[0], line.total_minor * whole[1]
-                continue
-            if line.applies_to is not None:
-                weights = _weights_of_registration([shares.by_id[line_id] for line_id in line.applies_to])
-            else:
-                weights = of_goods = of_goods or _weights_of_registration(shares.goods)
-            share.shipped_minor, share.unshipped_minor = divide_or_units(line.total_minor, *weights)
+        match LINE_RULES[line.type].division:
+            case "goods" | "charge":  # they have been divided
+                pass
+            case "voucher":
+                share.shipped_minor = line.total_minor  # issued for what was not sent: it belongs to no units
+            case "reduction":
+                has_reductions = True
+            case "registration":
+                if whole is not None:
+                    share.shipped_minor = line.total_minor * whole[0]
+                    share.unshipped_minor = line.total_minor * whole[1]
+                    continue
+                if line.applies_to is not None:
+                    weights = _weights_of_registration([shares.by_id[line_id] for line_id in line.applies_to])
+                else:
+                    weights = of_goods = of_goods or _weights_of_registration(shares.goods)
+                share.shipped_minor, share.unshipped_minor = divide_or_units(line.total_minor, *weights)
+            case unknown:
+                assert_never(unknown)
     if has_reductions:
         _share_reductions(shares)
 
@@ -272,7 +279,7 @@ def _share_charges(facts: Facts, shares: Shares, others: list[Share], whole: tup
         if line.type in CHARGES:
             total = line.total_minor
             # Before it is divided: what was refunded of the freight is in neither cart.
-            if refunded and line.type == "handling":
+            if refunded and line.type in FREIGHT:
                 share.refunded_minor = taken = min(total, refunded)
                 refunded -= taken
                 total -= taken

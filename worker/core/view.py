@@ -1,6 +1,6 @@
 """An order as people see it: its status, its carts, and what stands in its way. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from msgspec import Struct, msgpack
@@ -8,7 +8,7 @@ from msgspec import Struct, msgpack
 from schemas.base import time_text
 from schemas.facts import Moment, ProviderFacts
 from schemas.state import OrderRecord
-from schemas.views import ItemView, OrderView, Paid, ProviderView, Said, Status
+from schemas.views import STATUS_RULES, ItemView, OrderView, Paid, ProviderView, Said, Status
 from worker.core.order import Assessment, assess
 from worker.core.policy import DeliveryPolicy
 from worker.core.retry import awaits_change
@@ -138,7 +138,7 @@ def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Itera
 
 _DAY_US = 86_400_000_000
 _ONLY_AN_EVENT = "inconsistent for too long: only an event can resolve it, no release"
-_PAYMENTS = {"on_hold": "the payment is on hold", "refused": "the payment was refused"}
+_PAYMENTS: Mapping[str, str] = {name: rules.meaning for name, rules in STATUS_RULES.items() if rules.is_of_payment}
 
 
 def why_not_ready(state: str, reasons: list[str], held_as: Status) -> str:

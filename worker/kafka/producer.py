@@ -1,4 +1,4 @@
-"""Writes providers' callbacks to the event topic, for `cartsync receive`.
+"""Writes events to the event topic: what providers call `cartsync receive` with, and what jobs of a worker find out.
 
 Idempotent, acknowledged by all in-sync replicas, and able to survive a Kafka outage: it reconnects until it is stopped.
 After a failed send a producer is never used again: its sequence then has a gap, so that all later sends to the
@@ -59,7 +59,7 @@ class KafkaEventProducer:
         except asyncio.CancelledError:
             # Usually the caller's deadline: without brokers, or without the topic, the library waits indefinitely.
             topic = self._settings.event_topic
-            self._not_written(f"writing callbacks: no metadata of topic {topic} before the deadline", "deadline")
+            self._not_written(f"writing events: no metadata of topic {topic} before the deadline", "deadline")
             raise
 
     async def _queue(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
@@ -72,7 +72,7 @@ class KafkaEventProducer:
             sent: asyncio.Future[Any] = await producer.send(topic, value, key, place, headers=list(headers))
         except (kafka_errors.KafkaError, AssertionError) as error:
             self._failed(producer, error, is_usable=isinstance(error, _BEFORE_SEQUENCE))
-            raise as_log_error(error, "writing a callback") from error
+            raise as_log_error(error, "writing an event") from error
         sent.add_done_callback(partial(self._sent, producer))
         return sent
 
@@ -85,7 +85,7 @@ class KafkaEventProducer:
             self._failed(producer, error, is_usable=False)
 
     def _failed(self, producer: Any, error: BaseException, *, is_usable: bool) -> None:
-        self._not_written(str(as_log_error(error, "writing callbacks")), type(error).__name__)
+        self._not_written(str(as_log_error(error, "writing events")), type(error).__name__)
         # A producer that was replaced already may still report failures of its last records.
         if not is_usable and producer is self._producer:
             self._producer = None
@@ -95,7 +95,7 @@ class KafkaEventProducer:
     def _not_written(self, why: str, kind: str) -> None:
         if self._silent_since is None:
             self._silent_since = time.monotonic()
-        log.warning("callbacks_not_written", error=why, sampled_by=kind)
+        log.warning("events_not_written", error=why, sampled_by=kind)
 
     def silent_s(self) -> float:
         return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
@@ -112,14 +112,14 @@ class KafkaEventProducer:
                 self._is_up.set()
                 await self._is_broken.wait()
             except CartsyncError as error:
-                log.warning("callbacks_without_kafka", error=str(error), sampled_by=type(error).__name__)
+                log.warning("events_without_kafka", error=str(error), sampled_by=type(error).__name__)
                 await asyncio.sleep(_AGAIN_S)
             finally:
                 if self._producer is not producer:
                     await self._discard(producer)
 
     async def _discard(self, producer: Any) -> None:
-        """Ends a broken producer. Fails its queued records first: a late `stop_producer` marks them as done, and the
+        """Ends a broken producer. Fails its queued records first: a late `stop_producer` marks them as done, and
         callbacks would be acknowledged to the provider without having been written.
         """
         producer._message_accumulator.fail_all(kafka_errors.KafkaError("the producer was given up"))  # noqa: SLF001

@@ -137,6 +137,8 @@ class Callbacks(Protocol):
     purposes: Mapping[str, Purpose]
     questions: tuple[str, ...]
     """All questions for the shop: with lookups, each needs a default."""
+    account_keys: tuple[str, ...]
+    """Settings of the account that prove a call beside its address: members of `Caller` and `Called`."""
 
     def read(self, called: Called) -> Reading:
         """Reads a call."""

@@ -1,7 +1,9 @@
-"""Every adapter, by the `provider` of an account."""
+"""Every provider, registered once: what there is of it, by the `provider` of an account (`ADDING.md`)."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from msgspec import Struct
 
 from worker.model.callbacks import Callbacks
 from worker.model.jobs import Jobs
@@ -18,18 +20,25 @@ from worker.providers.sequra.callbacks import SequraCallbacks
 from worker.providers.sequra.jobs import SequraDisbursements, SequraReports
 from worker.providers.sequra.reconcile import SequraReconciler
 
-PROVIDERS: Mapping[str, Provider[Any]] = {each.name: each for each in (AtaraPay(), Qliro(), Sequra())}
-CALLBACKS: Mapping[str, Callbacks] = {
-    "atarapay": AtaraPayCallbacks(),
-    "qliro": QliroCallbacks(),
-    "sequra": SequraCallbacks(),
-}
-"""How each provider's callbacks are read."""
-JOBS: Mapping[str, Jobs] = {"sequra": Jobs(SequraReports(), (SequraDisbursements(),))}
-"""Jobs on a schedule, for the providers that have any."""
-RECONCILERS: Mapping[str, Reconciler] = {
-    "atarapay": AtaraPayReconciler(),
-    "qliro": QliroReconciler(),
-    "sequra": SequraReconciler(),
-}
-"""How orders are compared with the data of each provider."""
+
+class Registration(Struct, frozen=True):
+    """What the worker asks a provider for."""
+
+    adapter: Provider[Any]
+    callbacks: Callbacks
+    """How its callbacks are read."""
+    reconciler: Reconciler
+    """How orders are compared with its data."""
+    jobs: Jobs | None = None
+    """What runs on a schedule; `None`: nothing does."""
+
+
+_REGISTERED = (
+    Registration(AtaraPay(), AtaraPayCallbacks(), AtaraPayReconciler()),
+    Registration(Qliro(), QliroCallbacks(), QliroReconciler()),
+    Registration(Sequra(), SequraCallbacks(), SequraReconciler(), Jobs(SequraReports(), (SequraDisbursements(),))),
+)
+PROVIDERS: Mapping[str, Provider[Any]] = {each.adapter.name: each.adapter for each in _REGISTERED}
+CALLBACKS: Mapping[str, Callbacks] = {each.adapter.name: each.callbacks for each in _REGISTERED}
+JOBS: Mapping[str, Jobs] = {each.adapter.name: each.jobs for each in _REGISTERED if each.jobs is not None}
+RECONCILERS: Mapping[str, Reconciler] = {each.adapter.name: each.reconciler for each in _REGISTERED}

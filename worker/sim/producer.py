@@ -50,7 +50,7 @@ class MemoryEventProducer:
         sent: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_failing:
             self._note_silence()
-            sent.set_exception(LogError("writing a callback: the brokers rejected it"))
+            sent.set_exception(LogError("writing an event: the brokers rejected it"))
         elif self.is_hanging:
             self._note_silence()
             self._hung.append((sent, key, value, headers))

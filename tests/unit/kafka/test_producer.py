@@ -32,5 +32,5 @@ async def test_record_that_is_given_up_before_anybody_took_it(connected: Any) ->
             async with asyncio.timeout(0):
                 await producer.post(b"hats/1", b"{}", ())
         assert producer.silent_s() > 0
-    (line,) = [line for line in lines if line["event"] == "callbacks_not_written"]
+    (line,) = [line for line in lines if line["event"] == "events_not_written"]
     assert "orders" in line["error"]

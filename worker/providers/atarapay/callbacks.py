@@ -83,6 +83,7 @@ class AtaraPayCallbacks:
 
     purposes: Mapping[str, Purpose] = {"notification": Purpose(has_reference=False)}
     questions: tuple[str, ...] = ()
+    account_keys: tuple[str, ...] = ("public_key", "private_key")
 
     def read(self, called: Called) -> Reading:
         """Reads a call."""

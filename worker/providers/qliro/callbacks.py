@@ -100,6 +100,7 @@ class QliroCallbacks:
         "shipping-addresses": Purpose("shipping_addresses"),
     }
     questions: tuple[str, ...] = ("validation", "shipping_methods", "shipping_addresses")
+    account_keys: tuple[str, ...] = ()
 
     def read(self, called: Called) -> Reading:
         """Reads a call."""

@@ -8,12 +8,23 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from schemas.events import GOODS, NEGATIVE
+from schemas.events import GOODS, VOUCHERS, LineType
 from schemas.facts import Facts, Line, Return, Stamp, is_nil, unpack_lines
 from worker.core.shares import count_units, share_content, tally
 from worker.model.order import Order
 
-_TYPES = {"handling": "Shipping", "invoice_fee": "Fee", "registration": "Fee"}
+_TYPES: Mapping[LineType, str] = {
+    "product": "Product",
+    "service": "Product",
+    "subscriber_fee": "Product",
+    "handling": "Shipping",
+    "invoice_fee": "Fee",
+    "discount": "Discount",
+    "other_payment": "Discount",
+    "voucher": "Fee",
+    "registration": "Fee",
+}
+"""Qliro's type of every line of ours. It has no vouchers: an order with one cannot be sent (`plan`)."""
 
 
 class Goods(Struct, array_like=True, frozen=True):
@@ -172,9 +183,9 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Wanted)
 
 
-def type_of(kind: str) -> str:
+def type_of(kind: LineType) -> str:
     """Qliro's type of a line of ours."""
-    return "Product" if kind in GOODS else "Discount" if kind in NEGATIVE else _TYPES.get(kind, "Fee")
+    return _TYPES[kind]
 
 
 # --- lines -------------------------------------------------------------------------------------------------------
@@ -201,7 +212,7 @@ def _content(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], 
         for s in shares.all
         if _is_once(s.line)
     ]
-    return goods, once, sum(line.total_minor for line in lines if line.type == "voucher")
+    return goods, once, sum(line.total_minor for line in lines if line.type in VOUCHERS)
 
 
 def _stated(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], list[Once], int]:
@@ -219,12 +230,12 @@ def _stated(facts: Facts, confirmed: Mapping[str, Line]) -> tuple[list[Goods], l
             key = (line.reference or line.line_id, line.type)
             totals[key] = (line, line.total_minor + totals.get(key, (line, 0))[1])
     once = [_once(replace(line, total_minor=total), total, 0, confirmed) for line, total in totals.values()]
-    vouchers = [line.total_minor for line in [*shipped, *unshipped] if line.type == "voucher"]
+    vouchers = [line.total_minor for line in [*shipped, *unshipped] if line.type in VOUCHERS]
     return goods, once, sum(vouchers)
 
 
 def _is_once(line: Line) -> bool:
-    return line.type not in GOODS and line.type != "voucher" and line.total_minor != 0
+    return line.type not in GOODS and line.type not in VOUCHERS and line.total_minor != 0
 
 
 def _goods(line: Line, kept: int, pending: int, confirmed: Mapping[str, Line]) -> Goods:

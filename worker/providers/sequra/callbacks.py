@@ -49,6 +49,7 @@ class SequraCallbacks:
 
     purposes: Mapping[str, Purpose] = {"webhook": Purpose(takes_token_in_body=True), "ipn": Purpose()}
     questions: tuple[str, ...] = ("cancel",)
+    account_keys: tuple[str, ...] = ()
 
     def read(self, called: Called) -> Reading:
         """Reads a call."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from schemas.events import GOODS, NEGATIVE
 from worker.model.order import Cart, Item
+from worker.providers.sequra import wire
 
 _Key = tuple[str, str]
 
@@ -30,7 +31,7 @@ class Amounts(Struct, array_like=True, frozen=True, gc=False):
 
 
 def _key(item: Item) -> _Key:
-    return item.type, "" if item.type == "invoice_fee" else item.reference or item.name or ""
+    return item.type, "" if item.type in wire.BARE else item.reference or item.name or ""
 
 
 def amounts_of(items: Iterable[Item]) -> list[Amounts]:

@@ -2,6 +2,7 @@
 
 from msgspec import UNSET
 
+from schemas import events
 from schemas.base import AMOUNT_MAX_MINOR
 from worker.providers.sequra import wire
 
@@ -45,13 +46,13 @@ def entry_problem(entry: wire.ReportedOrder) -> str | None:
 
 def _member_problem(item: wire.Item) -> str | None:
     """Members that a report requires and an update does not."""
-    if item.type == "invoice_fee":
+    if item.type in wire.BARE:
         return None
     if not item.name:
         return "no name"
-    if item.type != "subscriber_fee" and not item.reference:
+    if item.type in wire.REFERENCED and not item.reference:
         return "no reference"
-    if item.type == "service" and (item.ends_on is UNSET) == (item.ends_in is UNSET):
+    if item.type in events.ENDING and (item.ends_on is UNSET) == (item.ends_in is UNSET):
         return "needs exactly one of ends_on and ends_in"
     return None
 
@@ -73,9 +74,9 @@ def _item_problem(item: wire.Item) -> str | None:
     total = item.total_with_tax
     if total is UNSET:
         return "no total_with_tax"
-    if (total >= 0) if item.type in wire.NEGATIVE else (total < 0):
+    if (total >= 0) if item.type in events.NEGATIVE else (total < 0):
         return f"total_with_tax {total} has the wrong sign"
-    if item.type in wire.WITHOUT_UNITS:
+    if item.type not in events.GOODS:
         return "has quantity or price_with_tax" if (item.quantity, item.price_with_tax) != (UNSET, UNSET) else None
     if item.quantity is UNSET or item.quantity < 1:
         return f"quantity {item.quantity or 0}, expected at least 1"

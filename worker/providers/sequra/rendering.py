@@ -38,7 +38,7 @@ def wire_cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
 
 def wire_item(item: carts.Item) -> wire.Item:
     """A share of a line, with the members that its type permits."""
-    if item.type == "invoice_fee":
+    if item.type in wire.BARE:
         return wire.Item(item.type, total_with_tax=item.total_minor)
     if item.type not in events.GOODS:
         return wire.Item(item.type, item.reference or UNSET, item.name or UNSET, total_with_tax=item.total_minor)

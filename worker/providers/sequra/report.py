@@ -44,6 +44,8 @@ from worker.providers.sequra.rendering import (
 )
 
 _encoder = msgspec.json.Encoder()
+_ONLY_SHIPPED = events.NEGATIVE - wire.IN_REMAINING_CART
+"""Reductions that a remaining cart must not have."""
 
 
 # --- by report or by update ------------------------------------------------------------------------------------------
@@ -269,8 +271,8 @@ def _reported_cart(order: Order, cart: Cart) -> wire.ReportedCart:
 
 
 def _remaining_item(item: wire.Item) -> wire.Item:
-    """A remaining cart has no `other_payment`: it is sent as a discount, which deducts the same amount."""
-    return replace(item, type="discount") if item.type == "other_payment" else item
+    """A remaining cart has no reduction but a discount, which deducts the same amount (no `other_payment`)."""
+    return replace(item, type="discount") if item.type in _ONLY_SHIPPED else item
 
 
 def _trackings(trackings: list[Tracking]) -> Any:

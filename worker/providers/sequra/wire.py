@@ -5,9 +5,12 @@ docs.sequrapi.com, read 2026-10), and the official clients where the documentati
 are left out: seQura's own clients drop null keys before sending.
 """
 
+from collections.abc import Mapping
 from datetime import date
 
 from msgspec import UNSET, Raw, Struct, UnsetType
+
+from schemas.events import LineType
 
 
 class Merchant(Struct, omit_defaults=True, frozen=True, gc=False):
@@ -236,17 +239,36 @@ PLATFORM = {
 GROWTH_MAX_PERCENT = 15
 """An increase above this over the initial price is not accepted (docs.sequra.com, Order Update API, 2026-10)."""
 
-WITHOUT_UNITS = frozenset({"handling", "invoice_fee", "discount", "other_payment", "voucher", "registration"})
-"""Types on which `quantity` and `price_with_tax` are forbidden (docs.sequrapi.com, field list, 2026-10).
 
-Unverified: `registration`, which only seQura's own plugins send; they send neither member.
-"""
-NEGATIVE = frozenset({"discount", "other_payment"})
+class ItemRules(Struct, frozen=True):
+    """What seQura says of an item type (docs.sequrapi.com, field list; docs, Delivery Report field list, 2026-10).
 
-IN_REPORTED_CART = frozenset(
-    {"product", "handling", "invoice_fee", "discount", "other_payment", "service", "subscriber_fee", "voucher"}
-)
-"""Types that a delivery's cart may contain (docs, Delivery Report field list, 2026-10): all but `registration`."""
+    Which types have units and which amounts are below 0 is the same as in a shop's events, and not repeated here:
+    `quantity` and `price_with_tax` are forbidden on all but goods. Unverified: `registration`, which only seQura's own
+    plugins send; they send neither member.
+    """
 
-IN_REMAINING_CART = frozenset({"product", "handling", "invoice_fee", "discount", "service"})
-"""The same for the remaining cart."""
+    in_cart: bool = True
+    """Whether the cart of a reported delivery may contain it."""
+    in_remaining_cart: bool = True
+    is_bare: bool = False
+    """Sent with its total alone."""
+    needs_reference: bool = True
+    """In a report."""
+
+
+ITEM_RULES: Mapping[LineType, ItemRules] = {
+    "product": ItemRules(),
+    "service": ItemRules(),
+    "subscriber_fee": ItemRules(in_remaining_cart=False, needs_reference=False),
+    "handling": ItemRules(),
+    "invoice_fee": ItemRules(is_bare=True, needs_reference=False),
+    "discount": ItemRules(),
+    "other_payment": ItemRules(in_remaining_cart=False),
+    "voucher": ItemRules(in_remaining_cart=False),
+    "registration": ItemRules(in_cart=False, in_remaining_cart=False),
+}
+IN_REPORTED_CART = frozenset(name for name, rules in ITEM_RULES.items() if rules.in_cart)
+IN_REMAINING_CART = frozenset(name for name, rules in ITEM_RULES.items() if rules.in_remaining_cart)
+BARE = frozenset(name for name, rules in ITEM_RULES.items() if rules.is_bare)
+REFERENCED = frozenset(name for name, rules in ITEM_RULES.items() if rules.needs_reference)

@@ -14,9 +14,10 @@ import structlog
 
 from schemas.console import Tried
 from worker import logs
-from worker.config import account_from
+from worker.config import SCENARIO_PROVIDER, account_from
 from worker.errors import ConfigError, UsageError
 from worker.model.account import Account
+from worker.providers.registry import PROVIDERS
 from worker.sim.loop import START_WALL_MS
 from worker.tools.replay import rehearse
 from worker.tools.scenario.explain import as_plain, explain
@@ -27,8 +28,6 @@ log = structlog.get_logger(__name__)
 
 EVENTS_MAX = 200
 WITHIN_S = 20.0
-_SEQURA = "sequra"
-"""Its updates follow from the events alone; what others are sent depends on what they answer."""
 
 
 def read_events(text: str) -> list[dict[str, Any]]:
@@ -66,7 +65,7 @@ class Attempts:
     """Tries one text after the other."""
 
     def __init__(self, providers: Mapping[str, str]) -> None:
-        """`providers`: by account, of those that are configured; others are seQura's."""
+        """`providers`: by account, of those that are configured; others are as in scenarios."""
         self._providers = dict(providers)
         self._turn = asyncio.Lock()
 
@@ -109,8 +108,8 @@ def attempted(events: list[dict[str, Any]], providers: Mapping[str, str]) -> Tri
     names = list(dict.fromkeys(_account(event) for event in events))
     problems, accounts = [], dict[str, Account]()
     for name in filter(None, names):
-        provider = providers.get(name, _SEQURA)
-        if provider != _SEQURA:
+        provider = providers.get(name, SCENARIO_PROVIDER)
+        if PROVIDERS[provider].can_read:  # of one that cannot be read, updates follow from the events alone
             problems.append(f"what {provider} is sent depends on what it answers: of {name}, see the carts alone")
             continue
         try:

@@ -7,13 +7,13 @@ sent, so steps about the provider are ignored.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from msgspec import UNSET, Struct, structs
 
 from schemas import events as e
 from schemas.envelope import Data
-from schemas.events import CHARGES, GOODS, NEGATIVE
+from schemas.events import LINE_RULES, NEGATIVE
 from schemas.facts import Facts, Refund, Stamp, unpack_lines
 from schemas.provider_events import PaymentStateSaidData
 from worker.core.intake import decode
@@ -67,7 +67,7 @@ class Explanation(Struct, frozen=True):
     subject: str
     says: str
     state: str
-    """The status that follows from the facts: unconfirmed, refused, on_hold, inconsistent or ready."""
+    """What the facts say of its status; `ready`: its provider may be told."""
     shipped: CartChange | None
     """`None`: unchanged, or unknown."""
     unshipped: CartChange | None
@@ -273,18 +273,27 @@ def _whys(facts: Facts, order: Order) -> dict[CartName, _Whys]:
 def _why(share: Share, shares: Shares, units: Tally) -> tuple[str, str]:
     """The sources of a line's items in the shipped and the unshipped cart."""
     line = share.line
-    if line.type in GOODS:
-        return _why_goods(share, units)
-    if line.type in CHARGES:
-        return _twice(_why_charge(share))
-    if line.type == "voucher":
-        return _twice("a voucher was issued: whole in the shipped cart")
-    if line.type in NEGATIVE:
-        return _twice(_why_reduction(share))
+    match LINE_RULES[line.type].division:
+        case "goods":
+            return _why_goods(share, units)
+        case "charge":
+            return _twice(_why_charge(share))
+        case "voucher":
+            return _twice("a voucher was issued: whole in the shipped cart")
+        case "reduction":
+            return _twice(_why_reduction(share))
+        case "registration":
+            return _twice(_why_registration(share, shares))
+        case unknown:
+            assert_never(unknown)
+
+
+def _why_registration(share: Share, shares: Shares) -> str:
+    line = share.line
     named = shares.goods if line.applies_to is None else [shares.by_id[line_id] for line_id in line.applies_to]
     shipped, unshipped = sum(other.shipped_minor for other in named), sum(other.unshipped_minor for other in named)
     lost = sum(other.lost_minor + other.refunded_minor for other in named)
-    return _twice(f"{line.total_minor} follows its lines: {shipped} shipped, {unshipped} pending, {lost} lost")
+    return f"{line.total_minor} follows its lines: {shipped} shipped, {unshipped} pending, {lost} lost"
 
 
 def _twice(text: str) -> tuple[str, str]:

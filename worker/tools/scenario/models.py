@@ -1,9 +1,9 @@
-"""Qliro and AtaraPay in scenarios: the sandboxes' rules, in virtual time and without a port."""
+"""Providers in scenarios: the sandboxes' rules, in virtual time and without a port."""
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -23,7 +23,6 @@ from worker.tools.scenario.steps import Checkout, CheckoutItem, EndValue, QliroA
 
 WORKS_S = 1.0
 """How long Qliro takes to process a command by default."""
-USUAL_CURRENCY = {"qliro": "SEK", "atarapay": "NGN"}
 USUAL_METHOD = "QLIRO_INVOICE"
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -44,8 +43,13 @@ class Pushed(Struct, frozen=True):
 class ProviderModel(ABC):
     """`sim.scripted.Model` of one account, with its callbacks."""
 
-    def __init__(self, base_url: str) -> None:
-        self._base = base_url.rstrip("/") + "/"
+    currency: ClassVar[str]
+    """Of checkouts that do not say it."""
+
+    def __init__(self, account: Any, wall_s: Callable[[], float]) -> None:
+        """`account`: in its provider's type. `wall_s`: UTC seconds."""
+        self._base = account.base_url.rstrip("/") + "/"
+        self._wall_s = wall_s
         self.told: Callable[[], None] = lambda: None
         """Called if something may end later, or if there is something to push."""
         self._pushes: list[Pushed] = []
@@ -66,6 +70,11 @@ class ProviderModel(ABC):
     def due(self) -> float | None:
         """When the next transaction ends, UTC seconds; `None`: none is pending."""
         return None
+
+    @staticmethod
+    @abstractmethod
+    def checkout_problem(value: Checkout) -> str | None:
+        """What is wrong with a checkout at this provider; `None`: nothing."""
 
     @abstractmethod
     def _is_ours(self, request: HttpRequest) -> bool: ...
@@ -95,38 +104,21 @@ class ProviderModel(ABC):
         """The order's state. Raises `UsageError`."""
 
 
-def model_of(account: Account, wall_s: Callable[[], float]) -> ProviderModel:
-    """The provider's side of an account. Raises `UsageError` for a provider that has none."""
-    match account:
-        case QliroAccount():
-            return QliroModel(account, wall_s)
-        case AtaraPayAccount():
-            return AtaraPayModel(account)
-    raise UsageError(f"account {account.name}: {account.provider} needs no checkout: it has what it was sent")
-
-
-def checkout_problem(provider: str, value: Checkout) -> str | None:
-    """What is wrong with a checkout at this provider; `None`: nothing."""
-    match provider:
-        case "qliro":
-            if not value.items or value.amount_minor is not None:
-                return "expected items, without amount_minor, at Qliro"
-            return None if type(value.order) is int else "order: expected a number, which is what Qliro calls orders"
-        case "atarapay":
-            if value.items or value.method is not None:
-                return "expected amount_minor, without items and method, at AtaraPay"
-            return None if value.amount_minor is not None else "expected amount_minor at AtaraPay"
-    return f"there is none at {provider}"
-
-
 class QliroModel(ProviderModel):
     """Reservations, captures, and transactions that end later."""
 
+    currency = "SEK"
+
     def __init__(self, account: QliroAccount, wall_s: Callable[[], float]) -> None:
-        super().__init__(account.base_url)
-        self._wall_s = wall_s
+        super().__init__(account, wall_s)
         self._api = QliroApi(account.api_key, account.api_secret, lambda _command: Result(WORKS_S))
         self._ends: dict[str, deque[Result]] = {}
+
+    @staticmethod
+    def checkout_problem(value: Checkout) -> str | None:
+        if not value.items or value.amount_minor is not None:
+            return "expected items, without amount_minor, at Qliro"
+        return None if type(value.order) is int else "order: expected a number, which is what Qliro calls orders"
 
     def _is_ours(self, request: HttpRequest) -> bool:
         return request.method != "POST" or _members(request.body).get("MerchantApiKey") == self._api.api_key
@@ -169,7 +161,7 @@ class QliroModel(ProviderModel):
         if value.order in self._api.orders or self._api.named(reference) is not None:
             raise UsageError(f"order {value.order}, or {reference}, was placed before")
         items = [_item(each) for each in value.items]
-        currency, method = value.currency or USUAL_CURRENCY["qliro"], value.method or USUAL_METHOD
+        currency, method = value.currency or self.currency, value.method or USUAL_METHOD
         self._api.checkout(value.order, reference, currency, method, items, self._wall_s())
 
     def act(self, reference: str, what: Act | QliroAct) -> None:
@@ -227,9 +219,17 @@ class QliroModel(ProviderModel):
 class AtaraPayModel(ProviderModel):
     """One amount in escrow, and the accepted statuses."""
 
-    def __init__(self, account: AtaraPayAccount) -> None:
-        super().__init__(account.base_url)
+    currency = "NGN"
+
+    def __init__(self, account: AtaraPayAccount, wall_s: Callable[[], float]) -> None:
+        super().__init__(account, wall_s)
         self._side = escrow.Sandbox(account.public_key, account.private_key)
+
+    @staticmethod
+    def checkout_problem(value: Checkout) -> str | None:
+        if value.items or value.method is not None:
+            return "expected amount_minor, without items and method, at AtaraPay"
+        return None if value.amount_minor is not None else "expected amount_minor at AtaraPay"
 
     def _is_ours(self, request: HttpRequest) -> bool:
         return request.method == "POST"
@@ -250,7 +250,7 @@ class AtaraPayModel(ProviderModel):
         if number in self._side.escrows or any(each.product_id == reference for each in self._side.escrows.values()):
             raise UsageError(f"order {number}, or {reference}, was placed before")
         made = self._side.open(number, reference, value.amount_minor)
-        made.currency = value.currency or USUAL_CURRENCY["atarapay"]
+        made.currency = value.currency or self.currency
 
     def act(self, reference: str, what: Act | QliroAct) -> None:
         number = self._escrow(reference).number
@@ -279,6 +279,28 @@ class AtaraPayModel(ProviderModel):
         if found is None:
             raise UsageError(f"no checkout as {reference}")
         return found
+
+
+MODELS: Mapping[str, type[ProviderModel] | None] = {
+    "atarapay": AtaraPayModel,
+    "qliro": QliroModel,
+    "sequra": None,
+}
+"""By provider; `None`: it has what it was sent, and its responses are scripted (`sim.scripted`)."""
+
+
+def model_of(account: Account, wall_s: Callable[[], float]) -> ProviderModel:
+    """The provider's side of an account. Raises `UsageError` for a provider that has none."""
+    model = MODELS[account.provider]
+    if model is None:
+        raise UsageError(f"account {account.name}: {account.provider} needs no checkout: it has what it was sent")
+    return model(account, wall_s)
+
+
+def checkout_problem(provider: str, value: Checkout) -> str | None:
+    """What is wrong with a checkout at this provider; `None`: nothing."""
+    model = MODELS[provider]
+    return f"there is none at {provider}" if model is None else model.checkout_problem(value)
 
 
 def _members(body: bytes) -> Mapping[str, Any]:

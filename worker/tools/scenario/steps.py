@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from schemas.views import Status
 from worker.sandbox.atarapay.escrow import Act
 from worker.sim.scripted import FaultName
 
@@ -129,9 +130,7 @@ class OrderPattern(Struct, frozen=True, forbid_unknown_fields=True):
     """The expected state of an order."""
 
     subject: str
-    status: Literal["unconfirmed", "refused", "on_hold", "inconsistent", "parked", "owed", "settled"] | UnsetType = (
-        UNSET
-    )
+    status: Status | UnsetType = UNSET
     reason_contains: Texts = []
     shipped_minor: int | UnsetType | None = UNSET
     unshipped_minor: int | UnsetType | None = UNSET

@@ -8,7 +8,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Literal, Protocol, cast
 
 import structlog
 from msgspec import Struct
-from multidict import MultiMapping
 
 from schemas.console import Role
 from worker.errors import ConfigError, UsageError
@@ -61,11 +60,18 @@ class Denied(Struct, frozen=True):
     detail: str
 
 
+class Headers(Protocol):
+    """Headers by their names, in any case; each may occur several times."""
+
+    def get(self, name: str, default: str, /) -> str: ...
+    def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
+
+
 class Request(Protocol):
     """What is looked at of a request."""
 
     @property
-    def headers(self) -> MultiMapping[str]: ...
+    def headers(self) -> Headers: ...
     @property
     def remote(self) -> str | None: ...
 

@@ -3,7 +3,7 @@ next. Pure.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 from schemas.console import CartLine, CartSides, HistoryLine
 from schemas.state import OrderRecord
@@ -107,11 +107,17 @@ def _next(view: OrderView, record: OrderRecord, rules: DeliveryPolicy, now_ms: i
             yield "nothing until an event of the shop resolves the contradiction; a release does not help"
         case "parked":
             yield "nothing until an event changes it or somebody releases it: mend the cause first, then release"
-        case "owed" if view.in_flight:
-            yield "an update is in flight"
-        case "owed" if view.next_attempt_s is not None:
-            yield f"the next attempt in {age(view.next_attempt_s)}"
-        case "owed" if record.not_before_ms > now_ms:
-            yield f"the next attempt in {age((record.not_before_ms - now_ms) / 1000)} at the earliest"
-        case _:
-            yield f"it is sent as soon as its turn comes at the worker that serves partition {view.partition}"
+        case "owed":
+            yield _next_attempt(view, record, now_ms)
+        case unknown:
+            assert_never(unknown)
+
+
+def _next_attempt(view: OrderView, record: OrderRecord, now_ms: int) -> str:
+    if view.in_flight:
+        return "an update is in flight"
+    if view.next_attempt_s is not None:
+        return f"the next attempt in {age(view.next_attempt_s)}"
+    if record.not_before_ms > now_ms:
+        return f"the next attempt in {age((record.not_before_ms - now_ms) / 1000)} at the earliest"
+    return f"it is sent as soon as its turn comes at the worker that serves partition {view.partition}"

@@ -11,6 +11,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from schemas.console import ActionDone, Session
+from schemas.views import STATUS_RULES
 from worker import __version__
 from worker.errors import UsageError
 from worker.web.console import asked, letters
@@ -22,16 +23,9 @@ from worker.web.console.queries import STATUSES, Filter
 from worker.web.names import between
 
 _FOLDER = Path(__file__).parent / "pages"
-_WORDS: Mapping[str, str] = {
-    "settled": "the provider has the newest state",
-    "owed": "an update is still to be sent",
-    "parked": "a person has to look at it",
-    "inconsistent": "its events contradict each other",
-    "unconfirmed": "no confirmation has come yet",
-    "on_hold": "the payment is on hold",
-    "refused": "the payment was refused",
-}
-"""What each status means."""
+_MEANINGS: Mapping[str, str] = {name: rules.meaning for name, rules in STATUS_RULES.items()}
+_COLUMNS = tuple(name for name, rules in STATUS_RULES.items() if rules.in_overview)
+"""Of the accounts in the overview: how many orders have each status."""
 _ACTIONS: Mapping[str, tuple[str, str]] = {
     "release": ("Release", "It is tried again at once; if the provider refuses it again, it is parked again."),
     "resend": ("Resend", "Its newest state is sent again, whatever was acknowledged."),
@@ -65,7 +59,7 @@ class Pages:
         overview = await self._answers.overview()
         now_ms = self._answers.site.now_ms()
         return self._render(
-            "overview", session, overview=overview, statuses=STATUSES, bars=_bars(overview.activity, now_ms)
+            "overview", session, overview=overview, columns=_COLUMNS, bars=_bars(overview.activity, now_ms)
         )
 
     async def orders(self, request: web.Request, session: Session) -> str:
@@ -214,7 +208,7 @@ def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
         "sentence": lambda text: f"{text.rstrip('. ')}.",
     }
     env.globals |= {
-        "meaning": _WORDS,
+        "meaning": _MEANINGS,
         "orders_address": _orders_address,
         "with_sort": _with_sort,
         "hidden": letters.HIDDEN,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, assert_never
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -11,6 +11,7 @@ from schemas import state
 from schemas.base import time_text
 from schemas.results import OrderChanged
 from schemas.state import OrderRecord
+from schemas.views import Status
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import brief_view
 from worker.model.order import account_of
@@ -122,14 +123,22 @@ def order_line(
     )
 
 
-def _since(record: OrderRecord, status: str) -> int:
+def _since(record: OrderRecord, status: Status) -> int:
     """Since when it waits for what its status says."""
-    if status == "settled":
-        return NEVER_MS
-    began = {"inconsistent": record.inconsistent_since_ms, "unconfirmed": record.unconfirmed_since_ms}.get(status)
-    if status == "parked":
-        # Of a contradiction that lasts too long, since it began: it is parked without anybody deciding so.
-        began = record.inconsistent_since_ms or (record.park.at_ms if record.park is not None else 0)
+    match status:
+        case "settled":
+            return NEVER_MS
+        case "inconsistent":
+            began = record.inconsistent_since_ms
+        case "unconfirmed":
+            began = record.unconfirmed_since_ms
+        case "parked":
+            # Of a contradiction that lasts too long, since it began: it is parked without anybody deciding so.
+            began = record.inconsistent_since_ms or (record.park.at_ms if record.park is not None else 0)
+        case "on_hold" | "refused" | "owed":
+            began = 0
+        case unknown:
+            assert_never(unknown)
     return began or record.owed_since_ms or record.event_ms or NEVER_MS
 
 

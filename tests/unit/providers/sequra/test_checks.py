@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from schemas.events import OrderEvent
+from schemas.events import GOODS, NEGATIVE, OrderEvent
 from tests.shops.events import REFERENCE, cart_updated, confirmed, fold, goods, order, refunded, shipped
 from tests.shops.histories import histories
 from worker.core.order import assess
@@ -72,7 +72,7 @@ def test_wrong_cart(wrong: wire.Cart, words: str) -> None:
     assert problem(cart(), wrong) == words.replace("shipped_cart", "unshipped_cart", 1)
 
 
-@pytest.mark.parametrize("kind", sorted(wire.WITHOUT_UNITS - wire.NEGATIVE))
+@pytest.mark.parametrize("kind", sorted(wire.ITEM_RULES.keys() - GOODS - NEGATIVE))
 def test_types_without_units(kind: str) -> None:
     """Each type on which seQura forbids units."""
     item = wire.Item(kind, "X", "X", total_with_tax=5)

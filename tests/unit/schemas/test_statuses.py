@@ -1,0 +1,119 @@
+"""A new status of an order: what depends on it reads its row, and what cannot is asked for it here."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from msgspec.structs import fields
+
+from schemas.console import IndexView
+from schemas.events import PaymentState
+from schemas.state import OrderHeader
+from schemas.views import STATUS_RULES, PartitionView, Status, Waiting
+from worker import metrics
+from worker.core.outbox import Figures, Outbox
+from worker.core.policy import DeliveryPolicy
+from worker.web.console.overview import Counted, make_overview
+
+ROOT = Path(__file__).resolve().parents[3]
+STATUSES: tuple[Status, ...] = get_args(Status)
+COUNTED = {name for name in STATUSES if STATUS_RULES[name].is_counted}
+
+
+# --- what workers count --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("struct", [Figures, Waiting, PartitionView])
+def test_members_that_count(struct: type) -> None:
+    """One for each status that workers count, and none for the others."""
+    assert {one.name for one in fields(struct) if one.name in STATUSES} == COUNTED
+
+
+@pytest.mark.parametrize("name", sorted(COUNTED))
+def test_orders_are_counted(name: Status) -> None:
+    """By the reason for which they wait; for none, they are owed."""
+    outbox = Outbox(lambda _subject: b"", {}, DeliveryPolicy())
+    outbox.committed("acme/1", OrderHeader(revision=1), now=0.0, now_ms=0)
+    outbox._entries["acme/1"].waiting = "" if name == "owed" else name
+    count = Figures()
+    count.add(outbox.figures({"acme"}, 0.0)["acme"])
+    assert {one: getattr(count, one) for one in COUNTED} == {one: int(one == name) for one in COUNTED}
+
+
+def test_gauges() -> None:
+    """Each count is shown."""
+    shown = {*metrics._ACCOUNT_GAUGES.values(), *metrics._PARTITION_GAUGES.values()}
+    assert shown >= COUNTED
+
+
+# --- what people are told ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_what_needs_a_person(name: Status) -> None:
+    """The overview asks for one because of an order's status alone, or it does not."""
+    counted = Counted(["acme"], {"acme": {name: (1, 0)}}, {}, {}, {}, {}, [], [], 0)
+    found = make_overview(counted, (), {"acme": "sequra"}, None, IndexView("following", 0, 0, "", 0, 0, 1), 0)
+    assert bool(found.needs_person) == STATUS_RULES[name].needs_person
+
+
+def test_states_of_the_payment() -> None:
+    """An order waits for its payment in each state but the one in which it may be paid."""
+    assert {name for name in STATUSES if STATUS_RULES[name].is_of_payment} == {*get_args(PaymentState)} - {"approved"}
+
+
+@pytest.mark.parametrize("page", ["worker/core/DOMAIN.md", "schemas/SCENARIOS.md", "deploy/OPERATIONS.md"])
+def test_pages_name_every_status(page: str) -> None:
+    """The definition, how scenarios expect it, and what an operator does about it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [name for name in STATUSES if f"`{name}`" not in text and STATUS_RULES[name].in_overview] == []
+
+
+# --- nothing else lists them ---------------------------------------------------------------------------------------
+
+
+def lists(text: str) -> Iterator[str]:
+    """Where a module spells more than three statuses in one literal."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            elements = node.elts
+        elif isinstance(node, ast.Dict):
+            elements = [key for key in node.keys if key is not None]
+        else:
+            continue
+        values = [one.value for one in elements if isinstance(one, ast.Constant)]
+        named = [name for name in STATUSES if name in values]
+        if len(named) > 3:
+            yield f"{node.lineno}: {', '.join(named)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('NAMES = ["owed", "parked", "settled", "refused"]', ["1: refused, parked, owed, settled"]),
+        ('X = {"owed": 1, "parked": 2, "settled": 3, "refused": 4}', ["1: refused, parked, owed, settled"]),
+        ('status: Literal["owed", "parked", "settled", "refused"]', ["1: refused, parked, owed, settled"]),
+        ('status: Literal["owed", "parked", "settled"]', []),
+    ],
+)
+def test_list_is_found(text: str, found: list[str]) -> None:
+    """Each way of spelling them."""
+    assert list(lists(text)) == found
+
+
+def test_nothing_lists_them_again() -> None:
+    """A list of statuses is made from the table, in modules and in the templates of pages."""
+    modules = [*ROOT.glob("schemas/*.py"), *ROOT.glob("worker/**/*.py")]
+    found = [
+        f"{file.relative_to(ROOT)}:{where}"
+        for file in modules
+        if file != ROOT / "schemas" / "views.py"
+        for where in lists(file.read_text(encoding="utf-8"))
+    ]
+    for page in ROOT.glob("worker/web/console/pages/*.html"):
+        listed = re.findall(r"\[[^\[\]]*\]", page.read_text(encoding="utf-8"))
+        found += [f"{page.name}: {one}" for one in listed if sum(f"'{name}'" in one for name in STATUSES) > 3]
+    assert not found, "\n".join(found)
