@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from worker.core.policy import DeliveryPolicy
 from worker.core.retry import backoff_s
-from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.exchange import Outcome, OutcomeKind, Refusal
 
 NEVER = float("inf")
 SLOW_MAX_S = 15.0
@@ -241,7 +241,7 @@ class AccountQueue(Generic[_Owner]):
             outcome = replace(outcome, kind=OutcomeKind.CREDENTIALS)  # it is tried with the new ones
         else:
             outcome = self._judge(turn.subject, outcome, now)
-        was_asked = outcome.status is not None or answer not in _TAKEN
+        was_asked = outcome.has_response or answer not in _TAKEN
         is_taken = answer in _TAKEN and was_asked
         if is_taken:
             self._take(turn, now)
@@ -320,7 +320,7 @@ class AccountQueue(Generic[_Owner]):
 
     def _follow_probe(self, pause: Pause, subject: str, outcome: Outcome, answer: OutcomeKind, now: float) -> None:
         # Who refuses an order for what is in it has let us in.
-        has_let_in = pause.cause == "credentials" and (answer is OutcomeKind.CONFLICT or outcome.status == 422)
+        has_let_in = pause.cause == "credentials" and outcome.refusal is Refusal.CONTENT
         if answer in _TAKEN or has_let_in:
             self.resume()
             return

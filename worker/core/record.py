@@ -459,7 +459,7 @@ def _settled(
             tried = replace(tried, transient=tried.transient + 1)
             after.delay = _whence(outcome)
             after.not_before_ms = _after(now_ms, backoff_s(tried.transient, chance, rules), outcome.retry_after_s)
-            after.remote_unknown = record.remote_unknown or (outcome.status is not None and outcome.status >= 500)
+            after.remote_unknown = record.remote_unknown or outcome.may_have_applied
         case OutcomeKind.UNKNOWN:
             tried = replace(tried, transient=tried.transient + 1)
             after.may_land_late = after.remote_unknown = True
@@ -494,7 +494,7 @@ def _undecided(after: OrderRecord, revision: int, digest: bytes, outcome: Outcom
     """The provider does not hold what is owed: not yet, or never. Where it was asked, that was after whatever could
     still land.
     """
-    after.may_land_late, after.remote_unknown = after.may_land_late and outcome.status is None, True
+    after.may_land_late, after.remote_unknown = after.may_land_late and not outcome.has_response, True
     after.attempts = Attempts()
     if outcome.kind is OutcomeKind.UNSUPPORTED:
         after.reason = outcome.reason[:REASON_MAX]
