@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import JobRecord
-from worker.core.outbox import NOT_OWED
+from worker.core.figures import NOT_OWED
 from worker.core.schedule import due_run, next_run
 from worker.errors import UsageError
 from worker.jobs.job import LOOK_AGAIN_S, Job, Means

@@ -7,7 +7,9 @@ import structlog
 from msgspec import MsgspecError, Raw
 
 from schemas import state
-from worker.core.outbox import Claim, Decide, Effects, Figures, NeedLease, Offer, Outbox, Overdue
+from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
+from worker.core.figures import Figures
+from worker.core.outbox import Outbox
 from worker.core.record import release_by_operator
 from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, UsageError
@@ -265,12 +267,12 @@ class OrderWorkload:
 
     # --- attempts (`ports.AttemptSource`, steps 14 to 17) ---
 
-    def take(self, subject: str) -> Attempt | None:
+    def claim(self, subject: str) -> Attempt | None:
         """What is owed for the order as of now."""
         if not self._host.phase.is_working:
             return None
         if "/" not in subject:
-            return self._take_job(subject)
+            return self._claim_job(subject)
         clock, lease = self._context.clock, self._host.lease
         now = clock.now()
         is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
@@ -298,7 +300,7 @@ class OrderWorkload:
             plan.shown,
         )
 
-    def _take_job(self, name: str) -> Attempt | None:
+    def _claim_job(self, name: str) -> Attempt | None:
         """What a job has to send, under the same lease as orders."""
         if self.jobs is None:
             return None
@@ -307,7 +309,7 @@ class OrderWorkload:
             self.jobs.postpone(name)
             self._host.want_lease()
             return None
-        errand = self.jobs.take(name)
+        errand = self.jobs.claim(name)
         if errand is None:
             return None
         self._in_flight += 1

@@ -492,8 +492,8 @@ def test_busy_provider_slows_the_account_down() -> None:
         slots.append(len(turns))
         for turn in turns:
             desk.end(turn, BUSY)
-        waits.append(desk.queue.hold_until - desk.now)
-        desk.now = desk.queue.hold_until
+        waits.append(desk.queue.throttled_until - desk.now)
+        desk.now = desk.queue.throttled_until
     assert slots[:6] == [32, 16, 8, 4, 2, 1]
     assert waits[:3] == pytest.approx([0.3, 0.5, 0.9])
     assert waits == sorted(waits)
@@ -507,7 +507,7 @@ def test_slots_come_back_while_orders_are_taken() -> None:
     desk.offer(*(f"o{number}" for number in range(1_000)))
     for _ in range(6):
         desk.tell(BUSY)
-        desk.now = max(desk.now, desk.queue.hold_until)
+        desk.now = max(desk.now, desk.queue.throttled_until)
     slots: list[int] = []
     seconds = 0
     while not slots or slots[-1] < 32:
