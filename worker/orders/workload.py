@@ -200,7 +200,7 @@ class OrderWorkload:
     def applied(self, batch: Batch) -> None:
         context, known = self._context, self._state
         now, now_ms = context.clock.now(), context.clock.wall_ms()
-        known.unconfigured += len(batch.unconfigured)
+        known.unconfigured += len(batch.happened.unconfigured)
         known.job_records |= batch.jobs
         for subject in batch.gone:
             self.orders.delete(subject)
