@@ -19,7 +19,7 @@ from schemas.events import (
     OrderEvent,
     PaymentStateChangedData,
 )
-from schemas.facts import PAYMENT, PROVIDER, Facts, Payment, SealedFacts
+from schemas.facts import MEMBERS, PAYMENT, PROVIDER, Facts, Payment, SealedFacts
 from schemas.provider_events import CancelledThereData, PaymentStateSaidData
 from schemas.state import Attempts, Delay, MadeAt, OrderHeader, OrderRecord, Parking
 from worker.core.intake import shown_id
@@ -27,7 +27,7 @@ from worker.core.order import assess, baseline
 from worker.core.policy import DeliveryPolicy
 from worker.core.provider_facts import KINDS, found_cancelled, names_order_anew, without_words
 from worker.core.reducer import reduce_sealed
-from worker.core.retry import awaits_change, backoff_s
+from worker.core.retry import awaits_change, backoff_s, hold_s
 from worker.core.status import is_only_shown, is_parked
 from worker.model.exchange import REASON_MAX, Outcome, OutcomeKind
 from worker.model.order import Order, reference_of
@@ -283,19 +283,7 @@ def _nothing_owed(record: OrderRecord, subject: str, destination: Destination) -
 
 def _tells(facts: Facts) -> bool:
     """Whether there is anything but payment states, of which a provider is never told."""
-    return bool(
-        facts.content
-        or facts.details
-        or facts.shipments
-        or facts.deliveries
-        or facts.returns
-        or facts.item_cancellations
-        or facts.refunds
-        or facts.fees
-        or facts.cancellation_now
-        or facts.statements
-        or facts.statement_retraction
-    )
+    return any(member.is_told and facts.stamped(name) for name, member in MEMBERS.items())
 
 
 def _acknowledge(record: OrderRecord, digest: bytes) -> None:
@@ -395,9 +383,11 @@ def inherit(record: OrderRecord) -> OrderRecord:
     return after
 
 
-def must_inherit(header: OrderHeader) -> bool:
-    """Whether a restore after an unclean stop has to mark and hold this order."""
-    return header.may_land_late or header.revision > header.acked
+def must_inherit(header: OrderHeader, *, was_clean: bool) -> bool:
+    """Whether an owner that takes over has to hold this order, since an attempt of the one before may still land. A
+    clean predecessor has marked what it does not know; any other may have had whatever was owed in flight.
+    """
+    return header.may_land_late or (not was_clean and header.revision > header.acked)
 
 
 # --- an outcome (`DOMAIN.md` section 6) ---
@@ -419,9 +409,9 @@ def settle(
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
-    after, hold_s = _settled(record, revision, digest, outcome, now_ms, chance, rules)
+    after, held_s = _settled(record, revision, digest, outcome, now_ms, chance, rules)
     after.delay_ms = after.not_before_ms - now_ms if after.not_before_ms else 0
-    return after, hold_s
+    return after, held_s
 
 
 def _settled(
@@ -464,10 +454,11 @@ def _settled(
             tried = replace(tried, transient=tried.transient + 1)
             after.may_land_late = after.remote_unknown = True
             after.delay = _whence(outcome)
-            delay_s = rules.settle_s + backoff_s(tried.transient, chance, rules)
+            held_s = hold_s(outcome, rules)
+            delay_s = held_s + backoff_s(tried.transient, chance, rules)
             after.not_before_ms = _after(now_ms, delay_s, outcome.retry_after_s)
             after.attempts = tried
-            return after, rules.settle_s
+            return after, held_s
         case OutcomeKind.PENDING | OutcomeKind.UNSUPPORTED:
             return _undecided(after, revision, digest, outcome, now_ms), 0.0
         case OutcomeKind.PERMANENT:

@@ -91,8 +91,7 @@ class Takeover:
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
-            # A clean predecessor has marked what it does not know; any other may have had whatever was owed in flight.
-            held = header.may_land_late or (not inherited.was_clean and records.must_inherit(header))
+            held = records.must_inherit(header, was_clean=inherited.was_clean)
             if held and not inherited.was_clean:
                 record = records.inherit(state.decode_order(value))
                 self._orders.put(subject, state.encode(record))
