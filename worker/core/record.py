@@ -20,7 +20,6 @@ from schemas.events import (
     PaymentStateChangedData,
 )
 from schemas.facts import MEMBERS, PAYMENT, PROVIDER, Facts, Payment, SealedFacts
-from schemas.provider_events import CancelledThereData, PaymentStateSaidData
 from schemas.state import Attempts, Delay, MadeAt, OrderHeader, OrderRecord, Parking
 from worker.core.intake import shown_id
 from worker.core.order import assess, baseline
@@ -113,7 +112,7 @@ def apply_event(
         after.unconfirmed_since_ms = 0
     else:
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
-    if kind in _PAYS and _is_newly_approved(before, facts):
+    if (kind in _PAYMENTS or kind is ConfirmedData) and _is_newly_approved(before, facts):
         _release(after)
         _end_not_found_delay(after)
     if type(data) is DetailsChangedData:
@@ -127,13 +126,14 @@ _DAY_MS = 86_400_000
 _UNTIL_CHANGED = Delay.CHANGE
 _MEANINGS = frozenset[type[Data]]({CancelledData, *KINDS})
 """Events that mean something else from provider to provider."""
-_PAYS = frozenset[type[Data]]({ConfirmedData, PaymentStateChangedData, PaymentStateSaidData})
+_PAYMENTS = frozenset[type[Data]]({PaymentStateChangedData, *(data for data, kind in KINDS.items() if kind.is_payment)})
 _APART = frozenset[type[Data]]({*KINDS, ObservedData})
 
 
 def may_change(event: OrderEvent) -> bool:
     """Whether what is owed to a provider may change by an event of this kind, wherever it was made."""
-    return type(event.data) is CancelledThereData or type(event.data) not in _APART
+    kind = KINDS.get(type(event.data))
+    return kind.is_change if kind is not None else type(event.data) not in _APART
 
 
 def _as_meant(event: OrderEvent, destination: Destination | None) -> OrderEvent:
@@ -168,13 +168,13 @@ def _takes_apart(before: OrderRecord, after: OrderRecord, event: OrderEvent) -> 
     A hint makes the order owed: what became of it at the provider is asked. All else changes nothing about what is
     owed, nor about what stands in its way.
     """
-    kind = type(event.data)
-    if kind is CancelledThereData and event.is_final:
-        return False  # a cancellation that was made there
+    kind = KINDS.get(type(event.data))
+    if kind is not None and kind.is_change and event.is_final:
+        return False  # made there
     if _is_hint(before, event):
         _hear(after)
         return False
-    if kind is PaymentStateSaidData and payment_now(after.sealed) != payment_now(before.sealed):
+    if kind is not None and kind.is_payment and payment_now(after.sealed) != payment_now(before.sealed):
         return False
     if before.revision == before.acked:
         after.acked = after.revision
@@ -248,7 +248,7 @@ def _follow_origin(
             after.remote_unknown = True  # it holds a change that we shall not acknowledge, even if all is undone again
     elif before.echo:
         confirms = isinstance(event.data, ConfirmedData) and not before.sealed.confirmation
-        pays = isinstance(event.data, PaymentStateChangedData | PaymentStateSaidData)
+        pays = type(event.data) in _PAYMENTS
         after.echo = pays or (confirms and not destination.account.send_on_confirm)
     if after.echo:
         order = assess(after.facts, reference_of(event.subject)).order
@@ -258,10 +258,10 @@ def _follow_origin(
 
 
 def _made_at(event: OrderEvent, provider: str) -> bool:
-    """Whether a change was made there. Of what a provider says only a cancellation is one."""
+    """Whether a change was made there."""
     data = event.data
-    if type(data) in KINDS:
-        return type(data) is CancelledThereData and event.is_final
+    if (kind := KINDS.get(type(data))) is not None:
+        return kind.is_change and event.is_final
     return event.origin == provider or (isinstance(data, CancelledData) and data.by == "provider")
 
 

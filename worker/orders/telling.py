@@ -5,10 +5,10 @@ from schemas.events import OrderEvent
 from schemas.state import OrderRecord
 from worker.core.order import Shown
 from worker.core.plan import Wait
+from worker.core.provider_facts import TYPES
 from worker.core.record import may_change
 from worker.core.results import (
     LEAN_BYTES,
-    PROVIDER_KINDS,
     Found,
     find,
     find_ready,
@@ -41,9 +41,9 @@ class Telling:
         provider says, in any case.
         """
         reporting = self._context.reporting
-        if reporting is None or not (after.acked == after.revision or type(event.data) in PROVIDER_KINDS):
+        if reporting is None or not (after.acked == after.revision or type(event.data) in TYPES):
             return []
-        if type(event.data) not in PROVIDER_KINDS and not may_change(event):
+        if type(event.data) not in TYPES and not may_change(event):
             pass_over(before, after)
             return []
         told = [tell_fact(event, after.revision, reporting, max_bytes=self.max_bytes)]

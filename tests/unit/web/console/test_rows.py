@@ -184,7 +184,11 @@ def test_results() -> None:
     [
         *('"data":{"status":{"a":1},"revision":1}', '"data":{"revision":12345678901234567890}'),
         *('"data":{"acked":9223372036854775808}', '"data":{"currency":[]}', '"data":{"shipped_minor":"1"}'),
-        *('"data":{"status":"\\ud800"}', '"data":' + "[" * 100_000, '"data":' + '{"a":' * 100_000 + "1" + "}" * 100_000),
+        *(
+            '"data":{"status":"\\ud800"}',
+            '"data":' + "[" * 100_000,
+            '"data":' + '{"a":' * 100_000 + "1" + "}" * 100_000,
+        ),
     ],
 )
 def test_odd_results(members: str) -> None:
