@@ -325,6 +325,8 @@ class Batch:
                 record.inconsistent_since_ms = 0
         if isinstance(plan, Wait):
             told = self._telling.of_waiting(subject, record, plan, is_overdue=decision.is_overdue)
+        elif isinstance(plan, Acknowledge) and not plan.is_approved:
+            told = self._telling.of(subject, record)
         else:
             told = self._telling.of_ready(subject, record, plan.shown)
         self._report(subject, told)
