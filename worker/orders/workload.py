@@ -53,6 +53,7 @@ class OrderWorkload:
         self._context = context
         self._loading = Loading(host.partition, kept)
         self._state = PartitionState()
+        self._takeover: Takeover | None = None
         self._mailbox = Mailbox()
         self._in_flight = 0
         """Attempts, of orders and of jobs, whose outcome has not come. Of an order in flight it may have, and not be
@@ -85,8 +86,13 @@ class OrderWorkload:
         return True
 
     async def restored(self, inherited: Inherited) -> Entries:
-        takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
-        return await takeover.run(inherited)
+        self._takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
+        return await self._takeover.run(inherited)
+
+    def activated(self) -> None:
+        assert self._takeover is not None  # it was restored
+        self._takeover.committed()
+        self._takeover = None
 
     async def find_undecodable(self, error: MsgspecError) -> bytes | None:  # noqa: ARG002 - it does not say which
         work = Slice(self._context)

@@ -185,6 +185,7 @@ class Owner(Generic[WorkloadT]):
         hold_until = found.fenced_at + context.rules.takeover_hold_s
         entries = await self.workload.restored(Inherited(clean, found.next is None, hold_until))
         await self.write(entries)
+        self.workload.activated()
         context.events.seek(self.partition, position.begin())
         context.events.resume(self.partition)
         self._enter(Phase.SERVING)

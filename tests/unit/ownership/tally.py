@@ -50,6 +50,7 @@ class Tally:
         self.loads = 0
         self.inherited: Inherited | None = None
         self.to_activate: Entries = []
+        self.is_active = False
         self.before_it_serves: list[Entries] = []
         self.attempts = 0
         self.outcomes: list[bytes] = []
@@ -80,6 +81,9 @@ class Tally:
         for entries in self.before_it_serves:
             await self.host.write(entries)
         return self.to_activate
+
+    def activated(self) -> None:
+        self.is_active = True
 
     async def find_undecodable(self, error: msgspec.MsgspecError) -> bytes | None:  # noqa: ARG002
         return self.damaged_key
