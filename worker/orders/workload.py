@@ -282,7 +282,13 @@ class OrderWorkload:
         clock, lease = self._context.clock, self._host.lease
         now = clock.now()
         is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
-        claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
+        try:
+            claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
+        except (
+            MsgspecError
+        ) as error:  # offered without being read: it concerns the partition, not the account
+            self._host.fail(error)
+            return None
         if not isinstance(claim, Claim):
             self._obey(claim)
             self._host.wake()  # it may be due at another time than the owner sleeps until

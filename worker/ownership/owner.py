@@ -110,6 +110,9 @@ class Owner(Generic[WorkloadT]):
                 await self._acquire()
             await self._serve()
         except MsgspecError as error:
+            if self._phase.is_working:  # to find out where it lies may take long: nothing is to begin meanwhile
+                self._enter(Phase.DRAINING)
+                self.workload.drain()
             raise await self._damage(error) from error
         finally:
             self._close()

@@ -122,8 +122,8 @@ class Workload(Protocol[TransactionT]):
         ...
 
     def activated(self) -> None:
-        """What `restored` has returned is committed. Before, `keep` must not take it for known: that commit may fail, and
-        a later owner in this process starts from what was kept.
+        """What `restored` has returned is committed. Before that `keep` must not take it for known, as the commit may
+        fail, and a later owner in this process starts from what was kept.
         """
         ...
 
