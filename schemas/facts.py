@@ -13,7 +13,7 @@ of them can refer back to itself, so the collector need not know them (`gc=False
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from struct import Struct as Format
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, msgpack
 
@@ -104,6 +104,9 @@ class Content(Struct, array_like=True, frozen=True, gc=False):
     total_minor: int
     lines: Packed
 
+    is_retracted: ClassVar[bool] = False
+    """There is always one."""
+
     @property
     def rank(self) -> tuple[bool, int, Stamp]:
         """What contents compete by: a missing cart version is lowest."""
@@ -142,6 +145,11 @@ class Shipment(Struct, array_like=True, frozen=True, gc=False):
     shipped_at: str | None = None
     tracking: Packed = NIL
 
+    @property
+    def is_retracted(self) -> bool:
+        """Whether it did not happen after all."""
+        return self.units is None
+
 
 class Return(Struct, array_like=True, frozen=True, gc=False):
     """Units that came back (`shipped`), were refunded unsent (`unshipped`), or one of both (`any`).
@@ -158,6 +166,11 @@ class Return(Struct, array_like=True, frozen=True, gc=False):
     """What went back for the units; `None`: their share of what was paid."""
     reason: str | None = None
 
+    @property
+    def is_retracted(self) -> bool:
+        """Whether it did not happen after all."""
+        return self.units is None
+
 
 class ItemCancellation(Struct, array_like=True, frozen=True, gc=False):
     """Units that will not be sent. `units` is `None` when it was retracted."""
@@ -165,6 +178,11 @@ class ItemCancellation(Struct, array_like=True, frozen=True, gc=False):
     stamp: Stamp
     units: UnitList | None
     reason: str | None = None
+
+    @property
+    def is_retracted(self) -> bool:
+        """Whether it did not happen after all."""
+        return self.units is None
 
 
 class Refund(Struct, array_like=True, frozen=True, gc=False):
@@ -176,6 +194,11 @@ class Refund(Struct, array_like=True, frozen=True, gc=False):
     applies_to: list[str] | None = None
     reason: str | None = None
 
+    @property
+    def is_retracted(self) -> bool:
+        """Whether it did not happen after all."""
+        return not self.amount_minor
+
 
 class Fee(Struct, array_like=True, frozen=True, gc=False):
     """A charge without a return. `amount_minor` is 0 when it was retracted."""
@@ -183,6 +206,11 @@ class Fee(Struct, array_like=True, frozen=True, gc=False):
     stamp: Stamp
     amount_minor: int
     name: str | None = None
+
+    @property
+    def is_retracted(self) -> bool:
+        """Whether it did not happen after all."""
+        return not self.amount_minor
 
 
 class Cancellation(Struct, array_like=True, frozen=True, gc=False):
@@ -319,6 +347,55 @@ class Facts(Struct, array_like=True, gc=False):
         if self.cancellation is not None and self.cancellation.stamp[1:] > moment:
             return self.cancellation
         return Cancellation((-1, *moment), by="provider")
+
+    def stamped(self, name: str) -> list[tuple[str, Any]]:
+        """The facts of the member with this name (`MEMBERS`), with their keys; those of a single register have none. Of
+        cancellations the one that counts.
+        """
+        member = self.cancellation_now if name == "cancellation" else getattr(self, name)
+        if isinstance(member, dict):
+            return list(member.items())
+        if isinstance(member, list):
+            return [("", fact) for fact in member]
+        return [] if member is None else [("", member)]
+
+
+class Member(Struct, frozen=True):
+    """What follows from one member of the facts, wherever the core asks about all of them."""
+
+    is_told: bool = False
+    """A provider has to be told of it, unless the change was made there."""
+    makes_carts: bool = False
+    """The carts follow from it: each fact of it has a `stamp`, by which it is the newest that they follow from."""
+    contradicts: str = ""
+    """What people call one of it, which contradicts a statement of both carts that is older; empty: it does not."""
+
+
+MEMBERS: Mapping[str, Member] = {
+    "confirmation": Member(makes_carts=True),
+    "content": Member(is_told=True, makes_carts=True, contradicts="the content"),
+    "details": Member(is_told=True),
+    "shipments": Member(is_told=True, makes_carts=True, contradicts="shipment"),
+    "deliveries": Member(is_told=True),
+    "returns": Member(is_told=True, makes_carts=True, contradicts="return"),
+    "item_cancellations": Member(is_told=True, makes_carts=True, contradicts="cancellation"),
+    "refunds": Member(is_told=True, makes_carts=True, contradicts="refund"),
+    "fees": Member(is_told=True, makes_carts=True, contradicts="fee"),
+    "cancellation": Member(is_told=True, makes_carts=True),
+    "statements": Member(is_told=True, makes_carts=True),
+    "statement_retraction": Member(is_told=True),
+}
+"""By member. The core asks this table, and has no list of members of its own."""
+NOTHING_FOLLOWS: Mapping[str, str] = {
+    "seen": "which events were taken",
+    "content_total_max_minor": "of former contents",
+    "former_lines": "of former contents",
+    "former_worth": "of former contents",
+    "payment": "decides whether anything is told, is never told itself",
+    "provider": "what the provider said; what counts of it counts as the payment and the cancellation",
+    "observed": "for statistics alone",
+}
+"""The other members, and why they are not in that table."""
 
 
 class SealedFacts(Struct, array_like=True, gc=False):

@@ -337,6 +337,24 @@ def log_names(module: Module, tree: Tree) -> list[str]:
     return found
 
 
+def http_statuses(module: Module, tree: Tree) -> list[str]:
+    """Report who looks at a response's status outside the adapters: what follows from it stands in the outcome."""
+    if module.area not in {"core", "orders", "jobs"}:
+        return []
+    return [
+        module.at(node.lineno, "an HTTP status")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Compare) and _compares_status([node.left, *node.comparators])
+    ]
+
+
+def _compares_status(sides: list[ast.expr]) -> bool:
+    """Whether a member `status` is compared with a number, or with nothing: ours are words."""
+    statuses = [side for side in sides if isinstance(side, ast.Attribute) and side.attr == "status"]
+    values = [node.value for side in sides for node in ast.walk(side) if isinstance(node, ast.Constant)]
+    return bool(statuses) and any(value is None or isinstance(value, int) for value in values)
+
+
 RULES: tuple[Rule, ...] = (
     in_layout,
     import_direction,
@@ -348,6 +366,7 @@ RULES: tuple[Rule, ...] = (
     fast_loop,
     pure,
     log_names,
+    http_statuses,
 )
 
 
@@ -423,6 +442,12 @@ def test_log_names(module: Module) -> None:
     assert log_names(module, TREE) == []
 
 
+@each_module
+def test_http_statuses(module: Module) -> None:
+    """Only adapters know what a status means."""
+    assert http_statuses(module, TREE) == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_data_files_ship(package: str) -> None:
     """Every file in a package that is not Python is named in pyproject.toml, or the image would lack it."""
@@ -488,6 +513,9 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (no_cycle, "schemas.a -> schemas.a", "schemas/a.py", "from schemas import a"),
     (log_names, "worker/app.py:1: a log event", "worker/app.py", "log.info(f'order_{state}', a=1)"),
     (log_names, "worker/app.py:1: a log event", "worker/app.py", "self._note('order_' + state, a)"),
+    (http_statuses, "a.py:1: an HTTP status", CORE, "x = outcome.status is not None"),
+    (http_statuses, "a.py:1: an HTTP status", CORE, "x = outcome.status in {500, 501}"),
+    (http_statuses, "a.py:1: an HTTP status", "worker/jobs/a.py", "x = 200 <= outcome.status < 300"),
     (environment, "worker/app.py:2: os.environ", "worker/app.py", "import os\nx = os.environ['X']"),
     (environment, "worker/app.py:1: os.getenv", "worker/app.py", "from os import getenv as g"),
     (environment, "worker/app.py:2: os.getenv", "worker/app.py", "import os as o\no.getenv('X')"),
@@ -550,6 +578,7 @@ SOUND: Files = {
     "worker/sandbox/server.py": "from aiohttp import web; from worker.providers.sequra import wire",
     "worker/core/__init__.py": "from worker.core import order",
     "worker/core/order.py": "from datetime import datetime; import worker.errors; datetime.fromtimestamp(0)",
+    "worker/core/status.py": "x = told.status == 'owed' or told.status != found.status",
     "worker/core/outbox.py": "import uuid, schemas.events; from worker.core import order; uuid.uuid5('', '')",
     "worker/providers/__init__.py": "",
     "worker/providers/responses.py": "from schemas import base",

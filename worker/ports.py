@@ -446,7 +446,7 @@ class Attempt(Struct, eq=False):
 class AttemptSource(Protocol):
     """Where the publisher claims attempts, and where it reports their outcomes."""
 
-    def take(self, subject: str) -> Attempt | None:
+    def claim(self, subject: str) -> Attempt | None:
         """Claims the attempt that is due for the order now; `None` if nothing may be sent after all."""
         ...
 
@@ -602,7 +602,7 @@ class JobDesk(Protocol):
         """Whether an order is being written into a page right now, so that it must not be sent otherwise."""
         ...
 
-    def take(self, name: str) -> Errand | None:
+    def claim(self, name: str) -> Errand | None:
         """Claims the request to send now; `None`: nothing after all."""
         ...
 

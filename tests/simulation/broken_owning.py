@@ -11,7 +11,7 @@ from tests.simulation.breaks import Breaks
 from worker.core.outbox import Outbox
 from worker.errors import LogError
 from worker.model.exchange import Outcome
-from worker.orders import batch
+from worker.orders import telling
 from worker.orders.batch import Batch
 from worker.orders.workload import OrderWorkload
 from worker.ownership import owner
@@ -220,7 +220,7 @@ def results_dropped(_real: Any) -> Any:
     return lambda _self, _subject, _value: None
 
 
-@breaks(batch, "tell")
+@breaks(telling, "tell")
 def what_was_told_not_kept(real: Any) -> Any:
     """I12: told again and again."""
 
@@ -233,7 +233,7 @@ def what_was_told_not_kept(real: Any) -> Any:
     return tell
 
 
-@breaks(batch, "find_ready")
+@breaks(telling, "find_ready")
 def settled_before_it_is_known(real: Any) -> Any:
     """I12: a result is true of what is committed with it."""
     return lambda *args: replace(real(*args), status="settled")

@@ -8,7 +8,8 @@ from tests.simulation.breaks import Breaks
 from worker.core import outbox
 from worker.core import record as records
 from worker.core.account import AccountQueue
-from worker.core.outbox import Claim, Effects, Outbox
+from worker.core.effects import Claim, Effects
+from worker.core.outbox import Outbox
 from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.orders import batch
@@ -150,29 +151,29 @@ def two_attempts_in_flight(real: Any) -> Any:
     return claim
 
 
-@breaks(OrderWorkload, "take")  # type: ignore[no-redef]
+@breaks(OrderWorkload, "claim")  # type: ignore[no-redef]
 def two_attempts_in_flight(real: Any) -> Any:  # noqa: F811
     """Looked at again at once."""
 
-    def take(self: OrderWorkload, subject: str) -> Attempt | None:
+    def claim(self: OrderWorkload, subject: str) -> Attempt | None:
         self.wake()
         return real(self, subject)  # type: ignore[no-any-return]
 
-    return take
+    return claim
 
 
-@breaks(OrderWorkload, "take")
+@breaks(OrderWorkload, "claim")
 def old_payload_retried(real: Any) -> Any:
     """Step 14: the record as of now."""
 
-    def take(self: Any, subject: str) -> Attempt | None:
+    def claim(self: Any, subject: str) -> Attempt | None:
         attempt: Attempt | None = real(self, subject)
         if attempt is not None:
             kept = self.__dict__.setdefault("kept", {})
             attempt.update = kept.setdefault(subject, attempt.update)
         return attempt
 
-    return take
+    return claim
 
 
 @breaks(OrderWorkload, "done")  # type: ignore[no-redef]

@@ -472,6 +472,38 @@ def test_foreign_record_that_was_written_over_is_none() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("orders", [10, 400], ids=["read before it is offered", "offered without being read"])
+def test_damaged_order_that_is_owed(orders: int) -> None:
+    """Whoever comes upon it, the owner or an account whose turn it is: its partition alone is out of service."""
+
+    async def story(stage: Stage) -> None:
+        shadow = await stage.serving("w1", settings={"sending": False})
+        for number in range(orders):
+            ship(stage, str(number))
+        await asyncio.sleep(5.0)
+        await shadow.stop()
+        key = f"{state.ORDER_PREFIX}acme/{orders - 1}".encode()
+        value = next(entry.value for entry in stage.log.entries(0) if entry.key == key)
+        assert value is not None
+        record = state.decode_order(value)
+        record.sealed.content = b"\xc1"
+        offset = stage.log.write_foreign(0, key, state.encode(record))
+        worker = await stage.serving("w2")
+        ship(stage, "other", 1)
+        await asyncio.sleep(10.0)
+        assert not worker.failed.done()
+        assert stage.roles(worker) == {0: "halted", 1: "serving"}
+        assert f"offset {offset}" in detail(worker)
+        assert told(stage, "other")
+        stage.log.write_foreign(0, key, None)
+        await asyncio.sleep(200.0)
+        assert worker.readyz() == (True, "ok")
+        assert all(told(stage, str(number)) for number in range(orders - 1))
+        await worker.stop()
+
+    play(story)
+
+
 def test_damaged_position_is_said_by_an_operator() -> None:
     """Nobody knows how far the input was taken: a skip says it, but for what the orders have taken; then it is served."""
 

@@ -304,17 +304,21 @@ def test_mode_that_changes_with_a_page_under_way() -> None:
     assert list(world.provider.updates) == ["A1"]
 
 
-def test_another_target_knows_of_no_report() -> None:
-    """With `send` all is reported to the other one; a page for the former is gone."""
+@pytest.mark.parametrize("kills", [1, 2])
+def test_another_target_knows_of_no_report(kills: int) -> None:
+    """With `send` all is reported to the other one; a page for the former is gone, and stays so."""
 
     async def story(world: World) -> None:
         world.provider.script.append("lost")
         await report(world)
         await sleep(2.0)
-        await world.kill(0)
         world.account = replace(world.account, base_url="https://other.example")
         world.accepted = {"acme": "send"}
-        world.start(0)
+        for _ in range(kills):
+            await world.kill(0)
+            world.start(0)
+            await sleep(20.0)
+            assert status_of(world).pages == 0
         await sleep(120.0)
         await report(world)
         await sleep(120.0)

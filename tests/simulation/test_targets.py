@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -257,5 +258,32 @@ def test_partition_that_comes_back() -> None:
         assert set(stage.roles(first).values()) == {"serving"}
         assert _targets(stage) == [LIVE.base_url] * 2
         await first.stop()
+
+    play(story)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 4])
+def test_commit_that_fails_in_a_takeover(lost: int) -> None:
+    """Whichever commit it is, the same process takes the partition over once more, and then it is written down whom the
+    account tells: who goes back to the old address later is asked.
+    """
+
+    async def story(stage: Stage) -> None:
+        await _sandboxed(stage)
+        writes: Counter[int] = Counter()
+
+        async def gate(op: str, process: str, partition: int) -> None:
+            if op == "write" and process == "second":
+                writes[partition] += 1
+                if writes[partition] == lost:
+                    raise LogError("a broker does not answer")
+
+        stage.log.gate = gate
+        worker = await _serving(stage, "second", AFTER, {"acme": "send"})
+        await asyncio.sleep(600.0)
+        assert min(writes.values()) > lost
+        assert sorted(set(_told(stage))) == _live()
+        assert _targets(stage) == [LIVE.base_url] * 2
+        await worker.stop()
 
     play(story)

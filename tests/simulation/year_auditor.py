@@ -219,8 +219,7 @@ class Auditor:
             is_expected = book.account == "acme" and book.story in AFTER_A_REPORT
             if not is_expected:
                 side.fail(f"{subject} ({book.story}): parked, {record.reason}")
-        elif record.revision != record.acked and not (book.story == "rejected" and record.remote_unknown):
-            # Cancelled there while it was on hold and nobody knew what it had been told: it stays on hold.
+        elif record.revision != record.acked:
             side.fail(f"{subject} ({book.story}): {record.reason or 'owed'}")
         paid_minor = 0 if record.facts.provider is None else record.facts.provider.paid_minor
         worth_minor = side.worth_minor(subject)

@@ -16,7 +16,7 @@ from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection
 from worker.config.sections import SECTIONS
 from worker.errors import EXIT_CODES
 from worker.metrics import METRICS
-from worker.orders.batch import _WARNINGS
+from worker.orders.happened import _WARNINGS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "OPERATIONS.md").read_text(encoding="utf-8")

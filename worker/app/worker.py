@@ -13,7 +13,7 @@ from schemas.state import Deployment
 from schemas.views import STATUS_RULES, JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
-from worker.core.outbox import UNCONFIGURED, Figures
+from worker.core.figures import UNCONFIGURED, Figures
 from worker.core.placing import Placing
 from worker.core.record import release_by_operator, resend
 from worker.core.results import Reporting

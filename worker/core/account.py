@@ -6,8 +6,8 @@ than it must:
 
 1. the longest owed goes first, but orders that failed before take at most half of the slots while others wait; where
    there is one slot, at most every other turn and at most half of the time;
-2. `Retry-After` of a 429 or 503 holds the account; without it the account slows down: a short hold that grows, and half
-   of the slots, which come back bit by bit while requests are taken;
+2. `Retry-After` of a 429 or 503 throttles the account; without it the account slows down: a short break that grows, and
+   half of the slots, which come back bit by bit while requests are taken;
 3. a 401, or a 403 for different orders in a row, pauses it, and so does a wave of refusals for good, of which the last
    one is not parked. One order alone is not the account: its 403 delays it, and so does its 401 when others were taken
    since it paused the account;
@@ -29,11 +29,11 @@ from msgspec.structs import replace
 
 from worker.core.policy import DeliveryPolicy
 from worker.core.retry import backoff_s
-from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.exchange import Outcome, OutcomeKind, Refusal
 
 NEVER = float("inf")
 SLOW_MAX_S = 15.0
-"""The longest hold without `Retry-After`: after an outage the account must not stay idle for long."""
+"""The longest break without `Retry-After`: after an outage the account must not stay idle for long."""
 DOWN_AFTER = 3
 """Attempts in a row that came to nothing, for so long that backoffs have grown: the account took nothing."""
 DOWN_S = 10.0
@@ -85,9 +85,9 @@ class AccountQueue(Generic[_Owner]):
     def __init__(self, slots: int, rules: DeliveryPolicy) -> None:
         self.in_flight = 0
         self.pause: Pause | None = None
-        self.hold_until = 0.0
+        self.throttled_until = 0.0
         self.is_slow = False
-        """What holds it is not `Retry-After` but ours, for want of it."""
+        """What throttles it is not `Retry-After` but ours, for want of it."""
         self._slots = slots
         self._rules = rules
         self._count = 0
@@ -164,7 +164,7 @@ class AccountQueue(Generic[_Owner]):
         """When the next turn may begin; now or earlier: at once. Infinity: not before something happens."""
         if self.in_flight >= int(self._open_slots):
             return NEVER
-        at = self.hold_until
+        at = self.throttled_until
         pause = self.pause
         if pause is not None:
             if pause.is_probing:
@@ -241,7 +241,7 @@ class AccountQueue(Generic[_Owner]):
             outcome = replace(outcome, kind=OutcomeKind.CREDENTIALS)  # it is tried with the new ones
         else:
             outcome = self._judge(turn.subject, outcome, now)
-        was_asked = outcome.status is not None or answer not in _TAKEN
+        was_asked = outcome.has_response or answer not in _TAKEN
         is_taken = answer in _TAKEN and was_asked
         if is_taken:
             self._take(turn, now)
@@ -258,7 +258,7 @@ class AccountQueue(Generic[_Owner]):
     # --- pauses ---
 
     def resume(self) -> bool:
-        """Ends a pause, but no hold; the account's counts start anew. False: there was none."""
+        """Ends a pause, but not what throttles it; the account's counts start anew. False: there was none."""
         if self.pause is None:
             return False
         self.pause = None
@@ -320,7 +320,7 @@ class AccountQueue(Generic[_Owner]):
 
     def _follow_probe(self, pause: Pause, subject: str, outcome: Outcome, answer: OutcomeKind, now: float) -> None:
         # Who refuses an order for what is in it has let us in.
-        has_let_in = pause.cause == "credentials" and (answer is OutcomeKind.CONFLICT or outcome.status == 422)
+        has_let_in = pause.cause == "credentials" and outcome.refusal is Refusal.CONTENT
         if answer in _TAKEN or has_let_in:
             self.resume()
             return
@@ -333,17 +333,17 @@ class AccountQueue(Generic[_Owner]):
     def _slow_down(self, turn: Turn[_Owner], outcome: Outcome, now: float, chance: float) -> None:
         """Rule 2."""
         if outcome.retry_after_s:
-            self._hold(now + outcome.retry_after_s, is_slow=False)
+            self._throttle(now + outcome.retry_after_s, is_slow=False)
         elif turn.began_at > self._slowed_at:  # those that were under way then say nothing new
             self._slow_in_a_row += 1
             self._open_slots = max(1.0, min(self._open_slots, self.in_flight + 1) / 2)
             self._slowed_at = self._opened_at = now
             wait_s = min(backoff_s(self._slow_in_a_row, chance, self._rules), SLOW_MAX_S)
-            self._hold(now + wait_s, is_slow=True)
+            self._throttle(now + wait_s, is_slow=True)
 
-    def _hold(self, until: float, *, is_slow: bool) -> None:
-        if until > self.hold_until:
-            self.hold_until, self.is_slow = until, is_slow
+    def _throttle(self, until: float, *, is_slow: bool) -> None:
+        if until > self.throttled_until:
+            self.throttled_until, self.is_slow = until, is_slow
 
     def _take(self, turn: Turn[_Owner], now: float) -> None:
         """An order was taken: things may go faster."""

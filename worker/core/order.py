@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from schemas.base import AMOUNT_MAX_MINOR
 from schemas.events import FREIGHT, GOODS, PRICED
 from schemas.facts import (
+    MEMBERS,
     Confirmation,
     Content,
     Facts,
@@ -166,21 +167,13 @@ def _from_statement(
 
 def _newer_than(facts: Facts, statement: Statement) -> list[str]:
     """The facts that the shop told after it stated both carts: who is right, cannot be known."""
-    stamp = statement.stamp
-    found: list[str] = []
-    if facts.content is not None and facts.content.stamp > stamp:
-        found.append("the content")
-    found += [
-        f"shipment {key}" for key, fact in facts.shipments.items() if fact.units is not None and fact.stamp > stamp
+    found = [
+        f"{member.contradicts} {key}".rstrip()
+        for name, member in MEMBERS.items()
+        if member.contradicts
+        for key, fact in facts.stamped(name)
+        if fact.stamp > statement.stamp and not fact.is_retracted
     ]
-    found += [f"return {key}" for key, fact in facts.returns.items() if fact.units is not None and fact.stamp > stamp]
-    found += [
-        f"cancellation {key}"
-        for key, fact in facts.item_cancellations.items()
-        if fact.units is not None and fact.stamp > stamp
-    ]
-    found += [f"refund {key}" for key, fact in facts.refunds.items() if fact.amount_minor and fact.stamp > stamp]
-    found += [f"fee {key}" for key, fact in facts.fees.items() if fact.amount_minor and fact.stamp > stamp]
     return [f"{name} is newer than the statement" for name in found[:REASONS_MAX]]
 
 

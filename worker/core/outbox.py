@@ -1,6 +1,9 @@
 """What is owed to a provider, and when it may be sent.
 
-Rule: everything that decides when an order is evaluated, offered, claimed, sent and evaluated again is in this file.
+Rule: everything that decides when an order of a partition is evaluated, offered, claimed and evaluated again is in this
+file. What it goes by stands elsewhere: `record.settle` says how long an order is delayed and held, `plan` what is to be
+done about it, `account` whose turn it is of what was offered, the partition's owner how long its lease is, and a job
+which orders it is about to send itself.
 
 Theory of operation. An order's record holds two revisions: `revision`, of its facts, and `acked`, the newest that the
 provider is known to have accepted. While they differ the order is *owed*, so the state topic itself is the outbox and
@@ -43,16 +46,14 @@ the first. What is to be done comes back as *effects*, which the partition's own
 outbox is made again from the records at every restore.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
-from typing import get_args
-
-from msgspec import Struct
 
 from schemas import state
 from schemas.state import OrderHeader, OrderRecord
-from schemas.views import Waits
+from worker.core.appointments import NEVER, Appointments, Entry
+from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
+from worker.core.figures import NOT_OWED, Figures, figures_of
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan, plan_unconfigured
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import newest_event, payment_now
@@ -64,149 +65,12 @@ from worker.model.exchange import AwaitResult
 from worker.model.order import account_of, reference_of
 from worker.model.provider import Destination, Question
 
-NEVER = float("inf")
 PREPARED_MAX = 256
 """Rendered updates kept until they are claimed; beyond, they are rendered again."""
 ANNOUNCE_AFTER_S = 5.0
 """An order that is settled within this time is not announced as owed: most are, and readers would hear twice."""
 RECHECK_AFTER_S = 60.0
 """When an order is evaluated that was offered without being read, should its turn not have come by then."""
-_HEAP_SLACK = 1_000
-
-NOT_OWED: frozenset[str] = frozenset(get_args(Waits))
-"""What an order waits for that no provider can be told about."""
-UNCONFIGURED = ""
-"""Stands for all accounts that are not configured: they may have any name."""
-
-
-# --- effects: what the owner is to do ----------------------------------------------------------------------------
-
-
-class Offer(Struct, frozen=True):
-    """The publisher is to claim it when its account's turn comes."""
-
-    subject: str
-    account: str
-    owed_since_ms: int
-    has_failed: bool
-    not_before: float
-    """*now*; earlier only if its account finds that delays have become pointless."""
-
-
-class Decide(Struct, frozen=True):
-    """Its record is to change, in the next transaction."""
-
-    subject: str
-    basis: bytes
-    """The committed record that this was decided on: if it has changed by then, the decision is void."""
-    plan: Send | Acknowledge | Park | Wait
-    is_overdue: bool = False
-    """It has waited for too long."""
-
-
-class NeedLease(Struct, frozen=True):
-    """It may be sent, but not under this lease: once the next commit has renewed it, the order is evaluated again."""
-
-    subject: str
-
-
-class Overdue(Struct, frozen=True):
-    """It has been unconfirmed or inconsistent for too long."""
-
-    subject: str
-    revision: int
-    event_id: str
-    status: str
-
-
-Effects = tuple[Offer | Decide | NeedLease | Overdue, ...]
-
-
-class Claim(Struct, frozen=True):
-    """It is in flight from now on, until `ended`."""
-
-    revision: int
-    plan: Send
-
-
-# --- figures -----------------------------------------------------------------------------------------------------
-
-
-class Figures(Struct):
-    """How many orders wait, and for what."""
-
-    owed: int = 0
-    held: int = 0
-    parked: int = 0
-    """Those included that are inconsistent for longer than they may be."""
-    unconfirmed: int = 0
-    inconsistent: int = 0
-    overdue: int = 0
-    """Of the two, those for longer than they may be."""
-    owed_since_ms: int = 0
-    """Since when the one is owed that is owed longest; 0: none is, or nobody would be told of it."""
-
-    def add(self, other: "Figures") -> None:
-        """Counts the others, too."""
-        self.owed += other.owed
-        self.held += other.held
-        self.parked += other.parked
-        self.unconfirmed += other.unconfirmed
-        self.inconsistent += other.inconsistent
-        self.overdue += other.overdue
-        self.note_owed_since(other.owed_since_ms)
-
-    def note_owed_since(self, since_ms: int) -> None:
-        """One is owed since then; 0: that is not known."""
-        if since_ms and not 0 < self.owed_since_ms <= since_ms:
-            self.owed_since_ms = since_ms
-
-    def oldest_s(self, now_ms: int) -> float:
-        """For how long the one is owed that is owed longest."""
-        return max(0.0, (now_ms - self.owed_since_ms) / 1000) if self.owed_since_ms else 0.0
-
-
-# --- the outbox --------------------------------------------------------------------------------------------------
-
-
-class _Entry(Struct):
-    """An order that is owed, held, or in flight."""
-
-    revision: int
-    owed_since_ms: int
-    due: float
-    """When to evaluate it; infinity: when something happens."""
-    hold_until: float = 0.0
-    """Until then the last request may still land."""
-    not_before: float = 0.0
-    """When it may be sent: its delay and its hold are over."""
-    not_before_ms: int = 0
-    """The end of its delay, as its record has it; 0: there is none."""
-    delay_until: float = 0.0
-    """The same, by our clock."""
-    has_failed: bool = False
-    """Its last attempt has failed: those that have not go first."""
-    awaits_change: bool = False
-    """A job sends it, or a change of it makes it another matter."""
-    may_go_early: bool = False
-    """Its account may decide that the delay has become pointless; never the hold."""
-    in_flight: bool = False
-    queued: bool = False
-    """Offered to the publisher, which will claim it when its turn comes."""
-    waiting: str = ""
-    """Why nothing can be sent, for the figures; empty: it can."""
-    is_overdue: bool = False
-    """Unconfirmed or inconsistent for longer than it may."""
-    waiting_since_ms: int = 0
-    """Since when it waits for that, as its record has it; 0: it was not evaluated yet."""
-    overdue_at: float = 0.0
-    """When it does so for too long, by our clock: the one that set the moment may have been wrong."""
-    needs_reading: bool = False
-    """Its record says more than that it is owed, or it was offered without being read: the next evaluation reads it."""
-    prepared: Send | None = None
-    """The plan for `revision`, kept so that it need not be made twice when the order is claimed at once."""
-    announce_at: float = NEVER
-    """When it is announced as owed, should it still be so then."""
 
 
 class Outbox:
@@ -234,9 +98,9 @@ class Outbox:
         self._reporting = reporting
         self._prepared_max = prepared_max
         self._announce_after_s = announce_after_s
-        self._entries: dict[str, _Entry] = {}
-        self._heap: list[tuple[float, int, str]] = []
-        self._count = 0
+        self._entries: dict[str, Entry] = {}
+        self._appointments = Appointments(self._entries)
+        self._schedule = self._appointments.make
         self._prepared = 0
         """Plans that are kept."""
         self._awaiting_lease: list[str] = []
@@ -266,7 +130,7 @@ class Outbox:
             return
         is_inconsistent = False  # of an entry that is not known before it is evaluated
         if entry is None:
-            entry = self._entries[subject] = _Entry(header.revision, header.owed_since_ms, NEVER)
+            entry = self._entries[subject] = Entry(header.revision, header.owed_since_ms, NEVER)
             is_inconsistent = header.inconsistent_since_ms > 0
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
@@ -298,7 +162,7 @@ class Outbox:
         if (payment := payment_now(state.decode_order(value).sealed)) is not None and payment.state != "approved":
             entry.waiting = payment.state
 
-    def _follow_delay(self, entry: _Entry, header: OrderHeader, now: float, now_ms: int) -> None:
+    def _follow_delay(self, entry: Entry, header: OrderHeader, now: float, now_ms: int) -> None:
         """`header` is no bare header when it has a delay: what kind of delay it is stands behind it."""
         delay_s = 0.0
         entry.may_go_early = entry.awaits_change = entry.has_failed = False
@@ -337,7 +201,7 @@ class Outbox:
 
     def next_due(self) -> float:
         """When there is something to evaluate; infinity: not before something happens."""
-        due = self._next_due()
+        due = self._appointments.next_due()
         return min(due, self._announcements[0][0]) if self._announcements else due
 
     def evaluate(self, now: float, now_ms: int, lease_until: float) -> Effects | None:
@@ -348,11 +212,9 @@ class Outbox:
             entry = self._entries.get(subject)
             if entry is not None and entry.announce_at == announce_at and not entry.in_flight:  # else its outcome does
                 self._schedule(subject, entry, now)
-        if self._next_due() > now:
+        if self._appointments.next_due() > now:
             return None
-        _, _, subject = heapq.heappop(self._heap)
-        entry = self._entries[subject]
-        entry.due = NEVER
+        subject, entry = self._appointments.pop()
         account = account_of(subject)
         destination = self._destinations.get(account)
         if destination is not None and not entry.needs_reading and self._is_prepared_full(entry, account, now):
@@ -382,7 +244,7 @@ class Outbox:
             return (Decide(subject, value, found), *offered)
         return offered
 
-    def _is_prepared_full(self, entry: _Entry, account: str, now: float) -> bool:
+    def _is_prepared_full(self, entry: Entry, account: str, now: float) -> bool:
         """Whether it is to be rendered when it is claimed, for a plan made now could not be kept. Only for what may be
         claimed soon: otherwise it would show too late that it must be parked, say.
         """
@@ -393,7 +255,7 @@ class Outbox:
         )
 
     def _offer(
-        self, subject: str, entry: _Entry, account: str, found: Send | None, now: float, lease_until: float
+        self, subject: str, entry: Entry, account: str, found: Send | None, now: float, lease_until: float
     ) -> Effects:
         entry.waiting = ""
         is_delayed = entry.not_before > now
@@ -437,7 +299,7 @@ class Outbox:
         return isinstance(step, AwaitResult) and step.poll_s is None
 
     def _announces(
-        self, subject: str, entry: _Entry, record: OrderRecord, found: Send, destination: Destination, now: float
+        self, subject: str, entry: Entry, record: OrderRecord, found: Send, destination: Destination, now: float
     ) -> bool:
         """Whether others are to be told now that it is owed. Not at once: usually it is settled soon."""
         reporting = self._reporting
@@ -457,7 +319,7 @@ class Outbox:
     def _wait(
         self,
         subject: str,
-        entry: _Entry,
+        entry: Entry,
         value: bytes,
         record: OrderRecord,
         found: Acknowledge | Park | Wait,
@@ -523,7 +385,7 @@ class Outbox:
         entry.in_flight = True
         return Claim(entry.revision, prepared)
 
-    def _drop_plan(self, entry: _Entry) -> Send | None:
+    def _drop_plan(self, entry: Entry) -> Send | None:
         prepared, entry.prepared = entry.prepared, None
         if prepared is not None:
             self._prepared -= 1
@@ -564,57 +426,5 @@ class Outbox:
                 yield subject, entry.queued or entry.waiting == "no_account"
 
     def figures(self, accounts: Container[str], now: float) -> dict[str, Figures]:
-        """By account of those configured, and `UNCONFIGURED`. What is owed to nobody has no age."""
-        found: dict[str, Figures] = {}
-        for subject, entry in self._entries.items():
-            account = account_of(subject)
-            if (count := found.get(account)) is None:
-                account = account if account in accounts else UNCONFIGURED
-                count = found.setdefault(account, Figures())
-            waiting = entry.waiting
-            if waiting not in NOT_OWED:
-                count.owed += 1
-                count.held += entry.hold_until > now
-                if account and not entry.awaits_change:
-                    count.note_owed_since(entry.owed_since_ms)
-            elif waiting == "parked":
-                count.parked += 1
-            elif waiting == "unconfirmed":
-                count.unconfirmed += 1
-                count.overdue += entry.is_overdue
-            elif waiting == "inconsistent":
-                count.inconsistent += 1
-                count.overdue += entry.is_overdue
-                count.parked += entry.is_overdue
-        return found
-
-    # --- when to evaluate ---
-
-    def _schedule(self, subject: str, entry: _Entry, due: float) -> None:
-        """Evaluates the order again at `due`; an earlier appointment is void."""
-        if due == entry.due:
-            return
-        entry.due = due
-        if due != NEVER:
-            self._count += 1
-            heapq.heappush(self._heap, (due, self._count, subject))
-        if len(self._heap) > 2 * len(self._entries) + _HEAP_SLACK:
-            self._purge()
-
-    def _purge(self) -> None:
-        """Forgets void appointments: there must not be more of them than there are orders, however many events come."""
-        kept = [item for item in self._heap if (entry := self._entries.get(item[2])) and entry.due == item[0]]
-        heapq.heapify(kept)
-        self._heap = kept
-
-    def _next_due(self) -> float:
-        """When the next order is to be evaluated; void appointments before it are dropped."""
-        while self._heap:
-            due, _, subject = self._heap[0]
-            entry = self._entries.get(subject)
-            if entry is not None and entry.due == due:
-                if not entry.in_flight:
-                    return due
-                entry.due = NEVER  # its outcome will make another one
-            heapq.heappop(self._heap)
-        return NEVER
+        """As `figures_of`, of all orders here."""
+        return figures_of(self._entries.items(), accounts, now)

@@ -38,6 +38,8 @@ class Acknowledge(Struct, frozen=True):
 
     digest: bytes
     shown: Shown | None = None
+    is_approved: bool = True
+    """Its payment is; otherwise it is at rest, but not settled."""
 
 
 class Park(Struct, frozen=True):
@@ -69,6 +71,8 @@ def plan(record: OrderRecord, subject: str, destination: Destination) -> Plan:
     reference = reference_of(subject)
     assessment = assess(record.facts, reference)
     if assessment.state != "ready":
+        if _is_over(assessment, record):
+            return Acknowledge(record.acked_digest, shown_of(assessment.order), is_approved=False)
         return wait_of(assessment)
     order = assessment.order
     assert order is not None  # ready means that there are carts
@@ -97,6 +101,17 @@ def plan(record: OrderRecord, subject: str, destination: Destination) -> Plan:
     if parked is not None and parked.revision == record.revision and parked.reason == reason[:REASON_MAX]:
         return Wait("parked", [reason], shown=shown)
     return Park(reason, update.digest, refusal is None, shown)
+
+
+def _is_over(assessment: Assessment, record: OrderRecord) -> bool:
+    """Whether the provider itself has cancelled an order before its payment was approved: nothing is told before that,
+    and it will not be, so the order must not wait for it. Doubt about what the provider holds stays in the record: if
+    it is approved all the same, all of it is sent.
+    """
+    if assessment.state not in ("on_hold", "refused") or assessment.reasons:
+        return False
+    cancellation = record.facts.cancellation_now
+    return cancellation is not None and cancellation.by == "provider" and not cancellation.retracted
 
 
 def plan_unconfigured(record: OrderRecord, subject: str) -> Acknowledge | Wait:

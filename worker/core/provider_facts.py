@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from schemas import provider_events as p
 from schemas.envelope import Data
-from schemas.events import PROVIDER_TYPES, OrderEvent, data_of
+from schemas.events import PROVIDER_TYPES, OrderEvent, data_of, event_type
 from schemas.facts import (
     APPROVED_UNLESS_REFUSED,
     Disbursement,
@@ -25,6 +25,7 @@ from schemas.facts import (
     pack,
     unpack_details,
 )
+from schemas.views import ProviderView, Said
 
 DISBURSED_MAX = 100
 """Lines of disbursements that are kept of an order one by one."""
@@ -33,21 +34,31 @@ Members = dict[str, Any]
 """Members of `ProviderFacts` that change."""
 
 
-class _Kind(Struct, frozen=True):
+Keep = Callable[[ProviderFacts, OrderEvent, Moment], Members]
+
+
+class Kind(Struct, frozen=True):
     """What becomes of the events of one type."""
 
-    keep: Callable[[ProviderFacts, OrderEvent, Moment], Members]
+    keep: Keep | None = None
+    """`None`: the newest is shown."""
     is_hint: bool = False
     """Something may have moved at the provider: who can read there reads before it believes."""
+    is_payment: bool = False
+    """It says how the payment stands, which decides whether an order is told at all."""
+    is_change: bool = False
+    """Where nobody can read, it is a change of the order, made at the provider."""
+    words: tuple[str, Any] | None = None
+    """The member that repeats the provider's words, which may be personal, and what stands for none."""
+    is_personal: bool = False
+    """All of it may be."""
+    unkept: str = ""
+    """A member that goes no further than the event."""
 
 
 def _newest(known: Mapping[str, tuple[Moment, Packed]], name: str, moment: Moment, data: Data) -> Members:
     old = known.get(name)
     return {} if old is not None and old[0] > moment else {"said": {**known, name: (moment, pack(data))}}
-
-
-def _shown(name: str) -> Callable[[ProviderFacts, OrderEvent, Moment], Members]:
-    return lambda facts, event, moment: _newest(facts.said, name, moment, event.data)
 
 
 def _payment(facts: ProviderFacts, event: OrderEvent, moment: Moment) -> Members:
@@ -76,12 +87,6 @@ def _cancelled(facts: ProviderFacts, event: OrderEvent, moment: Moment) -> Membe
     return changed
 
 
-def _shipping(facts: ProviderFacts, event: OrderEvent, moment: Moment) -> Members:
-    data = event.data
-    assert isinstance(data, p.ShippingData)
-    return _newest(facts.said, "shipping", moment, replace(data, payload=UNSET))
-
-
 def _disbursed(facts: ProviderFacts, event: OrderEvent, _moment: Moment) -> Members:
     data = event.data
     assert isinstance(data, p.DisbursedData)
@@ -97,22 +102,28 @@ def _disbursed(facts: ProviderFacts, event: OrderEvent, _moment: Moment) -> Memb
     return {"disbursed": kept, "disbursed_before_minor": before_minor}
 
 
-KINDS: Mapping[type[Data], _Kind] = {
-    p.PaymentStateSaidData: _Kind(_payment),
-    p.TransactionData: _Kind(_shown("transaction"), is_hint=True),
-    p.UpsellData: _Kind(_shown("upsell"), is_hint=True),
-    p.DeliverySaidData: _Kind(_delivery, is_hint=True),
-    p.CancelledThereData: _Kind(_cancelled, is_hint=True),
-    p.CancelAskedData: _Kind(_shown("cancel_asked")),
-    p.RiskData: _Kind(_shown("risk")),
-    p.DisbursedData: _Kind(_disbursed),
-    p.ShippingData: _Kind(_shipping),
-    p.CardSavedData: _Kind(_shown("card_saved")),
-    p.UnmappedData: _Kind(_shown("unmapped")),
+KINDS: Mapping[type[Data], Kind] = {
+    p.PaymentStateSaidData: Kind(_payment, is_payment=True),
+    p.TransactionData: Kind(is_hint=True, words=("error", UNSET)),
+    p.UpsellData: Kind(is_hint=True),
+    p.DeliverySaidData: Kind(_delivery, is_hint=True),
+    p.CancelledThereData: Kind(_cancelled, is_hint=True, is_change=True),
+    p.CancelAskedData: Kind(),
+    p.RiskData: Kind(),
+    p.DisbursedData: Kind(_disbursed),
+    p.ShippingData: Kind(words=("error", UNSET), unkept="payload"),
+    p.CardSavedData: Kind(is_personal=True),
+    p.UnmappedData: Kind(words=("word", "")),
 }
-"""By the type of their `data`. The one place that says which are hints."""
+"""By the type of their `data`: the one place for all that is special about a type. `schemas.views.ProviderView` has a
+member for each that is shown."""
 
-assert KINDS.keys() == {data_of(event) for event in PROVIDER_TYPES}
+TYPES: Mapping[type[Data], str] = {data_of(event): event_type(event) for event in PROVIDER_TYPES}
+"""Their CloudEvents types."""
+NAMES: Mapping[type[Data], str] = {data: kind.removeprefix("provider.") for data, kind in TYPES.items()}
+"""The same after `provider.`, by which they are kept and shown."""
+
+assert KINDS.keys() == TYPES.keys()
 
 
 def take(facts: ProviderFacts | None, event: OrderEvent, position: int) -> ProviderFacts:
@@ -121,7 +132,11 @@ def take(facts: ProviderFacts | None, event: OrderEvent, position: int) -> Provi
     assert isinstance(data, p.ProviderData)
     facts = ProviderFacts() if facts is None else facts
     moment = (event.time_us, position)
-    changed = KINDS[type(data)].keep(facts, event, moment)
+    keep = KINDS[type(data)].keep
+    if keep is None:
+        changed = _newest(facts.said, NAMES[type(data)], moment, as_kept(data))
+    else:
+        changed = keep(facts, event, moment)
     if data.provider_order is not UNSET and (facts.order is None or moment > facts.order[0]):
         changed["order"] = (moment, data.provider_order)
     return replace(facts, **changed) if changed else facts
@@ -147,17 +162,45 @@ def names_order_anew(facts: Facts, event: OrderEvent) -> bool:
     return references is None or references.provider != data.provider_order
 
 
+def as_kept(data: Data) -> Data:
+    """The same without what goes no further."""
+    unkept = KINDS[type(data)].unkept
+    return replace(data, **{unkept: UNSET}) if unkept else data
+
+
+def as_shared(data: Data) -> Data | None:
+    """The same without what may be personal; `None`: all of it may be."""
+    kind = KINDS[type(data)]
+    if kind.is_personal:
+        return None
+    return data if kind.words is None else replace(data, **dict([kind.words]))
+
+
 def without_words(facts: ProviderFacts) -> ProviderFacts:
     """The same without what a provider says of errors: it may repeat what is being removed from the order."""
-    said = {name: one for name, one in facts.said.items() if name != "card_saved"}
-    for name, kind in _WITH_WORDS.items():
-        if name in said:
-            moment, packed = said[name]
-            said[name] = (moment, pack(replace(msgpack.decode(packed, type=kind), error=UNSET)))
-    if "unmapped" in said:
-        moment, packed = said["unmapped"]
-        said["unmapped"] = (moment, pack(replace(msgpack.decode(packed, type=p.UnmappedData), word="")))
+    said = dict(facts.said)
+    for data, name in _PERSONAL.items():
+        if name not in said:
+            continue
+        moment, packed = said[name]
+        shared = as_shared(msgpack.decode(packed, type=data))
+        if shared is None:
+            del said[name]
+        else:
+            said[name] = (moment, pack(shared))
     return replace(facts, said=said)
 
 
-_WITH_WORDS = {"transaction": p.TransactionData, "shipping": p.ShippingData}
+def view_without_words(view: ProviderView) -> ProviderView:
+    """The same without what may be personal."""
+    changed: dict[str, Said | None] = {}
+    for data, name in _PERSONAL.items():
+        said: Said | None = getattr(view, name)
+        words = KINDS[data].words
+        changed[name] = (
+            None if said is None or words is None else {key: value for key, value in said.items() if key != words[0]}
+        )
+    return replace(view, **changed)
+
+
+_PERSONAL = {data: NAMES[data] for data, kind in KINDS.items() if kind.words is not None or kind.is_personal}

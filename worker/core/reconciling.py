@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from schemas.facts import Facts
+from schemas.facts import MEMBERS, Facts
 from schemas.reconciliation import ComparedOrder, ProviderSide, ShopSide, Verdict
 from schemas.state import OrderRecord
 from schemas.views import Status
@@ -72,10 +72,7 @@ def meet(
 
 def _changed_ms(facts: Facts) -> int:
     """The time of the newest fact that the carts follow from."""
-    told = (facts.shipments, facts.returns, facts.item_cancellations, facts.refunds, facts.fees)
-    stamps = [fact.stamp for facts_of_kind in told for fact in facts_of_kind.values()]
-    stamps += [fact.stamp for fact in (facts.confirmation, facts.content, facts.cancellation_now) if fact is not None]
-    stamps += [statement.stamp for statement in facts.statements]
+    stamps = [fact.stamp for name, each in MEMBERS.items() if each.makes_carts for _, fact in facts.stamped(name)]
     return max([time_us for _, time_us, *_ in stamps], default=0) // 1000
 
 

@@ -19,15 +19,14 @@ from schemas.events import (
     OrderEvent,
     PaymentStateChangedData,
 )
-from schemas.facts import PAYMENT, PROVIDER, Facts, Payment, SealedFacts
-from schemas.provider_events import CancelledThereData, PaymentStateSaidData
+from schemas.facts import MEMBERS, PAYMENT, PROVIDER, Facts, Payment, SealedFacts
 from schemas.state import Attempts, Delay, MadeAt, OrderHeader, OrderRecord, Parking
 from worker.core.intake import shown_id
 from worker.core.order import assess, baseline
 from worker.core.policy import DeliveryPolicy
 from worker.core.provider_facts import KINDS, found_cancelled, names_order_anew, without_words
 from worker.core.reducer import reduce_sealed
-from worker.core.retry import awaits_change, backoff_s
+from worker.core.retry import awaits_change, backoff_s, hold_s
 from worker.core.status import is_only_shown, is_parked
 from worker.model.exchange import REASON_MAX, Outcome, OutcomeKind
 from worker.model.order import Order, reference_of
@@ -113,7 +112,7 @@ def apply_event(
         after.unconfirmed_since_ms = 0
     else:
         after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
-    if kind in _PAYS and _is_newly_approved(before, facts):
+    if (kind in _PAYMENTS or kind is ConfirmedData) and _is_newly_approved(before, facts):
         _release(after)
         _end_not_found_delay(after)
     if type(data) is DetailsChangedData:
@@ -127,13 +126,14 @@ _DAY_MS = 86_400_000
 _UNTIL_CHANGED = Delay.CHANGE
 _MEANINGS = frozenset[type[Data]]({CancelledData, *KINDS})
 """Events that mean something else from provider to provider."""
-_PAYS = frozenset[type[Data]]({ConfirmedData, PaymentStateChangedData, PaymentStateSaidData})
+_PAYMENTS = frozenset[type[Data]]({PaymentStateChangedData, *(data for data, kind in KINDS.items() if kind.is_payment)})
 _APART = frozenset[type[Data]]({*KINDS, ObservedData})
 
 
 def may_change(event: OrderEvent) -> bool:
     """Whether what is owed to a provider may change by an event of this kind, wherever it was made."""
-    return type(event.data) is CancelledThereData or type(event.data) not in _APART
+    kind = KINDS.get(type(event.data))
+    return kind.is_change if kind is not None else type(event.data) not in _APART
 
 
 def _as_meant(event: OrderEvent, destination: Destination | None) -> OrderEvent:
@@ -168,13 +168,13 @@ def _takes_apart(before: OrderRecord, after: OrderRecord, event: OrderEvent) -> 
     A hint makes the order owed: what became of it at the provider is asked. All else changes nothing about what is
     owed, nor about what stands in its way.
     """
-    kind = type(event.data)
-    if kind is CancelledThereData and event.is_final:
-        return False  # a cancellation that was made there
+    kind = KINDS.get(type(event.data))
+    if kind is not None and kind.is_change and event.is_final:
+        return False  # made there
     if _is_hint(before, event):
         _hear(after)
         return False
-    if kind is PaymentStateSaidData and payment_now(after.sealed) != payment_now(before.sealed):
+    if kind is not None and kind.is_payment and payment_now(after.sealed) != payment_now(before.sealed):
         return False
     if before.revision == before.acked:
         after.acked = after.revision
@@ -248,7 +248,7 @@ def _follow_origin(
             after.remote_unknown = True  # it holds a change that we shall not acknowledge, even if all is undone again
     elif before.echo:
         confirms = isinstance(event.data, ConfirmedData) and not before.sealed.confirmation
-        pays = isinstance(event.data, PaymentStateChangedData | PaymentStateSaidData)
+        pays = type(event.data) in _PAYMENTS
         after.echo = pays or (confirms and not destination.account.send_on_confirm)
     if after.echo:
         order = assess(after.facts, reference_of(event.subject)).order
@@ -258,10 +258,10 @@ def _follow_origin(
 
 
 def _made_at(event: OrderEvent, provider: str) -> bool:
-    """Whether a change was made there. Of what a provider says only a cancellation is one."""
+    """Whether a change was made there."""
     data = event.data
-    if type(data) in KINDS:
-        return type(data) is CancelledThereData and event.is_final
+    if (kind := KINDS.get(type(data))) is not None:
+        return kind.is_change and event.is_final
     return event.origin == provider or (isinstance(data, CancelledData) and data.by == "provider")
 
 
@@ -283,19 +283,7 @@ def _nothing_owed(record: OrderRecord, subject: str, destination: Destination) -
 
 def _tells(facts: Facts) -> bool:
     """Whether there is anything but payment states, of which a provider is never told."""
-    return bool(
-        facts.content
-        or facts.details
-        or facts.shipments
-        or facts.deliveries
-        or facts.returns
-        or facts.item_cancellations
-        or facts.refunds
-        or facts.fees
-        or facts.cancellation_now
-        or facts.statements
-        or facts.statement_retraction
-    )
+    return any(member.is_told and facts.stamped(name) for name, member in MEMBERS.items())
 
 
 def _acknowledge(record: OrderRecord, digest: bytes) -> None:
@@ -395,9 +383,11 @@ def inherit(record: OrderRecord) -> OrderRecord:
     return after
 
 
-def must_inherit(header: OrderHeader) -> bool:
-    """Whether a restore after an unclean stop has to mark and hold this order."""
-    return header.may_land_late or header.revision > header.acked
+def must_inherit(header: OrderHeader, *, was_clean: bool) -> bool:
+    """Whether an owner that takes over has to hold this order, since an attempt of the one before may still land. A
+    clean predecessor has marked what it does not know; any other may have had whatever was owed in flight.
+    """
+    return header.may_land_late or (not was_clean and header.revision > header.acked)
 
 
 # --- an outcome (`DOMAIN.md` section 6) ---
@@ -419,9 +409,9 @@ def settle(
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
-    after, hold_s = _settled(record, revision, digest, outcome, now_ms, chance, rules)
+    after, held_s = _settled(record, revision, digest, outcome, now_ms, chance, rules)
     after.delay_ms = after.not_before_ms - now_ms if after.not_before_ms else 0
-    return after, hold_s
+    return after, held_s
 
 
 def _settled(
@@ -459,15 +449,16 @@ def _settled(
             tried = replace(tried, transient=tried.transient + 1)
             after.delay = _whence(outcome)
             after.not_before_ms = _after(now_ms, backoff_s(tried.transient, chance, rules), outcome.retry_after_s)
-            after.remote_unknown = record.remote_unknown or (outcome.status is not None and outcome.status >= 500)
+            after.remote_unknown = record.remote_unknown or outcome.may_have_applied
         case OutcomeKind.UNKNOWN:
             tried = replace(tried, transient=tried.transient + 1)
             after.may_land_late = after.remote_unknown = True
             after.delay = _whence(outcome)
-            delay_s = rules.settle_s + backoff_s(tried.transient, chance, rules)
+            held_s = hold_s(outcome, rules)
+            delay_s = held_s + backoff_s(tried.transient, chance, rules)
             after.not_before_ms = _after(now_ms, delay_s, outcome.retry_after_s)
             after.attempts = tried
-            return after, rules.settle_s
+            return after, held_s
         case OutcomeKind.PENDING | OutcomeKind.UNSUPPORTED:
             return _undecided(after, revision, digest, outcome, now_ms), 0.0
         case OutcomeKind.PERMANENT:
@@ -494,7 +485,7 @@ def _undecided(after: OrderRecord, revision: int, digest: bytes, outcome: Outcom
     """The provider does not hold what is owed: not yet, or never. Where it was asked, that was after whatever could
     still land.
     """
-    after.may_land_late, after.remote_unknown = after.may_land_late and outcome.status is None, True
+    after.may_land_late, after.remote_unknown = after.may_land_late and not outcome.has_response, True
     after.attempts = Attempts()
     if outcome.kind is OutcomeKind.UNSUPPORTED:
         after.reason = outcome.reason[:REASON_MAX]

@@ -13,17 +13,16 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from schemas import provider_events as p
 from schemas.base import time_text
-from schemas.envelope import Data
-from schemas.events import PROVIDER_TYPES, OrderEvent, data_of, event_type
+from schemas.events import OrderEvent
 from schemas.facts import PROVIDER, ProviderFacts, pack
 from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
 from schemas.state import OrderRecord, Told
-from schemas.views import ProviderView, Said, Status
+from schemas.views import ProviderView, Status
 from worker.core.order import Shown, assess, shown_of
 from worker.core.plan import Wait
 from worker.core.policy import DeliveryPolicy
+from worker.core.provider_facts import TYPES, as_kept, as_shared, view_without_words
 from worker.core.status import ready_status, status
 from worker.core.view import not_configured, view_provider, why_not_ready
 from worker.model.exchange import REASON_MAX
@@ -205,18 +204,16 @@ def _cut(reason: str) -> str:
 
 # --- what a provider says --------------------------------------------------------------------------------------------
 
-PROVIDER_KINDS = {data_of(event): event_type(event) for event in PROVIDER_TYPES}
-"""The CloudEvents type of what a provider says, by the type of its `data`."""
-
 
 def tell_fact(event: OrderEvent, revision: int, reporting: Reporting, *, max_bytes: int) -> bytes | None:
     """What a provider has said, as others may have it; `None`: it did not say it, or it is personal. The same twice is
     taken once, so this is, too. What is larger than `max_bytes` is told without its words; that may be larger still.
     """
-    kind = PROVIDER_KINDS.get(type(event.data))
+    kind = TYPES.get(type(event.data))
     if kind is None:
         return None
-    data = _shared(event.data, with_words=reporting.with_reasons)
+    kept = as_kept(event.data)
+    data = kept if reporting.with_reasons else as_shared(kept)
     if data is None:
         return None
     fact = ProviderFact(
@@ -230,39 +227,13 @@ def tell_fact(event: OrderEvent, revision: int, reporting: Reporting, *, max_byt
         data=data,
     )
     value = _encode(fact)
-    if len(value) > max_bytes and (lean := _shared(data, with_words=False)) is not None:
+    if len(value) > max_bytes and (lean := as_shared(data)) is not None:
         value = _encode(replace(fact, data=lean))
     return value
-
-
-def _shared(data: Data, *, with_words: bool) -> Data | None:
-    """Without what was never kept; unless `with_words`, without what may be personal. `None`: all of it may be."""
-    match data:
-        case p.ShippingData():
-            return replace(data, payload=UNSET, error=data.error if with_words else UNSET)
-        case p.TransactionData() if not with_words:
-            return replace(data, error=UNSET)
-        case p.UnmappedData() if not with_words:
-            return replace(data, word="")
-        case p.CardSavedData() if not with_words:
-            return None
-    return data
 
 
 def _provider(found: Found, reporting: Reporting) -> ProviderView | UnsetType:
     view = view_provider(found.provider, found.known)
     if view is None:
         return UNSET
-    if reporting.with_reasons:
-        return view
-    return replace(
-        view,
-        card_saved=None,
-        transaction=_without(view.transaction, "error"),
-        shipping=_without(view.shipping, "error"),
-        unmapped=_without(view.unmapped, "word"),
-    )
-
-
-def _without(said: Said | None, name: str) -> Said | None:
-    return None if said is None else {key: value for key, value in said.items() if key != name}
+    return view if reporting.with_reasons else view_without_words(view)

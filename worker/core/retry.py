@@ -1,8 +1,15 @@
-"""The delay in an order's record: how long it is, and what it waits for."""
+"""How long an order waits after an attempt: its hold, its delay, and what the delay is for."""
 
 from schemas.state import Delay, OrderRecord
 from worker.core.policy import DeliveryPolicy
-from worker.model.exchange import RETRY_AFTER_MAX_S
+from worker.model.exchange import RETRY_AFTER_MAX_S, Outcome, OutcomeKind
+
+
+def hold_s(outcome: Outcome, rules: DeliveryPolicy) -> float:
+    """For how many seconds after an attempt with this outcome its request may still be applied: until then nothing else
+    may be sent of what it was about, be it an order or a page of a report. 0: it is known what became of it.
+    """
+    return rules.settle_s if outcome.kind is OutcomeKind.UNKNOWN else 0.0
 
 
 def backoff_s(count: int, chance: float, rules: DeliveryPolicy) -> float:

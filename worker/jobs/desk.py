@@ -9,7 +9,7 @@ from zlib import crc32
 from msgspec import MsgspecError
 
 from schemas import state
-from worker.core.outbox import NEVER
+from worker.core.appointments import NEVER
 from worker.errors import DamagedStateError, UsageError
 from worker.jobs.events import JobEvents
 from worker.jobs.job import Job, Means
@@ -113,8 +113,8 @@ class Desk:
         job = self._jobs.get(f"{account_of(subject)}:{ReportJob.job}")
         return isinstance(job, ReportJob) and subject in job.reserved
 
-    def take(self, name: str) -> Errand | None:
-        return self._jobs[name].take()
+    def claim(self, name: str) -> Errand | None:
+        return self._jobs[name].claim()
 
     def postpone(self, name: str) -> None:
         """Its turn has come, and it may not go now."""

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import JobRecord
-from worker.core.outbox import NEVER
+from worker.core.appointments import NEVER
 from worker.core.policy import DeliveryPolicy
 from worker.core.retry import backoff_s
 from worker.metrics import Metrics
@@ -124,7 +124,7 @@ class Job:
         self.due = NEVER
         self._host.offer_job(self.account, self.name, since_ms)
 
-    def take(self) -> Errand | None:
+    def claim(self) -> Errand | None:
         """What is to be sent now."""
         errand = self._errand
         if errand is None or self._is_under_way:

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import JobRecord
-from worker.core.outbox import NOT_OWED
+from worker.core.figures import NOT_OWED
+from worker.core.retry import hold_s
 from worker.core.schedule import due_run, next_run
 from worker.errors import UsageError
 from worker.jobs.job import LOOK_AGAIN_S, Job, Means
@@ -389,7 +390,7 @@ class ReportJob(Job):
         """When the run goes on."""
         outcome, rules = answer.outcome, self._means.rules
         if move.then == "hold":
-            return answer.ended_at + max(rules.settle_s, outcome.retry_after_s or 0.0)
+            return answer.ended_at + max(hold_s(outcome, rules), outcome.retry_after_s or 0.0)
         if move.then == "backoff":
             assert move.page is not None  # it is sent again
             return answer.ended_at + self._backoff_s(move.page.retries, outcome)

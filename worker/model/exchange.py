@@ -65,13 +65,25 @@ class OutcomeKind(StrEnum):
     """The provider's API cannot express what is owed."""
 
 
+class Refusal(StrEnum):
+    """What a provider has refused a request for, where its adapter can tell. Another request may fare better."""
+
+    REQUEST = "request"
+    """Its form or its size: perhaps before anybody looked at who sent it."""
+    CONTENT = "content"
+    """What it says of the order: so whoever sent it was let in."""
+
+
 class Outcome(Struct, frozen=True, gc=False):
-    """The result of one attempt."""
+    """The result of one attempt. Adapters decide what a response means (`worker.providers.responses`): nobody else
+    looks at HTTP statuses.
+    """
 
     kind: OutcomeKind
     reason: str = ""
     """For operators; may echo personal data, so it goes into no log, metric or trace."""
     status: int | None = None
+    """HTTP's, for people and logs; `None`: there was no response."""
     retry_after_s: float | None = None
     """The delay that the provider asked for, clamped to [0, 3600]. While pending: when to read; `None`: not before a
     change of the order or a job."""
@@ -83,6 +95,15 @@ class Outcome(Struct, frozen=True, gc=False):
     """The provider takes longer than it should: this is announced."""
     found: CancelledData | None = None
     """A fact of the order that a read has shown: it becomes an event of its own."""
+    may_have_applied: bool = False
+    """Of one that was rejected: the provider has failed at it, so it may hold some of it all the same."""
+    refusal: Refusal | None = None
+    """`None`: it was not refused, or for something that has nothing to do with this request."""
+
+    @property
+    def has_response(self) -> bool:
+        """Whether the provider has responded: otherwise it was not asked, or was not heard."""
+        return self.status is not None
 
 
 class Exchange(Struct, frozen=True, gc=False):

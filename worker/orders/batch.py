@@ -1,76 +1,46 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 from zlib import crc32
 
-import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.base import time_text
 from schemas.events import ConfirmedData, ObservedData, OrderEvent
 from schemas.facts import PROVIDER, SealedFacts
 from schemas.state import OrderRecord, Parking
 from worker.core import record as records
-from worker.core.intake import decode, identify, shown_id
+from worker.core.effects import Decide
+from worker.core.intake import shown_id
 from worker.core.order import assess
-from worker.core.outbox import Decide
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.record import settle
-from worker.core.results import (
-    LEAN_BYTES,
-    PROVIDER_KINDS,
-    Found,
-    find,
-    find_ready,
-    find_waiting,
-    pass_over,
-    tell,
-    tell_fact,
-)
 from worker.core.retention import ClosedOrders, DueOrder
 from worker.core.retry import awaits_change
-from worker.core.status import is_only_shown, is_parked
-from worker.core.trust import Trust
 from worker.errors import MalformedEventError
-from worker.metrics import EventResult
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Fate
 from worker.model.order import account_of, reference_of
-from worker.model.provider import Destination
 from worker.orders.context import OrderContext
+from worker.orders.happened import Happened
 from worker.orders.letters import letter_bytes, letter_of
+from worker.orders.reading import Skipped, decoded, identity_of
+from worker.orders.telling import Telling
 from worker.ownership.context import Slice
 from worker.ownership.workload import Sizes
 from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, OrderTable, Result, UndecodableRecord, after
 
-log = structlog.get_logger(__name__)
-
 _RECORD_OVERHEAD_BYTES = 8 * 1024
 """Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
-
-
 EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES = 64, 256 * 1024
 """What `Batch.events` is best given, about a millisecond's work: fewer of those that are large, or of large orders."""
 _FRAMING = 1_024
-_LOOKALIKE_EVERY_S = 60.0
-_FIRST_REASONS = frozenset({"too_large", "no_key"})
-"""Of `CONTRACT.md` section 4: they go before `undecodable`."""
 
 
 def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:
     """The bytes that an order's record may come to, when that is more than the state topic takes; else 0."""
     size = len(value) + len(subject.encode()) + _RECORD_OVERHEAD_BYTES
     return size if size > value_max_bytes else 0
-
-
-class Skipped(Struct, frozen=True, gc=False):
-    """Of a record: nobody here reads it."""
-
-    lookalikes: list[str]
-    """Its type, where somebody may believe that we do."""
 
 
 class Batch:
@@ -98,12 +68,10 @@ class Batch:
         self._value_near_max_bytes = sizes.value - 2 * _RECORD_OVERHEAD_BYTES
         self._letter_max_bytes = sizes.letter
         self._lean_below = sizes.lean_below
-        self._result_max_bytes = min(sizes.result, LEAN_BYTES) if sizes.lean_results else sizes.result
-        self._time = ""
-        """The present, as results have it."""
         self.bytes = 0
         """What entries, letters and events without either come to; an order that changes twice counts twice."""
         self._now_ms = context.clock.wall_ms()
+        self._telling = Telling(context, sizes, self._now_ms)
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord, bytes]] = {}
         self._jobs: dict[str, bytes] = {}
@@ -112,15 +80,8 @@ class Batch:
         """Orders that are closed."""
         self.closed: dict[str, bytes | None] = {}
         """What is remembered of closed orders, by key, where that changes; `None`: it is not any more."""
-        self._events: dict[EventResult, int] = {"changed": 0, "unchanged": 0, "skipped": 0}
-        self._lookalikes: list[str] = []
-        self._coalesced = 0
-        self._key_changes = 0
-        self._by_origin: list[str] = []
-        """Accounts of the orders that need not be told, because of where the change was made."""
-        self.unconfigured: list[str] = []
-        """New orders of accounts that nobody has configured."""
-        self._notes: list[tuple[str, dict[str, object]]] = []
+        self.happened = Happened()
+        self._notes = self.happened.notes
         self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
         self.last_record: InputRecord | None = None
         """Of the input, that could be read and was taken; `None`: there was none."""
@@ -158,33 +119,33 @@ class Batch:
         if not self._ahead or self._ahead[0][0] is not records[0]:
             self._ahead = []
         trust = self._context.trust
-        ahead = self._ahead + [(record, _decoded(record, trust)) for record in records[len(self._ahead) :]]
+        ahead = self._ahead + [(record, decoded(record, trust)) for record in records[len(self._ahead) :]]
         count = 0
-        for record, decoded in ahead:
+        for record, found in ahead:
             count += 1
             offset = record.offset
             if offset < self.next_offset and after(record) <= self.next_offset:
                 continue  # fed before an operator moved the position
-            if isinstance(decoded, OrderEvent):
+            if isinstance(found, OrderEvent):
                 self.next_offset, self.last_record = offset + 1, record
-                self._event(record, decoded, in_flight)
+                self._event(record, found, in_flight)
             else:
-                self._pass_over(record, decoded)
+                self._pass_over(record, found)
             if self.bytes >= bytes_max:
                 break
         self._ahead = ahead[count:]
         return count
 
-    def _pass_over(self, record: InputRecord, decoded: MalformedEventError | Skipped) -> None:
+    def _pass_over(self, record: InputRecord, found: MalformedEventError | Skipped) -> None:
         """A record that is no event of ours."""
         self.next_offset = after(record)
         if type(record) is not UndecodableRecord:
             self.last_record = record
-        if isinstance(decoded, MalformedEventError):
-            self._refuse(record, decoded)
+        if isinstance(found, MalformedEventError):
+            self._refuse(record, found)
             return
-        self._events["skipped"] += 1
-        self._lookalikes += decoded.lookalikes
+        self.happened.events["skipped"] += 1
+        self.happened.lookalikes += found.lookalikes
         self.bytes += len(record.value or b"")
 
     def _event(self, record: InputRecord, event: OrderEvent, in_flight: Callable[[str], bool]) -> None:
@@ -206,15 +167,11 @@ class Batch:
                 key_digest=crc32(record.key or b""),
             )
             if changed is before:
-                self._events["unchanged"] += 1
+                self.happened.events["unchanged"] += 1
                 self.bytes += len(record.value or b"")
                 return
             key_changed = changed.has_several_keys and not before.has_several_keys
-            told: Sequence[bytes | None] = ()
-            if self._context.reporting is not None and (
-                changed.acked == changed.revision or type(event.data) in PROVIDER_KINDS
-            ):
-                told = self._results_of_event(event, before, changed)
+            told = self._telling.of_event(event, before, changed)
             encoded = _encoded(changed)
             if len(encoded[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, encoded[1], self._value_max_bytes)
@@ -223,15 +180,15 @@ class Batch:
         except MalformedEventError as error:
             self._refuse(record, error)
             return
-        self._events["changed"] += 1
-        self._coalesced += before.acked < before.revision
+        self.happened.events["changed"] += 1
+        self.happened.coalesced += before.acked < before.revision
         if not before.revision and account_of(subject) not in self._context.destinations:
-            self.unconfigured.append(subject)
+            self.happened.unconfigured.append(subject)
         if key_changed:
-            self._key_changes += 1
+            self.happened.key_changes += 1
             self._note("order_key_changed", subject, changed.revision, shown_id(event.id, event.uid))
         if changed.acked == changed.revision and records.may_change(event):
-            self._by_origin.append(account_of(subject))
+            self.happened.by_origin.append(account_of(subject))
             made_at = changed.made_at and changed.made_at.provider
             self._note("order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at)
         for result in told:
@@ -269,7 +226,7 @@ class Batch:
         self.bytes += letter_bytes(letter)
         self._context.metrics.dead_letter(error.reason)
         fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
-        self._notes.append(("event_refused", _identity(record) | fields))
+        self._notes.append(("event_refused", identity_of(record) | fields))
 
     # --- what became of attempts, decisions, commands ---
 
@@ -302,12 +259,10 @@ class Batch:
         )
         if outcome.remote is not None and len(outcome.remote) > len(before.remote):
             self._bound(subject, before, after, attempt)
-        if context.reporting is not None and outcome.found is not None:
-            self._report(subject, self._result_of(subject, after))
-        elif context.reporting is not None and after.revision == attempt.revision:  # a newer one is looked at next
-            self._report(
-                subject, self._result(subject, after, find_ready(after, attempt.shown, self._destination(subject)))
-            )
+        if outcome.found is not None:
+            self._report(subject, self._telling.of(subject, after))
+        elif after.revision == attempt.revision:  # a newer one is looked at next
+            self._report(subject, self._telling.of_ready(subject, after, attempt.shown))
         self._put(subject, after)
         # From the end of the attempt, not from this transaction: `settle` is about what the network may still deliver.
         # Also without a hold it is noted, for its attempt has ended, and it may be sent again once this is committed.
@@ -368,12 +323,13 @@ class Batch:
                 if record.park is not None:
                     record = records.release(record)
                 record.inconsistent_since_ms = 0
-        if self._context.reporting is not None:
-            if isinstance(plan, Wait):
-                found = find_waiting(record, subject, plan, self._destination(subject), is_overdue=decision.is_overdue)
-            else:
-                found = find_ready(record, plan.shown, self._destination(subject))
-            self._report(subject, self._result(subject, record, found))
+        if isinstance(plan, Wait):
+            told = self._telling.of_waiting(subject, record, plan, is_overdue=decision.is_overdue)
+        elif isinstance(plan, Acknowledge) and not plan.is_approved:
+            told = self._telling.of(subject, record)
+        else:
+            told = self._telling.of_ready(subject, record, plan.shown)
+        self._report(subject, told)
         self._put(subject, record)
 
     async def job(self, change: JobChange, work: Slice) -> None:
@@ -406,8 +362,8 @@ class Batch:
             chance=context.clock.chance(),
             rules=context.rules,
         )
-        if context.reporting is not None and after.revision == fate.revision:
-            self._report(subject, self._result_of(subject, after))
+        if after.revision == fate.revision:
+            self._report(subject, self._telling.of(subject, after))
         self._put(subject, after)
         fields = _about(subject, fate.revision, after.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -426,7 +382,7 @@ class Batch:
         if record is before:
             return False
         self._note_of("order_changed_by_operator", subject, record)
-        self._report(subject, self._result_of(subject, record))
+        self._report(subject, self._telling.of(subject, record))
         self._put(subject, record)
         return True
 
@@ -445,45 +401,11 @@ class Batch:
             self.bytes += len(value)
         self._notes.append(("orders_closed", {"orders": len(gone), "observed": len(gone) - len(remembered)}))
 
-    # --- results ---
-
-    def _results_of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
-        """What others are told because of an event after which nobody looks at the order: how it stands. And what its
-        provider says, in any case.
-        """
-        reporting = self._context.reporting
-        assert reporting is not None  # who calls has looked
-        if type(event.data) not in PROVIDER_KINDS and not records.may_change(event):
-            pass_over(before, after)
-            return []
-        told = [tell_fact(event, after.revision, reporting, max_bytes=self._result_max_bytes)]
-        if after.acked == after.revision or is_parked(after):
-            told.append(self._result_of(event.subject, after))
-        return told
-
-    def _result_of(self, subject: str, record: OrderRecord) -> bytes | None:
-        """As its facts say that it stands; of one that was only observed, or paid for, nobody is told."""
-        context = self._context
-        if context.reporting is None or is_only_shown(record):
-            return None
-        found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
-        return self._result(subject, record, found)
-
-    def _destination(self, subject: str) -> Destination | None:
-        return self._context.destinations.get(account_of(subject))
-
-    def _result(self, subject: str, record: OrderRecord, found: Found) -> bytes | None:
-        """What others are told of it now, if it is news; then the record says that they were told."""
-        reporting = self._context.reporting
-        assert reporting is not None  # who calls has looked
-        self._time = self._time or time_text(self._now_ms * 1000)
-        return tell(record, subject, found, reporting, time=self._time, max_bytes=self._result_max_bytes)
-
     def _report(self, subject: str, value: bytes | None) -> None:
         if value is None:
             return
-        if len(value) > self._result_max_bytes:
-            limit = self._result_max_bytes
+        if len(value) > self._telling.max_bytes:
+            limit = self._telling.max_bytes
             self._notes.append(("result_dropped", {"order": subject, "bytes": len(value), "limit": limit}))
             return
         self.results.append(Result(subject.encode(), value))
@@ -516,79 +438,13 @@ class Batch:
         return ((subject, header, value) for subject, (header, value) in self._changed.items())
 
     async def announce(self) -> None:
-        """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""
-        metrics = self._context.metrics
-        self._events["skipped"] -= len(self._lookalikes)
-        self._events["lookalike"] = len(self._lookalikes)
-        for result, count in self._events.items():
-            metrics.event(result, count)
-        metrics.coalesced(self._coalesced)
-        metrics.keys_changed(self._key_changes)
-        for account in self._by_origin:
-            metrics.acknowledged_by_origin(account)
-        self._announce_lookalikes()
-        for subject in self.unconfigured:
-            self._context.warn_unconfigured(account_of(subject), self._partition)
-        metrics.results(len(self.results))
-        metrics.orders_closed(len(self.gone))
-        work = Slice(self._context)
-        for name, fields in self._notes:
-            if work.is_over():
-                await work.pause()
-            needs_somebody = name in _WARNINGS or fields.get("status") == "inconsistent"
-            (log.warning if needs_somebody else log.info)(name, partition=self._partition, **fields)
-
-    def _announce_lookalikes(self) -> None:
-        """Somebody may believe that these are read; once in a while is enough."""
-        context = self._context
-        count, now = len(self._lookalikes), context.clock.now()
-        if count and now - context.lookalikes_logged_at >= _LOOKALIKE_EVERY_S:
-            context.lookalikes_logged_at = now
-            log.warning(
-                "events_skipped", partition=self._partition, count=count, type=self._lookalikes[-1], expected="order.*"
-            )
+        """Says what has changed, now that it is so."""
+        await self.happened.announce(self._context, self._partition, results=len(self.results), gone=len(self.gone))
 
 
 def _about(subject: str, revision: int, event_id: str, outcome: Outcome) -> dict[str, object]:
     """What a line of the log says of an attempt, or of what stands for one."""
     return {"order": subject, "revision": revision, "event_id": event_id, "status": outcome.status}
-
-
-def _decoded(record: InputRecord, trust: Trust) -> OrderEvent | Skipped | MalformedEventError:
-    if type(record) is UndecodableRecord:
-        return _why_undecodable(record)
-    lookalikes: list[str] = []
-    headers = _given(record.headers) if record.headers else {}
-    try:
-        event = decode(record.key, record.value, headers, record.timestamp, lookalikes.append, trust)
-    except MalformedEventError as error:
-        return error
-    return Skipped(lookalikes) if event is None else event
-
-
-def _why_undecodable(record: UndecodableRecord) -> MalformedEventError:
-    if not record.is_batch:
-        try:
-            decode(record.key, record.value, {}, record.timestamp)
-        except MalformedEventError as error:
-            if error.reason in _FIRST_REASONS:
-                return error
-    return MalformedEventError("undecodable", record.detail)
-
-
-def _identity(record: InputRecord) -> dict[str, object]:
-    """Id and subject of a refused event, as far as they can be read."""
-    if type(record) is UndecodableRecord:
-        event_id, subject = ("", "") if record.is_batch else identify(record.value, {})
-    else:
-        event_id, subject = identify(record.value, _given(record.headers))
-    found = {"event_id": event_id, "order": subject}
-    return {name: text for name, text in found.items() if text}
-
-
-def _given(headers: Sequence[tuple[str, Any]]) -> dict[str, bytes]:
-    """The last of each name. A value may be null in Kafka, whatever the client says of its types: as good as none."""
-    return {name: value for name, value in headers if value is not None}
 
 
 def _encoded(record: OrderRecord) -> tuple[OrderRecord, bytes]:
@@ -601,9 +457,3 @@ def _encoded(record: OrderRecord) -> tuple[OrderRecord, bytes]:
 _FIRST_KINDS = frozenset({ConfirmedData, ObservedData})
 """Most orders begin with them: to look for each among those that were closed would take longer than the event."""
 _NO_FACTS = SealedFacts()
-_WARNINGS = frozenset(
-    (
-        *("order_parked", "order_held", "order_key_changed", "order_overdue_at_provider", "order_was_closed"),
-        *("event_refused", "result_dropped"),
-    )
-)

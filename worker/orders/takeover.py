@@ -64,16 +64,26 @@ class Takeover:
         self._outbox = outbox
         self._state = known
         self._jobs = jobs
+        self._targets = known.targets
+        self._job_records: dict[str, bytes] = {}
+        """Of jobs, as they are to be written with the targets."""
 
     async def run(self, inherited: Inherited) -> Entries:
-        """Returns what has to be written before anything is sent. Raises `TargetChange`, `TopicError`, `LogError`."""
+        """Returns what has to be written before anything is sent; it counts once it is `committed`. Raises
+        `TargetChange`, `TopicError`, `LogError`.
+        """
         before = self._state.targets
         again = await self._changed_targets(before)
         await self._hold(inherited)
-        entries = self._restore_jobs(inherited)
+        self._restore_jobs(inherited)
         for account in again:
             await self._send_again(account)
-        return entries + self._targets_entry(before)
+        return _entries(self._job_records) + self._targets_entry(before)
+
+    def committed(self) -> None:
+        """What `run` has returned is written."""
+        self._state.targets = self._targets
+        self._state.job_records |= self._job_records
 
     async def _hold(self, inherited: Inherited) -> None:
         """Orders that a predecessor may have in flight are held; all that is owed gets its turn."""
@@ -91,8 +101,7 @@ class Takeover:
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
-            # A clean predecessor has marked what it does not know; any other may have had whatever was owed in flight.
-            held = header.may_land_late or (not inherited.was_clean and records.must_inherit(header))
+            held = records.must_inherit(header, was_clean=inherited.was_clean)
             if held and not inherited.was_clean:
                 record = records.inherit(state.decode_order(value))
                 self._orders.put(subject, state.encode(record))
@@ -120,19 +129,13 @@ class Takeover:
 
     # --- jobs ---
 
-    def _restore_jobs(self, inherited: Inherited) -> Entries:
-        """What has to be written before anything is sent: a page that may be in flight is in doubt from now on."""
+    def _restore_jobs(self, inherited: Inherited) -> None:
+        """A page that may be in flight is in doubt from now on."""
         if self._jobs is None:
-            return []
+            return
         is_clean = inherited.was_clean or inherited.is_first
-        records_of_jobs = self._state.job_records
-        return self._changed_jobs(
-            self._jobs.restore(records_of_jobs, is_clean=is_clean, hold_until=inherited.hold_until)
-        )
-
-    def _changed_jobs(self, changed: dict[str, bytes]) -> Entries:
-        self._state.job_records |= changed
-        return [(key.encode(), value) for key, value in changed.items()]
+        known = self._state.job_records
+        self._job_records = self._jobs.restore(known, is_clean=is_clean, hold_until=inherited.hold_until)
 
     # --- targets: whom the accounts send to ---
 
@@ -166,7 +169,7 @@ class Takeover:
     def _targets_entry(self, before: dict[str, Target]) -> Entries:
         """Whom the accounts send to from now on, where that is news; accounts that are gone may come back."""
         targets = before | {account.name: target_of(account) for account in self._accounts()}
-        self._state.targets = targets
+        self._targets = targets
         return [] if targets == before else [(state.TARGETS_KEY, state.encode(TargetsRecord(state.SCHEMA, targets)))]
 
     async def _send_again(self, account: str) -> None:
@@ -180,8 +183,10 @@ class Takeover:
                 f"partition {self._host.partition}: all orders of account {account} are to be sent again, and the state"
                 f" topic does not take {len(beyond)} of them any more: raise its max.message.bytes first"
             )
-        if self._jobs is not None and (forgotten := self._changed_jobs(self._jobs.forget(account))):
-            await self._host.write(forgotten)
+        if self._jobs is not None and (forgotten := self._jobs.forget(account)):
+            await self._host.write(_entries(forgotten))
+            self._state.job_records |= forgotten
+            self._job_records = {key: value for key, value in self._job_records.items() if key not in forgotten}
         clock, work = self._context.clock, Slice(self._context)
         made: list[tuple[str, OrderRecord, bytes]] = []
         size = 0
@@ -207,3 +212,7 @@ class Takeover:
             self._orders.put(subject, value)
             self._state.unwritten.pop(subject, None)
             self._outbox.committed(subject, record, now=clock.now(), now_ms=clock.wall_ms())
+
+
+def _entries(jobs: dict[str, bytes]) -> Entries:
+    return [(key.encode(), value) for key, value in jobs.items()]

@@ -7,7 +7,9 @@ import structlog
 from msgspec import MsgspecError, Raw
 
 from schemas import state
-from worker.core.outbox import Claim, Decide, Effects, Figures, NeedLease, Offer, Outbox, Overdue
+from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
+from worker.core.figures import Figures
+from worker.core.outbox import Outbox
 from worker.core.record import release_by_operator
 from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, UsageError
@@ -51,6 +53,7 @@ class OrderWorkload:
         self._context = context
         self._loading = Loading(host.partition, kept)
         self._state = PartitionState()
+        self._takeover: Takeover | None = None
         self._mailbox = Mailbox()
         self._in_flight = 0
         """Attempts, of orders and of jobs, whose outcome has not come. Of an order in flight it may have, and not be
@@ -83,8 +86,13 @@ class OrderWorkload:
         return True
 
     async def restored(self, inherited: Inherited) -> Entries:
-        takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
-        return await takeover.run(inherited)
+        self._takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
+        return await self._takeover.run(inherited)
+
+    def activated(self) -> None:
+        assert self._takeover is not None  # it was restored
+        self._takeover.committed()
+        self._takeover = None
 
     async def find_undecodable(self, error: MsgspecError) -> bytes | None:  # noqa: ARG002 - it does not say which
         work = Slice(self._context)
@@ -198,7 +206,7 @@ class OrderWorkload:
     def applied(self, batch: Batch) -> None:
         context, known = self._context, self._state
         now, now_ms = context.clock.now(), context.clock.wall_ms()
-        known.unconfigured += len(batch.unconfigured)
+        known.unconfigured += len(batch.happened.unconfigured)
         known.job_records |= batch.jobs
         for subject in batch.gone:
             self.orders.delete(subject)
@@ -265,16 +273,22 @@ class OrderWorkload:
 
     # --- attempts (`ports.AttemptSource`, steps 14 to 17) ---
 
-    def take(self, subject: str) -> Attempt | None:
+    def claim(self, subject: str) -> Attempt | None:
         """What is owed for the order as of now."""
         if not self._host.phase.is_working:
             return None
         if "/" not in subject:
-            return self._take_job(subject)
+            return self._claim_job(subject)
         clock, lease = self._context.clock, self._host.lease
         now = clock.now()
         is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
-        claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
+        try:
+            claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
+        except (
+            MsgspecError
+        ) as error:  # offered without being read: it concerns the partition, not the account
+            self._host.fail(error)
+            return None
         if not isinstance(claim, Claim):
             self._obey(claim)
             self._host.wake()  # it may be due at another time than the owner sleeps until
@@ -298,7 +312,7 @@ class OrderWorkload:
             plan.shown,
         )
 
-    def _take_job(self, name: str) -> Attempt | None:
+    def _claim_job(self, name: str) -> Attempt | None:
         """What a job has to send, under the same lease as orders."""
         if self.jobs is None:
             return None
@@ -307,7 +321,7 @@ class OrderWorkload:
             self.jobs.postpone(name)
             self._host.want_lease()
             return None
-        errand = self.jobs.take(name)
+        errand = self.jobs.claim(name)
         if errand is None:
             return None
         self._in_flight += 1

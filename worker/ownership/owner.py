@@ -110,6 +110,9 @@ class Owner(Generic[WorkloadT]):
                 await self._acquire()
             await self._serve()
         except MsgspecError as error:
+            if self._phase.is_working:  # to find out where it lies may take long: nothing is to begin meanwhile
+                self._enter(Phase.DRAINING)
+                self.workload.drain()
             raise await self._damage(error) from error
         finally:
             self._close()
@@ -185,6 +188,7 @@ class Owner(Generic[WorkloadT]):
         hold_until = found.fenced_at + context.rules.takeover_hold_s
         entries = await self.workload.restored(Inherited(clean, found.next is None, hold_until))
         await self.write(entries)
+        self.workload.activated()
         context.events.seek(self.partition, position.begin())
         context.events.resume(self.partition)
         self._enter(Phase.SERVING)

@@ -13,8 +13,8 @@
       |          +-----------+ <---------------------------------------- +-----------+   |
       |                |            an operator moves the position             |         |
       | fenced,        |                                                       |         |
-      | a failed       | the group revokes it, or the worker stops             |         |
-      | commit,        v                                                       |         |
+      | a failed       | the group revokes it, the worker stops,               |         |
+      | commit,        v or the state cannot be read                           |         |
       | damage,  +-----------+                                                 |         |
       | a bug    | DRAINING  | <-----------------------------------------------+         |
       |          +-----------+                                                           |

@@ -121,6 +121,12 @@ class Workload(Protocol[TransactionT]):
         """Inherits; nothing is sent yet. Returns what has to be written before anything is."""
         ...
 
+    def activated(self) -> None:
+        """What `restored` has returned is committed. Before that `keep` must not take it for known, as the commit may
+        fail, and a later owner in this process starts from what was kept.
+        """
+        ...
+
     async def find_undecodable(self, error: MsgspecError) -> bytes | None:
         """The key of the record that the error is about; `None`: it is about none of the workload's."""
         ...

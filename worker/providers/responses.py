@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, HttpResponse, OutcomeKind
+from worker.model.exchange import REASON_MAX, RETRY_AFTER_MAX_S, HttpResponse, Outcome, OutcomeKind, Refusal
 
 WORDS_MAX = REASON_MAX - 10
 """Characters of a provider's error text that are kept; the status and the ellipsis take the rest."""
@@ -16,6 +16,7 @@ _READ_MAX = 16_384
 """Bytes of an error body that are read."""
 
 _REJECTED = frozenset({423, 425, 429, 500, 501, 503, 505})
+_REFUSALS = {400: Refusal.REQUEST, 413: Refusal.REQUEST, 422: Refusal.CONTENT}
 
 
 def kind_of_status(status: int) -> OutcomeKind:
@@ -37,9 +38,29 @@ def kind_of_status(status: int) -> OutcomeKind:
     return OutcomeKind.PERMANENT
 
 
-def throttles_account(status: int) -> bool:
-    """Whether the provider asks for fewer requests of the whole account, or none for a while: 429 and 503."""
-    return status in (429, 503)
+def outcome_by_status(
+    status: int, reason: str, retry_after_s: float | None, kind: OutcomeKind | None = None
+) -> Outcome:
+    """The outcome of a request that was not accepted, with all that follows from its status: a 429 or a 503 asks for
+    fewer requests of the whole account, or none for a while. `kind`: where the adapter knows better.
+    """
+    kind = kind_of_status(status) if kind is None else kind
+    return Outcome(
+        kind,
+        reason,
+        status,
+        retry_after_s,
+        throttles_account=status in (429, 503),
+        may_have_applied=status >= 500,
+        refusal=refusal_of(status, kind),
+    )
+
+
+def refusal_of(status: int, kind: OutcomeKind) -> Refusal | None:
+    """What a request with this status, of this class, was refused for."""
+    if kind is OutcomeKind.CONFLICT:
+        return Refusal.CONTENT
+    return _REFUSALS.get(status) if kind is OutcomeKind.PERMANENT else None
 
 
 def retry_after_s(value: str | None, now_ms: int) -> float | None:

@@ -170,7 +170,7 @@ class Publisher:
     def waits(self, account: str) -> str:
         if (slots := self._slots.get(account)) is None or (queue := slots.queue).pause is not None:
             return self.paused(account) or ""
-        wait_s = queue.hold_until - self._clock.now()
+        wait_s = queue.throttled_until - self._clock.now()
         if wait_s <= 0:
             return ""
         why = "its provider is overloaded" if queue.is_slow else "its provider asked for it"
@@ -210,7 +210,7 @@ class Publisher:
                 slots.account.provider,
                 slots.provider.guarantee,
                 _briefly(name, slots.queue.pause),
-                max(0.0, slots.queue.hold_until - now),
+                max(0.0, slots.queue.throttled_until - now),
                 len(slots.queue),
                 slots.queue.in_flight,
                 _probe_s(slots.queue.pause, now),
@@ -247,7 +247,7 @@ class Publisher:
             turn = None if self._suspended else slots.queue.next(now)
             if turn is None:
                 break
-            attempt = turn.owner.take(turn.subject)
+            attempt = turn.owner.claim(turn.subject)
             if attempt is not None:  # `None`: the order has been acknowledged, parked or put on hold since the offer
                 slots.queue.begin(turn, now)
                 if slots.queue.opens_at(now) <= now:  # there is more to send: one wake-up starts the next slot
@@ -379,11 +379,11 @@ class Publisher:
         order. Logs what happens to the account.
         """
         queue, name = slots.queue, slots.account.name
-        pause, hold_until = queue.pause, queue.hold_until
+        pause, throttled_until = queue.pause, queue.throttled_until
         outcome = queue.end(turn, outcome, now, self._clock.chance(), is_outdated=is_outdated)
-        if queue.hold_until > hold_until:
+        if queue.throttled_until > throttled_until:
             event = "account_slowed" if queue.is_slow else "account_throttled"
-            wait_s = round(queue.hold_until - now, 3)
+            wait_s = round(queue.throttled_until - now, 3)
             log.warning(event, account=name, status=outcome.status, wait_s=wait_s, order=turn.subject)
         if queue.pause is not None and pause is None:
             self._metrics.account_paused(name, True)

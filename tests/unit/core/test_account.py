@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker.core.account import DOWN_S, NEVER, SLOW_MAX_S, AccountQueue, Turn
 from worker.core.policy import DeliveryPolicy
-from worker.model.exchange import Outcome, OutcomeKind
+from worker.model.exchange import Outcome, OutcomeKind, Refusal
 
 RULES = DeliveryPolicy()
 TAKEN = Outcome(OutcomeKind.APPLIED, "", 204)
@@ -18,7 +18,7 @@ BROKEN = Outcome(OutcomeKind.REJECTED, "500", 500)
 REFUSED = Outcome(OutcomeKind.PERMANENT, "302: /maintenance", 302)
 UNAUTHORIZED = Outcome(OutcomeKind.CREDENTIALS, "401: no", 401)
 FORBIDDEN = Outcome(OutcomeKind.FORBIDDEN, "403: no", 403)
-CONFLICT = Outcome(OutcomeKind.CONFLICT, "409", 409)
+CONFLICT = Outcome(OutcomeKind.CONFLICT, "409", 409, refusal=Refusal.CONTENT)
 BUSY = Outcome(OutcomeKind.REJECTED, "503", 503, throttles_account=True)
 
 
@@ -222,7 +222,7 @@ def test_unauthorized_probe_says_nothing_of_its_order() -> None:
         assert desk.tell(answer)[1].kind is OutcomeKind.CREDENTIALS
 
 
-@pytest.mark.parametrize("answer", [CONFLICT, Outcome(OutcomeKind.PERMANENT, "422", 422)])
+@pytest.mark.parametrize("answer", [CONFLICT, Outcome(OutcomeKind.PERMANENT, "422", 422, refusal=Refusal.CONTENT)])
 def test_probe_refused_for_what_is_in_it_has_been_let_in(answer: Outcome) -> None:
     """The credentials are right then: the account goes on, and the order has its own outcome."""
     desk = Desk()
@@ -414,7 +414,7 @@ def test_wave_of_refusals_pauses_instead_of_parking() -> None:
     assert _refused(desk, 50) == [OutcomeKind.PERMANENT] * 50
 
 
-@pytest.mark.parametrize("answer", [CONFLICT, Outcome(OutcomeKind.PERMANENT, "422", 422)])
+@pytest.mark.parametrize("answer", [CONFLICT, Outcome(OutcomeKind.PERMANENT, "422", 422, refusal=Refusal.CONTENT)])
 def test_wave_ends_with_an_order_that_is_taken(answer: Outcome) -> None:
     """Any other answer may be a part of it."""
     desk = Desk(rules=DeliveryPolicy(park_limit=1))
@@ -492,8 +492,8 @@ def test_busy_provider_slows_the_account_down() -> None:
         slots.append(len(turns))
         for turn in turns:
             desk.end(turn, BUSY)
-        waits.append(desk.queue.hold_until - desk.now)
-        desk.now = desk.queue.hold_until
+        waits.append(desk.queue.throttled_until - desk.now)
+        desk.now = desk.queue.throttled_until
     assert slots[:6] == [32, 16, 8, 4, 2, 1]
     assert waits[:3] == pytest.approx([0.3, 0.5, 0.9])
     assert waits == sorted(waits)
@@ -507,7 +507,7 @@ def test_slots_come_back_while_orders_are_taken() -> None:
     desk.offer(*(f"o{number}" for number in range(1_000)))
     for _ in range(6):
         desk.tell(BUSY)
-        desk.now = max(desk.now, desk.queue.hold_until)
+        desk.now = max(desk.now, desk.queue.throttled_until)
     slots: list[int] = []
     seconds = 0
     while not slots or slots[-1] < 32:

@@ -12,19 +12,10 @@ from schemas import state
 from schemas.state import Attempts, Delay, OrderRecord, Told
 from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment, shipped
 from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
-from worker.core.outbox import (
-    NEVER,
-    RECHECK_AFTER_S,
-    UNCONFIGURED,
-    Claim,
-    Decide,
-    Effects,
-    Figures,
-    NeedLease,
-    Offer,
-    Outbox,
-    Overdue,
-)
+from worker.core.appointments import NEVER
+from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
+from worker.core.figures import UNCONFIGURED, Figures
+from worker.core.outbox import RECHECK_AFTER_S, Outbox
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order
 from worker.core.policy import DeliveryPolicy
@@ -721,7 +712,7 @@ def test_void_appointments_do_not_pile_up() -> None:
     for number in range(10_000):
         scene.at = float(number)
         scene.commit(replace(OWED, revision=number + 2))
-    assert len(scene.outbox._heap) <= 1_003
+    assert len(scene.outbox._appointments) <= 1_003
     assert scene.due_s == 9_999.0
 
 

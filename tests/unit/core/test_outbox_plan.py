@@ -316,17 +316,19 @@ def test_inherited_order_is_in_doubt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "expected"),
+    ("record", "was_clean", "expected"),
     [
-        (OrderRecord(revision=2, acked=2), False),
-        (OrderRecord(revision=3, acked=2), True),
-        (OrderRecord(revision=2, acked=2, may_land_late=True), True),
-        (OrderRecord(revision=2, acked=2, remote_unknown=True), False),
+        (OrderRecord(revision=2, acked=2), False, False),
+        (OrderRecord(revision=3, acked=2), False, True),
+        (OrderRecord(revision=2, acked=2, may_land_late=True), False, True),
+        (OrderRecord(revision=2, acked=2, remote_unknown=True), False, False),
+        (OrderRecord(revision=3, acked=2), True, False),
+        (OrderRecord(revision=3, acked=2, may_land_late=True), True, True),
     ],
 )
-def test_what_has_to_be_inherited(record: OrderRecord, expected: bool) -> None:
-    """What was owed, or uncertain: a request of it may be under way."""
-    assert must_inherit(record) is expected
+def test_what_has_to_be_inherited(record: OrderRecord, was_clean: bool, expected: bool) -> None:
+    """What was owed, or uncertain: a request of it may be under way. A clean predecessor has marked all of it."""
+    assert must_inherit(record, was_clean=was_clean) is expected
 
 
 def test_beginning_of_an_inconsistency_is_noted_once() -> None:

@@ -19,6 +19,7 @@ from tests.shops.events import (
     observed,
     payment,
     refunded,
+    retracted,
     said,
     shipped,
     time_text,
@@ -28,7 +29,7 @@ from tests.unit.core.test_outbox_events import ACCOUNT, CONFIRMED, TO, WARY, Ord
 from worker.core.order import assess
 from worker.core.plan import Acknowledge, Send, Wait
 from worker.core.policy import DeliveryPolicy
-from worker.core.record import may_change, park, resend
+from worker.core.record import inherit, may_change, park, resend
 from worker.core.status import status
 from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
@@ -342,6 +343,41 @@ def test_order_is_held_and_approved_there() -> None:
     assert not order.is_owed
     order.tell(paid("refused"))
     assert status_of(order) == "refused"
+
+
+@pytest.mark.parametrize("state", ["on_hold", "refused"])
+@pytest.mark.parametrize("by", [cancelled(by="provider"), said("cancelled", by="webhook")], ids=lambda each: each.type)
+def test_cancelled_there_before_it_was_approved(by: EventSpec, state: str) -> None:
+    """Nothing will be told, so nothing is waited for, whatever the provider may hold by a request of ours; should it be
+    approved after all, that doubt counts.
+    """
+    order = OrderUnderTest(NAMED, paid(state))
+    order.record = inherit(order.record)
+    assert isinstance(order.plan(), Wait)
+    order.tell(by.but(data={"by": "provider"}))
+    assert order.is_owed
+    assert isinstance(order.plan(), Acknowledge)
+    order.send()
+    assert (order.is_owed, status_of(order), order.record.remote_unknown) == (False, state, True)
+    order.tell(payment("approved"))
+    assert isinstance(order.plan(), Send)
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [cancelled()],
+        [cancelled(by="provider"), retracted(cancelled=True)],
+        [shipped("s1", A=1), cancelled(by="provider")],
+    ],
+    ids=["by the shop", "taken back", "shipped and kept"],
+)
+def test_cancelled_otherwise_it_still_waits(specs: list[EventSpec]) -> None:
+    """For its payment, or for what resolves a contradiction."""
+    order = OrderUnderTest(NAMED, paid("on_hold"))
+    order.record = inherit(order.record)
+    order.tell(*specs)
+    assert isinstance(order.plan(), Wait)
 
 
 def test_payment_before_the_confirmation_is_waited_with() -> None:

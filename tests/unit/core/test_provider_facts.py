@@ -7,8 +7,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from schemas.events import PROVIDER_TYPES, data_of
+from schemas.events import PROVIDER_TYPES, data_of, event_type
+from schemas.examples import EXAMPLES
 from schemas.facts import Facts, ProviderFacts
+from schemas.views import ProviderView
 from tests.shops.events import (
     REFERENCE,
     EventSpec,
@@ -33,8 +35,9 @@ from tests.shops.events import (
 )
 from tests.unit.core.samples import FULL, MINIMAL
 from worker.core.order import assess
-from worker.core.provider_facts import DISBURSED_MAX, KINDS, without_words
+from worker.core.provider_facts import DISBURSED_MAX, KINDS, NAMES, without_words
 from worker.core.reducer import reduce
+from worker.core.view import view_provider
 
 CONFIRMED = confirmed(goods("A", 2, 200))
 HELD = confirmed(goods("A", 2, 200), payment_state="on_hold")
@@ -76,6 +79,38 @@ SHOWN = {
 def test_every_type_has_its_rule() -> None:
     """Who adds a type of event has to say what becomes of it."""
     assert KINDS.keys() == {data_of(event) for event in PROVIDER_TYPES}
+    assert {f"provider.{name}" for name in NAMES.values()} == {event_type(event) for event in PROVIDER_TYPES}
+
+
+def shown_by(kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    """What people are shown after an event of this type alone, by member, without what every event brings."""
+    view = view_provider(known(EventSpec(kind, data)))
+    assert view is not None
+    return {name: member for name, member in msgspec.structs.asdict(view).items() if member and name != "order"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EXAMPLES if kind.startswith("provider.")])
+def test_every_example_shows_something(kind: str) -> None:
+    """An event that nobody sees anything of might as well not be written."""
+    ((_, member),) = shown_by(kind, EXAMPLES[kind]).items()
+    unseen = {"provider_order", "payload"} | UNSEEN.get(kind, set())
+    assert {name: value for name, value in EXAMPLES[kind].items() if name not in unseen}.items() <= member.items()
+    assert ("at" in member) is (kind != "provider.disbursed")
+
+
+UNSEEN = {"provider.payment_state": {"transaction_id"}, "provider.disbursed": {"disbursement", "reference"}}
+"""A state of the payment is worked out of all that was said of it; disbursements are counted, and the newest is seen."""
+
+
+def test_every_member_of_the_view_is_shown_by_an_event() -> None:
+    """Those of `ProviderView` that no event brings are the order's id there and what its adapter knows."""
+    told = [(kind, data) for kind, data in EXAMPLES.items() if kind.startswith("provider.")]
+    told += [
+        ("provider.payment_state", {"state": "under_evaluation"}),
+        ("provider.delivery", {"state": "second_attempt"}),
+    ]
+    found = {name for kind, data in told for name in shown_by(kind, data)}
+    assert found == set(ProviderView.__struct_fields__) - {"order", "known"}
 
 
 @pytest.mark.parametrize(("kind", "shown"), SHOWN.items())

@@ -135,8 +135,7 @@ def test_last_delay_serves_for_more_requests() -> None:
 @pytest.mark.parametrize(
     ("outcome", "remote_unknown"),
     [
-        (Outcome(OutcomeKind.REJECTED, "503", 503), True),
-        (Outcome(OutcomeKind.REJECTED, "500", 500), True),
+        (Outcome(OutcomeKind.REJECTED, "503", 503, may_have_applied=True), True),
         (Outcome(OutcomeKind.REJECTED, "429", 429), False),
         (Outcome(OutcomeKind.REJECTED, "423", 423), False),
         (Outcome(OutcomeKind.NOT_SENT, "refused"), False),
@@ -144,7 +143,7 @@ def test_last_delay_serves_for_more_requests() -> None:
     ],
 )
 def test_transient_failure_is_retried(outcome: Outcome, remote_unknown: bool) -> None:
-    """Counted and delayed, never parked; a 5xx leaves a remote_unknown what the provider holds, others do not."""
+    """Counted and delayed, never parked; one that failed at the provider leaves it unknown what the provider holds."""
     record = owed()
     for count in range(1, 60):
         record = after(record, outcome, chance=0.0)

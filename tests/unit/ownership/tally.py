@@ -17,6 +17,7 @@ from worker.metrics import Metrics
 from worker.ownership.context import BatchLimits, Context
 from worker.ownership.inbox import Inbox
 from worker.ownership.owner import Owner
+from worker.ownership.phase import Phase
 from worker.ownership.workload import Entries, Host, Inherited
 from worker.ports import DeadLetter, EventLog, InputRecord, Result, StateEntry
 from worker.sim.group import MemoryRecord
@@ -50,6 +51,7 @@ class Tally:
         self.loads = 0
         self.inherited: Inherited | None = None
         self.to_activate: Entries = []
+        self.is_active = False
         self.before_it_serves: list[Entries] = []
         self.attempts = 0
         self.outcomes: list[bytes] = []
@@ -57,6 +59,7 @@ class Tally:
         self.portions: list[list[str]] = [[]]
         self.writable = True
         self.damaged_key: bytes | None = None
+        self.phase_when_damaged: Phase | None = None
         self.on_work: Callable[[], None] = lambda: None
         self.said: list[str] = []
 
@@ -81,7 +84,11 @@ class Tally:
             await self.host.write(entries)
         return self.to_activate
 
+    def activated(self) -> None:
+        self.is_active = True
+
     async def find_undecodable(self, error: msgspec.MsgspecError) -> bytes | None:  # noqa: ARG002
+        self.phase_when_damaged = self.host.phase
         return self.damaged_key
 
     def summary(self) -> dict[str, Any]:

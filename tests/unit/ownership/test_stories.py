@@ -473,6 +473,8 @@ def test_record_that_cannot_be_decoded(is_of_the_state: bool) -> None:
         await asyncio.sleep(1.0)
         error = task.exception()
         assert isinstance(error, DamagedStateError if is_of_the_state else msgspec.DecodeError)
+        # To find it may take long, and nothing begins meanwhile.
+        assert (owner.workload.phase_when_damaged, "drain" in owner.workload.said) == (Phase.DRAINING, True)
         assert (f"offset {offset}" in str(error)) is is_of_the_state
 
     play(story)

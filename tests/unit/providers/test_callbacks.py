@@ -1,14 +1,18 @@
 """What all providers' callbacks have in common."""
 
+import ast
 import json
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker import providers as adapters
+from worker.core.provider_facts import NAMES
 from worker.model.callbacks import Called, Caller, Lookups, Said
 from worker.providers.callbacks import (
     FIELDS_MAX,
@@ -247,3 +251,20 @@ def test_nothing_secret_is_shown() -> None:
     lookups = Lookups(url="https://secret", token="secret", timeout_s=1, defaults={})
     caller = Caller(name="a", provider="x", callback_secrets=("secret",), lookups=lookups)
     assert "secret" not in f"{called!r} {caller!r} {lookups!r}"
+
+
+# --- their words -------------------------------------------------------------------------------------------------------
+
+
+def said_in(source: str) -> set[str]:
+    """The types of the events that an adapter's code writes."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
+    made = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Said"]
+    return {first.value for first in made if isinstance(first, ast.Constant) and isinstance(first.value, str)}
+
+
+def test_adapters_write_events_that_there_are() -> None:
+    """And each that there is can be written: by an adapter's callbacks, or a job."""
+    folder = Path(adapters.__file__).parent
+    found = {kind for file in folder.rglob("*.py") for kind in said_in(file.read_text(encoding="utf-8"))}
+    assert found == set(NAMES.values())

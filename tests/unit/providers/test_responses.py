@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.model.exchange import HttpResponse, OutcomeKind
-from worker.providers.responses import WORDS_MAX, describe, kind_of_status, retry_after_s
+from worker.model.exchange import HttpResponse, OutcomeKind, Refusal
+from worker.providers.responses import WORDS_MAX, describe, kind_of_status, outcome_by_status, retry_after_s
 
 NOW_MS = 1_772_323_200_000  # 2026-03-01T00:00:00Z
 
@@ -38,6 +38,53 @@ def test_status(kind: OutcomeKind, status: int) -> None:
 def test_only_2xx_is_success(status: int) -> None:
     """Whatever else a server may answer is not taken for success."""
     assert (kind_of_status(status) is OutcomeKind.APPLIED) == (200 <= status < 300)
+
+
+FOLLOWS: dict[int, tuple[bool, bool, Refusal | None]] = {
+    301: (False, False, None),
+    400: (False, False, Refusal.REQUEST),
+    401: (False, False, None),
+    403: (False, False, None),
+    404: (False, False, None),
+    409: (False, False, Refusal.CONTENT),
+    410: (False, False, None),
+    413: (False, False, Refusal.REQUEST),
+    422: (False, False, Refusal.CONTENT),
+    423: (False, False, None),
+    429: (False, True, None),
+    500: (True, False, None),
+    501: (True, False, None),
+    502: (True, False, None),
+    503: (True, True, None),
+    505: (True, False, None),
+}
+"""By status: whether the provider may have applied some of it all the same, whether the whole account is throttled, and
+what was refused."""
+
+
+@pytest.mark.parametrize("status", FOLLOWS)
+def test_what_follows_from_a_status(status: int) -> None:
+    """All that the core goes by, which sees no status itself."""
+    found = outcome_by_status(status, "why", 3.0)
+    assert (found.may_have_applied, found.throttles_account, found.refusal) == FOLLOWS[status]
+    assert (found.kind, found.reason, found.status) == (kind_of_status(status), "why", status)
+    assert found.retry_after_s == 3.0
+    assert found.has_response
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "refusal"),
+    [
+        (400, OutcomeKind.CONFLICT, Refusal.CONTENT),
+        (422, OutcomeKind.CREDENTIALS, None),
+        (422, OutcomeKind.UNKNOWN, None),
+        (409, OutcomeKind.PERMANENT, None),
+    ],
+)
+def test_the_adapter_knows_better(status: int, kind: OutcomeKind, refusal: Refusal | None) -> None:
+    """Who reads in the body what became of a request does not go by its status: no refused token has let us in."""
+    found = outcome_by_status(status, "why", None, kind)
+    assert (found.kind, found.refusal) == (kind, refusal)
 
 
 # --- Retry-After -----------------------------------------------------------------------------------------------------

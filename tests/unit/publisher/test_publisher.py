@@ -60,7 +60,7 @@ class Book:
         self.not_owed: set[str] = set()
         self.generation = 0
 
-    def take(self, subject: str) -> Attempt | None:
+    def claim(self, subject: str) -> Attempt | None:
         if self.closed or subject in self.not_owed:
             return None
         reference = subject.partition("/")[2]
@@ -382,7 +382,7 @@ def test_lane_that_fails_is_told() -> None:
         def broken(subject: str) -> Attempt | None:
             return Attempt(subject, 1, None, 0.0, lambda: True)  # type: ignore[arg-type]
 
-        scene.book.take = broken  # type: ignore[method-assign]
+        scene.book.claim = broken  # type: ignore[method-assign]
         scene.offer("acme/a")
         await asyncio.sleep(1)
         assert len(scene.failures) == 1

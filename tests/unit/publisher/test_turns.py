@@ -91,7 +91,7 @@ class Book:
         self.clock, self.until, self.errand = clock, until, errand
         self.outcomes: list[Outcome] = []
 
-    def take(self, subject: str) -> Attempt:
+    def claim(self, subject: str) -> Attempt:
         may_send = lambda: self.clock.now() < self.until  # noqa: E731
         order = Attempt(subject, 1, UPDATE, self.clock.now(), may_send, remote=b"kept", may_land_late=True)
         order.errand = self.errand

@@ -20,12 +20,12 @@ from tests.unit.providers.sequra.test_disbursements import LISTED
 from worker.core.policy import DeliveryPolicy
 from worker.errors import DamagedStateError
 from worker.model.account import Account
-from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
+from worker.model.exchange import Fault, HttpRequest, HttpResponse, OutcomeKind
 from worker.model.provider import Answered
 from worker.model.reconcile import Terms
 from worker.ports import PartitionWriter
 from worker.providers.qliro.options import QliroAccount
-from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
+from worker.providers.responses import kind_of_status, outcome_by_status, retry_after_s
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
@@ -74,9 +74,8 @@ def answers(*statuses: int | HttpResponse | Fault) -> Reply:
 def by_status(response: HttpResponse, now_ms: int) -> Answered:
     """What an answer means, by its status alone."""
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
-    status = response.status
-    kind = OutcomeKind.REJECTED if response.body == b"cut" else kind_of_status(status)
-    return Answered(Outcome(kind, f"{status}", status, wait_s, throttles_account=throttles_account(status)))
+    kind = OutcomeKind.REJECTED if response.body == b"cut" else kind_of_status(response.status)
+    return Answered(outcome_by_status(response.status, f"{response.status}", wait_s, kind))
 
 
 def asked(

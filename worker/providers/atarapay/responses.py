@@ -6,7 +6,7 @@ from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
 from worker.providers.atarapay.options import AtaraPayAccount
 from worker.providers.atarapay.tokens import redacted
 from worker.providers.atarapay.wire import Said, has_any, said
-from worker.providers.responses import WORDS_MAX, describe, kind_of_status, retry_after_s, throttles_account
+from worker.providers.responses import WORDS_MAX, describe, kind_of_status, outcome_by_status, refusal_of, retry_after_s
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
 """These come from a gateway in front of AtaraPay, whatever their body says."""
@@ -28,9 +28,10 @@ def judge(account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> tupl
         return Outcome(OutcomeKind.APPLIED, "", status), found
     if found is not None and not (status in _OVERLOADED and _is_unknown(found.message, account)):
         reason = _said(status, redacted(found.message, account))
-        return Outcome(_kind_of_message(found.message, account), reason, status), found
+        kind = _kind_of_message(found.message, account)
+        return Outcome(kind, reason, status, refusal=refusal_of(status, kind)), found
     reason = redacted(describe(_without_keys(response, account)), account)
-    return Outcome(_kind_of_status(status), reason, status, wait_s, throttles_account=throttles_account(status)), None
+    return outcome_by_status(status, reason, wait_s, _kind_of_status(status)), None
 
 
 def _said(status: int, message: str) -> str:

@@ -11,7 +11,7 @@ from worker.model.provider import Answered
 from worker.providers.qliro import wire
 from worker.providers.qliro.memory import Memory
 from worker.providers.qliro.order import order_from
-from worker.providers.responses import kind_of_status, retry_after_s, throttles_account
+from worker.providers.responses import outcome_by_status, retry_after_s
 
 _CANCELLED = "ORDER_HAS_BEEN_CANCELLED"
 _NOTHING_LEFT = "NO_ITEMS_LEFT_IN_RESERVATION"
@@ -69,8 +69,7 @@ def why_pending(transactions: list[int]) -> str:
 
 def _by_status(response: HttpResponse, now_ms: int) -> Outcome:
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
-    kind = kind_of_status(response.status)
-    return Outcome(kind, _said(response), response.status, wait_s, throttles_account=throttles_account(response.status))
+    return outcome_by_status(response.status, _said(response), wait_s)
 
 
 def _said(response: HttpResponse) -> str:

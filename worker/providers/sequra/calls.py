@@ -5,7 +5,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from worker.model.exchange import HttpResponse, Outcome, OutcomeKind
-from worker.providers.responses import describe, kind_of_status, retry_after_s, throttles_account
+from worker.providers.responses import describe, kind_of_status, outcome_by_status, retry_after_s
 from worker.providers.sequra.options import SequraAccount
 
 
@@ -39,7 +39,7 @@ def outcome_of(response: HttpResponse, now_ms: int, remote: bytes | None = None)
     wait_s = retry_after_s(response.headers.get("retry-after"), now_ms)
     if kind is OutcomeKind.APPLIED:
         return Outcome(kind, "", status, wait_s, remote=remote)
-    return Outcome(kind, describe(response), status, wait_s, throttles_account=throttles_account(status))
+    return outcome_by_status(status, describe(response), wait_s)
 
 
 @lru_cache(maxsize=256)

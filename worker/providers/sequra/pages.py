@@ -170,12 +170,11 @@ def _under_way(remote: bytes) -> memory.UnderWay:
 
 _NOT_TAKEN = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT})
 _CREDENTIALS = frozenset({OutcomeKind.CREDENTIALS, OutcomeKind.FORBIDDEN})
-_FOR_ITS_CONTENT = frozenset({400, 409, 413, 422})
 
 
 def after(page: Page, outcome: Outcome, run_ms: int) -> Move:
     """The move after an attempt. `run_ms`: the run of the report that the attempt belongs to."""
-    kind, status = outcome.kind, outcome.status or 0
+    kind = outcome.kind
     if kind is OutcomeKind.APPLIED:
         rest = page.lists[1:]
         left = replace(page, lists=rest, in_doubt=False, refusals=0, retries=0) if rest else None
@@ -183,20 +182,22 @@ def after(page: Page, outcome: Outcome, run_ms: int) -> Move:
     if kind in _CREDENTIALS:
         return Move(page, then="account")
     if kind in _NOT_TAKEN:
-        again = replace(page, in_doubt=page.in_doubt or status in {500, 501, 505}, retries=page.retries + 1)
+        # Who asks us to slow down has looked at nothing.
+        in_doubt = outcome.may_have_applied and not outcome.throttles_account
+        again = replace(page, in_doubt=page.in_doubt or in_doubt, retries=page.retries + 1)
         return Move(again, then="backoff")
     if kind is OutcomeKind.UNKNOWN:
         return Move(replace(page, in_doubt=True, retries=page.retries + 1), then="hold")
-    return _refused(page, status, run_ms)
+    return _refused(page, outcome, run_ms)
 
 
-def _refused(page: Page, status: int, run_ms: int) -> Move:
+def _refused(page: Page, outcome: Outcome, run_ms: int) -> Move:
     names, *rest = page.lists
     if page.in_doubt:
         resting = replace(page, lists=[names], refusals=page.refusals + 1, retries=0, refused_in_ms=run_ms)
         return Move(resting, free=[each for some in rest for each in some], then="next_report", is_refused=True)
     spent = page.spent + 1
-    if status not in _FOR_ITS_CONTENT or spent >= REFUSALS_MAX:
+    if outcome.refusal is None or spent >= REFUSALS_MAX:
         return Move(None, free=[each for some in page.lists for each in some], then="next_report", is_refused=True)
     if len(names) == 1:
         return Move(replace(page, lists=rest, spent=spent, retries=0) if rest else None, broken=names)

@@ -13,6 +13,7 @@ from tests.unit.providers.sequra.test_report import ACCOUNT, TWO
 from worker.core.deliveries import deliveries_of
 from worker.model.exchange import HttpRequest, Outcome, OutcomeKind
 from worker.model.jobs import IN_DOUBT_MAX, Composed, Kept, Move, Page
+from worker.providers.responses import outcome_by_status
 from worker.providers.sequra import memory, wire
 from worker.providers.sequra import pages as p
 from worker.providers.sequra.memory import NOTHING, Reported
@@ -168,7 +169,7 @@ MANY = Page([["a", "b", "c"], ["d"]], b"{}", b"{}")
 ONE = Page([["a"], ["d"]], b"{}", b"{}")
 DOUBT = replace(MANY, in_doubt=True, retries=2)
 TAKEN = Outcome(K.APPLIED, "", 204)
-REFUSED = Outcome(K.CONFLICT, "409: no", 409)
+REFUSED = outcome_by_status(409, "409: no", None)
 
 
 @pytest.mark.parametrize(
@@ -177,21 +178,21 @@ REFUSED = Outcome(K.CONFLICT, "409: no", 409)
         (MANY, TAKEN, Move(replace(MANY, lists=[["d"]]), reported=["a", "b", "c"])),
         (replace(MANY, lists=[["a"]], spent=3), TAKEN, Move(None, reported=["a"])),
         (replace(DOUBT, refusals=3, spent=9), TAKEN, Move(replace(MANY, lists=[["d"]], spent=9), reported=["a", "b", "c"])),
-        (MANY, Outcome(K.REJECTED, "503", 503), Move(replace(MANY, retries=1), then="backoff")),
+        (MANY, outcome_by_status(503, "503", None), Move(replace(MANY, retries=1), then="backoff")),
         (MANY, Outcome(K.NOT_SENT, "no route"), Move(replace(MANY, retries=1), then="backoff")),
-        (DOUBT, Outcome(K.REJECTED, "429", 429), Move(replace(DOUBT, retries=3), then="backoff")),
-        (MANY, Outcome(K.REJECTED, "500", 500), Move(replace(MANY, in_doubt=True, retries=1), then="backoff")),
+        (DOUBT, outcome_by_status(429, "429", None), Move(replace(DOUBT, retries=3), then="backoff")),
+        (MANY, outcome_by_status(500, "500", None), Move(replace(MANY, in_doubt=True, retries=1), then="backoff")),
         (MANY, Outcome(K.UNKNOWN, "timeout"), Move(replace(MANY, in_doubt=True, retries=1), then="hold")),
         (MANY, Outcome(K.CREDENTIALS, "401", 401), Move(MANY, then="account")),
         (DOUBT, Outcome(K.FORBIDDEN, "403", 403), Move(DOUBT, then="account")),
         (MANY, REFUSED, Move(replace(MANY, lists=[["a"], ["b", "c"], ["d"]], spent=1))),
         (ONE, REFUSED, Move(replace(ONE, lists=[["d"]], spent=1), broken=["a"])),
-        (replace(ONE, lists=[["a"]]), Outcome(K.PERMANENT, "422", 422), Move(None, broken=["a"])),
+        (replace(ONE, lists=[["a"]]), outcome_by_status(422, "422", None), Move(None, broken=["a"])),
         (replace(MANY, spent=63), REFUSED, Move(None, free=["a", "b", "c", "d"], then="next_report", is_refused=True)),
-        (ONE, Outcome(K.NOT_FOUND, "404", 404), Move(None, free=["a", "d"], then="next_report", is_refused=True)),
-        (ONE, Outcome(K.PERMANENT, "301", 301), Move(None, free=["a", "d"], then="next_report", is_refused=True)),
+        (ONE, outcome_by_status(404, "404", None), Move(None, free=["a", "d"], then="next_report", is_refused=True)),
+        (ONE, outcome_by_status(301, "301", None), Move(None, free=["a", "d"], then="next_report", is_refused=True)),
         (DOUBT, REFUSED, Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
-        (DOUBT, Outcome(K.NOT_FOUND, "404", 404), Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
+        (DOUBT, outcome_by_status(404, "404", None), Move(replace(DOUBT, lists=[["a", "b", "c"]], refusals=1, retries=0, refused_in_ms=RUN), free=["d"], then="next_report", is_refused=True)),
     ],
 )  # fmt: skip
 def test_table(page: Page, outcome: Outcome, expected: Move) -> None:

@@ -1,0 +1,67 @@
+"""What one transaction of orders has brought, for the log and the metrics."""
+
+import structlog
+from msgspec import Struct, field
+
+from worker.metrics import EventResult
+from worker.model.order import account_of
+from worker.orders.context import OrderContext
+from worker.ownership.context import Slice
+
+log = structlog.get_logger(__name__)
+
+_LOOKALIKE_EVERY_S = 60.0
+_WARNINGS = frozenset(
+    (
+        *("order_parked", "order_held", "order_key_changed", "order_overdue_at_provider", "order_was_closed"),
+        *("event_refused", "result_dropped"),
+    )
+)
+
+
+class Happened(Struct):
+    """Counted and noted while the transaction is made, said once it is committed."""
+
+    events: dict[EventResult, int] = field(default_factory=lambda: {"changed": 0, "unchanged": 0, "skipped": 0})
+    lookalikes: list[str] = []
+    """Types of events that were skipped, where somebody may believe that we read them."""
+    coalesced: int = 0
+    key_changes: int = 0
+    by_origin: list[str] = []
+    """Accounts of the orders that need not be told, because of where the change was made."""
+    unconfigured: list[str] = []
+    """New orders of accounts that nobody has configured."""
+    notes: list[tuple[str, dict[str, object]]] = []
+    """Lines of the log: the event's name, and its fields."""
+
+    async def announce(self, context: OrderContext, partition: int, *, results: int, gone: int) -> None:
+        """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""
+        metrics = context.metrics
+        self.events["skipped"] -= len(self.lookalikes)
+        self.events["lookalike"] = len(self.lookalikes)
+        for result, count in self.events.items():
+            metrics.event(result, count)
+        metrics.coalesced(self.coalesced)
+        metrics.keys_changed(self.key_changes)
+        for account in self.by_origin:
+            metrics.acknowledged_by_origin(account)
+        self._announce_lookalikes(context, partition)
+        for subject in self.unconfigured:
+            context.warn_unconfigured(account_of(subject), partition)
+        metrics.results(results)
+        metrics.orders_closed(gone)
+        work = Slice(context)
+        for name, fields in self.notes:
+            if work.is_over():
+                await work.pause()
+            needs_somebody = name in _WARNINGS or fields.get("status") == "inconsistent"
+            (log.warning if needs_somebody else log.info)(name, partition=partition, **fields)
+
+    def _announce_lookalikes(self, context: OrderContext, partition: int) -> None:
+        """Somebody may believe that these are read; once in a while is enough."""
+        count, now = len(self.lookalikes), context.clock.now()
+        if count and now - context.lookalikes_logged_at >= _LOOKALIKE_EVERY_S:
+            context.lookalikes_logged_at = now
+            log.warning(
+                "events_skipped", partition=partition, count=count, type=self.lookalikes[-1], expected="order.*"
+            )
