@@ -16,7 +16,7 @@ from worker.cli.configuration import callback_app, config_app
 from worker.cli.consoles import console_app
 from worker.cli.files import replay, scenario
 from worker.cli.options import HELP, AsJson
-from worker.cli.orders import order_app
+from worker.cli.orders import order_app, orders_app
 from worker.cli.processes import demo, receive, run, sandbox
 from worker.cli.topics import input_app, topics_app
 from worker.errors import CartsyncError, exit_codes
@@ -72,6 +72,7 @@ for _command in (run, receive, demo, scenario, replay, reconcile, sandbox, versi
     app.command()(_command)
 for _name, _group in (
     ("order", order_app),
+    ("orders", orders_app),
     ("account", account_app),
     ("config", config_app),
     ("callback", callback_app),

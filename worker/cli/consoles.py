@@ -22,6 +22,9 @@ def console(
     context: typer.Context,
     config: ConfigPath = None,
     host: Annotated[str | None, typer.Option(metavar="HOST", help="Instead of [console] host.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", min=0, max=65_535, help="Instead of [console] port; 0: any free port.")
+    ] = None,
 ) -> None:
     """See every order, in a browser, until SIGTERM or Ctrl-C.
 
@@ -37,7 +40,7 @@ def console(
         return
     from worker.config.console import console_config
 
-    settings = console_config(config, host=host)
+    settings = console_config(config, host=host, port=port)
     check_kafka(settings.kafka)
     from worker.tools.console.run import run_console
 

@@ -11,6 +11,7 @@ from worker.errors import ConfigError
 
 if TYPE_CHECKING:
     from worker.config import Config, KafkaSection
+    from worker.config.console import ConsoleConfig
     from worker.tools.control import Port
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -77,6 +78,15 @@ def load_config(path: Path | None) -> "Config":
         routes_of(config.merchant_accounts())
 
     return Config.load(path, checks=[check_client, check_routes])
+
+
+def load_watched(path: Path | None) -> "ConsoleConfig":
+    """What is needed to read our topics: no credentials of a provider. Raises `ConfigError`."""
+    from worker.config.console import console_config
+
+    settings = console_config(path, serves=False)
+    check_kafka(settings.kafka)
+    return settings
 
 
 def worker_port(url: str | None, path: Path | None, token_file: Path | None) -> "Port":

@@ -1,4 +1,4 @@
-"""`cartsync order …`."""
+"""`cartsync order …` and `cartsync orders …`."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.options import AsJson, ConfigPath, Ref, TokenFile, Url, group, only_the_last_line, worker_port
+from worker.cli.options import (
+    AsJson,
+    ConfigPath,
+    Ref,
+    TokenFile,
+    Url,
+    group,
+    load_watched,
+    only_the_last_line,
+    worker_port,
+)
 from worker.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +24,7 @@ if TYPE_CHECKING:
     from worker.model.account import Account
 
 order_app = group("Inspect an order, or have it sent again.")
+orders_app = group("Find orders.")
 
 
 @order_app.command("show")
@@ -101,3 +112,57 @@ def order_resend(
     from worker.tools.control import change_order
 
     raise typer.Exit(change_order("resend", ref, worker_port(url, config, token_file), as_json=as_json))
+
+
+@orders_app.command("list")
+def orders_list(
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="owed, parked, … (a comma, or once more: or).")
+    ] = None,
+    account: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this account.")] = None,
+    provider: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of accounts with this provider.")] = None,
+    reason: Annotated[str, typer.Option(metavar="WORDS", help="With each of these words in the reason.")] = "",
+    older: Annotated[str, typer.Option(metavar="TIME", help="Waiting for so long: 30s, 15m, 6h, 2d.")] = "",
+    reference: Annotated[
+        str, typer.Option(metavar="START", help="Whose reference, or account/reference, begins so.")
+    ] = "",
+    differs: Annotated[
+        bool, typer.Option("--differs", help="Whose amounts are not those that the provider has or paid.")
+    ] = False,
+    on_hold: Annotated[bool, typer.Option("--on-hold", help="Whose last request may still arrive.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as the console exports it.")] = False,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """List the orders that match, from the state topic.
+
+    The filters are those of the console. No worker has to run. The whole topic is read, without joining the group.
+    Reasons are printed without what may be personal; `cartsync order show` has all of them.
+
+    \b
+    cartsync orders list --status parked --account acme --reason 409
+    cartsync orders list --status owed --older 1h --json
+    cartsync orders list --csv > orders.csv
+    """
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other")
+    from urllib.parse import urlencode
+
+    from worker.web.console.asked import Query, filter_of
+
+    asked = {
+        "status": status or (),
+        "account": account or (),
+        "provider": provider or (),
+        "reason": reason,
+        "older": older,
+        "q": reference,
+        "differs": int(differs),
+        "on_hold": int(on_hold),
+    }
+    wanted = filter_of(Query(urlencode(asked, doseq=True)))
+    settings = load_watched(config)
+    from worker.tools.orders_list import run_list
+
+    only_the_last_line()
+    raise typer.Exit(run_list(settings, wanted, "csv" if as_csv else "json" if as_json else "text"))
