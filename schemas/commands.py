@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from schemas.console import OrderRow
+from schemas.console import LetterRow, LetterView, OrderRow
 
 
 class Refused(Struct, frozen=True):
@@ -22,8 +22,28 @@ class Refused(Struct, frozen=True):
     """That of the process."""
 
 
+class ReplayedLetter(Struct, frozen=True):
+    """What became of a dead letter that was to be replayed."""
+
+    letter: str
+    """`partition/offset` in the dead-letter topic."""
+    subject: str
+    """The order; empty: it cannot be told. What may be personal is `•••`."""
+    type: str
+    """Of the event."""
+    done: bool
+    """It was written to the event topic, or would be (`--dry-run`)."""
+    detail: str
+    """Why not; of one that was written, empty."""
+    to: str = ""
+    """`topic/partition/offset` of the event that was written; without an offset when nothing is written."""
+
+
 PRINTED: Mapping[str, type[Struct]] = {
     "error": Refused,
     "orders_list": OrderRow,
+    "dlq_list": LetterRow,
+    "dlq_show": LetterView,
+    "dlq_replay": ReplayedLetter,
 }
 """By the name of the schema."""

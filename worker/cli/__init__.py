@@ -15,6 +15,7 @@ from worker.cli.checks import reconcile
 from worker.cli.configuration import callback_app, config_app
 from worker.cli.consoles import console_app
 from worker.cli.files import replay, scenario
+from worker.cli.letters import letters_app
 from worker.cli.options import HELP, AsJson
 from worker.cli.orders import order_app, orders_app
 from worker.cli.processes import demo, receive, run, sandbox
@@ -73,6 +74,7 @@ for _command in (run, receive, demo, scenario, replay, reconcile, sandbox, versi
 for _name, _group in (
     ("order", order_app),
     ("orders", orders_app),
+    ("dlq", letters_app),
     ("account", account_app),
     ("config", config_app),
     ("callback", callback_app),

@@ -1,7 +1,7 @@
 """Reads a partition of one of our topics from an offset to another: for tools, which belong to no group."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from worker.errors import LogError
@@ -37,7 +37,7 @@ async def records(
     end: int,
     *,
     isolation: Isolation = "read_committed",
-) -> AsyncIterator[list[Any]]:
+) -> AsyncGenerator[list[Any], None]:
     """The records from one offset to before another, in lists, `ports.InputRecord` each. Raises `LogError` when none
     comes for half a minute: behind a transaction that nobody ends, for example.
     """

@@ -5,7 +5,7 @@ hands out the records at these offsets, one list at a time, however long its rea
 such a record away in between, but only for a newer one, which is then found at the end of the partition.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any
 
 from schemas.state import ORDER_PREFIX
@@ -93,7 +93,7 @@ class KafkaStateScan:
         assert self._connection is not None, "start() comes first"
         return await bounds(self._connection, self._settings.state_topic, partition)
 
-    def _records(self, partition: int, begin: int, end: int) -> AsyncIterator[list[Any]]:
+    def _records(self, partition: int, begin: int, end: int) -> AsyncGenerator[list[Any], None]:
         """Committed records from one offset to before another, in lists."""
         assert self._connection is not None, "start() comes first"
         return records(self._connection, self._settings.state_topic, partition, begin, end)

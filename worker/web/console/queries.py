@@ -303,26 +303,29 @@ class Reader:
             values += after
         limit = max(1, min(limit, PAGE_MAX))
         statement = (
-            "SELECT id, partition, offset, at_ms, reason, detail, subject, type, event_id, source FROM letters"  # noqa: S608
+            "SELECT id, partition, offset, at_ms, reason, detail, subject, type, event_id, source, handled FROM letters"  # noqa: S608
             f" WHERE {' AND '.join(terms)} ORDER BY at_ms DESC, id DESC LIMIT ?"
         )
         found = self._db.execute(statement, (*values, limit + 1)).fetchall()
         following = _encoded("letters", found[limit - 1][3], found[limit - 1][0]) if len(found) > limit else None
-        by_reason = self._db.execute("SELECT reason, count(*) FROM letters GROUP BY reason ORDER BY count(*) DESC")
+        by_reason = self._db.execute(
+            "SELECT reason, count(*) FROM letters WHERE handled = '' GROUP BY reason ORDER BY count(*) DESC"
+        )
         return LettersPage([LetterRow(*each[1:]) for each in found[:limit]], following, dict(by_reason.fetchall()))
 
     def letter(self, partition: int, offset: int) -> LetterRow | None:
         """One; `None`: there is none."""
         statement = (
-            "SELECT partition, offset, at_ms, reason, detail, subject, type, event_id, source FROM letters"
+            "SELECT partition, offset, at_ms, reason, detail, subject, type, event_id, source, handled FROM letters"
             " WHERE partition = ? AND offset = ?"
         )
         found = self._db.execute(statement, (partition, offset)).fetchone()
         return None if found is None else LetterRow(*found)
 
     def letters_since(self, since_ms: int) -> int:
-        """How many there are since then."""
-        return int(self._db.execute("SELECT count(*) FROM letters WHERE at_ms >= ?", (since_ms,)).fetchone()[0])
+        """How many there are since then that nobody has dealt with."""
+        statement = "SELECT count(*) FROM letters WHERE at_ms >= ? AND handled = ''"
+        return int(self._db.execute(statement, (since_ms,)).fetchone()[0])
 
     def history(self, subject: str) -> list[HistoryLine]:
         """Results of an order, the newest first."""

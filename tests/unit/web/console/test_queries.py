@@ -12,6 +12,7 @@ from schemas.console import OrderRow
 from schemas.state import OrderRecord
 from tests.shops.events import confirmed, goods, shipped
 from tests.unit.web.console.scene import NOW_MS, PROVIDERS, RULES, nothing_known, owed, parked, record, settled
+from worker.core.letters import Marker, marker_headers
 from worker.errors import UsageError
 from worker.ports import Chunk, StoredRecord
 from worker.web.console.index import Index, Topics
@@ -269,6 +270,13 @@ def test_letters(shelf: Shelf) -> None:
     assert found.reason == "invalid_data"
     assert shelf.reader.letter(1, 5) is None
     assert shelf.reader.letters_since(NOW_MS - 2) == 3
+    marker = StoredRecord(6, NOW_MS, b"k", b"", marker_headers(Marker(1, "replayed", "ana", "orders.events/0/9")))
+    shelf.index.apply([Chunk("dead_letters", 0, [marker], 7)])
+    page = shelf.reader.letters()
+    assert [(letter.offset, letter.handled) for letter in page.letters[:2]] == [(0, ""), (1, "replayed")]
+    assert len(page.letters) == 6
+    assert page.by_reason == {"invalid_data": 2, "not_json": 3}
+    assert shelf.reader.letters_since(NOW_MS - 2) == 2
 
 
 def test_thousands_of_accounts(shelf: Shelf) -> None:
