@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from schemas.console import LetterRow, LetterView, OrderRow
+from schemas.console import LetterRow, LetterView, OrderRow, WorkerLine
 
 
 class Refused(Struct, frozen=True):
@@ -39,9 +39,62 @@ class ReplayedLetter(Struct, frozen=True):
     """`topic/partition/offset` of the event that was written; without an offset when nothing is written."""
 
 
+class GroupMember(Struct, frozen=True):
+    """A worker, as the consumer group knows it. A killed one is listed until its session times out."""
+
+    client: str
+    host: str
+    partitions: list[int]
+    """That the group has assigned to it."""
+
+
+class PartitionStatus(Struct, frozen=True):
+    """A partition, from the group, the state topic, and the worker that serves it if it could be asked."""
+
+    partition: int
+    member: str
+    """To whom the group has assigned it, `client at host`; empty: to nobody."""
+    owner: str
+    """The worker that has taken it over last, as the state topic has it; empty: nobody has, or it was not read."""
+    owned_since_ms: int | None
+    left_in_order: bool
+    """The owner has drained and left, and nobody has taken over since."""
+    served_by: str
+    """URL of the worker that says that it serves it; empty: none of those that were asked."""
+    phase: str
+    """`restoring`, `serving`, `halted` or `closing`, as that worker says; empty: it is not known."""
+    detail: str
+    """Why it does not serve, as that worker says."""
+    lease_left_s: float | None
+    next_offset: int | None
+    """Of the event topic, that is taken next; `None`: nothing was ever taken."""
+    lag: int
+    """Events that wait."""
+    orders: int | None
+    """`None`, like all that follow: orders were not counted."""
+    by_status: dict[str, int] | None
+    oldest_owed_ms: int | None
+    """Since when its oldest owed order waits; `None`: none is owed."""
+
+
+class FleetStatus(Struct, frozen=True):
+    """All workers and partitions at a glance."""
+
+    group: str
+    group_state: str
+    """In Kafka's words: `Stable`, `PreparingRebalance`, `Empty`, …"""
+    members: list[GroupMember]
+    workers: list[WorkerLine]
+    """Private ports that were asked."""
+    partitions: list[PartitionStatus]
+    problems: list[str]
+    """What needs somebody, and what to do; empty: nothing was seen."""
+
+
 PRINTED: Mapping[str, type[Struct]] = {
     "error": Refused,
     "orders_list": OrderRow,
+    "status": FleetStatus,
     "dlq_list": LetterRow,
     "dlq_show": LetterView,
     "dlq_replay": ReplayedLetter,

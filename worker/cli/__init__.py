@@ -11,7 +11,7 @@ import typer
 
 from worker import __version__
 from worker.cli.accounts import account_app
-from worker.cli.checks import reconcile
+from worker.cli.checks import reconcile, status
 from worker.cli.configuration import callback_app, config_app
 from worker.cli.consoles import console_app
 from worker.cli.files import replay, scenario
@@ -58,7 +58,10 @@ def cartsync(
     cartsync topics create                 create the Kafka topics
     cartsync run                           run a worker
     cartsync receive                       receive callbacks from providers
+    cartsync status                        all workers and partitions, and what needs a person
     cartsync order show acme/A14           show an order, and what is blocking it, if anything
+    cartsync orders list --status parked   find orders
+    cartsync dlq list                      events that were refused
     cartsync reconcile                     compare every order with what its provider has
     cartsync console                       see every order in a browser
     """
@@ -69,7 +72,7 @@ def version(as_json: AsJson = False) -> None:
     print(json.dumps({"version": __version__}) if as_json else f"cartsync {__version__}")
 
 
-for _command in (run, receive, demo, scenario, replay, reconcile, sandbox, version):
+for _command in (run, receive, status, demo, scenario, replay, reconcile, sandbox, version):
     app.command()(_command)
 for _name, _group in (
     ("order", order_app),

@@ -1,10 +1,10 @@
-"""Commands that look at everything and change nothing: `reconcile`."""
+"""Commands that look at everything and change nothing: `status` and `reconcile`."""
 
 from typing import Annotated
 
 import typer
 
-from worker.cli.options import ConfigPath, only_the_last_line
+from worker.cli.options import AsJson, ConfigPath, load_watched, only_the_last_line
 from worker.errors import ConfigError
 
 
@@ -68,3 +68,32 @@ def reconcile(
     only_the_last_line()
     wishes = Wishes(tuple(accounts or ()), rate, payout_days, fetch, every, as_json)
     raise typer.Exit(run_reconcile(wishes, *sections, http_section(config), settings))
+
+
+def status(
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Private port of a worker; repeatable. Default: [console] workers, else from [http]."
+        ),
+    ] = None,
+    orders: Annotated[
+        bool, typer.Option("--orders/--no-orders", help="Count the orders, which reads the whole state topic.")
+    ] = True,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all workers and partitions: who serves them, how far they are, and what needs a person.
+
+    Read from the consumer group and the state topic, so it does not matter where workers run. Phase and lease are known
+    of workers whose private ports can be asked.
+
+    \b
+    cartsync status
+    cartsync status --no-orders --url http://10.0.0.7:8080 --url http://10.0.0.8:8080
+    """
+    settings = load_watched(config)
+    from worker.tools.fleet import run_status
+
+    only_the_last_line()
+    raise typer.Exit(run_status(settings, url or (), with_orders=orders, as_json=as_json))
