@@ -74,6 +74,8 @@ class LetterRow(Struct, frozen=True):
     event_id: str
     source: str
     """`topic/partition/offset` of the record that was refused."""
+    handled: str = ""
+    """`replayed`, `mended` or `dismissed`; empty: nobody has dealt with it."""
 
 
 class LettersPage(Struct, frozen=True):
@@ -82,7 +84,7 @@ class LettersPage(Struct, frozen=True):
     letters: list[LetterRow]
     next: str | None
     by_reason: dict[str, int]
-    """How many there are of each kind, whatever the filter."""
+    """How many there are of each kind that nobody has dealt with, whatever the filter."""
 
 
 class LetterView(Struct, frozen=True):

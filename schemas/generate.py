@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas import envelope, events, provider_events, reconciliation, reference, results, views
+from schemas import commands, console, envelope, events, provider_events, reconciliation, reference, results, views
 from schemas.base import PUBLISHED
 from schemas.envelope import Envelope
 from schemas.events import event_type
@@ -31,7 +31,7 @@ _RECONCILED: dict[str, type[msgspec.Struct]] = {
     "summary": reconciliation.Reconciliation,
 }
 """The lines of `cartsync reconcile --json`, by their `type`."""
-_DOCUMENTED = (envelope, events, provider_events, reconciliation, results, views)
+_DOCUMENTED = (commands, console, envelope, events, provider_events, reconciliation, results, views)
 _FACTS = [event for event in events.EVENT_TYPES if event in events.PROVIDER_TYPES]
 _RESULT_KEY = "The subject of the order."
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -48,6 +48,7 @@ def documents() -> dict[str, str]:
     schemas |= {event_type(result): _result_schema(result, docs) for result in results.RESULT_TYPES}
     schemas |= {f"view.{_view_name(view)}": _schema(view, docs) for view in _VIEWS}
     schemas |= {f"reconcile.{name}": _schema(line, docs) for name, line in _RECONCILED.items()}
+    schemas |= {f"command.{name}": _schema(line, docs) for name, line in commands.PRINTED.items()}
     files = {f"{name}.json": _json({"$schema": _DIALECT, "$id": f"{name}.json"} | schemas[name]) for name in schemas}
     files["asyncapi.json"] = _json(_async_api(docs))
     files["EVENTS.md"] = reference.page(docs, CONTRACT_VERSION)

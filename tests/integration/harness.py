@@ -132,6 +132,7 @@ class Stage:
             | dict(sections.get("worker", {})),
             "log": {"format": "json"},
         } | accounts
+        tables |= {name: dict(members) for name, members in sections.items() if name not in ("kafka", "worker")}
         text = "".join(
             f"[{table}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in members.items())
             for table, members in tables.items()

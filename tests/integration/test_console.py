@@ -14,24 +14,17 @@ from urllib.parse import quote, urlencode
 import msgspec
 import pytest
 
-from schemas import state
-from schemas.facts import seal_facts
-from schemas.state import OrderRecord
 from tests.integration.conftest import OpenStage
 from tests.integration.process import until
+from tests.integration.topics import RECORD, State
 from tests.kafka_settings import settings_of
 from tests.shops.by_hand import ACCOUNT, line
-from tests.shops.events import confirmed, facts_of, goods, shipped
 from worker.kafka.client import AIOKafkaAdminClient
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
 from worker.tools.local_kafka import LocalKafka
 
 PROJECT = Path(__file__).resolve().parents[2]
-RECORD = OrderRecord(
-    sealed=seal_facts(facts_of(confirmed(goods("A", 2, 200)), shipped("s1", A=1))), revision=2, owed_since_ms=1
-)
 
 
 class ConsoleProcess:
@@ -134,25 +127,6 @@ async def console(settings: KafkaSettings, folder: Path, **section: Any) -> Asyn
             process.kill()
         await process.wait()
         await reading
-
-
-class State:
-    """Writes to the state topic as its owners do."""
-
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-
-    async def put(self, partition: int, *orders: tuple[str, OrderRecord | None]) -> None:
-        """A transaction of these records."""
-        log = KafkaStateLog(self._settings)
-        await log.start()
-        owner = log.partition(partition)
-        await owner.fence()
-        await owner.write(
-            [(f"o:{subject}".encode(), None if value is None else state.encode(value)) for subject, value in orders]
-        )
-        await owner.close()
-        await log.stop()
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ import pytest
 from schemas.views import ItemView, OrderView, ProviderView
 from tests.unit.web.control import SUBJECTS, Worker
 from worker import __version__, errors, logs
-from worker.cli import app, main, sandbox
+from worker.cli import app, main
+from worker.cli.processes import sandbox
 from worker.errors import CartsyncError, InvariantError, LogError
 from worker.sandbox.registry import SANDBOXES
 from worker.tools.demo import leave

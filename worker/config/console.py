@@ -53,21 +53,27 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True):
 
 
 def console_config(
-    path: Path | None = None, environ: Mapping[str, str] | None = None, host: str | None = None
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    serves: bool = True,
 ) -> ConsoleConfig:
-    """What the console is to do. `host`: instead of `[console] host`. Raises `ConfigError` with one line for every
-    mistake.
+    """What the console is to do. `host`, `port`: instead of those in `[console]`. `serves`: false for commands that
+    read what it reads and open no port. Raises `ConfigError` with one line for every mistake.
     """
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
         build(_Console, layers)  # its mistakes come first
         raise ConfigError(
-            "[kafka] bootstrap_servers is missing; set it or CARTSYNC_KAFKA__BOOTSTRAP_SERVERS, "
-            "or try `cartsync demo --console`"
+            "[kafka] bootstrap_servers is missing; set it or CARTSYNC_KAFKA__BOOTSTRAP_SERVERS"
+            + (", or try `cartsync demo --console`" if serves else "")
         )
     found = build(_Watching, layers)
-    console = found.console if host is None else found.console.model_copy(update={"host": host})
-    if problems := list(_problems(console)):
+    instead = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    console = found.console.model_copy(update=instead)
+    if problems := list(_problems(console)) if serves else []:
         raise refused(problems)
     return ConsoleConfig(
         console=console,

@@ -25,6 +25,7 @@ from worker.config.sections import (
 )
 from worker.config.sources import SettingPath, setting_name
 from worker.config.values import NonEmpty, Secret, Secrets, format_duration
+from worker.core.trust import Trust
 from worker.errors import ConfigError
 from worker.model.callbacks import Answered, Caller, Lookups
 from worker.providers.registry import CALLBACKS, RECONCILERS
@@ -43,6 +44,12 @@ class CallerSection(Section):
     public_key: Secret = SecretStr("")
     private_key: Secret = SecretStr("")
     lookups: LookupsSection | None = None
+
+
+class _Believed(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    callbacks: CallbacksSection = CallbacksSection()
 
 
 class _Addresses(BaseSettings):
@@ -95,6 +102,15 @@ def callers(path: Path | None = None, environ: Mapping[str, str] | None = None) 
     origins = {path: origin for layer in layers for path, origin in layer.origins.items()}
     known = {name: _caller(name, members, origins, found.callbacks) for name, members in found.accounts.items()}
     return found.callbacks.public_url, known
+
+
+def believed(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Trust | None:
+    """Whose events workers believe, for commands that judge events; `None`: no secret can be had here."""
+    try:
+        found = build(_Believed, all_layers(path, environ, lambda wanted: wanted[0] == "callbacks"))
+    except ConfigError:
+        return None
+    return found.callbacks.trust() if found.callbacks.record_secrets else None
 
 
 def caller_from(name: str, members: Mapping[str, Any]) -> Caller:

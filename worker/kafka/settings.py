@@ -200,6 +200,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
         """One id per input partition: an id per worker would fence nothing across a rebalance."""
         return transactional_id(self.transactional_id_prefix, self.event_topic, partition)
 
+    def replaying_id(self, partition: int) -> str:
+        """The transactional id of whoever replays letters of a partition of the dead-letter topic."""
+        return f"{self.transactional_id_prefix}.{self.event_topic}.letters.{partition}"
+
     def __repr__(self) -> str:
         shown = (
             f"{name}={'***' if name in _HIDDEN and getattr(self, name) else repr(getattr(self, name))}"

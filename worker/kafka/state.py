@@ -33,7 +33,7 @@ from worker.kafka.client import (
 )
 from worker.kafka.decoding import Intake
 from worker.kafka.metadata import describe_topics
-from worker.kafka.settings import KafkaSettings, transactional_id
+from worker.kafka.settings import Isolation, KafkaSettings, transactional_id
 from worker.kafka.topics import Topic, require_topics, topics_now
 from worker.ports import DeadLetter, Result, StateEntry, UndecodableRecord
 
@@ -524,11 +524,11 @@ async def _read_all(
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
 
 
-def state_reader(connection: Connection) -> Any:
-    """A consumer of the state topic that belongs to no group."""
+def state_reader(connection: Connection, isolation: Isolation = "read_committed") -> Any:
+    """A consumer of the state topic, or another one of ours, that belongs to no group."""
     return AIOKafkaConsumer(
         **connection.options(connection.settings.request_timeout_s),
-        isolation_level="read_committed",
+        isolation_level=isolation,
         auto_offset_reset="none",
         enable_auto_commit=False,
         key_deserializer=Intake(),

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from worker.core.letters import PREFIX
 from worker.ports import DeadLetter, InputRecord, UndecodableRecord
 
-PREFIX = "x-dlq-"
 _HEADER_BYTES = 12
 """What a header takes besides its name and its value."""
 _RECORD_BYTES = 1024

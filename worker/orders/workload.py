@@ -284,9 +284,7 @@ class OrderWorkload:
         is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
         try:
             claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
-        except (
-            MsgspecError
-        ) as error:  # offered without being read: it concerns the partition, not the account
+        except MsgspecError as error:  # offered without being read: it concerns the partition, not the account
             self._host.fail(error)
             return None
         if not isinstance(claim, Claim):

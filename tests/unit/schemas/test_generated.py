@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from schemas import events, generate, reference, results
 from schemas.base import time_text
+from schemas.commands import PRINTED
 from schemas.envelope import Envelope
 from schemas.examples import EXAMPLES, RESULTS, example_event
 from schemas.facts import Disbursement, ProviderFacts, pack
@@ -70,6 +71,7 @@ def test_files_are_named_by_their_types() -> None:
     """One schema per event type, those of the operations port and of `reconcile`, AsyncAPI, and the pages."""
     expected = {f"{kind}.json" for kind in (*TYPES, *RESULTS)} | {"view.order.json", "view.status.json"}
     expected |= {"reconcile.order.json", "reconcile.summary.json"}
+    expected |= {f"command.{name}.json" for name in PRINTED}
     assert set(FILES) == expected | {"asyncapi.json", "EVENTS.md", "RESULTS.md"}
 
 
@@ -98,7 +100,7 @@ def test_program_writes_what_differs(tmp_path: Path, capsys: pytest.CaptureFixtu
 # --- valid, and of one mind with the decoder ---------------------------------------------------------------------------
 
 
-STARTS = ("order.", "provider.", "view.", "cartsync.")
+STARTS = ("order.", "provider.", "view.", "cartsync.", "command.")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(STARTS)])

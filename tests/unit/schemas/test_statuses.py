@@ -14,7 +14,8 @@ from schemas.events import PaymentState
 from schemas.state import OrderHeader
 from schemas.views import STATUS_RULES, PartitionView, Status, Waiting
 from worker import metrics
-from worker.core.outbox import Figures, Outbox
+from worker.core.figures import Figures
+from worker.core.outbox import Outbox
 from worker.core.policy import DeliveryPolicy
 from worker.web.console.overview import Counted, make_overview
 

@@ -1,8 +1,6 @@
 """What the console answers, for pages and `/api` alike."""
 
 import asyncio
-import csv
-import io
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -22,7 +20,6 @@ from schemas.console import (
     LettersPage,
     LetterView,
     OrderPage,
-    OrderRow,
     OrdersPage,
     Overview,
     Sort,
@@ -44,7 +41,8 @@ from worker.web.console.letters import Line, masked_row, view_letter
 from worker.web.console.operator import Command, Operator, Workers
 from worker.web.console.overview import Counted, make_overview
 from worker.web.console.queries import Filter, Reader
-from worker.web.console.rows import Describe, shown_time
+from worker.web.console.rows import Describe
+from worker.web.console.sheet import HEADER, csv_lines, csv_row
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +60,6 @@ _STATUS_EVERY_S = 5.0
 _FOLLOW_TRIES = 10
 _FOLLOW_S = 0.1
 TRY_MAX_BYTES = 256 * 1024
-_CSV = [
-    *("order", "account", "status", "reason", "currency", "shipped_minor", "unshipped_minor", "paid_minor", "paid"),
-    *("differs", "on_hold", "revision", "acknowledged", "changed_at", "waiting_since", "partition"),
-]
 
 _T = TypeVar("_T")
 Trier = Callable[[str], Awaitable[Tried]]
@@ -167,13 +161,13 @@ class Answers:
 
     async def export(self, wanted: Filter, sort: Sort) -> AsyncGenerator[bytes, None]:
         """All that match as CSV (RFC 4180), a piece at a time."""
-        yield _csv([_CSV])
+        yield csv_lines([HEADER])
         now_ms = self.site.now_ms()
         reader = self._reader()
         try:
             pages = reader.export(wanted, sort, now_ms=now_ms)
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
-                yield _csv([_csv_row(row) for row in page])
+                yield csv_lines([csv_row(row) for row in page])
         finally:
             self._open.remove(reader)
             reader.close()
@@ -347,40 +341,3 @@ class Answers:
         index = msgspec.structs.replace(self.index(), orders=count)
         ends = site.follower.input_ends
         return make_overview(counted, self._statuses, site.providers, ends, index, now_ms)
-
-
-def _csv(lines: list[list[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows(lines)
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def cell(value: Any) -> Any:
-    """What a spreadsheet shows, and never takes for a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"):
-        return f"'{value}"
-    return value
-
-
-def _csv_row(row: OrderRow) -> list[Any]:
-    return [
-        cell(each)
-        for each in (
-            row.subject,
-            row.account,
-            row.status,
-            row.reason,
-            row.currency,
-            row.shipped_minor,
-            row.unshipped_minor,
-            row.paid_minor,
-            row.paid,
-            "yes" if row.differs else "no",
-            "yes" if row.on_hold else "no",
-            row.revision,
-            row.acked,
-            shown_time(row.changed_ms),
-            "" if row.waiting_since_ms is None else shown_time(row.waiting_since_ms),
-            row.partition,
-        )
-    ]

@@ -57,7 +57,7 @@ def filter_of(query: Query) -> Filter:
         accounts=_all(query, "account"),
         providers=_all(query, "provider"),
         words=_text(query, "reason"),
-        older_s=_seconds(query.get("older", "")),
+        older_s=seconds_of(query.get("older", ""), "older"),
         differs=_flag(query, "differs"),
         on_hold=_flag(query, "on_hold"),
         prefix=_text(query, "q"),
@@ -128,10 +128,11 @@ def _flag(query: Query, name: str) -> bool:
     return text in ("1", "yes", "true", "on")
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str, name: str) -> float:
+    """Of a time such as `15m`; empty: 0. Raises `UsageError`."""
     if not text.strip():
         return 0.0
     found = _AGE.fullmatch(text.strip().lower())
     if found is None:
-        raise UsageError(f"older: expected a time such as 30s, 15m, 6h or 2d, got {text[:40]!r}")
+        raise UsageError(f"{name}: expected a time such as 30s, 15m, 6h or 2d, got {text[:40]!r}")
     return float(int(found[1]) * _UNITS_S[found[2]])

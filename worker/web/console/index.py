@@ -19,6 +19,7 @@ import structlog
 from msgspec import Struct
 
 from schemas import state
+from worker.core.letters import read_marker
 from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
 from worker.ports import Chunk, Place, StoredRecord, TopicName
@@ -27,7 +28,7 @@ from worker.web.console.rows import Describe
 
 log = structlog.get_logger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the tables below, and of what `rows` puts there: raised by every change of either."""
 STALE_S = 86_400.0
 """An index that was not read on for so long is built again: tombstones are kept for two days at least."""
@@ -57,7 +58,7 @@ CREATE TABLE orders (
 CREATE TABLE letters (
     id INTEGER PRIMARY KEY, partition INTEGER NOT NULL, offset INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     reason TEXT NOT NULL, detail TEXT NOT NULL, subject TEXT NOT NULL, type TEXT NOT NULL, event_id TEXT NOT NULL,
-    source TEXT NOT NULL, UNIQUE (partition, offset)
+    source TEXT NOT NULL, handled TEXT NOT NULL DEFAULT '', UNIQUE (partition, offset)
 );
 CREATE INDEX letters_at ON letters (at_ms);
 CREATE INDEX letters_subject ON letters (subject) WHERE subject != '';
@@ -303,15 +304,20 @@ class Index:
             self.damaged += 1
 
     def _take_letters(self, chunk: Chunk) -> None:
-        lines = [
-            rows.letter_line(chunk.partition, record.offset, record.timestamp_ms, record.value, list(record.headers))
-            for record in chunk.records
-        ]
+        lines, handled = [], []
+        for record in chunk.records:
+            if (marker := read_marker(record.headers)) is not None:
+                handled.append((marker.handling, chunk.partition, marker.offset))
+                continue
+            headers = list(record.headers)
+            lines.append(rows.letter_line(chunk.partition, record.offset, record.timestamp_ms, record.value, headers))
         self._db.executemany(
             "INSERT OR REPLACE INTO letters (partition, offset, at_ms, reason, detail, subject, type, event_id, source)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             lines,
         )
+        # A letter comes before its marker.
+        self._db.executemany("UPDATE letters SET handled = ? WHERE partition = ? AND offset = ?", handled)
 
     def _take_results(self, chunk: Chunk) -> None:
         lines = [

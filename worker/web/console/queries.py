@@ -22,7 +22,7 @@ from schemas.console import (
 )
 from schemas.views import Status
 from worker.errors import UsageError
-from worker.web.console.rows import NEVER_MS, NO_AMOUNT, Int64
+from worker.web.console.rows import NEVER_MS, NO_AMOUNT, Int64, OrderLine, order_row
 
 PAGE_MAX = 500
 TOTAL_MAX = 10_000
@@ -45,8 +45,8 @@ _COLUMNS: Mapping[str, tuple[str, bool]] = {
 }
 """By sort: the column, and whether it goes down."""
 _MEMBERS = (
-    "orders.id, subject, account, partition, status, ifnull(kind, ''), currency, shipped_minor, unshipped_minor,"
-    " paid_minor, paid, differs, on_hold, revision, acked, changed_ms, since_ms"
+    "orders.id, subject, partition, offset, account, status, ifnull(kind, ''), currency, shipped_minor,"
+    " unshipped_minor, paid_minor, paid, differs, on_hold, revision, acked, changed_ms, since_ms"
 )
 _FROM = "FROM orders LEFT JOIN reasons ON reasons.id = orders.reason"
 
@@ -70,6 +70,34 @@ class Filter(Struct, frozen=True, omit_defaults=True):
     def is_empty(self) -> bool:
         """Whether it leaves nothing out."""
         return self == Filter()
+
+
+def matches(wanted: Filter, line: OrderLine, providers: Mapping[str, str], now_ms: int) -> bool:
+    """What `Reader` asks the index for, of one row: for those who have none."""
+    return (
+        may_match(wanted, line.subject, providers)
+        and (not wanted.status or line.status in wanted.status)
+        and all(_folded(word) in _folded(line.kind) for word in wanted.words.split())
+        and (not wanted.older_s or line.since_ms <= min(now_ms - round(wanted.older_s * 1000), NEVER_MS - 1))
+        and (line.differs or not wanted.differs)
+        and (line.on_hold or not wanted.on_hold)
+    )
+
+
+def may_match(wanted: Filter, subject: str, providers: Mapping[str, str]) -> bool:
+    """Whether an order of this name may match, whatever its record says."""
+    account, _, reference = subject.partition("/")
+    prefix = wanted.prefix
+    return (
+        (not wanted.accounts or account in wanted.accounts)
+        and (not wanted.providers or providers.get(account) in wanted.providers)
+        and (not prefix or reference.startswith(prefix) or ("/" in prefix and subject.startswith(prefix)))
+    )
+
+
+def _folded(text: str) -> str:
+    """As SQLite compares with LIKE: ASCII letters in any case."""
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 class Reader:
@@ -275,26 +303,29 @@ class Reader:
             values += after
         limit = max(1, min(limit, PAGE_MAX))
         statement = (
-            "SELECT id, partition, offset, at_ms, reason, detail, subject, type, event_id, source FROM letters"  # noqa: S608
+            "SELECT id, partition, offset, at_ms, reason, detail, subject, type, event_id, source, handled FROM letters"  # noqa: S608
             f" WHERE {' AND '.join(terms)} ORDER BY at_ms DESC, id DESC LIMIT ?"
         )
         found = self._db.execute(statement, (*values, limit + 1)).fetchall()
         following = _encoded("letters", found[limit - 1][3], found[limit - 1][0]) if len(found) > limit else None
-        by_reason = self._db.execute("SELECT reason, count(*) FROM letters GROUP BY reason ORDER BY count(*) DESC")
+        by_reason = self._db.execute(
+            "SELECT reason, count(*) FROM letters WHERE handled = '' GROUP BY reason ORDER BY count(*) DESC"
+        )
         return LettersPage([LetterRow(*each[1:]) for each in found[:limit]], following, dict(by_reason.fetchall()))
 
     def letter(self, partition: int, offset: int) -> LetterRow | None:
         """One; `None`: there is none."""
         statement = (
-            "SELECT partition, offset, at_ms, reason, detail, subject, type, event_id, source FROM letters"
+            "SELECT partition, offset, at_ms, reason, detail, subject, type, event_id, source, handled FROM letters"
             " WHERE partition = ? AND offset = ?"
         )
         found = self._db.execute(statement, (partition, offset)).fetchone()
         return None if found is None else LetterRow(*found)
 
     def letters_since(self, since_ms: int) -> int:
-        """How many there are since then."""
-        return int(self._db.execute("SELECT count(*) FROM letters WHERE at_ms >= ?", (since_ms,)).fetchone()[0])
+        """How many there are since then that nobody has dealt with."""
+        statement = "SELECT count(*) FROM letters WHERE at_ms >= ? AND handled = ''"
+        return int(self._db.execute(statement, (since_ms,)).fetchone()[0])
 
     def history(self, subject: str) -> list[HistoryLine]:
         """Results of an order, the newest first."""
@@ -306,28 +337,8 @@ class Reader:
 
 
 def _row(found: Sequence[Any]) -> OrderRow:
-    (
-        _id, subject, account, partition, status, reason, currency, shipped, unshipped,
-        paid_minor, paid, differs, on_hold, revision, acked, changed_ms, since_ms,
-    ) = found[:17]  # fmt: skip
-    return OrderRow(
-        subject,
-        account,
-        partition,
-        status,
-        reason,
-        currency,
-        shipped,
-        unshipped,
-        paid_minor,
-        paid,
-        bool(differs),
-        bool(on_hold),
-        revision,
-        acked,
-        changed_ms,
-        None if since_ms == NEVER_MS else since_ms,
-    )
+    """`found`: the row's id, the members of an `OrderLine`, and perhaps more."""
+    return order_row(OrderLine(*found[1 : 1 + len(OrderLine._fields)]))
 
 
 def _is_one_of(column: str, options: Sequence[str]) -> tuple[str, list[str]]:

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, assert_never
+from typing import Annotated, Any, NamedTuple, assert_never, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from schemas import state
 from schemas.base import time_text
+from schemas.console import OrderRow
 from schemas.results import OrderChanged
 from schemas.state import OrderRecord
-from schemas.views import Status
+from schemas.views import Paid, Status
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import brief_view
 from worker.model.order import account_of
@@ -140,6 +141,28 @@ def _since(record: OrderRecord, status: Status) -> int:
         case unknown:
             assert_never(unknown)
     return began or record.owed_since_ms or record.event_ms or NEVER_MS
+
+
+def order_row(line: OrderLine) -> OrderRow:
+    """A row as lists show it."""
+    return OrderRow(
+        line.subject,
+        line.account,
+        line.partition,
+        cast(Status, line.status),
+        line.kind,
+        line.currency,
+        line.shipped_minor,
+        line.unshipped_minor,
+        line.paid_minor,
+        cast(Paid | None, line.paid),
+        bool(line.differs),
+        bool(line.on_hold),
+        line.revision,
+        line.acked,
+        line.changed_ms,
+        None if line.since_ms == NEVER_MS else line.since_ms,
+    )
 
 
 class LetterLine(NamedTuple):

@@ -12,10 +12,12 @@ from schemas.console import OrderRow
 from schemas.state import OrderRecord
 from tests.shops.events import confirmed, goods, shipped
 from tests.unit.web.console.scene import NOW_MS, PROVIDERS, RULES, nothing_known, owed, parked, record, settled
+from worker.core.letters import Marker, marker_headers
 from worker.errors import UsageError
 from worker.ports import Chunk, StoredRecord
 from worker.web.console.index import Index, Topics
-from worker.web.console.queries import SORTS, Filter, Reader
+from worker.web.console.queries import SORTS, Filter, Reader, matches
+from worker.web.console.rows import OrderLine, order_line, order_row
 
 HOUR_MS = 3_600_000
 
@@ -26,17 +28,26 @@ class Shelf:
     def __init__(self, index: Index, reader: Reader) -> None:
         self.index, self.reader = index, reader
         self._offset = 0
+        self._lines: dict[str, OrderLine] = {}
 
     def put(self, subject: str, value: OrderRecord | None) -> None:
         """A record of the state topic."""
         self._offset += 1
         stored = StoredRecord(self._offset, 0, f"o:{subject}".encode(), None if value is None else state.encode(value))
         self.index.apply([Chunk("state", 0, [stored], self._offset + 1)])
+        if stored.value is not None:
+            self._lines[subject] = order_line(
+                subject, 0, 0, stored.value, rules=RULES, now_ms=NOW_MS, describe=nothing_known
+            )
 
     def found(self, **wanted: object) -> list[str]:
         """The references that match, the oldest first."""
-        page = self.reader.orders(Filter(**wanted), "reference", now_ms=NOW_MS, limit=500)  # type: ignore[arg-type]
+        asked = Filter(**wanted)  # type: ignore[arg-type]
+        page = self.reader.orders(asked, "reference", now_ms=NOW_MS, limit=500)
         assert len(page.orders) == page.total
+        # Commands have no index: what they find, record by record, has to be the same.
+        found = {name: order_row(line) for name, line in self._lines.items() if matches(asked, line, PROVIDERS, NOW_MS)}
+        assert page.orders == [found[name] for name in sorted(found)]
         return [row.subject for row in page.orders]
 
 
@@ -259,15 +270,21 @@ def test_letters(shelf: Shelf) -> None:
     assert found.reason == "invalid_data"
     assert shelf.reader.letter(1, 5) is None
     assert shelf.reader.letters_since(NOW_MS - 2) == 3
+    marker = StoredRecord(6, NOW_MS, b"k", b"", marker_headers(Marker(1, "replayed", "ana", "orders.events/0/9")))
+    shelf.index.apply([Chunk("dead_letters", 0, [marker], 7)])
+    page = shelf.reader.letters()
+    assert [(letter.offset, letter.handled) for letter in page.letters[:2]] == [(0, ""), (1, "replayed")]
+    assert len(page.letters) == 6
+    assert page.by_reason == {"invalid_data": 2, "not_json": 3}
+    assert shelf.reader.letters_since(NOW_MS - 2) == 2
 
 
 def test_thousands_of_accounts(shelf: Shelf) -> None:
     """Filters hold, however many accounts there are."""
     names = [f"shop{number}" for number in range(1_200)]
     subjects = [f"{name}/A{number}" for number, name in enumerate(names)]
-    value = state.encode(settled())
-    records = [StoredRecord(at, 0, f"o:{each}".encode(), value) for at, each in enumerate(subjects)]
-    shelf.index.apply([Chunk("state", 0, records, len(records))])
+    for each in subjects:
+        shelf.put(each, settled())
     assert shelf.found(prefix="A119") == sorted([subjects[119], *subjects[1_190:]])
     many = [f"other{number}" for number in range(40_000)]
     assert shelf.found(accounts=[*many, "shop7"]) == ["shop7/A7"]

@@ -1,0 +1,102 @@
+"""What commands print with `--json`, where it is not one of the views: `schemas/json/command.<name>.json`.
+
+A list is printed as JSON lines, one object each, and the schema is that of a line. An error is one object, too, on
+standard output: `Refused`.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from schemas.console import LetterRow, LetterView, OrderRow, WorkerLine
+
+
+class Refused(Struct, frozen=True):
+    """Why a command has not done what it was asked."""
+
+    ok: bool
+    """False."""
+    problems: list[str]
+    """What is wrong, and what to do; at least one."""
+    exit_code: int
+    """That of the process."""
+
+
+class ReplayedLetter(Struct, frozen=True):
+    """What became of a dead letter that was to be replayed."""
+
+    letter: str
+    """`partition/offset` in the dead-letter topic."""
+    subject: str
+    """The order; empty: it cannot be told. What may be personal is `•••`."""
+    type: str
+    """Of the event."""
+    done: bool
+    """It was written to the event topic, or would be (`--dry-run`)."""
+    detail: str
+    """Why not; of one that was written, empty."""
+    to: str = ""
+    """`topic/partition/offset` of the event that was written; without an offset when nothing is written."""
+
+
+class GroupMember(Struct, frozen=True):
+    """A worker, as the consumer group knows it. A killed one is listed until its session times out."""
+
+    client: str
+    host: str
+    partitions: list[int]
+    """That the group has assigned to it."""
+
+
+class PartitionStatus(Struct, frozen=True):
+    """A partition, from the group, the state topic, and the worker that serves it if it could be asked."""
+
+    partition: int
+    member: str
+    """To whom the group has assigned it, `client at host`; empty: to nobody."""
+    owner: str
+    """The worker that has taken it over last, as the state topic has it; empty: nobody has, or it was not read."""
+    owned_since_ms: int | None
+    left_in_order: bool
+    """The owner has drained and left, and nobody has taken over since."""
+    served_by: str
+    """URL of the worker that says that it serves it; empty: none of those that were asked."""
+    phase: str
+    """`restoring`, `serving`, `halted` or `closing`, as that worker says; empty: it is not known."""
+    detail: str
+    """Why it does not serve, as that worker says."""
+    lease_left_s: float | None
+    next_offset: int | None
+    """Of the event topic, that is taken next; `None`: nothing was ever taken."""
+    lag: int
+    """Events that wait."""
+    orders: int | None
+    """`None`, like all that follow: orders were not counted."""
+    by_status: dict[str, int] | None
+    oldest_owed_ms: int | None
+    """Since when its oldest owed order waits; `None`: none is owed."""
+
+
+class FleetStatus(Struct, frozen=True):
+    """All workers and partitions at a glance."""
+
+    group: str
+    group_state: str
+    """In Kafka's words: `Stable`, `PreparingRebalance`, `Empty`, …"""
+    members: list[GroupMember]
+    workers: list[WorkerLine]
+    """Private ports that were asked."""
+    partitions: list[PartitionStatus]
+    problems: list[str]
+    """What needs somebody, and what to do; empty: nothing was seen."""
+
+
+PRINTED: Mapping[str, type[Struct]] = {
+    "error": Refused,
+    "orders_list": OrderRow,
+    "status": FleetStatus,
+    "dlq_list": LetterRow,
+    "dlq_show": LetterView,
+    "dlq_replay": ReplayedLetter,
+}
+"""By the name of the schema."""

@@ -1,0 +1,76 @@
+"""`cartsync orders list` over a state topic in a real Kafka."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from schemas.state import OrderRecord, Parking
+from tests.integration.topics import RECORD, Desk, State
+from tests.kafka_settings import settings_of
+from worker.kafka.settings import KafkaSettings
+from worker.kafka.topics import create_topics
+from worker.tools.local_kafka import LocalKafka
+
+PARKED = replace(RECORD, park=Parking("409: Shipment s-1 of anna@example.org is unknown", b"d", 2, 1))
+
+
+@pytest.fixture
+async def settings(kafka: LocalKafka) -> KafkaSettings:
+    """Topics of this test's own, of two partitions."""
+    found = settings_of(kafka.bootstrap)
+    await create_topics(found, 2)
+    return found
+
+
+async def test_finds_what_matches(settings: KafkaSettings, tmp_path: Path) -> None:
+    """Each order once, in its newest state, whatever was written before; filters as in the console."""
+    topic = State(settings)
+    await topic.put(0, ("acme/1", PARKED), ("acme/2", PARKED), ("hats/1", PARKED))
+    await topic.put(1, ("acme/3", RECORD), ("acme/4", PARKED))
+    await topic.put(0, ("acme/2", RECORD))
+    await topic.put(1, ("acme/4", None))
+    desk = Desk(settings, tmp_path)
+    rows = await desk.json("orders", "list", schema="orders_list")
+    assert {(row["subject"], row["status"]) for row in rows} == {
+        ("acme/1", "parked"),
+        ("acme/2", "owed"),
+        ("acme/3", "owed"),
+        ("hats/1", "parked"),
+    }
+    words = ("orders", "list", "--status", "parked", "--account", "acme", "--reason", "409 unknown", "--older", "1h")
+    (row,) = await desk.json(*words, schema="orders_list")
+    assert (row["subject"], row["partition"], row["shipped_minor"]) == ("acme/1", 0, 100)
+    assert "anna" not in row["reason"]
+    assert await desk.json("orders", "list", "--reference", "acme/9", schema="orders_list") == []
+    ran = await desk.run("orders", "list", "--provider", "sequra", "--csv")
+    assert [line[0] for line in csv.reader(ran.out.splitlines())][1:] == ["acme/1", "acme/2", "acme/3"]
+    ran = await desk.run("orders", "list", "--status", "owed,settled")
+    assert (ran.code, ran.err) == (0, "2 orders\n")
+    assert [line.split()[:2] for line in ran.out.splitlines()] == [["acme/2", "owed"], ["acme/3", "owed"]]
+
+
+async def test_says_what_it_cannot_read(settings: KafkaSettings, tmp_path: Path) -> None:
+    """A record that is none is named, and the others are listed all the same; the exit code tells."""
+    topic = State(settings)
+    await topic.put(0, ("acme/1", RECORD))
+    await topic.put(0, ("acme/2", OrderRecord(schema=99, sealed=RECORD.sealed)))
+    desk = Desk(settings, tmp_path)
+    ran = await desk.run("orders", "list")
+    assert ran.code in (0, 72)
+    (refused,) = await desk.json("orders", "list", "--older", "soon", schema="error", code=2)
+    assert refused["problems"] == ["older: expected a time such as 30s, 15m, 6h or 2d, got 'soon'"]
+    await topic.raw(1, b"o:acme/3", b"not a record")
+    ran = await desk.run("orders", "list", "--json")
+    assert ran.code == 72
+    assert ran.err.startswith("acme/3: left out, because its record in partition 1 was not written by cartsync")
+    assert '"acme/1"' in ran.out
+
+
+async def test_no_kafka(tmp_path: Path, settings: KafkaSettings) -> None:
+    """It says what is missing, or what does not answer."""
+    desk = Desk(settings, tmp_path)
+    (tmp_path / "cartsync.toml").write_text("")
+    (refused,) = await desk.json("orders", "list", schema="error", code=64)
+    assert refused["problems"][0].startswith("[kafka] bootstrap_servers is missing")

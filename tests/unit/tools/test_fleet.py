@@ -1,0 +1,74 @@
+"""What `cartsync status` says needs a person, and how it is printed."""
+
+import pytest
+from msgspec.structs import replace
+
+from schemas.console import WorkerLine
+from schemas.views import AccountView, PartitionView, StatusView
+from worker.kafka.group import Group, Member
+from worker.tools.fleet.picture import Counts, lines_of, picture
+
+NOW_MS = 1_800_000_000_000
+VIEW = PartitionView(0, "serving", "", 5, 0, 3, 0, 0, 0, 0.0, 20.0)
+STATUS = StatusView("1.0", True, [VIEW], [])
+WORKER = WorkerLine("http://a:8080", True, "", "1.0", 1, 20.0)
+GROUP = Group("Stable", [Member("cartsync", "10.0.0.1", [0])])
+
+
+def counts(**by_status: int) -> Counts:
+    """Of one partition."""
+    found = Counts(with_orders=True)
+    found.met(0)
+    for status, count in by_status.items():
+        for _ in range(count):
+            found.order(0, status, NOW_MS - 60_000)
+    return found
+
+
+def test_all_is_well() -> None:
+    """Then it says so, in lines as wide as they have to be."""
+    status = picture("cartsync", GROUP, [(WORKER, STATUS)], {0: 0}, counts(settled=3), now_ms=NOW_MS)
+    assert status.problems == []
+    lines = list(lines_of(status, NOW_MS))
+    assert lines[0] == "group cartsync: Stable, 1 members"
+    assert lines[-1] == "nothing needs a person"
+    (row,) = [line.split() for line in lines if line.strip().startswith("0  ")]
+    assert row == ["0", "serving", "20", "s", "0", "3", "0", "0", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"group": Group("Empty"), "ends": {0: 9}}, "no worker is running (the group is Empty), and 9 events wait"),
+        ({"group": replace(GROUP, state="PreparingRebalance")}, "the group is PreparingRebalance"),
+        ({"ends": {0: 0, 1: 0}}, "the group has assigned partition 1 to nobody"),
+        (
+            {"statuses": [(WORKER, replace(STATUS, partitions=[replace(VIEW, role="halted", detail="a gap")]))]},
+            "partition 0 is halted: a gap",
+        ),
+        (
+            {"statuses": [(replace(WORKER, ok=False, detail="refused"), None)]},
+            "http://a:8080 does not answer (refused)",
+        ),
+        ({"statuses": [(WORKER, replace(STATUS, ready=False, why="restoring"))]}, "is not ready: restoring"),
+        (
+            {"statuses": [(WORKER, replace(STATUS, accounts=[AccountView("acme", "sequra", "D", "401", 0, 0, 0)]))]},
+            "account acme is paused at http://a:8080: 401",
+        ),
+        ({"counts": counts(parked=2)}, "2 orders are parked"),
+        ({"counts": counts(owed=1), "now_ms": NOW_MS + 20 * 60_000}, "the oldest owed order has waited for 21 min"),
+    ],
+)
+def test_what_needs_somebody(members: dict[str, object], expected: str) -> None:
+    """Each with what to do or where to look."""
+    usual = {
+        "group": GROUP,
+        "statuses": [(WORKER, STATUS)],
+        "ends": {0: 0},
+        "counts": counts(),
+        "now_ms": NOW_MS,
+    }
+    status = picture("cartsync", **usual | members)  # type: ignore[arg-type]
+    (problem,) = status.problems
+    assert expected in problem
+    assert list(lines_of(status, NOW_MS))[-1] == f"! {problem}"

@@ -1,0 +1,99 @@
+"""Commands that look at everything and change nothing: `status` and `reconcile`."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.options import AsJson, ConfigPath, load_watched, only_the_last_line
+from worker.errors import ConfigError
+
+
+def reconcile(
+    accounts: Annotated[
+        list[str] | None, typer.Argument(metavar="ACCOUNT…", help="As in [accounts.NAME]. Default: all.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            min=0.01,
+            max=10_000,
+            help="Requests a second to each provider, at most. Default: 10; never above the account's rate_per_s.",
+        ),
+    ] = None,
+    fetch: Annotated[
+        bool,
+        typer.Option(
+            "--fetch",
+            help="seQura: read all disbursements from seQura. Default: what was read of them already, unless the "
+            "account's disbursements are off.",
+        ),
+    ] = False,
+    payout_days: Annotated[
+        int,
+        typer.Option(
+            metavar="DAYS", min=0, max=3650, help="seQura: how long after a change it may take to be paid out."
+        ),
+    ] = 31,
+    every: Annotated[
+        bool, typer.Option("--all", help="List orders that are not final or were not compared; with --json all.")
+    ] = False,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one object a line, a summary last.")] = False,
+) -> None:
+    """Compare every order with what its provider has.
+
+    Qliro is asked with GetOrder, AtaraPay with Order Status; seQura, which cannot be asked, has to have paid out what
+    was shipped and kept. Orders are read from the state topic. Nothing is changed anywhere, and workers may go on: an
+    order that changes meanwhile is compared again.
+
+    Each difference says who is owed what, and what to do. Exit 0: none; 1: there are some; 64, 75: not everything could
+    be compared; 130: Ctrl-C. What was found until then is printed, and said to be partial.
+
+    \b
+    cartsync reconcile
+    cartsync reconcile hats --rate 2
+    cartsync reconcile acme --fetch --json > differences.jsonl
+    """
+    from worker.config import configured_accounts, http_section, state_sections
+
+    sections = state_sections(config)
+    if sections is None:
+        raise ConfigError("[kafka] is not configured: orders are read from the state topic")
+    settings = configured_accounts(config)
+    if not settings:
+        raise ConfigError("[accounts]: no account is configured; add [accounts.NAME]")
+    from worker.tools.reconcile import Wishes, run_reconcile
+
+    only_the_last_line()
+    wishes = Wishes(tuple(accounts or ()), rate, payout_days, fetch, every, as_json)
+    raise typer.Exit(run_reconcile(wishes, *sections, http_section(config), settings))
+
+
+def status(
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Private port of a worker; repeatable. Default: [console] workers, else from [http]."
+        ),
+    ] = None,
+    orders: Annotated[
+        bool, typer.Option("--orders/--no-orders", help="Count the orders, which reads the whole state topic.")
+    ] = True,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all workers and partitions: who serves them, how far they are, and what needs a person.
+
+    Read from the consumer group and the state topic, so it does not matter where workers run. Phase and lease are known
+    of workers whose private ports can be asked.
+
+    \b
+    cartsync status
+    cartsync status --no-orders --url http://10.0.0.7:8080 --url http://10.0.0.8:8080
+    """
+    settings = load_watched(config)
+    from worker.tools.fleet import run_status
+
+    only_the_last_line()
+    raise typer.Exit(run_status(settings, url or (), with_orders=orders, as_json=as_json))

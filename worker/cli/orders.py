@@ -1,0 +1,168 @@
+"""`cartsync order …` and `cartsync orders …`."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.options import (
+    AsJson,
+    ConfigPath,
+    Ref,
+    TokenFile,
+    Url,
+    group,
+    load_watched,
+    only_the_last_line,
+    worker_port,
+)
+from worker.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from schemas.views import OrderView
+    from worker.model.account import Account
+
+order_app = group("Inspect an order, or have it sent again.")
+orders_app = group("Find orders.")
+
+
+@order_app.command("show")
+def order_show(
+    ref: Ref,
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show an order, and what is blocking it, if anything.
+
+    Its carts, what was acknowledged, what comes next. Asks the worker; if it does not answer or does not serve the
+    order, reads the state topic; if no Kafka is configured, reads what the last demo left behind.
+
+    \b
+    cartsync order show acme/A14
+    cartsync order show A14 --json
+    """
+    from worker.config import configured_accounts, state_sections
+    from worker.tools.control import show_order
+
+    def read_topic(ref: str) -> "list[OrderView]":
+        assert sections is not None
+        from worker.tools.state_topic import read_orders
+
+        only_the_last_line()
+        accounts: Mapping[str, Account] = {}
+        with suppress(ConfigError):  # a password file may be unreadable here: then account details are left out
+            accounts = configured_accounts(config)
+        return read_orders(ref, *sections, accounts)
+
+    sections = state_sections(config)
+    topic = None if sections is None else read_topic
+    raise typer.Exit(show_order(ref, worker_port(url, config, token_file), as_json=as_json, topic=topic))
+
+
+@order_app.command("release")
+def order_release(
+    ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All parked orders of --account.")] = False,
+    account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --all: the NAME in [accounts.NAME].")
+    ] = None,
+    reason_contains: Annotated[
+        str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
+    ] = "",
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a parked order again, or all parked orders of an account.
+
+    Attempt counts start over; running delays and holds stay. Returns once the change is committed, and says whether
+    anything was released. --all reaches only the partitions of the worker it asks: run it for each worker.
+
+    \b
+    cartsync order release acme/A14
+    cartsync order release --all --account acme --reason-contains "302"
+    """
+    from worker.tools.control import change_order, release_all
+
+    if every:
+        if ref is not None or account is None:
+            raise UsageError("--all needs --account NAME, and takes no order")
+        raise typer.Exit(release_all(account, reason_contains, worker_port(url, config, token_file), as_json=as_json))
+    if ref is None or account is not None or reason_contains:
+        raise UsageError("name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]")
+    raise typer.Exit(change_order("release", ref, worker_port(url, config, token_file), as_json=as_json))
+
+
+@order_app.command("resend")
+def order_resend(
+    ref: Ref,
+    url: Url = None,
+    config: ConfigPath = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send an order's newest state again, even if it was acknowledged.
+
+    Returns once the request is committed; an update in flight finishes first.
+    """
+    from worker.tools.control import change_order
+
+    raise typer.Exit(change_order("resend", ref, worker_port(url, config, token_file), as_json=as_json))
+
+
+@orders_app.command("list")
+def orders_list(
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="owed, parked, … (a comma, or once more: or).")
+    ] = None,
+    account: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this account.")] = None,
+    provider: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of accounts with this provider.")] = None,
+    reason: Annotated[str, typer.Option(metavar="WORDS", help="With each of these words in the reason.")] = "",
+    older: Annotated[str, typer.Option(metavar="TIME", help="Waiting for so long: 30s, 15m, 6h, 2d.")] = "",
+    reference: Annotated[
+        str, typer.Option(metavar="START", help="Whose reference, or account/reference, begins so.")
+    ] = "",
+    differs: Annotated[
+        bool, typer.Option("--differs", help="Whose amounts are not those that the provider has or paid.")
+    ] = False,
+    on_hold: Annotated[bool, typer.Option("--on-hold", help="Whose last request may still arrive.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as the console exports it.")] = False,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """List the orders that match, from the state topic.
+
+    The filters are those of the console. No worker has to run. The whole topic is read, without joining the group.
+    Reasons are printed without what may be personal; `cartsync order show` has all of them.
+
+    \b
+    cartsync orders list --status parked --account acme --reason 409
+    cartsync orders list --status owed --older 1h --json
+    cartsync orders list --csv > orders.csv
+    """
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other")
+    from urllib.parse import urlencode
+
+    from worker.web.console.asked import Query, filter_of
+
+    asked = {
+        "status": status or (),
+        "account": account or (),
+        "provider": provider or (),
+        "reason": reason,
+        "older": older,
+        "q": reference,
+        "differs": int(differs),
+        "on_hold": int(on_hold),
+    }
+    wanted = filter_of(Query(urlencode(asked, doseq=True)))
+    settings = load_watched(config)
+    from worker.tools.orders_list import run_list
+
+    only_the_last_line()
+    raise typer.Exit(run_list(settings, wanted, "csv" if as_csv else "json" if as_json else "text"))

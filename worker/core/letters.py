@@ -1,0 +1,105 @@
+"""Dead letters as they are read again: the record that was refused, and whether somebody has dealt with it. Pure.
+
+A letter that was dealt with has a marker behind it in its own partition: a record without a value whose headers name
+the letter. It is written in the transaction that writes the event again, so there is a marker just when there is the
+event; and it is younger than its letter, so retention takes the letter first. The event itself says in a header which
+letter it came from.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from worker.errors import UsageError
+
+PREFIX = "x-dlq-"
+"""Of the headers that a letter adds to those of the record."""
+REPLAYED_FROM = "x-cartsync-replayed-from"
+"""Of an event that was written again: `topic/partition/offset` of its letter."""
+
+_HANDLED, _LETTER, _TO, _BY = (PREFIX + name for name in ("handled", "letter", "to", "by"))
+_REASON = PREFIX + "reason"
+_OFFSET = re.compile(r"[0-9]{1,18}")
+_TYPE_HEADER = "ce_type"
+
+Handling = Literal["replayed", "mended", "dismissed"]
+"""What somebody did with a letter."""
+_HANDLINGS: dict[str, Handling] = {"replayed": "replayed", "mended": "mended", "dismissed": "dismissed"}
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Marker(Struct, frozen=True):
+    """Says that a letter of the same partition was dealt with."""
+
+    offset: int
+    """Of the letter."""
+    handling: Handling
+    by: str = ""
+    to: str = ""
+    """`topic/partition/offset` of the event that was written; empty: none was."""
+
+
+def read_marker(headers: Headers) -> Marker | None:
+    """`None`: the record is a letter, or something else."""
+    said = {name: (content or b"").decode(errors="replace") for name, content in headers}
+    handling = _HANDLINGS.get(said.get(_HANDLED, ""))
+    if handling is None or not _OFFSET.fullmatch(said.get(_LETTER, "")):
+        return None
+    return Marker(int(said[_LETTER]), handling, said.get(_BY, ""), said.get(_TO, ""))
+
+
+def marker_headers(marker: Marker) -> list[tuple[str, bytes]]:
+    """What `read_marker` reads."""
+    named = (_HANDLED, marker.handling), (_LETTER, str(marker.offset)), (_BY, marker.by), (_TO, marker.to)
+    return [(name, text.encode()) for name, text in named if text]
+
+
+class Refused(Struct, frozen=True):
+    """The record that a letter holds, and where it was refused."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    """The record's own."""
+    topic: str
+    partition: int
+    """Where it was refused; -1: the letter does not say."""
+    why_not: str
+    """Why it cannot be written again as it is; empty: it can."""
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the event's attributes are headers, and the value is its data alone."""
+        return any(name == "ce_specversion" for name, _ in self.headers)
+
+    @property
+    def type_in_headers(self) -> str:
+        """Of an event in binary mode; empty: they have none."""
+        return next((content.decode(errors="replace") for name, content in self.headers if name == _TYPE_HEADER), "")
+
+
+def refused_record(key: bytes | None, value: bytes | None, headers: Headers) -> Refused:
+    """What is in a letter. Raises `UsageError` when the record is none."""
+    names = [name for name, _ in headers]
+    if _REASON not in names:
+        raise UsageError("this record is not a dead letter of cartsync")
+    first = len(names) - 1 - names[::-1].index(_REASON)  # the reason comes first of what a letter adds
+    said = {name: (content or b"").decode(errors="replace") for name, content in headers[first:]}
+    own = [(name, content) for name, content in headers[:first] if content is not None and name != REPLAYED_FROM]
+    partition = said.get(PREFIX + "partition", "")
+    why_not = ""
+    if PREFIX + "content" in said:
+        why_not = "it stands for a batch that could not be decoded, whose records are not in it"
+    elif PREFIX + "truncated" in said:
+        why_not = f"a part of the record had to be left out of the letter ({said[PREFIX + 'truncated']})"
+    return Refused(
+        key,
+        value,
+        own,
+        said.get(PREFIX + "topic", ""),
+        int(partition) if _OFFSET.fullmatch(partition) else -1,
+        why_not,
+    )

@@ -1,0 +1,91 @@
+"""`cartsync orders list`: the orders of the state topic that match, as the console's list has them, one by one.
+
+Reads the topic partition by partition (`kafka.scan`), so memory holds the keys of one partition, not the orders.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any, Literal
+
+import msgspec
+
+from schemas.console import OrderRow
+from worker.config.console import ConsoleConfig
+from worker.errors import DamagedStateError
+from worker.kafka.scan import KafkaStateScan
+from worker.ports import StateScan
+from worker.tools.console.run import describer
+from worker.tools.control import printable
+from worker.tools.patience import for_a_person
+from worker.tools.progress import Progress
+from worker.web.console.amounts import age, money
+from worker.web.console.queries import Filter, matches, may_match
+from worker.web.console.rows import order_line, order_row
+from worker.web.console.sheet import HEADER, csv_lines, csv_row
+
+Form = Literal["text", "json", "csv"]
+
+
+def run_list(config: ConsoleConfig, wanted: Filter, form: Form) -> int:
+    """Prints the orders that match; 0, or 72 when a record was not one that cartsync wrote. Raises `TopicError`,
+    `ConfigError` or `LogError`.
+    """
+    scan = KafkaStateScan(for_a_person(config.kafka), lambda subject: may_match(wanted, subject, config.providers))
+    return asyncio.run(_list(config, wanted, form, scan))
+
+
+async def _list(config: ConsoleConfig, wanted: Filter, form: Form, scan: StateScan) -> int:
+    rules, describe = config.worker.rules(), describer(config.providers)
+    now_ms = time.time_ns() // 1_000_000
+    out, write = sys.stdout, _WRITERS[form]
+    progress = Progress()
+    await scan.start()
+    if form == "csv":
+        out.write(csv_lines([HEADER]).decode())
+    read = found = damaged = 0
+    for partition in range(scan.partitions):
+        async with aclosing(scan.orders(partition)) as orders:
+            async for subject, value in orders:
+                read += 1
+                progress.say(lambda: f"partition {partition + 1} of {scan.partitions}: {read} orders read")  # noqa: B023
+                try:
+                    line = order_line(subject, partition, 0, value, rules=rules, now_ms=now_ms, describe=describe)
+                except (msgspec.MsgspecError, ValueError, ArithmeticError):
+                    damaged += 1
+                    sys.stderr.write(
+                        f"{printable(subject)}: left out, because its record in partition {partition} was not written "
+                        "by cartsync, or by a newer version\n"
+                    )
+                    continue
+                if matches(wanted, line, config.providers, now_ms):
+                    found += 1
+                    out.write(write(order_row(line), now_ms))
+    out.flush()
+    if form == "text":
+        sys.stderr.write(f"{found} {'order' if found == 1 else 'orders'}\n")
+    return DamagedStateError.exit_code if damaged else 0
+
+
+def _as_text(row: OrderRow, now_ms: int) -> str:
+    waits = "" if row.waiting_since_ms is None else age((now_ms - row.waiting_since_ms) / 1000)
+    carts = ""
+    if row.shipped_minor is not None:
+        carts = f"{money(row.shipped_minor, row.currency)} + {money(row.unshipped_minor, row.currency)}"
+    marks = [mark for mark, is_so in (("on hold", row.on_hold), ("amounts differ", row.differs)) if is_so]
+    words = "; ".join(filter(None, [printable(row.reason), *marks]))
+    return f"{printable(row.subject):<32}  {row.status:<12}  {waits:>10}  {carts:<26}  {words}".rstrip() + "\n"
+
+
+def _as_json(row: OrderRow, _now_ms: int) -> str:
+    return msgspec.json.encode(row).decode() + "\n"
+
+
+def _as_csv(row: OrderRow, _now_ms: int) -> str:
+    line: list[Any] = csv_row(row)
+    return csv_lines([line]).decode()
+
+
+_WRITERS: dict[Form, Callable[[OrderRow, int], str]] = {"text": _as_text, "json": _as_json, "csv": _as_csv}
