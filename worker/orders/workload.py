@@ -284,9 +284,7 @@ class OrderWorkload:
         is_reserved = self.jobs is not None and self.jobs.is_reserved(subject)
         try:
             claim = self.outbox.claim(subject, now, clock.wall_ms(), lease.until, is_reserved=is_reserved)
-        except (
-            MsgspecError
-        ) as error:  # offered without being read: it concerns the partition, not the account
+        except MsgspecError as error:  # offered without being read: it concerns the partition, not the account
             self._host.fail(error)
             return None
         if not isinstance(claim, Claim):
@@ -409,6 +407,12 @@ class OrderWorkload:
 
     def is_beyond(self, subject: str) -> bool:
         return subject in self._state.beyond
+
+    def input_end(self) -> int | None:
+        return self._host.input_end()
+
+    def has_taken(self, offset: int) -> bool:
+        return self._host.has_taken(offset)
 
     def wake(self) -> None:
         self._host.wake()
