@@ -19,6 +19,7 @@ from worker.cli.letters import letters_app
 from worker.cli.options import HELP, AsJson
 from worker.cli.orders import order_app, orders_app
 from worker.cli.processes import demo, receive, run, sandbox
+from worker.cli.state import state_app
 from worker.cli.topics import input_app, topics_app
 from worker.errors import CartsyncError, exit_codes
 
@@ -78,6 +79,7 @@ for _name, _group in (
     ("order", order_app),
     ("orders", orders_app),
     ("dlq", letters_app),
+    ("state", state_app),
     ("account", account_app),
     ("config", config_app),
     ("callback", callback_app),
