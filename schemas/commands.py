@@ -170,9 +170,24 @@ class StateVerified(Struct, frozen=True, tag_field="type", tag="summary"):
     """What could not be checked, and why."""
 
 
+class DoctorCheck(Struct, frozen=True):
+    """One thing that `cartsync doctor` has looked at."""
+
+    area: Literal["configuration", "brokers", "topics", "permissions", "group", "clock", "provider"]
+    name: str
+    """Of what it is about: a topic, a broker, an account."""
+    result: Literal["ok", "warn", "fail"]
+    """`fail`: it does not work so. `warn`: it works, but should be looked at, or could not be seen."""
+    text: str
+    """What was found."""
+    action: str
+    """What to do; empty: nothing."""
+
+
 PRINTED: Mapping[str, type[Struct]] = {
     "error": Refused,
     "orders_list": OrderRow,
+    "doctor": DoctorCheck,
     "status": FleetStatus,
     "state_export.order": ExportedOrder,
     "state_export.partition": ExportedPartition,
