@@ -5,10 +5,12 @@ standard output: `Refused`.
 """
 
 from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from schemas.console import LetterRow, LetterView, OrderRow, WorkerLine
+from schemas.views import ItemView, ProviderView
 
 
 class Refused(Struct, frozen=True):
@@ -91,10 +93,106 @@ class FleetStatus(Struct, frozen=True):
     """What needs somebody, and what to do; empty: nothing was seen."""
 
 
+class PersonalPart(Struct, frozen=True):
+    """What may say who somebody is, of an order."""
+
+    reason: str
+    """What blocks it, in the provider's words."""
+    details: dict[str, Any]
+    """References, customer, addresses and so on, as events had them."""
+    provider: ProviderView | None
+
+
+class ExportedOrder(Struct, frozen=True, tag_field="type", tag="order"):
+    """An order of the state topic."""
+
+    order: OrderRow
+    shipped: list[ItemView] | None
+    """`None`: its events do not come to carts yet. Names of items are left out, unless personal data was asked for."""
+    unshipped: list[ItemView] | None
+    event_id: str
+    """Of its newest event, cut."""
+    may_land_late: bool
+    """A request of an older revision may still arrive at the provider."""
+    remote_unknown: bool
+    """The provider may have something else than what it has acknowledged."""
+    personal: PersonalPart | None
+    """`None`: it was not asked for."""
+
+
+class ExportedPartition(Struct, frozen=True, tag_field="type", tag="partition"):
+    """A partition of the state topic, after its orders."""
+
+    partition: int
+    orders: int
+    """That were printed."""
+    next_offset: int | None
+    """Of the event topic, that is taken next; `None`: nothing was ever taken."""
+    topic_epoch: int
+    left_in_order: bool
+    owner: str
+    """The worker that has taken it over last; empty: nobody has."""
+    version: str
+    """Of cartsync, that has written last."""
+
+
+class StateDifference(Struct, frozen=True, tag_field="type", tag="difference"):
+    """Where the state is not what comes of the input."""
+
+    about: Literal["order", "event", "record"]
+    subject: str
+    """The order; empty: it is not about one that is known."""
+    partition: int
+    text: str
+    """What differs; ids, but no personal data."""
+    state_shipped_minor: int | None = None
+    state_unshipped_minor: int | None = None
+    """What both carts come to, as the state has them; `None`: there are none."""
+    input_shipped_minor: int | None = None
+    input_unshipped_minor: int | None = None
+    """… and as the input has them."""
+
+
+class StateVerified(Struct, frozen=True, tag_field="type", tag="summary"):
+    """What came of `state verify`, after the differences."""
+
+    partitions: int
+    events: int
+    """Of the input, that were folded again."""
+    agrees: int
+    """Orders whose events come to just what the state has."""
+    partly: int
+    """Orders whose older events are gone; those that are left are in the state."""
+    not_checked: int
+    """Orders of which no event is left, that were closed, or whose provider's events cannot be believed here."""
+    differs: int
+    notes: list[str]
+    """What could not be checked, and why."""
+
+
+class DoctorCheck(Struct, frozen=True):
+    """One thing that `cartsync doctor` has looked at."""
+
+    area: Literal["configuration", "brokers", "topics", "permissions", "group", "clock", "provider"]
+    name: str
+    """Of what it is about: a topic, a broker, an account."""
+    result: Literal["ok", "warn", "fail"]
+    """`fail`: it does not work so. `warn`: it works, but should be looked at, or could not be seen."""
+    text: str
+    """What was found."""
+    action: str
+    """What to do; empty: nothing."""
+
+
 PRINTED: Mapping[str, type[Struct]] = {
     "error": Refused,
     "orders_list": OrderRow,
+    "doctor": DoctorCheck,
     "status": FleetStatus,
+    "state_export.order": ExportedOrder,
+    "state_export.partition": ExportedPartition,
+    "state_verify.difference": StateDifference,
+    "state_verify.summary": StateVerified,
     "dlq_list": LetterRow,
     "dlq_show": LetterView,
     "dlq_replay": ReplayedLetter,

@@ -548,6 +548,14 @@ class JobHost(Protocol):
         """Whether the order's record is too large to record any further outcome."""
         ...
 
+    def input_end(self) -> int | None:
+        """The end of the partition's input (an offset), as last seen; `None`: nothing was seen of it yet."""
+        ...
+
+    def has_taken(self, offset: int) -> bool:
+        """Whether everything in the input before this offset is in the orders' records."""
+        ...
+
     def wake(self) -> None:
         """Has the jobs evaluated, and their changes written."""
         ...

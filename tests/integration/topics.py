@@ -13,6 +13,7 @@ import msgspec
 from jsonschema import Draft202012Validator, FormatChecker
 
 from schemas import state
+from schemas.commands import PRINTED
 from schemas.facts import seal_facts
 from schemas.generate import FOLDER
 from schemas.state import OrderRecord
@@ -92,11 +93,15 @@ class Desk:
 
     async def json(self, *words: str, schema: str, code: int = 0) -> list[Any]:
         """Runs it with `--json`; the objects that it prints, one a line, each as its schema says."""
-        ran = await self.run(*words, "--json")
+        return Desk.checked(await self.run(*words, "--json"), schema, code)
+
+    @staticmethod
+    def checked(ran: Ran, schema: str, code: int) -> list[Any]:
+        """What a command has printed, each object as its schema says: `schema`, or `schema` and the object's type."""
         assert ran.code == code, ran
         found = [json.loads(line) for line in ran.out.splitlines()]
-        document = json.loads((FOLDER / f"command.{schema}.json").read_text(encoding="utf-8"))
-        check = Draft202012Validator(document, format_checker=FormatChecker())
         for each in found:
-            check.validate(each)
+            name = schema if schema in PRINTED else f"{schema}.{each['type']}"
+            document = json.loads((FOLDER / f"command.{name}.json").read_text(encoding="utf-8"))
+            Draft202012Validator(document, format_checker=FormatChecker()).validate(each)
         return found

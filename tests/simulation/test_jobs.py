@@ -304,6 +304,37 @@ def test_mode_that_changes_with_a_page_under_way() -> None:
     assert list(world.provider.updates) == ["A1"]
 
 
+def test_report_that_was_missed_waits_for_the_input() -> None:
+    """After an outage over its time, what was written meanwhile is read first: it left before the report, so it is in it,
+    and so are its statistics.
+    """
+    orders = [f"B{number}" for number in range(60)]
+
+    async def story(world: World) -> None:
+        life = world.lives.pop(0)
+        assert life.main is not None
+        life.main.cancel()
+        await life.worker.stop()  # in order, so that nothing has to be held afterwards
+        for name in orders:
+            world.tell(name, 0, confirmed(goods("A", 1, 100), **PEOPLE))
+            world.tell(name, 1, shipped("s1", A=1))
+        await sleep(14 * 3600.0)
+        world.settings = {"max_batch_records": 2}
+        world.start(0)
+        await sleep(600.0)
+
+    world = told(story, statistics=True)
+    assert world.failures == []
+    reported = [names for _, names, _ in world.provider.taken]
+    assert {name for names in reported for name in names} == {"A1", *orders}
+    counted = [
+        each["merchant_reference"]["order_ref_1"]
+        for _, request in world.provider.requests
+        for each in msgspec.json.decode(request.body)["delivery_report"].get("statistics", {}).get("orders", [])
+    ]
+    assert sorted(counted) == ["A1", *sorted(orders)]
+
+
 @pytest.mark.parametrize("kills", [1, 2])
 def test_another_target_knows_of_no_report(kills: int) -> None:
     """With `send` all is reported to the other one; a page for the former is gone, and stays so."""

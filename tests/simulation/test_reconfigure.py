@@ -172,3 +172,22 @@ def test_what_waits_for_a_restart(accounts: dict[str, Account], later: list[str]
         await worker.stop()
 
     play(story)
+
+
+def test_an_account_that_goes_while_its_orders_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has offered stays offered: an account leaves with a restart, so that none is looked up in vain."""
+
+    async def story(stage: Stage) -> None:
+        worker, fared = await _with_an_order(stage, monkeypatch)
+        assert worker.reconfigure({}) == ([], ["[accounts.acme]"])
+        stage.tell_shipped("2")
+        await asyncio.sleep(120.0)  # the pause is probed meanwhile
+        assert len(fared) > 1
+        assert not worker.failed.done()
+        assert (worker.status().accounts[0].queued, stage.roles(worker)) == (2, {0: "serving", 1: "serving"})
+        assert worker.reconfigure({"acme": NEW}) == (["acme"], [])
+        await asyncio.sleep(60.0)
+        assert worker.is_idle()
+        await worker.stop()
+
+    play(story)

@@ -11,7 +11,7 @@ import typer
 
 from worker import __version__
 from worker.cli.accounts import account_app
-from worker.cli.checks import reconcile, status
+from worker.cli.checks import doctor, reconcile, status
 from worker.cli.configuration import callback_app, config_app
 from worker.cli.consoles import console_app
 from worker.cli.files import replay, scenario
@@ -19,6 +19,7 @@ from worker.cli.letters import letters_app
 from worker.cli.options import HELP, AsJson
 from worker.cli.orders import order_app, orders_app
 from worker.cli.processes import demo, receive, run, sandbox
+from worker.cli.state import state_app
 from worker.cli.topics import input_app, topics_app
 from worker.errors import CartsyncError, exit_codes
 
@@ -56,6 +57,7 @@ def cartsync(
     cartsync replay events.jsonl           print what would be sent for these events
     cartsync config check                  check the configuration
     cartsync topics create                 create the Kafka topics
+    cartsync doctor                        check brokers, permissions, clocks, providers and credentials
     cartsync run                           run a worker
     cartsync receive                       receive callbacks from providers
     cartsync status                        all workers and partitions, and what needs a person
@@ -72,12 +74,13 @@ def version(as_json: AsJson = False) -> None:
     print(json.dumps({"version": __version__}) if as_json else f"cartsync {__version__}")
 
 
-for _command in (run, receive, status, demo, scenario, replay, reconcile, sandbox, version):
+for _command in (run, receive, status, doctor, demo, scenario, replay, reconcile, sandbox, version):
     app.command()(_command)
 for _name, _group in (
     ("order", order_app),
     ("orders", orders_app),
     ("dlq", letters_app),
+    ("state", state_app),
     ("account", account_app),
     ("config", config_app),
     ("callback", callback_app),

@@ -1,10 +1,11 @@
-"""Commands that look at everything and change nothing: `status` and `reconcile`."""
+"""Commands that look at everything and change nothing: `status`, `doctor` and `reconcile`."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from worker.cli.options import AsJson, ConfigPath, load_watched, only_the_last_line
+from worker.cli.options import AsJson, ConfigPath, check_kafka, load_config, load_watched, only_the_last_line
 from worker.errors import ConfigError
 
 
@@ -97,3 +98,39 @@ def status(
 
     only_the_last_line()
     raise typer.Exit(run_status(settings, url or (), with_orders=orders, as_json=as_json))
+
+
+def doctor(
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Look at everything that has to work, and say what to do.
+
+    The configuration; Kafka's brokers, topics, permissions and clock; of each account the provider's name, certificate
+    and credentials, by a read that changes nothing. For the clock a transaction is begun and aborted. Run it where a
+    worker is to run, as whom it is to run.
+
+    Exit 0: all works; 1: something failed.
+
+    \b
+    cartsync doctor
+    """
+    from worker.config import HttpSection, configured_accounts, http_section, state_sections
+    from worker.tools.doctor import run_doctor
+
+    only_the_last_line()
+    problems: list[str] = []
+    try:
+        load_config(config)
+    except ConfigError as error:
+        problems = str(error).splitlines()
+    sections, http, accounts = None, HttpSection(), {}
+    with suppress(ConfigError):
+        sections = state_sections(config)
+        if sections is not None:
+            check_kafka(sections[0])
+    with suppress(ConfigError):
+        http = http_section(config)
+    with suppress(ConfigError):
+        accounts = configured_accounts(config)
+    raise typer.Exit(run_doctor(problems, sections, http, accounts, as_json=as_json))

@@ -67,6 +67,7 @@ class Refused(Struct, frozen=True):
     topic: str
     partition: int
     """Where it was refused; -1: the letter does not say."""
+    offset: int
     why_not: str
     """Why it cannot be written again as it is; empty: it can."""
 
@@ -89,7 +90,6 @@ def refused_record(key: bytes | None, value: bytes | None, headers: Headers) -> 
     first = len(names) - 1 - names[::-1].index(_REASON)  # the reason comes first of what a letter adds
     said = {name: (content or b"").decode(errors="replace") for name, content in headers[first:]}
     own = [(name, content) for name, content in headers[:first] if content is not None and name != REPLAYED_FROM]
-    partition = said.get(PREFIX + "partition", "")
     why_not = ""
     if PREFIX + "content" in said:
         why_not = "it stands for a batch that could not be decoded, whose records are not in it"
@@ -100,6 +100,11 @@ def refused_record(key: bytes | None, value: bytes | None, headers: Headers) -> 
         value,
         own,
         said.get(PREFIX + "topic", ""),
-        int(partition) if _OFFSET.fullmatch(partition) else -1,
+        _number(said.get(PREFIX + "partition", "")),
+        _number(said.get(PREFIX + "offset", "")),
         why_not,
     )
+
+
+def _number(text: str) -> int:
+    return int(text) if _OFFSET.fullmatch(text) else -1

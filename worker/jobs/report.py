@@ -39,6 +39,10 @@ _PAGE_ROOM_BYTES = 320 * 1024
 _BUSY_AGAIN_S = 0.5
 _BUSY_TRIES_MAX = 20
 """Looks at orders that had an attempt under way: such a turn sends nothing, so it ends soon."""
+_INPUT_WAIT_MAX_S = 900.0
+"""For how long a run that was missed waits for the input: longer than an outage of a day takes to be read, not so long
+that a partition which reads nothing would never report."""
+_INPUT_LOOK_S = 1.0
 _NOT_TAKEN = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
 _CREDENTIALS = frozenset({OutcomeKind.CREDENTIALS, OutcomeKind.FORBIDDEN})
 
@@ -102,6 +106,10 @@ class ReportJob(Job):
         self._forbidden = 0
         """How often in a row."""
         self._zone: tuple[str, ZoneInfo] | None = None
+        self._restored_ms = 0
+        self._input_wait_until = 0.0
+        self._input_end: int | None = None
+        """Of the partition's input, when a run that was missed was first looked at; `None`: not known yet."""
 
     # --- its record ---
 
@@ -113,6 +121,8 @@ class ReportJob(Job):
         self.record, self._kept = record, kept
         if not is_clean or any(page.in_doubt for page in kept.pages):
             self._not_before = hold_until
+        clock = self._means.clock
+        self._restored_ms, self._input_wait_until = clock.wall_ms(), clock.now() + _INPUT_WAIT_MAX_S
         return record
 
     def _keep(self, kept: Kept, change: JobChange, **members: int) -> None:
@@ -199,10 +209,26 @@ class ReportJob(Job):
         if now < self._not_before:
             self.due = self._not_before
             return
+        if self._awaits_input(run_ms, now):
+            self._wait(_INPUT_LOOK_S)
+            return
         if self._run is None or self._run.at_ms != run_ms:
             self._run = Run(run_ms, await self._of_account(self._host.outbox.subjects()))
             log.info("report_begun", account=self.account, partition=self._host.partition, due_ms=run_ms)
         await self._run_on(self._run, account, is_wanted=is_wanted)
+
+    def _awaits_input(self, run_ms: int, now: float) -> bool:
+        """Whether a run was missed while nobody served the partition, and what was written meanwhile is still to be
+        read: it belongs in that run; otherwise statistics would name it a day late.
+        """
+        if run_ms > self._restored_ms or now >= self._input_wait_until:
+            return False
+        if self._input_end is None:
+            self._input_end = self._host.input_end()
+        if self._input_end is None or not self._host.has_taken(self._input_end):
+            return True
+        self._input_wait_until = 0.0
+        return False
 
     async def _of_account(self, subjects: Iterable[str]) -> list[str]:
         prefix, found = f"{self.account}/", []

@@ -43,6 +43,8 @@ class TopicSeen(Struct, frozen=True):
     """The number of in-sync replicas by partition."""
     may_write: bool = True
     """False: the broker reports that we may not."""
+    operations: int | None = None
+    """What we may do with it: a bit for each operation, by its code in Kafka's protocol; `None`: not reported."""
 
 
 GONE = TopicSeen("", 0, {})
@@ -171,5 +173,6 @@ async def describe_topics(client: Any, topics: list[str], within_s: float) -> Cl
             raise LogError(f"describing topic {name}: {kafka_errors.for_code(error_code).__name__}")
         topic_id = rest[0].hex if response.API_VERSION >= _Request12.API_VERSION else ""
         in_sync = {place[1]: len(place[_IN_SYNC_AT[response.API_VERSION]]) for place in rest[-3 if topic_id else -1]}
-        seen[name] = TopicSeen(topic_id, len(in_sync), in_sync, not topic_id or _may_write(rest[-2]))
+        operations = rest[-2] if topic_id and rest[-2] != _NOT_REPORTED else None
+        seen[name] = TopicSeen(topic_id, len(in_sync), in_sync, not topic_id or _may_write(rest[-2]), operations)
     return ClusterSeen(response.cluster_id or "", seen)

@@ -204,6 +204,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
         """The transactional id of whoever replays letters of a partition of the dead-letter topic."""
         return f"{self.transactional_id_prefix}.{self.event_topic}.letters.{partition}"
 
+    def examining_id(self) -> str:
+        """The transactional id of `cartsync doctor`."""
+        return f"{self.transactional_id_prefix}.{self.event_topic}.doctor"
+
     def __repr__(self) -> str:
         shown = (
             f"{name}={'***' if name in _HIDDEN and getattr(self, name) else repr(getattr(self, name))}"

@@ -11,10 +11,13 @@ from msgspec import Struct
 
 from schemas.reconciliation import Category, OwedTo, ProviderSide, Verdict
 from worker.model.callbacks import Said
-from worker.model.exchange import Exchange, Outcome
+from worker.model.exchange import Exchange, HttpRequest, HttpResponse, Outcome
 from worker.model.jobs import Lister
 from worker.model.order import Order
 from worker.model.provider import Question
+
+PROBED = "cartsync-doctor"
+"""The reference of an order that there is not, for `Reconciler.probe`."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -93,6 +96,16 @@ class Reconciler(Protocol):
 
     def is_unknown(self, account: Any, outcome: Outcome) -> bool:
         """Whether an answer says that the provider knows no such order."""
+        ...
+
+    def probe(self, account: Any) -> HttpRequest:
+        """A read that shows whether the credentials are accepted: it changes nothing, and no order need be there."""
+        ...
+
+    def probed(self, account: Any, response: HttpResponse, now_ms: int) -> Outcome:
+        """What a response to `probe` means: `APPLIED`, or what `is_unknown` takes for one that knows no such order,
+        show that the credentials are accepted.
+        """
         ...
 
     def compare(self, case: Case, seen: Any) -> Finding:

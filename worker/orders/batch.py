@@ -85,6 +85,10 @@ class Batch:
         self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
         self.last_record: InputRecord | None = None
         """Of the input, that could be read and was taken; `None`: there was none."""
+        self._in_vain = 0
+        """Bytes of records that events would have made too large, since `events` was called: to find out takes as long
+        as to take them.
+        """
         self._ahead: list[tuple[InputRecord, OrderEvent | Skipped | MalformedEventError]] = []
         """Records that are decoded and not taken yet."""
 
@@ -120,7 +124,7 @@ class Batch:
             self._ahead = []
         trust = self._context.trust
         ahead = self._ahead + [(record, decoded(record, trust)) for record in records[len(self._ahead) :]]
-        count = 0
+        count = self._in_vain = 0
         for record, found in ahead:
             count += 1
             offset = record.offset
@@ -131,7 +135,7 @@ class Batch:
                 self._event(record, found, in_flight)
             else:
                 self._pass_over(record, found)
-            if self.bytes >= bytes_max:
+            if self.bytes + self._in_vain >= bytes_max:
                 break
         self._ahead = ahead[count:]
         return count
@@ -176,6 +180,7 @@ class Batch:
             if len(encoded[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, encoded[1], self._value_max_bytes)
             ):
+                self._in_vain += len(encoded[1])
                 raise self._too_large(size)
         except MalformedEventError as error:
             self._refuse(record, error)

@@ -408,6 +408,12 @@ class OrderWorkload:
     def is_beyond(self, subject: str) -> bool:
         return subject in self._state.beyond
 
+    def input_end(self) -> int | None:
+        return self._host.input_end()
+
+    def has_taken(self, offset: int) -> bool:
+        return self._host.has_taken(offset)
+
     def wake(self) -> None:
         self._host.wake()
 

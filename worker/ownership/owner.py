@@ -463,6 +463,15 @@ class Owner(Generic[WorkloadT]):
         """`Host`."""
         return self.lease.permits_attempt(self._context.clock.now())
 
+    def input_end(self) -> int | None:
+        """`Host`."""
+        position, lag = self._context.events.position(self.partition), self._context.events.lag(self.partition)
+        return None if position is None or lag is None else position + lag
+
+    def has_taken(self, offset: int) -> bool:
+        """`Host`."""
+        return self.position.next_offset >= offset
+
     def wake(self) -> None:
         """`Host`."""
         self._wake.set()

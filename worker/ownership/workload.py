@@ -75,6 +75,14 @@ class Host(Protocol):
         """Whether an attempt may begin now."""
         ...
 
+    def input_end(self) -> int | None:
+        """The end of the partition's input (an offset), as last seen; `None`: nothing was seen of it yet."""
+        ...
+
+    def has_taken(self, offset: int) -> bool:
+        """Whether everything in the input before this offset was taken."""
+        ...
+
     def wake(self) -> None:
         """There is something to do, or to write."""
         ...

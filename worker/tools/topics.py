@@ -6,10 +6,11 @@ import json
 import msgspec
 
 from schemas.state import Deployment
-from worker.config import Config
+from worker.config import Config, WorkerSection
 from worker.errors import TopicError
 from worker.kafka.client import Connection
 from worker.kafka.events import KafkaEventLog
+from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import newest_entries
 from worker.kafka.topics import PARTITIONS_DEFAULT, Finding, check_topics, create_topics
 from worker.ownership.belonging import identified, require_all
@@ -18,7 +19,7 @@ from worker.tools.patience import for_a_person
 
 def run_check(config: Config, *, as_json: bool = False) -> int:
     """Prints findings; 0, or 72 if a worker would not start. Raises `LogError` if Kafka does not respond."""
-    findings = asyncio.run(_check(config))
+    findings = asyncio.run(topic_findings(for_a_person(config.kafka), config.worker))
     if as_json:
         print(json.dumps(msgspec.to_builtins(findings), ensure_ascii=False, indent=2))
     else:
@@ -29,9 +30,8 @@ def run_check(config: Config, *, as_json: bool = False) -> int:
     return TopicError.exit_code if any(finding.level == "error" for finding in findings) else 0
 
 
-async def _check(config: Config) -> list[Finding]:
-    """Findings about the topics, and about the state in them."""
-    settings = for_a_person(config.kafka)
+async def topic_findings(settings: KafkaSettings, worker: WorkerSection) -> list[Finding]:
+    """Findings about the topics, and about the state in them. Raises `LogError` if Kafka does not respond."""
     findings = await check_topics(settings)
     seen = await KafkaEventLog(settings).describe_topics()
     if seen.state_partitions:
@@ -39,7 +39,6 @@ async def _check(config: Config) -> list[Finding]:
         ours = Deployment(
             event_topic=settings.event_topic, group=settings.group_id, prefix=settings.transactional_id_prefix
         )
-        worker = config.worker
         try:
             require_all(identified(ours, seen), newest, adopt=worker.adopt_state, topic_epoch=worker.topic_epoch)
         except TopicError as error:

@@ -65,10 +65,10 @@ def test_record_in_a_letter() -> None:
     """Key, value and headers come out as they went in, also a header of the shop that looks like ours."""
     letter = letter_of(Input(7, 0, b"k", b"{}", OWN), SAID, 10**6, lean=False)
     found = refused_record(letter.key, letter.value, letter.headers)
-    assert found == Refused(b"k", b"{}", OWN, "orders.events", 3, "")
+    assert found == Refused(b"k", b"{}", OWN, "orders.events", 3, 7, "")
     assert (found.is_binary, found.type_in_headers) == (True, "order.cancelled")
     plain = refused_record(b"k", b"{}", [("x-dlq-reason", b"no_key"), ("x-dlq-partition", b"all")])
-    assert (plain.is_binary, plain.type_in_headers, plain.partition, plain.topic) == (False, "", -1, "")
+    assert (plain.is_binary, plain.type_in_headers, plain.partition, plain.offset) == (False, "", -1, -1)
 
 
 def test_letter_of_a_letter() -> None:

@@ -37,7 +37,7 @@ BINARY = [
 def refused(value: Any, headers: list[tuple[str, bytes]] | None = None, key: bytes | None = b"acme/1") -> Refused:
     """A record that was refused in partition 0."""
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return Refused(key, raw, headers or [], "orders.events", 0, "")
+    return Refused(key, raw, headers or [], "orders.events", 0, 7, "")
 
 
 def said(record: Mended, trust: Trust | None = TRUST, placing: Placing | None = None, partition: int = 0) -> str:
@@ -152,7 +152,7 @@ def test_binary_mode() -> None:
 @pytest.mark.parametrize("value", [b"not json", b"[1]", b"[" * 100_000, None])
 def test_value_that_is_no_object(value: bytes | None) -> None:
     """Nothing can be set in it; but the whole may be given."""
-    broken = Refused(b"k", value, [], "t", 0, "")
+    broken = Refused(b"k", value, [], "t", 0, 7, "")
     with pytest.raises(UsageError, match="--file"):
         as_event(broken)
     assert not is_guarded(broken)
@@ -187,9 +187,9 @@ def test_as_it_is() -> None:
     """The very bytes, where they can be written and mean something."""
     assert as_it_is(refused(EVENT)).value == json.dumps(EVENT).encode()
     for broken, why in (
-        (Refused(b"k", b"{}", [], "t", 0, "it was cut"), "it was cut"),
-        (Refused(None, b"{}", [], "t", 0, ""), "it has no key"),
-        (Refused(b"k", None, [], "t", 0, ""), "it has no value"),
+        (Refused(b"k", b"{}", [], "t", 0, 7, "it was cut"), "it was cut"),
+        (Refused(None, b"{}", [], "t", 0, 7, ""), "it has no key"),
+        (Refused(b"k", None, [], "t", 0, 7, ""), "it has no value"),
     ):
         with pytest.raises(UsageError, match=why):
             as_it_is(broken)

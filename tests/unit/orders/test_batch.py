@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from schemas import state
 from schemas.events import CancelledData
-from schemas.facts import seal_facts
+from schemas.facts import SHIPMENTS, Shipment, seal_facts
 from schemas.state import OrderRecord
 from tests.shops.events import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
@@ -477,5 +477,30 @@ def test_what_an_adapter_keeps_is_bounded() -> None:
         assert (after.remote, after.may_land_late, after.remote_unknown) == (b"before", True, True)
         assert after.park is not None
         assert "the state topic takes 1000000" in after.park.reason
+
+    run(main())
+
+
+def test_events_of_an_order_at_the_limit_are_taken_a_few_at_a_time() -> None:
+    """Each is refused, for its order would become too large; to find out takes as long as to take it, and others wait
+    meanwhile. The transaction hardly grows by it.
+    """
+
+    async def main() -> None:
+        full = OrderRecord(revision=7, acked=7)
+        full.sealed.shipments = SHIPMENTS.seal(
+            {f"s{number}": Shipment((-1, 1, number), None) for number in range(60_000)}
+        )
+        batch, _ = batch_of(full)
+        size = len(state.encode(full))
+        assert size > SIZES.value - 16_384
+        sent = {"lines": [{"line_id": "A", "quantity": 1}]}
+        left = [written(number, "order.items_shipped", sent | {"shipment_id": f"n{number}"}) for number in range(8, 40)]
+        while left:
+            count = take(batch, *left)
+            assert count == 1
+            left = left[count:]
+        assert len(batch.dead_letters) == 32
+        assert batch.bytes < size / 4
 
     run(main())

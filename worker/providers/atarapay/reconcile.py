@@ -11,15 +11,18 @@ After a dispute it is `refunded_at_provider`. `Dispute Resolved` does not say fo
 `state_unknown`. Where the escrow is right, its amount is compared (`amount_differs`), in one currency.
 """
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from schemas.reconciliation import ProviderSide, Verdict
 from worker.core.amounts import amount_text
-from worker.model.exchange import Exchange, Outcome
-from worker.model.reconcile import Case, Finding, Terms
+from worker.model.exchange import Exchange, HttpRequest, HttpResponse, Outcome
+from worker.model.provider import Question, Update
+from worker.model.reconcile import PROBED, Case, Finding, Terms
 from worker.providers.atarapay import meaning
 from worker.providers.atarapay.meaning import Wanted
 from worker.providers.atarapay.options import AtaraPayAccount
+from worker.providers.atarapay.responses import judge
 from worker.providers.atarapay.steps import NO_NUMBER, order_status
 from worker.providers.atarapay.wire import CANCELS, DELIVERED, Seen, State, has_any
 
@@ -48,6 +51,13 @@ class AtaraPayReconciler:
 
     def is_unknown(self, account: AtaraPayAccount, outcome: Outcome) -> bool:  # noqa: ARG002 - the same for all
         return has_any(outcome.reason, UNKNOWN)
+
+    def probe(self, account: AtaraPayAccount) -> HttpRequest:
+        nothing = Update(b"", None, Raw(b"null"))
+        return order_status(Question(PROBED, account, nothing), Wanted(number=PROBED)).request
+
+    def probed(self, account: AtaraPayAccount, response: HttpResponse, now_ms: int) -> Outcome:
+        return judge(account, response, now_ms)[0]
 
     def compare(self, case: Case, seen: Seen) -> Finding:
         wanted, order = _wanted(case), case.order

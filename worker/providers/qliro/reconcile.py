@@ -16,15 +16,16 @@ from msgspec.structs import replace
 
 from schemas.reconciliation import ProviderSide, Verdict
 from worker.core.amounts import amount_text
-from worker.model.exchange import AwaitResult, Exchange, Outcome, OutcomeKind
-from worker.model.reconcile import Case, Finding, Terms
+from worker.model.exchange import AwaitResult, Exchange, HttpRequest, HttpResponse, Outcome, OutcomeKind
+from worker.model.reconcile import PROBED, Case, Finding, Terms
 from worker.providers.qliro import wanted as w
 from worker.providers.qliro.memory import Memory, recall
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.qliro.order import QliroOrder, Units, worth
 from worker.providers.qliro.plan import Plan, plan
+from worker.providers.qliro.responses import read_order
 from worker.providers.qliro.situation import LISTED_MAX, Situation
-from worker.providers.qliro.steps import Qliro, not_believed
+from worker.providers.qliro.steps import Qliro, not_believed, order_request
 from worker.providers.qliro.wire import RESERVES
 
 _qliro = Qliro()
@@ -48,6 +49,12 @@ class QliroReconciler:
 
     def is_unknown(self, account: QliroAccount, outcome: Outcome) -> bool:  # noqa: ARG002 - the same for all
         return outcome.kind is OutcomeKind.NOT_FOUND
+
+    def probe(self, account: QliroAccount) -> HttpRequest:
+        return order_request(account, PROBED)
+
+    def probed(self, account: QliroAccount, response: HttpResponse, now_ms: int) -> Outcome:  # noqa: ARG002 - the same for all
+        return read_order(response, now_ms).outcome
 
     def compare(self, case: Case, seen: QliroOrder) -> Finding:
         wanted, memory = w.decode(case.asked.update.body), recall(case.asked.remote)

@@ -1,5 +1,6 @@
 """The adapter for Qliro: reads an order, sends one command at a time, and waits for its result. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -90,16 +91,25 @@ def _read(asked: Question, wanted: w.Wanted, memory: Memory) -> Step:
             why = "references.provider is missing: Qliro has no orders under such a reference"
             return AwaitResult(None, why, asked.remote)
         which = asked.reference
-    return Exchange(_request(asked, "GET", f"orders/{quote(which, safe='')}", b""), is_read=True)
+    return Exchange(order_request(asked.account, which, asked.trace_headers), is_read=True)
 
 
-def _request(asked: Question, method: str, path: str, body: bytes) -> HttpRequest:
-    account: QliroAccount = asked.account
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def order_request(account: QliroAccount, which: str, trace_headers: Mapping[str, str] = _NO_HEADERS) -> HttpRequest:
+    """GetOrder, by Qliro's number or by a reference."""
+    return _request(account, trace_headers, "GET", f"orders/{quote(which, safe='')}", b"")
+
+
+def _request(
+    account: QliroAccount, trace_headers: Mapping[str, str], method: str, path: str, body: bytes
+) -> HttpRequest:
     headers = {"Accept": "application/json", "Authorization": wire.signature(body, account.api_secret)}
     if body:
         headers["Content-Type"] = "application/json"
     url = f"{account.base_url.rstrip('/')}/v2/{path}"
-    return HttpRequest(method, url, headers | asked.trace_headers, body, account.name)
+    return HttpRequest(method, url, headers | dict(trace_headers), body, account.name)
 
 
 def not_believed(wanted: w.Wanted, memory: Memory, there: QliroOrder, reference: str) -> str:
@@ -180,4 +190,4 @@ def _send(asked: Question, memory: Memory, there: QliroOrder, command: Command) 
             return Unsendable(why, replace(memory, changes=0).encode(), kind=_FAILED)
     body = command.body(account, there, request_id)
     sending = memory.sending(command.intent(request_id))
-    return Exchange(_request(asked, "POST", command.name, body), remote=sending.encode())
+    return Exchange(_request(asked.account, asked.trace_headers, "POST", command.name, body), remote=sending.encode())

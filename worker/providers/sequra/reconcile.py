@@ -16,7 +16,7 @@ from msgspec import Struct
 from schemas.reconciliation import ProviderSide
 from worker.core.amounts import amount_text
 from worker.model.callbacks import Said
-from worker.model.exchange import Outcome
+from worker.model.exchange import HttpRequest, HttpResponse, Outcome
 from worker.model.jobs import Lister
 from worker.model.reconcile import Case, Finding, Terms
 from worker.providers.sequra import memory
@@ -93,6 +93,12 @@ class SequraReconciler:
 
     def is_unknown(self, account: SequraAccount, outcome: Outcome) -> bool:  # noqa: ARG002 - it is never asked
         return False
+
+    def probe(self, account: SequraAccount) -> HttpRequest:
+        return SequraDisbursements().list_request(account)
+
+    def probed(self, account: SequraAccount, response: HttpResponse, now_ms: int) -> Outcome:  # noqa: ARG002 - the same for all
+        return SequraDisbursements().read_list(response, now_ms).outcome
 
     def compare(self, case: Case, seen: Paid) -> Finding:
         order, account = case.order, case.asked.account
