@@ -8,8 +8,8 @@ from tests.simulation.breaks import Breaks
 from worker.core import outbox
 from worker.core import record as records
 from worker.core.account import AccountQueue
-from worker.core.effects import Claim, Effects
 from worker.core.outbox import Outbox
+from worker.core.outbox_effects import Claim, Effects
 from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.orders import batch

@@ -52,8 +52,8 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from schemas import state
 from schemas.state import OrderHeader, OrderRecord
 from worker.core.appointments import NEVER, Appointments, Entry
-from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.figures import NOT_OWED, Figures, figures_of
+from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.plan import Acknowledge, Park, Send, Wait, plan, plan_unconfigured
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import newest_event, payment_now

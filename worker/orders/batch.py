@@ -10,9 +10,9 @@ from schemas.events import ConfirmedData, ObservedData, OrderEvent
 from schemas.facts import PROVIDER, SealedFacts
 from schemas.state import OrderRecord, Parking
 from worker.core import record as records
-from worker.core.effects import Decide
 from worker.core.intake import shown_id
 from worker.core.order import assess
+from worker.core.outbox_effects import Decide
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.record import settle
 from worker.core.retention import ClosedOrders, DueOrder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from schemas.state import OrderRecord
-from worker.core.effects import Decide
+from worker.core.outbox_effects import Decide
 from worker.model.exchange import Outcome
 from worker.orders.batch import Batch
 from worker.ownership.context import Slice

@@ -7,9 +7,9 @@ import structlog
 from msgspec import MsgspecError, Raw
 
 from schemas import state
-from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.figures import Figures
 from worker.core.outbox import Outbox
+from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.record import release_by_operator
 from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, UsageError

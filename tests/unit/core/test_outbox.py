@@ -13,9 +13,9 @@ from schemas.state import Attempts, Delay, OrderRecord, Told
 from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment, shipped
 from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
 from worker.core.appointments import NEVER
-from worker.core.effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.figures import UNCONFIGURED, Figures
 from worker.core.outbox import RECHECK_AFTER_S, Outbox
+from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order
 from worker.core.policy import DeliveryPolicy

@@ -16,9 +16,9 @@ from schemas.state import OrderRecord
 from tests.shops.events import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
 from worker.core import record as records
-from worker.core.effects import Decide
 from worker.core.intake import decode
 from worker.core.order import assess
+from worker.core.outbox_effects import Decide
 from worker.core.placing import Placing
 from worker.core.plan import Acknowledge, Park, Wait
 from worker.core.policy import DeliveryPolicy
