@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from worker import __version__, http_url
+from worker.core.commands import COMMANDS, Command
 from worker.errors import CartsyncError, ConfigError, UsageError, exit_codes
 
 if TYPE_CHECKING:
@@ -430,75 +431,64 @@ def order_show(
     raise typer.Exit(show_order(ref, _url(url, config, token_file), as_json=as_json, topic=topic))
 
 
-@order_app.command("release")
-def order_release(
-    ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All parked orders of --account.")] = False,
-    account: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --all: the NAME in [accounts.NAME].")
-    ] = None,
-    reason_contains: Annotated[
-        str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
-    ] = "",
-    url: Url = None,
-    config: ConfigPath = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send a parked order again, or all parked orders of an account.
+def _add_command(command: Command) -> None:
+    """An operator's command (`core.commands`): `order NAME` or `account NAME`."""
 
-    Attempt counts start over; running delays and holds stay. Returns once the change is committed, and says whether
-    anything was released. --all reaches only the partitions of the worker it asks: run it for each worker.
+    def of_order(
+        ref: Ref,
+        url: Url = None,
+        config: ConfigPath = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        from worker.tools.control import operate
 
-    \b
-    cartsync order release acme/A14
-    cartsync order release --all --account acme --reason-contains "302"
-    """
-    from worker.tools.control import change_order, release_all
+        raise typer.Exit(operate(command, ref, _url(url, config, token_file), as_json=as_json))
 
-    if every:
+    def of_parked(
+        ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
+        every: Annotated[bool, typer.Option("--all", help="All parked orders of --account.")] = False,
+        account: Annotated[
+            str | None, typer.Option(metavar="NAME", help="With --all: the NAME in [accounts.NAME].")
+        ] = None,
+        reason_contains: Annotated[
+            str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
+        ] = "",
+        url: Url = None,
+        config: ConfigPath = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        from worker.tools.control import operate_parked
+
+        if not every:
+            if ref is None or account is not None or reason_contains:
+                raise UsageError(
+                    "name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]"
+                )
+            of_order(ref, url, config, token_file, as_json)
         if ref is not None or account is None:
             raise UsageError("--all needs --account NAME, and takes no order")
-        raise typer.Exit(release_all(account, reason_contains, _url(url, config, token_file), as_json=as_json))
-    if ref is None or account is not None or reason_contains:
-        raise UsageError("name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]")
-    raise typer.Exit(change_order("release", ref, _url(url, config, token_file), as_json=as_json))
+        asked = _url(url, config, token_file)
+        raise typer.Exit(operate_parked(command, account, reason_contains, asked, as_json=as_json))
+
+    def of_account(
+        name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
+        url: Url = None,
+        config: ConfigPath = None,
+        token_file: TokenFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        of_order(name, url, config, token_file, as_json)
+
+    if command.about == "account":
+        account_app.command(command.name, help=command.help)(of_account)
+    else:
+        order_app.command(command.name, help=command.help)(of_parked if command.of_parked else of_order)
 
 
-@order_app.command("resend")
-def order_resend(
-    ref: Ref,
-    url: Url = None,
-    config: ConfigPath = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send an order's newest state again, even if it was acknowledged.
-
-    Returns once the request is committed; an update in flight finishes first.
-    """
-    from worker.tools.control import change_order
-
-    raise typer.Exit(change_order("resend", ref, _url(url, config, token_file), as_json=as_json))
-
-
-@account_app.command("resume")
-def account_resume(
-    name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
-    url: Url = None,
-    config: ConfigPath = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Resume a paused account immediately.
-
-    An account is paused because its credentials or too many of its orders were rejected. It also probes by itself
-    ([worker] account_probe). The worker rereads the password file. Run it for each worker; SIGHUP resumes all accounts
-    of one worker.
-    """
-    from worker.tools.control import resume_account
-
-    raise typer.Exit(resume_account(name, _url(url, config, token_file), as_json=as_json))
+for _command in COMMANDS.values():
+    _add_command(_command)
 
 
 @account_app.command("report")

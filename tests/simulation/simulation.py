@@ -19,6 +19,7 @@ from tests.simulation.network import Faults
 from tests.simulation.trace import Trace, ViolationError
 from tests.simulation.world import World
 from worker import logs
+from worker.core.commands import COMMANDS
 from worker.core.status import is_parked
 from worker.sim.loop import START_WALL_MS
 from worker.sim.loop import run as run_virtually
@@ -155,7 +156,7 @@ async def _settle(world: World) -> None:
             return
         for subject in world.auditor.left():
             if is_parked(world.auditor.record(subject)):
-                world.soon(world.operate("release", subject))
+                world.soon(world.operate(COMMANDS["release"], subject))
         await asyncio.sleep(5.0)
     await asyncio.sleep(max(0.0, world.network.settled_at() - world.loop.time()))
 

@@ -16,6 +16,7 @@ from tests.simulation.network import Network, Wire
 from tests.simulation.trace import Trace
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.commands import Command
 from worker.core.results import Reporting
 from worker.errors import UsageError
 from worker.metrics import Metrics
@@ -221,13 +222,13 @@ class World:
 
     # --- operators ---
 
-    async def operate(self, action: str, target: str) -> None:
+    async def operate(self, command: Command, target: str) -> None:
         """An operator asks whichever worker has the order."""
-        self.trace.add("operator", action, target)
+        self.trace.add("operator", command.step, target)
         for life in list(self.lives.values()):
             if life.worker is not None and not life.is_frozen:
                 with suppress(UsageError):
-                    await getattr(life.worker, action)(target)
+                    await life.worker.operate(command, target)
 
 
 def _settings(plan: Plan, random: Random) -> WorkerSection:

@@ -13,9 +13,10 @@ from schemas.state import Deployment
 from schemas.views import JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
 from worker.config import WorkerSection
+from worker.core.commands import Command
+from worker.core.effects import EFFECTS
 from worker.core.outbox import UNCONFIGURED, Figures
 from worker.core.placing import Placing
-from worker.core.record import release_by_operator, resend
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
@@ -126,6 +127,8 @@ class Worker:
         """Resolved with an error that the worker cannot recover from."""
         self.reread: Callable[[], Awaitable[None]] | None = None
         """Rereads secrets and accounts, which calls `reconfigure`; never raises."""
+        self.account_effects: Mapping[str, Callable[[str], Awaitable[bool]]] = {"resume": self._resume}
+        """By command: what it does to an account."""
         self._ports = ports
         self._rules = rules
         self._restore_budget_s = settings.restore_budget_s
@@ -268,32 +271,29 @@ class Worker:
 
     # --- operators' commands ---
 
-    async def release(self, subject: str) -> bool:
-        """Releases a parked order; returns once that is committed. False: there was nothing to release. Raises
-        `UsageError` if the order is not in our partitions.
+    async def operate(self, command: Command, target: str) -> bool:
+        """Does to an order or an account what an operator asks; returns once that is committed. False: there was
+        nothing to do. Raises `UsageError` if the order is not in our partitions, or the account is unknown.
         """
-        return await self._workload_of(subject).command([subject], release_by_operator) > 0
+        if command.about == "account":
+            self._require_known(target)
+            return await self.account_effects[command.name](target)
+        return await self._workload_of(target).command([target], EFFECTS[command.name]) > 0
 
-    async def release_all(self, account: str, reason_contains: str = "") -> int:
-        """Releases all parked orders of an account in our partitions, or only those whose reason contains a text;
-        returns how many once that is committed, in transactions of bounded size. Raises `UsageError`.
+    async def operate_parked(self, command: Command, account: str, reason_contains: str = "") -> int:
+        """Does it to all parked orders of an account in our partitions, or only those whose reason contains a text;
+        returns to how many once that is committed, in transactions of bounded size. Raises `UsageError`.
         """
         self._require_known(account)
-        return sum([await workload.release_all(account, reason_contains) for workload in self._workloads()])
-
-    async def resend(self, subject: str) -> bool:
-        """Makes an order owed again, acknowledged or not; returns once that is committed. Raises `UsageError`."""
-        return await self._workload_of(subject).command([subject], resend) > 0
+        change = EFFECTS[command.name]
+        return sum([await each.command_parked(account, reason_contains, change) for each in self._workloads()])
 
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position in the input; returns the previous one once that is committed. Raises `UsageError`."""
         return await self._assignment.skip(partition, offset)
 
-    async def resume_account(self, name: str) -> bool:
-        """Rereads a merchant account's credentials and ends its pause; False: it was not paused. Raises `UsageError` if
-        the account is unknown.
-        """
-        self._require_known(name)
+    async def _resume(self, name: str) -> bool:
+        """Rereads a merchant account's credentials and ends its pause; False: it was not paused."""
         was_paused = self._publisher.paused(name) is not None
         if self.reread is not None:
             await self.reread()  # ends the pause of an account whose credentials have changed

@@ -7,8 +7,8 @@ import structlog
 from msgspec import MsgspecError, Raw
 
 from schemas import state
+from worker.core.effects import Change
 from worker.core.outbox import Claim, Decide, Effects, Figures, NeedLease, Offer, Outbox, Overdue
-from worker.core.record import release_by_operator
 from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, UsageError
 from worker.model.exchange import Outcome
@@ -17,7 +17,7 @@ from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
 from worker.orders.closing import Closing
 from worker.orders.context import OrderContext
 from worker.orders.loading import Kept, Loading
-from worker.orders.mailbox import Change, Mailbox
+from worker.orders.mailbox import Mailbox
 from worker.orders.takeover import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, PartitionState, Takeover
 from worker.ownership.context import Slice
 from worker.ownership.inbox import Inbox
@@ -339,11 +339,11 @@ class OrderWorkload:
         self._host.wake()
         return await done
 
-    async def release_all(self, account: str, reason_contains: str) -> int:
-        """Releases the parked orders of an account, or those whose reason contains a text, in transactions of bounded
+    async def command_parked(self, account: str, reason_contains: str, change: Change) -> int:
+        """Changes the parked orders of an account, or those whose reason contains a text, in transactions of bounded
         size; returns how many once that is committed. Raises `UsageError`.
         """
-        work, released = Slice(self._context), 0
+        work, changed = Slice(self._context), 0
         chosen: list[str] = []
         size = 0
         for subject in self.outbox.parked(account):
@@ -356,9 +356,9 @@ class OrderWorkload:
             chosen.append(subject)
             size += len(value)
             if len(chosen) >= AT_ONCE_MAX or size >= AT_ONCE_MAX_BYTES:
-                released += await self.command(chosen, release_by_operator)
+                changed += await self.command(chosen, change)
                 chosen, size = [], 0
-        return released + (await self.command(chosen, release_by_operator) if chosen else 0)
+        return changed + (await self.command(chosen, change) if chosen else 0)
 
     def accounts_changed(self) -> None:
         """Accounts were read again."""

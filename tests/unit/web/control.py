@@ -1,6 +1,7 @@
 """A worker of a few lines, to put behind the private port."""
 
 from schemas.views import AccountView, OrderView, PartitionView, StatusView
+from worker.core.commands import Command
 from worker.errors import UsageError
 from worker.metrics import Metrics
 
@@ -39,19 +40,18 @@ class Worker:
     def show(self, subject: str) -> OrderView | None:
         return self.orders.get(subject)
 
-    async def release(self, subject: str) -> bool:
-        return self._do("release", subject, self.show(subject))
+    async def operate(self, command: Command, target: str) -> bool:
+        if command.about == "account":
+            return self._resume(target)
+        return self._do(command.name, target, self.show(target) if command.of_parked else None)
 
-    async def release_all(self, account: str, reason_contains: str) -> int:
+    async def operate_parked(self, command: Command, account: str, reason_contains: str) -> int:
         if account != "acme":
             raise UsageError(f"no account {account}")
-        self.done.append(("release_all", reason_contains))
+        self.done.append((f"{command.name}_all", reason_contains))
         parked = [each for each, view in self.orders.items() if view.status == "parked"]
         chosen = [each for each in parked if each != "acme/busy" and reason_contains in self.orders[each].reason]
-        return sum([self._do("release", each, self.orders[each]) for each in chosen])
-
-    async def resend(self, subject: str) -> bool:
-        return self._do("resend", subject, None)
+        return sum([self._do(command.name, each, self.orders[each]) for each in chosen])
 
     def _do(self, action: str, subject: str, released: OrderView | None) -> bool:
         if self.fails is not None:
@@ -89,7 +89,7 @@ class Worker:
         self.done.append((f"decide {page_id}", str(is_taken)))
         return not is_taken
 
-    async def resume_account(self, name: str) -> bool:
+    def _resume(self, name: str) -> bool:
         if name != "acme":
             raise UsageError(f"no account {name}")
         self.done.append(("resume", name))

@@ -14,6 +14,7 @@ from schemas.views import OrderView, Status
 from tests.logged import logged
 from tests.unit.web.control import SUBJECTS, Worker
 from worker import is_loopback, logs
+from worker.core.commands import Command
 from worker.errors import InvariantError, LogError
 from worker.web import private_port as module
 from worker.web.private_port import CONNECTIONS_MAX, Access, PrivatePort
@@ -412,10 +413,10 @@ async def test_patience_is_for_the_header_only(worker: Worker, monkeypatch: pyte
     monkeypatch.setattr(module, "HEADER_WITHIN_S", 0.01)
     committed = asyncio.Event()
 
-    async def release(_subject: str) -> None:
+    async def operate(_command: Command, _subject: str) -> None:
         await committed.wait()
 
-    monkeypatch.setattr(worker, "release", release)
+    monkeypatch.setattr(worker, "operate", operate)
     private_port = PrivatePort(worker)
     base = await private_port.start("127.0.0.1", 0)
     asked = asyncio.create_task(raw(base, f"POST {ACT} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from worker.config import parse_duration
+from worker.core.commands import COMMANDS
 from worker.errors import UsageError
 from worker.sim.scripted import Answer
 from worker.tools.scenario.matching import pattern_problem
@@ -152,8 +153,9 @@ def _with_texts(value: Any, where: str) -> Any:
 
 
 def _check_operator(step: OperatorStep, where: str) -> None:
-    if len(step.operator) != 1:
-        raise UsageError(f"{where}: operator: expected exactly one of release, resend, resume_account")
+    steps = [command.step for command in COMMANDS.values()]
+    if len(step.operator) != 1 or not step.operator.keys() <= set(steps):
+        raise UsageError(f"{where}: operator: expected exactly one of {', '.join(steps)}")
 
 
 def _check_no_request(step: ExpectNoRequestStep, where: str) -> None:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from schemas.base import RuleError, parse_time_us
 from worker.config import WorkerSection, parse_duration
+from worker.core.commands import COMMANDS
 from worker.core.placing import Placing
 from worker.core.trust import GUARDED, HEADER, Trust
 from worker.errors import InvariantError, UsageError
@@ -224,11 +225,12 @@ class _Player:
         return expect.not_idle(step.within, self._world.orders())
 
     def _operate(self, operator: Mapping[Any, str]) -> list[str]:
-        for action, target in operator.items():
+        by_step = {command.step: command for command in COMMANDS.values()}
+        for step, target in operator.items():
             try:
-                self._world.operate(action, target)
+                self._world.operate(by_step[step], target)
             except UsageError as error:
-                return [f"{action} {target}: {error}"]
+                return [f"{step} {target}: {error}"]
         return []
 
 

@@ -16,6 +16,7 @@ from schemas.views import OrderView
 from worker import logs
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.commands import Command
 from worker.core.placing import Placing
 from worker.core.results import Reporting, source_of
 from worker.core.trust import Trust
@@ -251,12 +252,11 @@ class World:
         self._log.expel(member)
         self.start()
 
-    def operate(self, action: Literal["release", "resend", "resume_account"], target: str) -> None:
+    def operate(self, command: Command, target: str) -> None:
         """Runs an operator's command; it is committed when this returns. Raises `UsageError`."""
         worker = self._present()
-        actions = {"release": worker.release, "resend": worker.resend, "resume_account": worker.resume_account}
         worker.suspend_sending(True)
-        self._loop.run_until_complete(actions[action](target))
+        self._loop.run_until_complete(worker.operate(command, target))
 
     # --- what can be seen ---
 
