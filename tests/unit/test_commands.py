@@ -18,7 +18,7 @@ from tests.unit.web.control import Worker
 from worker.cli import app as cli
 from worker.config import WorkerSection
 from worker.core.commands import COMMANDS, About, Command, commands
-from worker.core.effects import EFFECTS
+from worker.core.effects import EFFECTS, OPERATOR_KINDS
 from worker.errors import UsageError
 from worker.tools.scenario.files import read_step
 from worker.tools.scenario.world import World
@@ -39,7 +39,9 @@ def test_every_row_has_its_effect() -> None:
     assert names("order") == EFFECTS.keys()
     with World({}, WorkerSection(), 1) as world:
         world.start()
-        assert names("account") == world._present().account_effects.keys()
+        own = {command.name for command in commands("account") if not command.is_event_only}
+        assert own == world._present().account_effects.keys()
+    assert names("order") | names("account") == {command.name for command in OPERATOR_KINDS.values()}
 
 
 @pytest.mark.parametrize("command", ALL, ids=NAMES)
@@ -61,21 +63,26 @@ def test_command_line(about: About, others: set[str]) -> None:
 
 
 async def test_private_port() -> None:
-    """A POST for each, and for all parked orders of an account where the table says so; for no other word."""
+    """A POST for each, and for all parked orders of an account where the table says so; for no other word. Who asks and
+    why stands in the body, where it must."""
     worker = Worker()
     port = PrivatePort(worker)
     base = await port.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
 
-            async def status(path: str) -> int:
-                async with session.post(URL(base + path, encoded=True)) as response:
+            async def status(path: str, body: bytes = b'{"who": "ana", "why": "ticket 4711"}') -> int:
+                async with session.post(URL(base + path, encoded=True), data=body) as response:
                     return response.status
 
             for command in ALL:
                 target = "acme%2F1" if command.about == "order" else "acme"
                 assert await status(f"/{command.about}s/{target}/{command.name}") == 200
                 assert worker.done == [(command.name, target.replace("%2F", "/"))]
+                assert worker.asked == ("ana", "ticket 4711")
+                without = await status(f"/{command.about}s/{target}/{command.name}", b'{"who": "ana"}')
+                assert without == (400 if command.needs_why else 200)
+                assert await status(f"/{command.about}s/{target}/{command.name}", b"{") == 400
                 worker.done.clear()
                 if command.about == "order":
                     assert await status(f"/accounts/acme/{command.name}") == (200 if command.of_parked else 404)
@@ -113,7 +120,11 @@ async def test_console(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ALL, ids=NAMES)
 def test_scenarios(command: Command) -> None:
     """A step for each, told on the page of the format."""
-    read_step({"operator": {command.step: "acme/1"}}, "here")
+    step = {"operator": {command.step: "acme/1"}}
+    if command.needs_why:
+        with pytest.raises(UsageError, match=r"here: why: .* needs a reason"):
+            read_step(step, "here")
+    read_step(step | {"why": "ticket 4711"}, "here")
     told = next(line for line in PAGE.splitlines() if line.startswith('| `{"operator":'))
     assert f"`{command.step}`" in told
 

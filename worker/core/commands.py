@@ -30,6 +30,10 @@ class Command(Struct, frozen=True):
     """
     help: str
     """What the command line says of it: its first line in a list, all of it with `--help`."""
+    needs_why: bool = False
+    """Nobody may do it without a reason."""
+    is_event_only: bool = False
+    """It is done by an event alone: without `[callbacks] record_secrets` nobody can do it."""
     of_many: bool = False
     """The console does it to all orders that match a filter, too."""
     of_parked: bool = False
@@ -67,6 +71,27 @@ def _resume_words(done: bool, _status: Status | None) -> str:
     return "resumed" if done else "it is not paused"
 
 
+def _pause_words(done: bool, _status: Status | None) -> str:
+    return "paused" if done else "an operator has paused it already"
+
+
+def _note_words(_done: bool, _status: Status | None) -> str:
+    return "noted"
+
+
+def _adopt_words(done: bool, status: Status | None) -> str:
+    if done:
+        return "what the provider has counts as sent"
+    if status in ("settled", None):
+        return "nothing to adopt: all of it is acknowledged"
+    return f"it cannot be adopted: it is {status}, or its account is not configured"
+
+
+def _forget_words(_done: bool, status: Status | None) -> str:
+    rest = "its record is removed within a day" if status == "settled" else "its record is removed once nothing is owed"
+    return f"its personal details are erased; {rest}"
+
+
 COMMANDS: Mapping[str, Command] = {
     command.name: command
     for command in (
@@ -98,6 +123,66 @@ COMMANDS: Mapping[str, Command] = {
             Returns once the request is committed; an update in flight finishes first.
             """,
             of_many=True,
+        ),
+        Command(
+            "note",
+            "order",
+            "A note is kept with the order, and changes nothing else.",
+            _note_words,
+            """Keep a note with an order: --why is its text.
+
+            \b
+            cartsync order note acme/A14 --why "customer called, parcel is at the neighbour's"
+            """,
+            needs_why=True,
+            is_event_only=True,
+        ),
+        Command(
+            "adopt",
+            "order",
+            "What the provider has counts as sent: for an order that was settled there by hand. Nothing is sent.",
+            _adopt_words,
+            """Take what the provider has as sent, after somebody has settled an order there by hand.
+
+            Nothing is sent until the order changes again. Look at the provider first: nobody checks it for you.
+
+            \b
+            cartsync order adopt acme/A14 --why "refunded in the back office, ticket 4711"
+            """,
+            needs_why=True,
+            is_event_only=True,
+        ),
+        Command(
+            "forget",
+            "order",
+            "Customer, addresses and what the provider said are erased for good; the record goes once nothing is owed.",
+            _forget_words,
+            """Erase an order's personal details for good.
+
+            Customer, delivery address, invoice address, what the provider said in words, and the texts of operators go
+            at once, and nothing is sent because of that. What money needs stays until nothing is owed; then the whole
+            record is removed, within a day. Events, dead letters and backups of yours are not touched.
+
+            \b
+            cartsync order forget acme/A14 --why "erasure request 2026-117"
+            """,
+            needs_why=True,
+            is_event_only=True,
+        ),
+        Command(
+            "pause",
+            "account",
+            "Nothing is sent to the provider for this account, by any worker, until somebody resumes it.",
+            _pause_words,
+            """Pause an account: nothing is sent for it until it is resumed.
+
+            Reaches all workers, also those that start later; events are taken as ever. Requests in flight end as they
+            may.
+
+            \b
+            cartsync account pause acme --why "seQura's maintenance until 04:00"
+            """,
+            is_event_only=True,
         ),
         Command(
             "resume",

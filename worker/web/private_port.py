@@ -33,11 +33,13 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from schemas.operator_events import BY_MAX, WHY_MAX
 from schemas.views import OrderView, StatusView
 from worker import is_cross_site, is_loopback
 from worker.core.commands import COMMANDS, Command
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
+from worker.ports import CommandOutcome
 from worker.web.connections import Connection, Connections
 from worker.web.names import between, is_our_name
 from worker.web.problems import problem_response, title_of
@@ -49,7 +51,7 @@ RELEASE_ALL_WITHIN_S = 600.0
 COMMIT_WITHIN_S = 45.0
 """How long a POST waits for its commit: longer than a crashed broker delays one (25 s)."""
 BODY_MAX_BYTES = 4096
-"""Only the body of a skip is read."""
+"""It says who asks, and why."""
 BACKLOG = 128
 """The kernel's queue of connections that were not accepted yet."""
 STOP_S = 1.0
@@ -102,15 +104,14 @@ class WorkerControl(Probed, Protocol):
         """The current state of an order; `None` if this worker does not have it."""
         ...
 
-    async def operate(self, command: Command, target: str) -> bool:
-        """Does to an order or an account what an operator asks; returns once that is committed. False: there was
-        nothing to do.
+    async def operate(self, command: Command, target: str, by: str, why: str) -> CommandOutcome:
+        """Does to an order or an account what an operator asks; returns once that is committed.
 
         Raises `UsageError` if the target is unknown or not in our partitions, `LogError` if it was not committed.
         """
         ...
 
-    async def operate_parked(self, command: Command, account: str, reason_contains: str) -> int:
+    async def operate_parked(self, command: Command, account: str, reason_contains: str, by: str, why: str) -> int:
         """Does it to the parked orders of an account, or only those whose reason contains a text; returns to how many
         once that is committed. Raises `UsageError` if the account is unknown, `LogError`.
         """
@@ -151,6 +152,8 @@ class Done(msgspec.Struct):
     detail: str = ""
     released: int | None = None
     """The number of orders that were released, for all parked ones of an account."""
+    everywhere: bool = False
+    """It was asked of all workers; otherwise of this one alone."""
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -162,11 +165,21 @@ class Access(msgspec.Struct, frozen=True):
     """Allowed host names in requests, in lower case."""
 
 
+Who = Annotated[str, msgspec.Meta(max_length=BY_MAX)]
+
+
 class Reason(msgspec.Struct, forbid_unknown_fields=True):
     """An operator's reason for a change that the system cannot justify by itself."""
 
-    why: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-    who: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    why: Annotated[str, msgspec.Meta(min_length=1, max_length=WHY_MAX)]
+    who: Who = ""
+
+
+class Asking(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a command; none says nothing."""
+
+    why: Annotated[str, msgspec.Meta(max_length=WHY_MAX)] = ""
+    who: Who = ""
 
 
 class Moved(msgspec.Struct):
@@ -334,13 +347,17 @@ class _Routes:
 
         async def handle(request: web.Request) -> web.Response:
             subject = between(request, "/orders/", f"/{command.name}")
+            if isinstance(asking := await _asking(request, command), web.Response):
+                return asking
             try:
-                done = await _in_time(self._control.operate(command, subject))
+                came = await _in_time(self._control.operate(command, subject, asking.who, asking.why))
             except UsageError as error:
                 return problem_response(404 if self._control.show(subject) is None else 409, str(error))
-            log.info("operator_command", action=command.name, order=subject, done=done, peer=request.remote)
+            fields = {"done": came.done, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=command.name, order=subject, **fields)
             view = self._control.show(subject)
-            return _json(Done(done, view, command.words(done, None if view is None else view.status)))
+            words = came.words or command.words(came.done, None if view is None else view.status)
+            return _json(Done(came.done, view, words))
 
         return handle
 
@@ -349,12 +366,16 @@ class _Routes:
 
         async def handle(request: web.Request) -> web.Response:
             name = between(request, "/accounts/", f"/{command.name}")
+            if isinstance(asking := await _asking(request, command), web.Response):
+                return asking
             try:
-                done = await _in_time(self._control.operate(command, name))
+                came = await _in_time(self._control.operate(command, name, asking.who, asking.why))
             except UsageError as error:
                 return self._refused(name, error)
-            log.info("operator_command", action=command.name, account=name, done=done, peer=request.remote)
-            return _json(Done(done, detail=command.words(done, None)))
+            fields = {"done": came.done, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=command.name, account=name, **fields)
+            words = came.words or command.words(came.done, None)
+            return _json(Done(came.done, detail=words, everywhere=came.everywhere))
 
         return handle
 
@@ -364,13 +385,16 @@ class _Routes:
         async def handle(request: web.Request) -> web.Response:
             name = between(request, "/accounts/", f"/{command.name}")
             reason_contains = request.query.get("reason_contains", "")
+            if isinstance(asking := await _asking(request, command), web.Response):
+                return asking
             try:
-                act = self._control.operate_parked(command, name, reason_contains)
+                act = self._control.operate_parked(command, name, reason_contains, asking.who, asking.why)
                 changed = await _in_time(act, RELEASE_ALL_WITHIN_S)
             except UsageError as error:
                 return self._refused(name, error)
             action = f"{command.name}_all"
-            log.info("operator_command", action=action, account=name, released=changed, peer=request.remote)
+            fields = {"released": changed, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=action, account=name, **fields)
             which = " whose reason contains that" if reason_contains else ""
             words = f"{changed} {command.words(True, None)}" if changed else f"no order is parked{which}"
             return _json(Done(changed > 0, detail=words, released=changed))
@@ -422,6 +446,18 @@ class _Routes:
         fields = {"partition": partition, "before": before, "offset": offset}
         log.warning("operator_command", action="skip", why=reason.why, who=reason.who, peer=request.remote, **fields)
         return _json(Moved(partition, before, offset))
+
+
+async def _asking(request: web.Request, command: Command) -> Asking | web.Response:
+    """Who asks, and why; or what is wrong with that."""
+    body = await request.read()
+    try:
+        asking = msgspec.json.decode(body, type=Asking) if body else Asking()
+    except msgspec.MsgspecError:
+        return problem_response(400, 'the body may say who asks, and why: {"why": "…", "who": "…"}')
+    if command.needs_why and not asking.why:
+        return problem_response(400, f'{command.name} needs a reason in the body: {{"why": "…", "who": "…"}}')
+    return asking
 
 
 _Done = TypeVar("_Done")

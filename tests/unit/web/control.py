@@ -4,6 +4,7 @@ from schemas.views import AccountView, OrderView, PartitionView, StatusView
 from worker.core.commands import Command
 from worker.errors import UsageError
 from worker.metrics import Metrics
+from worker.ports import CommandOutcome
 
 SUBJECTS = ("acme/1", "acme/A14/12345", "acme/a%2Fb", "acme/ü ?#&+", "acme/release", 'acme/"\n', "acme/x/../y")
 """A client may resolve the dots of the last one when its slashes are plain."""
@@ -19,6 +20,7 @@ class Worker:
         self.state = (True, "")
         self.figures = Metrics()
         self.paused: str | None = "401"
+        self.asked = ("", "")
 
     def livez(self) -> tuple[bool, str]:
         return self.state
@@ -40,12 +42,14 @@ class Worker:
     def show(self, subject: str) -> OrderView | None:
         return self.orders.get(subject)
 
-    async def operate(self, command: Command, target: str) -> bool:
+    async def operate(self, command: Command, target: str, by: str, why: str) -> CommandOutcome:
+        self.asked = (by, why)
         if command.about == "account":
-            return self._resume(target)
-        return self._do(command.name, target, self.show(target) if command.of_parked else None)
+            return CommandOutcome(self._account(command, target))
+        return CommandOutcome(self._do(command.name, target, self.show(target) if command.of_parked else None))
 
-    async def operate_parked(self, command: Command, account: str, reason_contains: str) -> int:
+    async def operate_parked(self, command: Command, account: str, reason_contains: str, by: str, why: str) -> int:
+        self.asked = (by, why)
         if account != "acme":
             raise UsageError(f"no account {account}")
         self.done.append((f"{command.name}_all", reason_contains))
@@ -89,9 +93,9 @@ class Worker:
         self.done.append((f"decide {page_id}", str(is_taken)))
         return not is_taken
 
-    def _resume(self, name: str) -> bool:
+    def _account(self, command: Command, name: str) -> bool:
         if name != "acme":
             raise UsageError(f"no account {name}")
-        self.done.append(("resume", name))
+        self.done.append((command.name, name))
         was, self.paused = self.paused, None
         return was is not None

@@ -31,13 +31,14 @@ class WorkerHere:
         """It can act."""
         return ""
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002
+    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
         """One after the other."""
         lines = []
         for subject in subjects:
             try:
-                done = await self._worker.operate(command, subject)
-                lines.append(ActionLine(subject, done, "done" if done else "there was nothing to do"))
+                came = await self._worker.operate(command, subject, by, why)
+                words = came.words or ("done" if came.done else "there was nothing to do")
+                lines.append(ActionLine(subject, came.done, words))
             except CartsyncError as error:
                 lines.append(ActionLine(subject, False, str(error)))
         return lines

@@ -153,9 +153,12 @@ def _with_texts(value: Any, where: str) -> Any:
 
 
 def _check_operator(step: OperatorStep, where: str) -> None:
-    steps = [command.step for command in COMMANDS.values()]
-    if len(step.operator) != 1 or not step.operator.keys() <= set(steps):
-        raise UsageError(f"{where}: operator: expected exactly one of {', '.join(steps)}")
+    by_step = {command.step: command for command in COMMANDS.values()}
+    if len(step.operator) != 1 or not step.operator.keys() <= by_step.keys():
+        raise UsageError(f"{where}: operator: expected exactly one of {', '.join(by_step)}")
+    (name,) = step.operator
+    if by_step[name].needs_why and not step.why:
+        raise UsageError(f"{where}: why: {name} needs a reason")
 
 
 def _check_no_request(step: ExpectNoRequestStep, where: str) -> None:

@@ -120,8 +120,8 @@ class _Player:
                 world.restart(restart)
             case RunStep():
                 return self._run(step)
-            case OperatorStep(operator):
-                return self._operate(operator)
+            case OperatorStep():
+                return self._operate(step)
             case CallbackStep() | PushStep():
                 return self._call(step)
             case AnswersStep() | AnswersForStep() | PushesStep() | CheckoutStep() | ActStep() | EndsForStep():
@@ -224,13 +224,13 @@ class _Player:
             return []
         return expect.not_idle(step.within, self._world.orders())
 
-    def _operate(self, operator: Mapping[Any, str]) -> list[str]:
+    def _operate(self, step: OperatorStep) -> list[str]:
         by_step = {command.step: command for command in COMMANDS.values()}
-        for step, target in operator.items():
+        for name, target in step.operator.items():
             try:
-                self._world.operate(by_step[step], target)
+                self._world.operate(by_step[name], target, step.by, step.why)
             except UsageError as error:
-                return [f"{step} {target}: {error}"]
+                return [f"{name} {target}: {error}"]
         return []
 
 

@@ -248,6 +248,8 @@ class OperatorStep(Struct, frozen=True, forbid_unknown_fields=True):
     """An operator's command (`Command.step`), and the order or account."""
 
     operator: dict[str, str]
+    by: str = ""
+    why: str = ""
 
 
 class ExpectRequestsStep(Struct, frozen=True, forbid_unknown_fields=True):
