@@ -111,7 +111,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
     "cartsync.operated": {
         "specversion": "1.0",
-        "id": "acme/A14/12345:operated:8c5e1f0a9b3d7264:3",
+        "id": "acme/A14/12345:4190:operated:3",
         "source": "/cartsync/cartsync",
         "type": "cartsync.operated",
         "time": "2026-03-02T09:02:11.052Z",

@@ -104,7 +104,9 @@ class Chaos:
 
     def operate(self) -> None:
         """Operators do what there is to do; a resend, which can go wrong the most, twice as often."""
-        command = self._world.random.choice([*COMMANDS.values(), COMMANDS["resend"]])
+        own = [command for command in COMMANDS.values() if not command.is_event_only]
+        weighted = [each for command in own for each in [command] * (2 if command.name == "resend" else 1)]
+        command = self._world.random.choice(weighted)
         targets = list(self._world.accounts) if command.about == "account" else self._subjects
         target = self._world.random.choice(targets)
         self._world.soon(self._world.operate(command, target))

@@ -213,17 +213,18 @@ def tell_operated(
     reporting: Reporting,
     *,
     partition: int,
+    position: int,
     time: str,
     event_id: str,
     record: OrderRecord | None = None,
     status: Status | None = None,
 ) -> bytes:
     """The result of an operator's event. `record`: the order's, after it; `None`: it is not known, or it is an account.
-    `status`: the order's.
+    `status`: the order's. `position`: of the event's record, as a revision has it.
     """
     result = Operated(
         specversion="1.0",
-        id=f"{event.subject}:operated:{event.uid.hex()}:{partition}",
+        id=f"{event.subject}:{position}:operated:{partition}",
         source=reporting.source,
         time=time,
         subject=event.subject,

@@ -257,7 +257,10 @@ class Batch:
         self.bytes += len(record.value or b"")
         command = OPERATOR_KINDS[type(event.data)]
         try:
-            taken = self._account_event(event) if command.about == "account" else self._order_event(record, event)
+            if command.about == "account":
+                taken = self._account_event(event, record.offset)
+            else:
+                taken = self._order_event(record, event)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
@@ -271,7 +274,8 @@ class Batch:
         value = self._value(subject)
         if value is None:
             deed = effects.operated(event, self._now_ms, None, done=False)
-            self._deed(event, replace(deed, words=f"no order {subject} is known in partition {self._partition}"))
+            words = f"no order {subject} is known in partition {self._partition}"
+            self._deed(event, record.offset, replace(deed, words=words))
             return True
         before = state.decode_order(value)
         if effects.is_repeat(before, event):
@@ -285,13 +289,13 @@ class Batch:
         if size:
             raise self._too_large(size)
         self._note_of("order_changed_by_operator", subject, after, command=deed.command, by=deed.by, done=done)
-        self._deed(event, deed, after, found)
+        self._deed(event, record.offset, deed, after, found)
         if context.reporting is not None and not is_only_shown(after):
             self._report(subject, self._result(subject, after, found))
         self._put(subject, after)
         return True
 
-    def _account_event(self, event: OrderEvent) -> bool:
+    def _account_event(self, event: OrderEvent, offset: int) -> bool:
         """False: it was taken before."""
         account = event.subject
         key = state.ACCOUNT_PREFIX + account
@@ -305,11 +309,16 @@ class Batch:
         self.bytes += len(self.accounts[key])
         fields = {"account": account, "command": deed.command, "by": deed.by, "done": deed.done}
         self._notes.append(("account_changed_by_operator", fields))
-        self._deed(event, deed)
+        self._deed(event, offset, deed)
         return True
 
     def _deed(
-        self, event: OrderEvent, deed: Operated, record: OrderRecord | None = None, found: Found | None = None
+        self,
+        event: OrderEvent,
+        offset: int,
+        deed: Operated,
+        record: OrderRecord | None = None,
+        found: Found | None = None,
     ) -> None:
         """Notes what an operator did, for who waits for it and for the results."""
         self.operated.append((event.subject, deed))
@@ -320,6 +329,7 @@ class Batch:
                 deed,
                 self._context.reporting,
                 partition=self._partition,
+                position=self._epoch | (offset + 1),
                 time=self._time,
                 event_id=shown_id(event.id, event.uid),
                 record=record,

@@ -418,12 +418,12 @@ def test_result_says_who_did_what() -> None:
     """Of an order that is known, and of one that is not."""
     deed = operated(said("adopt"), NOW_MS, "settled", done=True)
     record = OrderRecord(revision=7, acked=7)
-    told = {"partition": 3, "time": "2026-03-01T00:00:00Z", "event_id": "e1"}
+    told = {"partition": 3, "position": 12, "time": "2026-03-01T00:00:00Z", "event_id": "e1"}
     body = json.loads(
         tell_operated(said("adopt"), deed, Reporting("/cartsync/x"), record=record, status="settled", **told)  # type: ignore[arg-type]
     )
     assert body["type"] == "cartsync.operated"
-    assert body["id"] == f"{SUBJECT}:operated:{deed.uid.hex()}:3"
+    assert body["id"] == f"{SUBJECT}:12:operated:3"
     assert body["data"] == {
         "command": "adopt",
         "by": "ana",
