@@ -1,6 +1,7 @@
 """Order events as a shop writes them: `order.*` types in CloudEvents 1.0 (`CONTRACT.md`).
 
-`Event` is the union of them and of provider events (`provider_events`); `worker.core.intake` decodes records into it.
+`Event` is the union of them, of provider events (`provider_events`) and operator events (`operator_events`);
+`worker.core.intake` decodes records into it.
 A rule that a type cannot express is in `__post_init__` and raises `RuleError`, so that a refusal names the member to
 blame.
 """
@@ -32,6 +33,7 @@ from schemas.base import (
     matching,
 )
 from schemas.envelope import Data, Envelope
+from schemas.operator_events import OperatorEvent
 from schemas.provider_events import ProviderEvent
 
 LINES_MAX = 2_000
@@ -704,10 +706,11 @@ ShopEvent = (
     | Retracted
     | Observed
 )
-Event = ShopEvent | ProviderEvent
+Event = ShopEvent | ProviderEvent | OperatorEvent
 """Every type of event: who adds one adds it here, its rule to the core, and an example."""
 EVENT_TYPES: tuple[type[Envelope], ...] = get_args(Event)
 PROVIDER_TYPES = frozenset[type[Envelope]](get_args(ProviderEvent))
+OPERATOR_TYPES = frozenset[type[Envelope]](get_args(OperatorEvent))
 
 
 def data_of(event: type[Envelope]) -> type[Data]:

@@ -79,6 +79,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "provider.shipping": _AT_QLIRO | {"provider": "Ingrid", "success": True, "payload": {"tos_id": "01"}},
     "provider.card_saved": _AT_QLIRO | {"id": "c-1", "brand": "Visa", "last4": "4242"},
     "provider.unmapped": _AT_QLIRO | {"kind": "order-status", "word": "Frobnicated"},
+    "operator.release": {"by": "ana"},
+    "operator.resend": {"by": "ana", "why": "the provider restored a backup"},
+    "operator.note": {"by": "ana", "why": "the shopper called, ticket 4711"},
+    "operator.adopt": {"by": "ana", "why": "settled in the back office, ticket 4711"},
+    "operator.forget": {"by": "ana", "why": "erasure request 2026-117"},
+    "operator.pause": {"by": "ana", "why": "maintenance at the provider until 04:00"},
+    "operator.resume": {"by": "ana"},
 }
 """`data` by event type."""
 
@@ -102,18 +109,43 @@ RESULTS: dict[str, dict[str, Any]] = {
             "unshipped_minor": 8345,
         },
     },
+    "cartsync.operated": {
+        "specversion": "1.0",
+        "id": "acme/A14/12345:4190:operated:3",
+        "source": "/cartsync/cartsync",
+        "type": "cartsync.operated",
+        "time": "2026-03-02T09:02:11.052Z",
+        "subject": "acme/A14/12345",
+        "data": {
+            "command": "adopt",
+            "by": "ana",
+            "why": "settled in the back office, ticket 4711",
+            "done": True,
+            "outcome": "what the provider has counts as sent",
+            "event_id": "5f0c9b1e-7f53-4c1c-9d5f-0c2a4f6b7d10",
+            "partition": 3,
+            "status": "settled",
+            "revision": 4183,
+            "acked": 4183,
+        },
+    },
 }
 """A result of each type, whole."""
 
 
 def example_event(kind: str) -> dict[str, Any]:
     """The whole CloudEvents object of the example of this type."""
+    family = kind.partition(".")[0]
     return {
         "specversion": "1.0",
         "id": "7c1f",
-        "source": "/cartsync/acme/order-status" if kind.startswith("provider.") else "/shops/acme",
+        "source": _SOURCES.get(family, "/shops/acme"),
         "type": kind,
         "time": "2026-03-02T08:15:00Z",
-        "subject": "acme/A14/12345",
+        "subject": "acme" if kind in _OF_ACCOUNTS else "acme/A14/12345",
         "data": EXAMPLES[kind],
     }
+
+
+_SOURCES = {"provider": "/cartsync/acme/order-status", "operator": "/cartsync/operator"}
+_OF_ACCOUNTS = ("operator.pause", "operator.resume")

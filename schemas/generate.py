@@ -15,7 +15,18 @@ from typing import Any, cast
 
 import msgspec
 
-from schemas import commands, console, envelope, events, provider_events, reconciliation, reference, results, views
+from schemas import (
+    commands,
+    console,
+    envelope,
+    events,
+    operator_events,
+    provider_events,
+    reconciliation,
+    reference,
+    results,
+    views,
+)
 from schemas.base import PUBLISHED
 from schemas.envelope import Envelope
 from schemas.events import event_type
@@ -31,9 +42,9 @@ _RECONCILED: dict[str, type[msgspec.Struct]] = {
     "summary": reconciliation.Reconciliation,
 }
 """The lines of `cartsync reconcile --json`, by their `type`."""
-_DOCUMENTED = (commands, console, envelope, events, provider_events, reconciliation, results, views)
+_DOCUMENTED = (commands, console, envelope, events, provider_events, operator_events, reconciliation, results, views)
 _FACTS = [event for event in events.EVENT_TYPES if event in events.PROVIDER_TYPES]
-_RESULT_KEY = "The subject of the order."
+_RESULT_KEY = "The subject of the order, or the name of the account."
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
@@ -169,7 +180,7 @@ def _async_api(docs: MemberDocs) -> Schema:
 
 
 def _message(event: type[Envelope]) -> Schema:
-    signed = {"headers": _MAC} if event in events.PROVIDER_TYPES else {}
+    signed = {"headers": _MAC} if event in events.PROVIDER_TYPES | events.OPERATOR_TYPES else {}
     return signed | _kafka_message(event, reference.KEY_RULE, example_event(event_type(event)))
 
 

@@ -60,7 +60,8 @@ Contract version {version}. A shop writes these to the topic `orders.events`: on
 every rule about a single member; rules across members are in the texts below. [CONTRACT.md](../CONTRACT.md) is the
 whole contract; [RECIPES.md](../RECIPES.md) says which event to write when, by shop system, and names common traps.
 Events of `provider.*` come from the receiver of a provider's callbacks, or from a shop that receives them itself: they
-need a MAC in the header `x-cartsync-mac` (CONTRACT.md section 6).
+need a MAC in the header `x-cartsync-mac` (CONTRACT.md section 6). So do those of `operator.*`, which cartsync's own
+commands write (section 7).
 
 **Modes.** Structured (the value is the whole object, `content-type: application/cloudevents+json`) and binary
 (attributes in `ce_*` headers, the value is `data` alone, `content-type: application/json`) mean the same. Structured is
@@ -117,18 +118,20 @@ application/cloudevents+json`.
 read_committed`, none is missing, none arrives twice, and none reports something that did not happen. If you may process
 a record twice yourself, deduplicate by `id`, which is the same for the same result.
 
-**Order.** The key is the order's subject. All results of an order are in one partition, which has the number of its
-events' partition (modulo this topic's number of partitions), in the order in which they became true; `sequence` counts
-those of `cartsync.order_changed`.
+**Order.** The key is the order's subject (or the account's name). All results of an order are in one partition, which
+has the number of its events' partition (modulo this topic's number of partitions), in the order in which they became
+true; `sequence` counts those of `cartsync.order_changed`.
 
 **When.** A result is written when an order's status changes, when its provider is known to have another revision
 (`acked`), or when the provider has reported something. Not for every event: while an order stays `owed`, the next
 result follows the end of an attempt, and an order that is settled again within five seconds is never reported as
-`owed`. In addition, every accepted provider event is passed on. A worker in shadow mode (`sending = false`) writes no
+`owed`. In addition, every accepted provider event is passed on, and every operator event has a result that says what
+came of it. A worker in shadow mode (`sending = false`) writes no
 results.
 
 **Personal data.** None, unless `[kafka] results_with_reasons = true`: then words of the provider are repeated
-(`reason`, `error`, `word`), and saved cards are reported. The order's reference is the shop's.
+(`reason`, `error`, `word`), and saved cards are reported. The order's reference is the shop's. What operators write is
+repeated (`by`, `why`): it is the audit trail.
 
 New members and types may be added: ignore those that you do not know.
 """

@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.base import Currency, Minor, Subject, Time, TraceParent
 from schemas.envelope import Data
+from schemas.operator_events import By
 from schemas.views import ProviderView, Status
 
 CUT = "…"
@@ -70,6 +71,36 @@ class OrderChanged(Attributes, tag_field="type", tag="cartsync.order_changed", k
     data: OrderChangedData
 
 
+class OperatedData(Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """What an operator did, and what came of it."""
+
+    command: str
+    """`release`, `resend`, `note`, `adopt`, `forget` to an order; `pause`, `resume` to an account."""
+    by: By
+    """Who did it."""
+    why: str | UnsetType = UNSET
+    """Why; absent if nobody said."""
+    done: bool
+    """Whether there was anything to do."""
+    outcome: str
+    """What came of it, in words."""
+    event_id: str
+    """Of the operator event; in an unusual form, 16 digits that stand for it."""
+    partition: int
+    """Of the event topic: an event about an account is in every one, and has a result for each."""
+    status: Status | UnsetType = UNSET
+    """Of the order, after it; absent for an account, and for an order that is not known."""
+    revision: int | UnsetType = UNSET
+    acked: int | UnsetType = UNSET
+
+
+class Operated(Attributes, tag_field="type", tag="cartsync.operated", kw_only=True, frozen=True):
+    """An operator's event was taken: who did what, why, and what came of it."""
+
+    subject: Annotated[str, Meta(description="the order, or the account's name; also the record's key")]
+    data: OperatedData
+
+
 class ProviderFact(Attributes, kw_only=True, frozen=True):
     """An accepted provider event: `type` and `data` are those of the event."""
 
@@ -77,5 +108,5 @@ class ProviderFact(Attributes, kw_only=True, frozen=True):
     data: Data
 
 
-RESULT_TYPES: tuple[type[Attributes], ...] = (OrderChanged,)
+RESULT_TYPES: tuple[type[Attributes], ...] = (OrderChanged, Operated)
 """Without provider events, whose schemas are those of the input."""

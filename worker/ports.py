@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
-from schemas.state import Deployment, OrderHeader
+from schemas.state import Deployment, Operated, OrderHeader
 from worker.core.order import Shown
 from worker.core.outbox import Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
@@ -201,13 +201,15 @@ class StateEntry(Struct, frozen=True):
 
 
 class EventProducer(Protocol):
-    """Writes our own events to the event topic, each to the partition of its key."""
+    """Writes our own events to the event topic, each to the partition of its key, unless another one is named."""
 
     def start(self) -> None:
         """Starts connecting in the background, and reconnects whenever needed; Kafka may be down."""
         ...
 
-    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+    async def post(
+        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None = None
+    ) -> "asyncio.Future[Any]":
         """Queues a record. The returned future completes once all in-sync replicas have it, and fails if the write
         failed or its outcome is unknown.
 
@@ -223,6 +225,17 @@ class EventProducer(Protocol):
     async def stop(self) -> None:
         """Waits for records in flight, within a bound. Never raises."""
         ...
+
+
+class CommandOutcome(Struct, frozen=True):
+    """What came of an operator's command."""
+
+    done: bool
+    """There was something to do."""
+    words: str = ""
+    """Empty: the command has its own."""
+    everywhere: bool = False
+    """It was asked of all workers."""
 
 
 class DeadLetter(Struct, frozen=True):
@@ -481,8 +494,18 @@ class Dispatcher(Protocol):
         """Abandons this source's attempts in flight: their outcome is unknown."""
         ...
 
+    def pause_accounts(self, source: AttemptSource, paused: Mapping[str, Operated]) -> None:
+        """Sends nothing for the accounts that operators have paused by these events, and for all others again, as far
+        as this source knows: an account goes on once no source knows of a pause.
+        """
+        ...
+
+    def pauses(self, account: str) -> bool:
+        """Whether the account is paused by itself, because its credentials or its orders were rejected."""
+        ...
+
     def paused(self, account: str) -> str | None:
-        """Why the account is paused; `None`: it is not."""
+        """Why the account is paused, by whatever; `None`: it is not."""
         ...
 
     def waits(self, account: str) -> str:

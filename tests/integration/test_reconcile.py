@@ -26,6 +26,7 @@ from tests.integration.harness import PROJECT
 from tests.integration.process import Ran, until
 from tests.kafka_settings import settings_of
 from worker.app import Worker
+from worker.core.commands import COMMANDS
 from worker.core.placing import Placing
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.following import KafkaRecords
@@ -269,7 +270,7 @@ async def test_each_disturbance_is_named(market: Market) -> None:
     assert "The shopper is owed" in ran.out
 
     # What the sentence says mends it.
-    await market.worker.resend(f"hats/{lost.reference}")
+    await market.worker.operate(COMMANDS["resend"], f"hats/{lost.reference}")
     await market.quiet()
     found, _ = read(await market.reconcile("hats", "--json"))
     assert f"hats/{lost.reference}" not in found, found[f"hats/{lost.reference}"]

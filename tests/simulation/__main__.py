@@ -12,7 +12,7 @@ from tests.simulation import broken_money
 from tests.simulation.breaks import broken
 from tests.simulation.market import ALL, SEQURA
 from tests.simulation.money import RULES
-from tests.simulation.mutations import MUTATIONS, providers_of
+from tests.simulation.mutations import MUTATIONS, has_operators, providers_of
 from tests.simulation.simulation import simulate
 from tests.simulation.trace import ViolationError
 
@@ -43,7 +43,7 @@ def search(names: Sequence[str]) -> int:
             began = time.process_time()
             try:
                 with broken(MUTATIONS[name]):
-                    simulate(seed, providers=providers_of(name))
+                    simulate(seed, providers=providers_of(name), operators=has_operators(name))
             except ViolationError as error:
                 took = (time.process_time() - began, seed)
                 rule = rule_of(error) if name in broken_money.breaks else ""

@@ -39,7 +39,7 @@ class ToldPartition:
             if kind["type"] != "cartsync.order_changed":
                 if kind["id"] in self._facts:
                     self._trace.violate(f"{kind['id']} was told twice")
-                self._facts.add(kind["id"])
+                self._facts.add(kind["id"])  # what operators do is judged by itself, too
                 continue
             result = _decode(each.value)
             subject = result.subject

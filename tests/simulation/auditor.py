@@ -16,11 +16,13 @@ from msgspec.structs import replace
 from schemas import state
 from schemas.events import OrderEvent
 from schemas.facts import Facts, ProviderFacts
+from schemas.operator_events import OperatorData
 from schemas.provider_events import ProviderData
 from schemas.state import OrderRecord
 from tests.asking import request_of
 from tests.shops.counts import ExpectedUpdate
 from tests.shops.records import History
+from tests.simulation.audited_operators import AuditedOperators, is_paused
 from tests.simulation.audited_results import ToldPartition
 from tests.simulation.callbacks import TRUST
 from tests.simulation.holds import ORDER_PREFIX, AuditedPartition
@@ -61,6 +63,7 @@ class PartitionAudit:
         self.facts_at: dict[tuple[str, int], Facts] = {}
         """By subject and revision."""
         self.records: dict[str, OrderRecord] = {}
+        self.operated = AuditedOperators(trace)
         self.told = ToldPartition(trace)
 
 
@@ -131,6 +134,7 @@ class Auditor:
         for subject in changed - orders.keys():
             self._trace.violate(f"{subject} has changed below m:next, but the transaction lacks it")
         here.told.committed(here.records, orders, here.facts_at, results)
+        here.operated.committed(here.records, orders, entries, results)
         for subject, record in orders.items():
             self.partition_of[subject] = partition
             self._check_order(here, subject, record)
@@ -155,6 +159,9 @@ class Auditor:
                 continue
             if event is None:
                 continue
+            if isinstance(event.data, OperatorData):
+                self._operate(here, event, changed)
+                continue
             if isinstance(event.data, ProviderData):
                 event = replace(event, is_final=not self._adapter(event.subject).can_read)
             before = here.facts.get(event.subject, _NOTHING)
@@ -167,6 +174,15 @@ class Auditor:
                 changed.add(event.subject)
         here.next = until
         return changed, refused
+
+    def _operate(self, here: PartitionAudit, event: OrderEvent, changed: set[str]) -> None:
+        """An operator's event: of an order that is known it changes no fact but that it was seen, before the newest."""
+        subject = event.subject
+        facts = here.facts.get(subject)
+        if here.operated.takes(event, is_known=facts is not None) and facts is not None:
+            here.facts[subject] = replace(facts, seen=facts.seen[:-8] + event.uid + facts.seen[-8:])
+            here.facts_at[subject, here.revisions[subject]] = here.facts[subject]
+            changed.add(subject)
 
     def _note_confirmation(self, before: Facts, after: Facts, event: OrderEvent, offset: int) -> None:
         """What the oldest confirmation gives by itself: its details may be replaced at once."""
@@ -284,6 +300,8 @@ class Auditor:
             self._trace.violate(
                 f"{process} sends {subject}:{revision}, the newest that it committed is {header.revision}"
             )
+        elif is_paused(hold.view, account_of(subject)):
+            self._trace.violate(f"{process} sends {subject}, whose account an operator has paused")
         elif header.acked == header.revision or is_parked(header):
             self._trace.violate(
                 f"{process} sends {subject}:{revision}, which is {'parked' if header.park else 'acknowledged'}"

@@ -6,6 +6,7 @@ from contextlib import suppress
 from tests.shops.records import History
 from tests.simulation.faults import ACTIONS
 from tests.simulation.world import Life, World
+from worker.core.commands import COMMANDS
 
 
 class Chaos:
@@ -102,8 +103,10 @@ class Chaos:
             self._world.log.hang(partition, self._world.random.choice((1.0, 30.0)))
 
     def operate(self) -> None:
-        """Operators release, resend, resume."""
-        action = self._world.random.choice(("release", "resend", "resend", "resume_account"))
-        targets = list(self._world.accounts) if action == "resume_account" else self._subjects
+        """Operators do what there is to do; a resend, which can go wrong the most, twice as often."""
+        own = [command for command in COMMANDS.values() if not command.is_event_only]
+        weighted = [each for command in own for each in [command] * (2 if command.name == "resend" else 1)]
+        command = self._world.random.choice(weighted)
+        targets = list(self._world.accounts) if command.about == "account" else self._subjects
         target = self._world.random.choice(targets)
-        self._world.soon(self._world.operate(action, target))
+        self._world.soon(self._world.operate(command, target))

@@ -7,6 +7,7 @@ from schemas import state
 from worker.ports import DeadLetter, PartitionWriter, Result, StateEntry, StateLog
 
 ORDER_PREFIX = state.ORDER_PREFIX.encode()
+ACCOUNT_PREFIX = state.ACCOUNT_PREFIX.encode()
 
 
 class Watcher(Protocol):
@@ -81,8 +82,12 @@ class AuditedPartition:
             yield entries
 
     def _saw(self, key: bytes, value: bytes | None) -> None:
-        if key.startswith(ORDER_PREFIX) and value is not None:
+        if value is None:
+            return
+        if key.startswith(ORDER_PREFIX):
             self.view[key[2:].decode()] = value
+        elif key.startswith(ACCOUNT_PREFIX):
+            self.view[key.decode()] = value  # no subject is like that: it has a slash
 
     async def close(self) -> None:
         """Lets go."""

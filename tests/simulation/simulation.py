@@ -16,9 +16,11 @@ from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Plan, draw_plan
 from tests.simulation.market import SEQURA
 from tests.simulation.network import Faults
+from tests.simulation.operators import Operators
 from tests.simulation.trace import Trace, ViolationError
 from tests.simulation.world import World
 from worker import logs
+from worker.core.commands import COMMANDS
 from worker.core.status import is_parked
 from worker.sim.loop import START_WALL_MS
 from worker.sim.loop import run as run_virtually
@@ -49,9 +51,10 @@ def simulate(
     duration_s: float = DURATION_S,
     providers: Mapping[str, str] = SEQURA,
     adjust: Callable[[Plan], None] | None = None,
+    operators: bool = False,
     tell: Callable[[str], object] | None = None,
 ) -> Run:
-    """One run. `providers`: of each account, `market.SEQURA` or `market.ALL`. `adjust` may change its plan; `tell` gets every line of its trace, those of the workers' logs among
+    """One run. `providers`: of each account, `market.SEQURA` or `market.ALL`. `operators`: they act by events. `adjust` may change its plan; `tell` gets every line of its trace, those of the workers' logs among
     them. Raises `ViolationError` with the seed and the last lines of the trace.
     """
     traces: list[Trace] = []
@@ -67,6 +70,8 @@ def simulate(
         began_at = datetime.fromtimestamp(START_WALL_MS / 1000, UTC)
         history = make_history(random, records=events, duration_s=duration_s, accounts=providers, began_at=began_at)
         world = World(random, plan, trace, providers)
+        if operators:
+            world.operators = Operators(seed, world.append, world.auditor, trace, sorted(history.orders), providers)
         world.market.open(history)
         phases = asyncio.create_task(_phases(world, history))
         await asyncio.wait((phases, trace.broken), return_when=asyncio.FIRST_COMPLETED)
@@ -102,6 +107,8 @@ async def _phases(world: World, history: History) -> None:
     shop = asyncio.create_task(_sell(world, history))
     chaos = asyncio.create_task(Chaos(world, history).run())
     people = [world.soon(doing) for doing in world.market.people()]
+    if world.operators is not None:
+        people.append(world.soon(world.operators.run()))
     await shop
     chaos.cancel()
     for each in people:
@@ -134,6 +141,8 @@ async def _heal(world: World) -> None:
     world.gate.is_calm = True
     world.network.faults = Faults()
     world.market.calm()
+    if world.operators is not None:
+        world.operators.calm()
     world.network.outage = lambda: False
     world.network.stop_in_send_gap = None
     for life in list(world.lives.values()):
@@ -155,7 +164,7 @@ async def _settle(world: World) -> None:
             return
         for subject in world.auditor.left():
             if is_parked(world.auditor.record(subject)):
-                world.soon(world.operate("release", subject))
+                world.soon(world.operate(COMMANDS["release"], subject))
         await asyncio.sleep(5.0)
     await asyncio.sleep(max(0.0, world.network.settled_at() - world.loop.time()))
 

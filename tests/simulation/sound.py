@@ -7,6 +7,8 @@ from tests.simulation.simulation import Run, simulate
 
 
 @cache
-def sound(seed: int, *, has_all: bool = False) -> Run:
-    """Nothing is wrong with it. `has_all`: with all providers. Raises `ViolationError`."""
-    return simulate(seed, providers=ALL if has_all else SEQURA)
+def sound(seed: int, *, has_all: bool = False, operators: bool = False) -> Run:
+    """Nothing is wrong with it. `has_all`: with all providers. `operators`: they act by events. Raises
+    `ViolationError`.
+    """
+    return simulate(seed, providers=ALL if has_all else SEQURA, operators=operators)

@@ -13,6 +13,7 @@ from tests.simulation.breaks import Break, broken
 from tests.simulation.stage import Stage, play
 from worker.app import Worker
 from worker.core.account import AccountQueue
+from worker.core.commands import COMMANDS
 from worker.model.account import Account
 from worker.model.exchange import OutcomeKind
 from worker.orders import batch
@@ -144,8 +145,8 @@ async def wave_of_refusals_parks_few(shop: Shop) -> None:
     await asyncio.sleep(1_000.0)
     assert shop.parked == 50
     assert shop.told(orders) == 950
-    assert await shop.worker.release_all("acme", "no such reason") == 0
-    assert await shop.worker.release_all("acme", "302") == 50
+    assert await shop.worker.operate_parked(COMMANDS["release"], "acme", "no such reason") == 0
+    assert await shop.worker.operate_parked(COMMANDS["release"], "acme", "302") == 50
     await asyncio.sleep(5.0)
     assert shop.told(orders) == 1_000
     keys = [each.headers["Idempotency-Key"].split(":") for each in shop.stage.provider.exchanges]
@@ -260,9 +261,9 @@ def test_many_orders_are_released_in_transactions_of_bounded_size() -> None:
         stage.provider.answer([Answer(401, times=None)])
         sizes: list[int] = []
         stage.log.watch(lambda _partition, entries, *_: sizes.append(len(entries)))
-        assert await shop.worker.release_all("acme") == 3_000
+        assert await shop.worker.operate_parked(COMMANDS["release"], "acme") == 3_000
         assert max(sizes) < 600
-        assert await shop.worker.release_all("acme") == 0
+        assert await shop.worker.operate_parked(COMMANDS["release"], "acme") == 0
         assert shop.parked == 0
         await shop.worker.stop(0.0)
 

@@ -11,6 +11,7 @@ from schemas.facts import SealedFacts
 from tests.simulation.stage import Stage, order_event, play
 from worker import logs
 from worker.app import Worker
+from worker.core.commands import COMMANDS
 from worker.errors import UsageError
 from worker.ports import DeadLetter
 from worker.sim.scripted import Answer
@@ -581,7 +582,7 @@ def test_orders_beyond_a_lowered_limit_are_set_aside() -> None:
         assert "1 orders are not sent" in detail(worker)
         assert "acme/1" not in detail(worker)  # everybody may see it
         with pytest.raises(UsageError, match=r"raise its max\.message\.bytes"):
-            await worker.resend("acme/1")
+            await worker.operate(COMMANDS["resend"], "acme/1")
         await worker.stop()
 
     play(story)
@@ -696,7 +697,7 @@ def test_transactions_of_all_kinds_are_bounded_in_bytes() -> None:
         assert len(sizes) >= 2
         assert max(sizes) <= 9 * MIB
         sizes.clear()
-        assert await worker.release_all("acme") == len(orders) + 1
+        assert await worker.operate_parked(COMMANDS["release"], "acme") == len(orders) + 1
         assert max(sizes) <= 4 * MIB
         stage.log.crash("w1")
         await worker.kill()

@@ -5,7 +5,7 @@ import pytest
 from tests.simulation import broken_money
 from tests.simulation.breaks import broken
 from tests.simulation.money import RULES
-from tests.simulation.mutations import MUTATIONS, providers_of
+from tests.simulation.mutations import MUTATIONS, has_operators, providers_of
 from tests.simulation.simulation import simulate
 from tests.simulation.sound import sound
 from tests.simulation.trace import ViolationError
@@ -49,6 +49,11 @@ SEEDS = {
     "settled_before_it_is_known": 0,
     "poison_dropped": 0,
     "poison_dead_lettered_twice": 0,
+    "operator_event_taken_twice": 0,
+    "operator_event_not_remembered": 0,
+    "operators_doing_not_told": 0,
+    "pause_forgotten_by_a_restore": 0,
+    "pause_not_obeyed": 0,
 }
 """A seed that shows the mutation soon, as `python -m tests.simulation --mutations` found it."""
 RULE_OF = {
@@ -91,7 +96,7 @@ def is_noticed(name: str, number: int, rule: str) -> bool:
     """With the break in it, the run violates an invariant, that of the rule if one is given."""
     try:
         with broken(MUTATIONS[name]):
-            simulate(number, providers=providers_of(name))
+            simulate(number, providers=providers_of(name), operators=has_operators(name))
     except ViolationError as error:
         if "TypeError" in str(error).partition("\n")[0]:
             pytest.fail(f"{name} does not fit the code any more: {error}")
@@ -105,6 +110,6 @@ def test_mutation_is_noticed(name: str) -> None:
     rule, seed = RULE_OF.get(name) or ("", SEEDS[name])
     for number in (seed, *OTHERS):
         if is_noticed(name, number, rule):
-            sound(number, has_all=bool(rule))
+            sound(number, has_all=bool(rule), operators=has_operators(name))
             return
     pytest.fail(f"{name}: no run noticed it")

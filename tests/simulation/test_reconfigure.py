@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from tests.simulation.stage import ACCOUNTS, Stage, order_event, play
 from worker.app import Worker
+from worker.core.commands import COMMANDS
 from worker.core.trust import HEADER, Trust
 from worker.errors import UsageError
 from worker.model.account import Account
@@ -91,9 +92,9 @@ def test_resume_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
             worker.reconfigure({"acme": NEW})
 
         worker.reread = reread
-        await worker.resume_account("acme")
+        await worker.operate(COMMANDS["resume"], "acme")
         with pytest.raises(UsageError, match="account nobody is not configured"):
-            await worker.resume_account("nobody")
+            await worker.operate(COMMANDS["resume"], "nobody")
         await asyncio.sleep(5.0)
         assert fared == [False, True]
         await worker.stop()

@@ -11,6 +11,7 @@ from schemas.facts import Facts
 from schemas.state import OrderRecord, decode_order
 from tests.logged import logged
 from tests.simulation.stage import LINE, Stage, order_event, play
+from worker.core.commands import COMMANDS
 from worker.core.results import Reporting
 from worker.core.trust import HEADER, Trust
 from worker.sim.scripted import Answer
@@ -123,9 +124,9 @@ def test_parked_released_and_sent_anew() -> None:
         await asyncio.sleep(1.0)
         assert statuses(stage) == ["parked"]
         assert told(stage)[0]["data"]["reason"].startswith("422")
-        await worker.release("acme/1")
+        await worker.operate(COMMANDS["release"], "acme/1")
         await asyncio.sleep(1.0)
-        await worker.resend("acme/1")
+        await worker.operate(COMMANDS["resend"], "acme/1")
         await asyncio.sleep(1.0)
         assert statuses(stage) == ["parked", "owed", "settled", "owed", "settled"]
         assert len({each["id"] for each in told(stage)}) == 5
@@ -288,7 +289,7 @@ def test_result_that_kafka_refuses(limit: int, expected: Sequence[str]) -> None:
         stage.tell_shipped("1")
         with logged() as lines:
             await asyncio.sleep(100.0)  # what was under way when the partition was lost is held, and sent again
-            await worker.release("acme/1")
+            await worker.operate(COMMANDS["release"], "acme/1")
             await asyncio.sleep(60.0)
         assert statuses(stage) == expected
         names = [line["event"] for line in lines]

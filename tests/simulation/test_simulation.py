@@ -35,10 +35,16 @@ def test_orders_of_all_providers(seed: int) -> None:
     sound(seed, has_all=True)
 
 
+def test_operators_act_by_events(seed: int) -> None:
+    """Each of their events counts once, is told in the transaction that makes it so, and a pause holds until a resume."""
+    sound(seed, operators=True)
+
+
 def test_fresh_seeds() -> None:
     """The same from seeds of this very run; a failure names its seed."""
     for _ in range(FRESH):
         simulate(SystemRandom().getrandbits(32))
+        simulate(SystemRandom().getrandbits(32), operators=True)
 
 
 def test_fresh_seeds_of_all_providers() -> None:

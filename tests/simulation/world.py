@@ -13,9 +13,11 @@ from tests.simulation.faults import Gate, Plan
 from tests.simulation.holds import AuditedStateLog
 from tests.simulation.market import Market
 from tests.simulation.network import Network, Wire
+from tests.simulation.operators import Operators
 from tests.simulation.trace import Trace
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.commands import Command
 from worker.core.results import Reporting
 from worker.errors import UsageError
 from worker.metrics import Metrics
@@ -99,14 +101,22 @@ class World:
         self.auditor = Auditor(plan.partitions, plan.rules, self.network, self.accounts, sides, trace)
         self.log.watch(self.auditor.committed)
         self.market.callbacks.append = self.append
+        self.operators: Operators | None = None
+        """They act by events; `None`: by asking workers."""
         self.lives: dict[int, Life] = {}
         """By slot: the process that runs there."""
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def append(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> int:
+    def append(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> int:
         """Writes a record into the event topic; its partition."""
-        partition, _ = self.log.append(key, value, headers)
+        partition, _ = self.log.append(key, value, headers, partition=partition)
         self.auditor.partitions[partition].input.append(self.log.records(partition)[-1])
         return partition
 
@@ -221,13 +231,16 @@ class World:
 
     # --- operators ---
 
-    async def operate(self, action: str, target: str) -> None:
+    async def operate(self, command: Command, target: str) -> None:
         """An operator asks whichever worker has the order."""
-        self.trace.add("operator", action, target)
+        self.trace.add("operator", command.step, target)
+        if self.operators is not None:
+            self.operators.write(command, target)
+            return
         for life in list(self.lives.values()):
             if life.worker is not None and not life.is_frozen:
                 with suppress(UsageError):
-                    await getattr(life.worker, action)(target)
+                    await life.worker.operate(command, target)
 
 
 def _settings(plan: Plan, random: Random) -> WorkerSection:

@@ -12,10 +12,13 @@ from schemas.base import time_text
 from schemas.state import Deployment
 from schemas.views import STATUS_RULES, JobView, OrderView, PartitionView, StatusView, Waiting
 from worker import __version__, logs
+from worker.app.operators import Operators
 from worker.config import WorkerSection
+from worker.core.commands import Command
+from worker.core.effects import EFFECTS
 from worker.core.figures import UNCONFIGURED, Figures
+from worker.core.operator_event import WITHOUT_SECRETS
 from worker.core.placing import Placing
-from worker.core.record import release_by_operator, resend
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
@@ -34,7 +37,7 @@ from worker.ownership.assignment import Assignment
 from worker.ownership.context import BatchLimits
 from worker.ownership.owner import Owner
 from worker.ownership.settings import AssignmentSettings
-from worker.ports import Clock, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
+from worker.ports import Clock, CommandOutcome, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
 from worker.ports import JobView as PartJobView
 from worker.providers.registry import JOBS, PROVIDERS
 from worker.publisher.publisher import Publisher
@@ -125,6 +128,9 @@ class Worker:
         """Resolved with an error that the worker cannot recover from."""
         self.reread: Callable[[], Awaitable[None]] | None = None
         """Rereads secrets and accounts, which calls `reconfigure`; never raises."""
+        self.account_effects: Mapping[str, Callable[[str], Awaitable[bool]]] = {"resume": self._resume}
+        """By command: what it does at each worker to an account."""
+        self._operators = Operators(ports.producer, placing, lambda: self._context.trust, ports.clock, self._act)
         self._ports = ports
         self._rules = rules
         self._restore_budget_s = settings.restore_budget_s
@@ -166,6 +172,7 @@ class Worker:
             keep_settled_ms=round(settings.keep_settled_s * 1000),
             adopt_state=settings.adopt_state,
             reporting=reporting if settings.sending else None,
+            operated=self._operators.operated,
             make_jobs=self._make_jobs,
             make_table=lambda _partition: MemoryOrders(),
         )
@@ -213,7 +220,7 @@ class Worker:
         if not self._context.sending:
             log.warning("sending_off", shadow_mode=True, do="set [worker] sending = true to send updates")
         await self._ports.states.start()
-        if self._job_events is not None and self._ports.producer is not None:
+        if self._ports.producer is not None:
             self._ports.producer.start()
         self._context.topic_partitions = self._ports.states.partitions
         await self._assignment.start()
@@ -228,6 +235,7 @@ class Worker:
     async def stop(self, drain_s: float | None = None) -> None:
         """Drains: attempts in flight get `drain_s` seconds (default: the attempt deadline)."""
         await self._assignment.stop(drain_s)
+        await self._operators.stop()
         await self._publisher.stop()
         if self._ports.producer is not None:
             await self._ports.producer.stop()
@@ -236,6 +244,7 @@ class Worker:
     async def kill(self) -> None:
         """Drops everything like a killed process; nothing is written. For simulations."""
         await self._assignment.kill()
+        await self._operators.stop()
         await self._publisher.stop()
 
     def is_idle(self) -> bool:
@@ -267,32 +276,56 @@ class Worker:
 
     # --- operators' commands ---
 
-    async def release(self, subject: str) -> bool:
-        """Releases a parked order; returns once that is committed. False: there was nothing to release. Raises
-        `UsageError` if the order is not in our partitions.
+    async def operate(self, command: Command, target: str, by: str = "", why: str = "") -> CommandOutcome:
+        """Does to an order or an account what an operator asks; returns once that is committed: by an event, where
+        events of operators are believed, otherwise in our own partitions alone. Raises `UsageError` if the order is not
+        in our partitions, or the account is unknown; `LogError`.
         """
-        return await self._workload_of(subject).command([subject], release_by_operator) > 0
+        if command.about == "account":
+            self._require_known(target)
+            if self._operators.can_write:
+                every, served = range(self._context.topic_partitions), [each.partition for each in self._loaded()]
+                return await self._operators.write(command, target, every, served, by, why)
+            self._require_no_event(command)
+            return CommandOutcome(await self.account_effects[command.name](target))
+        workload = self._workload_of(target)
+        if self._operators.can_write:
+            return await self._operators.write(command, target, [workload.partition], [workload.partition], by, why)
+        self._require_no_event(command)
+        return CommandOutcome(await workload.command([target], EFFECTS[command.name]) > 0)
 
-    async def release_all(self, account: str, reason_contains: str = "") -> int:
-        """Releases all parked orders of an account in our partitions, or only those whose reason contains a text;
-        returns how many once that is committed, in transactions of bounded size. Raises `UsageError`.
+    def _require_no_event(self, command: Command) -> None:
+        if command.is_event_only:
+            raise UsageError(WITHOUT_SECRETS)
+
+    async def operate_parked(
+        self, command: Command, account: str, reason_contains: str = "", by: str = "", why: str = ""
+    ) -> int:
+        """Does it to all parked orders of an account in our partitions, or only those whose reason contains a text;
+        returns to how many once that is committed, in transactions of bounded size. Raises `UsageError`, `LogError`.
         """
         self._require_known(account)
-        return sum([await workload.release_all(account, reason_contains) for workload in self._workloads()])
-
-    async def resend(self, subject: str) -> bool:
-        """Makes an order owed again, acknowledged or not; returns once that is committed. Raises `UsageError`."""
-        return await self._workload_of(subject).command([subject], resend) > 0
+        if self._operators.can_write:
+            parked = [
+                (subject, workload.partition)
+                for workload in self._loaded()
+                for subject in await workload.parked(account, reason_contains)
+            ]
+            return await self._operators.write_all(command, parked, by, why)
+        change = EFFECTS[command.name]
+        return sum([await each.command_parked(account, reason_contains, change) for each in self._workloads()])
 
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position in the input; returns the previous one once that is committed. Raises `UsageError`."""
         return await self._assignment.skip(partition, offset)
 
-    async def resume_account(self, name: str) -> bool:
-        """Rereads a merchant account's credentials and ends its pause; False: it was not paused. Raises `UsageError` if
-        the account is unknown.
-        """
-        self._require_known(name)
+    async def _act(self, command: str, account: str) -> None:
+        """What a worker does once an operator's event about an account is committed."""
+        if command in self.account_effects and account in self._context.destinations:
+            await self.account_effects[command](account)
+
+    async def _resume(self, name: str) -> bool:
+        """Rereads a merchant account's credentials and ends its pause; False: it was not paused."""
         was_paused = self._publisher.paused(name) is not None
         if self.reread is not None:
             await self.reread()  # ends the pause of an account whose credentials have changed

@@ -16,6 +16,7 @@ from worker.cli.configuration import callback_app, config_app
 from worker.cli.consoles import console_app
 from worker.cli.files import replay, scenario
 from worker.cli.letters import letters_app
+from worker.cli.operating import add_commands
 from worker.cli.options import HELP, AsJson
 from worker.cli.orders import order_app, orders_app
 from worker.cli.processes import demo, receive, run, sandbox
@@ -57,7 +58,6 @@ def cartsync(
     cartsync replay events.jsonl           print what would be sent for these events
     cartsync config check                  check the configuration
     cartsync topics create                 create the Kafka topics
-    cartsync doctor                        check brokers, permissions, clocks, providers and credentials
     cartsync run                           run a worker
     cartsync receive                       receive callbacks from providers
     cartsync status                        all workers and partitions, and what needs a person
@@ -74,6 +74,7 @@ def version(as_json: AsJson = False) -> None:
     print(json.dumps({"version": __version__}) if as_json else f"cartsync {__version__}")
 
 
+add_commands()
 for _command in (run, receive, status, doctor, demo, scenario, replay, reconcile, sandbox, version):
     app.command()(_command)
 for _name, _group in (

@@ -10,25 +10,6 @@ from worker.errors import UsageError
 account_app = group("Merchant accounts.")
 
 
-@account_app.command("resume")
-def account_resume(
-    name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
-    url: Url = None,
-    config: ConfigPath = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Resume a paused account immediately.
-
-    An account is paused because its credentials or too many of its orders were rejected. It also probes by itself
-    ([worker] account_probe). The worker rereads the password file. Run it for each worker; SIGHUP resumes all accounts
-    of one worker.
-    """
-    from worker.tools.control import resume_account
-
-    raise typer.Exit(resume_account(name, worker_port(url, config, token_file), as_json=as_json))
-
-
 @account_app.command("report")
 def account_report(
     name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],

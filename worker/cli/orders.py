@@ -62,58 +62,6 @@ def order_show(
     raise typer.Exit(show_order(ref, worker_port(url, config, token_file), as_json=as_json, topic=topic))
 
 
-@order_app.command("release")
-def order_release(
-    ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All parked orders of --account.")] = False,
-    account: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --all: the NAME in [accounts.NAME].")
-    ] = None,
-    reason_contains: Annotated[
-        str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
-    ] = "",
-    url: Url = None,
-    config: ConfigPath = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send a parked order again, or all parked orders of an account.
-
-    Attempt counts start over; running delays and holds stay. Returns once the change is committed, and says whether
-    anything was released. --all reaches only the partitions of the worker it asks: run it for each worker.
-
-    \b
-    cartsync order release acme/A14
-    cartsync order release --all --account acme --reason-contains "302"
-    """
-    from worker.tools.control import change_order, release_all
-
-    if every:
-        if ref is not None or account is None:
-            raise UsageError("--all needs --account NAME, and takes no order")
-        raise typer.Exit(release_all(account, reason_contains, worker_port(url, config, token_file), as_json=as_json))
-    if ref is None or account is not None or reason_contains:
-        raise UsageError("name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]")
-    raise typer.Exit(change_order("release", ref, worker_port(url, config, token_file), as_json=as_json))
-
-
-@order_app.command("resend")
-def order_resend(
-    ref: Ref,
-    url: Url = None,
-    config: ConfigPath = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send an order's newest state again, even if it was acknowledged.
-
-    Returns once the request is committed; an update in flight finishes first.
-    """
-    from worker.tools.control import change_order
-
-    raise typer.Exit(change_order("resend", ref, worker_port(url, config, token_file), as_json=as_json))
-
-
 @orders_app.command("list")
 def orders_list(
     status: Annotated[

@@ -159,10 +159,12 @@ def _text(raw: Raw) -> str:
 
 
 def _shown(event_id: str, source: str) -> str:
-    if not event_id:
-        return ""
-    uid = blake2b(f"{len(source)} {source}{event_id}".encode(), digest_size=8)  # as in `_finished`
-    return shown_id(event_id, uid.digest())
+    return shown_id(event_id, uid_of(source, event_id)) if event_id else ""
+
+
+def uid_of(source: str, event_id: str) -> bytes:
+    """The 8 bytes that stand for (source, id), as `_finished` makes them."""
+    return blake2b(f"{len(source)} {source}{event_id}".encode(), digest_size=8).digest()
 
 
 # --- the slow path: says what is wrong -------------------------------------------------------------------------
@@ -296,7 +298,8 @@ def _attributes(envelope: Mapping[str, Raw], headers: Mapping[str, bytes]) -> di
             if name in _REQUIRED:
                 raise _missing(name, headers)
         elif name != "type":
-            found[name] = _typed(_members_of(Envelope)[name].kind, raw, f"$.{name}", "not_cloudevents")
+            members = _members_of(_envelopes.get(found["type"], Envelope) if name == "subject" else Envelope)
+            found[name] = _typed(members[name].kind, raw, f"$.{name}", "not_cloudevents")
             if name == "time":
                 _check_time(found[name])
         elif _begins(raw) != b'"' or not (kind := msgspec.json.decode(raw, type=str)):

@@ -216,9 +216,13 @@ def _end_wait(record: OrderRecord) -> None:
 
 
 def _forget_what_was_said(record: OrderRecord, data: DetailsChangedData) -> None:
-    """A provider's words may repeat what is being removed."""
-    if None not in [getattr(data, name) for name in DETAILS]:
-        return
+    """A provider's words may repeat what is being removed. Changes `record` itself."""
+    if None in [getattr(data, name) for name in DETAILS]:
+        erase_words(record)
+
+
+def erase_words(record: OrderRecord) -> None:
+    """Erases what a provider said, which may be personal. Changes `record` itself."""
     record.reason = ""
     if record.park is not None and not (record.park.by_check or record.park.unsupported):
         record.park = replace(record.park, reason=_FORGOTTEN)
@@ -409,6 +413,8 @@ def settle(
     """The record after an attempt with this revision and digest had this outcome, and for how long (seconds) the
     order must be held because the request may still land.
     """
+    if record.erased is not None and digest == record.erased.before:
+        digest = record.erased.after  # it was rendered before personal details were erased
     after, held_s = _settled(record, revision, digest, outcome, now_ms, chance, rules)
     after.delay_ms = after.not_before_ms - now_ms if after.not_before_ms else 0
     return after, held_s

@@ -107,6 +107,33 @@ def _has_seen(seen: bytes, uid: bytes) -> bool:
     return index >= 0
 
 
+def has_seen(seen: bytes, uid: bytes) -> bool:
+    """Whether an event with this uid is among the last that were taken."""
+    return uid in seen and _has_seen(seen, uid)
+
+
+def with_seen(seen: bytes, uid: bytes) -> bytes:
+    """The last events with one more that changes no fact: before the newest of those that did, which stays the last."""
+    return (seen[:-_UID_BYTES] + uid + seen[-_UID_BYTES:])[-_SEEN_BYTES_MAX:]
+
+
+PERSONAL = ("customer", "delivery_address", "invoice_address")
+"""Members of the details that are about a person."""
+
+
+def without_person(facts: SealedFacts, stamp: Stamp) -> tuple[SealedFacts, list[str]]:
+    """The facts without personal details, as if the shop had removed them now, and which of them were there.
+
+    However the shop numbers its events, what it told before stays removed when it comes late.
+    """
+    known = DETAILS.open(facts.details)
+    there = [name for name in PERSONAL if name in known and not is_nil(known[name][1])]
+    changed = shallow_copy(facts)
+    newest = max([stamp, *(known[name][0] for name in there)])
+    _set_details(changed, dict.fromkeys(PERSONAL, NIL), newest)
+    return changed, there
+
+
 def _or_none(value: T | UnsetType) -> T | None:
     return None if value is UNSET else value
 

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from schemas.base import time_text
 from schemas.events import OrderEvent
 from schemas.facts import PROVIDER, ProviderFacts, pack
-from schemas.results import CUT, OrderChanged, OrderChangedData, ProviderFact
+from schemas.results import CUT, Operated, OperatedData, OrderChanged, OrderChangedData, ProviderFact
+from schemas.state import Operated as Deed
 from schemas.state import OrderRecord, Told
 from schemas.views import ProviderView, Status
 from worker.core.order import Shown, assess, shown_of
@@ -200,6 +201,47 @@ def _trace(trace: str | None) -> str | UnsetType:
 
 def _cut(reason: str) -> str:
     return reason if len(reason) <= REASON_MAX else reason[: REASON_MAX - len(CUT)] + CUT
+
+
+# --- what operators do -----------------------------------------------------------------------------------------------
+
+
+def tell_operated(
+    event: OrderEvent,
+    deed: Deed,
+    reporting: Reporting,
+    *,
+    partition: int,
+    position: int,
+    time: str,
+    event_id: str,
+    record: OrderRecord | None = None,
+    status: Status | None = None,
+) -> bytes:
+    """The result of an operator's event. `record`: the order's, after it; `None`: it is not known, or it is an account.
+    `status`: the order's. `position`: of the event's record, as a revision has it.
+    """
+    result = Operated(
+        specversion="1.0",
+        id=f"{event.subject}:{position}:operated:{partition}",
+        source=reporting.source,
+        time=time,
+        subject=event.subject,
+        traceparent=_trace(event.traceparent),
+        data=OperatedData(
+            command=deed.command,
+            by=deed.by,
+            why=deed.why or UNSET,
+            done=deed.done,
+            outcome=deed.words,
+            event_id=event_id,
+            partition=partition,
+            status=UNSET if status is None else status,
+            revision=UNSET if record is None else record.revision,
+            acked=UNSET if record is None else record.acked,
+        ),
+    )
+    return _encode(result)
 
 
 # --- what a provider says --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 | the order | is closed |
 |---|---|
+| settled, nothing of it pending, its personal details erased | at once |
 | settled, and nothing of it is pending | `keep_settled` after its newest event was taken, and up to 5 % of that later |
 | known by `order.observed` alone | 8 days after its `completed_at`: the statistics count 7 |
 | known by what its provider says alone | as one that is settled |
@@ -49,6 +50,8 @@ def may_close(record: OrderRecord, subject: str, now_ms: int, keep_ms: int) -> b
     """Whether an order is due that is not in the outbox. `keep_ms`: 0 for ever."""
     if not is_at_rest(record):
         return False
+    if record.erased is not None:
+        return True
     if is_shown_alone(record) and record.sealed.observed and not record.sealed.provider:
         observed = record.facts.observed
         assert observed is not None  # as it is sealed

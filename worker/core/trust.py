@@ -20,6 +20,11 @@ class Trust:
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._keyed = [hmac.new(secret.encode(), digestmod="sha256") for secret in secrets]
 
+    @property
+    def can_sign(self) -> bool:
+        """Whether there is a secret."""
+        return bool(self._keyed)
+
     def sign(self, key: bytes, value: bytes) -> bytes:
         """The content of the header `HEADER` of a record: a MAC as hexadecimal digits. There must be a secret."""
         return _mac(self._keyed[0], key, value)

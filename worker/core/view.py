@@ -126,6 +126,12 @@ def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Itera
     if record.closed_day:
         day = time_text(record.closed_day * _DAY_US)[:10]
         yield f"it was closed on {day} and its record removed: what was known of it before is gone"
+    if record.erased is not None:
+        day = time_text(record.erased.at_ms * 1000)[:10]
+        yield f"its personal details were erased on {day}; its record is removed once nothing is owed"
+    for deed in record.operated:
+        at, why = time_text(deed.at_ms // 1000 * 1_000_000), f" ({deed.why})" if deed.why else ""
+        yield f"{at} {deed.by}: {deed.command}{why}: {deed.words}"
     made_at = record.made_at
     if made_at is not None and made_at.revision == record.acked == record.revision:
         yield f"not sent: the change was made at {made_at.provider}"

@@ -38,8 +38,10 @@ _BEFORE_SEQUENCE = (
 class KafkaEventProducer:
     """`ports.EventProducer` on a producer that is replaced when it breaks."""
 
-    def __init__(self, settings: KafkaSettings, placing: Placing) -> None:
-        """Raises `ConfigError` if the settings or the certificates are unusable."""
+    def __init__(self, settings: KafkaSettings, placing: Placing | None) -> None:
+        """`placing`: where records go that name no partition. Raises `ConfigError` if the settings or the certificates
+        are unusable.
+        """
         self._settings = settings
         self._placing = placing
         self._connection = Connection(settings)
@@ -53,22 +55,28 @@ class KafkaEventProducer:
         self._silent_since = time.monotonic()
         self._keeping = asyncio.create_task(self._keep(), name="kafka producer")
 
-    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+    async def post(
+        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None = None
+    ) -> "asyncio.Future[Any]":
         try:
-            return await self._queue(key, value, headers)
+            return await self._queue(key, value, headers, partition)
         except asyncio.CancelledError:
             # Usually the caller's deadline: without brokers, or without the topic, the library waits indefinitely.
             topic = self._settings.event_topic
             self._not_written(f"writing events: no metadata of topic {topic} before the deadline", "deadline")
             raise
 
-    async def _queue(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+    async def _queue(
+        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None
+    ) -> "asyncio.Future[Any]":
         while (producer := self._producer) is None:
             await self._is_up.wait()
         topic = self._settings.event_topic
         try:
-            partitions = len(await producer.partitions_for(topic))
-            place = self._placing.partition(key, partitions)
+            place = partition
+            if place is None:
+                assert self._placing is not None  # whoever writes by keys has one
+                place = self._placing.partition(key, len(await producer.partitions_for(topic)))
             sent: asyncio.Future[Any] = await producer.send(topic, value, key, place, headers=list(headers))
         except (kafka_errors.KafkaError, AssertionError) as error:
             self._failed(producer, error, is_usable=isinstance(error, _BEFORE_SEQUENCE))

@@ -1,20 +1,23 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from zlib import crc32
 
 from msgspec.structs import replace
 
 from schemas import state
 from schemas.events import ConfirmedData, ObservedData, OrderEvent
-from schemas.facts import PROVIDER, SealedFacts
-from schemas.state import OrderRecord, Parking
+from schemas.facts import PROVIDER, SealedFacts, Stamp
+from schemas.state import AccountRecord, Operated, OrderRecord, Parking
+from worker.core import effects
 from worker.core import record as records
+from worker.core.effects import OPERATOR_KINDS, Asked, Change
 from worker.core.intake import shown_id
 from worker.core.order import assess
 from worker.core.outbox_effects import Decide
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.record import settle
+from worker.core.results import Found
 from worker.core.retention import ClosedOrders, DueOrder
 from worker.core.retry import awaits_change
 from worker.errors import MalformedEventError
@@ -54,8 +57,9 @@ class Batch:
         next_offset: int,
         sizes: Sizes,
         closed: ClosedOrders | None = None,
+        accounts: Mapping[str, bytes] = {},
     ) -> None:
-        """`closed`: what is remembered of closed orders."""
+        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key."""
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
@@ -75,6 +79,11 @@ class Batch:
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord, bytes]] = {}
         self._jobs: dict[str, bytes] = {}
+        self._accounts = accounts
+        self.accounts: dict[str, bytes] = {}
+        """The changed records of accounts, by key."""
+        self.operated: list[tuple[str, Operated]] = []
+        """What operators did, by subject."""
         self._closed = closed or ClosedOrders()
         self.gone: list[str] = []
         """Orders that are closed."""
@@ -132,7 +141,10 @@ class Batch:
                 continue  # fed before an operator moved the position
             if isinstance(found, OrderEvent):
                 self.next_offset, self.last_record = offset + 1, record
-                self._event(record, found, in_flight)
+                if type(found.data) in OPERATOR_KINDS:
+                    self._operator_event(record, found)
+                else:
+                    self._event(record, found, in_flight)
             else:
                 self._pass_over(record, found)
             if self.bytes + self._in_vain >= bytes_max:
@@ -200,6 +212,89 @@ class Batch:
             self._report(subject, result)
         self._changed[subject] = encoded
         self.bytes += len(encoded[1])
+
+    # --- what operators do ---
+
+    def _operator_event(self, record: InputRecord, event: OrderEvent) -> None:
+        self.bytes += len(record.value or b"")
+        command = OPERATOR_KINDS[type(event.data)]
+        try:
+            if command.about == "account":
+                taken = self._account_event(event, record.offset)
+            else:
+                taken = self._order_event(record, event)
+        except MalformedEventError as error:
+            self._refuse(record, error)
+            return
+        self.happened.events["changed" if taken else "unchanged"] += 1
+
+    def _order_event(self, record: InputRecord, event: OrderEvent) -> bool:
+        """False: it was taken before."""
+        context, subject = self._context, event.subject
+        if context.placing is not None:
+            context.placing.check(record.key or b"", subject, self._partition, context.topic_partitions)
+        value = self._value(subject)
+        if value is None:
+            deed = effects.operated(event, self._now_ms, None, done=False)
+            words = f"no order {subject} is known in partition {self._partition}"
+            self._deed(event, record.offset, replace(deed, words=words))
+            return True
+        before = state.decode_order(value)
+        if effects.is_repeat(before, event):
+            return False
+        asked = self._asked(subject, (-1, event.time_us, record.offset))
+        after, done = effects.operate(before, event, asked)
+        found = self._telling.find(subject, after)
+        deed = effects.operated(event, self._now_ms, found.status, done=done)
+        after.operated = effects.newest(after.operated, deed)
+        size = is_too_large(subject, state.encode(after), self._value_max_bytes)
+        if size:
+            raise self._too_large(size)
+        self._note_of("order_changed_by_operator", subject, after, command=deed.command, by=deed.by, done=done)
+        self._deed(event, record.offset, deed, after, found)
+        self._report(subject, self._telling.of_found(subject, after, found))
+        self._put(subject, after)
+        return True
+
+    def _account_event(self, event: OrderEvent, offset: int) -> bool:
+        """False: it was taken before."""
+        account = event.subject
+        key = state.ACCOUNT_PREFIX + account
+        value = self.accounts.get(key) or self._accounts.get(key)
+        before = AccountRecord(state.SCHEMA) if value is None else state.decode_account(value)
+        if effects.is_repeat(before, event):
+            return False
+        is_paused = self._context.dispatcher.pauses(account)
+        after, deed = effects.operate_account(before, event, self._now_ms, is_paused=is_paused)
+        self.accounts[key] = state.encode(after)
+        self.bytes += len(self.accounts[key])
+        fields = {"account": account, "command": deed.command, "by": deed.by, "done": deed.done}
+        self._notes.append(("account_changed_by_operator", fields))
+        self._deed(event, offset, deed)
+        return True
+
+    def _deed(
+        self,
+        event: OrderEvent,
+        offset: int,
+        deed: Operated,
+        record: OrderRecord | None = None,
+        found: Found | None = None,
+    ) -> None:
+        """Notes what an operator did, for who waits for it and for the results."""
+        self.operated.append((event.subject, deed))
+        told = self._telling.of_operated(
+            event,
+            deed,
+            partition=self._partition,
+            position=self._epoch | (offset + 1),
+            record=record,
+            status=None if found is None else found.status,
+        )
+        self._report(event.subject, told)
+
+    def _asked(self, subject: str, stamp: Stamp = (-1, 0, 0)) -> Asked:
+        return Asked(subject, self._now_ms, self._context.destinations.get(account_of(subject)), stamp)
 
     def _known(self, event: OrderEvent, revision: int) -> tuple[OrderRecord, bool]:
         """What `record_for` says; of an order of which nothing is known, whether it was closed, too."""
@@ -380,10 +475,10 @@ class Batch:
         self._context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
         self._notes.append(("order_settled" if after.revision == after.acked else "update_accepted", fields))
 
-    def command(self, subject: str, change: Callable[[OrderRecord, int], OrderRecord]) -> bool:
+    def command(self, subject: str, change: Change) -> bool:
         """An operator's change; False: there was nothing to change."""
         before = self.record(subject)
-        record = change(before, self._now_ms)
+        record = change(before, self._asked(subject))
         if record is before:
             return False
         self._note_of("order_changed_by_operator", subject, record)
@@ -426,8 +521,9 @@ class Batch:
     # --- the transaction ---
 
     def entries(self) -> list[tuple[bytes, bytes | None]]:
-        """The changed orders and jobs as they go into the state topic."""
+        """The changed orders, accounts and jobs as they go into the state topic."""
         found: list[tuple[bytes, bytes | None]] = [(key.encode(), value) for key, value in self._jobs.items()]
+        found += [(key.encode(), value) for key, value in self.accounts.items()]
         found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
         found += [((state.ORDER_PREFIX + subject).encode(), None) for subject in self.gone]
         found += [(key.encode(), value) for key, value in self.closed.items()]

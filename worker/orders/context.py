@@ -6,6 +6,7 @@ from math import inf
 import structlog
 from msgspec import field
 
+from schemas.state import Operated
 from worker.core.placing import Placing
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
@@ -43,6 +44,8 @@ class OrderContext(Context, kw_only=True):
     """How others are told of orders; `None`: nobody is."""
     make_jobs: Callable[[JobHost], JobDesk] | None = None
     """The jobs of a partition; `None`: there are none."""
+    operated: Callable[[str, Operated], None] = lambda _subject, _deed: None
+    """Called with what operators did to an order or an account, once it is committed."""
     lookalikes_logged_at: float = -inf
     """*now*."""
     warned_unconfigured: set[str] = field(default_factory=set)

@@ -9,6 +9,7 @@ from worker.ports import OrderTable, StateEntry
 
 _ORDER_PREFIX = state.ORDER_PREFIX.encode()
 _JOB_PREFIX = state.JOB_PREFIX.encode()
+_ACCOUNT_PREFIX = state.ACCOUNT_PREFIX.encode()
 _CLOSED_PREFIX = state.CLOSED_PREFIX.encode()
 
 
@@ -22,6 +23,8 @@ class Kept(Struct):
     """What jobs have kept, by key."""
     closed: dict[str, bytes] = {}
     """What is remembered of closed orders, by key."""
+    accounts: dict[str, bytes] = {}
+    """What operators did to accounts, by key."""
 
 
 class Loading:
@@ -30,6 +33,7 @@ class Loading:
     def __init__(self, partition: int, kept: Kept) -> None:
         self.jobs = dict(kept.jobs)
         self.closed = dict(kept.closed)
+        self.accounts = dict(kept.accounts)
         self._table = kept.table
         self._partition = partition
         self._known_targets = kept.targets
@@ -55,11 +59,8 @@ class Loading:
         elif key == state.TARGETS_KEY:
             if value is not None:
                 self._targets = entry
-        elif key.startswith((_JOB_PREFIX, _CLOSED_PREFIX)):
-            found, name = (
-                self.jobs if key.startswith(_JOB_PREFIX) else self.closed,
-                key.decode(errors="backslashreplace"),
-            )
+        elif (found := self._others(key)) is not None:
+            name = key.decode(errors="backslashreplace")
             if value is None:
                 found.pop(name, None)
             else:
@@ -67,6 +68,17 @@ class Loading:
         else:
             return False
         return True
+
+    def _others(self, key: bytes) -> dict[str, bytes] | None:
+        """Where records of this kind go; `None`: they are none of ours."""
+        for prefix, found in (
+            (_JOB_PREFIX, self.jobs),
+            (_CLOSED_PREFIX, self.closed),
+            (_ACCOUNT_PREFIX, self.accounts),
+        ):
+            if key.startswith(prefix):
+                return found
+        return None
 
     def targets(self) -> dict[str, Target]:
         """Whom the accounts sent to, as far as it was written. Raises `DamagedStateError` when the newest record of a

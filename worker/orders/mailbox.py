@@ -2,19 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from schemas.state import OrderRecord
+from worker.core.effects import Change
 from worker.core.outbox_effects import Decide
 from worker.model.exchange import Outcome
 from worker.orders.batch import Batch
 from worker.ownership.context import Slice
 from worker.ports import Attempt
-
-Change = Callable[[OrderRecord, int], OrderRecord]
-"""The record as an operator wants it, as of a UTC time in ms; the very same one: there is nothing to change."""
 
 
 class Command(Struct, eq=False):

@@ -44,6 +44,8 @@ class PartitionState(Struct):
     job_records: dict[str, bytes] = field(default_factory=dict)
     closed: ClosedOrders = field(default_factory=ClosedOrders)
     """What is remembered of closed orders."""
+    accounts: dict[str, bytes] = field(default_factory=dict)
+    """What operators did to accounts, by key."""
 
 
 class Takeover:

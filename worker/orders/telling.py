@@ -2,7 +2,9 @@
 
 from schemas.base import time_text
 from schemas.events import OrderEvent
-from schemas.state import OrderRecord
+from schemas.state import Operated, OrderRecord
+from schemas.views import Status
+from worker.core.intake import shown_id
 from worker.core.order import Shown
 from worker.core.plan import Wait
 from worker.core.provider_facts import TYPES
@@ -16,6 +18,7 @@ from worker.core.results import (
     pass_over,
     tell,
     tell_fact,
+    tell_operated,
 )
 from worker.core.status import is_only_shown, is_parked
 from worker.model.order import account_of
@@ -53,11 +56,46 @@ class Telling:
 
     def of(self, subject: str, record: OrderRecord) -> bytes | None:
         """As its facts say that it stands; of one that was only observed, or paid for, nobody is told."""
-        context = self._context
-        if context.reporting is None or is_only_shown(record):
+        if self._context.reporting is None or is_only_shown(record):
             return None
-        found = find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=context.rules)
+        return self._tell(subject, record, self.find(subject, record))
+
+    def find(self, subject: str, record: OrderRecord) -> Found:
+        """How it stands, by its facts."""
+        return find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=self._context.rules)
+
+    def of_found(self, subject: str, record: OrderRecord, found: Found) -> bytes | None:
+        """As `of`, of one of which that is found already."""
+        if self._context.reporting is None or is_only_shown(record):
+            return None
         return self._tell(subject, record, found)
+
+    def of_operated(
+        self,
+        event: OrderEvent,
+        deed: Operated,
+        *,
+        partition: int,
+        position: int,
+        record: OrderRecord | None,
+        status: Status | None,
+    ) -> bytes | None:
+        """What an operator did, and how it stands since. `record`: `None` for an account, and for an unknown order."""
+        reporting = self._context.reporting
+        if reporting is None:
+            return None
+        self._time = self._time or time_text(self._now_ms * 1000)
+        return tell_operated(
+            event,
+            deed,
+            reporting,
+            partition=partition,
+            position=position,
+            time=self._time,
+            event_id=shown_id(event.id, event.uid),
+            record=record,
+            status=status,
+        )
 
     def of_ready(self, subject: str, record: OrderRecord, shown: Shown | None) -> bytes | None:
         """Of one that is known to be ready."""

@@ -7,10 +7,11 @@ import structlog
 from msgspec import MsgspecError, Raw
 
 from schemas import state
+from schemas.state import Operated
+from worker.core.effects import Change
 from worker.core.figures import Figures
 from worker.core.outbox import Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
-from worker.core.record import release_by_operator
 from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, UsageError
 from worker.model.exchange import Outcome
@@ -19,7 +20,7 @@ from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
 from worker.orders.closing import Closing
 from worker.orders.context import OrderContext
 from worker.orders.loading import Kept, Loading
-from worker.orders.mailbox import Change, Mailbox
+from worker.orders.mailbox import Mailbox
 from worker.orders.takeover import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, PartitionState, Takeover
 from worker.ownership.context import Slice
 from worker.ownership.inbox import Inbox
@@ -74,6 +75,7 @@ class OrderWorkload:
         self._state.targets = self._loading.targets()
         self._state.job_records = self._loading.jobs
         self._state.closed = ClosedOrders(self._loading.closed)
+        self._state.accounts = self._loading.accounts
         self.is_loaded = True
 
     async def may_replay_from(self, revision: int) -> bool:
@@ -86,6 +88,7 @@ class OrderWorkload:
         return True
 
     async def restored(self, inherited: Inherited) -> Entries:
+        self._tell_pauses()
         self._takeover = Takeover(self._context, self._host, self.orders, self.outbox, self._state, self.jobs)
         return await self._takeover.run(inherited)
 
@@ -175,7 +178,10 @@ class OrderWorkload:
                     assert_never(unknown)
 
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Batch:
-        batch = Batch(self.partition, self.orders, self._context, next_offset, self._host.sizes, self._state.closed)
+        known = self._state
+        batch = Batch(
+            self.partition, self.orders, self._context, next_offset, self._host.sizes, known.closed, known.accounts
+        )
         work = Slice(self._context)
         self._job_changes = [] if self.jobs is None else self.jobs.changes()
         for change in self._job_changes:  # first: it was made up of the orders as they are now
@@ -208,6 +214,9 @@ class OrderWorkload:
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         known.unconfigured += len(batch.happened.unconfigured)
         known.job_records |= batch.jobs
+        if batch.accounts:
+            known.accounts |= batch.accounts
+            self._tell_pauses()
         for subject in batch.gone:
             self.orders.delete(subject)
             known.unwritten.pop(subject, None)
@@ -226,6 +235,8 @@ class OrderWorkload:
     async def announce(self, batch: Batch) -> None:
         await batch.announce()
         self._mailbox.answer()
+        for subject, deed in batch.operated:
+            self._context.operated(subject, deed)
         written, self._job_changes = self._job_changes, []
         for change in written:
             change.done()
@@ -264,12 +275,14 @@ class OrderWorkload:
     def close(self, error: Exception) -> None:
         self._context.dispatcher.withdraw(self)
         self._context.dispatcher.abandon(self)
+        self._context.dispatcher.pause_accounts(self, {})
         if self.jobs is not None:
             self.jobs.close()
         self._mailbox.close(error)
 
     def keep(self) -> Kept:
-        return Kept(self.orders, self._state.targets, self._state.job_records, self._state.closed.chunks)
+        known = self._state
+        return Kept(self.orders, known.targets, known.job_records, known.closed.chunks, known.accounts)
 
     # --- attempts (`ports.AttemptSource`, steps 14 to 17) ---
 
@@ -351,26 +364,40 @@ class OrderWorkload:
         self._host.wake()
         return await done
 
-    async def release_all(self, account: str, reason_contains: str) -> int:
-        """Releases the parked orders of an account, or those whose reason contains a text, in transactions of bounded
-        size; returns how many once that is committed. Raises `UsageError`.
-        """
-        work, released = Slice(self._context), 0
-        chosen: list[str] = []
-        size = 0
+    async def parked(self, account: str, reason_contains: str) -> list[str]:
+        """The parked orders of an account, or those whose reason contains a text."""
+        work = Slice(self._context)
+        found: list[str] = []
         for subject in self.outbox.parked(account):
             if work.is_over():
                 await work.pause()
-            value = self.orders[subject]
-            park = state.decode_header(value).park
-            if park is None or reason_contains not in park.reason:
-                continue
+            park = state.decode_header(self.orders[subject]).park
+            if park is not None and reason_contains in park.reason:
+                found.append(subject)
+        return found
+
+    async def command_parked(self, account: str, reason_contains: str, change: Change) -> int:
+        """Changes the parked orders of an account, or those whose reason contains a text, in transactions of bounded
+        size; returns how many once that is committed. Raises `UsageError`.
+        """
+        changed = 0
+        chosen: list[str] = []
+        size = 0
+        for subject in await self.parked(account, reason_contains):
             chosen.append(subject)
-            size += len(value)
+            size += len(self.orders[subject])
             if len(chosen) >= AT_ONCE_MAX or size >= AT_ONCE_MAX_BYTES:
-                released += await self.command(chosen, release_by_operator)
+                changed += await self.command(chosen, change)
                 chosen, size = [], 0
-        return released + (await self.command(chosen, release_by_operator) if chosen else 0)
+        return changed + (await self.command(chosen, change) if chosen else 0)
+
+    def _tell_pauses(self) -> None:
+        """The accounts that operators have paused, as far as this partition knows: none of their orders is sent."""
+        paused: dict[str, Operated] = {}
+        for key, value in self._state.accounts.items():
+            if (deed := state.decode_account(value).paused) is not None:
+                paused[key.removeprefix(state.ACCOUNT_PREFIX)] = deed
+        self._context.dispatcher.pause_accounts(self, paused)
 
     def accounts_changed(self) -> None:
         """Accounts were read again."""

@@ -15,6 +15,7 @@ import structlog
 from aiolimiter import AsyncLimiter
 from msgspec.structs import replace
 
+from schemas.state import Operated
 from schemas.views import AccountView
 from worker.core.account import NEVER, AccountQueue, Pause, Turn
 from worker.core.policy import DeliveryPolicy
@@ -90,6 +91,8 @@ class _AccountSlots:
         self.provider = provider
         self.limiter = _limiter(account.rate_per_s)
         self.queue: AccountQueue[AttemptSource] = AccountQueue(account.concurrency, rules)
+        self.stopped: dict[AttemptSource, Operated] = {}
+        """By partition: what an operator has paused the account by."""
         self.parked_slots: list[asyncio.Future[None]] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -160,15 +163,35 @@ class Publisher:
                 self._abandoned.add(attempt)
                 slot.cancel()
 
+    def pause_accounts(self, source: AttemptSource, paused: Mapping[str, Operated]) -> None:
+        for name, slots in self._slots.items():
+            was_stopped = bool(slots.stopped)
+            if (deed := paused.get(name)) is not None:
+                slots.stopped[source] = deed
+            else:
+                slots.stopped.pop(source, None)
+            if slots.stopped and not was_stopped:
+                self._metrics.account_paused(name, True)
+                log.warning("account_stopped", account=name, do=f"cartsync account resume {name}")
+            elif was_stopped and not slots.stopped:
+                self._resumed(slots, "operator")
+
+    def pauses(self, account: str) -> bool:
+        slots = self._slots.get(account)
+        return slots is not None and slots.queue.pause is not None
+
     def paused(self, account: str) -> str | None:
         slots = self._slots.get(account)
         if slots is None:
             return not_configured(account)
+        if slots.stopped:
+            deed = next(iter(slots.stopped.values()))
+            return f"account {account} paused by {deed.by}{': ' if deed.why else ''}{deed.why}"
         pause = slots.queue.pause
         return None if pause is None else f"account {account} paused: {pause.reason}"
 
     def waits(self, account: str) -> str:
-        if (slots := self._slots.get(account)) is None or (queue := slots.queue).pause is not None:
+        if (slots := self._slots.get(account)) is None or (queue := slots.queue).pause is not None or slots.stopped:
             return self.paused(account) or ""
         wait_s = queue.throttled_until - self._clock.now()
         if wait_s <= 0:
@@ -209,7 +232,7 @@ class Publisher:
                 name,
                 slots.account.provider,
                 slots.provider.guarantee,
-                _briefly(name, slots.queue.pause),
+                f"account {name} paused by an operator" if slots.stopped else _briefly(name, slots.queue.pause),
                 max(0.0, slots.queue.throttled_until - now),
                 len(slots.queue),
                 slots.queue.in_flight,
@@ -244,7 +267,7 @@ class Publisher:
         """The next turn that leads to a request; a turn without one does not count against the rate limit."""
         for count in itertools.count(1):
             now = self._clock.now()
-            turn = None if self._suspended else slots.queue.next(now)
+            turn = None if self._suspended or slots.stopped else slots.queue.next(now)
             if turn is None:
                 break
             attempt = turn.owner.claim(turn.subject)
@@ -271,7 +294,7 @@ class Publisher:
 
     def _is_open(self, slots: _AccountSlots) -> bool:
         now = self._clock.now()
-        return not self._suspended and slots.queue.opens_at(now) <= now
+        return not (self._suspended or slots.stopped) and slots.queue.opens_at(now) <= now
 
     async def _park(self, slots: _AccountSlots) -> None:
         """Parks the slot until it is woken by an offer, by an operator, or when the account may send again."""
@@ -280,7 +303,7 @@ class Publisher:
         slots.parked_slots.append(future)
         alarm = None
         now = self._clock.now()
-        opens_at = NEVER if self._suspended else slots.queue.opens_at(now)
+        opens_at = NEVER if self._suspended or slots.stopped else slots.queue.opens_at(now)
         if opens_at != NEVER:
             alarm = loop.call_later(opens_at - now, slots.wake_slots)
         try:
@@ -404,7 +427,7 @@ class Publisher:
         return outcome
 
     def _resumed(self, slots: _AccountSlots, by: Literal["operator", "probe"]) -> None:
-        self._metrics.account_paused(slots.account.name, False)
+        self._metrics.account_paused(slots.account.name, bool(slots.stopped or slots.queue.pause))
         log.info("account_resumed", account=slots.account.name, by=by)
         slots.wake_slots(slots.account.concurrency)
 

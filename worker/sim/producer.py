@@ -9,15 +9,16 @@ from worker.errors import LogError
 from worker.ports import Clock
 from worker.sim.log import MemoryLog
 
-Put = Callable[[bytes, bytes, Sequence[tuple[str, bytes]]], object]
-"""Writes a record: key, value, headers."""
+Put = Callable[[bytes, bytes, Sequence[tuple[str, bytes]], int | None], object]
+"""Writes a record: key, value, headers, partition (`None`: its key's)."""
 
 
 def put_into(log: MemoryLog, placing: Placing) -> Put:
-    """Writes each record to the partition of its key."""
+    """Writes each record to the partition of its key, unless another one is named."""
 
-    def put(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
-        return log.append(key, value, headers, partition=placing.partition(key, log.partitions))
+    def put(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None) -> tuple[int, int]:
+        where = placing.partition(key, log.partitions) if partition is None else partition
+        return log.append(key, value, headers, partition=where)
 
     return put
 
@@ -29,7 +30,7 @@ class MemoryEventProducer:
         self._put = put
         self._clock = clock
         self._is_started = False
-        self._hung: list[tuple[asyncio.Future[Any], bytes, bytes, Sequence[tuple[str, bytes]]]] = []
+        self._hung: list[tuple[asyncio.Future[Any], bytes, bytes, Sequence[tuple[str, bytes]], int | None]] = []
         self._silent_since: float | None = None
         self.is_away = False
         """No broker responds: `post` blocks."""
@@ -42,7 +43,9 @@ class MemoryEventProducer:
     def start(self) -> None:
         self._is_started = True
 
-    async def post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> "asyncio.Future[Any]":
+    async def post(
+        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None = None
+    ) -> "asyncio.Future[Any]":
         while self.is_away or not self._is_started:
             self._note_silence()
             self._is_back.clear()
@@ -53,15 +56,20 @@ class MemoryEventProducer:
             sent.set_exception(LogError("writing an event: the brokers rejected it"))
         elif self.is_hanging:
             self._note_silence()
-            self._hung.append((sent, key, value, headers))
+            self._hung.append((sent, key, value, headers, partition))
         else:
-            self._take(sent, key, value, headers)
+            self._take(sent, key, value, headers, partition)
         return sent
 
     def _take(
-        self, sent: "asyncio.Future[Any]", key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+        self,
+        sent: "asyncio.Future[Any]",
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]],
+        partition: int | None,
     ) -> None:
-        where = self._put(key, value, headers)
+        where = self._put(key, value, headers, partition)
         self._silent_since = None
         if not sent.done():
             sent.set_result(where)

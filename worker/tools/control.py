@@ -1,5 +1,5 @@
-"""An operator's commands to a running worker, over its private port: `order show|release|resend`,
-`account resume|report`, `input skip`.
+"""An operator's commands to a running worker, over its private port: `order show`, those of `core.commands`, `account
+report`, `input skip`.
 
 If no worker responds, or another one serves the order, `order show` reads the state topic; without a configured Kafka
 it reads the last demo's orders (`.cartsync/demo.json`).
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
@@ -17,6 +16,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 
 from schemas.views import ItemView, OrderView, StatusView
+from worker.core.commands import Command
 from worker.errors import CartsyncError, InvariantError, LogError, UsageError
 
 DEMO_FILE = Path(".cartsync/demo.json")
@@ -106,21 +106,24 @@ def _shown_elsewhere(
     return view
 
 
-def change_order(action: Literal["release", "resend"], ref: str, url: str, *, as_json: bool) -> int:
-    """Releases or resends an order; 0 once that is committed, or if nothing is to do. Raises like `show_order`."""
-    subject, _ = _find(ref, url)
-    body = ask(url, "POST", f"/orders/{quote(subject, safe='')}/{action}")
-    print(body.decode() if as_json else f"{printable(subject)}: {_detail(body)}")
+def operate(command: Command, target: str, url: str, *, as_json: bool) -> int:
+    """Does to an order (`account/reference`, or a reference that only one account has) or an account what an operator
+    asks; 0 once that is committed, or if nothing is to do. Raises like `show_order`.
+    """
+    is_account = command.about == "account"
+    named = target if is_account else _find(target, url)[0]
+    body = ask(url, "POST", f"/{command.about}s/{quote(named, safe='')}/{command.name}")
+    print(body.decode() if as_json else f"{'account ' if is_account else ''}{printable(named)}: {_detail(body)}")
     return 0
 
 
-def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) -> int:
-    """Releases the parked orders of an account in the partitions of one worker; 0 once that is committed.
+def operate_parked(command: Command, account: str, reason_contains: str, url: str, *, as_json: bool) -> int:
+    """Does it to the parked orders of an account in the partitions of one worker; 0 once that is committed.
 
     Raises `UsageError` if there is no such account, `NoAnswerError`, `LogError` if only a part may be committed.
     """
     query = f"?reason_contains={quote(reason_contains, safe='')}" if reason_contains else ""
-    path = f"/accounts/{quote(account, safe='')}/release{query}"
+    path = f"/accounts/{quote(account, safe='')}/{command.name}{query}"
     body = ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(account)}: {_detail(body)} {where}")
@@ -129,13 +132,6 @@ def release_all(account: str, reason_contains: str, url: str, *, as_json: bool) 
 
 def _detail(body: bytes) -> str:
     return printable(msgspec.json.decode(body, type=_Done).detail)
-
-
-def resume_account(name: str, url: str, *, as_json: bool) -> int:
-    """Resumes an account; 0, even if it is not paused. Raises `UsageError` for an unknown account, `NoAnswerError`."""
-    body = ask(url, "POST", f"/accounts/{quote(name, safe='')}/resume")
-    print(body.decode() if as_json else f"account {printable(name)}: {_detail(body)}")
-    return 0
 
 
 def report_now(name: str, url: str, *, page_id: str = "", is_taken: bool = False, as_json: bool) -> int:

@@ -4,11 +4,10 @@
     GET  /status                         StatusView
     GET  /metrics                        Prometheus
     GET  /orders/{subject}               OrderView; the subject percent-encoded, its slashes too or not
-    POST /orders/{subject}/release       sends a parked order again
-    POST /orders/{subject}/resend        sends the newest revision again, even if it was acknowledged
-    POST /accounts/{name}/resume         ends an account's pause
-    POST /accounts/{name}/release        sends all its parked orders in this worker's partitions again; with
-                                         ?reason_contains=TEXT only those whose reason contains it
+    POST /orders/{subject}/COMMAND       does that to an order (`core.commands`)
+    POST /accounts/{name}/COMMAND        does that to an account, or, what is done to parked orders (release), to all
+                                         of an account in this worker's partitions; with ?reason_contains=TEXT only to
+                                         those whose reason contains it
     POST /accounts/{name}/report         makes its jobs due now in this worker's partitions; with ?page=ID and
                                          &taken=true or =false an operator decides on a page that is stuck
     POST /input/{partition}/skip/{offset}  moves the position in the input; the body says why, and who asked for it
@@ -34,10 +33,13 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from schemas.operator_events import BY_MAX, WHY_MAX
 from schemas.views import OrderView, StatusView
 from worker import is_cross_site, is_loopback
+from worker.core.commands import COMMANDS, Command
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
+from worker.ports import CommandOutcome
 from worker.web.connections import Connection, Connections
 from worker.web.names import between, is_our_name
 from worker.web.problems import problem_response, title_of
@@ -49,7 +51,7 @@ RELEASE_ALL_WITHIN_S = 600.0
 COMMIT_WITHIN_S = 45.0
 """How long a POST waits for its commit: longer than a crashed broker delays one (25 s)."""
 BODY_MAX_BYTES = 4096
-"""Only the body of a skip is read."""
+"""It says who asks, and why."""
 BACKLOG = 128
 """The kernel's queue of connections that were not accepted yet."""
 STOP_S = 1.0
@@ -102,25 +104,17 @@ class WorkerControl(Probed, Protocol):
         """The current state of an order; `None` if this worker does not have it."""
         ...
 
-    async def release(self, subject: str) -> bool:
-        """Releases a parked order; returns once that is committed. False: there was nothing to release.
+    async def operate(self, command: Command, target: str, by: str, why: str) -> CommandOutcome:
+        """Does to an order or an account what an operator asks; returns once that is committed.
 
-        Raises `UsageError` if the order is unknown or not in our partitions, `LogError` if it was not committed.
+        Raises `UsageError` if the target is unknown or not in our partitions, `LogError` if it was not committed.
         """
         ...
 
-    async def release_all(self, account: str, reason_contains: str) -> int:
-        """Releases the parked orders of an account, or only those whose reason contains a text; returns how many once
-        that is committed. Raises `UsageError` if the account is unknown, `LogError`.
+    async def operate_parked(self, command: Command, account: str, reason_contains: str, by: str, why: str) -> int:
+        """Does it to the parked orders of an account, or only those whose reason contains a text; returns to how many
+        once that is committed. Raises `UsageError` if the account is unknown, `LogError`.
         """
-        ...
-
-    async def resend(self, subject: str) -> bool:
-        """Makes the newest revision owed again; returns once that is committed. Raises like `release`."""
-        ...
-
-    async def resume_account(self, name: str) -> bool:
-        """Ends an account's pause; False: it was not paused. Raises `UsageError` if the account is unknown."""
         ...
 
     async def report(self, account: str) -> int:
@@ -138,7 +132,7 @@ class WorkerControl(Probed, Protocol):
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position of a partition; returns the previous one once that is committed.
 
-        Raises `UsageError` if the partition is not served here or the offset is invalid, `LogError` like `release`.
+        Raises `UsageError` if the partition is not served here or the offset is invalid, `LogError` like `operate`.
         """
         ...
 
@@ -157,7 +151,9 @@ class Done(msgspec.Struct):
     order: OrderView | None = None
     detail: str = ""
     released: int | None = None
-    """The number of released orders, for a release of many."""
+    """The number of orders that were released, for all parked ones of an account."""
+    everywhere: bool = False
+    """It was asked of all workers; otherwise of this one alone."""
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -169,11 +165,21 @@ class Access(msgspec.Struct, frozen=True):
     """Allowed host names in requests, in lower case."""
 
 
+Who = Annotated[str, msgspec.Meta(max_length=BY_MAX)]
+
+
 class Reason(msgspec.Struct, forbid_unknown_fields=True):
     """An operator's reason for a change that the system cannot justify by itself."""
 
-    why: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-    who: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    why: Annotated[str, msgspec.Meta(min_length=1, max_length=WHY_MAX)]
+    who: Who = ""
+
+
+class Asking(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a command; none says nothing."""
+
+    why: Annotated[str, msgspec.Meta(max_length=WHY_MAX)] = ""
+    who: Who = ""
 
 
 class Moved(msgspec.Struct):
@@ -289,10 +295,13 @@ def _add_worker(app: web.Application, control: WorkerControl, now: Callable[[], 
     routes = _Routes(control, now)
     app.router.add_get("/status", routes.status)
     app.router.add_get(f"/orders/{_ANY}", routes.order)
-    for action, act in (("release", control.release), ("resend", control.resend)):
-        app.router.add_post(f"/orders/{_ANY}/{action}", routes.change(action, act))
-    app.router.add_post(f"/accounts/{_ANY}/release", routes.release_all)
-    app.router.add_post(f"/accounts/{_ANY}/resume", routes.resume)
+    for command in COMMANDS.values():
+        path = f"/{command.about}s/{_ANY}/{command.name}"
+        app.router.add_post(
+            path, routes.change(command) if command.about == "order" else routes.change_account(command)
+        )
+        if command.of_parked:
+            app.router.add_post(f"/accounts/{_ANY}/{command.name}", routes.change_parked(command))
     app.router.add_post(f"/accounts/{_ANY}/report", routes.report)
     app.router.add_post(r"/input/{partition:\d{1,6}}/skip/{offset:\d{1,18}}", routes.skip)
 
@@ -333,41 +342,64 @@ class _Routes:
             return problem_response(404, f"no order {subject!r} in the partitions of this worker")
         return _json(view)
 
-    def change(self, action: str, act: Callable[[str], Awaitable[bool]]) -> Handler:
+    def change(self, command: Command) -> Handler:
         """The handler for a POST that changes an order."""
 
         async def handle(request: web.Request) -> web.Response:
-            subject = between(request, "/orders/", f"/{action}")
+            subject = between(request, "/orders/", f"/{command.name}")
+            if isinstance(asking := await _asking(request, command), web.Response):
+                return asking
             try:
-                done = await _in_time(act(subject))
+                came = await _in_time(self._control.operate(command, subject, asking.who, asking.why))
             except UsageError as error:
                 return problem_response(404 if self._control.show(subject) is None else 409, str(error))
-            log.info("operator_command", action=action, order=subject, done=done, peer=request.remote)
+            fields = {"done": came.done, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=command.name, order=subject, **fields)
             view = self._control.show(subject)
-            return _json(Done(done, view, _words(action, done, view)))
+            words = came.words or command.words(came.done, None if view is None else view.status)
+            return _json(Done(came.done, view, words))
 
         return handle
 
-    async def resume(self, request: web.Request) -> web.Response:
-        name = between(request, "/accounts/", "/resume")
-        try:
-            done = await _in_time(self._control.resume_account(name))
-        except UsageError as error:
-            return self._refused(name, error)
-        log.info("operator_command", action="resume", account=name, done=done, peer=request.remote)
-        return _json(Done(done, detail="resumed" if done else "it is not paused"))
+    def change_account(self, command: Command) -> Handler:
+        """The handler for a POST that changes an account."""
 
-    async def release_all(self, request: web.Request) -> web.Response:
-        name = between(request, "/accounts/", "/release")
-        reason_contains = request.query.get("reason_contains", "")
-        try:
-            released = await _in_time(self._control.release_all(name, reason_contains), RELEASE_ALL_WITHIN_S)
-        except UsageError as error:
-            return self._refused(name, error)
-        log.info("operator_command", action="release_all", account=name, released=released, peer=request.remote)
-        which = " whose reason contains that" if reason_contains else ""
-        words = f"{released} released" if released else f"no order is parked{which}"
-        return _json(Done(released > 0, detail=words, released=released))
+        async def handle(request: web.Request) -> web.Response:
+            name = between(request, "/accounts/", f"/{command.name}")
+            if isinstance(asking := await _asking(request, command), web.Response):
+                return asking
+            try:
+                came = await _in_time(self._control.operate(command, name, asking.who, asking.why))
+            except UsageError as error:
+                return self._refused(name, error)
+            fields = {"done": came.done, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=command.name, account=name, **fields)
+            words = came.words or command.words(came.done, None)
+            return _json(Done(came.done, detail=words, everywhere=came.everywhere))
+
+        return handle
+
+    def change_parked(self, command: Command) -> Handler:
+        """The handler for a POST that changes the parked orders of an account."""
+
+        async def handle(request: web.Request) -> web.Response:
+            name = between(request, "/accounts/", f"/{command.name}")
+            reason_contains = request.query.get("reason_contains", "")
+            if isinstance(asking := await _asking(request, command), web.Response):
+                return asking
+            try:
+                act = self._control.operate_parked(command, name, reason_contains, asking.who, asking.why)
+                changed = await _in_time(act, RELEASE_ALL_WITHIN_S)
+            except UsageError as error:
+                return self._refused(name, error)
+            action = f"{command.name}_all"
+            fields = {"released": changed, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=action, account=name, **fields)
+            which = " whose reason contains that" if reason_contains else ""
+            words = f"{changed} {command.words(True, None)}" if changed else f"no order is parked{which}"
+            return _json(Done(changed > 0, detail=words, released=changed))
+
+        return handle
 
     async def report(self, request: web.Request) -> web.Response:
         name, page_id = between(request, "/accounts/", "/report"), request.query.get("page", "")
@@ -416,20 +448,16 @@ class _Routes:
         return _json(Moved(partition, before, offset))
 
 
-def _words(action: str, done: bool, view: OrderView | None) -> str:
-    """The result, in words."""
-    if view is None:
-        return "done"
-    is_ready = view.status in ("owed", "settled")
-    if action == "resend":
-        return "will be sent again" if is_ready else f"will be sent again once possible; it is {view.status}"
-    if done:
-        return "released" if is_ready else f"its attempt counts were reset, but it is still {view.status}"
-    if view.status == "owed":
-        return "nothing to release: it is owed, and is sent as soon as its delay, its hold and its account permit"
-    if view.status == "parked":
-        return "nothing to release: its events contradict each other until one of them resolves that"
-    return f"nothing to release: it is {view.status}"
+async def _asking(request: web.Request, command: Command) -> Asking | web.Response:
+    """Who asks, and why; or what is wrong with that."""
+    body = await request.read()
+    try:
+        asking = msgspec.json.decode(body, type=Asking) if body else Asking()
+    except msgspec.MsgspecError:
+        return problem_response(400, 'the body may say who asks, and why: {"why": "…", "who": "…"}')
+    if command.needs_why and not asking.why:
+        return problem_response(400, f'{command.name} needs a reason in the body: {{"why": "…", "who": "…"}}')
+    return asking
 
 
 _Done = TypeVar("_Done")

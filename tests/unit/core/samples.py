@@ -118,6 +118,16 @@ PICKUP: dict[str, Any] = {
     "country_code": "ES",
 }
 NAMED = {"provider_order": "67890"}
+OPERATORS = {
+    "release": False,
+    "resend": False,
+    "note": True,
+    "adopt": True,
+    "forget": True,
+    "pause": False,
+    "resume": False,
+}
+"""The types of operators; whether they must have a reason."""
 UNITS = [{"line_id": "1", "quantity": 2}]
 MINIMAL_LINES = [{"reference": "A", "name": "A", "quantity": 1, "unit_price_minor": 1, "total_minor": 1}]
 
@@ -198,6 +208,7 @@ FULL: dict[str, dict[str, Any]] = {
     "provider.shipping": NAMED | {"provider": "Ingrid", "success": False, "error": "no slot", "payload": {"a": [1]}},
     "provider.card_saved": NAMED | {"id": "c1", "brand": "Visa", "last4": "0042"},
     "provider.unmapped": NAMED | {"kind": "order-status", "word": ""},
+    **{f"operator.{name}": {"by": "ana", "why": "ticket 4711"} for name in OPERATORS},
 }
 MINIMAL: dict[str, dict[str, Any]] = {
     "order.confirmed": {"currency": "EUR", "lines": MINIMAL_LINES},
@@ -231,5 +242,13 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "provider.shipping": {"provider": "Unifaun", "success": True},
     "provider.card_saved": {"id": "c", "brand": "", "last4": "1234"},
     "provider.unmapped": {"kind": "", "word": "?"},
+    **{
+        f"operator.{name}": {"by": "a"} | ({"why": "?"} if is_reasoned else {})
+        for name, is_reasoned in OPERATORS.items()
+    },
 }
-SAMPLES = [EventSpec(kind, data) for samples in (FULL, MINIMAL) for kind, data in samples.items()]
+OF_ACCOUNTS = {"operator.pause": {"subject": "acme"}, "operator.resume": {"subject": "acme"}}
+"""Types whose subject is an account."""
+SAMPLES = [
+    EventSpec(kind, data, OF_ACCOUNTS.get(kind, {})) for samples in (FULL, MINIMAL) for kind, data in samples.items()
+]

@@ -16,6 +16,7 @@ from schemas.state import OrderRecord
 from tests.shops.events import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
 from worker.core import record as records
+from worker.core.effects import EFFECTS
 from worker.core.intake import decode
 from worker.core.order import assess
 from worker.core.outbox_effects import Decide
@@ -95,7 +96,7 @@ def test_a_decision_beside_an_operators_command_is_dropped() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        batch.command(SUBJECT, records.resend)
+        batch.command(SUBJECT, EFFECTS["resend"])
         batch.decide(Decide(SUBJECT, orders[SUBJECT], Park("no", b"digest")))
         assert committed(batch).park is None
 
@@ -222,7 +223,7 @@ def test_what_a_provider_says_is_no_change_that_is_not_sent() -> None:
 
 def test_who_is_not_believed_is_counted() -> None:
     """As any record that is refused; one of an operator, too."""
-    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.pause"), 2))
+    forged = (written(number, kind, {}) for number, kind in enumerate(("provider.cancel_asked", "operator.release"), 2))
     lines, metrics = said(CONFIRMED, *forged)
     assert [line["reason"] for line in lines if line["event"] == "event_refused"] == ["not_trusted"] * 2
     assert metrics.value("cartsync_dlq_total", reason="not_trusted") == 2

@@ -14,6 +14,7 @@ from tests.shops.events import confirmed, envelope, goods, shipped
 from tests.unit.web.control import Worker
 from worker.app.clock import SystemClock
 from worker.config.sections import ConsoleSection
+from worker.core.commands import COMMANDS
 from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError, LogError, UsageError
 from worker.sim.log import MemoryLog
@@ -126,11 +127,11 @@ async def test_acts_at_whoever_serves_it() -> None:
     async with port_of(first) as one, port_of(second) as two:
         ports = PrivatePorts([one, two + "/"], "")
         assert ports.why_not() == ""
-        lines = await ports.submit("release", ["acme/1", "acme/2", "acme/3"], by="ana", why="mended")
+        lines = await ports.submit(COMMANDS["release"], ["acme/1", "acme/2", "acme/3"], by="ana", why="mended")
         assert [(line.subject, line.done) for line in lines] == [("acme/1", True), ("acme/2", True), ("acme/3", False)]
         assert "are all of them named in [console] workers?" in lines[2].detail
         assert (first.done, second.done) == ([("release", "acme/1")], [("release", "acme/2")])
-        (resent,) = await ports.submit("resend", ["acme/2"], by="ana", why="")
+        (resent,) = await ports.submit(COMMANDS["resend"], ["acme/2"], by="ana", why="")
         assert resent.done
         shown = await ports.show("acme/2")
         assert shown is not None
@@ -144,10 +145,10 @@ async def test_what_cannot_be_done() -> None:
     async with port_of(worker) as url:
         ports = PrivatePorts([url], "")
         worker.fails = LogError("not committed")
-        (line,) = await ports.submit("release", ["acme/1"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="")
         assert (line.done, line.detail) == (False, "commit not confirmed; check the order and try again")
         worker.fails = UsageError("partition 0 is restoring")
-        (line,) = await ports.submit("release", ["acme/1"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="")
         assert (line.done, line.detail) == (False, "partition 0 is restoring")
 
 
@@ -156,11 +157,11 @@ async def test_accounts_are_resumed_everywhere() -> None:
     worker = Worker()
     async with port_of(worker) as url:
         ports = PrivatePorts([url, "http://127.0.0.1:1"], "")
-        (line,) = await ports.submit("resume", ["acme"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["resume"], ["acme"], by="ana", why="")
         assert line.done
         assert url in line.detail
         assert "no worker responds at http://127.0.0.1:1" in line.detail
-        (unknown,) = await ports.submit("resume", ["none"], by="ana", why="")
+        (unknown,) = await ports.submit(COMMANDS["resume"], ["none"], by="ana", why="")
         assert not unknown.done
 
 

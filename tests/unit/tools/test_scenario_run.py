@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from worker.config import account_from, worker_settings_from
+from worker.core.commands import COMMANDS
 from worker.model.account import Account
 from worker.providers.sequra.options import SequraAccount
 from worker.tools.scenario import SETTINGS, run_file, run_files
@@ -155,7 +156,7 @@ def test_time_passes_in_runs_only():
         world.run_for(3600.0)
         assert world.now == pytest.approx(3600.0, abs=1e-3)
         for _ in range(3):
-            world.operate("resend", "acme/1")
+            world.operate(COMMANDS["resend"], "acme/1")
             world.restart("clean")
             world.restart("crash")
         assert world.now == pytest.approx(3600.0, abs=1e-3)

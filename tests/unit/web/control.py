@@ -1,8 +1,10 @@
 """A worker of a few lines, to put behind the private port."""
 
 from schemas.views import AccountView, OrderView, PartitionView, StatusView
+from worker.core.commands import Command
 from worker.errors import UsageError
 from worker.metrics import Metrics
+from worker.ports import CommandOutcome
 
 SUBJECTS = ("acme/1", "acme/A14/12345", "acme/a%2Fb", "acme/ü ?#&+", "acme/release", 'acme/"\n', "acme/x/../y")
 """A client may resolve the dots of the last one when its slashes are plain."""
@@ -18,6 +20,7 @@ class Worker:
         self.state = (True, "")
         self.figures = Metrics()
         self.paused: str | None = "401"
+        self.asked = ("", "")
 
     def livez(self) -> tuple[bool, str]:
         return self.state
@@ -39,19 +42,20 @@ class Worker:
     def show(self, subject: str) -> OrderView | None:
         return self.orders.get(subject)
 
-    async def release(self, subject: str) -> bool:
-        return self._do("release", subject, self.show(subject))
+    async def operate(self, command: Command, target: str, by: str, why: str) -> CommandOutcome:
+        self.asked = (by, why)
+        if command.about == "account":
+            return CommandOutcome(self._account(command, target))
+        return CommandOutcome(self._do(command.name, target, self.show(target) if command.of_parked else None))
 
-    async def release_all(self, account: str, reason_contains: str) -> int:
+    async def operate_parked(self, command: Command, account: str, reason_contains: str, by: str, why: str) -> int:
+        self.asked = (by, why)
         if account != "acme":
             raise UsageError(f"no account {account}")
-        self.done.append(("release_all", reason_contains))
+        self.done.append((f"{command.name}_all", reason_contains))
         parked = [each for each, view in self.orders.items() if view.status == "parked"]
         chosen = [each for each in parked if each != "acme/busy" and reason_contains in self.orders[each].reason]
-        return sum([self._do("release", each, self.orders[each]) for each in chosen])
-
-    async def resend(self, subject: str) -> bool:
-        return self._do("resend", subject, None)
+        return sum([self._do(command.name, each, self.orders[each]) for each in chosen])
 
     def _do(self, action: str, subject: str, released: OrderView | None) -> bool:
         if self.fails is not None:
@@ -89,9 +93,9 @@ class Worker:
         self.done.append((f"decide {page_id}", str(is_taken)))
         return not is_taken
 
-    async def resume_account(self, name: str) -> bool:
+    def _account(self, command: Command, name: str) -> bool:
         if name != "acme":
             raise UsageError(f"no account {name}")
-        self.done.append(("resume", name))
+        self.done.append((command.name, name))
         was, self.paused = self.paused, None
         return was is not None

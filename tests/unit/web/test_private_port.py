@@ -14,7 +14,9 @@ from schemas.views import OrderView, Status
 from tests.logged import logged
 from tests.unit.web.control import SUBJECTS, Worker
 from worker import is_loopback, logs
+from worker.core.commands import Command
 from worker.errors import InvariantError, LogError
+from worker.ports import CommandOutcome
 from worker.web import private_port as module
 from worker.web.private_port import CONNECTIONS_MAX, Access, PrivatePort
 
@@ -167,8 +169,8 @@ async def test_says_whether_an_account_was_paused(port: Port) -> None:
     """The second resume finds nothing to do, and says so; that is no error."""
     found = [json.loads((await port.ask("POST", "/accounts/acme/resume"))[2]) for _ in range(2)]
     assert found == [
-        {"done": True, "order": None, "detail": "resumed", "released": None},
-        {"done": False, "order": None, "detail": "it is not paused", "released": None},
+        {"done": True, "order": None, "detail": "resumed", "released": None, "everywhere": False},
+        {"done": False, "order": None, "detail": "it is not paused", "released": None, "everywhere": False},
     ]
 
 
@@ -412,10 +414,11 @@ async def test_patience_is_for_the_header_only(worker: Worker, monkeypatch: pyte
     monkeypatch.setattr(module, "HEADER_WITHIN_S", 0.01)
     committed = asyncio.Event()
 
-    async def release(_subject: str) -> None:
+    async def operate(_command: Command, _subject: str, _by: str, _why: str) -> CommandOutcome:
         await committed.wait()
+        return CommandOutcome(True)
 
-    monkeypatch.setattr(worker, "release", release)
+    monkeypatch.setattr(worker, "operate", operate)
     private_port = PrivatePort(worker)
     base = await private_port.start("127.0.0.1", 0)
     asked = asyncio.create_task(raw(base, f"POST {ACT} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"))

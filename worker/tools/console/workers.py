@@ -8,9 +8,9 @@ import msgspec
 
 from schemas.console import ActionLine, WorkerLine
 from schemas.views import OrderView, StatusView
+from worker.core.commands import Command
 from worker.errors import CartsyncError, UsageError
 from worker.tools.control import Port, UnknownOrderError, ask, read_status
-from worker.web.console.operator import Command
 
 _AT_ONCE = 8
 """Requests to workers."""
@@ -75,14 +75,16 @@ class PrivatePorts:
 
     async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002 - the port takes neither; the console's log has them
         """One request for each order, to whoever serves it; for an account, to each worker."""
-        act = self._resume if command == "resume" else self._change
+        act = self._change_account if command.about == "account" else self._change
         return list(await asyncio.gather(*(act(command, subject) for subject in subjects)))
 
     async def _change(self, command: Command, subject: str) -> ActionLine:
         problem = "no worker that was asked serves it; are all of them named in [console] workers?"
         for port in self._ports:
             try:
-                body = await self._asked(port, "POST", f"/orders/{quote(subject, safe='')}/{command}", _ACT_WITHIN_S)
+                body = await self._asked(
+                    port, "POST", f"/orders/{quote(subject, safe='')}/{command.name}", _ACT_WITHIN_S
+                )
                 answer = msgspec.json.decode(body, type=_Answer)
                 return ActionLine(subject, answer.done, answer.detail)
             except UnknownOrderError:
@@ -93,11 +95,13 @@ class PrivatePorts:
                 problem = str(error)
         return ActionLine(subject, False, problem)
 
-    async def _resume(self, _command: Command, name: str) -> ActionLine:
+    async def _change_account(self, command: Command, name: str) -> ActionLine:
         said, done = [], False
         for port in self._ports:
             try:
-                body = await self._asked(port, "POST", f"/accounts/{quote(name, safe='')}/resume", _ACT_WITHIN_S)
+                body = await self._asked(
+                    port, "POST", f"/accounts/{quote(name, safe='')}/{command.name}", _ACT_WITHIN_S
+                )
                 answer = msgspec.json.decode(body, type=_Answer)
                 done |= answer.done
                 said.append(f"{port}: {answer.detail or 'done'}")

@@ -25,6 +25,7 @@ from schemas.reference import REASONS
 from schemas.views import OrderView
 from worker import logs
 from worker.app import Worker
+from worker.core.commands import COMMANDS
 from worker.publisher.sender import HttpSender
 from worker.tools.demo import telling
 from worker.tools.demo.merchants import AtAtaraPay, AtQliro, AtSequra, Merchant, Plot, Verdict
@@ -184,7 +185,7 @@ class _Demo:
                 view = self.worker.show(subject)
                 if view is not None and view.status == "parked" and not view.reason.startswith("unsupported"):
                     self.released.append((subject, view.reason))
-                    await self.worker.release(subject)
+                    await self.worker.operate(COMMANDS["release"], subject)
 
     def _rests(self) -> bool:
         return self.worker.is_idle() and all(each.is_over for each in self.merchants)

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from schemas.views import OrderView, StatusView
 from worker.app import Worker
 from worker.config import worker_settings_from
 from worker.config.sections import ConsoleSection
+from worker.core.commands import Command
 from worker.errors import CartsyncError
 from worker.ports import Records
 from worker.tools.console.run import open_console
 from worker.tools.demo.stage import SETTINGS
-from worker.web.console.operator import Command
 
 _HERE = "the demo's worker"
 
@@ -26,23 +26,19 @@ class WorkerHere:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._acts: Mapping[Command, Callable[[str], Awaitable[bool]]] = {
-            "release": worker.release,
-            "resend": worker.resend,
-            "resume": worker.resume_account,
-        }
 
     def why_not(self) -> str:
         """It can act."""
         return ""
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002
+    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
         """One after the other."""
         lines = []
         for subject in subjects:
             try:
-                done = await self._acts[command](subject)
-                lines.append(ActionLine(subject, done, "done" if done else "there was nothing to do"))
+                came = await self._worker.operate(command, subject, by, why)
+                words = came.words or ("done" if came.done else "there was nothing to do")
+                lines.append(ActionLine(subject, came.done, words))
             except CartsyncError as error:
                 lines.append(ActionLine(subject, False, str(error)))
         return lines

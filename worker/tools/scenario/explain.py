@@ -16,6 +16,7 @@ from schemas.envelope import Data
 from schemas.events import LINE_RULES, NEGATIVE
 from schemas.facts import Facts, Refund, Stamp, unpack_lines
 from schemas.provider_events import PaymentStateSaidData
+from worker.core.effects import OPERATOR_KINDS
 from worker.core.intake import decode
 from worker.core.order import Assessment, assess
 from worker.core.provider_facts import KINDS
@@ -125,6 +126,9 @@ def explain(scenario: Scenario) -> list[Explanation]:
             continue
         if event is None:
             found.append(_nothing(number, envelope, "skipped: not a known event"))
+            continue
+        if type(event.data) in OPERATOR_KINDS:
+            found.append(_nothing(number, envelope, "an operator's: it changes no fact of the order"))
             continue
         known = orders.setdefault(event.subject, _Known())
         found.append(known.take(number, envelope, event, position))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from worker.config import parse_duration
+from worker.core.commands import COMMANDS
 from worker.errors import UsageError
 from worker.sim.scripted import Answer
 from worker.tools.scenario.matching import pattern_problem
@@ -152,8 +153,12 @@ def _with_texts(value: Any, where: str) -> Any:
 
 
 def _check_operator(step: OperatorStep, where: str) -> None:
-    if len(step.operator) != 1:
-        raise UsageError(f"{where}: operator: expected exactly one of release, resend, resume_account")
+    by_step = {command.step: command for command in COMMANDS.values()}
+    if len(step.operator) != 1 or not step.operator.keys() <= by_step.keys():
+        raise UsageError(f"{where}: operator: expected exactly one of {', '.join(by_step)}")
+    (name,) = step.operator
+    if by_step[name].needs_why and not step.why:
+        raise UsageError(f"{where}: why: {name} needs a reason")
 
 
 def _check_no_request(step: ExpectNoRequestStep, where: str) -> None:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from schemas.base import RuleError, parse_time_us
 from worker.config import WorkerSection, parse_duration
+from worker.core.commands import COMMANDS
 from worker.core.placing import Placing
 from worker.core.trust import GUARDED, HEADER, Trust
 from worker.errors import InvariantError, UsageError
@@ -119,8 +120,8 @@ class _Player:
                 world.restart(restart)
             case RunStep():
                 return self._run(step)
-            case OperatorStep(operator):
-                return self._operate(operator)
+            case OperatorStep():
+                return self._operate(step)
             case CallbackStep() | PushStep():
                 return self._call(step)
             case AnswersStep() | AnswersForStep() | PushesStep() | CheckoutStep() | ActStep() | EndsForStep():
@@ -223,12 +224,13 @@ class _Player:
             return []
         return expect.not_idle(step.within, self._world.orders())
 
-    def _operate(self, operator: Mapping[Any, str]) -> list[str]:
-        for action, target in operator.items():
+    def _operate(self, step: OperatorStep) -> list[str]:
+        by_step = {command.step: command for command in COMMANDS.values()}
+        for name, target in step.operator.items():
             try:
-                self._world.operate(action, target)
+                self._world.operate(by_step[name], target, step.by, step.why)
             except UsageError as error:
-                return [f"{action} {target}: {error}"]
+                return [f"{name} {target}: {error}"]
         return []
 
 

@@ -244,9 +244,11 @@ class RestartStep(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OperatorStep(Struct, frozen=True, forbid_unknown_fields=True):
-    """An operator's command."""
+    """An operator's command (`Command.step`), and the order or account."""
 
-    operator: dict[Literal["release", "resend", "resume_account"], str]
+    operator: dict[str, str]
+    by: str = ""
+    why: str = ""
 
 
 class ExpectRequestsStep(Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from schemas.views import OrderView
 from worker import logs
 from worker.app import Ports, Worker
 from worker.config import WorkerSection
+from worker.core.commands import Command
 from worker.core.placing import Placing
 from worker.core.results import Reporting, source_of
 from worker.core.trust import Trust
@@ -115,6 +116,7 @@ class World:
         self._calls = Calls(
             callers, self.provider, producer, trust or Trust(), placing or Placing("crc32"), self._clock.wall_ms
         )
+        self._own_producer = MemoryEventProducer(self._write, self._clock)
         self.sides = Sides(accounts, self.provider, self._calls, self._loop, lambda: self._clock.wall_ms() / 1000)
         """The stateful providers of the scenario."""
         self._exits = ExitStack()
@@ -195,13 +197,19 @@ class World:
         """Appends a record to the log, by default to its key's partition; the next run reads it."""
         self._staged.append(_Staged(key, value, headers, timestamp_ms, partition))
 
-    def _post(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+    def _post(
+        self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None = None
+    ) -> None:
         """Appends a record of the receiver: at once while the worker runs, otherwise with the shop's events."""
-        staged = _Staged(key, value, headers, self.wall_ms, None)
+        staged = _Staged(key, value, headers, self.wall_ms, partition)
         if self._is_running:
             self._append(staged)
         else:
             self._staged.append(staged)
+
+    def _write(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None) -> None:
+        """Appends a record of the worker."""
+        self._append(_Staged(key, value, headers, self.wall_ms, partition))
 
     def call(self, value: CallbackValue) -> Answered:
         """Calls the receiver; takes as long as its response."""
@@ -224,7 +232,8 @@ class World:
 
     async def _start(self, member: str) -> None:
         self._metrics = Metrics()
-        ports = Ports(self._clock, self._log.events(member), self._log.states(member), self.provider)
+        log = self._log
+        ports = Ports(self._clock, log.events(member), log.states(member), self.provider, self._own_producer)
         self._worker = Worker(
             self._settings,
             self._accounts,
@@ -251,12 +260,11 @@ class World:
         self._log.expel(member)
         self.start()
 
-    def operate(self, action: Literal["release", "resend", "resume_account"], target: str) -> None:
+    def operate(self, command: Command, target: str, by: str = "", why: str = "") -> None:
         """Runs an operator's command; it is committed when this returns. Raises `UsageError`."""
         worker = self._present()
-        actions = {"release": worker.release, "resend": worker.resend, "resume_account": worker.resume_account}
         worker.suspend_sending(True)
-        self._loop.run_until_complete(actions[action](target))
+        self._loop.run_until_complete(worker.operate(command, target, by, why))
 
     # --- what can be seen ---
 

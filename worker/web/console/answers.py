@@ -28,6 +28,7 @@ from schemas.console import (
 )
 from schemas.state import OrderRecord
 from schemas.views import OrderView, StatusView
+from worker.core.commands import Command
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
@@ -38,7 +39,7 @@ from worker.web.console.auth import User
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
 from worker.web.console.letters import Line, masked_row, view_letter
-from worker.web.console.operator import Command, Operator, Workers
+from worker.web.console.operator import Operator, Workers
 from worker.web.console.overview import Counted, make_overview
 from worker.web.console.queries import Filter, Reader
 from worker.web.console.rows import Describe
@@ -284,9 +285,9 @@ class Answers:
         taken = subjects[:ACT_MAX]
         lines = await self.site.operator.submit(command, taken, by=user.name, why=why)
         done = sum(line.done for line in lines)
-        log.info("console_action", command=command, by=user.name, why=why, asked=len(taken), done=done)
+        log.info("console_action", command=command.name, by=user.name, why=why, asked=len(taken), done=done)
         self._overview_until = -inf
-        return ActionDone(command, lines, len(subjects) - len(taken))
+        return ActionDone(command.name, lines, len(subjects) - len(taken))
 
     async def act_on_all(self, command: Command, wanted: Filter, user: User, why: str) -> ActionDone:
         """Does it to all that match now, those first that wait the longest. Raises `UsageError`."""

@@ -22,10 +22,10 @@ from schemas.console import (
     Tried,
 )
 from worker import __version__
+from worker.core.commands import Command, commands
 from worker.web.console import asked
 from worker.web.console.answers import Answers
 from worker.web.console.auth import User
-from worker.web.console.operator import Command
 from worker.web.console.queries import SORTS, STATUSES
 from worker.web.names import between
 from worker.web.problems import Problem
@@ -97,55 +97,18 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
         Route("GET", "/api/overview", "Everything at a glance", api.overview, Overview),
         Route("GET", "/api/orders", "Orders, filtered, sorted, by pages", api.orders, OrdersPage, parameters=listed),
         Route("GET", "/api/orders/{subject}", "One order", api.order, OrderPage, parameters=[subject]),
-        Route(
-            "POST",
-            "/api/orders/{subject}/release",
-            "A parked order is tried again",
-            api.acts("release"),
-            ActionDone,
-            "operator",
-            [subject],
-            ActionAsked,
+        *(
+            _action(f"/api/orders/{{subject}}/{each.name}", each, api.acts(each), [subject])
+            for each in commands("order")
         ),
-        Route(
-            "POST",
-            "/api/orders/{subject}/resend",
-            "Its newest state is sent again, whatever was acknowledged",
-            api.acts("resend"),
-            ActionDone,
-            "operator",
-            [subject],
-            ActionAsked,
+        *(
+            _action(f"/api/{each.name}", each, api.acts_on_all(each), filters, to="To all orders that match: ")
+            for each in commands("order")
+            if each.of_many
         ),
-        Route(
-            "POST",
-            "/api/release",
-            "All orders that match are released, at most 1,000 at once",
-            api.acts_on_all("release"),
-            ActionDone,
-            "operator",
-            filters,
-            ActionAsked,
-        ),
-        Route(
-            "POST",
-            "/api/resend",
-            "All orders that match are sent again, at most 1,000 at once",
-            api.acts_on_all("resend"),
-            ActionDone,
-            "operator",
-            filters,
-            ActionAsked,
-        ),
-        Route(
-            "POST",
-            "/api/accounts/{account}/resume",
-            "A paused account goes on",
-            api.resume,
-            ActionDone,
-            "operator",
-            [account],
-            ActionAsked,
+        *(
+            _action(f"/api/accounts/{{account}}/{each.name}", each, api.acts(each), [account])
+            for each in commands("account")
         ),
         Route(
             "GET",
@@ -179,6 +142,12 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
     ]
 
 
+def _action(path: str, command: Command, handle: Handle, parameters: Sequence[Parameter], to: str = "") -> Route:
+    return Route(
+        "POST", path, f"{to}{command.what.rstrip('.')}", handle, ActionDone, "operator", parameters, ActionAsked
+    )
+
+
 class _Api:
     def __init__(self, answers: Answers, session: Callable[[User], Session]) -> None:
         self._answers = answers
@@ -204,7 +173,7 @@ class _Api:
 
     def acts(self, command: Command) -> Handle:
         async def handle(request: web.Request, user: User) -> ActionDone:
-            subject = between(request, "/api/orders/", f"/{command}")
+            subject = between(request, f"/api/{command.about}s/", f"/{command.name}")
             return await self._answers.act(command, [subject], user, await _why(request))
 
         return handle
@@ -216,10 +185,6 @@ class _Api:
             )
 
         return handle
-
-    async def resume(self, request: web.Request, user: User) -> ActionDone:
-        name = between(request, "/api/accounts/", "/resume")
-        return await self._answers.act("resume", [name], user, await _why(request))
 
     async def letters(self, request: web.Request, _user: User) -> LettersPage:
         query = asked.query_in(request)

@@ -1,13 +1,20 @@
 """What people do to orders and accounts, through whoever can carry it out."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from schemas.console import ActionLine, WorkerLine
 from schemas.views import OrderView, StatusView
+from worker.core.commands import COMMANDS, Command
+from worker.errors import UsageError
 
-Command = Literal["release", "resend", "resume"]
-COMMANDS: tuple[Command, ...] = ("release", "resend", "resume")
+
+def command_named(name: str) -> Command:
+    """The command. Raises `UsageError` if there is none of this name."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UsageError(f"command: expected one of {', '.join(COMMANDS)}")
+    return command
 
 
 class Operator(Protocol):
@@ -18,8 +25,8 @@ class Operator(Protocol):
         ...
 
     async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
-        """Does it to each of the orders (`release`, `resend`) or accounts (`resume`); what became of each, in the same
-        order, once that is committed. Never raises for what cannot be done.
+        """Does it to each of the orders or accounts; what became of each, in the same order, once that is committed.
+        Never raises for what cannot be done.
         """
         ...
 

@@ -13,12 +13,13 @@ from markupsafe import Markup
 from schemas.console import ActionDone, Session
 from schemas.views import STATUS_RULES
 from worker import __version__
+from worker.core.commands import COMMANDS
 from worker.errors import UsageError
 from worker.web.console import asked, letters
 from worker.web.console.amounts import age, machine_time, money, utc
 from worker.web.console.answers import ACT_MAX, Answers
 from worker.web.console.auth import User
-from worker.web.console.operator import COMMANDS
+from worker.web.console.operator import command_named
 from worker.web.console.queries import STATUSES, Filter
 from worker.web.names import between
 
@@ -26,12 +27,6 @@ _FOLDER = Path(__file__).parent / "pages"
 _MEANINGS: Mapping[str, str] = {name: rules.meaning for name, rules in STATUS_RULES.items()}
 _COLUMNS = tuple(name for name, rules in STATUS_RULES.items() if rules.in_overview)
 """Of the accounts in the overview: how many orders have each status."""
-_ACTIONS: Mapping[str, tuple[str, str]] = {
-    "release": ("Release", "It is tried again at once; if the provider refuses it again, it is parked again."),
-    "resend": ("Resend", "Its newest state is sent again, whatever was acknowledged."),
-    "resume": ("Resume", "The account goes on at once; its worker reads the password again."),
-}
-"""By command: its button, and what it does."""
 _SORT_NAMES = {
     "changed": "newest event",
     "age": "waiting longest",
@@ -89,7 +84,7 @@ class Pages:
         subject = between(request, "/orders/")
         found = await self._answers.order(subject)
         outcome = self._outcome(asked.query_in(request).get("done", ""), session.user)
-        return self._render("order", session, found=found, order=found.order, outcome=outcome, actions=_ACTIONS)
+        return self._render("order", session, found=found, order=found.order, outcome=outcome)
 
     async def letters(self, request: web.Request, session: Session) -> str:
         """Dead letters, the newest first."""
@@ -117,14 +112,12 @@ class Pages:
     async def confirm(self, request: web.Request, session: Session) -> str:
         """What would be done, and to how many, before it is done. Raises `UsageError`."""
         query = asked.query_in(request)
-        command = query.get("command", "")
-        if command not in COMMANDS:
-            raise UsageError(f"command: expected one of {', '.join(COMMANDS)}")
+        command = command_named(query.get("command", ""))
         subject, wanted = query.get("subject", ""), asked.filter_of(query)
         count = 1
         examples = [subject]
         if not subject:
-            if wanted.is_empty or command == "resume":
+            if wanted.is_empty or not command.of_many:
                 raise UsageError("choose which orders first: this would be all of them")
             found = await self._answers.orders(wanted, "age", None, 5)
             count, examples = found.total, [row.subject for row in found.orders]
@@ -132,7 +125,6 @@ class Pages:
             "confirm",
             session,
             command=command,
-            action=_ACTIONS[command],
             subject=subject,
             wanted=wanted,
             filter=asked.address_of(wanted),
@@ -143,7 +135,7 @@ class Pages:
 
     async def done(self, done: ActionDone, session: Session) -> str:
         """What came of an action on many."""
-        return self._render("done", session, done=done, action=_ACTIONS[done.command])
+        return self._render("done", session, done=done)
 
     async def attempt(self, _request: web.Request, session: Session) -> str:
         """Where events are pasted."""
@@ -212,6 +204,7 @@ def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
         "orders_address": _orders_address,
         "with_sort": _with_sort,
         "hidden": letters.HIDDEN,
+        "commands": COMMANDS,
     }
     return env
 

@@ -28,7 +28,7 @@ from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, 
 from worker.web.console.auth import Auth, Denied, Tokens, User
 from worker.web.console.follower import INDEX_FAILED
 from worker.web.console.openapi import ANY, Route, describe, routes_of
-from worker.web.console.operator import COMMANDS, Command
+from worker.web.console.operator import command_named
 from worker.web.console.pages import Pages, order_path
 from worker.web.names import is_our_name
 from worker.web.problems import problem_response, title_of
@@ -345,19 +345,17 @@ class Console:
         user, form = request[_USER], await self._form(request)
         if (refusal := await self._require_token(request, user, form.get("csrf", ""))) is not None:
             return refusal
-        command, why = form.get("command", ""), form.get("why", "").strip()[:_WHY_MAX]
-        if command not in COMMANDS:
-            raise UsageError(f"command: expected one of {', '.join(COMMANDS)}")
+        command, why = command_named(form.get("command", "")), form.get("why", "").strip()[:_WHY_MAX]
         if subject := form.get("subject", ""):
-            done = await self._answers.act(_command(command), [subject], user, why)
+            done = await self._answers.act(command, [subject], user, why)
         else:
             wanted = asked.filter_of(asked.Query(form.get("filter", "")))
-            done = await self._answers.act_on_all(_command(command), wanted, user, why)
+            done = await self._answers.act_on_all(command, wanted, user, why)
         key = secrets.token_urlsafe(12)
         self._done[key] = (user.name, done)
         while len(self._done) > _DONE_MAX:
             self._done.popitem(last=False)
-        if subject and command != "resume":
+        if subject and command.about == "order":
             return _see(f"{order_path(subject)}?done={key}")
         return _see(f"/done/{key}")
 
@@ -397,10 +395,6 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: byte
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionAbortedError from None
-
-
-def _command(text: str) -> Command:
-    return next(each for each in COMMANDS if each == text)
 
 
 def _html(text: str, status: int = 200) -> web.Response:

@@ -16,6 +16,7 @@ from schemas.state import OrderRecord, Parking
 from schemas.views import OrderView, StatusView
 from tests.shops.events import EventSpec, confirmed, facts_of, goods, shipped
 from worker.app.clock import SystemClock
+from worker.core.commands import Command
 from worker.core.policy import DeliveryPolicy
 from worker.ports import DeadLetter, Place, Result
 from worker.sim.log import MemoryLog
@@ -25,7 +26,6 @@ from worker.web.console.answers import Answers, Site
 from worker.web.console.auth import Auth, Loopback
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
-from worker.web.console.operator import Command
 from worker.web.console.server import Console
 
 NOW_MS = 1_800_000_000_000
@@ -59,7 +59,7 @@ class Deeds:
 
     def __init__(self) -> None:
         self.problem = ""
-        self.done: list[tuple[Command, tuple[str, ...], str, str]] = []
+        self.done: list[tuple[str, tuple[str, ...], str, str]] = []
         self.says: list[tuple[WorkerLine, StatusView | None]] = []
         self.views: dict[str, OrderView] = {}
         self.refuses: set[str] = set()
@@ -68,7 +68,7 @@ class Deeds:
         return self.problem
 
     async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
-        self.done.append((command, tuple(subjects), by, why))
+        self.done.append((command.name, tuple(subjects), by, why))
         return [
             ActionLine(subject, subject not in self.refuses, "nothing to do" if subject in self.refuses else "done")
             for subject in subjects

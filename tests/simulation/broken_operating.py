@@ -1,0 +1,45 @@
+"""Breaks of what operators' events do: once, and until another one says otherwise."""
+
+from typing import Any
+
+from tests.simulation.breaks import Breaks
+from worker.core import effects
+from worker.orders.batch import Batch
+from worker.orders.loading import Loading
+from worker.publisher.publisher import Publisher
+
+breaks = Breaks()
+
+
+@breaks(effects, "is_repeat")
+def operator_event_taken_twice(_real: Any) -> Any:
+    """At least once in Kafka: a repeat changes nothing."""
+    return lambda _record, _event: False
+
+
+@breaks(Batch, "_deed")
+def operators_doing_not_told(_real: Any) -> Any:
+    """The audit trail lacks nothing."""
+    return lambda *_args: None
+
+
+@breaks(effects, "with_seen")
+def operator_event_not_remembered(_real: Any) -> Any:
+    """What was taken stands in the record: a restart changes nothing about that."""
+    return lambda seen, _uid: seen
+
+
+@breaks(Loading, "_others")
+def pause_forgotten_by_a_restore(real: Any) -> Any:
+    """A pause reaches workers that start later."""
+
+    def others(self: Any, key: bytes) -> Any:
+        return {} if key.startswith(b"a:") else real(self, key)
+
+    return others
+
+
+@breaks(Publisher, "pause_accounts")
+def pause_not_obeyed(_real: Any) -> Any:
+    """Nothing is sent while an operator has paused the account."""
+    return lambda _self, _source, _paused: None
