@@ -18,7 +18,7 @@ from worker.core.letters import REPLAYED_FROM
 from worker.core.mending import Mended
 from worker.core.trust import HEADER, Trust
 from worker.errors import FencedError
-from worker.kafka.client import Connection
+from worker.kafka.client import Connection, silence_unretrieved_errors
 from worker.kafka.replaying import Replay, Replayer, markers
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
@@ -176,8 +176,23 @@ async def test_what_providers_said_is_replayed_as_it_is(open_stage: OpenStage) -
     assert len(await stage.dead_letters(2)) == 2  # the letter and its marker
 
 
+async def test_order_that_was_only_refused(topics: Topics, tmp_path: Path) -> None:
+    """Who looks for it is told where its events are; who looks for another one, what to try."""
+    await topics.refuse(0, event(1, lines=7), event(2, lines=7))
+    desk = Desk(topics.settings, tmp_path)
+    port = ("--url", "http://127.0.0.1:1")
+    for ref in ("acme/1", "1"):
+        (refused,) = await desk.json("order", "show", ref, *port, schema="error", code=2)
+        assert "1 event of acme/1 was refused: `cartsync dlq list --filter order=acme/1`" in refused["problems"][0]
+    (refused,) = await desk.json("order", "show", "nope/x", *port, schema="error", code=2)
+    assert "account nope is not configured, configured are: acme" in refused["problems"][0]
+    (refused,) = await desk.json("order", "show", "garbage", *port, schema="error", code=2)
+    assert "an order is named account/reference" in refused["problems"][0]
+
+
 async def test_two_who_replay_at_once(topics: Topics) -> None:
     """Who comes later takes it over: the one before can write nothing any more, and nothing is written twice."""
+    silence_unretrieved_errors(asyncio.get_running_loop())  # as the command does
     await topics.refuse(1, event(1))
     connection = Connection(topics.settings)
     good = event(1)

@@ -45,7 +45,7 @@ def order_show(
     cartsync order show A14 --json
     """
     from worker.config import configured_accounts, state_sections
-    from worker.tools.control import show_order
+    from worker.tools.control import UnknownOrderError, show_order
 
     def read_topic(ref: str) -> "list[OrderView]":
         assert sections is not None
@@ -59,7 +59,15 @@ def order_show(
 
     sections = state_sections(config)
     topic = None if sections is None else read_topic
-    raise typer.Exit(show_order(ref, worker_port(url, config, token_file), as_json=as_json, topic=topic))
+    try:
+        code = show_order(ref, worker_port(url, config, token_file), as_json=as_json, topic=topic)
+    except UnknownOrderError as error:
+        if sections is None:
+            raise
+        from worker.tools.unknown_order import why_unknown
+
+        raise UnknownOrderError(f"{error}{why_unknown(ref, load_watched(config))}") from None
+    raise typer.Exit(code)
 
 
 @orders_app.command("list")

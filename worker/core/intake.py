@@ -403,6 +403,8 @@ def _typed(kind: _Kind, raw: Raw, path: str, reason: DeadLetterReason) -> Any:
         items = _items.decode(raw)
         if kind.items_min <= len(items) <= kind.items_max:
             return [_typed(kind.items, item, f"{path}[{index}]", reason) for index, item in enumerate(items)]
+        got = f"a list of {len(items)}" if items else "an empty list"
+        raise MalformedEventError(reason, f"{path}: expected {kind.expected}, got {got}")
     got = _got_time(raw) if kind.expected.startswith(TIME_RULE) else _got(raw, path)
     raise MalformedEventError(reason, f"{path}: expected {kind.expected}, got {got}")
 

@@ -667,7 +667,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.confirmed",
         {"currency": "EUR", "lines": []},
-        "$.data.lines: expected a list of 1 to 2000 lines, got a list",
+        "$.data.lines: expected a list of 1 to 2000 lines, got an empty list",
     ),
     (
         "order.confirmed",
@@ -755,7 +755,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.items_shipped",
         {"shipment_id": "s", "lines": []},
-        "$.data.lines: expected a list of 1 to 2000 lines, got a list",
+        "$.data.lines: expected a list of 1 to 2000 lines, got an empty list",
     ),
     ("order.items_shipped", {"shipment_id": "s", "lines": UNITS * 2}, "$.data.lines: expected every line_id once"),
     (
@@ -842,7 +842,7 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     (
         "order.items_returned",
         {"return_id": "r", "lines": [{"line_id": f"x{n}", "quantity": 1} for n in range(2001)]},
-        "$.data.lines: expected a list of at most 2000 lines, got a list",
+        "$.data.lines: expected a list of at most 2000 lines, got a list of 2001",
     ),
     (
         "order.refunded",
@@ -1009,7 +1009,7 @@ WRONG_LINES: list[tuple[dict[str, Any], str]] = [
     ),
     (DISCOUNT | {"applies_to": ["A", "A"]}, "$.data.lines[1].applies_to: expected every line id once"),
     (GOOD | {"vat_rate_bp": 10_001}, "$.data.lines[1].vat_rate_bp: expected an integer from 0 to 10000, got 10001"),
-    (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of 1 to 2000 line ids, got a list"),
+    (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of 1 to 2000 line ids, got an empty list"),
     (
         DISCOUNT | {"applies_to": [""]},
         "$.data.lines[1].applies_to[0]: expected a text of 1 to 1000 characters, got an empty text",
