@@ -8,14 +8,14 @@ from msgspec import Struct
 from schemas import state
 from schemas.commands import FleetStatus, GroupMember, PartitionStatus
 from schemas.console import WorkerLine
-from schemas.views import PartitionView, StatusView
+from schemas.views import STATUS_RULES, PartitionView, StatusView
 from worker.kafka.group import Group
 from worker.tools.columns import columns
 from worker.tools.control import printable
 from worker.web.console.amounts import age
 
-_SHOWN = ("owed", "parked", "unconfirmed", "inconsistent", "on_hold")
-"""Statuses with a column of their own."""
+_SHOWN = tuple(name for name, rules in STATUS_RULES.items() if rules.in_overview)
+"""Statuses with a column of their own, as in the console."""
 
 
 class _Part(Struct):
