@@ -78,7 +78,7 @@ if [ -n "$OPERATOR" ]; then
     allow "$OPERATOR" --topic "$STATE_TOPIC" literal Create Read DescribeConfigs
     allow "$OPERATOR" --topic "$DEAD_LETTER_TOPIC" literal Create Read DescribeConfigs
     if [ -n "$RESULTS_TOPIC" ]; then
-        allow "$OPERATOR" --topic "$RESULTS_TOPIC" literal Create Describe DescribeConfigs
+        allow "$OPERATOR" --topic "$RESULTS_TOPIC" literal Create Read DescribeConfigs
     fi
 fi
 
