@@ -14,7 +14,8 @@ WORKER=${WORKER:-User:cartsync}
 RECEIVER=${RECEIVER:-} # who runs `cartsync receive`; empty: nothing is granted
 CONSOLE=${CONSOLE:-}   # who runs `cartsync console`; empty: nothing is granted
 SHOP=${SHOP:-}         # who writes events; empty: nothing is granted
-OPERATOR=${OPERATOR:-} # who runs `topics create`, `topics check` and `order show`; empty: nothing is granted
+OPERATOR=${OPERATOR:-} # who runs `topics`, `status`, `orders list`, `order show`, `dlq list`, …; empty: nothing is granted
+REPLAYER=${REPLAYER:-} # who runs `dlq mend` and `dlq replay`; empty: nothing is granted
 GROUP_ID=${GROUP_ID:-cartsync}
 TRANSACTIONAL_ID_PREFIX=${TRANSACTIONAL_ID_PREFIX:-cartsync}
 EVENT_TOPIC=${EVENT_TOPIC:-orders.events}
@@ -72,10 +73,18 @@ if [ -n "$READER" ] && [ -n "$RESULTS_TOPIC" ]; then
 fi
 
 if [ -n "$OPERATOR" ]; then
-    allow "$OPERATOR" --topic "$EVENT_TOPIC" literal Create Describe DescribeConfigs
+    allow "$OPERATOR" --group "$GROUP_ID" literal Describe
+    allow "$OPERATOR" --topic "$EVENT_TOPIC" literal Create Read DescribeConfigs
     allow "$OPERATOR" --topic "$STATE_TOPIC" literal Create Read DescribeConfigs
     allow "$OPERATOR" --topic "$DEAD_LETTER_TOPIC" literal Create Read DescribeConfigs
     if [ -n "$RESULTS_TOPIC" ]; then
-        allow "$OPERATOR" --topic "$RESULTS_TOPIC" literal Create Describe DescribeConfigs
+        allow "$OPERATOR" --topic "$RESULTS_TOPIC" literal Create Read DescribeConfigs
     fi
+fi
+
+if [ -n "$REPLAYER" ]; then
+    allow "$REPLAYER" --topic "$EVENT_TOPIC" literal Write DescribeConfigs
+    allow "$REPLAYER" --topic "$STATE_TOPIC" literal Read DescribeConfigs
+    allow "$REPLAYER" --topic "$DEAD_LETTER_TOPIC" literal Read Write DescribeConfigs
+    allow "$REPLAYER" --transactional-id "$TRANSACTIONAL_ID_PREFIX.$EVENT_TOPIC.letters." prefixed Write Describe
 fi

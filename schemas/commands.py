@@ -184,9 +184,30 @@ class DoctorCheck(Struct, frozen=True):
     """What to do; empty: nothing."""
 
 
+class HistoryEntry(Struct, frozen=True):
+    """Something that was told of an order, or an event of it that was refused."""
+
+    subject: str
+    at_ms: int
+    """By the clock of whoever wrote the record."""
+    kind: Literal["result", "refused"]
+    place: str
+    """`partition/offset` in the results topic, or in the dead-letter topic."""
+    type: str
+    """Of the result, or of the event; empty: it cannot be told."""
+    text: str
+    """The order's status after it; or why the event was refused. Empty: the result is not about how it stands."""
+    revision: int | None = None
+    acked: int | None = None
+    currency: str | None = None
+    shipped_minor: int | None = None
+    unshipped_minor: int | None = None
+
+
 PRINTED: Mapping[str, type[Struct]] = {
     "error": Refused,
     "orders_list": OrderRow,
+    "order_history": HistoryEntry,
     "doctor": DoctorCheck,
     "status": FleetStatus,
     "state_export.order": ExportedOrder,

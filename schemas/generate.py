@@ -154,7 +154,10 @@ def _async_api(docs: MemberDocs) -> Schema:
                 "address": "cartsync.dlq",
                 "description": "Records that the contract refuses: key, value and headers untouched, or cut visibly "
                 "where they would be too large. A setting, too.",
-                "messages": {"refused": {"$ref": "#/components/messages/refused"}},
+                "messages": {
+                    "refused": {"$ref": "#/components/messages/refused"},
+                    "handled": {"$ref": "#/components/messages/handled"},
+                },
             },
             "results": {
                 "address": "cartsync.results",
@@ -171,6 +174,7 @@ def _async_api(docs: MemberDocs) -> Schema:
             "messages": {
                 **{event_type(event): _message(event) for event in events.EVENT_TYPES},
                 "refused": _REFUSED,
+                "handled": _HANDLED,
                 **{event_type(result): _result_message(result) for result in results.RESULT_TYPES},
                 **{f"result.{event_type(event)}": _fact_message(event) for event in _FACTS},
             },
@@ -239,6 +243,22 @@ _REFUSED: Schema = {
         "required": ["x-dlq-reason", *(f"x-dlq-{name}" for name in reference.DLQ_HEADERS)],
     },
     "payload": {"description": "The bytes of the original record."},
+}
+
+
+_HANDLED: Schema = {
+    "name": "handled",
+    "title": "Letter that was dealt with",
+    "summary": "Somebody has dealt with a refused record of the same partition; readers of refused records skip it.",
+    "headers": {
+        "type": "object",
+        "properties": {
+            "x-dlq-handled": {"enum": ["replayed", "mended", "dismissed"]},
+            **{f"x-dlq-{name}": {"type": "string", "description": text} for name, text in reference.MARKERS.items()},
+        },
+        "required": ["x-dlq-handled", "x-dlq-letter"],
+    },
+    "payload": {"description": "Empty."},
 }
 
 

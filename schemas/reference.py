@@ -50,6 +50,13 @@ DLQ_HEADERS_AT_TIMES = {
     "header-name": "a header name that is not UTF-8, its bytes as `\\xff`; one header for each of the first ten",
 }
 
+MARKERS = {
+    "letter": "the offset of the refused record's dead letter, in the same partition",
+    "to": "`topic/partition/offset` of the event that was written for it",
+    "by": "who did that",
+}
+"""Headers of a record that says that a dead letter was dealt with, beside `x-dlq-handled`."""
+
 _INTRODUCTION = """\
 # Order events
 
@@ -103,6 +110,17 @@ Further headers:
 and null are quoted, texts never: they may be personal. Attributes are `$.time` and so on in both modes. A missing
 member is named; an unknown member or type is named if it looks like a name (`[A-Za-z0-9_.-]{{1,64}}`; otherwise its
 length is given). A rule across members points to the object, a duplicate to the list.
+
+**Records that are no letters.** When somebody mends or replays a refused event (`cartsync dlq`), a record follows in
+the same partition of the dead-letter topic, without a value, whose header `x-dlq-handled` says `replayed`, `mended` or
+`dismissed`. Skip it, or take it as the answer to its letter:
+
+| header | meaning |
+|---|---|
+{markers}
+
+The event itself is written to the event topic once more, with `x-cartsync-replayed-from: topic/partition/offset` of the
+letter.
 """
 
 _RESULTS = """\
@@ -175,7 +193,8 @@ def page(docs: MemberDocs, version: str) -> str:
         [f"| `x-dlq-{name}` | {text} |" for name, text in DLQ_HEADERS.items()]
         + [f"| `x-dlq-{name}` | at times: {text} |" for name, text in DLQ_HEADERS_AT_TIMES.items()]
     )
-    parts.append(_REFUSALS.format(reasons=reasons, headers=headers))
+    markers = "\n".join(f"| `x-dlq-{name}` | {text} |" for name, text in MARKERS.items())
+    parts.append(_REFUSALS.format(reasons=reasons, headers=headers, markers=markers))
     return "\n".join(parts)
 
 

@@ -149,9 +149,12 @@ def test_words_of_the_script() -> None:
     assert all(words[4:6] == ["--command-config", "a b.properties"] or "a b.properties" in words for words in commands)
     assert {words[words.index("--allow-principal") + 1] for words in commands} == {"User:x y"}
     assert [words[words.index("--group") + 1] for words in commands if "--group" in words] == ["it's mine"]
-    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 11
+    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 12
     console = [words for words in printed(settings, CONSOLE="User:c") if "User:c" in words]
     assert [words[words.index("--operation") + 1] for words in console] == ["Describe", "Read", "Read", "Read"]
     without = printed(replace(settings, results_topic=""), SHOP="User:s", OPERATOR="User:o", READER="User:r")
-    assert len(without) == 9
+    assert len(without) == 10
+    replayer = [words for words in printed(settings, REPLAYER="User:p") if "User:p" in words]
+    assert len(replayer) == 4
+    assert f"{settings.transactional_id_prefix}.{settings.event_topic}.letters." in replayer[-1]
     assert "User:r" in str(printed(settings, READER="User:r"))

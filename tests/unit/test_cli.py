@@ -305,11 +305,47 @@ def re_spaced(text: str, line: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["topics", "check"], ["topics", "create"], ["replay", "events.jsonl", "--send"]]
+    "command",
+    [
+        *(["run"], ["topics", "check"], ["topics", "create"], ["replay", "events.jsonl", "--send"]),
+        *(["status"], ["orders", "list"], ["dlq", "list"], ["dlq", "show", "0/1"], ["dlq", "mend", "0/1"]),
+        *(["dlq", "replay", "0/1"], ["state", "export"], ["state", "verify"]),
+    ],
 )
 def test_what_needs_a_configuration(cli: Cli, command: list[str]) -> None:
     """Without one these end with 64 before they do anything."""
     assert cli(*command)[0] == 64
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["orders", "list", "--csv", "--json"], "--csv and --json exclude each other"),
+        (["orders", "list", "--status", "lost"], "status: there is no 'lost'; expected one of unconfirmed"),
+        (["dlq", "list", "--filter", "reason"], "--filter reason: expected NAME=VALUE, with one of reason, account"),
+        (["dlq", "list", "--filter", "color=red"], "--filter color=red: expected NAME=VALUE"),
+        (["dlq", "list", "--filter", "reason=bad"], "there is no such reason; expected one of"),
+        (["dlq", "list", "--filter", "handled=perhaps"], "expected one of no, yes, replayed"),
+        (["dlq", "list", "--filter", "older=soon"], "--filter older: expected a time such as 30s"),
+        (["dlq", "show", "17"], "17: expected PARTITION/OFFSET of a dead letter"),
+        (["dlq", "mend", "0/17", "--set", "quantity"], "quantity: expected PATH=VALUE"),
+        (["dlq", "mend", "0/17", "--remove", "a b"], "a b: expected a path such as data.lines"),
+        (["dlq", "mend", "0/17", "--file", "none.json"], "none.json: cannot be read"),
+        (["dlq", "replay"], "name letters (PARTITION/OFFSET), or choose them"),
+        (["dlq", "replay", "0/1", "--filter", "reason=no_key"], "name letters (PARTITION/OFFSET), or choose them"),
+    ],
+)
+def test_what_is_meant_has_to_be_said(cli: Cli, command: list[str], said: str) -> None:
+    """What cannot be understood is said before anything is read."""
+    code, out, err = cli(*command)
+    assert (code, said in " ".join((out + err).split())) == (2, True)
+
+
+def test_doctor_without_a_configuration(cli: Cli) -> None:
+    """It says what is missing, as of everything else."""
+    code, out, err = cli("doctor")
+    assert (code, out.startswith("fail  configuration: ")) == (1, True)
+    assert err.endswith(" failed\n")
 
 
 # --- orders and accounts ---

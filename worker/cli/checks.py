@@ -86,8 +86,8 @@ def status(
 ) -> None:
     """Show all workers and partitions, and what needs a person.
 
-    Read from the consumer group and the state topic, so it does not matter where workers run. Phase and lease are known
-    of workers whose private ports can be asked.
+    Who serves them, how far they are, and what waits. Read from the consumer group and the state topic, so it does
+    not matter where workers run. Phase and lease are known of workers whose private ports can be asked.
 
     \b
     cartsync status

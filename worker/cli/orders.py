@@ -70,6 +70,27 @@ def order_show(
     raise typer.Exit(code)
 
 
+@order_app.command("history")
+def order_history(
+    ref: Ref,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Show what became of an order, the oldest first.
+
+    What the results topic was told of it, and which of its events were refused, as far back as these topics go. No
+    worker has to run.
+
+    \b
+    cartsync order history acme/A14
+    """
+    settings = load_watched(config)
+    from worker.tools.order_history import run_history
+
+    only_the_last_line()
+    raise typer.Exit(run_history(settings, ref, as_json=as_json))
+
+
 @orders_app.command("list")
 def orders_list(
     status: Annotated[

@@ -19,8 +19,8 @@ def state_export(
 ) -> None:
     """Print every order of the state topic as JSON lines.
 
-    An order each, and after those of a partition a line about it. What may be personal is left out, but for the order's
-    own reference. No worker has to run, and those that do are not disturbed.
+    After the orders of a partition comes a line that says how far it is. What may be personal is left out, but for
+    the order's own reference. No worker has to run, and those that do are not disturbed.
 
     \b
     cartsync state export > state.jsonl
@@ -38,11 +38,12 @@ def state_verify(
     config: ConfigPath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, a summary last.")] = False,
 ) -> None:
-    """Fold the input again, and compare that with the state.
+    """Fold the input again, and compare it with the state.
 
-    With the worker's own code, and changing nothing; workers may go on. Of an order whose events are all there, the
-    facts have to be the same; of one whose older events are gone, those that are left have to be in the state. Events
-    that were refused are known by their dead letters. Needs memory for the orders of a partition, as a worker does.
+    As far as events are still there, with the worker's own code, and changing nothing; workers may go on. Of an
+    order whose events are all there, the facts have to be the same; of one whose older events are gone, those that
+    are left have to be in the state. Events that were refused are known by their dead letters. Needs memory for the
+    orders of a partition, as a worker does.
 
     Exit 0: nothing differs; 1: something does. Differences are expected where `cartsync input skip` left events out.
 
