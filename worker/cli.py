@@ -81,6 +81,8 @@ TokenFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="File with the worker's [http] token. Default: the token in the configuration."),
 ]
+Why = Annotated[str, typer.Option(metavar="TEXT", help="The reason: kept with the event, at most 500 characters.")]
+By = Annotated[str, typer.Option(metavar="NAME", help="Who does it. Default: USER@HOST.")]
 Ref = Annotated[str, typer.Argument(help="account/reference, or the reference alone if only one account has it.")]
 
 
@@ -436,14 +438,17 @@ def _add_command(command: Command) -> None:
 
     def of_order(
         ref: Ref,
+        why: Why = "",
+        by: By = "",
         url: Url = None,
         config: ConfigPath = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        from worker.tools.control import operate
-
-        raise typer.Exit(operate(command, ref, _url(url, config, token_file), as_json=as_json))
+        if command.needs_why and not why:
+            raise UsageError(f"{command.about} {command.name} needs a reason: --why TEXT")
+        who = by or _whoever()
+        raise typer.Exit(_operated(command, ref, who, why, url, config, token_file, as_json=as_json))
 
     def of_parked(
         ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
@@ -454,6 +459,8 @@ def _add_command(command: Command) -> None:
         reason_contains: Annotated[
             str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
         ] = "",
+        why: Why = "",
+        by: By = "",
         url: Url = None,
         config: ConfigPath = None,
         token_file: TokenFile = None,
@@ -466,25 +473,61 @@ def _add_command(command: Command) -> None:
                 raise UsageError(
                     "name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]"
                 )
-            of_order(ref, url, config, token_file, as_json)
+            of_order(ref, why, by, url, config, token_file, as_json)
         if ref is not None or account is None:
             raise UsageError("--all needs --account NAME, and takes no order")
-        asked = _url(url, config, token_file)
-        raise typer.Exit(operate_parked(command, account, reason_contains, asked, as_json=as_json))
+        who, asked = by or _whoever(), _url(url, config, token_file)
+        raise typer.Exit(operate_parked(command, account, reason_contains, asked, who=who, why=why, as_json=as_json))
 
     def of_account(
         name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
+        why: Why = "",
+        by: By = "",
         url: Url = None,
         config: ConfigPath = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        of_order(name, url, config, token_file, as_json)
+        of_order(name, why, by, url, config, token_file, as_json)
 
     if command.about == "account":
         account_app.command(command.name, help=command.help)(of_account)
     else:
         order_app.command(command.name, help=command.help)(of_parked if command.of_parked else of_order)
+
+
+def _operated(
+    command: Command,
+    target: str,
+    who: str,
+    why: str,
+    url: str | None,
+    config: Path | None,
+    token_file: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    """By an event, where the configuration has what makes workers believe it; by the private port where a worker's is
+    named, or without.
+    """
+    from worker.config import operator_sections
+
+    if url is None and (sections := operator_sections(config)) is not None and sections[1].can_sign:
+        from worker.tools.operating_kafka import operate_by_event
+
+        _only_the_last_line()
+        return operate_by_event(command, target, *sections, who=who, why=why, as_json=as_json)
+    from worker.tools.control import operate
+
+    return operate(command, target, _url(url, config, token_file), who=who, why=why, as_json=as_json)
+
+
+def _whoever() -> str:
+    """Who is at this machine."""
+    from getpass import getuser
+    from socket import gethostname
+
+    return f"{getuser()}@{gethostname()}"
 
 
 for _command in COMMANDS.values():
@@ -545,9 +588,6 @@ def input_skip(
     \b
     cartsync input skip 3 120000 --why "retention removed 118000 to 120000, told the shop"
     """
-    from getpass import getuser
-    from socket import gethostname
-
     from worker.config import state_sections
     from worker.tools.control import skip_input
 
@@ -560,7 +600,7 @@ def input_skip(
         _only_the_last_line()
         return read_owner(partition, sections[0])
 
-    who = f"{getuser()}@{gethostname()}"
+    who = _whoever()
     urls = [_url(each, config, token_file) for each in url or ()] or [_url(None, config, token_file)]
     raise typer.Exit(skip_input(partition, offset, why, urls, who=who, as_json=as_json, owner=owner))
 
