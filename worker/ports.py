@@ -210,8 +210,8 @@ class EventProducer(Protocol):
     async def post(
         self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None = None
     ) -> "asyncio.Future[Any]":
-        """Queues a record. The returned future completes once all in-sync replicas have it, and fails if the write
-        failed or its outcome is unknown.
+        """Queues a record. The returned future completes once all in-sync replicas have it, with something that has its
+        `partition` and `offset`, and fails if the write failed or its outcome is unknown.
 
         Raises `LogError`. Blocks while Kafka is down: the caller sets a deadline, but the record may still be written
         after that.
@@ -225,6 +225,13 @@ class EventProducer(Protocol):
     async def stop(self) -> None:
         """Waits for records in flight, within a bound. Never raises."""
         ...
+
+
+class Where(Struct, frozen=True):
+    """Where a record lies."""
+
+    partition: int
+    offset: int
 
 
 class CommandOutcome(Struct, frozen=True):

@@ -71,6 +71,8 @@ def simulate(
         history = make_history(random, records=events, duration_s=duration_s, accounts=providers, began_at=began_at)
         world = World(random, plan, trace, providers)
         if operators:
+            for here in world.auditor.partitions:
+                here.operated.are_alone = True
             world.operators = Operators(seed, world.append, world.auditor, trace, sorted(history.orders), providers)
         world.market.open(history)
         phases = asyncio.create_task(_phases(world, history))

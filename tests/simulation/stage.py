@@ -9,6 +9,7 @@ import msgspec
 from schemas import state
 from worker.app import Ports, Worker
 from worker.config import worker_settings_from
+from worker.core.placing import Placing
 from worker.core.results import Reporting
 from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
@@ -17,6 +18,7 @@ from worker.model.account import Account
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
+from worker.sim.producer import MemoryEventProducer, put_into
 from worker.sim.scripted import ScriptedProvider
 
 DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
@@ -60,10 +62,12 @@ class Stage:
         deployment: state.Deployment = DEPLOYMENT,
         reporting: Reporting | None = None,
         trust: Trust | None = None,
+        placing: Placing | None = None,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
-        ports = Ports(self.clock, events, self.log.states(name), self.provider)
+        producer = None if trust is None else self.producer()
+        ports = Ports(self.clock, events, self.log.states(name), self.provider, producer)
         return Worker(
             worker_settings_from(settings or {}),
             accounts,
@@ -74,7 +78,12 @@ class Stage:
             deployment=deployment,
             reporting=reporting,
             trust=trust,
+            placing=placing,
         )
+
+    def producer(self) -> MemoryEventProducer:
+        """Writes to the event topic; where no partition is named, by the key's CRC."""
+        return MemoryEventProducer(put_into(self.log, Placing("crc32")), self.clock)
 
     async def serving(self, name: str, **members: Any) -> Worker:
         """A worker that serves."""

@@ -81,7 +81,9 @@ async def _run(
     owner_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     placing = kafka.placing()
     reads_lists = any(getattr(account, "disbursements", False) for account in accounts.values())
-    producer = KafkaEventProducer(kafka, placing) if reads_lists and placing is not None else None
+    # Lists that jobs read become events, and so does what operators ask of the private port.
+    writes = (reads_lists and placing is not None) or config.callbacks.trust().can_sign
+    producer = KafkaEventProducer(kafka, placing) if writes else None
     ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender, producer)
     worker = Worker(
         config.worker,

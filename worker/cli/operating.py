@@ -1,11 +1,23 @@
 """`cartsync order release`, `cartsync account resume` and the other commands of operators, made from their table."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from worker.cli.accounts import account_app
-from worker.cli.options import AsJson, ConfigPath, Ref, TokenFile, Url, worker_port
+from worker.cli.options import (
+    AsJson,
+    By,
+    ConfigPath,
+    Ref,
+    TokenFile,
+    Url,
+    Why,
+    only_the_last_line,
+    whoever,
+    worker_port,
+)
 from worker.cli.orders import order_app
 from worker.core.commands import COMMANDS, Command
 from worker.errors import UsageError
@@ -22,14 +34,17 @@ def _add_command(command: Command) -> None:
 
     def of_order(
         ref: Ref,
+        why: Why = "",
+        by: By = "",
         url: Url = None,
         config: ConfigPath = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        from worker.tools.control import operate
-
-        raise typer.Exit(operate(command, ref, worker_port(url, config, token_file), as_json=as_json))
+        if command.needs_why and not why:
+            raise UsageError(f"{command.about} {command.name} needs a reason: --why TEXT")
+        who = by or whoever()
+        raise typer.Exit(_operated(command, ref, who, why, url, config, token_file, as_json=as_json))
 
     def of_parked(
         ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
@@ -40,6 +55,8 @@ def _add_command(command: Command) -> None:
         reason_contains: Annotated[
             str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
         ] = "",
+        why: Why = "",
+        by: By = "",
         url: Url = None,
         config: ConfigPath = None,
         token_file: TokenFile = None,
@@ -52,22 +69,50 @@ def _add_command(command: Command) -> None:
                 raise UsageError(
                     "name one order (account/reference), or pass --all --account NAME [--reason-contains TEXT]"
                 )
-            of_order(ref, url, config, token_file, as_json)
+            of_order(ref, why, by, url, config, token_file, as_json)
         if ref is not None or account is None:
             raise UsageError("--all needs --account NAME, and takes no order")
-        asked = worker_port(url, config, token_file)
-        raise typer.Exit(operate_parked(command, account, reason_contains, asked, as_json=as_json))
+        who, asked = by or whoever(), worker_port(url, config, token_file)
+        raise typer.Exit(operate_parked(command, account, reason_contains, asked, who=who, why=why, as_json=as_json))
 
     def of_account(
         name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],
+        why: Why = "",
+        by: By = "",
         url: Url = None,
         config: ConfigPath = None,
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        of_order(name, url, config, token_file, as_json)
+        of_order(name, why, by, url, config, token_file, as_json)
 
     if command.about == "account":
         account_app.command(command.name, help=command.help)(of_account)
     else:
         order_app.command(command.name, help=command.help)(of_parked if command.of_parked else of_order)
+
+
+def _operated(
+    command: Command,
+    target: str,
+    who: str,
+    why: str,
+    url: str | None,
+    config: Path | None,
+    token_file: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    """By an event, where the configuration has what makes workers believe it; by the private port where a worker's is
+    named, or without.
+    """
+    from worker.config import operator_sections
+
+    if url is None and (sections := operator_sections(config)) is not None and sections[1].can_sign:
+        from worker.tools.operating_kafka import operate_by_event
+
+        only_the_last_line()
+        return operate_by_event(command, target, *sections, who=who, why=why, as_json=as_json)
+    from worker.tools.control import operate
+
+    return operate(command, target, worker_port(url, config, token_file), who=who, why=why, as_json=as_json)

@@ -41,6 +41,8 @@ TokenFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="File with the worker's [http] token. Default: the token in the configuration."),
 ]
+Why = Annotated[str, typer.Option(metavar="TEXT", help="The reason: kept with the event, at most 500 characters.")]
+By = Annotated[str, typer.Option(metavar="NAME", help="Who does it. Default: USER@HOST.")]
 Ref = Annotated[str, typer.Argument(help="account/reference, or the reference alone if only one account has it.")]
 
 
@@ -106,3 +108,11 @@ def worker_port(url: str | None, path: Path | None, token_file: Path | None) -> 
     token = http.token.get_secret_value() if token is None else token
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104 - connected to, not bound
     return Port(http_url(host, http.port) if url is None else url, token)
+
+
+def whoever() -> str:
+    """Who is at this machine."""
+    from getpass import getuser
+    from socket import gethostname
+
+    return f"{getuser()}@{gethostname()}"

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.options import AsJson, ConfigPath, TokenFile, group, load_config, only_the_last_line, worker_port
+from worker.cli.options import (
+    AsJson,
+    ConfigPath,
+    TokenFile,
+    group,
+    load_config,
+    only_the_last_line,
+    whoever,
+    worker_port,
+)
 
 topics_app = group("The Kafka topics.")
 input_app = group("The position in the event topic.")
@@ -66,9 +75,6 @@ def input_skip(
     \b
     cartsync input skip 3 120000 --why "retention removed 118000 to 120000, told the shop"
     """
-    from getpass import getuser
-    from socket import gethostname
-
     from worker.config import state_sections
     from worker.tools.control import skip_input
 
@@ -81,6 +87,6 @@ def input_skip(
         only_the_last_line()
         return read_owner(partition, sections[0])
 
-    who = f"{getuser()}@{gethostname()}"
+    who = whoever()
     urls = [worker_port(each, config, token_file) for each in url or ()] or [worker_port(None, config, token_file)]
     raise typer.Exit(skip_input(partition, offset, why, urls, who=who, as_json=as_json, owner=owner))

@@ -35,6 +35,7 @@ from worker.config.sources import Layer, SettingPath, Tree, Wanted, find_file, r
 from worker.config.values import format_duration, parse_duration
 from worker.core.policy import DeliveryPolicy
 from worker.core.targets import TargetChoice, check_targets
+from worker.core.trust import Trust
 from worker.errors import ConfigError
 from worker.model.account import Account
 
@@ -53,6 +54,7 @@ __all__ = [
     "configured_accounts",
     "format_duration",
     "http_section",
+    "operator_sections",
     "parse_duration",
     "read_secret",
     "refused",
@@ -233,6 +235,24 @@ def state_sections(
     """
     found = build(_State, all_layers(path, environ))
     return None if found.kafka is None else (found.kafka, found.worker)
+
+
+class _Operating(_State):
+    callbacks: CallbacksSection = CallbacksSection()
+
+
+def operator_sections(
+    path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[KafkaSection, Trust] | None:
+    """`[kafka]`, and what makes workers believe an operator's events, for commands that write them; `None`: no Kafka is
+    configured. Raises `ConfigError`.
+    """
+    found = build(_Operating, all_layers(path, environ, _is_operators))
+    return None if found.kafka is None else (found.kafka, found.callbacks.trust())
+
+
+def _is_operators(path: SettingPath) -> bool:
+    return path[0] == "kafka" or path[:2] in (("callbacks", "record_secrets"), ("callbacks", "record_secrets_file"))
 
 
 def configured_accounts(

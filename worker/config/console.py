@@ -4,17 +4,19 @@ Of an account it takes which provider it is with; its secret files may be out of
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 from pydantic import ConfigDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker import is_loopback
-from worker.config import all_layers, build, refused
+from worker.config import all_layers, build, operator_sections, refused
 from worker.config.sections import ConsoleSection, HttpSection, KafkaSection, LogSection, Section, WorkerSection
 from worker.config.sources import SettingPath
 from worker.config.values import NonEmpty
+from worker.core.trust import Trust
 from worker.errors import ConfigError
 
 
@@ -50,6 +52,8 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True):
     log: LogSection
     providers: Mapping[str, str]
     """By account."""
+    trust: Trust = field(default_factory=Trust)
+    """What signs the events of operators; without secrets they are asked of the workers' private ports."""
 
 
 def console_config(
@@ -82,7 +86,16 @@ def console_config(
         http=found.http,
         log=found.log,
         providers={name: account.provider for name, account in found.accounts.items()},
+        trust=_trust(path, environ),
     )
+
+
+def _trust(path: Path | None, environ: Mapping[str, str] | None) -> Trust:
+    """By `[callbacks] record_secrets`, if they are within the console's reach."""
+    with suppress(ConfigError):
+        if (sections := operator_sections(path, environ)) is not None:
+            return sections[1]
+    return Trust()
 
 
 def users_file(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:

@@ -142,7 +142,7 @@ COMMANDS: Mapping[str, Command] = {
             "order",
             "What the provider has counts as sent: for an order that was settled there by hand. Nothing is sent.",
             _adopt_words,
-            """Take what the provider has as sent: it was settled there by hand.
+            """Take what the provider has as sent: somebody has settled it by hand.
 
             Nothing is sent until the order changes again. Look at the provider first: nobody checks it for you.
 

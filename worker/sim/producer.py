@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.core.placing import Placing
 from worker.errors import LogError
-from worker.ports import Clock
+from worker.ports import Clock, Where
 from worker.sim.log import MemoryLog
 
 Put = Callable[[bytes, bytes, Sequence[tuple[str, bytes]], int | None], object]
@@ -16,9 +16,9 @@ Put = Callable[[bytes, bytes, Sequence[tuple[str, bytes]], int | None], object]
 def put_into(log: MemoryLog, placing: Placing) -> Put:
     """Writes each record to the partition of its key, unless another one is named."""
 
-    def put(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None) -> tuple[int, int]:
+    def put(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None) -> Where:
         where = placing.partition(key, log.partitions) if partition is None else partition
-        return log.append(key, value, headers, partition=where)
+        return Where(*log.append(key, value, headers, partition=where))
 
     return put
 

@@ -106,25 +106,28 @@ def _shown_elsewhere(
     return view
 
 
-def operate(command: Command, target: str, url: str, *, as_json: bool) -> int:
+def operate(command: Command, target: str, url: str, *, who: str, why: str, as_json: bool) -> int:
     """Does to an order (`account/reference`, or a reference that only one account has) or an account what an operator
-    asks; 0 once that is committed, or if nothing is to do. Raises like `show_order`.
+    asks, at one worker; 0 once that is committed, or if nothing is to do. Raises like `show_order`.
     """
     is_account = command.about == "account"
     named = target if is_account else _find(target, url)[0]
-    body = ask(url, "POST", f"/{command.about}s/{quote(named, safe='')}/{command.name}")
+    asking = msgspec.json.encode({"why": why, "who": who})
+    body = ask(url, "POST", f"/{command.about}s/{quote(named, safe='')}/{command.name}", asking)
     print(body.decode() if as_json else f"{'account ' if is_account else ''}{printable(named)}: {_detail(body)}")
     return 0
 
 
-def operate_parked(command: Command, account: str, reason_contains: str, url: str, *, as_json: bool) -> int:
+def operate_parked(
+    command: Command, account: str, reason_contains: str, url: str, *, who: str, why: str, as_json: bool
+) -> int:
     """Does it to the parked orders of an account in the partitions of one worker; 0 once that is committed.
 
     Raises `UsageError` if there is no such account, `NoAnswerError`, `LogError` if only a part may be committed.
     """
     query = f"?reason_contains={quote(reason_contains, safe='')}" if reason_contains else ""
     path = f"/accounts/{quote(account, safe='')}/{command.name}{query}"
-    body = ask(url, "POST", path, within_s=RELEASE_ALL_WITHIN_S)
+    body = ask(url, "POST", path, msgspec.json.encode({"why": why, "who": who}), within_s=RELEASE_ALL_WITHIN_S)
     where = f"in the partitions of the worker at {url}"
     print(body.decode() if as_json else f"account {printable(account)}: {_detail(body)} {where}")
     return 0

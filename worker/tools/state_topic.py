@@ -35,7 +35,7 @@ def read_orders(
     def wanted(subject: str) -> bool:
         return ref in (subject, subject.partition("/")[2])
 
-    found = asyncio.run(find_orders(for_a_person(kafka), wanted, _teller(kafka.state_topic)))
+    found = asyncio.run(find_orders(for_a_person(kafka), wanted, teller(kafka.state_topic)))
     now_ms = time.time_ns() // 1_000_000
     holders: dict[str, list[int]] = {}
     for partition, subject, _ in found:
@@ -66,7 +66,7 @@ def _known(account: Account | None, record: OrderRecord) -> dict[str, Any] | Non
 
 def read_owner(partition: int, kafka: KafkaSection) -> str | None:
     """The last owner of a partition; `None`: none. Raises like `read_orders`."""
-    value = asyncio.run(find_value(for_a_person(kafka), partition, state.OWNER_KEY, _teller(kafka.state_topic)))
+    value = asyncio.run(find_value(for_a_person(kafka), partition, state.OWNER_KEY, teller(kafka.state_topic)))
     return None if value is None else _ours(state.decode_owner, value, partition, state.OWNER_KEY.decode()).owner
 
 
@@ -83,7 +83,7 @@ def _ours(decode: Callable[[bytes], _Found], value: bytes, partition: int, key: 
         ) from None
 
 
-def _teller(topic: str) -> Callable[[int, int], None]:
+def teller(topic: str) -> Callable[[int, int], None]:
     """Prints the progress from time to time."""
     told_at = time.monotonic()
 

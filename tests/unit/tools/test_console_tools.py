@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,7 +219,7 @@ def test_two_passwords_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("options", "expected"),
     [({}, "[console] host and port: 127.0.0.1:"), ({"port_setting": "--console-port"}, "--console-port: 127.0.0.1:")],
 )
-async def test_port_is_taken(tmp_path: Path, options: dict[str, str], expected: str) -> None:
+async def test_port_is_taken(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
     """It is said which setting to change: the demo's is an option."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         async with AsyncExitStack() as stack:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from worker.kafka.settings import KafkaSettings
 from worker.ports import Records
 from worker.providers.registry import PROVIDERS
 from worker.tools.console.attempt import Attempts, read_events
+from worker.tools.console.events import ByEvents, Places
 from worker.tools.console.workers import PrivatePorts
+from worker.tools.operating import Acts
+from worker.tools.operating_kafka import acts_on
 from worker.web.console.answers import Answers, Site
 from worker.web.console.auth import Auth, Basic, Loopback, Proxied
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
 from worker.web.console.operator import Nobody, Operator, Workers
+from worker.web.console.queries import Reader
 from worker.web.console.server import Console
 
 log = structlog.get_logger(__name__)
@@ -42,15 +46,18 @@ def run_console(config: ConsoleConfig) -> int:
 async def _run(config: ConsoleConfig) -> int:
     silence_unretrieved_errors(asyncio.get_running_loop())
     section = config.console
+    kafka = KafkaSettings(**config.kafka.members())
     ports = PrivatePorts(section.workers, config.http.token.get_secret_value()) if section.workers else Nobody()
+    by_events = acts_on(kafka, config.trust) if config.trust.can_sign else None
     stopping = on_signals(lambda: None)  # users are read again by themselves
     async with AsyncExitStack() as stack:
-        records = KafkaRecords(KafkaSettings(**config.kafka.members()))
+        records = KafkaRecords(kafka)
         opened = await open_console(
             stack,
             section,
             records=records,
             operator=ports,
+            acts=by_events,
             workers=ports,
             rules=config.worker.rules(),
             providers=config.providers,
@@ -87,14 +94,19 @@ async def open_console(
     rules: DeliveryPolicy,
     providers: Mapping[str, str],
     index: Path,
+    acts: Acts | None = None,
     port_setting: str = "[console] host and port, or --host and --port",
 ) -> Opened:
-    """Opens everything; it is closed with the stack. `port_setting`: what sets the port. Raises `ConfigError`."""
+    """Opens everything; it is closed with the stack. `acts`: actions become events, and `operator` is not asked.
+    `port_setting`: what sets the port. Raises `ConfigError`.
+    """
     if section.auth == "none" and not is_loopback(section.host):
         raise ConfigError("[console] auth = none is for loopback only")
     auth = auth_of(section)
     kept = Index(index, rules, describer(providers), wall_ms)
     stack.callback(kept.close)
+    if acts is not None:
+        operator = ByEvents(acts, places_in(kept, providers))
     follower = Follower(records, kept)
     site = Site(
         records=records,
@@ -135,6 +147,22 @@ async def _end(*tasks: "asyncio.Task[None]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def places_in(index: Index, providers: Mapping[str, str]) -> Places:
+    """Where the index has orders."""
+
+    def look(subjects: Sequence[str]) -> dict[str, list[int]]:
+        reader = Reader(index.connect(), providers)
+        try:
+            return {subject: [partition for partition, _ in reader.places(subject)] for subject in subjects}
+        finally:
+            reader.close()
+
+    async def places(subjects: Sequence[str]) -> dict[str, list[int]]:
+        return await asyncio.to_thread(look, subjects)
+
+    return places
 
 
 def auth_of(section: ConsoleSection) -> Auth:

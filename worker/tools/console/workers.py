@@ -21,6 +21,8 @@ _ACT_WITHIN_S = 60.0
 class _Answer(msgspec.Struct):
     done: bool = True
     detail: str = ""
+    everywhere: bool = False
+    """Who was asked has told all others."""
 
 
 class PrivatePorts:
@@ -73,18 +75,20 @@ class PrivatePorts:
         found = await asyncio.gather(*(look(port) for port in self._ports))
         return next((each for each in found if each is not None), None)
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002 - the port takes neither; the console's log has them
-        """One request for each order, to whoever serves it; for an account, to each worker."""
+    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
+        """One request for each order, to whoever serves it; for an account, to each worker, unless the first tells all
+        others.
+        """
+        asking = msgspec.json.encode({"why": why, "who": by})
         act = self._change_account if command.about == "account" else self._change
-        return list(await asyncio.gather(*(act(command, subject) for subject in subjects)))
+        return list(await asyncio.gather(*(act(command, subject, asking) for subject in subjects)))
 
-    async def _change(self, command: Command, subject: str) -> ActionLine:
+    async def _change(self, command: Command, subject: str, asking: bytes) -> ActionLine:
         problem = "no worker that was asked serves it; are all of them named in [console] workers?"
         for port in self._ports:
             try:
-                body = await self._asked(
-                    port, "POST", f"/orders/{quote(subject, safe='')}/{command.name}", _ACT_WITHIN_S
-                )
+                path = f"/orders/{quote(subject, safe='')}/{command.name}"
+                body = await self._asked(port, "POST", path, _ACT_WITHIN_S, asking)
                 answer = msgspec.json.decode(body, type=_Answer)
                 return ActionLine(subject, answer.done, answer.detail)
             except UnknownOrderError:
@@ -95,20 +99,21 @@ class PrivatePorts:
                 problem = str(error)
         return ActionLine(subject, False, problem)
 
-    async def _change_account(self, command: Command, name: str) -> ActionLine:
+    async def _change_account(self, command: Command, name: str, asking: bytes) -> ActionLine:
         said, done = [], False
         for port in self._ports:
             try:
-                body = await self._asked(
-                    port, "POST", f"/accounts/{quote(name, safe='')}/{command.name}", _ACT_WITHIN_S
-                )
+                path = f"/accounts/{quote(name, safe='')}/{command.name}"
+                body = await self._asked(port, "POST", path, _ACT_WITHIN_S, asking)
                 answer = msgspec.json.decode(body, type=_Answer)
                 done |= answer.done
+                if answer.everywhere:
+                    return ActionLine(name, answer.done, answer.detail)
                 said.append(f"{port}: {answer.detail or 'done'}")
             except (CartsyncError, msgspec.MsgspecError) as error:
                 said.append(f"{port}: {error}")
         return ActionLine(name, done, "; ".join(said))
 
-    async def _asked(self, port: Port, method: str, path: str, within_s: float) -> bytes:
+    async def _asked(self, port: Port, method: str, path: str, within_s: float, body: bytes = b"") -> bytes:
         async with self._slots:
-            return await asyncio.to_thread(ask, port, method, path, within_s=within_s)
+            return await asyncio.to_thread(ask, port, method, path, body, within_s=within_s)

@@ -282,6 +282,8 @@ class Answers:
             raise NotAllowedError("you may look; to act takes the role operator")
         if problem := self.site.operator.why_not():
             raise UsageError(problem)
+        if command.needs_why and not why:
+            raise UsageError(f"{command.name} needs a reason: say why")
         taken = subjects[:ACT_MAX]
         lines = await self.site.operator.submit(command, taken, by=user.name, why=why)
         done = sum(line.done for line in lines)

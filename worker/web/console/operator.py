@@ -48,7 +48,10 @@ class Nobody:
 
     def why_not(self) -> str:
         """What to configure."""
-        return "no way to act is configured: name the private ports of all workers in [console] workers"
+        return (
+            "no way to act is configured: set [callbacks] record_secrets as the workers have them, or name the private"
+            " ports of all workers in [console] workers"
+        )
 
     async def submit(self, _command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002
         """Nothing."""
