@@ -101,13 +101,14 @@ def dlq_mend(
     from worker.config.receiving import believed
     from worker.core.mending import assignment_of, path_of
     from worker.tools.letters import place_of
+    from worker.tools.letters.editing import edited
     from worker.tools.letters.replaying import Mending, Wishes, run_mend
 
     mending = Mending(
         sets=[assignment_of(text) for text in sets or ()],
         removals=[path_of(text) for text in removals or ()],
         whole=None if file is None else _text_of(file),
-        edit=_edited if edit else None,
+        edit=edited if edit else None,
         key=None if key is None else key.encode(errors="surrogateescape"),
         partition=partition,
     )
@@ -165,16 +166,3 @@ def _text_of(file: Path) -> str:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{file}: not UTF-8") from None
-
-
-def _edited(text: str) -> str:
-    """What an editor leaves of it. Raises `UsageError`."""
-    from click import ClickException, edit
-
-    try:
-        found = edit(text, extension=".json")
-    except ClickException as error:
-        raise UsageError(f"--edit: {error.message}") from None
-    if found is None:
-        raise UsageError("nothing was saved, so nothing was changed")
-    return found

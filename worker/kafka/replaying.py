@@ -106,7 +106,8 @@ class Replayer:
                 f"{len(replays)} was written; wait until they are done, then try again"
             ) from error
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise as_log_error(error, "replaying dead letters") from error
+            doing = "replaying dead letters (run it again: it sees what was written)"
+            raise as_log_error(error, doing) from error
 
     async def _transact(self, replays: Sequence[Replay]) -> list[int]:
         producer, settings = self._producer, self._settings
