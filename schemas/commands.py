@@ -25,7 +25,7 @@ class Refused(Struct, frozen=True):
 
 
 class ReplayedLetter(Struct, frozen=True):
-    """What became of a dead letter that was to be replayed."""
+    """What became of a dead letter that was to be mended, replayed or dismissed."""
 
     letter: str
     """`partition/offset` in the dead-letter topic."""
@@ -34,11 +34,13 @@ class ReplayedLetter(Struct, frozen=True):
     type: str
     """Of the event."""
     done: bool
-    """It was written to the event topic, or would be (`--dry-run`)."""
+    """It was, or would be (`--dry-run`)."""
     detail: str
-    """Why not; of one that was written, empty."""
+    """Why not; empty if it was."""
     to: str = ""
-    """`topic/partition/offset` of the event that was written; without an offset when nothing is written."""
+    """`topic/partition/offset` of the event that was written; without an offset when nothing is written; empty when
+    there is none.
+    """
 
 
 class GroupMember(Struct, frozen=True):

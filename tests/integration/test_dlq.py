@@ -262,6 +262,14 @@ async def test_replay_of_a_choice(topics: Topics, tmp_path: Path) -> None:
     assert [(line["letter"], line["done"]) for line in missing] == [("0/77", False), ("1/0", True)]
     forced = await desk.json("dlq", "replay", "0/1", "--force", schema="dlq_replay")
     assert forced[0]["to"].startswith(f"{topics.settings.event_topic}/0/")
+    dismiss = ("dlq", "dismiss", "--filter", "reason=invalid_data")
+    for options, left in ((["--dry-run"], 1), ([], 0)):
+        (gone,) = await desk.json(*dismiss, *options, schema="dlq_replay")
+        assert (gone["letter"], gone["done"], gone["to"]) == ("0/2", True, "")
+        assert len(await desk.json("dlq", "list", "--filter", "handled=no", schema="dlq_list")) == left
+    (row,) = await desk.json("dlq", "list", "--filter", "handled=dismissed", schema="dlq_list")
+    assert row["offset"] == 2
+    assert len(await topics.events(0)) == 2
     (refused,) = await desk.json("dlq", "replay", schema="error", code=2)
     assert "name letters" in refused["problems"][0]
 

@@ -89,6 +89,21 @@ def test_host_of_the_command_line(write: Write) -> None:
     assert console_config(write(KAFKA), {}, "::1").console.host == "::1"
 
 
+def test_port_of_the_command_line(write: Write) -> None:
+    """Goes before the file's, also where it is any free one."""
+    text = KAFKA + "[console]\nport = 9000\n"
+    assert console_config(write(text), {}).console.port == 9000
+    assert console_config(write(text), {}, port=0).console.port == 0
+
+
+def test_commands_that_open_no_port(write: Write) -> None:
+    """They need no rule of those who may ask, and are sent to no console when Kafka is missing."""
+    assert console_config(write(KAFKA + '[console]\nhost = "0.0.0.0"\n'), {}, serves=False).providers == {}
+    with pytest.raises(ConfigError) as raised:
+        console_config(write(""), {}, serves=False)
+    assert "demo" not in str(raised.value)
+
+
 def test_no_kafka(write: Write) -> None:
     """What is missing is said."""
     (problem,) = problems(write("[console]\nport = 1\n"))

@@ -1,7 +1,7 @@
 """`cartsync dlq …`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from worker.errors import UsageError
 letters_app = group("Dead letters: events that were refused.")
 
 Place = Annotated[str, typer.Argument(metavar="PARTITION/OFFSET", help="As `dlq list` prints it.")]
+Places = Annotated[list[str] | None, typer.Argument(metavar="PARTITION/OFFSET…", help="Or choose with --filter.")]
 Filters = Annotated[
     list[str] | None,
     typer.Option(
@@ -101,13 +102,14 @@ def dlq_mend(
     from worker.config.receiving import believed
     from worker.core.mending import assignment_of, path_of
     from worker.tools.letters import place_of
+    from worker.tools.letters.editing import edited
     from worker.tools.letters.replaying import Mending, Wishes, run_mend
 
     mending = Mending(
         sets=[assignment_of(text) for text in sets or ()],
         removals=[path_of(text) for text in removals or ()],
         whole=None if file is None else _text_of(file),
-        edit=_edited if edit else None,
+        edit=edited if edit else None,
         key=None if key is None else key.encode(errors="surrogateescape"),
         partition=partition,
     )
@@ -119,9 +121,7 @@ def dlq_mend(
 
 @letters_app.command("replay")
 def dlq_replay(
-    places: Annotated[
-        list[str] | None, typer.Argument(metavar="PARTITION/OFFSET…", help="Or choose with --filter.")
-    ] = None,
+    places: Places = None,
     filters: Filters = None,
     dry_run: DryRun = False,
     rate: Annotated[float, typer.Option(metavar="N", min=0.01, max=100_000, help="Events a second, at most.")] = 100.0,
@@ -130,7 +130,7 @@ def dlq_replay(
     config: ConfigPath = None,
     as_json: Lines = False,
 ) -> None:
-    """Write events that were refused to the event topic again, as they are.
+    """Write refused events again, as they are.
 
     For events that were not wrong themselves: a secret, a partitioner or a limit was, and is right now. Those that
     workers would refuse again are left. Each goes to the partition that it came from, carries a header
@@ -143,6 +143,32 @@ def dlq_replay(
     cartsync dlq replay --filter reason=not_trusted --rate 20
     cartsync dlq replay 0/17 2/4
     """
+    wishes = {"rate_per_s": rate, "again": again, "force": force}
+    raise typer.Exit(_replay(places, filters, config, is_dry=dry_run, as_json=as_json, **wishes))
+
+
+@letters_app.command("dismiss")
+def dlq_dismiss(
+    places: Places = None,
+    filters: Filters = None,
+    dry_run: DryRun = False,
+    config: ConfigPath = None,
+    as_json: Lines = False,
+) -> None:
+    """Mark dead letters as dealt with, without writing their events.
+
+    For events that are not needed any more: the shop has written right ones, or they mean nothing. The letters stay
+    where they are; lists and the console no longer count them.
+
+    \b
+    cartsync dlq dismiss 0/17
+    cartsync dlq dismiss --filter reason=not_json --filter older=30d --dry-run
+    """
+    raise typer.Exit(_replay(places, filters, config, is_dry=dry_run, as_json=as_json, dismisses=True))
+
+
+def _replay(places: list[str] | None, filters: list[str] | None, config: Path | None, **wishes: Any) -> int:
+    """Does it to the letters that are meant. Raises `UsageError` unless that is said in one of two ways."""
     from worker.config.receiving import believed
     from worker.tools.letters import place_of
     from worker.tools.letters.choosing import choice_of
@@ -150,12 +176,12 @@ def dlq_replay(
 
     if bool(places) == bool(filters):
         raise UsageError("name letters (PARTITION/OFFSET), or choose them with --filter NAME=VALUE")
+    asked = Wishes(**wishes)
     named = [place_of(text) for text in places or ()]
-    choice = choice_of(filters, handled="" if again else "no") if filters else None
+    choice = choice_of(filters, handled="" if asked.again else "no") if filters else None
     settings = load_watched(config)
     only_the_last_line()
-    wishes = Wishes(is_dry=dry_run, rate_per_s=rate, again=again, force=force, as_json=as_json)
-    raise typer.Exit(run_replay(settings, believed(config), named, choice, wishes))
+    return run_replay(settings, believed(config), named, choice, asked)
 
 
 def _text_of(file: Path) -> str:
@@ -165,16 +191,3 @@ def _text_of(file: Path) -> str:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{file}: not UTF-8") from None
-
-
-def _edited(text: str) -> str:
-    """What an editor leaves of it. Raises `UsageError`."""
-    from click import ClickException, edit
-
-    try:
-        found = edit(text, extension=".json")
-    except ClickException as error:
-        raise UsageError(f"--edit: {error.message}") from None
-    if found is None:
-        raise UsageError("nothing was saved, so nothing was changed")
-    return found

@@ -268,6 +268,12 @@ def configured_accounts(
     return {name: section.account(name) for name, section in sections.items()}
 
 
+def editor_of(environ: Mapping[str, str] | None = None) -> str:
+    """The command of the editor that a person has chosen."""
+    environ = _environ(environ)
+    return environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+
+
 _Settings = TypeVar("_Settings", bound=BaseSettings)
 
 

@@ -27,13 +27,14 @@ _REQUEST_MAX_BYTES = 2**23
 
 
 class Replay(Struct, frozen=True):
-    """An event to be written again."""
+    """An event to be written again, or a letter to be put aside."""
 
     letter: int
     """Offset of its letter."""
     key: bytes | None
     """Of the letter."""
-    record: Mended
+    record: Mended | None
+    """`None`: nothing is written but the marker."""
     partition: int
     """Of the event topic."""
     handling: Handling
@@ -92,7 +93,7 @@ class Replayer:
             raise as_log_error(error, "beginning to replay") from error
 
     async def write(self, replays: Sequence[Replay]) -> list[int]:
-        """Writes all of these events with their markers, or nothing; the offsets of the events.
+        """Writes all of these events with their markers, or nothing; the offsets of the events, -1 where there is none.
 
         Raises `FencedError` if somebody else replays letters of this partition now; `LogError` if that failed, or if it
         is not known: whoever begins again sees what became of it.
@@ -106,14 +107,17 @@ class Replayer:
                 f"{len(replays)} was written; wait until they are done, then try again"
             ) from error
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise as_log_error(error, "replaying dead letters") from error
+            doing = "replaying dead letters (run it again: it sees what was written)"
+            raise as_log_error(error, doing) from error
 
     async def _transact(self, replays: Sequence[Replay]) -> list[int]:
         producer, settings = self._producer, self._settings
         await producer.begin_transaction()
         # Each send is awaited before the commit: a commit after a failed one would succeed.
         sent = [
-            await producer.send(
+            None
+            if each.record is None
+            else await producer.send(
                 settings.event_topic,
                 key=each.record.key,
                 value=each.record.value,
@@ -122,10 +126,10 @@ class Replayer:
             )
             for each in replays
         ]
-        offsets: list[int] = [(await each).offset for each in sent]
+        offsets: list[int] = [-1 if each is None else (await each).offset for each in sent]
         marks = []
         for each, offset in zip(replays, offsets, strict=True):
-            to = f"{settings.event_topic}/{each.partition}/{offset}"
+            to = "" if offset < 0 else f"{settings.event_topic}/{each.partition}/{offset}"
             marker = Marker(each.letter, each.handling, self._by, to)
             marks.append(
                 await producer.send(

@@ -56,6 +56,8 @@ class Wishes(Struct, frozen=True):
     """Also what was dealt with already."""
     force: bool = False
     """Also what would be refused again."""
+    dismisses: bool = False
+    """Nothing is written again: the letters are only marked as dealt with."""
     as_json: bool = False
 
 
@@ -82,8 +84,7 @@ class _Out:
         if self._wishes.as_json:
             text = msgspec.json.encode(line).decode()
         else:
-            what = "would be replayed to" if self._wishes.is_dry else "replayed as"
-            became = f"{what} {line.to}" if line.done else f"not replayed: {line.detail}"
+            became = f"{self._verb} {self._way} {line.to}".rstrip() if line.done else f"left: {line.detail}"
             text = f"{line.letter:<12}  {printable(line.subject or '?')}  {printable(line.type or '?')}: {became}"
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -91,9 +92,17 @@ class _Out:
     def conclude(self) -> int:
         """The exit code: 1 when some were left."""
         if not self._wishes.as_json:
-            verb = "would be replayed" if self._wishes.is_dry else "replayed"
-            sys.stderr.write(f"{self.done} {verb}" + (f", {self.left} not" if self.left else "") + "\n")
+            sys.stderr.write(f"{self.done} {self._verb}" + (f", {self.left} left" if self.left else "") + "\n")
         return 1 if self.left else 0
+
+    @property
+    def _verb(self) -> str:
+        verb = "dismissed" if self._wishes.dismisses else "replayed"
+        return f"would be {verb}" if self._wishes.is_dry else verb
+
+    @property
+    def _way(self) -> str:
+        return "" if self._wishes.dismisses else "to" if self._wishes.is_dry else "as"
 
 
 # --- replay ----------------------------------------------------------------------------------------------------------
@@ -170,7 +179,7 @@ class _Run:
                 async for record in found:
                     if record.offset > last:
                         break
-                    progress.say(lambda: f"{self._out.done} done, {self._out.left} not")
+                    progress.say(lambda: f"{self._out.done} done, {self._out.left} left")
                     if record.offset in self._offsets and read_marker(record.headers) is None:
                         self.met.add(record.offset)
                         marker = handled.get(record.offset)
@@ -189,13 +198,15 @@ class _Run:
             self._out.tell(letter, str(error))
             return
         self._batch.append((letter, replay))
-        self._bytes += len(replay.record.value)
+        self._bytes += 0 if replay.record is None else len(replay.record.value)
         if len(self._batch) >= min(_BATCH, int(self._limiter.max_rate)) or self._bytes >= _BATCH_BYTES:
             await self._flush()
 
     def _prepared(self, letter: Letter) -> Replay:
         """Raises `UsageError`."""
         desk, record = self._desk, letter.record
+        if self._wishes.dismisses:
+            return Replay(letter.place.offset, record.key, None, -1, "dismissed")
         refused = refused_record(record.key, record.value, record.headers)
         again = as_it_is(refused)
         partition = partition_of(refused, again.key, desk)
@@ -213,12 +224,12 @@ class _Run:
         topic = self._desk.event_topic
         if self._wishes.is_dry:
             for letter, replay in batch:
-                self._out.tell(letter, "", f"{topic}/{replay.partition}")
+                self._out.tell(letter, "", "" if replay.record is None else f"{topic}/{replay.partition}")
             return
         await self._limiter.acquire(len(batch))
         offsets = await self._replayer.write([replay for _, replay in batch])
         for (letter, replay), offset in zip(batch, offsets, strict=True):
-            self._out.tell(letter, "", f"{topic}/{replay.partition}/{offset}")
+            self._out.tell(letter, "", "" if offset < 0 else f"{topic}/{replay.partition}/{offset}")
 
 
 def already(marker: Marker) -> str:
