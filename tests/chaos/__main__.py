@@ -1,6 +1,6 @@
 """`make chaos`: workers on a real cluster, with everything going wrong around them; then it is counted what came of it.
 
-    python -m tests.chaos                              100,000 orders, 1,000,000 events, 20 minutes and what follows
+    python -m tests.chaos                              15,000 orders, 130,000 events, 20 minutes and what follows
     python -m tests.chaos --orders 2000 --seconds 120  a small one
     python -m tests.chaos --no-hostile                 without the producer that writes whatever a broker takes
     python -m tests.chaos --long-freezes               freezes that no hold covers: the gap of a blind provider

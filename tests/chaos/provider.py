@@ -255,9 +255,9 @@ class _Providers:
     def answer(self, question: Question) -> Report:
         """Does what is asked, and says how things are."""
         if question.plan is not None:
-            self.sequra.faults.plan = plan_for("sequra", question.plan)
+            self.sequra.faults.replace_plan(plan_for("sequra", question.plan))
             for merchant in self.merchants:
-                merchant.sandbox.faults.plan = plan_for(merchant.account.provider, question.plan)
+                merchant.sandbox.faults.replace_plan(plan_for(merchant.account.provider, question.plan))
         if question.expected is not None:
             self.sequra.recorder.expect(Path(question.expected))
         if question.began_at is not None:

@@ -75,7 +75,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     folder: Path
     """For logs; is emptied before."""
-    orders: int = 100_000
+    orders: int = 15_000
     """Of all providers together: as many at Qliro, and at AtaraPay, as of each account at seQura."""
     seconds: float = 1_200.0
     """For which the shop is open and things go wrong."""

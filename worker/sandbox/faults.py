@@ -189,6 +189,12 @@ class Faults:
             bounds.append(probability + (bounds[-1] if bounds else 0.0))
         self._counts: dict[tuple[Sort, str, str], int] = {}
 
+    def replace_plan(self, plan: FaultPlan) -> None:
+        """Another plan, whose counts go on: otherwise the orders that met a fault first would meet it first again."""
+        counts = self._counts
+        self.plan = plan
+        self._counts = counts
+
     def script(self, merchant: str, order_ref: str, *faults: str) -> None:
         """What the order's next requests meet, one each, before the plan applies again.
 

@@ -173,6 +173,14 @@ def test_new_plan_counts_anew() -> None:
     assert kinds(faults, 40) == first
 
 
+def test_plan_that_goes_on() -> None:
+    """Where a plan is replaced in the middle of a run, no order meets the same again from the first."""
+    faults, whole = (Faults(FaultPlan.parse("500=0.5"), 3) for _ in range(2))
+    first = kinds(faults, 20)
+    faults.replace_plan(FaultPlan.parse("500=0.5"))
+    assert first + kinds(faults, 20) == kinds(whole, 40)
+
+
 def test_each_meets_its_own() -> None:
     """Pushes and results meet only what befalls them, and requests nothing of it; none takes from the others."""
     faults = Faults(FaultPlan.parse("500=1,push_late=1:1ms,result_error=1"), 1)
