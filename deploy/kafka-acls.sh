@@ -24,6 +24,7 @@ DEAD_LETTER_TOPIC=${DEAD_LETTER_TOPIC:-cartsync.dlq}
 RESULTS_TOPIC=${RESULTS_TOPIC-cartsync.results} # empty: there is none
 READER=${READER:-}                              # who reads results; empty: nothing is granted
 DISBURSEMENTS=${DISBURSEMENTS:-}                # not empty: an account has them, and they become events
+BY_EVENTS=${BY_EVENTS:-}                        # not empty: operators act by events ([callbacks] record_secrets)
 
 quoted() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
@@ -40,7 +41,7 @@ allow() {
 }
 
 allow "$WORKER" --topic "$EVENT_TOPIC" literal Read DescribeConfigs
-if [ -n "$DISBURSEMENTS" ]; then
+if [ -n "$DISBURSEMENTS$BY_EVENTS" ]; then
     allow "$WORKER" --topic "$EVENT_TOPIC" literal Write
 fi
 allow "$WORKER" --group "$GROUP_ID" literal Read
@@ -57,6 +58,9 @@ fi
 
 if [ -n "$CONSOLE" ]; then
     allow "$CONSOLE" --topic "$EVENT_TOPIC" literal Describe
+    if [ -n "$BY_EVENTS" ]; then
+        allow "$CONSOLE" --topic "$EVENT_TOPIC" literal Write
+    fi
     allow "$CONSOLE" --topic "$STATE_TOPIC" literal Read
     allow "$CONSOLE" --topic "$DEAD_LETTER_TOPIC" literal Read
     if [ -n "$RESULTS_TOPIC" ]; then
@@ -75,6 +79,9 @@ fi
 if [ -n "$OPERATOR" ]; then
     allow "$OPERATOR" --group "$GROUP_ID" literal Describe
     allow "$OPERATOR" --topic "$EVENT_TOPIC" literal Create Read DescribeConfigs
+    if [ -n "$BY_EVENTS" ]; then
+        allow "$OPERATOR" --topic "$EVENT_TOPIC" literal Write
+    fi
     allow "$OPERATOR" --topic "$STATE_TOPIC" literal Create Read DescribeConfigs
     allow "$OPERATOR" --topic "$DEAD_LETTER_TOPIC" literal Create Read DescribeConfigs
     if [ -n "$RESULTS_TOPIC" ]; then

@@ -307,6 +307,23 @@ def test_pick_refuses() -> None:
         pick("1", [(0, "hats/1"), (0, "acme/1")])
 
 
+def test_damaged_record_of_an_account_halts_its_partition() -> None:
+    """Nobody knows whether it is paused: the partition says which record it is, the other one goes on."""
+
+    async def story(stage: Stage) -> None:
+        stage.log.write_foreign(0, b"a:acme", b"\xc1")
+        worker = stage.worker("w1", trust=TRUST)
+        await worker.start()
+        await asyncio.sleep(30.0)
+        by_partition = {view.partition: view for view in worker.status().partitions}
+        assert by_partition[0].role == "halted"
+        assert "a:acme" in by_partition[0].detail
+        assert by_partition[1].role == "serving"
+        await worker.stop()
+
+    play(story)
+
+
 # --- what stays --------------------------------------------------------------------------------------------------------
 
 

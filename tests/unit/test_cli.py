@@ -456,6 +456,20 @@ async def test_account_report_of_both(cli: Cli, worker: Worker, url: str) -> Non
     assert worker.done == []
 
 
+async def test_who_and_why_go_with_a_command(cli: Cli, worker: Worker, url: str) -> None:
+    """To the worker that is asked; what nobody does without a reason is refused before anybody is."""
+    release = ("order", "release", "acme/1", "--url", url)
+    assert (await asyncio.to_thread(cli, *release, "--why", "mended", "--by", "ana"))[0] == 0
+    assert worker.asked == ("ana", "mended")
+    assert (await asyncio.to_thread(cli, *release))[0] == 0
+    assert "@" in worker.asked[0]
+    every = ("order", "release", "--all", "--account", "acme", "--url", url, "--by", "ana")
+    assert (await asyncio.to_thread(cli, *every))[0] == 0
+    assert worker.asked == ("ana", "")
+    code, _, err = await asyncio.to_thread(cli, "order", "forget", "acme/1", "--url", url)
+    assert (code, "needs a reason: --why TEXT" in err) == (2, True)
+
+
 async def test_account_resume(cli: Cli, worker: Worker, url: str) -> None:
     """A paused account goes on; an unknown one ends with 2."""
     assert await asyncio.to_thread(cli, "account", "resume", "acme", "--url", url) == (0, "account acme: resumed\n", "")

@@ -289,6 +289,7 @@ class Worker:
             self._require_no_event(command)
             return CommandOutcome(await self.account_effects[command.name](target))
         workload = self._workload_of(target)
+        workload.require_writable(target)
         if self._operators.can_write:
             return await self._operators.write(command, target, [workload.partition], [workload.partition], by, why)
         self._require_no_event(command)

@@ -103,8 +103,8 @@ COMMANDS: Mapping[str, Command] = {
             """Send a parked order again, or all parked orders of an account.
 
             Attempt counts start over; running delays and holds stay. Returns once the change is committed, and says
-            whether anything was released. --all reaches only the partitions of the worker it asks: run it for each
-            worker.
+            whether anything was released. --all asks a worker's private port, and reaches only its partitions: run it
+            for each worker.
 
             \b
             cartsync order release acme/A14
@@ -191,9 +191,10 @@ COMMANDS: Mapping[str, Command] = {
             _resume_words,
             """Resume a paused account immediately.
 
-            An account is paused because its credentials or too many of its orders were rejected. It also probes by
-            itself ([worker] account_probe). The worker rereads the password file. Run it for each worker; SIGHUP
-            resumes all accounts of one worker.
+            An account is paused because its credentials or too many of its orders were rejected, or by an operator. It
+            also probes by itself ([worker] account_probe). Workers reread the password file. Without [callbacks]
+            record_secrets, or with --url, one worker is asked: run it for each. SIGHUP resumes all accounts of one
+            worker.
             """,
         ),
     )

@@ -106,6 +106,11 @@ class OrderWorkload:
                 state.decode_whole(value)
             except MsgspecError:
                 return (state.ORDER_PREFIX + subject).encode()
+        for key, value in self._state.accounts.items():
+            try:
+                state.decode_account(value)
+            except MsgspecError:
+                return key.encode()
         return None
 
     def summary(self) -> dict[str, Any]:
@@ -354,15 +359,19 @@ class OrderWorkload:
         """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
         committed. Raises `UsageError`.
         """
-        self._host.require_working()
         for subject in subjects:
-            if subject not in self.orders:
-                raise UsageError(f"no order {subject} is known")
-            if subject in self._state.beyond:
-                raise UsageError(self._state.beyond_detail)
+            self.require_writable(subject)
         done = self._mailbox.command(subjects, change)
         self._host.wake()
         return await done
+
+    def require_writable(self, subject: str) -> None:
+        """Raises `UsageError` when nothing of an order can be written now."""
+        self._host.require_working()
+        if subject not in self.orders:
+            raise UsageError(f"no order {subject} is known")
+        if subject in self._state.beyond:
+            raise UsageError(self._state.beyond_detail)
 
     async def parked(self, account: str, reason_contains: str) -> list[str]:
         """The parked orders of an account, or those whose reason contains a text."""

@@ -166,6 +166,17 @@ async def test_accounts_are_resumed_everywhere() -> None:
         assert not unknown.done
 
 
+async def test_accounts_of_workers_that_write_events() -> None:
+    """The first one that answers has told all others: nobody else is asked. Who asked, and why, goes with it."""
+    first, second = Worker(), Worker()
+    first.everywhere = second.everywhere = True
+    async with port_of(first) as one, port_of(second) as two:
+        ports = PrivatePorts(["http://127.0.0.1:1", one, two], "")
+        (line,) = await ports.submit(COMMANDS["pause"], ["acme"], by="ana", why="maintenance")
+        assert (line.done, line.detail) == (True, "paused")
+        assert (first.done, first.asked, second.done) == ([("pause", "acme")], ("ana", "maintenance"), [])
+
+
 async def test_statuses() -> None:
     """What each worker says of itself, and that one does not answer."""
     worker = Worker()

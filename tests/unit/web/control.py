@@ -21,6 +21,7 @@ class Worker:
         self.figures = Metrics()
         self.paused: str | None = "401"
         self.asked = ("", "")
+        self.everywhere = False
 
     def livez(self) -> tuple[bool, str]:
         return self.state
@@ -45,7 +46,7 @@ class Worker:
     async def operate(self, command: Command, target: str, by: str, why: str) -> CommandOutcome:
         self.asked = (by, why)
         if command.about == "account":
-            return CommandOutcome(self._account(command, target))
+            return CommandOutcome(self._account(command, target), everywhere=self.everywhere)
         return CommandOutcome(self._do(command.name, target, self.show(target) if command.of_parked else None))
 
     async def operate_parked(self, command: Command, account: str, reason_contains: str, by: str, why: str) -> int:

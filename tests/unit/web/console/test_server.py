@@ -277,6 +277,17 @@ async def test_act_on_one(scene: Scene) -> None:
         assert "banner bad" in await get(scene.url + where)
 
 
+async def test_what_needs_a_reason(scene: Scene) -> None:
+    """Is not done without one."""
+    async with scene.open():
+        form = {"csrf": await csrf(scene.url), "command": "forget", "subject": "acme/A15"}
+        text, _ = await post(scene, "/act", form, 400)
+        assert "forget needs a reason" in text
+        assert scene.deeds.done == []
+        await post(scene, "/act", form | {"why": "erasure request"}, 303)
+        assert scene.deeds.done == [("forget", ("acme/A15",), "local", "erasure request")]
+
+
 async def test_act_on_all(scene: Scene) -> None:
     """First it is said how many; then those that match are done, and each is accounted for."""
     scene.put("acme/A16", parked())
