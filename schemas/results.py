@@ -75,7 +75,7 @@ class OperatedData(Struct, omit_defaults=True, frozen=True, kw_only=True):
     """What an operator did, and what came of it."""
 
     command: str
-    """`release`, `resend`, `note`, `adopt`, `forget` to an order; `pause`, `resume` to an account."""
+    """What the operator event's type ends with."""
     by: By
     """Who did it."""
     why: str | UnsetType = UNSET

@@ -24,16 +24,20 @@ class StatusRules(Struct, frozen=True):
     """Whether workers count them: `Waiting` and `PartitionView` have a member of its name, and a gauge shows it."""
     is_of_payment: bool = False
     """Whether it is the state of the payment, by the same name."""
+    has_contradictions: bool = False
+    """Whether the reasons that an assessment gives with it are contradictions between the order's events."""
     in_overview: bool = True
 
 
 STATUS_RULES: Mapping[Status, StatusRules] = {
     "owed": StatusRules("an update is still to be sent", is_counted=True),
     "parked": StatusRules("a person has to look at it", needs_person=True, is_counted=True),
-    "inconsistent": StatusRules("its events contradict each other", needs_person=True, is_counted=True),
+    "inconsistent": StatusRules(
+        "its events contradict each other", needs_person=True, is_counted=True, has_contradictions=True
+    ),
     "unconfirmed": StatusRules("no confirmation has come yet", is_counted=True),
-    "on_hold": StatusRules("the payment is on hold", is_of_payment=True),
-    "refused": StatusRules("the payment was refused", is_of_payment=True),
+    "on_hold": StatusRules("the payment is on hold", is_of_payment=True, has_contradictions=True),
+    "refused": StatusRules("the payment was refused", is_of_payment=True, has_contradictions=True),
     "settled": StatusRules("the provider has the newest state", in_overview=False),
 }
 """In the order in which people are shown them. What a status follows from is in `worker.core.status`; whatever else

@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"tools"}),
     frozenset({"app"}),
+    frozenset({"backend"}),
     frozenset({"orders", "jobs", "kafka", "publisher", "store", "web", "sim", "sandbox"}),
     frozenset({"ownership"}),
     frozenset({"ports", "metrics", "logs"}),
@@ -83,6 +84,7 @@ IMPURE = (
 )
 IMPURE_BUILTINS = {"__import__", "breakpoint", "eval", "exec", "input", "open", "print"}
 ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.getenvb", "os.putenv", "os.unsetenv")
+STATE_MODULES = ("state", "scan", "reading", "following")
 OUR_HTTP_CLIENT = ("aiohappyeyeballs", "httptools")
 OTHER_HTTP_CLIENTS = ("http.client", "httpx", "requests", "urllib.request", "urllib3")
 # What a server may take of aiohttp beside `web`: the bare name, and types. None of it opens a connection.
@@ -277,6 +279,17 @@ def kafka_client(module: Module, tree: Tree) -> list[str]:
     return [module.at(line, name) for line, name in module.uses if is_or_in(name, "aiokafka")]
 
 
+def state_backend(module: Module, tree: Tree) -> list[str]:
+    """Report whoever reaches past worker/backend.py for the modules that keep the state."""
+    if module.area in ("kafka", "backend"):
+        return []
+    return [
+        module.at(line, target)
+        for line, target in our_imports(module, tree)
+        if any(is_or_in(target, f"worker.kafka.{name}") for name in STATE_MODULES)
+    ]
+
+
 def http_client(module: Module, tree: Tree) -> list[str]:
     """Report HTTP requests outside worker/publisher, and servers outside web and the sandbox.
 
@@ -362,6 +375,7 @@ RULES: tuple[Rule, ...] = (
     no_cycle,
     environment,
     kafka_client,
+    state_backend,
     http_client,
     fast_loop,
     pure,
@@ -416,6 +430,12 @@ def test_environment(module: Module) -> None:
 def test_kafka_client(module: Module) -> None:
     """Only worker/kafka knows the Kafka client."""
     assert kafka_client(module, TREE) == []
+
+
+@each_module
+def test_state_backend(module: Module) -> None:
+    """Only worker/backend.py chooses what keeps the state."""
+    assert state_backend(module, TREE) == []
 
 
 @each_module
@@ -522,6 +542,20 @@ BROKEN: tuple[tuple[Rule, str, str, str], ...] = (
     (environment, "demo.py:1: os.environ", "worker/tools/demo.py", "from os import environ"),
     (kafka_client, "aiokafka.AIOKafkaProducer", WEB, "from aiokafka import AIOKafkaProducer"),
     (kafka_client, "aiokafka.errors", "worker/app.py", "def f():\n import aiokafka.errors"),
+    (
+        state_backend,
+        "worker/app.py:1: worker.kafka.state",
+        "worker/app.py",
+        "from worker.kafka.state import KafkaStateLog",
+    ),
+    (state_backend, "a.py:1: worker.kafka.scan", "worker/tools/a.py", "import worker.kafka.scan"),
+    (
+        state_backend,
+        "a.py:2: worker.kafka.reading",
+        "worker/tools/a.py",
+        "def f():\n from worker.kafka.reading import a",
+    ),
+    (state_backend, "a.py:1: worker.kafka.following", WEB, "from worker.kafka.following import KafkaRecords"),
     (http_client, "worker/app.py:1: aiohttp", "worker/app.py", "import aiohttp"),
     (http_client, "aiohttp.ClientSession", "worker/publisher/sender.py", "from aiohttp import ClientSession"),
     (http_client, "httptools", WEB, "import httptools"),
@@ -572,7 +606,9 @@ SOUND: Files = {
     "worker/ports.py": "from worker.core.order import Order",
     "worker/metrics.py": "import prometheus_client; from worker import __version__",
     "worker/kafka/__init__.py": "",
-    "worker/kafka/log.py": "import aiokafka; from worker.ports import StateLog",
+    "worker/kafka/log.py": "import aiokafka; from worker.kafka import state; from worker.ports import StateLog",
+    "worker/kafka/state.py": "",
+    "worker/backend.py": "from worker.kafka.state import KafkaStateLog",
     "worker/publisher/sender.py": "import aiohappyeyeballs, httptools",
     "worker/web/page.py": "import aiohttp; from aiohttp.typedefs import Handler; aiohttp.web.Response()",
     "worker/sandbox/server.py": "from aiohttp import web; from worker.providers.sequra import wire",

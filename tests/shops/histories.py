@@ -26,6 +26,8 @@ AMOUNTS = (0, 1, 2, 3, 7, 10, 99, 100, 333, 500, 1_000, 2_500, 9_999)
 REASONS = (None, None, "out_of_stock", "late", "", "The customer no longer wants it")
 FACTS = {"s": "shipment_id", "r": "return_id", "c": "cancellation_id", "f": "refund_id", "e": "fee_id"}
 ENDS: Json = {"attributes": {"ends_in": "P1Y"}}
+GOODS_TYPES: tuple[Json, ...] = ({"type": "subscriber_fee"}, {"type": "service"} | ENDS)
+"""Instead of a product."""
 HUGE = 10**11
 SEEDS = st.integers(0, 2**48)
 
@@ -89,7 +91,7 @@ class Shop:
         if self.one_in(6):
             line |= {"line_id": one, "reference": f"sku-{one}"}
         if self.one_in(6):
-            line |= chance.choice(({"type": "subscriber_fee"}, {"type": "service"} | ENDS))
+            line |= chance.choice(GOODS_TYPES)
         return line
 
     def _other(self, kind: str, number: int, lines: list[LineDict]) -> LineDict:

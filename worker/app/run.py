@@ -25,6 +25,7 @@ from worker.app.process import (
     tune_gc,
 )
 from worker.app.worker import Ports, Worker
+from worker.backend import open_state_log
 from worker.config import Config, HttpSection
 from worker.core.results import Reporting, source_of
 from worker.core.targets import TargetChoice
@@ -33,7 +34,6 @@ from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
 from worker.providers.registry import PROVIDERS
 from worker.publisher.sender import HttpSender
@@ -84,7 +84,7 @@ async def _run(
     # Lists that jobs read become events, and so does what operators ask of the private port.
     writes = (reads_lists and placing is not None) or config.callbacks.trust().can_sign
     producer = KafkaEventProducer(kafka, placing) if writes else None
-    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender, producer)
+    ports = Ports(SystemClock(), KafkaEventLog(kafka), open_state_log(kafka), sender, producer)
     worker = Worker(
         config.worker,
         accounts,

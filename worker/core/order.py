@@ -31,7 +31,7 @@ from schemas.facts import (
     unpack_lines,
     unpack_trackings,
 )
-from schemas.views import NotReady
+from schemas.views import STATUS_RULES, NotReady
 from worker.core.carts import cart_of_statement, carts_of_content
 from worker.core.shares import Tally, count_units, tally
 from worker.model.order import CancellationReason, Cart, Order
@@ -44,9 +44,14 @@ class Assessment(Struct, frozen=True):
 
     state: Literal[NotReady, "ready"]
     reasons: list[str] = []
-    """Each contradiction in words, at most `REASONS_MAX`."""
+    """What stands in the way, each in words, at most `REASONS_MAX`."""
     order: Order | None = None
     """What the provider should hold; `None` while unconfirmed or inconsistent."""
+
+    @property
+    def contradictions(self) -> list[str]:
+        """Those of the reasons, also while the payment is on hold."""
+        return self.reasons if self.state != "ready" and STATUS_RULES[self.state].has_contradictions else []
 
 
 class Shown(Struct, frozen=True, gc=False):

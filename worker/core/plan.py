@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from schemas.state import OrderRecord
-from schemas.views import Waits
+from schemas.views import STATUS_RULES, Waits
 from worker.core.order import Assessment, Shown, assess, baseline, shown_of
 from worker.core.record import known_digest, newest_event
 from worker.model.account import Account
@@ -108,7 +108,7 @@ def _is_over(assessment: Assessment, record: OrderRecord) -> bool:
     and it will not be, so the order must not wait for it. Doubt about what the provider holds stays in the record: if
     it is approved all the same, all of it is sent.
     """
-    if assessment.state not in ("on_hold", "refused") or assessment.reasons:
+    if assessment.state == "ready" or not STATUS_RULES[assessment.state].is_of_payment or assessment.reasons:
         return False
     cancellation = record.facts.cancellation_now
     return cancellation is not None and cancellation.by == "provider" and not cancellation.retracted
@@ -133,5 +133,4 @@ def plan_unconfigured(record: OrderRecord, subject: str) -> Acknowledge | Wait:
 def wait_of(assessment: Assessment) -> Wait:
     """What an order of this assessment waits for, which is not ready."""
     assert assessment.state != "ready"
-    contradicts = assessment.state != "unconfirmed" and bool(assessment.reasons)
-    return Wait(assessment.state, assessment.reasons, contradicts, shown_of(assessment.order))
+    return Wait(assessment.state, assessment.reasons, bool(assessment.contradictions), shown_of(assessment.order))

@@ -33,9 +33,16 @@ class DeliveryPolicy(Struct, frozen=True):
     park_within_s: float = 600.0
 
     @property
+    def hold_max_s(self) -> float:
+        """The longest hold after an attempt (`core.retry.hold_s`)."""
+        return self.settle_s
+
+    @property
     def takeover_hold_s(self) -> float:
-        """H: until then a request of an unclean predecessor may still land (L + G, with a margin for the clocks)."""
-        return (self.lease_s + self.settle_s) * (1 + CLOCK_RATE_ERROR) + 1.0
+        """H: until then a request of an unclean predecessor may still land: L and the longest hold, with a margin for
+        the clocks.
+        """
+        return (self.lease_s + self.hold_max_s) * (1 + CLOCK_RATE_ERROR) + 1.0
 
     @property
     def keep_alive_s(self) -> float:

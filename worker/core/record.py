@@ -439,9 +439,10 @@ def _settled(
     after.not_found_delay = False
     after.not_before_ms = 0
     after.delay = Delay.OWN
+    held_s = hold_s(outcome, rules)
     match outcome.kind:
         case OutcomeKind.APPLIED:
-            return _applied(after, revision, digest, now_ms), 0.0
+            return _applied(after, revision, digest, now_ms), held_s
         case OutcomeKind.CONFLICT:
             tried = replace(tried, conflict=tried.conflict + 1)
             if tried.conflict >= rules.conflict_attempts:
@@ -460,13 +461,12 @@ def _settled(
             tried = replace(tried, transient=tried.transient + 1)
             after.may_land_late = after.remote_unknown = True
             after.delay = _whence(outcome)
-            held_s = hold_s(outcome, rules)
             delay_s = held_s + backoff_s(tried.transient, chance, rules)
             after.not_before_ms = _after(now_ms, delay_s, outcome.retry_after_s)
             after.attempts = tried
             return after, held_s
         case OutcomeKind.PENDING | OutcomeKind.UNSUPPORTED:
-            return _undecided(after, revision, digest, outcome, now_ms), 0.0
+            return _undecided(after, revision, digest, outcome, now_ms), held_s
         case OutcomeKind.PERMANENT:
             after.park = Parking(outcome.reason, digest, revision, now_ms)
         case OutcomeKind.CREDENTIALS:
@@ -474,7 +474,7 @@ def _settled(
         case unknown:
             assert_never(unknown)
     after.attempts = tried
-    return after, 0.0
+    return after, held_s
 
 
 def _not_found(after: OrderRecord, count: int, park: Parking, rules: DeliveryPolicy) -> None:

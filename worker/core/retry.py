@@ -1,5 +1,7 @@
 """How long an order waits after an attempt: its hold, its delay, and what the delay is for."""
 
+from typing import assert_never
+
 from schemas.state import Delay, OrderRecord
 from worker.core.policy import DeliveryPolicy
 from worker.model.exchange import RETRY_AFTER_MAX_S, Outcome, OutcomeKind
@@ -7,9 +9,27 @@ from worker.model.exchange import RETRY_AFTER_MAX_S, Outcome, OutcomeKind
 
 def hold_s(outcome: Outcome, rules: DeliveryPolicy) -> float:
     """For how many seconds after an attempt with this outcome its request may still be applied: until then nothing else
-    may be sent of what it was about, be it an order or a page of a report. 0: it is known what became of it.
+    may be sent of what it was about, be it an order or a page of a report. 0: it is known what became of it. Never
+    longer than `rules.hold_max_s`.
     """
-    return rules.settle_s if outcome.kind is OutcomeKind.UNKNOWN else 0.0
+    match outcome.kind:
+        case OutcomeKind.UNKNOWN:
+            return rules.settle_s
+        case (
+            OutcomeKind.APPLIED
+            | OutcomeKind.PENDING
+            | OutcomeKind.UNSUPPORTED
+            | OutcomeKind.CONFLICT
+            | OutcomeKind.NOT_FOUND
+            | OutcomeKind.PERMANENT
+            | OutcomeKind.CREDENTIALS
+            | OutcomeKind.FORBIDDEN
+            | OutcomeKind.REJECTED
+            | OutcomeKind.NOT_SENT
+        ):
+            return 0.0
+        case unknown:
+            assert_never(unknown)
 
 
 def backoff_s(count: int, chance: float, rules: DeliveryPolicy) -> float:
@@ -27,7 +47,7 @@ def delay_max_s(record: OrderRecord, rules: DeliveryPolicy) -> float:
         return record.delay_ms / 1000
     if record.not_found_delay:
         return max(rules.not_found_delays_s)
-    backoff_max_s = rules.retry_max_s + (rules.settle_s if record.may_land_late else 0.0)
+    backoff_max_s = rules.retry_max_s + (rules.hold_max_s if record.may_land_late else 0.0)
     return max(backoff_max_s, RETRY_AFTER_MAX_S) if record.delay is Delay.ASKED else backoff_max_s
 
 

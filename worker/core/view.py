@@ -1,6 +1,6 @@
 """An order as people see it: its status, its carts, and what stands in its way. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
 from msgspec import Struct, msgpack
@@ -8,7 +8,7 @@ from msgspec import Struct, msgpack
 from schemas.base import time_text
 from schemas.facts import Moment, ProviderFacts
 from schemas.state import OrderRecord
-from schemas.views import STATUS_RULES, ItemView, OrderView, Paid, ProviderView, Said, Status
+from schemas.views import STATUS_RULES, ItemView, NotReady, OrderView, Paid, ProviderView, Said, Status
 from worker.core.order import Assessment, assess
 from worker.core.policy import DeliveryPolicy
 from worker.core.retry import awaits_change
@@ -144,12 +144,12 @@ def _notes(record: OrderRecord, partition: int, also_in: Sequence[int]) -> Itera
 
 _DAY_US = 86_400_000_000
 _ONLY_AN_EVENT = "inconsistent for too long: only an event can resolve it, no release"
-_PAYMENTS: Mapping[str, str] = {name: rules.meaning for name, rules in STATUS_RULES.items() if rules.is_of_payment}
 
 
-def why_not_ready(state: str, reasons: list[str], held_as: Status) -> str:
-    """What stands in the way of an order in this assessment, and which contradictions."""
-    said = [_PAYMENTS[state]] if state in _PAYMENTS else []
+def why_not_ready(state: NotReady, reasons: list[str], held_as: Status) -> str:
+    """What stands in the way of an order in this assessment, and which contradictions; never empty."""
+    rules = STATUS_RULES[state]
+    said = [rules.meaning] if rules.is_of_payment or not reasons else []
     only = [_ONLY_AN_EVENT] if held_as == "parked" else []
     return "; ".join(said + reasons + only)
 

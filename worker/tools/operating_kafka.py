@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from worker.backend import find_orders, open_records
 from worker.config import KafkaSection
 from worker.core.commands import Command
 from worker.core.trust import Trust
 from worker.errors import LogError
-from worker.kafka.following import KafkaRecords
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import find_orders
 from worker.tools.control import printable
 from worker.tools.operating import Acts, Came, pick
 from worker.tools.patience import for_a_person
@@ -24,7 +23,7 @@ def acts_on(settings: KafkaSettings, trust: Trust) -> Acts:
     """Acts in this Kafka. Raises `ConfigError`."""
     placing = settings.placing()
     return Acts(
-        lambda: KafkaRecords(settings),
+        lambda: open_records(settings),
         lambda: KafkaEventProducer(settings, placing),
         placing,
         trust,

@@ -11,10 +11,10 @@ from contextlib import aclosing
 import msgspec
 
 from schemas.commands import HistoryEntry
+from worker.backend import bounds, records
 from worker.config.console import ConsoleConfig
 from worker.errors import ConfigError, UsageError
 from worker.kafka.client import Connection
-from worker.kafka.reading import bounds, records
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import topics_now
 from worker.ports import UndecodableRecord

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from schemas.console import OrderRow
+from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.errors import DamagedStateError
-from worker.kafka.scan import KafkaStateScan
 from worker.ports import StateScan
 from worker.tools.console.run import describer
 from worker.tools.control import printable
@@ -33,7 +33,7 @@ def run_list(config: ConsoleConfig, wanted: Filter, form: Form) -> int:
     """Prints the orders that match; 0, or 72 when a record was not one that cartsync wrote. Raises `TopicError`,
     `ConfigError` or `LogError`.
     """
-    scan = KafkaStateScan(for_a_person(config.kafka), lambda subject: may_match(wanted, subject, config.providers))
+    scan = open_state_scan(for_a_person(config.kafka), lambda subject: may_match(wanted, subject, config.providers))
     return asyncio.run(_list(config, wanted, form, scan))
 
 

@@ -11,10 +11,10 @@ from msgspec import MsgspecError
 from schemas import state
 from schemas.state import OrderRecord
 from schemas.views import OrderView
+from worker.backend import find_orders, find_value
 from worker.config import KafkaSection, WorkerSection
 from worker.core.view import view_order
 from worker.errors import DamagedStateError
-from worker.kafka.state import find_orders, find_value
 from worker.model.account import Account
 from worker.model.order import account_of
 from worker.providers.registry import PROVIDERS

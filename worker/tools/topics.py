@@ -6,12 +6,12 @@ import json
 import msgspec
 
 from schemas.state import Deployment
+from worker.backend import newest_entries
 from worker.config import Config, WorkerSection
 from worker.errors import TopicError
 from worker.kafka.client import Connection
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import newest_entries
 from worker.kafka.topics import PARTITIONS_DEFAULT, Finding, check_topics, create_topics
 from worker.ownership.belonging import identified, require_all
 from worker.tools.patience import for_a_person

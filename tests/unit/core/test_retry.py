@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.state import Attempts, Delay, OrderRecord, Parking
 from worker.core.policy import DeliveryPolicy
 from worker.core.record import settle
-from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, is_transient
+from worker.core.retry import awaits_change, awaits_result, backoff_s, delay_max_s, hold_s, is_transient
 from worker.model.exchange import Outcome, OutcomeKind
 
 RULES = DeliveryPolicy()
@@ -245,6 +245,14 @@ def test_uncertainty_ends_with_a_definite_answer_only() -> None:
     for outcome in (Outcome(OutcomeKind.REJECTED, "429", 429), Outcome(OutcomeKind.NOT_SENT), CONFLICT):
         assert after(owed(may_land_late=True, remote_unknown=True), outcome).may_land_late
     assert not after(owed(may_land_late=True, remote_unknown=True), Outcome(OutcomeKind.APPLIED)).may_land_late
+
+
+@pytest.mark.parametrize("may_have_applied", [False, True])
+@pytest.mark.parametrize("kind", OutcomeKind)
+def test_no_hold_is_longer_than_the_longest(kind: OutcomeKind, may_have_applied: bool) -> None:
+    """Nor is it longer than a successor waits that has to assume any outcome."""
+    held_s = hold_s(Outcome(kind, "why", 500, may_have_applied=may_have_applied), RULES)
+    assert 0.0 <= held_s <= RULES.hold_max_s < RULES.takeover_hold_s
 
 
 # --- permanent, and credentials --------------------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 import ast
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from random import Random
 from typing import get_args
 
 import pytest
 
 from schemas.events import LINE_RULES, LineType
+from tests.shops.histories import shop_story
 from worker.providers.qliro.wanted import type_of
+from worker.providers.sequra import wire
 from worker.providers.sequra.wire import ITEM_RULES
+from worker.sandbox.sequra import rules
 
 ROOT = Path(__file__).resolve().parents[3]
 TYPES = frozenset(get_args(LineType))
@@ -19,6 +23,22 @@ TYPES = frozenset(get_args(LineType))
 def test_every_type_has_its_row(table: Collection[str]) -> None:
     """Whoever adds a type has to say what follows from it, in the carts and at each provider."""
     assert set(table) == TYPES
+
+
+@pytest.mark.parametrize("name", sorted(TYPES))
+def test_every_type_has_a_word_of_sequra(name: LineType) -> None:
+    """It is one that seQura's sandbox knows, and the checks of what is sent find the type by it."""
+    word = ITEM_RULES[name].word
+    assert word in rules._ITEMS
+    assert wire.TYPES[word] == name
+
+
+def test_every_type_is_in_histories() -> None:
+    """The models, the simulation and the plays are asked about each type."""
+    lines = [
+        line for seed in range(200) for event in shop_story(Random(seed)) for line in event["data"].get("lines", ())
+    ]
+    assert {line.get("type", "product") for line in lines if "total_minor" in line} == TYPES
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))

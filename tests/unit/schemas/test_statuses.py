@@ -12,10 +12,13 @@ from msgspec.structs import fields
 from schemas.console import IndexView
 from schemas.events import PaymentState
 from schemas.state import OrderHeader
-from schemas.views import STATUS_RULES, PartitionView, Status, Waiting
+from schemas.views import STATUS_RULES, NotReady, PartitionView, Status, Waiting
 from worker import metrics
+from worker.core.order import Assessment
 from worker.core.outbox import Outbox
+from worker.core.plan import wait_of
 from worker.core.policy import DeliveryPolicy
+from worker.core.view import why_not_ready
 from worker.web.console.overview import Counted, make_overview
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,6 +75,33 @@ def test_pages_name_every_status(page: str) -> None:
     """The definition, how scenarios expect it, and what an operator does about it."""
     text = (ROOT / page).read_text(encoding="utf-8")
     assert [name for name in STATUSES if f"`{name}`" not in text and STATUS_RULES[name].in_overview] == []
+
+
+# --- what an assessment says ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", get_args(NotReady))
+@pytest.mark.parametrize("reasons", [[], ["why"]])
+def test_what_is_not_ready_has_a_reason(state: NotReady, reasons: list[str]) -> None:
+    """Whatever an assessment says beside its state, somebody reads why the order waits, and all that it says."""
+    told = why_not_ready(state, reasons, state)
+    assert told
+    assert all(reason in told for reason in reasons)
+    assert (STATUS_RULES[state].meaning in told) == (STATUS_RULES[state].is_of_payment or not reasons)
+
+
+@pytest.mark.parametrize("state", get_args(NotReady))
+def test_what_counts_as_a_contradiction(state: NotReady) -> None:
+    """The reasons of the states whose rows say so: these alone are announced as contradictions, and grow old."""
+    assessment = Assessment(state, ["why"])
+    assert assessment.contradictions == (["why"] if STATUS_RULES[state].has_contradictions else [])
+    assert wait_of(assessment).contradicts is STATUS_RULES[state].has_contradictions
+    assert not wait_of(Assessment(state, [])).contradicts
+
+
+def test_ready_order_has_no_contradictions() -> None:
+    """It has no row among the statuses."""
+    assert Assessment("ready", []).contradictions == []
 
 
 # --- nothing else lists them ---------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def entry_problem(entry: wire.ReportedOrder) -> str | None:
         ("remaining_cart", entry.remaining_cart, wire.IN_REMAINING_CART),
     ):
         for item in cart.items:
-            if item.type not in types:
+            if wire.TYPES[item.type] not in types:
                 return f"{name}: seQura's report does not accept {item.type} here"
             problem = _member_problem(item)
             if problem is not None:
@@ -46,13 +46,14 @@ def entry_problem(entry: wire.ReportedOrder) -> str | None:
 
 def _member_problem(item: wire.Item) -> str | None:
     """Members that a report requires and an update does not."""
-    if item.type in wire.BARE:
+    kind = wire.TYPES[item.type]
+    if kind in wire.BARE:
         return None
     if not item.name:
         return "no name"
-    if item.type in wire.REFERENCED and not item.reference:
+    if kind in wire.REFERENCED and not item.reference:
         return "no reference"
-    if item.type in events.ENDING and (item.ends_on is UNSET) == (item.ends_in is UNSET):
+    if kind in events.ENDING and (item.ends_on is UNSET) == (item.ends_in is UNSET):
         return "needs exactly one of ends_on and ends_in"
     return None
 
@@ -71,12 +72,12 @@ def _cart_problem(name: str, cart: wire.Cart | wire.ReportedCart | wire.Remainin
 
 
 def _item_problem(item: wire.Item) -> str | None:
-    total = item.total_with_tax
+    kind, total = wire.TYPES[item.type], item.total_with_tax
     if total is UNSET:
         return "no total_with_tax"
-    if (total >= 0) if item.type in events.NEGATIVE else (total < 0):
+    if (total >= 0) if kind in events.NEGATIVE else (total < 0):
         return f"total_with_tax {total} has the wrong sign"
-    if item.type not in events.GOODS:
+    if kind not in events.GOODS:
         return "has quantity or price_with_tax" if (item.quantity, item.price_with_tax) != (UNSET, UNSET) else None
     if item.quantity is UNSET or item.quantity < 1:
         return f"quantity {item.quantity or 0}, expected at least 1"

@@ -21,8 +21,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, msgpack
 from schemas.base import AMOUNT_MAX_MINOR, REFERENCE_MAX, TEXT_MAX
 from worker.model.callbacks import Said
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
-from worker.providers.sequra.calls import headers, merchant_url, outcome_of, url_of
+from worker.providers.sequra.calls import headers, merchant_url, url_of
 from worker.providers.sequra.options import SequraAccount
+from worker.providers.sequra.responses import outcome_of
 
 RESPONSE_MAX_BYTES = 16 * 2**20
 """The largest response to be read: a detail of 100,000 lines."""

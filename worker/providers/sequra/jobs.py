@@ -11,9 +11,9 @@ from worker.core.order import assess
 from worker.model.exchange import HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.model.jobs import Became, Fate, Kept, Listed, Move, Page, Schedule, Weighed
 from worker.providers.sequra import disbursements, memory, pages, report, statistics, wire
-from worker.providers.sequra.calls import outcome_of
 from worker.providers.sequra.options import SequraAccount
 from worker.providers.sequra.pages import Candidate, Composing
+from worker.providers.sequra.responses import outcome_of
 from worker.providers.sequra.steps import Sequra
 
 _NOTHING, _BROKEN = Weighed("nothing"), Weighed("broken")

@@ -38,14 +38,15 @@ def wire_cart(cart: carts.Cart, order: carts.Order) -> wire.Cart:
 
 def wire_item(item: carts.Item) -> wire.Item:
     """A share of a line, with the members that its type permits."""
+    word = wire.ITEM_RULES[item.type].word
     if item.type in wire.BARE:
-        return wire.Item(item.type, total_with_tax=item.total_minor)
+        return wire.Item(word, total_with_tax=item.total_minor)
     if item.type not in events.GOODS:
-        return wire.Item(item.type, item.reference or UNSET, item.name or UNSET, total_with_tax=item.total_minor)
+        return wire.Item(word, item.reference or UNSET, item.name or UNSET, total_with_tax=item.total_minor)
     reference, name = item.reference or UNSET, item.name or UNSET
     if item.attributes is None:
         return wire.Item(
-            item.type,
+            word,
             reference,
             name,
             item.quantity,
@@ -56,7 +57,7 @@ def wire_item(item: carts.Item) -> wire.Item:
     a = item.attributes
     terms = a.subscription or events.Subscription()
     return wire.Item(
-        item.type,
+        word,
         reference,
         name,
         item.quantity,

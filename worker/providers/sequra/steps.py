@@ -26,7 +26,7 @@ from worker.model.exchange import (
 )
 from worker.model.provider import Answered, GuaranteeLevel, Question, Update
 from worker.providers.sequra import wire
-from worker.providers.sequra.calls import headers, merchant_url, outcome_of
+from worker.providers.sequra.calls import headers, merchant_url
 from worker.providers.sequra.checks import problem_of
 from worker.providers.sequra.memory import Reported, kept, read
 from worker.providers.sequra.options import SequraAccount
@@ -40,6 +40,7 @@ from worker.providers.sequra.rendering import (
     wire_tracking,
 )
 from worker.providers.sequra.report import Situation, judge, situation_of
+from worker.providers.sequra.responses import outcome_of
 
 _encoder = msgspec.json.Encoder()
 

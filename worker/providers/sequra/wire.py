@@ -248,6 +248,8 @@ class ItemRules(Struct, frozen=True):
     plugins send; they send neither member.
     """
 
+    word: str
+    """seQura's name of the type."""
     in_cart: bool = True
     """Whether the cart of a reported delivery may contain it."""
     in_remaining_cart: bool = True
@@ -258,16 +260,19 @@ class ItemRules(Struct, frozen=True):
 
 
 ITEM_RULES: Mapping[LineType, ItemRules] = {
-    "product": ItemRules(),
-    "service": ItemRules(),
-    "subscriber_fee": ItemRules(in_remaining_cart=False, needs_reference=False),
-    "handling": ItemRules(),
-    "invoice_fee": ItemRules(is_bare=True, needs_reference=False),
-    "discount": ItemRules(),
-    "other_payment": ItemRules(in_remaining_cart=False),
-    "voucher": ItemRules(in_remaining_cart=False),
-    "registration": ItemRules(in_cart=False, in_remaining_cart=False),
+    "product": ItemRules("product"),
+    "service": ItemRules("service"),
+    "subscriber_fee": ItemRules("subscriber_fee", in_remaining_cart=False, needs_reference=False),
+    "handling": ItemRules("handling"),
+    "invoice_fee": ItemRules("invoice_fee", is_bare=True, needs_reference=False),
+    "discount": ItemRules("discount"),
+    "other_payment": ItemRules("other_payment", in_remaining_cart=False),
+    "voucher": ItemRules("voucher", in_remaining_cart=False),
+    "registration": ItemRules("registration", in_cart=False, in_remaining_cart=False),
 }
+TYPES: Mapping[str, LineType] = {rules.word: name for name, rules in ITEM_RULES.items()}
+"""By seQura's word."""
+assert len(TYPES) == len(ITEM_RULES), "each type has a word of its own"
 IN_REPORTED_CART = frozenset(name for name, rules in ITEM_RULES.items() if rules.in_cart)
 IN_REMAINING_CART = frozenset(name for name, rules in ITEM_RULES.items() if rules.in_remaining_cart)
 BARE = frozenset(name for name, rules in ITEM_RULES.items() if rules.is_bare)

@@ -12,12 +12,12 @@ import uvloop
 
 from worker import __version__, is_loopback, logs
 from worker.app.process import EXIT_DONE, end_in_time, first, on_signals
+from worker.backend import open_records
 from worker.config.console import ConsoleConfig
 from worker.config.sections import ConsoleSection
 from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
 from worker.kafka.client import silence_unretrieved_errors
-from worker.kafka.following import KafkaRecords
 from worker.kafka.settings import KafkaSettings
 from worker.ports import Records
 from worker.providers.registry import PROVIDERS
@@ -51,7 +51,7 @@ async def _run(config: ConsoleConfig) -> int:
     by_events = acts_on(kafka, config.trust) if config.trust.can_sign else None
     stopping = on_signals(lambda: None)  # users are read again by themselves
     async with AsyncExitStack() as stack:
-        records = KafkaRecords(kafka)
+        records = open_records(kafka)
         opened = await open_console(
             stack,
             section,

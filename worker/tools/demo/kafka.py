@@ -3,11 +3,10 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from worker.backend import open_records, open_state_log
 from worker.kafka.events import KafkaEventLog
-from worker.kafka.following import KafkaRecords
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
 from worker.tools.demo.stage import PARTITIONS, Wire
@@ -38,5 +37,5 @@ async def kafka_wire(stack: AsyncExitStack) -> Wire:
 
     producer = KafkaEventProducer(settings, placing)
     return Wire(
-        KafkaEventLog(settings), KafkaStateLog(settings), append, producer, placing, lambda: KafkaRecords(settings)
+        KafkaEventLog(settings), open_state_log(settings), append, producer, placing, lambda: open_records(settings)
     )

@@ -14,15 +14,13 @@ import msgspec
 from schemas import state
 from schemas.commands import FleetStatus
 from worker import http_url
+from worker.backend import newest_entries, open_records, open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import brief_view
 from worker.kafka.client import Connection
-from worker.kafka.following import KafkaRecords
 from worker.kafka.group import describe_group
-from worker.kafka.scan import KafkaStateScan
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import newest_entries
 from worker.kafka.topics import require_topics
 from worker.tools.console.workers import PrivatePorts
 from worker.tools.fleet.picture import Counts, lines_of, picture
@@ -59,7 +57,7 @@ async def _status(config: ConsoleConfig, urls: Sequence[str], with_orders: bool)
 
 
 async def _ends(settings: KafkaSettings) -> dict[int, int]:
-    records = KafkaRecords(settings)
+    records = open_records(settings)
     await records.start()
     try:
         return dict(await records.input_ends())
@@ -70,7 +68,7 @@ async def _ends(settings: KafkaSettings) -> dict[int, int]:
 async def _counted(settings: KafkaSettings, rules: DeliveryPolicy) -> Counts:
     """Everything that the state topic has."""
     counts = Counts(with_orders=True)
-    scan = KafkaStateScan(settings, lambda _subject: True, counts.note)
+    scan = open_state_scan(settings, lambda _subject: True, counts.note)
     await scan.start()
     now_ms, progress, read = time.time_ns() // 1_000_000, Progress(), 0
     for partition in range(scan.partitions):

@@ -17,6 +17,7 @@ from aiolimiter import AsyncLimiter
 from msgspec import Struct
 
 from schemas.commands import ReplayedLetter
+from worker.backend import find_orders
 from worker.config.console import ConsoleConfig
 from worker.core.letters import Handling, Marker, Refused, read_marker, refused_record
 from worker.core.mending import (
@@ -34,7 +35,6 @@ from worker.core.trust import GUARDED, Trust
 from worker.errors import UsageError
 from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.replaying import Replay, Replayer, letters, markers
-from worker.kafka.state import find_orders
 from worker.tools.control import printable
 from worker.tools.letters import Desk, Letter, Place, letter_of, open_desk, who
 from worker.tools.letters.choosing import Choice

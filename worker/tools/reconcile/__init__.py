@@ -16,9 +16,9 @@ from rich.console import Console
 from schemas.reconciliation import ComparedOrder
 from worker import __version__
 from worker.app.clock import SystemClock
+from worker.backend import open_state_scan
 from worker.config import HttpSection, KafkaSection, WorkerSection
 from worker.errors import INTERRUPTED, CartsyncError, UsageError
-from worker.kafka.scan import KafkaStateScan
 from worker.model.account import Account
 from worker.model.order import account_of
 from worker.model.reconcile import Terms
@@ -85,7 +85,7 @@ async def _reconcile(
         tally.add(compared)
         out.tell(compared)
 
-    scan = KafkaStateScan(for_a_person(kafka), lambda subject: not chosen or account_of(subject) in chosen)
+    scan = open_state_scan(for_a_person(kafka), lambda subject: not chosen or account_of(subject) in chosen)
     comparison = Comparison(scan, askings, tell, terms=terms, rules=rules)
     try:
         exit_code = await _watched(comparison, tally)

@@ -16,6 +16,7 @@ from schemas.envelope import Data
 from schemas.events import LINE_RULES, NEGATIVE
 from schemas.facts import Facts, Refund, Stamp, unpack_lines
 from schemas.provider_events import PaymentStateSaidData
+from schemas.views import STATUS_RULES
 from worker.core.effects import OPERATOR_KINDS
 from worker.core.intake import decode
 from worker.core.order import Assessment, assess
@@ -184,7 +185,6 @@ class _Known:
             for name, cart in _carts_of(now.order):
                 changes[name] = _changes(self._carts[name], cart, whys[name], absent)
                 self._carts[name] = cart
-        contradictions = now.reasons if now.state != "unconfirmed" else []
         notes = _notes(before, after, event, position, was, now, any(changes.values()))
         return Explanation(
             number,
@@ -195,7 +195,7 @@ class _Known:
             now.state,
             changes["shipped"],
             changes["unshipped"],
-            contradictions,
+            now.contradictions,
             notes,
         )
 
@@ -464,12 +464,14 @@ def _notes(
     notes: list[str] = []
     if was.state == "unconfirmed" and now.order is not None:
         notes.append("the provider is assumed to know what order.confirmed alone gives")
-    if now.order is None:
+    if now.order is None and now.contradictions:
         notes.append("nothing is sent while this contradiction lasts")
-    elif was.order is None and was.state != "unconfirmed":
+    elif was.order is None and was.contradictions:
         notes.append("the contradiction is gone")
-    if now.state in ("on_hold", "refused"):
-        notes.append("nothing is sent: the payment " + ("is on hold" if now.state == "on_hold" else "was refused"))
+    if now.state != "ready":
+        rules = STATUS_RULES[now.state]
+        if rules.is_of_payment or not rules.has_contradictions:  # those are said already
+            notes.append(f"nothing is sent: {rules.meaning}")
     if not has_changed and now.order is not None and not notes:
         notes.append(_nothing_changed(after, event.data, stamp))
     return notes

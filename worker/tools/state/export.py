@@ -13,11 +13,11 @@ from schemas import state
 from schemas.commands import ExportedOrder, ExportedPartition, PersonalPart
 from schemas.state import OrderRecord
 from schemas.views import ItemView
+from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
 from worker.errors import DamagedStateError
-from worker.kafka.scan import KafkaStateScan
 from worker.tools.console.run import describer
 from worker.tools.control import printable
 from worker.tools.patience import for_a_person
@@ -42,7 +42,7 @@ async def _export(config: ConsoleConfig, personal: bool) -> int:
 
     rules, describe = config.worker.rules(), describer(config.providers)
     now_ms, progress = time.time_ns() // 1_000_000, Progress()
-    scan = KafkaStateScan(for_a_person(config.kafka), lambda _subject: True, note)
+    scan = open_state_scan(for_a_person(config.kafka), lambda _subject: True, note)
     await scan.start()
     damaged = read = 0
     for partition in range(scan.partitions):

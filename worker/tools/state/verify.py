@@ -16,6 +16,7 @@ from msgspec import Struct
 from schemas import state
 from schemas.commands import StateDifference, StateVerified
 from schemas.state import NextRecord, OrderRecord
+from worker.backend import bounds, records
 from worker.config.console import ConsoleConfig
 from worker.core.letters import read_marker, refused_record
 from worker.core.placing import placing_of
@@ -23,7 +24,6 @@ from worker.core.retention import ClosedOrders
 from worker.core.trust import Trust
 from worker.errors import CartsyncError, TopicError, UsageError
 from worker.kafka.client import Connection
-from worker.kafka.reading import bounds, records
 from worker.kafka.replaying import letters
 from worker.kafka.topics import require_topics
 from worker.model.provider import Destination

@@ -26,9 +26,9 @@ from worker.model.exchange import AwaitResult, Exchange, HttpResponse, Outcome, 
 from worker.model.jobs import Kept, Move, Page
 from worker.model.provider import Destination, Question
 from worker.providers.sequra import Sequra, memory, pages, report
-from worker.providers.sequra.calls import outcome_of
 from worker.providers.sequra.options import SequraAccount
 from worker.providers.sequra.pages import Candidate
+from worker.providers.sequra.responses import outcome_of
 from worker.sandbox.sequra.reports import Reports, amounts_of
 
 ACCOUNT = SequraAccount("acme", "sequra", "https://sandbox.example", "m1", "user", "secret", statistics=True)
