@@ -172,6 +172,30 @@ class StateVerified(Struct, frozen=True, tag_field="type", tag="summary"):
     """What could not be checked, and why."""
 
 
+class Migrated(Struct, frozen=True):
+    """What came of `migrate partitions`."""
+
+    state: Literal["planned", "done", "done_before", "undone"]
+    """`planned`: nothing was changed (`--dry-run`). `undone`: workers take the old state again."""
+    partitions_before: int
+    partitions: int
+    event_topic: str
+    state_topic: str
+    topic_epoch: int
+    """All three of the new state, to be set."""
+    orders: int
+    owed: int
+    """Orders with a change that the provider has not acknowledged."""
+    in_doubt: int
+    """Orders of which a request may still land."""
+    orders_by_partition: list[int]
+    """New partitions."""
+    clean: bool
+    """All workers had left in order; otherwise what is owed is held at the next start."""
+    late: list[str]
+    """Events that were written to the old event topic too late, by partition; nobody reads them."""
+
+
 class DoctorCheck(Struct, frozen=True):
     """One thing that `cartsync doctor` has looked at."""
 
@@ -216,6 +240,7 @@ PRINTED: Mapping[str, type[Struct]] = {
     "state_export.partition": ExportedPartition,
     "state_verify.difference": StateDifference,
     "state_verify.summary": StateVerified,
+    "migrate": Migrated,
     "dlq_list": LetterRow,
     "dlq_show": LetterView,
     "dlq_replay": ReplayedLetter,

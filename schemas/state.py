@@ -260,6 +260,22 @@ class Taken(Struct, array_like=True, frozen=True):
     """A checksum of the key."""
 
 
+class Migration(Struct, array_like=True, frozen=True):
+    """That the orders of this state are being copied, or were, to or from one with another number of partitions: no
+    worker takes anything of it meanwhile.
+    """
+
+    is_source: bool
+    """Its orders go to the other one, for good; otherwise it is being filled, and is not complete yet."""
+    event_topic: str
+    state_topic: str
+    """Both of the other one, …"""
+    partitions: int
+    """… and how many it has."""
+    topic_epoch: int
+    """Of the new one."""
+
+
 class NextRecord(Struct, array_like=True, frozen=True):
     """How far the input of the partition was taken."""
 
@@ -274,6 +290,7 @@ class NextRecord(Struct, array_like=True, frozen=True):
     taken: Taken | None = None
     """`None`: no record was taken yet, or by a version that did not tell."""
     deployment: Deployment = Deployment()
+    migration: Migration | None = None
 
 
 class OwnerRecord(Struct, array_like=True, frozen=True):

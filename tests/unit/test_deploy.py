@@ -14,6 +14,8 @@ import yaml
 from worker import __version__
 from worker.cli import app
 from worker.config import Config
+from worker.config.console import console_config
+from worker.web.console.auth import _fits, read_users
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CHART = DEPLOY / "helm" / "cartsync"
@@ -65,6 +67,10 @@ def test_helm_renders_the_chart() -> None:
         "receiver.enabled=true",
         "receiver.config=[kafka]",
         "receiver.ingress.enabled=true",
+        "console.enabled=true",
+        "console.config=[kafka]",
+        "console.usersSecretName=users",
+        "console.ingress.enabled=true",
         "keda.enabled=true",
         "keda.prometheusAddress=http://prometheus:9090",
         "networkPolicy.enabled=true",
@@ -86,6 +92,27 @@ def test_configuration_of_compose_is_right() -> None:
     """`docker compose up` starts with a configuration that cartsync accepts."""
     config = Config.load(DEPLOY / "compose" / "cartsync.toml", environ={})
     assert config.callbacks.record_secrets
+    console = console_config(DEPLOY / "compose" / "cartsync.toml", environ={}, host="0.0.0.0").console
+    assert console.auth == "basic"
+    assert read_users(DEPLOY / "compose" / "console-users").keys() == {"operator"}
+
+
+def test_password_of_the_console_of_compose() -> None:
+    """The one that the file names lets somebody in, and no other one does."""
+    said = (DEPLOY / "compose" / "compose.yaml").read_text()
+    name, password = re.search(r"console is at \S+ \((\w+), ([\w-]+)\)", said).groups()  # type: ignore[union-attr]
+    users = read_users(DEPLOY / "compose" / "console-users")
+    assert _fits(users[name], password)
+    assert not _fits(users[name], password + "x")
+
+
+def test_users_and_index_of_compose_are_mounted() -> None:
+    """The console finds its users where its configuration says, and may write its index."""
+    console = Config.load(DEPLOY / "compose" / "cartsync.toml", environ={}).console
+    service = yaml_of(DEPLOY / "compose" / "compose.yaml")["services"]["console"]
+    assert f"./console-users:{console.users_file}:ro" in service["volumes"]
+    assert str(Path(console.index).parent) == service["tmpfs"][0].partition(":")[0]
+    assert service["environment"]["CARTSYNC_HTTP__PORT"] == str(console.port)
 
 
 def test_compose_names_files_and_services_that_there_are() -> None:
@@ -106,7 +133,8 @@ def test_units_run_commands_that_there_are(unit: Path) -> None:
     """Each runs a command of cartsync, does not restart what needs a person, and waits for the end of a drain."""
     text = unit.read_text()
     (command,) = re.findall(r"^ExecStart=/opt/cartsync/bin/cartsync (\w+)$", text, re.MULTILINE)
-    assert command in {known.name or getattr(known.callback, "__name__", "") for known in app.registered_commands}
+    commands = {known.name or getattr(known.callback, "__name__", "") for known in app.registered_commands}
+    assert command in commands | {known.name for known in app.registered_groups}
     assert "RestartPreventExitStatus=64 72" in text
     if command == "run":
         assert "TimeoutStopSec=40s" in text

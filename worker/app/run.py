@@ -4,7 +4,9 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ import uvloop
 from schemas.state import Deployment
 from worker import __version__, is_loopback, logs
 from worker.app.clock import SystemClock
+from worker.app.console_process import console_command, keep_console
 from worker.app.process import (
     EXIT_AT_ONCE,
     EXIT_DONE,
@@ -53,19 +56,25 @@ def run_worker(
     reread: Callable[[], Config],
     host: str | None = None,
     accepted_targets: Mapping[str, TargetChoice] = {},
+    path: Path | None = None,
 ) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code of the process (`OPERATIONS.md`).
 
     `reread`: reads the configuration again, raises `ConfigError`. `host`: for the private port, overrides the
-    configuration. `accepted_targets`: in addition to those of the configuration.
+    configuration. `accepted_targets`: in addition to those of the configuration. `path`: of the configuration, for the
+    console beside the worker.
     """
     logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
     accepted = config.accepted_targets() | dict(accepted_targets)
-    return uvloop.run(_run(config, reread, host or config.http.host, accepted))
+    return uvloop.run(_run(config, reread, host or config.http.host, accepted, path))
 
 
 async def _run(
-    config: Config, reread: Callable[[], Config], host: str, accepted_targets: Mapping[str, TargetChoice]
+    config: Config,
+    reread: Callable[[], Config],
+    host: str,
+    accepted_targets: Mapping[str, TargetChoice],
+    path: Path | None,
 ) -> int:
     silence_unretrieved_errors(asyncio.get_running_loop())
     kafka = KafkaSettings(**config.kafka.members())
@@ -122,10 +131,25 @@ async def _run(
                 "private_port_without_token",
                 do="set [http] token_file; until then nobody can see orders or run commands",
             )
-        return await _serve(worker, stopping)
+        async with _console(config, path, host, urlsplit(address).port or config.http.port):
+            return await _serve(worker, stopping)
     finally:
         await private_port.stop()
         await sender.close()
+
+
+@asynccontextmanager
+async def _console(config: Config, path: Path | None, host: str, port: int) -> AsyncIterator[None]:
+    """Keeps a console beside the worker, if that is wanted."""
+    if not config.console.with_worker:
+        yield
+        return
+    keeping = asyncio.create_task(keep_console(console_command(path, host, port)), name="console")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def _serve(worker: Worker, stopping: asyncio.Event) -> int:

@@ -16,6 +16,7 @@ from worker.cli.configuration import callback_app, config_app
 from worker.cli.consoles import console_app
 from worker.cli.files import replay, scenario
 from worker.cli.letters import letters_app
+from worker.cli.migrating import migrate_app
 from worker.cli.operating import add_commands
 from worker.cli.options import HELP, AsJson
 from worker.cli.orders import order_app, orders_app
@@ -87,6 +88,7 @@ for _name, _group in (
     ("callback", callback_app),
     ("topics", topics_app),
     ("input", input_app),
+    ("migrate", migrate_app),
     ("console", console_app),
 ):
     app.add_typer(_group, name=_name)

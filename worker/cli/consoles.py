@@ -25,6 +25,10 @@ def console(
     port: Annotated[
         int | None, typer.Option(metavar="PORT", min=0, max=65_535, help="Instead of [console] port; 0: any free port.")
     ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="URL", hidden=True, help="Of the worker that started it, with which it ends."),
+    ] = None,
 ) -> None:
     """See every order, in a browser, until SIGTERM or Ctrl-C.
 
@@ -44,7 +48,7 @@ def console(
     check_kafka(settings.kafka)
     from worker.tools.console.run import run_console
 
-    raise typer.Exit(run_console(settings))
+    raise typer.Exit(run_console(settings, beside or ""))
 
 
 @user_app.command("add")

@@ -48,9 +48,13 @@ def run(
     if adopt_state:
         worker = settings.worker.model_copy(update={"adopt_state": True})
         settings = settings.model_copy(update={"worker": worker})
+    if settings.console.with_worker:
+        from worker.config.console import console_config
+
+        console_config(config)  # its mistakes now, not in a process that comes later
     from worker.app.run import run_worker
 
-    raise typer.Exit(run_worker(settings, lambda: load_config(config), host, accepted))
+    raise typer.Exit(run_worker(settings, lambda: load_config(config), host, accepted, config))
 
 
 def receive(

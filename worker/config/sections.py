@@ -275,6 +275,8 @@ class ConsoleSection(Section):
     """
     connections: Annotated[int, Field(ge=10, le=10_000)] = 200
     """At once."""
+    with_worker: bool = False
+    """`cartsync run` serves the console, too, as a process of its own: for one worker on one machine."""
 
     @field_validator("workers")
     @classmethod

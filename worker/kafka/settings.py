@@ -208,6 +208,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
         """The transactional id of `cartsync doctor`."""
         return f"{self.transactional_id_prefix}.{self.event_topic}.doctor"
 
+    def migrating_id(self) -> str:
+        """The transactional id of whoever copies the state for another number of partitions."""
+        return f"{self.transactional_id_prefix}.{self.event_topic}.migration"
+
     def __repr__(self) -> str:
         shown = (
             f"{name}={'***' if name in _HIDDEN and getattr(self, name) else repr(getattr(self, name))}"

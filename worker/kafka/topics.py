@@ -297,14 +297,31 @@ async def create_topics(settings: KafkaSettings, partitions: int = PARTITIONS_DE
         topics = await _describe(admin, settings)
         brokers = len((await admin.describe_cluster())["brokers"])
         wanted = list(_missing(settings, topics, partitions, min(3, brokers)))
-        if wanted:
-            answer = await admin.create_topics(wanted)
-            _raise_refused(answer.topic_errors)
-            # A broker learns of new topics a moment after the controller has created them.
-            async with asyncio.timeout(settings.request_timeout_s):
-                while len(await _describe(admin, settings)) < len(_names(settings)):  # noqa: ASYNC110 - Kafka has no notification
-                    await asyncio.sleep(_CHECK_AGAIN_S)
+        await _create(admin, settings, wanted)
         return {topic.name: topic.num_partitions for topic in wanted}
+
+
+async def create_like(connection: Connection, wanted: Iterable[Any]) -> list[str]:
+    """Creates those of these topics that do not exist, all of them among the settings' own; their names. Raises
+    `TopicError` if Kafka refuses.
+    """
+    settings = connection.settings
+    async with _admin(connection) as admin:
+        topics = await _describe(admin, settings)
+        missing = [topic for topic in wanted if topic.name not in topics]
+        await _create(admin, settings, missing)
+        return [topic.name for topic in missing]
+
+
+async def _create(admin: Any, settings: KafkaSettings, wanted: list[Any]) -> None:
+    if not wanted:
+        return
+    answer = await admin.create_topics(wanted)
+    _raise_refused(answer.topic_errors)
+    # A broker learns of new topics a moment after the controller has created them.
+    async with asyncio.timeout(settings.request_timeout_s):
+        while not {topic.name for topic in wanted} <= set(await _describe(admin, settings)):  # noqa: ASYNC110 - Kafka has no notification
+            await asyncio.sleep(_CHECK_AGAIN_S)
 
 
 def _missing(settings: KafkaSettings, topics: Mapping[str, Topic], partitions: int, replicas: int) -> Iterator[Any]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas import state
-from schemas.state import Deployment, NextRecord
+from schemas.state import Deployment, Migration, NextRecord
 from worker.errors import TopicError
 from worker.ports import StateEntry, TopicsSeen
 
@@ -40,6 +40,8 @@ def reads_other_input(ours: Deployment, found: Deployment) -> bool:
 def require(ours: Deployment, last: NextRecord, *, adopt: bool, topic_epoch: int) -> None:
     """Raises `TopicError` when this deployment must not go on from there. Says what to do."""
     found = last.deployment
+    if last.migration is not None:
+        raise TopicError(migrating(last.migration))
     if _differ(ours, found, "partitions"):
         raise TopicError(repartitioned(ours.partitions, found.partitions))
     if (foreign := _differ(ours, found, *_OWN)) and not adopt:
@@ -61,6 +63,22 @@ def require(ours: Deployment, last: NextRecord, *, adopt: bool, topic_epoch: int
             f"begin anew. To go on with it, from where [worker] start_at says: set [worker] topic_epoch to "
             f"{last.topic_epoch + 1}. What the former topic held beyond the state is lost"
         )
+
+
+def migrating(migration: Migration) -> str:
+    """What it means that the orders of a state go to another one, or come from it, and what to do."""
+    other = migration.state_topic
+    if not migration.is_source:
+        return (
+            f"the state topic is being filled with the orders of {other}, and is not complete: run `cartsync migrate "
+            "partitions` again, with the settings and options that it was begun with"
+        )
+    return (
+        f"the orders of this state topic go to {other}, with {migration.partitions} partitions: nothing is taken or "
+        "sent from here any more. Was `cartsync migrate partitions` interrupted? Run it again, or take it back with "
+        f"--undo. Is it done? Set [kafka] event_topic to {migration.event_topic} and state_topic to {other}, and "
+        f"[worker] topic_epoch to {migration.topic_epoch}"
+    )
 
 
 def identified(ours: Deployment, seen: TopicsSeen) -> Deployment:
@@ -94,8 +112,8 @@ def repartitioned(partitions: int, before: int) -> str:
         "between partitions, and an order's events lie in two of them. Neither more partitions of the state topic nor "
         f"a new one mends that. Stop all workers, and let the shop write to a new event topic with {before} partitions,"
         " beginning with what it wrote since others were added; name it in [kafka] event_topic, raise [worker] "
-        "topic_epoch, and start one worker with `cartsync run --adopt-state`. For another number of partitions the "
-        "shop has to write all events of all orders again, into a new event topic, for another state topic and group_id"
+        "topic_epoch, and start one worker with `cartsync run --adopt-state`. From then on, `cartsync migrate "
+        "partitions` gives another number of partitions"
     )
 
 

@@ -56,7 +56,7 @@ def run_create(config: Config, *, partitions: int | None = None, as_json: bool =
         if partitions is None and settings.event_topic in created:
             print(
                 f"{PARTITIONS_DEFAULT} partitions are the default: at most that many workers can share the work, and "
-                "the number cannot be changed while orders are open (--partitions N for another number)"
+                "another number later takes `cartsync migrate partitions` (--partitions N for another one now)"
             )
         if not created:
             print("no topic was missing")

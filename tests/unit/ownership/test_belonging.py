@@ -1,9 +1,11 @@
 """Whose a state is: what is compared, what is refused, and what each refusal tells people to do."""
 
+import re
+
 import pytest
 from msgspec.structs import replace
 
-from schemas.state import NEXT_KEY, SCHEMA, Deployment, NextRecord, encode
+from schemas.state import NEXT_KEY, SCHEMA, Deployment, Migration, NextRecord, encode
 from worker.errors import TopicError
 from worker.ownership.belonging import changed, identified, newest_next, reads_other_input, require, require_all
 from worker.ports import StateEntry, TopicsSeen
@@ -53,6 +55,15 @@ def test_what_is_refused(member: dict[str, str | int], adopt: bool, topic_epoch:
         assert said in str(caught.value)
     else:
         require(OURS, last, adopt=adopt, topic_epoch=topic_epoch)
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_state_that_is_migrated_is_nobodys(adopt: bool) -> None:
+    """Neither the old one, once it was begun, nor the new one before it is complete; adopting does not help."""
+    for is_source, said in ((True, "[worker] topic_epoch to 3"), (False, "is being filled with the orders of s2")):
+        last = replace(following(OURS), migration=Migration(is_source, "e2", "s2", 24, 3))
+        with pytest.raises(TopicError, match=re.escape(said)):
+            require(OURS, last, adopt=adopt, topic_epoch=9)
 
 
 def test_offsets_begin_anew_with_another_event_topic_only() -> None:

@@ -1,6 +1,7 @@
 """The console as a process: reads along, serves its pages until it is told to stop."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from typing import Any
 
 import structlog
 import uvloop
+from msgspec.structs import replace
 
 from worker import __version__, is_loopback, logs
 from worker.app.process import EXIT_DONE, end_in_time, first, on_signals
@@ -37,19 +39,46 @@ from worker.web.console.server import Console
 log = structlog.get_logger(__name__)
 
 
-def run_console(config: ConsoleConfig) -> int:
-    """Serves until SIGTERM or SIGINT; the process's exit code. Raises `ConfigError`."""
+_NICE = 10
+
+
+def run_console(config: ConsoleConfig, beside: str = "") -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code. `beside`: URL of the worker that has started it; it acts
+    through that one unless others are named, gives way to it, and ends when standard input does. Raises `ConfigError`.
+    """
+    if beside:
+        os.nice(_NICE)
+        config = replace(config, console=_beside(config.console, beside))
     logs.configure(config.log.format, config.log.level, hash_orders=config.log.orders == "hashed")
-    return uvloop.run(_run(config))
+    return uvloop.run(_run(config, ends_with_input=bool(beside)))
 
 
-async def _run(config: ConsoleConfig) -> int:
+def _beside(section: ConsoleSection, url: str) -> ConsoleSection:
+    return section.model_copy(update={"workers": section.workers or (url,)})
+
+
+def _stop_at_end_of_input(stopping: asyncio.Event) -> None:
+    """The pipe ends when the worker does, whatever it died of."""
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            stopping.set()
+            end_in_time()
+
+    loop.add_reader(0, readable)
+
+
+async def _run(config: ConsoleConfig, *, ends_with_input: bool) -> int:
     silence_unretrieved_errors(asyncio.get_running_loop())
     section = config.console
     kafka = KafkaSettings(**config.kafka.members())
     ports = PrivatePorts(section.workers, config.http.token.get_secret_value()) if section.workers else Nobody()
     by_events = acts_on(kafka, config.trust) if config.trust.can_sign else None
     stopping = on_signals(lambda: None)  # users are read again by themselves
+    if ends_with_input:
+        _stop_at_end_of_input(stopping)
     async with AsyncExitStack() as stack:
         records = open_records(kafka)
         opened = await open_console(

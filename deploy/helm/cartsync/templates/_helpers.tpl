@@ -27,7 +27,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
 {{/* The pod of a component: (dict "root" . "component" "worker" "values" .Values.worker "args" (list …) "ports" (list …)
-     "secret" "name" "configMap" "name"). */}}
+     "secret" "name" "configMap" "name"); and where they differ: "port" of the probes, "startup", "mounts", "volumes". */}}
 {{- define "cartsync.pod" -}}
 {{- $root := .root -}}
 metadata:
@@ -86,17 +86,17 @@ spec:
       ports:
         {{- toYaml .ports | nindent 8 }}
       startupProbe:
-        httpGet: {path: /startupz, port: private}
+        httpGet: {path: {{ .startup | default "/startupz" }}, port: {{ .port | default "private" }}}
         periodSeconds: 2
         failureThreshold: 150
       livenessProbe:
-        httpGet: {path: /livez, port: private}
+        httpGet: {path: /livez, port: {{ .port | default "private" }}}
         periodSeconds: 10
         timeoutSeconds: 5
         # It ends by itself after being stuck for 60 s; this is for what cannot even do that.
         failureThreshold: 9
       readinessProbe:
-        httpGet: {path: /readyz, port: private}
+        httpGet: {path: /readyz, port: {{ .port | default "private" }}}
         periodSeconds: 5
         timeoutSeconds: 5
       resources:
@@ -110,11 +110,17 @@ spec:
         {{- if .secret }}
         - {name: secrets, mountPath: /run/secrets/cartsync, readOnly: true}
         {{- end }}
+        {{- with .mounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: config
       configMap: {name: {{ .configMap }}}
     {{- if .secret }}
     - name: secrets
       secret: {secretName: {{ .secret }}, defaultMode: 0440}
+    {{- end }}
+    {{- with .volumes }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end }}

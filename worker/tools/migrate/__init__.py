@@ -1,0 +1,1 @@
+"""`cartsync migrate …`: the state of one deployment becomes that of another."""
