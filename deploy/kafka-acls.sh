@@ -22,6 +22,7 @@ EVENT_TOPIC=${EVENT_TOPIC:-orders.events}
 STATE_TOPIC=${STATE_TOPIC:-cartsync.state}
 DEAD_LETTER_TOPIC=${DEAD_LETTER_TOPIC:-cartsync.dlq}
 RESULTS_TOPIC=${RESULTS_TOPIC-cartsync.results} # empty: there is none
+HISTORY_TOPIC=${HISTORY_TOPIC-$STATE_TOPIC.history} # empty: there is none
 READER=${READER:-}                              # who reads results; empty: nothing is granted
 DISBURSEMENTS=${DISBURSEMENTS:-}                # not empty: an account has them, and they become events
 BY_EVENTS=${BY_EVENTS:-}                        # not empty: operators act by events ([callbacks] record_secrets)
@@ -50,6 +51,9 @@ allow "$WORKER" --topic "$DEAD_LETTER_TOPIC" literal Write DescribeConfigs
 if [ -n "$RESULTS_TOPIC" ]; then
     allow "$WORKER" --topic "$RESULTS_TOPIC" literal Write DescribeConfigs
 fi
+if [ -n "$HISTORY_TOPIC" ]; then
+    allow "$WORKER" --topic "$HISTORY_TOPIC" literal Write DescribeConfigs
+fi
 allow "$WORKER" --transactional-id "$TRANSACTIONAL_ID_PREFIX.$EVENT_TOPIC." prefixed Write Describe
 
 if [ -n "$RECEIVER" ]; then
@@ -65,6 +69,9 @@ if [ -n "$CONSOLE" ]; then
     allow "$CONSOLE" --topic "$DEAD_LETTER_TOPIC" literal Read
     if [ -n "$RESULTS_TOPIC" ]; then
         allow "$CONSOLE" --topic "$RESULTS_TOPIC" literal Read
+    fi
+    if [ -n "$HISTORY_TOPIC" ]; then
+        allow "$CONSOLE" --topic "$HISTORY_TOPIC" literal Read
     fi
 fi
 
@@ -86,6 +93,9 @@ if [ -n "$OPERATOR" ]; then
     allow "$OPERATOR" --topic "$DEAD_LETTER_TOPIC" literal Create Read DescribeConfigs
     if [ -n "$RESULTS_TOPIC" ]; then
         allow "$OPERATOR" --topic "$RESULTS_TOPIC" literal Create Read DescribeConfigs
+    fi
+    if [ -n "$HISTORY_TOPIC" ]; then
+        allow "$OPERATOR" --topic "$HISTORY_TOPIC" literal Create Read DescribeConfigs
     fi
 fi
 

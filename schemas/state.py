@@ -227,6 +227,8 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """The newest of what operators did, the oldest first."""
     erased: Erased | None = None
     """`None`: it was not."""
+    entries: int = 0
+    """How many entries of its history were written (`schemas.history`); 0: none, or by a version that wrote none."""
 
     @property
     def facts(self) -> Facts:

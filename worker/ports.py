@@ -275,8 +275,10 @@ class PartitionWriter(Protocol):
         entries: Sequence[tuple[bytes, bytes | None]],
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
+        history: Sequence[tuple[bytes, bytes | None]] = (),
     ) -> int:
-        """Commits one transaction and returns the offset of the last entry. Every failure raises `LogError`
+        """Commits one transaction and returns the offset of the last entry; `history`: keys and values for the history
+        topic, in this order; `None` removes. Every failure raises `LogError`
         (`FencedError` if another owner has taken over, `SizeRefusedError` if something in it is larger than its topic
         accepts); the outcome is then unknown, and this writer must be closed.
         """
@@ -673,7 +675,7 @@ class JobDesk(Protocol):
 
 # --- reading along, without a part in the work ---
 
-TopicName = Literal["state", "dead_letters", "results"]
+TopicName = Literal["state", "dead_letters", "results", "history"]
 Place = tuple[TopicName, int]
 """A topic, by what it is to us, and a partition of it."""
 

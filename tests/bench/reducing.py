@@ -119,7 +119,7 @@ def _take(known: MemoryOrders, records: list[BenchEvent]) -> None:
         batch = Batch(0, known, context, batch_records[0].offset, Sizes(1_000_000, 1_000_000, 0))
         left = batch_records
         while left:
-            left = left[batch.events(left[:EVENTS_AT_ONCE], _never, batch.bytes + EVENTS_AT_ONCE_BYTES) :]
+            left = left[batch.events(left[:EVENTS_AT_ONCE], _never, batch.size + EVENTS_AT_ONCE_BYTES) :]
         batch.entries()
         known.update((subject, value) for subject, _, value in batch.changed())
 

@@ -116,6 +116,10 @@ class MemoryWorld:
         """What is committed."""
         return list(self._log.results)
 
+    async def history(self, partition: int) -> list[tuple[bytes | None, bytes | None]]:
+        """What is committed."""
+        return [(entry.key, entry.value) for entry in self._log.history(partition)]
+
 
 @asynccontextmanager
 async def memory_world(_: pytest.FixtureRequest) -> AsyncIterator[World]:
@@ -227,6 +231,11 @@ class KafkaWorld:
         found = await self._committed(self.settings.results_topic)
         assert {tuple(record.headers) for record in found} <= {(("content-type", b"application/cloudevents+json"),)}
         return [Result(record.key, record.value) for record in found]
+
+    async def history(self, partition: int) -> list[tuple[bytes | None, bytes | None]]:
+        """What is committed."""
+        found = await self._committed(self.settings.history)
+        return [(record.key, record.value) for record in found if record.partition == partition]
 
     async def _committed(self, topic: str) -> list[Any]:
         """Read up to where anything was written, for a commit is seen a moment after it returned."""

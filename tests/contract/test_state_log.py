@@ -192,6 +192,28 @@ async def test_results_come_with_commit(world: World, hold: Hold) -> None:
     assert await world.results() == RESULTS
 
 
+ENTRIES: list[tuple[bytes, bytes | None]] = [(b"1:acme/1", b"e1"), (b"2:acme/1", b"e2"), (b"1:acme/1", None)]
+
+
+async def test_histories_come_with_the_state(world: World, hold: Hold) -> None:
+    """In the partition of the state, in order, what is to be removed included; the offset is still that of the state."""
+    owner = await hold(2)
+    last = await owner.write([(b"o:acme/1", b"1"), (b"m:next", b"1")], [LETTER], RESULTS, ENTRIES)
+    assert [entry.offset for entry in await read_all(owner, 0, last)] == [last - 1, last]
+    await owner.write([(b"m:next", b"2")], (), (), ENTRIES[:1])
+    assert await world.history(2) == [*ENTRIES, ENTRIES[0]]
+    assert await world.history(1) == []
+
+
+async def test_histories_come_with_commit(world: World, hold: Hold) -> None:
+    """Entries of a write that was fenced are not in their topic, those of the new owner are: once."""
+    old, new = await hold(), await hold()
+    with pytest.raises(FencedError):
+        await old.write([(b"m:next", b"1")], (), (), ENTRIES)
+    await new.write([(b"m:next", b"1")], (), (), ENTRIES[1:])
+    assert await world.history(0) == ENTRIES[1:]
+
+
 async def test_result_too_large(world: World, hold: Hold) -> None:
     """One that its topic refuses fails the whole transaction, and it is known why; the largest one is taken."""
     owner = await hold()

@@ -94,6 +94,10 @@ class World(Protocol):
         """The same of the results topic."""
         ...
 
+    async def history(self, partition: int) -> list[tuple[bytes | None, bytes | None]]:
+        """Keys and values that are committed in a partition of the history topic now."""
+        ...
+
 
 async def eventually(holds: Callable[[], object]) -> None:
     """Waits until something holds; fails when it never does."""

@@ -61,6 +61,7 @@ def printed(settings: KafkaSettings, **more: str) -> list[list[str]]:
         "STATE_TOPIC": settings.state_topic,
         "DEAD_LETTER_TOPIC": settings.dead_letter_topic,
         "RESULTS_TOPIC": settings.results_topic,
+        "HISTORY_TOPIC": settings.history,
     }
     environment = {"PATH": os.environ["PATH"]} | names | more
     out = subprocess.check_output([PROJECT / "deploy" / "kafka-acls.sh"], text=True, env=environment)
@@ -145,14 +146,16 @@ def test_words_of_the_script() -> None:
     """Names are quoted, and only who is named is granted something."""
     settings = KafkaSettings(bootstrap_servers="k:1", group_id="it's mine")
     commands = printed(settings, COMMAND_CONFIG="a b.properties", WORKER="User:x y")
-    assert len(commands) == 6
+    assert len(commands) == 7
     assert all(words[4:6] == ["--command-config", "a b.properties"] or "a b.properties" in words for words in commands)
     assert {words[words.index("--allow-principal") + 1] for words in commands} == {"User:x y"}
     assert [words[words.index("--group") + 1] for words in commands if "--group" in words] == ["it's mine"]
-    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 12
+    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 13
     console = [words for words in printed(settings, CONSOLE="User:c") if "User:c" in words]
-    assert [words[words.index("--operation") + 1] for words in console] == ["Describe", "Read", "Read", "Read"]
-    without = printed(replace(settings, results_topic=""), SHOP="User:s", OPERATOR="User:o", READER="User:r")
+    assert [words[words.index("--operation") + 1] for words in console] == ["Describe", *["Read"] * 4]
+    without = printed(
+        replace(settings, results_topic="", history_topic=""), SHOP="User:s", OPERATOR="User:o", READER="User:r"
+    )
     assert len(without) == 10
     replayer = [words for words in printed(settings, REPLAYER="User:p") if "User:p" in words]
     assert len(replayer) == 4

@@ -84,7 +84,7 @@ async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
 
 async def test_created_topics_are_sound(names: KafkaSettings) -> None:
     """What is created passes the check, and creating again does nothing."""
-    all_of_them = names.event_topic, names.state_topic, names.dead_letter_topic, names.results_topic
+    all_of_them = names.event_topic, names.state_topic, names.dead_letter_topic, names.results_topic, names.history
     created = dict.fromkeys(all_of_them, 3)
     assert await create_topics(names, 3) == created
     assert [finding.level for finding in await check_topics(names)] == ["warning"]  # one broker, one replica

@@ -22,6 +22,7 @@ from schemas.state import OrderRecord
 from tests.asking import request_of
 from tests.shops.counts import ExpectedUpdate
 from tests.shops.records import History
+from tests.simulation.audited_history import AuditedHistories
 from tests.simulation.audited_operators import AuditedOperators, is_paused
 from tests.simulation.audited_results import ToldPartition
 from tests.simulation.callbacks import TRUST
@@ -65,6 +66,7 @@ class PartitionAudit:
         self.records: dict[str, OrderRecord] = {}
         self.operated = AuditedOperators(trace)
         self.told = ToldPartition(trace)
+        self.histories = AuditedHistories(trace)
 
 
 class Auditor:
@@ -111,6 +113,7 @@ class Auditor:
         entries: Sequence[StateEntry],
         dead_letters: Sequence[DeadLetter],
         results: Sequence[Result],
+        history: Sequence[tuple[bytes, bytes | None]],
     ) -> None:
         """A transaction is there for all to see."""
         here = self.partitions[partition]
@@ -125,7 +128,7 @@ class Auditor:
             *(len(dead_letters), len(results)),
         )
         if not following:
-            if orders or dead_letters or results:
+            if orders or dead_letters or results or history:
                 self._trace.violate(f"partition {partition}: a transaction of orders without m:next")
             return
         changed, refused = self._fold(here, partition, following[0].offset)
@@ -135,6 +138,7 @@ class Auditor:
             self._trace.violate(f"{subject} has changed below m:next, but the transaction lacks it")
         here.told.committed(here.records, orders, here.facts_at, results)
         here.operated.committed(here.records, orders, entries, results)
+        here.histories.committed(here.records, orders, history)
         for subject, record in orders.items():
             self.partition_of[subject] = partition
             self._check_order(here, subject, record)
@@ -160,7 +164,7 @@ class Auditor:
             if event is None:
                 continue
             if isinstance(event.data, OperatorData):
-                self._operate(here, event, changed)
+                self._operate(here, event, record.offset, changed)
                 continue
             if isinstance(event.data, ProviderData):
                 event = replace(event, is_final=not self._adapter(event.subject).can_read)
@@ -172,10 +176,11 @@ class Auditor:
                 here.revisions[event.subject] = record.offset + 1
                 here.facts_at[event.subject, record.offset + 1] = after
                 changed.add(event.subject)
+                here.histories.takes(event.subject, record.offset)
         here.next = until
         return changed, refused
 
-    def _operate(self, here: PartitionAudit, event: OrderEvent, changed: set[str]) -> None:
+    def _operate(self, here: PartitionAudit, event: OrderEvent, offset: int, changed: set[str]) -> None:
         """An operator's event: of an order that is known it changes no fact but that it was seen, before the newest."""
         subject = event.subject
         facts = here.facts.get(subject)
@@ -183,6 +188,7 @@ class Auditor:
             here.facts[subject] = replace(facts, seen=facts.seen[:-8] + event.uid + facts.seen[-8:])
             here.facts_at[subject, here.revisions[subject]] = here.facts[subject]
             changed.add(subject)
+            here.histories.takes(subject, offset)
 
     def _note_confirmation(self, before: Facts, after: Facts, event: OrderEvent, offset: int) -> None:
         """What the oldest confirmation gives by itself: its details may be replaced at once."""

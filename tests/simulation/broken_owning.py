@@ -13,6 +13,7 @@ from worker.errors import LogError
 from worker.model.exchange import Outcome
 from worker.orders import telling
 from worker.orders.batch import Batch
+from worker.orders.history import History
 from worker.orders.workload import OrderWorkload
 from worker.ownership import owner
 from worker.ownership.assignment import Assignment
@@ -206,12 +207,50 @@ def restart_repeats_a_record(real: Any) -> Any:
 def results_in_a_transaction_of_their_own(real: Any) -> Any:
     """I12."""
 
-    async def write(self: Owner[Any], entries: Any, following: NextRecord, letters: Any = (), told: Any = ()) -> None:
+    async def write(
+        self: Owner[Any], entries: Any, following: NextRecord, letters: Any = (), told: Any = (), *others: Any
+    ) -> None:
         if told and self._last_next is not None:
             await self._writer.write([(state.NEXT_KEY, state.encode(self._last_next))], (), told)
-        await real(self, entries, following, letters)
+        await real(self, entries, following, letters, (), *others)
 
     return write
+
+
+@breaks(Owner, "_write")
+def history_in_a_transaction_of_its_own(real: Any) -> Any:
+    """I12."""
+
+    async def write(
+        self: Owner[Any], entries: Any, following: NextRecord, letters: Any = (), told: Any = (), history: Any = ()
+    ) -> None:
+        if history and self._last_next is not None:
+            await self._writer.write([(state.NEXT_KEY, state.encode(self._last_next))], (), (), history)
+        await real(self, entries, following, letters, told)
+
+    return write
+
+
+@breaks(History, "add")
+def entry_of_a_history_dropped(real: Any) -> Any:
+    """I12: of attempts."""
+
+    def add(self: History, subject: str, entry: Any) -> None:
+        if entry is None or entry.kind != "attempt":
+            real(self, subject, entry)
+
+    return add
+
+
+@breaks(History, "of_event")
+def event_told_twice_in_a_history(real: Any) -> Any:
+    """I12."""
+
+    def of_event(self: History, event: Any, *args: Any) -> Any:
+        self.add(event.subject, real(self, event, *args))
+        return real(self, event, *args)
+
+    return of_event
 
 
 @breaks(Batch, "_report")

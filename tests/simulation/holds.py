@@ -53,10 +53,11 @@ class AuditedPartition:
         entries: Sequence[tuple[bytes, bytes | None]],
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
+        history: Sequence[tuple[bytes, bytes | None]] = (),
     ) -> int:
         """One transaction."""
         began = self._watcher.now()
-        last = await self._hold.write(entries, dead_letters, results)
+        last = await self._hold.write(entries, dead_letters, results, history)
         for key, value in entries:
             self._saw(key, value)
             if key == state.NEXT_KEY and value is not None:

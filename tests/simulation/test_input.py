@@ -651,7 +651,7 @@ def test_transaction_is_bounded_in_bytes() -> None:
     async def story(stage: Stage) -> None:
         sizes = []
         stage.log.watch(
-            lambda _partition, _entries, letters, _results: sizes.append(sum(len(x.value or b"") for x in letters))
+            lambda _partition, _entries, letters, *_others: sizes.append(sum(len(x.value or b"") for x in letters))
         )
         worker = await stage.serving("w1")
         for _ in range(40):

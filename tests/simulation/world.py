@@ -157,6 +157,7 @@ class World:
             owner_id=life.name,
             metrics=_METRICS,
             reporting=Reporting("/cartsync/simulated", with_reasons=True),
+            keeps_history=True,
             trust=TRUST,
             poll_timeout_s=self.random.choice((1.0, 5.0)),
         )

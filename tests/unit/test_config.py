@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfoNotFoundError
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from worker import providers
 from worker.config import (
@@ -157,7 +158,8 @@ def test_defaults(write: Write) -> None:
     write()
     config = Config.load(environ={})
     assert config.rules() == DeliveryPolicy()
-    given = KafkaSettings(bootstrap_servers="broker:9092")
+    given = KafkaSettings(bootstrap_servers="broker:9092", history_topic="cartsync.state.history")
+    assert replace(given, history_topic=None).history == given.history
     assert KafkaSettings(**config.kafka.members()) == given
     assert config.worker.commit_interval_s == BatchLimits().commit_interval_s
     assert config.worker.commits_per_second == BatchLimits().commits_per_s

@@ -109,6 +109,7 @@ async def _run(
             event_topic=kafka.event_topic, group=kafka.group_id, prefix=kafka.transactional_id_prefix
         ),
         reporting=Reporting(source_of(kafka.group_id), kafka.results_with_reasons) if kafka.results_topic else None,
+        keeps_history=bool(kafka.history),
     )
     log.info("worker_starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():

@@ -113,12 +113,14 @@ class Worker:
         accepted_targets: Mapping[str, TargetChoice] = {},
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
+        keeps_history: bool = False,
     ) -> None:
         """`check_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
         partition (`Config.leave_s`). `placing`: computes the partition of an order's records, if that is to be checked.
         `trust`: verifies the MAC of events from providers and operators; without it, none of them is trusted.
         `accepted_targets`: by account, what to do if its target has changed. `deployment`: distinguishes it from other
         deployments. `reporting`: how results are written for other systems; `None`: none are.
+        `keeps_history`: whether there is a topic for the histories of orders.
         """
         rules = settings.rules()
         rules.check()
@@ -172,6 +174,7 @@ class Worker:
             keep_settled_ms=round(settings.keep_settled_s * 1000),
             adopt_state=settings.adopt_state,
             reporting=reporting if settings.sending else None,
+            keeps_history=keeps_history,
             operated=self._operators.operated,
             make_jobs=self._make_jobs,
             make_table=lambda _partition: MemoryOrders(),

@@ -59,6 +59,9 @@ class KafkaSection(_TimedSection):
     dead_letter_topic: NonEmpty = "cartsync.dlq"
     results_topic: str = "cartsync.results"
     """Topic of the results for other systems; empty: none are written."""
+    history_topic: str | None = Field(default=None, validate_default=True)
+    """Topic of the histories of orders, compacted; empty: none are kept. Default: the state topic's name and
+    `.history`."""
     results_with_reasons: bool = False
     """Whether results include why an order waits, in the provider's words: these may contain personal data."""
     partitioner: PartitionerName | Literal[""] = ""
@@ -97,6 +100,11 @@ class KafkaSection(_TimedSection):
     fence_timeout_s: Duration = 30.0
     commit_timeout_s: Duration = 25.0
     transaction_timeout_s: Duration = 60.0
+
+    @field_validator("history_topic")
+    @classmethod
+    def _beside_the_state(cls, name: str | None, info: ValidationInfo) -> str | None:
+        return f"{info.data['state_topic']}.history" if name is None and "state_topic" in info.data else name
 
     def members(self) -> dict[str, Any]:
         """All members by their names in code, passwords in clear: `KafkaSettings(**members)`."""

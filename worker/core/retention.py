@@ -90,6 +90,8 @@ class DueOrder(Struct, frozen=True, gc=False):
     """The record that says so."""
     is_shown_alone: bool
     """Nobody asks for it later."""
+    entries: int = 0
+    """Of its history, that were written."""
 
 
 def find_due(
@@ -102,7 +104,7 @@ def find_due(
             continue
         record = decode_order(value)
         if may_close(record, subject, now_ms, keep_ms):
-            yield DueOrder(subject, value, is_shown_alone(record))
+            yield DueOrder(subject, value, is_shown_alone(record), record.entries)
 
 
 # --- the hand ------------------------------------------------------------------------------------------------------

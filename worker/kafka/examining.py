@@ -90,7 +90,7 @@ class Examination:
         """Our topics that there are, with what we may do. Raises `LogError`."""
         settings = self._settings
         names = [settings.event_topic, settings.state_topic, settings.dead_letter_topic]
-        names += [settings.results_topic] if settings.results_topic else []
+        names += filter(None, (settings.results_topic, settings.history))
         return (await describe_topics(self._client, names, settings.request_timeout_s)).topics
 
     async def group_operations(self) -> int | None:

@@ -40,6 +40,8 @@ class KafkaRecords:
         }
         if settings.results_topic:
             self._names["results"] = settings.results_topic
+        if settings.history:
+            self._names["history"] = settings.history
         self._roles = {name: role for role, name in self._names.items()}
         self._reader: Any = None
         """Reads along."""

@@ -53,6 +53,8 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     dead_letter_topic: str = "cartsync.dlq"
     results_topic: str = "cartsync.results"
     """Topic of the results for other systems; empty: none are written."""
+    history_topic: str | None = None
+    """Topic of the histories of orders; empty: none are kept; `None`: the state topic's name and `.history`."""
     results_with_reasons: bool = False
     """Whether results include why an order waits, in the provider's words: these may contain personal data."""
 
@@ -124,9 +126,12 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
         for name in ("bootstrap_servers", "group_id", "transactional_id_prefix"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} must not be empty")
-        topics = [self.event_topic, self.state_topic, self.dead_letter_topic, self.results_topic]
+        topics = [self.event_topic, self.state_topic, self.dead_letter_topic]
+        topics += filter(None, [self.results_topic, self.history])
         if len(set(topics)) < len(topics):
-            raise ConfigError("event_topic, state_topic, dead_letter_topic and results_topic must be different topics")
+            raise ConfigError(
+                "event_topic, state_topic, dead_letter_topic, results_topic and history_topic must be different topics"
+            )
         if self.results_with_reasons and not self.results_topic:
             raise ConfigError("results_with_reasons is set, but there is no results_topic")
         self._check_security()
@@ -191,6 +196,11 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
                 f"transaction_timeout ({self.transaction_timeout_s:g}s) must be at most "
                 f"{TRANSACTION_TIMEOUT_MAX_S:g}s: brokers refuse more"
             )
+
+    @property
+    def history(self) -> str:
+        """The history topic's name; empty: there is none."""
+        return f"{self.state_topic}.history" if self.history_topic is None else self.history_topic
 
     def placing(self) -> Placing | None:
         """Computes the partition that an order's records belong in; `None`: it is not checked."""

@@ -82,6 +82,8 @@ class _Limits(Struct, frozen=True):
     """0: there is no results topic; the next two are 0 then, too."""
     results_partitions: int = 0
     results_in_sync_min: int = 0
+    history_in_sync_min: int = 0
+    """0: there is no history topic."""
 
 
 def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
@@ -89,13 +91,13 @@ def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
     names = [
         settings.state_topic,
         settings.dead_letter_topic,
-        *([settings.results_topic] if settings.results_topic else []),
+        *filter(None, (settings.results_topic, settings.history)),
     ]
     if missing := [name for name in names if name not in topics]:
         raise LogError(f"topic {' and '.join(missing)} is missing")
     ours = [topics[name] for name in names]
-    state, dead, *others = ours
-    results = others[0] if others else None
+    state, dead = ours[:2]
+    results, history = topics.get(settings.results_topic), topics.get(settings.history)
     return _Limits(
         value_max_bytes=state.message_max_bytes - KEY_ROOM_BYTES,
         letter_max_bytes=dead.message_max_bytes,
@@ -107,6 +109,7 @@ def _limits_of(settings: KafkaSettings, topics: Mapping[str, Topic]) -> _Limits:
         result_max_bytes=0 if results is None else max(1, results.message_max_bytes - KEY_ROOM_BYTES),
         results_partitions=0 if results is None else results.partitions,
         results_in_sync_min=0 if results is None else _in_sync_min(results),
+        history_in_sync_min=0 if history is None else _in_sync_min(history),
     )
 
 
@@ -235,31 +238,34 @@ class KafkaPartitionWriter:
         entries: Sequence[tuple[bytes, bytes | None]],
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
+        history: Sequence[tuple[bytes, bytes | None]] = (),
     ) -> int:
         if not entries:
             raise InvariantError("a transaction without entries")
         if results and not self._settings.results_topic:
             raise InvariantError("results without a results topic")
+        if history and not self._settings.history:
+            raise InvariantError("entries of histories without a history topic")
         if not self._is_usable:
             raise LogError(f"this writer of partition {self._partition} is closed")
         self._is_usable = False  # until the commit succeeds; a cancellation counts as a failure, too
         try:
             async with asyncio.timeout(self._settings.commit_timeout_s):
-                offset = await self._transact(entries, dead_letters, results)
+                offset = await self._transact(entries, dead_letters, results, history)
         except LogError:
             raise
         except _REFUSED_SIZES as error:
             self._shared.limits = None  # somebody has lowered max.message.bytes: the next fence reads it again
             raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
-            late = await self._late_topics(bool(dead_letters), bool(results))
+            late = await self._late_topics(bool(dead_letters), bool(results), bool(history))
             raise as_log_error(error, f"writing partition {self._partition}{late}") from error
         except Exception as error:
             raise as_log_error(error, f"writing partition {self._partition} of {self._writing_to}") from error
         self._is_usable = not self._is_closed
         return offset
 
-    async def _late_topics(self, with_dead_letters: bool, with_results: bool) -> str:
+    async def _late_topics(self, with_dead_letters: bool, with_results: bool, with_history: bool) -> str:
         """Why a transaction may have timed out, as text for its error: missing topics, too few replicas in sync."""
         settings, limits = self._settings, self._limits
         parts = {settings.state_topic: (self._partition, limits.in_sync_min)}
@@ -269,6 +275,8 @@ class KafkaPartitionWriter:
         if with_results:
             results_partition = self._partition % limits.results_partitions
             parts[settings.results_topic] = (results_partition, limits.results_in_sync_min)
+        if with_history:
+            parts[settings.history] = (self._partition, limits.history_in_sync_min)
         try:
             seen = await describe_topics(self._producer.client, list(parts), _WHY_WITHIN_S)
         except (LogError, AttributeError):  # closed meanwhile
@@ -287,10 +295,11 @@ class KafkaPartitionWriter:
         entries: Sequence[tuple[bytes, bytes | None]],
         dead_letters: Sequence[DeadLetter],
         results: Sequence[Result],
+        history: Sequence[tuple[bytes, bytes | None]],
     ) -> int:
         """One transaction:
 
-        1. begin, and queue dead letters, results and, last, the state;
+        1. begin, and queue dead letters, results, histories and, last, the state;
         2. wait for every send and raise the first failure, because a commit after a failed send would succeed;
         3. commit, and only then trust the offset of the last batch.
         """
@@ -310,6 +319,10 @@ class KafkaPartitionWriter:
                 events = ((result.key, result.value, _RESULT_HEADERS) for result in results)
                 partition = self._partition % self._limits.results_partitions
                 await self._send(settings.results_topic, partition, events, sent)
+            if history:
+                self._writing_to = settings.history
+                told = ((key, value, _NO_HEADERS) for key, value in history)
+                await self._send(settings.history, self._partition, told, sent)
             self._writing_to = settings.state_topic
             state = ((key, value, _NO_HEADERS) for key, value in entries)
             last = await self._send(settings.state_topic, self._partition, state, sent)

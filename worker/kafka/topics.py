@@ -46,6 +46,8 @@ _AHEAD_MAX_MS = _DAY_MS
 _TOMBSTONES_MIN_MS = 2 * _DAY_MS
 RESULT_BYTES_MIN = 64 * 1024
 """The smallest `max.message.bytes` of a results topic: fits every result, framing included."""
+HISTORY_BYTES_MIN = 16 * 1024
+"""The smallest `max.message.bytes` of a history topic: fits every entry, key and framing included."""
 _EXISTS_ALREADY = 36
 _CHECK_AGAIN_S = 0.1
 
@@ -89,9 +91,9 @@ class Finding(Struct, frozen=True):
 
 
 def _names(settings: KafkaSettings) -> tuple[str, ...]:
-    """The required topics: events, state, dead letters, and results if they are enabled."""
-    results = [settings.results_topic] if settings.results_topic else []
-    return settings.event_topic, settings.state_topic, settings.dead_letter_topic, *results
+    """The required topics: events, state, dead letters; results and histories if they are enabled."""
+    others = filter(None, (settings.results_topic, settings.history))
+    return settings.event_topic, settings.state_topic, settings.dead_letter_topic, *others
 
 
 def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]:
@@ -112,15 +114,17 @@ def judge(settings: KafkaSettings, topics: Mapping[str, Topic]) -> list[Finding]
         for name in names
         if name in topics and topics[name].config is None
     ]
-    events, state, dead, *others = (topics.get(name) for name in names)
+    events, state, dead = (topics.get(name) for name in names[:3])
     if events:
         found += _judge_events(events)
     if state:
         found += _judge_state(state, events)
     if dead:
         found += _judge_dead_letters(dead, events)
-    for results in filter(None, others):
+    if results := topics.get(settings.results_topic):
         found += _judge_results(results, settings)
+    if history := topics.get(settings.history):
+        found += _judge_history(history, state, settings)
     return sorted(found, key=lambda finding: finding.level)
 
 
@@ -225,14 +229,7 @@ def _judge_dead_letters(dead: Topic, events: Topic | None) -> Iterator[Finding]:
 def _judge_results(results: Topic, settings: KafkaSettings) -> Iterator[Finding]:
     name = results.name
     if not results.may_write:
-        principal = f"User:{settings.sasl_username}" if settings.sasl_username else "PRINCIPAL"
-        yield Finding(
-            "error",
-            name,
-            f"we may not write to topic {name}: `kafka-acls.sh --bootstrap-server {settings.bootstrap_servers} --add "
-            f"--allow-principal {principal} --topic {name} --operation Write --operation DescribeConfigs`, or set "
-            'results_topic = "" to write no results',
-        )
+        yield Finding("error", name, _may_not_write(name, settings, 'results_topic = "" to write no results'))
     if results.config is not None and results.message_max_bytes < RESULT_BYTES_MIN:
         yield Finding(
             "error",
@@ -240,6 +237,44 @@ def _judge_results(results: Topic, settings: KafkaSettings) -> Iterator[Finding]
             f"{name} accepts {results.message_max_bytes} bytes, and the result of an order may be larger: set "
             f"max.message.bytes to {RESULT_BYTES_MIN} or more",
         )
+
+
+def _judge_history(history: Topic, state: Topic | None, settings: KafkaSettings) -> Iterator[Finding]:
+    name = history.name
+    if not history.may_write:
+        yield Finding("error", name, _may_not_write(name, settings, 'history_topic = "" to keep no histories'))
+    if state and history.partitions < state.partitions:
+        yield Finding(
+            "error",
+            name,
+            f"{name} has {history.partitions} partitions and {state.name} has {state.partitions}: the history of an "
+            "order is in the partition of its state; recreate it, or set another history_topic",
+        )
+    if history.config is None:
+        return
+    if not history.is_set("cleanup.policy", "compact"):
+        yield Finding(
+            "error",
+            name,
+            f"{name} has cleanup.policy={history.config.get('cleanup.policy')}, so that old entries of histories are "
+            f"not replaced by new ones: set it to compact",
+        )
+    if history.message_max_bytes < HISTORY_BYTES_MIN:
+        yield Finding(
+            "error",
+            name,
+            f"{name} accepts {history.message_max_bytes} bytes, and entries are written together: set "
+            f"max.message.bytes to {HISTORY_BYTES_MIN} or more",
+        )
+
+
+def _may_not_write(name: str, settings: KafkaSettings, instead: str) -> str:
+    principal = f"User:{settings.sasl_username}" if settings.sasl_username else "PRINCIPAL"
+    return (
+        f"we may not write to topic {name}: `kafka-acls.sh --bootstrap-server {settings.bootstrap_servers} --add "
+        f"--allow-principal {principal} --topic {name} --operation Write --operation DescribeConfigs`, or set "
+        f"{instead}"
+    )
 
 
 def _judge_safety(state: Topic) -> Iterator[Finding]:
@@ -269,7 +304,7 @@ async def check_topics(settings: KafkaSettings) -> list[Finding]:
 
 async def require_topics(connection: Connection, *, warn: bool = False, writes: bool = False) -> Mapping[str, Topic]:
     """The topics by name. Raises `TopicError` with all errors found. `warn`: also logs the warnings, which a process
-    does once. `writes`: also requires permission to write results.
+    does once. `writes`: also requires permission to write results and histories.
     """
     settings = connection.settings
     topics = await _described(connection, writes=writes)
@@ -331,14 +366,7 @@ def _missing(settings: KafkaSettings, topics: Mapping[str, Topic], partitions: i
         events = Topic(settings.event_topic, partitions, replicas, None)
         yield NewTopic(events.name, partitions, replicas, topic_configs={"cleanup.policy": "delete"} | safe)
     if settings.state_topic not in topics:
-        compact = {
-            "cleanup.policy": "compact",
-            "segment.ms": str(3 * _HOUR_MS),
-            "min.cleanable.dirty.ratio": "0.3",
-            "delete.retention.ms": str(_TOMBSTONES_MIN_MS),
-            "message.timestamp.type": "CreateTime",
-        }
-        yield NewTopic(settings.state_topic, events.partitions, replicas, topic_configs=compact | safe)
+        yield NewTopic(settings.state_topic, events.partitions, replicas, topic_configs=_COMPACT | safe)
     if settings.dead_letter_topic not in topics:
         # More than the check requires: a record that the shop has compressed well may be larger when we write it.
         keep = {
@@ -350,6 +378,18 @@ def _missing(settings: KafkaSettings, topics: Mapping[str, Topic], partitions: i
     if settings.results_topic and settings.results_topic not in topics:
         month = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
         yield NewTopic(settings.results_topic, events.partitions, replicas, topic_configs=month | safe)
+    if settings.history and settings.history not in topics:
+        state = topics.get(settings.state_topic, events)
+        yield NewTopic(settings.history, state.partitions, replicas, topic_configs=_COMPACT | safe)
+
+
+_COMPACT = {
+    "cleanup.policy": "compact",
+    "segment.ms": str(3 * _HOUR_MS),
+    "min.cleanable.dirty.ratio": "0.3",
+    "delete.retention.ms": str(_TOMBSTONES_MIN_MS),
+    "message.timestamp.type": "CreateTime",
+}
 
 
 def _raise_refused(answers: Iterable[tuple[Any, ...]]) -> None:
@@ -383,10 +423,13 @@ async def _described(connection: Connection, *, writes: bool = False) -> dict[st
         with attempt:
             async with _admin(connection) as admin:
                 topics = await _describe(admin, connection.settings)
-                name = connection.settings.results_topic
-                if writes and name in topics:
-                    seen = await describe_topics(admin._client, [name], connection.settings.request_timeout_s)  # noqa: SLF001
-                    topics[name] = replace(topics[name], may_write=seen.topics.get(name, GONE).may_write)
+                names = [
+                    each for each in (connection.settings.results_topic, connection.settings.history) if each in topics
+                ]
+                if writes and names:
+                    seen = await describe_topics(admin._client, names, connection.settings.request_timeout_s)  # noqa: SLF001
+                    for name in names:
+                        topics[name] = replace(topics[name], may_write=seen.topics.get(name, GONE).may_write)
                 return topics
     raise AssertionError  # the loop ends by returning or raising
 

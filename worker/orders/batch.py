@@ -26,6 +26,7 @@ from worker.model.jobs import Fate
 from worker.model.order import account_of, reference_of
 from worker.orders.context import OrderContext
 from worker.orders.happened import Happened
+from worker.orders.history import History
 from worker.orders.letters import letter_bytes, letter_of
 from worker.orders.reading import Skipped, decoded, identity_of
 from worker.orders.telling import Telling
@@ -72,10 +73,10 @@ class Batch:
         self._value_near_max_bytes = sizes.value - 2 * _RECORD_OVERHEAD_BYTES
         self._letter_max_bytes = sizes.letter
         self._lean_below = sizes.lean_below
-        self.bytes = 0
-        """What entries, letters and events without either come to; an order that changes twice counts twice."""
+        self._bytes = 0
         self._now_ms = context.clock.wall_ms()
         self._telling = Telling(context, sizes, self._now_ms)
+        self._history = History(self._now_ms, is_kept=context.keeps_history)
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
         self._changed: dict[str, tuple[OrderRecord, bytes]] = {}
         self._jobs: dict[str, bytes] = {}
@@ -101,6 +102,11 @@ class Batch:
         self._ahead: list[tuple[InputRecord, OrderEvent | Skipped | MalformedEventError]] = []
         """Records that are decoded and not taken yet."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that entries, letters and events without either come to; an order that changes twice counts twice."""
+        return self._bytes + self._history.bytes
+
     def record(self, subject: str) -> OrderRecord:
         """The order as it stands in this batch; a new one when nothing is known of it."""
         value = self._value(subject)
@@ -118,7 +124,7 @@ class Batch:
 
     def _put(self, subject: str, record: OrderRecord) -> None:
         self._changed[subject] = changed = _encoded(record)
-        self.bytes += len(changed[1])
+        self._bytes += len(changed[1])
 
     # --- events ---
 
@@ -147,7 +153,7 @@ class Batch:
                     self._event(record, found, in_flight)
             else:
                 self._pass_over(record, found)
-            if self.bytes + self._in_vain >= bytes_max:
+            if self.size + self._in_vain >= bytes_max:
                 break
         self._ahead = ahead[count:]
         return count
@@ -162,7 +168,7 @@ class Batch:
             return
         self.happened.events["skipped"] += 1
         self.happened.lookalikes += found.lookalikes
-        self.bytes += len(record.value or b"")
+        self._bytes += len(record.value or b"")
 
     def _event(self, record: InputRecord, event: OrderEvent, in_flight: Callable[[str], bool]) -> None:
         offset, subject = record.offset, event.subject
@@ -184,10 +190,11 @@ class Batch:
             )
             if changed is before:
                 self.happened.events["unchanged"] += 1
-                self.bytes += len(record.value or b"")
+                self._bytes += len(record.value or b"")
                 return
             key_changed = changed.has_several_keys and not before.has_several_keys
             told = self._telling.of_event(event, before, changed)
+            entry = self._history.of_event(event, before, changed, offset)
             encoded = _encoded(changed)
             if len(encoded[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, encoded[1], self._value_max_bytes)
@@ -210,13 +217,14 @@ class Batch:
             self._note("order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at)
         for result in told:
             self._report(subject, result)
+        self._history.add(subject, entry)
         self._changed[subject] = encoded
-        self.bytes += len(encoded[1])
+        self._bytes += len(encoded[1])
 
     # --- what operators do ---
 
     def _operator_event(self, record: InputRecord, event: OrderEvent) -> None:
-        self.bytes += len(record.value or b"")
+        self._bytes += len(record.value or b"")
         command = OPERATOR_KINDS[type(event.data)]
         try:
             if command.about == "account":
@@ -251,6 +259,7 @@ class Batch:
         if size:
             raise self._too_large(size)
         self._note_of("order_changed_by_operator", subject, after, command=deed.command, by=deed.by, done=done)
+        self._history.of_operator(subject, deed, after, shown_id(event.id, event.uid), record.offset)
         self._deed(event, record.offset, deed, after, found)
         self._report(subject, self._telling.of_found(subject, after, found))
         self._put(subject, after)
@@ -267,7 +276,7 @@ class Batch:
         is_paused = self._context.dispatcher.pauses(account)
         after, deed = effects.operate_account(before, event, self._now_ms, is_paused=is_paused)
         self.accounts[key] = state.encode(after)
-        self.bytes += len(self.accounts[key])
+        self._bytes += len(self.accounts[key])
         fields = {"account": account, "command": deed.command, "by": deed.by, "done": deed.done}
         self._notes.append(("account_changed_by_operator", fields))
         self._deed(event, offset, deed)
@@ -323,7 +332,7 @@ class Batch:
         }
         letter = letter_of(record, said, self._letter_max_bytes, lean=record.offset < self._lean_below)
         self.dead_letters.append(letter)
-        self.bytes += letter_bytes(letter)
+        self._bytes += letter_bytes(letter)
         self._context.metrics.dead_letter(error.reason)
         fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
         self._notes.append(("event_refused", identity_of(record) | fields))
@@ -363,6 +372,7 @@ class Batch:
             self._report(subject, self._telling.of(subject, after))
         elif after.revision == attempt.revision:  # a newer one is looked at next
             self._report(subject, self._telling.of_ready(subject, after, attempt.shown))
+        self._history.of_attempt(attempt, outcome, after, took_s=ended_at - attempt.taken_at, hold_s=hold_s)
         self._put(subject, after)
         # From the end of the attempt, not from this transaction: `settle` is about what the network may still deliver.
         # Also without a hold it is noted, for its attempt has ended, and it may be sent again once this is committed.
@@ -402,6 +412,7 @@ class Batch:
             return  # it is committed with what changed it, and evaluated then
         record = self.record(subject)
         plan = decision.plan
+        is_news = True
         match plan:
             case Acknowledge(digest):
                 record = records.acknowledge(record, digest)
@@ -409,35 +420,42 @@ class Batch:
                 self._note_of("update_skipped", subject, record, reason="unchanged")
             case Park(reason, digest, by_check):
                 # A newer revision with the payload that is parked already is no news to anybody.
-                if record.park is None or record.park.digest != digest:
+                is_news = record.park is None or record.park.digest != digest
+                if is_news:
                     self._context.metrics.parked(account_of(subject))
                     self._note_of("order_parked", subject, record, outcome="check")
                 record = records.park(record, reason, digest, self._now_ms, by_check=by_check)
             case Wait(waiting, _, contradicts):
                 before, record = record, records.mark_waiting(record, contradicts, self._now_ms)
-                if record is not before:
+                is_news = record is not before
+                if is_news:
                     self._note_of("order_waiting", subject, record, status=waiting)
             case Send():
-                if record.inconsistent_since_ms or record.park is not None:
+                is_news = bool(record.inconsistent_since_ms or record.park is not None)
+                if is_news:
                     self._note_of("order_released", subject, record)
                 if record.park is not None:
                     record = records.release(record)
                 record.inconsistent_since_ms = 0
-        if isinstance(plan, Wait):
-            told = self._telling.of_waiting(subject, record, plan, is_overdue=decision.is_overdue)
-        elif isinstance(plan, Acknowledge) and not plan.is_approved:
-            told = self._telling.of(subject, record)
-        else:
-            told = self._telling.of_ready(subject, record, plan.shown)
-        self._report(subject, told)
+        self._report(subject, self._told_of(subject, record, decision))
+        if is_news:
+            self._history.of_decision(subject, plan, record)
         self._put(subject, record)
+
+    def _told_of(self, subject: str, record: OrderRecord, decision: Decide) -> bytes | None:
+        plan = decision.plan
+        if isinstance(plan, Wait):
+            return self._telling.of_waiting(subject, record, plan, is_overdue=decision.is_overdue)
+        if isinstance(plan, Acknowledge) and not plan.is_approved:
+            return self._telling.of(subject, record)
+        return self._telling.of_ready(subject, record, plan.shown)
 
     async def job(self, change: JobChange, work: Slice) -> None:
         """What a job wants written: the orders that it is about are as they were when it made that up, for what jobs
         want goes first.
         """
         self._jobs[change.key] = change.value
-        self.bytes += len(change.value)
+        self._bytes += len(change.value)
         for subject, remote in change.remotes.items():
             if work.is_over():
                 await work.pause()
@@ -464,6 +482,7 @@ class Batch:
         )
         if after.revision == fate.revision:
             self._report(subject, self._telling.of(subject, after))
+        self._history.of_report(subject, fate.revision, outcome, after)
         self._put(subject, after)
         fields = _about(subject, fate.revision, after.event_id, outcome)
         if outcome.kind is OutcomeKind.APPLIED:
@@ -483,6 +502,7 @@ class Batch:
             return False
         self._note_of("order_changed_by_operator", subject, record)
         self._report(subject, self._telling.of(subject, record))
+        self._history.of_command(subject, record)
         self._put(subject, record)
         return True
 
@@ -494,11 +514,13 @@ class Batch:
         if not gone:
             return
         self.gone = [each.subject for each in gone]
+        for each in gone:
+            self._history.erase(each.subject, each.entries)
         self.closed = dict.fromkeys(self._closed.outdated(self._now_ms, self._context.keep_settled_ms))
         if remembered := [each.subject for each in gone if not each.is_shown_alone]:
             key, value = self._closed.with_more(self._now_ms, remembered)
             self.closed[key] = value
-            self.bytes += len(value)
+            self._bytes += len(value)
         self._notes.append(("orders_closed", {"orders": len(gone), "observed": len(gone) - len(remembered)}))
 
     def _report(self, subject: str, value: bytes | None) -> None:
@@ -509,7 +531,7 @@ class Batch:
             self._notes.append(("result_dropped", {"order": subject, "bytes": len(value), "limit": limit}))
             return
         self.results.append(Result(subject.encode(), value))
-        self.bytes += len(value)
+        self._bytes += len(value)
 
     def _note(self, name: str, subject: str, revision: int, event_id: str, **fields: object) -> None:
         self._notes.append((name, {"order": subject, "revision": revision, "event_id": event_id, **fields}))
@@ -528,6 +550,11 @@ class Batch:
         found += [((state.ORDER_PREFIX + subject).encode(), None) for subject in self.gone]
         found += [(key.encode(), value) for key, value in self.closed.items()]
         return found
+
+    @property
+    def history(self) -> list[tuple[bytes, bytes | None]]:
+        """What is added to the histories of its orders, and removed, in this order: records of the history topic."""
+        return self._history.records
 
     @property
     def jobs(self) -> dict[str, bytes]:

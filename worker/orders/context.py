@@ -42,6 +42,8 @@ class OrderContext(Context, kw_only=True):
     """By account: what follows when it tells another one than before."""
     reporting: Reporting | None = None
     """How others are told of orders; `None`: nobody is."""
+    keeps_history: bool = False
+    """Whether there is a topic for the histories of orders."""
     make_jobs: Callable[[JobHost], JobDesk] | None = None
     """The jobs of a partition; `None`: there are none."""
     operated: Callable[[str, Operated], None] = lambda _subject, _deed: None

@@ -45,15 +45,15 @@ class Mailbox:
 
     async def fill(self, batch: Batch, work: Slice, bytes_max: int) -> None:
         """Outcomes first, for they end holds; commands last, for they are about what is committed with them, too."""
-        while self.outcomes and batch.bytes < bytes_max:
+        while self.outcomes and batch.size < bytes_max:
             if work.is_over():
                 await work.pause()
             batch.outcome(*self.outcomes.popleft())
-        while self.decisions and batch.bytes < bytes_max:
+        while self.decisions and batch.size < bytes_max:
             if work.is_over():
                 await work.pause()
             batch.decide(self.decisions.popleft())
-        while self._commands and batch.bytes < bytes_max:
+        while self._commands and batch.size < bytes_max:
             if work.is_over():
                 await work.pause()
             command = self._commands.popleft()

@@ -203,9 +203,9 @@ class OrderWorkload:
         """As many as one transaction is to have, by their number, their bytes and the time that they take."""
         context, limits = self._context, self._context.limits
         count, began = 0, context.clock.now()
-        while inbox and count < limits.batch_records_max and batch.bytes < limits.batch_bytes_max:
+        while inbox and count < limits.batch_records_max and batch.size < limits.batch_bytes_max:
             records = inbox.first(min(EVENTS_AT_ONCE, limits.batch_records_max - count), EVENTS_AT_ONCE_BYTES)
-            bytes_max = min(batch.bytes + EVENTS_AT_ONCE_BYTES, limits.batch_bytes_max)
+            bytes_max = min(batch.size + EVENTS_AT_ONCE_BYTES, limits.batch_bytes_max)
             done = batch.events(records, self.outbox.is_in_flight, bytes_max)
             inbox.drop(done)
             count += done

@@ -400,7 +400,8 @@ class Owner(Generic[WorkloadT]):
         self._lease_wanted = False
         letters, results = transaction.dead_letters, transaction.results
         try:
-            await self._write(transaction.entries(), self._next(transaction.next_offset, clean=clean), letters, results)
+            following = self._next(transaction.next_offset, clean=clean)
+            await self._write(transaction.entries(), following, letters, results, transaction.history)
         except SizeRefusedError:
             # Whichever it was: the next owner makes both small, for the broker does not say.
             below = transaction.next_offset if letters else self.lean.letters_below
@@ -424,18 +425,20 @@ class Owner(Generic[WorkloadT]):
         following: NextRecord,
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
+        history: Sequence[tuple[bytes, bytes | None]] = (),
     ) -> None:
         """One transaction with `m:next` in it; extends the lease from the moment it began."""
         clock = self._context.clock
         began = clock.now()
         entries.append((state.NEXT_KEY, state.encode(following)))
-        last = await self._writer.write(entries, dead_letters, results)
+        last = await self._writer.write(entries, dead_letters, results, history)
         if last < self._log_end:
             raise TopicError(remade(self._log_end, last))
         self._committed_at = began
         self.lease.renew(began)
         self._log_end, self._last_next = last + 1, following
-        self._context.metrics.committed(clock.now() - began, len(entries) + len(dead_letters) + len(results))
+        count = len(entries) + len(dead_letters) + len(results) + len(history)
+        self._context.metrics.committed(clock.now() - began, count)
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
         context = self._context

@@ -47,6 +47,11 @@ class Transaction(Protocol):
     dead_letters: list[DeadLetter]
     results: list[Result]
 
+    @property
+    def history(self) -> Entries:
+        """What is written to the history topic."""
+        ...
+
     def entries(self) -> Entries:
         """What changes in the state."""
         ...

@@ -13,7 +13,7 @@ from worker.ports import Clock, DeadLetter, EventLog, Result, StateEntry, StateL
 from worker.sim.group import Broker, EventTopicPartition, Group, MemoryEventLog, MemoryRecord
 from worker.sim.process import Gate, Process
 from worker.sim.scan import MemoryStateScan
-from worker.sim.states import MemoryStateLog, StateSettings, StateTopicPartition
+from worker.sim.states import Entries, MemoryStateLog, StateSettings, StateTopicPartition
 
 DAY_S = 86_400.0
 
@@ -215,6 +215,10 @@ class MemoryLog:
         here = self._states[partition]
         return here.read(position, here.end, count_max)
 
+    def history(self, partition: int) -> list[StateEntry]:
+        """All records of a partition of the history topic; nothing is compacted away."""
+        return self._states[partition].history
+
     def write_foreign(self, partition: int, key: bytes, value: bytes | None) -> int:
         """Commits a record of a foreign producer to the state topic; returns its offset."""
         here = self._states[partition]
@@ -244,10 +248,10 @@ class MemoryLog:
         return self._states[partition].commit_left_open()
 
     def watch(
-        self, watcher: Callable[[int, Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None]
+        self, watcher: Callable[[int, Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result], Entries], None]
     ) -> None:
         """Calls `watcher` for each transaction on the state topic at its commit: partition, entries, dead letters,
-        results. For invariants.
+        results, history. For invariants.
         """
         for partition, here in enumerate(self._states):
             here.watcher = partial(watcher, partition)

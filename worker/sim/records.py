@@ -1,4 +1,6 @@
-"""`ports.Records` over the in-memory broker. Dead letters and results have one partition each."""
+"""`ports.Records` over the in-memory broker. Dead letters and results have one partition each, histories as many as the
+state.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -24,14 +26,13 @@ class MemoryRecords:
         """Nothing to connect to."""
 
     async def topics(self) -> Mapping[TopicName, TopicFound]:
-        """All three."""
-        log = self._log
+        """All of them."""
+        log, partitions = self._log, range(self._log.state_partitions)
         return {
-            "state": TopicFound(
-                "state", log.broker.state_topic_id, {p: (0, log.state_end(p)) for p in range(log.state_partitions)}
-            ),
+            "state": TopicFound("state", log.broker.state_topic_id, {p: (0, log.state_end(p)) for p in partitions}),
             "dead_letters": TopicFound("dead_letters", "", {0: (0, len(log.dead_letters))}),
             "results": TopicFound("results", "", {0: (0, len(log.results))}),
+            "history": TopicFound("history", "", {p: (0, len(log.history(p))) for p in partitions}),
         }
 
     def seek(self, positions: Mapping[Place, int]) -> None:
@@ -55,15 +56,19 @@ class MemoryRecords:
             now_ms = self._clock.wall_ms()
             records = [StoredRecord(entry.offset, now_ms, entry.key, entry.value) for entry in entries]
         else:
-            records = self._beside(topic)[position : position + READ_MAX]
+            records = self._beside(place)[position : position + READ_MAX]
             until = position + len(records)
         if until == position:
             return None
         self._positions[place] = until
         return Chunk(topic, partition, records, until)
 
-    def _beside(self, topic: TopicName) -> list[StoredRecord]:
-        log, times = self._log, self._written_ms[topic]
+    def _beside(self, place: Place) -> list[StoredRecord]:
+        log, (topic, partition) = self._log, place
+        if topic == "history":
+            now_ms = self._clock.wall_ms()
+            return [StoredRecord(each.offset, now_ms, each.key, each.value) for each in log.history(partition)]
+        times = self._written_ms[topic]
         count = len(log.dead_letters if topic == "dead_letters" else log.results)
         times += [self._clock.wall_ms()] * (count - len(times))
         if topic == "results":
@@ -80,7 +85,7 @@ class MemoryRecords:
             entries, _ = self._log.state_read(partition, offset, 1)
             found = [StoredRecord(each.offset, 0, each.key, each.value) for each in entries if each.offset == offset]
         else:
-            found = [each for each in self._beside(topic) if each.offset == offset]
+            found = [each for each in self._beside(place) if each.offset == offset]
         return found[0] if found else None
 
     async def input_ends(self) -> Mapping[int, int]:

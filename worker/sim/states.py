@@ -55,6 +55,7 @@ class _Transaction:
     expires_at: float
     dead_letters: Sequence[DeadLetter] = ()
     results: Sequence[Result] = ()
+    history: Entries = ()
     status: _Status = _Status.OPEN
 
 
@@ -75,6 +76,8 @@ class StateTopicPartition:
     """The committed dead letters of all partitions."""
     results: list[Result]
     """The committed results of all partitions."""
+    history: list[StateEntry] = field(default_factory=list)
+    """The committed records of this partition of the history topic."""
     letter_takes_bytes: int = 2**40
     """A gateway in front of the brokers may accept less than they announce."""
     result_takes_bytes: int = 2**40
@@ -82,7 +85,7 @@ class StateTopicPartition:
     end: int = 0
     epoch: int = -1
     changed: Broadcast = field(default_factory=Broadcast)
-    watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result]], None] | None = None
+    watcher: Callable[[Sequence[StateEntry], Sequence[DeadLetter], Sequence[Result], Entries], None] | None = None
     """Called for each transaction at its commit, even if the writer never learns that it succeeded."""
     _cells: list[_Cell] = field(default_factory=list)
     _open: list[_Transaction] = field(default_factory=list)
@@ -107,13 +110,14 @@ class StateTopicPartition:
         entries: Entries,
         dead_letters: Sequence[DeadLetter] = (),
         results: Sequence[Result] = (),
+        history: Entries = (),
     ) -> _Transaction:
         """Writes uncommitted records. Raises `FencedError` if the epoch is not the newest."""
         self.expire()
         if epoch is not None and epoch != self.epoch:
             raise FencedError(f"epoch {epoch} was fenced, {self.epoch} is current")
         lasts_until = self.clock.now() + self.settings.transaction_timeout_s
-        transaction = _Transaction(epoch, self.end, lasts_until, dead_letters, results)
+        transaction = _Transaction(epoch, self.end, lasts_until, dead_letters, results, history)
         for key, value in entries:
             self._cells.append(_Cell(StateEntry(self.end, key, value), transaction))
             self.end += 1
@@ -197,10 +201,12 @@ class StateTopicPartition:
         if status is _Status.COMMITTED:
             self.dead_letters += transaction.dead_letters
             self.results += transaction.results
+            at = len(self.history)
+            self.history += [StateEntry(at + n, key, value) for n, (key, value) in enumerate(transaction.history)]
             if self.watcher is not None:
                 written = self._cells[bisect_left(self._cells, transaction.first, key=_offset) :]
                 own = [cell.entry for cell in written if cell.transaction is transaction]
-                self.watcher(own, transaction.dead_letters, transaction.results)
+                self.watcher(own, transaction.dead_letters, transaction.results, transaction.history)
         self.changed.notify_all()
 
 
@@ -251,7 +257,11 @@ class MemoryPartitionWriter:
         self._leave()
 
     async def write(
-        self, entries: Entries, dead_letters: Sequence[DeadLetter] = (), results: Sequence[Result] = ()
+        self,
+        entries: Entries,
+        dead_letters: Sequence[DeadLetter] = (),
+        results: Sequence[Result] = (),
+        history: Entries = (),
     ) -> int:
         """A failure on the way closes this writer, and leaves the transaction in the state that it has reached."""
         if not entries:
@@ -261,7 +271,7 @@ class MemoryPartitionWriter:
         self._enter(_Stage.FENCED, "written")
         await self._process.step("write", self._partition)
         taken = list(takewhile(self._fits, entries))
-        transaction = self._topic.begin(self._epoch, taken, dead_letters, results)
+        transaction = self._topic.begin(self._epoch, taken, dead_letters, results, history)
         last = self._topic.end - 1
         if len(taken) < len(entries):
             raise SizeRefusedError(f"a value above {self.value_max_bytes} bytes")

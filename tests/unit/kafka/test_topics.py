@@ -19,6 +19,7 @@ SOUND = {
     "state": Topic("state", 12, 3, CONFIG | {"cleanup.policy": "compact", "delete.retention.ms": "172800000"}),
     "dlq": Topic("dlq", 1, 3, CONFIG | {"cleanup.policy": "delete", "max.message.bytes": "1114124"}),
     "results": Topic("results", 3, 3, CONFIG | {"cleanup.policy": "delete"}),
+    "state.history": Topic("state.history", 12, 3, CONFIG | {"cleanup.policy": "compact"}),
 }
 
 
@@ -51,6 +52,8 @@ def test_endless_retention_is_long() -> None:
         ("dlq", "cleanup.policy", "compact", "error", "without a key"),
         ("dlq", "max.message.bytes", "1114123", "error", "1114124 or more"),
         ("results", "max.message.bytes", "65535", "error", "65536 or more"),
+        ("state.history", "cleanup.policy", "delete", "error", "set it to compact"),
+        ("state.history", "max.message.bytes", "16383", "error", "16384 or more"),
     ],
 )
 def test_setting(name: str, setting: str, value: str, level: str, said: str) -> None:
@@ -85,21 +88,33 @@ def test_missing_topics() -> None:
         ("error", "state"),
         ("error", "dlq"),
         ("error", "results"),
+        ("error", "state.history"),
     ]
 
 
 def test_results_that_nobody_wants() -> None:
     """Without a name for it there need be no such topic."""
-    assert judge(replace(SETTINGS, results_topic=""), {name: SOUND[name] for name in ("in", "state", "dlq")}) == []
+    without = replace(SETTINGS, results_topic="", history_topic="")
+    assert judge(without, {name: SOUND[name] for name in ("in", "state", "dlq")}) == []
 
 
-def test_results_that_may_not_be_written() -> None:
+@pytest.mark.parametrize("name", ["results", "state.history"])
+def test_topic_that_may_not_be_written(name: str) -> None:
     """The permission that is missing is said as the command that gives it."""
-    refused = SOUND | {"results": replace(SOUND["results"], may_write=False)}
+    refused = SOUND | {name: replace(SOUND[name], may_write=False)}
     for settings, who in ((SETTINGS, "PRINCIPAL"), (replace(SETTINGS, sasl_username="cartsync"), "User:cartsync")):
         (finding,) = judge(settings, refused)
-        assert (finding.level, finding.topic) == ("error", "results")
-        assert f"--allow-principal {who} --topic results --operation Write" in finding.text
+        assert (finding.level, finding.topic) == ("error", name)
+        assert f"--allow-principal {who} --topic {name} --operation Write" in finding.text
+        assert '_topic = ""' in finding.text
+
+
+def test_history_lies_beside_the_state() -> None:
+    """It may have more partitions, not fewer: each order's is in the one with the number of its state's."""
+    (finding,) = judge(SETTINGS, SOUND | {"state.history": replace(SOUND["state.history"], partitions=11)})
+    assert (finding.level, finding.topic) == ("error", "state.history")
+    assert "11 partitions and state has 12" in finding.text
+    assert judge(SETTINGS, SOUND | {"state.history": replace(SOUND["state.history"], partitions=13)}) == []
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -502,6 +502,6 @@ def test_events_of_an_order_at_the_limit_are_taken_a_few_at_a_time() -> None:
             assert count == 1
             left = left[count:]
         assert len(batch.dead_letters) == 32
-        assert batch.bytes < size / 4
+        assert batch.size < size / 4
 
     run(main())

@@ -36,6 +36,7 @@ class Sheet:
         self.last_record: InputRecord | None = None
         self.dead_letters: list[DeadLetter] = []
         self.results: list[Result] = []
+        self.history: Entries = []
         self.counts: dict[bytes, int] = {}
 
     def entries(self) -> Entries:

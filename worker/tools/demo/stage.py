@@ -103,6 +103,7 @@ class Stage:
             placing=self.wire.placing,
             trust=self._trust,
             reporting=Reporting("/cartsync/demo"),
+            keeps_history=True,
         )
         await worker.start()
         stack.push_async_callback(worker.stop)

@@ -70,6 +70,7 @@ def permission_checks(settings: KafkaSettings, seen: Mapping[str, TopicSeen]) ->
         settings.state_topic: ("Read", "Write", "DescribeConfigs"),
         settings.dead_letter_topic: ("Write", "DescribeConfigs"),
         settings.results_topic: ("Write", "DescribeConfigs"),
+        settings.history: ("Write", "DescribeConfigs"),
     }
     for topic, names in needed.items():
         if topic in seen:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from schemas import state
 from worker.core.letters import read_marker
+from worker.core.masking import reason_family
 from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
 from worker.ports import Chunk, Place, StoredRecord, TopicName
@@ -274,9 +275,7 @@ class Index:
             return _NO_REASON
         found = self._reasons.get(kind)
         if found is None:
-            self._db.execute(
-                "INSERT OR IGNORE INTO reasons (kind, family) VALUES (?, ?)", (kind, rows.reason_family(kind))
-            )
+            self._db.execute("INSERT OR IGNORE INTO reasons (kind, family) VALUES (?, ?)", (kind, reason_family(kind)))
             found = self._reasons[kind] = int(
                 self._db.execute("SELECT id FROM reasons WHERE kind = ?", (kind,)).fetchone()[0]
             )

@@ -10,13 +10,10 @@ from tests.shops.events import EventSpec, confirmed, facts_of, goods, payment, s
 from tests.unit.core.samples import FULL
 from tests.unit.web.console.scene import NOW_MS, RULES, nothing_known, owed, parked, record, settled
 from worker.web.console.rows import (
-    KIND_MAX,
     NEVER_MS,
     OrderLine,
     letter_line,
     order_line,
-    reason_family,
-    reason_kind,
     result_line,
     subject_of,
 )
@@ -93,38 +90,6 @@ def test_no_record() -> None:
     """Bytes that are no record are refused."""
     with pytest.raises(msgspec.MsgspecError):
         order_line("acme/A", 0, 0, b"\x01", rules=RULES, now_ms=0, describe=nothing_known)
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("422: ana@example.org is not known", "422: … is not known"),
-        ('409: "Ana García" has no order 4711', "409: … has no order …"),
-        ("the order 1234567 of +34931234567", "the order … of +…"),
-        ("see https://x.example/ana?id=1 there", "see … there"),
-        ("302: Shipping is too late. Ask again", "302: Shipping is too late. Ask again"),
-        ("422: Customer Ana García is blocked", "422: Customer … … is blocked"),
-        ("503", "503"),
-        ("line A: 3 shipped of 2 ordered", "line A: 3 shipped of 2 ordered"),
-        ("a  \n b", "a b"),
-    ],
-)
-def test_kinds_of_reasons(reason: str, kind: str) -> None:
-    """A reason keeps what it has in common with others, and what may be of a person is left out."""
-    assert reason_kind(reason) == kind
-
-
-def test_long_reasons_are_cut() -> None:
-    """And show that they were."""
-    kind = reason_kind("no " * 500)
-    assert len(kind) == KIND_MAX
-    assert kind.endswith("…")
-
-
-def test_families_of_reasons() -> None:
-    """Orders that wait for the same are one family, whatever the counts; the status of the answer stays."""
-    assert reason_family("422: 3 of 4 units") == "422: … of … units"
-    assert reason_family("line A: 3 shipped of 2") == "line A: … shipped of …"
 
 
 def test_nothing_personal() -> None:
