@@ -424,6 +424,10 @@ class OrderTable(Protocol):
         """Whom to tell, instead of anybody told so far, when it cannot be read any more."""
         ...
 
+    def is_usable(self) -> bool:
+        """Whether an owner may start from it."""
+        ...
+
     def distrust(self, why: str) -> Exception | None:
         """What it holds contradicts the state topic. If it was continued from an earlier process it is of no use from
         now on, and the error that says so is returned.
@@ -466,6 +470,10 @@ class OrderTables(Protocol):
         """The partition's table as an earlier process left it, if that fits; else an empty one. Any that was open for
         the partition is of no use any more. Never raises: where a disk fails, the table is in memory.
         """
+        ...
+
+    def on_disk(self) -> int:
+        """Of how many partitions the orders are on a disk now."""
         ...
 
     async def stop(self) -> None:

@@ -17,7 +17,7 @@ from worker.ports import Files, Recalled
 from worker.sim.files import Disk, MemoryFiles
 from worker.store import disk, tables
 from worker.store.disk import CHECKPOINT, DiskOrders
-from worker.store.memory import MemoryOrders, MemoryTables
+from worker.store.memory import MemoryOrders
 from worker.store.rocks import RocksFiles
 from worker.store.tables import DiskTables
 
@@ -327,18 +327,29 @@ async def test_writing_keeps_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
     await table.close()
 
 
-async def test_memory_is_new_each_time() -> None:
-    """Nothing outlives the process."""
-    mine = MemoryTables()
-    mine.start()
-    found = await mine.recall(ORIGIN)
-    found.table.put("acme/1", OWED)
-    found.table.note(b"m:next", b"")
-    found.table.checkpoint(7)
-    await found.table.keep_up()
-    found.table.watch(lambda _error: None)
-    assert found.table.distrust("as tested") is None
-    await found.table.close()
-    again = await mine.recall(ORIGIN)
-    assert (again.position, len(again.table)) == (0, 0)
+async def test_memory_has_nothing_to_keep() -> None:
+    """All that is for the disk does nothing."""
+    table = MemoryOrders()
+    table.note(b"m:next", b"")
+    table.checkpoint(7)
+    await table.keep_up()
+    table.watch(lambda _error: None)
+    assert (table.distrust("as tested"), table.is_usable()) == (None, True)
+    await table.close()
+
+
+@each_disk
+async def test_cache_is_shared_by_partitions(make: Make) -> None:
+    """It is for all of them together, however many there are now."""
+    mine = DiskTables(make(), SetClock(), 2**20)
+    found = [(await mine.recall(msgspec.structs.replace(ORIGIN, partition=number))).table for number in range(4)]
+    assert mine.on_disk() == 4
+    for table in found:
+        for number in range(2_000):
+            table.put(f"acme/{number}", b"x" * 1_000)
+        assert isinstance(table, DiskOrders)
+        assert table._young_bytes < 2**20 / 4 / 2 + 2_000
+    await found[0].close()
+    assert mine.on_disk() == 3
     await mine.stop()
+    assert mine.on_disk() == 0

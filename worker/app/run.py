@@ -5,6 +5,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from worker.app.process import (
     tune_gc,
 )
 from worker.app.worker import Ports, Worker
-from worker.config import Config, HttpSection
+from worker.config import Config, HttpSection, StoreSection
 from worker.core.results import Reporting, source_of
 from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
@@ -35,8 +36,11 @@ from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
+from worker.ports import OrderTables
 from worker.providers.registry import PROVIDERS
 from worker.publisher.sender import HttpSender
+from worker.store.rocks import RocksFiles
+from worker.store.tables import DiskTables
 from worker.web.private_port import Access, PrivatePort
 
 log = structlog.get_logger(__name__)
@@ -82,7 +86,9 @@ async def _run(
     placing = kafka.placing()
     reads_lists = any(getattr(account, "disbursements", False) for account in accounts.values())
     producer = KafkaEventProducer(kafka, placing) if reads_lists and placing is not None else None
-    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender, producer)
+    ports = Ports(
+        SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender, producer, _tables(config.store, metrics)
+    )
     worker = Worker(
         config.worker,
         accounts,
@@ -124,6 +130,12 @@ async def _run(
     finally:
         await private_port.stop()
         await sender.close()
+
+
+def _tables(section: StoreSection, metrics: Metrics) -> OrderTables | None:
+    if section.kind == "memory":
+        return None
+    return DiskTables(RocksFiles(Path(section.path)), SystemClock(), section.cache, metrics.store_failed)
 
 
 async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
@@ -235,7 +247,7 @@ class Reread:
             for member in ("token", "allowed_hosts"):
                 shown["http"].pop(member, None)
         kafka = self._config.kafka.members() != fresh.kafka.members()
-        others = [name for name in ("worker", "http", "log") if before[name] != now[name]]
+        others = [name for name in ("worker", "store", "http", "log") if before[name] != now[name]]
         return [f"[{name}]" for name in (*(["kafka"] if kafka else []), *others)]
 
 

@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 
 _RECORD_OVERHEAD_BYTES = 8 * 1024
 """Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
+_SUBJECT_MAX_BYTES = 8 * 1024
 
 
 EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES = 64, 256 * 1024
@@ -64,6 +65,11 @@ def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:
     """The bytes that an order's record may come to, when that is more than the state topic takes; else 0."""
     size = len(value) + len(subject.encode()) + _RECORD_OVERHEAD_BYTES
     return size if size > value_max_bytes else 0
+
+
+def smallest_too_large(value_max_bytes: int) -> int:
+    """Records of so many bytes are never too large, whatever the subject."""
+    return value_max_bytes - _RECORD_OVERHEAD_BYTES - _SUBJECT_MAX_BYTES
 
 
 class Skipped(Struct, frozen=True, gc=False):
@@ -155,11 +161,8 @@ class Batch:
         All are decoded before the first one is taken, so that the processor's caches hold what the one work needs, and
         then what the other needs: of 64 events that saves the twelfth part.
         """
-        if not self._ahead or self._ahead[0][0] is not records[0]:
-            self._ahead = []
-        trust = self._context.trust
-        ahead = self._ahead + [(record, _decoded(record, trust)) for record in records[len(self._ahead) :]]
-        count = 0
+        self.look_ahead(records)
+        ahead, count = self._ahead, 0
         for record, decoded in ahead:
             count += 1
             offset = record.offset
@@ -174,6 +177,14 @@ class Batch:
                 break
         self._ahead = ahead[count:]
         return count
+
+    def look_ahead(self, records: Sequence[InputRecord]) -> list[str]:
+        """Decodes records that are taken next; the orders that they are about."""
+        if not self._ahead or self._ahead[0][0] is not records[0]:
+            self._ahead = []
+        trust = self._context.trust
+        self._ahead += [(record, _decoded(record, trust)) for record in records[len(self._ahead) :]]
+        return [decoded.subject for _, decoded in self._ahead if isinstance(decoded, OrderEvent)]
 
     def _pass_over(self, record: InputRecord, decoded: MalformedEventError | Skipped) -> None:
         """A record that is no event of ours."""

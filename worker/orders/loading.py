@@ -55,6 +55,7 @@ class Loading:
         elif key == state.TARGETS_KEY:
             if value is not None:
                 self._targets = entry
+                self._table.note(key, value)
         elif key.startswith((_JOB_PREFIX, _CLOSED_PREFIX)):
             found, name = (
                 self.jobs if key.startswith(_JOB_PREFIX) else self.closed,
@@ -64,6 +65,7 @@ class Loading:
                 found.pop(name, None)
             else:
                 found[name] = value
+            self._table.note(key, value)
         else:
             return False
         return True

@@ -185,6 +185,7 @@ class Owner(Generic[WorkloadT]):
         hold_until = found.fenced_at + context.rules.takeover_hold_s
         entries = await self.workload.restored(Inherited(clean, found.next is None, hold_until))
         await self.write(entries)
+        self.workload.persist(entries, self._log_end)
         context.events.seek(self.partition, position.begin())
         context.events.resume(self.partition)
         self._enter(Phase.SERVING)
@@ -229,6 +230,8 @@ class Owner(Generic[WorkloadT]):
         key = await self.workload.find_undecodable(error)
         if key is None:
             return error
+        if (unbelieved := self.workload.distrust(f"{key!r} cannot be decoded")) is not None:
+            return unbelieved
         offset = -1
         async for entries in self._writer.read(0, self._log_end - 1):
             offset = max([offset, *(entry.offset for entry in entries if entry.key == key)])
@@ -394,9 +397,9 @@ class Owner(Generic[WorkloadT]):
             transaction.next_offset = skip.offset
         # 2. Write it. A lease that is wanted from here on is one of the next transaction.
         self._lease_wanted = False
-        letters, results = transaction.dead_letters, transaction.results
+        entries, letters, results = transaction.entries(), transaction.dead_letters, transaction.results
         try:
-            await self._write(transaction.entries(), self._next(transaction.next_offset, clean=clean), letters, results)
+            await self._write(entries, self._next(transaction.next_offset, clean=clean), letters, results)
         except SizeRefusedError:
             # Whichever it was: the next owner makes both small, for the broker does not say.
             below = transaction.next_offset if letters else self.lean.letters_below
@@ -409,6 +412,7 @@ class Owner(Generic[WorkloadT]):
         else:
             position.move(skip.offset)
         workload.applied(transaction)
+        workload.persist(entries, self._log_end)
         # 4. Say so.
         await workload.announce(transaction)
         if skip is not None:

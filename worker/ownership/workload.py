@@ -109,6 +109,10 @@ class Workload(Protocol[TransactionT]):
         """Takes the next record of the state topic, unless (False) it is none of the workload's. Must be fast."""
         ...
 
+    async def keep_up(self) -> None:
+        """Called after some records: may wait until what was loaded is where it is to be."""
+        ...
+
     def loaded(self) -> None:
         """All were loaded. Raises `DamagedStateError` when the newest of a key is none that we wrote."""
         ...
@@ -119,6 +123,12 @@ class Workload(Protocol[TransactionT]):
 
     async def restored(self, inherited: Inherited) -> Entries:
         """Inherits; nothing is sent yet. Returns what has to be written before anything is."""
+        ...
+
+    def distrust(self, why: str) -> Exception | None:
+        """What it started from contradicts the state topic: `None`, if that came from this very process; otherwise it
+        is not started from again, and the error says so.
+        """
         ...
 
     async def find_undecodable(self, error: MsgspecError) -> bytes | None:
@@ -157,6 +167,10 @@ class Workload(Protocol[TransactionT]):
 
     def applied(self, transaction: TransactionT) -> None:
         """It is committed: now it is so, in memory too."""
+        ...
+
+    def persist(self, entries: Entries, position: int) -> None:
+        """All that is committed below this offset of the state partition is in memory, these entries last."""
         ...
 
     async def announce(self, transaction: TransactionT) -> None:

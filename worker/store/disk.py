@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
-from typing import Literal
 
 import structlog
 from msgspec import MsgspecError, Struct, msgpack
@@ -16,13 +15,11 @@ from msgspec import MsgspecError, Struct, msgpack
 from schemas import state
 from schemas.state import OrderHeader
 from worker.errors import StoreError
+from worker.metrics import StoreOperation
 from worker.model.order import account_of
 from worker.ports import Changes, Clock, Database, Files, Origin
 
 log = structlog.get_logger(__name__)
-
-Operation = Literal["open", "read", "write"]
-"""What may fail."""
 
 FORMAT = 1
 ORDER, UNSETTLED, NOTE = b"o:", b"u:", b"n:"
@@ -92,7 +89,7 @@ class DiskOrders:
         origin: Origin,
         clock: Clock,
         cache_bytes: int,
-        on_failure: Callable[[Operation], None],
+        on_failure: Callable[[StoreOperation], None],
         *,
         counts: dict[str, int],
         unsettled: Sequence[str],
@@ -102,12 +99,13 @@ class DiskOrders:
         `on_failure`: counts failures.
         """
         self.is_broken = False
-        """It cannot be read any more, or must not."""
+        """It cannot be read any more, or must not be believed."""
+        self.is_closed = False
         self._database = database
         self._files = files
         self._origin = origin
         self._clock = clock
-        self._cache_bytes = cache_bytes
+        self._young_max_bytes = cache_bytes // 2
         self._count_failure = on_failure
         self._is_continued = is_continued
         self._tell: Callable[[Exception], None] = lambda _error: None
@@ -210,7 +208,7 @@ class DiskOrders:
         before = self._young.get(subject)
         self._young[subject] = value
         self._young_bytes += _size(subject, value) if before is None else len(value) - len(before)
-        if self._young_bytes > self._cache_bytes // 2:
+        if self._young_bytes > self._young_max_bytes:
             self._old, self._young, self._young_bytes = self._young, {}, 0
 
     def _note_absent(self, subject: str) -> None:
@@ -361,7 +359,7 @@ class DiskOrders:
         self._begin_saving()
 
     def _begin_saving(self) -> None:
-        if self._saving is None and not self.is_broken and self._clock.now() >= self._retry_at:
+        if self._saving is None and self.is_usable() and self._clock.now() >= self._retry_at:
             self._saving = asyncio.get_running_loop().create_task(self._save(), name="write orders to disk")
 
     async def _save(self) -> None:
@@ -400,21 +398,31 @@ class DiskOrders:
             found.append((CHECKPOINT, msgpack.encode(saved)))
         return found
 
+    def resize(self, cache_bytes: int) -> None:
+        """What may be kept in memory of what is on the disk, too."""
+        self._young_max_bytes = cache_bytes // 2
+
     async def close(self) -> None:
+        if self.is_closed:
+            return
         self._retry_at = -inf
         self._begin_saving()
         if self._saving is not None:
             await asyncio.wait({self._saving})
-        self.is_broken = True
+        self.is_closed = True
+        self._young, self._old, self._waiting = {}, {}, _Waiting()
         try:
             await self._files.write(self._database.close)
         except StoreError as error:
-            self._say("write", error, "nothing: it is closed")
+            self._say("write", error, "it is closed all the same")
 
     # --- failures ---
 
     def watch(self, on_failure: Callable[[Exception], None]) -> None:
         self._tell = on_failure
+
+    def is_usable(self) -> bool:
+        return not (self.is_broken or self.is_closed)
 
     def distrust(self, why: str) -> Exception | None:
         if not self._is_continued:
@@ -422,8 +430,10 @@ class DiskOrders:
         return self._broken(StoreError(f"the copy on the disk does not fit: {why}"))
 
     def _require_readable(self) -> None:
-        if self.is_broken:
-            raise StoreError(f"the orders of partition {self._origin.partition} on the disk are closed")
+        if not self.is_usable():
+            raise StoreError(
+                f"the orders of partition {self._origin.partition} on the disk are not to be read any more"
+            )
 
     def _broken(self, error: StoreError) -> StoreError:
         if not self.is_broken:
@@ -432,7 +442,7 @@ class DiskOrders:
             self._tell(error)
         return error
 
-    def _say(self, operation: Operation, error: Exception, follows: str) -> None:
+    def _say(self, operation: StoreOperation, error: Exception, follows: str) -> None:
         self._count_failure(operation)
         log.error("store_failed", partition=self._origin.partition, operation=operation, error=str(error), then=follows)
 

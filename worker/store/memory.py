@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from schemas import state
 from schemas.state import OrderHeader
 from worker.model.order import account_of
-from worker.ports import Origin, Recalled
 
 
 class MemoryOrders(dict[str, bytes]):
@@ -48,21 +47,11 @@ class MemoryOrders(dict[str, bytes]):
     def watch(self, on_failure: Callable[[Exception], None]) -> None:
         """It does not fail."""
 
+    def is_usable(self) -> bool:
+        return True
+
     def distrust(self, why: str) -> Exception | None:  # noqa: ARG002 - nobody else filled it
         return None
 
     async def close(self) -> None:
         """There is nothing to close."""
-
-
-class MemoryTables:
-    """`ports.OrderTables`: each is new."""
-
-    def start(self) -> None:
-        """There is always memory."""
-
-    async def recall(self, origin: Origin) -> Recalled:  # noqa: ARG002
-        return Recalled(MemoryOrders())
-
-    async def stop(self) -> None:
-        """Nothing outlives us."""

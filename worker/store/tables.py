@@ -9,8 +9,9 @@ from msgspec import MsgspecError, Struct, msgpack
 
 from schemas import state
 from worker.errors import StoreError
+from worker.metrics import StoreOperation
 from worker.ports import Clock, Database, Files, Origin, Recalled
-from worker.store.disk import CHECKPOINT, COUNTS, FORMAT, NOTE, UNSETTLED, Checkpoint, DiskOrders, Operation, origin_of
+from worker.store.disk import CHECKPOINT, COUNTS, FORMAT, NOTE, UNSETTLED, Checkpoint, DiskOrders, origin_of
 from worker.store.memory import MemoryOrders
 
 log = structlog.get_logger(__name__)
@@ -47,9 +48,13 @@ class DiskTables:
     """The tables of a worker."""
 
     def __init__(
-        self, files: Files, clock: Clock, cache_bytes: int, on_failure: Callable[[Operation], None] = lambda _what: None
+        self,
+        files: Files,
+        clock: Clock,
+        cache_bytes: int,
+        on_failure: Callable[[StoreOperation], None] = lambda _what: None,
     ) -> None:
-        """`cache_bytes`: for each partition. `on_failure`: counts failures."""
+        """`cache_bytes`: for all partitions together. `on_failure`: counts failures."""
         self._files = files
         self._clock = clock
         self._cache_bytes = cache_bytes
@@ -80,6 +85,7 @@ class DiskTables:
             if found.thrown_away:
                 log.warning("store_thrown_away", partition=partition, why=found.thrown_away)
             table = self._open[partition] = self._table(found, origin)
+            self._share()
             seconds = round(self._clock.now() - began, 3)
             log.info("store_opened", partition=partition, orders=len(table), position=found.position, seconds=seconds)
             return Recalled(table, found.position, found.notes)
@@ -91,11 +97,22 @@ class DiskTables:
         table = self._open.pop(partition, None)
         if table is None:
             return False
-        was_broken = table.is_broken
-        if was_broken:
+        if table.is_broken:
             self._failures[partition] = self._failures.get(partition, 0) + 1
         await table.close()
-        return was_broken
+        return table.is_broken
+
+    def _share(self) -> None:
+        """The cache among those that are in use."""
+        tables = self._in_use()
+        for table in tables:
+            table.resize(self._cache_bytes // len(tables))
+
+    def _in_use(self) -> list[DiskOrders]:
+        return [table for table in self._open.values() if table.is_usable()]
+
+    def on_disk(self) -> int:
+        return len(self._in_use())
 
     def _table(self, found: _Found, origin: Origin) -> DiskOrders:
         return DiskOrders(
