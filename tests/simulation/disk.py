@@ -172,7 +172,6 @@ def compare(worker: Worker, world: World) -> None:
         if len(owner.workload.orders) != len(ours):
             world.trace.violate(
                 f"partition {owner.partition}: {len(ours)} orders, counted {len(owner.workload.orders)}",
-                "disk_is_topic",
             )
 
 
