@@ -10,7 +10,8 @@
     ├── LogError               the cluster's: a read or write of the log failed
     │   ├── FencedError        another owner took the partition over, or our transaction timed out
     │   ├── SizeRefusedError   a record or batch is larger than the cluster accepts
-    │   └── GapError           the input no longer reaches back to where the state ends
+    │   ├── GapError           the input no longer reaches back to where the state ends
+    │   └── StoreError         the disk's: the copy of the state on it cannot be read, or does not fit
     └── InvariantError         ours: a bug; the worker must stop
 
 Each has the exit code of a process that ends with it. A provider's response is never an error but an `Outcome`.
@@ -121,6 +122,12 @@ class GapError(LogError):
     def __init__(self, message: str, partitions: Iterable[int] = ()) -> None:
         super().__init__(message)
         self.partitions = frozenset(partitions)
+
+
+class StoreError(LogError):
+    """The copy of a state partition on the local disk failed, or turned out not to fit: the partition is restored from
+    Kafka.
+    """
 
 
 class InvariantError(CartsyncError):

@@ -36,6 +36,8 @@ with a type that resembles one of ours, such as `com.acme.order.confirmed`.
 """
 TransactionFailure = Literal["fenced", "failed"]
 """Another owner has taken over, or anything else failed (then the outcome is unknown)."""
+StoreOperation = Literal["open", "read", "write"]
+"""What a disk may fail at."""
 CallbackResult = Literal[
     "received",
     "answered",
@@ -90,7 +92,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_fenced_total", "counter", "Times that another owner took over one of our partitions"),
     Metric("cartsync_restore_records_total", "counter", "Records read while restoring"),
     Metric("cartsync_restore_seconds", "histogram", "Restores, from fence to ready", (), _LONG_S),
-    Metric("cartsync_state_orders", "gauge", "Orders in memory", ("partition",)),
+    Metric("cartsync_state_orders", "gauge", "Orders, in memory or on the disk", ("partition",)),
+    Metric("cartsync_store_partitions", "gauge", "Partitions whose orders are on the disk"),
+    Metric("cartsync_store_failures_total", "counter", "Failures of the disk that orders are on", ("kind",)),
     # ownership
     Metric("cartsync_rebalances_total", "counter", "Assignments and revocations of the group"),
     Metric("cartsync_rebalance_seconds", "histogram", "Releasing revoked partitions", (), _SHORT_S),
@@ -236,6 +240,8 @@ class Metrics:
         self._events = {result: events.labels(result) for result in get_args(EventResult)}
         self._dead_letters = {reason: dead.labels(reason) for reason in get_args(DeadLetterReason)}
         failures = self._counters["cartsync_txn_failures_total"]
+        store = self._counters["cartsync_store_failures_total"]
+        self._store_failures = {operation: store.labels(operation) for operation in get_args(StoreOperation)}
         self._failures = {kind: failures.labels(kind) for kind in get_args(TransactionFailure)}
         seconds = self._histograms["cartsync_delivery_attempt_seconds"]
         self._attempt_s = {kind.value: seconds.labels(kind) for kind in OutcomeKind}
@@ -338,6 +344,14 @@ class Metrics:
         self._failures[kind].inc()
         if kind == "fenced":
             self._counters["cartsync_fenced_total"].inc()
+
+    def store_failed(self, operation: StoreOperation) -> None:
+        """The disk that orders are on has failed."""
+        self._store_failures[operation].inc()
+
+    def store_partitions(self, count: int) -> None:
+        """Of so many partitions the orders are on the disk."""
+        self._gauges["cartsync_store_partitions"].set(count)
 
     def restored_records(self, count: int) -> None:
         """Counts records read while restoring."""

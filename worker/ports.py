@@ -7,7 +7,7 @@ counting while the machine is suspended; times called *wall* are UTC millisecond
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -17,6 +17,8 @@ from worker.core.outbox import Outbox
 from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome
 from worker.model.jobs import Fate
 from worker.model.provider import Destination, Update
+
+_T = TypeVar("_T")
 
 
 class Clock(Protocol):
@@ -368,7 +370,8 @@ class OrderTable(Protocol):
     """Where an owner keeps the committed records of its partition's orders, encoded, by subject.
 
     It is made again from the state topic whenever it is lost, so it need not survive anything; but it may be handed on
-    to the next owner in the same process.
+    to the next owner in the same process. Whatever reads raises `StoreError` when a disk fails; then, and from then on,
+    the table is of no use, and whoever `watch`es is told.
     """
 
     def get(self, subject: str) -> bytes | None:
@@ -395,8 +398,10 @@ class OrderTable(Protocol):
         """How many there are."""
         ...
 
-    def subjects(self) -> Iterator[str]:
-        """All that there are as of this call. Others may come meanwhile, some of these may go."""
+    def subjects(self, skipping: float = 0.0) -> Iterator[str]:
+        """All that there are as of this call, but for about the first `skipping` of them, in [0, 1). Others may come
+        meanwhile, some of these may go.
+        """
         ...
 
     def items(self) -> Iterator[tuple[str, bytes]]:
@@ -407,6 +412,162 @@ class OrderTable(Protocol):
         """All orders as of this call, each with the header of its record then. Raises `MsgspecError` for one that is
         none.
         """
+        ...
+
+    def accounts(self) -> Iterator[tuple[str, int]]:
+        """How many orders accounts have; the same account may come again, with more of them."""
+        ...
+
+    def unsettled(self, larger_than: int) -> Iterator[tuple[str, bytes]]:
+        """At least all orders that are owed, that may land late, or whose record is larger than so many bytes, as
+        `items` has them. So a takeover need not read the others.
+        """
+        ...
+
+    async def fetch(self, subjects: Sequence[str]) -> None:
+        """Reads these ahead, where reading could take long, so that `get` need not wait for a disk."""
+        ...
+
+    # --- a table that outlives the process ---
+
+    def note(self, key: bytes, value: bytes | None) -> None:
+        """The newest record of the state partition under a key that is no order's; `None`: a tombstone."""
+        ...
+
+    def checkpoint(self, position: int) -> None:
+        """All that is committed below this offset was put, deleted or noted: it may be kept for the next process."""
+        ...
+
+    async def keep_up(self) -> None:
+        """To be awaited now and then while very many records are put: bounds what waits to be written."""
+        ...
+
+    def watch(self, on_failure: Callable[[Exception], None]) -> None:
+        """Whom to tell, instead of anybody told so far, when it cannot be read any more."""
+        ...
+
+    def is_usable(self) -> bool:
+        """Whether an owner may start from it."""
+        ...
+
+    def distrust(self, why: str) -> Exception | None:
+        """What it holds contradicts the state topic. If it was continued from an earlier process it is of no use from
+        now on, and the error that says so is returned.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Writes what waits, and ends. Never raises."""
+        ...
+
+
+class Recalled(Struct):
+    """What an owner starts from."""
+
+    table: OrderTable
+    position: int = 0
+    """What is committed below this offset of the state partition is in the table, and in `notes`."""
+    notes: Mapping[bytes, bytes] = {}
+    """The newest values under keys that are no orders'."""
+
+
+class Origin(Struct, frozen=True):
+    """What a copy of a state partition must have been made from, to be one of ours."""
+
+    partition: int
+    cluster: str
+    topic_id: str
+    """Of the state topic; empty: not known, and nothing fits."""
+    topic_epoch: int
+
+
+class OrderTables(Protocol):
+    """Where tables come from."""
+
+    def start(self) -> None:
+        """Raises `ConfigError` when there can be none, or another process is at them."""
+        ...
+
+    async def recall(self, origin: Origin) -> Recalled:
+        """The partition's table as an earlier process left it, if that fits; else an empty one. Any that was open for
+        the partition is of no use any more. Never raises: where a disk fails, the table is in memory.
+        """
+        ...
+
+    def on_disk(self) -> int:
+        """Of how many partitions the orders are on a disk now."""
+        ...
+
+    async def stop(self) -> None:
+        """Nobody uses any of the tables any more. Never raises."""
+        ...
+
+
+# --- files of tables ---
+
+Changes = Sequence[tuple[bytes, bytes | None]]
+"""Keys with their new values; `None`: none any more."""
+
+
+class Database(Protocol):
+    """An ordered key-value store in files of its own. All of it blocks, and raises `StoreError`; several threads may
+    read while one writes.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key."""
+        ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of keys, in their order."""
+        ...
+
+    def keys(self, begin: bytes, prefix: bytes, count: int) -> list[bytes]:
+        """The first keys from `begin` on, in the order of bytes, that have this prefix."""
+        ...
+
+    def items(self, begin: bytes, prefix: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """The same with their values."""
+        ...
+
+    def key_at(self, part: float) -> bytes:
+        """A key with about this part of all before it; `part` in [0, 1)."""
+        ...
+
+    def write(self, changes: Changes) -> None:
+        """All of it or nothing, whatever happens; and nothing of it when something written before is lost."""
+        ...
+
+    def close(self) -> None:
+        """It is not used any more."""
+        ...
+
+
+class Files(Protocol):
+    """Where databases are, one a partition."""
+
+    def lock(self) -> None:
+        """Raises `ConfigError` when another process has them, or they cannot be used at all."""
+        ...
+
+    def unlock(self) -> None:
+        """Others may have them."""
+        ...
+
+    def open(self, partition: int) -> Database:
+        """Makes it when there is none. Blocks. Raises `StoreError`."""
+        ...
+
+    def destroy(self, partition: int) -> None:
+        """Removes it; nothing happens when there is none. Blocks. Raises `StoreError`."""
+        ...
+
+    async def read(self, work: Callable[[], _T]) -> _T:
+        """Runs what reads, off the loop."""
+        ...
+
+    async def write(self, work: Callable[[], _T]) -> _T:
+        """Runs what writes, opens, closes or destroys, off the loop, one after the other."""
         ...
 
 

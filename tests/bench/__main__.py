@@ -26,6 +26,7 @@ from tests.bench import (
     capturing,
     console,
     consuming,
+    disk,
     receiving,
     reducing,
     restoring,
@@ -52,6 +53,9 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (receiving.measure_wait, (receiving.RECEIVE_P99,)),
     (receiving.measure_questions, (receiving.ASK,)),
     (restoring.measure, (restoring.RESTORE, restoring.MEMORY)),
+    (disk.measure_consume, (disk.CONSUME_ROW,)),
+    (disk.measure_consume_cold, (disk.CONSUME_COLD_ROW,)),
+    (disk.measure, disk.ROWS),
     (takeover.measure, (takeover.TAKEOVER,)),
     (console.measure, console.ROWS),
 )

@@ -1,6 +1,7 @@
 """Events consumed and committed on a real Kafka, beside a bare loop of the same shape."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,9 +20,13 @@ from worker.kafka.state import KafkaStateLog
 from worker.metrics import Metrics
 from worker.providers.sequra.options import SequraAccount
 from worker.publisher.sender import HttpSender
+from worker.store.rocks import RocksFiles
+from worker.store.tables import DiskTables
 
 ROUNDS = 3
 ORDERS = 20_000
+CACHE_BYTES = 256 * 2**20
+"""Of orders on the disk, where they are."""
 
 CONSUME = Row(
     "consume",
@@ -50,11 +55,16 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
     return [figure]
 
 
-async def ours(line: Line, settings: dict[str, Any], total: int) -> None:
-    """A whole worker that sends nothing, from ready until all is committed."""
+async def ours(
+    line: Line, settings: dict[str, Any], total: int, folder: str = "", cache_bytes: int = CACHE_BYTES
+) -> None:
+    """A whole worker that sends nothing, from ready until all is committed. `folder`: where its orders are; empty: in
+    memory.
+    """
     kafka = KafkaSettings(**settings)
     sender = HttpSender(deadline_s=8.0, user_agent="bench")
-    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender)
+    tables = DiskTables(RocksFiles(Path(folder)), SystemClock(), cache_bytes) if folder else None
+    ports = Ports(SystemClock(), KafkaEventLog(kafka), KafkaStateLog(kafka), sender, tables=tables)
     account = SequraAccount(ACCOUNT, "sequra", "http://127.0.0.1", "acme", "user", "secret")
     worker = Worker(
         worker_settings_from({"sending": False}),

@@ -114,12 +114,12 @@ def _reduce(records: list[BenchEvent]) -> tuple[float, float]:
 
 def _take(known: MemoryOrders, records: list[BenchEvent]) -> None:
     """As a partition's owner does."""
-    context = _context()
+    context = context_of()
     for batch_records in _batches(records, context.limits.batch_records_max):
         batch = Batch(0, known, context, batch_records[0].offset, Sizes(1_000_000, 1_000_000, 0))
         left = batch_records
         while left:
-            left = left[batch.events(left[:EVENTS_AT_ONCE], _never, batch.size + EVENTS_AT_ONCE_BYTES) :]
+            left = left[batch.events(left[:EVENTS_AT_ONCE], never, batch.size + EVENTS_AT_ONCE_BYTES) :]
         batch.entries()
         known.update((subject, value) for subject, _, value in batch.changed())
 
@@ -137,11 +137,13 @@ def _batches(records: list[BenchEvent], size: int) -> Iterator[list[BenchEvent]]
         yield records[start : start + size]
 
 
-def _never(_subject: str) -> bool:
+def never(_subject: str) -> bool:
+    """No attempt is in flight."""
     return False
 
 
-def _context() -> OrderContext:
+def context_of() -> OrderContext:
+    """What a batch asks of a worker."""
     account = SequraAccount(ACCOUNT, "sequra", "http://127.0.0.1", "acme", "user", "secret")
     nobody = cast(Any, None)  # a batch asks neither the log nor the dispatcher
     return OrderContext(

@@ -1,22 +1,23 @@
 """Where an owner keeps its orders: every implementation of `ports.OrderTable` does the same.
 
-Another one, on the disk say, is a row of `TABLES`.
+What outlives a process is in `test_order_tables.py`.
 """
 
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import MsgspecError
 
 from schemas import state
 from schemas.state import OrderRecord
+from tests.contract.tables import TABLES, closed
 from worker.ports import OrderTable
-from worker.store.memory import MemoryOrders
+
+__all__ = ["closed"]  # a fixture
 
 Make = Callable[[], OrderTable]
-TABLES: list[object] = [pytest.param(MemoryOrders, id="memory")]
 each_table = pytest.mark.parametrize("make", TABLES)
 
 
@@ -118,10 +119,73 @@ def test_records_are_replaced_while_they_are_gone_over(make: Make) -> None:
     assert all(table[subject] == value(2) for subject in known)
 
 
+@each_table
+def test_orders_of_accounts_are_counted(make: Make) -> None:
+    """Whatever was put twice, deleted twice, or put again."""
+    table = make()
+    for subject in ("acme/1", "acme/2", "acme/1", "tea/1", "hats/1"):
+        table.put(subject, value(1))
+    for subject in ("hats/1", "acme/2", "acme/2", "hats/2"):
+        table.delete(subject)
+    table.put("acme/2", value(2))
+    found: dict[str, int] = {}
+    for account, count in table.accounts():
+        found[account] = found.get(account, 0) + count
+    assert (found, len(table)) == ({"acme": 2, "tea": 1}, 3)
+
+
+@each_table
+def test_unsettled_orders_are_found(make: Make) -> None:
+    """Owed, or in doubt, or large, or no record at all; those of which nothing is to be done may be left out."""
+    table = make()
+    unsettled = {
+        "acme/owed": state.encode(OrderRecord(revision=2, acked=1)),
+        "acme/late": state.encode(OrderRecord(revision=1, acked=1, may_land_late=True)),
+        "acme/none": b"\x91",
+        "acme/large": state.encode(OrderRecord(revision=1, acked=1, reason="x" * 70_000)),
+    }
+    settled = state.encode(OrderRecord(revision=1, acked=1))
+    for number in range(100):
+        table.put(f"acme/{number}", unsettled["acme/owed"])
+        table.put(f"acme/{number}", settled)
+    for subject, content in unsettled.items():
+        table.put(subject, content)
+    found = dict(table.unsettled(larger_than=900_000))
+    assert found.items() >= unsettled.items()
+    assert dict(table.unsettled(larger_than=1_000)).items() >= unsettled.items()
+    table.delete("acme/owed")
+    assert "acme/owed" not in dict(table.unsettled(larger_than=900_000))
+
+
+@each_table
+async def test_orders_are_fetched_ahead(make: Make) -> None:
+    """Those that there are, and those that there are not; what is put meanwhile stays."""
+    table = make()
+    for number in range(5):
+        table.put(f"acme/{number}", value(number))
+    await table.fetch([f"acme/{number}" for number in range(8)])
+    table.put("acme/7", value(7))
+    assert [table.get(f"acme/{number}") for number in (0, 4, 6, 7)] == [value(0), value(4), None, value(7)]
+    assert len(table) == 6
+
+
+@each_table
+def test_some_orders_may_be_skipped(make: Make) -> None:
+    """So that who goes around them may begin anywhere; what is left is some of them, each once."""
+    table = make()
+    known = {f"acme/{number}" for number in range(500)}
+    for subject in known:
+        table.put(subject, value(1))
+    found = list(table.subjects(0.5))
+    assert (len(set(found)), set(found) <= known) == (len(found), True)
+    assert set(table.subjects()) == known
+
+
 STEPS = st.lists(st.tuples(st.sampled_from(["put", "delete"]), st.sampled_from("abcd"), st.integers(1, 99)))
 
 
 @each_table
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_it_is_a_dict(make: Make, steps: list[tuple[str, str, int]]) -> None:
     """Against one: whatever was put and deleted."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from tests.simulation.disk import DiskFaults
 from tests.simulation.network import Faults
 from worker.core.policy import DeliveryPolicy
 from worker.errors import LogError
@@ -55,6 +56,8 @@ class Plan:
     """Of the operations of the log."""
     slowness: float
     freezes_in_send_gap: bool = False
+    disk: DiskFaults | None = None
+    """Of the disks that orders are on; `None`: they are in memory."""
 
 
 def draw_plan(random: Random) -> Plan:

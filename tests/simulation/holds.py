@@ -1,6 +1,6 @@
 """A worker's holds on the state log, under watch: what it has seen committed, and from when it may send."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from schemas import state
@@ -118,6 +118,10 @@ class AuditedStateLog:
         """A new hold, under watch."""
         hold = self._states.partition(partition)
         return AuditedPartition(self._process, partition, hold, self._views[partition], self._watcher)
+
+    def knows(self, partition: int, orders: Iterable[tuple[str, bytes]]) -> None:
+        """The process has these from its disk."""
+        self._views[partition] |= dict(orders)
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
         """Passes on."""

@@ -13,6 +13,7 @@ from random import Random
 from schemas.state import OrderRecord
 from tests.shops.records import History, make_history
 from tests.simulation.chaos import Chaos
+from tests.simulation.disk import compare, draw_disk_faults
 from tests.simulation.faults import Plan, draw_plan
 from tests.simulation.market import SEQURA
 from tests.simulation.network import Faults
@@ -53,6 +54,7 @@ def simulate(
     adjust: Callable[[Plan], None] | None = None,
     operators: bool = False,
     tell: Callable[[str], object] | None = None,
+    on_disk: bool = False,
 ) -> Run:
     """One run. `providers`: of each account, `market.SEQURA` or `market.ALL`. `operators`: they act by events. `adjust` may change its plan; `tell` gets every line of its trace, those of the workers' logs among
     them. Raises `ViolationError` with the seed and the last lines of the trace.
@@ -65,6 +67,8 @@ def simulate(
         traces.append(trace)
         random = Random(seed)
         plan = draw_plan(random)
+        if on_disk:
+            plan.disk = draw_disk_faults(Random(seed))
         if adjust is not None:
             adjust(plan)
         began_at = datetime.fromtimestamp(START_WALL_MS / 1000, UTC)
@@ -147,6 +151,8 @@ async def _heal(world: World) -> None:
         world.operators.calm()
     world.network.outage = lambda: False
     world.network.stop_in_send_gap = None
+    for disk in world.disks.values():
+        disk.heal()
     for life in list(world.lives.values()):
         if life.is_frozen:
             world.thaw(life)
@@ -169,6 +175,9 @@ async def _settle(world: World) -> None:
                 world.soon(world.operate(COMMANDS["release"], subject))
         await asyncio.sleep(5.0)
     await asyncio.sleep(max(0.0, world.network.settled_at() - world.loop.time()))
+    for life in world.lives.values():
+        if life.worker is not None and world.disks:
+            compare(life.worker, world)
 
 
 def _is_told(world: World) -> bool:

@@ -15,6 +15,7 @@ from worker.core.targets import TargetChoice
 from worker.core.trust import Trust
 from worker.metrics import Metrics
 from worker.model.account import Account
+from worker.ports import OrderTables
 from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
@@ -63,11 +64,12 @@ class Stage:
         reporting: Reporting | None = None,
         trust: Trust | None = None,
         placing: Placing | None = None,
+        tables: OrderTables | None = None,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
         producer = None if trust is None else self.producer()
-        ports = Ports(self.clock, events, self.log.states(name), self.provider, producer)
+        ports = Ports(self.clock, events, self.log.states(name), self.provider, producer, tables)
         return Worker(
             worker_settings_from(settings or {}),
             accounts,

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.simulation.auditor import Auditor
 from tests.simulation.callbacks import TRUST
+from tests.simulation.disk import AuditedTables, FaultyDisk
 from tests.simulation.faults import Gate, Plan
 from tests.simulation.holds import AuditedStateLog
 from tests.simulation.market import Market
@@ -19,7 +20,7 @@ from worker.app import Ports, Worker
 from worker.config import WorkerSection
 from worker.core.commands import Command
 from worker.core.results import Reporting
-from worker.errors import UsageError
+from worker.errors import StoreError, UsageError
 from worker.metrics import Metrics
 from worker.ports import EventLog, InputRecord
 from worker.sim.log import MemoryLog
@@ -103,6 +104,8 @@ class World:
         self.market.callbacks.append = self.append
         self.operators: Operators | None = None
         """They act by events; `None`: by asking workers."""
+        self.disks: dict[int, FaultyDisk] = {}
+        """By slot."""
         self.lives: dict[int, Life] = {}
         """By slot: the process that runs there."""
         self._numbers = 0
@@ -141,13 +144,24 @@ class World:
         life = Life(name, slot, Wire(name, self.network, self.random, self.auditor))
         self.lives[slot] = life
         self.trace.add("started", name)
+        clock = DriftingClock(self.loop, self.random)
+        states = AuditedStateLog(name, self.log.states(name), self.auditor)
         ports = Ports(
-            DriftingClock(self.loop, self.random),
+            clock,
             LateEvents(self.log.events(name), self.random),
-            AuditedStateLog(name, self.log.states(name), self.auditor),
+            states,
             life.wire,
+            tables=self._tables(slot, name, clock, states),
         )
         life.main = self.soon(self._live(life, ports), name)
+
+    def _tables(self, slot: int, name: str, clock: VirtualClock, states: AuditedStateLog) -> AuditedTables | None:
+        """On the disk of its machine, if there are any."""
+        if self.plan.disk is None:
+            return None
+        if slot not in self.disks:
+            self.disks[slot] = FaultyDisk(Random(self.random.getrandbits(32)), self.plan.disk)
+        return AuditedTables(self.disks[slot].begin(name), clock, states, self.trace)
 
     async def _live(self, life: Life, ports: Ports) -> None:
         life.worker = Worker(
@@ -170,6 +184,8 @@ class World:
         self._end(life, "crashed")
         self.log.crash(life.name)
         life.wire.is_dead = True
+        if life.slot in self.disks:
+            self.disks[life.slot].crash()
         self.loop.thaw(life.name)
         if life.worker is not None:
             await life.worker.kill()
@@ -240,7 +256,7 @@ class World:
             return
         for life in list(self.lives.values()):
             if life.worker is not None and not life.is_frozen:
-                with suppress(UsageError):
+                with suppress(UsageError, StoreError):
                     await life.worker.operate(command, target)
 
 

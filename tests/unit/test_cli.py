@@ -201,6 +201,7 @@ def test_every_error_has_an_exit_code() -> None:
         "SizeRefusedError": 75,
         "DamagedStateError": 72,
         "GapError": 75,
+        "StoreError": 75,
         "InvariantError": 70,
     }
 

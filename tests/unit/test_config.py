@@ -27,6 +27,7 @@ from worker.config import (
 from worker.config.accounts import ACCOUNT_SECTIONS, AccountSection, AtaraPaySection, QliroSection, SequraSection
 from worker.config.receiving import CallerSection
 from worker.config.sources import SECRETS
+from worker.config.values import format_size, parse_size
 from worker.core.placing import Placing
 from worker.core.policy import DeliveryPolicy
 from worker.core.trust import Trust
@@ -148,6 +149,38 @@ def test_duration_round_trip(milliseconds: int) -> None:
 def test_duration_units(seconds: float, text: str) -> None:
     """It is printed in the largest unit that keeps it whole."""
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"), [("256MiB", 2**28, "256MiB"), ("1024 MiB", 2**30, "1GiB"), (" 3GiB", 3 * 2**30, "3GiB")]
+)
+def test_sizes(text: str, size: int, shown: str) -> None:
+    """A size is a whole number with a unit, and is printed in the largest one that keeps it whole."""
+    assert parse_size(text) == size
+    assert format_size(size) == shown
+
+
+@pytest.mark.parametrize("value", ["", "256", 256, "0MiB", "1.5GiB", "1025GiB", "256MB", "-1MiB", None, "٣MiB"])
+def test_wrong_sizes(value: object) -> None:
+    """Anything else is refused with its bounds."""
+    with pytest.raises(ValueError, match='from "1MiB" to "1024GiB"'):
+        parse_size(value)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ('kind = "disk"', '[store] kind = "disk" needs path'),
+        ('path = "/tmp/x"', '[store] path has no effect without kind = "disk"'),
+        ('kind = "memory"\ncache = "1GiB"', '[store] cache has no effect without kind = "disk"'),
+    ],
+)
+def test_where_orders_are_kept(write: Write, section: str, expected: str) -> None:
+    """A disk needs a folder; a setting that would have no effect is a mistake."""
+    write(f"{MINIMAL}[store]\n{section}\n")
+    assert expected in problems()[0]
+    write(f'{MINIMAL}[store]\nkind = "disk"\npath = "orders"\ncache = "1GiB"\n')
+    assert Config.load(environ={}).redacted()["store"] == {"kind": "disk", "path": "orders", "cache": "1GiB"}
 
 
 # --- where settings come from ---

@@ -29,7 +29,7 @@ from worker.app.process import (
 )
 from worker.app.worker import Ports, Worker
 from worker.backend import open_state_log
-from worker.config import Config, HttpSection
+from worker.config import Config, HttpSection, StoreSection
 from worker.core.results import Reporting, source_of
 from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
@@ -38,8 +38,11 @@ from worker.kafka.events import KafkaEventLog
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.metrics import Metrics
+from worker.ports import OrderTables
 from worker.providers.registry import PROVIDERS
 from worker.publisher.sender import HttpSender
+from worker.store.rocks import RocksFiles
+from worker.store.tables import DiskTables
 from worker.web.private_port import Access, PrivatePort
 
 log = structlog.get_logger(__name__)
@@ -94,6 +97,11 @@ async def _run(
     writes = (reads_lists and placing is not None) or config.callbacks.trust().can_sign
     producer = KafkaEventProducer(kafka, placing) if writes else None
     ports = Ports(SystemClock(), KafkaEventLog(kafka), open_state_log(kafka), sender, producer)
+    # Lists that jobs read become events, and so does what operators ask of the private port.
+    writes = (reads_lists and placing is not None) or config.callbacks.trust().can_sign
+    producer = KafkaEventProducer(kafka, placing) if writes else None
+    tables = _tables(config.store, metrics)
+    ports = Ports(SystemClock(), KafkaEventLog(kafka), open_state_log(kafka), sender, producer, tables)
     worker = Worker(
         config.worker,
         accounts,
@@ -151,6 +159,12 @@ async def _console(config: Config, path: Path | None, host: str, port: int) -> A
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+
+def _tables(section: StoreSection, metrics: Metrics) -> OrderTables | None:
+    if section.kind == "memory":
+        return None
+    return DiskTables(RocksFiles(Path(section.path)), SystemClock(), section.cache, metrics.store_failed)
 
 
 async def _serve(worker: Worker, stopping: asyncio.Event) -> int:
@@ -262,7 +276,7 @@ class Reread:
             for member in ("token", "allowed_hosts"):
                 shown["http"].pop(member, None)
         kafka = self._config.kafka.members() != fresh.kafka.members()
-        others = [name for name in ("worker", "http", "log") if before[name] != now[name]]
+        others = [name for name in ("worker", "store", "http", "log") if before[name] != now[name]]
         return [f"[{name}]" for name in (*(["kafka"] if kafka else []), *others)]
 
 

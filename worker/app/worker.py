@@ -32,12 +32,13 @@ from worker.model.account import Account
 from worker.model.order import account_of
 from worker.model.provider import Destination
 from worker.orders.context import OrderContext
+from worker.orders.recalling import Recalling
 from worker.orders.workload import OrderWorkload
 from worker.ownership.assignment import Assignment
 from worker.ownership.context import BatchLimits
 from worker.ownership.owner import Owner
 from worker.ownership.settings import AssignmentSettings
-from worker.ports import Clock, CommandOutcome, EventLog, EventProducer, JobDesk, JobHost, Sender, StateLog
+from worker.ports import Clock, CommandOutcome, EventLog, EventProducer, JobDesk, JobHost, OrderTables, Sender, StateLog
 from worker.ports import JobView as PartJobView
 from worker.providers.registry import JOBS, PROVIDERS
 from worker.publisher.publisher import Publisher
@@ -91,6 +92,8 @@ class Ports(Struct, frozen=True):
     sender: Sender
     producer: EventProducer | None = None
     """Writes the events that jobs find; `None`: no lists are read."""
+    tables: OrderTables | None = None
+    """Where orders are kept; `None`: in memory alone."""
 
 
 class Worker:
@@ -180,6 +183,7 @@ class Worker:
             make_table=lambda _partition: MemoryOrders(),
         )
         self._job_events = self._events_of(ports.producer, placing)
+        recalling = Recalling(self._context, ports.tables)
         self._assignment: Assignment[OrderWorkload] = Assignment(
             ports.states,
             self._context,
@@ -194,6 +198,8 @@ class Worker:
             ),
             lambda host, kept: OrderWorkload(host, self._context, kept),
             self._fail,
+            recalling.recall,
+            recalling.forget,
         )
         for name, account in accounts.items():
             metrics.guarantee(name, PROVIDERS[account.provider].guarantee)
@@ -219,9 +225,13 @@ class Worker:
     # --- lifecycle ---
 
     async def start(self) -> None:
-        """Connects and joins the group. Raises `TopicError` if the topics are missing or unusable for the protocol."""
+        """Connects and joins the group. Raises `TopicError` if the topics are missing or unusable for the protocol,
+        `ConfigError` if the folder for orders cannot be used.
+        """
         if not self._context.sending:
             log.warning("sending_off", shadow_mode=True, do="set [worker] sending = true to send updates")
+        if self._ports.tables is not None:
+            self._ports.tables.start()
         await self._ports.states.start()
         if self._ports.producer is not None:
             self._ports.producer.start()
@@ -240,6 +250,8 @@ class Worker:
         await self._assignment.stop(drain_s)
         await self._operators.stop()
         await self._publisher.stop()
+        if self._ports.tables is not None:
+            await self._ports.tables.stop()
         if self._ports.producer is not None:
             await self._ports.producer.stop()
         await self._ports.states.stop()
@@ -556,4 +568,5 @@ class Worker:
         """All metrics in the Prometheus text format."""
         self.metrics.show(self.status())
         self.metrics.log_lines_dropped(logs.dropped())
+        self.metrics.store_partitions(0 if self._ports.tables is None else self._ports.tables.on_disk())
         return self.metrics.render()

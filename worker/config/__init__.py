@@ -29,6 +29,7 @@ from worker.config.sections import (
     HttpSection,
     KafkaSection,
     LogSection,
+    StoreSection,
     WorkerSection,
 )
 from worker.config.sources import Layer, SettingPath, Tree, Wanted, find_file, read_layers, read_secret
@@ -47,6 +48,7 @@ __all__ = [
     "HttpSection",
     "KafkaSection",
     "LogSection",
+    "StoreSection",
     "WorkerSection",
     "account_from",
     "all_layers",
@@ -92,6 +94,7 @@ class Config(BaseSettings):
 
     kafka: KafkaSection
     worker: WorkerSection = WorkerSection()
+    store: StoreSection = StoreSection()
     accounts: dict[str, AnyAccount]
     http: HttpSection = HttpSection()
     callbacks: CallbacksSection = CallbacksSection()
@@ -123,7 +126,7 @@ class Config(BaseSettings):
             raise refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
-        rules = [_check_policy, _check_times, _check_names, _check_targets, _check_jobs, *checks]
+        rules = [_check_policy, _check_times, _check_store, _check_names, _check_targets, _check_jobs, *checks]
         if problems := list(_broken_rules(config, rules)):
             raise refused(problems)
         return config
@@ -331,6 +334,14 @@ def _check_policy(config: Config) -> None:
         config.rules().check()
     except ConfigError as error:
         raise ConfigError(f"[worker] {error}") from None
+
+
+def _check_store(config: Config) -> None:
+    store = config.store
+    if store.kind == "disk" and not store.path:
+        raise ConfigError('[store] kind = "disk" needs path: a folder on a local disk, of this worker alone')
+    if store.kind == "memory" and (unused := sorted(store.model_fields_set - {"kind"})):
+        raise ConfigError(f'[store] {unused[0]} has no effect without kind = "disk"')
 
 
 def _check_names(config: Config) -> None:

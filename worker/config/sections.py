@@ -19,6 +19,7 @@ from worker.config.values import (
     Secret,
     Secrets,
     Servers,
+    Size,
     Texts,
     Token,
     TokenUrl,
@@ -172,6 +173,17 @@ class WorkerSection(_TimedSection):
         return DeliveryPolicy(**{name: getattr(self, name) for name in DeliveryPolicy.__struct_fields__})
 
 
+class StoreSection(Section):
+    """`[store]`: where a worker keeps its orders."""
+
+    kind: Literal["memory", "disk"] = "memory"
+    """disk: for more orders than memory; only what is used stays in memory."""
+    path: str = ""
+    """The folder on a local disk; each worker needs its own. What is in it may be lost or deleted."""
+    cache: Size = 256 * 2**20
+    """How much of what is on the disk is kept in memory, for all partitions together."""
+
+
 class HttpSection(Section):
     """`[http]`: the private port, and how much of a provider's response is read."""
 
@@ -297,6 +309,7 @@ class ConsoleSection(Section):
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "kafka": KafkaSection,
     "worker": WorkerSection,
+    "store": StoreSection,
     "http": HttpSection,
     "callbacks": CallbacksSection,
     "console": ConsoleSection,

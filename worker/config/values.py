@@ -40,6 +40,25 @@ _DAY_S = 86_400.0
 _KEEP_DAYS = range(30, 36_501)
 
 
+def parse_size(value: object) -> int:
+    """Bytes, from a string with a unit such as "256MiB". Raises `ValueError`."""
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or not 1 <= (size := int(found[1]) * _SIZE_UNITS[found[2]]) <= _SIZE_MAX:
+        raise ValueError('must be a size with a unit, from "1MiB" to "1024GiB"')
+    return size
+
+
+def format_size(size: int) -> str:
+    """As it is written in the file."""
+    unit = next(unit for unit in ("GiB", "MiB") if size % _SIZE_UNITS[unit] == 0)
+    return f"{size // _SIZE_UNITS[unit]}{unit}"
+
+
+_SIZE = re.compile(r"([0-9]{1,7}) ?(MiB|GiB)")
+_SIZE_UNITS = {"MiB": 2**20, "GiB": 2**30}
+_SIZE_MAX = 2**40
+
+
 def _keep_for(value: object) -> float:
     """Seconds of a text such as `800d`; of `0`, which is for ever, 0. Raises `ValueError`."""
     text = str(value).strip()
@@ -172,6 +191,7 @@ def _proxy_shown(value: SecretStr) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, return_type=str)]
 KeepFor = Annotated[float, BeforeValidator(_keep_for), PlainSerializer(_kept_for, return_type=str)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_split)]
 Secret = Annotated[

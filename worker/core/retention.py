@@ -19,8 +19,9 @@ were closed take 8 MB, over all partitions. To look one up takes a millisecond f
 order, unless it is its confirmation or `order.observed`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 
 from msgspec import Struct, msgpack
 
@@ -115,21 +116,18 @@ class Hand:
 
     def __init__(self, chance: float) -> None:
         """`chance`: where it begins, in [0, 1): a worker that is restarted every few hours comes to all orders, too."""
-        self._chance: float | None = chance
-        self._subjects: list[str] = []
-        """Of the round under way; those at the end come first."""
+        self._chance = chance
+        self._round: Iterator[str] = iter(())
+        """What is left of it."""
 
-    def next(self, subjects: Callable[[], Iterable[str]], count: int = LOOKS_AT_ONCE) -> list[str]:
-        """The next orders to look at, `subjects` being all; some may be gone meanwhile. A new round takes 8 bytes an
-        order.
+    def next(self, subjects: Callable[[float], Iterator[str]], count: int = LOOKS_AT_ONCE) -> list[str]:
+        """The next orders to look at, `subjects` being all but the first part that it is given; some may be gone
+        meanwhile.
         """
-        if not self._subjects:
-            self._subjects = list(subjects())
-            if self._chance is not None:
-                del self._subjects[len(self._subjects) - int(self._chance * len(self._subjects)) :]
-                self._chance = None
-        found = self._subjects[-count:]
-        del self._subjects[-count:]
+        found = list(islice(self._round, count))
+        if not found:
+            self._round, self._chance = subjects(self._chance), 0.0
+            found = list(islice(self._round, count))
         return found
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from schemas.state import ORDER_PREFIX, Deployment
-from worker.errors import ConfigError, DamagedStateError, InvariantError, LogError, SizeRefusedError
+from worker.errors import ConfigError, DamagedStateError, GapError, InvariantError, LogError, SizeRefusedError
 from worker.kafka.client import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
@@ -386,6 +386,10 @@ class KafkaPartitionWriter:
                     give_up_at = loop.time() + patience_s
                 elif loop.time() > give_up_at:
                     raise LogError(self._hanging(consumer, here, position, patience_s))
+        except kafka_errors.OffsetOutOfRangeError as error:
+            raise GapError(
+                f"partition {self._partition} of {here.topic} does not hold offset {position}", {self._partition}
+            ) from error
         except (kafka_errors.KafkaError, TimeoutError) as error:
             raise as_log_error(error, f"reading partition {self._partition} of {here.topic}") from error
         finally:

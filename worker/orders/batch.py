@@ -36,6 +36,7 @@ from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, OrderTable
 
 _RECORD_OVERHEAD_BYTES = 8 * 1024
 """Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
+_SUBJECT_MAX_BYTES = 8 * 1024
 EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES = 64, 256 * 1024
 """What `Batch.events` is best given, about a millisecond's work: fewer of those that are large, or of large orders."""
 _FRAMING = 1_024
@@ -45,6 +46,11 @@ def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:
     """The bytes that an order's record may come to, when that is more than the state topic takes; else 0."""
     size = len(value) + len(subject.encode()) + _RECORD_OVERHEAD_BYTES
     return size if size > value_max_bytes else 0
+
+
+def smallest_too_large(value_max_bytes: int) -> int:
+    """Records of so many bytes are never too large, whatever the subject."""
+    return value_max_bytes - _RECORD_OVERHEAD_BYTES - _SUBJECT_MAX_BYTES
 
 
 class Batch:
@@ -135,10 +141,8 @@ class Batch:
         All are decoded before the first one is taken, so that the processor's caches hold what the one work needs, and
         then what the other needs: of 64 events that saves the twelfth part.
         """
-        if not self._ahead or self._ahead[0][0] is not records[0]:
-            self._ahead = []
-        trust = self._context.trust
-        ahead = self._ahead + [(record, decoded(record, trust)) for record in records[len(self._ahead) :]]
+        self.look_ahead(records)
+        ahead = self._ahead
         count = self._in_vain = 0
         for record, found in ahead:
             count += 1
@@ -157,6 +161,14 @@ class Batch:
                 break
         self._ahead = ahead[count:]
         return count
+
+    def look_ahead(self, records: Sequence[InputRecord]) -> list[str]:
+        """Decodes records that are taken next; the orders that they are about."""
+        if not self._ahead or self._ahead[0][0] is not records[0]:
+            self._ahead = []
+        trust = self._context.trust
+        self._ahead += [(record, decoded(record, trust)) for record in records[len(self._ahead) :]]
+        return [found.subject for _, found in self._ahead if isinstance(found, OrderEvent)]
 
     def _pass_over(self, record: InputRecord, found: MalformedEventError | Skipped) -> None:
         """A record that is no event of ours."""

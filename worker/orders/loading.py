@@ -59,12 +59,14 @@ class Loading:
         elif key == state.TARGETS_KEY:
             if value is not None:
                 self._targets = entry
+                self._table.note(key, value)
         elif (found := self._others(key)) is not None:
             name = key.decode(errors="backslashreplace")
             if value is None:
                 found.pop(name, None)
             else:
                 found[name] = value
+            self._table.note(key, value)
         else:
             return False
         return True

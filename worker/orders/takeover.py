@@ -14,7 +14,7 @@ from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import TopicError
 from worker.model.account import Account
 from worker.model.order import account_of
-from worker.orders.batch import is_too_large
+from worker.orders.batch import is_too_large, smallest_too_large
 from worker.orders.context import OrderContext
 from worker.ownership.context import Slice
 from worker.ownership.workload import Entries, Host, Inherited
@@ -87,19 +87,29 @@ class Takeover:
         self._state.targets = self._targets
         self._state.job_records |= self._job_records
 
+    async def _counts(self) -> Counter[str]:
+        """How many orders each account has."""
+        counts: Counter[str] = Counter()
+        work = Slice(self._context)
+        for number, (account, orders) in enumerate(self._orders.accounts()):
+            if number % SMALL == 0 and work.is_over():
+                await work.pause()
+            counts[account] += orders
+        return counts
+
     async def _hold(self, inherited: Inherited) -> None:
         """Orders that a predecessor may have in flight are held; all that is owed gets its turn."""
         context, known, host = self._context, self._state, self._host
+        for account, orders in (await self._counts()).items():
+            if account not in context.destinations:
+                known.unconfigured += orders
+                context.warn_unconfigured(account, host.partition)
         now, now_ms = context.clock.now(), context.clock.wall_ms()
         work, value_max_bytes = Slice(context), host.sizes.value
-        for count, (subject, value) in enumerate(self._orders.items()):
+        for count, (subject, value) in enumerate(self._orders.unsettled(smallest_too_large(value_max_bytes))):
             if count % SMALL == 0 and work.is_over():
                 await work.pause()
             header = state.decode_header(value)
-            account = account_of(subject)
-            if account not in context.destinations:
-                known.unconfigured += 1
-                context.warn_unconfigured(account, host.partition)
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
                 continue
@@ -147,12 +157,7 @@ class Takeover:
         changes = list(changed_targets(before, self._accounts()))
         if not changes:
             return []
-        counts: Counter[str] = Counter()
-        work = Slice(context)
-        for count, subject in enumerate(self._orders.subjects()):
-            if count % SMALL == 0 and work.is_over():
-                await work.pause()
-            counts[account_of(subject)] += 1
+        counts = await self._counts()
         for name, old, new in changes:
             orders = counts[name]
             choice = context.accepted_targets.get(name)
@@ -186,7 +191,10 @@ class Takeover:
                 f" topic does not take {len(beyond)} of them any more: raise its max.message.bytes first"
             )
         if self._jobs is not None and (forgotten := self._jobs.forget(account)):
-            await self._host.write(_entries(forgotten))
+            entries = _entries(forgotten)
+            await self._host.write(entries)
+            for key, value in entries:
+                self._orders.note(key, value)
             self._state.job_records |= forgotten
             self._job_records = {key: value for key, value in self._job_records.items() if key not in forgotten}
         clock, work = self._context.clock, Slice(self._context)

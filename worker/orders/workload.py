@@ -13,7 +13,7 @@ from worker.core.figures import Figures
 from worker.core.outbox import Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.retention import ClosedOrders
-from worker.errors import InvariantError, UsageError
+from worker.errors import InvariantError, StoreError, UsageError
 from worker.model.exchange import Outcome
 from worker.model.provider import Destination, Update
 from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
@@ -29,6 +29,7 @@ from worker.ports import Attempt, JobChange, StateEntry
 
 log = structlog.get_logger(__name__)
 
+_ORDER_PREFIX = state.ORDER_PREFIX.encode()
 _NOTHING_SENT = Update(b"", None, Raw(b"null"))
 
 
@@ -41,6 +42,7 @@ class OrderWorkload:
         """Before, `orders` are those of the past, or some."""
         kept = kept or Kept(context.make_table(host.partition))
         self.orders = kept.table
+        self.orders.watch(host.fail)
         self.outbox = Outbox(
             self.orders.__getitem__,
             context.destinations,
@@ -71,6 +73,9 @@ class OrderWorkload:
     def load(self, entry: StateEntry) -> bool:
         return self._loading.load(entry)
 
+    async def keep_up(self) -> None:
+        await self.orders.keep_up()
+
     def loaded(self) -> None:
         self._state.targets = self._loading.targets()
         self._state.job_records = self._loading.jobs
@@ -96,6 +101,9 @@ class OrderWorkload:
         assert self._takeover is not None  # it was restored
         self._takeover.committed()
         self._takeover = None
+
+    def distrust(self, why: str) -> Exception | None:
+        return self.orders.distrust(why)
 
     async def find_undecodable(self, error: MsgspecError) -> bytes | None:  # noqa: ARG002 - it does not say which
         work = Slice(self._context)
@@ -205,6 +213,7 @@ class OrderWorkload:
         count, began = 0, context.clock.now()
         while inbox and count < limits.batch_records_max and batch.size < limits.batch_bytes_max:
             records = inbox.first(min(EVENTS_AT_ONCE, limits.batch_records_max - count), EVENTS_AT_ONCE_BYTES)
+            await self.orders.fetch(batch.look_ahead(records))
             bytes_max = min(batch.size + EVENTS_AT_ONCE_BYTES, limits.batch_bytes_max)
             done = batch.events(records, self.outbox.is_in_flight, bytes_max)
             inbox.drop(done)
@@ -236,6 +245,12 @@ class OrderWorkload:
             if context.sending:
                 self.outbox.committed(subject, header, now=now, now_ms=now_ms)
         self.outbox.lease_renewed(now)
+
+    def persist(self, entries: Entries, position: int) -> None:
+        for key, value in entries:
+            if not key.startswith(_ORDER_PREFIX):
+                self.orders.note(key, value)
+        self.orders.checkpoint(position)
 
     async def announce(self, batch: Batch) -> None:
         await batch.announce()
@@ -305,6 +320,8 @@ class OrderWorkload:
         except MsgspecError as error:  # offered without being read: it concerns the partition, not the account
             self._host.fail(error)
             return None
+        except StoreError:
+            return None  # the owner is told, and ends
         if not isinstance(claim, Claim):
             self._obey(claim)
             self._host.wake()  # it may be due at another time than the owner sleeps until

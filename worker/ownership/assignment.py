@@ -1,7 +1,7 @@
 """The partitions of ours: which they are, what they are fed, and what happens when one is lost."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Generic
 
@@ -40,6 +40,13 @@ _CANCELLED_AT_ONCE = frozenset({Phase.RESTORING, Phase.CLOSED, Phase.DAMAGED})
 """Owners in these phases have nothing to drain."""
 
 
+Recall = Callable[[int, Warm | None], Awaitable[Warm | None]]
+
+
+async def _as_kept(_partition: int, warm: Warm | None) -> Warm | None:
+    return warm
+
+
 class Assignment(Generic[WorkloadT]):
     """`ports.AssignmentListener`: keeps an owner for each partition that the group gives us."""
 
@@ -50,9 +57,12 @@ class Assignment(Generic[WorkloadT]):
         settings: AssignmentSettings,
         make_workload: Callable[[Host, Any], WorkloadT],
         fatal: Callable[[CartsyncError], None],
+        recall: Recall = _as_kept,
+        forget: Callable[[Any], None] = lambda _kept: None,
     ) -> None:
         """`make_workload` gets its owner, and what the last one in this process has kept, or `None`. `fatal` is called
-        with what the worker cannot go on from.
+        with what the worker cannot go on from. `recall`: what an owner of a partition starts from, given what is left
+        of it in this process; never raises. `forget` is called with what a workload has kept and nobody starts from.
         """
         self.owners: dict[int, Owner[WorkloadT]] = {}
         self.polled_at = context.clock.now()
@@ -63,6 +73,8 @@ class Assignment(Generic[WorkloadT]):
         self._settings = settings
         self._make_workload = make_workload
         self._fatal = fatal
+        self._recall = recall
+        self._forget = forget
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """By partition of ours, what owns it, again and again if it must be."""
         self._releasing: set[asyncio.Task[None]] = set()
@@ -297,7 +309,9 @@ class Assignment(Generic[WorkloadT]):
     def _drop_expired_keep_warm_states(self) -> None:
         now = self._context.clock.now()
         if self._warm:
-            self._warm = {p: warm for p, warm in self._warm.items() if now - warm.left_at < self._settings.keep_warm_s}
+            for partition, warm in list(self._warm.items()):
+                if now - warm.left_at >= self._settings.keep_warm_s:
+                    self._forget(self._warm.pop(partition).kept)
 
     # --- one partition ---
 
@@ -312,12 +326,13 @@ class Assignment(Generic[WorkloadT]):
         start_at: int | None = None
         while True:
             self._drop_expired_keep_warm_states()  # a frozen process may have slept through its tombstones
+            warm = await self._recall(partition, self._warm.pop(partition, None))
             owner = Owner(
                 partition,
                 self._states.partition(partition),
                 self._context,
                 self._make_workload,
-                self._warm.pop(partition, None),
+                warm,
                 on_phase_change=self._changed,
                 on_competing_owner=on_competing_owner,
                 start_at=start_at,

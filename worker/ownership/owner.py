@@ -189,6 +189,7 @@ class Owner(Generic[WorkloadT]):
         entries = await self.workload.restored(Inherited(clean, found.next is None, hold_until))
         await self.write(entries)
         self.workload.activated()
+        self.workload.persist(entries, self._log_end)
         context.events.seek(self.partition, position.begin())
         context.events.resume(self.partition)
         self._enter(Phase.SERVING)
@@ -233,6 +234,8 @@ class Owner(Generic[WorkloadT]):
         key = await self.workload.find_undecodable(error)
         if key is None:
             return error
+        if (unbelieved := self.workload.distrust(f"{key!r} cannot be decoded")) is not None:
+            return unbelieved
         offset = -1
         async for entries in self._writer.read(0, self._log_end - 1):
             offset = max([offset, *(entry.offset for entry in entries if entry.key == key)])
@@ -398,10 +401,10 @@ class Owner(Generic[WorkloadT]):
             transaction.next_offset = skip.offset
         # 2. Write it. A lease that is wanted from here on is one of the next transaction.
         self._lease_wanted = False
-        letters, results = transaction.dead_letters, transaction.results
+        entries, letters, results = transaction.entries(), transaction.dead_letters, transaction.results
         try:
             following = self._next(transaction.next_offset, clean=clean)
-            await self._write(transaction.entries(), following, letters, results, transaction.history)
+            await self._write(entries, following, letters, results, transaction.history)
         except SizeRefusedError:
             # Whichever it was: the next owner makes both small, for the broker does not say.
             below = transaction.next_offset if letters else self.lean.letters_below
@@ -414,6 +417,7 @@ class Owner(Generic[WorkloadT]):
         else:
             position.move(skip.offset)
         workload.applied(transaction)
+        workload.persist(entries, self._log_end)
         # 4. Say so.
         await workload.announce(transaction)
         if skip is not None:

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import MsgspecError, Struct
 
 from schemas import state
-from worker.errors import DamagedStateError, TopicError
+from worker.errors import DamagedStateError, GapError, TopicError
 from worker.ownership.belonging import is_foreign, require
 from worker.ownership.context import Context, Slice, Warm
 from worker.ownership.workload import Workload
@@ -46,18 +46,23 @@ async def restore(
     fenced_at = context.clock.now()
     barrier = await write_barrier(writer, context)
     if warm is not None and barrier < warm.position:
-        raise TopicError(remade(warm.position, barrier))
+        why = remade(warm.position, barrier)
+        raise workload.distrust(why) or TopicError(why)
     reading = _Reading(partition, context.owner_id, barrier)
     records = 0
     work = Slice(context)
-    async for entries in writer.read(0 if warm is None else warm.position, barrier):
-        records += len(entries)
-        for entry in entries:  # as many as were read at once: a few milliseconds
-            if not workload.load(entry):
-                reading.take(entry)
-        context.metrics.restored_records(len(entries))
-        if work.is_over():
-            await work.pause()
+    try:
+        async for entries in writer.read(0 if warm is None else warm.position, barrier):
+            records += len(entries)
+            for entry in entries:  # as many as were read at once: a few milliseconds
+                if not workload.load(entry):
+                    reading.take(entry)
+            context.metrics.restored_records(len(entries))
+            await workload.keep_up()
+            if work.is_over():
+                await work.pause()
+    except GapError as error:
+        raise workload.distrust(str(error)) or error from error
     workload.loaded()
     last = reading.next_record(None if warm is None else warm.next, start_at)
     if start_at is not None:

@@ -122,6 +122,10 @@ class Workload(Protocol[TransactionT]):
         """Takes the next record of the state topic, unless (False) it is none of the workload's. Must be fast."""
         ...
 
+    async def keep_up(self) -> None:
+        """Called after some records: may wait until what was loaded is where it is to be."""
+        ...
+
     def loaded(self) -> None:
         """All were loaded. Raises `DamagedStateError` when the newest of a key is none that we wrote."""
         ...
@@ -137,6 +141,12 @@ class Workload(Protocol[TransactionT]):
     def activated(self) -> None:
         """What `restored` has returned is committed. Before that `keep` must not take it for known, as the commit may
         fail, and a later owner in this process starts from what was kept.
+        """
+        ...
+
+    def distrust(self, why: str) -> Exception | None:
+        """What it started from contradicts the state topic: `None`, if that came from this very process; otherwise it
+        is not started from again, and the error says so.
         """
         ...
 
@@ -176,6 +186,10 @@ class Workload(Protocol[TransactionT]):
 
     def applied(self, transaction: TransactionT) -> None:
         """It is committed: now it is so, in memory too."""
+        ...
+
+    def persist(self, entries: Entries, position: int) -> None:
+        """All that is committed below this offset of the state partition is in memory, these entries last."""
         ...
 
     async def announce(self, transaction: TransactionT) -> None:

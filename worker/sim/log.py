@@ -179,6 +179,10 @@ class MemoryLog:
 
     # The state topic
 
+    def truncate_state(self, partition: int, begin: int) -> None:
+        """Deletes the records of a state partition below an offset."""
+        self._states[partition].truncate(begin)
+
     def remake_states(self) -> None:
         """Deletes and recreates the state topic: offsets restart at 0, epochs continue."""
         for here in self._states:
@@ -199,7 +203,7 @@ class MemoryLog:
     def entries(self, partition: int) -> list[StateEntry]:
         """What a restore would read now."""
         here = self._states[partition]
-        return here.read(0, here.end, here.end)[0]
+        return here.read(here.start, here.end, here.end)[0]
 
     @property
     def state_partitions(self) -> int:

@@ -14,7 +14,7 @@ from enum import Enum
 from itertools import takewhile
 
 from schemas.state import Deployment
-from worker.errors import FencedError, InvariantError, LogError, SizeRefusedError
+from worker.errors import FencedError, GapError, InvariantError, LogError, SizeRefusedError
 from worker.ports import Clock, DeadLetter, Result, StateEntry
 from worker.sim.process import Broadcast, Process
 
@@ -82,6 +82,8 @@ class StateTopicPartition:
     """A gateway in front of the brokers may accept less than they announce."""
     result_takes_bytes: int = 2**40
     """The same for results."""
+    start: int = 0
+    """Records below were deleted; compaction deletes none at the beginning."""
     end: int = 0
     epoch: int = -1
     changed: Broadcast = field(default_factory=Broadcast)
@@ -132,6 +134,11 @@ class StateTopicPartition:
         if transaction.status is _Status.OPEN:
             self._complete(transaction, _Status.COMMITTED)
 
+    def truncate(self, begin: int) -> None:
+        """Deletes all records below an offset."""
+        self.start = begin
+        del self._cells[: bisect_left(self._cells, begin, key=_offset)]
+
     def commit_left_open(self) -> bool:
         """Commits the transaction that the owner left open, if any, as if its commit request had arrived late."""
         self.expire()
@@ -159,6 +166,8 @@ class StateTopicPartition:
     def read(self, position: int, until: int, count_max: int) -> tuple[list[StateEntry], int]:
         """Committed entries through offset `until`, and the position after them."""
         self.expire()
+        if position < self.start:
+            raise GapError(f"the state topic begins at offset {self.start}")
         stop = min(self.stable(), until + 1)
         found: list[StateEntry] = []
         for index in range(bisect_left(self._cells, position, key=_offset), len(self._cells)):
@@ -344,7 +353,10 @@ class MemoryStateLog:
 
     async def newest(self) -> Mapping[int, Sequence[StateEntry]]:
         await self._process.step("newest")
-        return {p: here.read(max(0, here.end - NEWEST), here.end, READ_MAX)[0] for p, here in enumerate(self._topic)}
+        return {
+            p: here.read(max(here.start, here.end - NEWEST), here.end, READ_MAX)[0]
+            for p, here in enumerate(self._topic)
+        }
 
     async def stop(self) -> None:
         await asyncio.sleep(0)

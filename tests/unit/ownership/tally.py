@@ -12,7 +12,7 @@ import msgspec
 from schemas import state
 from schemas.state import NextRecord
 from worker.core.policy import DeliveryPolicy
-from worker.errors import DamagedStateError
+from worker.errors import DamagedStateError, LogError
 from worker.metrics import Metrics
 from worker.ownership.context import BatchLimits, Context
 from worker.ownership.inbox import Inbox
@@ -61,6 +61,10 @@ class Tally:
         self.writable = True
         self.damaged_key: bytes | None = None
         self.phase_when_damaged: Phase | None = None
+        self.unbelieved: str | None = None
+        """What is said of what it started from, if that is not to be believed."""
+        self.persisted: list[tuple[int, int]] = []
+        """Positions of the state partition, each with the number of entries of the transaction before it."""
         self.on_work: Callable[[], None] = lambda: None
         self.said: list[str] = []
 
@@ -71,6 +75,9 @@ class Tally:
         assert entry.value is not None
         self.counts[entry.key[len(PREFIX) :]] = msgspec.json.decode(entry.value)
         return True
+
+    async def keep_up(self) -> None:
+        """Nothing is stored."""
 
     def loaded(self) -> None:
         if any(type(count) is not int for count in self.counts.values()):
@@ -87,6 +94,9 @@ class Tally:
 
     def activated(self) -> None:
         self.is_active = True
+
+    def distrust(self, why: str) -> Exception | None:
+        return None if self.unbelieved is None else LogError(f"{self.unbelieved}: {why}")
 
     async def find_undecodable(self, error: msgspec.MsgspecError) -> bytes | None:  # noqa: ARG002
         self.phase_when_damaged = self.host.phase
@@ -122,6 +132,9 @@ class Tally:
 
     def applied(self, transaction: Sheet) -> None:
         self.counts |= transaction.counts
+
+    def persist(self, entries: Entries, position: int) -> None:
+        self.persisted.append((position, len(entries)))
 
     async def announce(self, transaction: Sheet) -> None:
         self.said += [key.decode() for key in transaction.counts]

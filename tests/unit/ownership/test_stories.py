@@ -3,6 +3,7 @@ way in which that ends otherwise.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,12 +14,14 @@ from tests.unit.ownership.tally import POLICY, Sheet, Tally, World, feed, play
 from worker.errors import (
     DamagedStateError,
     FencedError,
+    GapError,
     InvariantError,
     LogError,
     SizeRefusedError,
     TopicError,
     UsageError,
 )
+from worker.ownership.context import Warm
 from worker.ownership.owner import HANDED_OVER, Lean, Owner
 from worker.ownership.phase import Phase
 from worker.ownership.workload import Entries, Host
@@ -504,6 +507,78 @@ def test_state_that_was_made_again() -> None:
         owner.want_lease()
         await asyncio.sleep(1.0)
         assert isinstance(task.exception(), TopicError)
+
+    play(story)
+
+
+def test_what_it_starts_from_is_ahead_of_the_topic() -> None:
+    """If that came from a disk, the disk is not believed; otherwise the topic was made again."""
+
+    async def story(world: World) -> None:
+        for unbelieved, expected in ((None, TopicError), ("as tested", LogError)):
+            warm = Warm({}, 1_000, None, 0.0)
+            _, task = await world.begun(make=make_doubtful(unbelieved), warm=warm)
+            assert type(task.exception()) is expected
+            assert "had 1000 offsets" in str(task.exception())
+
+    play(story)
+
+
+def test_what_it_starts_from_is_older_than_the_topic_reaches() -> None:
+    """Records in between are gone."""
+
+    async def story(world: World) -> None:
+        await world.drained("w1", "a", "b")
+        world.log.truncate_state(0, 4)
+        for unbelieved, expected in ((None, GapError), ("as tested", LogError)):
+            _, task = await world.begun(make=make_doubtful(unbelieved), warm=Warm({}, 2, None, 0.0))
+            assert type(task.exception()) is expected
+            assert "begins at offset 4" in str(task.exception())
+
+    play(story)
+
+
+def test_what_it_starts_from_is_damaged() -> None:
+    """A record that cannot be decoded is not the topic's fault, if it came from a disk."""
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun(make=make_doubtful("as tested"), warm=Warm({}, 0, None, 0.0))
+
+        def meet_it() -> None:
+            owner.workload.damaged_key = b"t:a"
+            msgspec.json.decode(b"not json")
+
+        owner.workload.on_work = meet_it
+        owner.wake()
+        await asyncio.sleep(1.0)
+        assert type(task.exception()) is LogError
+        assert "b't:a' cannot be decoded" in str(task.exception())
+
+    play(story)
+
+
+def make_doubtful(unbelieved: str | None) -> Callable[[Host, Any], Tally]:
+    """Workloads that say this of what they started from."""
+
+    def make(host: Host, kept: Any) -> Tally:
+        made = Tally(host, kept)
+        made.unbelieved = unbelieved
+        return made
+
+    return make
+
+
+def test_what_is_committed_may_be_persisted() -> None:
+    """With each transaction, from the first on, once it is so in memory: all below that offset."""
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun()
+        feed(owner, "a", "b")
+        await asyncio.sleep(1.0)
+        owner.drain(8.0)
+        await task
+        ends = [entry.offset + 1 for entry in world.log.entries(0) if entry.key == state.NEXT_KEY]
+        assert owner.workload.persisted == list(zip(ends, (1, 3, 1), strict=True))
 
     play(story)
 
