@@ -5,6 +5,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from schemas import state
 from schemas.events import OrderEvent
 from schemas.facts import PROVIDER
 from schemas.state import OPERATED_MAX, AccountRecord, Attempts, OrderRecord
@@ -377,6 +378,7 @@ def test_account_remembers_a_bounded_number() -> None:
     assert len(account.seen) == 800
     assert len(account.operated) == OPERATED_MAX
     assert is_repeat(account, said("pause", number=149))
+    assert state.decode_account(state.encode(account)) == account
 
 
 # --- the event itself ----------------------------------------------------------------------------------------------------
