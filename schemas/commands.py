@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from schemas.console import LetterRow, LetterView, OrderRow, WorkerLine
+from schemas.history import HistoryEntry
 from schemas.views import ItemView, ProviderView
 
 
@@ -187,6 +188,7 @@ class DoctorCheck(Struct, frozen=True):
 PRINTED: Mapping[str, type[Struct]] = {
     "error": Refused,
     "orders_list": OrderRow,
+    "order_history": HistoryEntry,
     "doctor": DoctorCheck,
     "status": FleetStatus,
     "state_export.order": ExportedOrder,

@@ -70,6 +70,28 @@ def order_show(
     raise typer.Exit(code)
 
 
+@order_app.command("history")
+def order_history(
+    ref: Ref,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Show what happened to an order, the newest 50 entries.
+
+    Events taken, attempts with their answers and durations, holds, parkings, what operators did. From the history
+    topic, which is read as a whole, without joining the group; no worker has to run.
+
+    \b
+    cartsync order history acme/A14
+    cartsync order history A14 --json
+    """
+    from worker.tools.history import run_history
+
+    settings = load_watched(config)
+    only_the_last_line()
+    raise typer.Exit(run_history(ref, settings, as_json=as_json))
+
+
 @orders_app.command("list")
 def orders_list(
     status: Annotated[
