@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from schemas.console import LetterRow, LetterView, OrderRow, WorkerLine
+from schemas.history import HistoryEntry
 from schemas.views import ItemView, ProviderView
 
 
@@ -208,26 +209,6 @@ class DoctorCheck(Struct, frozen=True):
     """What was found."""
     action: str
     """What to do; empty: nothing."""
-
-
-class HistoryEntry(Struct, frozen=True):
-    """Something that was told of an order, or an event of it that was refused."""
-
-    subject: str
-    at_ms: int
-    """By the clock of whoever wrote the record."""
-    kind: Literal["result", "refused"]
-    place: str
-    """`partition/offset` in the results topic, or in the dead-letter topic."""
-    type: str
-    """Of the result, or of the event; empty: it cannot be told."""
-    text: str
-    """The order's status after it; or why the event was refused. Empty: the result is not about how it stands."""
-    revision: int | None = None
-    acked: int | None = None
-    currency: str | None = None
-    shipped_minor: int | None = None
-    unshipped_minor: int | None = None
 
 
 PRINTED: Mapping[str, type[Struct]] = {

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from schemas.history import HistoryEntry
 from schemas.views import OrderView, Paid, Status
 
 Role = Literal["viewer", "operator"]
@@ -251,6 +252,17 @@ class HistoryLine(Struct, frozen=True):
     unshipped_minor: int | None
 
 
+class StoryLine(Struct, frozen=True):
+    """Something that happened to an order."""
+
+    entry: HistoryEntry
+    """As the history topic has it."""
+    words: str
+    """The same in a line; nothing of it is personal."""
+    why: str = ""
+    """Why an operator did it, of the newest five; may be personal."""
+
+
 class OrderPage(Struct, frozen=True):
     """All that is known of an order."""
 
@@ -271,6 +283,8 @@ class OrderPage(Struct, frozen=True):
     event_id: str
     """Of the newest event."""
     trace: str | None
+    story: list[StoryLine] = []
+    """The newest 50 entries of its history, the oldest first; empty: no histories are kept."""
 
 
 class Tried(Struct, frozen=True):

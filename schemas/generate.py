@@ -20,6 +20,7 @@ from schemas import (
     console,
     envelope,
     events,
+    history,
     operator_events,
     provider_events,
     reconciliation,
@@ -42,7 +43,18 @@ _RECONCILED: dict[str, type[msgspec.Struct]] = {
     "summary": reconciliation.Reconciliation,
 }
 """The lines of `cartsync reconcile --json`, by their `type`."""
-_DOCUMENTED = (commands, console, envelope, events, provider_events, operator_events, reconciliation, results, views)
+_DOCUMENTED = (
+    commands,
+    console,
+    envelope,
+    events,
+    history,
+    provider_events,
+    operator_events,
+    reconciliation,
+    results,
+    views,
+)
 _FACTS = [event for event in events.EVENT_TYPES if event in events.PROVIDER_TYPES]
 _RESULT_KEY = "The subject of the order, or the name of the account."
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -10,11 +10,12 @@ from worker.kafka.following import KafkaRecords
 from worker.kafka.reading import bounds, records
 from worker.kafka.scan import KafkaStateScan
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog, find_orders, find_value, newest_entries
+from worker.kafka.state import KafkaStateLog, find_entries, find_orders, find_value, newest_entries
 from worker.ports import Records, StateLog, StateScan
 
 __all__ = [
     "bounds",
+    "find_entries",
     "find_orders",
     "find_value",
     "newest_entries",

@@ -895,6 +895,10 @@ class Records(Protocol):
         """One record; `None`: it is not there any more. Raises `LogError`."""
         ...
 
+    async def picked(self, place: Place, offsets: Sequence[int]) -> list[StoredRecord]:
+        """Some records, in their order, without those that are not there any more. Raises `LogError`."""
+        ...
+
     async def input_ends(self) -> Mapping[int, int]:
         """By partition of the event topic, the offset after its last record. Raises `LogError`."""
         ...

@@ -43,12 +43,13 @@ def stored(chunks: list[Chunk], topic: str) -> list[tuple[bytes | None, bytes | 
 
 
 async def test_all_of_it(hold: Hold, records: Records) -> None:
-    """What was committed to the three topics is read, tombstones and headers included."""
+    """What was committed to the topics is read, tombstones and headers included."""
     records.seek(await everything(records))
     owner = await hold()
-    await owner.write([(b"a", b"1"), (b"b", b"2")], [LETTER], [RESULT])
+    await owner.write([(b"a", b"1"), (b"b", b"2")], [LETTER], [RESULT], [(b"1:acme/1", b"e"), (b"2:acme/1", None)])
     await owner.write([(b"a", None)])
-    chunks = await read_until(records, 5)
+    chunks = await read_until(records, 7)
+    assert stored(chunks, "history") == [(b"1:acme/1", b"e"), (b"2:acme/1", None)]
     assert stored(chunks, "state") == [(b"a", b"1"), (b"b", b"2"), (b"a", None)]
     assert stored(chunks, "results") == [(b"acme/1", b"{}")]
     (letter,) = [record for chunk in chunks if chunk.topic == "dead_letters" for record in chunk.records]
@@ -120,6 +121,23 @@ async def test_one_record(hold: Hold, records: Records) -> None:
     assert letter is not None
     assert letter.value == b"{"
     assert len(await read_until(records, 3)) >= 2
+
+
+async def test_some_records(hold: Hold, records: Records) -> None:
+    """Near each other and far apart, in their order; those that are not there are left out, and those between."""
+    owner = await hold()
+    for first in range(0, 300, 100):
+        entries = [(b"1:acme/%d" % n, b"%d" % n) for n in range(first, first + 100)]
+        await owner.write([(b"m:next", b"1")], (), (), entries)
+    chunks: list[Chunk] = []
+    records.seek({("history", 0): 0})
+    while not any(each.value == b"299" for chunk in chunks for each in chunk.records):
+        chunks += await records.read(0.2)
+    at = {each.value: each.offset for chunk in chunks for each in chunk.records}
+    wanted = [at[b"299"], at[b"0"], at[b"1"], at[b"250"], at[b"299"] + 1_000]
+    found = await records.picked(("history", 0), wanted)
+    assert [each.value for each in found] == [b"0", b"1", b"250", b"299"]
+    assert await records.picked(("history", 1), [0, 5]) == []
 
 
 async def test_ends_of_the_input(world: World, records: Records) -> None:

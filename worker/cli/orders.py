@@ -76,19 +76,20 @@ def order_history(
     config: ConfigPath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
-    """Show what became of an order, the oldest first.
+    """Show what happened to an order, the newest 50 entries.
 
-    What the results topic was told of it, and which of its events were refused, as far back as these topics go. No
-    worker has to run.
+    Events taken, attempts with their answers and durations, holds, parkings, what operators did. From the history
+    topic, which is read as a whole, without joining the group; no worker has to run.
 
     \b
     cartsync order history acme/A14
+    cartsync order history A14 --json
     """
-    settings = load_watched(config)
-    from worker.tools.order_history import run_history
+    from worker.tools.history import run_history
 
+    settings = load_watched(config)
     only_the_last_line()
-    raise typer.Exit(run_history(settings, ref, as_json=as_json))
+    raise typer.Exit(run_history(ref, settings, as_json=as_json))
 
 
 @orders_app.command("list")

@@ -22,6 +22,8 @@ from worker.ports import Chunk, Place, StoredRecord, TopicFound, TopicName, Unde
 _FETCH_MAX_BYTES = 2 * 2**20
 """Of each partition in each answer: what is fetched ahead stays within some megabytes of each."""
 _READ_RECORDS_MAX = 2_000
+_PICKED_AHEAD = 200
+"""Records after one that is wanted: others that are may be among them."""
 _LOOK_WITHIN_S = 10.0
 _RECORD_WITHIN_S = 10.0
 _CLOSE_WITHIN_S = 3.0
@@ -131,6 +133,11 @@ class KafkaRecords:
 
     async def record(self, place: Place, offset: int) -> StoredRecord | None:
         """One record, read from Kafka now."""
+        found = await self.picked(place, [offset])
+        return found[0] if found else None
+
+    async def picked(self, place: Place, offsets: Sequence[int]) -> list[StoredRecord]:
+        """Some records, read from Kafka now."""
         here = TopicPartition(self._names[place[0]], place[1])
         async with self._picking:
             consumer = self._picker
@@ -139,17 +146,7 @@ class KafkaRecords:
             try:
                 async with asyncio.timeout(_RECORD_WITHIN_S):
                     consumer.assign([here])
-                    consumer.seek(here, offset)
-                    while True:
-                        fetched = await consumer.getmany(here, timeout_ms=500, max_records=1)
-                        for record in fetched.get(here, ()):
-                            found = type(record) is not UndecodableRecord and record.offset == offset
-                            return _stored(record) if found else None
-                        if await consumer.position(here) > offset:
-                            return None
-                        stable = consumer.last_stable_offset(here)
-                        if stable is not None and stable <= offset:
-                            return None
+                    return await _picked(consumer, here, sorted(offsets))
             except (kafka_errors.KafkaError, TimeoutError) as error:
                 raise as_log_error(error, f"reading a record of {here.topic}") from error
             finally:
@@ -171,6 +168,28 @@ class KafkaRecords:
         for consumer in consumers:
             if consumer is not None:
                 await stop_consumer(consumer, _CLOSE_WITHIN_S)
+
+
+async def _picked(consumer: Any, here: Any, offsets: list[int]) -> list[StoredRecord]:
+    """Those of these offsets, in ascending order, that are there: with one that is read come those that follow soon."""
+    found: list[StoredRecord] = []
+    position = -1
+    for index, offset in enumerate(offsets):
+        if offset < position:
+            continue  # it was read, or is not there
+        consumer.seek(here, offset)
+        wanted = set(offsets[index:])
+        while True:
+            fetched = await consumer.getmany(here, timeout_ms=500, max_records=_PICKED_AHEAD if len(wanted) > 1 else 1)
+            records = fetched.get(here, ())
+            found += [
+                _stored(each) for each in records if each.offset in wanted and type(each) is not UndecodableRecord
+            ]
+            position = await consumer.position(here)
+            stable = consumer.last_stable_offset(here)
+            if position > offset or (stable is not None and stable <= offset):
+                break
+    return found
 
 
 def _stored(record: Any) -> StoredRecord:

@@ -18,7 +18,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from schemas import history
+from schemas.history import HistoryEntry
 from schemas.state import ORDER_PREFIX, Deployment
+from worker.core.story import Written, kept_of
 from worker.errors import ConfigError, DamagedStateError, GapError, InvariantError, LogError, SizeRefusedError
 from worker.kafka.client import (
     AIOKafkaConsumer,
@@ -37,7 +40,7 @@ from worker.kafka.settings import Isolation, KafkaSettings, transactional_id
 from worker.kafka.topics import Topic, require_topics, topics_now
 from worker.ports import DeadLetter, Result, StateEntry, UndecodableRecord
 
-__all__ = ["KafkaPartitionWriter", "KafkaStateLog", "find_orders", "newest_entries"]
+__all__ = ["KafkaPartitionWriter", "KafkaStateLog", "find_entries", "find_orders", "newest_entries"]
 
 KEY_ROOM_BYTES = 8 * 1024
 """The part of `max.message.bytes` reserved for the key and the framing of its batch."""
@@ -494,17 +497,40 @@ async def find_value(
     return found
 
 
+async def find_entries(
+    settings: KafkaSettings, wanted: Callable[[str], bool], on_progress: Callable[[int, int], None]
+) -> dict[str, list[HistoryEntry]]:
+    """The histories of the `wanted` orders, the oldest entry first; of an order that was moved to another partition,
+    those of the lower one first. Reads the whole history topic; raises like `find_orders`.
+    """
+    written: dict[int, list[Written]] = {}
+
+    def take(partition: int, key: bytes, value: bytes | None) -> None:
+        place = history.place_of(key)
+        if place is not None and wanted(place[1]):
+            entry = None if value is None else history.decode(value)
+            written.setdefault(partition, []).append((key, entry))
+
+    await _read_all(settings, None, take, on_progress, settings.history)
+    found: dict[str, list[HistoryEntry]] = {}
+    for _, records in sorted(written.items(), key=lambda item: item[0]):
+        for subject, entries in kept_of(records).items():
+            found.setdefault(subject, []).extend(entries)
+    return found
+
+
 async def _read_all(
     settings: KafkaSettings,
     partition: int | None,
     take: Callable[[int, bytes, bytes | None], None],
     on_progress: Callable[[int, int], None],
+    topic: str = "",
 ) -> None:
-    """Passes all committed records of one partition, or of all, to `take`."""
+    """Passes all committed records of one partition, or of all, to `take`. `topic`: empty for that of the state."""
     connection = Connection(settings)
     topics = await require_topics(connection)
-    partitions = range(topics[settings.state_topic].partitions)
-    here = [TopicPartition(settings.state_topic, p) for p in partitions if partition in (None, p)]
+    topic = topic or settings.state_topic
+    here = [TopicPartition(topic, p) for p in range(topics[topic].partitions) if partition in (None, p)]
     if not here:
         return
     consumer = state_reader(connection)
@@ -534,9 +560,9 @@ async def _read_all(
             elif loop.time() > give_up_at:
                 stuck = ", ".join(str(each.partition) for each in left)
                 said = f"{behind} of {total} records read, and no more arrive from partition {stuck}"
-                raise LogError(f"reading {settings.state_topic}: {said}")
+                raise LogError(f"reading {topic}: {said}")
     except kafka_errors.KafkaError as error:
-        raise as_cartsync_error(error, f"reading {settings.state_topic}") from error
+        raise as_cartsync_error(error, f"reading {topic}") from error
     finally:
         await stop_consumer(consumer, _CLOSE_WITHIN_S)
 

@@ -1,5 +1,7 @@
 """The orders' records of a partition, as a restore reads them from the state topic."""
 
+from collections.abc import Mapping
+
 from msgspec import MsgspecError, Struct
 
 from schemas import state
@@ -8,9 +10,12 @@ from worker.ownership.restore import damaged
 from worker.ports import OrderTable, StateEntry
 
 _ORDER_PREFIX = state.ORDER_PREFIX.encode()
-_JOB_PREFIX = state.JOB_PREFIX.encode()
-_ACCOUNT_PREFIX = state.ACCOUNT_PREFIX.encode()
-_CLOSED_PREFIX = state.CLOSED_PREFIX.encode()
+_BESIDE_ORDERS = {
+    state.JOB_PREFIX.encode(): "jobs",
+    state.CLOSED_PREFIX.encode(): "closed",
+    state.ACCOUNT_PREFIX.encode(): "accounts",
+}
+"""Which member of `Kept` holds the records whose key begins so."""
 
 
 class Kept(Struct):
@@ -25,6 +30,21 @@ class Kept(Struct):
     """What is remembered of closed orders, by key."""
     accounts: dict[str, bytes] = {}
     """What operators did to accounts, by key."""
+
+
+def kept_of(table: OrderTable, notes: Mapping[bytes, bytes]) -> Kept:
+    """What is kept when only the records beside the orders are left of it. Raises `MsgspecError`."""
+    targets = state.decode_targets(notes[state.TARGETS_KEY]).targets if state.TARGETS_KEY in notes else {}
+    found: dict[str, dict[str, bytes]] = {member: {} for member in _BESIDE_ORDERS.values()}
+    for key, value in notes.items():
+        member = _member_of(key)
+        if member is not None:
+            found[member][key.decode()] = value
+    return Kept(table, targets, **found)
+
+
+def _member_of(key: bytes) -> str | None:
+    return next((member for prefix, member in _BESIDE_ORDERS.items() if key.startswith(prefix)), None)
 
 
 class Loading:
@@ -60,7 +80,8 @@ class Loading:
             if value is not None:
                 self._targets = entry
                 self._table.note(key, value)
-        elif (found := self._others(key)) is not None:
+        elif (member := _member_of(key)) is not None:
+            found: dict[str, bytes] = getattr(self, member)
             name = key.decode(errors="backslashreplace")
             if value is None:
                 found.pop(name, None)
@@ -70,17 +91,6 @@ class Loading:
         else:
             return False
         return True
-
-    def _others(self, key: bytes) -> dict[str, bytes] | None:
-        """Where records of this kind go; `None`: they are none of ours."""
-        for prefix, found in (
-            (_JOB_PREFIX, self.jobs),
-            (_CLOSED_PREFIX, self.closed),
-            (_ACCOUNT_PREFIX, self.accounts),
-        ):
-            if key.startswith(prefix):
-                return found
-        return None
 
     def targets(self) -> dict[str, Target]:
         """Whom the accounts sent to, as far as it was written. Raises `DamagedStateError` when the newest record of a

@@ -6,12 +6,9 @@ from msgspec import MsgspecError
 
 from schemas import state
 from worker.orders.context import OrderContext
-from worker.orders.loading import Kept
+from worker.orders.loading import Kept, kept_of
 from worker.ownership.context import Warm
 from worker.ports import OrderTables, Origin, Recalled
-
-_JOB_PREFIX = state.JOB_PREFIX.encode()
-_CLOSED_PREFIX = state.CLOSED_PREFIX.encode()
 
 
 class Recalling:
@@ -49,8 +46,5 @@ class Recalling:
 def _warm(found: Recalled, now: float) -> Warm:
     """Raises `MsgspecError`."""
     notes = found.notes
-    targets = state.decode_targets(notes[state.TARGETS_KEY]).targets if state.TARGETS_KEY in notes else {}
-    jobs = {key.decode(): value for key, value in notes.items() if key.startswith(_JOB_PREFIX)}
-    closed = {key.decode(): value for key, value in notes.items() if key.startswith(_CLOSED_PREFIX)}
     following = state.decode_next(notes[state.NEXT_KEY]) if state.NEXT_KEY in notes else None
-    return Warm(Kept(found.table, targets, jobs, closed), found.position, following, now)
+    return Warm(kept_of(found.table, notes), found.position, following, now)

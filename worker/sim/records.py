@@ -3,7 +3,7 @@ state.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from worker.ports import Chunk, Clock, Place, StoredRecord, TopicFound, TopicName
 from worker.sim.log import MemoryLog
@@ -87,6 +87,11 @@ class MemoryRecords:
         else:
             found = [each for each in self._beside(place) if each.offset == offset]
         return found[0] if found else None
+
+    async def picked(self, place: Place, offsets: Sequence[int]) -> list[StoredRecord]:
+        """Some records, as they are now."""
+        found = [await self.record(place, offset) for offset in sorted(offsets)]
+        return [each for each in found if each is not None]
 
     async def input_ends(self) -> Mapping[int, int]:
         """The ends of the event topic."""

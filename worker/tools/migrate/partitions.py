@@ -23,6 +23,7 @@ from schemas import state
 from schemas.commands import Migrated
 from schemas.state import Deployment, Migration, NextRecord
 from worker import __version__
+from worker.backend import bounds, open_state_log
 from worker.config.console import ConsoleConfig
 from worker.core.repartition import Counts, Layout, Part, begun, epoch_after, is_clean, marked, others, problems
 from worker.errors import ConfigError, TopicError, UsageError
@@ -31,9 +32,7 @@ from worker.kafka.client import Connection
 from worker.kafka.events import KafkaEventLog
 from worker.kafka.group import group_members
 from worker.kafka.migrating import Filling, create_topics_like, moved, state_entries, unread
-from worker.kafka.reading import bounds
 from worker.kafka.settings import KafkaSettings
-from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import require_topics, topics_now
 from worker.orders.loading import Kept, Loading
 from worker.ownership.belonging import identified, migrating, require
@@ -302,7 +301,7 @@ class Moving:
 
     async def _close(self, number: int, mark: Migration | None) -> _Loaded:
         """Fences an old partition, reads it, and marks it; `None`: takes its mark away."""
-        log = KafkaStateLog(self.old)
+        log = open_state_log(self.old)
         await log.start()
         writer = log.partition(number)
         try:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from schemas import history as history_of
 from schemas import state
 from schemas.console import (
     ActionDone,
@@ -23,6 +24,7 @@ from schemas.console import (
     OrdersPage,
     Overview,
     Sort,
+    StoryLine,
     Tried,
     WorkerLine,
 )
@@ -30,6 +32,7 @@ from schemas.state import OrderRecord
 from schemas.views import OrderView, StatusView
 from worker.core.commands import Command
 from worker.core.policy import DeliveryPolicy
+from worker.core.story import words_of
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
 from worker.model.order import account_of
@@ -209,6 +212,7 @@ class Answers:
         history, refused = await self.ask(
             lambda reader: (reader.history(subject), reader.letters(subject=subject).letters)
         )
+        story = await self._story(subject, partition, decoded, view.currency)
         words, sides = detail.sides_of(subject, decoded, history)
         return OrderPage(
             view,
@@ -221,7 +225,19 @@ class Answers:
             [msgspec.structs.replace(masked_row(row), subject=subject) for row in refused],
             decoded.event_id,
             decoded.trace,
+            story,
         )
+
+    async def _story(self, subject: str, partition: int, record: OrderRecord, currency: str | None) -> list[StoryLine]:
+        """Its history, as it is in Kafka now. Raises `LogError`."""
+        offsets = await self.ask(lambda reader: reader.entries(subject, partition))
+        found = await self.site.records.picked(("history", partition), offsets) if offsets else []
+        whys = {(deed.command, deed.at_ms): deed.why for deed in record.operated}
+        return [
+            StoryLine(entry, words_of(entry, currency or ""), whys.get((entry.what, entry.at_ms), ""))
+            for each in found
+            if (entry := history_of.decode(each.value or b"")) is not None
+        ]
 
     async def _shown(self, subject: str) -> tuple[str, OrderView] | None:
         """As its owner has it, and who that is; `None`: nobody says so in time."""

@@ -1,4 +1,5 @@
-"""The index: rows of orders, dead letters and results in a SQLite file, and how far each topic was read.
+"""The index: rows of orders, dead letters and results in a SQLite file, where the entries of histories are, and how far
+each topic was read.
 
 Rows and positions are written in one transaction, so a file that is opened again goes on exactly where it was left.
 It is thrown away when it is of another version, or of topics with other ids, or so old that tombstones may have been
@@ -10,15 +11,16 @@ One thread writes; readers have connections of their own (`connect`), and see wh
 import fcntl
 import os
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from schemas import state
+from schemas import history, state
 from worker.core.letters import read_marker
 from worker.core.masking import reason_family
 from worker.core.policy import DeliveryPolicy
@@ -29,7 +31,7 @@ from worker.web.console.rows import Describe
 
 log = structlog.get_logger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of the tables below, and of what `rows` puts there: raised by every change of either."""
 STALE_S = 86_400.0
 """An index that was not read on for so long is built again: tombstones are kept for two days at least."""
@@ -67,6 +69,9 @@ CREATE TABLE results (
     subject TEXT NOT NULL, slot TEXT NOT NULL, at_ms INTEGER NOT NULL, type TEXT NOT NULL, status TEXT NOT NULL,
     revision INTEGER, acked INTEGER, currency TEXT, shipped_minor INTEGER, unshipped_minor INTEGER,
     PRIMARY KEY (subject, slot)
+) WITHOUT ROWID;
+CREATE TABLE histories (
+    subject TEXT NOT NULL, partition INTEGER NOT NULL, offsets BLOB NOT NULL, PRIMARY KEY (subject, partition)
 ) WITHOUT ROWID;
 CREATE TABLE activity (
     minute_ms INTEGER PRIMARY KEY, acknowledged INTEGER NOT NULL, parked INTEGER NOT NULL, other INTEGER NOT NULL
@@ -338,10 +343,34 @@ class Index:
             [(minute, *count) for minute, count in counts.items()],
         )
 
+    def _take_history(self, chunk: Chunk) -> None:
+        changed: dict[str, array[int]] = {}
+        for record in chunk.records:
+            place = history.place_of(record.key or b"")
+            if place is None:
+                self.damaged += 1
+                continue
+            slot, subject = place
+            if (offsets := changed.get(subject)) is None:
+                offsets = changed[subject] = offsets_of(self._db, subject, chunk.partition)
+            offsets[slot] = NO_OFFSET if record.value is None else record.offset
+        for subject, offsets in changed.items():
+            if set(offsets) == {NO_OFFSET}:
+                self._db.execute(
+                    "DELETE FROM histories WHERE subject = ? AND partition = ?", (subject, chunk.partition)
+                )
+                continue
+            while offsets[-1] == NO_OFFSET:
+                offsets.pop()
+            self._db.execute(
+                "INSERT OR REPLACE INTO histories VALUES (?, ?, ?)", (subject, chunk.partition, offsets.tobytes())
+            )
+
     _take: Mapping[TopicName, Callable[["Index", Chunk], None]] = {
         "state": _take_state,
         "dead_letters": _take_letters,
         "results": _take_results,
+        "history": _take_history,
     }
 
     # --- time ---
@@ -394,6 +423,19 @@ class Index:
             return _writable(self.path)
 
 
+NO_OFFSET = -1
+
+
+def offsets_of(db: sqlite3.Connection, subject: str, partition: int) -> "array[int]":
+    """By slot, the offset of the entry of an order's history in this partition; `NO_OFFSET`: there is none."""
+    row = db.execute(
+        "SELECT offsets FROM histories WHERE subject = ? AND partition = ?", (subject, partition)
+    ).fetchone()
+    offsets = array("q", b"" if row is None else row[0])
+    offsets.extend([NO_OFFSET] * (history.KEPT - len(offsets)))
+    return offsets
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that only reads."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -431,4 +473,4 @@ def _locked(path: Path) -> IO[bytes]:
     return file
 
 
-_NAMES: Mapping[str, TopicName] = {"state": "state", "dead_letters": "dead_letters", "results": "results"}
+_NAMES: Mapping[str, TopicName] = {name: name for name in get_args(TopicName)}

@@ -22,6 +22,7 @@ from schemas.console import (
 )
 from schemas.views import Status
 from worker.errors import UsageError
+from worker.web.console.index import NO_OFFSET, offsets_of
 from worker.web.console.rows import NEVER_MS, NO_AMOUNT, Int64, OrderLine, order_row
 
 PAGE_MAX = 500
@@ -334,6 +335,10 @@ class Reader:
             " WHERE subject = ? ORDER BY at_ms DESC, revision DESC, acked DESC"
         )
         return [HistoryLine(*each) for each in self._db.execute(statement, (subject,))]
+
+    def entries(self, subject: str, partition: int) -> list[int]:
+        """The offsets of the entries of an order's history, the oldest first."""
+        return sorted(offset for offset in offsets_of(self._db, subject, partition) if offset != NO_OFFSET)
 
 
 def _row(found: Sequence[Any]) -> OrderRow:

@@ -9,16 +9,17 @@ from typing import Any
 
 import aiohttp
 
-from schemas import state
+from schemas import history, state
 from schemas.console import ActionLine, Tried, WorkerLine
 from schemas.facts import seal_facts
+from schemas.history import HistoryEntry
 from schemas.state import OrderRecord, Parking
 from schemas.views import OrderView, StatusView
 from tests.shops.events import EventSpec, confirmed, facts_of, goods, shipped
 from worker.app.clock import SystemClock
 from worker.core.commands import Command
 from worker.core.policy import DeliveryPolicy
-from worker.ports import DeadLetter, Place, Result
+from worker.ports import DeadLetter, Place, Result, StateEntry
 from worker.sim.log import MemoryLog
 from worker.sim.records import MemoryRecords
 from worker.tools.console.attempt import read_events
@@ -112,6 +113,19 @@ class Scene:
         body = {"type": "cartsync.order_changed", "subject": subject, "sequence": str(sequence), "data": data}
         self.log.results.append(Result(subject.encode(), json.dumps(body).encode()))
 
+    def happen(self, subject: str, n: int, partition: int = 0, **members: Any) -> None:
+        """An entry of an order's history."""
+        entry: dict[str, Any] = {
+            "schema": 1,
+            "n": n,
+            "at_ms": NOW_MS + n,
+            "kind": "event",
+            "what": "order.confirmed",
+            "revision": 1,
+        }
+        written, value = self.log.history(partition), history.encode(HistoryEntry(**entry | members))
+        written.append(StateEntry(len(written), history.key_of(subject, n), value))
+
     async def attempt(self, text: str) -> Tried:
         self.tried.append(text)
         return Tried([], [{"method": "PUT", "url": "https://p", "body": {"<b>": 1}}], [], [], [])
@@ -159,6 +173,7 @@ class Scene:
             at = answers.site.index.positions()
             ends: dict[Place, int] = {("state", partition): self.log.state_end(partition) for partition in range(2)}
             ends |= {("dead_letters", 0): len(self.log.dead_letters), ("results", 0): len(self.log.results)}
+            ends |= {("history", partition): len(self.log.history(partition)) for partition in range(2)}
             return all(at.get(place, 0) >= end for place, end in ends.items())
 
         await until(is_read)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas import state
+from schemas import history, state
 from schemas.state import NextRecord, OrderRecord, OwnerRecord
 from tests.shops.events import confirmed, goods, shipped
 from tests.unit.web.console.scene import NOW_MS, PROVIDERS, RULES, nothing_known, owed, parked, record, settled
@@ -92,6 +92,39 @@ def result(subject: str) -> StoredRecord:
     """A result of an order."""
     body = {"type": "cartsync.order_changed", "subject": subject, "sequence": "1", "data": {"status": "settled"}}
     return StoredRecord(0, NOW_MS, subject.encode(), msgspec.json.encode(body))
+
+
+def entries(index: Index, subject: str, partition: int = 0) -> list[int]:
+    """Where the entries of a history are."""
+    with closing(index.connect()) as db:
+        return Reader(db, PROVIDERS).entries(subject, partition)
+
+
+def test_where_histories_are(index: Index, clock: Clock) -> None:
+    """The newest of each slot, by partition; what was removed is gone; and all of it is there after a restart."""
+
+    def put_entries(first: int, *numbers: int, value: bytes | None = b"e", partition: int = 0) -> Chunk:
+        records = [StoredRecord(first + n, 1, history.key_of("acme/A", at), value) for n, at in enumerate(numbers)]
+        return Chunk("history", partition, records, first + len(records))
+
+    index.apply([put_entries(10, 1, 2, 49), put_entries(3, 1, partition=1)])
+    assert entries(index, "acme/A") == [10, 11, 12]
+    index.apply([put_entries(20, 51, 50)])
+    assert entries(index, "acme/A") == [11, 12, 20, 21]
+    assert (entries(index, "acme/A", 1), entries(index, "acme/B")) == ([3], [])
+    index.apply([put_entries(30, 49, value=None)])
+    following = again(index, clock)
+    assert entries(following, "acme/A") == [11, 20, 21]
+    following.close()
+
+
+def test_histories_that_are_removed(index: Index) -> None:
+    """Nothing of them is left in the file."""
+    records = [StoredRecord(n, 1, history.key_of("acme/A", n % 3), b"e" if n < 3 else None) for n in range(6)]
+    index.apply([Chunk("history", 0, [*records, StoredRecord(9, 1, b"x", b"")], 10)])
+    with closing(index.connect()) as db:
+        assert db.execute("SELECT count(*) FROM histories").fetchone() == (0,)
+    assert index.damaged == 1
 
 
 def test_same_order_in_two_partitions(index: Index) -> None:

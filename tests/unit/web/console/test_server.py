@@ -16,9 +16,11 @@ import aiohttp
 import pytest
 
 from schemas.console import WorkerLine
+from schemas.state import Operated
 from schemas.views import OrderView
 from tests.unit.web.console.scene import NOW_MS, Scene, csrf, get, get_json, owed, parked, settled
 from worker import __version__
+from worker.ports import StateEntry
 from worker.web.console.auth import Basic, User, write_user
 
 EVIL = "<img src=x onerror=alert(1)>'\"&amp;"
@@ -230,6 +232,40 @@ async def test_order_as_its_owner_sees_it(scene: Scene, monkeypatch: pytest.Monk
         found = await get_json(url)
         assert (found["source"], found["order"]["status"]) == ("http://w1", "settled")
         assert found["provider_has"] == "the newest state: it has acknowledged it"
+
+
+async def test_story(scene: Scene) -> None:
+    """What happened to an order, in the order of the topic, from Kafka as it is now; why is in the record alone."""
+    deed = Operated("release", "jane", "Ana called", NOW_MS + 51, True, "released", b"u")
+    scene.put("acme/S", settled(operated=(deed,)), 1)
+    scene.happen("acme/S", 1, 1)
+    scene.happen("acme/S", 2, 1, kind="attempt", what="rejected", http_status=503, reason="503: <b>later</b>")
+    scene.happen("acme/S", 50, 1, event_id="e50", offset=7, trace="0af7651916cd43dd8448eb211c80319c")
+    scene.happen("acme/S", 2, 1, kind="attempt", what="applied", currency="EUR", shipped_minor=250, status="settled")
+    scene.happen("acme/S", 51, 1, kind="operator", what="release", by="jane", reason="released")
+    scene.happen("acme/other", 1, 1)
+    scene.log.history(1).append(StateEntry(6, b"foreign", b""))
+    async with scene.open() as answers:
+        await scene.read(answers)
+        found = await get_json(f"{scene.url}/api/orders/acme/S")
+        assert [line["entry"]["n"] for line in found["story"]] == [50, 2, 51]
+        assert found["story"][1]["words"] == "attempt: the provider took it"
+        assert found["story"][2] == {
+            "entry": found["story"][2]["entry"],
+            "words": "jane: release; released",
+            "why": "Ana called",
+        }
+        page = await get(f"{scene.url}/orders/acme/S")
+        assert page.index("offset 7") < page.index("attempt: the provider took it") < page.index("because: Ana called")
+        assert "Only the newest 50 entries" in page
+        assert "0af7651916cd43dd8448eb211c80319c" in page
+        assert "<b>later" not in page
+        assert answers.site.index.damaged == 1
+        scene.happen("acme/S", 52, 1)
+        scene.log.history(1)[2] = StateEntry(2, b"", b"\xc1")  # who may write the topic may write anything
+        await scene.read(answers)
+        found = await get_json(f"{scene.url}/api/orders/acme/S")
+        assert [line["entry"]["n"] for line in found["story"]] == [51, 52]
 
 
 async def test_csv(scene: Scene) -> None:
