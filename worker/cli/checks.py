@@ -44,9 +44,9 @@ def reconcile(
 ) -> None:
     """Compare every order with what its provider has.
 
-    Qliro is asked with GetOrder, AtaraPay with Order Status; seQura, which cannot be asked, has to have paid out what
-    was shipped and kept. Orders are read from the state topic. Nothing is changed anywhere, and workers may go on: an
-    order that changes meanwhile is compared again.
+    A provider that can be read is asked for each order; one that cannot has to have paid out what was shipped and kept.
+    Orders are read from the state topic. Nothing is changed anywhere, and workers may go on: an order that changes
+    meanwhile is compared again.
 
     Each difference says who is owed what, and what to do. Exit 0: none; 1: there are some; 64, 75: not everything could
     be compared; 130: Ctrl-C. What was found until then is printed, and said to be partial.

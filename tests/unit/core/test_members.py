@@ -1,8 +1,11 @@
 """The members of the facts: each is in the table that says what follows from it, or with those of which nothing does."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
-from schemas.facts import MEMBERS, NOTHING_FOLLOWS, Facts
+from schemas.facts import MEMBERS, NOTHING_FOLLOWS, REGISTERS, FactMap, Facts
 from tests.shops.events import (
     EventSpec,
     cancelled,
@@ -29,6 +32,7 @@ from worker.core.order import assess
 from worker.core.reconciling import _changed_ms
 from worker.core.record import _tells
 
+ROOT = Path(__file__).resolve().parents[3]
 N1 = confirmed(goods("A", 2, 200), goods("B", 1, 100))
 
 BY_ONE: dict[str, list[EventSpec]] = {
@@ -57,6 +61,94 @@ TAKEN_BACK = {
     "refunds": retracted(refund_id="f1"),
     "fees": retracted(fee_id="k1"),
 }
+
+
+MAPS = frozenset(name for name, register in REGISTERS.items() if isinstance(register, FactMap))
+"""The members that are facts by id, which events of their own add to."""
+PLACES = "says where units are, and this is about money"
+MONEY = "money alone, and this is about units"
+READERS: dict[str, dict[str, str]] = {
+    "worker/core/carts.py": {
+        "shipments": "units: `count_units`",
+        "deliveries": "no cart follows from them",
+        "item_cancellations": "units: `count_units`",
+    },
+    "worker/core/shares.py": {"deliveries": "no cart follows from them", "refunds": MONEY, "fees": MONEY},
+    "worker/core/refunds.py": {
+        "shipments": PLACES,
+        "deliveries": PLACES,
+        "fees": "part of the shipped cart, which it is given",
+    },
+    "worker/core/order.py": {},
+    "worker/core/deliveries.py": {
+        "item_cancellations": "they take nothing from what was shipped",
+        "fees": "part of the carts in between",
+    },
+    "worker/model/delivery.py": {
+        "deliveries": "what left, not what arrived",
+        "returns": "nothing leaves with them",
+        "item_cancellations": "nothing leaves with them",
+        "refunds": MONEY,
+        "fees": MONEY,
+    },
+    "worker/providers/qliro/wanted.py": {"deliveries": "Qliro is not told of them"},
+    "worker/providers/atarapay/checks.py": {
+        "shipments": "by the carts",
+        "deliveries": "by parcels.py",
+        "returns": "by the carts",
+        "item_cancellations": "by the carts",
+        "fees": "by the carts",
+    },
+    "worker/providers/atarapay/parcels.py": {
+        "item_cancellations": "they are in no parcel",
+        "refunds": MONEY,
+        "fees": MONEY,
+    },
+    "worker/providers/atarapay/meaning.py": {
+        "shipments": "by parcels.py",
+        "deliveries": "by parcels.py",
+        "returns": "by parcels.py",
+        "refunds": "by checks.py",
+        "fees": "by checks.py",
+    },
+    "worker/providers/sequra/report.py": {
+        "shipments": "by `departures`",
+        "deliveries": "by `deliveries_of`",
+        "refunds": "by the carts",
+        "fees": "by the carts",
+    },
+    "worker/providers/sequra/jobs.py": {
+        "deliveries": "nothing was shipped by them",
+        "returns": "nothing was shipped by them",
+        "item_cancellations": "nothing was shipped by them",
+        "refunds": "nothing was shipped by them",
+        "fees": "nothing was shipped by them",
+    },
+    "worker/tools/scenario/explain.py": {},
+}
+"""Who reads such maps, and which of them it has no use for."""
+
+
+def read_by(module: str) -> set[str]:
+    """The maps that a module names, of anything that is called `facts`, or of what came before and after an event."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in MAPS]
+    return {node.attr for node in attributes if ast.unparse(node.value).rpartition(".")[2] == "facts"}
+
+
+@pytest.mark.parametrize("module", READERS)
+def test_readers_know_every_map(module: str) -> None:
+    """Whoever adds a map of facts decides for each of them what it means there: it is read, or has no place there."""
+    found = read_by(module)
+    assert found | READERS[module].keys() == MAPS
+    assert not found & READERS[module].keys(), "it is read after all"
+
+
+def test_no_other_module_reads_maps() -> None:
+    """Who begins to read them joins that table: the pure part first of all."""
+    files = [*ROOT.glob("worker/core/*.py"), *ROOT.glob("worker/model/*.py"), *ROOT.glob("worker/providers/*/*.py")]
+    found = {path for file in files if read_by(path := file.relative_to(ROOT).as_posix())}
+    assert found - READERS.keys() == {"worker/core/reducer.py"}, "which writes them"
 
 
 def test_every_member_of_the_facts_is_accounted_for() -> None:

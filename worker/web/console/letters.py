@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.console import LetterRow, LetterView
+from schemas.events import RetractedData
 from worker.ports import StoredRecord
 
 HIDDEN = "•••"
@@ -25,8 +26,9 @@ _PERSONAL = re.compile(
 _PLAIN = frozenset(
     {
         *("specversion", "id", "source", "type", "time", "subject", "sequence", "datacontenttype", "dataschema"),
-        *("traceparent", "tracestate", "partitionkey", "origin", "currency", "reference", "line_id", "shipment_id"),
-        *("return_id", "cancellation_id", "refund_id", "fee_id", "state", "status", "carrier"),
+        *("traceparent", "tracestate", "partitionkey", "origin", "currency", "reference", "line_id"),
+        *(name for name in RetractedData.__struct_fields__ if name.endswith("_id")),
+        *("state", "status", "carrier"),
         *("confirmed_at", "shipped_at", "delivered_at"),
     }
 )
