@@ -87,7 +87,7 @@ async def open_console(
     rules: DeliveryPolicy,
     providers: Mapping[str, str],
     index: Path,
-    port_setting: str = "[console] host and port, or --host and --port",
+    port_setting: str = "[console] host and port",
 ) -> Opened:
     """Opens everything; it is closed with the stack. `port_setting`: what sets the port. Raises `ConfigError`."""
     if section.auth == "none" and not is_loopback(section.host):
