@@ -124,7 +124,7 @@ async def open_console(
     providers: Mapping[str, str],
     index: Path,
     acts: Acts | None = None,
-    port_setting: str = "[console] host and port, or --host and --port",
+    port_setting: str = "[console] host and port",
 ) -> Opened:
     """Opens everything; it is closed with the stack. `acts`: actions become events, and `operator` is not asked.
     `port_setting`: what sets the port. Raises `ConfigError`.
