@@ -990,7 +990,10 @@ WRONG_LINES: list[tuple[dict[str, Any], str]] = [
     ),
     (DISCOUNT | {"applies_to": ["A", "A"]}, "$.data.lines[1].applies_to: expected every line id once"),
     (GOOD | {"vat_rate_bp": 10_001}, "$.data.lines[1].vat_rate_bp: expected an integer from 0 to 10000, got 10001"),
-    (DISCOUNT | {"applies_to": []}, "$.data.lines[1].applies_to: expected a list of 1 to 2000 line ids, got an empty list"),
+    (
+        DISCOUNT | {"applies_to": []},
+        "$.data.lines[1].applies_to: expected a list of 1 to 2000 line ids, got an empty list",
+    ),
     (
         DISCOUNT | {"applies_to": [""]},
         "$.data.lines[1].applies_to[0]: expected a text of 1 to 1000 characters, got an empty text",
