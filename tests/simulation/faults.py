@@ -55,6 +55,7 @@ class Plan:
     """Of the operations of the log."""
     slowness: float
     freezes_in_send_gap: bool = False
+    keeps_history: bool = True
 
 
 def draw_plan(random: Random) -> Plan:
