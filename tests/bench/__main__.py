@@ -46,6 +46,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (reducing.measure_shipment, (reducing.SHIPMENT,)),
     (worst.measure, (worst.WORST,)),
     (consuming.measure, (consuming.CONSUME,)),
+    (consuming.measure_history, (consuming.HISTORY,)),
     (sending.measure, (sending.UPDATE,)),
     (capturing.measure, (capturing.CAPTURE,)),
     (answering.measure, (answering.P50, answering.P99)),

@@ -36,6 +36,14 @@ CONSUME = Row(
     "getmany, typed decode, a dict, a record per event, a transaction per partition and batch",
     0.65,
 )
+HISTORY = Row(
+    "history",
+    "the same events, with a history of each order",
+    "events/s",
+    "without histories",
+    0.90,
+)
+"""What `[kafka] history_topic` costs, which is there by default. The row above is without it: its limit writes one record an event."""
 
 
 async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
@@ -50,13 +58,40 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
 
     figure = Figure(CONSUME)
     for ours, bare in await take_turns(ROUNDS, lambda _: half("ours"), lambda _: half("bare"), tell):
-        (ours_count, ours_s, ours_cpu_s), (bare_count, bare_s, bare_cpu_s) = ours, bare
-        figure.add(ours_count / ours_s, bare_count / bare_s, bare_cpu_s / bare_count * ours_count / ours_cpu_s)
+        _add(figure, ours, bare)
     return [figure]
 
 
+async def measure_history(brokers: Brokers, tell: Tell) -> list[Figure]:
+    """Twice the same worker, by turns."""
+    tell("starting Kafka, writing events")
+    settings = await brokers.topics()
+    total = await write_events(settings, in_log_order(2, ORDERS))
+
+    async def half(keeps_history: bool) -> Any:
+        fresh = await brokers.topics(settings["event_topic"])
+        return await run("consuming:ours", {"settings": fresh, "total": total, "keeps_history": keeps_history})
+
+    figure = Figure(HISTORY)
+    for with_it, without in await take_turns(ROUNDS, lambda _: half(True), lambda _: half(False), tell):
+        _add(figure, with_it, without)
+    return [figure]
+
+
+def _add(figure: Figure, ours: tuple[int, float, float], limit: tuple[int, float, float]) -> None:
+    """Both as a count, seconds, and seconds of CPU."""
+    (ours_count, ours_s, ours_cpu_s), (count, took_s, cpu_s) = ours, limit
+    figure.add(ours_count / ours_s, count / took_s, cpu_s / count * ours_count / ours_cpu_s)
+
+
 async def ours(
-    line: Line, settings: dict[str, Any], total: int, folder: str = "", cache_bytes: int = CACHE_BYTES
+    line: Line,
+    settings: dict[str, Any],
+    total: int,
+    folder: str = "",
+    cache_bytes: int = CACHE_BYTES,
+    *,
+    keeps_history: bool = False,
 ) -> None:
     """A whole worker that sends nothing, from ready until all is committed. `folder`: where its orders are; empty: in
     memory.
@@ -73,6 +108,7 @@ async def ours(
         owner_id="bench",
         metrics=Metrics(),
         event_topic=kafka.event_topic,
+        keeps_history=keeps_history,
     )
     await worker.start()
     calm()

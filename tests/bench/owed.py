@@ -52,6 +52,7 @@ async def bring_to_rest(line: Line, account: Account, owed: Iterator[tuple[int, 
         owner_id="bench",
         metrics=Metrics(),
         reporting=Reporting("/cartsync/bench"),
+        keeps_history=True,
     )
     calm()
     watch = Watch()

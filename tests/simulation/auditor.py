@@ -85,6 +85,8 @@ class Auditor:
         self.partition_of: dict[str, int] = {}
         self.owed: set[str] = set()
         self.dead_letters: Counter[bytes | None] = Counter()
+        self.keeps_history = True
+        """Whether workers are told to keep histories of orders."""
         self._holds: dict[tuple[str, int], AuditedPartition] = {}
         self._bodies: dict[tuple[str, int], bytes] = {}
         self._confirmed: dict[str, ExpectedUpdate] = {}
@@ -138,7 +140,10 @@ class Auditor:
             self._trace.violate(f"{subject} has changed below m:next, but the transaction lacks it")
         here.told.committed(here.records, orders, here.facts_at, results)
         here.operated.committed(here.records, orders, entries, results)
-        here.histories.committed(here.records, orders, history)
+        if self.keeps_history:
+            here.histories.committed(here.records, orders, history)
+        elif history:
+            self._trace.violate(f"partition {partition}: histories that nobody wants")
         for subject, record in orders.items():
             self.partition_of[subject] = partition
             self._check_order(here, subject, record)

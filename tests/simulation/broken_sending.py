@@ -18,7 +18,7 @@ from worker.orders.workload import OrderWorkload
 from worker.ownership.lease import Lease
 from worker.ownership.owner import Owner
 from worker.ports import Attempt
-from worker.providers.sequra import calls
+from worker.providers.sequra import responses
 from worker.publisher.publisher import Publisher
 
 breaks = Breaks()
@@ -39,7 +39,7 @@ def hold_counted_from_the_beginning_of_the_attempt(real: Any) -> Any:
     return lambda self, attempt, outcome, _ended_at: real(self, attempt, outcome, attempt.taken_at)
 
 
-@breaks(calls, "kind_of_status")
+@breaks(responses, "kind_of_status")
 def bad_gateway_taken_for_a_refusal(real: Any) -> Any:
     """The origin behind a gateway may still apply it."""
     return lambda status: OutcomeKind.REJECTED if status >= 500 else real(status)

@@ -58,6 +58,7 @@ class Plan:
     freezes_in_send_gap: bool = False
     disk: DiskFaults | None = None
     """Of the disks that orders are on; `None`: they are in memory."""
+    keeps_history: bool = True
 
 
 def draw_plan(random: Random) -> Plan:

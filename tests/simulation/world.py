@@ -100,6 +100,7 @@ class World:
         if plan.freezes_in_send_gap:
             self.network.stop_in_send_gap = self._stop_in_send_gap
         self.auditor = Auditor(plan.partitions, plan.rules, self.network, self.accounts, sides, trace)
+        self.auditor.keeps_history = plan.keeps_history
         self.log.watch(self.auditor.committed)
         self.market.callbacks.append = self.append
         self.operators: Operators | None = None
@@ -171,7 +172,7 @@ class World:
             owner_id=life.name,
             metrics=_METRICS,
             reporting=Reporting("/cartsync/simulated", with_reasons=True),
-            keeps_history=True,
+            keeps_history=self.plan.keeps_history,
             trust=TRUST,
             poll_timeout_s=self.random.choice((1.0, 5.0)),
         )
