@@ -40,6 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"app"}),
     frozenset({"orders", "jobs", "kafka", "publisher", "store", "web", "sim", "sandbox"}),
     frozenset({"ownership"}),
+    frozenset({"tracing"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),

@@ -18,6 +18,7 @@ from worker.providers.sequra.options import SequraAccount
 from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 from worker.sim.scripted import ScriptedProvider
+from worker.tracing import Tracing
 
 DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
 ACCOUNTS = {"acme": SequraAccount("acme", "sequra", "https://provider.example", "acme", "u", "p")}
@@ -60,6 +61,7 @@ class Stage:
         deployment: state.Deployment = DEPLOYMENT,
         reporting: Reporting | None = None,
         trust: Trust | None = None,
+        tracing: Tracing | None = None,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
@@ -74,6 +76,7 @@ class Stage:
             deployment=deployment,
             reporting=reporting,
             trust=trust,
+            tracing=tracing,
         )
 
     async def serving(self, name: str, **members: Any) -> Worker:

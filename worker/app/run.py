@@ -27,6 +27,7 @@ from worker.app.process import (
     private_port_unavailable,
     tune_gc,
 )
+from worker.app.tracing import close_tracing, open_tracing
 from worker.app.worker import Ports, Worker
 from worker.config import Config, HttpSection
 from worker.core.results import Reporting, source_of
@@ -87,6 +88,7 @@ async def _run(
         body_max_bytes=config.http.response_max_bytes,
         accounts=accounts,
     )
+    tracing = open_tracing()
     owner_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     placing = kafka.placing()
     reads_lists = any(getattr(account, "disbursements", False) for account in accounts.values())
@@ -107,6 +109,7 @@ async def _run(
             event_topic=kafka.event_topic, group=kafka.group_id, prefix=kafka.transactional_id_prefix
         ),
         reporting=Reporting(source_of(kafka.group_id), kafka.results_with_reasons) if kafka.results_topic else None,
+        tracing=tracing,
     )
     log.info("worker_starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():
@@ -134,6 +137,7 @@ async def _run(
     finally:
         await private_port.stop()
         await sender.close()
+        await close_tracing(tracing)
 
 
 @asynccontextmanager
