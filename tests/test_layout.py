@@ -41,6 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"backend"}),
     frozenset({"orders", "jobs", "kafka", "publisher", "store", "web", "sim", "sandbox"}),
     frozenset({"ownership"}),
+    frozenset({"tracing"}),
     frozenset({"ports", "metrics", "logs"}),
     frozenset({"providers"}),
     frozenset({"core"}),

@@ -24,7 +24,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum
@@ -406,6 +406,22 @@ def _trace_back(logger: WrappedLogger, method: str, fields: EventDict) -> EventD
     return fields
 
 
+_more: Callable[[], Mapping[str, str]] | None = None
+
+
+def add_to_lines(fields: Callable[[], Mapping[str, str]]) -> None:
+    """Has every line carry these, too, as they are when it is written: of the span that is under way."""
+    global _more  # noqa: PLW0603 - of the process, like the output
+    _more = fields
+
+
+def _add_more(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    if _more is not None:
+        for name, value in _more().items():
+            fields.setdefault(name, value)
+    return fields
+
+
 def _render(_logger: WrappedLogger, _method: str, fields: EventDict) -> str:
     line = _output.render(fields)
     if len(line) <= _LINE_MAX:
@@ -416,6 +432,7 @@ def _render(_logger: WrappedLogger, _method: str, fields: EventDict) -> str:
 _PROCESSORS: tuple[Callable[[WrappedLogger, str, EventDict], Any], ...] = (
     structlog.contextvars.merge_contextvars,
     _trace_back,
+    _add_more,
     mask,
     _stamp,
     _render,

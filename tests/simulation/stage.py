@@ -21,6 +21,7 @@ from worker.sim.log import MemoryLog
 from worker.sim.loop import VirtualClock, run
 from worker.sim.producer import MemoryEventProducer, put_into
 from worker.sim.scripted import ScriptedProvider
+from worker.tracing import Tracing
 
 DEPLOYMENT = state.Deployment(event_topic="orders.events", group="cartsync", prefix="cartsync")
 ACCOUNTS = {"acme": SequraAccount("acme", "sequra", "https://provider.example", "acme", "u", "p")}
@@ -65,6 +66,7 @@ class Stage:
         trust: Trust | None = None,
         placing: Placing | None = None,
         tables: OrderTables | None = None,
+        tracing: Tracing | None = None,
     ) -> Worker:
         """A worker that has not started; `elsewhere`: it reads another input, in a group of its own."""
         events = (self.elsewhere if elsewhere else self.log).events(name)
@@ -81,6 +83,7 @@ class Stage:
             reporting=reporting,
             trust=trust,
             placing=placing,
+            tracing=tracing,
         )
 
     def producer(self) -> MemoryEventProducer:

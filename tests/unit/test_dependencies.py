@@ -9,7 +9,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"worker", "schemas"}
-BROUGHT = {"pydantic": "pydantic-settings", "markupsafe": "jinja2", "cramjam": "aiokafka"}
+BROUGHT = {
+    "opentelemetry": "opentelemetry-sdk",
+    "pydantic": "pydantic-settings",
+    "markupsafe": "jinja2",
+    "cramjam": "aiokafka",
+}
 """By package: the dependency that hands its objects to us, which always brings it."""
 
 

@@ -6,6 +6,7 @@ questions must be answered anyway, and pushes get a 503 and are retried.
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -13,6 +14,7 @@ import uvloop
 from worker import __version__, logs
 from worker.app.clock import SystemClock
 from worker.app.process import EXIT_DONE, end_in_time, on_signals, private_port_unavailable, tune_gc
+from worker.app.tracing import close_tracing, open_tracing
 from worker.config.receiving import ReceiverConfig
 from worker.config.sections import CallbacksSection
 from worker.core.placing import Placing
@@ -26,6 +28,9 @@ from worker.publisher.sender import HttpSender
 from worker.web.lookups import Lookup
 from worker.web.private_port import Access, PrivatePort
 from worker.web.receiver import Limits, Receiver
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +93,10 @@ async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], hos
         user_agent=f"cartsync/{__version__}",
         body_max_bytes=ANSWER_MAX_BYTES,
     )
-    receiver = _receiver(config, producer, Lookup(sender, metrics, config.callbacks.question_slots), placing, metrics)
+    tracing = open_tracing()
+    asks = sender if tracing is None else tracing.traced(sender)
+    lookup = Lookup(asks, metrics, config.callbacks.question_slots)
+    receiver = _receiver(config, producer, lookup, placing, metrics, tracing)
     private_port = PrivatePort(ReceiverProcess(receiver, producer, metrics), Access())
     log.info("receiver_starting", version=__version__, topic=kafka.event_topic, accounts=list(config.callers))
     stopping = on_signals(lambda: _reread(receiver, reread))
@@ -109,10 +117,16 @@ async def _run(config: ReceiverConfig, reread: Callable[[], ReceiverConfig], hos
         lag.cancel()
         await private_port.stop()
         await sender.close()
+        await close_tracing(tracing)
 
 
 def _receiver(
-    config: ReceiverConfig, producer: KafkaEventProducer, lookup: Lookup, placing: Placing, metrics: Metrics
+    config: ReceiverConfig,
+    producer: KafkaEventProducer,
+    lookup: Lookup,
+    placing: Placing,
+    metrics: Metrics,
+    tracing: "Tracing | None",
 ) -> Receiver:
     clock = SystemClock()
     return Receiver(
@@ -125,6 +139,7 @@ def _receiver(
         metrics,
         limits_of(config.callbacks),
         clock.wall_ms,
+        tracing,
     )
 
 

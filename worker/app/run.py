@@ -27,6 +27,7 @@ from worker.app.process import (
     private_port_unavailable,
     tune_gc,
 )
+from worker.app.tracing import close_tracing, open_tracing
 from worker.app.worker import Ports, Worker
 from worker.backend import open_state_log
 from worker.config import Config, HttpSection, StoreSection
@@ -90,6 +91,7 @@ async def _run(
         body_max_bytes=config.http.response_max_bytes,
         accounts=accounts,
     )
+    tracing = open_tracing()
     owner_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     placing = kafka.placing()
     reads_lists = any(getattr(account, "disbursements", False) for account in accounts.values())
@@ -118,6 +120,7 @@ async def _run(
         ),
         reporting=Reporting(source_of(kafka.group_id), kafka.results_with_reasons) if kafka.results_topic else None,
         keeps_history=bool(kafka.history),
+        tracing=tracing,
     )
     log.info("worker_starting", version=__version__, owner=owner_id, group=kafka.group_id, topic=kafka.event_topic)
     for name, account in accounts.items():
@@ -145,6 +148,7 @@ async def _run(
     finally:
         await private_port.stop()
         await sender.close()
+        await close_tracing(tracing)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct
@@ -43,6 +44,9 @@ from worker.ports import JobView as PartJobView
 from worker.providers.registry import JOBS, PROVIDERS
 from worker.publisher.publisher import Publisher
 from worker.store.memory import MemoryOrders
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -116,14 +120,22 @@ class Worker:
         accepted_targets: Mapping[str, TargetChoice] = {},
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
+<<<<<<< HEAD
         keeps_history: bool = False,
+=======
+        tracing: "Tracing | None" = None,
+>>>>>>> wip-migrate
     ) -> None:
         """`check_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
         partition (`Config.leave_s`). `placing`: computes the partition of an order's records, if that is to be checked.
         `trust`: verifies the MAC of events from providers and operators; without it, none of them is trusted.
         `accepted_targets`: by account, what to do if its target has changed. `deployment`: distinguishes it from other
         deployments. `reporting`: how results are written for other systems; `None`: none are.
+<<<<<<< HEAD
         `keeps_history`: whether there is a topic for the histories of orders.
+=======
+        `tracing`: makes spans; `None`: nobody wants any.
+>>>>>>> wip-migrate
         """
         rules = settings.rules()
         rules.check()
@@ -142,7 +154,7 @@ class Worker:
         self._publisher = Publisher(
             accounts,
             PROVIDERS,
-            ports.sender,
+            ports.sender if tracing is None else tracing.traced(ports.sender),
             ports.clock,
             rules=rules,
             metrics=metrics,
@@ -179,6 +191,7 @@ class Worker:
             reporting=reporting if settings.sending else None,
             keeps_history=keeps_history,
             operated=self._operators.operated,
+            tracing=tracing,
             make_jobs=self._make_jobs,
             make_table=lambda _partition: MemoryOrders(),
         )

@@ -312,6 +312,16 @@ def all_layers(
     return read_layers(find_file(path, environ), environ, wanted)
 
 
+_TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+
+
+def wants_traces(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the variables of OpenTelemetry name somebody who takes spans. It reads all others itself."""
+    environ = _environ(environ)
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return not is_off and any(environ.get(name) for name in _TRACES)
+
+
 def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
     return os.environ if environ is None else environ
 

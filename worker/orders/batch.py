@@ -87,6 +87,8 @@ class Batch:
         self._changed: dict[str, tuple[OrderRecord, bytes]] = {}
         self._jobs: dict[str, bytes] = {}
         self._accounts = accounts
+        self.traces: list[tuple[str, str]] = []
+        """(subject, `traceparent`) of events that changed an order; none while nobody wants spans."""
         self.accounts: dict[str, bytes] = {}
         """The changed records of accounts, by key."""
         self.operated: list[tuple[str, Operated]] = []
@@ -217,6 +219,8 @@ class Batch:
             self._refuse(record, error)
             return
         self.happened.events["changed"] += 1
+        if event.traceparent is not None and self._context.tracing is not None:
+            self.traces.append((subject, event.traceparent))
         self.happened.coalesced += before.acked < before.revision
         if not before.revision and account_of(subject) not in self._context.destinations:
             self.happened.unconfigured.append(subject)
@@ -389,7 +393,7 @@ class Batch:
         # From the end of the attempt, not from this transaction: `settle` is about what the network may still deliver.
         # Also without a hold it is noted, for its attempt has ended, and it may be sent again once this is committed.
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
-        fields = _about(subject, attempt.revision, attempt.event_id, outcome)
+        fields = _about(subject, attempt.revision, attempt.event_id, outcome) | self._trace(attempt.trace)
         if outcome.kind is OutcomeKind.APPLIED:
             self._note_applied(before, after, fields)
         elif outcome.kind is OutcomeKind.PENDING:
@@ -496,7 +500,7 @@ class Batch:
             self._report(subject, self._telling.of(subject, after))
         self._history.of_report(subject, fate.revision, outcome, after)
         self._put(subject, after)
-        fields = _about(subject, fate.revision, after.event_id, outcome)
+        fields = _about(subject, fate.revision, after.event_id, outcome) | self._trace(after.trace)
         if outcome.kind is OutcomeKind.APPLIED:
             self._note_applied(before, after, fields)
         else:
@@ -550,7 +554,13 @@ class Batch:
 
     def _note_of(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
         """Of a record that still has its facts."""
-        self._note(name, subject, record.revision, records.newest_event(record), **fields)
+        trace = self._trace(record.trace)
+        self._note(name, subject, record.revision, records.newest_event(record), **fields, **trace)
+
+    def _trace(self, traceparent: str | None) -> dict[str, object]:
+        """What a line of the log says of the trace that an order's newest event belongs to."""
+        trace_id = "" if self._context.tracing is None else self._context.tracing.id_of(traceparent)
+        return {"trace_id": trace_id} if trace_id else {}
 
     # --- the transaction ---
 

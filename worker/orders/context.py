@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from math import inf
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import field
@@ -14,6 +15,9 @@ from worker.core.trust import Trust
 from worker.model.provider import Destination
 from worker.ownership.context import Context
 from worker.ports import Dispatcher, JobDesk, JobHost, OrderTable
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +50,8 @@ class OrderContext(Context, kw_only=True):
     """Whether there is a topic for the histories of orders."""
     make_jobs: Callable[[JobHost], JobDesk] | None = None
     """The jobs of a partition; `None`: there are none."""
+    tracing: "Tracing | None" = None
+    """Makes spans; `None`: nobody wants any."""
     operated: Callable[[str, Operated], None] = lambda _subject, _deed: None
     """Called with what operators did to an order or an account, once it is committed."""
     lookalikes_logged_at: float = -inf

@@ -1,7 +1,7 @@
 """What the owner of an order partition does with its records (`ownership.Workload`)."""
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 from msgspec import MsgspecError, Raw
@@ -14,7 +14,7 @@ from worker.core.outbox import Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, StoreError, UsageError
-from worker.model.exchange import Outcome
+from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination, Update
 from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
 from worker.orders.closing import Closing
@@ -26,6 +26,9 @@ from worker.ownership.context import Slice
 from worker.ownership.inbox import Inbox
 from worker.ownership.workload import Entries, Host, Inherited
 from worker.ports import Attempt, JobChange, StateEntry
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +61,8 @@ class OrderWorkload:
         self._state = PartitionState()
         self._takeover: Takeover | None = None
         self._mailbox = Mailbox()
+        self._span: Span | None = None
+        """Of the transaction in the making."""
         self._in_flight = 0
         """Attempts, of orders and of jobs, whose outcome has not come. Of an order in flight it may have, and not be
         committed yet.
@@ -195,6 +200,10 @@ class OrderWorkload:
         batch = Batch(
             self.partition, self.orders, self._context, next_offset, self._host.sizes, known.closed, known.accounts
         )
+        tracing = self._context.tracing
+        if tracing is not None:
+            group = self._context.deployment.group
+            self._span = tracing.begin_processing(self._context.event_topic, self.partition, group)
         work = Slice(self._context)
         self._job_changes = [] if self.jobs is None else self.jobs.changes()
         for change in self._job_changes:  # first: it was made up of the orders as they are now
@@ -226,6 +235,8 @@ class OrderWorkload:
     def applied(self, batch: Batch) -> None:
         context, known = self._context, self._state
         now, now_ms = context.clock.now(), context.clock.wall_ms()
+        if context.tracing is not None:
+            context.tracing.remember(batch.traces)
         known.unconfigured += len(batch.happened.unconfigured)
         known.job_records |= batch.jobs
         if batch.accounts:
@@ -253,7 +264,12 @@ class OrderWorkload:
         self.orders.checkpoint(position)
 
     async def announce(self, batch: Batch) -> None:
-        await batch.announce()
+        tracing, span, self._span = self._context.tracing, self._span, None
+        if tracing is None or span is None:
+            await batch.announce()
+        else:
+            with tracing.processed(span, sum(batch.happened.events.values()), batch.traces):
+                await batch.announce()
         self._mailbox.answer()
         for subject, deed in batch.operated:
             self._context.operated(subject, deed)
@@ -299,6 +315,8 @@ class OrderWorkload:
         if self.jobs is not None:
             self.jobs.close()
         self._mailbox.close(error)
+        if self._span is not None and self._context.tracing is not None:
+            self._context.tracing.fail_processing(self._span)
 
     def keep(self) -> Kept:
         known = self._state
@@ -308,6 +326,8 @@ class OrderWorkload:
 
     def claim(self, subject: str) -> Attempt | None:
         """What is owed for the order as of now."""
+        if self._context.tracing is not None:
+            self._context.tracing.takes_turn(subject)
         if not self._host.phase.is_working:
             return None
         if "/" not in subject:
@@ -363,6 +383,8 @@ class OrderWorkload:
     def done(self, attempt: Attempt, outcome: Outcome) -> None:
         """What became of an attempt."""
         self._in_flight -= 1
+        if self._context.tracing is not None and outcome.kind is OutcomeKind.APPLIED:
+            self._context.tracing.told(attempt.subject)
         if attempt.errand is None:
             self._mailbox.outcomes.append((attempt, outcome, self._context.clock.now()))
         else:

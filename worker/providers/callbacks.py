@@ -162,8 +162,8 @@ def plain(raw: bytes, depth_max: int = DEPTH_MAX) -> Any:
 # --- events ---
 
 
-def cloud_event(called: Called, said: Said) -> tuple[str, bytes]:
-    """Subject and value of the record for an event of a call."""
+def cloud_event(called: Called, said: Said, trace: str = "") -> tuple[str, bytes]:
+    """Subject and value of the record for an event of a call. `trace`: its `traceparent`; empty: it has none."""
     subject = f"{called.account}/{said.reference or called.reference}"
     event = {
         "specversion": "1.0",
@@ -173,7 +173,7 @@ def cloud_event(called: Called, said: Said) -> tuple[str, bytes]:
         "time": time_of(said.time, called.arrived_ms),
         "subject": subject,
         "data": said.data,
-    }
+    } | ({"traceparent": trace} if trace else {})
     return subject, _encode(event)
 
 

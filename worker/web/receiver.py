@@ -23,7 +23,7 @@ from email.utils import formatdate
 from functools import lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 import structlog
@@ -43,6 +43,9 @@ from worker.web.connections import Connection, Connections
 from worker.web.handed import Handed
 from worker.web.limits import Peers, Rate
 from worker.web.lookups import Lookup
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -157,9 +160,10 @@ class Receiver:
         metrics: Metrics,
         limits: Limits | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """`adapters`: by provider. `trust`: signs records. `key_of`: the record key for a subject. `wall_ms`: UTC
-        milliseconds.
+        milliseconds. `tracing`: makes spans; `None`: nobody wants any.
         """
         self.limits = limits = limits or Limits()
         self._adapters = adapters
@@ -168,6 +172,7 @@ class Receiver:
         self._key_of = key_of
         self._metrics = metrics
         self._wall_ms = wall_ms
+        self._tracing = tracing
         self._peers = Peers(limits.forwarded_from)
         self._peer_rate = Rate(limits.peer_rate)
         self._refused_rate = Rate(limits.refused_rate)
@@ -275,6 +280,14 @@ class Receiver:
             about = self._authorize(call)
         except _Answer as refused:
             return refused
+        if self._tracing is None:
+            return await self._admitted(call, about)
+        with self._tracing.callback(call.account, call.purpose, call.request.headers.get("traceparent", "")) as span:
+            answer = await self._admitted(call, about)
+            self._tracing.answered(span, answer.status, answer.result)
+            return answer
+
+    async def _admitted(self, call: _Call, about: Purpose) -> _Answer:
         try:
             return await self._within_limits(call, about)
         except _Answer as early:
@@ -467,7 +480,8 @@ class Receiver:
 
     async def _posted(self, called: Called, said: Sequence[Said]) -> "list[asyncio.Future[Any]]":
         """Queues the records of a call. Raises `_Answer`."""
-        records = [cloud_event(called, each) for each in said]
+        trace = "" if self._tracing is None else self._tracing.current()
+        records = [cloud_event(called, each, trace) for each in said]
         unsent = sum(len(value) for _, value in records)
         if self.in_flight_bytes + unsent > self.limits.in_flight_max_bytes:
             raise _Answer(503, "busy")

@@ -14,6 +14,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.logged import logged
+from tests.spans import Spans, header_of, links_of, traceparent
 from worker.app.receive import ReceiverProcess, _open_ports, _reread
 from worker.config.receiving import receiver_config
 from worker.core.placing import Placing
@@ -80,23 +81,26 @@ class Shop:
 class Stage:
     """A receiver with all that it is put between."""
 
-    def __init__(self, limits: Limits, *, lookups: bool) -> None:
+    def __init__(self, limits: Limits, *, lookups: bool, spans: Spans | None = None) -> None:
         clock = VirtualClock(asyncio.get_running_loop())
         self.log = MemoryLog(3, clock)
         self.placing = Placing("murmur2")
         self.producer = MemoryEventProducer(put_into(self.log, self.placing), clock)
         self.shop = Shop()
+        tracing = None if spans is None else spans.tracing
+        asks = self.shop if tracing is None else tracing.traced(self.shop)
         self.metrics = Metrics()
         self.receiver = Receiver(
             callers(lookups=lookups),
             CALLBACKS,
             self.producer,
-            Lookup(self.shop, self.metrics, limits.question_slots),
+            Lookup(asks, self.metrics, limits.question_slots),
             Trust([RECORD_SECRET]),
             self.placing.key_of,
             self.metrics,
             limits,
             lambda: 1_767_225_600_123,
+            tracing,
         )
         self.base = ""
         self.session: ClientSession
@@ -171,9 +175,9 @@ def callers(*, lookups: bool = False) -> dict[str, Caller]:
 
 
 @asynccontextmanager
-async def staged(*, lookups: bool = False, **limits: Any) -> AsyncIterator[Stage]:
+async def staged(*, lookups: bool = False, spans: Spans | None = None, **limits: Any) -> AsyncIterator[Stage]:
     """A stage with other limits than usual; the deadline is short."""
-    stage = Stage(Limits(**{"deadline_s": 0.6, "refused_rate": 1000.0} | limits), lookups=lookups)
+    stage = Stage(Limits(**{"deadline_s": 0.6, "refused_rate": 1000.0} | limits), lookups=lookups, spans=spans)
     stage.producer.start()
     stage.base = await stage.receiver.start("127.0.0.1", 0)
     async with ClientSession() as stage.session:
@@ -199,6 +203,43 @@ async def until(holds: Callable[[], object]) -> None:
 def path(purpose: str, reference: str = "A14/12345", account: str = "hats", secret: str = SECRET) -> str:
     """The address that a checkout gives a provider."""
     return Address(account, purpose, Tokens([secret]).token(account, purpose, reference), reference).path()
+
+
+# --- spans ---
+
+
+async def test_spans() -> None:
+    """A call that was let in, with its outcome; its events and the question that it leads to carry its trace."""
+    spans = Spans()
+    async with staged(lookups=True, spans=spans) as stage:
+        assert await stage.call(path("checkout-status"), headers={"traceparent": traceparent(5)}) == RECEIVED
+        (span,) = spans.named("callback checkout-status")
+        (event,) = stage.written()
+        assert event["traceparent"] == header_of(span)
+        assert (span.parent, links_of(span)) == (None, [traceparent(5)])
+        attributes = dict(span.attributes or {})
+        assert (attributes["cartsync.result"], attributes["http.response.status_code"]) == ("received", 200)
+        assert "12345" not in span.to_json()
+        await stage.call(path("checkout-status", secret="f" * 32))
+        assert len(spans.named("callback checkout-status")) == 1
+
+        await stage.call(path("validation"), b'{"MerchantReference":"A14/12345","OrderItems":[]}')
+        (asked,) = spans.named("POST")
+        (question,) = spans.named("callback validation")
+        assert question.context is not None
+        assert asked.parent is not None
+        assert asked.parent.span_id == question.context.span_id
+        assert stage.shop.requests[0].headers["traceparent"] == header_of(asked)
+
+
+async def test_span_of_a_call_that_is_not_written() -> None:
+    """An error: the provider will call again."""
+    spans = Spans()
+    async with staged(spans=spans, in_flight_max_bytes=1) as stage:
+        status, _ = await stage.call(path("checkout-status"))
+        assert status == 503
+    (span,) = spans.named("callback checkout-status")
+    assert (span.status.is_ok, dict(span.attributes or {})["cartsync.result"]) == (False, "busy")
 
 
 # --- who is let in, and what is written ---
