@@ -31,6 +31,12 @@ def test_pages(provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_responses(provider: str) -> None:
+    """What its statuses mean is where everybody looks for it."""
+    assert (ROOT / "worker" / "providers" / provider / "responses.py").is_file()
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_addresses(provider: str) -> None:
     """Each purpose of its callbacks, from the row that begins with its name to the next one that does."""
     rows = page("deploy/CALLBACKS.md").partition(f"| `{provider}` |")[2].split("\n| `", 1)[0]
