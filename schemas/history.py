@@ -1,15 +1,18 @@
 """The history of an order: records of the history topic.
 
-Key: `<n mod 50>:<subject>`, so that compaction keeps the newest 50 entries of an order. Value: a MessagePack map;
-members that say nothing are left out. Partition: that of the order's record. Nobody who works on orders reads it.
+Key: `<n mod 50>:<subject>`, so that compaction keeps the newest 50 entries of an order. Value: a MessagePack
+array of the members of `HistoryEntry`, in their order; those at the end may be missing, and new ones go last, with a
+default. Partition: that of the order's record. Nobody who works on orders reads it.
 
 No entry holds a shopper's personal data: texts of operators and words of providers are masked (`core.masking`), and of
 an event there is what changed, how many units and what amount, never who or where.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import MsgspecError, Struct, msgpack
+from msgspec.structs import asdict, astuple
 
 from schemas.facts import strictly
 
@@ -63,6 +66,10 @@ class HistoryEntry(Struct, omit_defaults=True, frozen=True, gc=False, kw_only=Tr
     """Of the shipped cart, as it was sent or decided about; minor units."""
     unshipped_minor: int | None = None
     """The same of the unshipped cart."""
+    reason: str = ""
+    """Why it waits, why an operator did it, or what else came of it; masked."""
+    trace: str = ""
+    """The trace id, 32 digits."""
     status: str = ""
     """How the order stands since, as far as this tells: `settled`, `owed`, `parked`, …"""
     http_status: int | None = None
@@ -73,26 +80,31 @@ class HistoryEntry(Struct, omit_defaults=True, frozen=True, gc=False, kw_only=Tr
     """Until the next attempt at the earliest."""
     hold_ms: int | None = None
     """How long nothing is sent, because the request may still arrive."""
-    reason: str = ""
-    """Why it waits, why an operator did it, or what else came of it; masked."""
     erased: tuple[str, ...] = ()
     """Which personal details an operator had erased."""
     by: str = ""
     """Which operator."""
     done: bool | None = None
     """Of what an operator did: whether there was anything to do."""
-    trace: str = ""
-    """The trace id, 32 digits."""
 
 
-encode = msgpack.Encoder().encode
-_decode = strictly(msgpack.Decoder(HistoryEntry).decode)
+class _Stored(HistoryEntry, array_like=True, frozen=True, gc=False):
+    """As it stands in the topic."""
+
+
+pack: Callable[[object], bytes] = msgpack.Encoder().encode
+_decode = strictly(msgpack.Decoder(_Stored).decode)
+
+
+def encode(entry: HistoryEntry) -> bytes:
+    """The value of its record."""
+    return pack(astuple(entry))
 
 
 def decode(value: bytes) -> HistoryEntry | None:
     """`None`: it is no entry that this version can read."""
     try:
-        return _decode(value)
+        return HistoryEntry(**asdict(_decode(value)))
     except MsgspecError:
         return None
 

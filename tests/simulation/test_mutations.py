@@ -46,7 +46,7 @@ SEEDS = {
     "results_in_a_transaction_of_their_own": 0,
     "results_dropped": 0,
     "history_in_a_transaction_of_its_own": 0,
-    "entry_of_a_history_dropped": 0,
+    "attempt_not_told_in_a_history": 0,
     "event_told_twice_in_a_history": 0,
     "what_was_told_not_kept": 0,
     "settled_before_it_is_known": 0,

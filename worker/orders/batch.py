@@ -233,7 +233,7 @@ class Batch:
             self._note("order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at)
         for result in told:
             self._report(subject, result)
-        self._history.add(subject, entry)
+        self._history.keep(entry)
         self._changed[subject] = encoded
         self._bytes += len(encoded[1])
 
