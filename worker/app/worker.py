@@ -120,22 +120,16 @@ class Worker:
         accepted_targets: Mapping[str, TargetChoice] = {},
         deployment: Deployment | None = None,
         reporting: Reporting | None = None,
-<<<<<<< HEAD
         keeps_history: bool = False,
-=======
         tracing: "Tracing | None" = None,
->>>>>>> wip-migrate
     ) -> None:
         """`check_s`: how often the brokers are checked. `leave_s`: the limit for the last transactions of a revoked
         partition (`Config.leave_s`). `placing`: computes the partition of an order's records, if that is to be checked.
         `trust`: verifies the MAC of events from providers and operators; without it, none of them is trusted.
         `accepted_targets`: by account, what to do if its target has changed. `deployment`: distinguishes it from other
         deployments. `reporting`: how results are written for other systems; `None`: none are.
-<<<<<<< HEAD
         `keeps_history`: whether there is a topic for the histories of orders.
-=======
         `tracing`: makes spans; `None`: nobody wants any.
->>>>>>> wip-migrate
         """
         rules = settings.rules()
         rules.check()
