@@ -753,7 +753,7 @@ def test_accept_target(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("cartsync.toml").write_text(CONFIG, encoding="utf-8")
     given: list[dict[str, str]] = []
 
-    def run_worker(_config: object, _reread: object, _host: str | None, accepted: dict[str, str]) -> int:
+    def run_worker(_config: object, _reread: object, _host: str | None, accepted: dict[str, str], _path: object) -> int:
         given.append(accepted)
         return 0
 
