@@ -4,8 +4,8 @@ from typing import Any
 
 from tests.simulation.breaks import Breaks
 from worker.core import effects
+from worker.orders import loading
 from worker.orders.batch import Batch
-from worker.orders.loading import Loading
 from worker.publisher.publisher import Publisher
 
 breaks = Breaks()
@@ -29,14 +29,10 @@ def operator_event_not_remembered(_real: Any) -> Any:
     return lambda seen, _uid: seen
 
 
-@breaks(Loading, "_others")
+@breaks(loading, "_member_of")
 def pause_forgotten_by_a_restore(real: Any) -> Any:
     """A pause reaches workers that start later."""
-
-    def others(self: Any, key: bytes) -> Any:
-        return {} if key.startswith(b"a:") else real(self, key)
-
-    return others
+    return lambda key: None if key.startswith(b"a:") else real(key)
 
 
 @breaks(Publisher, "pause_accounts")

@@ -248,7 +248,7 @@ def test_acts_say_that_it_was_not_written() -> None:
         failing, away = stage.producer(), stage.producer()
         failing.is_failing = away.is_away = True
         [came] = await acts_on(stage, producer=failing).on_orders(RESEND, [ORDER], "ana", "")
-        assert came.line.detail == "it was not written: writing a callback: the brokers rejected it"
+        assert came.line.detail == "it was not written: writing an event: the brokers rejected it"
         [came] = await acts_on(stage, producer=away).on_orders(RESEND, [ORDER], "ana", "")
         assert came.line.detail.startswith("the brokers did not acknowledge it within 30 s")
         assert not came.is_taken
