@@ -53,7 +53,7 @@ def test_rows_are_complete(command: Command) -> None:
     assert command.about == "order" or not (command.of_many or command.of_parked)
 
 
-@pytest.mark.parametrize(("about", "others"), [("order", {"show"}), ("account", {"report"})])
+@pytest.mark.parametrize(("about", "others"), [("order", {"show", "history"}), ("account", {"report"})])
 def test_command_line(about: About, others: set[str]) -> None:
     """`order NAME` and `account NAME`, each with its help."""
     group: Any = typer.main.get_command(cli).commands[about]  # type: ignore[attr-defined]
