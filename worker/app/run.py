@@ -98,10 +98,6 @@ async def _run(
     # Lists that jobs read become events, and so does what operators ask of the private port.
     writes = (reads_lists and placing is not None) or config.callbacks.trust().can_sign
     producer = KafkaEventProducer(kafka, placing) if writes else None
-    ports = Ports(SystemClock(), KafkaEventLog(kafka), open_state_log(kafka), sender, producer)
-    # Lists that jobs read become events, and so does what operators ask of the private port.
-    writes = (reads_lists and placing is not None) or config.callbacks.trust().can_sign
-    producer = KafkaEventProducer(kafka, placing) if writes else None
     tables = _tables(config.store, metrics)
     ports = Ports(SystemClock(), KafkaEventLog(kafka), open_state_log(kafka), sender, producer, tables)
     worker = Worker(

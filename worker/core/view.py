@@ -1,7 +1,7 @@
 """An order as people see it: its status, its carts, and what stands in its way. Pure."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, assert_never
 
 from msgspec import Struct, msgpack
 
@@ -184,11 +184,15 @@ def _reason(
 
 def _standing_reason(record: OrderRecord, assessment: Assessment, held_as: Status) -> str:
     """Why an order is not even owed; empty: it is, or nothing stands in its way."""
-    if held_as == "settled":
-        return ""
-    if assessment.state != "ready":
+    if held_as != "settled" and assessment.state != "ready":
         return why_not_ready(assessment.state, assessment.reasons, held_as)
-    return record.park.reason if held_as == "parked" and record.park is not None else ""
+    match held_as:
+        case "parked":
+            return "" if record.park is None else record.park.reason
+        case "settled" | "owed" | "unconfirmed" | "inconsistent" | "on_hold" | "refused":
+            return ""
+        case unknown:  # a status that follows from the record says here why
+            assert_never(unknown)
 
 
 def view_provider(facts: ProviderFacts | None, known: dict[str, Any] | None = None) -> ProviderView | None:
