@@ -18,7 +18,7 @@ from worker.orders.workload import OrderWorkload
 from worker.ownership.lease import Lease
 from worker.ownership.owner import Owner
 from worker.ports import Attempt
-from worker.providers.sequra import responses
+from worker.providers import responses
 from worker.publisher.publisher import Publisher
 
 breaks = Breaks()
