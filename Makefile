@@ -18,7 +18,11 @@ PYTEST := $(BIN)/python -m pytest
 NODES ?= 1
 PORT ?= 9092
 SEEDS ?= 1000
-BESIDE := $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
+# Tests with Kafka mostly wait, so three processes share them; tests of what is not measured run beside those that are.
+FAULTS := $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
+OPERATING := $(addprefix tests/integration/test_,console.py console_beside.py demo.py dlq.py doctor.py history.py \
+	hostile.py migrate.py operating.py operations.py order_history.py orders_list.py outage.py)
+UNMEASURED := $(addprefix tests/unit/,kafka publisher tools web)
 HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
@@ -46,15 +50,18 @@ demo: setup ## see it work: a worker, a shop and a provider, on this machine
 	@$(BIN)/cartsync demo $(ARGS)
 
 test: setup ## every test: the pure parts to 100 % coverage, then against a real Kafka (under 15 minutes)
-	@echo "test 1/3: unit, scenarios, contract; simulation and model beside them (what they say comes afterwards)"
+	@echo "test 1/3: unit, scenarios, contract; simulation, model and shell beside them (what they say comes afterwards)"
 	@$(BIN)/coverage erase
-	@.ci/together .cartsync/simulation.log '$(PYTEST) tests/simulation tests/model -m "not slow" --durations=5 -q $(ARGS)' \
-		'$(BIN)/coverage run -m pytest -m "not integration and not slow" --ignore=tests/simulation --ignore=tests/model --durations=5 $(ARGS)'
+	@.ci/together .cartsync/simulation.log \
+		'$(PYTEST) tests/simulation tests/model $(UNMEASURED) -m "not integration and not slow" --durations=5 -q $(ARGS)' \
+		'$(BIN)/coverage run -m pytest -m "not integration and not slow" --durations=5 $(ARGS) \
+			$(addprefix --ignore=,tests/simulation tests/model $(UNMEASURED))'
 	@echo "test 2/3: coverage of worker.core, worker.model, worker.providers, schemas"
 	@$(BIN)/coverage report
-	@echo "test 3/3: integration, with a real Kafka; brokers, processes and chaos beside the rest"
-	@.ci/together .cartsync/brokers.log '$(PYTEST) $(BESIDE) -m "not slow" --durations=5 -q $(ARGS)' \
-		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(BESIDE)) --durations=5 -v $(ARGS)'
+	@echo "test 3/3: integration, with a real Kafka; faults of brokers and processes, and operating it, beside the rest"
+	@.ci/together .cartsync/faults.log '$(PYTEST) $(FAULTS) -m "not slow" --durations=5 -q $(ARGS)' \
+		.cartsync/operating.log '$(PYTEST) $(OPERATING) -m "not slow" --durations=5 -q $(ARGS)' \
+		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(FAULTS) $(OPERATING)) --durations=5 -v $(ARGS)'
 
 matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine
 	@.ci/matrix
