@@ -182,8 +182,10 @@ class Migrated(Struct, frozen=True):
     partitions: int
     event_topic: str
     state_topic: str
+    history_topic: str
+    """Empty: no histories are kept."""
     topic_epoch: int
-    """All three of the new state, to be set."""
+    """All four of the new state, to be set."""
     orders: int
     owed: int
     """Orders with a change that the provider has not acknowledged."""

@@ -150,7 +150,7 @@ def test_words_of_the_script() -> None:
     assert all(words[4:6] == ["--command-config", "a b.properties"] or "a b.properties" in words for words in commands)
     assert {words[words.index("--allow-principal") + 1] for words in commands} == {"User:x y"}
     assert [words[words.index("--group") + 1] for words in commands if "--group" in words] == ["it's mine"]
-    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 13
+    assert len(printed(settings, SHOP="User:s", OPERATOR="User:o")) == 14
     console = [words for words in printed(settings, CONSOLE="User:c") if "User:c" in words]
     assert [words[words.index("--operation") + 1] for words in console] == ["Describe", *["Read"] * 4]
     without = printed(

@@ -41,7 +41,7 @@ async def test_all_works(open_stage: OpenStage) -> None:
     checks = Desk.checked(ran, "doctor", 0)
     assert not [each for each in checks if each["result"] == "fail"]
     assert found(checks, "brokers", "ok")[0].startswith("1 of 1 respond")
-    assert len(found(checks, "permissions", "ok")) == 5
+    assert len(found(checks, "permissions", "ok")) == 6
     assert "transactions work; the broker's clock is" in found(checks, "clock", "ok")[0]
     assert "Stable, 1 members" in found(checks, "group", "ok")[0]
     assert sum("seQura accepts the credentials" in each for each in found(checks, "provider", "ok")) == 2

@@ -166,5 +166,8 @@ def copied_settings(topic: Topic) -> dict[str, str]:
 
 
 def moved(settings: KafkaSettings, event_topic: str, state_topic: str) -> KafkaSettings:
-    """The settings of the deployment after the migration."""
-    return replace(settings, event_topic=event_topic, state_topic=state_topic)
+    """The settings of the deployment after the migration. Histories begin anew, beside the new state: an order's are in
+    the partition of its state, and nothing follows from them.
+    """
+    history_topic = f"{state_topic}.history" if settings.history else ""
+    return replace(settings, event_topic=event_topic, state_topic=state_topic, history_topic=history_topic)

@@ -44,6 +44,13 @@ from worker.tools.patience import for_a_person
 from worker.tools.progress import Progress
 
 _PROBLEMS_SHOWN = 20
+
+
+def _partitioned(settings: KafkaSettings) -> list[str]:
+    """The topics that have as many partitions as the input."""
+    return [name for name in (settings.event_topic, settings.state_topic, settings.history) if name]
+
+
 _UNDO = "take the migration back with --undo"
 _OURS = (state.NEXT_KEY, state.OWNER_KEY)
 
@@ -159,7 +166,7 @@ class Moving:
             raise UsageError(f"--to {self._after}: {self.old.state_topic} has as many partitions already")
         self._layout = Layout(self._placing, before, self._after)
         there = await topics_now(self._to)
-        for name in (self.new.event_topic, self.new.state_topic):
+        for name in _partitioned(self.new):
             if name in there and there[name].partitions != self._after:
                 raise TopicError(
                     f"topic {name} has {there[name].partitions} partitions, and is to have {self._after}: delete it, "
@@ -247,8 +254,8 @@ class Moving:
 
     async def _copy(self, parts: dict[int, Part], epoch: int, *, is_begun: bool) -> None:
         old = self._topics
-        names = ((self.old.event_topic, self.new.event_topic), (self.old.state_topic, self.new.state_topic))
-        await create_topics_like(self._to, [(old[before], after) for before, after in names], self._after)
+        names = dict(zip(_partitioned(self.old), _partitioned(self.new), strict=True))
+        await create_topics_like(self._to, [(old[before], after) for before, after in names.items()], self._after)
         await require_topics(self._to)
         self._say("topics created")
         deployment = await self._ours(self.new)
@@ -371,6 +378,7 @@ class Moving:
             self._after,
             self.new.event_topic,
             self.new.state_topic,
+            self.new.history,
             epoch,
             counts.orders,
             counts.owed,
@@ -439,6 +447,8 @@ def _told(done: Migrated) -> Iterator[str]:
     else:
         yield "afterwards, set for workers, receivers and consoles:"
     yield f'  [kafka]\n  event_topic = "{done.event_topic}"\n  state_topic = "{done.state_topic}"'
+    if done.history_topic:
+        yield f'  history_topic = "{done.history_topic}"'
     yield f"  [worker]\n  topic_epoch = {done.topic_epoch}"
     for text in done.late:
         yield f"too late: {text}. Nobody reads them there: write them to {done.event_topic} again"
