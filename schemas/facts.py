@@ -348,6 +348,12 @@ class Facts(Struct, array_like=True, gc=False):
             return self.cancellation
         return Cancellation((-1, *moment), by="provider")
 
+    @property
+    def is_cancelled_there(self) -> bool:
+        """Whether it was the provider itself that cancelled the order: it need not be told."""
+        cancellation = self.cancellation_now
+        return cancellation is not None and cancellation.by == "provider" and not cancellation.retracted
+
     def stamped(self, name: str) -> list[tuple[str, Any]]:
         """The facts of the member with this name (`MEMBERS`), with their keys; those of a single register have none. Of
         cancellations the one that counts.

@@ -110,8 +110,7 @@ def _is_over(assessment: Assessment, record: OrderRecord) -> bool:
     """
     if assessment.state == "ready" or not STATUS_RULES[assessment.state].is_of_payment or assessment.reasons:
         return False
-    cancellation = record.facts.cancellation_now
-    return cancellation is not None and cancellation.by == "provider" and not cancellation.retracted
+    return record.facts.is_cancelled_there
 
 
 def plan_unconfigured(record: OrderRecord, subject: str) -> Acknowledge | Wait:

@@ -13,7 +13,7 @@ office (docs.sequra.com, Delivery Report and Order Update, 2026-10: the two are 
 | reported, no delivery can | parked: `changed after its report` | by update |
 | nothing reported, a delivery can express all | due | due |
 | nothing reported, nothing to report, something is left to ship | settled: the first delivery reports it | settled |
-| nothing reported, nothing to report, nothing left | parked: `unsupported` | by update |
+| nothing reported, nothing to report, nothing left | parked: `unsupported`; settled if seQura cancelled it itself | by update |
 | a report cannot express it | owed, in `broken_orders` | owed, in `broken_orders` |
 """
 
@@ -62,6 +62,8 @@ class Situation(Struct, array_like=True, frozen=True):
     """Why seQura would not accept it in a report; empty: it would."""
     was_emptied: bool
     """Its carts may have been empty at some time."""
+    was_cancelled_there: bool = False
+    """By seQura itself."""
 
 
 class Verdict(Struct, frozen=True):
@@ -81,6 +83,7 @@ def situation_of(order: Order) -> Situation:
         digest_of(order.unshipped),
         lacks or _problem(order, _whole(order, order.shipped, _NO_DELIVERY, 0)),
         bool(facts.cancellation_now or facts.returns or facts.item_cancellations),
+        facts.is_cancelled_there,
     )
 
 
@@ -116,7 +119,10 @@ def judge(
         return Verdict("changed", why or ("not caused by a shipment" if new else "the rest to be shipped differs"))
     if now.unshipped:
         return Verdict("later")
-    return Verdict("update") if mode == "report_then_update" else Verdict("unsupported", _NOTHING_LEFT)
+    if mode == "report_then_update":
+        return Verdict("update")
+    # seQura knows what it has cancelled itself, also where the memory of the order is in doubt.
+    return Verdict("same") if now.was_cancelled_there else Verdict("unsupported", _NOTHING_LEFT)
 
 
 _NOTHING_LEFT = "nothing was reported and nothing is left to ship, which a delivery report cannot express"

@@ -340,6 +340,7 @@ GONE = "parked: unsupported: nothing was reported and nothing is left to ship, w
         ([shipped("s1", A=1)], NOTHING, DUE, DUE),
         ([shipped("s1", A=1), returned("r1", A=1)], NOTHING, "settled", "settled"),
         ([cancelled()], NOTHING, GONE, "update"),
+        ([cancelled(by="provider")], NOTHING, "settled", "update"),
         ([shipped("s1", A=2, B=1), returned("r1", A=2, B=1)], NOTHING, GONE, "update"),
         ([shipped("s1", A=1)], ONE_REPORTED, "settled", "settled"),
         ([shipped("s1", A=1), details(gift=True), delivered("s1")], ONE_REPORTED, "settled", "settled"),
