@@ -20,14 +20,14 @@ PORT ?= 9092
 SEEDS ?= 1000
 # Tests with Kafka mostly wait, so three processes share them; tests of what is not measured run beside those that are.
 FAULTS := $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
-OPERATING := $(addprefix tests/integration/test_,console.py console_beside.py demo.py dlq.py doctor.py history.py \
-	hostile.py migrate.py operating.py operations.py order_history.py orders_list.py outage.py)
+OPERATING := $(addprefix tests/integration/test_,console.py demo.py doctor.py history.py hostile.py operating.py \
+	operations.py order_history.py orders_list.py outage.py receive.py reconcile.py refusals.py)
 UNMEASURED := $(addprefix tests/unit/,kafka publisher tools web)
 HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test matrix check format lock dist kafka bench chaos simulate year histories schemas clean
+.PHONY: help setup demo test longer matrix check format lock dist kafka bench chaos simulate year histories schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 	@.ci/together .cartsync/faults.log '$(PYTEST) $(FAULTS) -m "not slow" --durations=5 -q $(ARGS)' \
 		.cartsync/operating.log '$(PYTEST) $(OPERATING) -m "not slow" --durations=5 -q $(ARGS)' \
 		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(FAULTS) $(OPERATING)) --durations=5 -v $(ARGS)'
+
+longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, the console beside a worker
+	@$(PYTEST) -m "integration and slow" -q $(ARGS)
 
 matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine
 	@.ci/matrix

@@ -7,12 +7,15 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
 from tests.integration.process import WorkerProcess, until
 from tests.shops.by_hand import ACCOUNT, line
 from worker.tools.kafka_ports import free_ports
+
+pytestmark = pytest.mark.slow
 
 
 async def answer(url: str) -> Any:

@@ -26,6 +26,8 @@ from worker.kafka.topics import create_topics
 from worker.orders.letters import letter_of
 from worker.tools.local_kafka import LocalKafka
 
+pytestmark = pytest.mark.slow
+
 SECRET = "what-the-receiver-signs-with-0123456789"
 
 

@@ -30,6 +30,8 @@ from worker.ownership.belonging import identified, require
 from worker.tools.local_kafka import LocalKafka
 from worker.tools.migrate.partitions import Moving, Wishes
 
+pytestmark = pytest.mark.slow
+
 PLACING = Placing("murmur2")
 OWED = replace(RECORD, acked=1)
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from msgspec.structs import replace
@@ -18,6 +19,8 @@ from tests.shops.by_hand import ACCOUNT, line
 from worker.kafka.state import find_orders
 from worker.kafka.topics import create_topics
 from worker.tools.local_kafka import LocalKafka
+
+pytestmark = pytest.mark.slow
 
 
 async def played(stage: Stage) -> None:

@@ -9,6 +9,8 @@ from tests.shops.by_hand import ACCOUNT
 from worker.errors import GapError
 from worker.kafka.state import KafkaStateLog
 
+pytestmark = pytest.mark.slow
+
 
 async def test_killed_worker_goes_on_from_its_disk(open_stage: OpenStage) -> None:
     """It reads the end of the state topic, finds what it owes, and nothing is lost; nor is it when the folder is gone."""

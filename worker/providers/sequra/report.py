@@ -13,7 +13,7 @@ office (docs.sequra.com, Delivery Report and Order Update, 2026-10: the two are 
 | reported, no delivery can | parked: `changed after its report` | by update |
 | nothing reported, a delivery can express all | due | due |
 | nothing reported, nothing to report, something is left to ship | settled: the first delivery reports it | settled |
-| nothing reported, nothing to report, nothing left | parked: `unsupported`; settled if seQura cancelled it itself | by update |
+| nothing reported, nothing to report, nothing left | parked: `unsupported`; settled if seQura did it | by update |
 | a report cannot express it | owed, in `broken_orders` | owed, in `broken_orders` |
 """
 
