@@ -143,8 +143,7 @@ class Batch:
         All are decoded before the first one is taken, so that the processor's caches hold what the one work needs, and
         then what the other needs: of 64 events that saves the twelfth part.
         """
-        self.look_ahead(records)
-        ahead = self._ahead
+        ahead = self._decode(records)
         count = self._in_vain = 0
         for record, found in ahead:
             count += 1
@@ -166,11 +165,17 @@ class Batch:
 
     def look_ahead(self, records: Sequence[InputRecord]) -> list[str]:
         """Decodes records that are taken next; the orders that they are about."""
+        return [found.subject for _, found in self._decode(records) if isinstance(found, OrderEvent)]
+
+    def _decode(
+        self, records: Sequence[InputRecord]
+    ) -> list[tuple[InputRecord, OrderEvent | Skipped | MalformedEventError]]:
+        """Each once, whoever asks first."""
         if not self._ahead or self._ahead[0][0] is not records[0]:
             self._ahead = []
         trust = self._context.trust
         self._ahead += [(record, decoded(record, trust)) for record in records[len(self._ahead) :]]
-        return [found.subject for _, found in self._ahead if isinstance(found, OrderEvent)]
+        return self._ahead
 
     def _pass_over(self, record: InputRecord, found: MalformedEventError | Skipped) -> None:
         """A record that is no event of ours."""
