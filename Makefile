@@ -21,7 +21,7 @@ SEEDS ?= 1000
 # Tests with Kafka mostly wait, so three processes share them; tests of what is not measured run beside those that are.
 FAULTS := $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
 OPERATING := $(addprefix tests/integration/test_,console.py demo.py doctor.py history.py hostile.py operating.py \
-	operations.py order_history.py orders_list.py outage.py receive.py reconcile.py refusals.py)
+	operations.py orders_list.py outage.py receive.py reconcile.py refusals.py)
 UNMEASURED := $(addprefix tests/unit/,kafka publisher tools web)
 HISTORIES ?= 100000
 PROCESSES ?= 1

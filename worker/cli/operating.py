@@ -15,7 +15,6 @@ from worker.cli.options import (
     Url,
     Why,
     only_the_last_line,
-    whoever,
     worker_port,
 )
 from worker.cli.orders import order_app
@@ -43,8 +42,9 @@ def _add_command(command: Command) -> None:
     ) -> None:
         if command.needs_why and not why:
             raise UsageError(f"{command.about} {command.name} needs a reason: --why TEXT")
-        who = by or whoever()
-        raise typer.Exit(_operated(command, ref, who, why, url, config, token_file, as_json=as_json))
+        from worker.tools.control import who
+
+        raise typer.Exit(_operated(command, ref, by or who(), why, url, config, token_file, as_json=as_json))
 
     def of_parked(
         ref: Annotated[str | None, typer.Argument(help="As for show; leave out with --all.")] = None,
@@ -62,7 +62,7 @@ def _add_command(command: Command) -> None:
         token_file: TokenFile = None,
         as_json: AsJson = False,
     ) -> None:
-        from worker.tools.control import operate_parked
+        from worker.tools.control import operate_parked, who
 
         if not every:
             if ref is None or account is not None or reason_contains:
@@ -72,8 +72,8 @@ def _add_command(command: Command) -> None:
             of_order(ref, why, by, url, config, token_file, as_json)
         if ref is not None or account is None:
             raise UsageError("--all needs --account NAME, and takes no order")
-        who, asked = by or whoever(), worker_port(url, config, token_file)
-        raise typer.Exit(operate_parked(command, account, reason_contains, asked, who=who, why=why, as_json=as_json))
+        asked, doer = worker_port(url, config, token_file), by or who()
+        raise typer.Exit(operate_parked(command, account, reason_contains, asked, who=doer, why=why, as_json=as_json))
 
     def of_account(
         name: Annotated[str, typer.Argument(help="The NAME in [accounts.NAME].")],

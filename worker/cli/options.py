@@ -108,11 +108,3 @@ def worker_port(url: str | None, path: Path | None, token_file: Path | None) -> 
     token = http.token.get_secret_value() if token is None else token
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104 - connected to, not bound
     return Port(http_url(host, http.port) if url is None else url, token)
-
-
-def whoever() -> str:
-    """Who is at this machine."""
-    from getpass import getuser
-    from socket import gethostname
-
-    return f"{getuser()}@{gethostname()}"

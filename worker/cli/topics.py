@@ -11,7 +11,6 @@ from worker.cli.options import (
     group,
     load_config,
     only_the_last_line,
-    whoever,
     worker_port,
 )
 
@@ -76,7 +75,7 @@ def input_skip(
     cartsync input skip 3 120000 --why "retention removed 118000 to 120000, told the shop"
     """
     from worker.config import state_sections
-    from worker.tools.control import skip_input
+    from worker.tools.control import skip_input, who
 
     def owner() -> str | None:
         sections = state_sections(config)
@@ -87,6 +86,5 @@ def input_skip(
         only_the_last_line()
         return read_owner(partition, sections[0])
 
-    who = whoever()
     urls = [worker_port(each, config, token_file) for each in url or ()] or [worker_port(None, config, token_file)]
-    raise typer.Exit(skip_input(partition, offset, why, urls, who=who, as_json=as_json, owner=owner))
+    raise typer.Exit(skip_input(partition, offset, why, urls, who=who(), as_json=as_json, owner=owner))

@@ -5,8 +5,10 @@ If no worker responds, or another one serves the order, `order show` reads the s
 it reads the last demo's orders (`.cartsync/demo.json`).
 """
 
+import getpass
+import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -204,6 +206,21 @@ def read_status(url: str, *, within_s: float = ANSWER_WITHIN_S) -> StatusView:
         raise NoAnswerError(f"{url} is not a cartsync worker of this version") from None
 
 
+def who() -> str:
+    """Who does something here: `user@host`."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def means(ref: str) -> Callable[[str], bool]:
+    """Whether a person who says this may mean the order: `account/reference`, or a reference of any account."""
+    return lambda subject: ref in (subject, subject.partition("/")[2])
+
+
+def ambiguous(ref: str, subjects: Iterable[str]) -> UsageError:
+    """Several orders may be meant."""
+    return UsageError(f"{printable(ref)} is ambiguous: use {' or '.join(map(printable, subjects))}")
+
+
 def _pick(
     ref: str, get: Callable[[str], OrderView | None], accounts: Collection[str], where: str
 ) -> tuple[str, OrderView]:
@@ -213,7 +230,7 @@ def _pick(
     subjects = [f"{account}/{ref}" for account in sorted(accounts)]
     found = [(subject, view) for subject in subjects if (view := get(subject)) is not None]
     if len(found) > 1:
-        raise UsageError(f"{ref} is ambiguous: use {' or '.join(subject for subject, _ in found)}")
+        raise ambiguous(ref, [subject for subject, _ in found])
     if not found:
         raise UnknownOrderError(f"no order {ref} in {where}")
     return found[0]

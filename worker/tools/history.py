@@ -10,9 +10,9 @@ from worker.backend import find_entries
 from worker.config.console import ConsoleConfig
 from worker.core.story import words_of
 from worker.errors import UsageError
-from worker.tools.control import UnknownOrderError, printable
+from worker.tools.control import UnknownOrderError, ambiguous, means, printable
 from worker.tools.patience import for_a_person
-from worker.tools.progress import Progress
+from worker.tools.state_topic import teller
 from worker.web.console.amounts import money, utc
 
 
@@ -23,16 +23,8 @@ def run_history(ref: str, config: ConsoleConfig, *, as_json: bool) -> int:
     settings = for_a_person(config.kafka)
     if not settings.history:
         raise UsageError('no histories are kept: [kafka] history_topic = ""')
-
-    def wanted(subject: str) -> bool:
-        return ref in (subject, subject.partition("/")[2])
-
-    progress = Progress()
-
-    def tell(behind: int, total: int) -> None:
-        progress.say(lambda: f"reading {settings.history}: {behind} of {total}")
-
-    _, entries = chosen(ref, asyncio.run(find_entries(settings, wanted, tell)), settings.history)
+    found = asyncio.run(find_entries(settings, means(ref), teller(settings.history)))
+    _, entries = chosen(ref, found, settings.history)
     for line in lines_of(entries, as_json=as_json):
         print(line)
     return 0
@@ -45,7 +37,7 @@ def chosen(ref: str, found: Mapping[str, list[HistoryEntry]], topic: str) -> tup
     if not found:
         raise UnknownOrderError(f"{topic} has no entry of an order {printable(ref)}")
     if len(found) > 1:
-        raise UsageError(f"{printable(ref)} is ambiguous: use {' or '.join(map(printable, sorted(found)))}")
+        raise ambiguous(ref, sorted(found))
     return next(iter(found.items()))
 
 

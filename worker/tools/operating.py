@@ -18,6 +18,7 @@ from worker.core.placing import Placing
 from worker.core.trust import Trust
 from worker.errors import CartsyncError, LogError, UsageError
 from worker.ports import EventProducer, Records
+from worker.tools.control import ambiguous
 
 TAKEN_WITHIN_S = 30.0
 """From the moment an event is written: longer than a takeover takes when a worker has just gone."""
@@ -224,7 +225,7 @@ def pick(ref: str, found: Iterable[tuple[int, str]]) -> Target:
     if ref in places:
         return Target(ref, places[ref])
     if len(places) > 1:
-        raise UsageError(f"{ref} is ambiguous: use {' or '.join(sorted(places))}")
+        raise ambiguous(ref, sorted(places))
     if not places:
         raise UsageError(f"no order {ref} in the state topic")
     ((subject, partitions),) = places.items()

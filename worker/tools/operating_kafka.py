@@ -13,7 +13,7 @@ from worker.core.trust import Trust
 from worker.errors import LogError
 from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
-from worker.tools.control import printable
+from worker.tools.control import means, printable
 from worker.tools.operating import Acts, Came, pick
 from worker.tools.patience import for_a_person
 from worker.tools.state_topic import teller
@@ -52,10 +52,6 @@ async def _operate(command: Command, target: str, settings: KafkaSettings, trust
     acts = acts_on(settings, trust)
     if command.about == "account":
         return await acts.on_account(command, target, who, why)
-
-    def wanted(subject: str) -> bool:
-        return target in (subject, subject.partition("/")[2])
-
-    found: Sequence[tuple[int, str, bytes]] = await find_orders(settings, wanted, teller(settings.state_topic))
+    found: Sequence[tuple[int, str, bytes]] = await find_orders(settings, means(target), teller(settings.state_topic))
     order = pick(target, ((partition, subject) for partition, subject, _ in found))
     return (await acts.on_orders(command, [order], who, why))[0]

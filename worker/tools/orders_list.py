@@ -15,15 +15,14 @@ import msgspec
 from schemas.console import OrderRow
 from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
-from worker.errors import DamagedStateError
 from worker.ports import StateScan
 from worker.tools.console.run import describer
 from worker.tools.control import printable
 from worker.tools.patience import for_a_person
-from worker.tools.progress import Progress
+from worker.tools.walking import Walk
 from worker.web.console.amounts import age, money
 from worker.web.console.queries import Filter, matches, may_match
-from worker.web.console.rows import order_line, order_row
+from worker.web.console.rows import OrderLine, order_line, order_row
 from worker.web.console.sheet import HEADER, csv_lines, csv_row
 
 Form = Literal["text", "json", "csv"]
@@ -41,32 +40,25 @@ async def _list(config: ConsoleConfig, wanted: Filter, form: Form, scan: StateSc
     rules, describe = config.worker.rules(), describer(config.providers)
     now_ms = time.time_ns() // 1_000_000
     out, write = sys.stdout, _WRITERS[form]
-    progress = Progress()
+
+    def make(subject: str, partition: int, value: bytes) -> OrderLine:
+        return order_line(subject, partition, 0, value, rules=rules, now_ms=now_ms, describe=describe)
+
+    walk = Walk(scan, make, "read")
     await scan.start()
     if form == "csv":
         out.write(csv_lines([HEADER]).decode())
-    read = found = damaged = 0
+    found = 0
     for partition in range(scan.partitions):
-        async with aclosing(scan.orders(partition)) as orders:
-            async for subject, value in orders:
-                read += 1
-                progress.say(lambda: f"partition {partition + 1} of {scan.partitions}: {read} orders read")  # noqa: B023
-                try:
-                    line = order_line(subject, partition, 0, value, rules=rules, now_ms=now_ms, describe=describe)
-                except (msgspec.MsgspecError, ValueError, ArithmeticError):
-                    damaged += 1
-                    sys.stderr.write(
-                        f"{printable(subject)}: left out, because its record in partition {partition} was not written "
-                        "by cartsync, or by a newer version\n"
-                    )
-                    continue
+        async with aclosing(walk.over(partition)) as lines:
+            async for line in lines:
                 if matches(wanted, line, config.providers, now_ms):
                     found += 1
                     out.write(write(order_row(line), now_ms))
     out.flush()
     if form == "text":
         sys.stderr.write(f"{found} {'order' if found == 1 else 'orders'}\n")
-    return DamagedStateError.exit_code if damaged else 0
+    return walk.exit_code
 
 
 def _as_text(row: OrderRow, now_ms: int) -> str:

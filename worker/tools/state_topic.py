@@ -18,6 +18,7 @@ from worker.errors import DamagedStateError
 from worker.model.account import Account
 from worker.model.order import account_of
 from worker.providers.registry import PROVIDERS
+from worker.tools.control import means
 from worker.tools.patience import for_a_person
 
 _TELL_EVERY_S = 1.0
@@ -31,11 +32,7 @@ def read_orders(
     `accounts`: the configured ones; empty: unknown. Raises `ConfigError`, `TopicError` or `LogError`;
     `DamagedStateError` if cartsync did not write one of them.
     """
-
-    def wanted(subject: str) -> bool:
-        return ref in (subject, subject.partition("/")[2])
-
-    found = asyncio.run(find_orders(for_a_person(kafka), wanted, teller(kafka.state_topic)))
+    found = asyncio.run(find_orders(for_a_person(kafka), means(ref), teller(kafka.state_topic)))
     now_ms = time.time_ns() // 1_000_000
     holders: dict[str, list[int]] = {}
     for partition, subject, _ in found:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from worker.config.console import ConsoleConfig
 from worker.errors import CartsyncError
-from worker.tools.control import printable
+from worker.tools.control import means, printable
 from worker.tools.letters import open_desk
 from worker.tools.progress import Progress
 
@@ -27,9 +27,10 @@ def why_unknown(ref: str, config: ConsoleConfig) -> str:
 async def _refused(ref: str, config: ConsoleConfig) -> dict[str, int]:
     """By order that may be meant, how many of its events were refused."""
     desk, progress, found = await open_desk(config, None), Progress(), dict[str, int]()
+    is_meant = means(ref)
     async for letter in desk.walk(progress):
         subject = letter.row.subject
-        if subject and not letter.row.handled and ref in (subject, subject.partition("/")[2]):
+        if subject and not letter.row.handled and is_meant(subject):
             found[subject] = found.get(subject, 0) + 1
             if found[subject] >= _LETTERS_MAX:
                 break

@@ -1,8 +1,6 @@
 """`cartsync dlq …`: the dead letters, from their topic: no console has to run, and no worker."""
 
-import getpass
 import re
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -117,8 +115,3 @@ async def open_desk(config: ConsoleConfig, trust: Trust | None) -> Desk:
         trust,
         placing_of(settings.partitioner, settings.event_key),
     )
-
-
-def who() -> str:
-    """Who does something here, for the topics: `user@host`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -35,8 +35,8 @@ from worker.core.trust import GUARDED, Trust
 from worker.errors import UsageError
 from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.replaying import Replay, Replayer, letters, markers
-from worker.tools.control import printable
-from worker.tools.letters import Desk, Letter, Place, letter_of, open_desk, who
+from worker.tools.control import printable, who
+from worker.tools.letters import Desk, Letter, Place, letter_of, open_desk
 from worker.tools.letters.choosing import Choice
 from worker.tools.progress import Progress
 from worker.web.console.letters import masked_row

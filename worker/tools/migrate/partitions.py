@@ -39,7 +39,7 @@ from worker.ownership.belonging import identified, migrating, require
 from worker.ownership.restore import damaged
 from worker.ports import StateEntry
 from worker.store.memory import MemoryOrders
-from worker.tools.letters import who
+from worker.tools.control import who
 from worker.tools.patience import for_a_person
 from worker.tools.progress import Progress
 

@@ -17,11 +17,9 @@ from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
-from worker.errors import DamagedStateError
 from worker.tools.console.run import describer
-from worker.tools.control import printable
 from worker.tools.patience import for_a_person
-from worker.tools.progress import Progress
+from worker.tools.walking import Walk
 from worker.web.console.rows import Describe, order_line, order_row
 
 
@@ -41,30 +39,23 @@ async def _export(config: ConsoleConfig, personal: bool) -> int:
             parts.setdefault(partition, {})[key] = value
 
     rules, describe = config.worker.rules(), describer(config.providers)
-    now_ms, progress = time.time_ns() // 1_000_000, Progress()
+    now_ms = time.time_ns() // 1_000_000
+
+    def make(subject: str, partition: int, value: bytes) -> ExportedOrder:
+        return exported(subject, partition, value, rules, describe, now_ms, personal=personal)
+
     scan = open_state_scan(for_a_person(config.kafka), lambda _subject: True, note)
+    walk = Walk(scan, make, "exported")
     await scan.start()
-    damaged = read = 0
     for partition in range(scan.partitions):
         count = 0
-        async with aclosing(scan.orders(partition)) as orders:
-            async for subject, value in orders:
-                read += 1
-                progress.say(lambda: f"partition {partition + 1} of {scan.partitions}: {read} orders exported")  # noqa: B023
-                try:
-                    line = exported(subject, partition, value, rules, describe, now_ms, personal=personal)
-                except (msgspec.MsgspecError, ValueError, ArithmeticError):
-                    damaged += 1
-                    sys.stderr.write(
-                        f"{printable(subject)}: left out, because its record in partition {partition} was not written "
-                        "by cartsync, or by a newer version\n"
-                    )
-                    continue
+        async with aclosing(walk.over(partition)) as lines:
+            async for line in lines:
                 count += 1
                 sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
         sys.stdout.write(msgspec.json.encode(_part(partition, parts.get(partition, {}), count)).decode() + "\n")
         sys.stdout.flush()
-    return DamagedStateError.exit_code if damaged else 0
+    return walk.exit_code
 
 
 def exported(
