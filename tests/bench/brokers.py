@@ -71,10 +71,10 @@ class Brokers:
         finally:
             self._kafka.thaw(1)
 
-    async def topics(self, event_topic: str = "") -> dict[str, Any]:
+    async def topics(self, event_topic: str = "", partitions: int = PARTITIONS) -> dict[str, Any]:
         """As `settings`, and the topics are there."""
         settings = self.settings(event_topic)
-        await create_topics(KafkaSettings(**settings), PARTITIONS)
+        await create_topics(KafkaSettings(**settings), partitions)
         return settings
 
 

@@ -50,9 +50,9 @@ async def measure(_brokers: object, tell: Tell) -> list[Figure]:
     return [figure]
 
 
-async def server(line: Line) -> None:
-    """Serves until it is killed."""
-    line.say(await serve())
+async def server(line: Line, after_s: float = 0.0) -> None:
+    """Serves until it is killed; answers so long after a request."""
+    line.say(await serve(after_s=after_s))
     await asyncio.Event().wait()
 
 
