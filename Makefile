@@ -27,7 +27,7 @@ HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test longer matrix check format lock dist kafka bench chaos simulate year histories schemas clean
+.PHONY: help setup demo test longer matrix check format lock dist kafka bench scale chaos simulate year histories schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a c
 
 bench: setup ## throughput, latency and memory, each beside its limit (7 minutes; ARGS="--only reduce" for one row)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+scale: setup ## how it grows with workers, orders, accounts, latency, …: tables and pictures in deploy/SCALE.md (20 to 30 minutes; ARGS=--quick)
+	@$(BIN)/python -m tests.scale $(ARGS)
 
 chaos: setup ## kill, freeze and cut off workers, receivers and brokers; three providers, a hostile producer (25 minutes; CHAOS_ORDERS=2000 CHAOS_SECONDS=120 for less)
 	@$(BIN)/python -m tests.chaos $(ARGS)

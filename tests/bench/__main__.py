@@ -48,6 +48,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (consuming.measure, (consuming.CONSUME,)),
     (consuming.measure_history, (consuming.HISTORY,)),
     (sending.measure, (sending.UPDATE,)),
+    (sending.measure_log, (sending.LOG_FILE, sending.LOG_PIPE)),
     (capturing.measure, (capturing.CAPTURE,)),
     (answering.measure, (answering.P50, answering.P99)),
     (receiving.measure, (receiving.RECEIVE,)),

@@ -250,9 +250,9 @@ class Outbox:
 
     @staticmethod
     def _was_just_tried(entry: Entry, now: float) -> bool:
-        """Whether all that could be found by reading it is known: it could be sent a moment ago, the attempt failed, what
-        had to be told of that was told with the outcome, and nothing has changed since. A plan would be for nothing, for
-        another one is made once its delay is over. What was taken over was never tried here, and has to be read.
+        """Whether all that could be found by reading it is known: it could be sent a moment ago, the attempt failed,
+        what had to be told of that was told with the outcome, and nothing has changed since. A plan would be for
+        nothing: another one is made once its delay is over. What was taken over was never tried here: it is read.
         """
         return (
             entry.was_tried

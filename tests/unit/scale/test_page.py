@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -108,9 +108,9 @@ def test_lag_counts_timers_that_a_held_loop_has_missed() -> None:
 # --- pictures ---
 
 
-def drawn(panel: Panel) -> ElementTree.Element:
+def drawn(panel: Panel) -> ET.Element:
     """As a reader's program understands it."""
-    return ElementTree.fromstring(picture("A & B", [panel]))
+    return ET.fromstring(picture("A & B", [panel]))
 
 
 def test_picture_has_axes_with_words_and_every_point() -> None:
