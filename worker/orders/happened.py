@@ -51,11 +51,12 @@ class Happened(Struct):
         metrics.results(results)
         metrics.orders_closed(gone)
         work = Slice(context)
+        bound = log.bind()  # once: `log` looks up what it stands for with every line
         for name, fields in self.notes:
             if work.is_over():
                 await work.pause()
             needs_somebody = name in _WARNINGS or fields.get("status") == "inconsistent"
-            (log.warning if needs_somebody else log.info)(name, partition=partition, **fields)
+            (bound.warning if needs_somebody else bound.info)(name, partition=partition, **fields)
 
     def _announce_lookalikes(self, context: OrderContext, partition: int) -> None:
         """Somebody may believe that these are read; once in a while is enough."""
