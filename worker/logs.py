@@ -65,8 +65,10 @@ _LINE_MAX = 65_536
 
 QUEUE_MAX = 10_000
 """Maximum lines in the queue; further lines are dropped."""
-_GATHER_S = 0.005
-"""How long the thread collects lines that come in quick succession: one write for many of them."""
+_GATHER_S = 0.02
+"""How long the thread collects lines that come in quick succession: one write for many of them, and few switches
+between the threads.
+"""
 FLUSH_S = 1.0
 """How long the process waits at exit for lines to be written."""
 SAMPLE_FIRST = 20

@@ -38,7 +38,7 @@ async def ours(line: Line, base_url: str, orders: int, concurrency: int) -> None
 AXIS = Axis(
     name="latency",
     title="Latency of the provider",
-    unit="ms",
+    unit="ms of latency",
     item="update",
     what=f"owed orders of one account on an embedded log, whose provider answers after so long; {ORDERS_MAX:,} orders, or "
     f"as many as {SECONDS:g} s are enough for",

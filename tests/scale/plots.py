@@ -48,7 +48,9 @@ class _Scale(Struct, frozen=True):
     high: float
     from_px: float
     to_px: float
-    is_log: bool
+    is_log: bool = False
+    step: float = 0.0
+    """Between two ticks of a linear scale."""
 
     def at(self, value: float) -> float:
         """Where a value is drawn."""
@@ -124,8 +126,8 @@ def _scale(values: list[float], from_px: float, to_px: float, *, is_upright: boo
         return _Scale(low, high, from_px, to_px, is_log=True)
     if is_upright:
         step = _step(high)
-        return _Scale(0.0, step * max(1, math.ceil(high / step)), from_px, to_px, is_log=False)
-    return _Scale(low, high if high > low else low + 1, from_px, to_px, is_log=False)
+        return _Scale(0.0, step * max(1, math.ceil(high / step)), from_px, to_px, step=step)
+    return _Scale(low, high if high > low else low + 1, from_px, to_px)
 
 
 def _ticks(scale: _Scale) -> list[float]:
@@ -136,8 +138,7 @@ def _ticks(scale: _Scale) -> list[float]:
         if last - first > 1:
             return decades
         return [value for decade in decades for value in (decade, 2 * decade, 5 * decade) if value <= scale.high]
-    step = _step(scale.high)
-    return [step * count for count in range(round(scale.high / step) + 1)]
+    return [scale.step * count for count in range(round(scale.high / scale.step) + 1)]
 
 
 def _step(high: float) -> float:

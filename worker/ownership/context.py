@@ -31,8 +31,8 @@ class BatchLimits(Struct, frozen=True):
     """The same in bytes."""
     prepared_max: int = 256
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
-    slice_s: float = 0.01
-    """For how long anything is worked at before others get the loop."""
+    slice_s: float = 0.005
+    """For how long anything is worked at before others get the loop. All that is worked at in slices shares it."""
     evaluate_s: float = 0.1
     """For how long orders are evaluated between two transactions; the next turn goes on with the rest."""
     announce_after_s: float = 5.0
@@ -62,6 +62,8 @@ class Context(Struct, kw_only=True):
     """Those that the state was taken over from: their owners are fenced, too."""
     partitions: int = 1
     """Partitions of ours, now: they share `commits_per_s`."""
+    pausing: int = 0
+    """Works in slices that let others have the loop just now."""
 
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
@@ -69,9 +71,14 @@ class Context(Struct, kw_only=True):
 
 
 class Slice:
-    """What one may do at a time: `if work.is_over(): await work.pause()` between two pieces of it."""
+    """What one may do at a time: `if work.is_over(): await work.pause()` between two pieces of it.
+
+    All that is worked at in slices goes on within one turn of the loop, one after the other: so each gets its share of
+    a slice, or four partitions that are restored together would hold the loop for four.
+    """
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._now = context.clock.now
         self._slice_s = context.limits.slice_s
         self._until = self._now() + self._slice_s
@@ -82,8 +89,13 @@ class Slice:
 
     async def pause(self) -> None:
         """Lets them have it."""
-        await asyncio.sleep(0)
-        self._until = self._now() + self._slice_s
+        context = self._context
+        context.pausing += 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            sharing, context.pausing = context.pausing, context.pausing - 1
+        self._until = self._now() + self._slice_s / sharing
 
 
 class Warm(Struct):

@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import quote
 
 import structlog
 from aiolimiter import AsyncLimiter
@@ -36,9 +35,10 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.order import account_of, reference_of
+from worker.model.order import account_of, quoted, reference_of
 from worker.model.provider import Provider, Question
 from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
+from worker.publisher.gate import Gate
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +57,9 @@ def _limiter(rate_per_s: float) -> AsyncLimiter | None:
 
 
 def _idempotency_key(attempt: Attempt) -> str:
-    """Contains the percent-encoded subject. Encoded in two parts, because `quote` is fast if nothing needs encoding."""
+    """Contains the percent-encoded subject. Encoded in two parts, because that is fast if nothing needs encoding."""
     account, reference = account_of(attempt.subject), reference_of(attempt.subject)
-    key = f"{quote(account, safe='')}%2F{quote(reference, safe='')}:{attempt.revision}"
+    key = f"{quoted(account)}%2F{quoted(reference)}:{attempt.revision}"
     return f"{key}:{attempt.generation}" if attempt.generation else key
 
 
@@ -90,9 +90,7 @@ class _Unanswered:
 class _AccountSlots:
     """One account: its queue, and the slots that process it."""
 
-    def __init__(
-        self, account: Account, provider: Provider[Any], rules: DeliveryPolicy, gate: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, account: Account, provider: Provider[Any], rules: DeliveryPolicy, gate: Gate) -> None:
         self.account = account
         self.provider = provider
         self.gate = gate
@@ -129,7 +127,7 @@ class Publisher:
         metrics: Metrics,
         fatal: Callable[[CartsyncError], None],
     ) -> None:
-        gates = {name: asyncio.Semaphore(rules.provider_concurrency) for name in providers}
+        gates = {name: Gate(rules.provider_concurrency) for name in providers}
         self._slots = {
             name: _AccountSlots(account, providers[account.provider], rules, gates[account.provider])
             for name, account in accounts.items()
@@ -284,7 +282,7 @@ class Publisher:
                 if found is not None:
                     await self._send(slots, *found, slot)
             finally:
-                slots.gate.release()
+                slots.gate.leave()
 
     async def _next(self, slots: _AccountSlots) -> tuple[Turn[AttemptSource], Attempt] | None:
         """The next turn that leads to a request; a turn without one does not count against the rate limit."""
@@ -315,11 +313,12 @@ class Publisher:
                 await slots.limiter.acquire()
                 if not self._is_open(slots):  # another slot may have taken the turn while we waited
                     continue
-            slots.is_at_gate = slots.gate.locked()  # otherwise it is entered at once
-            try:
-                await slots.gate.acquire()
-            finally:
-                slots.is_at_gate = False
+            if not slots.gate.enter_now():
+                slots.is_at_gate = True
+                try:
+                    await slots.gate.enter()
+                finally:
+                    slots.is_at_gate = False
             return
 
     def _is_open(self, slots: _AccountSlots) -> bool:
