@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal, TextIO, cast
 
 import aiohttp
@@ -71,13 +72,14 @@ async def measure_log(_brokers: object, tell: Tell) -> list[Figure]:
     async with Process("sending:server", {}, measured=False) as server:
         arguments = {"base_url": await server.hear(), "orders": ORDERS}
 
-        async def half(log: str) -> Any:
+        async def with_it(log: str, _number: int = 0) -> Any:
             return await run("sending:ours", arguments | {"log": log})
 
+        async def without(_number: int) -> Any:
+            return await with_it("")
+
         for figure, log in zip(figures, ("file", "pipe"), strict=True):
-            for (_, cpu_s), (_, without_s) in await take_turns(
-                ROUNDS, lambda _, log=log: half(log), lambda _: half(""), tell
-            ):
+            for (_, cpu_s), (_, without_s) in await take_turns(ROUNDS, partial(with_it, log), without, tell):
                 figure.add(1e6 * cpu_s / ORDERS, 1e6 * without_s / ORDERS, cpu_s / without_s)
     return figures
 

@@ -12,7 +12,8 @@ from tests.scale.measuring import Point
 from tests.scale.metering import Meter, Reading
 from worker.model.account import Account
 
-WITHIN_S = 300.0
+WITHIN_S = 900.0
+"""For one answer of a measured process: a machine that is busy with other work takes ten times as long."""
 
 
 async def settle(accounts: Mapping[str, Account], owed: Iterable[tuple[int, str, OrderRecord]]) -> Reading:
