@@ -179,9 +179,7 @@ def _divide(
     return claims
 
 
-def _claims(
-    facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares
-) -> tuple[list[_Claim], dict[str, _Line]]:
+def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> tuple[list[_Claim], dict[str, _Line]]:
     """The refunds of some lines, and by line id all lines that they name."""
     net = net_totals(shares)
     order = {share.line.line_id: number for number, share in enumerate(shares.all)}
