@@ -16,7 +16,7 @@ from schemas import history
 from schemas import provider_events as p
 from schemas.envelope import Data
 from schemas.events import EVENT_TYPES, OrderEvent, Units, data_of, event_type
-from schemas.history import ENTRY_MAX_BYTES, KEPT, HistoryEntry, key_of, keys_of
+from schemas.history import ENTRY_MAX_BYTES, HistoryEntry, key_of, keys_of
 from schemas.state import Operated, OrderRecord
 from worker.core.intake import shown_id
 from worker.core.masking import reason_kind
@@ -129,15 +129,16 @@ class History:
             reason=_masked(reason),
         )
 
-    def of_operator(self, subject: str, deed: Operated, after: OrderRecord, event_id: str, offset: int) -> None:
-        """What a person did by an event. Why is not repeated: it may name the shopper, and the record has it."""
+    def of_operator(self, subject: str, deed: Operated, after: OrderRecord, event_id: str, offset: int) -> Entry | None:
+        """The entry of what a person did by an event, for `keep` once it is certain that the event is taken. Changes
+        `after` itself. Why is not repeated: it may name the shopper, and the record has it.
+        """
         members: tuple[str, ...] = ()
         words = deed.words
         if deed.command == "forget":
-            self.erase(subject, KEPT)
             members = () if after.erased is None else tuple(after.erased.members)
             words = f"{words}; its history before this was erased, too"
-        self._add_of(
+        return self._entry_of(
             subject,
             after,
             kind="operator",
@@ -151,9 +152,9 @@ class History:
             done=deed.done,
         )
 
-    def of_command(self, subject: str, after: OrderRecord) -> None:
+    def of_command(self, subject: str, command: str, after: OrderRecord) -> None:
         """What a person did at a worker that takes no operators' events: nobody knows who."""
-        self._add_of(subject, after, kind="operator", what="command", revision=after.revision, done=True)
+        self._add_of(subject, after, kind="operator", what=command, revision=after.revision, done=True)
 
     def erase(self, subject: str, count: int) -> None:
         """Removes the entries of an order that has had `count`."""
@@ -174,10 +175,15 @@ class History:
 
     def _add_of(self, subject: str, after: OrderRecord, **members: Any) -> None:
         """Counts and writes an entry. Changes `after` itself."""
-        if self._is_kept:
-            after.entries += 1
-            entry = HistoryEntry(schema=history.SCHEMA, n=after.entries, at_ms=self._now_ms, **members)
-            self.keep((key_of(subject, entry.n), history.encode(entry)))
+        self.keep(self._entry_of(subject, after, **members))
+
+    def _entry_of(self, subject: str, after: OrderRecord, **members: Any) -> Entry | None:
+        """Counts an entry. Changes `after` itself."""
+        if not self._is_kept:
+            return None
+        after.entries += 1
+        entry = HistoryEntry(schema=history.SCHEMA, n=after.entries, at_ms=self._now_ms, **members)
+        return key_of(subject, entry.n), history.encode(entry)
 
 
 _TYPES: Mapping[type[Data], str] = {data_of(event): event_type(event) for event in EVENT_TYPES}

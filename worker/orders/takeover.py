@@ -14,8 +14,8 @@ from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import TopicError
 from worker.model.account import Account
 from worker.model.order import account_of
-from worker.orders.batch import is_too_large, smallest_too_large
 from worker.orders.context import OrderContext
+from worker.orders.encoding import is_too_large, smallest_too_large
 from worker.ownership.context import Slice
 from worker.ownership.workload import Entries, Host, Inherited
 from worker.ports import JobDesk, OrderTable

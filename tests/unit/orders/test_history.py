@@ -17,7 +17,7 @@ from schemas.history import ENTRY_MAX_BYTES, KEPT, HistoryEntry
 from schemas.state import Erased, Operated, OrderRecord, Parking
 from tests.shops.events import EventSpec, confirmed, event, goods, log, shipped
 from tests.unit.orders.test_batch import CONFIRMED, REFUNDED_THERE, SIZES, SUBJECT, batch_of, take, written
-from worker.core.effects import EFFECTS
+from worker.core.commands import COMMANDS
 from worker.core.order import Shown
 from worker.core.outbox_effects import Decide
 from worker.core.plan import Acknowledge, Park, Plan, Send, Wait
@@ -290,7 +290,7 @@ def deed(command: str) -> Operated:
 def test_operator() -> None:
     """Who did what, and what came of it; why may name the shopper, and is not repeated."""
     kept, record = History(NOW_MS, is_kept=True), OrderRecord(revision=7)
-    kept.of_operator(SUBJECT, deed("release"), record, "e5", 12)
+    kept.keep(kept.of_operator(SUBJECT, deed("release"), record, "e5", 12))
     assert one_of(kept) == {
         "kind": "operator",
         "what": "release",
@@ -303,16 +303,12 @@ def test_operator() -> None:
     }
 
 
-def test_forget_erases_the_history() -> None:
-    """All of it, whatever its length; what was erased is told by the entry that is left."""
+def test_forget_says_what_it_erased() -> None:
+    """Names, not what was in there; and that the history went, too."""
     kept = History(NOW_MS, is_kept=True)
     record = OrderRecord(revision=7, erased=Erased(1, ["customer"]), entries=3)
-    kept.keep((history.key_of(SUBJECT, 3), b"entry"))
-    kept.of_operator(SUBJECT, deed("forget"), record, "e5", 12)
-    left = dict(kept.records)
-    assert len(left) == KEPT
-    assert [key for key, value in left.items() if value is not None] == [history.key_of(SUBJECT, 4)]
-    entry = entries_of(kept)[-1]
+    kept.keep(kept.of_operator(SUBJECT, deed("forget"), record, "e5", 12))
+    [entry] = entries_of(kept)
     assert entry is not None
     assert (entry.erased, entry.n, record.entries) == (("customer",), 4, 4)
     assert entry.reason == "released; its history before this was erased, too"
@@ -321,19 +317,19 @@ def test_forget_erases_the_history() -> None:
 def test_forget_of_an_order_without_details() -> None:
     """There was nothing to erase."""
     kept = History(NOW_MS, is_kept=True)
-    kept.of_operator(SUBJECT, deed("forget"), OrderRecord(revision=7), "e5", 12)
-    entry = entries_of(kept)[-1]
+    kept.keep(kept.of_operator(SUBJECT, deed("forget"), OrderRecord(revision=7), "e5", 12))
+    [entry] = entries_of(kept)
     assert entry is not None
     assert entry.erased == ()
 
 
 def test_command_without_an_event() -> None:
-    """Nobody knows who it was."""
+    """What it was; nobody knows who."""
 
     async def main() -> None:
         batch, _ = kept_batch(OrderRecord(revision=7, acked=5, park=Parking("no", b"d", 7, 1)))
-        assert batch.command(SUBJECT, EFFECTS["release"])
-        assert one_of(batch) == {"kind": "operator", "what": "command", "revision": 7, "done": True}
+        assert batch.command(SUBJECT, COMMANDS["release"])
+        assert one_of(batch) == {"kind": "operator", "what": "release", "revision": 7, "done": True}
 
     run(main())
 
@@ -375,7 +371,7 @@ def test_entries_are_bounded(event_id: str, by: str, reason: str) -> None:
     """Whatever the letters: texts are cut, and stay texts."""
     kept = History(NOW_MS, is_kept=True)
     told = replace(deed("note"), by=by[:100], words=reason[:240])
-    kept.of_operator(SUBJECT, told, OrderRecord(revision=2**53 - 1), event_id[:100], 2**53)
+    kept.keep(kept.of_operator(SUBJECT, told, OrderRecord(revision=2**53 - 1), event_id[:100], 2**53))
     [(key, value)] = kept.records
     assert value is not None
     assert len(value) <= ENTRY_MAX_BYTES
