@@ -356,8 +356,7 @@ class _Routes:
         async def act(target: str, reason_contains: str, asking: Asking) -> Done:
             acting = self._control.operate_parked(command, target, reason_contains, asking.who, asking.why)
             changed = await _in_time(acting, RELEASE_ALL_WITHIN_S)
-            which = " whose reason contains that" if reason_contains else ""
-            words = f"{changed} {command.words(True, None)}" if changed else f"no order is parked{which}"
+            words = command.words_of_parked(changed, is_filtered=bool(reason_contains))
             return Done(changed > 0, detail=words, released=changed)
 
         return self._handler(command, "account", f"{command.name}_all", act)
