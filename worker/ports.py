@@ -697,6 +697,8 @@ class JobChange(Struct, eq=False):
     """By subject: the new provider memory of the orders' records."""
     fates: Mapping[str, Fate] = {}
     """By subject: the fate of orders."""
+    page: str = ""
+    """The id of the page that these orders are put on, or that their fates come of."""
     done: Callable[[], None] = lambda: None
     """Called after the commit."""
 

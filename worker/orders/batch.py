@@ -26,7 +26,7 @@ from worker.model.order import account_of, reference_of
 from worker.orders.context import OrderContext
 from worker.orders.encoding import OVERHEAD_BYTES, Encoded, encoded, is_too_large, too_large
 from worker.orders.happened import Happened
-from worker.orders.history import History
+from worker.orders.history import Held, History
 from worker.orders.letters import letter_bytes, letter_of
 from worker.orders.operating import Operating
 from worker.orders.reading import Skipped, decoded, identity_of
@@ -52,8 +52,11 @@ class Batch:
         sizes: Sizes,
         closed: ClosedOrders | None = None,
         accounts: Mapping[str, bytes] = {},
+        held: Held | None = None,
     ) -> None:
-        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key."""
+        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key. `held`: orders
+        that are held since a takeover.
+        """
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
@@ -69,7 +72,7 @@ class Batch:
         self._bytes = 0
         self._now_ms = context.clock.wall_ms()
         self._telling = Telling(context, sizes, self._now_ms)
-        self._history = History(self._now_ms, is_kept=context.keeps_history)
+        self._history = History(self._now_ms, held, is_kept=context.keeps_history)
         # Encoded at once, while a record is at hand.
         self._changed: dict[str, Encoded] = {}
         self._jobs: dict[str, bytes] = {}
@@ -124,7 +127,9 @@ class Batch:
         """Writes the order as it stands in memory."""
         value = self._orders.get(subject)
         if value is not None and subject not in self._changed:
-            self._changed[subject] = state.decode_order(value), value
+            record = state.decode_order(value)
+            self._history.keep(self._history.of_takeover(subject, record))
+            self._changed[subject] = encoded(record)
 
     def _put(self, subject: str, record: OrderRecord) -> None:
         self._changed[subject] = changed = encoded(record)
@@ -209,7 +214,7 @@ class Batch:
                 return
             key_changed = changed.has_several_keys and not before.has_several_keys
             told = self._telling.of_event(event, before, changed)
-            entry = self._history.of_event(event, before, changed, offset)
+            entries = self._history.of_event(event, before, changed, offset)
             written = encoded(changed)
             if len(written[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, written[1], self._value_max_bytes)
@@ -236,7 +241,7 @@ class Batch:
             )
         for result in told:
             self._report(subject, result)
-        self._history.keep(entry)
+        self._history.keep(entries)
         self._changed[subject] = written
         self._bytes += len(written[1])
 
@@ -385,6 +390,8 @@ class Batch:
         self._report(subject, self._told_of(subject, record, decision))
         if is_news:
             self._history.of_decision(subject, plan, record)
+        else:
+            self._history.keep(self._history.of_takeover(subject, record))
         self._put(subject, record)
 
     def _told_of(self, subject: str, record: OrderRecord, decision: Decide) -> bytes | None:
@@ -406,13 +413,14 @@ class Batch:
                 await work.pause()
             record = state.decode_order(self._orders[subject])
             record.remote = remote
+            self._history.of_page(subject, change.page, record)
             self._put(subject, record)
         for subject, fate in change.fates.items():
             if work.is_over():
                 await work.pause()
-            self._fate(subject, fate)
+            self._fate(subject, change.page, fate)
 
-    def _fate(self, subject: str, fate: Fate) -> None:
+    def _fate(self, subject: str, page: str, fate: Fate) -> None:
         """What a job has come to for an order, as if it had been an attempt of its own."""
         context, outcome = self._context, fate.outcome
         before = state.decode_order(self._orders[subject])
@@ -427,7 +435,7 @@ class Batch:
         )
         if after.revision == fate.revision:
             self._report(subject, self._telling.of(subject, after))
-        self._history.of_report(subject, fate.revision, outcome, after)
+        self._history.of_report(subject, page, fate.revision, outcome, after)
         self._put(subject, after)
         fields = _about(subject, fate.revision, after.event_id, outcome) | self.happened.trace(after.trace)
         if outcome.kind is OutcomeKind.APPLIED:

@@ -91,7 +91,7 @@ class Operating:
         after.operated = effects.newest(after.operated, deed)
         # Both change the record; what else becomes of them has to wait until it is certain that it is not too large.
         told = self._telling.of(subject, after, found)
-        entry = self._history.of_operator(subject, deed, after, shown_id(event.id, event.uid), record.offset)
+        entries = self._history.of_operator(subject, deed, after, shown_id(event.id, event.uid), record.offset)
         acted = self._happened.line_of(
             "order_changed_by_operator", subject, after, command=deed.command, by=deed.by, done=done
         )
@@ -101,7 +101,7 @@ class Operating:
         self._happened.notes.append(acted)
         if deed.command == "forget":
             self._history.erase(subject, KEPT)
-        self._history.keep(entry)
+        self._history.keep(entries)
         return Deed([self._done(event, record.offset, deed, after, found.status), told], changed)
 
     def _of_account(self, event: OrderEvent, offset: int) -> Deed | None:

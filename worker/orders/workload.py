@@ -198,7 +198,14 @@ class OrderWorkload:
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Batch:
         known = self._state
         batch = Batch(
-            self.partition, self.orders, self._context, next_offset, self._host.sizes, known.closed, known.accounts
+            self.partition,
+            self.orders,
+            self._context,
+            next_offset,
+            self._host.sizes,
+            known.closed,
+            known.accounts,
+            known.held,
         )
         tracing = self._context.tracing
         if tracing is not None:
