@@ -108,7 +108,7 @@ class AccountQueue(Generic[_Owner]):
         self._slow_in_a_row = 0
         self._forbidden: dict[str, None] = {}
         self._refused: dict[str, tuple[float, int]] = {}
-        """Orders that were refused for good last, at most one more than `park_limit`: when, and how many it had taken."""
+        """Orders refused for good last, at most one more than `park_limit`: when, and how many it had taken by then."""
         self._taken = 0
         self._taken_at = -NEVER
         self._suspects: dict[str, int] = {}
