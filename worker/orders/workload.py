@@ -8,7 +8,7 @@ from msgspec import MsgspecError, Raw
 
 from schemas import state
 from schemas.state import Operated
-from worker.core.effects import Change
+from worker.core.commands import Command
 from worker.core.figures import Figures
 from worker.core.outbox import Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
@@ -198,7 +198,14 @@ class OrderWorkload:
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Batch:
         known = self._state
         batch = Batch(
-            self.partition, self.orders, self._context, next_offset, self._host.sizes, known.closed, known.accounts
+            self.partition,
+            self.orders,
+            self._context,
+            next_offset,
+            self._host.sizes,
+            known.closed,
+            known.accounts,
+            known.held,
         )
         tracing = self._context.tracing
         if tracing is not None:
@@ -394,13 +401,13 @@ class OrderWorkload:
 
     # --- operators ---
 
-    async def command(self, subjects: Sequence[str], change: Change) -> int:
+    async def command(self, subjects: Sequence[str], command: Command) -> int:
         """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
         committed. Raises `UsageError`.
         """
         for subject in subjects:
             self.require_writable(subject)
-        done = self._mailbox.command(subjects, change)
+        done = self._mailbox.command(subjects, command)
         self._host.wake()
         return await done
 
@@ -424,7 +431,7 @@ class OrderWorkload:
                 found.append(subject)
         return found
 
-    async def command_parked(self, account: str, reason_contains: str, change: Change) -> int:
+    async def command_parked(self, account: str, reason_contains: str, command: Command) -> int:
         """Changes the parked orders of an account, or those whose reason contains a text, in transactions of bounded
         size; returns how many once that is committed. Raises `UsageError`.
         """
@@ -435,9 +442,9 @@ class OrderWorkload:
             chosen.append(subject)
             size += len(self.orders[subject])
             if len(chosen) >= AT_ONCE_MAX or size >= AT_ONCE_MAX_BYTES:
-                changed += await self.command(chosen, change)
+                changed += await self.command(chosen, command)
                 chosen, size = [], 0
-        return changed + (await self.command(chosen, change) if chosen else 0)
+        return changed + (await self.command(chosen, command) if chosen else 0)
 
     def _tell_pauses(self) -> None:
         """The accounts that operators have paused, as far as this partition knows: none of their orders is sent."""
