@@ -44,6 +44,16 @@ HISTORY = Row(
     0.90,
 )
 """What `[kafka] history_topic` costs, which is there by default. The row above is without it: its limit writes one record an event."""
+CATCHUP_EVENTS = 100_000
+"""In each partition."""
+CATCHUP = Row(
+    "catchup",
+    f"one partition caught up with by a worker, {CATCHUP_EVENTS:,} events of {CATCHUP_EVENTS // EVENTS_PER_ORDER:,} orders",
+    "events/s",
+    f"the same worker with {PARTITIONS} such partitions",
+    0.90,
+)
+"""Whether a partition uses a whole core: it stands still while it commits."""
 
 
 async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
@@ -78,6 +88,26 @@ async def measure_history(brokers: Brokers, tell: Tell) -> list[Figure]:
     return [figure]
 
 
+async def measure_catchup(brokers: Brokers, tell: Tell) -> list[Figure]:
+    """As many orders in each partition: so as many events of one order meet in a transaction."""
+    inputs: list[tuple[int, dict[str, Any], int]] = []
+    for partitions in (1, PARTITIONS):
+        tell(f"writing events of {partitions} partition{'s' * (partitions > 1)}")
+        settings = await brokers.topics(partitions=partitions)
+        orders = partitions * CATCHUP_EVENTS // EVENTS_PER_ORDER
+        inputs.append((partitions, settings, await write_events(settings, in_log_order(2, orders), partitions)))
+
+    async def half(partitions: int, settings: dict[str, Any], total: int) -> Any:
+        fresh = await brokers.topics(settings["event_topic"], partitions)
+        return await run("consuming:ours", {"settings": fresh, "total": total, "begin": total // 10})
+
+    one, all_of_them = inputs
+    figure = Figure(CATCHUP)
+    for single, several in await take_turns(ROUNDS, lambda _: half(*one), lambda _: half(*all_of_them), tell):
+        _add(figure, single, several)
+    return [figure]
+
+
 def _add(figure: Figure, ours: tuple[int, float, float], limit: tuple[int, float, float]) -> None:
     """Both as a count, seconds, and seconds of CPU."""
     (ours_count, ours_s, ours_cpu_s), (count, took_s, cpu_s) = ours, limit
@@ -92,9 +122,10 @@ async def ours(
     cache_bytes: int = CACHE_BYTES,
     *,
     keeps_history: bool = False,
+    begin: int = 0,
 ) -> None:
     """A whole worker that sends nothing, from ready until all is committed. `folder`: where its orders are; empty: in
-    memory.
+    memory. `begin`: the events that are committed before it is measured.
     """
     kafka = KafkaSettings(**settings)
     sender = HttpSender(deadline_s=8.0, user_agent="bench")
@@ -113,6 +144,7 @@ async def ours(
     await worker.start()
     calm()
     await worker.serving()
+    await until(lambda: _committed(worker) >= begin, every_s=0.002)
     before = _committed(worker)
     watch = Watch()
     await until(lambda: _committed(worker) >= total, every_s=0.02)
