@@ -1,6 +1,6 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -65,8 +65,11 @@ class Batch:
         sizes: Sizes,
         closed: ClosedOrders | None = None,
         accounts: Mapping[str, bytes] = {},
+        under: Mapping[str, tuple[OrderRecord, bytes]] = {},
     ) -> None:
-        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key."""
+        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key. `under`: the
+        changed orders of a batch that is being committed; here they count.
+        """
         self._partition = partition
         self.next_offset = next_offset
         self.dead_letters: list[DeadLetter] = []
@@ -84,7 +87,9 @@ class Batch:
         self._telling = Telling(context, sizes, self._now_ms)
         self._history = History(self._now_ms, is_kept=context.keeps_history)
         # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
-        self._changed: dict[str, tuple[OrderRecord, bytes]] = {}
+        self.changed: dict[str, tuple[OrderRecord, bytes]] = {}
+        """The changed orders: the record without its facts, and its value."""
+        self._under = under
         self._jobs: dict[str, bytes] = {}
         self._accounts = accounts
         self.traces: list[tuple[str, str]] = []
@@ -121,17 +126,23 @@ class Batch:
         return OrderRecord() if value is None else state.decode_order(value)
 
     def _value(self, subject: str) -> bytes | None:
-        changed = self._changed.get(subject)
+        changed = self.changed.get(subject) or self._under.get(subject)
         return self._orders.get(subject) if changed is None else changed[1]
+
+    def go_on(self) -> None:
+        """The batch under it is committed, and all that it has changed is in the table. What comes now, comes now."""
+        self._under = {}
+        self._now_ms = self._history.now_ms = self._context.clock.wall_ms()
+        self._telling.set_time(self._now_ms)
 
     def keep(self, subject: str) -> None:
         """Writes the order as it stands in memory."""
         value = self._orders.get(subject)
-        if value is not None and subject not in self._changed:
-            self._changed[subject] = state.decode_order(value), value
+        if value is not None and subject not in self.changed:
+            self.changed[subject] = state.decode_order(value), value
 
     def _put(self, subject: str, record: OrderRecord) -> None:
-        self._changed[subject] = changed = _encoded(record)
+        self.changed[subject] = changed = _encoded(record)
         self._bytes += len(changed[1])
 
     # --- events ---
@@ -239,7 +250,7 @@ class Batch:
         for result in told:
             self._report(subject, result)
         self._history.keep(entry)
-        self._changed[subject] = encoded
+        self.changed[subject] = encoded
         self._bytes += len(encoded[1])
 
     # --- what operators do ---
@@ -354,7 +365,7 @@ class Batch:
         letter = letter_of(record, said, self._letter_max_bytes, lean=record.offset < self._lean_below)
         self.dead_letters.append(letter)
         self._bytes += letter_bytes(letter)
-        self._context.metrics.dead_letter(error.reason)
+        self.happened.refused.append(error.reason)
         fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
         self._notes.append(("event_refused", identity_of(record) | fields))
 
@@ -429,7 +440,7 @@ class Batch:
         came in between stands, and the order is evaluated again.
         """
         subject = decision.subject
-        if subject in self._changed or self._orders.get(subject) != decision.basis:
+        if subject in self.changed or self._orders.get(subject) != decision.basis:
             return  # it is committed with what changed it, and evaluated then
         record = self.record(subject)
         plan = decision.plan
@@ -530,7 +541,7 @@ class Batch:
     def close(self, due: Sequence[DueOrder]) -> None:
         """Removes orders; the last thing that a batch does. One of which something has come meanwhile stays."""
         gone = [
-            each for each in due if each.subject not in self._changed and self._orders.get(each.subject) == each.basis
+            each for each in due if each.subject not in self.changed and self._orders.get(each.subject) == each.basis
         ]
         if not gone:
             return
@@ -573,7 +584,7 @@ class Batch:
         """The changed orders, accounts and jobs as they go into the state topic."""
         found: list[tuple[bytes, bytes | None]] = [(key.encode(), value) for key, value in self._jobs.items()]
         found += [(key.encode(), value) for key, value in self.accounts.items()]
-        found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self.changed.items()]
         found += [((state.ORDER_PREFIX + subject).encode(), None) for subject in self.gone]
         found += [(key.encode(), value) for key, value in self.closed.items()]
         return found
@@ -587,10 +598,6 @@ class Batch:
     def jobs(self) -> dict[str, bytes]:
         """The changed records of jobs, by key."""
         return self._jobs
-
-    def changed(self) -> Iterator[tuple[str, OrderRecord, bytes]]:
-        """The changed orders."""
-        return ((subject, header, value) for subject, (header, value) in self._changed.items())
 
     async def announce(self) -> None:
         """Says what has changed, now that it is so."""

@@ -45,7 +45,8 @@ class History:
         """Keys and values; `None`: to be removed."""
         self.bytes = 0
         self._is_kept = is_kept
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        """When what is added happens."""
 
     def of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord, offset: int) -> Entry | None:
         """The entry of an event, for `keep` once it is certain that the event is taken. Changes `after` itself."""
@@ -57,7 +58,7 @@ class History:
         # The members of `HistoryEntry` up to the last that an event has, packed at once: to make one first takes 2 µs.
         value = history.pack(
             (
-                *(history.SCHEMA, n, self._now_ms, "event", _TYPES[kind], after.revision),
+                *(history.SCHEMA, n, self.now_ms, "event", _TYPES[kind], after.revision),
                 *(shown_id(event.id, event.uid), offset, event.time_us // 1000),
                 "" if origin is None else origin[:_TEXT_MAX],
                 about is not None and getattr(before.sealed, about) == getattr(after.sealed, about),
@@ -84,7 +85,7 @@ class History:
             status=ready_status(after) if is_newest else "",
             http_status=outcome.status,
             took_ms=max(0, round(1000 * took_s)),
-            wait_ms=max(0, after.not_before_ms - self._now_ms) or None,
+            wait_ms=max(0, after.not_before_ms - self.now_ms) or None,
             hold_ms=round(1000 * hold_s) or None,
             reason=_masked(outcome.reason),
             trace="" if attempt.trace is None else _trace(attempt.trace),
@@ -176,7 +177,7 @@ class History:
         """Counts and writes an entry. Changes `after` itself."""
         if self._is_kept:
             after.entries += 1
-            entry = HistoryEntry(schema=history.SCHEMA, n=after.entries, at_ms=self._now_ms, **members)
+            entry = HistoryEntry(schema=history.SCHEMA, n=after.entries, at_ms=self.now_ms, **members)
             self.keep((key_of(subject, entry.n), history.encode(entry)))
 
 
