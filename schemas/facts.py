@@ -10,7 +10,7 @@ Both are MessagePack arrays, so the order of members is part of the format: new 
 of them can refer back to itself, so the collector need not know them (`gc=False`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from struct import Struct as Format
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -563,8 +563,23 @@ def check_facts(sealed: SealedFacts) -> None:
 
 def open_facts(sealed: SealedFacts) -> Facts:
     """All of them. Raises `msgspec.MsgspecError`."""
+    return _opened(sealed, REGISTERS.items())
+
+
+_NO_MONEY = frozenset({"details", "deliveries", "statement_retraction", "observed"})
+_OF_MONEY = tuple([each for each in REGISTERS.items() if each[0] not in _NO_MONEY])
+
+
+def open_money(sealed: SealedFacts) -> Facts:
+    """Those that an order's status and the totals of its carts follow from; the others stay as if nothing was said of
+    them. Raises `msgspec.MsgspecError`.
+    """
+    return _opened(sealed, _OF_MONEY)
+
+
+def _opened(sealed: SealedFacts, registers: Iterable[tuple[str, Register[Any]]]) -> Facts:
     facts = Facts(sealed.seen, content_total_max_minor=sealed.content_total_max_minor)
-    for name, register in REGISTERS.items():
+    for name, register in registers:
         if packed := getattr(sealed, name):
             setattr(facts, name, register.open(packed))
     return facts

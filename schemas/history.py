@@ -34,7 +34,9 @@ class HistoryEntry(Struct, omit_defaults=True, frozen=True, gc=False, kw_only=Tr
     n: int
     """The entry's number, from 1; who lost count begins anew, so the order in the topic is the order in time."""
     at_ms: int
-    """When it was written, in UTC milliseconds."""
+    """When it was written, in UTC milliseconds; of a takeover's hold, which is written with what comes next, when it
+    began.
+    """
     kind: Kind
     """`event`: taken from the event topic, from the shop, the provider or a job. `attempt`: a request to the provider.
     `decision`: something that follows without a request. `report`: a page of a report that the order was on.
@@ -55,7 +57,9 @@ class HistoryEntry(Struct, omit_defaults=True, frozen=True, gc=False, kw_only=Tr
     superseded: bool = False
     """The event changed nothing of what it is about: something newer was known already."""
     word: str = ""
-    """What the event says in one word: a payment's state, a transaction's kind and status, …; masked."""
+    """What the event says in one word: a payment's state, a transaction's kind and status, …; masked. Which page a
+    report is about.
+    """
     units: int | None = None
     """That the event ships, returns or cancels."""
     amount_minor: int | None = None
@@ -79,7 +83,7 @@ class HistoryEntry(Struct, omit_defaults=True, frozen=True, gc=False, kw_only=Tr
     wait_ms: int | None = None
     """Until the next attempt at the earliest."""
     hold_ms: int | None = None
-    """How long nothing is sent, because the request may still arrive."""
+    """How long nothing is sent, because the request, or that of the worker that had the partition, may still arrive."""
     erased: tuple[str, ...] = ()
     """Which personal details an operator had erased."""
     by: str = ""

@@ -108,7 +108,9 @@ class AssignmentListener(Protocol):
 
 
 class TopicsSeen(Struct, frozen=True):
-    """What the brokers report about our topics: enough to notice that one of them was replaced or repartitioned."""
+    """What the brokers report about the event topic and the state topic: enough to notice that one of them was replaced
+    or repartitioned.
+    """
 
     cluster: str = ""
     event_topic_id: str = ""
@@ -181,7 +183,9 @@ class EventLog(Protocol):
         ...
 
     async def describe_topics(self) -> TopicsSeen:
-        """The topics as the brokers report them now; works before `start`. Bounded. Raises `LogError`."""
+        """Both topics that an order lives in, events and state, as the brokers report them in one answer now: a worker
+        belongs to the two of them. Works before `start`. Bounded. Raises `LogError`.
+        """
         ...
 
     async def members_of(self, group_id: str) -> int:
@@ -693,6 +697,8 @@ class JobChange(Struct, eq=False):
     """By subject: the new provider memory of the orders' records."""
     fates: Mapping[str, Fate] = {}
     """By subject: the fate of orders."""
+    page: str = ""
+    """The id of the page that these orders are put on, or that their fates come of."""
     done: Callable[[], None] = lambda: None
     """Called after the commit."""
 

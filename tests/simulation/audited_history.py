@@ -65,6 +65,9 @@ class AuditedHistories:
         is_by_event = any(each.kind == "event" for each in told)  # made at the provider, or nothing that is told
         if record.acked > was.acked and not (is_by_event or any(each.what in _ACKNOWLEDGES for each in told)):
             self._trace.violate(f"{subject} is acknowledged up to {record.acked}, its history has {told}")
+        is_held = any(each.kind in ("attempt", "report") or each.what == "held" for each in told)
+        if record.may_land_late and not was.may_land_late and not is_held:
+            self._trace.violate(f"{subject} is held from now on, its history has {told}")
         if (
             record.park is not None
             and (was.park is None or was.park.digest != record.park.digest)

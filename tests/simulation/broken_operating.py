@@ -5,7 +5,7 @@ from typing import Any
 from tests.simulation.breaks import Breaks
 from worker.core import effects
 from worker.orders import loading
-from worker.orders.batch import Batch
+from worker.orders.operating import Operating
 from worker.publisher.publisher import Publisher
 
 breaks = Breaks()
@@ -17,7 +17,7 @@ def operator_event_taken_twice(_real: Any) -> Any:
     return lambda _record, _event: False
 
 
-@breaks(Batch, "_deed")
+@breaks(Operating, "_done")
 def operators_doing_not_told(_real: Any) -> Any:
     """The audit trail lacks nothing."""
     return lambda *_args: None

@@ -21,8 +21,10 @@ from worker.errors import LogError, UsageError
 from worker.sim.producer import MemoryEventProducer
 from worker.sim.records import MemoryRecords
 from worker.sim.scripted import Answer
+from worker.tools import operating
 from worker.tools.console.events import ByEvents
-from worker.tools.operating import Acts, Target, pick
+from worker.tools.operating import PER_S, Acts, Target, pick
+from worker.tools.operating_kafka import parked
 
 RESEND, RELEASE, NOTE = COMMANDS["resend"], COMMANDS["release"], COMMANDS["note"]
 PAUSE, RESUME = COMMANDS["pause"], COMMANDS["resume"]
@@ -45,7 +47,9 @@ async def told(stage: Stage, name: str = "w1") -> Worker:
     return worker
 
 
-def acts_on(stage: Stage, trust: Trust = TRUST, producer: MemoryEventProducer | None = None) -> Acts:
+def acts_on(
+    stage: Stage, trust: Trust = TRUST, producer: MemoryEventProducer | None = None, per_s: float = PER_S
+) -> Acts:
     """As the command line acts."""
     return Acts(
         lambda: MemoryRecords(stage.log, stage.clock),
@@ -54,6 +58,7 @@ def acts_on(stage: Stage, trust: Trust = TRUST, producer: MemoryEventProducer | 
         trust,
         stage.clock.wall_ms,
         taken_within_s=WITHIN_S,
+        per_s=per_s,
     )
 
 
@@ -255,6 +260,53 @@ def test_acts_say_that_it_was_not_written() -> None:
         with pytest.raises(UsageError, match="record_secrets"):
             await acts_on(stage, Trust()).on_orders(RESEND, [ORDER], "ana", "")
         await worker.stop()
+
+    play(story)
+
+
+def test_many_orders_go_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that follow wait for those before them to be taken, and for the rate."""
+    monkeypatch.setattr(operating, "AT_ONCE_MAX", 10)
+
+    async def story(stage: Stage) -> None:
+        worker = await serving(stage)
+        stage.provider.answer([Answer(422, times=25)])
+        for number in range(25):
+            stage.tell_shipped(f"{number}")
+        await asyncio.sleep(5.0)
+        orders = await parked(stage.log.scan(lambda subject: subject.startswith("acme/")), "422")
+        assert len(orders) == 25
+        assert await parked(stage.log.scan(lambda _subject: True), "no such reason") == []
+        done, began = list[tuple[int, int]](), stage.clock.now()
+
+        def note(count: int) -> None:
+            done.append((count, sum(name == "release" for _, name, _, _ in deeds(stage))))
+
+        came = await acts_on(stage, per_s=5.0).on_orders(RELEASE, orders, "ana", "mended", progress=note)
+        assert done == [(10, 10), (20, 20), (25, 25)]
+        assert stage.clock.now() - began >= 4.0
+        assert [each.line.subject for each in came] == [order.subject for order in orders]
+        assert all(each.line.done for each in came)
+        await worker.stop()
+
+    play(story)
+
+
+def test_many_orders_are_given_up_when_nobody_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first of them are written; of the others it is said that they are not."""
+    monkeypatch.setattr(operating, "AT_ONCE_MAX", 10)
+
+    async def story(stage: Stage) -> None:
+        worker = await told(stage)
+        await worker.stop()
+        orders = [Target(f"acme/{number}", [0]) for number in range(25)]
+        came = await acts_on(stage).on_orders(RESEND, orders, "ana", "")
+        assert [each.line.detail.split(",")[0] for each in came] == ["it is written"] * 10 + ["it was not written"] * 15
+        assert not any(each.is_taken for each in came)
+        again = await serving(stage, "w2")
+        await asyncio.sleep(1.0)
+        assert len(deeds(stage)) == 10
+        await again.stop()
 
     play(story)
 

@@ -16,7 +16,6 @@ from worker import __version__, logs
 from worker.app.operators import Operators
 from worker.config import WorkerSection
 from worker.core.commands import Command
-from worker.core.effects import EFFECTS
 from worker.core.figures import UNCONFIGURED, Figures
 from worker.core.operator_event import WITHOUT_SECRETS
 from worker.core.placing import Placing
@@ -315,7 +314,7 @@ class Worker:
         if self._operators.can_write:
             return await self._operators.write(command, target, [workload.partition], [workload.partition], by, why)
         self._require_no_event(command)
-        return CommandOutcome(await workload.command([target], EFFECTS[command.name]) > 0)
+        return CommandOutcome(await workload.command([target], command) > 0)
 
     def _require_no_event(self, command: Command) -> None:
         if command.is_event_only:
@@ -335,8 +334,7 @@ class Worker:
                 for subject in await workload.parked(account, reason_contains)
             ]
             return await self._operators.write_all(command, parked, by, why)
-        change = EFFECTS[command.name]
-        return sum([await each.command_parked(account, reason_contains, change) for each in self._workloads()])
+        return sum([await each.command_parked(account, reason_contains, command) for each in self._workloads()])
 
     async def skip(self, partition: int, offset: int) -> int:
         """Moves the position in the input; returns the previous one once that is committed. Raises `UsageError`."""

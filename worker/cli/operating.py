@@ -1,7 +1,7 @@
 """`cartsync order release`, `cartsync account resume` and the other commands of operators, made from their table."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,10 @@ from worker.cli.options import (
 from worker.cli.orders import order_app
 from worker.core.commands import COMMANDS, Command
 from worker.errors import UsageError
+
+if TYPE_CHECKING:
+    from worker.config import KafkaSection
+    from worker.core.trust import Trust
 
 
 def add_commands() -> None:
@@ -55,6 +59,9 @@ def _add_command(command: Command) -> None:
         reason_contains: Annotated[
             str, typer.Option(metavar="TEXT", help="With --all: only orders whose reason contains TEXT.")
         ] = "",
+        rate: Annotated[
+            float, typer.Option(metavar="N", min=0.01, max=100_000, help="With --all: events a second, at most.")
+        ] = 100.0,
         why: Why = "",
         by: By = "",
         url: Url = None,
@@ -72,7 +79,18 @@ def _add_command(command: Command) -> None:
             of_order(ref, why, by, url, config, token_file, as_json)
         if ref is not None or account is None:
             raise UsageError("--all needs --account NAME, and takes no order")
-        asked, doer = worker_port(url, config, token_file), by or who()
+        doer = by or who()
+        if (sections := _by_event(url, config)) is not None:
+            from worker.tools.operating_kafka import operate_parked_by_event
+
+            only_the_last_line()
+            kafka, trust = sections
+            raise typer.Exit(
+                operate_parked_by_event(
+                    command, account, reason_contains, kafka, trust, who=doer, why=why, per_s=rate, as_json=as_json
+                )
+            )
+        asked = worker_port(url, config, token_file)
         raise typer.Exit(operate_parked(command, account, reason_contains, asked, who=doer, why=why, as_json=as_json))
 
     def of_account(
@@ -103,12 +121,7 @@ def _operated(
     *,
     as_json: bool,
 ) -> int:
-    """By an event, where the configuration has what makes workers believe it; by the private port where a worker's is
-    named, or without.
-    """
-    from worker.config import operator_sections
-
-    if url is None and (sections := operator_sections(config)) is not None and sections[1].can_sign:
+    if (sections := _by_event(url, config)) is not None:
         from worker.tools.operating_kafka import operate_by_event
 
         only_the_last_line()
@@ -116,3 +129,13 @@ def _operated(
     from worker.tools.control import operate
 
     return operate(command, target, worker_port(url, config, token_file), who=who, why=why, as_json=as_json)
+
+
+def _by_event(url: str | None, config: Path | None) -> "tuple[KafkaSection, Trust] | None":
+    """By events, where the configuration has what makes workers believe them; `None`: by the private port, where a
+    worker's is named, or without.
+    """
+    from worker.config import operator_sections
+
+    sections = None if url is not None else operator_sections(config)
+    return sections if sections is not None and sections[1].can_sign else None

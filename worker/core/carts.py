@@ -2,7 +2,7 @@
 
 from schemas.facts import Facts, Line
 from worker.core.refunds import DIFFERENCE_NAME, Off, has_amounts, settle
-from worker.core.shares import Tally, share_content
+from worker.core.shares import Shares, Tally, share_content
 from worker.model.order import Cart, Item
 
 RETURN_FEE_NAME = "Return fee"
@@ -13,11 +13,7 @@ REFUND_NAME = "Refund"
 def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> tuple[Cart, Cart, list[str]]:
     """Shipped cart, unshipped cart, and what contradicts them."""
     shares = share_content(facts, lines, tallies)
-    fees = _fees(facts) if facts.returns or facts.fees else []
-    fees_minor = sum([fee.total_minor for fee in fees])
-    # Lists, here and below, where a generator would do: half the time, and carts are computed for every update.
-    shipped_minor = sum([share.shipped_minor for share in shares.all]) + fees_minor
-    unshipped_minor = sum([share.unshipped_minor for share in shares.all])
+    fees, fees_minor, shipped_minor, unshipped_minor = _before_refunds(facts, shares)
     # A line with units and no money is in the cart, and so is one with money and no units: a charge, or a cent.
     shipped = [
         _item(s.line, s.shipped_units, s.shipped_minor) for s in shares.all if s.shipped_units or s.shipped_minor
@@ -28,7 +24,7 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
         if s.unshipped_units or s.unshipped_minor
     ]
     shipped += fees  # whole, even after a cancellation: the shop charges them for what has already happened
-    if not facts.refunds and not has_amounts(facts):
+    if not _has_refunds(facts):
         return Cart(shipped, shipped_minor), Cart(unshipped, unshipped_minor), []
     settled = settle(facts, lines, tallies, shares, shipped_minor, unshipped_minor, fees_minor)
     if settled.difference is not None:
@@ -49,6 +45,27 @@ def carts_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally])
         _refunded_cart(unshipped, let_off, settled.unshipped_minor),
         reasons,
     )
+
+
+def totals_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally]) -> tuple[Cart, Cart, list[str]]:
+    """What `carts_of_content` gives, without items: who only wants totals has them for less than half the work."""
+    if _has_refunds(facts):
+        return carts_of_content(facts, lines, tallies)
+    _, _, shipped_minor, unshipped_minor = _before_refunds(facts, share_content(facts, lines, tallies))
+    return Cart([], shipped_minor), Cart([], unshipped_minor), []
+
+
+def _before_refunds(facts: Facts, shares: Shares) -> tuple[list[Item], int, int, int]:
+    """The fees, their total, and the totals of both carts."""
+    fees = _fees(facts) if facts.returns or facts.fees else []
+    fees_minor = sum([fee.total_minor for fee in fees])
+    # Lists, here and below, where a generator would do: half the time, and carts are computed for every update.
+    shipped_minor = sum([share.shipped_minor for share in shares.all]) + fees_minor
+    return fees, fees_minor, shipped_minor, sum([share.unshipped_minor for share in shares.all])
+
+
+def _has_refunds(facts: Facts) -> bool:
+    return bool(facts.refunds) or (bool(facts.returns) and has_amounts(facts))
 
 
 def _fees(facts: Facts) -> list[Item]:

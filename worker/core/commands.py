@@ -44,6 +44,14 @@ class Command(Struct, frozen=True):
         """What a button says."""
         return self.name.capitalize()
 
+    def words_of_parked(self, count: int, *, is_filtered: bool) -> str:
+        """What came of it for all parked orders of an account: to how many something was done. `is_filtered`: only
+        those whose reason contains a text were meant.
+        """
+        if count:
+            return f"{count} {self.words(True, None)}"
+        return f"no order is parked{' whose reason contains that' if is_filtered else ''}"
+
     @property
     def step(self) -> str:
         """Its name in a scenario."""
@@ -103,8 +111,9 @@ COMMANDS: Mapping[str, Command] = {
             """Send a parked order again, or all parked orders of an account.
 
             Attempt counts start over; running delays and holds stay. Returns once the change is committed, and says
-            whether anything was released. --all asks a worker's private port, and reaches only its partitions: run it
-            for each worker.
+            whether anything was released. --all reads the state topic and writes an event for each order, at most
+            --rate a second, and ends early when no worker takes them. Without [callbacks] record_secrets, or with
+            --url, it asks a worker's private port, and reaches only its partitions: run it for each worker.
 
             \b
             cartsync order release acme/A14

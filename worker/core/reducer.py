@@ -357,31 +357,54 @@ def _observed(facts: SealedFacts, data: e.ObservedData, stamp: Stamp) -> None:
 
 
 def _retracted(facts: SealedFacts, data: e.RetractedData, stamp: Stamp) -> None:
-    if data.shipment_id is not UNSET:
-        facts.shipments = SHIPMENTS.put(facts.shipments, data.shipment_id, Shipment(stamp, None))
-    elif data.return_id is not UNSET:
-        facts.returns = RETURNS.put(facts.returns, data.return_id, Return(stamp, None))
-    elif data.cancellation_id is not UNSET:
-        cancellations = ITEM_CANCELLATIONS.put(
-            facts.item_cancellations, data.cancellation_id, ItemCancellation(stamp, None)
-        )
-        facts.item_cancellations = cancellations
-    elif data.refund_id is not UNSET:
-        facts.refunds = REFUNDS.put(facts.refunds, data.refund_id, Refund(stamp, 0))
-    elif data.fee_id is not UNSET:
-        facts.fees = FEES.put(facts.fees, data.fee_id, Fee(stamp, 0))
-    elif data.cancelled is not UNSET:
-        _set_cancellation(facts, Cancellation(stamp, retracted=True))
-    else:
-        _retract_statements(facts, stamp)
+    for name, retract in _RETRACT.items():
+        if (value := getattr(data, name)) is not UNSET:
+            retract(facts, value, stamp)
 
 
-def _retract_statements(facts: SealedFacts, stamp: Stamp) -> None:
+def _retract_shipment(facts: SealedFacts, shipment_id: str, stamp: Stamp) -> None:
+    facts.shipments = SHIPMENTS.put(facts.shipments, shipment_id, Shipment(stamp, None))
+
+
+def _retract_return(facts: SealedFacts, return_id: str, stamp: Stamp) -> None:
+    facts.returns = RETURNS.put(facts.returns, return_id, Return(stamp, None))
+
+
+def _retract_item_cancellation(facts: SealedFacts, cancellation_id: str, stamp: Stamp) -> None:
+    one = ItemCancellation(stamp, None)
+    facts.item_cancellations = ITEM_CANCELLATIONS.put(facts.item_cancellations, cancellation_id, one)
+
+
+def _retract_refund(facts: SealedFacts, refund_id: str, stamp: Stamp) -> None:
+    facts.refunds = REFUNDS.put(facts.refunds, refund_id, Refund(stamp, 0))
+
+
+def _retract_fee(facts: SealedFacts, fee_id: str, stamp: Stamp) -> None:
+    facts.fees = FEES.put(facts.fees, fee_id, Fee(stamp, 0))
+
+
+def _retract_cancellation(facts: SealedFacts, _true: bool, stamp: Stamp) -> None:
+    _set_cancellation(facts, Cancellation(stamp, retracted=True))
+
+
+def _retract_statements(facts: SealedFacts, _true: bool, stamp: Stamp) -> None:
     old = STATEMENT_RETRACTION.open(facts.statement_retraction)
     if old is None or stamp > old:
         facts.statement_retraction = STATEMENT_RETRACTION.seal(stamp)
         _keep_statements(facts, STATEMENTS.open(facts.statements))
 
+
+_RETRACT: dict[str, Callable[[SealedFacts, Any, Stamp], None]] = {
+    "shipment_id": _retract_shipment,
+    "return_id": _retract_return,
+    "cancellation_id": _retract_item_cancellation,
+    "refund_id": _retract_refund,
+    "fee_id": _retract_fee,
+    "cancelled": _retract_cancellation,
+    "stated": _retract_statements,
+}
+"""By the member that names what did not happen; an event has one."""
+assert tuple(_RETRACT) == e.RetractedData.__struct_fields__, "each member retracts something"
 
 _APPLY: dict[type[Data], Callable[[SealedFacts, Any, Stamp], None]] = {
     e.ConfirmedData: _confirmed,

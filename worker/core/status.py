@@ -4,12 +4,12 @@ from typing import Literal
 
 from schemas.state import OrderHeader, OrderRecord
 from schemas.views import Status
-from worker.core.order import Assessment
+from worker.core.order import Standing
 from worker.core.policy import DeliveryPolicy
 
 
 def status(
-    record: OrderRecord, assessment: Assessment, *, now_ms: int, rules: DeliveryPolicy, is_overdue: bool = False
+    record: OrderRecord, assessment: Standing, *, now_ms: int, rules: DeliveryPolicy, is_overdue: bool = False
 ) -> Status:
     """The first that holds of `DOMAIN.md` section 4. `is_overdue`: its owner knows that it waits for too long."""
     if assessment.state == "inconsistent":

@@ -23,7 +23,9 @@ _DECISIONS = {
     "parked": "parked by a check before sending",
     "waiting": "it waits",
     "released": "it is sent again",
+    "held": "another worker took over: the last request of the one before may still arrive",
 }
+_REPORTS = {"on_page": "it is on the page that is sent next"}
 
 
 def words_of(entry: HistoryEntry, currency: str) -> str:
@@ -38,7 +40,7 @@ def _what(entry: HistoryEntry) -> str:
         case "attempt":
             return f"attempt: {_OUTCOMES.get(entry.what, entry.what)}"
         case "report":
-            return f"report: {_OUTCOMES.get(entry.what, entry.what)}"
+            return f"report: {_REPORTS.get(entry.what) or _OUTCOMES.get(entry.what, entry.what)}"
         case "decision":
             return _DECISIONS.get(entry.what, entry.what)
         case "operator":

@@ -153,7 +153,7 @@ class ReportJob(Job):
         fates = {self._subject(name): self._fate(name, "reported", outcome) for name in move.reported}
         fates |= {self._subject(name): self._fate(name, "free", outcome) for name in move.free}
         kept = replace(self._kept, pages=[each for each in self._kept.pages if each is not page])
-        self._keep(kept, JobChange(self.key, b"", fates=fates, done=done))
+        self._keep(kept, JobChange(self.key, b"", fates=fates, page=page.id, done=done))
         log.warning(
             "report_decided",
             account=self.account,
@@ -328,7 +328,7 @@ class ReportJob(Job):
             return False
         kept = replace(self._kept, pages=[*self._kept.pages, composed.page])
         remotes = {self._subject(name): remote for name, remote in composed.remotes.items()}
-        self._keep(kept, JobChange(self.key, b"", remotes=remotes, done=self.reserved.clear))
+        self._keep(kept, JobChange(self.key, b"", remotes=remotes, page=composed.page.id, done=self.reserved.clear))
         return True
 
     @staticmethod
@@ -409,7 +409,7 @@ class ReportJob(Job):
             self._means.metrics.reported(self.account, len(move.reported))
             self._announce(move, page, outcome)
 
-        self._keep(kept, JobChange(self.key, b"", fates=fates, done=committed))
+        self._keep(kept, JobChange(self.key, b"", fates=fates, page=page.id, done=committed))
         return True
 
     def _again_at(self, move: Move, answer: _Answer) -> float:

@@ -7,17 +7,16 @@ from msgspec.structs import replace
 
 from schemas import state
 from schemas.events import ConfirmedData, ObservedData, OrderEvent
-from schemas.facts import PROVIDER, SealedFacts, Stamp
-from schemas.state import AccountRecord, Operated, OrderRecord, Parking
-from worker.core import effects
+from schemas.facts import PROVIDER
+from schemas.state import OrderRecord, Parking
 from worker.core import record as records
-from worker.core.effects import OPERATOR_KINDS, Asked, Change
+from worker.core.commands import Command
+from worker.core.effects import OPERATOR_KINDS
 from worker.core.intake import shown_id
 from worker.core.order import assess
 from worker.core.outbox_effects import Decide
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.record import settle
-from worker.core.results import Found
 from worker.core.retention import ClosedOrders, DueOrder
 from worker.core.retry import awaits_change
 from worker.errors import MalformedEventError
@@ -25,32 +24,20 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Fate
 from worker.model.order import account_of, reference_of
 from worker.orders.context import OrderContext
+from worker.orders.encoding import OVERHEAD_BYTES, Encoded, encoded, is_too_large, too_large
 from worker.orders.happened import Happened
-from worker.orders.history import History
+from worker.orders.history import Held, History
 from worker.orders.letters import letter_bytes, letter_of
+from worker.orders.operating import Operating
 from worker.orders.reading import Skipped, decoded, identity_of
 from worker.orders.telling import Telling
 from worker.ownership.context import Slice
 from worker.ownership.workload import Sizes
 from worker.ports import Attempt, DeadLetter, InputRecord, JobChange, OrderTable, Result, UndecodableRecord, after
 
-_RECORD_OVERHEAD_BYTES = 8 * 1024
-"""Key, framing, and what attempts may still add: two reasons of 510 characters, of four bytes each."""
-_SUBJECT_MAX_BYTES = 8 * 1024
 EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES = 64, 256 * 1024
 """What `Batch.events` is best given, about a millisecond's work: fewer of those that are large, or of large orders."""
 _FRAMING = 1_024
-
-
-def is_too_large(subject: str, value: bytes, value_max_bytes: int) -> int:
-    """The bytes that an order's record may come to, when that is more than the state topic takes; else 0."""
-    size = len(value) + len(subject.encode()) + _RECORD_OVERHEAD_BYTES
-    return size if size > value_max_bytes else 0
-
-
-def smallest_too_large(value_max_bytes: int) -> int:
-    """Records of so many bytes are never too large, whatever the subject."""
-    return value_max_bytes - _RECORD_OVERHEAD_BYTES - _SUBJECT_MAX_BYTES
 
 
 class Batch:
@@ -65,10 +52,11 @@ class Batch:
         sizes: Sizes,
         closed: ClosedOrders | None = None,
         accounts: Mapping[str, bytes] = {},
-        under: Mapping[str, tuple[OrderRecord, bytes]] = {},
+        held: Held | None = None,
+        under: Mapping[str, Encoded] = {},
     ) -> None:
-        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key. `under`: the
-        changed orders of a batch that is being committed; here they count.
+        """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key. `held`: orders
+        that are held since a takeover. `under`: the changed orders of a batch that is being committed; here they count.
         """
         self._partition = partition
         self.next_offset = next_offset
@@ -79,32 +67,41 @@ class Batch:
         self._orders = orders
         self._context = context
         self._value_max_bytes = sizes.value
-        self._value_near_max_bytes = sizes.value - 2 * _RECORD_OVERHEAD_BYTES
+        self._value_near_max_bytes = sizes.value - 2 * OVERHEAD_BYTES
         self._letter_max_bytes = sizes.letter
         self._lean_below = sizes.lean_below
         self._bytes = 0
         self._now_ms = context.clock.wall_ms()
         self._telling = Telling(context, sizes, self._now_ms)
-        self._history = History(self._now_ms, is_kept=context.keeps_history)
-        # Encoded at once, while a record is at hand: thousands of decoded ones cost more than to decode one twice.
-        self.changed: dict[str, tuple[OrderRecord, bytes]] = {}
-        """The changed orders: the record without its facts, and its value."""
+        self._history = History(self._now_ms, held, under, is_kept=context.keeps_history)
+        # Encoded at once, while a record is at hand.
+        self.changed: dict[str, Encoded] = {}
+        """The changed orders."""
         self._under = under
         self._jobs: dict[str, bytes] = {}
-        self._accounts = accounts
         self.traces: list[tuple[str, str]] = []
         """(subject, `traceparent`) of events that changed an order; none while nobody wants spans."""
-        self.accounts: dict[str, bytes] = {}
-        """The changed records of accounts, by key."""
-        self.operated: list[tuple[str, Operated]] = []
-        """What operators did, by subject."""
         self._closed = closed or ClosedOrders()
         self.gone: list[str] = []
         """Orders that are closed."""
         self.closed: dict[str, bytes | None] = {}
         """What is remembered of closed orders, by key, where that changes; `None`: it is not any more."""
-        self.happened = Happened()
+        self.happened = Happened(tracing=context.tracing)
         self._notes = self.happened.notes
+        self._operating = Operating(
+            partition,
+            context,
+            sizes,
+            self._now_ms,
+            telling=self._telling,
+            history=self._history,
+            happened=self.happened,
+            accounts=accounts,
+        )
+        self.accounts = self._operating.accounts
+        """The changed records of accounts, by key."""
+        self.operated = self._operating.operated
+        """What operators did, by subject."""
         self._epoch = context.topic_epoch << state.TOPIC_EPOCH_BITS
         self.last_record: InputRecord | None = None
         """Of the input, that could be read and was taken; `None`: there was none."""
@@ -118,7 +115,7 @@ class Batch:
     @property
     def size(self) -> int:
         """Bytes that entries, letters and events without either come to; an order that changes twice counts twice."""
-        return self._bytes + self._history.bytes
+        return self._bytes + self._history.bytes + self._operating.bytes
 
     def record(self, subject: str) -> OrderRecord:
         """The order as it stands in this batch; a new one when nothing is known of it."""
@@ -132,17 +129,19 @@ class Batch:
     def go_on(self) -> None:
         """The batch under it is committed, and all that it has changed is in the table. What comes now, comes now."""
         self._under = {}
-        self._now_ms = self._history.now_ms = self._context.clock.wall_ms()
+        self._now_ms = self._history.now_ms = self._operating.now_ms = self._context.clock.wall_ms()
         self._telling.set_time(self._now_ms)
 
     def keep(self, subject: str) -> None:
         """Writes the order as it stands in memory."""
         value = self._orders.get(subject)
         if value is not None and subject not in self.changed:
-            self.changed[subject] = state.decode_order(value), value
+            record = state.decode_order(value)
+            self._history.keep(self._history.of_takeover(subject, record))
+            self.changed[subject] = encoded(record)
 
     def _put(self, subject: str, record: OrderRecord) -> None:
-        self.changed[subject] = changed = _encoded(record)
+        self.changed[subject] = changed = encoded(record)
         self._bytes += len(changed[1])
 
     # --- events ---
@@ -224,13 +223,13 @@ class Batch:
                 return
             key_changed = changed.has_several_keys and not before.has_several_keys
             told = self._telling.of_event(event, before, changed)
-            entry = self._history.of_event(event, before, changed, offset)
-            encoded = _encoded(changed)
-            if len(encoded[1]) > self._value_near_max_bytes and (
-                size := is_too_large(subject, encoded[1], self._value_max_bytes)
+            entries = self._history.of_event(event, before, changed, offset)
+            written = encoded(changed)
+            if len(written[1]) > self._value_near_max_bytes and (
+                size := is_too_large(subject, written[1], self._value_max_bytes)
             ):
-                self._in_vain += len(encoded[1])
-                raise self._too_large(size)
+                self._in_vain += len(written[1])
+                raise too_large(size, self._value_max_bytes)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
@@ -242,100 +241,34 @@ class Batch:
             self.happened.unconfigured.append(subject)
         if key_changed:
             self.happened.key_changes += 1
-            self._note("order_key_changed", subject, changed.revision, shown_id(event.id, event.uid))
+            self.happened.note("order_key_changed", subject, changed.revision, shown_id(event.id, event.uid))
         if changed.acked == changed.revision and records.may_change(event):
             self.happened.by_origin.append(account_of(subject))
             made_at = changed.made_at and changed.made_at.provider
-            self._note("order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at)
+            self.happened.note(
+                "order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at
+            )
         for result in told:
             self._report(subject, result)
-        self._history.keep(entry)
-        self.changed[subject] = encoded
-        self._bytes += len(encoded[1])
-
-    # --- what operators do ---
+        self._history.keep(entries)
+        self.changed[subject] = written
+        self._bytes += len(written[1])
 
     def _operator_event(self, record: InputRecord, event: OrderEvent) -> None:
         self._bytes += len(record.value or b"")
-        command = OPERATOR_KINDS[type(event.data)]
         try:
-            if command.about == "account":
-                taken = self._account_event(event, record.offset)
-            else:
-                taken = self._order_event(record, event)
+            deed = self._operating.event(record, event, self._value)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
-        self.happened.events["changed" if taken else "unchanged"] += 1
-
-    def _order_event(self, record: InputRecord, event: OrderEvent) -> bool:
-        """False: it was taken before."""
-        context, subject = self._context, event.subject
-        if context.placing is not None:
-            context.placing.check(record.key or b"", subject, self._partition, context.topic_partitions)
-        value = self._value(subject)
-        if value is None:
-            deed = effects.operated(event, self._now_ms, None, done=False)
-            words = f"no order {subject} is known in partition {self._partition}"
-            self._deed(event, record.offset, replace(deed, words=words))
-            return True
-        before = state.decode_order(value)
-        if effects.is_repeat(before, event):
-            return False
-        asked = self._asked(subject, (-1, event.time_us, record.offset))
-        after, done = effects.operate(before, event, asked)
-        found = self._telling.find(subject, after)
-        deed = effects.operated(event, self._now_ms, found.status, done=done)
-        after.operated = effects.newest(after.operated, deed)
-        size = is_too_large(subject, state.encode(after), self._value_max_bytes)
-        if size:
-            raise self._too_large(size)
-        self._note_of("order_changed_by_operator", subject, after, command=deed.command, by=deed.by, done=done)
-        self._history.of_operator(subject, deed, after, shown_id(event.id, event.uid), record.offset)
-        self._deed(event, record.offset, deed, after, found)
-        self._report(subject, self._telling.of_found(subject, after, found))
-        self._put(subject, after)
-        return True
-
-    def _account_event(self, event: OrderEvent, offset: int) -> bool:
-        """False: it was taken before."""
-        account = event.subject
-        key = state.ACCOUNT_PREFIX + account
-        value = self.accounts.get(key) or self._accounts.get(key)
-        before = AccountRecord(state.SCHEMA) if value is None else state.decode_account(value)
-        if effects.is_repeat(before, event):
-            return False
-        is_paused = self._context.dispatcher.pauses(account)
-        after, deed = effects.operate_account(before, event, self._now_ms, is_paused=is_paused)
-        self.accounts[key] = state.encode(after)
-        self._bytes += len(self.accounts[key])
-        fields = {"account": account, "command": deed.command, "by": deed.by, "done": deed.done}
-        self._notes.append(("account_changed_by_operator", fields))
-        self._deed(event, offset, deed)
-        return True
-
-    def _deed(
-        self,
-        event: OrderEvent,
-        offset: int,
-        deed: Operated,
-        record: OrderRecord | None = None,
-        found: Found | None = None,
-    ) -> None:
-        """Notes what an operator did, for who waits for it and for the results."""
-        self.operated.append((event.subject, deed))
-        told = self._telling.of_operated(
-            event,
-            deed,
-            partition=self._partition,
-            position=self._epoch | (offset + 1),
-            record=record,
-            status=None if found is None else found.status,
-        )
-        self._report(event.subject, told)
-
-    def _asked(self, subject: str, stamp: Stamp = (-1, 0, 0)) -> Asked:
-        return Asked(subject, self._now_ms, self._context.destinations.get(account_of(subject)), stamp)
+        self.happened.events["unchanged" if deed is None else "changed"] += 1
+        if deed is None:
+            return
+        for result in deed.told:
+            self._report(event.subject, result)
+        if deed.changed is not None:
+            self.changed[event.subject] = deed.changed
+            self._bytes += len(deed.changed[1])
 
     def _known(self, event: OrderEvent, revision: int) -> tuple[OrderRecord, bool]:
         """What `record_for` says; of an order of which nothing is known, whether it was closed, too."""
@@ -343,14 +276,8 @@ class Batch:
         if not before.revision and type(event.data) not in _FIRST_KINDS:
             before.closed_day = self._closed.closed_on(event.subject)
             if before.closed_day:
-                self._note("order_was_closed", event.subject, revision, shown_id(event.id, event.uid))
+                self.happened.note("order_was_closed", event.subject, revision, shown_id(event.id, event.uid))
         return before, matters
-
-    def _too_large(self, size: int) -> MalformedEventError:
-        return MalformedEventError(
-            "order_too_large",
-            f"$: expected an order's record of at most {self._value_max_bytes} bytes, got {size}",
-        )
 
     def _refuse(self, record: InputRecord, error: MalformedEventError) -> None:
         said = {
@@ -381,7 +308,7 @@ class Batch:
             known = state.decode_order(value)
             whole = records.apply_found(known, self._now_ms)
             value = state.encode(whole)
-            self._note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
+            self.happened.note("order_cancelled_there", subject, attempt.revision, attempt.event_id)
             # What could not be told is not what is owed now. Once: a shop whose clock is ahead outranks it each time.
             heard = PROVIDER.open(known.sealed.provider)
             is_news = heard is None or heard.cancelled is None
@@ -409,7 +336,7 @@ class Batch:
         # From the end of the attempt, not from this transaction: `settle` is about what the network may still deliver.
         # Also without a hold it is noted, for its attempt has ended, and it may be sent again once this is committed.
         self.holds[subject] = ended_at + hold_s if hold_s else 0.0
-        fields = _about(subject, attempt.revision, attempt.event_id, outcome) | self._trace(attempt.trace)
+        fields = _about(subject, attempt.revision, attempt.event_id, outcome) | self.happened.trace(attempt.trace)
         if outcome.kind is OutcomeKind.APPLIED:
             self._note_applied(before, after, fields)
         elif outcome.kind is OutcomeKind.PENDING:
@@ -449,29 +376,31 @@ class Batch:
             case Acknowledge(digest):
                 record = records.acknowledge(record, digest)
                 self._context.metrics.suppressed()
-                self._note_of("update_skipped", subject, record, reason="unchanged")
+                self.happened.note_of("update_skipped", subject, record, reason="unchanged")
             case Park(reason, digest, by_check):
                 # A newer revision with the payload that is parked already is no news to anybody.
                 is_news = record.park is None or record.park.digest != digest
                 if is_news:
                     self._context.metrics.parked(account_of(subject))
-                    self._note_of("order_parked", subject, record, outcome="check")
+                    self.happened.note_of("order_parked", subject, record, outcome="check")
                 record = records.park(record, reason, digest, self._now_ms, by_check=by_check)
             case Wait(waiting, _, contradicts):
                 before, record = record, records.mark_waiting(record, contradicts, self._now_ms)
                 is_news = record is not before
                 if is_news:
-                    self._note_of("order_waiting", subject, record, status=waiting)
+                    self.happened.note_of("order_waiting", subject, record, status=waiting)
             case Send():
                 is_news = bool(record.inconsistent_since_ms or record.park is not None)
                 if is_news:
-                    self._note_of("order_released", subject, record)
+                    self.happened.note_of("order_released", subject, record)
                 if record.park is not None:
                     record = records.release(record)
                 record.inconsistent_since_ms = 0
         self._report(subject, self._told_of(subject, record, decision))
         if is_news:
             self._history.of_decision(subject, plan, record)
+        else:
+            self._history.keep(self._history.of_takeover(subject, record))
         self._put(subject, record)
 
     def _told_of(self, subject: str, record: OrderRecord, decision: Decide) -> bytes | None:
@@ -493,13 +422,14 @@ class Batch:
                 await work.pause()
             record = state.decode_order(self._orders[subject])
             record.remote = remote
+            self._history.of_page(subject, change.page, record)
             self._put(subject, record)
         for subject, fate in change.fates.items():
             if work.is_over():
                 await work.pause()
-            self._fate(subject, fate)
+            self._fate(subject, change.page, fate)
 
-    def _fate(self, subject: str, fate: Fate) -> None:
+    def _fate(self, subject: str, page: str, fate: Fate) -> None:
         """What a job has come to for an order, as if it had been an attempt of its own."""
         context, outcome = self._context, fate.outcome
         before = state.decode_order(self._orders[subject])
@@ -514,9 +444,9 @@ class Batch:
         )
         if after.revision == fate.revision:
             self._report(subject, self._telling.of(subject, after))
-        self._history.of_report(subject, fate.revision, outcome, after)
+        self._history.of_report(subject, page, fate.revision, outcome, after)
         self._put(subject, after)
-        fields = _about(subject, fate.revision, after.event_id, outcome) | self._trace(after.trace)
+        fields = _about(subject, fate.revision, after.event_id, outcome) | self.happened.trace(after.trace)
         if outcome.kind is OutcomeKind.APPLIED:
             self._note_applied(before, after, fields)
         else:
@@ -526,15 +456,12 @@ class Batch:
         self._context.metrics.acknowledged(max(0.0, (self._now_ms - before.event_ms) / 1000))
         self._notes.append(("order_settled" if after.revision == after.acked else "update_accepted", fields))
 
-    def command(self, subject: str, change: Change) -> bool:
-        """An operator's change; False: there was nothing to change."""
-        before = self.record(subject)
-        record = change(before, self._asked(subject))
-        if record is before:
+    def command(self, subject: str, command: Command) -> bool:
+        """What an operator asks of this worker alone; False: there was nothing to do."""
+        record = self._operating.command(subject, command, self.record(subject))
+        if record is None:
             return False
-        self._note_of("order_changed_by_operator", subject, record)
         self._report(subject, self._telling.of(subject, record))
-        self._history.of_command(subject, record)
         self._put(subject, record)
         return True
 
@@ -564,19 +491,6 @@ class Batch:
             return
         self.results.append(Result(subject.encode(), value))
         self._bytes += len(value)
-
-    def _note(self, name: str, subject: str, revision: int, event_id: str, **fields: object) -> None:
-        self._notes.append((name, {"order": subject, "revision": revision, "event_id": event_id, **fields}))
-
-    def _note_of(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
-        """Of a record that still has its facts."""
-        trace = self._trace(record.trace)
-        self._note(name, subject, record.revision, records.newest_event(record), **fields, **trace)
-
-    def _trace(self, traceparent: str | None) -> dict[str, object]:
-        """What a line of the log says of the trace that an order's newest event belongs to."""
-        trace_id = "" if self._context.tracing is None else self._context.tracing.id_of(traceparent)
-        return {"trace_id": trace_id} if trace_id else {}
 
     # --- the transaction ---
 
@@ -609,13 +523,5 @@ def _about(subject: str, revision: int, event_id: str, outcome: Outcome) -> dict
     return {"order": subject, "revision": revision, "event_id": event_id, "status": outcome.status}
 
 
-def _encoded(record: OrderRecord) -> tuple[OrderRecord, bytes]:
-    """The record without its facts, and its value."""
-    value = state.encode(record)
-    record.sealed = _NO_FACTS  # to copy the header's ten members instead would take 0.5 µs
-    return record, value
-
-
 _FIRST_KINDS = frozenset({ConfirmedData, ObservedData})
 """Most orders begin with them: to look for each among those that were closed would take longer than the event."""
-_NO_FACTS = SealedFacts()

@@ -1,13 +1,20 @@
 """What one transaction of orders has brought, for the log and the metrics."""
 
+from typing import TYPE_CHECKING
+
 import structlog
 from msgspec import Struct, field
 
 from schemas.base import DeadLetterReason
+from schemas.state import OrderRecord
+from worker.core.record import newest_event
 from worker.metrics import EventResult
 from worker.model.order import account_of
 from worker.orders.context import OrderContext
 from worker.ownership.context import Slice
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +43,25 @@ class Happened(Struct):
     """New orders of accounts that nobody has configured."""
     notes: list[tuple[str, dict[str, object]]] = []
     """Lines of the log: the event's name, and its fields."""
+    tracing: "Tracing | None" = None
+
+    def note(self, name: str, subject: str, revision: int, event_id: str, **fields: object) -> None:
+        """One line of the log."""
+        self.notes.append((name, {"order": subject, "revision": revision, "event_id": event_id, **fields}))
+
+    def note_of(self, name: str, subject: str, record: OrderRecord, **fields: object) -> None:
+        """One about a record that still has its facts."""
+        self.notes.append(self.line_of(name, subject, record, **fields))
+
+    def line_of(self, name: str, subject: str, record: OrderRecord, **fields: object) -> tuple[str, dict[str, object]]:
+        """The same, of something that is not certain yet."""
+        about = {"order": subject, "revision": record.revision, "event_id": newest_event(record)}
+        return name, {**about, **fields, **self.trace(record.trace)}
+
+    def trace(self, traceparent: str | None) -> dict[str, object]:
+        """What a line of the log says of the trace that an order's newest event belongs to."""
+        trace_id = "" if self.tracing is None else self.tracing.id_of(traceparent)
+        return {"trace_id": trace_id} if trace_id else {}
 
     async def announce(self, context: OrderContext, partition: int, *, results: int, gone: int) -> None:
         """Says what has changed, now that it is so: one line per change of an order, no personal datum in it."""

@@ -5,10 +5,10 @@ becomes of the transaction. It says what has happened in the terms of whoever di
 event would cost as much again as to take the event, so their amounts stand with what was sent or decided next.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, assert_never
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from schemas import events as e
@@ -16,7 +16,7 @@ from schemas import history
 from schemas import provider_events as p
 from schemas.envelope import Data
 from schemas.events import EVENT_TYPES, OrderEvent, Units, data_of, event_type
-from schemas.history import ENTRY_MAX_BYTES, KEPT, HistoryEntry, key_of, keys_of
+from schemas.history import ENTRY_MAX_BYTES, HistoryEntry, key_of, keys_of
 from schemas.state import Operated, OrderRecord
 from worker.core.intake import shown_id
 from worker.core.masking import reason_kind
@@ -37,21 +37,46 @@ Entry = tuple[bytes, bytes]
 """Key and value of a record of the history topic."""
 
 
+class Held(Struct, frozen=True):
+    """Orders that are held since a takeover, as no record says yet: what becomes of one of them next says so first."""
+
+    subjects: Container[str] = ()
+    since_ms: int = 0
+    """UTC, by our clock."""
+    hold_ms: int = 0
+
+
 class History:
     """Records of the history topic, in the making."""
 
-    def __init__(self, now_ms: int, *, is_kept: bool) -> None:
+    def __init__(self, now_ms: int, held: Held | None = None, written: Container[str] = (), *, is_kept: bool) -> None:
+        """`written`: orders that a transaction before it writes, and says of them that they are held."""
         self.records: list[tuple[bytes, bytes | None]] = []
         """Keys and values; `None`: to be removed."""
         self.bytes = 0
         self._is_kept = is_kept
         self.now_ms = now_ms
         """When what is added happens."""
+        self._held = held or Held()
+        self._written = written
+        self._told_held: set[str] = set()
 
-    def of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord, offset: int) -> Entry | None:
+    def of_takeover(self, subject: str, after: OrderRecord) -> list[Entry]:
+        """That it is held since a takeover, for `keep`, if nothing says so yet. Changes `after` itself."""
+        held = self._held
+        if not self._is_kept or subject not in held.subjects:
+            return []
+        if subject in self._told_held or subject in self._written:
+            return []
+        self._told_held.add(subject)
+        members: dict[str, Any] = {"kind": "decision", "what": "held", "revision": after.revision}
+        return [self._counted(subject, after, at_ms=held.since_ms, hold_ms=held.hold_ms or None, **members)]
+
+    def of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord, offset: int) -> list[Entry]:
         """The entry of an event, for `keep` once it is certain that the event is taken. Changes `after` itself."""
         if not self._is_kept:
-            return None
+            return []
+        entries = self.of_takeover(event.subject, after)
         after.entries = n = after.entries + 1
         kind = type(event.data)
         origin, trace, about = event.origin, event.traceparent, _ABOUT.get(kind)
@@ -67,7 +92,8 @@ class History:
                 "" if trace is None else _trace(trace),
             )
         )
-        return key_of(event.subject, n), value
+        entries.append((key_of(event.subject, n), value))
+        return entries
 
     def of_attempt(
         self, attempt: Attempt, outcome: Outcome, after: OrderRecord, *, took_s: float, hold_s: float
@@ -91,7 +117,19 @@ class History:
             trace="" if attempt.trace is None else _trace(attempt.trace),
         )
 
-    def of_report(self, subject: str, revision: int, outcome: Outcome, after: OrderRecord) -> None:
+    def of_page(self, subject: str, page: str, after: OrderRecord) -> None:
+        """It is on a page of a report from now on."""
+        self._add_of(
+            subject,
+            after,
+            kind="report",
+            what="on_page",
+            revision=after.revision,
+            event_id=newest_event(after),
+            word=f"page {page}",
+        )
+
+    def of_report(self, subject: str, page: str, revision: int, outcome: Outcome, after: OrderRecord) -> None:
         """What a report's page has come to for an order."""
         self._add_of(
             subject,
@@ -100,6 +138,7 @@ class History:
             what=outcome.kind.value,
             revision=revision,
             event_id=newest_event(after),
+            word=f"page {page}",
             status=ready_status(after) if after.revision == revision else "",
             http_status=outcome.status,
             reason=_masked(outcome.reason),
@@ -130,15 +169,16 @@ class History:
             reason=_masked(reason),
         )
 
-    def of_operator(self, subject: str, deed: Operated, after: OrderRecord, event_id: str, offset: int) -> None:
-        """What a person did by an event. Why is not repeated: it may name the shopper, and the record has it."""
+    def of_operator(self, subject: str, deed: Operated, after: OrderRecord, event_id: str, offset: int) -> list[Entry]:
+        """The entry of what a person did by an event, for `keep` once it is certain that the event is taken. Changes
+        `after` itself. Why is not repeated: it may name the shopper, and the record has it.
+        """
         members: tuple[str, ...] = ()
         words = deed.words
         if deed.command == "forget":
-            self.erase(subject, KEPT)
             members = () if after.erased is None else tuple(after.erased.members)
             words = f"{words}; its history before this was erased, too"
-        self._add_of(
+        return self._entries_of(
             subject,
             after,
             kind="operator",
@@ -152,9 +192,9 @@ class History:
             done=deed.done,
         )
 
-    def of_command(self, subject: str, after: OrderRecord) -> None:
+    def of_command(self, subject: str, command: str, after: OrderRecord) -> None:
         """What a person did at a worker that takes no operators' events: nobody knows who."""
-        self._add_of(subject, after, kind="operator", what="command", revision=after.revision, done=True)
+        self._add_of(subject, after, kind="operator", what=command, revision=after.revision, done=True)
 
     def erase(self, subject: str, count: int) -> None:
         """Removes the entries of an order that has had `count`."""
@@ -163,22 +203,29 @@ class History:
             self.records += [(key, None) for key in keys]
             self.bytes += sum(map(len, keys))
 
-    def keep(self, entry: Entry | None) -> None:
-        """Writes an entry that was counted; `None`: there is none."""
-        if entry is None:
-            return
-        key, value = entry
-        if len(value) > ENTRY_MAX_BYTES and (whole := history.decode(value)) is not None:
-            value = history.encode(_short(whole))
-        self.records.append((key, value))
-        self.bytes += len(key) + len(value)
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Writes entries that were counted."""
+        for key, value in entries:
+            small = value
+            if len(value) > ENTRY_MAX_BYTES and (whole := history.decode(value)) is not None:
+                small = history.encode(_short(whole))
+            self.records.append((key, small))
+            self.bytes += len(key) + len(small)
 
     def _add_of(self, subject: str, after: OrderRecord, **members: Any) -> None:
         """Counts and writes an entry. Changes `after` itself."""
-        if self._is_kept:
-            after.entries += 1
-            entry = HistoryEntry(schema=history.SCHEMA, n=after.entries, at_ms=self.now_ms, **members)
-            self.keep((key_of(subject, entry.n), history.encode(entry)))
+        self.keep(self._entries_of(subject, after, **members))
+
+    def _entries_of(self, subject: str, after: OrderRecord, **members: Any) -> list[Entry]:
+        """Counts an entry. Changes `after` itself."""
+        if not self._is_kept:
+            return []
+        return [*self.of_takeover(subject, after), self._counted(subject, after, at_ms=self.now_ms, **members)]
+
+    def _counted(self, subject: str, after: OrderRecord, **members: Any) -> Entry:
+        after.entries += 1
+        entry = HistoryEntry(schema=history.SCHEMA, n=after.entries, **members)
+        return key_of(subject, entry.n), history.encode(entry)
 
 
 _TYPES: Mapping[type[Data], str] = {data_of(event): event_type(event) for event in EVENT_TYPES}

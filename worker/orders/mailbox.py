@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from worker.core.effects import Change
+from worker.core.commands import Command
 from worker.core.outbox_effects import Decide
 from worker.model.exchange import Outcome
 from worker.orders.batch import Batch
@@ -14,11 +14,11 @@ from worker.ownership.context import Slice
 from worker.ports import Attempt
 
 
-class Command(Struct, eq=False):
+class AskedCommand(Struct, eq=False):
     """What an operator asks of some orders; `done` is resolved once it is committed."""
 
     subjects: Sequence[str]
-    change: Change
+    command: Command
     done: asyncio.Future[int]
     changed: int = 0
     """Orders that it changed anything about."""
@@ -31,16 +31,16 @@ class Mailbox:
         self.outcomes: deque[tuple[Attempt, Outcome, float]] = deque()
         """With when the attempt ended (*now*)."""
         self.decisions: deque[Decide] = deque()
-        self._commands: deque[Command] = deque()
-        self._in_transaction: list[Command] = []
+        self._commands: deque[AskedCommand] = deque()
+        self._in_transaction: list[AskedCommand] = []
 
     def __bool__(self) -> bool:
         return bool(self.outcomes or self.decisions or self._commands)
 
-    def command(self, subjects: Sequence[str], change: Change) -> asyncio.Future[int]:
+    def command(self, subjects: Sequence[str], command: Command) -> asyncio.Future[int]:
         """Resolved with how many orders it changed, once that is committed."""
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._commands.append(Command(subjects, change, done))
+        self._commands.append(AskedCommand(subjects, command, done))
         return done
 
     async def fill(self, batch: Batch, work: Slice, bytes_max: int) -> None:
@@ -56,19 +56,19 @@ class Mailbox:
         while self._commands and batch.size < bytes_max:
             if work.is_over():
                 await work.pause()
-            command = self._commands.popleft()
-            self._in_transaction.append(command)
-            command.changed = sum([batch.command(subject, command.change) for subject in command.subjects])
+            asked = self._commands.popleft()
+            self._in_transaction.append(asked)
+            asked.changed = sum([batch.command(subject, asked.command) for subject in asked.subjects])
 
     def answer(self) -> None:
         """The transaction is committed: what commands were in it are done."""
-        for command in self._in_transaction:
-            if not command.done.done():
-                command.done.set_result(command.changed)
+        for asked in self._in_transaction:
+            if not asked.done.done():
+                asked.done.set_result(asked.changed)
         self._in_transaction = []
 
     def close(self, error: Exception) -> None:
         """Nothing of it will be written any more, or nobody knows."""
-        for command in (*self._in_transaction, *self._commands):
-            if not command.done.done():
-                command.done.set_exception(error)
+        for asked in (*self._in_transaction, *self._commands):
+            if not asked.done.done():
+                asked.done.set_exception(error)

@@ -14,8 +14,9 @@ from worker.core.targets import changed_targets, needs_choice, target_of
 from worker.errors import TopicError
 from worker.model.account import Account
 from worker.model.order import account_of
-from worker.orders.batch import is_too_large, smallest_too_large
 from worker.orders.context import OrderContext
+from worker.orders.encoding import is_too_large, smallest_too_large
+from worker.orders.history import Held
 from worker.ownership.context import Slice
 from worker.ownership.workload import Entries, Host, Inherited
 from worker.ports import JobDesk, OrderTable
@@ -34,6 +35,8 @@ class PartitionState(Struct):
 
     unwritten: dict[str, None] = field(default_factory=dict)
     """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
+    held: Held = Held()
+    """Those of them, and since when they are held."""
     beyond: set[str] = field(default_factory=set)
     """Orders whose record is larger than the state topic takes now: nothing that becomes of them could be kept."""
     beyond_detail: str = ""
@@ -105,6 +108,7 @@ class Takeover:
                 known.unconfigured += orders
                 context.warn_unconfigured(account, host.partition)
         now, now_ms = context.clock.now(), context.clock.wall_ms()
+        known.held = Held(known.unwritten, now_ms, round(1000 * max(0.0, inherited.hold_until - now)))
         work, value_max_bytes = Slice(context), host.sizes.value
         for count, (subject, value) in enumerate(self._orders.unsettled(smallest_too_large(value_max_bytes))):
             if count % SMALL == 0 and work.is_over():

@@ -58,21 +58,17 @@ class Telling:
             told.append(self.of(event.subject, after))
         return told
 
-    def of(self, subject: str, record: OrderRecord) -> bytes | None:
-        """As its facts say that it stands; of one that was only observed, or paid for, nobody is told."""
+    def of(self, subject: str, record: OrderRecord, found: Found | None = None) -> bytes | None:
+        """As its facts say that it stands; of one that was only observed, or paid for, nobody is told. `found`: that,
+        where it is known already.
+        """
         if self._context.reporting is None or is_only_shown(record):
             return None
-        return self._tell(subject, record, self.find(subject, record))
+        return self._tell(subject, record, found or self.find(subject, record))
 
     def find(self, subject: str, record: OrderRecord) -> Found:
         """How it stands, by its facts."""
         return find(record, subject, self._destination(subject), now_ms=self._now_ms, rules=self._context.rules)
-
-    def of_found(self, subject: str, record: OrderRecord, found: Found) -> bytes | None:
-        """As `of`, of one of which that is found already."""
-        if self._context.reporting is None or is_only_shown(record):
-            return None
-        return self._tell(subject, record, found)
 
     def of_operated(
         self,

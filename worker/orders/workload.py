@@ -8,7 +8,7 @@ from msgspec import MsgspecError, Raw
 
 from schemas import state
 from schemas.state import Operated
-from worker.core.effects import Change
+from worker.core.commands import Command
 from worker.core.figures import Figures
 from worker.core.outbox import Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
@@ -220,7 +220,15 @@ class OrderWorkload:
         """One that takes what follows this offset; `members`: of `Batch`."""
         known, sizes = self._state, self._host.sizes
         return Batch(
-            self.partition, self.orders, self._context, next_offset, sizes, known.closed, known.accounts, **members
+            self.partition,
+            self.orders,
+            self._context,
+            next_offset,
+            sizes,
+            known.closed,
+            known.accounts,
+            known.held,
+            **members,
         )
 
     async def work_ahead(self, batch: Batch, inbox: Inbox) -> None:
@@ -388,13 +396,13 @@ class OrderWorkload:
 
     # --- operators ---
 
-    async def command(self, subjects: Sequence[str], change: Change) -> int:
+    async def command(self, subjects: Sequence[str], command: Command) -> int:
         """Changes orders' records as an operator asks, in one transaction; returns how many it changed once that is
         committed. Raises `UsageError`.
         """
         for subject in subjects:
             self.require_writable(subject)
-        done = self._mailbox.command(subjects, change)
+        done = self._mailbox.command(subjects, command)
         self._host.wake()
         return await done
 
@@ -418,7 +426,7 @@ class OrderWorkload:
                 found.append(subject)
         return found
 
-    async def command_parked(self, account: str, reason_contains: str, change: Change) -> int:
+    async def command_parked(self, account: str, reason_contains: str, command: Command) -> int:
         """Changes the parked orders of an account, or those whose reason contains a text, in transactions of bounded
         size; returns how many once that is committed. Raises `UsageError`.
         """
@@ -429,9 +437,9 @@ class OrderWorkload:
             chosen.append(subject)
             size += len(self.orders[subject])
             if len(chosen) >= AT_ONCE_MAX or size >= AT_ONCE_MAX_BYTES:
-                changed += await self.command(chosen, change)
+                changed += await self.command(chosen, command)
                 chosen, size = [], 0
-        return changed + (await self.command(chosen, change) if chosen else 0)
+        return changed + (await self.command(chosen, command) if chosen else 0)
 
     def _tell_pauses(self) -> None:
         """The accounts that operators have paused, as far as this partition knows: none of their orders is sent."""

@@ -23,6 +23,10 @@ from worker.tools.control import ambiguous
 TAKEN_WITHIN_S = 30.0
 """From the moment an event is written: longer than a takeover takes when a worker has just gone."""
 WRITTEN_WITHIN_S = 30.0
+AT_ONCE_MAX = 100
+"""Events that are written and not taken yet: of many, the others follow when these are taken."""
+PER_S = 100.0
+"""Of many events, how many are written in a second, at most."""
 _LOOK_S = 0.2
 
 _ORDER, _ACCOUNT = state.ORDER_PREFIX.encode(), state.ACCOUNT_PREFIX.encode()
@@ -55,26 +59,50 @@ class Acts:
         wall_ms: Callable[[], int],
         *,
         taken_within_s: float = TAKEN_WITHIN_S,
+        per_s: float = PER_S,
     ) -> None:
-        """`placing`: how the shop chooses keys, if that is checked. `wall_ms`: UTC milliseconds."""
+        """`placing`: how the shop chooses keys, if that is checked. `wall_ms`: UTC milliseconds. `per_s`: events."""
         self._open_records = open_records
         self._open_producer = open_producer
         self._placing = placing
         self._trust = trust
         self._wall_ms = wall_ms
         self._taken_within_s = taken_within_s
+        self._per_s = per_s
 
     async def on_account(self, command: Command, account: str, by: str, why: str) -> Came:
         """Writes to every partition; what came of it. Raises `UsageError`, `LogError`."""
         async with AsyncExitStack() as stack:
             records = await self._reading(stack)
             every = sorted(await _ends(records))
-            return (await self._act(stack, records, command, [Target(account, every)], by, why))[0]
+            return (await self._act(records, self._writing(stack), command, [Target(account, every)], by, why))[0]
 
-    async def on_orders(self, command: Command, targets: Sequence[Target], by: str, why: str) -> list[Came]:
-        """What came of each, in the same order. Raises `UsageError`, `LogError`."""
+    async def on_orders(
+        self,
+        command: Command,
+        targets: Sequence[Target],
+        by: str,
+        why: str,
+        *,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> list[Came]:
+        """What came of each, in the same order; a bounded number at once, and in a second. When nobody takes some of
+        them in time, those after them are not written. `progress`: how many are done. Raises `UsageError`, `LogError`.
+        """
+        loop = asyncio.get_running_loop()
+        found: list[Came] = []
         async with AsyncExitStack() as stack:
-            return await self._act(stack, await self._reading(stack), command, targets, by, why)
+            records, producer = await self._reading(stack), self._writing(stack)
+            for start in range(0, len(targets), AT_ONCE_MAX):
+                if not all(came.is_taken for came in found[-AT_ONCE_MAX:]):
+                    found += [_not_written(target) for target in targets[start:]]
+                    break
+                due = loop.time() + AT_ONCE_MAX / self._per_s
+                found += await self._act(records, producer, command, targets[start : start + AT_ONCE_MAX], by, why)
+                progress(len(found))
+                if len(found) < len(targets):
+                    await asyncio.sleep(due - loop.time())
+        return found
 
     async def _reading(self, stack: AsyncExitStack) -> Records:
         records = self._open_records()
@@ -82,10 +110,16 @@ class Acts:
         stack.push_async_callback(records.stop)
         return records
 
+    def _writing(self, stack: AsyncExitStack) -> EventProducer:
+        producer = self._open_producer()
+        producer.start()
+        stack.push_async_callback(producer.stop)
+        return producer
+
     async def _act(
         self,
-        stack: AsyncExitStack,
         records: Records,
+        producer: EventProducer,
         command: Command,
         targets: Sequence[Target],
         by: str,
@@ -97,9 +131,6 @@ class Acts:
         records.seek(
             {("state", partition): end for partition, end in (await _ends(records)).items() if partition in wanted}
         )
-        producer = self._open_producer()
-        producer.start()
-        stack.push_async_callback(producer.stop)
         sent = await asyncio.gather(
             *(
                 self._write(producer, event, partition)
@@ -187,6 +218,10 @@ async def _ends(records: Records) -> dict[int, int]:
     if found is None:
         raise LogError("the state topic is missing, or we may not read it")
     return {partition: end for partition, (_, end) in found.ends.items()}
+
+
+def _not_written(target: Target) -> Came:
+    return Came(ActionLine(target.subject, False, "it was not written, because those before it were not taken"), False)
 
 
 def _came(

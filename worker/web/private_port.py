@@ -36,7 +36,7 @@ from aiohttp.typedefs import Handler
 from schemas.operator_events import BY_MAX, WHY_MAX
 from schemas.views import OrderView, StatusView
 from worker import is_cross_site, is_loopback
-from worker.core.commands import COMMANDS, Command
+from worker.core.commands import COMMANDS, About, Command
 from worker.errors import LogError, UsageError
 from worker.metrics import CONTENT_TYPE
 from worker.ports import CommandOutcome
@@ -296,10 +296,7 @@ def _add_worker(app: web.Application, control: WorkerControl, now: Callable[[], 
     app.router.add_get("/status", routes.status)
     app.router.add_get(f"/orders/{_ANY}", routes.order)
     for command in COMMANDS.values():
-        path = f"/{command.about}s/{_ANY}/{command.name}"
-        app.router.add_post(
-            path, routes.change(command) if command.about == "order" else routes.change_account(command)
-        )
+        app.router.add_post(f"/{command.about}s/{_ANY}/{command.name}", routes.change(command))
         if command.of_parked:
             app.router.add_post(f"/accounts/{_ANY}/{command.name}", routes.change_parked(command))
     app.router.add_post(f"/accounts/{_ANY}/report", routes.report)
@@ -343,61 +340,44 @@ class _Routes:
         return _json(view)
 
     def change(self, command: Command) -> Handler:
-        """The handler for a POST that changes an order."""
+        """The handler for a POST that changes an order or an account."""
 
-        async def handle(request: web.Request) -> web.Response:
-            subject = between(request, "/orders/", f"/{command.name}")
-            if isinstance(asking := await _asking(request, command), web.Response):
-                return asking
-            try:
-                came = await _in_time(self._control.operate(command, subject, asking.who, asking.why))
-            except UsageError as error:
-                return problem_response(404 if self._control.show(subject) is None else 409, str(error))
-            fields = {"done": came.done, "who": asking.who, "peer": request.remote}
-            log.info("operator_command", action=command.name, order=subject, **fields)
-            view = self._control.show(subject)
+        async def act(target: str, _reason_contains: str, asking: Asking) -> Done:
+            came = await _in_time(self._control.operate(command, target, asking.who, asking.why))
+            view = self._control.show(target) if command.about == "order" else None
             words = came.words or command.words(came.done, None if view is None else view.status)
-            return _json(Done(came.done, view, words))
+            return Done(came.done, view, words, everywhere=came.everywhere)
 
-        return handle
-
-    def change_account(self, command: Command) -> Handler:
-        """The handler for a POST that changes an account."""
-
-        async def handle(request: web.Request) -> web.Response:
-            name = between(request, "/accounts/", f"/{command.name}")
-            if isinstance(asking := await _asking(request, command), web.Response):
-                return asking
-            try:
-                came = await _in_time(self._control.operate(command, name, asking.who, asking.why))
-            except UsageError as error:
-                return self._refused(name, error)
-            fields = {"done": came.done, "who": asking.who, "peer": request.remote}
-            log.info("operator_command", action=command.name, account=name, **fields)
-            words = came.words or command.words(came.done, None)
-            return _json(Done(came.done, detail=words, everywhere=came.everywhere))
-
-        return handle
+        return self._handler(command, command.about, command.name, act)
 
     def change_parked(self, command: Command) -> Handler:
         """The handler for a POST that changes the parked orders of an account."""
 
+        async def act(target: str, reason_contains: str, asking: Asking) -> Done:
+            acting = self._control.operate_parked(command, target, reason_contains, asking.who, asking.why)
+            changed = await _in_time(acting, RELEASE_ALL_WITHIN_S)
+            words = command.words_of_parked(changed, is_filtered=bool(reason_contains))
+            return Done(changed > 0, detail=words, released=changed)
+
+        return self._handler(command, "account", f"{command.name}_all", act)
+
+    def _handler(
+        self, command: Command, about: About, action: str, act: Callable[[str, str, Asking], Awaitable[Done]]
+    ) -> Handler:
+        """`act`: does it to an order or an account, or, of an account, to what contains a text."""
+
         async def handle(request: web.Request) -> web.Response:
-            name = between(request, "/accounts/", f"/{command.name}")
-            reason_contains = request.query.get("reason_contains", "")
+            target = between(request, f"/{about}s/", f"/{command.name}")
             if isinstance(asking := await _asking(request, command), web.Response):
                 return asking
             try:
-                act = self._control.operate_parked(command, name, reason_contains, asking.who, asking.why)
-                changed = await _in_time(act, RELEASE_ALL_WITHIN_S)
+                done = await act(target, request.query.get("reason_contains", ""), asking)
             except UsageError as error:
-                return self._refused(name, error)
-            action = f"{command.name}_all"
-            fields = {"released": changed, "who": asking.who, "peer": request.remote}
-            log.info("operator_command", action=action, account=name, **fields)
-            which = " whose reason contains that" if reason_contains else ""
-            words = f"{changed} {command.words(True, None)}" if changed else f"no order is parked{which}"
-            return _json(Done(changed > 0, detail=words, released=changed))
+                return self._refused(about, target, error)
+            count = {"done": done.done} if done.released is None else {"released": done.released}
+            fields = {about: target, **count, "who": asking.who, "peer": request.remote}
+            log.info("operator_command", action=action, **fields)
+            return _json(done)
 
         return handle
 
@@ -417,13 +397,16 @@ class _Routes:
                 count = await _in_time(self._control.report(name))
                 words = f"{count} jobs are due now" if count else "none of its jobs is in this worker's partitions"
         except UsageError as error:
-            return self._refused(name, error)
+            return self._refused("account", name, error)
         action = f"page_{word.replace(' ', '_')}" if page_id else "report"
         log.info("operator_command", action=action, account=name, done=count > 0, peer=request.remote)
         return _json(Done(count > 0, detail=words))
 
-    def _refused(self, account: str, error: UsageError) -> web.Response:
-        known = any(view.name == account for view in self._control.status().accounts)
+    def _refused(self, about: About, name: str, error: UsageError) -> web.Response:
+        if about == "order":
+            known = self._control.show(name) is not None
+        else:
+            known = any(view.name == name for view in self._control.status().accounts)
         return problem_response(409 if known else 404, str(error))
 
     async def skip(self, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from schemas.facts import Facts, seal_facts, unpack_lines
 from schemas.state import OrderRecord, decode_header, decode_order, encode
 from tests.shops.events import REFERENCE, SUBJECT, confirmed, fold, log, shipped
 from tests.shops.histories import contents, histories
-from worker.core.order import Assessment, assess, baseline
+from worker.core.order import Assessment, assess, baseline, summarize
 from worker.core.record import acknowledge, apply_event, record_for
 from worker.core.reducer import SEEN_MAX, reduce
 from worker.core.shares import count_units, divide, tally
@@ -302,6 +302,21 @@ def test_ids_are_found_at_their_own_place_only() -> None:
     assert reduce(facts, across, 1) is not facts
     both = Facts(seen=b"abcdefgh" + b"ijklmnop" + b"efghijkl")
     assert reduce(both, across, 1) is both
+
+
+@settings(max_examples=300)
+@given(histories(max_size=14))
+def test_summary_says_what_the_assessment_says(events: list[OrderEvent]) -> None:
+    """At every moment of a history: the same status, the same reasons, the same money, and what the provider said."""
+    facts = Facts()
+    for position, event in enumerate(events):
+        facts = reduce(facts, event, position)
+        found, (summary, provider) = assess(facts, REFERENCE), summarize(OrderRecord(sealed=seal_facts(facts)))
+        assert (summary.state, summary.reasons, provider) == (found.state, found.reasons, facts.provider)
+        order = found.order
+        totals = None if order is None else (order.currency, order.shipped.total_minor, order.unshipped.total_minor)
+        said = (summary.currency, summary.shipped_minor, summary.unshipped_minor)
+        assert said == (totals or (None, 0, 0))
 
 
 def test_standing_is_a_value_of_the_facts() -> None:

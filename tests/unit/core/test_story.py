@@ -24,12 +24,15 @@ WORDS: list[tuple[dict[str, Any], str]] = [
       "hold_ms": 30_000, "wait_ms": 3_600_000},
      "attempt: the provider did not take it; HTTP 503; 503: later; took 0.042 s; held for 30 s; again in 3600 s"),
     ({"kind": "attempt", "what": "some new one"}, "attempt: some new one"),
-    ({"kind": "report", "what": "applied"}, "report: the provider took it"),
+    ({"kind": "report", "what": "applied", "word": "page a1"}, "report: the provider took it; page a1"),
+    ({"kind": "report", "what": "on_page", "word": "page a1"}, "report: it is on the page that is sent next; page a1"),
+    ({"kind": "decision", "what": "held", "hold_ms": 40_000},
+     "another worker took over: the last request of the one before may still arrive; held for 40 s"),
     ({"kind": "decision", "what": "parked", "reason": "no"}, "parked by a check before sending; no"),
     ({"kind": "decision", "what": "newer"}, "newer"),
     ({"kind": "operator", "what": "forget", "by": "jane", "erased": ("customer", "gift")},
      "jane: forget; erased: customer, gift"),
-    ({"kind": "operator", "what": "command"}, "an operator: command"),
+    ({"kind": "operator", "what": "release"}, "an operator: release"),
 ]  # fmt: skip
 
 

@@ -297,7 +297,7 @@ def test_what_an_adapter_knows_is_shown(heard: tuple[EventSpec, ...]) -> None:
 def test_brief_view_agrees(of: OrderRecord) -> None:
     """A list says of an order what its own view says, as far as its owner is not needed for it."""
     whole = view_order(SUBJECT, of, partition=3, rules=DeliveryPolicy(), now_ms=10**13, idle="nobody sends")
-    brief = brief_view(SUBJECT, of, rules=DeliveryPolicy(), now_ms=10**13)
+    brief = brief_view(of, rules=DeliveryPolicy(), now_ms=10**13)
     assert brief.status == whole.status
     assert (brief.currency, brief.shipped_minor, brief.unshipped_minor) == (
         whole.currency,

@@ -16,7 +16,7 @@ from schemas.state import OrderRecord
 from tests.shops.events import TRUST, confirmed, fold, goods, items_cancelled, log, shipped
 from worker import logs
 from worker.core import record as records
-from worker.core.effects import EFFECTS
+from worker.core.commands import COMMANDS
 from worker.core.intake import decode
 from worker.core.order import assess
 from worker.core.outbox_effects import Decide
@@ -96,7 +96,7 @@ def test_a_decision_beside_an_operators_command_is_dropped() -> None:
 
     async def main() -> None:
         batch, orders = batch_of(OrderRecord(revision=7, acked=5))
-        batch.command(SUBJECT, EFFECTS["resend"])
+        batch.command(SUBJECT, COMMANDS["resend"])
         batch.decide(Decide(SUBJECT, orders[SUBJECT], Park("no", b"digest")))
         assert committed(batch).park is None
 

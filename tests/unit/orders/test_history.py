@@ -16,8 +16,8 @@ from schemas.examples import EXAMPLES
 from schemas.history import ENTRY_MAX_BYTES, KEPT, HistoryEntry
 from schemas.state import Erased, Operated, OrderRecord, Parking
 from tests.shops.events import EventSpec, confirmed, event, goods, log, shipped
-from tests.unit.orders.test_batch import CONFIRMED, REFUNDED_THERE, SIZES, SUBJECT, batch_of, take, written
-from worker.core.effects import EFFECTS
+from tests.unit.orders.test_batch import CONFIRMED, REFUNDED_THERE, SIZES, SUBJECT, batch_of, committed, take, written
+from worker.core.commands import COMMANDS
 from worker.core.order import Shown
 from worker.core.outbox_effects import Decide
 from worker.core.plan import Acknowledge, Park, Plan, Send, Wait
@@ -27,7 +27,7 @@ from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.jobs import Fate
 from worker.model.provider import Update
 from worker.orders.batch import Batch
-from worker.orders.history import History
+from worker.orders.history import Held, History
 from worker.ports import Attempt, JobChange
 from worker.sim.loop import run
 
@@ -268,16 +268,23 @@ def test_decision_that_is_no_news(plan: Plan, record: OrderRecord) -> None:
 
 
 def test_report() -> None:
-    """What a page has come to for an order of it."""
+    """That an order was put on a page, and what that has come to for it."""
 
     async def main() -> None:
-        batch, _ = kept_batch(OrderRecord(revision=7, acked=5))
-        fate = Fate(7, b"digest", Outcome(OutcomeKind.APPLIED, status=204))
+        batch, orders = kept_batch(OrderRecord(revision=7, acked=5))
         work: Any = asyncio.get_running_loop()
         work.is_over = lambda: False
-        await batch.job(JobChange("j:acme:report", b"", fates={SUBJECT: fate}), work)
-        told = one_of(batch)
-        assert told == {"kind": "report", "what": "applied", "revision": 7, "status": "settled", "http_status": 204}
+        await batch.job(JobChange("j:acme:report", b"", {SUBJECT: b"memory"}, page="a1"), work)
+        fate = Fate(7, b"digest", Outcome(OutcomeKind.APPLIED, status=204))
+        orders[SUBJECT] = batch.changed[SUBJECT][1]  # it is committed before the page is sent
+        await batch.job(JobChange("j:acme:report", b"", fates={SUBJECT: fate}, page="a1"), work)
+        put, told = entries_of(batch)
+        assert put is not None
+        assert (put.kind, put.what, put.word, put.revision, put.n) == ("report", "on_page", "page a1", 7, 1)
+        assert told is not None
+        assert (told.kind, told.what, told.word, told.status, told.http_status, told.n) == (
+            *("report", "applied", "page a1", "settled", 204, 2),
+        )
 
     run(main())
 
@@ -290,7 +297,7 @@ def deed(command: str) -> Operated:
 def test_operator() -> None:
     """Who did what, and what came of it; why may name the shopper, and is not repeated."""
     kept, record = History(NOW_MS, is_kept=True), OrderRecord(revision=7)
-    kept.of_operator(SUBJECT, deed("release"), record, "e5", 12)
+    kept.keep(kept.of_operator(SUBJECT, deed("release"), record, "e5", 12))
     assert one_of(kept) == {
         "kind": "operator",
         "what": "release",
@@ -303,16 +310,12 @@ def test_operator() -> None:
     }
 
 
-def test_forget_erases_the_history() -> None:
-    """All of it, whatever its length; what was erased is told by the entry that is left."""
+def test_forget_says_what_it_erased() -> None:
+    """Names, not what was in there; and that the history went, too."""
     kept = History(NOW_MS, is_kept=True)
     record = OrderRecord(revision=7, erased=Erased(1, ["customer"]), entries=3)
-    kept.keep((history.key_of(SUBJECT, 3), b"entry"))
-    kept.of_operator(SUBJECT, deed("forget"), record, "e5", 12)
-    left = dict(kept.records)
-    assert len(left) == KEPT
-    assert [key for key, value in left.items() if value is not None] == [history.key_of(SUBJECT, 4)]
-    entry = entries_of(kept)[-1]
+    kept.keep(kept.of_operator(SUBJECT, deed("forget"), record, "e5", 12))
+    [entry] = entries_of(kept)
     assert entry is not None
     assert (entry.erased, entry.n, record.entries) == (("customer",), 4, 4)
     assert entry.reason == "released; its history before this was erased, too"
@@ -321,19 +324,62 @@ def test_forget_erases_the_history() -> None:
 def test_forget_of_an_order_without_details() -> None:
     """There was nothing to erase."""
     kept = History(NOW_MS, is_kept=True)
-    kept.of_operator(SUBJECT, deed("forget"), OrderRecord(revision=7), "e5", 12)
-    entry = entries_of(kept)[-1]
+    kept.keep(kept.of_operator(SUBJECT, deed("forget"), OrderRecord(revision=7), "e5", 12))
+    [entry] = entries_of(kept)
     assert entry is not None
     assert entry.erased == ()
 
 
+HELD = Held({SUBJECT}, NOW_MS - 5_000, 40_000)
+
+
+def test_hold_of_a_takeover() -> None:
+    """Told once, before what becomes of the order next, with when it began; of an order that is not held it is not."""
+
+    async def main() -> None:
+        batch, orders = kept_batch(OrderRecord(revision=7, acked=5, may_land_late=True))
+        batch = Batch(0, orders, batch._context, 0, SIZES, held=HELD)
+        batch.command(SUBJECT, COMMANDS["resend"])
+        batch.command(SUBJECT, COMMANDS["resend"])
+        found = [entry for entry in entries_of(batch) if entry is not None]
+        assert [(entry.n, entry.what) for entry in found] == [(1, "held"), (2, "resend"), (3, "resend")]
+        assert (found[0].kind, found[0].at_ms, found[0].hold_ms) == ("decision", NOW_MS - 5_000, 40_000)
+        take(batch, CONFIRMED)
+        assert committed(batch).entries == 4
+
+    run(main())
+
+
+def test_hold_of_a_takeover_before_an_event() -> None:
+    """Both are counted, in their order; of another order only the event."""
+    told = event(shipped("s", A=1), 2)
+    for subject, entries in (
+        (told.subject, [(1, "held"), (2, "order.items_shipped")]),
+        ("acme/2", [(1, "order.items_shipped")]),
+    ):
+        kept = History(NOW_MS, Held({subject}, NOW_MS, 1), is_kept=True)
+        after = OrderRecord(revision=3)
+        kept.keep(kept.of_event(told, OrderRecord(revision=2), after, 2))
+        found = [entry for entry in entries_of(kept) if entry is not None]
+        assert [(entry.n, entry.what) for entry in found] == entries
+        assert after.entries == len(entries)
+
+
+def test_hold_that_is_being_told() -> None:
+    """By the transaction that is committed meanwhile: not once more by the batch ahead."""
+    told = event(shipped("s", A=1), 2)
+    kept = History(NOW_MS, Held({told.subject}, NOW_MS, 1), {told.subject}, is_kept=True)
+    kept.keep(kept.of_event(told, OrderRecord(revision=2, entries=4), OrderRecord(revision=3, entries=4), 2))
+    assert [entry.what for entry in entries_of(kept) if entry is not None] == ["order.items_shipped"]
+
+
 def test_command_without_an_event() -> None:
-    """Nobody knows who it was."""
+    """What it was; nobody knows who."""
 
     async def main() -> None:
         batch, _ = kept_batch(OrderRecord(revision=7, acked=5, park=Parking("no", b"d", 7, 1)))
-        assert batch.command(SUBJECT, EFFECTS["release"])
-        assert one_of(batch) == {"kind": "operator", "what": "command", "revision": 7, "done": True}
+        assert batch.command(SUBJECT, COMMANDS["release"])
+        assert one_of(batch) == {"kind": "operator", "what": "release", "revision": 7, "done": True}
 
     run(main())
 
@@ -375,7 +421,7 @@ def test_entries_are_bounded(event_id: str, by: str, reason: str) -> None:
     """Whatever the letters: texts are cut, and stay texts."""
     kept = History(NOW_MS, is_kept=True)
     told = replace(deed("note"), by=by[:100], words=reason[:240])
-    kept.of_operator(SUBJECT, told, OrderRecord(revision=2**53 - 1), event_id[:100], 2**53)
+    kept.keep(kept.of_operator(SUBJECT, told, OrderRecord(revision=2**53 - 1), event_id[:100], 2**53))
     [(key, value)] = kept.records
     assert value is not None
     assert len(value) <= ENTRY_MAX_BYTES

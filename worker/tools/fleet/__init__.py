@@ -74,12 +74,12 @@ async def _counted(settings: KafkaSettings, rules: DeliveryPolicy) -> Counts:
     for partition in range(scan.partitions):
         counts.met(partition)
         async with aclosing(scan.orders(partition)) as orders:
-            async for subject, value in orders:
+            async for _subject, value in orders:
                 read += 1
                 progress.say(lambda: f"partition {partition + 1} of {scan.partitions}: {read} orders read")  # noqa: B023
                 try:
                     record = state.decode_order(value)
-                    brief = brief_view(subject, record, rules=rules, now_ms=now_ms)
+                    brief = brief_view(record, rules=rules, now_ms=now_ms)
                 except (msgspec.MsgspecError, ValueError, ArithmeticError):
                     sys.stderr.write(f"partition {partition}: a record that cartsync did not write was left out\n")
                     continue

@@ -251,7 +251,13 @@ class Index:
                     continue
                 changed.append((*line[:5], self._reason_id(line.kind), *line[6:]))
         if changed:
-            self._db.executemany(_UPSERT, changed)
+            try:
+                self._db.executemany(_UPSERT, changed)
+            except OverflowError:  # rare: to look at every number of every order takes longer than to write some twice
+                damaged = [line[:2] for line in changed if not _fits(line)]
+                self.damaged += len(damaged)
+                gone += damaged
+                self._db.executemany(_UPSERT, [line for line in changed if _fits(line)])
         if gone:
             self._db.executemany("DELETE FROM orders WHERE subject = ? AND partition = ?", gone)
             self._db.executemany("DELETE FROM results WHERE subject = ? AND ? >= 0", gone)
@@ -259,7 +265,7 @@ class Index:
     def _line(self, subject: str, partition: int, record: StoredRecord, now_ms: int) -> rows.OrderLine | None:
         """The row of an order's record; `None`: it is none that cartsync wrote."""
         try:
-            line = rows.order_line(
+            return rows.order_line(
                 subject,
                 partition,
                 record.offset,
@@ -269,11 +275,8 @@ class Index:
                 describe=self._describe,
             )
         except (msgspec.MsgspecError, ValueError, ArithmeticError):
-            line = None
-        if line is None or any(isinstance(each, int) and abs(each) >= 2**63 for each in line):  # SQLite holds 64 bits
             self.damaged += 1
             return None
-        return line
 
     def _reason_id(self, kind: str) -> int:
         if not kind:
@@ -421,6 +424,11 @@ class Index:
             for each in (self.path, *(self.path.with_name(self.path.name + end) for end in ("-wal", "-shm"))):
                 each.unlink(missing_ok=True)
             return _writable(self.path)
+
+
+def _fits(line: tuple[object, ...]) -> bool:
+    """Whether SQLite can hold it."""
+    return all(not isinstance(each, int) or abs(each) < 2**63 for each in line)
 
 
 NO_OFFSET = -1

@@ -65,7 +65,7 @@ def order_line(
 ) -> OrderLine:
     """The row of an order's record. Raises `msgspec.MsgspecError` when it is none."""
     record = state.decode_order(value)
-    brief = brief_view(subject, record, rules=rules, now_ms=now_ms)
+    brief = brief_view(record, rules=rules, now_ms=now_ms)
     account = account_of(subject)
     known = describe(account, record.remote) if record.remote else None
     return OrderLine(
