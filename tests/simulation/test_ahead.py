@@ -18,6 +18,7 @@ from worker.core.retention import DueOrder
 from worker.errors import LogError
 from worker.orders.batch import Batch
 from worker.orders.workload import OrderWorkload
+from worker.ports import JobChange
 from worker.sim.scripted import Answer
 
 MIB = 2**20
@@ -333,6 +334,29 @@ def test_accounts_changes_are_waited_for() -> None:
         await worker.stop()
 
     play(story)
+
+
+def test_what_jobs_have_is_of_orders_as_they_are_committed() -> None:
+    """It is written before any event that its orders get ahead, and neither is lost."""
+
+    async def story(stage: Stage, held: Held, worker: Worker) -> None:
+        held.open()
+        confirm(stage, "0")
+        await asyncio.sleep(0.5)
+        held, jobs = Held(stage), workload(worker).jobs
+        assert jobs is not None
+        confirm(stage, "1", "2", "3", "4")
+        append(stage, "0", "items_shipped", SHIPPED)
+        await asyncio.sleep(0.5)
+        assert ahead(worker) == ["acme/0"]
+        changes = [JobChange("j:acme:report", b"", {"acme/0": b"memory"})]
+        jobs.changes = lambda: [changes.pop()] if changes else []  # type: ignore[method-assign]
+        held.open()
+        await asyncio.sleep(0.5)
+        after = record(stage, "0")
+        assert (bytes(after.remote), len(after.facts.shipments), after.revision) == (b"memory", 1, 6)
+
+    tell(story)
 
 
 def test_what_is_worked_into_the_batch_ahead_later_happens_later() -> None:
