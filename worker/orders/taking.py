@@ -52,7 +52,7 @@ class Taking:
         )
 
     async def take_ahead(self, batch: Batch, inbox: Inbox) -> None:
-        """As `Workload.work_ahead`. Half of a transaction, for the mail goes into the same one."""
+        """As `Workload.work_ahead`: as many as one transaction is to have."""
         if batch.gone or batch.accounts:
             return  # rare, and read from elsewhere than from the orders' records
 
@@ -64,7 +64,7 @@ class Taking:
         self._ahead_of = events = Peek(inbox)
         work = Slice(self._context, limits.ahead_slice_s)
         try:
-            await self._take(ahead, events, work, in_flight, limits.batch_records_max // 2, limits.batch_bytes_max // 2)
+            await self._take(ahead, events, work, in_flight, limits.batch_records_max, limits.batch_bytes_max)
         except Exception:  # noqa: BLE001 - whatever it is, it comes up again when they are taken
             self.ahead = None
 

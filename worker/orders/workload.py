@@ -208,7 +208,8 @@ class OrderWorkload:
         batch = self._taking.begin(next_offset, None if self._job_changes else inbox)
         for change in self._job_changes:
             await batch.job(change, work)
-        await self._mailbox.fill(batch, work, self._context.limits.batch_bytes_max)
+        # However large the batch is that is ahead: outcomes must not wait until the input is caught up with.
+        await self._mailbox.fill(batch, work, batch.size + self._context.limits.batch_bytes_max)
         if inbox:
             await self._taking.take(batch, inbox, work)
         for subject in keeping:

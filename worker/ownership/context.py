@@ -22,7 +22,9 @@ class BatchLimits(Struct, frozen=True):
     batch_records_max: int = 5_000
     """Events in one transaction."""
     batch_bytes_max: int = 8 * 2**20
-    """What the records of one transaction may come to before the next one is begun."""
+    """What the records of one transaction may come to before the next one is begun; the mail has as much besides, where
+    events were worked out ahead.
+    """
     batch_s: float = 1.0
     """For how long events are taken into one transaction."""
     inbox_records_max: int = 10_000
