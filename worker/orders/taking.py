@@ -47,9 +47,7 @@ class Taking:
 
     async def take(self, batch: Batch, inbox: Inbox, work: Slice) -> None:
         """As many as one transaction is to have."""
-        await self._take(
-            batch, inbox, work, self._outbox.is_in_flight, self._left, self._context.limits.batch_bytes_max
-        )
+        await self._take(batch, inbox, work, self._outbox.is_in_flight, self._left)
 
     async def take_ahead(self, batch: Batch, inbox: Inbox) -> None:
         """As `Workload.work_ahead`: as many as one transaction is to have."""
@@ -64,22 +62,16 @@ class Taking:
         self._ahead_of = events = Peek(inbox)
         work = Slice(self._context, limits.ahead_slice_s)
         try:
-            await self._take(ahead, events, work, in_flight, limits.batch_records_max, limits.batch_bytes_max)
+            await self._take(ahead, events, work, in_flight, limits.batch_records_max)
         except Exception:  # noqa: BLE001 - whatever it is, it comes up again when they are taken
             self.ahead = None
 
     async def _take(
-        self,
-        batch: Batch,
-        inbox: Inbox | Peek,
-        work: Slice,
-        in_flight: Callable[[str], bool],
-        left: int,
-        bytes_max: int,
+        self, batch: Batch, inbox: Inbox | Peek, work: Slice, in_flight: Callable[[str], bool], left: int
     ) -> None:
-        """So many, until the batch comes to `bytes_max`, and no longer than `batch_s`."""
+        """So many, until the batch is large enough, and no longer than `batch_s`."""
         context, limits = self._context, self._context.limits
-        began = context.clock.now()
+        began, bytes_max = context.clock.now(), limits.batch_bytes_max
         while inbox and left > 0 and batch.size < bytes_max:
             records = inbox.first(min(EVENTS_AT_ONCE, left), EVENTS_AT_ONCE_BYTES)
             await self._orders.fetch(batch.look_ahead(records))
