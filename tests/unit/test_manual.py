@@ -107,14 +107,13 @@ def _events_of(node: ast.AST, names: dict[str, set[str]], where: str) -> Iterato
             assert found, f"{where}: an event whose name this test cannot read"
             for name in found:
                 yield name, METHODS[method], keywords
-        case ast.Attribute(value=ast.Name(id="self"), attr="_note" | "_note_of"):
+        case ast.Attribute(value=ast.Attribute(attr="happened" | "_happened"), attr="note" | "note_of" | "line_of"):
             for name in texts(node.args[0], names):
                 for level in _levels(name):
                     yield name, level, keywords | {"order", "revision", "event_id", "partition"}
-        case ast.Attribute(value=ast.Attribute(attr="_notes"), attr="append"):
-            (note,) = node.args
-            assert isinstance(note, ast.Tuple)
-            for name in texts(note.elts[0], names):
+        case ast.Attribute(value=ast.Attribute(attr="notes" | "_notes"), attr="append"):
+            (note,) = node.args  # what is not written out here was made by `note_of` or `line_of`
+            for name in texts(note.elts[0], names) if isinstance(note, ast.Tuple) else ():
                 for level in _levels(name):
                     yield name, level, {"partition"}
         case _:
