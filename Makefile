@@ -95,7 +95,7 @@ dist: setup ## the wheel, its bill of materials (CycloneDX) and their sums, into
 kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a cluster)
 	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES) --port $(PORT)
 
-bench: setup ## throughput, latency and memory, each beside its limit (7 minutes; ARGS="--only reduce" for one row)
+bench: setup ## throughput, latency and memory, each beside its limit (8 minutes; ARGS="--only reduce" for one row)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 chaos: setup ## kill, freeze and cut off workers, receivers and brokers; three providers, a hostile producer (25 minutes; CHAOS_ORDERS=2000 CHAOS_SECONDS=120 for less)

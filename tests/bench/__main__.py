@@ -1,6 +1,6 @@
 """`make bench`: what cartsync does in a second, each figure beside a limit that was measured in the same run.
 
-    python -m tests.bench                 all rows, about seven minutes
+    python -m tests.bench                 all rows, about eight minutes
     python -m tests.bench --only reduce   one of them
     BENCH_JSON=FILE                       also writes the figures there
 
@@ -47,6 +47,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (worst.measure, (worst.WORST,)),
     (consuming.measure, (consuming.CONSUME,)),
     (consuming.measure_history, (consuming.HISTORY,)),
+    (consuming.measure_catchup, (consuming.CATCHUP,)),
     (sending.measure, (sending.UPDATE,)),
     (capturing.measure, (capturing.CAPTURE,)),
     (answering.measure, (answering.P50, answering.P99)),

@@ -71,21 +71,23 @@ class Brokers:
         finally:
             self._kafka.thaw(1)
 
-    async def topics(self, event_topic: str = "") -> dict[str, Any]:
+    async def topics(self, event_topic: str = "", partitions: int = PARTITIONS) -> dict[str, Any]:
         """As `settings`, and the topics are there."""
         settings = self.settings(event_topic)
-        await create_topics(KafkaSettings(**settings), PARTITIONS)
+        await create_topics(KafkaSettings(**settings), partitions)
         return settings
 
 
-async def write_events(settings: dict[str, Any], events: Iterable[tuple[int, bytes]]) -> int:
-    """Writes events of numbered orders into the event topic; returns how many."""
+async def write_events(
+    settings: dict[str, Any], events: Iterable[tuple[int, bytes]], partitions: int = PARTITIONS
+) -> int:
+    """Writes events of numbered orders into the event topic, which has so many partitions; returns how many."""
     producer = AIOKafkaProducer(bootstrap_servers=settings["bootstrap_servers"], linger_ms=20, **PRODUCER)
     await producer.start()
     count = 0
     try:
         for number, value in events:
-            key, partition = subject_of(number).encode(), partition_of(number)
+            key, partition = subject_of(number).encode(), partition_of(number) % partitions
             await producer.send(settings["event_topic"], key=key, value=value, partition=partition)
             count += 1
         await producer.flush()

@@ -141,11 +141,11 @@ class WorkerSection(_TimedSection):
     """
     park_within_s: Duration = _RULES.park_within_s
     commit_interval_s: Duration = 0.05
-    """A busy partition commits at most this often."""
+    """A busy partition commits at most this often, unless a whole batch waits."""
     commits_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 40.0
-    """Maximum transactions per second over all partitions of a worker."""
+    """Maximum transactions per second over all partitions of a worker, those of a whole batch not counted."""
     max_poll_records: Count = 2_000
-    max_batch_records: Count = 2_000
+    max_batch_records: Count = 5_000
     """Maximum events in one transaction."""
     max_inbox_records: Count = 10_000
     """Maximum events queued for one partition before its input is paused."""
