@@ -101,20 +101,24 @@ def _events_of(node: ast.AST, names: dict[str, set[str]], where: str) -> Iterato
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return
     keywords = {keyword.arg for keyword in node.keywords if keyword.arg is not None} - NO_FIELDS
-    match node.func:
-        case ast.Attribute(value=ast.Name(id="log"), attr=method) if method in METHODS:
+    match (node.func, node.args):
+        case (ast.Attribute(value=ast.Name(id="log"), attr=method), _) if method in METHODS:
             found = texts(node.args[0], names)
             assert found, f"{where}: an event whose name this test cannot read"
             for name in found:
                 yield name, METHODS[method], keywords
-        case ast.Attribute(value=ast.Name(id="self"), attr="_note" | "_note_of"):
+        case (
+            ast.Attribute(value=ast.Attribute(attr="happened" | "_happened"), attr="note" | "note_of" | "line_of"),
+            _,
+        ):
             for name in texts(node.args[0], names):
                 for level in _levels(name):
                     yield name, level, keywords | {"order", "revision", "event_id", "partition"}
-        case ast.Attribute(value=ast.Attribute(attr="_notes"), attr="append"):
-            (note,) = node.args
-            assert isinstance(note, ast.Tuple)
-            for name in texts(note.elts[0], names):
+        case (
+            ast.Attribute(value=ast.Attribute(attr="_notes" | "notes"), attr="append"),
+            [ast.Tuple(elts=[first, *_])],
+        ):
+            for name in texts(first, names):
                 for level in _levels(name):
                     yield name, level, {"partition"}
         case _:

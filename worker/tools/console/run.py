@@ -149,6 +149,7 @@ async def open_console(
         providers=providers,
         describe=describer(providers),
         now_ms=wall_ms,
+        trace_url=section.trace_url,
     )
     answers = Answers(site)
     stack.callback(answers.close)
