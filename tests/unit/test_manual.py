@@ -101,24 +101,19 @@ def _events_of(node: ast.AST, names: dict[str, set[str]], where: str) -> Iterato
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return
     keywords = {keyword.arg for keyword in node.keywords if keyword.arg is not None} - NO_FIELDS
-    match (node.func, node.args):
-        case (ast.Attribute(value=ast.Name(id="log"), attr=method), _) if method in METHODS:
+    match node.func:
+        case ast.Attribute(value=ast.Name(id="log"), attr=method) if method in METHODS:
             found = texts(node.args[0], names)
             assert found, f"{where}: an event whose name this test cannot read"
             for name in found:
                 yield name, METHODS[method], keywords
-        case (
-            ast.Attribute(value=ast.Attribute(attr="happened" | "_happened"), attr="note" | "note_of" | "line_of"),
-            _,
-        ):
+        case ast.Attribute(value=ast.Attribute(attr="happened" | "_happened"), attr="note" | "note_of" | "line_of"):
             for name in texts(node.args[0], names):
                 for level in _levels(name):
                     yield name, level, keywords | {"order", "revision", "event_id", "partition"}
-        case (
-            ast.Attribute(value=ast.Attribute(attr="_notes" | "notes"), attr="append"),
-            [ast.Tuple(elts=[first, *_])],
-        ):
-            for name in texts(first, names):
+        case ast.Attribute(value=ast.Attribute(attr="notes" | "_notes"), attr="append"):
+            (note,) = node.args  # what is not written out here was made by `note_of` or `line_of`
+            for name in texts(note.elts[0], names) if isinstance(note, ast.Tuple) else ():
                 for level in _levels(name):
                     yield name, level, {"partition"}
         case _:

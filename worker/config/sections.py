@@ -136,8 +136,8 @@ class WorkerSection(_TimedSection):
     forbidden_orders: Count = _RULES.forbidden_orders
     """A 403 for this many different orders in a row pauses their account."""
     park_limit: Count = _RULES.park_limit
-    """If more orders of an account than this are rejected for good within `park_within`, the account is paused and the
-    orders are not parked.
+    """If more orders of an account than this are rejected for good within `park_within`, and no more are accepted
+    meanwhile, the account is paused and the orders are not parked.
     """
     park_within_s: Duration = _RULES.park_within_s
     commit_interval_s: Duration = 0.05

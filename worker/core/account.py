@@ -107,7 +107,8 @@ class AccountQueue(Generic[_Owner]):
         self._slowed_at = self._opened_at = -NEVER
         self._slow_in_a_row = 0
         self._forbidden: dict[str, None] = {}
-        self._refused: dict[str, float] = {}
+        self._refused: dict[str, tuple[float, int]] = {}
+        """Orders refused for good last, at most one more than `park_limit`: when, and how many it had taken by then."""
         self._taken = 0
         self._taken_at = -NEVER
         self._suspects: dict[str, int] = {}
@@ -298,10 +299,13 @@ class AccountQueue(Generic[_Owner]):
         rules, refused = self._rules, self._refused
         if self.pause is None or self.pause.cause != "refusals":
             refused.pop(subject, None)
-            refused[subject] = now
-            while next(iter(refused.values())) <= now - rules.park_within_s:
+            refused[subject] = now, self._taken
+            if len(refused) > rules.park_limit + 1:
                 del refused[next(iter(refused))]
-            if len(refused) <= rules.park_limit:
+            first_at, taken = next(iter(refused.values()))
+            # Where more are taken than refused meanwhile, it is about the orders: the others must not wait for them.
+            is_wave = first_at > now - rules.park_within_s and self._taken - taken <= rules.park_limit
+            if len(refused) <= rules.park_limit or not is_wave:
                 return outcome
         limits = f"more than {rules.park_limit} orders were refused for good within {rules.park_within_s:g} s"
         return self._pause("refusals", subject, outcome, f"{limits}, the last one with {outcome.reason}", now)

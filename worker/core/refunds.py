@@ -159,7 +159,7 @@ def _with_amount(facts: Facts, shares: Shares) -> list[tuple[str, Return]]:
     found = [
         (key, back)
         for key, back in facts.returns.items()
-        if back.refunded_minor is not None and all(line_id in goods for line_id, _ in back.units or ())
+        if back.refunded_minor is not None and goods.issuperset([line_id for line_id, _ in back.units or ()])
     ]
     return sorted(found, key=lambda entry: entry[1].stamp)
 
@@ -172,14 +172,15 @@ def _divide(
     shares: Shares,
 ) -> list[_Claim]:
     """The refunds that name lines, the oldest first, each divided over these."""
-    claims = _claims(facts, refunds, shares)
-    _look_back(facts, claims, counted, tallies)
+    claims, lines = _claims(facts, refunds, shares)
+    _look_back(facts, claims, lines, counted, tallies)
     for claim in claims:
         _share_out(claim)
     return claims
 
 
-def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> list[_Claim]:
+def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> tuple[list[_Claim], dict[str, _Line]]:
+    """The refunds of some lines, and by line id all lines that they name."""
     net = net_totals(shares)
     order = {share.line.line_id: number for number, share in enumerate(shares.all)}
     lines: dict[str, _Line] = {}
@@ -187,23 +188,34 @@ def _claims(facts: Facts, refunds: list[tuple[str, Refund]], shares: Shares) -> 
     for number, (_, refund) in enumerate(refunds):
         if refund.applies_to is None:
             continue  # all of it is rest
-        for line_id in [line_id for line_id in refund.applies_to if line_id not in lines]:
-            if line_id in order:
-                line_number = order[line_id]
-                share, worth = shares.all[line_number], net[line_number]
-                lines[line_id] = _Line(line_number, share, worth, -1 if share.weights is None else worth)
-            else:
-                known = facts.former_worth.get(line_id)
-                lines[line_id] = _Line(-1, None, 0, 0 if known is None else known[2])
-        claims.append(_Claim(number, refund, list(map(lines.__getitem__, refund.applies_to))))
-    return claims
+        try:
+            named = list(map(lines.__getitem__, refund.applies_to))
+        except KeyError:  # it is the first one that names some of them
+            for line_id in refund.applies_to:
+                if line_id not in lines:
+                    lines[line_id] = _line(facts, shares, order.get(line_id), net, line_id)
+            named = list(map(lines.__getitem__, refund.applies_to))
+        claims.append(_Claim(number, refund, named))
+    return claims, lines
+
+
+def _line(facts: Facts, shares: Shares, number: int | None, net: list[int], line_id: str) -> _Line:
+    if number is None:
+        known = facts.former_worth.get(line_id)
+        return _Line(-1, None, 0, 0 if known is None else known[2])
+    share = shares.all[number]
+    return _Line(number, share, net[number], -1 if share.weights is None else net[number])
 
 
 def _look_back(
-    facts: Facts, claims: list[_Claim], counted: list[tuple[str, Return]], tallies: dict[str, Tally]
+    facts: Facts,
+    claims: list[_Claim],
+    lines: dict[str, _Line],
+    counted: list[tuple[str, Return]],
+    tallies: dict[str, Tally],
 ) -> None:
     """What the lines of each refund were worth when it was given: the newest first, while what was lost comes back."""
-    lines = {line.share.line.line_id: line for claim in claims for line in claim.lines if line.share is not None}
+    lines = {line_id: line for line_id, line in lines.items() if line.share is not None}
     amounts = {key for key, _ in counted}
     losses: list[tuple[Stamp, list[tuple[str, int]], bool]] = [
         (back.stamp, back.units, key in amounts) for key, back in facts.returns.items() if back.units
@@ -226,7 +238,7 @@ def _look_back(
         if said_at is not None and (said_at > claim.refund.stamp[1:]) != is_back:
             is_back = not is_back  # what the provider says goes by time: with sequences it may be to and fro
             _come_back(lines, _cancelled_units(lines, tallies), 1 if is_back else -1, is_counted=False)
-        claim.worths = [line.worth_minor if line.worth_minor >= 0 else _reckon(line) for line in claim.lines]
+        claim.worths = [worth if (worth := line.worth_minor) >= 0 else _reckon(line) for line in claim.lines]
         if counted:
             claim.returned_since = [line.returned_since for line in claim.lines]
 

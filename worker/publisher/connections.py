@@ -18,7 +18,7 @@ from typing import Any
 import aiohappyeyeballs
 from msgspec import Struct
 
-from worker.publisher.deadlines import Deadlines
+from worker.deadlines import Deadlines
 from worker.publisher.link import Link
 from worker.publisher.routes import Proxy
 

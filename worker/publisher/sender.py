@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from worker.deadlines import Deadlines
 from worker.model.account import Account
 from worker.model.exchange import Fault, HttpRequest, HttpResponse
 from worker.publisher.connections import DEFAULT_LIMITS, Connections, Limits, LookUp, Server
-from worker.publisher.deadlines import Deadlines
 from worker.publisher.link import Link
 from worker.publisher.routes import Route, default_tls, routes_of
 

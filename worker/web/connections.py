@@ -13,6 +13,7 @@ import structlog
 from aiohttp import http_exceptions, web
 
 from worker import http_url
+from worker.deadlines import Deadlines
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class Connections:
         self.linger_s = linger_s
         self._server: asyncio.Server | None = None
         self._runner: web.BaseRunner | None = None
+        self.headers: Deadlines
+        """Of connections that are to send a header; from `start` on."""
         self._evicts = evicts
         self.open: set[Connection] = set()
         self.strangers: dict[Connection, None] = {}
@@ -57,8 +60,10 @@ class Connections:
         Raises `OSError` if the port is unavailable.
         """
         await runner.setup()
+        loop = asyncio.get_running_loop()
+        self.headers = Deadlines(loop)
         try:
-            self._server = await asyncio.get_running_loop().create_server(self, host, port, backlog=backlog)
+            self._server = await loop.create_server(self, host, port, backlog=backlog)
         except BaseException:
             await runner.cleanup()
             raise
@@ -111,7 +116,6 @@ class Connection(web.RequestHandler):
         self._event_loop = loop
         self._connections = connections
         self._idle_pool = connections.strangers
-        self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -126,9 +130,7 @@ class Connection(web.RequestHandler):
     def header_came(self) -> None:
         """A request has arrived: the connection is not idle."""
         self._idle_pool.pop(self, None)
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        self._connections.headers.remove(self)
 
     def was_right(self) -> None:
         """The request was authenticated: the connection is evicted after those of strangers."""
@@ -139,7 +141,11 @@ class Connection(web.RequestHandler):
         self.header_came()
         if self in self._connections.open:
             self._idle_pool[self] = None
-            self._header_timer = self._event_loop.call_later(self._connections.header_within_s(), self.abort)
+            self._connections.headers.add(self, self._event_loop.time() + self._connections.header_within_s())
+
+    def expire(self) -> None:
+        """No header has arrived in time."""
+        self.abort()
 
     def abort(self) -> None:
         """Closes the connection immediately."""

@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from schemas.base import Subject
 from worker.core.tokens import Address, Tokens, read_path
 from worker.core.trust import HEADER, Trust
+from worker.deadlines import Deadlines
 from worker.errors import LogError
 from worker.metrics import UNCONFIGURED, CallbackResult, LookupResult, Metrics
 from worker.model.callbacks import Ask, Callbacks, Called, Caller, Purpose, Push, Reading, Reply, Said, Unreadable
@@ -166,6 +167,9 @@ class Receiver:
         milliseconds. `tracing`: makes spans; `None`: nobody wants any.
         """
         self.limits = limits = limits or Limits()
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self._deadlines = Deadlines(loop)
         self._adapters = adapters
         self._producer = producer
         self._lookup = lookup
@@ -229,6 +233,7 @@ class Receiver:
     async def stop(self) -> None:
         """Stops accepting, and waits for calls in progress, up to the deadline."""
         await self._connections.stop()
+        self._deadlines.close()
 
     @property
     def is_listening(self) -> bool:
@@ -305,7 +310,7 @@ class Receiver:
             self._same[same] += 1
         self._at_once[kind] += 1
         try:
-            async with asyncio.timeout_at(call.arrived + self.limits.deadline_s):
+            with self._deadlines.within(call.arrived + self.limits.deadline_s):
                 return await (self._question(call, about) if about.question else self._push(call))
         except TimeoutError:
             is_read = call.request.content.is_eof()
@@ -320,9 +325,6 @@ class Receiver:
         if about.question:
             return "question"
         return "unproven" if call.address.token is None else "push"
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     # --- authorization ---
 
@@ -450,7 +452,7 @@ class Receiver:
     async def _question(self, call: _Call, about: Purpose) -> _Answer:
         """Ends in time for the default answer, whether the body arrives or not. Raises `_Answer`."""
         try:
-            async with asyncio.timeout_at(self._answer_by(call)):
+            with self._deadlines.within(self._answer_by(call)):
                 called = await self._called(call, about)
         except TimeoutError:
             raise _Answer(503, "late", closes=True) from None
@@ -510,7 +512,7 @@ class Receiver:
 
         async def post() -> "list[asyncio.Future[Any]]":
             try:
-                async with asyncio.timeout(self.limits.deadline_s):
+                with self._deadlines.within(self._now() + self.limits.deadline_s):
                     return await self._posted(called, said)
             except TimeoutError:
                 raise _Answer(503, "not_written") from None

@@ -435,6 +435,31 @@ def test_refusals_that_come_slowly_are_no_wave() -> None:
     assert _refused(desk, 1) == [OutcomeKind.CREDENTIALS]
 
 
+@pytest.mark.parametrize(("taken_between", "is_wave"), [(0, True), (1, True), (2, False)])
+def test_refusals_among_orders_that_are_taken(taken_between: int, is_wave: bool) -> None:
+    """Fifty broken orders of a large shop do not stop the thousands of others; when most are refused, it is a wave."""
+    desk = Desk(rules=DeliveryPolicy(park_limit=4))
+    for number in range(20):
+        for one in range(taken_between):
+            desk.offer(f"good {number} {one}")
+            desk.tell()
+        _refused(desk, 1, f"{number} ")
+        if desk.queue.pause is not None:
+            break
+    assert (desk.queue.pause is not None) == is_wave
+
+
+def test_wave_after_a_good_hour() -> None:
+    """What was taken before it does not count."""
+    desk = Desk(rules=DeliveryPolicy(park_limit=4))
+    for number in range(100):
+        desk.offer(f"good {number}")
+        desk.tell()
+        if number % 10 == 0:
+            assert _refused(desk, 1, f"{number} ") == [OutcomeKind.PERMANENT]
+    assert _refused(desk, 5)[-1] is OutcomeKind.CREDENTIALS
+
+
 def test_one_order_refused_again_and_again_is_no_wave() -> None:
     """An order whose payload changes every second counts once."""
     desk = Desk(rules=DeliveryPolicy(park_limit=2))

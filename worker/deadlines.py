@@ -1,7 +1,8 @@
-"""Expires exchanges and idle connections at their deadlines."""
+"""Expires exchanges, idle connections and calls at their deadlines."""
 
 import asyncio
 import math
+from types import TracebackType
 from typing import Protocol
 
 
@@ -31,6 +32,10 @@ class Deadlines:
         self._until[item] = until
         if until < self._timer_due:
             self._set(until)
+
+    def within(self, until: float) -> "Within":
+        """Like `asyncio.timeout_at`, but on this timer."""
+        return Within(self, until)
 
     def __len__(self) -> int:
         return len(self._until)
@@ -66,3 +71,34 @@ class Deadlines:
             item.expire()
         if self._until:
             self._set(min(self._until.values()))
+
+
+class Within:
+    """What the current task awaits inside of it ends with `TimeoutError` at the deadline."""
+
+    __slots__ = ("_deadlines", "_is_over", "_task", "_times_cancelled", "_until")
+
+    def __init__(self, deadlines: Deadlines, until: float) -> None:
+        self._deadlines = deadlines
+        self._until = until
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._times_cancelled = task.cancelling()
+        self._deadlines.add(self, self._until)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._is_over = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._deadlines.remove(self)
+        # Whoever else cancelled the task meanwhile must see it end as cancelled.
+        if self._is_over and self._task.uncancel() <= self._times_cancelled and kind is asyncio.CancelledError:
+            raise TimeoutError from error

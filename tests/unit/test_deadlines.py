@@ -4,7 +4,7 @@ import asyncio
 
 import uvloop
 
-from worker.publisher.deadlines import Deadlines
+from worker.deadlines import Deadlines
 from worker.sim.loop import run
 
 
@@ -88,3 +88,46 @@ def test_a_moment_that_has_passed() -> None:
         return [name for name, _ in noted]
 
     assert sorted(uvloop.run(main())) == sorted(run(main())) == ["first", "second", "third"]
+
+
+def test_a_task_within_a_deadline() -> None:
+    """It ends with `TimeoutError` at the moment, and is not left cancelled; what ends before does not notice."""
+
+    async def main() -> list[tuple[str, float]]:
+        noted: list[tuple[str, float]] = []
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines(loop)
+        with deadlines.within(3.0):
+            await asyncio.sleep(1.0)
+        noted.append(("ended", loop.time()))
+        try:
+            with deadlines.within(5.0), deadlines.within(7.0):
+                await asyncio.sleep(60.0)
+        except TimeoutError:
+            noted.append(("over", loop.time()))
+        await asyncio.sleep(60.0)
+        noted.append(("went on", loop.time()))
+        return noted
+
+    assert run(main()) == [("ended", 1.0), ("over", 5.0), ("went on", 65.0)]
+
+
+def test_a_task_that_is_cancelled_within_its_deadline() -> None:
+    """Whoever cancels it sees it cancelled, even at the moment of the deadline."""
+
+    async def main() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines(loop)
+
+        async def wait(until: float) -> None:
+            with deadlines.within(until):
+                await asyncio.sleep(60.0)
+
+        async def cancelled(at: float, until: float) -> bool:
+            task = asyncio.create_task(wait(until))
+            loop.call_at(at, task.cancel)
+            return isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+
+        return [await cancelled(1.0, 2.0), await cancelled(4.0, 4.0)]
+
+    assert run(main()) == [True, True]
