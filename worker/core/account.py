@@ -7,7 +7,8 @@ than it must:
 1. the longest owed goes first, but orders that failed before take at most half of the slots while others wait; where
    there is one slot, at most every other turn and at most half of the time;
 2. `Retry-After` of a 429 or 503 throttles the account; without it the account slows down: a short break that grows, and
-   half of the slots, which come back bit by bit while requests are taken;
+   half of the slots, which come back bit by bit while requests are taken; less of both where few of the last answers
+   were such ones (as in DCTCP, RFC 8257), for one 503 among a hundred is noise;
 3. a 401, or a 403 for different orders in a row, pauses it, and so does a wave of refusals for good, of which the last
    one is not parked. One order alone is not the account: its 403 delays it, and so does its 401 when others were taken
    since it paused the account;
@@ -38,6 +39,10 @@ DOWN_AFTER = 3
 """Attempts in a row that came to nothing, for so long that backoffs have grown: the account took nothing."""
 DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
+_SHARE_GAIN = 1 / 32
+"""What one answer counts for in the share of answers that slow the account down."""
+_SHARE_FULL = 1 / 3
+"""From this share on it slows down in full."""
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
 _TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED})
@@ -106,6 +111,8 @@ class AccountQueue(Generic[_Owner]):
         self._open_slots = float(slots)
         self._slowed_at = self._opened_at = -NEVER
         self._slow_in_a_row = 0
+        self._slow_share = 1.0
+        """Of its last answers, those that slow it down; at first the worst is assumed."""
         self._forbidden: dict[str, None] = {}
         self._refused: dict[str, tuple[float, int]] = {}
         """Orders refused for good last, at most one more than `park_limit`: when, and how many it had taken by then."""
@@ -250,6 +257,8 @@ class AccountQueue(Generic[_Owner]):
             self._came_to_nothing += 1
         if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and was_asked and not is_taken):
             self._early_slots = 0
+        if outcome.has_response:
+            self._slow_share += (outcome.throttles_account - self._slow_share) * _SHARE_GAIN
         if outcome.throttles_account:
             self._slow_down(turn, outcome, now, chance)
         if turn.probes is not None and turn.probes is self.pause and was_asked:
@@ -340,10 +349,12 @@ class AccountQueue(Generic[_Owner]):
             self._throttle(now + outcome.retry_after_s, is_slow=False)
         elif turn.began_at > self._slowed_at:  # those that were under way then say nothing new
             self._slow_in_a_row += 1
-            self._open_slots = max(1.0, min(self._open_slots, self.in_flight + 1) / 2)
+            weight = min(1.0, self._slow_share / _SHARE_FULL)
+            half = min(self._open_slots, self.in_flight + 1) / 2
+            self._open_slots = max(1.0, self._open_slots - (self._open_slots - half) * weight)
             self._slowed_at = self._opened_at = now
             wait_s = min(backoff_s(self._slow_in_a_row, chance, self._rules), SLOW_MAX_S)
-            self._throttle(now + wait_s, is_slow=True)
+            self._throttle(now + wait_s * weight, is_slow=True)
 
     def _throttle(self, until: float, *, is_slow: bool) -> None:
         if until > self.throttled_until:
@@ -362,6 +373,6 @@ class AccountQueue(Generic[_Owner]):
         elif turn.is_early and self._early_slots:
             self._early_slots = min(self._early_slots + 1, self._slots)
         if self._open_slots < self._slots:
-            step = max(1.0, self._open_slots / 4) * min(1.0, now - self._opened_at)
+            step = max(1.0, self._open_slots / 2) * min(1.0, now - self._opened_at)
             self._open_slots = min(float(self._slots), self._open_slots + step)
             self._opened_at = now

@@ -29,7 +29,7 @@ class DeliveryPolicy(Struct, frozen=True):
     forbidden_orders: int = 3
     """A 403 for so many different orders in a row pauses their account."""
     park_limit: int = 50
-    """More orders of an account than these refused for good within `park_within_s`, while no more were taken, pause it."""
+    """More orders of an account than these refused for good within `park_within_s`, and no more taken: it pauses."""
     park_within_s: float = 600.0
 
     @property

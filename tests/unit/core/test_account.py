@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -544,7 +545,7 @@ def test_slots_come_back_while_orders_are_taken() -> None:
         seconds += 1
         for turn in turns:
             desk.end(turn)
-    assert slots[:5] == [1, 2, 3, 4, 5]
+    assert slots[:5] == [1, 2, 3, 4, 6]
     assert seconds < 30
 
 
@@ -570,6 +571,26 @@ def test_busy_provider_is_tried_evenly() -> None:
                 desk.offer(turn.subject, has_failed=True, in_s=0.3)
     assert taken > 0.8 * 20 * 60
     assert refused < 0.15 * taken
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.01, 0.8, 1.0), (0.03, 0.7, 1.0), (1.0, 0.0, 0.05)])
+def test_a_busy_answer_now_and_then(share: float, least: float, most: float) -> None:
+    """A provider that answers some requests by chance with 503 is asked nearly as often as one that does not; one that
+    answers all of them so, hardly ever.
+    """
+    desk = Desk(16)
+    desk.offer(*(f"o{number}" for number in range(2_000)))
+    chance, began, asked = Random(1), desk.now, 0
+    while desk.now < began + 60.0:
+        desk.now = max(desk.now, desk.queue.opens_at(desk.now))
+        turns = []
+        while desk.is_open():
+            turns.append(desk.begin())
+        asked += len(turns)
+        desk.now += 0.5
+        for turn in turns:
+            desk.end(turn, BUSY if chance.random() < share else TAKEN)
+    assert least < asked / (16 * 60 / 0.5) < most
 
 
 # --- after an outage -----------------------------------------------------------------------------------------------
