@@ -63,7 +63,7 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 		.cartsync/operating.log '$(PYTEST) $(OPERATING) -m "not slow" --durations=5 -q $(ARGS)' \
 		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(FAULTS) $(OPERATING)) --durations=5 -v $(ARGS)'
 
-longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, the console beside a worker
+longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, the console beside a worker and in a browser
 	@$(PYTEST) -m "integration and slow" -q $(ARGS)
 
 matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine

@@ -297,6 +297,19 @@ class ConsoleSection(Section):
     """At once."""
     with_worker: bool = False
     """`cartsync run` serves the console, too, as a process of its own: for one worker on one machine."""
+    trace_url: str = ""
+    """Where a trace is looked at: an address with `{trace_id}` in it. Empty: an order's page names traces only."""
+
+    @field_validator("trace_url")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[!-z|~]+", value.replace("{trace_id}", "0", 1)):
+            raise ValueError(
+                'must be an address with {trace_id} once, such as "https://traces.example/trace/{trace_id}"'
+            )
+        if value and "{trace_id}" not in value:
+            raise ValueError("must have {trace_id} where the id of the trace belongs")
+        return value
 
     @field_validator("workers")
     @classmethod
