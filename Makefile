@@ -63,7 +63,7 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 		.cartsync/operating.log '$(PYTEST) $(OPERATING) -m "not slow" --durations=5 -q $(ARGS)' \
 		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(FAULTS) $(OPERATING)) --durations=5 -v $(ARGS)'
 
-longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, the console beside a worker
+longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, the console beside a worker and in a browser
 	@$(PYTEST) -m "integration and slow" -q $(ARGS)
 
 matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine
@@ -95,7 +95,7 @@ dist: setup ## the wheel, its bill of materials (CycloneDX) and their sums, into
 kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a cluster)
 	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES) --port $(PORT)
 
-bench: setup ## throughput, latency and memory, each beside its limit (9 minutes; ARGS="--only reduce" for one row)
+bench: setup ## throughput, latency and memory, each beside its limit (10 minutes; ARGS="--only reduce" for one row)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-peers: setup ## the consume row beside Quix Streams, where that is installed in .venv-quix (3 minutes)

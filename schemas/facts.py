@@ -16,6 +16,7 @@ from struct import Struct as Format
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, msgpack
+from msgspec.structs import astuple
 
 from schemas import events
 from schemas.events import (
@@ -563,24 +564,29 @@ def check_facts(sealed: SealedFacts) -> None:
 
 def open_facts(sealed: SealedFacts) -> Facts:
     """All of them. Raises `msgspec.MsgspecError`."""
-    return _opened(sealed, REGISTERS.items())
+    return _opened(sealed, _PLACES)
 
 
+_PLACES = tuple(
+    [(at, name, REGISTERS[name]) for at, name in enumerate(SealedFacts.__struct_fields__) if name in REGISTERS]
+)
+"""With where each stands in `SealedFacts`: to ask it for each by its name takes as long as to decode one."""
 _NO_MONEY = frozenset({"details", "deliveries", "statement_retraction", "observed"})
-_OF_MONEY = tuple([each for each in REGISTERS.items() if each[0] not in _NO_MONEY])
+_PLACES_OF_MONEY = tuple([each for each in _PLACES if each[1] not in _NO_MONEY])
 
 
 def open_money(sealed: SealedFacts) -> Facts:
     """Those that an order's status and the totals of its carts follow from; the others stay as if nothing was said of
     them. Raises `msgspec.MsgspecError`.
     """
-    return _opened(sealed, _OF_MONEY)
+    return _opened(sealed, _PLACES_OF_MONEY)
 
 
-def _opened(sealed: SealedFacts, registers: Iterable[tuple[str, Register[Any]]]) -> Facts:
+def _opened(sealed: SealedFacts, places: Iterable[tuple[int, str, Register[Any]]]) -> Facts:
     facts = Facts(sealed.seen, content_total_max_minor=sealed.content_total_max_minor)
-    for name, register in registers:
-        if packed := getattr(sealed, name):
+    members = astuple(sealed)
+    for at, name, register in places:
+        if packed := members[at]:
             setattr(facts, name, register.open(packed))
     return facts
 

@@ -1,6 +1,6 @@
 """`make bench`: what cartsync does in a second, each figure beside a limit that was measured in the same run.
 
-    python -m tests.bench                 all rows, about nine minutes
+    python -m tests.bench                 all rows, about ten minutes
     python -m tests.bench --only reduce   one of them
     BENCH_JSON=FILE                       also writes the figures there
 
@@ -47,6 +47,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (worst.measure, (worst.WORST,)),
     (consuming.measure, (consuming.CONSUME,)),
     (consuming.measure_history, (consuming.HISTORY,)),
+    (consuming.measure_catchup, (consuming.CATCHUP,)),
     (sending.measure, (sending.UPDATE,)),
     (sending.measure_log, (sending.LOG_FILE, sending.LOG_PIPE)),
     (capturing.measure, (capturing.CAPTURE,)),

@@ -78,14 +78,16 @@ class Brokers:
         return settings
 
 
-async def write_events(settings: dict[str, Any], events: Iterable[tuple[int, bytes]]) -> int:
-    """Writes events of numbered orders into the event topic; returns how many."""
+async def write_events(
+    settings: dict[str, Any], events: Iterable[tuple[int, bytes]], partitions: int = PARTITIONS
+) -> int:
+    """Writes events of numbered orders into the event topic, which has so many partitions; returns how many."""
     producer = AIOKafkaProducer(bootstrap_servers=settings["bootstrap_servers"], linger_ms=20, **PRODUCER)
     await producer.start()
     count = 0
     try:
         for number, value in events:
-            key, partition = subject_of(number).encode(), partition_of(number)
+            key, partition = subject_of(number).encode(), partition_of(number) % partitions
             await producer.send(settings["event_topic"], key=key, value=value, partition=partition)
             count += 1
         await producer.flush()

@@ -9,7 +9,7 @@ import msgspec
 from schemas import events
 from tests.bench.brokers import PRODUCER, Brokers, write_events
 from tests.bench.measuring import Figure, Row, Tell, take_turns
-from tests.bench.processes import Line, Watch, calm, run, until
+from tests.bench.processes import Line, Watch, calm, core_wait_s, run, until
 from tests.shops.load import ACCOUNT, EVENTS_PER_ORDER, PARTITIONS, in_log_order
 from worker.app import Ports, SystemClock, Worker
 from worker.config import worker_settings_from
@@ -44,6 +44,18 @@ HISTORY = Row(
     0.90,
 )
 """What `[kafka] history_topic` costs, which is there by default. The row above is without it: its limit writes one record an event."""
+CATCHUP_EVENTS = 50_000
+"""In each partition."""
+CATCHUP = Row(
+    "catchup",
+    f"one partition caught up with by a worker, {CATCHUP_EVENTS:,} events of {CATCHUP_EVENTS // EVENTS_PER_ORDER:,} orders",
+    "events/s",
+    f"the same worker with {PARTITIONS} such partitions",
+    0.90,
+)
+"""Whether one partition uses a whole core, though it has to wait for its commits. By the clock, less the time in which
+others had the core: a core that is never free hides that somebody waits.
+"""
 
 
 async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
@@ -78,6 +90,26 @@ async def measure_history(brokers: Brokers, tell: Tell) -> list[Figure]:
     return [figure]
 
 
+async def measure_catchup(brokers: Brokers, tell: Tell) -> list[Figure]:
+    """As many orders in each partition: so as many events of one order meet in a transaction."""
+    inputs: list[tuple[int, dict[str, Any], int]] = []
+    for partitions in (1, PARTITIONS):
+        tell(f"writing events of {partitions} partition{'s' * (partitions > 1)}")
+        settings = await brokers.topics(partitions=partitions)
+        orders = partitions * CATCHUP_EVENTS // EVENTS_PER_ORDER
+        inputs.append((partitions, settings, await write_events(settings, in_log_order(2, orders), partitions)))
+
+    async def half(partitions: int, settings: dict[str, Any], total: int) -> Any:
+        fresh = await brokers.topics(settings["event_topic"], partitions)
+        return await run("consuming:catch_up", {"settings": fresh, "total": total})
+
+    one, all_of_them = inputs
+    figure = Figure(CATCHUP)
+    for single, several in await take_turns(ROUNDS, lambda _: half(*one), lambda _: half(*all_of_them), tell):
+        _add(figure, single, several)
+    return [figure]
+
+
 def _add(figure: Figure, ours: tuple[int, float, float], limit: tuple[int, float, float]) -> None:
     """Both as a count, seconds, and seconds of CPU."""
     (ours_count, ours_s, ours_cpu_s), (count, took_s, cpu_s) = ours, limit
@@ -96,6 +128,27 @@ async def ours(
     """A whole worker that sends nothing, from ready until all is committed. `folder`: where its orders are; empty: in
     memory.
     """
+    worker = await _serving(settings, folder, cache_bytes, keeps_history=keeps_history)
+    before = _committed(worker)
+    watch = Watch()
+    await until(lambda: _committed(worker) >= total, every_s=0.02)
+    line.say([total - before, *watch.read()])
+
+
+async def catch_up(line: Line, settings: dict[str, Any], total: int) -> None:
+    """The same worker, from the tenth part on, when it is in its stride."""
+    worker = await _serving(settings)
+    await until(lambda: _committed(worker) >= total // 10, every_s=0.002)
+    before, waited_s = _committed(worker), core_wait_s()
+    watch = Watch()
+    await until(lambda: _committed(worker) >= total, every_s=0.002)
+    took_s, cpu_s = watch.read()
+    line.say([total - before, took_s - (core_wait_s() - waited_s), cpu_s])
+
+
+async def _serving(
+    settings: dict[str, Any], folder: str = "", cache_bytes: int = CACHE_BYTES, *, keeps_history: bool = False
+) -> Worker:
     kafka = KafkaSettings(**settings)
     sender = HttpSender(deadline_s=8.0, user_agent="bench")
     tables = DiskTables(RocksFiles(Path(folder)), SystemClock(), cache_bytes) if folder else None
@@ -113,10 +166,7 @@ async def ours(
     await worker.start()
     calm()
     await worker.serving()
-    before = _committed(worker)
-    watch = Watch()
-    await until(lambda: _committed(worker) >= total, every_s=0.02)
-    line.say([total - before, *watch.read()])
+    return worker
 
 
 def _committed(worker: Worker) -> int:

@@ -264,9 +264,8 @@ async def _take(table: OrderTable, records: list[BenchEvent]) -> tuple[float, fl
             await table.fetch(batch.look_ahead(portion))
             left = left[batch.events(portion, never, batch.size + EVENTS_AT_ONCE_BYTES) :]
         entries = batch.entries()
-        changed = list(batch.changed())
-        assert len(changed) == len(entries) > 0
-        for subject, _, value in changed:
+        assert len(batch.changed) == len(entries) > 0
+        for subject, (_, value) in batch.changed.items():
             table.put(subject, value)
         table.checkpoint(left[-1].offset if left else batch.next_offset)
         await asyncio.sleep(0)

@@ -129,6 +129,12 @@ class Watch:
         return time.perf_counter() - self._clock, time.process_time() - self._cpu
 
 
+def core_wait_s() -> float:
+    """For how long the main thread of this process could have run, and others had its core (`schedstat`)."""
+    with Path(f"/proc/self/task/{os.getpid()}/schedstat").open() as file:
+        return int(file.read().split()[1]) / 1e9
+
+
 async def until(holds: Callable[[], bool], every_s: float) -> None:
     """Looks again and again: what is measured tells nobody when it is done."""
     while not holds():  # noqa: ASYNC110 - see above

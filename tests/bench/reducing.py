@@ -121,7 +121,7 @@ def _take(known: MemoryOrders, records: list[BenchEvent]) -> None:
         while left:
             left = left[batch.events(left[:EVENTS_AT_ONCE], never, batch.size + EVENTS_AT_ONCE_BYTES) :]
         batch.entries()
-        known.update((subject, value) for subject, _, value in batch.changed())
+        known.update((subject, value) for subject, (_, value) in batch.changed.items())
 
 
 def _decode(records: list[BenchEvent]) -> tuple[float, float]:

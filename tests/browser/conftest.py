@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.driver import Browser, find_programs
+from tests.browser.driver import Browser, programs_or_skip
 
 SHOTS = Path(__file__).resolve().parents[2] / ".cartsync" / "screenshots"
 """Where pictures of the pages are left, for people to look at."""
@@ -14,11 +14,7 @@ SHOTS = Path(__file__).resolve().parents[2] / ".cartsync" / "screenshots"
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One for the whole run."""
-    programs = find_programs()
-    if programs is None:
-        reason = "no chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)"
-        pytest.skip(reason)
-    with Browser(*programs) as opened:
+    with Browser(*programs_or_skip()) as opened:
         yield opened
 
 

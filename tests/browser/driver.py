@@ -14,6 +14,8 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
+import pytest
+
 _open = build_opener(ProxyHandler({})).open
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 _START_S, _WAIT_S, _ASK_S = 30.0, 15.0, 30.0
@@ -24,6 +26,14 @@ def find_programs() -> tuple[str, str] | None:
     """Chromium and its driver; `None`: they are not both here."""
     found = [shutil.which(name) for name in ("chromium", "chromedriver")]
     return (found[0], found[1]) if found[0] and found[1] else None
+
+
+def programs_or_skip() -> tuple[str, str]:
+    """Both; the test is skipped where they are not."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)")
+    return programs
 
 
 class Browser:

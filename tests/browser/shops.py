@@ -1,8 +1,10 @@
 """What the pages are looked at with: a quiet shop, one in trouble, and none at all."""
 
+from typing import Any
+
 from schemas import state
 from schemas.console import WorkerLine
-from schemas.state import NextRecord, OwnerRecord
+from schemas.state import NextRecord, Operated, OwnerRecord
 from schemas.views import AccountView, PartitionView, StatusView
 from tests.shops.events import EventSpec, confirmed, goods, payment, shipped
 from tests.unit.web.console.scene import Scene, owed, parked, record, settled
@@ -42,7 +44,7 @@ def quiet(scene: Scene) -> None:
         "hats/H-77", 1, status="settled", revision=1, acked=1, currency="EUR", shipped_minor=0, unshipped_minor=9895
     )
     scene.tell(
-        "hats/H-77", 2, status="owed", revision=2, acked=1, currency="EUR", shipped_minor=2809, unshipped_minor=7086
+        "hats/H-77", 2, status="owed", revision=2, acked=1, currency="EUR", shipped_minor=2632, unshipped_minor=7263
     )
     for partition in range(2):
         scene.log.write_foreign(
@@ -50,6 +52,44 @@ def quiet(scene: Scene) -> None:
         )
         scene.log.write_foreign(partition, b"m:next", state.encode(NextRecord(state.SCHEMA, 40, 0, False, "1")))
     scene.deeds.says = [worker("http://10.0.0.7:8080", 0, 1)]
+
+
+def eventful(scene: Scene) -> None:
+    """One order to which nearly everything happened that can, beside the quiet shop."""
+    quiet(scene)
+    scene.trace_url = "https://traces.example/trace/{trace_id}"
+    now_ms = scene.now_ms
+    subject, at = "acme/A14-4711", now_ms - 3 * HOUR_MS
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    carts: dict[str, Any] = {"currency": "EUR", "shipped_minor": 2632, "unshipped_minor": 7263}
+    deed = Operated("release", "ana", "price corrected, ticket 4711", at + 95 * MINUTE_MS, True, "released", b"u")
+    noted = Operated("note", "ana", "the shopper called", at + 60 * MINUTE_MS, True, "noted", b"v")
+    reason = "422: unit price … does not match the total"
+    happened: tuple[tuple[int, dict[str, Any]], ...] = (
+        (0, {"what": "order.confirmed", "event_id": "shop:1", "offset": 118, "amount_minor": 9895, "currency": "EUR"}),
+        (31, {"what": "order.items_shipped", "event_id": "shop:2", "offset": 131, "units": 2, "trace": trace}),
+        (31, {"kind": "attempt", "what": "unknown", "event_id": "shop:2", "took_ms": 10_004, "hold_ms": 60_000, "reason": "no response within 10 s", **carts, "trace": trace}),
+        (33, {"kind": "decision", "what": "held", "hold_ms": 43_000}),
+        (34, {"kind": "attempt", "what": "permanent", "event_id": "shop:2", "http_status": 422, "took_ms": 212, "status": "parked", "reason": reason, **carts}),
+        (60, {"kind": "operator", "what": "note", "by": "ana", "done": True, "reason": "noted"}),
+        (62, {"what": "order.items_returned", "event_id": "shop:3", "offset": 162, "units": 1, "amount_minor": 1250, "superseded": True}),
+        (95, {"kind": "operator", "what": "release", "by": "ana", "done": True, "reason": "released"}),
+        (95, {"kind": "attempt", "what": "applied", "event_id": "shop:2", "http_status": 204, "took_ms": 188, "status": "settled", **carts}),
+        (120, {"what": "provider.transaction", "event_id": "seq-9", "offset": 170, "word": "capture succeeded", "amount_minor": 2632, "currency": "EUR"}),
+    )  # fmt: skip
+    for number, (minutes, members) in enumerate(happened, 1):
+        revision = 1 if number == 1 else 2
+        scene.happen(subject, number, at_ms=at + minutes * MINUTE_MS, revision=revision, **members)
+    event_ms = at + 120 * MINUTE_MS
+    whole = record(
+        CATALOGUE, SHIPPED, acked=2, event_ms=event_ms, event_id="shop:2", operated=(noted, deed), entries=10
+    )
+    whole.trace = f"00-{trace}-b7ad6b7169203331-01"
+    scene.put(subject, whole)
+    scene.refuse(
+        b'{"specversion":"1.0","id":"shop:4","type":"order.items_shipped","subject":"acme/A14-4711","data":{}}',
+        "$.data: expected a member shipment_id",
+    )
 
 
 def troubled(scene: Scene) -> None:

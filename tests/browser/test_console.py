@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.driver import Browser
-from tests.browser.shops import quiet, troubled
+from tests.browser.shops import eventful, quiet, troubled
 from tests.browser.site import Site
 from tests.unit.web.console.scene import owed, settled
 
@@ -24,6 +24,7 @@ VIEWS = {
     "problem": "/orders/acme%2Fnone",
 }
 SHOPS = {"quiet": quiet, "troubled": troubled}
+LOOKS = ("light", "dark", "narrow")
 EMPTY = ("overview", "orders", "dead-letters")
 
 
@@ -51,27 +52,62 @@ def unexpected(complaints: list[str]) -> list[str]:
     return [each for each in complaints if "404 (Not Found)" not in each]
 
 
+def show(browser: Browser, look: str) -> None:
+    """The window as somebody may have it."""
+    browser.scheme("dark" if look == "dark" else "light")
+    browser.resize(*((390, 844) if look == "narrow" else (1300, 900)))
+
+
+def too_wide(browser: Browser) -> list[str]:
+    """What reaches beyond the window."""
+    found: list[str] = browser.run(
+        "const wide = document.documentElement.clientWidth;"
+        "const scrolls = wide < 1000 ? '.scroll' : '#none';"
+        "return [...document.querySelectorAll('body *')].filter((each) =>"
+        " !each.closest(`${scrolls}, pre, .skip, thead`) && each.getBoundingClientRect().right > wide + 1)"
+        ".map((each) => each.outerHTML.slice(0, 120))"
+    )
+    return found
+
+
 @pytest.mark.parametrize("shop", SHOPS)
-@pytest.mark.parametrize("look", ["light", "dark", "narrow"])
+@pytest.mark.parametrize("look", LOOKS)
 def test_views(browser: Browser, site: Site, shots: Path, shop: str, look: str) -> None:
     """Each view is whole: the browser complains of nothing, and nothing is wider than the window."""
     SHOPS[shop](site.scene)
     url = site.open()
-    browser.scheme("dark" if look == "dark" else "light")
-    browser.resize(*((380, 800) if look == "narrow" else (1300, 900)))
+    show(browser, look)
     for name, path in VIEWS.items():
         browser.open(url + path)
         browser.find("main h1")
-        wide = browser.run(
-            "const wide = document.documentElement.clientWidth;"
-            "const scrolls = wide < 1000 ? '.scroll' : '#none';"
-            "return [...document.querySelectorAll('body *')].filter((each) =>"
-            " !each.closest(`${scrolls}, pre, .skip, thead`) && each.getBoundingClientRect().right > wide + 1)"
-            ".map((each) => each.outerHTML.slice(0, 120))"
-        )
         browser.shoot(shots / f"{name}-{shop}-{look}.png")
-        assert wide == [], name
+        assert too_wide(browser) == [], name
         assert unexpected(browser.complaints()) == [], name
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_story(browser: Browser, site: Site, shots: Path, look: str) -> None:
+    """All that can happen to an order, in the order of time; traces are links."""
+    eventful(site.scene)
+    url = site.open()
+    show(browser, look)
+    browser.open(f"{url}/orders/acme%2FA14-4711")
+    browser.find("#story")
+    story = re.sub(r"\s+", " ", browser.text("section[aria-labelledby=story]"))
+    said = (
+        "order.confirmed",
+        "nobody knows",
+        "took over",
+        "HTTP 422",
+        "because: the shopper",
+        "ana: release",
+        "HTTP 204",
+    )
+    assert sorted(said, key=story.find) == list(said)
+    assert browser.count("section[aria-labelledby=story] a[href^='https://traces.example/trace/0af7']") == 2
+    browser.shoot(shots / f"story-{look}.png")
+    assert too_wide(browser) == []
+    assert unexpected(browser.complaints()) == []
 
 
 def test_empty(browser: Browser, site: Site, shots: Path) -> None:
@@ -145,6 +181,35 @@ def test_release(browser: Browser, site: Site) -> None:
     browser.find(".banner.good")
     assert "Release: done" in re.sub(r"\s+", " ", browser.text(".banner.good"))
     assert site.scene.deeds.done == [("release", ("acme/B20-5",), "local", "price corrected")]
+
+
+def test_nothing_is_done_by_accident(browser: Browser, site: Site) -> None:
+    """Enter in the reason does nothing; what cannot be undone is asked for once more, with a reason."""
+    troubled(site.scene)
+    browser.open(site.open() + "/orders/acme%2FB21")
+    browser.type("input[name=why]", "ticket 4711")
+    browser.press("Enter")
+    browser.click("a[href*='command=forget']")
+    browser.until(lambda: "Forget acme/B21?" in browser.text("h1"), "the question")
+    browser.click("form.act button")
+    assert browser.run("return document.querySelector('input[name=why]').validity.valueMissing")
+    assert site.scene.deeds.done == []
+    browser.type("input[name=why]", "erasure request")
+    browser.click("form.act button")
+    browser.find(".banner.good")
+    assert site.scene.deeds.done == [("forget", ("acme/B21",), "local", "erasure request")]
+
+
+def test_pause(browser: Browser, site: Site) -> None:
+    """From the overview: what it means is said before."""
+    quiet(site.scene)
+    browser.open(site.open())
+    browser.click("a[href*='command=pause'][href$='subject=hats']")
+    browser.until(lambda: "Pause hats?" in browser.text("h1"), "the question")
+    assert "by any worker" in browser.text()
+    browser.click("form.act button")
+    browser.find(".banner.good")
+    assert site.scene.deeds.done == [("pause", ("hats",), "local", "")]
 
 
 def test_release_all(browser: Browser, site: Site) -> None:

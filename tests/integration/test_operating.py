@@ -93,6 +93,28 @@ async def test_operators_act_by_events(open_stage: OpenStage) -> None:
     assert {each["data"].get("why") for each in trail} == {None, "ticket 4711", "maintenance", "erasure request"}
 
 
+async def test_all_parked_orders_by_events(open_stage: OpenStage) -> None:
+    """Of all workers, with one command that asks none of them."""
+    stage = await opened(open_stage, 4)
+    await asyncio.gather(*(worker.serving(2, within_s=60) for worker in (stage.start(), stage.start())))
+    subjects = [f"{ACCOUNT}/{number}" for number in range(12)]
+    stage.script(subjects, "422", 1)
+    await asyncio.gather(*(shipped(stage, subject) for subject in subjects))
+    for subject in subjects:
+        await told(stage, subject, 1)
+    ran = await act(stage, "order", "release", "--all", "--account", ACCOUNT, "--reason-contains", "no such reason")
+    assert ran.out == f"account {ACCOUNT}: no order is parked whose reason contains that\n"
+    every = ("order", "release", "--all", "--account", ACCOUNT, "--reason-contains", "422", "--why", "mended", "--json")
+    ran = await act(stage, *every, "--rate", "1000")
+    assert json.loads(ran.out)["released"] == 12
+    await stage.agreed(dict.fromkeys(subjects, (1000, 0)))
+    trail = await operated(stage)
+    assert {(each["data"]["command"], each["data"]["by"], each["data"].get("why")) for each in trail} == {
+        ("release", "ana", "mended")
+    }
+    assert sorted(each["subject"] for each in trail) == sorted(subjects)
+
+
 async def test_private_port_writes_the_same_events(open_stage: OpenStage) -> None:
     """Where the worker has the secrets; and nobody else's event is believed."""
     stage = await opened(open_stage, 1)

@@ -162,6 +162,36 @@ def applied_before_it_is_committed(real: Any) -> Any:
     return write
 
 
+@breaks(OrderWorkload, "work_ahead")
+def batch_ahead_counts_before_its_commit(real: Any) -> Any:
+    """Step 12: what is worked out during a commit is a guess."""
+
+    async def work_ahead(self: OrderWorkload, *args: Any) -> None:
+        await real(self, *args)
+        if self._taking.ahead is not None:
+            self.applied(self._taking.ahead)
+
+    return work_ahead
+
+
+@breaks(OrderWorkload, "make_batch")
+def batch_ahead_over_what_was_committed_before(real: Any) -> Any:
+    """Step 12: it is worked out over what is being committed."""
+    return lambda self, next_offset, **_under: real(self, next_offset)
+
+
+@breaks(OrderWorkload, "work_ahead")
+def batch_ahead_moves_the_position(real: Any) -> Any:
+    """Step 12, I4: its events are in the inbox until it is committed."""
+
+    async def work_ahead(self: OrderWorkload, batch: Batch, *args: Any) -> None:
+        await real(self, batch, *args)
+        if self._taking.ahead is not None:
+            batch.next_offset = self._taking.ahead.next_offset
+
+    return work_ahead
+
+
 @breaks(Owner, "_write")
 def failed_commit_taken_for_a_success(real: Any) -> Any:
     """Step 13."""

@@ -94,12 +94,16 @@ async def test_private_port() -> None:
 
 
 async def test_console(tmp_path: Path) -> None:
-    """A button for each on an order's page, a link for each that is done to many, and a route for each under `/api`."""
+    """A button for each on an order's page, or a link to where it is asked once more, a link for each that is done to
+    many, and a route for each under `/api`.
+    """
     scene = Scene(tmp_path)
     scene.put("acme/A15", parked())
     async with scene.open():
         page = await get(f"{scene.url}/orders/acme%2FA15")
-        assert set(re.findall(r'name="command" value="(\w+)"', page)) == names("order")
+        final = {command.name for command in ALL if command.is_final}
+        assert set(re.findall(r'name="command" value="(\w+)"', page)) == names("order") - final
+        assert set(re.findall(r'href="/confirm\?command=(\w+)&amp;subject=acme/A15"', page)) == final
         listed = await get(f"{scene.url}/orders?status=parked")
         of_many = {command.name for command in ALL if command.of_many}
         assert set(re.findall(r"/confirm\?command=(\w+)", listed)) == of_many

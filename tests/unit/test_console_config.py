@@ -74,6 +74,10 @@ def test_everything(write: Write) -> None:
         ('proxy_header = "a b"\n', "proxy_header"),
         ('workers = ["10.0.0.7:8080"]\n', 'must be private ports of workers, such as "http://10.0.0.7:8080"'),
         ("colour = 1\n", "colour"),
+        ('trace_url = "javascript:{trace_id}"\n', "must be an address with {trace_id} once"),
+        ('trace_url = "https://t.example/{trace_id}/{trace_id}"\n', "must be an address with {trace_id} once"),
+        ('trace_url = "https://t.example/{trace}"\n', "must be an address with {trace_id} once"),
+        ('trace_url = "https://t.example/"\n', "must have {trace_id}"),
     ],
 )
 def test_mistakes(write: Write, section: str, expected: str) -> None:
@@ -81,6 +85,13 @@ def test_mistakes(write: Write, section: str, expected: str) -> None:
     (problem,) = problems(write(f"{KAFKA}[console]\n{section}"))
     assert "[console]" in problem
     assert expected in problem
+
+
+def test_trace_url(write: Write) -> None:
+    """A query may have the id as well as a path."""
+    for url in ("https://t.example/trace/{trace_id}", "http://localhost:3000/explore?q={trace_id}&org=1#x"):
+        assert console_config(write(f'{KAFKA}[console]\ntrace_url = "{url}"\n'), {}).console.trace_url == url
+    assert console_config(write(KAFKA), {}).console.trace_url == ""
 
 
 def test_host_of_the_command_line(write: Write) -> None:

@@ -143,11 +143,11 @@ class WorkerSection(_TimedSection):
     """
     park_within_s: Duration = _RULES.park_within_s
     commit_interval_s: Duration = 0.05
-    """A busy partition commits at most this often."""
+    """A busy partition commits at most this often, unless a whole batch waits."""
     commits_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 40.0
-    """Maximum transactions per second over all partitions of a worker."""
+    """Maximum transactions per second over all partitions of a worker, those of a whole batch not counted."""
     max_poll_records: Count = 2_000
-    max_batch_records: Count = 2_000
+    max_batch_records: Count = 5_000
     """Maximum events in one transaction."""
     max_inbox_records: Count = 10_000
     """Maximum events queued for one partition before its input is paused."""
@@ -299,6 +299,19 @@ class ConsoleSection(Section):
     """At once."""
     with_worker: bool = False
     """`cartsync run` serves the console, too, as a process of its own: for one worker on one machine."""
+    trace_url: str = ""
+    """Where a trace is looked at: an address with `{trace_id}` in it. Empty: an order's page names traces only."""
+
+    @field_validator("trace_url")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[!-z|~]+", value.replace("{trace_id}", "0", 1)):
+            raise ValueError(
+                'must be an address with {trace_id} once, such as "https://traces.example/trace/{trace_id}"'
+            )
+        if value and "{trace_id}" not in value:
+            raise ValueError("must have {trace_id} where the id of the trace belongs")
+        return value
 
     @field_validator("workers")
     @classmethod

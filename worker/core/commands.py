@@ -32,6 +32,8 @@ class Command(Struct, frozen=True):
     """What the command line says of it: its first line in a list, all of it with `--help`."""
     needs_why: bool = False
     """Nobody may do it without a reason."""
+    is_final: bool = False
+    """Nothing undoes it: it is asked for twice."""
     is_event_only: bool = False
     """It is done by an event alone: without `[callbacks] record_secrets` nobody can do it."""
     of_many: bool = False
@@ -176,6 +178,7 @@ COMMANDS: Mapping[str, Command] = {
             cartsync order forget acme/A14 --why "erasure request 2026-117"
             """,
             needs_why=True,
+            is_final=True,
             is_event_only=True,
         ),
         Command(

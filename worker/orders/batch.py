@@ -1,6 +1,6 @@
 """One transaction in the making: what the mailbox held, worked into the records of the orders it touches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -53,9 +53,10 @@ class Batch:
         closed: ClosedOrders | None = None,
         accounts: Mapping[str, bytes] = {},
         held: Held | None = None,
+        under: Mapping[str, Encoded] = {},
     ) -> None:
         """`closed`: what is remembered of closed orders. `accounts`: the records of accounts, by key. `held`: orders
-        that are held since a takeover.
+        that are held since a takeover. `under`: the changed orders of a batch that is being committed; here they count.
         """
         self._partition = partition
         self.next_offset = next_offset
@@ -72,9 +73,11 @@ class Batch:
         self._bytes = 0
         self._now_ms = context.clock.wall_ms()
         self._telling = Telling(context, sizes, self._now_ms)
-        self._history = History(self._now_ms, held, is_kept=context.keeps_history)
+        self._history = History(self._now_ms, held, under, is_kept=context.keeps_history)
         # Encoded at once, while a record is at hand.
-        self._changed: dict[str, Encoded] = {}
+        self.changed: dict[str, Encoded] = {}
+        """The changed orders."""
+        self._under = under
         self._jobs: dict[str, bytes] = {}
         self.traces: list[tuple[str, str]] = []
         """(subject, `traceparent`) of events that changed an order; none while nobody wants spans."""
@@ -120,19 +123,25 @@ class Batch:
         return OrderRecord() if value is None else state.decode_order(value)
 
     def _value(self, subject: str) -> bytes | None:
-        changed = self._changed.get(subject)
+        changed = self.changed.get(subject) or self._under.get(subject)
         return self._orders.get(subject) if changed is None else changed[1]
+
+    def go_on(self) -> None:
+        """The batch under it is committed, and all that it has changed is in the table. What comes now, comes now."""
+        self._under = {}
+        self._now_ms = self._history.now_ms = self._operating.now_ms = self._context.clock.wall_ms()
+        self._telling.set_time(self._now_ms)
 
     def keep(self, subject: str) -> None:
         """Writes the order as it stands in memory."""
         value = self._orders.get(subject)
-        if value is not None and subject not in self._changed:
+        if value is not None and subject not in self.changed:
             record = state.decode_order(value)
             self._history.keep(self._history.of_takeover(subject, record))
-            self._changed[subject] = encoded(record)
+            self.changed[subject] = encoded(record)
 
     def _put(self, subject: str, record: OrderRecord) -> None:
-        self._changed[subject] = changed = encoded(record)
+        self.changed[subject] = changed = encoded(record)
         self._bytes += len(changed[1])
 
     # --- events ---
@@ -242,7 +251,7 @@ class Batch:
         for result in told:
             self._report(subject, result)
         self._history.keep(entries)
-        self._changed[subject] = written
+        self.changed[subject] = written
         self._bytes += len(written[1])
 
     def _operator_event(self, record: InputRecord, event: OrderEvent) -> None:
@@ -258,7 +267,7 @@ class Batch:
         for result in deed.told:
             self._report(event.subject, result)
         if deed.changed is not None:
-            self._changed[event.subject] = deed.changed
+            self.changed[event.subject] = deed.changed
             self._bytes += len(deed.changed[1])
 
     def _known(self, event: OrderEvent, revision: int) -> tuple[OrderRecord, bool]:
@@ -283,7 +292,7 @@ class Batch:
         letter = letter_of(record, said, self._letter_max_bytes, lean=record.offset < self._lean_below)
         self.dead_letters.append(letter)
         self._bytes += letter_bytes(letter)
-        self._context.metrics.dead_letter(error.reason)
+        self.happened.refused.append(error.reason)
         fields = {"offset": record.offset, "reason": error.reason, "detail": error.detail, "sampled_by": error.reason}
         self._notes.append(("event_refused", identity_of(record) | fields))
 
@@ -358,7 +367,7 @@ class Batch:
         came in between stands, and the order is evaluated again.
         """
         subject = decision.subject
-        if subject in self._changed or self._orders.get(subject) != decision.basis:
+        if subject in self.changed or self._orders.get(subject) != decision.basis:
             return  # it is committed with what changed it, and evaluated then
         record = self.record(subject)
         plan = decision.plan
@@ -459,7 +468,7 @@ class Batch:
     def close(self, due: Sequence[DueOrder]) -> None:
         """Removes orders; the last thing that a batch does. One of which something has come meanwhile stays."""
         gone = [
-            each for each in due if each.subject not in self._changed and self._orders.get(each.subject) == each.basis
+            each for each in due if each.subject not in self.changed and self._orders.get(each.subject) == each.basis
         ]
         if not gone:
             return
@@ -489,7 +498,7 @@ class Batch:
         """The changed orders, accounts and jobs as they go into the state topic."""
         found: list[tuple[bytes, bytes | None]] = [(key.encode(), value) for key, value in self._jobs.items()]
         found += [(key.encode(), value) for key, value in self.accounts.items()]
-        found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self._changed.items()]
+        found += [((state.ORDER_PREFIX + subject).encode(), value) for subject, (_, value) in self.changed.items()]
         found += [((state.ORDER_PREFIX + subject).encode(), None) for subject in self.gone]
         found += [(key.encode(), value) for key, value in self.closed.items()]
         return found
@@ -503,10 +512,6 @@ class Batch:
     def jobs(self) -> dict[str, bytes]:
         """The changed records of jobs, by key."""
         return self._jobs
-
-    def changed(self) -> Iterator[tuple[str, OrderRecord, bytes]]:
-        """The changed orders."""
-        return ((subject, header, value) for subject, (header, value) in self._changed.items())
 
     async def announce(self) -> None:
         """Says what has changed, now that it is so."""

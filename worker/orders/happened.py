@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec import Struct, field
 
+from schemas.base import DeadLetterReason
 from schemas.state import OrderRecord
 from worker.core.record import newest_event
 from worker.metrics import EventResult
@@ -34,6 +35,8 @@ class Happened(Struct):
     events: dict[EventResult, int] = field(default_factory=lambda: {"changed": 0, "unchanged": 0, "skipped": 0})
     lookalikes: list[str] = []
     """Types of events that were skipped, where somebody may believe that we read them."""
+    refused: list[DeadLetterReason] = []
+    """Why records were, each of them."""
     coalesced: int = 0
     key_changes: int = 0
     by_origin: list[str] = []
@@ -69,6 +72,8 @@ class Happened(Struct):
         self.events["lookalike"] = len(self.lookalikes)
         for result, count in self.events.items():
             metrics.event(result, count)
+        for reason in self.refused:
+            metrics.dead_letter(reason)
         metrics.coalesced(self.coalesced)
         metrics.keys_changed(self.key_changes)
         for account in self.by_origin:

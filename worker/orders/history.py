@@ -49,19 +49,24 @@ class Held(Struct, frozen=True):
 class History:
     """Records of the history topic, in the making."""
 
-    def __init__(self, now_ms: int, held: Held | None = None, *, is_kept: bool) -> None:
+    def __init__(self, now_ms: int, held: Held | None = None, written: Container[str] = (), *, is_kept: bool) -> None:
+        """`written`: orders that a transaction before it writes, and says of them that they are held."""
         self.records: list[tuple[bytes, bytes | None]] = []
         """Keys and values; `None`: to be removed."""
         self.bytes = 0
         self._is_kept = is_kept
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        """When what is added happens."""
         self._held = held or Held()
+        self._written = written
         self._told_held: set[str] = set()
 
     def of_takeover(self, subject: str, after: OrderRecord) -> list[Entry]:
         """That it is held since a takeover, for `keep`, if nothing says so yet. Changes `after` itself."""
         held = self._held
-        if not self._is_kept or subject not in held.subjects or subject in self._told_held:
+        if not self._is_kept or subject not in held.subjects:
+            return []
+        if subject in self._told_held or subject in self._written:
             return []
         self._told_held.add(subject)
         members: dict[str, Any] = {"kind": "decision", "what": "held", "revision": after.revision}
@@ -78,7 +83,7 @@ class History:
         # The members of `HistoryEntry` up to the last that an event has, packed at once: to make one first takes 2 µs.
         value = history.pack(
             (
-                *(history.SCHEMA, n, self._now_ms, "event", _TYPES[kind], after.revision),
+                *(history.SCHEMA, n, self.now_ms, "event", _TYPES[kind], after.revision),
                 *(shown_id(event.id, event.uid), offset, event.time_us // 1000),
                 "" if origin is None else origin[:_TEXT_MAX],
                 about is not None and getattr(before.sealed, about) == getattr(after.sealed, about),
@@ -106,7 +111,7 @@ class History:
             status=ready_status(after) if is_newest else "",
             http_status=outcome.status,
             took_ms=max(0, round(1000 * took_s)),
-            wait_ms=max(0, after.not_before_ms - self._now_ms) or None,
+            wait_ms=max(0, after.not_before_ms - self.now_ms) or None,
             hold_ms=round(1000 * hold_s) or None,
             reason=_masked(outcome.reason),
             trace="" if attempt.trace is None else _trace(attempt.trace),
@@ -215,7 +220,7 @@ class History:
         """Counts an entry. Changes `after` itself."""
         if not self._is_kept:
             return []
-        return [*self.of_takeover(subject, after), self._counted(subject, after, at_ms=self._now_ms, **members)]
+        return [*self.of_takeover(subject, after), self._counted(subject, after, at_ms=self.now_ms, **members)]
 
     def _counted(self, subject: str, after: OrderRecord, **members: Any) -> Entry:
         after.entries += 1

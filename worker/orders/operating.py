@@ -56,10 +56,11 @@ class Operating:
         """What operators did, by subject."""
         self.bytes = 0
         """Of the records of accounts; one that changes twice counts twice."""
+        self.now_ms = now_ms
+        """When what operators do is done."""
         self._partition = partition
         self._context = context
         self._value_max_bytes = sizes.value
-        self._now_ms = now_ms
         self._telling = telling
         self._history = history
         self._happened = happened
@@ -79,7 +80,7 @@ class Operating:
         if context.placing is not None:
             context.placing.check(record.key or b"", subject, self._partition, context.topic_partitions)
         if value is None:
-            deed = effects.operated(event, self._now_ms, None, done=False)
+            deed = effects.operated(event, self.now_ms, None, done=False)
             words = f"no order {subject} is known in partition {self._partition}"
             return Deed([self._done(event, record.offset, replace(deed, words=words))])
         before = state.decode_order(value)
@@ -87,7 +88,7 @@ class Operating:
             return None
         after, done = effects.operate(before, event, self._asked(subject, (-1, event.time_us, record.offset)))
         found = self._telling.find(subject, after)
-        deed = effects.operated(event, self._now_ms, found.status, done=done)
+        deed = effects.operated(event, self.now_ms, found.status, done=done)
         after.operated = effects.newest(after.operated, deed)
         # Both change the record; what else becomes of them has to wait until it is certain that it is not too large.
         told = self._telling.of(subject, after, found)
@@ -112,7 +113,7 @@ class Operating:
         if effects.is_repeat(before, event):
             return None
         is_paused = self._context.dispatcher.pauses(account)
-        after, deed = effects.operate_account(before, event, self._now_ms, is_paused=is_paused)
+        after, deed = effects.operate_account(before, event, self.now_ms, is_paused=is_paused)
         self.accounts[key] = state.encode(after)
         self.bytes += len(self.accounts[key])
         fields = {"account": account, "command": deed.command, "by": deed.by, "done": deed.done}
@@ -146,4 +147,4 @@ class Operating:
         return after
 
     def _asked(self, subject: str, stamp: Stamp = (-1, 0, 0)) -> Asked:
-        return Asked(subject, self._now_ms, self._context.destinations.get(account_of(subject)), stamp)
+        return Asked(subject, self.now_ms, self._context.destinations.get(account_of(subject)), stamp)

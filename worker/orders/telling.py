@@ -35,9 +35,13 @@ class Telling:
     def __init__(self, context: OrderContext, sizes: Sizes, now_ms: int) -> None:
         self.max_bytes = min(sizes.result, LEAN_BYTES) if sizes.lean_results else sizes.result
         self._context = context
+        self.set_time(now_ms)
+
+    def set_time(self, now_ms: int) -> None:
+        """What is told from here on happens then."""
         self._now_ms = now_ms
         self._time = ""
-        """The present, as results have it."""
+        """The same, as results have it."""
 
     def of_event(self, event: OrderEvent, before: OrderRecord, after: OrderRecord) -> list[bytes | None]:
         """What others are told because of an event after which nobody looks at the order: how it stands. And what its

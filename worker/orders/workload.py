@@ -16,12 +16,13 @@ from worker.core.retention import ClosedOrders
 from worker.errors import InvariantError, StoreError, UsageError
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination, Update
-from worker.orders.batch import EVENTS_AT_ONCE, EVENTS_AT_ONCE_BYTES, Batch
+from worker.orders.batch import Batch
 from worker.orders.closing import Closing
 from worker.orders.context import OrderContext
 from worker.orders.loading import Kept, Loading
 from worker.orders.mailbox import Mailbox
 from worker.orders.takeover import AT_ONCE_MAX, AT_ONCE_MAX_BYTES, PartitionState, Takeover
+from worker.orders.taking import Taking
 from worker.ownership.context import Slice
 from worker.ownership.inbox import Inbox
 from worker.ownership.workload import Entries, Host, Inherited
@@ -61,6 +62,7 @@ class OrderWorkload:
         self._state = PartitionState()
         self._takeover: Takeover | None = None
         self._mailbox = Mailbox()
+        self._taking = Taking(context, self.orders, self.outbox, self.make_batch)
         self._span: Span | None = None
         """Of the transaction in the making."""
         self._in_flight = 0
@@ -196,48 +198,42 @@ class OrderWorkload:
                     assert_never(unknown)
 
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Batch:
-        known = self._state
-        batch = Batch(
-            self.partition,
-            self.orders,
-            self._context,
-            next_offset,
-            self._host.sizes,
-            known.closed,
-            known.accounts,
-            known.held,
-        )
         tracing = self._context.tracing
         if tracing is not None:
             group = self._context.deployment.group
             self._span = tracing.begin_processing(self._context.event_topic, self.partition, group)
         work = Slice(self._context)
         self._job_changes = [] if self.jobs is None else self.jobs.changes()
-        for change in self._job_changes:  # first: it was made up of the orders as they are now
+        # What jobs have was made up of the orders as they are now, so it goes first, or what is ahead does.
+        batch = self._taking.begin(next_offset, None if self._job_changes else inbox)
+        for change in self._job_changes:
             await batch.job(change, work)
-        await self._mailbox.fill(batch, work, self._context.limits.batch_bytes_max)
+        # However large the batch is that is ahead: outcomes must not wait until the input is caught up with.
+        await self._mailbox.fill(batch, work, batch.size + self._context.limits.batch_bytes_max)
         if inbox:
-            await self._take_events(batch, inbox, work)
+            await self._taking.take(batch, inbox, work)
         for subject in keeping:
             batch.keep(subject)
         batch.close(self._closing.take())
         return batch
 
-    async def _take_events(self, batch: Batch, inbox: Inbox, work: Slice) -> None:
-        """As many as one transaction is to have, by their number, their bytes and the time that they take."""
-        context, limits = self._context, self._context.limits
-        count, began = 0, context.clock.now()
-        while inbox and count < limits.batch_records_max and batch.size < limits.batch_bytes_max:
-            records = inbox.first(min(EVENTS_AT_ONCE, limits.batch_records_max - count), EVENTS_AT_ONCE_BYTES)
-            await self.orders.fetch(batch.look_ahead(records))
-            bytes_max = min(batch.size + EVENTS_AT_ONCE_BYTES, limits.batch_bytes_max)
-            done = batch.events(records, self.outbox.is_in_flight, bytes_max)
-            inbox.drop(done)
-            count += done
-            if work.is_over():
-                if context.clock.now() - began > limits.batch_s:
-                    break
-                await work.pause()
+    def make_batch(self, next_offset: int, **members: Any) -> Batch:
+        """One that takes what follows this offset; `members`: of `Batch`."""
+        known, sizes = self._state, self._host.sizes
+        return Batch(
+            self.partition,
+            self.orders,
+            self._context,
+            next_offset,
+            sizes,
+            known.closed,
+            known.accounts,
+            known.held,
+            **members,
+        )
+
+    async def work_ahead(self, batch: Batch, inbox: Inbox) -> None:
+        await self._taking.take_ahead(batch, inbox)
 
     def applied(self, batch: Batch) -> None:
         context, known = self._context, self._state
@@ -256,7 +252,7 @@ class OrderWorkload:
         # Only of orders whose attempt has ended in it: the attempts of all others go on, whatever else changed.
         for subject, hold_until in batch.holds.items():
             self.outbox.ended(subject, hold_until)
-        for subject, header, value in batch.changed():
+        for subject, (header, value) in batch.changed.items():
             self.orders.put(subject, value)
             known.beyond.discard(subject)
             known.unwritten.pop(subject, None)

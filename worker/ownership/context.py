@@ -16,13 +16,15 @@ class BatchLimits(Struct, frozen=True):
     """How much is done at once, and how often."""
 
     commit_interval_s: float = 0.05
-    """A busy partition commits at most this often; an idle one at once."""
+    """A busy partition commits at most this often, unless a whole batch waits; an idle one at once."""
     commits_per_s: float = 40.0
     """Over all partitions of a worker: transactions cost the brokers, so batches grow with the load instead."""
-    batch_records_max: int = 2_000
+    batch_records_max: int = 5_000
     """Events in one transaction."""
     batch_bytes_max: int = 8 * 2**20
-    """What the records of one transaction may come to before the next one is begun."""
+    """What the records of one transaction may come to before the next one is begun; the mail has as much besides, where
+    events were worked out ahead.
+    """
     batch_s: float = 1.0
     """For how long events are taken into one transaction."""
     inbox_records_max: int = 10_000
@@ -33,6 +35,8 @@ class BatchLimits(Struct, frozen=True):
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
     slice_s: float = 0.005
     """For how long anything is worked at before others get the loop. All that is worked at in slices shares it."""
+    ahead_slice_s: float = 0.002
+    """The same of what is done while a transaction is committed: that takes many turns of the loop."""
     evaluate_s: float = 0.1
     """For how long orders are evaluated between two transactions; the next turn goes on with the rest."""
     announce_after_s: float = 5.0
@@ -77,10 +81,10 @@ class Slice:
     a slice, or four partitions that are restored together would hold the loop for four.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, slice_s: float | None = None) -> None:
         self._context = context
         self._now = context.clock.now
-        self._slice_s = context.limits.slice_s
+        self._slice_s = context.limits.slice_s if slice_s is None else slice_s
         self._until = self._now() + self._slice_s
 
     def is_over(self) -> bool:

@@ -37,11 +37,11 @@ class Inbox:
         self._portions.append((records[-1].offset, size))
         self.bytes += size
 
-    def first(self, count: int, bytes_max: int) -> list[InputRecord]:
-        """The first records, which stay: so many, or fewer when their values come to more than `bytes_max`, but one.
-        There has to be one.
+    def first(self, count: int, bytes_max: int, behind: int = 0) -> list[InputRecord]:
+        """The first records behind so many others; all stay. So many, or fewer when their values come to more than
+        `bytes_max`, but one. There has to be one.
         """
-        records = list(islice(self._records, count))
+        records = list(islice(self._records, behind, behind + count))
         while len(records) > 1 and sum(map(len, filter(None, map(_values, records)))) > bytes_max:
             del records[len(records) // 2 :]
         return records
@@ -57,3 +57,23 @@ class Inbox:
         self._records.clear()
         self._portions.clear()
         self.bytes = 0
+
+
+class Peek:
+    """An inbox from which nothing is taken: what is dropped here stays there."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.taken = 0
+        """Records that were dropped."""
+        self._inbox = inbox
+
+    def __bool__(self) -> bool:
+        return len(self._inbox) > self.taken
+
+    def first(self, count: int, bytes_max: int) -> list[InputRecord]:
+        """As that of the inbox."""
+        return self._inbox.first(count, bytes_max, self.taken)
+
+    def drop(self, count: int) -> None:
+        """They are not shown again."""
+        self.taken += count

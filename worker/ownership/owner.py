@@ -379,12 +379,13 @@ class Owner(Generic[WorkloadT]):
             self._lease_wanted = True  # brokers forget a producer that is idle for a day
 
     async def _pace(self) -> None:
-        """Lets a busy partition's batch grow; an idle one commits at once."""
-        if self._is_draining or self._lease_wanted:
-            return
-        wait_s = self._committed_at + self._context.commit_interval_s() - self._context.clock.now()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        """Lets a busy partition's batch grow, until it is full; an idle one commits at once."""
+        context, clock = self._context, self._context.clock
+        until = self._committed_at + context.commit_interval_s()
+        while (wait_s := until - clock.now()) > 0:
+            if self._is_draining or self._lease_wanted or self.position.fills_batch():
+                return
+            await asyncio.sleep(min(wait_s, context.limits.commit_interval_s))
 
     async def _commit(self, *, keeping: Sequence[str] = (), clean: bool = False) -> None:
         """Everything in the mailbox becomes one transaction, or so much of it as fits into one; then it is so."""
@@ -402,6 +403,7 @@ class Owner(Generic[WorkloadT]):
         # 2. Write it. A lease that is wanted from here on is one of the next transaction.
         self._lease_wanted = False
         entries, letters, results = transaction.entries(), transaction.dead_letters, transaction.results
+        ahead = asyncio.create_task(workload.work_ahead(transaction, inbox), name="work ahead") if inbox else None
         try:
             following = self._next(transaction.next_offset, clean=clean)
             await self._write(entries, following, letters, results, transaction.history)
@@ -410,6 +412,9 @@ class Owner(Generic[WorkloadT]):
             below = transaction.next_offset if letters else self.lean.letters_below
             self.lean = Lean(below, self.lean.results or bool(results))
             raise
+        finally:
+            if ahead is not None:
+                ahead.cancel()  # not awaited: what is committed has to be in memory before anything else happens
         # 3. Apply it to memory.
         if skip is None:
             position.next_offset = transaction.next_offset

@@ -104,6 +104,11 @@ class Position:
             self.wanted_offset = self.inbox.next_offset
             self.inbox.clear()
 
+    def fills_batch(self) -> bool:
+        """Whether the inbox holds what goes into one transaction."""
+        limits = self._limits
+        return len(self.inbox) >= limits.batch_records_max or self.inbox.bytes >= limits.batch_bytes_max
+
     def fills(self, part: float) -> bool:
         """Whether the inbox holds more than this part of what it may."""
         limits = self._limits

@@ -184,6 +184,12 @@ class Workload(Protocol[TransactionT]):
         """
         ...
 
+    async def work_ahead(self, transaction: TransactionT, inbox: Inbox) -> None:
+        """While this transaction is being committed: works out what the next one takes from the inbox, which stays as
+        it is. Cut off at an `await` once that is committed; `fill` goes on from there, or begins anew. Raises nothing.
+        """
+        ...
+
     def applied(self, transaction: TransactionT) -> None:
         """It is committed: now it is so, in memory too."""
         ...

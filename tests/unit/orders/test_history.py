@@ -276,7 +276,7 @@ def test_report() -> None:
         work.is_over = lambda: False
         await batch.job(JobChange("j:acme:report", b"", {SUBJECT: b"memory"}, page="a1"), work)
         fate = Fate(7, b"digest", Outcome(OutcomeKind.APPLIED, status=204))
-        orders[SUBJECT] = batch._changed[SUBJECT][1]  # it is committed before the page is sent
+        orders[SUBJECT] = batch.changed[SUBJECT][1]  # it is committed before the page is sent
         await batch.job(JobChange("j:acme:report", b"", fates={SUBJECT: fate}, page="a1"), work)
         put, told = entries_of(batch)
         assert put is not None
@@ -363,6 +363,14 @@ def test_hold_of_a_takeover_before_an_event() -> None:
         found = [entry for entry in entries_of(kept) if entry is not None]
         assert [(entry.n, entry.what) for entry in found] == entries
         assert after.entries == len(entries)
+
+
+def test_hold_that_is_being_told() -> None:
+    """By the transaction that is committed meanwhile: not once more by the batch ahead."""
+    told = event(shipped("s", A=1), 2)
+    kept = History(NOW_MS, Held({told.subject}, NOW_MS, 1), {told.subject}, is_kept=True)
+    kept.keep(kept.of_event(told, OrderRecord(revision=2, entries=4), OrderRecord(revision=3, entries=4), 2))
+    assert [entry.what for entry in entries_of(kept) if entry is not None] == ["order.items_shipped"]
 
 
 def test_command_without_an_event() -> None:

@@ -66,6 +66,10 @@ class Tally:
         self.persisted: list[tuple[int, int]] = []
         """Positions of the state partition, each with the number of entries of the transaction before it."""
         self.on_work: Callable[[], None] = lambda: None
+        self.at_once = 1_000
+        """Events that it takes into one transaction."""
+        self.ahead_of: list[tuple[dict[bytes, int], int]] = []
+        """When work ahead was cut off: what was counted then, and how many events waited."""
         self.said: list[str] = []
 
     def load(self, entry: StateEntry) -> bool:
@@ -120,7 +124,9 @@ class Tally:
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Sheet:
         sheet = Sheet(next_offset)
         keys, self.outcomes = self.outcomes + [key.encode() for key in keeping], []
-        while inbox:
+        for _ in range(self.at_once):
+            if not inbox:
+                break
             [record] = inbox.first(1, 0)
             inbox.drop(1)
             sheet.last_record = record
@@ -129,6 +135,12 @@ class Tally:
         for key in keys:
             sheet.counts[key] = sheet.counts.get(key, self.counts.get(key, 0)) + 1
         return sheet
+
+    async def work_ahead(self, transaction: Sheet, inbox: Inbox) -> None:  # noqa: ARG002
+        try:
+            await asyncio.sleep(3600.0)
+        finally:
+            self.ahead_of.append((dict(self.counts), len(inbox)))
 
     def applied(self, transaction: Sheet) -> None:
         self.counts |= transaction.counts
@@ -207,14 +219,19 @@ class World:
         """Competing owners."""
 
     def owner(
-        self, name: str = "w1", make: Callable[[Host, Any], Tally] = Tally, topic_epoch: int = 0, **members: Any
+        self,
+        name: str = "w1",
+        make: Callable[[Host, Any], Tally] = Tally,
+        topic_epoch: int = 0,
+        limits: BatchLimits | None = None,
+        **members: Any,
     ) -> Owner[Tally]:
         """One that has not begun."""
         context = Context(
             owner_id=name,
             version="0",
             rules=POLICY,
-            limits=BatchLimits(),
+            limits=limits or BatchLimits(),
             clock=self.clock,
             events=cast(EventLog, self.input),
             metrics=Metrics(),

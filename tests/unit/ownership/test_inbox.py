@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from worker.ownership.inbox import Inbox
+from worker.ownership.inbox import Inbox, Peek
 
 
 class Record(Struct):
@@ -46,3 +46,18 @@ def test_large_records_are_lent_few_at_a_time() -> None:
     inbox = Inbox()
     inbox.put([Record(0, None), Record(1, None), Record(2, b"x" * 100)])
     assert len(inbox.first(9, 100)) == 3
+
+
+def test_peek_takes_nothing() -> None:
+    """What is dropped in it is only not shown again; what is fed meanwhile is seen."""
+    inbox = filled(10, 10, 10)
+    size, peek = inbox.bytes, Peek(inbox)
+    assert [record.offset for record in peek.first(2, 1_000)] == [0, 1]
+    peek.drop(2)
+    assert [record.offset for record in peek.first(2, 1_000)] == [2]
+    peek.drop(1)
+    assert (bool(peek), peek.taken) == (False, 3)
+    inbox.put([Record(3)])
+    assert [record.offset for record in peek.first(2, 1_000)] == [3]
+    assert (len(inbox), inbox.next_offset) == (4, 0)
+    assert inbox.bytes > size

@@ -21,7 +21,7 @@ from worker.errors import (
     TopicError,
     UsageError,
 )
-from worker.ownership.context import Warm
+from worker.ownership.context import BatchLimits, Warm
 from worker.ownership.owner import HANDED_OVER, Lean, Owner
 from worker.ownership.phase import Phase
 from worker.ownership.workload import Entries, Host
@@ -72,6 +72,87 @@ def test_events_are_committed_with_their_offset() -> None:
         assert world.written == ["m:owner", "m:next 0", "t:a", "t:b", "m:next 3"]
         assert (owner.workload.counts, owner.workload.said) == ({b"a": 2, b"b": 1}, ["a", "b"])
         assert owner.position.next_offset == 3
+        task.cancel()
+
+    play(story)
+
+
+def test_work_ahead_ends_with_the_commit() -> None:
+    """It is begun where events wait, and not waited for: what is committed is in memory before it is even cut off."""
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun()
+        owner.workload.at_once = 2
+        feed(owner, "a", "b", "c")
+        await asyncio.sleep(1.0)
+        assert owner.workload.ahead_of == [({b"a": 1, b"b": 1}, 1)]
+        assert owner.workload.counts == {b"a": 1, b"b": 1, b"c": 1}
+        task.cancel()
+
+    play(story)
+
+
+def test_work_ahead_ends_with_a_commit_that_fails() -> None:
+    """And with the ownership: what waits is the next owner's."""
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun()
+        owner.workload.at_once = 2
+
+        async def gate(step: str, _member: str, _partition: int) -> None:
+            await asyncio.sleep(0.1)
+            await raising("write")(step, _member, _partition)
+
+        world.log.gate = gate
+        feed(owner, "a", "b", "c")
+        await asyncio.sleep(1.0)
+        assert isinstance(task.exception(), LogError)
+        assert (owner.workload.ahead_of, owner.workload.said[0]) == ([({}, 1)], f"close: {HANDED_OVER}")
+
+    play(story)
+
+
+@pytest.mark.parametrize("limits", [BatchLimits(2.0, batch_records_max=3), BatchLimits(0.05, 0.5, 3)])
+def test_full_batch_does_not_wait_for_its_turn(limits: BatchLimits) -> None:
+    """A busy partition commits once in an interval, that of its worker's share or the least one; but at once when a
+    whole batch waits, which would not grow.
+    """
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun(limits=limits)
+        owner.workload.at_once = 3
+        began = world.clock.now()
+        times: list[float] = []
+        world.log.watch(lambda *_: times.append(round(world.clock.now() - began, 3)))
+        await asyncio.sleep(5.0)
+        feed(owner, "a")
+        await asyncio.sleep(0.1)
+        feed(owner, "b", "c", "d", "e")
+        await asyncio.sleep(3.0)
+        assert times == [5.0, 5.1, 7.1]
+        task.cancel()
+
+    play(story)
+
+
+def test_batch_that_becomes_full_while_it_waits() -> None:
+    """It is looked at again after the least interval."""
+
+    async def story(world: World) -> None:
+        owner, task = await world.begun(limits=BatchLimits(0.05, 0.01, 3))
+        await asyncio.sleep(100.0)
+        began = world.clock.now()
+        times: list[float] = []
+        world.log.watch(lambda *_: times.append(round(world.clock.now() - began, 3)))
+        feed(owner, "a")
+        await asyncio.sleep(0.1)
+        feed(owner, "b")
+        await asyncio.sleep(10.0)
+        assert times == [0.0]
+        feed(owner, "c", "d")
+        await asyncio.sleep(1.0)
+        assert times[0] == 0.0
+        assert 10.1 <= times[1] <= 10.15
         task.cancel()
 
     play(story)

@@ -13,7 +13,7 @@ import uvloop
 from msgspec.structs import replace
 
 from worker import __version__, is_loopback, logs
-from worker.app.process import EXIT_DONE, end_in_time, first, on_signals
+from worker.app.process import EXIT_DONE, end_in_time, first, on_signals, tune_gc
 from worker.backend import open_records
 from worker.config.console import ConsoleConfig
 from worker.config.sections import ConsoleSection
@@ -92,6 +92,7 @@ async def _run(config: ConsoleConfig, *, ends_with_input: bool) -> int:
             providers=config.providers,
             index=Path(section.index),
         )
+        tune_gc()
         log.info(
             "console_open", version=__version__, address=opened.url, auth=section.auth, workers=len(section.workers)
         )
@@ -149,6 +150,7 @@ async def open_console(
         providers=providers,
         describe=describer(providers),
         now_ms=wall_ms,
+        trace_url=section.trace_url,
     )
     answers = Answers(site)
     stack.callback(answers.close)

@@ -86,6 +86,8 @@ class Site(Struct, frozen=True):
     """By account, of those that are configured."""
     describe: Describe
     now_ms: Callable[[], int]
+    trace_url: str = ""
+    """An address with `{trace_id}`; empty: nobody knows where traces are looked at."""
 
 
 class UnknownError(UsageError):

@@ -1,7 +1,9 @@
 """The pages: HTML from templates that escape whatever they are given. They read and work without any script."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -43,7 +45,7 @@ class Pages:
         """`outcome`: what came of an action, by its key and whose it was."""
         self._answers = answers
         self._outcome = outcome
-        self._env = _environment(answers.site.now_ms)
+        self._env = _environment(answers.site.now_ms, answers.site.trace_url)
 
     def _render(self, name: str, session: Session | None, **values: Any) -> str:
         template = self._env.get_template(f"{name}.html")
@@ -54,7 +56,12 @@ class Pages:
         overview = await self._answers.overview()
         now_ms = self._answers.site.now_ms()
         return self._render(
-            "overview", session, overview=overview, columns=_COLUMNS, bars=_bars(overview.activity, now_ms)
+            "overview",
+            session,
+            overview=overview,
+            columns=_COLUMNS,
+            bars=_bars(overview.activity, now_ms),
+            busiest=_busiest(overview.activity),
         )
 
     async def orders(self, request: web.Request, session: Session) -> str:
@@ -176,7 +183,7 @@ def order_path(subject: str) -> str:
 # --- what templates use -------------------------------------------------------------------------------------------
 
 
-def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
+def _environment(now_ms: Callable[[], int], trace_url: str) -> jinja2.Environment:
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -197,6 +204,8 @@ def _environment(now_ms: Callable[[], int]) -> jinja2.Environment:
         "words": lambda name: str(name).replace("_", " "),
         "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "printable": printable,
+        "times": _with_times,
+        "trace": lambda text, name="": _trace(text, trace_url, name),
         "sentence": lambda text: f"{text.rstrip('. ')}.",
     }
     env.globals |= {
@@ -213,6 +222,37 @@ def _when(ms: int) -> Markup:
     """A time that the script shows in the reader's own zone; without it, UTC."""
     text = utc(ms)
     return Markup('<time datetime="{}" title="{} UTC">{} UTC</time>').format(machine_time(ms), text, text)
+
+
+def _with_times(text: str) -> Markup:
+    """A text in which times of UTC stand as `_when` shows them."""
+    parts = _TIME.split(printable(text))
+    return Markup("").join([_when_read(part) if number % 2 else part for number, part in enumerate(parts)])
+
+
+def _when_read(text: str) -> str:
+    """A time as text; what only looks like one stays as it is."""
+    try:
+        return _when(round(datetime.fromisoformat(text).timestamp() * 1000))
+    except ValueError:
+        return text
+
+
+_TIME = re.compile(r"\b(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
+
+
+def _trace(text: str, trace_url: str, name: str) -> Markup:
+    """A trace id, or the `traceparent` that has it, as a link to where traces are looked at, if that is known. `name`:
+    what the link says instead of the whole id, …
+    """
+    found = _TRACE_ID.search(text)
+    if found is None or not trace_url:
+        return Markup("{} {}").format(name, printable(text)) if name else Markup.escape(printable(text))
+    link = Markup('<a href="{}" title="{}" rel="noreferrer">{}</a>')
+    return link.format(trace_url.replace("{trace_id}", found[0]), found[0], name or found[0])
+
+
+_TRACE_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def printable(text: str) -> str:
@@ -234,7 +274,7 @@ def _bars(activity: Sequence[Any], now_ms: int) -> list[dict[str, Any]]:
     """A bar for each minute of the last hour, in a picture that is 60 wide and 20 high."""
     by_minute = {each.minute_ms: each for each in activity}
     newest = now_ms // 60_000 * 60_000
-    most = max((each.acknowledged + each.parked + each.other for each in activity), default=0)
+    most = _busiest(activity)
     bars = []
     for number in range(60):
         found = by_minute.get(newest - (59 - number) * 60_000)
@@ -248,6 +288,11 @@ def _bars(activity: Sequence[Any], now_ms: int) -> list[dict[str, Any]]:
                 title = f"{utc(found.minute_ms)[11:16]} UTC: {getattr(found, kind)} {_BARS[kind]}"
                 bars.append({"x": number, "y": round(at, 2), "height": round(height, 2), "kind": kind, "title": title})
     return bars
+
+
+def _busiest(activity: Sequence[Any]) -> int:
+    """The most changes of one minute."""
+    return max((each.acknowledged + each.parked + each.other for each in activity), default=0)
 
 
 _BARS = {"acknowledged": "settled", "parked": "parked", "other": "other changes"}

@@ -93,6 +93,7 @@ class Scene:
         self.deeds = Deeds()
         self.now_ms = NOW_MS
         self.url = ""
+        self.trace_url = ""
         self.tried: list[str] = []
 
     def put(self, subject: str, value: OrderRecord | None, partition: int = 0) -> None:
@@ -143,6 +144,7 @@ class Scene:
             providers=PROVIDERS,
             describe=nothing_known,
             now_ms=lambda: self.now_ms,
+            trace_url=self.trace_url,
         )
 
     def index(self) -> Index:

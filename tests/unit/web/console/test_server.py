@@ -234,13 +234,47 @@ async def test_order_as_its_owner_sees_it(scene: Scene, monkeypatch: pytest.Monk
         assert found["provider_has"] == "the newest state: it has acknowledged it"
 
 
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+
+
+async def test_traces_are_links_where_it_is_known_where_to_look(scene: Scene) -> None:
+    """Those of entries and that of the newest event; what is no trace id is text, whatever it is."""
+    scene.trace_url = "https://traces.example/trace/{trace_id}?a=1&b=2"
+    scene.put("acme/T", settled(trace=f"00-{TRACE_ID}-b7ad6b7169203331-01"))
+    scene.put("acme/U", settled(trace=EVIL))
+    scene.happen("acme/T", 1, trace=TRACE_ID)
+    scene.happen("acme/T", 2, trace=EVIL)
+    async with scene.open() as answers:
+        await scene.read(answers)
+        links = [
+            [
+                attrs["href"]
+                for tag, attrs in Elements(page).tags
+                if tag == "a" and "traces.example" in str(attrs["href"])
+            ]
+            for page in (await get(f"{scene.url}/orders/acme/T"), await get(f"{scene.url}/orders/acme/U"))
+        ]
+        assert links == [[f"https://traces.example/trace/{TRACE_ID}?a=1&b=2"] * 2, []]
+
+
+async def test_times_in_notes(scene: Scene) -> None:
+    """Are the reader's own like all others; what somebody wrote that only looks like a time stays as it is."""
+    why = f"since 2026-02-30T00:00:00Z, {EVIL}"
+    scene.put("acme/N", settled(operated=(Operated("note", "jane", why, NOW_MS, True, "noted", b"u"),)))
+    async with scene.open() as answers:
+        await scene.read(answers)
+        page = await get(f"{scene.url}/orders/acme/N")
+        assert '<p class="note"><time datetime="2027-01-15T08:00:00.000Z" title="2027-01-15 08:00:00 UTC">' in page
+        assert "since 2026-02-30T00:00:00Z, &lt;img" in page
+
+
 async def test_story(scene: Scene) -> None:
     """What happened to an order, in the order of the topic, from Kafka as it is now; why is in the record alone."""
     deed = Operated("release", "jane", "Ana called", NOW_MS + 51, True, "released", b"u")
     scene.put("acme/S", settled(operated=(deed,)), 1)
     scene.happen("acme/S", 1, 1)
     scene.happen("acme/S", 2, 1, kind="attempt", what="rejected", http_status=503, reason="503: <b>later</b>")
-    scene.happen("acme/S", 50, 1, event_id="e50", offset=7, trace="0af7651916cd43dd8448eb211c80319c")
+    scene.happen("acme/S", 50, 1, event_id="e50", offset=7, trace=TRACE_ID)
     scene.happen("acme/S", 2, 1, kind="attempt", what="applied", currency="EUR", shipped_minor=250, status="settled")
     scene.happen("acme/S", 51, 1, kind="operator", what="release", by="jane", reason="released")
     scene.happen("acme/other", 1, 1)
@@ -258,7 +292,7 @@ async def test_story(scene: Scene) -> None:
         page = await get(f"{scene.url}/orders/acme/S")
         assert page.index("offset 7") < page.index("attempt: the provider took it") < page.index("because: Ana called")
         assert "Only the newest 50 entries" in page
-        assert "0af7651916cd43dd8448eb211c80319c" in page
+        assert TRACE_ID in page
         assert "<b>later" not in page
         assert answers.site.index.damaged == 1
         scene.happen("acme/S", 52, 1)
