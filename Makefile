@@ -27,10 +27,10 @@ HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test longer matrix check format lock dist kafka bench chaos simulate year histories schemas clean
+.PHONY: help setup demo test longer matrix check format lock dist kafka bench bench-peers scale chaos simulate year histories schemas clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv from the lock file (again only when it or pyproject.toml changed)
 
@@ -95,8 +95,14 @@ dist: setup ## the wheel, its bill of materials (CycloneDX) and their sums, into
 kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a cluster)
 	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES) --port $(PORT)
 
-bench: setup ## throughput, latency and memory, each beside its limit (8 minutes; ARGS="--only reduce" for one row)
+bench: setup ## throughput, latency and memory, each beside its limit (9 minutes; ARGS="--only reduce" for one row)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-peers: setup ## the consume row beside Quix Streams, where that is installed in .venv-quix (3 minutes)
+	@$(BIN)/python -m tests.bench.peers $(ARGS)
+
+scale: setup ## how it grows with workers, orders, accounts, latency, …: tables and pictures in deploy/SCALE.md (20 to 30 minutes; ARGS=--quick)
+	@$(BIN)/python -m tests.scale $(ARGS)
 
 chaos: setup ## kill, freeze and cut off workers, receivers and brokers; three providers, a hostile producer (25 minutes; CHAOS_ORDERS=2000 CHAOS_SECONDS=120 for less)
 	@$(BIN)/python -m tests.chaos $(ARGS)

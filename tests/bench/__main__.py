@@ -1,6 +1,6 @@
 """`make bench`: what cartsync does in a second, each figure beside a limit that was measured in the same run.
 
-    python -m tests.bench                 all rows, about eight minutes
+    python -m tests.bench                 all rows, about nine minutes
     python -m tests.bench --only reduce   one of them
     BENCH_JSON=FILE                       also writes the figures there
 
@@ -49,6 +49,7 @@ MEASURES: tuple[tuple[Measure, tuple[Row, ...]], ...] = (
     (consuming.measure_history, (consuming.HISTORY,)),
     (consuming.measure_catchup, (consuming.CATCHUP,)),
     (sending.measure, (sending.UPDATE,)),
+    (sending.measure_log, (sending.LOG_FILE, sending.LOG_PIPE)),
     (capturing.measure, (capturing.CAPTURE,)),
     (answering.measure, (answering.P50, answering.P99)),
     (receiving.measure, (receiving.RECEIVE,)),

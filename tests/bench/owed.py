@@ -1,6 +1,7 @@
 """A worker that finds orders owed, from ready until all are acknowledged: for the rows that measure that."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from schemas import state
 from schemas.state import NextRecord, OrderRecord
@@ -29,8 +30,21 @@ def record_of(events: Iterable[bytes], destination: Destination) -> OrderRecord:
 
 
 async def bring_to_rest(line: Line, account: Account, owed: Iterator[tuple[int, str, OrderRecord]]) -> None:
-    """Says what it takes a whole worker until all is acknowledged and that is committed. `owed`: number, subject and
-    record of each order, as an owner left them that was not allowed to send.
+    """Says what it takes a whole worker until all is acknowledged and that is committed. `owed`: as of `worker_with`."""
+    worker = await worker_with({account.name: account}, owed)
+    calm()
+    watch = Watch()
+    await worker.start()
+    await worker.serving()
+    await until(worker.is_idle, every_s=0.005)
+    line.say(watch.read())
+
+
+async def worker_with(
+    accounts: Mapping[str, Account], owed: Iterable[tuple[int, str, OrderRecord]], settings: Mapping[str, Any] = {}
+) -> Worker:
+    """A whole worker on an embedded log that is yet to start. `owed`: number, subject and record of each order, as an
+    owner left them that was not allowed to send. `settings`: of `[worker]`.
     """
     clock = SystemClock()
     log = MemoryLog(PARTITIONS, clock)
@@ -45,18 +59,12 @@ async def bring_to_rest(line: Line, account: Account, owed: Iterator[tuple[int, 
         await writer.write([*entries[partition], (state.NEXT_KEY, state.encode(left))])
         await writer.close()
     sender = HttpSender(deadline_s=8.0, user_agent="bench")
-    worker = Worker(
-        worker_settings_from({}),
-        {account.name: account},
+    return Worker(
+        worker_settings_from(dict(settings)),
+        accounts,
         Ports(clock, log.events("bench"), log.states("bench"), sender),
         owner_id="bench",
         metrics=Metrics(),
         reporting=Reporting("/cartsync/bench"),
         keeps_history=True,
     )
-    calm()
-    watch = Watch()
-    await worker.start()
-    await worker.serving()
-    await until(worker.is_idle, every_s=0.005)
-    line.say(watch.read())

@@ -1,7 +1,7 @@
 """Processes of a benchmark: what is measured has one to itself, pinned to one core, and tells what it found by lines.
 
 `async with Process("consuming:ours", {...}) as process` runs `tests.bench.consuming.ours(Line(), **{...})` under
-uvloop. Python's collector is set as `cartsync run` sets it; logs are at `warning`, as in production under load.
+uvloop; a module outside this folder has its whole name. Python's collector is set as `cartsync run` sets it; logs are at `warning`, as in production under load.
 """
 
 import asyncio
@@ -40,11 +40,13 @@ class ProcessError(Exception):
 class Process:
     """One child process."""
 
-    def __init__(self, target: str, arguments: dict[str, Any], *, measured: bool = True) -> None:
-        """`measured`: alone on its core; otherwise beside the brokers."""
+    def __init__(
+        self, target: str, arguments: dict[str, Any], *, measured: bool = True, on: set[int] | None = None
+    ) -> None:
+        """`measured`: alone on its core; otherwise beside the brokers. `on`: on these cores instead."""
         self._target = target
         self._arguments = arguments
-        self._cores = cores()[0 if measured else 1]
+        self._cores = on or cores()[0 if measured else 1]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __aexit__
 
     async def __aenter__(self) -> Self:
@@ -150,7 +152,7 @@ def main() -> None:
     os.sched_setaffinity(0, set(map(int, on.split(","))))
     logs.configure("json", "warning", stream=sys.stderr)
     module, _, name = target.partition(":")
-    function = getattr(import_module(f"tests.bench.{module}"), name)
+    function = getattr(import_module(module if "." in module else f"tests.bench.{module}"), name)
     gc.collect()
     uvloop.run(function(Line(), **json.loads(arguments)))
 

@@ -71,15 +71,21 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
     return figures
 
 
-async def fill(line: Line, settings: dict[str, Any]) -> None:
+async def fill(
+    line: Line,
+    settings: dict[str, Any],
+    orders: int = ORDERS,
+    owed_each: int = OWED_EACH,
+    base_url: str = "http://127.0.0.1",
+) -> None:
     """The state topic as an owner leaves it that was killed."""
-    account = account_at("http://127.0.0.1")
+    account = account_at(base_url)
     values = []
     for number, record in records_of(KINDS, EVENTS, account):
-        owed = number % OWED_EACH == 0
+        owed = number % owed_each == 0
         values.append(state.encode(record if owed else acknowledge(record, b"0123456789abcdef")))
     entries: list[list[tuple[bytes, bytes | None]]] = [[] for _ in range(PARTITIONS)]
-    for number in range(ORDERS):
+    for number in range(orders):
         key = (state.ORDER_PREFIX + subject_of(number)).encode()
         entries[partition_of(number)].append((key, values[number // PARTITIONS % KINDS]))
     log = KafkaStateLog(KafkaSettings(**settings))
@@ -129,7 +135,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
         make_table=lambda _partition: MemoryOrders(),
     )
     calm()
-    before_bytes = _resident_bytes()
+    before_bytes = resident_bytes()
     watch = Watch()
     owners = [
         Owner(p, states.partition(p), context, lambda host, kept: OrderWorkload(host, context, kept))
@@ -139,7 +145,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
     found = watch.read()
     assert sum(len(owner.workload.orders) for owner in owners) == ORDERS
     gc.collect()
-    line.say([*found, _resident_bytes() - before_bytes])
+    line.say([*found, resident_bytes() - before_bytes])
 
 
 async def bare(line: Line, settings: dict[str, Any]) -> None:
@@ -164,6 +170,7 @@ async def bare(line: Line, settings: dict[str, Any]) -> None:
     line.say(watch.read())
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -14,9 +14,10 @@ _servers: list[asyncio.Server] = []
 class _Connection(asyncio.Protocol):
     """Knows of HTTP where a request ends; no pipelining."""
 
-    def __init__(self, took: Callable[[bytes], None] | None, answer: Answer | None) -> None:
+    def __init__(self, took: Callable[[bytes], None] | None, answer: Answer | None, after_s: float) -> None:
         self._took = took
         self._answer = answer
+        self._after_s = after_s
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -33,16 +34,20 @@ class _Connection(asyncio.Protocol):
         if len(data) < head + 4 + size:
             return
         self._data = b""
-        self._transport.write(_ANSWER if self._answer is None else self._answer(data[:head], data[head + 4 :]))
+        response = _ANSWER if self._answer is None else self._answer(data[:head], data[head + 4 :])
+        if self._after_s:
+            asyncio.get_running_loop().call_later(self._after_s, self._transport.write, response)
+        else:
+            self._transport.write(response)
         if self._took is not None:
             self._took(data.split(b" ", 2)[1])
 
 
-async def serve(took: Callable[[bytes], None] | None = None, answer: Answer | None = None) -> str:
+async def serve(took: Callable[[bytes], None] | None = None, answer: Answer | None = None, after_s: float = 0.0) -> str:
     """Serves for as long as the process lives; the base URL. `took` is told each path that was answered; `answer` makes
-    a whole response of a request's head and body.
+    a whole response of a request's head and body, which goes out `after_s` later.
     """
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(took, answer), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Connection(took, answer, after_s), "127.0.0.1", 0, backlog=2048)
     _servers.append(server)
     return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.contract.provider import CLOSE, OK, Part, Provider, providing, put, yes
 from worker.model.exchange import Fault, HttpResponse
+from worker.providers.sequra.options import SequraAccount
 from worker.publisher.connections import AddressInfo, Limits
 from worker.publisher.sender import HttpSender
 
@@ -171,12 +173,18 @@ async def test_idle_connections_are_bounded_over_all_accounts() -> None:
         assert one.open + two.open == 3
 
 
-async def test_accounts_share_no_connection() -> None:
-    """Their certificates may differ."""
-    async with providing() as provider, sending() as sender:
+async def test_accounts_share_connections_where_their_routes_are_one() -> None:
+    """A request has its credentials in itself, so accounts differ by their certificates and proxies alone."""
+    behind = {name: SequraAccount(name, "sequra", "http://x", name, "u", "p", proxy="") for name in ("a", "b")}
+    async with providing() as provider, providing() as proxy, sending(accounts=behind) as sender:
         for account in ("a", "b", "a", "b"):
             await sender.send(put(provider.port, account=account), 5.0, yes)
-    assert connections(provider) == [1, 2, 1, 2]
+        through = f"http://127.0.0.1:{proxy.port}"
+        await sender.reload(behind | {"b": replace(behind["b"], proxy=through)})
+        for account in ("a", "b", "a", "b"):
+            await sender.send(put(provider.port, account=account), 5.0, yes)
+    assert connections(provider) == [1, 1, 1, 1, 2, 2]
+    assert connections(proxy) == [1, 1]
 
 
 # --- names and addresses ---

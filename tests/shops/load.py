@@ -92,6 +92,19 @@ def parcels(number: int, count: int) -> Iterator[bytes]:
     return _events(random, number, steps + [("items_shipped", shipment) for shipment in shipped])
 
 
+def wide(number: int, lines: int) -> Iterator[bytes]:
+    """The events of an order of so many lines: confirmed, changed, and the first half of it sent."""
+    random = Random(number)
+    goods = [_line((f"sku-{line}", f"Artículo {line}", 1990), 2) for line in range(lines)]
+    sent = [(line["reference"], 2) for line in goods[: (lines + 1) // 2]]
+    steps = [
+        ("confirmed", {"currency": "EUR", "lines": goods, **_details(random)}),
+        ("cart_updated", {"currency": "EUR", "cart_version": 2, "lines": [_cheaper(goods[0]), *goods[1:]]}),
+        ("items_shipped", _shipment(random, "s1", sent)),
+    ]
+    return _events(random, number, steps)
+
+
 def _events(random: Random, number: int, steps: list[tuple[str, dict[str, Any]]]) -> Iterator[bytes]:
     subject = subject_of(number)
     at = _BEGAN_AT + timedelta(seconds=random.uniform(0, _SPAN_S / 2))

@@ -153,13 +153,14 @@ def test_exception_through_logging() -> None:
     assert "ValueError: no access" in json.loads(lines[0])["exception"]
 
 
-def test_context_is_on_every_line() -> None:
-    """What is bound to the context of a task is on its lines."""
+def test_what_is_bound_is_on_every_line() -> None:
+    """A logger may have fields of its own; those of a line count more."""
     lines: list[str] = []
-    with logs.capture(lines), structlog.contextvars.bound_contextvars(partition=4):
-        log.bind(epoch=2).info("restored")
-    read = json.loads(lines[0])
-    assert (read["partition"], read["epoch"]) == (4, 2)
+    with logs.capture(lines):
+        bound = log.bind(epoch=2, partition=3)
+        bound.info("restored", partition=4)
+        bound.info("served")
+    assert [(read["partition"], read["epoch"]) for read in map(json.loads, lines)] == [(4, 2), (3, 2)]
 
 
 def test_whatever_is_logged_a_line_comes_out() -> None:

@@ -93,11 +93,14 @@ def logged() -> dict[str, Said]:
 
 
 def _events_of(node: ast.AST, names: dict[str, set[str]], where: str) -> Iterator[tuple[str, str, set[str]]]:
-    if isinstance(node, ast.Dict) and where.startswith("logs.py"):  # lines that it writes past a logger
-        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
-        if keys[:1] == ["event"] and isinstance(node.values[0], ast.Constant):
-            name = str(node.values[0].value)
-            yield name, "error" if name == "log_line_failed" else "warning", {str(key) for key in keys[1:]}
+    match node:
+        case ast.Call(  # lines that logs.py writes past a logger
+            func=ast.Name(id="_line"),
+            args=[ast.Constant(value=str(level)), ast.Constant(value=str(name)), ast.Dict(keys)],
+        ):
+            yield name, level, {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+        case _:
+            pass
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return
     keywords = {keyword.arg for keyword in node.keywords if keyword.arg is not None} - NO_FIELDS

@@ -124,6 +124,8 @@ class WorkerSection(_TimedSection):
     """How long a request that timed out may still take effect at the provider (ask them)."""
     lease_s: Duration = _RULES.lease_s
     """How long a commit entitles us to send."""
+    provider_concurrency: Annotated[int, Field(ge=1, le=16_000)] = _RULES.provider_concurrency
+    """Maximum attempts in flight at one provider, over all its accounts; they take turns at it. Bounds the sockets."""
     retry_initial_s: Duration = _RULES.retry_initial_s
     retry_max_s: Duration = _RULES.retry_max_s
     conflict_attempts: Count = _RULES.conflict_attempts

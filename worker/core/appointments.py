@@ -33,6 +33,12 @@ class Entry(Struct):
     may_go_early: bool = False
     """Its account may decide that the delay has become pointless; never the hold."""
     in_flight: bool = False
+    claimed: int = 0
+    """The revision of its last attempt; 0: there was none under this owner."""
+    has_ended: bool = False
+    """The outcome of its attempt is what is committed next."""
+    was_tried: bool = False
+    """The newest that was committed of it is the outcome of an attempt with this revision."""
     queued: bool = False
     """Offered to the publisher, which will claim it when its turn comes."""
     waiting: str = ""

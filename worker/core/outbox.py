@@ -132,6 +132,8 @@ class Outbox:
         if entry is None:
             entry = self._entries[subject] = Entry(header.revision, header.owed_since_ms, NEVER)
             is_inconsistent = header.inconsistent_since_ms > 0
+        entry.was_tried = entry.has_ended and header.revision == entry.claimed
+        entry.has_ended = False
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
         # An acknowledged one is here for its hold only. Of the others a record may have to change by being evaluated.
@@ -181,7 +183,7 @@ class Outbox:
         may still land.
         """
         entry = self._entries[subject]  # in flight, so it was kept
-        entry.in_flight = False
+        entry.in_flight, entry.has_ended = False, True
         entry.hold_until = max(hold_until, entry.hold_until)
 
     def lease_renewed(self, now: float) -> None:
@@ -217,6 +219,8 @@ class Outbox:
         subject, entry = self._appointments.pop()
         account = account_of(subject)
         destination = self._destinations.get(account)
+        if destination is not None and self._was_just_tried(entry, now):
+            return self._offer(subject, entry, account, None, now, lease_until)
         if destination is not None and not entry.needs_reading and self._is_prepared_full(entry, account, now):
             effects = self._offer(subject, entry, account, None, now, lease_until)
             # Its turn may be hours away, and what is wrong with it is to be seen before.
@@ -243,6 +247,19 @@ class Outbox:
         if announces or record.inconsistent_since_ms or record.park is not None:
             return (Decide(subject, value, found), *offered)
         return offered
+
+    @staticmethod
+    def _was_just_tried(entry: Entry, now: float) -> bool:
+        """Whether all that could be found by reading it is known: it could be sent a moment ago, the attempt failed,
+        what had to be told of that was told with the outcome, and nothing has changed since. A plan would be for
+        nothing: another one is made once its delay is over. What was taken over was never tried here: it is read.
+        """
+        return (
+            entry.was_tried
+            and entry.has_failed
+            and not entry.needs_reading
+            and now < min(entry.not_before, entry.announce_at)
+        )
 
     def _is_prepared_full(self, entry: Entry, account: str, now: float) -> bool:
         """Whether it is to be rendered when it is claimed, for a plan made now could not be kept. Only for what may be
@@ -382,7 +399,7 @@ class Outbox:
             if not isinstance(found, Send):
                 return self._wait(subject, entry, value, record, found, destination, now, now_ms)
             prepared = found
-        entry.in_flight = True
+        entry.in_flight, entry.claimed = True, entry.revision
         return Claim(entry.revision, prepared)
 
     def _drop_plan(self, entry: Entry) -> Send | None:

@@ -17,6 +17,8 @@ class DeliveryPolicy(Struct, frozen=True):
     """G: the longest that a request we gave up on may still be applied."""
     lease_s: float = 20.0
     """L: for how long a commit lets us send."""
+    provider_concurrency: int = 512
+    """Attempts in flight at one provider, over all its accounts in a worker."""
     retry_initial_s: float = 0.2
     retry_max_s: float = 300.0
     conflict_attempts: int = 4
@@ -72,7 +74,8 @@ class DeliveryPolicy(Struct, frozen=True):
             raise ConfigError(
                 f"retry_initial ({self.retry_initial_s:g}s) must not be above retry_max ({self.retry_max_s:g}s)"
             )
-        for name in ("conflict_attempts", "not_found_attempts", "forbidden_orders", "park_limit"):
+        counts = ("provider_concurrency", "conflict_attempts", "not_found_attempts", "forbidden_orders", "park_limit")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
         if len(self.not_found_delays_s) < 1:

@@ -4,11 +4,16 @@
 saves 4 of 65 us per update (without HTTP).
 """
 
+import re
+from urllib.parse import quote
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.events import Attributes, LineType
 from schemas.facts import Facts, OrderDetails, Tracking
+
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")
 
 
 class Item(Struct, frozen=True, gc=False):
@@ -64,6 +69,13 @@ class Order(Struct, frozen=True, gc=False):
 def reference_of(subject: str) -> str:
     """The order reference in a subject."""
     return subject.partition("/")[2]
+
+
+def quoted(text: str) -> str:
+    """Percent-encoded for a URL or a header, slashes too. Most references need no encoding, and three of them are asked
+    for with every update.
+    """
+    return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
 
 
 def account_of(subject: str) -> str:

@@ -33,8 +33,8 @@ class BatchLimits(Struct, frozen=True):
     """The same in bytes."""
     prepared_max: int = 256
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
-    slice_s: float = 0.01
-    """For how long anything is worked at before others get the loop."""
+    slice_s: float = 0.005
+    """For how long anything is worked at before others get the loop. All that is worked at in slices shares it."""
     ahead_slice_s: float = 0.002
     """The same of what is done while a transaction is committed: that takes many turns of the loop."""
     evaluate_s: float = 0.1
@@ -66,6 +66,8 @@ class Context(Struct, kw_only=True):
     """Those that the state was taken over from: their owners are fenced, too."""
     partitions: int = 1
     """Partitions of ours, now: they share `commits_per_s`."""
+    pausing: int = 0
+    """Works in slices that let others have the loop just now."""
 
     def commit_interval_s(self) -> float:
         """The shortest time between two transactions of one busy partition."""
@@ -73,9 +75,14 @@ class Context(Struct, kw_only=True):
 
 
 class Slice:
-    """What one may do at a time: `if work.is_over(): await work.pause()` between two pieces of it."""
+    """What one may do at a time: `if work.is_over(): await work.pause()` between two pieces of it.
+
+    All that is worked at in slices goes on within one turn of the loop, one after the other: so each gets its share of
+    a slice, or four partitions that are restored together would hold the loop for four.
+    """
 
     def __init__(self, context: Context, slice_s: float | None = None) -> None:
+        self._context = context
         self._now = context.clock.now
         self._slice_s = context.limits.slice_s if slice_s is None else slice_s
         self._until = self._now() + self._slice_s
@@ -86,8 +93,13 @@ class Slice:
 
     async def pause(self) -> None:
         """Lets them have it."""
-        await asyncio.sleep(0)
-        self._until = self._now() + self._slice_s
+        context = self._context
+        context.pausing += 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            sharing, context.pausing = context.pausing, context.pausing - 1
+        self._until = self._now() + self._slice_s / sharing
 
 
 class Warm(Struct):

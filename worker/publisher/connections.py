@@ -48,7 +48,7 @@ LookUp = Callable[[str, int], Awaitable[list[AddressInfo]]]
 
 
 class Server(Struct, eq=False):
-    """An origin as reached by one account, and its idle connections."""
+    """An origin as reached by one route, and its idle connections."""
 
     host: str
     port: int

@@ -2,6 +2,10 @@
 
 Each account has *slots*: up to `concurrency` long-lived tasks that take the next turn, send it and report the outcome.
 A slot keeps no state of an order: it claims the attempt when it is free, so that it always sends the newest state.
+
+All accounts of a provider share a *gate* of so many attempts (`provider_concurrency`), and with it the sockets. Where
+it is full, one slot of each account waits there, in the order in which they came: so accounts take turns, one attempt
+each, however many orders or slots one of them has.
 """
 
 import asyncio
@@ -9,7 +13,6 @@ import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import quote
 
 import structlog
 from aiolimiter import AsyncLimiter
@@ -32,9 +35,10 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.order import account_of, reference_of
+from worker.model.order import account_of, quoted, reference_of
 from worker.model.provider import Provider, Question
 from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
+from worker.publisher.gate import Gate
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +57,9 @@ def _limiter(rate_per_s: float) -> AsyncLimiter | None:
 
 
 def _idempotency_key(attempt: Attempt) -> str:
-    """Contains the percent-encoded subject. Encoded in two parts, because `quote` is fast if nothing needs encoding."""
+    """Contains the percent-encoded subject. Encoded in two parts, because that is fast if nothing needs encoding."""
     account, reference = account_of(attempt.subject), reference_of(attempt.subject)
-    key = f"{quote(account, safe='')}%2F{quote(reference, safe='')}:{attempt.revision}"
+    key = f"{quoted(account)}%2F{quoted(reference)}:{attempt.revision}"
     return f"{key}:{attempt.generation}" if attempt.generation else key
 
 
@@ -86,9 +90,13 @@ class _Unanswered:
 class _AccountSlots:
     """One account: its queue, and the slots that process it."""
 
-    def __init__(self, account: Account, provider: Provider[Any], rules: DeliveryPolicy) -> None:
+    def __init__(self, account: Account, provider: Provider[Any], rules: DeliveryPolicy, gate: Gate) -> None:
         self.account = account
         self.provider = provider
+        self.gate = gate
+        """Shared by all accounts of the provider."""
+        self.is_at_gate = False
+        """One of the slots waits there. Others would wait for nothing: there is one turn for each account."""
         self.limiter = _limiter(account.rate_per_s)
         self.queue: AccountQueue[AttemptSource] = AccountQueue(account.concurrency, rules)
         self.stopped: dict[AttemptSource, Operated] = {}
@@ -119,7 +127,11 @@ class Publisher:
         metrics: Metrics,
         fatal: Callable[[CartsyncError], None],
     ) -> None:
-        self._slots = {name: _AccountSlots(a, providers[a.provider], rules) for name, a in accounts.items()}
+        gates = {name: Gate(rules.provider_concurrency) for name in providers}
+        self._slots = {
+            name: _AccountSlots(account, providers[account.provider], rules, gates[account.provider])
+            for name, account in accounts.items()
+        }
         self._sender = sender
         self._clock = clock
         self._deadline_s = rules.attempt_deadline_s
@@ -145,12 +157,7 @@ class Publisher:
         slots = self._slots[account]
         now = self._clock.now()
         slots.queue.offer(subject, owed_since_ms, source, now, has_failed=has_failed, not_before=not_before)
-        if slots.parked_slots:
-            slots.wake_slots()
-        elif len(slots.tasks) < slots.account.concurrency:
-            slot = asyncio.create_task(self._slot(slots), name=f"slot {account} {len(slots.tasks)}")
-            slots.tasks.add(slot)
-            slot.add_done_callback(partial(self._slot_ended, slots))
+        self._call_slot(slots)
 
     def withdraw(self, source: AttemptSource) -> None:
         for slots in self._slots.values():
@@ -254,14 +261,28 @@ class Publisher:
 
     # --- slots ---
 
+    def _call_slot(self, slots: _AccountSlots) -> None:
+        """Has another slot check the queue; the one at the gate calls the next one when it begins."""
+        if slots.is_at_gate:
+            return
+        if slots.parked_slots:
+            slots.wake_slots()
+        elif len(slots.tasks) < slots.account.concurrency:
+            slot = asyncio.create_task(self._slot(slots), name=f"slot {slots.account.name} {len(slots.tasks)}")
+            slots.tasks.add(slot)
+            slot.add_done_callback(partial(self._slot_ended, slots))
+
     async def _slot(self, slots: _AccountSlots) -> None:
         slot = asyncio.current_task()
         assert slot is not None
         while True:
             await self._ready(slots)
-            found = await self._next(slots)
-            if found is not None:
-                await self._send(slots, *found, slot)
+            try:
+                found = await self._next(slots)
+                if found is not None:
+                    await self._send(slots, *found, slot)
+            finally:
+                slots.gate.leave()
 
     async def _next(self, slots: _AccountSlots) -> tuple[Turn[AttemptSource], Attempt] | None:
         """The next turn that leads to a request; a turn without one does not count against the rate limit."""
@@ -273,15 +294,17 @@ class Publisher:
             attempt = turn.owner.claim(turn.subject)
             if attempt is not None:  # `None`: the order has been acknowledged, parked or put on hold since the offer
                 slots.queue.begin(turn, now)
-                if slots.queue.opens_at(now) <= now:  # there is more to send: one wake-up starts the next slot
-                    slots.wake_slots()
+                if slots.queue.opens_at(now) <= now:  # there is more to send
+                    self._call_slot(slots)
                 return turn, attempt
             if count % _CLAIMS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         return None
 
     async def _ready(self, slots: _AccountSlots) -> None:
-        """Returns when the queue has a turn and the account's limits permit sending it now."""
+        """Returns when the queue has a turn, and the account's limits and the gate permit sending it now: the slot has
+        entered the gate then. Where it had to wait there, the turn may be over.
+        """
         while True:
             if not self._is_open(slots):
                 await self._park(slots)
@@ -290,11 +313,19 @@ class Publisher:
                 await slots.limiter.acquire()
                 if not self._is_open(slots):  # another slot may have taken the turn while we waited
                     continue
+            if not slots.gate.enter_now():
+                slots.is_at_gate = True
+                try:
+                    await slots.gate.enter()
+                finally:
+                    slots.is_at_gate = False
             return
 
     def _is_open(self, slots: _AccountSlots) -> bool:
+        if self._suspended or slots.stopped or slots.is_at_gate:
+            return False
         now = self._clock.now()
-        return not (self._suspended or slots.stopped) and slots.queue.opens_at(now) <= now
+        return slots.queue.opens_at(now) <= now
 
     async def _park(self, slots: _AccountSlots) -> None:
         """Parks the slot until it is woken by an offer, by an operator, or when the account may send again."""
@@ -303,7 +334,8 @@ class Publisher:
         slots.parked_slots.append(future)
         alarm = None
         now = self._clock.now()
-        opens_at = NEVER if self._suspended or slots.stopped else slots.queue.opens_at(now)
+        is_shut = self._suspended or slots.stopped or slots.is_at_gate
+        opens_at = NEVER if is_shut else slots.queue.opens_at(now)
         if opens_at != NEVER:
             alarm = loop.call_later(opens_at - now, slots.wake_slots)
         try:

@@ -53,6 +53,10 @@ class HttpSender:
         self._routes, self._tls = routes_of(accounts or {}), default_tls()
         self._servers: dict[tuple[str, str], Server] = {}
         """By account and origin; bounded by the number of configured accounts."""
+        self._shared: dict[tuple[str, Route], Server] = {}
+        """By origin and route: accounts with neither files nor a proxy of their own share connections, since a request
+        has its credentials in itself. With hundreds of accounts most requests would open a connection otherwise.
+        """
 
     async def reload(self, accounts: Mapping[str, Account]) -> None:
         """Rereads the files of all accounts. Requests in flight finish on their connections, which are then closed.
@@ -63,6 +67,7 @@ class HttpSender:
         for server in self._servers.values():
             server.is_replaced = True
         self._servers.clear()
+        self._shared.clear()
         self._connections.close_idle()
 
     async def send(self, request: HttpRequest, deadline_s: float, may_send: Callable[[], bool]) -> HttpResponse | Fault:
@@ -130,6 +135,9 @@ class HttpSender:
         if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc:
             raise ValueError("not an http(s) URL")
         route = self._routes.get(account, Route())
+        if (shared := self._shared.get((origin, route))) is not None:
+            self._servers[account, origin] = shared
+            return shared
         tls = (route.tls or self._tls) if url.scheme == "https" else None
         standard = 443 if tls else 80
         host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
@@ -140,7 +148,7 @@ class HttpSender:
             prefix = origin
             if route.proxy.authorization is not None:
                 head += f"Proxy-Authorization: {route.proxy.authorization}\r\n"
-        server = self._servers[account, origin] = Server(
+        server = self._servers[account, origin] = self._shared[origin, route] = Server(
             url.hostname, url.port or standard, tls, route.proxy, prefix, head
         )
         return server

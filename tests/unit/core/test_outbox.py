@@ -563,6 +563,88 @@ def test_newer_revision_makes_room() -> None:
     assert said(scene.claim("acme/2")) == ["claim"]
 
 
+# --- after an attempt that failed ------------------------------------------------------------------------------------
+
+
+def failed(scene: Scene, record: OrderRecord, hold_s: float = 0.0) -> None:
+    """Its attempt has ended so; from then on every reading of a record raises `KeyError`."""
+    scene.send()
+    scene.commit(record, hold_s=hold_s)
+    scene.orders.clear()
+
+
+@pytest.mark.parametrize(
+    ("record", "hold_s", "effects", "due_s"),
+    [
+        pytest.param(delayed(60.0, Delay.TRANSIENT), 0.0, ["offer"], NEVER, id="its account decides when"),
+        pytest.param(delayed(60.0), 0.0, [], 60.0, id="it waits for the end of its delay"),
+        pytest.param(delayed(60.0, Delay.TRANSIENT), 30.0, [], 30.0, id="its request may still land"),
+        pytest.param(delayed(60.0, Delay.ASKED), 0.0, [], 60.0, id="its provider has said when"),
+    ],
+)
+def test_order_that_was_just_tried_is_not_planned_again(
+    record: OrderRecord, hold_s: float, effects: list[str], due_s: float
+) -> None:
+    """It could be sent a moment ago, so nothing is found by reading it before it may be sent again."""
+    scene = Scene(reporting=REPORTING)
+    failed(scene, replace(record, told=ANNOUNCED), hold_s)
+    assert said(scene.evaluate()) == effects
+    assert scene.outbox._appointments.next_due() - NOW == due_s
+    assert scene.outlook.waiting == ""
+
+
+def test_order_that_was_tried_is_planned_when_it_may_be_sent() -> None:
+    """Once, at the end of its delay; the plan is kept for its turn."""
+    scene = Scene()
+    failed(scene, delayed(60.0))
+    scene.evaluate()
+    scene.orders[ORDER] = state.encode(delayed(60.0))
+    assert said(scene.evaluate(60.0)) == ["offer"]
+    scene.orders.clear()
+    assert said(scene.claim()) == ["claim"]
+
+
+@pytest.mark.parametrize(
+    ("record", "effects"),
+    [
+        pytest.param(delayed(60.0, Delay.OWN, replace(TOO_LARGE, revision=9)), ["decide: park"], id="newer"),
+        pytest.param(delayed(60.0, Delay.OWN, RESOLVED), ["decide: send"], id="its record has to change"),
+        pytest.param(delayed(60.0, Delay.RESULT, TOO_LARGE), ["decide: park"], id="nothing has failed"),
+        pytest.param(TOO_LARGE, ["decide: park"], id="it may be sent at once"),
+    ],
+)
+def test_order_that_was_tried_is_planned_where_something_may_follow(record: OrderRecord, effects: list[str]) -> None:
+    """Something may be wrong with it that was not when it was claimed."""
+    scene = Scene()
+    scene.send(replace(OWED, revision=record.revision if record.revision < 9 else 2))
+    scene.commit(record, hold_s=0.0)
+    assert said(scene.evaluate()) == effects
+
+
+@pytest.mark.parametrize("is_taken_over", [True, False])
+def test_order_that_was_not_tried_here_is_planned(is_taken_over: bool) -> None:
+    """Whoever takes over reads everything; and so does who commits something of an order after its outcome."""
+    scene = Scene()
+    record = delayed(60.0, Delay.OWN, TOO_LARGE)
+    if is_taken_over:
+        scene.hold(record, 0.0)
+    else:
+        scene.send(replace(OWED, revision=record.revision))
+        scene.commit(replace(delayed(60.0), revision=record.revision), hold_s=0.0)
+        scene.evaluate()
+        scene.commit(record)
+    assert said(scene.evaluate()) == ["decide: park"]
+
+
+def test_order_that_was_tried_is_announced_in_its_time() -> None:
+    """To be announced it has to be read, however long its delay is."""
+    scene = Scene(reporting=REPORTING, announce_after_s=5.0)
+    scene.send()
+    scene.commit(delayed(60.0), hold_s=0.0)
+    assert said(scene.evaluate()) == []
+    assert said(scene.evaluate(5.0)) == ["decide: send"]
+
+
 # --- waiting for a job -----------------------------------------------------------------------------------------------
 
 

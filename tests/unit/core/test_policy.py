@@ -39,6 +39,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"attempt_deadline_s": 18.5}, "lease \\(20s\\) must exceed attempt_deadline \\(18.5s\\)"),
     ({"retry_initial_s": 301.0}, "retry_initial \\(301s\\) must not be above retry_max \\(300s\\)"),
     ({"conflict_attempts": 0}, "must be at least 1"),
+    ({"provider_concurrency": 0}, "provider_concurrency must be at least 1"),
     ({"not_found_attempts": 0}, "must be at least 1"),
     ({"forbidden_orders": 0}, "forbidden_orders must be at least 1"),
     ({"park_limit": 0}, "park_limit must be at least 1"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.facts import Facts, OrderDetails
+from schemas.state import Operated
 from worker.core.policy import DeliveryPolicy
 from worker.errors import CartsyncError
 from worker.logs import capture
@@ -169,6 +170,112 @@ def test_rate_below_one_a_second() -> None:
         scene.offer("acme/a", "acme/b")
         await asyncio.sleep(10)
         assert [round(at) for at, _ in scene.sender.sent] == [0, 2]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+# --- all accounts of a provider ---
+
+NARROW = DeliveryPolicy(provider_concurrency=2)
+
+
+def subjects(account: str, count: int) -> list[str]:
+    """Orders of an account."""
+    return [f"{account}/{account[0]}{number}" for number in range(count)]
+
+
+def test_provider_bounds_the_attempts_of_all_its_accounts() -> None:
+    """However many slots each has: as many attempts, and so sockets, as the provider's places. An account that waits
+    for one needs no more slots for more orders.
+    """
+
+    async def main() -> None:
+        scene = Scene(*[account(f"shop{number}") for number in range(20)], rules=DeliveryPolicy(provider_concurrency=6))
+        for number in range(20):
+            scene.offer(*subjects(f"shop{number}", 3))
+        await asyncio.sleep(0.5)
+        tasks = len(asyncio.all_tasks())
+        scene.offer(*[f"shop19/late{number}" for number in range(40)])
+        assert len(asyncio.all_tasks()) == tasks
+        assert sum(view.in_flight for view in scene.publisher.views()) == scene.sender.now == 6
+        await asyncio.sleep(60)
+        assert scene.sender.most == 6
+        assert len(scene.sender.sent) == len({subject for subject, _ in scene.book.outcomes}) == 100
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_accounts_of_a_provider_take_turns() -> None:
+    """A hundred orders of one account do not keep three of another waiting until they are sent."""
+
+    async def main() -> None:
+        scene = Scene(account("acme"), account("beta"), rules=NARROW)
+        scene.offer(*subjects("acme", 100))
+        await asyncio.sleep(0.5)
+        scene.offer(*subjects("beta", 3))
+        await asyncio.sleep(4)
+        assert sorted(reference[0] for reference in scene.references()[2:8]) == ["a", "a", "a", "b", "b", "b"]
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_account_that_stops_at_the_gate_lets_others_pass() -> None:
+    """It was paused while it waited for its turn at the provider: the place goes on to the next account."""
+
+    async def main() -> None:
+        scene = Scene(account("acme"), account("beta"), account("carl"), rules=NARROW)
+        scene.offer(*subjects("acme", 2))
+        await asyncio.sleep(0.5)
+        scene.offer("beta/b0")
+        await asyncio.sleep(0)
+        scene.offer("carl/c0", "carl/c1")
+        scene.publisher.pause_accounts(scene.book, {"beta": Operated("pause", "me", "", 0, True, "", b"")})
+        await asyncio.sleep(2)
+        assert scene.references() == ["a0", "a1", "c0", "c1"]
+        scene.publisher.pause_accounts(scene.book, {})
+        await asyncio.sleep(2)
+        assert scene.references()[-1] == "b0"
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_rate_limit_takes_no_place_at_the_provider() -> None:
+    """An account that may send one in ten seconds keeps nobody waiting."""
+
+    async def main() -> None:
+        slow = account("acme", rate_per_s=0.1)
+        scene = Scene(slow, account("beta"), rules=NARROW)
+        scene.offer(*subjects("acme", 30))
+        scene.offer(*subjects("beta", 20))
+        await asyncio.sleep(11.5)
+        assert sum(reference.startswith("b") for reference in scene.references()) == 20
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_slots_that_wait_for_the_provider_do_not_spin() -> None:
+    """The end of a throttle wakes slots of an account that has one at the gate: they have nothing to do there."""
+
+    async def main() -> None:
+        scene = Scene(account("acme", concurrency=4), account("beta"), rules=DeliveryPolicy(provider_concurrency=4))
+        scene.sender.answers = [HttpResponse(429, {"retry-after": "3"}, b"")]
+        scene.offer(*subjects("acme", 1))
+        await asyncio.sleep(1.5)
+        scene.sender.took_s = 100.0
+        scene.offer(*subjects("beta", 8))
+        scene.offer(*subjects("acme", 8))
+        loop_turns = 0
+        until = asyncio.get_running_loop().time() + 20
+        while asyncio.get_running_loop().time() < until:
+            loop_turns += 1
+            await asyncio.sleep(1)
+        assert loop_turns == 20
+        assert len(scene.sender.sent) == 5
         await scene.publisher.stop()
 
     played(main)

@@ -16,7 +16,7 @@ _RUN = re.compile(r"[A-Za-z0-9+/_-]{12,}")
 """What may be Base64 of either alphabet; anything shorter cannot contain a key."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def authtoken(public_key: str, private_key: str) -> str:
     """The token of every call."""
     return b64encode(f"{public_key}:{private_key}".encode()).decode()

@@ -22,12 +22,12 @@ def url_of(account: SequraAccount, path: str) -> str:
     return account.base_url.rstrip("/") + path
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def merchant_url(base_url: str, merchant_id: str) -> str:
     """The base URL of one merchant."""
     return f"{base_url.rstrip('/')}/merchants/{quote(merchant_id, safe='')}"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def _basic(username: str, password: str) -> str:
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode()

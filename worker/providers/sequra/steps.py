@@ -8,7 +8,6 @@ seQura cannot be read. If the account's `delivery` says so, orders are sent in r
 import re
 from hashlib import blake2b
 from typing import Any, assert_never
-from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -142,7 +141,7 @@ def _put(asked: Question, body: bytes | Raw, remote: bytes) -> Exchange:
     """`PUT {base}/merchants/{merchant}/orders/{order_ref}` with the full current state."""
     account: SequraAccount = asked.account
     sent = headers(account) | {"Idempotency-Key": asked.idempotency_key} | asked.trace_headers
-    url = f"{merchant_url(account.base_url, account.merchant_id)}/orders/{quote(asked.reference, safe='')}"
+    url = f"{merchant_url(account.base_url, account.merchant_id)}/orders/{carts.quoted(asked.reference)}"
     return Exchange(HttpRequest("PUT", url, sent, b'{"order":' + body + b"}", account.name), remote=remote)
 
 
