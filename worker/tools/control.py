@@ -101,7 +101,10 @@ def _shown_elsewhere(
     elif demo_file.is_file():
         source = f"{demo_file}, from the last demo"
     else:
-        raise NoAnswerError(f"{error}; give the worker's private port with --url, or configure [kafka]") from None
+        where = "in ./cartsync.toml, or the file that --config or CARTSYNC_CONFIG names"
+        raise NoAnswerError(
+            f"{error}; give the worker's private port with --url, or configure [kafka] {where}"
+        ) from None
     sys.stderr.write(f"{error}; reading {source}\n")
     orders = _read_demo(demo_file) if topic is None else {view.subject: view for view in topic(ref)}
     _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, source)
