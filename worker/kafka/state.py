@@ -412,10 +412,11 @@ class KafkaPartitionWriter:
         highwater, stable = consumer.highwater(here), consumer.last_stable_offset(here)
         if highwater is None or stable is None or highwater <= stable:
             return said
+        where = f"--topic {here.topic} --partition {here.partition}"
         return (
-            f"{said}: {highwater - stable} records are behind a hanging transaction. Find it with "
-            f"`kafka-transactions.sh find-hanging --topic {here.topic} --partition {here.partition}` "
-            "and end it with `kafka-transactions.sh abort`"
+            f"{said}: {highwater - stable} records are behind a transaction that nobody ends. "
+            f"`kafka-transactions.sh describe-producers {where}` says where it began, "
+            f"`kafka-transactions.sh abort {where} --start-offset OFFSET` ends it"
         )
 
     async def close(self) -> None:
