@@ -194,49 +194,54 @@ async def loop_lag(scene: Scene) -> None:
     await scene.resolves()
 
 
-_REPEATED = 400
-"""Records in one batch of the flood."""
+_BACKLOG = 40_000
+"""Events that the worker finds at first: by these it is measured how many it takes."""
+_MEASURED_S = 8
 
 
 @drill(
     "CartsyncLagGrowing",
-    "events come faster than a worker takes them whose CPU is limited to a fifth",
+    "events come half as fast again as a worker takes them whose CPU is limited",
     partitions=2,
     scrape_s=1.0,
 )
 async def lag_growing(scene: Scene) -> None:
-    """A second worker takes half of the partitions."""
+    """A second worker takes one of the two partitions."""
+    producer = AIOKafkaProducer(bootstrap_servers=scene.settings.bootstrap_servers, linger_ms=5)
+    await producer.start()
     worker = await scene.started()
     throttle = Throttle(worker, 0.1, 0.25)
-    flood = asyncio.create_task(_flood(scene))
-    scene.broken()
+    flood = None
     try:
+        await _write_many(scene, producer, _BACKLOG)
+        await asyncio.sleep(_MEASURED_S)
+        taken = await scene.value(f"sum(rate(cartsync_events_total[{_MEASURED_S}s]))")
+        assert taken > 0, scene.tails()
+        flood = asyncio.create_task(_flood(scene, producer, 1.5 * taken))
+        scene.broken()
         await scene.fires()
         scene.named("add workers")
         scene.start()
         await scene.resolves(120)
     finally:
-        flood.cancel()
+        if flood is not None:
+            flood.cancel()
         await throttle.end()
+        await producer.stop()
 
 
-async def _flood(scene: Scene) -> None:
-    """One and a half times what the workers of the moment took in the seconds before, and 400 events a second at least."""
-    producer = AIOKafkaProducer(bootstrap_servers=scene.settings.bootstrap_servers, linger_ms=5)
-    await producer.start()
+async def _write_many(scene: Scene, producer: Any, count: int) -> None:
+    """The same event again and again, half of them into each partition."""
     order = scene.order(f"{ACCOUNT}/flood")
     value = order.event("confirmed", {"currency": "EUR", "lines": [line("mug", 1000)]})
-    rate, taken = 4000.0, 0.0
-    try:
-        while True:
-            began = time.monotonic()
-            for partition in (0, 1):
-                for _ in range(round(rate / 2)):
-                    await producer.send(scene.settings.event_topic, value, order.subject.encode(), partition)
-            await producer.flush()
-            await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))
-            taken = await scene.value("sum(rate(cartsync_events_total[5s]))")
-            if len(scene.workers) == 1:
-                rate = max(_REPEATED, 1.5 * taken)
-    finally:
-        await producer.stop()
+    for number in range(count):
+        await producer.send(scene.settings.event_topic, value, order.subject.encode(), number % 2)
+    await producer.flush()
+
+
+async def _flood(scene: Scene, producer: Any, rate: float) -> None:
+    """So many events a second."""
+    while True:
+        began = time.monotonic()
+        await _write_many(scene, producer, round(rate))
+        await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))

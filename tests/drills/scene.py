@@ -132,7 +132,7 @@ class Scene(Stage):
     def start_receiver(self, public: int, accounts: Mapping[str, Mapping[str, Any]], event_topic: str = "") -> Process:
         """Starts `cartsync receive`, for the event topic of the stage or another one."""
         (private,) = free_ports(1)
-        tables = {
+        tables: dict[str, Mapping[str, Any]] = {
             "kafka": {
                 "bootstrap_servers": self.settings.bootstrap_servers,
                 "event_topic": event_topic or self.settings.event_topic,
@@ -227,9 +227,8 @@ class Scene(Stage):
         self.named(event)
         give_up_at = time.monotonic() + within_s
         while True:
-            for found in reversed(logged(process, event)):
-                if members.items() <= found.items():
-                    return found
+            if found := [each for each in logged(process, event) if members.items() <= each.items()]:
+                return found[-1]
             if time.monotonic() > give_up_at:
                 raise AssertionError(f"{process.name} does not log {event} {members}\n{self.tails()}")
             await asyncio.sleep(0.1)

@@ -78,7 +78,7 @@ CHOICES = {
     "all": ALL,
     "one worker": ("worker.replicas=1",),
     "a receiver alone beside it": ("receiver.enabled=true", "receiver.config=[kafka]"),
-    "pinned": (f"image.digest=sha256:{'0' * 64}", "serviceAccount.create=false"),
+    "pinned": (f"image.digest=sha256:{'0' * 64}", "image.pullPolicy=Always"),
 }
 """Values that people choose, by what they get."""
 OF_OTHERS = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
