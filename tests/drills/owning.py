@@ -15,6 +15,7 @@ from tests.integration.process import WorkerProcess
 from tests.shops.by_hand import ACCOUNT
 from worker.tools.kafka_ports import free_ports
 
+_ENDS_WITHIN_S = 45.0
 _UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
@@ -51,7 +52,7 @@ async def down(scene: Scene) -> None:
     missing = f"{scene.name}.missing"
     scene.configure(kafka={"event_topic": missing, "state_topic": f"{missing}.state", "group_id": missing})
     worker = scene.start()
-    assert await worker.ended() == 72
+    assert await worker.ended(_ENDS_WITHIN_S) == 72
     await scene.fires()
     scene.named("72")
     said = await scene.says("worker_start_failed", worker)
@@ -74,7 +75,7 @@ async def rebalance_storm(scene: Scene) -> None:
             second = scene.start()
             await first.serving(1)
             second.terminate()
-            await second.ended()
+            await second.ended(_ENDS_WITHIN_S)
 
     storming = asyncio.create_task(storm())
     try:
@@ -105,7 +106,7 @@ async def two_owners(scene: Scene) -> None:
     try:
         await scene.fires()
         await scene.says("partition_taken_by_another_owner", first)
-        assert await second.ended() == 71, scene.tails()
+        assert await second.ended(_ENDS_WITHIN_S) == 71, scene.tails()
         scene.named("71")
     finally:
         shop.cancel()
@@ -126,6 +127,7 @@ async def _orders(scene: Scene) -> None:
 @drill(
     "CartsyncStateNotCommitting",
     "one of three brokers is killed, and `min.insync.replicas` of the state topic is 3",
+    mended="the words are those of the log; a partition that cannot be fenced says why, too",
     factor=12,
     nodes=3,
 )

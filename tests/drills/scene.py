@@ -30,6 +30,7 @@ RECORD_SECRET = "what workers, receivers and operators share, of 32 characters"
 _GRACE_S = 45.0
 """How much longer than its `for` an alert may take on a busy machine."""
 _LOG_WITHIN_S = 15.0
+_ENDS_WITHIN_S = 45.0
 
 
 class Watched(Struct):
@@ -119,10 +120,21 @@ class Scene(Stage):
         self._prometheus.scrape(worker.name, worker.url)
         return worker
 
+    async def started(self, **environment: str) -> WorkerProcess:
+        """Starts one more worker; returns when it serves, and Prometheus has seen it: what is counted before that is not
+        an increase.
+        """
+        worker = await super().started(**environment)
+        give_up_at = time.monotonic() + _ENDS_WITHIN_S
+        while not await self.value(f'cartsync_ready{{instance="{worker.name}"}}'):
+            assert time.monotonic() < give_up_at, f"{worker.name} is not scraped"
+            await asyncio.sleep(0.1)
+        return worker
+
     async def stopped(self, worker: WorkerProcess, code: int = 0) -> None:
         """Ends a worker in order."""
         worker.terminate()
-        assert await worker.ended() == code, worker.tail()
+        assert await worker.ended(_ENDS_WITHIN_S) == code, worker.tail()
 
     async def restarted(self, worker: WorkerProcess, **environment: str) -> WorkerProcess:
         """Ends a worker in order, and starts one that serves in its place."""

@@ -14,7 +14,11 @@ from worker.sandbox.faults import FaultPlan
 _REPORTED = f"accounts.{ACCOUNT}"
 
 
-@drill("CartsyncBacklogOld", "120 orders at once for a provider that takes half a second each, `concurrency = 1`")
+@drill(
+    "CartsyncBacklogOld",
+    "120 orders at once for a provider that takes half a second each, `concurrency = 1`",
+    mended="the section did not say that a new limit takes a restart",
+)
 async def backlog_old(scene: Scene) -> None:
     """The account's limit is too low for what is owed."""
     scene.configure(**{_REPORTED: scene.account(ACCOUNT, concurrency=1)})
@@ -50,7 +54,11 @@ async def account_paused(scene: Scene) -> None:
     await scene.agrees(subject)
 
 
-@drill("CartsyncProviderFailing", "the provider's port is closed; orders go on coming")
+@drill(
+    "CartsyncProviderFailing",
+    "the provider's port is closed; orders go on coming",
+    mended="`cartsync doctor` instead of a list of what to look at",
+)
 async def provider_failing(scene: Scene) -> None:
     """Nothing is done on our side; the orders are told when the provider is back."""
     worker = await scene.started()
@@ -67,7 +75,11 @@ async def provider_failing(scene: Scene) -> None:
     assert worker.is_running()
 
 
-@drill("CartsyncOrdersParked", "seQura answers 422 to the update of one order")
+@drill(
+    "CartsyncOrdersParked",
+    "seQura answers 422 to the update of one order",
+    mended="the manual named `order release` without `cartsync`; what helps when it cannot be expressed was missing",
+)
 async def orders_parked(scene: Scene) -> None:
     """The order is found, shown, and released once the provider would take it."""
     worker = await scene.started()
@@ -132,7 +144,12 @@ async def _report(scene: Scene, worker: WorkerProcess) -> None:
     assert ran.code == 0, ran
 
 
-@drill("CartsyncReportOverdue", "a report is due while the account is paused: wrong password", factor=600)
+@drill(
+    "CartsyncReportOverdue",
+    "a report is due while the account is paused: wrong password",
+    factor=600,
+    mended="`account_paused` was not among what to look for; where a pause is ended",
+)
 async def report_overdue(scene: Scene) -> None:
     """The pause ends, and so does the report."""
     scene.set_password(ACCOUNT, "wrong")
@@ -202,7 +219,12 @@ async def orders_overdue(scene: Scene) -> None:
     await scene.agrees(order.subject)
 
 
-@drill("CartsyncAccountUnknown", "orders of an account that is not in the configuration", factor=90)
+@drill(
+    "CartsyncAccountUnknown",
+    "orders of an account that is not in the configuration",
+    factor=90,
+    mended="the section said SIGHUP, by which no new account comes: a restart",
+)
 async def account_unknown(scene: Scene) -> None:
     """The account is added."""
     scene.forget_account(ACCOUNT)

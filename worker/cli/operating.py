@@ -1,5 +1,6 @@
 """`cartsync order release`, `cartsync account resume` and the other commands of operators, made from their table."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -106,8 +107,13 @@ def _operated(
     """By an event, where the configuration has what makes workers believe it; by the private port where a worker's is
     named, or without.
     """
-    from worker.config import operator_sections
+    from worker.config import account_names, operator_sections
 
+    if command.about == "account" and (known := account_names(config)) and target not in known:
+        # An event about an account that nobody has would be taken by every partition all the same.
+        near = get_close_matches(target, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"configured are {', '.join(sorted(known))}"
+        raise UsageError(f"no account {target}; {hint}")
     if url is None and (sections := operator_sections(config)) is not None and sections[1].can_sign:
         from worker.tools.operating_kafka import operate_by_event
 

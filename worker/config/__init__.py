@@ -51,6 +51,7 @@ __all__ = [
     "StoreSection",
     "WorkerSection",
     "account_from",
+    "account_names",
     "all_layers",
     "build",
     "configured_accounts",
@@ -257,6 +258,12 @@ def operator_sections(
 
 def _is_operators(path: SettingPath) -> bool:
     return path[0] == "kafka" or path[:2] in (("callbacks", "record_secrets"), ("callbacks", "record_secrets_file"))
+
+
+def account_names(path: Path | None = None, environ: Mapping[str, str] | None = None) -> set[str]:
+    """The NAME of each `[accounts.NAME]`, without a look at its members; may be empty. Raises `ConfigError`."""
+    layers = all_layers(path, environ, _is_operators)
+    return {origin[1] for layer in layers for origin in layer.origins if origin[0] == "accounts" and len(origin) > 1}
 
 
 def configured_accounts(

@@ -324,5 +324,6 @@ def _item(item: ItemView) -> str:
 
 
 def printable(text: str) -> str:
-    """Without terminal control sequences."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    """Without terminal control sequences; a space that must not break, as in amounts, is a space."""
+    spaced = text.replace("\u00a0", " ")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in spaced)
