@@ -109,7 +109,7 @@ def _operated(
     """
     from worker.config import account_names, operator_sections
 
-    if command.about == "account" and (known := account_names(config)) and target not in known:
+    if url is None and command.about == "account" and (known := account_names(config)) and target not in known:
         # An event about an account that nobody has would be taken by every partition all the same.
         near = get_close_matches(target, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"configured are {', '.join(sorted(known))}"
