@@ -27,7 +27,7 @@ HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test longer matrix check format lock dist kafka bench bench-peers scale chaos simulate year histories schemas clean
+.PHONY: help setup demo test longer matrix check format lock dist kafka bench bench-peers scale chaos drills tools simulate year histories schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,12 @@ scale: setup ## how it grows with workers, orders, accounts, latency, …: table
 
 chaos: setup ## kill, freeze and cut off workers, receivers and brokers; three providers, a hostile producer (25 minutes; CHAOS_ORDERS=2000 CHAOS_SECONDS=120 for less)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+drills: setup ## each alert provoked on real processes, and its section of the runbook done (20 minutes; ARGS="--only CartsyncOrdersParked" for one)
+	@$(BIN)/python -m tests.drills $(ARGS)
+
+tools: ## programs that look at what deploy/ has, and the Prometheus of `make drills`, by Go and pip (10 minutes, once)
+	@PYTHON=$(PYTHON) .ci/tools
 
 simulate: setup ## many simulated days under faults: SEEDS=1000 (0 to 999), SEEDS=40-49, SEEDS=7,12
 	@$(PYTEST) tests/simulation -m "" --timeout=0 --seeds=$(SEEDS) -q $(ARGS)

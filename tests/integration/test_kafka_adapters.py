@@ -309,7 +309,7 @@ async def test_hanging_transaction_is_reported(settings: KafkaSettings, monkeypa
         await foreign.send_and_wait(settings.state_topic, b"", key=b"x", partition=0)
         async with held(log) as hold:
             barrier = await hold.write([(b"m:owner", b"1")])
-            with pytest.raises(LogError, match=r"3 records.*find-hanging.*--partition 0"):
+            with pytest.raises(LogError, match=r"3 records.*describe-producers.*--partition 0"):
                 await read_all(hold, 0, barrier)
             await foreign.abort_transaction()
             assert await read_all(hold, 0, barrier) == [StateEntry(barrier, b"m:owner", b"1")]

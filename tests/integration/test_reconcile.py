@@ -147,7 +147,7 @@ async def market(kafka: LocalKafka, tmp_path: Path) -> AsyncIterator[Market]:
             KafkaEventLog(settings),
             KafkaStateLog(settings),
             append,
-            KafkaEventProducer(settings, placing),
+            lambda: KafkaEventProducer(settings, placing),
             placing,
             lambda: KafkaRecords(settings),
         )

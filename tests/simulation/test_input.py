@@ -734,7 +734,7 @@ def test_open_transaction_on_the_input_is_seen() -> None:
             await asyncio.sleep(30.0)
             [line] = lines(written, "input_blocked")
             assert (line["partition"], line["offset"], line["records"]) == (0, 2, 5)
-            assert "kafka-transactions.sh find-hanging --topic orders.events --partition 0" in line["do"]
+            assert "kafka-transactions.sh describe-producers --topic orders.events --partition 0" in line["do"]
             await asyncio.sleep(60.0)
             assert len(lines(written, "input_blocked")) == 2
             stage.log.end_input(0)

@@ -342,6 +342,15 @@ def test_what_is_meant_has_to_be_said(cli: Cli, command: list[str], said: str) -
     assert (code, said in " ".join((out + err).split())) == (2, True)
 
 
+@pytest.mark.parametrize(("name", "said"), [("acne", "did you mean acme?"), ("hats", "configured are acme")])
+def test_account_that_nobody_has(cli: Cli, tmp_path: Path, name: str, said: str) -> None:
+    """A typing error does not pause what is not there: every partition would take such an event."""
+    file = tmp_path / "cartsync.toml"
+    file.write_text('[kafka]\nbootstrap_servers = "127.0.0.1:1"\n[accounts.acme]\npassword_file = "/nowhere"\n')
+    code, _, error = cli("account", "pause", name, "--why", "a test", "--config", str(file))
+    assert (code, f"no account {name}; {said}" in error) == (2, True), error
+
+
 def test_doctor_without_a_configuration(cli: Cli) -> None:
     """It says what is missing, as of everything else."""
     code, out, err = cli("doctor")

@@ -7,6 +7,7 @@ import pytest
 
 from worker.config import Config
 from worker.config.console import console_config, users_file
+from worker.config.receiving import callers, receiver_config
 from worker.errors import ConfigError
 
 KAFKA = '[kafka]\nbootstrap_servers = "127.0.0.1:9092"\n'
@@ -122,6 +123,16 @@ def test_no_kafka(write: Write) -> None:
     assert "[kafka] bootstrap_servers is missing" in problem
     assert "or try `cartsync demo --console`" in problem
     assert "colour" in problems(write("[console]\ncolour = 1\n"))[0]
+
+
+def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder without a configuration each command says so: what is missing is the file, not a setting."""
+    monkeypatch.chdir(tmp_path)
+    loads: list[Callable[..., object]] = [console_config, receiver_config, callers, Config.load]
+    for load in loads:
+        with pytest.raises(ConfigError) as raised:
+            load(environ={})
+        assert "there is no ./cartsync.toml" in str(raised.value)
 
 
 def test_users_file(write: Write) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.programs import program
 from worker import __version__
 from worker.cli import app
 from worker.config import Config
@@ -57,35 +57,97 @@ def test_templates_use_values_that_there_are() -> None:
     assert not missing
 
 
-def test_helm_renders_the_chart() -> None:
-    """Everything on: helm finds nothing wrong, and what it renders is YAML with a kind each."""
-    helm = shutil.which("helm")
-    if helm is None:
-        pytest.skip("helm is not on this machine")
-    settings = [
-        "topics.create=true",
-        "receiver.enabled=true",
-        "receiver.config=[kafka]",
-        "receiver.ingress.enabled=true",
-        "console.enabled=true",
-        "console.config=[kafka]",
-        "console.usersSecretName=users",
-        "console.ingress.enabled=true",
-        "keda.enabled=true",
-        "keda.prometheusAddress=http://prometheus:9090",
-        "networkPolicy.enabled=true",
-        "monitoring.serviceMonitor=true",
-        "monitoring.prometheusRule=true",
-        "monitoring.dashboard=true",
-    ]
-    on = [word for setting in settings for word in ("--set", setting)]
+ALL = (
+    "topics.create=true",
+    "receiver.enabled=true",
+    "receiver.config=[kafka]",
+    "receiver.ingress.enabled=true",
+    "console.enabled=true",
+    "console.config=[kafka]",
+    "console.usersSecretName=users",
+    "console.ingress.enabled=true",
+    "keda.enabled=true",
+    "keda.prometheusAddress=http://prometheus:9090",
+    "networkPolicy.enabled=true",
+    "monitoring.serviceMonitor=true",
+    "monitoring.prometheusRule=true",
+    "monitoring.dashboard=true",
+)
+CHOICES = {
+    "as it is": (),
+    "all": ALL,
+    "one worker": ("worker.replicas=1",),
+    "a receiver alone beside it": ("receiver.enabled=true", "receiver.config=[kafka]"),
+    "pinned": (f"image.digest=sha256:{'0' * 64}", "image.pullPolicy=Always"),
+}
+"""Values that people choose, by what they get."""
+OF_OTHERS = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
+"""Kinds that an operator brings along: their schemas are not Kubernetes' own."""
+
+
+@pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES.keys())
+def test_helm_renders_the_chart(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    """Helm finds nothing wrong, and each object has only members that Kubernetes knows, of the types that it wants."""
+    helm = program("helm")
+    on = [word for setting in chosen for word in ("--set", setting)]
     rendered = ""
     for command in (["lint", "--strict"], ["template", "shop", "--kube-version", "1.33"]):
         done = subprocess.run([helm, *command, str(CHART), *on], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         rendered = done.stdout
-    kinds = [one["kind"] for one in yaml.safe_load_all(rendered) if one]
-    assert {"Deployment", "Service", "Ingress", "ScaledObject", "NetworkPolicy", "Job", "PrometheusRule"} <= set(kinds)
+    objects = [one for one in yaml.safe_load_all(rendered) if one]
+    if chosen is ALL:
+        wanted = {"Deployment", "Service", "Ingress", "NetworkPolicy", "Job", "PodDisruptionBudget", *OF_OTHERS}
+        assert wanted <= {one["kind"] for one in objects}
+    file = tmp_path / "objects.yaml"
+    file.write_text(yaml.safe_dump_all(one for one in objects if one["kind"] not in OF_OTHERS))
+    for version in ("1.30.0", "1.33.0"):
+        _understood_by_kubernetes(version, file)
+
+
+def _understood_by_kubernetes(version: str, file: Path) -> None:
+    done = subprocess.run(
+        [program("kubernetes-validate"), "--strict", "-k", version, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "ERROR" in done.stdout + done.stderr) == (0, False), done.stdout + done.stderr
+
+
+def test_misspelled_member_is_found(tmp_path: Path) -> None:
+    """The check of the rendered objects can fail."""
+    file = tmp_path / "objects.yaml"
+    file.write_text(
+        yaml.safe_dump({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"port": 1}})
+    )
+    with pytest.raises(AssertionError):
+        _understood_by_kubernetes("1.33.0", file)
+
+
+def test_hadolint_has_nothing_to_say_of_the_image() -> None:
+    """Neither of what it calls an error nor of its style."""
+    done = subprocess.run(
+        [program("hadolint"), str(DEPLOY / "Dockerfile")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_image_says_which_release_it_is() -> None:
+    """Its labels are those of this release."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', text))
+    assert labels["version"] == __version__
+    assert labels.keys() >= {"title", "description", "licenses", "version"}
+
+
+def test_compose_understands_its_file() -> None:
+    """`docker compose config` resolves anchors, mounts and names without a complaint."""
+    file = str(DEPLOY / "compose" / "compose.yaml")
+    done = subprocess.run(
+        [program("docker-compose"), "-f", file, "config", "--quiet"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_configuration_of_compose_is_right() -> None:
@@ -143,9 +205,7 @@ def test_units_run_commands_that_there_are(unit: Path) -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=[unit.name for unit in UNITS])
 def test_systemd_understands_the_units(unit: Path, tmp_path: Path) -> None:
     """systemd's own tool finds nothing wrong but that cartsync is not installed in /opt here."""
-    tool = shutil.which("systemd-analyze")
-    if tool is None:
-        pytest.skip("systemd-analyze is not on this machine")
+    tool = program("systemd-analyze")
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/opt/cartsync/bin/cartsync", "/bin/true"))
     done = subprocess.run([tool, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
-from worker.metrics import METRICS
+from tests.programs import program
+from worker.metrics import METRICS, Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MONITORING = DEPLOY / "monitoring"
@@ -103,12 +104,19 @@ def test_each_alert_is_tested_both_ways() -> None:
 
 def test_alerts_do_as_their_tests_say() -> None:
     """Prometheus' own tool runs the tests of the rules."""
-    tool = shutil.which("promtool")
-    if tool is None:
-        pytest.skip("promtool is not on this machine")
-    command = [tool, "test", "rules", str(MONITORING / "alerts_test.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    tool = program("promtool")
+    for command in (["check", "rules", "--lint=all", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
+        done = subprocess.run(
+            [tool, *command], capture_output=True, text=True, check=False, timeout=120, cwd=MONITORING
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_metrics_are_as_prometheus_wants_them() -> None:
+    """Names, units and help of the page of a worker and of what it shows of its process: promtool has nothing to say."""
+    page = generate_latest(Metrics(process=True).registry)
+    done = subprocess.run([program("promtool"), "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_dashboard_is_up_to_date() -> None:

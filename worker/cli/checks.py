@@ -56,11 +56,11 @@ def reconcile(
     cartsync reconcile hats --rate 2
     cartsync reconcile acme --fetch --json > differences.jsonl
     """
-    from worker.config import configured_accounts, http_section, state_sections
+    from worker.config import configured_accounts, http_section, missing_file, refused, state_sections
 
     sections = state_sections(config)
     if sections is None:
-        raise ConfigError("[kafka] is not configured: orders are read from the state topic")
+        raise refused(["[kafka] is not configured: orders are read from the state topic", *missing_file(config)])
     settings = configured_accounts(config)
     if not settings:
         raise ConfigError("[accounts]: no account is configured; add [accounts.NAME]")

@@ -1,5 +1,6 @@
 """`cartsync order release`, `cartsync account resume` and the other commands of operators, made from their table."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +81,7 @@ def _add_command(command: Command) -> None:
         if ref is not None or account is None:
             raise UsageError("--all needs --account NAME, and takes no order")
         doer = by or who()
+        _check_account(account, url, config)
         if (sections := _by_event(url, config)) is not None:
             from worker.tools.operating_kafka import operate_parked_by_event
 
@@ -121,6 +123,8 @@ def _operated(
     *,
     as_json: bool,
 ) -> int:
+    if command.about == "account":
+        _check_account(target, url, config)
     if (sections := _by_event(url, config)) is not None:
         from worker.tools.operating_kafka import operate_by_event
 
@@ -129,6 +133,18 @@ def _operated(
     from worker.tools.control import operate
 
     return operate(command, target, worker_port(url, config, token_file), who=who, why=why, as_json=as_json)
+
+
+def _check_account(name: str, url: str | None, config: Path | None) -> None:
+    """Raises `UsageError` for an account that the configuration does not have, while it has others: an event about it
+    would be taken by every partition all the same. A worker that is named by its URL knows its own.
+    """
+    from worker.config import account_names
+
+    if url is None and (known := account_names(config)) and name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"configured are {', '.join(sorted(known))}"
+        raise UsageError(f"no account {name}; {hint}")
 
 
 def _by_event(url: str | None, config: Path | None) -> "tuple[KafkaSection, Trust] | None":

@@ -51,11 +51,13 @@ __all__ = [
     "StoreSection",
     "WorkerSection",
     "account_from",
+    "account_names",
     "all_layers",
     "build",
     "configured_accounts",
     "format_duration",
     "http_section",
+    "missing_file",
     "operator_sections",
     "parse_duration",
     "read_secret",
@@ -123,7 +125,7 @@ class Config(BaseSettings):
         try:
             config = build(cls, layers, providers)
         except ConfigError as error:
-            raise refused([str(error), *([] if file is not None else [_NO_FILE])]) from None
+            raise refused([str(error), *missing_file(file, environ)]) from None
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
         rules = [_check_policy, _check_times, _check_store, _check_names, _check_targets, _check_jobs, *checks]
@@ -258,6 +260,12 @@ def _is_operators(path: SettingPath) -> bool:
     return path[0] == "kafka" or path[:2] in (("callbacks", "record_secrets"), ("callbacks", "record_secrets_file"))
 
 
+def account_names(path: Path | None = None, environ: Mapping[str, str] | None = None) -> set[str]:
+    """The NAME of each `[accounts.NAME]`, without a look at its members; may be empty. Raises `ConfigError`."""
+    layers = all_layers(path, environ, _is_operators)
+    return {origin[1] for layer in layers for origin in layer.origins if origin[0] == "accounts" and len(origin) > 1}
+
+
 def configured_accounts(
     path: Path | None = None,
     *,
@@ -310,6 +318,11 @@ def all_layers(
     """All layers; later ones take precedence. Secret files of settings that are not `wanted` are not read."""
     environ = _environ(environ)
     return read_layers(find_file(path, environ), environ, wanted)
+
+
+def missing_file(path: Path | None, environ: Mapping[str, str] | None = None) -> list[str]:
+    """That no file was found, which explains whatever else is missing; empty: there is one."""
+    return [] if find_file(path, _environ(environ)) is not None else [_NO_FILE]
 
 
 _TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")

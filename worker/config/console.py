@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker import is_loopback
-from worker.config import all_layers, build, operator_sections, refused
+from worker.config import all_layers, build, missing_file, operator_sections, refused
 from worker.config.sections import ConsoleSection, HttpSection, KafkaSection, LogSection, Section, WorkerSection
 from worker.config.sources import SettingPath
 from worker.config.values import NonEmpty
@@ -70,10 +70,9 @@ def console_config(
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
         build(_Console, layers)  # its mistakes come first
-        raise ConfigError(
-            "[kafka] bootstrap_servers is missing; set it or CARTSYNC_KAFKA__BOOTSTRAP_SERVERS"
-            + (", or try `cartsync demo --console`" if serves else "")
-        )
+        missing = "[kafka] bootstrap_servers is missing; set it or CARTSYNC_KAFKA__BOOTSTRAP_SERVERS"
+        hint = ", or try `cartsync demo --console`" if serves else ""
+        raise refused([missing + hint, *missing_file(path, environ)])
     found = build(_Watching, layers)
     instead = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     console = found.console.model_copy(update=instead)

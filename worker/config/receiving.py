@@ -13,7 +13,7 @@ from msgspec import Struct
 from pydantic import ConfigDict, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from worker.config import all_layers, build, refused
+from worker.config import all_layers, build, missing_file, refused
 from worker.config.mistakes import account_name_problems, explained
 from worker.config.sections import (
     CallbacksSection,
@@ -80,7 +80,10 @@ def receiver_config(path: Path | None = None, environ: Mapping[str, str] | None 
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
         layers[0].tree["kafka"] = {}  # so that its missing settings are reported
-    found = build(_Receiving, layers, CALLBACKS)
+    try:
+        found = build(_Receiving, layers, CALLBACKS)
+    except ConfigError as error:
+        raise refused([str(error), *missing_file(path, environ)]) from None
     origins = {path: origin for layer in layers for path, origin in layer.origins.items()}
     problems, callers = [*_problems(found)], {}
     for name, members in found.accounts.items():
@@ -99,6 +102,8 @@ def callers(path: Path | None = None, environ: Mapping[str, str] | None = None) 
     """`public_url`, and the accounts as the receiver sees them, for commands without Kafka. Raises `ConfigError`."""
     layers = all_layers(path, environ, _is_wanted)
     found = build(_Addresses, layers, CALLBACKS)
+    if not found.accounts:
+        raise refused(["[accounts]: no account is configured; add [accounts.NAME]", *missing_file(path, environ)])
     origins = {path: origin for layer in layers for path, origin in layer.origins.items()}
     known = {name: _caller(name, members, origins, found.callbacks) for name, members in found.accounts.items()}
     return found.callbacks.public_url, known

@@ -36,7 +36,7 @@ OPERATIONS: Mapping[str, int] = {"Read": 3, "Write": 4, "Describe": 8, "Describe
 """By name, the code in Kafka's protocol."""
 _NOT_REPORTED = -(2**31)
 _BROKER_WITHIN_S = 5.0
-_CLOCK_WITHIN_S = 20.0
+_ANSWER_WITHIN_S = 20.0
 _TRANSACTION_MS = 20_000
 _AGAIN_S = 0.2
 _PASSES = (
@@ -97,9 +97,17 @@ class Examination:
         """What we may do with the group; `None`: it is not reported. Raises `LogError`, `ConfigError`."""
         group = self._settings.group_id
         doing = f"describing group {group}"
-        node = await self._coordinator(CoordinationType.GROUP, group, doing)
-        answer = await self._asked(node, _DescribeGroupRequest(group), doing)
-        ((error_code, *rest),) = answer.groups
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                while True:
+                    node = await self._coordinator(CoordinationType.GROUP, group, doing)
+                    answer = await self._asked(node, _DescribeGroupRequest(group), doing)
+                    ((error_code, *rest),) = answer.groups
+                    if kafka_errors.for_code(error_code) not in _PASSES:
+                        break
+                    await asyncio.sleep(_AGAIN_S)  # a new cluster is still making the topic of its groups
+        except TimeoutError as error:
+            raise LogError(f"{doing}: no response") from error
         _raise_for(error_code, doing)
         return None if rest[-1] == _NOT_REPORTED else int(rest[-1])
 
@@ -110,7 +118,7 @@ class Examination:
         settings, name = self._settings, self._settings.examining_id()
         doing = f"beginning a transaction as {name}"
         try:
-            async with asyncio.timeout(_CLOCK_WITHIN_S):
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
                 node = await self._coordinator(CoordinationType.TRANSACTION, name, doing)
                 given = await self._asked(node, InitProducerIdRequest(name, _TRANSACTION_MS), doing)
                 producer = name, given.producer_id, given.producer_epoch

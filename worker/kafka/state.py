@@ -232,6 +232,9 @@ class KafkaPartitionWriter:
         try:
             async with asyncio.timeout(settings.fence_timeout_s):
                 await producer.start()
+        except TimeoutError as error:  # a former owner's transaction cannot end, either, with too few replicas in sync
+            late = await self._late_topics()
+            raise as_log_error(error, f"fencing partition {self._partition}{late}") from error
         except Exception as error:
             raise as_log_error(error, f"fencing partition {self._partition}") from error
         return producer
@@ -261,18 +264,22 @@ class KafkaPartitionWriter:
             self._shared.limits = None  # somebody has lowered max.message.bytes: the next fence reads it again
             raise SizeRefusedError(f"writing partition {self._partition}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
-            late = await self._late_topics(bool(dead_letters), bool(results), bool(history))
+            late = await self._late_topics(
+                with_letters=bool(dead_letters), with_results=bool(results), with_history=bool(history)
+            )
             raise as_log_error(error, f"writing partition {self._partition}{late}") from error
         except Exception as error:
             raise as_log_error(error, f"writing partition {self._partition} of {self._writing_to}") from error
         self._is_usable = not self._is_closed
         return offset
 
-    async def _late_topics(self, with_dead_letters: bool, with_results: bool, with_history: bool) -> str:
+    async def _late_topics(
+        self, *, with_letters: bool = False, with_results: bool = False, with_history: bool = False
+    ) -> str:
         """Why a transaction may have timed out, as text for its error: missing topics, too few replicas in sync."""
         settings, limits = self._settings, self._limits
         parts = {settings.state_topic: (self._partition, limits.in_sync_min)}
-        if with_dead_letters:
+        if with_letters:
             dead_partition = self._partition % limits.dead_letter_partitions
             parts[settings.dead_letter_topic] = (dead_partition, limits.dead_letter_in_sync_min)
         if with_results:
@@ -412,10 +419,11 @@ class KafkaPartitionWriter:
         highwater, stable = consumer.highwater(here), consumer.last_stable_offset(here)
         if highwater is None or stable is None or highwater <= stable:
             return said
+        where = f"--topic {here.topic} --partition {here.partition}"
         return (
-            f"{said}: {highwater - stable} records are behind a hanging transaction. Find it with "
-            f"`kafka-transactions.sh find-hanging --topic {here.topic} --partition {here.partition}` "
-            "and end it with `kafka-transactions.sh abort`"
+            f"{said}: {highwater - stable} records are behind a transaction that nobody ends. "
+            f"`kafka-transactions.sh describe-producers {where}` says where it began, "
+            f"`kafka-transactions.sh abort {where} --start-offset OFFSET` ends it"
         )
 
     async def close(self) -> None:

@@ -489,8 +489,8 @@ class Assignment(Generic[WorkloadT]):
                     partition=partition,
                     offset=offset,
                     records=records,
-                    do=f"a transaction that nobody ends holds them up: `kafka-transactions.sh find-hanging {where}`, "
-                    "then `kafka-transactions.sh abort`",
+                    do=f"`kafka-transactions.sh describe-producers {where}` says where the transaction began that "
+                    f"nobody ends, `kafka-transactions.sh abort {where} --start-offset OFFSET` ends it",
                 )
 
     def _commit_group_when_due(self) -> None:

@@ -101,7 +101,10 @@ def _shown_elsewhere(
     elif demo_file.is_file():
         source = f"{demo_file}, from the last demo"
     else:
-        raise NoAnswerError(f"{error}; give the worker's private port with --url, or configure [kafka]") from None
+        where = "in ./cartsync.toml, or the file that --config or CARTSYNC_CONFIG names"
+        raise NoAnswerError(
+            f"{error}; give the worker's private port with --url, or configure [kafka] {where}"
+        ) from None
     sys.stderr.write(f"{error}; reading {source}\n")
     orders = _read_demo(demo_file) if topic is None else {view.subject: view for view in topic(ref)}
     _, view = _pick(ref, orders.get, {subject.partition("/")[0] for subject in orders}, source)
@@ -321,5 +324,6 @@ def _item(item: ItemView) -> str:
 
 
 def printable(text: str) -> str:
-    """Without terminal control sequences."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    """Without terminal control sequences; a space that must not break, as in amounts, is a space."""
+    spaced = text.replace("\u00a0", " ")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in spaced)

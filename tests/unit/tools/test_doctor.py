@@ -9,12 +9,13 @@ import trustme
 
 from schemas.commands import DoctorCheck
 from tests.unit.providers.sequra.test_report import ACCOUNT
+from worker.errors import ConfigError, LogError
 from worker.kafka.examining import OPERATIONS, BrokerSeen, ClockSeen
 from worker.kafka.metadata import TopicSeen
 from worker.kafka.settings import KafkaSettings
 from worker.model.exchange import Outcome, OutcomeKind
 from worker.tools.doctor import line_of, run_doctor
-from worker.tools.doctor.kafka import broker_checks, clock_check, operations_check, permission_checks
+from worker.tools.doctor.kafka import _action, broker_checks, clock_check, operations_check, permission_checks
 from worker.tools.doctor.providers import _tls_check, credentials_checks, tls_check
 
 DAY_S = 86_400.0
@@ -28,6 +29,12 @@ def test_brokers() -> None:
     assert (first.result, first.name, "advertised.listeners" in first.action) == ("fail", "b:9092", True)
     assert (second.result, second.text) == ("ok", "1 of 2 respond, within 3 ms")
     assert [check.result for check in broker_checks([down])] == ["fail"]
+
+
+def test_only_what_was_refused_is_to_be_granted() -> None:
+    """A cluster that is still starting, or lacks a topic, has nothing to do with permissions."""
+    assert "deploy/ACLS.md" in _action(ConfigError("describing group a: GroupAuthorizationFailedError"))
+    assert "ACLS" not in _action(LogError("describing group a: NotCoordinatorForGroupError"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from schemas.facts import open_facts, seal_facts
 from schemas.state import TOPIC_EPOCH_BITS, OrderRecord
 from tests.shops.events import START_MS, SUBJECT, TRUST, confirmed, envelope, goods, mac_of, shipped
 from tests.shops.histories import stories
+from worker.core.commands import COMMANDS
+from worker.core.operator_event import operator_event
 from worker.core.placing import Placing
 from worker.core.record import apply_found
 from worker.core.trust import Trust
@@ -188,6 +190,40 @@ def test_whom_nobody_here_can_believe(trust: Trust | None, verdict: str) -> None
     risk = json.loads(msgspec.json.encode(STORY[0])) | {"type": "provider.cancel_asked", "data": {}, "id": "p1"}
     records = [*numbered(STORY), record(3, risk)]
     assert said(stored(records), folded(records, trust=trust))[0] == verdict
+
+
+def operated(offset: int, name: str, subject: str = SUBJECT) -> Input:
+    """What an operator did, as the command line writes it."""
+    written = operator_event(
+        COMMANDS[name],
+        subject,
+        event_id=f"{name} {offset}",
+        by="ana",
+        why="a test",
+        now_ms=NOW_MS,
+        trust=TRUST,
+        placing=None,
+    )
+    return Input(offset, NOW_MS, written.key, written.value, list(written.headers))
+
+
+def test_what_operators_did_is_folded_too() -> None:
+    """It is no fact of the shop: the order agrees after a note, twice the same, a resend, and a forgetting."""
+    acts = [operated(3, "note"), operated(4, "resend"), operated(3, "note"), operated(5, "forget")]
+    records = [*numbered(STORY), *acts]
+    folding = folded(records)
+    assert not folding.surprises
+    assert said(stored(records), folding) == ("agrees", "")
+    assert said(stored(records[:-1]), folding)[0] == "differs", "the state has not forgotten"
+
+
+def test_what_operators_did_to_nobody() -> None:
+    """An account's pause is in every partition, whatever its key; a release of an unknown order changes nothing."""
+    elsewhere = Placing("crc32")
+    records = [operated(0, "pause", "acme"), operated(1, "release")]
+    assert not folded(records).orders
+    assert not folded(records[:1], placing=elsewhere).surprises
+    assert folded(records, trust=None).unjudged == {SUBJECT}
 
 
 def test_epochs() -> None:

@@ -35,7 +35,11 @@ async def kafka_wire(stack: AsyncExitStack) -> Wire:
     async def append(key: str, value: bytes) -> None:
         await writer.write(key.encode(), value)
 
-    producer = KafkaEventProducer(settings, placing)
     return Wire(
-        KafkaEventLog(settings), open_state_log(settings), append, producer, placing, lambda: open_records(settings)
+        KafkaEventLog(settings),
+        open_state_log(settings),
+        append,
+        lambda: KafkaEventProducer(settings, placing),
+        placing,
+        lambda: open_records(settings),
     )

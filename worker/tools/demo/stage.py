@@ -47,8 +47,8 @@ class Wire(Struct, frozen=True):
     states: StateLog
     append: Append
     """The shop's producer."""
-    producer: EventProducer
-    """The receiver's producer."""
+    open_producer: Callable[[], EventProducer]
+    """For the receiver, and for the worker: one each."""
     placing: Placing
     records: Callable[[], Records]
     """For those who read along."""
@@ -62,8 +62,12 @@ def memory_wire() -> Wire:
     async def append(key: str, value: bytes) -> None:
         log.append(key.encode(), value, timestamp_ms=time.time_ns() // 1_000_000)
 
-    producer = MemoryEventProducer(put_into(log, placing), clock)
-    return Wire(log.events("demo"), log.states("demo"), append, producer, placing, lambda: MemoryRecords(log, clock))
+    def open_producer() -> EventProducer:
+        return MemoryEventProducer(put_into(log, placing), clock)
+
+    return Wire(
+        log.events("demo"), log.states("demo"), append, open_producer, placing, lambda: MemoryRecords(log, clock)
+    )
 
 
 class Stage:
@@ -74,10 +78,11 @@ class Stage:
         self.wire = wire
         self._sender = sender
         self._trust = Trust([_RECORD_SECRET])
+        self._producer = wire.open_producer()
         self._receiver = Receiver(
             callers,
             CALLBACKS,
-            wire.producer,
+            self._producer,
             Lookup(sender, self.metrics, _QUESTION_SLOTS),
             self._trust,
             wire.placing.key_of,
@@ -86,8 +91,8 @@ class Stage:
 
     async def receive(self, stack: AsyncExitStack) -> str:
         """Starts the receiver; the base URL."""
-        self.wire.producer.start()
-        stack.push_async_callback(self.wire.producer.stop)
+        self._producer.start()
+        stack.push_async_callback(self._producer.stop)
         url = await self._receiver.start("127.0.0.1", 0)
         stack.push_async_callback(self._receiver.stop)
         return url
@@ -97,7 +102,7 @@ class Stage:
         worker = Worker(
             worker_settings_from(SETTINGS),
             accounts,
-            Ports(SystemClock(), self.wire.events, self.wire.states, self._sender),
+            Ports(SystemClock(), self.wire.events, self.wire.states, self._sender, self.wire.open_producer()),
             owner_id="demo",
             metrics=self.metrics,
             placing=self.wire.placing,

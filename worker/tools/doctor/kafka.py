@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from schemas.commands import DoctorCheck
 from worker.config import WorkerSection
-from worker.errors import CartsyncError
+from worker.errors import CartsyncError, ConfigError
 from worker.kafka.examining import OPERATIONS, BrokerSeen, ClockSeen, Examination, examination
 from worker.kafka.group import describe_group
 from worker.kafka.metadata import TopicSeen
@@ -14,6 +14,7 @@ from worker.tools.topics import topic_findings
 SKEW_WARN_MS, SKEW_FAIL_MS = 2_000.0, 300_000.0
 """Ages, delays and the check of an event's time go by the clocks of their machines."""
 _ACLS = "grant it: deploy/ACLS.md lists what is needed, deploy/kafka-acls.sh prints the commands"
+_AGAIN = "mend what failed above, then look again: the brokers may still be starting; if it stays, their logs say more"
 
 
 async def kafka_checks(settings: KafkaSettings, worker: WorkerSection) -> AsyncIterator[DoctorCheck]:
@@ -48,7 +49,7 @@ async def _of_topics(settings: KafkaSettings, worker: WorkerSection, kafka: Exam
     try:
         findings = await topic_findings(settings, worker)
     except CartsyncError as error:
-        yield DoctorCheck("topics", "", "fail", str(error), _ACLS)
+        yield DoctorCheck("topics", "", "fail", str(error), _action(error))
     else:
         for finding in findings:
             yield DoctorCheck("topics", finding.topic, "fail" if finding.level == "error" else "warn", finding.text, "")
@@ -57,7 +58,7 @@ async def _of_topics(settings: KafkaSettings, worker: WorkerSection, kafka: Exam
     try:
         seen = await kafka.topics()
     except CartsyncError as error:
-        yield DoctorCheck("permissions", "", "warn", str(error), _ACLS)
+        yield DoctorCheck("permissions", "", "warn", str(error), _action(error))
         return
     for check in permission_checks(settings, seen):
         yield check
@@ -94,7 +95,7 @@ async def _of_group(settings: KafkaSettings, kafka: Examination) -> AsyncIterato
         yield operations_check(f"group {name}", await kafka.group_operations(), ("Read",))
         group = await describe_group(settings)
     except CartsyncError as error:
-        yield DoctorCheck("group", name, "fail", str(error), _ACLS)
+        yield DoctorCheck("group", name, "fail", str(error), _action(error))
         return
     if group.members:
         members = ", ".join(map(str, group.members))
@@ -107,7 +108,12 @@ async def _of_clock(kafka: Examination) -> DoctorCheck:
     try:
         return clock_check(await kafka.clock())
     except CartsyncError as error:
-        return DoctorCheck("permissions", "transactional id", "fail", str(error), _ACLS)
+        return DoctorCheck("permissions", "transactional id", "fail", str(error), _action(error))
+
+
+def _action(error: CartsyncError) -> str:
+    """What to do: only what was refused can be granted."""
+    return _ACLS if isinstance(error, ConfigError) else _AGAIN
 
 
 def clock_check(clock: ClockSeen | None) -> DoctorCheck:

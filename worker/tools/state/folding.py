@@ -17,6 +17,7 @@ from schemas.events import OrderEvent
 from schemas.facts import PROVIDER, REGISTERS, Facts, SealedFacts, open_facts
 from schemas.state import OrderRecord
 from worker.core import record as records
+from worker.core.effects import OPERATOR_KINDS, Asked, is_repeat, operate
 from worker.core.intake import decode, identify, shown_id
 from worker.core.order import assess
 from worker.core.placing import Placing
@@ -77,6 +78,8 @@ class Folding(Struct):
         headers = _given(record.headers)
         try:
             event = decode(record.key, record.value, headers, record.timestamp, trust=self.trust or Trust())
+            if event is not None and _is_of_account(event):
+                return  # it is in every partition, and about no order
             if event is not None and self.placing is not None:
                 self.placing.check(record.key or b"", event.subject, self.partition, self.partitions)
         except MalformedEventError as error:
@@ -87,13 +90,17 @@ class Folding(Struct):
 
     def _surprise(self, record: InputRecord, error: MalformedEventError) -> None:
         if error.reason == "not_trusted" and self.trust is None:
-            self.unjudged.add(_subject_in(record))
+            subject = _subject_in(record)
+            if reference_of(subject):  # otherwise it is about an account
+                self.unjudged.add(subject)
             return
         text = f"the event at offset {record.offset} would be refused now ({error}), and there is no dead letter of it"
         do = "a setting or the version has changed since, or retention has taken the letter"
         self.surprises.append(StateDifference("event", "", self.partition, f"{text}: {do}"))
 
     def _apply(self, event: OrderEvent, record: InputRecord) -> None:
+        if type(event.data) in OPERATOR_KINDS and event.subject not in self.orders:
+            return  # nobody knew the order, or the input no longer has its events
         found = self.orders.setdefault(event.subject, Folded(OrderRecord(), []))
         found.events.append(Taken(event, record.offset, record.key))
         found.record = applied(found.record, found.events[-1], self.epoch, self.destinations)
@@ -111,14 +118,25 @@ def _subject_in(record: InputRecord) -> str:
 
 def applied(record: OrderRecord, taken: Taken, epoch: int, destinations: Mapping[str, Destination]) -> OrderRecord:
     """The record after an event, by the code of the worker."""
+    destination = destinations.get(account_of(taken.event.subject))
+    if type(taken.event.data) in OPERATOR_KINDS:
+        if is_repeat(record, taken.event):
+            return record
+        asked = Asked(taken.event.subject, 1, destination, (-1, taken.event.time_us, taken.offset))
+        return operate(record, taken.event, asked)[0]
     return records.apply_event(
         record,
         taken.event,
         position=taken.offset,
         revision=epoch << state.TOPIC_EPOCH_BITS | (taken.offset + 1),
         now_ms=1,  # times of ours are not compared
-        destination=destinations.get(account_of(taken.event.subject)),
+        destination=destination,
     )
+
+
+def _is_of_account(event: OrderEvent) -> bool:
+    command = OPERATOR_KINDS.get(type(event.data))
+    return command is not None and command.about == "account"
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------

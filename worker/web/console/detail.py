@@ -106,7 +106,10 @@ def _next(view: OrderView, record: OrderRecord, rules: DeliveryPolicy, now_ms: i
         case "parked" if record.inconsistent_since_ms:
             yield "nothing until an event of the shop resolves the contradiction; a release does not help"
         case "parked":
-            yield "nothing until an event changes it or somebody releases it: mend the cause first, then release"
+            yield (
+                "nothing until an event changes it or somebody releases it: mend the cause first, then release; "
+                "or settle it at the provider by hand, then adopt"
+            )
         case "owed":
             yield _next_attempt(view, record, now_ms)
         case unknown:

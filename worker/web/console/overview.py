@@ -138,7 +138,7 @@ def _of_accounts(accounts: Sequence[AccountLine], providers: Mapping[str, str], 
             kinds = [each for each in account.parked if each.reason]
             most = f", most of them: {kinds[0].reason}" if kinds and len(account.parked) > 1 else ""
             most = most or (f": {kinds[0].reason}" if kinds else "")
-            do = "Mend the cause, then release them"
+            do = "Mend the cause, then release them; or settle them by hand, then adopt them"
             said = f"{name}: {parked} {_s('order', parked)} parked{most}"
             yield NeedsPerson(said, do, _orders(name, status="parked", sort="age"))
         if count := account.by_status.get("inconsistent"):

@@ -108,7 +108,11 @@ CONTRADICTS = (confirmed(goods("A", 1, 100)), shipped("s", A=2))
         (owed(), {"in_flight": True}, "an update is in flight"),
         (owed(), {"next_attempt_s": 125.0}, "the next attempt in 2 min"),
         (owed(not_before_ms=NOW_MS + 3_600_000), {}, "the next attempt in 1 h at the earliest"),
-        (parked(), {}, "nothing until an event changes it or somebody releases it: mend the cause first, then release"),
+        (
+            parked(),
+            {},
+            "nothing until an event changes it or somebody releases it: mend the cause first, then release; or settle it at the provider by hand, then adopt",
+        ),
         (record(shipped("s", A=1)), {}, "it waits for order.confirmed from the shop"),
         (
             record(confirmed(goods("A", 1, 1)), payment("on_hold")),
