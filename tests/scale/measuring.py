@@ -110,11 +110,12 @@ def series_of(points: Iterable[Point]) -> Mapping[str, list[Point]]:
     return series
 
 
-def growth(points: list[Point]) -> str:
-    """What becomes of the figures from the first point of an axis to its last, in words."""
+def growth(points: list[Point], *, by_clock: bool) -> str:
+    """What becomes of the figures from the first point of an axis to its last, in words. `by_clock`: of those, too."""
     first, last = points[0], points[-1]
     parts = []
-    members = {"throughput": "rate", "CPU per item": "cpu_us", "memory": "memory_mb", "loop lag": "lag_ms"}
+    members = {"throughput": "rate"} if by_clock else {}
+    members |= {"CPU per item": "cpu_us", "memory": "memory_mb", "loop lag": "lag_ms"}
     for name, value in members.items():
         before, after = getattr(first, value), getattr(last, value)
         if before > 0:

@@ -53,7 +53,7 @@ def text(axes: Sequence[Axis], figures: Figures) -> str:
         found = figures[axis.name]
         parts += [
             f"## {axis.title}\n",
-            f"{_sentence(axis, found.points)}\n",
+            f"{_sentence(axis, found)}\n",
             f"![{axis.title}: throughput, CPU, time to settle, memory, loop lag]({PICTURES}/{axis.name}.svg)\n",
             _table(axis, found.points),
             f"Measured: {axis.what}. {_taken(found.taken)}\n",
@@ -61,8 +61,10 @@ def text(axes: Sequence[Axis], figures: Figures) -> str:
     return "\n".join(parts)
 
 
-def _sentence(axis: Axis, points: Sequence[Point]) -> str:
-    grown = [(name, growth(line)) for name, line in series_of(points).items() if len(line) > 1]
+def _sentence(axis: Axis, found: Found) -> str:
+    is_quiet = found.taken.load <= _CPU_IDLE
+    lines = series_of(found.points).items()
+    grown = [(name, growth(line, by_clock=is_quiet)) for name, line in lines if len(line) > 1]
     said = "; ".join(f"{name}: {how}" if name else how for name, how in grown)
     return f"{said[:1].upper()}{said[1:]}; {axis.bends}." if said else f"{axis.bends[:1].upper()}{axis.bends[1:]}."
 

@@ -11,6 +11,9 @@ from worker.ownership.context import Context, Slice, Warm
 from worker.ownership.workload import Workload
 from worker.ports import PartitionWriter, StateEntry
 
+_AT_ONCE = 100
+"""Records that are loaded without a look at the clock."""
+
 
 class Restored(Struct):
     """A partition as its new owner finds it; its records are in the workload."""
@@ -54,13 +57,13 @@ async def restore(
     try:
         async for entries in writer.read(0 if warm is None else warm.position, barrier):
             records += len(entries)
-            for entry in entries:  # as many as were read at once: a few milliseconds
+            for count, entry in enumerate(entries):  # as many as were read at once: some milliseconds
+                if count % _AT_ONCE == 0 and work.is_over():
+                    await work.pause()
                 if not workload.load(entry):
                     reading.take(entry)
             context.metrics.restored_records(len(entries))
             await workload.keep_up()
-            if work.is_over():
-                await work.pause()
     except GapError as error:
         raise workload.distrust(str(error)) or error from error
     workload.loaded()

@@ -86,7 +86,9 @@ def test_figures_of_a_part_leave_the_others(folder: Path) -> None:
 def test_busy_machine_is_named(load: float, niceness: int, said: str) -> None:
     """A figure by the clock that was taken beside other work is no figure."""
     taken = msgspec.structs.replace(TAKEN, load=load, niceness=niceness)
-    assert said in page.text(AXES[:1], figures_of(AXES[0], taken=taken))
+    text = page.text(AXES[:1], figures_of(AXES[0], taken=taken))
+    assert said in text
+    assert ("throughput 0.01 ×" in text.lower()) == (load < 1)
 
 
 def test_medians_are_by_place_and_series() -> None:
