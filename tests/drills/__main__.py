@@ -33,7 +33,7 @@ from worker.tools.local_kafka import JARS, LocalKafka, missing_requirements
 MODULES = (_input, owning, receiving, sending)
 """Those that define drills."""
 FOLDER = Path(".cartsync/drills")
-_WITHIN_S = 240.0
+_WITHIN_S = 300.0
 """One drill."""
 
 

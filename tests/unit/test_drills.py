@@ -1,14 +1,16 @@
 """Every alert was provoked, and its section done word for word: the table of what came of it fits rules and runbook."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.drills.__main__ import MODULES
 from tests.drills.drill import DRILLS
 from tests.drills.rules import THRESHOLDS, rules, scaled, section
-from tests.drills.scene import Watched
+from tests.drills.scene import Scene, Watched
 from tests.drills.table import row, rows
+from worker.tools.local_kafka import LocalKafka
 
 ALERTS = [rule["alert"] for rule in rules()]
 
@@ -62,6 +64,14 @@ def test_nothing_but_times_is_scaled(rule: dict[str, str]) -> None:
         return re.sub(r"(?<=\[)\w+(?=\])|(?<=offset )\w+", "T", expr)
 
     assert plain(scaled(rule, 1)["expr"]) == plain(rule["expr"])
+
+
+def test_drill_does_only_what_the_section_says(tmp_path: Path) -> None:
+    """A command that it does not name ends the drill."""
+    scene = Scene(DRILLS["CartsyncOrdersParked"], LocalKafka(), tmp_path / "scene", "prometheus")
+    scene.named("cartsync order release")
+    with pytest.raises(AssertionError, match="does not name 'cartsync order forget'"):
+        scene.named("cartsync order forget")
 
 
 def test_section_has_what_it_refers_to() -> None:
