@@ -95,7 +95,7 @@ dist: setup ## the wheel, its bill of materials (CycloneDX) and their sums, into
 kafka: setup ## a Kafka on this machine until Ctrl-C (PORT=9092, NODES=3 for a cluster)
 	@$(BIN)/python -m worker.tools.local_kafka --nodes $(NODES) --port $(PORT)
 
-bench: setup ## throughput, latency and memory, each beside its limit (9 minutes; ARGS="--only reduce" for one row)
+bench: setup ## throughput, latency and memory, each beside its limit (10 minutes; ARGS="--only reduce" for one row)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-peers: setup ## the consume row beside Quix Streams, where that is installed in .venv-quix (3 minutes)

@@ -1,6 +1,6 @@
 """`make bench`: what cartsync does in a second, each figure beside a limit that was measured in the same run.
 
-    python -m tests.bench                 all rows, about nine minutes
+    python -m tests.bench                 all rows, about ten minutes
     python -m tests.bench --only reduce   one of them
     BENCH_JSON=FILE                       also writes the figures there
 

@@ -111,10 +111,11 @@ def series_of(points: Iterable[Point]) -> Mapping[str, list[Point]]:
 
 
 def growth(points: list[Point]) -> str:
-    """How CPU and memory grow from the first point of an axis to its last, in words."""
+    """What becomes of the figures from the first point of an axis to its last, in words."""
     first, last = points[0], points[-1]
     parts = []
-    for name, value in (("CPU per item", "cpu_us"), ("memory", "memory_mb"), ("loop lag", "lag_ms")):
+    members = {"throughput": "rate", "CPU per item": "cpu_us", "memory": "memory_mb", "loop lag": "lag_ms"}
+    for name, value in members.items():
         before, after = getattr(first, value), getattr(last, value)
         if before > 0:
             parts.append(f"{name} {after / before:.2g} ×")

@@ -37,6 +37,8 @@ class Meter:
         self._before_bytes = self._most_bytes = resident_bytes()
         self._files = 0
         self._lags_s: list[float] = [0.0]
+        self._own_s = 0.0
+        """CPU that went into measuring."""
         self._cpu_s = time.thread_time()
         self._tick_at(time.perf_counter())
 
@@ -50,8 +52,9 @@ class Meter:
         self._lags_s.append(max(0.0, min(now - self._due, cpu_s - self._cpu_s)))
         if len(self._lags_s) % _LOOK_EVERY == 0:
             self._look()
-        self._cpu_s = time.thread_time()
         self._tick_at(time.perf_counter())
+        self._cpu_s = time.thread_time()
+        self._own_s += self._cpu_s - cpu_s
 
     def _look(self) -> None:
         self._most_bytes = max(self._most_bytes, resident_bytes())
@@ -64,7 +67,7 @@ class Meter:
         self._look()
         return {
             "clock_s": clock_s,
-            "cpu_s": cpu_s,
+            "cpu_s": cpu_s - self._own_s,
             "memory_mb": (self._most_bytes - self._before_bytes) / _MIB,
             "lag_ms": 1000 * percentile(self._lags_s, 99),
             "files": self._files,

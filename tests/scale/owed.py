@@ -10,8 +10,8 @@ from tests.scale.metering import Meter
 from tests.scale.settling import WITHIN_S, point
 from tests.shops.load import PARTITIONS
 
-SETTINGS = {"attempt_deadline": "2s", "lease": "8s", "settle": "1s"}
-"""A hold of 10 s after the takeover instead of 51 s, so that a point takes a minute."""
+SETTINGS = {"attempt_deadline": "2s", "lease": "8s", "settle": "20s"}
+"""A hold of 29 s after the takeover instead of 51 s."""
 _JUDGED_FOR_S = 1.0
 """All that is owed was evaluated when nothing more is due for so long."""
 
@@ -43,7 +43,8 @@ async def worker(line: Line, settings: dict[str, Any], base_url: str) -> None:
 
     await until(lambda: next_due() > clock() + _JUDGED_FOR_S, every_s=0.01)
     line.say(meter.read())
-    await until(lambda: next_due() <= clock(), every_s=0.01)
+    # A machine that is busy with other work may have outlived the hold, and sent what it judged.
+    await until(lambda: next_due() <= clock() or serving.is_idle(), every_s=0.01)
     meter = Meter()
     await until(serving.is_idle, every_s=0.01)
     line.say(meter.read())

@@ -21,7 +21,8 @@ event loop runs its timers. `make scale` measures all of it on your machine and 
 
 *Per second* and *to settle* are by the clock, so what other programs take away shows in them; *CPU* is the time of the
 workers' processes alone, *loop lag* is cut down to what the loop itself was busy with. Brokers, providers and shops run
-on other cores than a worker, where there are any. Memory is what the worker's process grows by, in MiB.
+on other cores than a worker, where there are any. A worker that waits takes some thousandths of a core: where items are
+rare, that is the CPU of each. Memory is what the worker's process grows by, in MiB.
 """
 _CPU_IDLE = 0.3
 """Of a core: a machine on which others use more than this is busy."""
@@ -30,8 +31,9 @@ _CPU_IDLE = 0.3
 def write(folder: Path, axes: Sequence[Axis], figures: Figures) -> None:
     """Writes the page, a picture for each axis that was measured, and the figures."""
     (folder / PICTURES).mkdir(exist_ok=True)
-    (folder / FIGURES).write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
     measured = [axis for axis in axes if axis.name in figures]
+    figures = {axis.name: figures[axis.name] for axis in measured}
+    (folder / FIGURES).write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
     for axis in measured:
         picture_of = folder / PICTURES / f"{axis.name}.svg"
         picture_of.write_text(draw(axis, figures[axis.name].points), encoding="utf-8")

@@ -23,7 +23,7 @@ async def settle(accounts: Mapping[str, Account], owed: Iterable[tuple[int, str,
     meter = Meter()
     await worker.start()
     await worker.serving()
-    await until(worker.is_idle, every_s=0.005)
+    await until(worker.is_idle, every_s=0.02)
     return meter.read()
 
 

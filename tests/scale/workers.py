@@ -23,5 +23,5 @@ AXIS = Axis(
     measure=measure,
     bends="what bends first are the cores: more workers than cores share them, and the broker's; give each worker one, and "
     "the topics a multiple of as many partitions as there are workers",
-    own="1,000 events/s if each worker had a core",
+    own="1,000 events/s with a core for each",
 )

@@ -108,6 +108,12 @@ def test_lag_counts_timers_that_a_held_loop_has_missed() -> None:
 # --- pictures ---
 
 
+@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.name)
+def test_titles_of_panels_have_room(axis: Axis) -> None:
+    """A panel is 320 pixels wide; a bold letter of its title has about seven."""
+    assert len(axis.own) <= 36
+
+
 def drawn(panel: Panel) -> ET.Element:
     """As a reader's program understands it."""
     return ET.fromstring(picture("A & B", [panel]))
