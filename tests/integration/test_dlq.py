@@ -19,11 +19,12 @@ from worker.core.mending import Mended
 from worker.core.trust import HEADER, Trust
 from worker.errors import FencedError
 from worker.kafka.client import Connection, silence_unretrieved_errors
-from worker.kafka.replaying import Replay, Replayer, markers
+from worker.kafka.replaying import Replay, Replayer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
 from worker.orders.letters import letter_of
+from worker.tools.letters import desk_on
 from worker.tools.local_kafka import LocalKafka
 
 pytestmark = pytest.mark.slow
@@ -196,7 +197,7 @@ async def test_two_who_replay_at_once(topics: Topics) -> None:
     """Who comes later takes it over: the one before can write nothing any more, and nothing is written twice."""
     silence_unretrieved_errors(asyncio.get_running_loop())  # as the command does
     await topics.refuse(1, event(1))
-    connection = Connection(topics.settings)
+    connection, desk = Connection(topics.settings), await desk_on(topics.settings, None)
     good = event(1)
     assert good.key is not None
     assert good.value is not None
@@ -204,9 +205,9 @@ async def test_two_who_replay_at_once(topics: Topics) -> None:
     first, second = Replayer(connection, 1, "ana@here"), Replayer(connection, 1, "ben@there")
     try:
         await first.open()
-        assert await markers(connection, 1) == {}
+        assert await desk.markers(1) == {}
         await second.open()
-        assert await markers(connection, 1) == {}
+        assert await desk.markers(1) == {}
         with pytest.raises(FencedError, match="somebody else replays dead letters of partition 1"):
             await first.write([replay])
         assert await second.write([replay]) == [0]
@@ -215,7 +216,7 @@ async def test_two_who_replay_at_once(topics: Topics) -> None:
         await second.close()
     (written,) = await topics.events(1)
     assert written[2][REPLAYED_FROM] == f"{topics.settings.dead_letter_topic}/1/0".encode()
-    (marker,) = (await markers(connection, 1)).values()
+    (marker,) = (await desk.markers(1)).values()
     assert (marker.handling, marker.by, marker.to) == ("replayed", "ben@there", f"{topics.settings.event_topic}/1/0")
 
 

@@ -100,6 +100,6 @@ def test_editor(tmp_path: Path) -> None:
 def test_what_was_dealt_with() -> None:
     """Who did, and as what it was written."""
     assert already(Marker(7, "mended", "ana@shop", "orders.events/0/9")) == (
-        "it was mended already by ana@shop, as orders.events/0/9 (--again does it all the same)"
+        "it was mended already by ana@shop, as orders.events/0/9"
     )
-    assert already(Marker(7, "dismissed")) == "it was dismissed already (--again does it all the same)"
+    assert already(Marker(7, "dismissed", why="a test")) == "it was dismissed already: a test"
