@@ -342,7 +342,12 @@ def mended_of(refused: Refused, mending: Mending) -> tuple[dict[str, Any], Mende
             "what a provider or an operator said cannot be mended: its MAC is over the very bytes; "
             "`cartsync dlq replay` writes it as it is"
         )
-    before = None if mending.whole is not None else as_event(refused)
+    try:
+        before = as_event(refused)
+    except UsageError:
+        if mending.whole is None:
+            raise
+        before = None
     event = _given(mending.whole) if mending.whole is not None else changed(before or {}, (), ())
     event = changed(event, mending.sets, mending.removals)
     if mending.edit is not None:
@@ -350,6 +355,8 @@ def mended_of(refused: Refused, mending: Mending) -> tuple[dict[str, Any], Mende
     if f"{event.get('type', '')}".startswith(GUARDED):
         raise UsageError("an event of a provider or an operator needs their MAC, so it cannot be written here")
     if event == before and mending.key in (None, refused.key) and mending.partition is None:
+        if mending.whole is not None:
+            raise UsageError("nothing was changed; to write it as it is, replay it")
         raise UsageError("nothing was changed; --set PATH=VALUE, --remove PATH, --file or --edit say what to change")
     key = mending.key
     if key is None and before is not None and refused.key == subject_of(before).encode("utf-8", "backslashreplace"):
