@@ -40,6 +40,11 @@ def test_operators_act_by_events(seed: int) -> None:
     sound(seed, operators=True)
 
 
+def test_operators_at_all_providers() -> None:
+    """Nor is a command sent whose turn began before the pause: in this run it would be."""
+    sound(17, has_all=True, operators=True)
+
+
 def test_fresh_seeds() -> None:
     """The same from seeds of this very run; a failure names its seed."""
     for _ in range(FRESH):
@@ -50,7 +55,7 @@ def test_fresh_seeds() -> None:
 def test_fresh_seeds_of_all_providers() -> None:
     """The same with all providers."""
     for _ in range(FRESH):
-        simulate(SystemRandom().getrandbits(32), providers=ALL)
+        simulate(SystemRandom().getrandbits(32), providers=ALL, operators=True)
 
 
 @pytest.mark.parametrize(("number", "providers"), [(2, SEQURA), (5, SEQURA), (3, ALL)])

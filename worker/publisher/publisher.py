@@ -30,6 +30,8 @@ from worker.model.exchange import (
     AwaitResult,
     Exchange,
     Fault,
+    HttpRequest,
+    HttpResponse,
     Outcome,
     OutcomeKind,
     Settled,
@@ -377,7 +379,7 @@ class Publisher:
     ) -> Outcome:
         """Executes the adapter's steps one by one: reads, and at most one command."""
         if attempt.errand is not None:
-            return await self._run_errand(attempt.errand, attempt, unanswered)
+            return await self._run_errand(slots, attempt.errand, attempt, unanswered)
         asked = Question(
             reference_of(attempt.subject),
             account,
@@ -405,7 +407,7 @@ class Publisher:
             if count and slots.limiter is not None:  # `_ready` has acquired the first
                 await slots.limiter.acquire()
             unanswered.sends(step)
-            response = await self._sender.send(step.request, self._deadline_s, attempt.may_send)
+            response = await self._exchange(slots, step.request, attempt)
             if isinstance(response, Fault):
                 return unanswered.failed(response)
             result = provider.read_response(asked, step, response)
@@ -417,10 +419,27 @@ class Publisher:
             asked = replace(asked, seen=result.seen, now_ms=self._clock.wall_ms())
         return Outcome(OutcomeKind.REJECTED, f"{provider.name} was read {_EXCHANGES_MAX} times in one turn")
 
-    async def _run_errand(self, errand: Errand, attempt: Attempt, unanswered: _Unanswered) -> Outcome:
+    async def _exchange(self, slots: _AccountSlots, request: HttpRequest, attempt: Attempt) -> HttpResponse | Fault:
+        """Sends a request, unless an operator has paused the account since the turn began: it may have more than one,
+        and each may wait for a connection.
+        """
+
+        def may_send() -> bool:
+            return not slots.stopped and attempt.may_send()
+
+        response: HttpResponse | Fault | None = None
+        if not slots.stopped:
+            response = await self._sender.send(request, self._deadline_s, may_send)
+        if response is None or (slots.stopped and isinstance(response, Fault) and not response.sent):
+            return Fault(False, "an operator has paused the account")
+        return response
+
+    async def _run_errand(
+        self, slots: _AccountSlots, errand: Errand, attempt: Attempt, unanswered: _Unanswered
+    ) -> Outcome:
         """Sends the request of a job."""
         unanswered.sends(Exchange(errand.request, errand.is_read))
-        response = await self._sender.send(errand.request, self._deadline_s, attempt.may_send)
+        response = await self._exchange(slots, errand.request, attempt)
         if isinstance(response, Fault):
             return unanswered.failed(response)
         errand.answer = response

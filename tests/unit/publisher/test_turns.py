@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from schemas.events import CancelledData
+from schemas.state import Operated
 from worker.core.policy import DeliveryPolicy
 from worker.metrics import Metrics
 from worker.model.account import Account
@@ -227,6 +228,30 @@ def test_lease_that_ends_between_read_and_command() -> None:
     """Each request needs leave of its own."""
     turn = played(Listed(READ, COMMAND), OK, until=0.5)
     assert (turn.sent, turn.outcome.kind) == (["GET"], OutcomeKind.NOT_SENT)
+
+
+def test_account_that_an_operator_pauses_between_read_and_command() -> None:
+    """The command waits for the resume, and its order is asked about anew."""
+
+    async def main() -> tuple[list[str], list[Outcome]]:
+        clock = VirtualClock(asyncio.get_running_loop())
+        sender, book = Answers(OK, OK, OK), Book(clock, clock.now() + 100.0)
+        publisher = publisher_of(Listed(READ, COMMAND, READ, COMMAND), sender, clock)
+        publisher.offer("shop", 0, "shop/1", book)
+        await asyncio.sleep(0.5)
+        publisher.pause_accounts(book, {"shop": Operated("pause", "me", "", 0, True, "", b"")})
+        publisher.offer("shop", 0, "shop/1", book)
+        await asyncio.sleep(10)
+        assert sender.sent == ["GET"]
+        publisher.pause_accounts(book, {})
+        await asyncio.sleep(10)
+        await publisher.stop()
+        return sender.sent, book.outcomes
+
+    sent, (paused, told) = run(main())
+    assert sent == ["GET", "GET", "POST"]
+    assert paused == Outcome(OutcomeKind.NOT_SENT, "an operator has paused the account")
+    assert told.kind is OutcomeKind.APPLIED
 
 
 def test_adapter_that_reads_on_and_on() -> None:
