@@ -88,7 +88,7 @@ async def test_accounts(settings: KafkaSettings, tmp_path: Path) -> None:
     assert ran.out.splitlines()[1].split()[:2] == ["acme", "sequra"]
     assert " ago: maintenance" in ran.out
     await topic.raw(0, b"a:acme", state.encode(AccountRecord(1)))
-    (acme, _) = await desk.json("account", "list", "--no-orders", schema="account_list")
+    (acme,) = await desk.json("account", "list", "--no-orders", schema="account_list")
     assert (acme["paused_by"], acme["not_paused_in"], acme["owed"]) == ("ana", [0], None)
 
 
