@@ -302,7 +302,7 @@ class Answers:
         return row, record
 
     async def letter_to_mend(self, partition: int, offset: int, *, reveal: bool, user: User) -> tuple[LetterView, str]:
-        """One, and its event as it is edited; empty without `reveal` when something personal is in it. Raises as
+        """One, and its event as it is edited; empty without `reveal`, for nothing of it is hidden. Raises as
         `letter`; `UsageError` when it cannot be mended.
         """
         row, record = await self._letter(partition, offset, reveal=reveal, user=user)
@@ -310,7 +310,7 @@ class Answers:
         if is_guarded(refused):
             raise UsageError("what a provider or an operator said is replayed as it is: its MAC is over the very bytes")
         view, _ = view_letter(row, record, reveal=reveal)
-        return view, "" if view.is_hidden else event_text(refused)
+        return view, event_text(refused) if reveal else ""
 
     async def letters_left(self, reason: str, subject: str) -> tuple[int, list[Place]]:
         """How many letters match that nobody has dealt with, and where those are that one action takes. Raises

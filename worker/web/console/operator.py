@@ -99,7 +99,7 @@ class Nobody:
 
 
 class NoLetters:
-    """`Letters` where nobody can deal with them: a demo has no such topics."""
+    """`Letters` where nobody can deal with them."""
 
     def why_not(self) -> str:
         """What to do."""

@@ -159,7 +159,7 @@ class Pages:
         """Where an event that was refused is edited. Raises `UsageError` when it cannot be."""
         place = asked.place_in(request)
         found, event = await self._answers.letter_to_mend(*place, reveal=reveal, user=user)
-        return self._mend(place, session, found=found, event=event, detail=found.letter.detail)
+        return self._mend(place, session, found=found, event=event, detail=found.letter.detail, is_shown=reveal)
 
     async def mended(self, place: tuple[int, int], event: str, why: str, problem: str, session: Session) -> str:
         """The event as it would be written; or the place in it that is still wrong."""
@@ -167,7 +167,7 @@ class Pages:
         return self._mend(place, session, event=event, why=why, problem=problem, lines=lines)
 
     def _mend(self, place: tuple[int, int], session: Session, **values: Any) -> str:
-        unknown: dict[str, Any] = {"found": None, "detail": "", "why": "", "problem": "", "lines": []}
+        unknown: dict[str, Any] = {"found": None, "is_shown": True, "detail": "", "why": "", "problem": "", "lines": []}
         letter = f"{place[0]}/{place[1]}"
         why_not = self._why_not_deal(session)
         return self._render("mend", session, command=DOINGS["mend"], letter=letter, why_not=why_not, **unknown | values)

@@ -16,7 +16,6 @@ from schemas.history import HistoryEntry
 from schemas.state import OrderRecord, Parking
 from schemas.views import OrderView, StatusView
 from tests.shops.events import EventSpec, confirmed, facts_of, goods, shipped
-from tests.unit.web.console.desk import MemoryDesk
 from worker.app.clock import SystemClock
 from worker.core.commands import Command
 from worker.core.policy import DeliveryPolicy
@@ -25,6 +24,7 @@ from worker.sim.log import MemoryLog
 from worker.sim.records import MemoryRecords
 from worker.tools.console.attempt import read_events
 from worker.tools.console.letters import AtTheDesk
+from worker.tools.demo.letters import MemoryDesk
 from worker.web.console.answers import Answers, Site
 from worker.web.console.auth import Auth, Loopback
 from worker.web.console.follower import Follower

@@ -1,4 +1,4 @@
-"""Dead letters over the in-memory broker, to those who deal with them: each transaction is whole, and fenced."""
+"""Dead letters of the in-memory broker, for the demo's console. As with Kafka, a transaction is whole, and fenced."""
 
 from collections.abc import AsyncGenerator, Sequence
 
@@ -9,36 +9,36 @@ from worker.errors import FencedError
 from worker.kafka.replaying import Replay
 from worker.ports import DeadLetter, StoredRecord
 from worker.sim.log import MemoryLog
-from worker.tools.letters import Desk
+from worker.tools.letters import Desk, Writes
 
 
 class MemoryDesk:
     """The one partition of dead letters of a `MemoryLog`."""
 
     def __init__(self, log: MemoryLog, trust: Trust | None = None, placing: Placing | None = None) -> None:
+        """`trust`, `placing`: as a `Desk` has them."""
         self.log = log
-        self.epoch = 0
-        self.transactions = 0
         self.trust = trust
         self.placing = placing
-        self.meanwhile: list[Replay] = []
-        """What somebody else writes as soon as we have begun."""
+        self.epoch = 0
+        """Of who has begun last."""
 
     async def open(self) -> Desk:
         """The desk."""
-        return Desk(self.letters, self.writes, self.placed, "orders.events", 1, 2, self.trust, self.placing)
+        partitions = self.log.partitions
+        return Desk(self.letters, self.writes, self.placed, "orders.events", 1, partitions, self.trust, self.placing)
 
     async def letters(self, _partition: int, begin: int) -> AsyncGenerator[StoredRecord, None]:
         """All of them from there on, and markers."""
         for offset, each in list(enumerate(self.log.dead_letters))[begin:]:
             yield StoredRecord(offset, 0, each.key, each.value, list(each.headers))
 
-    def writes(self, _partition: int, by: str, why: str) -> "MemoryWrites":
+    def writes(self, _partition: int, by: str, why: str) -> Writes:
         """To it."""
         return MemoryWrites(self, by, why)
 
     async def placed(self, _subject: str) -> list[int]:
-        """No order is known."""
+        """It is not looked at: which partition is meant has to be told otherwise."""
         return []
 
 
@@ -55,18 +55,12 @@ class MemoryWrites:
         """Fences those before."""
         self._desk.epoch += 1
         self._epoch = self._desk.epoch
-        others, self._desk.meanwhile = self._desk.meanwhile, []
-        if others:
-            other = MemoryWrites(self._desk, "ben", "")
-            await other.open()
-            await other.write(others)
 
     async def write(self, replays: Sequence[Replay]) -> list[int]:
         """All or nothing."""
         if self._epoch != self._desk.epoch:
             raise FencedError("somebody else replays dead letters of partition 0 now")
         log, offsets = self._desk.log, list[int]()
-        self._desk.transactions += 1
         for each in replays:
             to, offset = "", -1
             if each.record is not None:
