@@ -56,7 +56,8 @@ def as_event(refused: Refused) -> dict[str, Any]:
 def event_text(refused: Refused) -> str:
     """What was refused as a person edits it: `as_event` as JSON, or the value as it is where that is none."""
     try:
-        return json.dumps(as_event(refused), ensure_ascii=False, indent=2)
+        text = json.dumps(as_event(refused), ensure_ascii=False, indent=2)
+        return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair becomes its escape again
     except UsageError:
         return (refused.value or b"").decode(errors="replace")
 
