@@ -44,6 +44,32 @@ class ReplayedLetter(Struct, frozen=True):
     """
 
 
+class ListedAccount(Struct, frozen=True, kw_only=True):
+    """A merchant account: its settings, by whom it is paused, and what waits."""
+
+    name: str
+    provider: str | None
+    """`None`: it is not configured here, and the state topic knows it."""
+    host: str | None
+    """Of the provider's address, with its port if that is not the usual one; `None`, like the following: the settings
+    cannot be read here."""
+    merchant: str | None
+    """What the account is called at the provider."""
+    delivery: str | None
+    """`update`, `report` or `report_then_update`."""
+    concurrency: int | None
+    """Maximum number of attempts in flight, at each worker."""
+    paused_by: str | None
+    """Who has paused it last; `None`: no operator has. What workers pause themselves is in `status`."""
+    paused_why: str
+    paused_since_ms: int | None
+    not_paused_in: list[int]
+    """Partitions in which the pause was not taken yet; empty: it was in all, or there is none."""
+    owed: int | None
+    """Orders; `None`, like `parked`: they were not counted."""
+    parked: int | None
+
+
 class GroupMember(Struct, frozen=True):
     """A worker, as the consumer group knows it. A killed one is listed until its session times out."""
 
@@ -224,6 +250,7 @@ PRINTED: Mapping[str, type[Struct]] = {
     "state_verify.difference": StateDifference,
     "state_verify.summary": StateVerified,
     "migrate": Migrated,
+    "account_list": ListedAccount,
     "dlq_list": LetterRow,
     "dlq_show": LetterView,
     "dlq_replay": ReplayedLetter,

@@ -6,7 +6,7 @@ so. Nothing here holds a shopper's personal data unless a member says that it ma
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from schemas.history import HistoryEntry
 from schemas.views import OrderView, Paid, Status
@@ -307,10 +307,20 @@ class ActionAsked(Struct, frozen=True, forbid_unknown_fields=True):
     """For the log."""
 
 
+class MendAsked(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `mend`."""
+
+    event: Raw
+    """The whole event, as one JSON object: its attributes and `data`."""
+    why: str = ""
+    """For the log."""
+
+
 class ActionLine(Struct, frozen=True):
-    """What became of an action on one order or account."""
+    """What became of an action on one order, account or dead letter."""
 
     subject: str
+    """Of a dead letter `partition/offset`."""
     done: bool
     detail: str
 

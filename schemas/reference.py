@@ -54,6 +54,7 @@ MARKERS = {
     "letter": "the offset of the refused record's dead letter, in the same partition",
     "to": "`topic/partition/offset` of the event that was written for it",
     "by": "who did that",
+    "why": "the reason that was given",
 }
 """Headers of a record that says that a dead letter was dealt with, beside `x-dlq-handled`."""
 

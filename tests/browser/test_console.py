@@ -18,6 +18,8 @@ VIEWS = {
     "order": ORDER,
     "dead-letters": "/dead-letters",
     "dead-letter": "/dead-letters/0/0",
+    "mend": "/dead-letters/0/0/mend?show=personal",
+    "confirm-letter": "/dead-letters/confirm?command=dismiss&letter=0/0",
     "try": "/try",
     "confirm": "/confirm?command=release&status=parked",
     "api": "/api",
@@ -25,6 +27,8 @@ VIEWS = {
 }
 SHOPS = {"quiet": quiet, "troubled": troubled}
 LOOKS = ("light", "dark", "narrow")
+ALL = "\ue009a\ue000"
+"""The keys that mark all of a text, so that what is typed takes its place."""
 EMPTY = ("overview", "orders", "dead-letters")
 
 
@@ -144,7 +148,7 @@ def test_contrast(browser: Browser, site: Site) -> None:
     url = site.open()
     for scheme in ("light", "dark"):
         browser.scheme(scheme)
-        for path in ("/", "/orders", ORDER, "/dead-letters/0/0", "/try"):
+        for path in ("/", "/orders", ORDER, "/dead-letters/0/0", VIEWS["mend"], "/try"):
             browser.open(url + path)
             browser.find("main h1")
             assert browser.run(CONTRAST) == [], (scheme, path)
@@ -334,6 +338,51 @@ def test_without_scripts(browser: Browser, site: Site) -> None:
     browser.find("pre mark")
     browser.click("a[href='?show=personal']")
     browser.find("a[href='?']")
+
+
+@pytest.mark.parametrize("with_scripts", [True, False])
+def test_dead_letters(browser: Browser, site: Site, with_scripts: bool) -> None:
+    """Mended: first wrong again, then right, then once more for sure; dismissed with a reason; all that match replayed."""
+    wrong = (
+        '{"specversion":"1.0","id":"e1","source":"/shops/acme","type":"order.cancelled",'
+        '"time":"2026-11-01T10:00:00Z","subject":"acme/1","data":{"lines":7}}'
+    )
+    right = wrong.replace('"lines":7', "")
+    site.scene.refuse(wrong.encode(), "$.data: expected no member lines", key=b"acme/1")
+    site.scene.refuse(b"{", "$: expected JSON", "not_json")
+    for number in (2, 3):
+        event = right.replace("acme/1", f"acme/{number}").replace("e1", f"e{number}")
+        site.scene.refuse(event.encode(), "$: too large", "order_too_large", key=f"acme/{number}".encode())
+    url = site.open()
+    browser.scripts(allowed=with_scripts)
+    browser.open(url + "/dead-letters/0/0")
+    browser.click("a[href$='/mend']")
+    browser.click("a[href$='show=personal']")
+    for text in (wrong.replace("7", "8"), right):
+        assert browser.count("input[name=sure]") == 0
+        browser.type("textarea", ALL + text)
+        browser.click("main form button")
+        if text != right:
+            browser.find("pre mark")
+            assert "would still be refused" in browser.text(".banner.bad")
+    browser.find("input[name=sure]")
+    assert site.scene.log.records(0) == site.scene.log.records(1) == []
+    browser.click("main form button")
+    browser.find(".banner.good")
+    browser.open(url + "/dead-letters/confirm?command=dismiss&letter=0/1")
+    browser.click("form.act button")
+    assert "Dismiss dead letter" in browser.text("h1")  # the browser wants a reason
+    browser.type("input[name=why]", "a test")
+    browser.click("form.act button")
+    browser.find(".banner.good")
+    browser.open(url + "/dead-letters?reason=order_too_large")
+    browser.click("a[href*='command=replay']")
+    assert "Replay 2 dead letters?" in browser.text("h1")
+    browser.click("form.act button")
+    browser.find(".banner.good")
+    assert "2 done, 0 not" in browser.text(".banner")
+    written = [each for partition in (0, 1) for each in site.scene.log.records(partition)]
+    assert sorted(each.key or b"" for each in written) == [b"acme/1", b"acme/2", b"acme/3"]
 
 
 def test_personal_fields(browser: Browser, site: Site) -> None:

@@ -90,7 +90,10 @@ async def console(settings: KafkaSettings, folder: Path, **section: Any) -> Asyn
     """A running one, ended in order."""
     kafka = {
         name: getattr(settings, name)
-        for name in ("bootstrap_servers", "event_topic", "state_topic", "dead_letter_topic", "results_topic")
+        for name in (
+            *("bootstrap_servers", "event_topic", "state_topic", "dead_letter_topic", "results_topic"),
+            "transactional_id_prefix",
+        )
     }
     sections = {"kafka": kafka, "console": {"port": 0, "index": str(folder / "index.sqlite"), **section}}
     lines = []

@@ -109,6 +109,9 @@ def test_the_demo_in_a_browser(tmp_path: Path, kafka_jars: Path, options: tuple[
         token = asked(found[1], "/api/session")["csrf"]
         done = asked(found[1], "/api/orders/acme%2Fgrown/resend", b"{}", {"X-CSRF-Token": token})
         assert [line["done"] for line in done["lines"]] == [True]
+        why = json.dumps({"why": "a test"}).encode()
+        (line,) = asked(found[1], "/api/dead-letters/0/99999/dismiss", why, {"X-CSRF-Token": token})["lines"]
+        assert (line["done"], line["detail"].startswith("there is no such letter")) == (False, True)
         settle_a_parked_order(found[1], token)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0, "".join(said)

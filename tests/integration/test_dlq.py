@@ -1,6 +1,7 @@
 """`cartsync dlq …` on a real Kafka: what workers refused is listed, shown, mended and written again, once."""
 
 import asyncio
+import html
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import Stage
+from tests.integration.test_console import console
 from tests.integration.topics import Desk
 from tests.kafka_settings import settings_of
 from tests.shops.by_hand import ACCOUNT, line
@@ -19,11 +21,12 @@ from worker.core.mending import Mended
 from worker.core.trust import HEADER, Trust
 from worker.errors import FencedError
 from worker.kafka.client import Connection, silence_unretrieved_errors
-from worker.kafka.replaying import Replay, Replayer, markers
+from worker.kafka.replaying import Replay, Replayer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.state import KafkaStateLog
 from worker.kafka.topics import create_topics
 from worker.orders.letters import letter_of
+from worker.tools.letters import desk_on
 from worker.tools.local_kafka import LocalKafka
 
 pytestmark = pytest.mark.slow
@@ -196,7 +199,7 @@ async def test_two_who_replay_at_once(topics: Topics) -> None:
     """Who comes later takes it over: the one before can write nothing any more, and nothing is written twice."""
     silence_unretrieved_errors(asyncio.get_running_loop())  # as the command does
     await topics.refuse(1, event(1))
-    connection = Connection(topics.settings)
+    connection, desk = Connection(topics.settings), await desk_on(topics.settings, None)
     good = event(1)
     assert good.key is not None
     assert good.value is not None
@@ -204,9 +207,9 @@ async def test_two_who_replay_at_once(topics: Topics) -> None:
     first, second = Replayer(connection, 1, "ana@here"), Replayer(connection, 1, "ben@there")
     try:
         await first.open()
-        assert await markers(connection, 1) == {}
+        assert await desk.markers(1) == {}
         await second.open()
-        assert await markers(connection, 1) == {}
+        assert await desk.markers(1) == {}
         with pytest.raises(FencedError, match="somebody else replays dead letters of partition 1"):
             await first.write([replay])
         assert await second.write([replay]) == [0]
@@ -215,7 +218,7 @@ async def test_two_who_replay_at_once(topics: Topics) -> None:
         await second.close()
     (written,) = await topics.events(1)
     assert written[2][REPLAYED_FROM] == f"{topics.settings.dead_letter_topic}/1/0".encode()
-    (marker,) = (await markers(connection, 1)).values()
+    (marker,) = (await desk.markers(1)).values()
     assert (marker.handling, marker.by, marker.to) == ("replayed", "ben@there", f"{topics.settings.event_topic}/1/0")
 
 
@@ -230,6 +233,56 @@ async def test_many_people(topics: Topics, tmp_path: Path) -> None:
     assert last.code == 0, last
     events = await topics.events(0)
     assert sorted(key for key, _, _ in events) == sorted(f"acme/{number}".encode() for number in range(40))
+
+
+async def test_in_the_console(open_stage: OpenStage, tmp_path: Path) -> None:
+    """A wrong quantity is mended at the page, taken by the worker, told to the provider; the command line then sees it."""
+    stage = await open_stage(partitions=2)
+    await stage.started()
+    order = stage.order(f"{ACCOUNT}/A1")
+    await order.confirm(line("mug", 1000, 3))
+    await order.ship("s1", mug=-2)
+    await stage.dead_letters(1)
+    async with console(stage.settings, tmp_path) as page:
+        await page.ready()
+        (row,) = (await page.json("/api/dead-letters"))["letters"]
+        place = f"{row['partition']}/{row['offset']}"
+        csrf = (await page.json("/api/session"))["csrf"]
+        left = await page.post("/dead-letters/act", {"csrf": csrf, "command": "replay", "letter": place})
+        assert "would be refused again (invalid_data: $.data.lines[0].quantity" in left
+        shown = await page.text(f"/dead-letters/{place}/mend?show=personal")
+        event = html.unescape(shown[shown.index("<textarea") : shown.index("</textarea>")]).partition(">")[2]
+        form = {"csrf": csrf, "event": event.replace('"quantity": -2', '"quantity": 2'), "why": "typo"}
+        assert 'name="sure"' in await page.post(f"/dead-letters/{place}/mend", form)
+        assert "written as" in await page.post(f"/dead-letters/{place}/mend", form | {"sure": "1"})
+        await stage.agreed({order.subject: (2000, 1000)})
+        for words in (("dlq", "replay", place), ("dlq", "dismiss", place)):
+            again = await stage.command(*words)
+            assert (again.code, "it was mended already by local, as " in again.out) == (1, True)
+        assert "it was mended already" in await page.post(f"/dead-letters/{place}/mend", form | {"sure": "1"})
+        await page.eventually(
+            lambda: page.json("/api/dead-letters"), lambda found: found["letters"][0]["handled"] == "mended"
+        )
+
+
+async def test_console_and_command_at_once(topics: Topics, tmp_path: Path) -> None:
+    """Whoever replays what matches at the same time: each event is written once."""
+    await topics.refuse(0, *(event(number) for number in range(120)), reason="order_too_large")
+    desk = Desk(topics.settings, tmp_path)
+    async with console(topics.settings, tmp_path) as page:
+        await page.ready()
+        form = {"csrf": (await page.json("/api/session"))["csrf"], "command": "replay", "reason": "order_too_large"}
+        confirm = await page.text("/dead-letters/confirm?command=replay&reason=order_too_large")
+        assert "Replay 120 dead letters?" in confirm
+        words = ("dlq", "replay", "--filter", "reason=order_too_large")
+        ran, _, _ = await asyncio.gather(
+            desk.run(*words), page.post("/dead-letters/act", form), page.post("/dead-letters/act", form)
+        )
+        assert ran.code in (0, 1, 75), ran
+        last = await desk.run(*words)
+        assert last.code == 0, last
+    events = await topics.events(0)
+    assert sorted(key for key, _, _ in events) == sorted(f"acme/{number}".encode() for number in range(120))
 
 
 async def test_replay_of_a_choice(topics: Topics, tmp_path: Path) -> None:

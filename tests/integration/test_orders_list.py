@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from schemas.state import OrderRecord, Parking
+from schemas import state
+from schemas.state import AccountRecord, Operated, OrderRecord, Parking
 from tests.integration.topics import RECORD, Desk, State
 from tests.kafka_settings import settings_of
 from worker.kafka.settings import KafkaSettings
@@ -66,6 +67,29 @@ async def test_says_what_it_cannot_read(settings: KafkaSettings, tmp_path: Path)
     assert ran.code == 72
     assert ran.err.startswith("acme/3: left out, because its record in partition 1 was not written by cartsync")
     assert '"acme/1"' in ran.out
+
+
+async def test_accounts(settings: KafkaSettings, tmp_path: Path) -> None:
+    """`account list`: the configured ones and those that the topic knows; by whom each is paused; what waits."""
+    topic = State(settings)
+    await topic.put(0, ("acme/1", PARKED), ("hats/1", RECORD))
+    await topic.put(1, ("acme/3", RECORD))
+    deed = Operated("pause", "ana", "maintenance", 1_700_000_000_000, True, "paused", b"12345678")
+    for partition in (0, 1):
+        await topic.raw(partition, b"a:acme", state.encode(AccountRecord(1, deed, (deed,))))
+    desk = Desk(settings, tmp_path)
+    acme, hats = await desk.json("account", "list", schema="account_list")
+    assert (acme["name"], acme["provider"], acme["host"], acme["merchant"]) == ("acme", "sequra", "127.0.0.1:9", "acme")
+    assert (acme["paused_by"], acme["paused_since_ms"], acme["not_paused_in"]) == ("ana", 1_700_000_000_000, [])
+    assert [(each["owed"], each["parked"]) for each in (acme, hats)] == [(1, 1), (1, 0)]
+    assert (hats["provider"], hats["host"], hats["paused_by"]) == (None, None, None)
+    ran = await desk.run("account", "list", "--no-orders")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[1].split()[:2] == ["acme", "sequra"]
+    assert " ago: maintenance" in ran.out
+    await topic.raw(0, b"a:acme", state.encode(AccountRecord(1)))
+    (acme,) = await desk.json("account", "list", "--no-orders", schema="account_list")
+    assert (acme["paused_by"], acme["not_paused_in"], acme["owed"]) == ("ana", [0], None)
 
 
 async def test_no_kafka(tmp_path: Path, settings: KafkaSettings) -> None:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from worker.publisher.sender import HttpSender
 from worker.sandbox.qliro.orders import Item, Order
 from worker.tools.demo.merchants import AtAtaraPay, AtQliro, AtSequra, Merchant, Plot
 from worker.tools.demo.stage import PARTITIONS, Stage, Wire
+from worker.tools.letters import desk_on
 from worker.tools.local_kafka import LocalKafka
 from worker.tools.sandbox_server import pusher
 
@@ -150,6 +152,7 @@ async def market(kafka: LocalKafka, tmp_path: Path) -> AsyncIterator[Market]:
             lambda: KafkaEventProducer(settings, placing),
             placing,
             lambda: KafkaRecords(settings),
+            lambda: partial(desk_on, settings, None),
         )
         sender = HttpSender(deadline_s=2.0, user_agent="test")
         stack.push_async_callback(sender.close)

@@ -309,7 +309,14 @@ def re_spaced(text: str, line: str) -> bool:
     "command",
     [
         *(["run"], ["topics", "check"], ["topics", "create"], ["replay", "events.jsonl", "--send"]),
-        *(["status"], ["orders", "list"], ["dlq", "list"], ["dlq", "show", "0/1"], ["dlq", "mend", "0/1"]),
+        *(
+            ["status"],
+            ["account", "list"],
+            ["orders", "list"],
+            ["dlq", "list"],
+            ["dlq", "show", "0/1"],
+            ["dlq", "mend", "0/1"],
+        ),
         *(["dlq", "replay", "0/1"], ["state", "export"], ["state", "verify"]),
     ],
 )

@@ -1,13 +1,55 @@
 """`cartsync account …`."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.options import AsJson, ConfigPath, TokenFile, Url, group, worker_port
-from worker.errors import UsageError
+from worker.cli.options import (
+    AsJson,
+    ConfigPath,
+    TokenFile,
+    Url,
+    group,
+    load_watched,
+    only_the_last_line,
+    worker_port,
+)
+from worker.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from worker.model.account import Account
 
 account_app = group("Merchant accounts.")
+
+
+@account_app.command("list")
+def account_list(
+    orders: Annotated[
+        bool, typer.Option("--orders/--no-orders", help="Count the orders that are owed and parked.")
+    ] = True,
+    config: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """List the accounts, and by whom each is paused.
+
+    Reads the configuration and the whole state topic; no worker is asked. What a worker has paused itself, such as for
+    a wrong password, `cartsync status` shows.
+
+    \b
+    cartsync account list
+    cartsync account list --no-orders --json
+    """
+    from worker.config import configured_accounts
+    from worker.tools.accounts_list import run_list
+
+    settings = load_watched(config)
+    accounts: Mapping[str, Account] = {}
+    with suppress(ConfigError):  # a secret may be unreadable here: then that is left out for which it is not needed
+        accounts = configured_accounts(config)
+    only_the_last_line()
+    raise typer.Exit(run_list(settings, accounts, with_orders=orders, as_json=as_json))
 
 
 @account_app.command("report")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.options import AsJson, ConfigPath, group, load_watched, only_the_last_line
+from worker.cli.options import AsJson, ConfigPath, Why, group, load_watched, only_the_last_line
 from worker.errors import UsageError
 
 letters_app = group("Dead letters: events that were refused.")
@@ -85,6 +85,7 @@ def dlq_mend(
     ] = None,
     dry_run: DryRun = False,
     again: Again = False,
+    why: Why = "",
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,6 +102,7 @@ def dlq_mend(
     """
     from worker.config.receiving import believed
     from worker.core.mending import assignment_of, path_of
+    from worker.tools.control import who
     from worker.tools.letters import place_of
     from worker.tools.letters.editing import edited
     from worker.tools.letters.replaying import Mending, Wishes, run_mend
@@ -115,7 +117,7 @@ def dlq_mend(
     )
     found, settings = place_of(place), load_watched(config)
     only_the_last_line()
-    wishes = Wishes(is_dry=dry_run, again=again, as_json=as_json)
+    wishes = Wishes(is_dry=dry_run, again=again, as_json=as_json, by=who(), why=why)
     raise typer.Exit(run_mend(settings, believed(config), found, mending, wishes))
 
 
@@ -127,6 +129,7 @@ def dlq_replay(
     rate: Annotated[float, typer.Option(metavar="N", min=0.01, max=100_000, help="Events a second, at most.")] = 100.0,
     force: Annotated[bool, typer.Option("--force", help="Also what workers would refuse again.")] = False,
     again: Again = False,
+    why: Why = "",
     config: ConfigPath = None,
     as_json: Lines = False,
 ) -> None:
@@ -143,7 +146,7 @@ def dlq_replay(
     cartsync dlq replay --filter reason=not_trusted --rate 20
     cartsync dlq replay 0/17 2/4
     """
-    wishes = {"rate_per_s": rate, "again": again, "force": force}
+    wishes = {"rate_per_s": rate, "again": again, "force": force, "why": why}
     raise typer.Exit(_replay(places, filters, config, is_dry=dry_run, as_json=as_json, **wishes))
 
 
@@ -152,6 +155,7 @@ def dlq_dismiss(
     places: Places = None,
     filters: Filters = None,
     dry_run: DryRun = False,
+    why: Why = "",
     config: ConfigPath = None,
     as_json: Lines = False,
 ) -> None:
@@ -164,19 +168,20 @@ def dlq_dismiss(
     cartsync dlq dismiss 0/17
     cartsync dlq dismiss --filter reason=not_json --filter older=30d --dry-run
     """
-    raise typer.Exit(_replay(places, filters, config, is_dry=dry_run, as_json=as_json, dismisses=True))
+    raise typer.Exit(_replay(places, filters, config, is_dry=dry_run, as_json=as_json, why=why, dismisses=True))
 
 
 def _replay(places: list[str] | None, filters: list[str] | None, config: Path | None, **wishes: Any) -> int:
     """Does it to the letters that are meant. Raises `UsageError` unless that is said in one of two ways."""
     from worker.config.receiving import believed
+    from worker.tools.control import who
     from worker.tools.letters import place_of
     from worker.tools.letters.choosing import choice_of
     from worker.tools.letters.replaying import Wishes, run_replay
 
     if bool(places) == bool(filters):
         raise UsageError("name letters (PARTITION/OFFSET), or choose them with --filter NAME=VALUE")
-    asked = Wishes(**wishes)
+    asked = Wishes(by=who(), **wishes)
     named = [place_of(text) for text in places or ()]
     choice = choice_of(filters, handled="" if asked.again else "no") if filters else None
     settings = load_watched(config)

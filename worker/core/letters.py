@@ -7,7 +7,7 @@ letter it came from.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -19,7 +19,7 @@ PREFIX = "x-dlq-"
 REPLAYED_FROM = "x-cartsync-replayed-from"
 """Of an event that was written again: `topic/partition/offset` of its letter."""
 
-_HANDLED, _LETTER, _TO, _BY = (PREFIX + name for name in ("handled", "letter", "to", "by"))
+_HANDLED, _LETTER, _TO, _BY, _WHY = (PREFIX + name for name in ("handled", "letter", "to", "by", "why"))
 _REASON = PREFIX + "reason"
 _OFFSET = re.compile(r"[0-9]{1,18}")
 _TYPE_HEADER = "ce_type"
@@ -40,6 +40,7 @@ class Marker(Struct, frozen=True):
     by: str = ""
     to: str = ""
     """`topic/partition/offset` of the event that was written; empty: none was."""
+    why: str = ""
 
 
 def read_marker(headers: Headers) -> Marker | None:
@@ -48,13 +49,60 @@ def read_marker(headers: Headers) -> Marker | None:
     handling = _HANDLINGS.get(said.get(_HANDLED, ""))
     if handling is None or not _OFFSET.fullmatch(said.get(_LETTER, "")):
         return None
-    return Marker(int(said[_LETTER]), handling, said.get(_BY, ""), said.get(_TO, ""))
+    return Marker(int(said[_LETTER]), handling, said.get(_BY, ""), said.get(_TO, ""), said.get(_WHY, ""))
 
 
 def marker_headers(marker: Marker) -> list[tuple[str, bytes]]:
     """What `read_marker` reads."""
     named = (_HANDLED, marker.handling), (_LETTER, str(marker.offset)), (_BY, marker.by), (_TO, marker.to)
-    return [(name, text.encode()) for name, text in named if text]
+    texts = *named, (_WHY, marker.why)
+    return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts if text]
+
+
+class Doing(Struct, frozen=True):
+    """What a person may do with a letter in the console; a row of `DOINGS`."""
+
+    name: str
+    """The verb, as on the command line."""
+    handling: Handling
+    button: str
+    what: str
+    """What it does, in a sentence: for who is about to do it."""
+    needs_why: bool = False
+    """Nobody may do it without a reason."""
+    of_many: bool = False
+    """It is done to all letters that match, too."""
+    about: Literal["letter"] = "letter"
+
+
+DOINGS: Mapping[str, Doing] = {
+    each.name: each
+    for each in (
+        Doing(
+            "replay",
+            "replayed",
+            "Replay",
+            "The event is written to the event topic again, as it is, once. For events that were not wrong themselves: "
+            "a secret, a partitioner or a limit was, and is right now. Those that workers would refuse again are left.",
+            of_many=True,
+        ),
+        Doing(
+            "mend",
+            "mended",
+            "Mend and replay",
+            "The event is written to the event topic as you have mended it, once, if workers would take it.",
+        ),
+        Doing(
+            "dismiss",
+            "dismissed",
+            "Dismiss",
+            "The letter is marked as dealt with, and its event is not written again. For events that are not needed "
+            "any more.",
+            needs_why=True,
+        ),
+    )
+}
+"""By name."""
 
 
 class Refused(Struct, frozen=True):

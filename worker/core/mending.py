@@ -53,6 +53,15 @@ def as_event(refused: Refused) -> dict[str, Any]:
     return value
 
 
+def event_text(refused: Refused) -> str:
+    """What was refused as a person edits it: `as_event` as JSON, or the value as it is where that is none."""
+    try:
+        text = json.dumps(as_event(refused), ensure_ascii=False, indent=2)
+        return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair becomes its escape again
+    except UsageError:
+        return (refused.value or b"").decode(errors="replace")
+
+
 def is_guarded(refused: Refused) -> bool:
     """Whether it is, or says that it is, what a provider or an operator said."""
     if refused.is_binary:

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from worker.core.letters import REPLAYED_FROM, Handling, Marker, marker_headers, read_marker
+from worker.core.letters import REPLAYED_FROM, Handling, Marker, marker_headers
 from worker.core.mending import Mended
 from worker.errors import FencedError
 from worker.kafka.client import AIOKafkaProducer, Connection, as_log_error, kafka_errors, stop_producer
@@ -53,24 +53,16 @@ async def letters(connection: Connection, partition: int, begin: int = 0) -> Asy
                     yield StoredRecord(each.offset, each.timestamp, each.key, each.value, each.headers)
 
 
-async def markers(connection: Connection, partition: int, begin: int = 0) -> dict[int, Marker]:
-    """By offset of the letter, what was dealt with. Raises `LogError`."""
-    found: dict[int, Marker] = {}
-    async for record in letters(connection, partition, begin):
-        if (marker := read_marker(record.headers)) is not None:
-            found.setdefault(marker.offset, marker)
-    return found
-
-
 class Replayer:
     """One partition of the dead-letter topic, from `open` to the first failure or `close`."""
 
-    def __init__(self, connection: Connection, partition: int, by: str) -> None:
-        """`by`: who replays, for the markers."""
+    def __init__(self, connection: Connection, partition: int, by: str, why: str = "") -> None:
+        """`by`, `why`: who replays, and why, for the markers."""
         self._connection = connection
         self._settings = connection.settings
         self._partition = partition
         self._by = by
+        self._why = why
         self._producer: Any = None
 
     async def open(self) -> None:
@@ -130,7 +122,7 @@ class Replayer:
         marks = []
         for each, offset in zip(replays, offsets, strict=True):
             to = "" if offset < 0 else f"{settings.event_topic}/{each.partition}/{offset}"
-            marker = Marker(each.letter, each.handling, self._by, to)
+            marker = Marker(each.letter, each.handling, self._by, to, self._why)
             marks.append(
                 await producer.send(
                     settings.dead_letter_topic,

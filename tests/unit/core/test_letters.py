@@ -37,11 +37,12 @@ class Input(NamedTuple):
     st.sampled_from(["replayed", "mended", "dismissed"]),
     st.text(),
     st.text(),
+    st.text(),
 )
-def test_marker_is_read_as_it_was_written(offset: int, handling: str, by: str, to: str) -> None:
+def test_marker_is_read_as_it_was_written(offset: int, handling: str, by: str, to: str, why: str) -> None:
     """Whatever is in it."""
-    by, to = (text.encode("utf-8", "ignore").decode() for text in (by, to))
-    marker = Marker(offset, handling, by, to)  # type: ignore[arg-type]
+    by, to, why = (text.encode("utf-8", "ignore").decode() for text in (by, to, why))
+    marker = Marker(offset, handling, by, to, why)  # type: ignore[arg-type]
     assert read_marker(marker_headers(marker)) == marker
 
 

@@ -16,6 +16,7 @@ from worker.core.mending import (
     as_record,
     assignment_of,
     changed,
+    event_text,
     is_guarded,
     path_of,
     subject_of,
@@ -157,6 +158,17 @@ def test_value_that_is_no_object(value: bytes | None) -> None:
         as_event(broken)
     assert not is_guarded(broken)
     assert said(as_record(broken, EVENT, None)) == ""
+
+
+def test_as_a_person_edits_it() -> None:
+    """One JSON object, however it came; what is none stays as it is, also half of a surrogate pair, as its escape."""
+    assert json.loads(event_text(refused(EVENT))) == EVENT
+    binary = refused({"a": 1}, [("ce_specversion", b"1.0"), ("ce_type", b"order.cancelled")])
+    assert json.loads(event_text(binary)) == {"specversion": "1.0", "type": "order.cancelled", "data": {"a": 1}}
+    for value, text in ((b"no \xff json", "no \ufffd json"), (b"[1]", "[1]"), (None, "")):
+        assert event_text(Refused(b"k", value, [], "t", 0, 7, "")) == text
+    half = Refused(b"k", b'{"a":"\\ud800"}', [], "t", 0, 7, "")
+    assert json.loads(event_text(half).encode()) == {"a": "\ud800"}
 
 
 def test_keys() -> None:

@@ -32,8 +32,12 @@ def test_set_and_removed() -> None:
 @pytest.mark.parametrize(("key", "expected"), [(SUBJECT.encode(), b"acme/other"), (b"77", b"77")])
 def test_key_follows_the_subject(key: bytes, expected: bytes) -> None:
     """Where it was the subject; another one means something else."""
-    _, record = mended_of(refused(key=key), Mending(sets=[(("subject",), "acme/other")]))
-    assert record.key == expected
+    for mending in (
+        Mending(sets=[(("subject",), "acme/other")]),
+        Mending(whole=json.dumps(EVENT | {"subject": "acme/other"})),
+    ):
+        _, record = mended_of(refused(key=key), mending)
+        assert record.key == expected
 
 
 def test_given_as_a_whole() -> None:
@@ -68,6 +72,7 @@ def test_edited() -> None:
         (refused(), Mending(), "nothing was changed"),
         (refused(), Mending(sets=[(("id",), EVENT["id"])]), "nothing was changed"),
         (refused(), Mending(key=SUBJECT.encode()), "nothing was changed"),
+        (refused(), Mending(whole=json.dumps(EVENT, indent=4)), "nothing was changed; to write it as it is, replay it"),
     ],
 )
 def test_what_is_not_mended(found: Refused, mending: Mending, said: str) -> None:
@@ -100,6 +105,6 @@ def test_editor(tmp_path: Path) -> None:
 def test_what_was_dealt_with() -> None:
     """Who did, and as what it was written."""
     assert already(Marker(7, "mended", "ana@shop", "orders.events/0/9")) == (
-        "it was mended already by ana@shop, as orders.events/0/9 (--again does it all the same)"
+        "it was mended already by ana@shop, as orders.events/0/9"
     )
-    assert already(Marker(7, "dismissed")) == "it was dismissed already (--again does it all the same)"
+    assert already(Marker(7, "dismissed", why="a test")) == "it was dismissed already: a test"

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ from worker.ports import Records
 from worker.providers.registry import PROVIDERS
 from worker.tools.console.attempt import Attempts, read_events
 from worker.tools.console.events import ByEvents, Places
+from worker.tools.console.letters import AtTheDesk
 from worker.tools.console.workers import PrivatePorts
+from worker.tools.letters import desk_on
 from worker.tools.operating import Acts
 from worker.tools.operating_kafka import acts_on
+from worker.tools.patience import for_a_person
 from worker.web.console.answers import Answers, Site
 from worker.web.console.auth import Auth, Basic, Loopback, Proxied
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
-from worker.web.console.operator import Nobody, Operator, Workers
+from worker.web.console.operator import Letters, Nobody, NoLetters, Operator, Workers
 from worker.web.console.queries import Reader
 from worker.web.console.server import Console
 
@@ -40,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 _NICE = 10
+_NOBODY = NoLetters()
 
 
 def run_console(config: ConsoleConfig, beside: str = "") -> int:
@@ -87,6 +92,9 @@ async def _run(config: ConsoleConfig, *, ends_with_input: bool) -> int:
             records=records,
             operator=ports,
             acts=by_events,
+            letters=AtTheDesk(
+                partial(desk_on, for_a_person(config.kafka), config.trust if config.trust.can_sign else None)
+            ),
             workers=ports,
             rules=config.worker.rules(),
             providers=config.providers,
@@ -125,9 +133,11 @@ async def open_console(
     providers: Mapping[str, str],
     index: Path,
     acts: Acts | None = None,
+    letters: Letters = _NOBODY,
     port_setting: str = "[console] host and port",
 ) -> Opened:
     """Opens everything; it is closed with the stack. `acts`: actions become events, and `operator` is not asked.
+    `letters`: deals with dead letters.
     `port_setting`: what sets the port. Raises `ConfigError`.
     """
     if section.auth == "none" and not is_loopback(section.host):
@@ -143,6 +153,7 @@ async def open_console(
         index=kept,
         follower=follower,
         operator=operator,
+        letters=letters,
         workers=workers,
         trier=Attempts(providers).attempt,
         read_events=read_events,

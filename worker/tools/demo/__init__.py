@@ -86,7 +86,7 @@ async def _run(
             from worker.tools.demo.watching import open_demo_console  # noqa: PLC0415 - templates; only when asked for
 
             providers = {each.name: each.account.provider for each in merchants}
-            address = await open_demo_console(stack, wire.records(), worker, providers, console_port)
+            address = await open_demo_console(stack, wire, worker, providers, console_port)
             telling.at_console(console, address)
         demo = _Demo(console, merchants, worker, wire.append, plot)
         is_settled = await demo.watch()

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 from worker.backend import open_records, open_state_log
 from worker.kafka.events import KafkaEventLog
@@ -9,7 +10,8 @@ from worker.kafka.producer import KafkaEventProducer
 from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import create_topics
 from worker.kafka.writer import EventWriter
-from worker.tools.demo.stage import PARTITIONS, Wire
+from worker.tools.demo.stage import PARTITIONS, TRUST, Wire
+from worker.tools.letters import desk_on
 from worker.tools.local_kafka import LocalKafka
 
 
@@ -42,4 +44,5 @@ async def kafka_wire(stack: AsyncExitStack) -> Wire:
         lambda: KafkaEventProducer(settings, placing),
         placing,
         lambda: open_records(settings),
+        lambda: partial(desk_on, settings, TRUST),
     )

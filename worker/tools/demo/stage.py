@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -23,6 +24,9 @@ from worker.sim.records import MemoryRecords
 from worker.web.lookups import Lookup
 from worker.web.receiver import Receiver
 
+if TYPE_CHECKING:
+    from worker.tools.letters import Desk
+
 PARTITIONS = 4
 SETTINGS = {
     "attempt_deadline": "1s",
@@ -35,8 +39,10 @@ SETTINGS = {
     "not_found_delays": ["1s", "2s"],
 }
 _RECORD_SECRET = "the-receiver-signs-with-it-and-workers-check"  # noqa: S105 - nobody else is on this machine's loopback
+TRUST = Trust([_RECORD_SECRET])
 _QUESTION_SLOTS = 20
 
+OpenDesk = Callable[[], Awaitable["Desk"]]
 Append = Callable[[str, bytes], Awaitable[None]]
 
 
@@ -52,6 +58,8 @@ class Wire(Struct, frozen=True):
     placing: Placing
     records: Callable[[], Records]
     """For those who read along."""
+    desk: Callable[[], OpenDesk]
+    """For those who deal with dead letters; to be asked once."""
 
 
 def memory_wire() -> Wire:
@@ -65,9 +73,15 @@ def memory_wire() -> Wire:
     def open_producer() -> EventProducer:
         return MemoryEventProducer(put_into(log, placing), clock)
 
-    return Wire(
-        log.events("demo"), log.states("demo"), append, open_producer, placing, lambda: MemoryRecords(log, clock)
-    )
+    def desk() -> OpenDesk:
+        from worker.tools.demo.letters import MemoryDesk  # noqa: PLC0415 - Kafka's client; only when asked for
+
+        return MemoryDesk(log, TRUST, placing).open
+
+    def records() -> Records:
+        return MemoryRecords(log, clock)
+
+    return Wire(log.events("demo"), log.states("demo"), append, open_producer, placing, records, desk)
 
 
 class Stage:
@@ -77,7 +91,7 @@ class Stage:
         self.metrics = Metrics()
         self.wire = wire
         self._sender = sender
-        self._trust = Trust([_RECORD_SECRET])
+        self._trust = TRUST
         self._producer = wire.open_producer()
         self._receiver = Receiver(
             callers,

@@ -14,9 +14,9 @@ from worker.config import worker_settings_from
 from worker.config.sections import ConsoleSection
 from worker.core.commands import Command
 from worker.errors import CartsyncError
-from worker.ports import Records
+from worker.tools.console.letters import AtTheDesk
 from worker.tools.console.run import open_console
-from worker.tools.demo.stage import SETTINGS
+from worker.tools.demo.stage import SETTINGS, Wire
 
 _HERE = "the demo's worker"
 
@@ -57,7 +57,7 @@ class WorkerHere:
 
 
 async def open_demo_console(
-    stack: AsyncExitStack, records: Records, worker: Worker, providers: Mapping[str, str], port: int
+    stack: AsyncExitStack, wire: Wire, worker: Worker, providers: Mapping[str, str], port: int
 ) -> str:
     """The console's address; it is closed with the stack, and its index goes with it. Raises `ConfigError`."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cartsync-demo-"))
@@ -65,8 +65,9 @@ async def open_demo_console(
     opened = await open_console(
         stack,
         ConsoleSection(port=port),
-        records=records,
+        records=wire.records(),
         operator=here,
+        letters=AtTheDesk(wire.desk()),
         workers=here,
         rules=worker_settings_from(SETTINGS).rules(),
         providers=providers,

@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,9 +17,8 @@ from aiolimiter import AsyncLimiter
 from msgspec import Struct
 
 from schemas.commands import ReplayedLetter
-from worker.backend import find_orders
 from worker.config.console import ConsoleConfig
-from worker.core.letters import Handling, Marker, Refused, read_marker, refused_record
+from worker.core.letters import Marker, Refused, read_marker, refused_record
 from worker.core.mending import (
     Mended,
     Path,
@@ -34,8 +33,8 @@ from worker.core.mending import (
 from worker.core.trust import GUARDED, Trust
 from worker.errors import UsageError
 from worker.kafka.client import silence_unretrieved_errors
-from worker.kafka.replaying import Replay, Replayer, letters, markers
-from worker.tools.control import printable, who
+from worker.kafka.replaying import Replay
+from worker.tools.control import printable
 from worker.tools.letters import Desk, Letter, Place, letter_of, open_desk
 from worker.tools.letters.choosing import Choice
 from worker.tools.progress import Progress
@@ -59,6 +58,11 @@ class Wishes(Struct, frozen=True):
     dismisses: bool = False
     """Nothing is written again: the letters are only marked as dealt with."""
     as_json: bool = False
+    by: str = ""
+    """Who wishes it, for the markers; so is `why`."""
+    why: str = ""
+    hint: str = " (--again does it all the same)"
+    """What can be done about a letter that was dealt with already."""
 
 
 class _Out:
@@ -68,17 +72,8 @@ class _Out:
         self._wishes = wishes
         self.done = self.left = 0
 
-    def tell(self, letter: Letter, detail: str, to: str = "") -> None:
-        """`detail`: why not; empty: it was written, or would be."""
-        row = masked_row(letter.row)
-        self._tell(ReplayedLetter(str(letter.place), row.subject, row.type, not detail, detail, to))
-
-    def missing(self, place: Place) -> None:
-        """There is no such letter."""
-        why = "there is no such letter: retention may have taken it"
-        self._tell(ReplayedLetter(str(place), "", "", False, why))
-
-    def _tell(self, line: ReplayedLetter) -> None:
+    def tell(self, line: ReplayedLetter) -> None:
+        """What became of one."""
         self.done += line.done
         self.left += not line.done
         if self._wishes.as_json:
@@ -123,14 +118,35 @@ async def _replay(
     silence_unretrieved_errors(asyncio.get_running_loop())
     desk = await open_desk(config, trust)
     out, progress = _Out(wishes), Progress()
+    chosen = await _chosen(desk, places, choice, progress)
+    await replay_each(desk, chosen, wishes, out.tell, lambda: progress.say(lambda: f"{out.done} done, {out.left} left"))
+    return out.conclude()
+
+
+async def replay_each(
+    desk: Desk,
+    chosen: Mapping[int, Collection[int]],
+    wishes: Wishes,
+    tell: Callable[[ReplayedLetter], None],
+    looked: Callable[[], None] = lambda: None,
+) -> None:
+    """Replays or dismisses letters, by partition their offsets. `tell`: what became of each, once that is committed;
+    `looked`: at one more record. Raises `LogError`; `FencedError` when somebody else is at it.
+    """
     bucket = max(1.0, wishes.rate_per_s)
     limiter = AsyncLimiter(bucket, bucket / wishes.rate_per_s)
-    for partition, offsets in (await _chosen(desk, places, choice, progress)).items():
-        run = _Run(desk, partition, offsets, wishes, out, limiter)
-        await run.run(progress)
-        for offset in sorted(offsets - run.met):
-            out.missing(Place(partition, offset))
-    return out.conclude()
+    for partition, offsets in chosen.items():
+        run = _Run(desk, partition, set(offsets), wishes, tell, limiter)
+        await run.run(looked)
+        for offset in sorted(set(offsets) - run.met):
+            why = "there is no such letter: retention may have taken it"
+            tell(ReplayedLetter(str(Place(partition, offset)), "", "", False, why))
+
+
+def line_of(letter: Letter, detail: str, to: str = "") -> ReplayedLetter:
+    """What became of a letter. `detail`: why it was not written; empty: it was, or would be."""
+    row = masked_row(letter.row)
+    return ReplayedLetter(str(letter.place), row.subject, row.type, not detail, detail, to)
 
 
 async def _chosen(
@@ -155,31 +171,37 @@ class _Run:
     """The chosen letters of one partition."""
 
     def __init__(
-        self, desk: Desk, partition: int, offsets: set[int], wishes: Wishes, out: _Out, limiter: AsyncLimiter
+        self,
+        desk: Desk,
+        partition: int,
+        offsets: set[int],
+        wishes: Wishes,
+        tell: Callable[[ReplayedLetter], None],
+        limiter: AsyncLimiter,
     ) -> None:
         self.met: set[int] = set()
         self._desk = desk
         self._partition = partition
         self._offsets = offsets
         self._wishes = wishes
-        self._out = out
+        self._say = tell
         self._limiter = limiter
-        self._replayer = Replayer(desk.connection, partition, who())
+        self._replayer = desk.writes(partition, wishes.by, wishes.why)
         self._batch: list[tuple[Letter, Replay]] = []
         self._bytes = 0
 
-    async def run(self, progress: Progress) -> None:
+    async def run(self, looked: Callable[[], None]) -> None:
         """Replays them."""
         begin, last = min(self._offsets), max(self._offsets)
         try:
             if not self._wishes.is_dry:
                 await self._replayer.open()
-            handled = await markers(self._desk.connection, self._partition, begin)  # once nobody else can write one
-            async with aclosing(letters(self._desk.connection, self._partition, begin)) as found:
+            handled = await self._desk.markers(self._partition, begin)  # once nobody else can write one
+            async with aclosing(self._desk.letters(self._partition, begin)) as found:
                 async for record in found:
                     if record.offset > last:
                         break
-                    progress.say(lambda: f"{self._out.done} done, {self._out.left} left")
+                    looked()
                     if record.offset in self._offsets and read_marker(record.headers) is None:
                         self.met.add(record.offset)
                         marker = handled.get(record.offset)
@@ -190,12 +212,12 @@ class _Run:
 
     async def _take(self, letter: Letter, marker: Marker | None) -> None:
         if marker is not None and not self._wishes.again:
-            self._out.tell(letter, already(marker))
+            self._say(line_of(letter, already(marker) + self._wishes.hint))
             return
         try:
             replay = self._prepared(letter)
         except UsageError as error:
-            self._out.tell(letter, str(error))
+            self._say(line_of(letter, str(error)))
             return
         self._batch.append((letter, replay))
         self._bytes += 0 if replay.record is None else len(replay.record.value)
@@ -224,19 +246,20 @@ class _Run:
         topic = self._desk.event_topic
         if self._wishes.is_dry:
             for letter, replay in batch:
-                self._out.tell(letter, "", "" if replay.record is None else f"{topic}/{replay.partition}")
+                self._say(line_of(letter, "", "" if replay.record is None else f"{topic}/{replay.partition}"))
             return
         await self._limiter.acquire(len(batch))
         offsets = await self._replayer.write([replay for _, replay in batch])
         for (letter, replay), offset in zip(batch, offsets, strict=True):
-            self._out.tell(letter, "", "" if offset < 0 else f"{topic}/{replay.partition}/{offset}")
+            self._say(line_of(letter, "", "" if offset < 0 else f"{topic}/{replay.partition}/{offset}"))
 
 
 def already(marker: Marker) -> str:
     """Why a letter is not replayed."""
     by = f" by {marker.by}" if marker.by else ""
     to = f", as {marker.to}" if marker.to else ""
-    return f"it was {marker.handling} already{by}{to} (--again does it all the same)"
+    why = f": {marker.why}" if marker.why else ""
+    return f"it was {marker.handling} already{by}{to}{why}"
 
 
 def partition_of(refused: Refused, key: bytes, desk: Desk) -> int | None:
@@ -278,32 +301,38 @@ def run_mend(config: ConsoleConfig, trust: Trust | None, place: Place, mending: 
 async def _mend(config: ConsoleConfig, trust: Trust | None, place: Place, mending: Mending, wishes: Wishes) -> int:
     silence_unretrieved_errors(asyncio.get_running_loop())
     desk = await open_desk(config, trust)
+    event, line = await mend_one(desk, place, mending, wishes)
+    if wishes.is_dry and not wishes.as_json:
+        print(json.dumps(event, ensure_ascii=False, indent=2))
+    out = _Out(wishes)
+    out.tell(line)
+    return out.conclude()
+
+
+async def mend_one(desk: Desk, place: Place, mending: Mending, wishes: Wishes) -> tuple[dict[str, Any], ReplayedLetter]:
+    """The event as it is mended, and what became of the letter. Raises `UsageError`, also when workers would
+    refuse that, too; `LogError`; `FencedError` when somebody else is at it.
+    """
     letter = await desk.letter(place)
     refused = refused_record(letter.record.key, letter.record.value, letter.record.headers)
     event, record = mended_of(refused, mending)
     partition = await _partition_of(desk, refused, record, subject_of(event), mending)
     if why := judged(record, partition, desk):
         raise UsageError(f"{place}: it would still be refused: {why}")
-    out, topic = _Out(wishes), desk.event_topic
+    topic = desk.event_topic
     if wishes.is_dry:
-        if not wishes.as_json:
-            print(json.dumps(event, ensure_ascii=False, indent=2))
-        out.tell(letter, "", f"{topic}/{partition}")
-        return out.conclude()
-    replayer = Replayer(desk.connection, place.partition, who())
+        return event, line_of(letter, "", f"{topic}/{partition}")
+    replayer = desk.writes(place.partition, wishes.by, wishes.why)
     try:
         await replayer.open()
-        marker = (await markers(desk.connection, place.partition, place.offset)).get(place.offset)
+        marker = (await desk.markers(place.partition, place.offset)).get(place.offset)
         if marker is not None and not wishes.again:
-            out.tell(letter, already(marker))
-        else:
-            handling: Handling = "mended"
-            replay = Replay(place.offset, letter.record.key, record, partition, handling)
-            (offset,) = await replayer.write([replay])
-            out.tell(letter, "", f"{topic}/{partition}/{offset}")
+            return event, line_of(letter, already(marker) + wishes.hint)
+        replay = Replay(place.offset, letter.record.key, record, partition, "mended")
+        (offset,) = await replayer.write([replay])
+        return event, line_of(letter, "", f"{topic}/{partition}/{offset}")
     finally:
         await replayer.close()
-    return out.conclude()
 
 
 def mended_of(refused: Refused, mending: Mending) -> tuple[dict[str, Any], Mended]:
@@ -313,7 +342,12 @@ def mended_of(refused: Refused, mending: Mending) -> tuple[dict[str, Any], Mende
             "what a provider or an operator said cannot be mended: its MAC is over the very bytes; "
             "`cartsync dlq replay` writes it as it is"
         )
-    before = None if mending.whole is not None else as_event(refused)
+    try:
+        before = as_event(refused)
+    except UsageError:
+        if mending.whole is None:
+            raise
+        before = None
     event = _given(mending.whole) if mending.whole is not None else changed(before or {}, (), ())
     event = changed(event, mending.sets, mending.removals)
     if mending.edit is not None:
@@ -321,6 +355,8 @@ def mended_of(refused: Refused, mending: Mending) -> tuple[dict[str, Any], Mende
     if f"{event.get('type', '')}".startswith(GUARDED):
         raise UsageError("an event of a provider or an operator needs their MAC, so it cannot be written here")
     if event == before and mending.key in (None, refused.key) and mending.partition is None:
+        if mending.whole is not None:
+            raise UsageError("nothing was changed; to write it as it is, replay it")
         raise UsageError("nothing was changed; --set PATH=VALUE, --remove PATH, --file or --edit say what to change")
     key = mending.key
     if key is None and before is not None and refused.key == subject_of(before).encode("utf-8", "backslashreplace"):
@@ -347,8 +383,8 @@ async def _partition_of(desk: Desk, refused: Refused, record: Mended, subject: s
     if partition is None:
         partition = partition_of(refused, record.key, desk)
     if partition is None:
-        found = await find_orders(desk.connection.settings, lambda other: other == subject, _silent)
-        partition = found[0][0] if len(found) == 1 else None
+        found = await desk.placed(subject)
+        partition = found[0] if len(found) == 1 else None
     if partition is None:
         raise UsageError(
             f"which partition of {desk.event_topic} the event belongs in cannot be told: set [kafka] partitioner to "
@@ -357,10 +393,6 @@ async def _partition_of(desk: Desk, refused: Refused, record: Mended, subject: s
     if partition >= desk.event_partitions:
         raise UsageError(f"--partition {partition}: {desk.event_topic} has {desk.event_partitions}, the first is 0")
     return partition
-
-
-def _silent(_behind: int, _total: int) -> None:
-    """Progress that nobody needs."""
 
 
 def _wall_ms() -> int:

@@ -17,7 +17,9 @@ from schemas import history as history_of
 from schemas import state
 from schemas.console import (
     ActionDone,
+    ActionLine,
     IndexView,
+    LetterRow,
     LettersPage,
     LetterView,
     OrderPage,
@@ -31,18 +33,20 @@ from schemas.console import (
 from schemas.state import OrderRecord
 from schemas.views import OrderView, StatusView
 from worker.core.commands import Command
+from worker.core.letters import Doing, refused_record
+from worker.core.mending import event_text, is_guarded
 from worker.core.policy import DeliveryPolicy
 from worker.core.story import words_of
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
 from worker.model.order import account_of
-from worker.ports import Records
+from worker.ports import Records, StoredRecord
 from worker.web.console import detail
 from worker.web.console.auth import User
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
 from worker.web.console.letters import Line, masked_row, view_letter
-from worker.web.console.operator import Operator, Workers
+from worker.web.console.operator import Letters, Operator, Place, Workers
 from worker.web.console.overview import Counted, make_overview
 from worker.web.console.queries import Filter, Reader
 from worker.web.console.rows import Describe
@@ -77,6 +81,7 @@ class Site(Struct, frozen=True):
     index: Index
     follower: Follower
     operator: Operator
+    letters: Letters
     workers: Workers
     trier: Trier
     read_events: Callable[[str], list[dict[str, Any]]]
@@ -280,6 +285,10 @@ class Answers:
         """One, with its record. `reveal`: nothing is hidden, which is for operators, and is logged. Raises
         `NotAllowedError`, `UnknownError`, `LogError`.
         """
+        row, record = await self._letter(partition, offset, reveal=reveal, user=user)
+        return view_letter(row, record, reveal=reveal)
+
+    async def _letter(self, partition: int, offset: int, *, reveal: bool, user: User) -> tuple[LetterRow, StoredRecord]:
         if reveal and user.role != "operator":
             raise NotAllowedError("personal fields are shown to operators")
         row = await self.ask(lambda reader: reader.letter(partition, offset))
@@ -290,7 +299,69 @@ class Answers:
             )
         if reveal:
             log.info("console_personal_data_shown", by=user.name, partition=partition, offset=offset)
-        return view_letter(row, record, reveal=reveal)
+        return row, record
+
+    async def letter_to_mend(self, partition: int, offset: int, *, reveal: bool, user: User) -> tuple[LetterView, str]:
+        """One, and its event as it is edited; empty without `reveal`, for nothing of it is hidden. Raises as
+        `letter`; `UsageError` when it cannot be mended.
+        """
+        row, record = await self._letter(partition, offset, reveal=reveal, user=user)
+        refused = refused_record(record.key, record.value, record.headers)
+        if is_guarded(refused):
+            raise UsageError("what a provider or an operator said is replayed as it is: its MAC is over the very bytes")
+        view, _ = view_letter(row, record, reveal=reveal)
+        return view, event_text(refused) if reveal else ""
+
+    async def letters_left(self, reason: str, subject: str) -> tuple[int, list[Place]]:
+        """How many letters match that nobody has dealt with, and where those are that one action takes. Raises
+        `UsageError` when nothing was chosen.
+        """
+        if not reason and not subject:
+            raise UsageError("choose which dead letters first, by reason or order: this would be all of them")
+        return await self.ask(lambda reader: reader.letters_left(reason=reason, subject=subject, count_max=ACT_MAX))
+
+    async def deal(self, doing: Doing, places: list[Place], user: User, why: str) -> ActionDone:
+        """Replays or dismisses letters. Raises `NotAllowedError`, `UsageError` when nothing can be done."""
+        self._check_may_deal(doing, user, why)
+        desk = self.site.letters
+        act = desk.dismiss if doing.name == "dismiss" else desk.replay
+        return self._dealt(doing, await act(places, by=user.name, why=why), user, why)
+
+    async def deal_with_all(self, doing: Doing, reason: str, subject: str, user: User, why: str) -> ActionDone:
+        """Does it to all that match now, the oldest first, up to a bound. Raises as `deal`."""
+        count, places = await self.letters_left(reason, subject)
+        done = await self.deal(doing, places, user, why)
+        return msgspec.structs.replace(done, left=max(0, count - len(places)))
+
+    async def mend(self, doing: Doing, place: Place, event: str, user: User, why: str) -> ActionDone:
+        """Writes an event instead of that of a letter. Raises as `deal`, also when it would still be refused;
+        `LogError`.
+        """
+        self._check_may_deal(doing, user, why)
+        return self._dealt(doing, [await self.site.letters.mend(place, event, by=user.name, why=why)], user, why)
+
+    async def check_mended(self, doing: Doing, place: Place, event: str, user: User) -> str:
+        """Why it would still be refused; empty: it would be taken. Raises `NotAllowedError`, `LogError`."""
+        self._check_may_deal(doing, user, "")
+        try:
+            await self.site.letters.check(place, event)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def _check_may_deal(self, doing: Doing, user: User, why: str) -> None:
+        if user.role != "operator":
+            raise NotAllowedError("you may look; to act takes the role operator")
+        if problem := self.site.letters.why_not():
+            raise UsageError(problem)
+        if doing.needs_why and not why:
+            raise UsageError(f"{doing.name} needs a reason: say why")
+
+    def _dealt(self, doing: Doing, lines: list[ActionLine], user: User, why: str) -> ActionDone:
+        done = sum(line.done for line in lines)
+        log.info("console_action", command=f"{doing.name}_letter", by=user.name, why=why, asked=len(lines), done=done)
+        self._overview_until = -inf
+        return ActionDone(doing.name, lines)
 
     # --- what is done ---
 

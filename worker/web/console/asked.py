@@ -9,6 +9,7 @@ from aiohttp import web
 
 from schemas.console import Sort
 from schemas.views import Status
+from worker.core.letters import DOINGS, Doing
 from worker.errors import UsageError
 from worker.web.console.queries import PAGE_MAX, SORTS, STATUSES, Filter
 
@@ -17,6 +18,7 @@ _AGE = re.compile(r"(\d{1,6})\s?(s|m|min|h|d)")
 _UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _TEXT_MAX = 300
 _FIELDS_MAX = 100
+_WHY_MAX = 500
 
 
 class Query:
@@ -82,6 +84,37 @@ def number_of(text: str, name: str, largest: int) -> int:
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) > largest:
         raise UsageError(f"{name}: expected an integer from 0 to {largest}, got {text[:40]!r}")
     return int(text)
+
+
+def place_in(request: web.Request) -> tuple[int, int]:
+    """Partition and offset in the path of a dead letter. Raises `UsageError`."""
+    partition, offset = (number_of(request.match_info[name], name, 2**53) for name in ("partition", "offset"))
+    return partition, offset
+
+
+def place_of(letter: str) -> tuple[int, int]:
+    """Of `partition/offset`. Raises `UsageError`."""
+    partition, _, offset = letter.partition("/")
+    return number_of(partition, "partition", 2**53), number_of(offset, "offset", 2**53)
+
+
+def doing_of(name: str) -> Doing:
+    """What is to be done with letters. Raises `UsageError`; also for `mend`, which has a page of its own."""
+    doing = DOINGS.get(name)
+    if doing is None or name == "mend":
+        raise UsageError("command: expected replay or dismiss")
+    return doing
+
+
+def check_of_many(doing: Doing) -> None:
+    """Raises `UsageError` for what is done to one letter alone."""
+    if not doing.of_many:
+        raise UsageError(f"{doing.name}: name one dead letter")
+
+
+def why_of(text: str) -> str:
+    """A reason, cut to what is kept."""
+    return text.strip()[:_WHY_MAX]
 
 
 def older_text(seconds: float) -> str:

@@ -130,6 +130,16 @@ def _steps(path: str) -> Path:
     return tuple(name or (int(index) if index.isdecimal() else index) for name, index in _STEP.findall(path))
 
 
+def marked(text: str, problem: str) -> list[Line]:
+    """A value that somebody has edited, line by line, with the place that a problem names; empty: it is no JSON."""
+    found = _PATH.search(problem)
+    try:
+        value = _bounded(json.loads(text))
+    except (ValueError, RecursionError):
+        return []
+    return _first(lines_of(value, _steps(found[0]) if found else ()))
+
+
 def lines_of(value: Any, wrong: Path, here: Path = (), lead: str = "", tail: str = "") -> Iterator[Line]:
     """A value as indented JSON; the place `wrong`, or the innermost that there is on the way to it, is marked."""
     is_wrong = bool(wrong) and here == wrong[: len(here)] and not _leads_on(value, wrong[len(here) :])

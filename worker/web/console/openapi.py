@@ -14,6 +14,7 @@ from schemas.console import (
     IndexView,
     LettersPage,
     LetterView,
+    MendAsked,
     OrderPage,
     OrdersPage,
     Overview,
@@ -23,6 +24,7 @@ from schemas.console import (
 )
 from worker import __version__
 from worker.core.commands import Command, commands
+from worker.core.letters import DOINGS, Doing
 from worker.web.console import asked
 from worker.web.console.answers import Answers
 from worker.web.console.auth import User
@@ -90,6 +92,7 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
         Parameter(name, what, {"type": "integer", "minimum": 0}, "path")
         for name, what in (("partition", "Of the dead-letter topic"), ("offset", "In that partition"))
     ]
+    chosen = [Parameter("reason", "The kind of mistake."), Parameter("subject", "The order it was about.")]
     personal = Parameter("show", "personal: nothing is hidden; operators only, and it is logged")
     return [
         Route("GET", "/api/session", "Who asks, and what for a change is needed", api.session, Session),
@@ -117,8 +120,7 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
             api.letters,
             LettersPage,
             parameters=[
-                Parameter("reason", "The kind of mistake."),
-                Parameter("subject", "The order it was about."),
+                *chosen,
                 PARAMETERS["cursor"],
                 PARAMETERS["limit"],
             ],
@@ -130,6 +132,33 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
             api.letter,
             LetterView,
             parameters=[*place, personal],
+        ),
+        *(
+            Route(
+                "POST",
+                f"/api/dead-letters/{{partition}}/{{offset}}/{each.name}",
+                each.what.rstrip("."),
+                api.mends(each) if each.name == "mend" else api.deals(each),
+                ActionDone,
+                "operator",
+                place,
+                MendAsked if each.name == "mend" else ActionAsked,
+            )
+            for each in DOINGS.values()
+        ),
+        *(
+            Route(
+                "POST",
+                f"/api/dead-letters/{each.name}",
+                f"To all that match and that nobody has dealt with, the oldest first: {each.what.rstrip('.')}",
+                api.deals_with_all(each),
+                ActionDone,
+                "operator",
+                chosen,
+                ActionAsked,
+            )
+            for each in DOINGS.values()
+            if each.of_many
         ),
         Route(
             "POST",
@@ -193,11 +222,32 @@ class _Api:
         )
 
     async def letter(self, request: web.Request, user: User) -> LetterView:
-        place = [asked.number_of(request.match_info[name], name, 2**53) for name in ("partition", "offset")]
         view, _ = await self._answers.letter(
-            *place, reveal=asked.query_in(request).get("show") == "personal", user=user
+            *asked.place_in(request), reveal=asked.query_in(request).get("show") == "personal", user=user
         )
         return view
+
+    def deals(self, doing: Doing) -> Handle:
+        async def handle(request: web.Request, user: User) -> ActionDone:
+            return await self._answers.deal(doing, [asked.place_in(request)], user, await _why(request))
+
+        return handle
+
+    def deals_with_all(self, doing: Doing) -> Handle:
+        async def handle(request: web.Request, user: User) -> ActionDone:
+            query = asked.query_in(request)
+            why = await _why(request)
+            return await self._answers.deal_with_all(doing, query.get("reason"), query.get("subject"), user, why)
+
+        return handle
+
+    def mends(self, doing: Doing) -> Handle:
+        async def handle(request: web.Request, user: User) -> ActionDone:
+            body = msgspec.json.decode(await request.read(), type=MendAsked)
+            event, why = bytes(body.event).decode(), asked.why_of(body.why)
+            return await self._answers.mend(doing, asked.place_in(request), event, user, why)
+
+        return handle
 
     async def attempt(self, request: web.Request, _user: User) -> Tried:
         return await self._answers.attempt((await request.read()).decode("utf-8", "replace"))
@@ -205,7 +255,7 @@ class _Api:
 
 async def _why(request: web.Request) -> str:
     body = await request.read()
-    return msgspec.json.decode(body, type=ActionAsked).why if body else ""
+    return asked.why_of(msgspec.json.decode(body, type=ActionAsked).why) if body else ""
 
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:

@@ -31,6 +31,38 @@ class Operator(Protocol):
         ...
 
 
+Place = tuple[int, int]
+"""Of a dead letter: partition and offset."""
+
+
+class Letters(Protocol):
+    """Deals with dead letters, each once, whoever else does."""
+
+    def why_not(self) -> str:
+        """Why nothing can be done, and what to do; empty: it can."""
+        ...
+
+    async def replay(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:
+        """Writes their events again as they are, at a bounded rate; what became of each, in any order, once that is
+        committed. Never raises for what cannot be done.
+        """
+        ...
+
+    async def dismiss(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:
+        """Marks them as dealt with, as `replay`."""
+        ...
+
+    async def mend(self, place: Place, event: str, *, by: str, why: str) -> ActionLine:
+        """Writes this event, JSON of its attributes and `data`, instead. Raises `UsageError` when it would still be
+        refused, or is none; `LogError`.
+        """
+        ...
+
+    async def check(self, place: Place, event: str) -> None:
+        """Nothing is written. Raises as `mend`."""
+        ...
+
+
 class Workers(Protocol):
     """What running workers say of themselves, where they can be asked."""
 
@@ -64,3 +96,25 @@ class Nobody:
     async def show(self, _subject: str) -> tuple[str, OrderView] | None:
         """Nobody serves it."""
         return None
+
+
+class NoLetters:
+    """`Letters` where nobody can deal with them."""
+
+    def why_not(self) -> str:
+        """What to do."""
+        return "dead letters are dealt with by a console over Kafka: `cartsync console`"
+
+    async def replay(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002
+        """Nothing."""
+        return [ActionLine(f"{partition}/{offset}", False, self.why_not()) for partition, offset in places]
+
+    dismiss = replay
+
+    async def mend(self, place: Place, event: str, *, by: str, why: str) -> ActionLine:  # noqa: ARG002
+        """Nothing."""
+        raise UsageError(self.why_not())
+
+    async def check(self, place: Place, event: str) -> None:  # noqa: ARG002
+        """Nothing."""
+        raise UsageError(self.why_not())

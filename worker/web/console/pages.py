@@ -16,6 +16,8 @@ from schemas.console import ActionDone, Session
 from schemas.views import STATUS_RULES
 from worker import __version__
 from worker.core.commands import COMMANDS
+from worker.core.letters import DOINGS
+from worker.core.trust import GUARDED
 from worker.errors import UsageError
 from worker.web.console import asked, letters
 from worker.web.console.amounts import age, machine_time, money, utc
@@ -98,23 +100,77 @@ class Pages:
         query = asked.query_in(request)
         reason, subject = query.get("reason", ""), query.get("subject", "")
         found = await self._answers.letters(reason, subject, query.get("cursor") or None, asked.limit_of(query))
-        address = urlencode([(name, text) for name, text in (("reason", reason), ("subject", subject)) if text])
+        left = (await self._answers.letters_left(reason, subject))[0] if reason or subject else 0
         return self._render(
             "letters",
             session,
             found=found,
             reason=reason,
             subject=subject,
-            address=address,
+            address=_chosen(reason, subject),
+            left=left,
+            why_not=self._why_not_deal(session),
             is_first="cursor" not in query,
         )
 
     async def letter(self, request: web.Request, session: Session, user: User, *, reveal: bool) -> str:
         """One dead letter."""
-        place = [asked.number_of(request.match_info[name], name, 2**53) for name in ("partition", "offset")]
-        found, lines = await self._answers.letter(*place, reveal=reveal, user=user)
-        headers = letters.headers_of(found.headers)
-        return self._render("letter", session, found=found, lines=lines, headers=headers, reveal=reveal)
+        found, lines = await self._answers.letter(*asked.place_in(request), reveal=reveal, user=user)
+        return self._render(
+            "letter",
+            session,
+            found=found,
+            lines=lines,
+            headers=letters.headers_of(found.headers),
+            reveal=reveal,
+            why_not=self._why_not_deal(session),
+            is_guarded=found.letter.type.startswith(GUARDED),
+        )
+
+    def _why_not_deal(self, session: Session) -> str:
+        """Why who asks cannot deal with dead letters; empty: he can."""
+        problem = self._answers.site.letters.why_not()
+        return problem or ("" if session.role == "operator" else "you may look; to act takes the role operator")
+
+    async def confirm_letters(self, request: web.Request, session: Session) -> str:
+        """What would be done with one letter, or with how many, before it is done. Raises `UsageError`."""
+        query = asked.query_in(request)
+        doing, letter = asked.doing_of(query.get("command")), query.get("letter")
+        reason, subject, count = query.get("reason"), query.get("subject"), 1
+        if letter:
+            asked.place_of(letter)
+        else:
+            asked.check_of_many(doing)
+            count, _ = await self._answers.letters_left(reason, subject)
+        return self._render(
+            "confirm_letters",
+            session,
+            command=doing,
+            letter=letter,
+            reason=reason,
+            subject=subject,
+            address=_chosen(reason, subject),
+            count=count,
+            act_max=ACT_MAX,
+            why_not=self._why_not_deal(session),
+        )
+
+    async def mending(self, request: web.Request, session: Session, user: User, *, reveal: bool) -> str:
+        """Where an event that was refused is edited. Raises `UsageError` when it cannot be."""
+        place = asked.place_in(request)
+        found, event = await self._answers.letter_to_mend(*place, reveal=reveal, user=user)
+        return self._mend(place, session, found=found, event=event, detail=found.letter.detail, is_shown=reveal)
+
+    async def mended(self, place: tuple[int, int], event: str, why: str, problem: str, session: Session) -> str:
+        """The event as it would be written; or the place in it that is still wrong."""
+        lines = letters.marked(event, problem)
+        return self._mend(place, session, event=event, why=why, problem=problem, lines=lines)
+
+    def _mend(self, place: tuple[int, int], session: Session, **values: Any) -> str:
+        unknown: dict[str, Any] = {"found": None, "is_shown": True, "detail": "", "why": "", "problem": "", "lines": []}
+        letter = f"{place[0]}/{place[1]}"
+        why_not = self._why_not_deal(session)
+        return self._render("mend", session, command=DOINGS["mend"], letter=letter, why_not=why_not, **unknown | values)
 
     async def confirm(self, request: web.Request, session: Session) -> str:
         """What would be done, and to how many, before it is done. Raises `UsageError`."""
@@ -213,7 +269,7 @@ def _environment(now_ms: Callable[[], int], trace_url: str) -> jinja2.Environmen
         "orders_address": _orders_address,
         "with_sort": _with_sort,
         "hidden": letters.HIDDEN,
-        "commands": COMMANDS,
+        "commands": {**COMMANDS, **DOINGS},
     }
     return env
 
@@ -262,6 +318,11 @@ def printable(text: str) -> str:
 
 def _orders_address(**query: str) -> str:
     return f"/orders?{urlencode(query)}"
+
+
+def _chosen(reason: str, subject: str) -> str:
+    """The parameters that ask for these dead letters."""
+    return urlencode([(name, text) for name, text in (("reason", reason), ("subject", subject)) if text])
 
 
 def _with_sort(wanted: Filter, sort: str, column: str) -> str:

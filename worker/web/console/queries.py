@@ -314,6 +314,14 @@ class Reader:
         )
         return LettersPage([LetterRow(*each[1:]) for each in found[:limit]], following, dict(by_reason.fetchall()))
 
+    def letters_left(self, *, reason: str, subject: str, count_max: int) -> tuple[int, list[tuple[int, int]]]:
+        """How many letters match that nobody has dealt with; and where they are, of some the oldest ones."""
+        where = "handled = '' AND (? IN ('', reason)) AND (? IN ('', subject))"
+        values = (reason, subject)
+        count = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()[0]  # noqa: S608
+        statement = f"SELECT partition, offset FROM letters WHERE {where} ORDER BY at_ms, id LIMIT ?"  # noqa: S608
+        return int(count), self._db.execute(statement, (*values, count_max)).fetchall()
+
     def letter(self, partition: int, offset: int) -> LetterRow | None:
         """One; `None`: there is none."""
         statement = (

@@ -21,6 +21,7 @@ from aiohttp.typedefs import Handler
 
 from schemas.console import ActionDone, Session
 from worker import is_cross_site
+from worker.core.letters import DOINGS
 from worker.errors import LogError, UsageError
 from worker.web.connections import Connection, Connections
 from worker.web.console import asked
@@ -48,7 +49,6 @@ _ALIVE_EVERY_S = 15.0
 """A comment, so that nothing on the way closes what seems idle."""
 _DONE_MAX = 200
 """Actions whose outcome can still be looked at."""
-_WHY_MAX = 500
 _STATIC = Path(__file__).parent / "static"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _POLICY = (
@@ -135,6 +135,10 @@ class Console:
         get("/dead-letters/{partition}/{offset}", self._letter)
         get("/confirm", self._page(self._pages.confirm))
         post("/act", self._act)
+        get("/dead-letters/confirm", self._page(self._pages.confirm_letters))
+        post("/dead-letters/act", self._act_on_letters)
+        get("/dead-letters/{partition}/{offset}/mend", self._mending)
+        post("/dead-letters/{partition}/{offset}/mend", self._mend)
         get("/done/{key}", self._shown_done)
         get("/try", self._page(self._pages.attempt))
         post("/try", self._attempt)
@@ -345,19 +349,55 @@ class Console:
         user, form = request[_USER], await self._form(request)
         if (refusal := await self._require_token(request, user, form.get("csrf", ""))) is not None:
             return refusal
-        command, why = command_named(form.get("command", "")), form.get("why", "").strip()[:_WHY_MAX]
+        command, why = command_named(form.get("command", "")), asked.why_of(form.get("why", ""))
         if subject := form.get("subject", ""):
             done = await self._answers.act(command, [subject], user, why)
         else:
             wanted = asked.filter_of(asked.Query(form.get("filter", "")))
             done = await self._answers.act_on_all(command, wanted, user, why)
+        key = self._keep(user, done)
+        if subject and command.about == "order":
+            return _see(f"{order_path(subject)}?done={key}")
+        return _see(f"/done/{key}")
+
+    def _keep(self, user: User, done: ActionDone) -> str:
+        """The word by which what came of an action can be looked at."""
         key = secrets.token_urlsafe(12)
         self._done[key] = (user.name, done)
         while len(self._done) > _DONE_MAX:
             self._done.popitem(last=False)
-        if subject and command.about == "order":
-            return _see(f"{order_path(subject)}?done={key}")
-        return _see(f"/done/{key}")
+        return key
+
+    async def _act_on_letters(self, request: web.Request) -> web.StreamResponse:
+        user, form = request[_USER], await self._form(request)
+        if (refusal := await self._require_token(request, user, form.get("csrf"))) is not None:
+            return refusal
+        doing, why = asked.doing_of(form.get("command")), asked.why_of(form.get("why"))
+        if letter := form.get("letter"):
+            done = await self._answers.deal(doing, [asked.place_of(letter)], user, why)
+        else:
+            asked.check_of_many(doing)
+            done = await self._answers.deal_with_all(doing, form.get("reason"), form.get("subject"), user, why)
+        return _see(f"/done/{self._keep(user, done)}")
+
+    async def _mending(self, request: web.Request) -> web.Response:
+        user = request[_USER]
+        reveal = asked.query_in(request).get("show") == "personal"
+        return _html(await self._pages.mending(request, self.session(user), user, reveal=reveal))
+
+    async def _mend(self, request: web.Request) -> web.StreamResponse:
+        """First what would be written is shown; it is written when that was confirmed."""
+        user, form = request[_USER], await self._form(request)
+        if (refusal := await self._require_token(request, user, form.get("csrf"))) is not None:
+            return refusal
+        doing, place = DOINGS["mend"], asked.place_in(request)
+        event, why = form.get("event"), asked.why_of(form.get("why"))
+        problem = await self._answers.check_mended(doing, place, event, user)
+        if not problem and form.get("sure") == "1":
+            done = await self._answers.mend(doing, place, event, user, why)
+            return _see(f"/done/{self._keep(user, done)}")
+        page = await self._pages.mended(place, event, why, problem, self.session(user))
+        return _html(page, 400 if problem else 200)
 
     async def _shown_done(self, request: web.Request) -> web.Response:
         user = request[_USER]

@@ -23,10 +23,13 @@ from worker.ports import DeadLetter, Place, Result, StateEntry
 from worker.sim.log import MemoryLog
 from worker.sim.records import MemoryRecords
 from worker.tools.console.attempt import read_events
+from worker.tools.console.letters import AtTheDesk
+from worker.tools.demo.letters import MemoryDesk
 from worker.web.console.answers import Answers, Site
 from worker.web.console.auth import Auth, Loopback
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
+from worker.web.console.operator import Letters
 from worker.web.console.server import Console
 
 NOW_MS = 1_800_000_000_000
@@ -91,6 +94,8 @@ class Scene:
         self.records = MemoryRecords(self.log, SystemClock())
         self.path = folder / "index.sqlite"
         self.deeds = Deeds()
+        self.desk = MemoryDesk(self.log)
+        self.letters: Letters = AtTheDesk(self.desk.open)
         self.now_ms = NOW_MS
         self.url = ""
         self.trace_url = ""
@@ -137,6 +142,7 @@ class Scene:
             index=index,
             follower=Follower(self.records, index),
             operator=self.deeds,
+            letters=self.letters,
             workers=self.deeds,
             trier=self.attempt,
             read_events=read_events,
