@@ -117,6 +117,9 @@ class _Nobody:
         """Nothing is sent."""
         return account
 
+    def pause_accounts(self, *_: Any) -> None:
+        """No operator did anything."""
+
 
 async def ours(line: Line, settings: dict[str, Any]) -> None:
     """The actors of all partitions, from before their fence until they are ready to serve."""

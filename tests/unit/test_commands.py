@@ -19,6 +19,7 @@ from worker.cli import app as cli
 from worker.config import WorkerSection
 from worker.core.commands import COMMANDS, About, Command, commands
 from worker.core.effects import EFFECTS, OPERATOR_KINDS
+from worker.core.letters import DOINGS
 from worker.errors import UsageError
 from worker.tools.scenario.files import read_step
 from worker.tools.scenario.world import World
@@ -53,7 +54,7 @@ def test_rows_are_complete(command: Command) -> None:
     assert command.about == "order" or not (command.of_many or command.of_parked)
 
 
-@pytest.mark.parametrize(("about", "others"), [("order", {"show", "history"}), ("account", {"report"})])
+@pytest.mark.parametrize(("about", "others"), [("order", {"show", "history"}), ("account", {"report", "list"})])
 def test_command_line(about: About, others: set[str]) -> None:
     """`order NAME` and `account NAME`, each with its help."""
     group: Any = typer.main.get_command(cli).commands[about]  # type: ignore[attr-defined]
@@ -118,6 +119,8 @@ async def test_console(tmp_path: Path) -> None:
             *(f"/api/orders/{{subject}}/{name}" for name in names("order")),
             *(f"/api/accounts/{{account}}/{name}" for name in names("account")),
             *(f"/api/{name}" for name in of_many),
+            *(f"/api/dead-letters/{{partition}}/{{offset}}/{name}" for name in DOINGS),
+            *(f"/api/dead-letters/{doing.name}" for doing in DOINGS.values() if doing.of_many),
         }
 
 

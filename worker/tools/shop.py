@@ -165,7 +165,9 @@ def make_history(
             if odd and random.random() < 0.03:
                 events.append(ShopEvent(at_s + late_s + random.uniform(0, 2), order.subject, value))
         if odd and random.random() < 0.02:
-            events.append(ShopEvent(order.steps[-1][0] + 0.1, order.subject, _poison(random, order.subject), True))
+            at_s = order.steps[-1][0] + 0.1
+            poison = _poison(random, order.subject, began_at + timedelta(seconds=at_s))
+            events.append(ShopEvent(at_s, order.subject, poison, True))
     events.sort(key=lambda event: event.at_s)
     return History(events, {order.subject: order for order in made}, sum(event.poisoned for event in events))
 
@@ -193,9 +195,9 @@ def _cloud_event(subject: str, number: int, kind: str, data: dict[str, Any], at:
     return json.dumps(event, ensure_ascii=False).encode()
 
 
-def _poison(random: Random, subject: str) -> bytes:
+def _poison(random: Random, subject: str, at: datetime) -> bytes:
     data = {"shipment_id": "x", "lines": [{"line_id": "socks", "quantity": random.choice([0, -3, 1.5, "2"])}]}
-    whole = _cloud_event(subject, 99, "order.items_shipped", data, datetime.now(UTC).replace(microsecond=0))
+    whole = _cloud_event(subject, 99, "order.items_shipped", data, at)
     return random.choice([whole, whole[:-7], b"not json", whole.replace(b"items_shipped", b"items_packed")])
 
 
