@@ -16,6 +16,7 @@ from tests.integration.test_console import console
 from tests.integration.topics import Desk
 from tests.kafka_settings import settings_of
 from tests.shops.by_hand import ACCOUNT, line
+from tests.shops.events import EventSpec, envelope
 from worker.core.letters import REPLAYED_FROM
 from worker.core.mending import Mended
 from worker.core.trust import HEADER, Trust
@@ -89,16 +90,8 @@ async def topics(kafka: LocalKafka) -> Topics:
 
 def event(number: int, **data: object) -> Input:
     """A cancellation, as good as the data is."""
-    body = {
-        "specversion": "1.0",
-        "id": f"e{number}",
-        "source": "/shops/acme",
-        "type": "order.cancelled",
-        "time": "2026-11-01T10:00:00Z",
-        "subject": f"acme/{number}",
-        "data": data,
-    }
-    return Input(number, 0, f"acme/{number}".encode(), msgspec.json.encode(body))
+    spec = EventSpec("order.cancelled", data, {"subject": f"acme/{number}"})
+    return Input(number, 0, f"acme/{number}".encode(), msgspec.json.encode(envelope(spec, number)))
 
 
 async def test_mended_and_settled(open_stage: OpenStage) -> None:

@@ -324,10 +324,12 @@ class Publisher:
             return
 
     def _is_open(self, slots: _AccountSlots) -> bool:
-        if self._suspended or slots.stopped or slots.is_at_gate:
-            return False
         now = self._clock.now()
-        return slots.queue.opens_at(now) <= now
+        return self._opens_at(slots, now) <= now
+
+    def _opens_at(self, slots: _AccountSlots, now: float) -> float:
+        """As `AccountQueue.opens_at`, whatever keeps the account from it."""
+        return NEVER if self._suspended or slots.stopped or slots.is_at_gate else slots.queue.opens_at(now)
 
     async def _park(self, slots: _AccountSlots) -> None:
         """Parks the slot until it is woken by an offer, by an operator, or when the account may send again."""
@@ -336,8 +338,7 @@ class Publisher:
         slots.parked_slots.append(future)
         alarm = None
         now = self._clock.now()
-        is_shut = self._suspended or slots.stopped or slots.is_at_gate
-        opens_at = NEVER if is_shut else slots.queue.opens_at(now)
+        opens_at = self._opens_at(slots, now)
         if opens_at != NEVER:
             alarm = loop.call_later(opens_at - now, slots.wake_slots)
         try:
@@ -427,12 +428,11 @@ class Publisher:
         def may_send() -> bool:
             return not slots.stopped and attempt.may_send()
 
-        response: HttpResponse | Fault | None = None
         if not slots.stopped:
             response = await self._sender.send(request, self._deadline_s, may_send)
-        if response is None or (slots.stopped and isinstance(response, Fault) and not response.sent):
-            return Fault(False, "an operator has paused the account")
-        return response
+            if not (slots.stopped and isinstance(response, Fault) and not response.sent):
+                return response
+        return Fault(False, "an operator has paused the account")
 
     async def _run_errand(
         self, slots: _AccountSlots, errand: Errand, attempt: Attempt, unanswered: _Unanswered

@@ -109,10 +109,9 @@ async def _list(
     scan = open_state_scan(for_a_person(config.kafka), lambda _subject: with_orders, found.note)
     walk = Walk(scan, lambda subject, _partition, value: (subject, _status(value, rules, now_ms)), "read")
     await scan.start()
-    for partition in range(scan.partitions):
-        async with aclosing(walk.over(partition)) as orders:
-            async for subject, status in orders:
-                found.order(account_of(subject), status)
+    async with aclosing(walk.everywhere()) as orders:
+        async for subject, status in orders:
+            found.order(account_of(subject), status)
     providers = config.providers
     lines = [
         found.line(name, providers.get(name), accounts.get(name), partitions=scan.partitions, with_orders=with_orders)

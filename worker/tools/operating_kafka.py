@@ -101,14 +101,13 @@ async def parked(scan: StateScan, reason_contains: str) -> list[Target]:
     """The parked orders, or those whose reason contains a text, with the partitions where they lie. Raises `LogError`,
     `TopicError`.
     """
-    walk = Walk(scan, lambda subject, _partition, value: (subject, state.decode_header(value)), "read")
+    walk = Walk(scan, lambda subject, partition, value: (subject, partition, state.decode_header(value)), "read")
     await scan.start()
     places: dict[str, list[int]] = {}
-    for partition in range(scan.partitions):
-        async with aclosing(walk.over(partition)) as found:
-            async for subject, header in found:
-                if header.park is not None and is_parked(header) and reason_contains in header.park.reason:
-                    places.setdefault(subject, []).append(partition)
+    async with aclosing(walk.everywhere()) as found:
+        async for subject, partition, header in found:
+            if header.park is not None and is_parked(header) and reason_contains in header.park.reason:
+                places.setdefault(subject, []).append(partition)
     return [Target(subject, partitions) for subject, partitions in places.items()]
 
 

@@ -49,12 +49,11 @@ async def _list(config: ConsoleConfig, wanted: Filter, form: Form, scan: StateSc
     if form == "csv":
         out.write(csv_lines([HEADER]).decode())
     found = 0
-    for partition in range(scan.partitions):
-        async with aclosing(walk.over(partition)) as lines:
-            async for line in lines:
-                if matches(wanted, line, config.providers, now_ms):
-                    found += 1
-                    out.write(write(order_row(line), now_ms))
+    async with aclosing(walk.everywhere()) as lines:
+        async for line in lines:
+            if matches(wanted, line, config.providers, now_ms):
+                found += 1
+                out.write(write(order_row(line), now_ms))
     out.flush()
     if form == "text":
         sys.stderr.write(f"{found} {'order' if found == 1 else 'orders'}\n")

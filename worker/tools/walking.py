@@ -45,6 +45,13 @@ class Walk(Generic[_Made]):
                     continue
                 yield made
 
+    async def everywhere(self) -> AsyncGenerator[_Made, None]:
+        """What is made of all orders."""
+        for partition in range(self._scan.partitions):
+            async with aclosing(self.over(partition)) as found:
+                async for made in found:
+                    yield made
+
     @property
     def exit_code(self) -> int:
         """Of the command."""

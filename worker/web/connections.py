@@ -78,6 +78,7 @@ class Connections:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+            self.headers.close()
 
     def __call__(self) -> asyncio.BaseProtocol:
         server = None if self._runner is None else self._runner.server

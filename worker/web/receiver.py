@@ -162,12 +162,13 @@ class Receiver:
         limits: Limits | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         tracing: "Tracing | None" = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`adapters`: by provider. `trust`: signs records. `key_of`: the record key for a subject. `wall_ms`: UTC
-        milliseconds. `tracing`: makes spans; `None`: nobody wants any.
+        milliseconds. `tracing`: makes spans; `None`: nobody wants any. `loop`: its own, before that runs.
         """
         self.limits = limits = limits or Limits()
-        loop = asyncio.get_running_loop()
+        loop = loop or asyncio.get_running_loop()
         self._now = loop.time
         self._deadlines = Deadlines(loop)
         self._adapters = adapters

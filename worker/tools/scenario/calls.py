@@ -1,7 +1,7 @@
 """The receiver of callbacks in a scenario: its production code, called without a network."""
 
+import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -46,6 +46,7 @@ class Calls:
         trust: Trust,
         placing: Placing,
         wall_ms: Callable[[], int],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`sender`: sends questions to the shop."""
         self.metrics = Metrics()
@@ -53,14 +54,12 @@ class Calls:
         producer.start()
         self._tokens = {name: Tokens(each.callback_secrets) for name, each in callers.items() if each.callback_secrets}
         lookup = Lookup(sender, self.metrics, _QUESTIONS)
-        self._receiver: Receiver | None = None
-        self._make_receiver = partial(
-            Receiver, callers, CALLBACKS, producer, lookup, trust, placing.key_of, self.metrics, wall_ms=wall_ms
+        self._receiver = Receiver(
+            callers, CALLBACKS, producer, lookup, trust, placing.key_of, self.metrics, wall_ms=wall_ms, loop=loop
         )
 
     async def call(self, path: str, headers: Mapping[str, str], body: bytes, *, is_away: bool = False) -> Answered:
         """One call. `is_away`: Kafka accepts nothing during it."""
-        self._receiver = self._receiver or self._make_receiver()
         self._producer.is_away = is_away
         try:
             return Answered(*await self._receiver.hand("POST", path, headers, body))

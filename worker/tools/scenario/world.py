@@ -114,7 +114,13 @@ class World:
         self._is_running = False
         producer = MemoryEventProducer(self._post, self._clock)
         self._calls = Calls(
-            callers, self.provider, producer, trust or Trust(), placing or Placing("crc32"), self._clock.wall_ms
+            callers,
+            self.provider,
+            producer,
+            trust or Trust(),
+            placing or Placing("crc32"),
+            self._clock.wall_ms,
+            self._loop,
         )
         self._own_producer = MemoryEventProducer(self._write, self._clock)
         self.sides = Sides(accounts, self.provider, self._calls, self._loop, lambda: self._clock.wall_ms() / 1000)

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.shops.events import EventSpec, envelope
 from tests.unit.web.console.scene import Scene, csrf, get, get_json
 from worker.core.letters import REPLAYED_FROM, Marker, read_marker
 from worker.core.mending import Mended
@@ -36,16 +37,8 @@ class Viewer:
 
 def event(number: int, **data: object) -> bytes:
     """A cancellation, as good as the data is."""
-    body = {
-        "specversion": "1.0",
-        "id": f"e{number}",
-        "source": "/shops/acme",
-        "type": "order.cancelled",
-        "time": "2026-11-01T10:00:00Z",
-        "subject": f"acme/{number}",
-        "data": data,
-    }
-    return json.dumps(body).encode()
+    spec = EventSpec("order.cancelled", data, {"subject": f"acme/{number}"})
+    return json.dumps(envelope(spec, number)).encode()
 
 
 @pytest.fixture
