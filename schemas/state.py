@@ -293,6 +293,10 @@ class NextRecord(Struct, array_like=True, frozen=True):
     """`None`: no record was taken yet, or by a version that did not tell."""
     deployment: Deployment = Deployment()
     migration: Migration | None = None
+    hold_ms: int = -1
+    """With `clean`: how long after this was written requests that the owner was not sure of may still land; -1: by a
+    version that did not tell.
+    """
 
 
 class OwnerRecord(Struct, array_like=True, frozen=True):

@@ -773,7 +773,7 @@ class JobDesk(Protocol):
 
     def restore(self, records: Mapping[str, bytes], *, is_clean: bool, hold_until: float) -> dict[str, bytes]:
         """Takes over the job records of the previous owner, and returns the records to write. `hold_until`: no request
-        of an unclean previous owner lands after it. Raises `msgspec.MsgspecError`.
+        of a previous owner lands after it. Raises `msgspec.MsgspecError`.
         """
         ...
 
@@ -791,6 +791,10 @@ class JobDesk(Protocol):
 
     def forget(self, account: str) -> dict[str, bytes]:
         """Drops the pages in progress of an account whose target has changed; returns the records to write."""
+        ...
+
+    def held_until(self) -> float:
+        """The end of the latest hold that an answer here began; 0: none did."""
         ...
 
     def owes(self) -> bool:

@@ -50,6 +50,18 @@ def inherited_uncertainty_not_held(real: Any) -> Any:  # noqa: F811
     return restored
 
 
+@breaks(OrderWorkload, "held_until")
+def hold_not_told_to_the_successor(_real: Any) -> Any:
+    """Step 20: nothing is left of it, says who leaves in order."""
+    return lambda _self: 0.0
+
+
+@breaks(OrderWorkload, "held_until")
+def inherited_hold_not_passed_on(_real: Any) -> Any:
+    """Step 20: only that of its own attempts."""
+    return lambda self: self.outbox.held_until
+
+
 @breaks(Owner, "_first_offset")
 def activation_keeps_the_clean_flag(real: Any) -> Any:
     """Step 7."""

@@ -152,6 +152,31 @@ def test_worker_that_leaves_with_a_page_under_way() -> None:
     assert len(pages(world)) == 1
 
 
+def test_worker_that_leaves_while_its_page_may_still_land() -> None:
+    """The next one waits until it must have landed, as this one would have, and not as after a kill."""
+
+    async def story(world: World) -> None:
+        world.provider.script.append("lost")
+        await report(world)
+        await sleep(DEADLINE_S + 2.0)  # it was given up
+        life = world.lives.pop(0)
+        assert life.main is not None
+        life.main.cancel()
+        await life.worker.stop()
+        left_at.append(world.clock.now())
+        world.start(1)
+        await sleep(300.0)
+
+    left_at: list[float] = []
+    world = told(story)
+    check_told_once(world)
+    (first_at, first), (second_at, second) = pages(world)
+    assert first == second
+    assert second_at - first_at >= DEADLINE_S + SETTLE_S
+    assert left_at[0] < first_at + DEADLINE_S + SETTLE_S
+    assert second_at - left_at[0] < DeliveryPolicy(settle_s=SETTLE_S).takeover_hold_s
+
+
 def test_page_of_a_worker_that_died_may_have_been_taken() -> None:
     """So a refusal of it is not believed: it comes again as it was with the next report, and is not taken apart."""
 

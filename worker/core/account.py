@@ -41,7 +41,7 @@ DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
 _SHARE_GAIN = 1 / 32
 """What one answer counts for in the share of answers that slow the account down."""
-_SHARE_FULL = 1 / 3
+_SHARE_FULL = 1 / 2
 """From this share on it slows down in full."""
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})

@@ -15,7 +15,8 @@ Four rules keep the provider from ending up with something old, though it would 
 
 1. one attempt in flight per order, from the moment it is claimed until its outcome is committed;
 2. after an attempt whose outcome is unknown the order is *held*: its request may still land, so nothing is sent until
-   it must have (`settle`); `may_land_late` in the record tells the next owner to do the same by its own clock;
+   it must have (`settle`); `may_land_late` in the record tells the next owner to do the same by its own clock, and
+   `held_until` for how long, if this owner leaves in order;
 3. while the provider may have something else than what we last knew (`remote_unknown`), nothing is left out as
    unchanged;
 4. an owner that took over from one that did not drain holds everything that was owed (`inherit`).
@@ -101,6 +102,8 @@ class Outbox:
         self._entries: dict[str, Entry] = {}
         self._appointments = Appointments(self._entries)
         self._schedule = self._appointments.make
+        self.held_until = 0.0
+        """The end of the latest hold that there was (*now*)."""
         self._prepared = 0
         """Plans that are kept."""
         self._awaiting_lease: list[str] = []
@@ -185,6 +188,7 @@ class Outbox:
         entry = self._entries[subject]  # in flight, so it was kept
         entry.in_flight, entry.has_ended = False, True
         entry.hold_until = max(hold_until, entry.hold_until)
+        self.held_until = max(hold_until, self.held_until)
 
     def lease_renewed(self, now: float) -> None:
         """A commit has renewed the lease: what waited for that is evaluated again."""

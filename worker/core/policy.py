@@ -46,6 +46,12 @@ class DeliveryPolicy(Struct, frozen=True):
         """
         return (self.lease_s + self.hold_max_s) * (1 + CLOCK_RATE_ERROR) + 1.0
 
+    def inherited_hold_s(self, hold_ms: int) -> float:
+        """For how many seconds an owner that takes over holds what is in doubt. `hold_ms`: what is left of the holds of
+        the one before it, which left in order and knew; -1: that one did not tell.
+        """
+        return self.takeover_hold_s if hold_ms < 0 else hold_ms / 1000 * (1 + CLOCK_RATE_ERROR)
+
     @property
     def keep_alive_s(self) -> float:
         """How early a lease that is needed is renewed."""

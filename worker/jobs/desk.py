@@ -97,6 +97,9 @@ class Desk:
             job.due = 0.0
         self._host.wake()
 
+    def held_until(self) -> float:
+        return max((job.held_until for job in self._jobs.values()), default=0.0)
+
     def owes(self) -> bool:
         return any(job.owes() for job in self._jobs.values())
 

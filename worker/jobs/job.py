@@ -41,6 +41,8 @@ class Job:
         """As committed; `None`: there is none yet."""
         self.mail: JobChange | None = None
         """What is to be written."""
+        self.held_until = 0.0
+        """The end of the latest hold that an answer began, on the monotonic clock."""
         self._host = host
         self._means = means
         self._errand: Errand | None = None

@@ -402,6 +402,7 @@ class ReportJob(Job):
 
         def committed() -> None:
             self._not_before = self._again_at(move, answer)
+            self.held_until = answer.ended_at + hold_s(outcome, self._means.rules)
             run.orders += len(move.reported)
             run.pages += bool(move.reported)
             run.broken |= dict.fromkeys(self._subject(name) for name in move.broken)

@@ -37,6 +37,8 @@ class PartitionState(Struct):
     """Orders whose inherited doubt stands in memory only; in order, so that a simulation repeats."""
     held: Held = Held()
     """Those of them, and since when they are held."""
+    hold_until: float = 0.0
+    """Until then a request of owners before this one may still land, by the monotonic clock."""
     beyond: set[str] = field(default_factory=set)
     """Orders whose record is larger than the state topic takes now: nothing that becomes of them could be kept."""
     beyond_detail: str = ""
@@ -108,6 +110,7 @@ class Takeover:
                 known.unconfigured += orders
                 context.warn_unconfigured(account, host.partition)
         now, now_ms = context.clock.now(), context.clock.wall_ms()
+        known.hold_until = inherited.hold_until
         known.held = Held(known.unwritten, now_ms, round(1000 * max(0.0, inherited.hold_until - now)))
         work, value_max_bytes = Slice(context), host.sizes.value
         for count, (subject, value) in enumerate(self._orders.unsettled(smallest_too_large(value_max_bytes))):

@@ -307,6 +307,11 @@ class OrderWorkload:
             size += len(self.orders[subject])
         return portions
 
+    def held_until(self) -> float:
+        # Also of the holds before this owner: in shadow mode the outbox has none of them.
+        jobs = 0.0 if self.jobs is None else self.jobs.held_until()
+        return max(self._state.hold_until, self.outbox.held_until, jobs)
+
     def is_writable(self) -> bool:
         # What an order beyond the limit is not sure of cannot be marked in it, so the next owner has to hold it.
         return not self._state.beyond

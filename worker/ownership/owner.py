@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from math import inf
+from math import ceil, inf
 from typing import Any, Generic
 
 import structlog
@@ -184,9 +184,10 @@ class Owner(Generic[WorkloadT]):
                 is_position=True,
             )
         # In between and after a crash it counts as not clean: only the activation below takes the flag away.
-        clean = found.next is not None and found.next.clean
-        hold_until = found.fenced_at + context.rules.takeover_hold_s
-        entries = await self.workload.restored(Inherited(clean, found.next is None, hold_until))
+        last = found.next
+        clean = last is not None and last.clean
+        hold_s = 0.0 if last is None else context.rules.inherited_hold_s(last.hold_ms if clean else -1)
+        entries = await self.workload.restored(Inherited(clean, last is None, found.fenced_at + hold_s))
         await self.write(entries)
         self.workload.activated()
         self.workload.persist(entries, self._log_end)
@@ -451,6 +452,8 @@ class Owner(Generic[WorkloadT]):
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
         context = self._context
+        # Taken before it is written: whoever reads it counts from a later moment.
+        hold_s = max(0.0, self.workload.held_until() - context.clock.now()) if clean else 0.0
         return NextRecord(
             state.SCHEMA,
             offset,
@@ -459,6 +462,7 @@ class Owner(Generic[WorkloadT]):
             context.version,
             self.position.taken,
             context.deployment,
+            hold_ms=ceil(1000 * hold_s) if clean else -1,
         )
 
     # --- for the workload (`Host`) ---

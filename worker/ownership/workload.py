@@ -34,7 +34,7 @@ class Inherited(Struct, frozen=True):
     is_first: bool
     """There was none."""
     hold_until: float
-    """*now*: until then a request of its may still land."""
+    """*now*: until then a request of its, or of those before it, may still land."""
 
 
 class Transaction(Protocol):
@@ -224,6 +224,10 @@ class Workload(Protocol[TransactionT]):
         """What a successor has to know and stands in memory only, in portions of one transaction; the last one, which
         may be empty, goes with the last transaction.
         """
+        ...
+
+    def held_until(self) -> float:
+        """*now*: until then a request that is in doubt may still land, whoever sent it; a time in the past: none may."""
         ...
 
     def is_writable(self) -> bool:

@@ -301,6 +301,20 @@ def test_longer_hold_replaces_a_shorter_one() -> None:
     assert scene.outlook.hold_until == NOW + 60.0
 
 
+def test_end_of_the_latest_hold() -> None:
+    """Of all that began with an attempt here, also once its order is gone; of others the owner knows."""
+    scene = Scene()
+    scene.hold(OWED, 5.0)
+    assert scene.outbox.held_until == 0.0
+    scene.at = 5.0
+    for hold_s, expected in ((30.0, 35.0), (10.0, 45.0), (0.0, 45.0)):
+        scene.send()
+        scene.commit(SETTLED, hold_s=hold_s)
+        assert scene.outbox.held_until == NOW + expected
+        scene.evaluate(expected)
+    assert ORDER not in scene.outbox
+
+
 @pytest.mark.parametrize("at", [30.0, 31.0])
 def test_acknowledged_order_leaves_when_its_hold_ends(at: float) -> None:
     """By being evaluated, or because it is committed again."""

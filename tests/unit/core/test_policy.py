@@ -29,6 +29,14 @@ def test_takeover_hold_covers_lease_and_settle() -> None:
     assert rules.keep_alive_s == pytest.approx(4)
 
 
+@pytest.mark.parametrize(
+    ("hold_ms", "expected"), [(-1, (20 + 30) * 1.01 + 1), (0, 0.0), (10_000, 10.1), (90_000, 90.9)]
+)
+def test_hold_goes_on_at_the_successor(hold_ms: int, expected: float) -> None:
+    """For as long as its predecessor said, by a clock that may be faster; in full when it said nothing."""
+    assert DeliveryPolicy().inherited_hold_s(hold_ms) == pytest.approx(expected)
+
+
 BROKEN: list[tuple[dict[str, Any], str]] = [
     *(
         ({name: value}, f"{name.removesuffix('_s')} must be above 0")

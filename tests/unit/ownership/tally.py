@@ -59,6 +59,7 @@ class Tally:
         """Keys of attempts that have ended: each counts once more."""
         self.portions: list[list[str]] = [[]]
         self.writable = True
+        self.held_by_itself_until = 0.0
         self.damaged_key: bytes | None = None
         self.phase_when_damaged: Phase | None = None
         self.unbelieved: str | None = None
@@ -173,6 +174,9 @@ class Tally:
 
     def unwritten(self) -> list[list[str]]:
         return self.portions
+
+    def held_until(self) -> float:
+        return max(self.held_by_itself_until, 0.0 if self.inherited is None else self.inherited.hold_until)
 
     def is_writable(self) -> bool:
         return self.writable

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from schemas import state
+from schemas.state import Deployment, NextRecord
 from tests.unit.ownership.tally import POLICY, Sheet, Tally, World, feed, play
 from worker.errors import (
     DamagedStateError,
@@ -57,6 +58,7 @@ def test_first_owner_ever() -> None:
         inherited = owner.workload.inherited
         assert inherited is not None
         assert (inherited.was_clean, inherited.is_first) == (False, True)
+        assert inherited.hold_until <= world.clock.now()  # nobody has ever sent anything
         task.cancel()
 
     play(story)
@@ -208,6 +210,58 @@ def test_successor_of_a_killed_owner() -> None:
         assert (inherited.was_clean, inherited.is_first) == (False, False)
         now = world.clock.now()
         assert now + POLICY.takeover_hold_s - 1.0 <= inherited.hold_until <= now + POLICY.takeover_hold_s
+        task.cancel()
+
+    play(story)
+
+
+def test_holds_outlive_a_handover() -> None:
+    """Who leaves in order says how long a request may still land: its successors wait for that, and no longer, also
+    when they hand over before they have sent anything. One that is killed leaves nothing that could be counted on.
+    """
+
+    async def story(world: World) -> None:
+        clock = world.clock
+        first, task = await world.begun("w1")
+        first.workload.held_by_itself_until = land_until = clock.now() + 20.0
+        first.drain(0.0)
+        await task
+        for name in ("w2", "w3"):
+            await asyncio.sleep(3.0)
+            owner, task = await world.begun(name)
+            assert owner.workload.inherited is not None
+            assert land_until <= owner.workload.inherited.hold_until <= land_until + 7.5  # while there was no owner
+            owner.drain(0.0)
+            await task
+        owner, task = await world.begun("w4")
+        await asyncio.sleep(20.0)
+        owner.drain(0.0)
+        await task
+        owner, task = await world.begun("w5")
+        assert owner.workload.inherited is not None
+        assert owner.workload.inherited.hold_until <= clock.now()  # nothing is left of it
+        task.cancel()
+        owner, task = await world.begun("w6")
+        assert owner.workload.inherited is not None
+        assert owner.workload.inherited.hold_until >= clock.now() + POLICY.takeover_hold_s - 1.0
+        task.cancel()
+
+    play(story)
+
+
+def test_predecessor_that_does_not_tell_how_long_it_holds() -> None:
+    """A version before: whatever was in doubt is held as long as anything of it may land."""
+
+    async def story(world: World) -> None:
+        await world.drained("w1")
+        last = NextRecord(state.SCHEMA, 0, 0, True, "0", None, Deployment())
+        assert last.hold_ms < 0
+        await asyncio.sleep(30.0)
+        world.log.write_foreign(0, state.NEXT_KEY, state.encode(last))
+        owner, task = await world.begun("w2")
+        assert owner.workload.inherited is not None
+        assert owner.workload.inherited.was_clean
+        assert owner.workload.inherited.hold_until >= world.clock.now() + POLICY.takeover_hold_s - 1.0
         task.cancel()
 
     play(story)

@@ -77,7 +77,7 @@ def test_records_survive_the_topic() -> None:
     assert decode_next(encode(following)) == following
     assert decode_owner(encode(owner)) == owner
     ours = Deployment("c", "orders.events", "group", "prefix", 12, "e", "s")
-    following = NextRecord(SCHEMA, 7, 0, True, "0.1.0", Taken(6, 2**41, 2**32 - 1), ours)
+    following = NextRecord(SCHEMA, 7, 0, True, "0.1.0", Taken(6, 2**41, 2**32 - 1), ours, hold_ms=30_000)
     assert decode_next(encode(following)) == following
     owner = OwnerRecord(SCHEMA, "worker-1", 2**41, "0.1.0", ours)
     assert decode_owner(encode(owner)) == owner
