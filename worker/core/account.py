@@ -7,8 +7,8 @@ than it must:
 1. the longest owed goes first, but orders that failed before take at most half of the slots while others wait; where
    there is one slot, at most every other turn and at most half of the time;
 2. `Retry-After` of a 429 or 503 throttles the account; without it the account slows down: a short break that grows, and
-   half of the slots, which come back bit by bit while requests are taken; less of both where few of the last answers
-   were such ones (as in DCTCP, RFC 8257), for one 503 among a hundred is noise;
+   half of the slots, which come back bit by bit while requests are taken; both times the share of the last answers
+   that were such ones (as in DCTCP, RFC 8257), for one 503 among a hundred is noise;
 3. a 401, or a 403 for different orders in a row, pauses it, and so does a wave of refusals for good, of which the last
    one is not parked. One order alone is not the account: its 403 delays it, and so does its 401 when others were taken
    since it paused the account;
@@ -41,8 +41,6 @@ DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
 _SHARE_GAIN = 1 / 32
 """What one answer counts for in the share of answers that slow the account down."""
-_SHARE_FULL = 1 / 2
-"""From this share on it slows down in full."""
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
 _TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED})
@@ -349,12 +347,11 @@ class AccountQueue(Generic[_Owner]):
             self._throttle(now + outcome.retry_after_s, is_slow=False)
         elif turn.began_at > self._slowed_at:  # those that were under way then say nothing new
             self._slow_in_a_row += 1
-            weight = min(1.0, self._slow_share / _SHARE_FULL)
             half = min(self._open_slots, self.in_flight + 1) / 2
-            self._open_slots = max(1.0, self._open_slots - (self._open_slots - half) * weight)
+            self._open_slots = max(1.0, self._open_slots - (self._open_slots - half) * self._slow_share)
             self._slowed_at = self._opened_at = now
             wait_s = min(backoff_s(self._slow_in_a_row, chance, self._rules), SLOW_MAX_S)
-            self._throttle(now + wait_s * weight, is_slow=True)
+            self._throttle(now + wait_s * self._slow_share, is_slow=True)
 
     def _throttle(self, until: float, *, is_slow: bool) -> None:
         if until > self.throttled_until:
