@@ -39,8 +39,8 @@ DOWN_AFTER = 3
 """Attempts in a row that came to nothing, for so long that backoffs have grown: the account took nothing."""
 DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
-_SHARE_GAIN = 1 / 32
-"""What one answer counts for in the share of answers that slow the account down."""
+_SHARE_OF = 32
+"""Of about so many last answers it counts those that slow the account down."""
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
 _TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED})
@@ -109,8 +109,10 @@ class AccountQueue(Generic[_Owner]):
         self._open_slots = float(slots)
         self._slowed_at = self._opened_at = -NEVER
         self._slow_in_a_row = 0
-        self._slow_share = 1.0
-        """Of its last answers, those that slow it down; at first the worst is assumed."""
+        self._slow_share = 0.0
+        """Of its last answers, those that slow it down."""
+        self._answers = 0
+        """At most `_SHARE_OF`: the first ones are worth more, for there are no others."""
         self._forbidden: dict[str, None] = {}
         self._refused: dict[str, tuple[float, int]] = {}
         """Orders refused for good last, at most one more than `park_limit`: when, and how many it had taken by then."""
@@ -256,7 +258,8 @@ class AccountQueue(Generic[_Owner]):
         if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and was_asked and not is_taken):
             self._early_slots = 0
         if outcome.has_response:
-            self._slow_share += (outcome.throttles_account - self._slow_share) * _SHARE_GAIN
+            self._answers = min(self._answers + 1, _SHARE_OF)
+            self._slow_share += (outcome.throttles_account - self._slow_share) / self._answers
         if outcome.throttles_account:
             self._slow_down(turn, outcome, now, chance)
         if turn.probes is not None and turn.probes is self.pause and was_asked:
