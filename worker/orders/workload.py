@@ -254,10 +254,13 @@ class OrderWorkload:
             self.outbox.ended(subject, hold_until)
         for subject, (header, value) in batch.changed.items():
             self.orders.put(subject, value)
-            known.beyond.discard(subject)
             known.unwritten.pop(subject, None)
+            hold_until = 0.0
+            if subject in known.beyond:  # so the outbox does not know it
+                known.beyond.discard(subject)
+                hold_until = known.hold_until
             if context.sending:
-                self.outbox.committed(subject, header, now=now, now_ms=now_ms)
+                self.outbox.committed(subject, header, now=now, now_ms=now_ms, hold_until=hold_until)
         self.outbox.lease_renewed(now)
 
     def persist(self, entries: Entries, position: int) -> None:
