@@ -36,6 +36,6 @@ async def test_no_consumer_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
         await records.record(("state", 0), 5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert len(stopped) == 2
+    assert len(stopped) == 3
     with pytest.raises(LogError, match="Kafka cannot be read now"):
         await records.record(("dead_letters", 0), 5)
