@@ -1,8 +1,9 @@
 """The two carts of an order: from its content and what became of it, or as they were stated (`DOMAIN.md` section 5)."""
 
+from schemas.events import CHARGES, GOODS
 from schemas.facts import Facts, Line
 from worker.core.refunds import DIFFERENCE_NAME, Off, has_amounts, settle
-from worker.core.shares import Shares, Tally, share_content
+from worker.core.shares import Shares, Tally, divide_or_units, rounded, share_content
 from worker.model.order import Cart, Item
 
 RETURN_FEE_NAME = "Return fee"
@@ -53,6 +54,44 @@ def totals_of_content(facts: Facts, lines: list[Line], tallies: dict[str, Tally]
         return carts_of_content(facts, lines, tallies)
     _, _, shipped_minor, unshipped_minor = _before_refunds(facts, share_content(facts, lines, tallies))
     return Cart([], shipped_minor), Cart([], unshipped_minor), []
+
+
+def totals_of_parcels(facts: Facts, lines: list[Line]) -> tuple[Cart, Cart] | None:
+    """What `totals_of_content` gives, for the many orders of which goods and charges were ordered and parcels sent, and
+    nothing else became of them: in a third of the time. `None`: there is more to this one, or a contradiction.
+    """
+    if facts.returns or facts.item_cancellations or facts.refunds or facts.fees or facts.cancellation_now is not None:
+        return None
+    sent: dict[str, int] = {}
+    for shipment in facts.shipments.values():
+        for line_id, count in shipment.units or ():
+            sent[line_id] = sent.get(line_id, 0) + count
+    shipped_minor = unshipped_minor = shipped_units = unshipped_units = 0
+    charges: list[int] = []
+    for line in lines:
+        total = line.total_minor
+        if line.type in GOODS:
+            quantity = line.quantity
+            units = sent.pop(line.line_id, 0)
+            if units > quantity:
+                return None
+            part = 0 if not units else total if units == quantity else rounded(total * units, quantity)
+            shipped_minor += part
+            unshipped_minor += total - part
+            shipped_units += units
+            unshipped_units += quantity - units
+        elif line.type in CHARGES and line.applies_to is None:
+            charges.append(total)
+        else:
+            return None
+    if sent or not shipped_units + unshipped_units:
+        return None  # units of other lines, or no goods that a charge could follow
+    by_value, by_units = (shipped_minor, unshipped_minor, 0), (shipped_units, unshipped_units, 0)
+    for total in charges:
+        part, rest = divide_or_units(total, by_value, by_units)
+        shipped_minor += part
+        unshipped_minor += rest
+    return Cart([], shipped_minor), Cart([], unshipped_minor)
 
 
 def _before_refunds(facts: Facts, shares: Shares) -> tuple[list[Item], int, int, int]:

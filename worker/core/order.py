@@ -34,7 +34,7 @@ from schemas.facts import (
 )
 from schemas.state import OrderRecord
 from schemas.views import STATUS_RULES, NotReady
-from worker.core.carts import cart_of_statement, carts_of_content, totals_of_content
+from worker.core.carts import cart_of_statement, carts_of_content, totals_of_content, totals_of_parcels
 from worker.core.shares import Tally, count_units, tally
 from worker.model.order import CancellationReason, Cart, Order
 
@@ -104,7 +104,7 @@ def summarize(record: OrderRecord) -> tuple[Summary, ProviderFacts | None]:
     work, as nothing is opened that neither status nor money follows from. Raises `msgspec.MsgspecError`.
     """
     facts = open_money(record.sealed)
-    state, reasons, carts = _judge(facts, totals_of_content)
+    state, reasons, carts = _judge(facts, totals_of_content, at_a_glance=totals_of_parcels)
     if carts is None:
         return Summary(state, reasons), facts.provider
     assert facts.confirmation is not None  # there are no carts without
@@ -116,17 +116,22 @@ def summarize(record: OrderRecord) -> tuple[Summary, ProviderFacts | None]:
 _Carts = tuple[Cart, Cart]
 """Shipped and unshipped."""
 _CartsOf = Callable[[Facts, list[Line], dict[str, Tally]], tuple[Cart, Cart, list[str]]]
+_AtAGlance = Callable[[Facts, list[Line]], _Carts | None]
 
 
-def _judge(facts: Facts, carts_of: _CartsOf) -> tuple[State, list[str], _Carts | None]:
-    """How the order stands, what stands in the way, and, unless they contradict each other, both carts."""
+def _judge(
+    facts: Facts, carts_of: _CartsOf, at_a_glance: _AtAGlance | None = None
+) -> tuple[State, list[str], _Carts | None]:
+    """How the order stands, what stands in the way, and, unless they contradict each other, both carts. `at_a_glance`:
+    gives what `carts_of` would, where that can be told at once and there are no contradictions.
+    """
     confirmation = facts.confirmation
     if confirmation is None:
         return "unconfirmed", ["no order.confirmed yet"], None
     if facts.statements:
         reasons, carts = _from_statement(facts, confirmation, facts.statements[0])
     else:
-        reasons, carts = _from_content(facts, confirmation, carts_of)
+        reasons, carts = _from_content(facts, confirmation, carts_of, at_a_glance)
     payment = facts.payment_now
     if payment is not None and payment.state != "approved":
         return payment.state, reasons[:REASONS_MAX], carts
@@ -227,7 +232,9 @@ def _newer_than(facts: Facts, statement: Statement) -> list[str]:
 # --- carts computed from the content -----------------------------------------------------------------------------
 
 
-def _from_content(facts: Facts, confirmation: Confirmation, carts_of: _CartsOf) -> tuple[list[str], _Carts | None]:
+def _from_content(
+    facts: Facts, confirmation: Confirmation, carts_of: _CartsOf, at_a_glance: _AtAGlance | None = None
+) -> tuple[list[str], _Carts | None]:
     content = facts.content
     assert content is not None  # a confirmation is a content
     lines = unpack_lines(content.lines)
@@ -236,6 +243,9 @@ def _from_content(facts: Facts, confirmation: Confirmation, carts_of: _CartsOf) 
         reasons.append(f"cart in {content.currency}, order confirmed in {confirmation.currency}")
     if content.total_minor < 0:
         reasons.append(_below_zero(content.total_minor, lines))
+    if at_a_glance is not None and not reasons and (carts := at_a_glance(facts, lines)) is not None:
+        reasons = _too_large("shipped", carts[0]) + _too_large("unshipped", carts[1])
+        return reasons, None if reasons else carts
     tallies: dict[str, Tally] = {}
     if facts.shipments or facts.returns or facts.item_cancellations:
         counts = count_units(facts)

@@ -47,6 +47,10 @@ class KafkaRecords:
         self._roles = {name: role for role, name in self._names.items()}
         self._reader: Any = None
         """Reads along."""
+        self._asker: Any = None
+        """Asks how far the topics go. The reader would have each answer only after the fetch that is under way, for
+        which a broker waits for half a second while there is nothing new.
+        """
         self._picker: Any = None
         """Reads single records."""
         self._picking = asyncio.Lock()
@@ -54,10 +58,10 @@ class KafkaRecords:
 
     async def start(self) -> None:
         """Connects."""
-        self._reader, picker = self._consumer(), self._consumer()
+        self._reader, self._asker, picker = self._consumer(), self._consumer(), self._consumer()
         try:
-            await self._connection.start(self._reader)
-            await self._connection.start(picker)
+            for consumer in (self._reader, self._asker, picker):
+                await self._connection.start(consumer)
         except BaseException:
             await stop_consumer(picker, _CLOSE_WITHIN_S)
             await self.stop()
@@ -78,7 +82,7 @@ class KafkaRecords:
 
     async def topics(self) -> Mapping[TopicName, TopicFound]:
         """The topics that there are, with their ends as readers of committed records see them."""
-        seen = await describe_topics(self._reader._client, list(self._roles), _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public
+        seen = await describe_topics(self._asker._client, list(self._roles), _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public
         places = [
             TopicPartition(name, partition)
             for name, topic in seen.topics.items()
@@ -101,8 +105,10 @@ class KafkaRecords:
     async def _offsets(self, places: Sequence[Any]) -> tuple[dict[Any, int], dict[Any, int]]:
         if not places:
             return {}, {}
+        for topic in {place.topic for place in places}:  # or it asks for them one by one, 0.1 s each
+            self._asker._client.add_topic(topic)  # noqa: SLF001 - nothing public
         try:
-            return await self._reader.beginning_offsets(places), await self._reader.end_offsets(places)
+            return await self._asker.beginning_offsets(places), await self._asker.end_offsets(places)
         except (kafka_errors.KafkaError, TimeoutError) as error:
             raise as_log_error(error, "asking for the ends of the topics") from error
 
@@ -155,7 +161,7 @@ class KafkaRecords:
     async def input_ends(self) -> Mapping[int, int]:
         """The ends of the event topic."""
         topic = self._settings.event_topic
-        seen = await describe_topics(self._reader._client, [topic], _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public has it
+        seen = await describe_topics(self._asker._client, [topic], _LOOK_WITHIN_S)  # noqa: SLF001 - nothing public has it
         if topic not in seen.topics:
             raise LogError(f"topic {topic} is missing, or we may not describe it")
         places = [TopicPartition(topic, partition) for partition in range(seen.topics[topic].partitions)]
@@ -164,7 +170,8 @@ class KafkaRecords:
 
     async def stop(self) -> None:
         """Disconnects."""
-        consumers, self._reader, self._picker = (self._reader, self._picker), None, None
+        consumers = (self._reader, self._asker, self._picker)
+        self._reader = self._asker = self._picker = None
         for consumer in consumers:
             if consumer is not None:
                 await stop_consumer(consumer, _CLOSE_WITHIN_S)

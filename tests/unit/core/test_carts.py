@@ -2,13 +2,14 @@
 
 import pytest
 
-from schemas.facts import Facts
+from schemas.facts import Facts, unpack_lines
 from tests.shops.events import (
     EventSpec,
     cancelled,
     cart_updated,
     carts,
     confirmed,
+    facts_of,
     fee_charged,
     goods,
     items_cancelled,
@@ -21,6 +22,7 @@ from tests.shops.events import (
     stated,
     totals,
 )
+from worker.core.carts import carts_of_content, totals_of_parcels
 from worker.core.shares import count_units, divide, tally
 
 THREE_A = confirmed(goods("A", 3, 1000, unit_price_minor=333))
@@ -485,3 +487,58 @@ def test_divide(arguments: tuple[int, int, int, int], parts: tuple[int, int]) ->
 def test_tally_of_nothing() -> None:
     """No facts, no units."""
     assert tally(count_units(Facts()), []) == {}
+
+
+# --- totals at a glance ------------------------------------------------------------------------------------------
+
+CHARGED = (goods("A", 3, 1000, unit_price_minor=333), goods("B", 2, 401), other("handling", "H", 500))
+
+
+def at_a_glance(*events: EventSpec) -> tuple[int, int] | None:
+    """Both totals, if they can be told so."""
+    facts = facts_of(*events)
+    assert facts.content is not None
+    found = totals_of_parcels(facts, unpack_lines(facts.content.lines))
+    return None if found is None else (found[0].total_minor, found[1].total_minor)
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([confirmed(*CHARGED)], (0, 1901)),
+        ([confirmed(*CHARGED), shipped("s1", A=3, B=2)], (1901, 0)),
+        # 333 of A, and of the handling 500 x 333 / 1401.
+        ([confirmed(*CHARGED), shipped("s1", A=1)], (333 + 119, 1449)),
+        ([confirmed(*CHARGED), shipped("s1", A=1), shipped("s2", A=1, B=1)], (667 + 201 + 310, 723)),
+        ([confirmed(*CHARGED), shipped("s1", A=1), retracted(shipment_id="s1")], (0, 1901)),
+        # Without worth, the handling goes by units.
+        ([confirmed(goods("A", 4, 0), other("handling", "H", 500)), shipped("s1", A=1)], (125, 375)),
+    ],
+)
+def test_orders_of_parcels_at_a_glance(events: list[EventSpec], expected: tuple[int, int]) -> None:
+    """Whoever wants totals alone has them at once where only parcels were sent, and they are those of the carts."""
+    facts = facts_of(*events)
+    assert facts.content is not None
+    lines = unpack_lines(facts.content.lines)
+    shipped_cart, unshipped_cart, _ = carts_of_content(facts, lines, tally(count_units(facts), lines))
+    assert at_a_glance(*events) == expected == (shipped_cart.total_minor, unshipped_cart.total_minor)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [confirmed(*CHARGED), shipped("s1", A=1), returned("r1", A=1)],
+        [confirmed(*CHARGED), items_cancelled("c1", A=1)],
+        [confirmed(*CHARGED), refunded("f1", 1)],
+        [confirmed(*CHARGED), fee_charged("f1", 1)],
+        [confirmed(*CHARGED), cancelled()],
+        [confirmed(*CHARGED), shipped("s1", A=4)],
+        [confirmed(*CHARGED), shipped("s1", C=1)],
+        [confirmed(*CHARGED, other("discount", "D", -1))],
+        [confirmed(*CHARGED, other("handling", "I", 5, applies_to=["A"]))],
+        [confirmed(other("handling", "H", 500))],
+    ],
+)
+def test_no_orders_of_parcels(events: list[EventSpec]) -> None:
+    """Of whatever else has happened, and of contradictions, nothing is told at a glance."""
+    assert at_a_glance(*events) is None

@@ -1,4 +1,4 @@
-"""Single records while Kafka is away: the pages ask at any time."""
+"""Which consumer does what, and single records while Kafka is away: the pages ask at any time."""
 
 import asyncio
 from typing import Any
@@ -9,6 +9,7 @@ from worker.errors import LogError
 from worker.kafka import following
 from worker.kafka.client import Connection
 from worker.kafka.following import KafkaRecords
+from worker.kafka.metadata import ClusterSeen, TopicSeen
 from worker.kafka.settings import KafkaSettings
 
 
@@ -36,6 +37,54 @@ async def test_no_consumer_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
         await records.record(("state", 0), 5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert len(stopped) == 2
+    assert len(stopped) == 3
     with pytest.raises(LogError, match="Kafka cannot be read now"):
         await records.record(("dead_letters", 0), 5)
+
+
+class _Consumer:
+    """One that has been assigned nothing, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self._client = self
+        self.asked = 0
+
+    def add_topic(self, _topic: str) -> None:
+        """It is known from now on."""
+
+    async def beginning_offsets(self, places: list[Any]) -> dict[Any, int]:
+        """All are empty."""
+        self.asked += 1
+        return dict.fromkeys(places, 0)
+
+    end_offsets = beginning_offsets
+
+
+async def test_ends_are_not_asked_of_the_one_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have the answer only after the fetch that is under way, half a second later when nothing new comes."""
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    records = KafkaRecords(settings)
+    made: list[_Consumer] = []
+
+    def make(_records: KafkaRecords) -> _Consumer:
+        made.append(_Consumer())
+        return made[-1]
+
+    async def describe(client: _Consumer, topics: list[str], _within_s: float) -> ClusterSeen:
+        client.asked += 1
+        return ClusterSeen("c", {topic: TopicSeen("id", 1, {}) for topic in topics})
+
+    async def nothing(*_: Any) -> None:
+        """It starts and stops at once."""
+
+    monkeypatch.setattr(KafkaRecords, "_consumer", make)
+    monkeypatch.setattr(Connection, "start", nothing)
+    monkeypatch.setattr(following, "stop_consumer", nothing)
+    monkeypatch.setattr(following, "describe_topics", describe)
+    await records.start()
+    assert (await records.topics())["state"].ends == {0: (0, 0)}
+    assert await records.input_ends() == {0: 0}
+    reader = records._reader
+    assert reader in made
+    assert (reader.asked, sum(consumer.asked for consumer in made)) == (0, 6)
+    await records.stop()

@@ -26,8 +26,8 @@ LOOK_S = 30.0
 AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 """After a failure; the last one again and again."""
 INDEX_FAILED = "the index cannot be written"
-_SLICE = 200
-"""Records after which others have the loop: some 5 ms."""
+_SLICE = 500
+"""Records of one transaction, after which others have the loop: some 10 ms."""
 _FIRST: tuple[TopicName, ...] = ("state", "dead_letters")
 
 
