@@ -357,7 +357,7 @@ class Batch:
         self, subject: str, before: OrderRecord, after: OrderRecord, attempt: Attempt, before_bytes: int
     ) -> None:
         """An adapter may keep more than the topic takes: then what was kept before stays, and somebody is asked."""
-        # What else an outcome adds is in the slack, so most records need not be encoded once more to know that they fit.
+        # What else an outcome adds is in the slack: most records need not be encoded once more to know that they fit.
         if before_bytes + len(after.remote) <= self._value_near_max_bytes:
             return
         size = len(state.encode(after)) + len(subject.encode()) + _FRAMING
