@@ -57,9 +57,13 @@ def strictly(decode: Callable[[bytes], _V]) -> Callable[[bytes], _V]:
         try:
             return decode(value)
         except UnicodeDecodeError as error:
-            raise DecodeError("a text is not UTF-8") from error
+            raise _not_utf8() from error
 
     return decoded
+
+
+def _not_utf8() -> DecodeError:
+    return DecodeError("a text is not UTF-8")
 
 
 def is_nil(packed: Packed) -> bool:
@@ -439,7 +443,9 @@ class Register(Generic[_T]):
 
     def __init__(self, kind: Any, nothing: Packed = NIL) -> None:
         """`nothing`: what stands for the member while nothing was said of it."""
-        self._decode = strictly(msgpack.Decoder(kind).decode)
+        self.decode: Callable[[Packed], _T] = msgpack.Decoder(kind).decode
+        """Of what is not empty; raises Python's own error for text that is not UTF-8."""
+        self._decode = strictly(self.decode)
         self._nothing = nothing
 
     def open(self, packed: Packed) -> _T:
@@ -568,9 +574,11 @@ def open_facts(sealed: SealedFacts) -> Facts:
 
 
 _PLACES = tuple(
-    [(at, name, REGISTERS[name]) for at, name in enumerate(SealedFacts.__struct_fields__) if name in REGISTERS]
+    [(at, name, REGISTERS[name].decode) for at, name in enumerate(SealedFacts.__struct_fields__) if name in REGISTERS]
 )
-"""With where each stands in `SealedFacts`: to ask it for each by its name takes as long as to decode one."""
+"""With where each stands in `SealedFacts`: to ask it for each by its name takes as long as to decode one. And with its
+decoder alone: the two calls in between take a fifth of the time.
+"""
 _NO_MONEY = frozenset({"details", "deliveries", "statement_retraction", "observed"})
 _PLACES_OF_MONEY = tuple([each for each in _PLACES if each[1] not in _NO_MONEY])
 
@@ -582,12 +590,15 @@ def open_money(sealed: SealedFacts) -> Facts:
     return _opened(sealed, _PLACES_OF_MONEY)
 
 
-def _opened(sealed: SealedFacts, places: Iterable[tuple[int, str, Register[Any]]]) -> Facts:
+def _opened(sealed: SealedFacts, places: Iterable[tuple[int, str, Callable[[Packed], Any]]]) -> Facts:
     facts = Facts(sealed.seen, content_total_max_minor=sealed.content_total_max_minor)
     members = astuple(sealed)
-    for at, name, register in places:
-        if packed := members[at]:
-            setattr(facts, name, register.open(packed))
+    try:  # around all of them, and not around each (`strictly`)
+        for at, name, decode in places:
+            if packed := members[at]:
+                setattr(facts, name, decode(packed))
+    except UnicodeDecodeError as error:
+        raise _not_utf8() from error
     return facts
 
 

@@ -279,6 +279,8 @@ class AccountQueue(Generic[_Owner]):
 
     def _judge(self, subject: str, outcome: Outcome, now: float) -> Outcome:
         """What an answer says of the account, and what is left of it for the order."""
+        if outcome.kind is OutcomeKind.APPLIED:
+            return outcome
         match outcome.kind:
             case OutcomeKind.CREDENTIALS:
                 if self.pause is None and self._suspects.get(subject, self._taken) < self._taken:

@@ -6,6 +6,7 @@ nothing is sent, and the fact that resolves them releases it (`DOMAIN.md` sectio
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct
@@ -403,8 +404,9 @@ def _trackings(facts: Facts) -> list[Tracking]:
         for key, shipment in facts.shipments.items()
         if shipment.units is not None and not is_nil(shipment.tracking)
     ]
-    ordered = sorted(shipped, key=lambda entry: entry[0])
-    return [tracking for _, key, raw in ordered for tracking in trackings_of(facts, key, raw)]
+    if len(shipped) > 1:
+        shipped.sort(key=itemgetter(0))
+    return [tracking for _, key, raw in shipped for tracking in trackings_of(facts, key, raw)]
 
 
 def trackings_of(facts: Facts, key: str, raw: Packed) -> list[Tracking]:

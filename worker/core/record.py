@@ -151,6 +151,8 @@ def _as_meant(event: OrderEvent, destination: Destination | None) -> OrderEvent:
 
 def payment_now(facts: SealedFacts) -> Payment | None:
     """As `Facts.payment_now`."""
+    if not (facts.payment or facts.provider):
+        return None  # of most orders nothing is said: every one that is owed is asked for it when it is taken over
     return Facts(payment=PAYMENT.open(facts.payment), provider=PROVIDER.open(facts.provider)).payment_now
 
 

@@ -326,7 +326,7 @@ class Batch:
             rules=context.rules,
         )
         if outcome.remote is not None and len(outcome.remote) > len(before.remote):
-            self._bound(subject, before, after, attempt)
+            self._bound(subject, before, after, attempt, len(value))
         if outcome.found is not None:
             self._report(subject, self._telling.of(subject, after))
         elif after.revision == attempt.revision:  # a newer one is looked at next
@@ -353,8 +353,13 @@ class Batch:
                 context.metrics.held()
             self._notes.append((name, fields | {"outcome": outcome.kind.value, "wait_s": round(wait_s, 3)}))
 
-    def _bound(self, subject: str, before: OrderRecord, after: OrderRecord, attempt: Attempt) -> None:
+    def _bound(
+        self, subject: str, before: OrderRecord, after: OrderRecord, attempt: Attempt, before_bytes: int
+    ) -> None:
         """An adapter may keep more than the topic takes: then what was kept before stays, and somebody is asked."""
+        # What else an outcome adds is in the slack: most records need not be encoded once more to know that they fit.
+        if before_bytes + len(after.remote) <= self._value_near_max_bytes:
+            return
         size = len(state.encode(after)) + len(subject.encode()) + _FRAMING
         if size > self._value_max_bytes:
             after.remote = before.remote

@@ -99,23 +99,29 @@ class History:
         self, attempt: Attempt, outcome: Outcome, after: OrderRecord, *, took_s: float, hold_s: float
     ) -> None:
         """An attempt has ended."""
+        if not self._is_kept:
+            return
+        entries = self.of_takeover(attempt.subject, after)
+        after.entries = n = after.entries + 1
         is_newest = after.revision == attempt.revision and outcome.found is None
-        self._add_of(
-            attempt.subject,
-            after,
-            kind="attempt",
-            what=outcome.kind.value,
-            revision=attempt.revision,
-            event_id=attempt.event_id,
-            **_amounts(attempt.shown),
-            status=ready_status(after) if is_newest else "",
-            http_status=outcome.status,
-            took_ms=max(0, round(1000 * took_s)),
-            wait_ms=max(0, after.not_before_ms - self.now_ms) or None,
-            hold_ms=round(1000 * hold_s) or None,
-            reason=_masked(outcome.reason),
-            trace="" if attempt.trace is None else _trace(attempt.trace),
+        shown, trace = attempt.shown, attempt.trace
+        # As in `of_event`: up to the last member that an attempt has. Every update makes one.
+        value = history.pack(
+            (
+                *(history.SCHEMA, n, self.now_ms, "attempt", outcome.kind.value, attempt.revision),
+                *(attempt.event_id, None, None, "", False, "", None, None),
+                *(("", None, None) if shown is None else (shown.currency, shown.shipped_minor, shown.unshipped_minor)),
+                _masked(outcome.reason),
+                "" if trace is None else _trace(trace),
+                ready_status(after) if is_newest else "",
+                outcome.status,
+                max(0, round(1000 * took_s)),
+                max(0, after.not_before_ms - self.now_ms) or None,
+                round(1000 * hold_s) or None,
+            )
         )
+        entries.append((key_of(attempt.subject, n), value))
+        self.keep(entries)
 
     def of_page(self, subject: str, page: str, after: OrderRecord) -> None:
         """It is on a page of a report from now on."""

@@ -77,9 +77,10 @@ _SHOWN_AS: dict[Phase, Role] = {
     Phase.CLOSED: "closing",
     Phase.DAMAGED: "halted",
 }
-_WORKING = frozenset({Phase.SERVING, Phase.HALTED})
-_SERVED = frozenset({Phase.SERVING, Phase.HALTED, Phase.DAMAGED})
-_HALTED = frozenset({Phase.HALTED, Phase.DAMAGED})
+# No sets: a tuple is searched by identity, while the hash of an `Enum` is a function in Python. Asked for every update.
+_WORKING = (Phase.SERVING, Phase.HALTED)
+_SERVED = (Phase.SERVING, Phase.HALTED, Phase.DAMAGED)
+_HALTED = (Phase.HALTED, Phase.DAMAGED)
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.RESTORING: frozenset({Phase.SERVING, Phase.CLOSED}),

@@ -37,7 +37,7 @@ from worker.model.exchange import (
     Settled,
     Unsendable,
 )
-from worker.model.order import account_of, quoted, reference_of
+from worker.model.order import quoted, reference_of
 from worker.model.provider import Provider, Question
 from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
 from worker.publisher.gate import Gate
@@ -58,10 +58,11 @@ def _limiter(rate_per_s: float) -> AsyncLimiter | None:
     return AsyncLimiter(bucket, bucket / rate_per_s)
 
 
-def _idempotency_key(attempt: Attempt) -> str:
-    """Contains the percent-encoded subject. Encoded in two parts, because that is fast if nothing needs encoding."""
-    account, reference = account_of(attempt.subject), reference_of(attempt.subject)
-    key = f"{quoted(account)}%2F{quoted(reference)}:{attempt.revision}"
+def _idempotency_key(attempt: Attempt, account: str, reference: str) -> str:
+    """Contains the percent-encoded subject. Encoded in two parts, because that is fast if nothing needs encoding, and
+    the first of them once and for all (`account`).
+    """
+    key = f"{account}%2F{quoted(reference)}:{attempt.revision}"
     return f"{key}:{attempt.generation}" if attempt.generation else key
 
 
@@ -94,6 +95,7 @@ class _AccountSlots:
 
     def __init__(self, account: Account, provider: Provider[Any], rules: DeliveryPolicy, gate: Gate) -> None:
         self.account = account
+        self.quoted_name = quoted(account.name)
         self.provider = provider
         self.gate = gate
         """Shared by all accounts of the provider."""
@@ -381,14 +383,15 @@ class Publisher:
         """Executes the adapter's steps one by one: reads, and at most one command."""
         if attempt.errand is not None:
             return await self._run_errand(slots, attempt.errand, attempt, unanswered)
+        reference = reference_of(attempt.subject)
         asked = Question(
-            reference_of(attempt.subject),
+            reference,
             account,
             attempt.update,
             attempt.remote,
             attempt.may_land_late,
             attempt.remote_unknown,
-            _idempotency_key(attempt),
+            _idempotency_key(attempt, slots.quoted_name, reference),
             attempt.generation,
             attempt.trace,
             self._clock.wall_ms(),

@@ -175,11 +175,12 @@ def _serialize(request: HttpRequest, server: Server, target: str) -> bytes:
     """The bytes of the request. Raises `ValueError` if a header value contains a line break (header injection)."""
     lines = [f"{request.method} {server.prefix}{target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
-    lines.append(f"Content-Length: {len(request.body)}\r\n{server.head}\r\n")
-    head = "\r\n".join(lines)
-    if not head.count("\r") == head.count("\n") == len(lines) + 1 + server.head.count("\n"):
+    # Looked for before our own are put in: to count those costs more than all else here but copying the body.
+    given = "".join(lines)
+    if "\r" in given or "\n" in given:
         raise ValueError("a line break")
-    return head.encode() + request.body
+    lines.append(f"Content-Length: {len(request.body)}\r\n{server.head}\r\n")
+    return "\r\n".join(lines).encode() + request.body
 
 
 def _is_misdirected(response: HttpResponse, server: Server) -> bool:

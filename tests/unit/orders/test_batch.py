@@ -466,14 +466,17 @@ def test_what_cannot_be_told_is_looked_at_anew_once_it_was_found_cancelled() -> 
     run(main())
 
 
-def test_what_an_adapter_keeps_is_bounded() -> None:
-    """More than the topic takes: what it kept before stays, and the order is parked."""
+@pytest.mark.parametrize("size", [1_000_000, 998_900])
+def test_what_an_adapter_keeps_is_bounded(size: int) -> None:
+    """More than the topic takes, if only with the rest of the record: what it kept before stays, and the order is
+    parked.
+    """
 
     async def main() -> None:
         facts = fold(log(confirmed(goods("A", 1, 100)), shipped("s1", A=1)))
         batch, _ = batch_of(OrderRecord(revision=7, acked=5, sealed=seal_facts(facts), remote=b"before"))
         attempt = Attempt(SUBJECT, 7, Update(b"digest", None, msgspec.Raw(b"null")), 0.0, lambda: True)
-        batch.outcome(attempt, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"x" * 1_000_000), 1.0)
+        batch.outcome(attempt, Outcome(OutcomeKind.PENDING, "a capture", 200, 60.0, remote=b"x" * size), 1.0)
         after = committed(batch)
         assert (after.remote, after.may_land_late, after.remote_unknown) == (b"before", True, True)
         assert after.park is not None

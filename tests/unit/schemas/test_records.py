@@ -13,6 +13,7 @@ from schemas import events
 from schemas.base import RuleError, parse_time_us
 from schemas.events import DETAILS, Address, Attributes, Customer, Details, DetailsChangedData, Line
 from schemas.facts import (
+    FORMER_LINES,
     NIL,
     REGISTERS,
     SHIPMENTS,
@@ -184,6 +185,12 @@ def test_text_that_is_not_utf8_is_damage_like_any_other() -> None:
     value = encode(OrderRecord(trace="\u00e9")).replace("\u00e9".encode(), b"\xff\xfe")
     with pytest.raises(msgspec.DecodeError, match="not UTF-8"):
         decode_order(value)
+    sealed = seal_facts(Facts(former_lines={"\u00e9": True}))
+    sealed.former_lines = sealed.former_lines.replace("\u00e9".encode(), b"\xff\xfe")
+    with pytest.raises(msgspec.DecodeError, match="not UTF-8"):
+        _ = decode_order(encode(OrderRecord(sealed=sealed))).facts
+    with pytest.raises(msgspec.DecodeError, match="not UTF-8"):
+        FORMER_LINES.open(sealed.former_lines)
 
 
 @pytest.mark.parametrize("packed", [b"\xdf\x00", b"hello world"], ids=["cut short", "no map"])
