@@ -6,10 +6,7 @@ that counting on the hot path is one method call. Gauges are not updated one by 
 `StatusView` (`show`).
 """
 
-import threading
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import (
@@ -17,13 +14,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
+    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
 
 from schemas.base import DeadLetterReason
 from schemas.views import PartitionView, Role, StatusView
@@ -212,51 +208,6 @@ UNCONFIGURED = "n/a"
 """The one label of all accounts that are not configured; no configured name contains a slash."""
 
 
-class Observed:
-    """What was observed of one thing, by the bucket that it falls into."""
-
-    __slots__ = ("_bounds", "_lock", "counts", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        """`bounds`: the upper ones, rising; a last bucket takes what is above them."""
-        self._bounds = bounds
-        self._lock = threading.Lock()
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, amount: float) -> None:
-        """Counts it."""
-        at = bisect_left(self._bounds, amount)
-        with self._lock:
-            self.counts[at] += 1
-            self.sum += amount
-
-
-class _Histogram:
-    """A collector. `prometheus_client.Histogram` takes two locks and a walk over the bounds to observe something: four
-    times as long, and there are two histograms that every update is in.
-    """
-
-    def __init__(self, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
-        self._name, self._text, self._labels, self._bounds = name, text, labels, bounds
-        self._children: dict[tuple[str, ...], Observed] = {}
-        if not labels:
-            self.labels()
-
-    def labels(self, *values: str) -> Observed:
-        """The one with these labels, which shows from now on."""
-        return self._children.setdefault(values, Observed(self._bounds))
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """For the registry."""
-        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        upper = [*map(floatToGoString, self._bounds), "+Inf"]
-        for values, child in self._children.items():
-            counts = map(float, accumulate(child.counts))
-            family.add_metric(values, list(zip(upper, counts, strict=True)), child.sum)
-        yield family
-
-
 class Metrics:
     """The metrics of one worker. Methods do not block, do not fail and may be called from any thread."""
 
@@ -269,13 +220,13 @@ class Metrics:
             GCCollector(registry=self.registry)
         # A creation timestamp for each child would double the page, and nobody uses it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._histograms: dict[str, _Histogram] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         for name, kind, text, labels, buckets in METRICS:
             if kind == "histogram":
-                self._histograms[name] = histogram = _Histogram(name, text, labels, buckets)
-                self.registry.register(histogram)
+                histogram = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+                self._histograms[name] = histogram
             elif kind == "counter":
                 self._counters[name] = Counter(name, text, labels, registry=self.registry)
             else:
@@ -296,10 +247,10 @@ class Metrics:
         self._attempt_s = {kind.value: seconds.labels(kind) for kind in OutcomeKind}
         self._attempts: dict[str, dict[str, Counter]] = {}
         self._parked: dict[str, Counter] = {UNCONFIGURED: self._counters["cartsync_parked_total"].labels(UNCONFIGURED)}
-        self._txn_s = self._histograms["cartsync_txn_duration_seconds"].labels()
-        self._txn_records = self._histograms["cartsync_txn_batch_records"].labels()
-        self._event_to_ack_s = self._histograms["cartsync_event_to_ack_seconds"].labels()
-        self._loop_lag_s = self._histograms["cartsync_loop_lag_seconds"].labels()
+        self._txn_s = self._histograms["cartsync_txn_duration_seconds"]
+        self._txn_records = self._histograms["cartsync_txn_batch_records"]
+        self._event_to_ack_s = self._histograms["cartsync_event_to_ack_seconds"]
+        self._loop_lag_s = self._histograms["cartsync_loop_lag_seconds"]
         self._coalesced = self._counters["cartsync_coalesced_total"]
         self._suppressed = self._counters["cartsync_suppressed_total"]
         self._results = self._counters["cartsync_results_total"]
@@ -408,13 +359,13 @@ class Metrics:
 
     def restored(self, seconds: float) -> None:
         """Observes a restore: seconds from the fence until the partition was ready."""
-        self._histograms["cartsync_restore_seconds"].labels().observe(seconds)
+        self._histograms["cartsync_restore_seconds"].observe(seconds)
 
     def rebalanced(self, seconds: float | None = None) -> None:
         """Counts an assignment, or a revocation with the seconds that the release took."""
         self._counters["cartsync_rebalances_total"].inc()
         if seconds is not None:
-            self._histograms["cartsync_rebalance_seconds"].labels().observe(seconds)
+            self._histograms["cartsync_rebalance_seconds"].observe(seconds)
 
     def lease_refused(self) -> None:
         """Counts an attempt that was not made because the lease would expire first."""

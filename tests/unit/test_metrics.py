@@ -1,7 +1,6 @@
 """The metrics: what is listed is what is shown, and labels stay few."""
 
 from msgspec.structs import replace
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.views import AccountView, PartitionView, Role, StatusView, Waiting
@@ -102,22 +101,6 @@ def test_counters_and_histograms() -> None:
         "cartsync_build_info": (1.0, {"version": __version__}),
     }
     assert {name: (metrics.value(name, **labels), labels) for name, (_, labels) in shown.items()} == shown
-
-
-def test_histograms_are_shown_as_the_library_shows_its_own() -> None:
-    """On a bound, between two, below and above all; each class of outcome, whether or not one came."""
-    metrics, registry = Metrics(), CollectorRegistry()
-    metrics.configured(["acme"])
-    name = "cartsync_delivery_attempt_seconds"
-    [metric] = [metric for metric in METRICS if metric.name == name]
-    theirs = Histogram(name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
-    for kind in OutcomeKind:
-        theirs.labels(kind)
-    for seconds in (*metric.buckets, 0.0, 0.3, 1e9, -1.0):
-        metrics.attempt("acme", "applied", seconds)
-        theirs.labels("applied").observe(seconds)
-    ours = [line for line in metrics.render().decode().splitlines() if name in line]
-    assert ours == generate_latest(registry).decode().splitlines()
 
 
 def test_fenced_is_counted_twice() -> None:
