@@ -1,6 +1,7 @@
 """What an owner that takes a partition over does about its orders before it serves them (steps 6 and 7)."""
 
 from collections import Counter
+from collections.abc import Collection
 
 import structlog
 from msgspec import Struct, field
@@ -51,6 +52,14 @@ class PartitionState(Struct):
     """What is remembered of closed orders."""
     accounts: dict[str, bytes] = field(default_factory=dict)
     """What operators did to accounts, by key."""
+
+    def written(self, subjects: Collection[str]) -> None:
+        """These orders are committed as they stand in memory. Nearly always there is nothing to strike out."""
+        if self.beyond:
+            self.beyond.difference_update(subjects)
+        if self.unwritten:
+            for subject in subjects:
+                self.unwritten.pop(subject, None)
 
 
 class Takeover:

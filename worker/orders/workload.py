@@ -252,12 +252,12 @@ class OrderWorkload:
         # Only of orders whose attempt has ended in it: the attempts of all others go on, whatever else changed.
         for subject, hold_until in batch.holds.items():
             self.outbox.ended(subject, hold_until)
+        put = self.orders.put
         for subject, (header, value) in batch.changed.items():
-            self.orders.put(subject, value)
-            known.beyond.discard(subject)
-            known.unwritten.pop(subject, None)
+            put(subject, value)
             if context.sending:
                 self.outbox.committed(subject, header, now=now, now_ms=now_ms)
+        known.written(batch.changed)
         self.outbox.lease_renewed(now)
 
     def persist(self, entries: Entries, position: int) -> None:
