@@ -91,21 +91,17 @@ def apply_event(
     if facts is before:
         return record
     after = shallow_copy(record)
-    # Only what differs is set: a set takes longer than a look.
-    if record.schema != state.SCHEMA:
-        after.schema = state.SCHEMA
+    after.schema = state.SCHEMA
     after.sealed = facts
     after.revision = revision
     after.event_id = event.id[: state.EVENT_ID_MAX]
-    if record.touched_day != (day := now_ms // _DAY_MS):
-        after.touched_day = day
+    after.touched_day = now_ms // _DAY_MS
     if key_digest not in (0, record.key_digest):
         after.has_several_keys = record.has_several_keys or record.key_digest != 0
         after.key_digest = key_digest
     if kind in _APART and _takes_apart(record, after, event):
         return after
-    if (event_ms := event.time_us // 1000) > record.event_ms:
-        after.event_ms = event_ms
+    after.event_ms = max(record.event_ms, event.time_us // 1000)
     if event.traceparent is not None:
         after.trace = event.traceparent
     if record.delay is _UNTIL_CHANGED:
@@ -113,10 +109,9 @@ def apply_event(
     if record.revision == record.acked:
         after.owed_since_ms = now_ms
     if facts.confirmation:
-        if record.unconfirmed_since_ms:
-            after.unconfirmed_since_ms = 0
-    elif not record.unconfirmed_since_ms:
-        after.unconfirmed_since_ms = now_ms
+        after.unconfirmed_since_ms = 0
+    else:
+        after.unconfirmed_since_ms = record.unconfirmed_since_ms or now_ms
     if (kind in _PAYMENTS or kind is ConfirmedData) and _is_newly_approved(before, facts):
         _release(after)
         _end_not_found_delay(after)
