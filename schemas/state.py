@@ -337,6 +337,10 @@ class JobRecord(Struct, array_like=True, frozen=True):
     """What the account's adapter keeps of it, encoded by the adapter; empty: nothing."""
     asked_ms: int = 0
     """When an operator asked for a run; one that began later, or was due then, is it. 0: nobody did."""
+    in_doubt: bool = False
+    """An owner that did not leave in order may have had of it in flight what is under way, and those after it did not
+    have this job.
+    """
 
 
 class AccountRecord(Struct, array_like=True, frozen=True):

@@ -771,6 +771,11 @@ class JobHost(Protocol):
 class JobDesk(Protocol):
     """The jobs of one partition, as its owner drives them."""
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Of their records."""
+        ...
+
     def restore(self, records: Mapping[str, bytes], *, is_clean: bool, hold_until: float) -> dict[str, bytes]:
         """Takes over the job records of the previous owner, and returns the records to write. `hold_until`: no request
         of a previous owner lands after it. Raises `msgspec.MsgspecError`.

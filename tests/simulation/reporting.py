@@ -172,6 +172,8 @@ class World:
         self.producer = MemoryEventProducer(put_into(self.log, PLACING), self.clock)
         self.settings: dict[str, Any] = {}
         """Of `[worker]`, besides."""
+        self.configured: dict[str, SequraAccount] | None = None
+        """Other accounts than its own."""
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.provider.touched = self._touched
@@ -182,7 +184,7 @@ class World:
 
     def accounts(self) -> dict[str, SequraAccount]:
         """Those of the workers that start now."""
-        return {self.account.name: self.account}
+        return {self.account.name: self.account} if self.configured is None else self.configured
 
     def clock_of(self, name: str) -> VirtualClock:  # noqa: ARG002 - machines differ in other worlds
         """The clock of a process."""
@@ -244,6 +246,13 @@ class World:
         life.main.cancel()
         await life.worker.kill()
         self.log.expel(life.name)
+
+    async def leave(self, slot: int) -> None:
+        """In order; nobody comes instead."""
+        life = self.lives.pop(slot)
+        assert life.main is not None
+        life.main.cancel()
+        await life.worker.stop()
 
     async def _end(self, slot: int, after_s: float) -> None:
         """Kills it, or lets it leave; another one comes some time after."""

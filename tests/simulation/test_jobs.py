@@ -140,10 +140,7 @@ def test_worker_that_leaves_with_a_page_under_way() -> None:
         world.provider.script.append("slow")
         await report(world)
         await sleep(1.0)  # it is sent, and not answered
-        life = world.lives.pop(0)
-        assert life.main is not None
-        life.main.cancel()
-        await life.worker.stop()
+        await world.leave(0)
         world.start(1)
         await sleep(300.0)
 
@@ -159,10 +156,7 @@ def test_worker_that_leaves_while_its_page_may_still_land() -> None:
         world.provider.script.append("lost")
         await report(world)
         await sleep(DEADLINE_S + 2.0)  # it was given up
-        life = world.lives.pop(0)
-        assert life.main is not None
-        life.main.cancel()
-        await life.worker.stop()
+        await world.leave(0)
         left_at.append(world.clock.now())
         world.start(1)
         await sleep(300.0)
@@ -195,6 +189,40 @@ def test_page_of_a_worker_that_died_may_have_been_taken() -> None:
     check_told_once(world)
     assert len({body for _, body in pages(world)}) == 1
     assert len(pages(world)) == 3
+
+
+@pytest.mark.parametrize("middle", ["shadow", "not configured"])
+def test_page_outlives_an_owner_without_its_job(middle: str) -> None:
+    """One that does not send, or has no such account, leaves in order: still the page may have been taken before."""
+
+    async def story(world: World) -> None:
+        world.provider.script += ["applied", "refused"]
+        await report(world)
+        await sleep(0.5)
+        await world.kill(0)
+        killed_at.append(world.clock.now())
+        if middle == "shadow":
+            world.settings = {"sending": False}
+        else:
+            world.configured = {"other": replace(world.account, name="other")}
+        world.start(1)
+        await sleep(5.0)
+        await world.leave(1)
+        world.settings, world.configured = {}, None
+        world.start(0)
+        await sleep(200.0)
+        assert (status_of(world).pages, status_of(world).in_doubt) == (1, 1)
+        await report(world)
+        await sleep(60.0)
+
+    killed_at: list[float] = []
+    world = told(story)
+    check_told_once(world)
+    sent = pages(world)
+    assert len(sent) == 3
+    assert len({body for _, body in sent}) == 1
+    after = min(at for at, _ in sent if at > killed_at[0])
+    assert after - killed_at[0] >= DeliveryPolicy(settle_s=SETTLE_S).takeover_hold_s
 
 
 def test_page_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,10 +364,7 @@ def test_report_that_was_missed_waits_for_the_input() -> None:
     orders = [f"B{number}" for number in range(60)]
 
     async def story(world: World) -> None:
-        life = world.lives.pop(0)
-        assert life.main is not None
-        life.main.cancel()
-        await life.worker.stop()  # in order, so that nothing has to be held afterwards
+        await world.leave(0)  # in order, so that nothing has to be held afterwards
         for name in orders:
             world.tell(name, 0, confirmed(goods("A", 1, 100), **PEOPLE))
             world.tell(name, 1, shipped("s1", A=1))

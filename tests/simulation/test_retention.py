@@ -92,10 +92,7 @@ def test_late_event_of_a_closed_order(restart: str) -> None:
             entries = {entry.key for entry in world.log.entries(0)}
             assert f"{ORDER_PREFIX}acme/A1".encode() not in entries
         if restart == "clean":
-            life = world.lives.pop(0)
-            assert life.main is not None
-            life.main.cancel()
-            await life.worker.stop()
+            await world.leave(0)
         elif restart != "none":
             await world.kill(0)
         if restart != "none":

@@ -18,7 +18,7 @@ SHOWN_BY = {
     "refused_page_taken_for_told": (2, SPRING, "seQura never had"),
     "skipped_hour_skips_the_report": (0, SPRING, "no report for 03-29 01:00 UTC"),
     "repeated_hour_reports_twice": (0, AUTUMN, "none is due"),
-    "missed_report_not_made_up": (3, SPRING, "no report for"),
+    "missed_report_not_made_up": (6, SPRING, "no report for"),
     "report_without_its_statistics": (0, SPRING, "stands in no statistics"),
     "order_counted_for_a_day_only": (0, SPRING, "stands in no statistics"),
     "order_closed_that_is_owed": (0, SPRING, "something of it is pending"),

@@ -122,10 +122,7 @@ class Config(BaseSettings):
         environ = _environ(environ)
         file = find_file(path, environ)
         layers = [Layer(tree={"kafka": {}, "accounts": {}}), *read_layers(file, environ)]
-        try:
-            config = build(cls, layers, providers)
-        except ConfigError as error:
-            raise refused([str(error), *missing_file(file, environ)]) from None
+        config = build(cls, layers, providers, missing_file(file, environ))
         for layer in layers:
             config._origins |= layer.origins  # noqa: SLF001 - its own
         rules = [_check_policy, _check_times, _check_store, _check_names, _check_targets, _check_jobs, *checks]
@@ -289,9 +286,14 @@ _Settings = TypeVar("_Settings", bound=BaseSettings)
 
 
 def build(
-    settings: type[_Settings], layers: Sequence[Layer], providers: Collection[str] = KNOWN_PROVIDERS
+    settings: type[_Settings],
+    layers: Sequence[Layer],
+    providers: Collection[str] = KNOWN_PROVIDERS,
+    hints: Sequence[str] = (),
 ) -> _Settings:
-    """Builds the settings from all layers. Raises `ConfigError` with the problems of every layer and of the result."""
+    """Builds the settings from all layers. Raises `ConfigError` with the problems of every layer and of the result, and
+    then what may explain them (`hints`).
+    """
     problems = [problem for layer in layers for problem in layer.problems]
     origins: dict[SettingPath, str] = {}
     for layer in layers:
@@ -302,9 +304,9 @@ def build(
         built = settings(_build_sources=(sources, {}))
     except ValidationError as error:
         problems += _name_problems({name for path in origins if path[0] == "accounts" for name in path[1:2]})
-        raise refused(problems + explained(error, settings, origins)) from None
+        raise refused([*problems, *explained(error, settings, origins), *hints]) from None
     if problems:
-        raise refused(problems)
+        raise refused([*problems, *hints])
     return built
 
 

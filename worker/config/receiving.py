@@ -80,10 +80,7 @@ def receiver_config(path: Path | None = None, environ: Mapping[str, str] | None 
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
         layers[0].tree["kafka"] = {}  # so that its missing settings are reported
-    try:
-        found = build(_Receiving, layers, CALLBACKS)
-    except ConfigError as error:
-        raise refused([str(error), *missing_file(path, environ)]) from None
+    found = build(_Receiving, layers, CALLBACKS, missing_file(path, environ))
     origins = {path: origin for layer in layers for path, origin in layer.origins.items()}
     problems, callers = [*_problems(found)], {}
     for name, members in found.accounts.items():

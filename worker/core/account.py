@@ -7,8 +7,8 @@ than it must:
 1. the longest owed goes first, but orders that failed before take at most half of the slots while others wait; where
    there is one slot, at most every other turn and at most half of the time;
 2. `Retry-After` of a 429 or 503 throttles the account; without it the account slows down: a short break that grows, and
-   half of the slots, which come back bit by bit while requests are taken; less of both where few of the last answers
-   were such ones (as in DCTCP, RFC 8257), for one 503 among a hundred is noise;
+   half of the slots, which come back bit by bit while requests are taken; both times the share of the last answers
+   that were such ones (as in DCTCP, RFC 8257), for one 503 among a hundred is noise;
 3. a 401, or a 403 for different orders in a row, pauses it, and so does a wave of refusals for good, of which the last
    one is not parked. One order alone is not the account: its 403 delays it, and so does its 401 when others were taken
    since it paused the account;
@@ -39,10 +39,8 @@ DOWN_AFTER = 3
 """Attempts in a row that came to nothing, for so long that backoffs have grown: the account took nothing."""
 DOWN_S = 10.0
 _SUSPECTS_MAX = 1_000
-_SHARE_GAIN = 1 / 32
-"""What one answer counts for in the share of answers that slow the account down."""
-_SHARE_FULL = 1 / 2
-"""From this share on it slows down in full."""
+_SHARE_OF = 32
+"""Of about so many last answers it counts those that slow the account down."""
 
 _TRANSIENT = frozenset({OutcomeKind.REJECTED, OutcomeKind.NOT_SENT, OutcomeKind.UNKNOWN})
 _TAKEN = frozenset({OutcomeKind.APPLIED, OutcomeKind.PENDING, OutcomeKind.UNSUPPORTED})
@@ -111,8 +109,10 @@ class AccountQueue(Generic[_Owner]):
         self._open_slots = float(slots)
         self._slowed_at = self._opened_at = -NEVER
         self._slow_in_a_row = 0
-        self._slow_share = 1.0
-        """Of its last answers, those that slow it down; at first the worst is assumed."""
+        self._slow_share = 0.0
+        """Of its last answers, those that slow it down."""
+        self._answers = 0
+        """At most `_SHARE_OF`: the first ones are worth more, for there are no others."""
         self._forbidden: dict[str, None] = {}
         self._refused: dict[str, tuple[float, int]] = {}
         """Orders refused for good last, at most one more than `park_limit`: when, and how many it had taken by then."""
@@ -258,7 +258,8 @@ class AccountQueue(Generic[_Owner]):
         if self._came_to_nothing >= DOWN_AFTER or (turn.is_early and was_asked and not is_taken):
             self._early_slots = 0
         if outcome.has_response:
-            self._slow_share += (outcome.throttles_account - self._slow_share) * _SHARE_GAIN
+            self._answers = min(self._answers + 1, _SHARE_OF)
+            self._slow_share += (outcome.throttles_account - self._slow_share) / self._answers
         if outcome.throttles_account:
             self._slow_down(turn, outcome, now, chance)
         if turn.probes is not None and turn.probes is self.pause and was_asked:
@@ -349,12 +350,11 @@ class AccountQueue(Generic[_Owner]):
             self._throttle(now + outcome.retry_after_s, is_slow=False)
         elif turn.began_at > self._slowed_at:  # those that were under way then say nothing new
             self._slow_in_a_row += 1
-            weight = min(1.0, self._slow_share / _SHARE_FULL)
             half = min(self._open_slots, self.in_flight + 1) / 2
-            self._open_slots = max(1.0, self._open_slots - (self._open_slots - half) * weight)
+            self._open_slots = max(1.0, self._open_slots - (self._open_slots - half) * self._slow_share)
             self._slowed_at = self._opened_at = now
             wait_s = min(backoff_s(self._slow_in_a_row, chance, self._rules), SLOW_MAX_S)
-            self._throttle(now + wait_s * weight, is_slow=True)
+            self._throttle(now + wait_s * self._slow_share, is_slow=True)
 
     def _throttle(self, until: float, *, is_slow: bool) -> None:
         if until > self.throttled_until:

@@ -7,6 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from msgspec import MsgspecError
+from msgspec.structs import replace
 
 from schemas import state
 from worker.core.appointments import NEVER
@@ -57,13 +58,20 @@ class Desk:
             for lister in has.listers:
                 yield ListJob(account, self._host, self._means, lister, events)
 
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(job.key for job in self._jobs.values())
+
     def restore(self, records: Mapping[str, bytes], *, is_clean: bool, hold_until: float) -> dict[str, bytes]:
         changed = {}
         for job in self._jobs.values():
             value = records.get(job.key)
             try:
-                before = None if value is None else state.decode_job(value)
-                after = job.restore(before, is_clean=is_clean, hold_until=hold_until)
+                before = known = None if value is None else state.decode_job(value)
+                is_sure = is_clean
+                if known is not None and known.in_doubt:
+                    known, is_sure = replace(known, in_doubt=False), False
+                after = job.restore(known, is_clean=is_sure, hold_until=hold_until)
             except MsgspecError as error:
                 raise DamagedStateError(
                     f"partition {self._host.partition} of the state topic: the record with the key {job.key} is not "

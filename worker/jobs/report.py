@@ -119,7 +119,7 @@ class ReportJob(Job):
             kept = replace(kept, pages=[self._reporter.inherited(page) for page in kept.pages])
             record = replace(record, remote=self._reporter.write_kept(kept))
         self.record, self._kept = record, kept
-        if not is_clean or any(page.in_doubt for page in kept.pages):
+        if record is not None:  # else it never sent anything
             self._not_before = hold_until
         clock = self._means.clock
         self._restored_ms, self._input_wait_until = clock.wall_ms(), clock.now() + _INPUT_WAIT_MAX_S

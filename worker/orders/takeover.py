@@ -1,10 +1,11 @@
 """What an owner that takes a partition over does about its orders before it serves them (steps 6 and 7)."""
 
 from collections import Counter
-from collections.abc import Collection
+from contextlib import suppress
 
 import structlog
-from msgspec import Struct, field
+from msgspec import MsgspecError, Struct, field
+from msgspec.structs import replace
 
 from schemas import state
 from schemas.state import OrderRecord, Target, TargetsRecord
@@ -52,14 +53,6 @@ class PartitionState(Struct):
     """What is remembered of closed orders."""
     accounts: dict[str, bytes] = field(default_factory=dict)
     """What operators did to accounts, by key."""
-
-    def written(self, subjects: Collection[str]) -> None:
-        """These orders are committed as they stand in memory. Nearly always there is nothing to strike out."""
-        if self.beyond:
-            self.beyond.difference_update(subjects)
-        if self.unwritten:
-            for subject in subjects:
-                self.unwritten.pop(subject, None)
 
 
 class Takeover:
@@ -128,11 +121,12 @@ class Takeover:
             header = state.decode_header(value)
             if size := is_too_large(subject, value, value_max_bytes):
                 self._set_aside(subject, header.revision, size)
+                if not inherited.was_clean:
+                    self._inherit(subject, value)  # for the case that it becomes smaller
                 continue
             held = records.must_inherit(header, was_clean=inherited.was_clean)
             if held and not inherited.was_clean:
-                record = records.inherit(state.decode_order(value))
-                self._orders.put(subject, state.encode(record))
+                record = self._inherit(subject, value)
                 # In memory only: to write all of them would delay the first attempt. It is, at the latest, before
                 # this owner may call itself clean.
                 known.unwritten[subject] = None
@@ -142,6 +136,11 @@ class Takeover:
             if context.sending and (held or header.revision != header.acked):
                 hold_until = inherited.hold_until if held else 0.0
                 self._outbox.restored(subject, header, value, now=now, now_ms=now_ms, hold_until=hold_until)
+
+    def _inherit(self, subject: str, value: bytes) -> OrderRecord:
+        record = records.inherit(state.decode_order(value))
+        self._orders.put(subject, state.encode(record))
+        return record
 
     def _set_aside(self, subject: str, revision: int, size: int) -> None:
         """An order that the state topic does not take any more: to send it would be to send it for ever."""
@@ -158,12 +157,19 @@ class Takeover:
     # --- jobs ---
 
     def _restore_jobs(self, inherited: Inherited) -> None:
-        """A page that may be in flight is in doubt from now on."""
-        if self._jobs is None:
+        """A page that may be in flight is in doubt from now on, also where its job is not one of this owner's."""
+        is_clean, jobs = inherited.was_clean or inherited.is_first, self._jobs
+        known, ours = self._state.job_records, frozenset[str]()
+        if jobs is not None:
+            self._job_records = jobs.restore(known, is_clean=is_clean, hold_until=inherited.hold_until)
+            ours = jobs.keys
+        if is_clean:
             return
-        is_clean = inherited.was_clean or inherited.is_first
-        known = self._state.job_records
-        self._job_records = self._jobs.restore(known, is_clean=is_clean, hold_until=inherited.hold_until)
+        for key in known.keys() - ours:
+            with suppress(MsgspecError):  # whoever has the job says so
+                record = state.decode_job(known[key])
+                if not record.in_doubt:
+                    self._job_records[key] = state.encode(replace(record, in_doubt=True))
 
     # --- targets: whom the accounts send to ---
 

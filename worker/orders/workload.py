@@ -252,12 +252,15 @@ class OrderWorkload:
         # Only of orders whose attempt has ended in it: the attempts of all others go on, whatever else changed.
         for subject, hold_until in batch.holds.items():
             self.outbox.ended(subject, hold_until)
-        put = self.orders.put
         for subject, (header, value) in batch.changed.items():
-            put(subject, value)
+            self.orders.put(subject, value)
+            known.unwritten.pop(subject, None)
+            hold_until = 0.0
+            if subject in known.beyond:  # so the outbox does not know it
+                known.beyond.discard(subject)
+                hold_until = known.hold_until
             if context.sending:
-                self.outbox.committed(subject, header, now=now, now_ms=now_ms)
-        known.written(batch.changed)
+                self.outbox.committed(subject, header, now=now, now_ms=now_ms, hold_until=hold_until)
         self.outbox.lease_renewed(now)
 
     def persist(self, entries: Entries, position: int) -> None:

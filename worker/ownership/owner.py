@@ -186,7 +186,7 @@ class Owner(Generic[WorkloadT]):
         # In between and after a crash it counts as not clean: only the activation below takes the flag away.
         last = found.next
         clean = last is not None and last.clean
-        hold_s = 0.0 if last is None else context.rules.inherited_hold_s(last.hold_ms if clean else -1)
+        hold_s = context.rules.inherited_hold_s(last.hold_ms if last is not None and clean else -1)
         entries = await self.workload.restored(Inherited(clean, last is None, found.fenced_at + hold_s))
         await self.write(entries)
         self.workload.activated()
@@ -332,7 +332,7 @@ class Owner(Generic[WorkloadT]):
                 await self._pace()
                 await self._commit()
                 self._committing = False
-            elif self._is_draining and not workload.awaits_outcomes():
+            elif self._is_draining and workload.is_drained():
                 # Asked once more: `work` awaits, so `drain` may have come since the top of the loop, and `_sleep` would
                 # clear its wake-up.
                 break

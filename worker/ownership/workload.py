@@ -227,7 +227,7 @@ class Workload(Protocol[TransactionT]):
         ...
 
     def held_until(self) -> float:
-        """*now*: until then a request that is in doubt may still land, whoever sent it; a time in the past: none may."""
+        """*now*: until then a request in doubt may still land, whoever sent it; a time in the past: none may."""
         ...
 
     def is_writable(self) -> bool:

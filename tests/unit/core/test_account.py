@@ -570,10 +570,12 @@ def test_busy_provider_is_tried_evenly() -> None:
             if not is_taken:
                 desk.offer(turn.subject, has_failed=True, in_s=0.3)
     assert taken > 0.8 * 20 * 60
-    assert refused < 0.15 * taken
+    assert refused < 0.25 * taken
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(0.01, 0.8, 1.0), (0.03, 0.7, 1.0), (1.0, 0.0, 0.05)])
+@pytest.mark.parametrize(
+    ("share", "least", "most"), [(0.01, 0.9, 1.0), (0.03, 0.85, 1.0), (0.1, 0.7, 1.0), (1.0, 0.0, 0.05)]
+)
 def test_a_busy_answer_now_and_then(share: float, least: float, most: float) -> None:
     """A provider that answers some requests by chance with 503 is asked nearly as often as one that does not; one that
     answers all of them so, hardly ever.

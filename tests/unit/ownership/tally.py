@@ -60,6 +60,8 @@ class Tally:
         self.portions: list[list[str]] = [[]]
         self.writable = True
         self.held_by_itself_until = 0.0
+        self.owed: list[bytes] = []
+        """Of attempts that have ended, what is yet to become mail."""
         self.damaged_key: bytes | None = None
         self.phase_when_damaged: Phase | None = None
         self.unbelieved: str | None = None
@@ -114,13 +116,15 @@ class Tally:
         return float("inf")
 
     async def work(self) -> None:
+        self.outcomes += self.owed
+        self.owed = []
         self.on_work()
 
     def has_mail(self) -> bool:
         return bool(self.outcomes)
 
     def has_urgent_work(self) -> bool:
-        return False
+        return bool(self.owed)
 
     async def fill(self, next_offset: int, inbox: Inbox | None, keeping: Sequence[str]) -> Sheet:
         sheet = Sheet(next_offset)
@@ -159,7 +163,7 @@ class Tally:
         return self.attempts > 0
 
     def is_drained(self) -> bool:
-        return not self.attempts and not self.outcomes
+        return not self.attempts and not self.outcomes and not self.owed
 
     def abandon(self) -> None:
         """The dispatcher gives attempts up: their outcome is unknown, and comes like any other."""
