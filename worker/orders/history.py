@@ -76,10 +76,9 @@ class History:
         """The entry of an event, for `keep` once it is certain that the event is taken. Changes `after` itself."""
         if not self._is_kept:
             return []
-        subject, data, sealed = event.subject, event.data, after.sealed
-        entries = self.of_takeover(subject, after) if self._held.subjects else []
+        subject, data, kind = event.subject, event.data, type(event.data)
+        entries = self.of_takeover(subject, after)
         after.entries = n = after.entries + 1
-        kind = type(data)
         word, units, amount_minor, currency, shipped_minor, unshipped_minor = _SAYS[kind](data)
         origin, trace, about = event.origin, event.traceparent, _ABOUT.get(kind)
         # The members of `HistoryEntry` up to the last that an event has, packed at once: to make one first takes 2 µs.
@@ -95,7 +94,7 @@ class History:
                 offset,
                 event.time_us // 1000,
                 "" if origin is None else origin[:_TEXT_MAX],
-                about is not None and getattr(before.sealed, about) == getattr(sealed, about),
+                about is not None and getattr(before.sealed, about) == getattr(after.sealed, about),
                 word,
                 units,
                 amount_minor,
