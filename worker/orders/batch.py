@@ -200,58 +200,59 @@ class Batch:
         self._bytes += len(record.value or b"")
 
     def _event(self, record: InputRecord, event: OrderEvent, in_flight: Callable[[str], bool]) -> None:
-        offset, subject, context, happened = record.offset, event.subject, self._context, self.happened
-        revision = self._epoch | (offset + 1)
+        offset, subject = record.offset, event.subject
         try:
-            if context.placing is not None:
-                context.placing.check(record.key or b"", subject, self._partition, context.topic_partitions)
-            before, matters = self._known(event, revision)
+            placing = self._context.placing
+            if placing is not None:
+                placing.check(record.key or b"", subject, self._partition, self._context.topic_partitions)
+            before, matters = self._known(event, self._epoch | (offset + 1))
             changed = records.apply_event(
                 before,
                 event,
                 position=offset,
-                revision=revision,
+                revision=self._epoch | (offset + 1),
                 now_ms=self._now_ms,
-                destination=context.destinations.get(account_of(subject)) if matters else None,
+                destination=self._context.destinations.get(account_of(subject)) if matters else None,
                 # An attempt whose outcome is in this very transaction is over, though the outbox is not told yet.
                 in_flight=matters and subject not in self.holds and in_flight(subject),
                 key_digest=crc32(record.key or b""),
             )
             if changed is before:
-                happened.events["unchanged"] += 1
+                self.happened.events["unchanged"] += 1
                 self._bytes += len(record.value or b"")
                 return
             key_changed = changed.has_several_keys and not before.has_several_keys
             told = self._telling.of_event(event, before, changed)
             entries = self._history.of_event(event, before, changed, offset)
             written = encoded(changed)
-            written_bytes = len(written[1])
-            if written_bytes > self._value_near_max_bytes and (
+            if len(written[1]) > self._value_near_max_bytes and (
                 size := is_too_large(subject, written[1], self._value_max_bytes)
             ):
-                self._in_vain += written_bytes
+                self._in_vain += len(written[1])
                 raise too_large(size, self._value_max_bytes)
         except MalformedEventError as error:
             self._refuse(record, error)
             return
-        happened.events["changed"] += 1
-        happened.coalesced += before.acked < before.revision
-        if context.tracing is not None and event.traceparent is not None:
+        self.happened.events["changed"] += 1
+        if event.traceparent is not None and self._context.tracing is not None:
             self.traces.append((subject, event.traceparent))
-        if not before.revision and account_of(subject) not in context.destinations:
-            happened.unconfigured.append(subject)
+        self.happened.coalesced += before.acked < before.revision
+        if not before.revision and account_of(subject) not in self._context.destinations:
+            self.happened.unconfigured.append(subject)
         if key_changed:
-            happened.key_changes += 1
-            happened.note("order_key_changed", subject, revision, shown_id(event.id, event.uid))
-        if changed.acked == revision and records.may_change(event):
-            happened.by_origin.append(account_of(subject))
+            self.happened.key_changes += 1
+            self.happened.note("order_key_changed", subject, changed.revision, shown_id(event.id, event.uid))
+        if changed.acked == changed.revision and records.may_change(event):
+            self.happened.by_origin.append(account_of(subject))
             made_at = changed.made_at and changed.made_at.provider
-            happened.note("order_settled", subject, revision, shown_id(event.id, event.uid), made_at=made_at)
+            self.happened.note(
+                "order_settled", subject, changed.revision, shown_id(event.id, event.uid), made_at=made_at
+            )
         for result in told:
             self._report(subject, result)
         self._history.keep(entries)
         self.changed[subject] = written
-        self._bytes += written_bytes
+        self._bytes += len(written[1])
 
     def _operator_event(self, record: InputRecord, event: OrderEvent) -> None:
         self._bytes += len(record.value or b"")
