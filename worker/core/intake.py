@@ -100,7 +100,7 @@ _decode: Callable[[bytes], Any] = msgspec.json.Decoder(
 _plain_texts = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\n"
-    rf"[^/\n]{{1,{ACCOUNT_MAX}}}(?=/[^\n]{{1,{REFERENCE_MAX}}}\n)(?:/[^/\n.][^/\n]*)+\n"
+    rf"[^/\n]{{1,{ACCOUNT_MAX}}}/[^\n]{{1,{REFERENCE_MAX}}}\n"
     r"(?:[0-9]{1,18}|None)\n"
     r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|None)"
 ).fullmatch
@@ -112,9 +112,10 @@ def _is_plain(event: Any) -> bool:
 
     A `sequence` that spells "None" gets through, and is no number to `_finished`.
     """
-    trace = event.traceparent
+    subject, trace = event.subject, event.traceparent
     return (
-        _plain_texts(f"{event.time}\n{event.subject}\n{event.sequence}\n{trace}") is not None
+        _plain_texts(f"{event.time}\n{subject}\n{event.sequence}\n{trace}") is not None
+        and "/." not in subject
         and trace != "None"
         and event.id != ""
         and event.source != ""
