@@ -115,7 +115,10 @@ def decode(value: bytes) -> HistoryEntry | None:
 
 def key_of(subject: str, n: int) -> bytes:
     """The record key of an order's entry with this number."""
-    return f"{n % KEPT}:{subject}".encode()
+    return _SLOTS[n % KEPT] + subject.encode()
+
+
+_SLOTS = tuple([b"%d:" % slot for slot in range(KEPT)])
 
 
 def place_of(key: bytes) -> tuple[int, str] | None:

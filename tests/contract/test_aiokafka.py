@@ -227,16 +227,18 @@ async def test_next_transaction_is_refused_once(broker: Broker, monkeypatch: pyt
 
 
 async def test_batches_in_a_transaction(broker: Broker) -> None:
-    """`create_batch` and `send_batch` take part in a transaction; the future of a batch has the offset of its first
-    record, `record_count` the rest (`KafkaPartitionWriter._send`).
+    """`create_batch` and `send_batch` take part in a transaction, also of a batch whose inner builder was filled; the
+    future of a batch has the offset of its first record (`KafkaPartitionWriter._send`).
     """
     topic = await broker.topic()
     owner = await broker.producer(transactional_id=broker.name())
 
     async def send_three() -> int:
         batch = owner.create_batch()
-        for value in (b"0", b"1", None):
-            assert batch.append(timestamp=None, key=b"k", value=value, headers=[]) is not None
+        for count, value in enumerate((b"0", b"1", None)):
+            assert batch._builder.append(count, 1_000, b"k", value, []) is not None
+        batch._relative_offset = 3
+        batch.close()
         assert batch.record_count() == 3
         offset: int = (await (await owner.send_batch(batch, topic, partition=0))).offset
         return offset
@@ -251,6 +253,7 @@ async def test_batches_in_a_transaction(broker: Broker) -> None:
     await owner.commit_transaction()
     records = await broker.read(topic, until=6)
     assert [(record.offset, record.value) for record in records] == [(4, b"0"), (5, b"1"), (6, None)]
+    assert {record.timestamp for record in records} == {1_000}
 
 
 async def test_batch_is_full_after_the_first(broker: Broker) -> None:
@@ -259,9 +262,8 @@ async def test_batch_is_full_after_the_first(broker: Broker) -> None:
     """
     producer = await broker.producer(max_batch_size=1_000)
     batch = producer.create_batch()
-    assert batch.append(timestamp=None, key=b"k", value=bytes(5_000), headers=[]) is not None
-    assert batch.append(timestamp=None, key=b"k", value=b"", headers=[]) is None
-    assert batch.record_count() == 1
+    assert batch._builder.append(0, 1_000, b"k", bytes(5_000), []) is not None
+    assert batch._builder.append(1, 1_000, b"k", b"", []) is None
 
 
 # --- reading what is committed ---

@@ -13,7 +13,9 @@ What our transactions must respect (aiokafka 0.14.0, measured with Kafka 4.3.1):
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from msgspec import Struct
@@ -62,10 +64,9 @@ _PATIENCE_S = 30.0
 _REFUSED_SIZES = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
-_Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
-"""Key, value, headers."""
-_NO_HEADERS: list[tuple[str, bytes]] = []
-_RESULT_HEADERS = [("content-type", b"application/cloudevents+json")]
+_Headers = list[tuple[str, bytes]]
+_NO_HEADERS: Iterable[_Headers] = repeat([])
+_RESULT_HEADERS: Iterable[_Headers] = repeat([("content-type", b"application/cloudevents+json")])
 """Required by CloudEvents' Kafka binding: it tells readers that the mode is structured."""
 
 
@@ -321,21 +322,20 @@ class KafkaPartitionWriter:
         try:
             if dead_letters:
                 self._writing_to = settings.dead_letter_topic
-                letters = ((letter.key, letter.value, list(letter.headers)) for letter in dead_letters)
+                letters = [(letter.key, letter.value) for letter in dead_letters]
+                headers = [list(letter.headers) for letter in dead_letters]
                 partition = self._partition % self._limits.dead_letter_partitions
-                await self._send(settings.dead_letter_topic, partition, letters, sent)
+                await self._send(settings.dead_letter_topic, partition, letters, sent, headers)
             if results:
                 self._writing_to = settings.results_topic
-                events = ((result.key, result.value, _RESULT_HEADERS) for result in results)
+                events = [(result.key, result.value) for result in results]
                 partition = self._partition % self._limits.results_partitions
-                await self._send(settings.results_topic, partition, events, sent)
+                await self._send(settings.results_topic, partition, events, sent, _RESULT_HEADERS)
             if history:
                 self._writing_to = settings.history
-                told = ((key, value, _NO_HEADERS) for key, value in history)
-                await self._send(settings.history, self._partition, told, sent)
+                await self._send(settings.history, self._partition, history, sent)
             self._writing_to = settings.state_topic
-            state = ((key, value, _NO_HEADERS) for key, value in entries)
-            last = await self._send(settings.state_topic, self._partition, state, sent)
+            last = await self._send(settings.state_topic, self._partition, entries, sent)
             await asyncio.wait(sent, return_when=asyncio.FIRST_EXCEPTION)
             _raise_failed(sent)
         except kafka_errors.IllegalOperation:
@@ -352,20 +352,38 @@ class KafkaPartitionWriter:
         return base + last
 
     async def _send(
-        self, topic: str, partition: int, records: Iterable[_Record], sent: list[asyncio.Future[Any]]
+        self,
+        topic: str,
+        partition: int,
+        records: Iterable[tuple[bytes | None, bytes | None]],
+        sent: list[asyncio.Future[Any]],
+        headers: Iterable[_Headers] = _NO_HEADERS,
     ) -> int:
-        """Sends the records in batches that we build, with one future each; returns the index of the last record in its
-        batch. Half the work of `send()`, which creates a future per record.
+        """Sends the records (key and value) in batches that we build, with one future each; returns the index of the
+        last record in its batch. Half the work of `send()`, which creates a future per record.
+
+        The records go to the library's compiled builder, and of its `BatchBuilder` around it only the count is kept:
+        its `append` takes as long again.
         """
+        now_ms = int(time.time() * 1000)
         batch = self._producer.create_batch()
-        for key, value, headers in records:
-            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+        append, count = batch._builder.append, 0  # noqa: SLF001 - see above
+        for (key, value), given in zip(records, headers, strict=False):  # headers without end
+            if append(count, now_ms, key, value, given) is None:
+                sent.append(await self._send_batch(batch, count, topic, partition))
                 batch = self._producer.create_batch()
-                batch.append(timestamp=None, key=key, value=value, headers=headers)  # a single record always fits
-        sent.append(await self._producer.send_batch(batch, topic, partition=partition))
-        last: int = batch.record_count() - 1
-        return last
+                append, count = batch._builder.append, 0  # noqa: SLF001
+                append(0, now_ms, key, value, given)  # a single record always fits
+            count += 1
+        sent.append(await self._send_batch(batch, count, topic, partition))
+        return count - 1
+
+    async def _send_batch(self, batch: Any, count: int, topic: str, partition: int) -> "asyncio.Future[Any]":
+        """Sends a batch that we have filled with so many records."""
+        batch._relative_offset = count  # noqa: SLF001
+        batch.close()
+        sent: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+        return sent
 
     async def read(self, position: int, until: int) -> AsyncIterator[list[StateEntry]]:
         """Never asks for the end offset of the topic: while a transaction is open, that is where the transaction began,

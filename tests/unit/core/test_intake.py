@@ -393,8 +393,11 @@ WRONG_ATTRIBUTES: list[tuple[str, str]] = [
         ("subject", f"acme/{text}")
         for text in (".", "..", "./a", "../a", "a/.", "a/..", "a/./b", "a/../b", "/..", "../")
     ),
-    *(("sequence", text) for text in ("", "-1", "1.0", " 1", "1\n", "1e3", "٣", "1" * 19)),
-    *(("traceparent", text) for text in ("", "00-x", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01")),
+    *(("sequence", text) for text in ("", "-1", "1.0", " 1", "1\n", "1e3", "٣", "1" * 19, "None", "1\nNone")),
+    *(
+        ("traceparent", text)
+        for text in ("", "None", "00-x", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01")
+    ),
 ]
 
 

@@ -68,11 +68,7 @@ MAPS = frozenset(name for name, register in REGISTERS.items() if isinstance(regi
 PLACES = "says where units are, and this is about money"
 MONEY = "money alone, and this is about units"
 READERS: dict[str, dict[str, str]] = {
-    "worker/core/carts.py": {
-        "shipments": "units: `count_units`",
-        "deliveries": "no cart follows from them",
-        "item_cancellations": "units: `count_units`",
-    },
+    "worker/core/carts.py": {"deliveries": "no cart follows from them"},
     "worker/core/shares.py": {"deliveries": "no cart follows from them", "refunds": MONEY, "fees": MONEY},
     "worker/core/refunds.py": {
         "shipments": PLACES,
