@@ -25,7 +25,7 @@ from worker.tools.console.run import open_console
 from worker.tools.console.users import add_user, drop_user, list_users
 from worker.tools.console.workers import PrivatePorts
 from worker.web.console.auth import read_users
-from worker.web.console.operator import Nobody
+from worker.web.console.operator import STOPPED, ActionProgress, Nobody
 from worker.web.private_port import Access, PrivatePort
 
 CONFIRMED, SHIPPED = envelope(confirmed(goods("A", 2, 200))), envelope(shipped("s1", A=1), 2)
@@ -128,16 +128,39 @@ async def test_acts_at_whoever_serves_it() -> None:
     async with port_of(first) as one, port_of(second) as two:
         ports = PrivatePorts([one, two + "/"], "")
         assert ports.why_not() == ""
-        lines = await ports.submit(COMMANDS["release"], ["acme/1", "acme/2", "acme/3"], by="ana", why="mended")
+        lines = await ports.submit(
+            COMMANDS["release"], ["acme/1", "acme/2", "acme/3"], by="ana", why="mended", progress=ActionProgress()
+        )
         assert [(line.subject, line.done) for line in lines] == [("acme/1", True), ("acme/2", True), ("acme/3", False)]
         assert "are all of them named in [console] workers?" in lines[2].detail
         assert (first.done, second.done) == ([("release", "acme/1")], [("release", "acme/2")])
-        (resent,) = await ports.submit(COMMANDS["resend"], ["acme/2"], by="ana", why="")
+        (resent,) = await ports.submit(COMMANDS["resend"], ["acme/2"], by="ana", why="", progress=ActionProgress())
         assert resent.done
         shown = await ports.show("acme/2")
         assert shown is not None
         assert (shown[0], shown[1].subject) == (two, "acme/2")
         assert await ports.show("acme/3") is None
+
+
+async def test_stops_after_what_is_under_way() -> None:
+    """A few are asked at once; once it is stopped nobody else is, and that is said."""
+    worker = Worker()
+    subjects = [f"acme/{number}" for number in range(30)]
+    worker.orders = {subject: OrderView(subject, "parked", "422") for subject in subjects}
+    progress = ActionProgress()
+
+    def stop() -> None:
+        progress.is_stopped = True
+
+    progress.told = stop
+    async with port_of(worker) as url:
+        ports = PrivatePorts([url], "")
+        lines = await ports.submit(COMMANDS["release"], subjects, by="ana", why="", progress=progress)
+    assert [line.subject for line in lines] == subjects
+    assert sorted(worker.done) == sorted(("release", line.subject) for line in lines if line.done)
+    assert 1 <= len(worker.done) <= 8
+    assert {line.detail for line in lines if not line.done} == {STOPPED}
+    assert len(progress.lines) == len(worker.done)
 
 
 async def test_what_cannot_be_done() -> None:
@@ -146,10 +169,10 @@ async def test_what_cannot_be_done() -> None:
     async with port_of(worker) as url:
         ports = PrivatePorts([url], "")
         worker.fails = LogError("not committed")
-        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="", progress=ActionProgress())
         assert (line.done, line.detail) == (False, "commit not confirmed; check the order and try again")
         worker.fails = UsageError("partition 0 is restoring")
-        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="", progress=ActionProgress())
         assert (line.done, line.detail) == (False, "partition 0 is restoring")
 
 
@@ -158,11 +181,11 @@ async def test_accounts_are_resumed_everywhere() -> None:
     worker = Worker()
     async with port_of(worker) as url:
         ports = PrivatePorts([url, "http://127.0.0.1:1"], "")
-        (line,) = await ports.submit(COMMANDS["resume"], ["acme"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["resume"], ["acme"], by="ana", why="", progress=ActionProgress())
         assert line.done
         assert url in line.detail
         assert "no worker responds at http://127.0.0.1:1" in line.detail
-        (unknown,) = await ports.submit(COMMANDS["resume"], ["none"], by="ana", why="")
+        (unknown,) = await ports.submit(COMMANDS["resume"], ["none"], by="ana", why="", progress=ActionProgress())
         assert not unknown.done
 
 
@@ -172,7 +195,9 @@ async def test_accounts_of_workers_that_write_events() -> None:
     first.everywhere = second.everywhere = True
     async with port_of(first) as one, port_of(second) as two:
         ports = PrivatePorts(["http://127.0.0.1:1", one, two], "")
-        (line,) = await ports.submit(COMMANDS["pause"], ["acme"], by="ana", why="maintenance")
+        (line,) = await ports.submit(
+            COMMANDS["pause"], ["acme"], by="ana", why="maintenance", progress=ActionProgress()
+        )
         assert (line.done, line.detail) == (True, "paused")
         assert (first.done, first.asked, second.done) == ([("pause", "acme")], ("ana", "maintenance"), [])
 
