@@ -1,5 +1,6 @@
 """Around the console: what pasted events lead to, workers behind private ports, and the users' file."""
 
+import asyncio
 import io
 import json
 import socket
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from schemas.views import OrderView
@@ -24,6 +26,7 @@ from worker.tools.console.attempt import Attempts, attempted, read_events
 from worker.tools.console.run import open_console
 from worker.tools.console.users import add_user, drop_user, list_users
 from worker.tools.console.workers import PrivatePorts
+from worker.tools.kafka_ports import free_ports
 from worker.web.console.auth import read_users
 from worker.web.console.operator import STOPPED, ActionProgress, Nobody
 from worker.web.private_port import Access, PrivatePort
@@ -249,6 +252,53 @@ def test_two_passwords_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match="the two passwords differ"):
         add_user(tmp_path / "users", "ana", "viewer", as_json=False)
     assert not (tmp_path / "users").exists()
+
+
+@asynccontextmanager
+async def console(tmp_path: Path, **settings: Any) -> AsyncIterator[None]:
+    """A console over an empty broker."""
+    async with AsyncExitStack() as stack:
+        await open_console(
+            stack,
+            ConsoleSection(port=0, **settings),
+            records=MemoryRecords(MemoryLog(1, SystemClock()), SystemClock()),
+            operator=Nobody(),
+            workers=Nobody(),
+            rules=DeliveryPolicy(),
+            providers={},
+            index=tmp_path / "index.sqlite",
+        )
+        yield
+
+
+async def test_metrics_of_a_console(tmp_path: Path) -> None:
+    """On a port of their own, with the probes, and nothing else; a port that is taken is named by its setting."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    async with console(tmp_path, metrics_port=port), aiohttp.ClientSession() as session:
+
+        async def answer(path: str) -> tuple[int, str]:
+            async with session.get(url + path) as response:
+                return response.status, await response.text()
+
+        while (await answer("/readyz"))[0] != 200:  # noqa: ASYNC110 - it says nothing by itself
+            await asyncio.sleep(0.01)
+        assert [(await answer(path))[0] for path in ("/livez", "/startupz", "/", "/status", "/api/orders")] == [
+            *(200, 200),
+            *(404, 404, 404),
+        ]
+        status, page = await answer("/metrics")
+        assert status == 200
+        for line in (
+            'cartsync_console_index{state="following"} 1.0',
+            "cartsync_ready 1.0",
+            "process_cpu_seconds_total",
+        ):
+            assert f"\n{line}" in page
+        (tmp_path / "other").mkdir()
+        with pytest.raises(ConfigError, match=r"\[console\] host and metrics_port: 127.0.0.1:\d+ cannot be used"):
+            async with console(tmp_path / "other", metrics_port=port):
+                pass
 
 
 @pytest.mark.parametrize(

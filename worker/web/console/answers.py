@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, field
 
 from schemas import history as history_of
 from schemas import state
@@ -32,13 +32,14 @@ from schemas.console import (
 )
 from schemas.state import OrderRecord
 from schemas.views import OrderView, StatusView
-from worker.core.commands import Command
-from worker.core.letters import Doing, refused_record
+from worker.core.commands import COMMANDS, Command
+from worker.core.letters import DOINGS, Doing, refused_record
 from worker.core.mending import event_text, is_guarded
 from worker.core.policy import DeliveryPolicy
 from worker.core.story import words_of
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
+from worker.metrics import Metrics
 from worker.model.order import account_of
 from worker.ports import Records, StoredRecord
 from worker.web.console import asked, detail
@@ -92,6 +93,7 @@ class Site(Struct, frozen=True):
     """By account, of those that are configured."""
     describe: Describe
     now_ms: Callable[[], int]
+    metrics: Metrics = field(default_factory=Metrics)
     trace_url: str = ""
     """An address with `{trace_id}`; empty: nobody knows where traces are looked at."""
 
@@ -117,6 +119,7 @@ class Answers:
         self._making = asyncio.Lock()
         self._statuses: list[tuple[WorkerLine, StatusView | None]] = []
         self.actions = Actions(site.now_ms)
+        site.metrics.serves_console([*COMMANDS, *DOINGS])
 
     async def watch_workers(self) -> None:
         """Asks the workers again and again, until it is cancelled."""
@@ -374,6 +377,7 @@ class Answers:
     def _dealt(self, doing: Doing, lines: list[ActionLine], user: User, why: str) -> ActionDone:
         done = sum(line.done for line in lines)
         log.info("console_action", command=f"{doing.name}_letter", by=user.name, why=why, asked=len(lines), done=done)
+        self.site.metrics.console_acted(doing.name, done, len(lines) - done)
         self._overview_until = -inf
         return ActionDone(doing.name, lines)
 
@@ -398,6 +402,7 @@ class Answers:
         lines = await self.site.operator.submit(command, subjects, by=user.name, why=why, progress=progress)
         done = sum(line.done for line in lines)
         log.info("console_action", command=command.name, by=user.name, why=why, asked=len(subjects), done=done)
+        self.site.metrics.console_acted(command.name, done, len(lines) - done)
         self._overview_until = -inf
         return lines
 

@@ -7,7 +7,8 @@ carries the user's token.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Collection
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ from schemas.console import ActionDone, Session
 from worker import is_cross_site
 from worker.core.letters import DOINGS
 from worker.errors import LogError, UsageError
+from worker.metrics import ConsoleView
 from worker.web.connections import Connection, Connections
 from worker.web.console import asked
 from worker.web.console.actions import Action
@@ -65,6 +67,25 @@ _HEADERS = {
     "Permissions-Policy": "interest-cohort=()",
 }
 _OPEN = frozenset({"/livez", "/readyz"})
+_VIEWS: Mapping[str, ConsoleView] = {
+    "/": "overview",
+    "/orders": "orders",
+    "/search": "orders",
+    "/orders/{name}": "order",
+    "/orders.csv": "export",
+    "/dead-letters": "dead_letters",
+    "/dead-letters/{partition}/{offset}": "dead_letter",
+    "/dead-letters/{partition}/{offset}/mend": "dead_letter",
+    "/confirm": "actions",
+    "/act": "actions",
+    "/dead-letters/confirm": "actions",
+    "/dead-letters/act": "actions",
+    "/done/{key}": "actions",
+    "/done/{key}/stop": "actions",
+    "/try": "try",
+    "/api": "api",
+}
+"""By the pattern of a route, what is counted; all below `/api/` is one."""
 _USER = web.RequestKey("user", User)
 
 
@@ -83,6 +104,7 @@ class Console:
         """`asks_for_password`: a browser is told to ask for one."""
         self._answers = answers
         self._auth = auth
+        self._metrics = answers.site.metrics
         self._stopping = asyncio.Event()
         self._live = 0
         """Pages that listen for changes."""
@@ -154,8 +176,11 @@ class Console:
         connection = request.protocol
         if isinstance(connection, Connection):
             connection.header_came()
+        began = time.perf_counter()
         try:
             response = await self._answer(request, handler)
+            if (view := _view_of(request)) is not None:
+                self._metrics.console_answered(view, time.perf_counter() - began)
         finally:
             if isinstance(connection, Connection):
                 connection.await_header()
@@ -199,6 +224,7 @@ class Console:
             )
         user = await self._auth.who(request)
         if isinstance(user, Denied):
+            self._metrics.sign_in_failed(user.reason)
             response = self._problem(request, user.status, user.detail)
             if user.status == 401 and self._asks_for_password:
                 response.headers["WWW-Authenticate"] = 'Basic realm="cartsync console", charset="UTF-8"'
@@ -413,6 +439,14 @@ class Console:
         if form.get("as") == "scenario":
             return self._pages.scenario(text)
         return _html(await self._pages.attempted(text, self.session(user)))
+
+
+def _view_of(request: web.Request) -> ConsoleView | None:
+    """What somebody who was let in has asked for; `None`: it is not counted."""
+    resource = request.match_info.route.resource
+    if _USER not in request or resource is None:
+        return None
+    return "api" if resource.canonical.startswith("/api/") else _VIEWS.get(resource.canonical)
 
 
 def _away(answers: Answers) -> str:
