@@ -334,6 +334,43 @@ class ActionDone(Struct, frozen=True):
     """How many more match and were not tried: too many at once."""
 
 
+ActionState = Literal["running", "done", "stopped", "failed"]
+"""`stopped`: somebody did, and some were not tried; `failed`: by a defect."""
+
+
+class ActionView(Struct, frozen=True):
+    """An action of many: how far it is, or what came of it."""
+
+    command: str
+    lines: list[ActionLine]
+    """What became of each so far; of a list of actions, none."""
+    left: int
+    """How many more match and are not tried: too many at once."""
+    key: str
+    """Its name under `/api/actions`, for as long as the console keeps it: until it is restarted."""
+    state: ActionState
+    detail: str
+    """Why it has failed."""
+    by: str
+    began_ms: int
+    total: int
+    """How many are tried."""
+    done: int
+    """For how many something was done so far."""
+    refused: int
+    """For how many nothing was done so far; `lines` say why."""
+    is_stopped: bool
+    """Somebody has stopped it: those under way are waited for, the rest is not tried."""
+    asked: str
+    """What they had to match, as the parameters of an address."""
+
+
+class ActionsView(Struct, frozen=True):
+    """Actions, the newest first."""
+
+    actions: list[ActionView]
+
+
 class Session(Struct, frozen=True):
     """Who asks."""
 

@@ -54,6 +54,15 @@ CallbackResult = Literal[
 LookupResult = Literal["answered", "late", "failed", "malformed", "busy", "unreadable"]
 """All but the first mean that the default was returned."""
 CallbackKind = Literal["push", "question"]
+ConsoleView = Literal["overview", "orders", "order", "export", "dead_letters", "dead_letter", "actions", "try", "api"]
+"""What somebody asks the console for; all of `/api` is one."""
+IndexState = Literal["building", "following", "away"]
+"""How the console stands with its index (`OPERATIONS.md` section 4)."""
+SignInFailure = Literal["unnamed", "wrong", "limited", "elsewhere"]
+"""Why the console lets nobody in: nobody was named (as in a browser's first request), the password is wrong, there were
+too many of those, or the request did not come through the proxy.
+"""
+ActionResult = Literal["done", "refused"]
 
 _SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 _LONG_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
@@ -177,6 +186,24 @@ METRICS: tuple[Metric, ...] = (
     Metric("cartsync_lookups_total", "counter", "Questions to shops, by result", ("account", "question", "result")),
     Metric("cartsync_callback_connections", "gauge", "Connections of the public port"),
     Metric("cartsync_callbacks_in_flight_bytes", "gauge", "Bytes of callbacks on their way to Kafka"),
+    # console
+    Metric("cartsync_console_index", "gauge", "1: the index of the console stands so", ("state",)),
+    Metric(
+        "cartsync_console_behind_seconds",
+        "gauge",
+        "Since when the console has not read all orders and dead letters that there were",
+    ),
+    Metric("cartsync_console_behind_records", "gauge", "Records that the console has not read yet", ("topic",)),
+    Metric("cartsync_console_request_seconds", "histogram", "Requests at the console, by view", ("view",), _SHORT_S),
+    Metric(
+        "cartsync_console_actions_total",
+        "counter",
+        "Orders, accounts and dead letters that somebody acted on in the console, by result",
+        ("command", "result"),
+    ),
+    Metric(
+        "cartsync_console_sign_in_failures_total", "counter", "Requests of nobody whom the console lets in", ("reason",)
+    ),
     # runtime
     Metric("cartsync_loop_lag_seconds", "histogram", "How late the event loop was", (), _LAG_S),
     Metric("cartsync_log_lines_dropped_total", "counter", "Log lines that could not be written"),
@@ -261,6 +288,9 @@ class Metrics:
         self._lookups: dict[tuple[str, str], dict[str, Counter]] = {}
         callback_s = self._histograms["cartsync_callback_seconds"]
         self._callback_s = {kind: callback_s.labels(kind) for kind in get_args(CallbackKind)}
+        self._console_actions: dict[str, dict[str, Counter]] = {}
+        self._console_s: dict[str, Histogram] = {}
+        self._sign_in_failures: dict[str, Counter] = {}
 
     def configured(self, accounts: Iterable[str]) -> None:
         """Registers the configured accounts: only their names become labels."""
@@ -309,6 +339,44 @@ class Metrics:
         self._gauges["cartsync_callback_connections"].set(connections)
         self._gauges["cartsync_callbacks_in_flight_bytes"].set(in_flight_bytes)
         self._gauges["cartsync_kafka_unreachable_seconds"].set(kafka_silent_s)
+
+    # --- console ---
+
+    def serves_console(self, commands: Iterable[str]) -> None:
+        """Registers what a console counts: the names of its commands become labels."""
+        actions, seconds = (
+            self._counters["cartsync_console_actions_total"],
+            self._histograms["cartsync_console_request_seconds"],
+        )
+        failures = self._counters["cartsync_console_sign_in_failures_total"]
+        for command in commands:
+            self._console_actions[command] = {
+                result: actions.labels(command, result) for result in get_args(ActionResult)
+            }
+        self._console_s = {view: seconds.labels(view) for view in get_args(ConsoleView)}
+        self._sign_in_failures = {reason: failures.labels(reason) for reason in get_args(SignInFailure)}
+
+    def console_answered(self, view: ConsoleView, seconds: float) -> None:
+        """Observes a request of somebody who was let in."""
+        self._console_s[view].observe(seconds)
+
+    def console_acted(self, command: str, done: int, refused: int) -> None:
+        """Counts those for which an action has done something, and those for which it has not."""
+        self._console_actions[command]["done"].inc(done)
+        self._console_actions[command]["refused"].inc(refused)
+
+    def sign_in_failed(self, reason: SignInFailure) -> None:
+        """Counts a request of nobody whom the console lets in."""
+        self._sign_in_failures[reason].inc()
+
+    def show_console(self, *, state: IndexState, behind_s: float, behind: Mapping[str, int]) -> None:
+        """Sets the gauges of a console. `behind`: by topic, records that are not read yet."""
+        self._gauges["cartsync_ready"].set(state == "following")
+        for each in get_args(IndexState):
+            self._gauges["cartsync_console_index"].labels(each).set(each == state)
+        self._gauges["cartsync_console_behind_seconds"].set(behind_s)
+        for topic, records in behind.items():
+            self._gauges["cartsync_console_behind_records"].labels(topic).set(records)
 
     # --- input ---
 

@@ -208,6 +208,36 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "The console",
+        (
+            Panel(
+                "How old is what it shows?",
+                "s",
+                {"{{instance}}": "max by (instance) (cartsync_console_behind_seconds)"},
+                "Under ten seconds while it reads along.",
+            ),
+            Panel(
+                "Time to answer, 99th percentile",
+                "s",
+                {"{{view}}": _quantile("cartsync_console_request_seconds", 0.99, "view")},
+                "A list of 200,000 orders takes less than 200 ms.",
+            ),
+            Panel(
+                "What is done there",
+                "short",
+                {
+                    "{{command}} {{result}}": (
+                        "sum by (command, result) (increase(cartsync_console_actions_total[$__rate_interval]))"
+                    ),
+                    "not let in: {{reason}}": (
+                        "sum by (reason) (increase(cartsync_console_sign_in_failures_total[$__rate_interval]))"
+                    ),
+                },
+                "Orders, accounts and dead letters; and who was not let in.",
+            ),
+        ),
+    ),
+    (
         "Is the process well?",
         (
             Panel(

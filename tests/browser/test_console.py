@@ -1,5 +1,6 @@
 """The console in a real browser: what a person sees, and what comes of what he does."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +230,105 @@ def test_release_all(browser: Browser, site: Site) -> None:
     assert "5 done, 1 not." in re.sub(r"\s+", " ", browser.text(".banner.bad"))
     ((command, subjects, _, _),) = site.scene.deeds.done
     assert (command, len(subjects)) == ("release", 6)
+
+
+def goes_on(site: Site, count: int) -> None:
+    """So many orders of an action get their turn."""
+
+    async def release() -> None:
+        assert site.scene.deeds.turns is not None
+        for _ in range(count):
+            site.scene.deeds.turns.release()
+
+    site.do(release())
+
+
+def begin(browser: Browser, site: Site) -> str:
+    """Releases six orders, of which none has its turn yet; the console's address."""
+    troubled(site.scene)
+    site.scene.deeds.turns = asyncio.Semaphore(0)
+    site.scene.deeds.refuses = {"acme/B20-4"}
+    url = site.open()
+    browser.open(url + "/orders?account=acme&reason=unit_price")
+    browser.click("a[href*='command=release']")
+    browser.click("form.act button")
+    reads(browser, "#action", "It goes on: 0 of 6: 0 done, 0 not.")
+    return url
+
+
+def reads(browser: Browser, css: str, text: str) -> None:
+    """Until it is to be read there, in one line."""
+    browser.until(lambda: text in re.sub(r"\s+", " ", browser.text(css)), text)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_how_far_it_is(browser: Browser, site: Site, shots: Path, look: str) -> None:
+    """The page counts by itself, without a reload, says who was refused, and what came of each in the end."""
+    show(browser, look)
+    begin(browser, site)
+    browser.run("window.kept = true")
+    goes_on(site, 3)
+    reads(browser, "#action", "It goes on: 3 of 6: 2 done, 1 not.")
+    assert browser.run("return document.querySelector('#action progress').value") == 3
+    assert "acme/B20-4" in browser.text("#action")
+    browser.shoot(shots / f"action-{look}.png")
+    assert too_wide(browser) == []
+    goes_on(site, 3)
+    reads(browser, ".banner.bad", "Release: 5 done, 1 not.")
+    assert browser.count("form.act") == 0
+    assert browser.run("return window.kept")
+    assert unexpected(browser.complaints()) == []
+
+
+def test_stop(browser: Browser, site: Site) -> None:
+    """One click, whatever is shown meanwhile: the rest is not tried, and the page says of which."""
+    begin(browser, site)
+    goes_on(site, 2)
+    reads(browser, "#action", "2 of 6")
+    browser.click("#stop button")
+    reads(browser, "#action", "It is being stopped")
+    goes_on(site, 4)
+    reads(browser, ".banner.bad", "1 done, 5 not: it was stopped.")
+    assert browser.text("#action").count("not tried: it was stopped") == 4
+
+
+def test_nobody_looks(browser: Browser, site: Site) -> None:
+    """The page is left, and the action goes on; every other page says so, and leads back to it."""
+    url = begin(browser, site)
+    browser.open(f"{url}/try")
+    reads(browser, "#state", "Release of many by local goes on: 0 of 6.")
+    goes_on(site, 3)
+    browser.open(url)
+    reads(browser, "#state", "3 of 6")
+    goes_on(site, 2)
+    reads(browser, "#state", "5 of 6")
+    browser.click("#state a")
+    goes_on(site, 1)
+    reads(browser, ".banner.bad", "Release: 5 done, 1 not.")
+    browser.open(url)
+    browser.find("#overview")
+    assert "goes on" not in browser.text("#state")
+
+
+def test_action_without_scripts(browser: Browser, site: Site) -> None:
+    """The page is loaded again by itself, until it has ended; it is stopped all the same."""
+    browser.scripts(allowed=False)
+    begin(browser, site)
+    goes_on(site, 3)
+    reads(browser, "#action", "3 of 6")
+    browser.click("#stop button")
+    goes_on(site, 3)
+    reads(browser, ".banner.bad", "2 done, 4 not: it was stopped.")
+
+
+def test_action_when_the_console_is_started_again(browser: Browser, site: Site) -> None:
+    """It ends; its page says what that means, by itself."""
+    begin(browser, site)
+    assert "If the console is restarted meanwhile" in browser.text("#stop")
+    browser.until(lambda: browser.run("return !document.getElementById('live').hidden"), "the stream of changes")
+    site.restart()
+    reads(browser, "main", "the console was started again")
+    assert "what was done stays done" in browser.text()
 
 
 def test_filters(browser: Browser, site: Site) -> None:

@@ -23,14 +23,14 @@ import uvloop
 from rich.console import Console
 
 from tests.drills import input as _input
-from tests.drills import owning, receiving, sending, table
+from tests.drills import owning, receiving, sending, table, watching
 from tests.drills.drill import DRILLS, Drill
 from tests.drills.rules import rules
 from tests.drills.scene import Scene, Watched
 from tests.programs import find_program
 from worker.tools.local_kafka import JARS, LocalKafka, missing_requirements
 
-MODULES = (_input, owning, receiving, sending)
+MODULES = (_input, owning, receiving, sending, watching)
 """Those that define drills."""
 FOLDER = Path(".cartsync/drills")
 _WITHIN_S = 300.0

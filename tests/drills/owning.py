@@ -8,6 +8,7 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from tests.chaos.processes import Process
 from tests.drills.drill import drill
 from tests.drills.receiving import SECRET
 from tests.drills.scene import Scene
@@ -168,13 +169,14 @@ async def kafka_unreachable(scene: Scene) -> None:
     assert worker.is_running()
 
 
-def _limit(worker: WorkerProcess, size: int) -> None:
+def limit_files(process: WorkerProcess | Process, size: int) -> None:
     """No file of the process grows beyond so many bytes: what a full disk comes to, for one process alone."""
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def _unlimit(worker: WorkerProcess) -> None:
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, _UNLIMITED)
+def unlimit_files(process: WorkerProcess | Process) -> None:
+    """It has room again."""
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, _UNLIMITED)
 
 
 def _largest(files: Iterable[Path]) -> int:
@@ -190,14 +192,14 @@ async def store_failing(scene: Scene) -> None:
     )
     worker = await scene.started()
     await scene.agrees(*[await scene.shipped(f"before/{number}") for number in range(20)])
-    _limit(worker, _largest(folder.rglob("*.log")))
+    limit_files(worker, _largest(folder.rglob("*.log")))
     scene.broken()
     subjects = [await scene.shipped(f"meanwhile/{number}") for number in range(50)]
     await scene.fires()
     await scene.says("store_failed", worker)
     await scene.agrees(*subjects)
     scene.named("free space")
-    _unlimit(worker)
+    unlimit_files(worker)
     await scene.resolves()
     assert worker.is_running()
 
@@ -207,13 +209,13 @@ async def log_lines_dropped(scene: Scene) -> None:
     """Space is freed, and the log says how many lines are missing."""
     worker = await scene.started()
     await scene.agrees(await scene.shipped("1"))
-    _limit(worker, _largest(scene.folder.glob(f"{worker.name}.log")))
+    limit_files(worker, _largest(scene.folder.glob(f"{worker.name}.log")))
     scene.broken()
     subjects = [await scene.shipped(f"{number}") for number in range(2, 30)]
     await scene.fires()
     await scene.agrees(*subjects)
     scene.named("free space")
-    _unlimit(worker)
+    unlimit_files(worker)
     await scene.agrees(await scene.shipped("afterwards"))
     assert worker.log("log_lines_dropped"), worker.tail()
     await scene.resolves()

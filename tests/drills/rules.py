@@ -13,7 +13,12 @@ import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = DEPLOY / "monitoring" / "alerts.yaml"
-THRESHOLDS = {"CartsyncBacklogOld": "> 300", "CartsyncKafkaUnreachable": "> 60", "CartsyncReportOverdue": "> 3600"}
+THRESHOLDS = {
+    "CartsyncBacklogOld": "> 300",
+    "CartsyncKafkaUnreachable": "> 60",
+    "CartsyncReportOverdue": "> 3600",
+    "CartsyncConsoleBehind": "> 300",
+}
 """What is compared with seconds that a process counts, so that it shrinks like the ranges."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 _STEPS = 2

@@ -55,7 +55,8 @@ class Scene(Stage):
         super().__init__(kafka.bootstrap, folder, drill.partitions)
         self.kafka = kafka
         self.seen = Watched()
-        self.receivers: list[Process] = []
+        self.others: list[Process] = []
+        """Receivers and consoles."""
         self._alert = drill.alert
         self._section = section(drill.alert)
         self._rule = next(rule for rule in rules() if rule["alert"] == drill.alert)
@@ -72,9 +73,9 @@ class Scene(Stage):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for receiver in self.receivers:
-            if receiver.is_running():
-                receiver.kill()
+        for process in self.others:
+            if process.is_running():
+                process.kill()
         await self._prometheus.__aexit__(kind, error, trace)
         await super().__aexit__(kind, error, trace)
 
@@ -161,11 +162,34 @@ class Scene(Stage):
             "log": {"format": "json"},
         }
         (self.folder / "receive.toml").write_text(toml(tables | dict(accounts)))
-        name = f"receiver {len(self.receivers) + 1}"
+        name = f"receiver {len(self.others) + 1}"
         receiver = spawn(name, ["receive"], self.folder, "receive.toml", private, {})
-        self.receivers.append(receiver)
+        self.others.append(receiver)
         self._prometheus.scrape(name, receiver.url)
         return receiver
+
+    async def start_console(self, index: Path) -> Process:
+        """Starts `cartsync console` over the topics of the stage; returns when everything was read, and Prometheus has
+        seen it.
+        """
+        pages, private = free_ports(2)
+        tables = {
+            "kafka": {
+                name: getattr(self.settings, name)
+                for name in ("bootstrap_servers", "event_topic", "state_topic", "dead_letter_topic", "results_topic")
+            },
+            "console": {"port": pages, "index": str(index), "metrics_port": private},
+            "log": {"format": "json"},
+        }
+        (self.folder / "console.toml").write_text(toml(tables))
+        console = spawn("console", ["console"], self.folder, "console.toml", private, {})
+        self.others.append(console)
+        self._prometheus.scrape("console", console.url)
+        give_up_at = time.monotonic() + _STARTS_WITHIN_S
+        while not await self.value('cartsync_ready{instance="console"}'):
+            assert time.monotonic() < give_up_at, "the console is not ready"
+            await asyncio.sleep(0.1)
+        return console
 
     # --- the shop ---
 

@@ -53,6 +53,10 @@ class Person:
             await asyncio.sleep(0.5)
         raise AssertionError(f"{text!r} is not in: {await self._do(self._browser.text)}\n{self._stage.tails()}")
 
+    async def reads(self, css: str) -> str:
+        """What is to be read there now."""
+        return str(await self._do(self._browser.text, css))
+
     async def clicks(self, css: str) -> None:
         """The first one of these."""
         await self._do(self._browser.click, css)
@@ -122,6 +126,41 @@ async def test_what_is_done_to_orders(open_stage: OpenStage, browser: Browser) -
     )
     await asyncio.sleep(3.0)
     assert (len(stage.attempts(refused)), len(stage.attempts(first))) == (1, 3)
+
+
+async def test_many_are_watched_and_stopped(open_stage: OpenStage, browser: Browser) -> None:
+    """The page counts while events are written and taken; after Stop the provider hears of no further order, and of as
+    many as the page says. What was left is done by the same filter.
+    """
+    count = 500
+    stage, person = await at_the_pages(open_stage, browser)
+    orders = [stage.order(f"{ACCOUNT}/M{number}") for number in range(count)]
+    await asyncio.gather(*(order.confirm(line("mug", 1000)) for order in orders))
+    await asyncio.gather(*(order.ship("s1", mug=1) for order in orders))
+    subjects = [order.subject for order in orders]
+    await stage.agreed(dict.fromkeys(subjects, (1000, 0)))
+    first = sum(len(stage.attempts(subject)) for subject in subjects)
+
+    def resent() -> int:
+        return sum(len(stage.attempts(subject)) for subject in subjects) - first
+
+    chosen = "/orders?status=settled&q=M"
+    await person.sees(f"{count} orders", ".above", chosen)
+    await person.confirms("a[href*='command=resend']", f"Resend {count} orders?", "a drill", f"of {count}:")
+    await person.clicks("#stop button")
+    await person.sees("it was stopped", ".banner")
+    said = re.search(r"(\d+) done, (\d+) not", re.sub(r"\s+", " ", await person.reads(".banner")))
+    assert said is not None
+    done = int(said[1])
+    assert (0 < done < count, done + int(said[2])) == (True, count)
+    await until(lambda: resent() == done, 30, stage.tails)
+    await asyncio.sleep(3.0)
+    assert resent() == done
+    await person.sees(f"{count} orders", ".above", chosen)
+    await person.confirms(
+        "a[href*='command=resend']", f"Resend {count} orders?", "all of them", f"{count} done, 0 not."
+    )
+    await until(lambda: resent() == done + count, 30, stage.tails)
 
 
 async def test_what_is_done_to_accounts(open_stage: OpenStage, browser: Browser) -> None:

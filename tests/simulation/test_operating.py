@@ -23,8 +23,9 @@ from worker.sim.records import MemoryRecords
 from worker.sim.scripted import Answer
 from worker.tools import operating
 from worker.tools.console.events import ByEvents
-from worker.tools.operating import PER_S, Acts, Target, pick
+from worker.tools.operating import PER_S, Acts, Came, Target, pick
 from worker.tools.operating_kafka import parked
+from worker.web.console.operator import STOPPED, ActionProgress
 
 RESEND, RELEASE, NOTE = COMMANDS["resend"], COMMANDS["release"], COMMANDS["note"]
 PAUSE, RESUME = COMMANDS["pause"], COMMANDS["resume"]
@@ -279,11 +280,11 @@ def test_many_orders_go_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
         assert await parked(stage.log.scan(lambda _subject: True), "no such reason") == []
         done, began = list[tuple[int, int]](), stage.clock.now()
 
-        def note(count: int) -> None:
-            done.append((count, sum(name == "release" for _, name, _, _ in deeds(stage))))
+        def note(some: Sequence[Came]) -> None:
+            done.append((len(some), sum(name == "release" for _, name, _, _ in deeds(stage))))
 
         came = await acts_on(stage, per_s=5.0).on_orders(RELEASE, orders, "ana", "mended", progress=note)
-        assert done == [(10, 10), (20, 20), (25, 25)]
+        assert done == [(10, 10), (10, 20), (5, 25)]
         assert stage.clock.now() - began >= 4.0
         assert [each.line.subject for each in came] == [order.subject for order in orders]
         assert all(each.line.done for each in came)
@@ -311,6 +312,36 @@ def test_many_orders_are_given_up_when_nobody_takes_them(monkeypatch: pytest.Mon
     play(story)
 
 
+def test_console_stops_between_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is waited for; the rest is not written, and that is said. Progress is told as it comes."""
+    monkeypatch.setattr(operating, "AT_ONCE_MAX", 10)
+
+    async def story(stage: Stage) -> None:
+        worker = await serving(stage)
+        subjects = [f"acme/{number}" for number in range(25)]
+        for number in range(25):
+            stage.tell_shipped(f"{number}")
+        await asyncio.sleep(5.0)
+
+        async def places(subjects: Sequence[str]) -> dict[str, list[int]]:
+            return {subject: [0] for subject in subjects}
+
+        progress = ActionProgress()
+
+        def stop() -> None:
+            progress.is_stopped = len(progress.lines) == 20
+
+        progress.told = stop
+        lines = await ByEvents(acts_on(stage), places).submit(RESEND, subjects, by="ana", why="", progress=progress)
+        assert [line.subject for line in lines] == subjects
+        assert [line.detail for line in lines] == ["will be sent again"] * 20 + [STOPPED] * 5
+        assert progress.lines == lines[:20]
+        assert len(deeds(stage)) == 20
+        await worker.stop()
+
+    play(story)
+
+
 def test_console_acts_by_events() -> None:
     """Each order where the index has it; what is not known there is said, and so is what cannot be done."""
 
@@ -322,16 +353,16 @@ def test_console_acts_by_events() -> None:
 
         console = ByEvents(acts_on(stage), places)
         assert console.why_not() == ""
-        assert await console.submit(RESEND, ["acme/2", "acme/1"], by="ana", why="") == [
+        assert await console.submit(RESEND, ["acme/2", "acme/1"], by="ana", why="", progress=ActionProgress()) == [
             ActionLine("acme/2", False, "no such order is known"),
             ActionLine("acme/1", True, "will be sent again"),
         ]
-        assert await console.submit(RESEND, ["acme/2"], by="ana", why="") == [
+        assert await console.submit(RESEND, ["acme/2"], by="ana", why="", progress=ActionProgress()) == [
             ActionLine("acme/2", False, "no such order is known")
         ]
-        [line] = await console.submit(PAUSE, ["acme"], by="ana", why="")
+        [line] = await console.submit(PAUSE, ["acme"], by="ana", why="", progress=ActionProgress())
         assert line.done
-        [line] = await console.submit(NOTE, ["acme/1"], by="ana", why="")
+        [line] = await console.submit(NOTE, ["acme/1"], by="ana", why="", progress=ActionProgress())
         assert (line.done, line.detail) == (False, "data: expected a member why")
         await worker.stop()
 

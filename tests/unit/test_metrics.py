@@ -10,6 +10,7 @@ from worker.model.exchange import OutcomeKind
 
 ALLOWED_LABELS = {"result", "reason", "kind", "partition", "role", "class", "account", "version", "level"}
 ALLOWED_LABELS |= {"purpose", "secret", "question", "job"}
+ALLOWED_LABELS |= {"state", "topic", "view", "command"}
 
 
 def partition(number: int, role: Role = "serving") -> PartitionView:
@@ -175,3 +176,35 @@ def test_process_collectors_are_optional() -> None:
     """Memory, CPU and garbage collection are shown when asked for."""
     assert "process_resident_memory_bytes" in families(Metrics(process=True))
     assert "process_resident_memory_bytes" not in families(Metrics())
+
+
+def test_console() -> None:
+    """What a console shows and counts; a process that is none has nothing of it but zeros without a label."""
+    metrics = Metrics()
+    assert "cartsync_console_index{" not in metrics.render().decode()
+    metrics.serves_console(["release"])
+    metrics.console_acted("release", 2, 1)
+    metrics.console_answered("order", 0.02)
+    metrics.sign_in_failed("wrong")
+    metrics.show_console(state="building", behind_s=7.5, behind={"state": 40})
+    shown: dict[str, list[tuple[dict[str, str], float]]] = {
+        "cartsync_ready": [({}, 0.0)],
+        "cartsync_console_index": [
+            ({"state": "building"}, 1.0),
+            ({"state": "following"}, 0.0),
+            ({"state": "away"}, 0.0),
+        ],
+        "cartsync_console_behind_seconds": [({}, 7.5)],
+        "cartsync_console_behind_records": [({"topic": "state"}, 40.0)],
+        "cartsync_console_actions_total": [
+            ({"command": "release", "result": "done"}, 2.0),
+            ({"command": "release", "result": "refused"}, 1.0),
+        ],
+        "cartsync_console_request_seconds_sum": [({"view": "order"}, 0.02), ({"view": "api"}, 0.0)],
+        "cartsync_console_sign_in_failures_total": [({"reason": "wrong"}, 1.0), ({"reason": "limited"}, 0.0)],
+    }
+    for name, samples in shown.items():
+        assert [(labels, metrics.value(name, **labels)) for labels, _ in samples] == samples
+    metrics.show_console(state="following", behind_s=0.0, behind={"state": 0})
+    assert metrics.value("cartsync_ready") == 1.0
+    assert metrics.value("cartsync_console_index", state="building") == 0.0

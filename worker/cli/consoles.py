@@ -25,6 +25,10 @@ def console(
     port: Annotated[
         int | None, typer.Option(metavar="PORT", min=0, max=65_535, help="Instead of [console] port; 0: any free port.")
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65_535, help="Instead of [console] metrics_port; 0: none."),
+    ] = None,
     beside: Annotated[
         str | None,
         typer.Option(metavar="URL", hidden=True, help="Of the worker that started it, with which it ends."),
@@ -44,7 +48,7 @@ def console(
         return
     from worker.config.console import console_config
 
-    settings = console_config(config, host=host, port=port)
+    settings = console_config(config, host=host, port=port, metrics_port=metrics_port)
     check_kafka(settings.kafka)
     from worker.tools.console.run import run_console
 

@@ -61,11 +61,12 @@ def console_config(
     environ: Mapping[str, str] | None = None,
     host: str | None = None,
     port: int | None = None,
+    metrics_port: int | None = None,
     *,
     serves: bool = True,
 ) -> ConsoleConfig:
-    """What the console is to do. `host`, `port`: instead of those in `[console]`. `serves`: false for commands that
-    read what it reads and open no port. Raises `ConfigError` with one line for every mistake.
+    """What the console is to do. `host`, `port`, `metrics_port`: instead of those in `[console]`. `serves`: false for
+    commands that read what it reads and open no port. Raises `ConfigError` with one line for every mistake.
     """
     layers = all_layers(path, environ, _is_wanted)
     if not any("kafka" in layer.tree for layer in layers):
@@ -74,7 +75,8 @@ def console_config(
         hint = ", or try `cartsync demo --console`" if serves else ""
         raise refused([missing + hint, *missing_file(path, environ)])
     found = build(_Watching, layers)
-    instead = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = {"host": host, "port": port, "metrics_port": metrics_port}
+    instead = {name: value for name, value in given.items() if value is not None}
     console = found.console.model_copy(update=instead)
     if problems := list(_problems(console)) if serves else []:
         raise refused(problems)

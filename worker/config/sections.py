@@ -297,6 +297,8 @@ class ConsoleSection(Section):
     """
     connections: Annotated[int, Field(ge=10, le=10_000)] = 200
     """At once."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Where its metrics and probes are asked for, on `host`, by whoever reaches it; 0: nowhere."""
     with_worker: bool = False
     """`cartsync run` serves the console, too, as a process of its own: for one worker on one machine."""
     trace_url: str = ""

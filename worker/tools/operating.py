@@ -84,23 +84,28 @@ class Acts:
         by: str,
         why: str,
         *,
-        progress: Callable[[int], None] = lambda _count: None,
+        progress: Callable[[Sequence[Came]], None] = lambda _came: None,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> list[Came]:
         """What came of each, in the same order; a bounded number at once, and in a second. When nobody takes some of
-        them in time, those after them are not written. `progress`: how many are done. Raises `UsageError`, `LogError`.
+        them in time, those after them are not written. `progress`: what came of some more; `is_stopped`: no more are
+        written, and they are missing from the list. Raises `UsageError`, `LogError`.
         """
         loop = asyncio.get_running_loop()
         found: list[Came] = []
         async with AsyncExitStack() as stack:
             records, producer = await self._reading(stack), self._writing(stack)
             for start in range(0, len(targets), AT_ONCE_MAX):
-                if not all(came.is_taken for came in found[-AT_ONCE_MAX:]):
+                if is_stopped():
+                    break
+                if not all(each.is_taken for each in found[-AT_ONCE_MAX:]):
                     found += [_not_written(target) for target in targets[start:]]
                     break
                 due = loop.time() + AT_ONCE_MAX / self._per_s
-                found += await self._act(records, producer, command, targets[start : start + AT_ONCE_MAX], by, why)
-                progress(len(found))
-                if len(found) < len(targets):
+                came = await self._act(records, producer, command, targets[start : start + AT_ONCE_MAX], by, why)
+                found += came
+                progress(came)
+                if len(found) < len(targets) and not is_stopped():
                     await asyncio.sleep(due - loop.time())
         return found
 

@@ -79,7 +79,11 @@ def operate_parked_by_event(
     async def run() -> list[Came]:
         orders = await parked(scan, reason_contains)
 
-        def say(count: int) -> None:
+        count = 0
+
+        def say(came: Sequence[Came]) -> None:
+            nonlocal count
+            count += len(came)
             progress.say(lambda: f"{count} of {len(orders)} orders: taken")
 
         return await acts_on(settings, trust, per_s).on_orders(command, orders, who, why, progress=say)

@@ -1,5 +1,6 @@
 """Around the console: what pasted events lead to, workers behind private ports, and the users' file."""
 
+import asyncio
 import io
 import json
 import socket
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from schemas.views import OrderView
@@ -24,8 +26,9 @@ from worker.tools.console.attempt import Attempts, attempted, read_events
 from worker.tools.console.run import open_console
 from worker.tools.console.users import add_user, drop_user, list_users
 from worker.tools.console.workers import PrivatePorts
+from worker.tools.kafka_ports import free_ports
 from worker.web.console.auth import read_users
-from worker.web.console.operator import Nobody
+from worker.web.console.operator import STOPPED, ActionProgress, Nobody
 from worker.web.private_port import Access, PrivatePort
 
 CONFIRMED, SHIPPED = envelope(confirmed(goods("A", 2, 200))), envelope(shipped("s1", A=1), 2)
@@ -128,16 +131,39 @@ async def test_acts_at_whoever_serves_it() -> None:
     async with port_of(first) as one, port_of(second) as two:
         ports = PrivatePorts([one, two + "/"], "")
         assert ports.why_not() == ""
-        lines = await ports.submit(COMMANDS["release"], ["acme/1", "acme/2", "acme/3"], by="ana", why="mended")
+        lines = await ports.submit(
+            COMMANDS["release"], ["acme/1", "acme/2", "acme/3"], by="ana", why="mended", progress=ActionProgress()
+        )
         assert [(line.subject, line.done) for line in lines] == [("acme/1", True), ("acme/2", True), ("acme/3", False)]
         assert "are all of them named in [console] workers?" in lines[2].detail
         assert (first.done, second.done) == ([("release", "acme/1")], [("release", "acme/2")])
-        (resent,) = await ports.submit(COMMANDS["resend"], ["acme/2"], by="ana", why="")
+        (resent,) = await ports.submit(COMMANDS["resend"], ["acme/2"], by="ana", why="", progress=ActionProgress())
         assert resent.done
         shown = await ports.show("acme/2")
         assert shown is not None
         assert (shown[0], shown[1].subject) == (two, "acme/2")
         assert await ports.show("acme/3") is None
+
+
+async def test_stops_after_what_is_under_way() -> None:
+    """A few are asked at once; once it is stopped nobody else is, and that is said."""
+    worker = Worker()
+    subjects = [f"acme/{number}" for number in range(30)]
+    worker.orders = {subject: OrderView(subject, "parked", "422") for subject in subjects}
+    progress = ActionProgress()
+
+    def stop() -> None:
+        progress.is_stopped = True
+
+    progress.told = stop
+    async with port_of(worker) as url:
+        ports = PrivatePorts([url], "")
+        lines = await ports.submit(COMMANDS["release"], subjects, by="ana", why="", progress=progress)
+    assert [line.subject for line in lines] == subjects
+    assert sorted(worker.done) == sorted(("release", line.subject) for line in lines if line.done)
+    assert 1 <= len(worker.done) <= 8
+    assert {line.detail for line in lines if not line.done} == {STOPPED}
+    assert len(progress.lines) == len(worker.done)
 
 
 async def test_what_cannot_be_done() -> None:
@@ -146,10 +172,10 @@ async def test_what_cannot_be_done() -> None:
     async with port_of(worker) as url:
         ports = PrivatePorts([url], "")
         worker.fails = LogError("not committed")
-        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="", progress=ActionProgress())
         assert (line.done, line.detail) == (False, "commit not confirmed; check the order and try again")
         worker.fails = UsageError("partition 0 is restoring")
-        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["release"], ["acme/1"], by="ana", why="", progress=ActionProgress())
         assert (line.done, line.detail) == (False, "partition 0 is restoring")
 
 
@@ -158,11 +184,11 @@ async def test_accounts_are_resumed_everywhere() -> None:
     worker = Worker()
     async with port_of(worker) as url:
         ports = PrivatePorts([url, "http://127.0.0.1:1"], "")
-        (line,) = await ports.submit(COMMANDS["resume"], ["acme"], by="ana", why="")
+        (line,) = await ports.submit(COMMANDS["resume"], ["acme"], by="ana", why="", progress=ActionProgress())
         assert line.done
         assert url in line.detail
         assert "no worker responds at http://127.0.0.1:1" in line.detail
-        (unknown,) = await ports.submit(COMMANDS["resume"], ["none"], by="ana", why="")
+        (unknown,) = await ports.submit(COMMANDS["resume"], ["none"], by="ana", why="", progress=ActionProgress())
         assert not unknown.done
 
 
@@ -172,7 +198,9 @@ async def test_accounts_of_workers_that_write_events() -> None:
     first.everywhere = second.everywhere = True
     async with port_of(first) as one, port_of(second) as two:
         ports = PrivatePorts(["http://127.0.0.1:1", one, two], "")
-        (line,) = await ports.submit(COMMANDS["pause"], ["acme"], by="ana", why="maintenance")
+        (line,) = await ports.submit(
+            COMMANDS["pause"], ["acme"], by="ana", why="maintenance", progress=ActionProgress()
+        )
         assert (line.done, line.detail) == (True, "paused")
         assert (first.done, first.asked, second.done) == ([("pause", "acme")], ("ana", "maintenance"), [])
 
@@ -224,6 +252,53 @@ def test_two_passwords_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match="the two passwords differ"):
         add_user(tmp_path / "users", "ana", "viewer", as_json=False)
     assert not (tmp_path / "users").exists()
+
+
+@asynccontextmanager
+async def console(tmp_path: Path, **settings: Any) -> AsyncIterator[None]:
+    """A console over an empty broker."""
+    async with AsyncExitStack() as stack:
+        await open_console(
+            stack,
+            ConsoleSection(port=0, **settings),
+            records=MemoryRecords(MemoryLog(1, SystemClock()), SystemClock()),
+            operator=Nobody(),
+            workers=Nobody(),
+            rules=DeliveryPolicy(),
+            providers={},
+            index=tmp_path / "index.sqlite",
+        )
+        yield
+
+
+async def test_metrics_of_a_console(tmp_path: Path) -> None:
+    """On a port of their own, with the probes, and nothing else; a port that is taken is named by its setting."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    async with console(tmp_path, metrics_port=port), aiohttp.ClientSession() as session:
+
+        async def answer(path: str) -> tuple[int, str]:
+            async with session.get(url + path) as response:
+                return response.status, await response.text()
+
+        while (await answer("/readyz"))[0] != 200:  # noqa: ASYNC110 - it says nothing by itself
+            await asyncio.sleep(0.01)
+        assert [(await answer(path))[0] for path in ("/livez", "/startupz", "/", "/status", "/api/orders")] == [
+            *(200, 200),
+            *(404, 404, 404),
+        ]
+        status, page = await answer("/metrics")
+        assert status == 200
+        for line in (
+            'cartsync_console_index{state="following"} 1.0',
+            "cartsync_ready 1.0",
+            "process_cpu_seconds_total",
+        ):
+            assert f"\n{line}" in page
+        (tmp_path / "other").mkdir()
+        with pytest.raises(ConfigError, match=r"\[console\] host and metrics_port: 127.0.0.1:\d+ cannot be used"):
+            async with console(tmp_path / "other", metrics_port=port):
+                pass
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from worker.errors import CartsyncError
 from worker.tools.letters import Desk
 from worker.tools.letters import Place as LetterPlace
 from worker.tools.letters.replaying import Mending, Wishes, mend_one, replay_each
-from worker.web.console.operator import Place
+from worker.web.console.operator import STOPPED, ActionProgress, Place
 
 _WISHES = Wishes(hint="")
 
@@ -28,21 +28,24 @@ class AtTheDesk:
         """It can act; what it may not write to, the brokers say."""
         return ""
 
-    async def replay(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:
+    async def replay(self, places: Sequence[Place], *, by: str, why: str, progress: ActionProgress) -> list[ActionLine]:
         """As they are."""
-        return await self._each(places, replace(_WISHES, by=by, why=why))
+        return await self._each(places, replace(_WISHES, by=by, why=why), progress)
 
-    async def dismiss(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:
+    async def dismiss(
+        self, places: Sequence[Place], *, by: str, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         """Only marked."""
-        return await self._each(places, replace(_WISHES, by=by, why=why, dismisses=True))
+        return await self._each(places, replace(_WISHES, by=by, why=why, dismisses=True), progress)
 
-    async def _each(self, places: Sequence[Place], wishes: Wishes) -> list[ActionLine]:
+    async def _each(self, places: Sequence[Place], wishes: Wishes, progress: ActionProgress) -> list[ActionLine]:
         lines: dict[Place, ActionLine] = {}
 
         def tell(line: ReplayedLetter) -> None:
             partition, _, offset = line.letter.partition("/")
             words = line.detail or (f"written as {line.to}" if line.to else "dismissed")
-            lines[int(partition), int(offset)] = ActionLine(line.letter, line.done, words)
+            told = lines[int(partition), int(offset)] = ActionLine(line.letter, line.done, words)
+            progress.tell(told)
 
         chosen: dict[int, list[int]] = {}
         for partition, offset in places:
@@ -53,10 +56,10 @@ class AtTheDesk:
                 desk = await self._open_desk()
                 for partition in [each for each in chosen if each >= desk.partitions]:
                     del chosen[partition]
-                await replay_each(desk, chosen, wishes, tell)
+                await replay_each(desk, chosen, wishes, tell, is_stopped=lambda: progress.is_stopped)
         except CartsyncError as error:
             why_not = str(error)
-        missing = why_not or "there is no such letter"
+        missing = why_not or (STOPPED if progress.is_stopped else "there is no such letter")
         return [
             lines.get(place) or ActionLine(str(LetterPlace(*place)), False, missing) for place in dict.fromkeys(places)
         ]

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
 from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.settings import KafkaSettings
+from worker.metrics import Metrics
 from worker.ports import Records
 from worker.providers.registry import PROVIDERS
 from worker.tools.console.attempt import Attempts, read_events
@@ -39,6 +40,7 @@ from worker.web.console.index import Index
 from worker.web.console.operator import Letters, Nobody, NoLetters, Operator, Workers
 from worker.web.console.queries import Reader
 from worker.web.console.server import Console
+from worker.web.private_port import PrivatePort
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +114,33 @@ async def _run(config: ConsoleConfig, *, ends_with_input: bool) -> int:
     return EXIT_DONE
 
 
+class ConsoleProcess:
+    """`web.private_port.Probed`."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def livez(self) -> tuple[bool, str]:
+        """Always true: a process that responds is alive."""
+        return True, ""
+
+    def readyz(self) -> tuple[bool, str]:
+        """Whether all that there is has been read, and is read on."""
+        state = self._site.follower.state
+        return state == "following", "" if state == "following" else f"the index: {state}"
+
+    def startupz(self) -> tuple[bool, str]:
+        """Always true: its pages are served from the start."""
+        return True, ""
+
+    def metrics_page(self) -> bytes:
+        """The current metrics."""
+        follower, metrics = self._site.follower, self._site.metrics
+        metrics.show_console(state=follower.state, behind_s=follower.behind_s(), behind=follower.behind())
+        metrics.log_lines_dropped(logs.dropped())
+        return metrics.render()
+
+
 class Opened:
     """A console that serves."""
 
@@ -161,6 +190,7 @@ async def open_console(
         providers=providers,
         describe=describer(providers),
         now_ms=wall_ms,
+        metrics=Metrics(process=bool(section.metrics_port)),
         trace_url=section.trace_url,
     )
     answers = Answers(site)
@@ -172,17 +202,26 @@ async def open_console(
         asks_for_password=section.auth == "basic",
         connections=section.connections,
     )
-    try:
-        url = await console.start(section.host, section.port)
-    except OSError as error:
-        raise ConfigError(
-            f"{port_setting}: {section.host}:{section.port} cannot be used: {error.strerror}; set another port"
-        ) from None
+    url = await _listening(console.start, section.host, section.port, port_setting)
     stack.push_async_callback(console.stop)
+    if section.metrics_port:
+        private = PrivatePort(ConsoleProcess(site))
+        setting = "[console] host and metrics_port"
+        address = await _listening(private.start, section.host, section.metrics_port, setting)
+        stack.push_async_callback(private.stop)
+        log.info("private_port_open", address=address)
     following = asyncio.create_task(follower.run(), name="console-follower")
     watching = asyncio.create_task(answers.watch_workers(), name="console-workers")
     stack.push_async_callback(_end, following, watching)
     return Opened(url, following, kept)
+
+
+async def _listening(start: Callable[[str, int], Awaitable[str]], host: str, port: int, setting: str) -> str:
+    """The base URL. Raises `ConfigError` that says which setting to change."""
+    try:
+        return await start(host, port)
+    except OSError as error:
+        raise ConfigError(f"{setting}: {host}:{port} cannot be used: {error.strerror}; set another port") from None
 
 
 async def _end(*tasks: "asyncio.Task[None]") -> None:

@@ -11,6 +11,7 @@ from schemas.views import OrderView, StatusView
 from worker.core.commands import Command
 from worker.errors import CartsyncError, UsageError
 from worker.tools.control import Port, UnknownOrderError, ask, read_status
+from worker.web.console.operator import STOPPED, ActionProgress
 
 _AT_ONCE = 8
 """Requests to workers."""
@@ -75,13 +76,25 @@ class PrivatePorts:
         found = await asyncio.gather(*(look(port) for port in self._ports))
         return next((each for each in found if each is not None), None)
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
+    async def submit(
+        self, command: Command, subjects: Sequence[str], *, by: str, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         """One request for each order, to whoever serves it; for an account, to each worker, unless the first tells all
         others.
         """
         asking = msgspec.json.encode({"why": why, "who": by})
         act = self._change_account if command.about == "account" else self._change
-        return list(await asyncio.gather(*(act(command, subject, asking) for subject in subjects)))
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(subject: str) -> ActionLine:
+            async with turns:
+                if progress.is_stopped:
+                    return ActionLine(subject, False, STOPPED)
+                line = await act(command, subject, asking)
+                progress.tell(line)
+                return line
+
+        return list(await asyncio.gather(*(one(subject) for subject in subjects)))
 
     async def _change(self, command: Command, subject: str, asking: bytes) -> ActionLine:
         problem = "no worker that was asked serves it; are all of them named in [console] workers?"

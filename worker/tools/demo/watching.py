@@ -17,6 +17,7 @@ from worker.errors import CartsyncError
 from worker.tools.console.letters import AtTheDesk
 from worker.tools.console.run import open_console
 from worker.tools.demo.stage import SETTINGS, Wire
+from worker.web.console.operator import STOPPED, ActionProgress
 
 _HERE = "the demo's worker"
 
@@ -31,17 +32,25 @@ class WorkerHere:
         """It can act."""
         return ""
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
+    async def submit(
+        self, command: Command, subjects: Sequence[str], *, by: str, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         """One after the other."""
         lines = []
         for subject in subjects:
-            try:
-                came = await self._worker.operate(command, subject, by, why)
-                words = came.words or ("done" if came.done else "there was nothing to do")
-                lines.append(ActionLine(subject, came.done, words))
-            except CartsyncError as error:
-                lines.append(ActionLine(subject, False, str(error)))
+            line = ActionLine(subject, False, STOPPED)
+            if not progress.is_stopped:
+                line = await self._done(command, subject, by, why)
+                progress.tell(line)
+            lines.append(line)
         return lines
+
+    async def _done(self, command: Command, subject: str, by: str, why: str) -> ActionLine:
+        try:
+            came = await self._worker.operate(command, subject, by, why)
+        except CartsyncError as error:
+            return ActionLine(subject, False, str(error))
+        return ActionLine(subject, came.done, came.words or ("done" if came.done else "there was nothing to do"))
 
     async def statuses(self) -> list[tuple[WorkerLine, StatusView | None]]:
         """The worker's."""

@@ -129,16 +129,20 @@ async def replay_each(
     wishes: Wishes,
     tell: Callable[[ReplayedLetter], None],
     looked: Callable[[], None] = lambda: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Replays or dismisses letters, by partition their offsets. `tell`: what became of each, once that is committed;
-    `looked`: at one more record. Raises `LogError`; `FencedError` when somebody else is at it.
+    `looked`: at one more record; `is_stopped`: no further transaction is begun, and nothing is told of the rest. Raises
+    `LogError`; `FencedError` when somebody else is at it.
     """
     bucket = max(1.0, wishes.rate_per_s)
     limiter = AsyncLimiter(bucket, bucket / wishes.rate_per_s)
     for partition, offsets in chosen.items():
+        if is_stopped():
+            return
         run = _Run(desk, partition, set(offsets), wishes, tell, limiter)
-        await run.run(looked)
-        for offset in sorted(set(offsets) - run.met):
+        await run.run(looked, is_stopped)
+        for offset in () if is_stopped() else sorted(set(offsets) - run.met):
             why = "there is no such letter: retention may have taken it"
             tell(ReplayedLetter(str(Place(partition, offset)), "", "", False, why))
 
@@ -190,7 +194,7 @@ class _Run:
         self._batch: list[tuple[Letter, Replay]] = []
         self._bytes = 0
 
-    async def run(self, looked: Callable[[], None]) -> None:
+    async def run(self, looked: Callable[[], None], is_stopped: Callable[[], bool]) -> None:
         """Replays them."""
         begin, last = min(self._offsets), max(self._offsets)
         try:
@@ -199,6 +203,8 @@ class _Run:
             handled = await self._desk.markers(self._partition, begin)  # once nobody else can write one
             async with aclosing(self._desk.letters(self._partition, begin)) as found:
                 async for record in found:
+                    if is_stopped():
+                        return  # what is prepared is left, too
                     if record.offset > last:
                         break
                     looked()

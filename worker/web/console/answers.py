@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, field
 
 from schemas import history as history_of
 from schemas import state
@@ -32,21 +32,23 @@ from schemas.console import (
 )
 from schemas.state import OrderRecord
 from schemas.views import OrderView, StatusView
-from worker.core.commands import Command
-from worker.core.letters import Doing, refused_record
+from worker.core.commands import COMMANDS, Command
+from worker.core.letters import DOINGS, Doing, refused_record
 from worker.core.mending import event_text, is_guarded
 from worker.core.policy import DeliveryPolicy
 from worker.core.story import words_of
 from worker.core.view import view_order
 from worker.errors import LogError, UsageError
+from worker.metrics import Metrics
 from worker.model.order import account_of
 from worker.ports import Records, StoredRecord
-from worker.web.console import detail
+from worker.web.console import asked, detail
+from worker.web.console.actions import Action, Actions
 from worker.web.console.auth import User
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
 from worker.web.console.letters import Line, masked_row, view_letter
-from worker.web.console.operator import Letters, Operator, Place, Workers
+from worker.web.console.operator import ActionProgress, Letters, Operator, Place, Workers
 from worker.web.console.overview import Counted, make_overview
 from worker.web.console.queries import Filter, Reader
 from worker.web.console.rows import Describe
@@ -91,6 +93,7 @@ class Site(Struct, frozen=True):
     """By account, of those that are configured."""
     describe: Describe
     now_ms: Callable[[], int]
+    metrics: Metrics = field(default_factory=Metrics)
     trace_url: str = ""
     """An address with `{trace_id}`; empty: nobody knows where traces are looked at."""
 
@@ -115,6 +118,8 @@ class Answers:
         self._overview_until = -inf
         self._making = asyncio.Lock()
         self._statuses: list[tuple[WorkerLine, StatusView | None]] = []
+        self.actions = Actions(site.now_ms)
+        site.metrics.serves_console([*COMMANDS, *DOINGS])
 
     async def watch_workers(self) -> None:
         """Asks the workers again and again, until it is cancelled."""
@@ -323,15 +328,27 @@ class Answers:
     async def deal(self, doing: Doing, places: list[Place], user: User, why: str) -> ActionDone:
         """Replays or dismisses letters. Raises `NotAllowedError`, `UsageError` when nothing can be done."""
         self._check_may_deal(doing, user, why)
+        return ActionDone(doing.name, await self._deal(doing, places, user, why, ActionProgress()))
+
+    async def _deal(
+        self, doing: Doing, places: list[Place], user: User, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         desk = self.site.letters
         act = desk.dismiss if doing.name == "dismiss" else desk.replay
-        return self._dealt(doing, await act(places, by=user.name, why=why), user, why)
+        return self._dealt(doing, await act(places, by=user.name, why=why, progress=progress), user, why).lines
 
-    async def deal_with_all(self, doing: Doing, reason: str, subject: str, user: User, why: str) -> ActionDone:
-        """Does it to all that match now, the oldest first, up to a bound. Raises as `deal`."""
+    async def start_dealing(self, doing: Doing, reason: str, subject: str, user: User, why: str) -> Action:
+        """Begins to do it to all that match now, the oldest first, up to a bound. Raises as `deal`."""
+        self._check_may_deal(doing, user, why)
         count, places = await self.letters_left(reason, subject)
-        done = await self.deal(doing, places, user, why)
-        return msgspec.structs.replace(done, left=max(0, count - len(places)))
+        return self.actions.start(
+            doing.name,
+            user,
+            lambda progress: self._deal(doing, places, user, why, progress),
+            total=len(places),
+            left=max(0, count - len(places)),
+            asked=asked.letters_address(reason, subject),
+        )
 
     async def mend(self, doing: Doing, place: Place, event: str, user: User, why: str) -> ActionDone:
         """Writes an event instead of that of a letter. Raises as `deal`, also when it would still be refused;
@@ -360,28 +377,38 @@ class Answers:
     def _dealt(self, doing: Doing, lines: list[ActionLine], user: User, why: str) -> ActionDone:
         done = sum(line.done for line in lines)
         log.info("console_action", command=f"{doing.name}_letter", by=user.name, why=why, asked=len(lines), done=done)
+        self.site.metrics.console_acted(doing.name, done, len(lines) - done)
         self._overview_until = -inf
         return ActionDone(doing.name, lines)
 
     # --- what is done ---
 
-    async def act(self, command: Command, subjects: list[str], user: User, why: str) -> ActionDone:
-        """Does it to each, up to a bound. Raises `NotAllowedError`, `UsageError` when nothing can be done."""
+    async def act(self, command: Command, subject: str, user: User, why: str) -> ActionDone:
+        """Does it to one. Raises `NotAllowedError`, `UsageError` when nothing can be done."""
+        self._check_may_act(command, user, why)
+        return ActionDone(command.name, await self._act(command, [subject], user, why, ActionProgress()))
+
+    def _check_may_act(self, command: Command, user: User, why: str) -> None:
         if user.role != "operator":
             raise NotAllowedError("you may look; to act takes the role operator")
         if problem := self.site.operator.why_not():
             raise UsageError(problem)
         if command.needs_why and not why:
             raise UsageError(f"{command.name} needs a reason: say why")
-        taken = subjects[:ACT_MAX]
-        lines = await self.site.operator.submit(command, taken, by=user.name, why=why)
-        done = sum(line.done for line in lines)
-        log.info("console_action", command=command.name, by=user.name, why=why, asked=len(taken), done=done)
-        self._overview_until = -inf
-        return ActionDone(command.name, lines, len(subjects) - len(taken))
 
-    async def act_on_all(self, command: Command, wanted: Filter, user: User, why: str) -> ActionDone:
-        """Does it to all that match now, those first that wait the longest. Raises `UsageError`."""
+    async def _act(
+        self, command: Command, subjects: list[str], user: User, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
+        lines = await self.site.operator.submit(command, subjects, by=user.name, why=why, progress=progress)
+        done = sum(line.done for line in lines)
+        log.info("console_action", command=command.name, by=user.name, why=why, asked=len(subjects), done=done)
+        self.site.metrics.console_acted(command.name, done, len(lines) - done)
+        self._overview_until = -inf
+        return lines
+
+    async def start_on_all(self, command: Command, wanted: Filter, user: User, why: str) -> Action:
+        """Begins to do it to all that match now, those first that wait the longest, up to a bound. Raises as `act`."""
+        self._check_may_act(command, user, why)
         if wanted.is_empty:
             raise UsageError("choose which orders first: this would be all of them")
         now_ms = self.site.now_ms()
@@ -391,8 +418,33 @@ class Answers:
                 reader.subjects(wanted, now_ms=now_ms, count_max=ACT_MAX),
             )
         )
-        done = await self.act(command, subjects, user, why)
-        return msgspec.structs.replace(done, left=max(0, count - len(subjects)))
+        return self.actions.start(
+            command.name,
+            user,
+            lambda progress: self._act(command, subjects, user, why, progress),
+            total=len(subjects),
+            left=max(0, count - len(subjects)),
+            asked=asked.address_of(wanted),
+        )
+
+    def action(self, key: str, user: User) -> Action:
+        """One that this user may see. Raises `UnknownError`."""
+        action = self.actions.find(key)
+        if action is None or not action.is_for(user):
+            raise UnknownError(
+                "what came of this action is not kept: the console was started again, or many came after it; what was"
+                " done stays done, and its orders or dead letters show it"
+            )
+        return action
+
+    def stop_action(self, key: str, user: User) -> Action:
+        """What is under way is waited for, the rest is not tried. Raises `NotAllowedError`, `UnknownError`."""
+        if user.role != "operator":
+            raise NotAllowedError("you may look; to act takes the role operator")
+        action = self.action(key, user)
+        self.actions.stop(action)
+        log.info("console_action_stopped", command=action.command, by=user.name)
+        return action
 
     async def attempt(self, text: str) -> Tried:
         """What pasted events would lead to."""

@@ -143,6 +143,11 @@ def address_of(wanted: Filter, sort: Sort | None = None, **more: str) -> str:
     return urlencode([*pairs, *((name, value) for name, value in singles.items() if value)])
 
 
+def letters_address(reason: str, subject: str) -> str:
+    """The parameters that ask for these dead letters."""
+    return urlencode([(name, text) for name, text in (("reason", reason), ("subject", subject)) if text])
+
+
 def _all(query: Query, name: str) -> tuple[str, ...]:
     return tuple(part for text in query.getall(name) for part in text.split(",") if part)
 

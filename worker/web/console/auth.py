@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from schemas.console import Role
 from worker.errors import ConfigError, UsageError
+from worker.metrics import SignInFailure
 from worker.web.limits import Peers, Rate
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class Denied(Struct, frozen=True):
 
     status: Literal[401, 403, 429]
     detail: str
+    reason: SignInFailure
 
 
 class Headers(Protocol):
@@ -104,10 +106,10 @@ class Proxied:
     async def who(self, request: Request) -> User | Denied:
         """By the header, from a proxy that is believed."""
         if not self._is_proxy(request.remote or ""):
-            return Denied(403, "this console is reached through its proxy alone")
+            return Denied(403, "this console is reached through its proxy alone", "elsewhere")
         name = request.headers.get(self._header, "")
         if not NAME.fullmatch(name):
-            return Denied(401, f"the proxy has named nobody in {self._header}")
+            return Denied(401, f"the proxy has named nobody in {self._header}", "unnamed")
         return User(name, "operator" if name in self._operators else "viewer")
 
     def _is_proxy(self, peer: str) -> bool:
@@ -147,7 +149,7 @@ class Basic:
         self._reread()
         name, password = _credentials(request.headers.get("Authorization", ""))
         if not name:
-            return Denied(401, "sign in with a user of the console")
+            return Denied(401, "sign in with a user of the console", "unnamed")
         line = self._users.get(name)
         proof = hmac.digest(self._key, f"{name}\0{line}\0{password}".encode("utf-8", "replace"), "sha256")
         now = self._now()
@@ -155,9 +157,9 @@ class Basic:
             peer = self._peers.of(request.remote or "", request.headers.getall("X-Forwarded-For", ()))
             guessed = f"{peer} {name[:_NAME_MAX]}"
             if self._waiting >= _CHECKING_MAX:
-                return Denied(429, "too many people are signing in at once; try again in a moment")
+                return Denied(429, "too many people are signing in at once; try again in a moment", "limited")
             if not self._wrong_of_peer.take(peer, now) or not self._wrong.take(guessed, now):
-                return Denied(429, "too many wrong passwords; wait a moment")
+                return Denied(429, "too many wrong passwords; wait a moment", "limited")
             self._waiting += 1
             try:
                 async with self._checking:
@@ -167,7 +169,7 @@ class Basic:
             if not is_right:
                 shown = name if NAME.fullmatch(name) else ""
                 log.warning("console_sign_in_refused", user=shown, peer=peer, sampled_by="sign_in")
-                return Denied(401, "user and password do not fit")
+                return Denied(401, "user and password do not fit", "wrong")
             self._wrong.give_back(guessed)
             self._wrong_of_peer.give_back(peer)
             if len(self._kept) >= _KEPT_MAX:

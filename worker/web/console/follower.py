@@ -42,6 +42,11 @@ class Follower:
         self._total = 0
         """Records to be read when reading began."""
         self._said_at = 0.0
+        self._ends_seen: dict[Place, int] = {}
+        """At the last look."""
+        self._wanted: tuple[float, dict[Place, int]] | None = None
+        """A look whose ends have not all been read yet, and when it was."""
+        self._read_until = time.monotonic()
         self.detail = "connecting to Kafka"
         """Why nothing is read now; empty: something is."""
         self.input_ends: Mapping[int, int] | None = None
@@ -58,6 +63,17 @@ class Follower:
         """How many offsets are not read yet, and how many there were when reading began."""
         behind = sum(max(0, end - self._positions.get(place, begin)) for place, (begin, end) in self._ends.items())
         return behind, max(self._total, behind)
+
+    def behind(self) -> dict[str, int]:
+        """By topic, how many offsets were not read yet when the ends were last looked at."""
+        found: dict[str, int] = dict.fromkeys((name for name, _ in self._ends_seen), 0)
+        for place, end in self._ends_seen.items():
+            found[place[0]] += max(0, end - self._positions.get(place, 0))
+        return found
+
+    def behind_s(self) -> float:
+        """For how long not all orders and dead letters that there are have been read; up to `LAG_S` more."""
+        return max(0.0, time.monotonic() - self._read_until)
 
     async def run(self) -> None:
         """Until it is cancelled. Raises `ConfigError` when Kafka refuses us."""
@@ -91,6 +107,8 @@ class Follower:
         topics = _topics(found)
         self._ends = {(name, p): ends for name, topic in found.items() for p, ends in topic.ends.items()}
         self._positions = self._index.begin(topics, self._ends)
+        self._wanted = None
+        self._see(found)
         self._total = self.progress()[0]
         self.detail = ""
         first = {place: at for place, at in self._positions.items() if place[0] in _FIRST}
@@ -111,6 +129,7 @@ class Follower:
             if now() >= lag_at:
                 lag_at = now() + LAG_S
                 await self._look_at_input()
+                self._see(await self._records.topics())
             if now() >= look_at:
                 look_at = now() + LOOK_S
                 found = await self._records.topics()
@@ -118,6 +137,15 @@ class Follower:
                     return
                 begins = {(name, p): ends[0] for name, topic in found.items() for p, ends in topic.ends.items()}
                 self._index.forget_before(begins)
+
+    def _see(self, found: Mapping[TopicName, TopicFound]) -> None:
+        """What there is to be read now."""
+        self._ends_seen = {(name, p): end for name, topic in found.items() for p, (_, end) in topic.ends.items()}
+        if self._wanted is None:
+            self._wanted = (
+                time.monotonic(),
+                {place: end for place, end in self._ends_seen.items() if place[0] in _FIRST},
+            )
 
     def _has_read(self, places: Mapping[Place, int]) -> bool:
         return all(self._positions[place] >= self._ends[place][1] for place in places)
@@ -135,6 +163,10 @@ class Follower:
 
     def _tick(self) -> None:
         self._index.keep_time()
+        if self._wanted is not None:
+            seen_at, ends = self._wanted
+            if all(self._positions.get(place, 0) >= end for place, end in ends.items()):
+                self._read_until, self._wanted = seen_at, None
         behind, total = self.progress()
         if not self._index.is_complete and time.monotonic() - self._said_at > LOOK_S / 3:
             self._said_at = time.monotonic()

@@ -11,6 +11,8 @@ from msgspec import Struct
 from schemas.console import (
     ActionAsked,
     ActionDone,
+    ActionsView,
+    ActionView,
     IndexView,
     LettersPage,
     LetterView,
@@ -26,6 +28,7 @@ from worker import __version__
 from worker.core.commands import Command, commands
 from worker.core.letters import DOINGS, Doing
 from worker.web.console import asked
+from worker.web.console.actions import Action
 from worker.web.console.answers import Answers
 from worker.web.console.auth import User
 from worker.web.console.queries import SORTS, STATUSES
@@ -78,13 +81,18 @@ PARAMETERS = {
     "sort": Parameter("sort", "A minus turns it around.", {"type": "string", "enum": list(SORTS)}),
     "cursor": Parameter("cursor", "`next` of the page before."),
     "limit": Parameter("limit", "Rows of a page.", {"type": "integer", "minimum": 1, "maximum": 500}),
+    "wait": Parameter(
+        "wait",
+        "0: it is answered at once, and goes on; otherwise when it has ended.",
+        {"type": "string", "enum": ["0", "1"], "default": "1"},
+    ),
 }
 
 
 def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Route]:
     """All of `/api`."""
     api = _Api(answers, session)
-    filters = [PARAMETERS[name] for name in _FILTERS]
+    filters, wait = [PARAMETERS[name] for name in _FILTERS], PARAMETERS["wait"]
     listed = [*filters, *(PARAMETERS[name] for name in ("sort", "cursor", "limit"))]
     subject = Parameter("subject", "account/reference, percent-encoded, its slashes too or not", is_in="path")
     account = Parameter("account", "The account's name", is_in="path")
@@ -93,6 +101,7 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
         for name, what in (("partition", "Of the dead-letter topic"), ("offset", "In that partition"))
     ]
     chosen = [Parameter("reason", "The kind of mistake."), Parameter("subject", "The order it was about.")]
+    key = Parameter("key", "`key` of the action", is_in="path")
     personal = Parameter("show", "personal: nothing is hidden; operators only, and it is logged")
     return [
         Route("GET", "/api/session", "Who asks, and what for a change is needed", api.session, Session),
@@ -105,13 +114,46 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
             for each in commands("order")
         ),
         *(
-            _action(f"/api/{each.name}", each, api.acts_on_all(each), filters, to="To all orders that match: ")
+            Route(
+                "POST",
+                f"/api/{each.name}",
+                f"To all orders that match: {each.what.rstrip('.')}",
+                api.acts_on_all(each),
+                ActionView,
+                "operator",
+                [*filters, wait],
+                ActionAsked,
+            )
             for each in commands("order")
             if each.of_many
         ),
         *(
             _action(f"/api/accounts/{{account}}/{each.name}", each, api.acts(each), [account])
             for each in commands("account")
+        ),
+        Route(
+            "GET",
+            "/api/actions",
+            "Actions, the newest first, without their lines: your own, and those of many for operators",
+            api.actions,
+            ActionsView,
+        ),
+        Route(
+            "GET",
+            "/api/actions/{key}",
+            "How far an action is, or what came of it",
+            api.action,
+            ActionView,
+            parameters=[key],
+        ),
+        Route(
+            "POST",
+            "/api/actions/{key}/stop",
+            "What is under way is waited for, the rest is not tried; nothing that was done is undone",
+            api.stop,
+            ActionView,
+            "operator",
+            [key],
         ),
         Route(
             "GET",
@@ -152,9 +194,9 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
                 f"/api/dead-letters/{each.name}",
                 f"To all that match and that nobody has dealt with, the oldest first: {each.what.rstrip('.')}",
                 api.deals_with_all(each),
-                ActionDone,
+                ActionView,
                 "operator",
-                chosen,
+                [*chosen, wait],
                 ActionAsked,
             )
             for each in DOINGS.values()
@@ -171,10 +213,8 @@ def routes_of(answers: Answers, session: Callable[[User], Session]) -> list[Rout
     ]
 
 
-def _action(path: str, command: Command, handle: Handle, parameters: Sequence[Parameter], to: str = "") -> Route:
-    return Route(
-        "POST", path, f"{to}{command.what.rstrip('.')}", handle, ActionDone, "operator", parameters, ActionAsked
-    )
+def _action(path: str, command: Command, handle: Handle, parameters: Sequence[Parameter]) -> Route:
+    return Route("POST", path, command.what.rstrip("."), handle, ActionDone, "operator", parameters, ActionAsked)
 
 
 class _Api:
@@ -203,17 +243,31 @@ class _Api:
     def acts(self, command: Command) -> Handle:
         async def handle(request: web.Request, user: User) -> ActionDone:
             subject = between(request, f"/api/{command.about}s/", f"/{command.name}")
-            return await self._answers.act(command, [subject], user, await _why(request))
+            return await self._answers.act(command, subject, user, await _why(request))
 
         return handle
 
     def acts_on_all(self, command: Command) -> Handle:
-        async def handle(request: web.Request, user: User) -> ActionDone:
-            return await self._answers.act_on_all(
-                command, asked.filter_of(asked.query_in(request)), user, await _why(request)
-            )
+        async def handle(request: web.Request, user: User) -> ActionView:
+            wanted = asked.filter_of(asked.query_in(request))
+            action = await self._answers.start_on_all(command, wanted, user, await _why(request))
+            return await self._outcome(request, action)
 
         return handle
+
+    async def _outcome(self, request: web.Request, action: Action) -> ActionView:
+        if asked.query_in(request).get("wait", "1") != "0":
+            await self._answers.actions.ended(action)
+        return action.view()
+
+    async def actions(self, _request: web.Request, user: User) -> ActionsView:
+        return ActionsView(self._answers.actions.views(user))
+
+    async def action(self, request: web.Request, user: User) -> ActionView:
+        return self._answers.action(request.match_info["key"], user).view()
+
+    async def stop(self, request: web.Request, user: User) -> ActionView:
+        return self._answers.stop_action(request.match_info["key"], user).view()
 
     async def letters(self, request: web.Request, _user: User) -> LettersPage:
         query = asked.query_in(request)
@@ -234,10 +288,10 @@ class _Api:
         return handle
 
     def deals_with_all(self, doing: Doing) -> Handle:
-        async def handle(request: web.Request, user: User) -> ActionDone:
-            query = asked.query_in(request)
-            why = await _why(request)
-            return await self._answers.deal_with_all(doing, query.get("reason"), query.get("subject"), user, why)
+        async def handle(request: web.Request, user: User) -> ActionView:
+            query, why = asked.query_in(request), await _why(request)
+            action = await self._answers.start_dealing(doing, query.get("reason"), query.get("subject"), user, why)
+            return await self._outcome(request, action)
 
         return handle
 

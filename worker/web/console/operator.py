@@ -1,6 +1,6 @@
 """What people do to orders and accounts, through whoever can carry it out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from schemas.console import ActionLine, WorkerLine
@@ -17,6 +17,34 @@ def command_named(name: str) -> Command:
     return command
 
 
+STOPPED = "not tried: it was stopped"
+"""What became of those that were left when an action was stopped."""
+
+
+class ActionProgress:
+    """What has become of an action so far, and whether the rest of it is still wanted. Of one event loop."""
+
+    def __init__(self) -> None:
+        self.lines: list[ActionLine] = []
+        self.done = 0
+        """Of the lines, how many have something done."""
+        self.is_stopped = False
+        """No more are to be tried; what is under way ends as it may."""
+        self.told: Callable[[], None] = lambda: None
+        """Called after each change."""
+
+    def tell(self, *lines: ActionLine) -> None:
+        """What became of these."""
+        self.lines.extend(lines)
+        self.done += sum(line.done for line in lines)
+        self.told()
+
+    def end(self, lines: list[ActionLine]) -> None:
+        """What became of all, in their order."""
+        self.lines, self.done = [], 0
+        self.tell(*lines)
+
+
 class Operator(Protocol):
     """Carries out commands. Pages and `/api` know no more of how that is done."""
 
@@ -24,9 +52,11 @@ class Operator(Protocol):
         """Why nothing can be carried out, and what to configure; empty: it can."""
         ...
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
+    async def submit(
+        self, command: Command, subjects: Sequence[str], *, by: str, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         """Does it to each of the orders or accounts; what became of each, in the same order, once that is committed.
-        Never raises for what cannot be done.
+        `progress` is told of each as it comes, and asked whether to go on. Never raises for what cannot be done.
         """
         ...
 
@@ -42,13 +72,16 @@ class Letters(Protocol):
         """Why nothing can be done, and what to do; empty: it can."""
         ...
 
-    async def replay(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:
+    async def replay(self, places: Sequence[Place], *, by: str, why: str, progress: ActionProgress) -> list[ActionLine]:
         """Writes their events again as they are, at a bounded rate; what became of each, in any order, once that is
-        committed. Never raises for what cannot be done.
+        committed. `progress` is told of each as it comes, and asked whether to go on. Never raises for what cannot be
+        done.
         """
         ...
 
-    async def dismiss(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:
+    async def dismiss(
+        self, places: Sequence[Place], *, by: str, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         """Marks them as dealt with, as `replay`."""
         ...
 
@@ -85,7 +118,15 @@ class Nobody:
             " ports of all workers in [console] workers"
         )
 
-    async def submit(self, _command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002
+    async def submit(
+        self,
+        _command: Command,
+        subjects: Sequence[str],
+        *,
+        by: str,  # noqa: ARG002
+        why: str,  # noqa: ARG002
+        progress: ActionProgress,  # noqa: ARG002
+    ) -> list[ActionLine]:
         """Nothing."""
         return [ActionLine(subject, False, self.why_not()) for subject in subjects]
 
@@ -105,7 +146,14 @@ class NoLetters:
         """What to do."""
         return "dead letters are dealt with by a console over Kafka: `cartsync console`"
 
-    async def replay(self, places: Sequence[Place], *, by: str, why: str) -> list[ActionLine]:  # noqa: ARG002
+    async def replay(
+        self,
+        places: Sequence[Place],
+        *,
+        by: str,  # noqa: ARG002
+        why: str,  # noqa: ARG002
+        progress: ActionProgress,  # noqa: ARG002
+    ) -> list[ActionLine]:
         """Nothing."""
         return [ActionLine(f"{partition}/{offset}", False, self.why_not()) for partition, offset in places]
 

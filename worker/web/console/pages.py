@@ -12,7 +12,7 @@ import jinja2
 from aiohttp import web
 from markupsafe import Markup
 
-from schemas.console import ActionDone, Session
+from schemas.console import ActionView, Session
 from schemas.views import STATUS_RULES
 from worker import __version__
 from worker.core.commands import COMMANDS
@@ -31,6 +31,8 @@ _FOLDER = Path(__file__).parent / "pages"
 _MEANINGS: Mapping[str, str] = {name: rules.meaning for name, rules in STATUS_RULES.items()}
 _COLUMNS = tuple(name for name, rules in STATUS_RULES.items() if rules.in_overview)
 """Of the accounts in the overview: how many orders have each status."""
+_REFUSED_MAX = 50
+"""Of an action that goes on, for how many it is said why nothing was done."""
 _SORT_NAMES = {
     "changed": "newest event",
     "age": "waiting longest",
@@ -43,15 +45,15 @@ _SORT_NAMES = {
 class Pages:
     """One method for each page."""
 
-    def __init__(self, answers: Answers, outcome: Callable[[str, str], ActionDone | None]) -> None:
-        """`outcome`: what came of an action, by its key and whose it was."""
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._outcome = outcome
         self._env = _environment(answers.site.now_ms, answers.site.trace_url)
 
     def _render(self, name: str, session: Session | None, **values: Any) -> str:
         template = self._env.get_template(f"{name}.html")
-        return template.render(session=session, index=self._answers.index(), version=__version__, page=name, **values)
+        running = [] if session is None or name == "done" else self._answers.actions.running()
+        index = self._answers.index()
+        return template.render(session=session, index=index, version=__version__, page=name, running=running, **values)
 
     async def overview(self, _request: web.Request, session: Session) -> str:
         """What needs a person, and everything at a glance."""
@@ -92,7 +94,8 @@ class Pages:
         """One order."""
         subject = between(request, "/orders/")
         found = await self._answers.order(subject)
-        outcome = self._outcome(asked.query_in(request).get("done", ""), session.user)
+        action = self._answers.actions.find(asked.query_in(request).get("done", ""))
+        outcome = action.view() if action is not None and action.by == session.user else None
         return self._render("order", session, found=found, order=found.order, outcome=outcome)
 
     async def letters(self, request: web.Request, session: Session) -> str:
@@ -107,7 +110,7 @@ class Pages:
             found=found,
             reason=reason,
             subject=subject,
-            address=_chosen(reason, subject),
+            address=asked.letters_address(reason, subject),
             left=left,
             why_not=self._why_not_deal(session),
             is_first="cursor" not in query,
@@ -149,7 +152,7 @@ class Pages:
             letter=letter,
             reason=reason,
             subject=subject,
-            address=_chosen(reason, subject),
+            address=asked.letters_address(reason, subject),
             count=count,
             act_max=ACT_MAX,
             why_not=self._why_not_deal(session),
@@ -196,9 +199,11 @@ class Pages:
             act_max=ACT_MAX,
         )
 
-    async def done(self, done: ActionDone, session: Session) -> str:
-        """What came of an action on many."""
-        return self._render("done", session, done=done)
+    async def done(self, done: ActionView, session: Session) -> str:
+        """How far an action is, or what came of it."""
+        refused = [line for line in done.lines if not line.done]
+        lines = refused[:_REFUSED_MAX] if done.state == "running" else sorted(done.lines, key=lambda line: line.done)
+        return self._render("done", session, done=done, lines=lines, refused_max=_REFUSED_MAX)
 
     async def attempt(self, _request: web.Request, session: Session) -> str:
         """Where events are pasted."""
@@ -318,11 +323,6 @@ def printable(text: str) -> str:
 
 def _orders_address(**query: str) -> str:
     return f"/orders?{urlencode(query)}"
-
-
-def _chosen(reason: str, subject: str) -> str:
-    """The parameters that ask for these dead letters."""
-    return urlencode([(name, text) for name, text in (("reason", reason), ("subject", subject)) if text])
 
 
 def _with_sort(wanted: Filter, sort: str, column: str) -> str:

@@ -7,9 +7,8 @@ carries the user's token.
 
 import asyncio
 import os
-import secrets
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
@@ -23,8 +22,10 @@ from schemas.console import ActionDone, Session
 from worker import is_cross_site
 from worker.core.letters import DOINGS
 from worker.errors import LogError, UsageError
+from worker.metrics import ConsoleView
 from worker.web.connections import Connection, Connections
 from worker.web.console import asked
+from worker.web.console.actions import Action
 from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, UnknownError
 from worker.web.console.auth import Auth, Denied, Tokens, User
 from worker.web.console.follower import INDEX_FAILED
@@ -47,8 +48,8 @@ _LIVE_MAX = 100
 _LIVE_EVERY_S = 1.0
 _ALIVE_EVERY_S = 15.0
 """A comment, so that nothing on the way closes what seems idle."""
-_DONE_MAX = 200
-"""Actions whose outcome can still be looked at."""
+_SHORT_S = 1.0
+"""An action of many that takes no longer is over when its page is shown."""
 _STATIC = Path(__file__).parent / "static"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _POLICY = (
@@ -66,6 +67,25 @@ _HEADERS = {
     "Permissions-Policy": "interest-cohort=()",
 }
 _OPEN = frozenset({"/livez", "/readyz"})
+_VIEWS: Mapping[str, ConsoleView] = {
+    "/": "overview",
+    "/orders": "orders",
+    "/search": "orders",
+    "/orders/{name}": "order",
+    "/orders.csv": "export",
+    "/dead-letters": "dead_letters",
+    "/dead-letters/{partition}/{offset}": "dead_letter",
+    "/dead-letters/{partition}/{offset}/mend": "dead_letter",
+    "/confirm": "actions",
+    "/act": "actions",
+    "/dead-letters/confirm": "actions",
+    "/dead-letters/act": "actions",
+    "/done/{key}": "actions",
+    "/done/{key}/stop": "actions",
+    "/try": "try",
+    "/api": "api",
+}
+"""By the pattern of a route, what is counted; all below `/api/` is one."""
 _USER = web.RequestKey("user", User)
 
 
@@ -84,15 +104,14 @@ class Console:
         """`asks_for_password`: a browser is told to ask for one."""
         self._answers = answers
         self._auth = auth
+        self._metrics = answers.site.metrics
         self._stopping = asyncio.Event()
         self._live = 0
         """Pages that listen for changes."""
         self._tokens = Tokens(os.urandom(32))
         self._allowed_hosts = allowed_hosts
         self._asks_for_password = asks_for_password
-        self._pages = Pages(answers, self.outcome)
-        self._done: OrderedDict[str, tuple[str, ActionDone]] = OrderedDict()
-        """By a word that nobody guesses: whose doing, and what came of it."""
+        self._pages = Pages(answers)
         self._connections = Connections(
             count_max=connections,
             header_within_s=lambda: HEADER_WITHIN_S,
@@ -108,8 +127,9 @@ class Console:
         return await self._connections.start(runner, host, port, BACKLOG)
 
     async def stop(self) -> None:
-        """Stops serving, within `STOP_S`."""
+        """Stops serving, within `STOP_S`, and ends actions where they are."""
         self._stopping.set()
+        await self._answers.actions.close()
         await self._connections.stop()
 
     def session(self, user: User) -> Session:
@@ -140,6 +160,7 @@ class Console:
         get("/dead-letters/{partition}/{offset}/mend", self._mending)
         post("/dead-letters/{partition}/{offset}/mend", self._mend)
         get("/done/{key}", self._shown_done)
+        post("/done/{key}/stop", self._stop_action)
         get("/try", self._page(self._pages.attempt))
         post("/try", self._attempt)
         get("/api", self._page(self._pages.api(self.routes)))
@@ -155,8 +176,11 @@ class Console:
         connection = request.protocol
         if isinstance(connection, Connection):
             connection.header_came()
+        began = time.perf_counter()
         try:
             response = await self._answer(request, handler)
+            if (view := _view_of(request)) is not None:
+                self._metrics.console_answered(view, time.perf_counter() - began)
         finally:
             if isinstance(connection, Connection):
                 connection.await_header()
@@ -200,6 +224,7 @@ class Console:
             )
         user = await self._auth.who(request)
         if isinstance(user, Denied):
+            self._metrics.sign_in_failed(user.reason)
             response = self._problem(request, user.status, user.detail)
             if user.status == 401 and self._asks_for_password:
                 response.headers["WWW-Authenticate"] = 'Basic realm="cartsync console", charset="UTF-8"'
@@ -269,11 +294,11 @@ class Console:
         await response.prepare(request)
         self._live += 1
         try:
-            version, silent_s = -1, 0.0
+            version, silent_s = (-1, -1), 0.0
             while not self._stopping.is_set():
-                view = self._answers.index()
-                if view.version != version or view.state != "following":
-                    version, silent_s = view.version, 0.0
+                view, actions = self._answers.index(), self._answers.actions.version
+                if (view.version, actions) != version or view.state != "following":
+                    version, silent_s = (view.version, actions), 0.0
                     event = b"event: change\ndata: " + msgspec.json.encode(view) + b"\n\n"
                     await _write(request, response, event)
                 elif silent_s >= _ALIVE_EVERY_S:
@@ -350,23 +375,21 @@ class Console:
         if (refusal := await self._require_token(request, user, form.get("csrf", ""))) is not None:
             return refusal
         command, why = command_named(form.get("command", "")), asked.why_of(form.get("why", ""))
-        if subject := form.get("subject", ""):
-            done = await self._answers.act(command, [subject], user, why)
-        else:
+        if not (subject := form.get("subject", "")):
             wanted = asked.filter_of(asked.Query(form.get("filter", "")))
-            done = await self._answers.act_on_all(command, wanted, user, why)
-        key = self._keep(user, done)
-        if subject and command.about == "order":
-            return _see(f"{order_path(subject)}?done={key}")
-        return _see(f"/done/{key}")
+            return await self._see_action(await self._answers.start_on_all(command, wanted, user, why))
+        done = await self._answers.act(command, subject, user, why)
+        if command.about == "account":
+            return self._see_done(done, user)
+        return _see(f"{order_path(subject)}?done={self._answers.actions.keep(done, user).key}")
 
-    def _keep(self, user: User, done: ActionDone) -> str:
-        """The word by which what came of an action can be looked at."""
-        key = secrets.token_urlsafe(12)
-        self._done[key] = (user.name, done)
-        while len(self._done) > _DONE_MAX:
-            self._done.popitem(last=False)
-        return key
+    def _see_done(self, done: ActionDone, user: User) -> web.Response:
+        return _see(f"/done/{self._answers.actions.keep(done, user).key}")
+
+    async def _see_action(self, action: Action) -> web.Response:
+        """To its page, which is that of one that has ended if it takes but a moment."""
+        await self._answers.actions.ended(action, _SHORT_S)
+        return _see(f"/done/{action.key}")
 
     async def _act_on_letters(self, request: web.Request) -> web.StreamResponse:
         user, form = request[_USER], await self._form(request)
@@ -374,11 +397,10 @@ class Console:
             return refusal
         doing, why = asked.doing_of(form.get("command")), asked.why_of(form.get("why"))
         if letter := form.get("letter"):
-            done = await self._answers.deal(doing, [asked.place_of(letter)], user, why)
-        else:
-            asked.check_of_many(doing)
-            done = await self._answers.deal_with_all(doing, form.get("reason"), form.get("subject"), user, why)
-        return _see(f"/done/{self._keep(user, done)}")
+            return self._see_done(await self._answers.deal(doing, [asked.place_of(letter)], user, why), user)
+        asked.check_of_many(doing)
+        reason, subject = form.get("reason"), form.get("subject")
+        return await self._see_action(await self._answers.start_dealing(doing, reason, subject, user, why))
 
     async def _mending(self, request: web.Request) -> web.Response:
         user = request[_USER]
@@ -394,22 +416,20 @@ class Console:
         event, why = form.get("event"), asked.why_of(form.get("why"))
         problem = await self._answers.check_mended(doing, place, event, user)
         if not problem and form.get("sure") == "1":
-            done = await self._answers.mend(doing, place, event, user, why)
-            return _see(f"/done/{self._keep(user, done)}")
+            return self._see_done(await self._answers.mend(doing, place, event, user, why), user)
         page = await self._pages.mended(place, event, why, problem, self.session(user))
         return _html(page, 400 if problem else 200)
 
     async def _shown_done(self, request: web.Request) -> web.Response:
         user = request[_USER]
-        whose, done = self._done.get(request.match_info["key"], ("", None))
-        if done is None or whose != user.name:
-            raise UnknownError("what was done is not kept any more; the orders show what came of it")
-        return _html(await self._pages.done(done, self.session(user)))
+        action = self._answers.action(request.match_info["key"], user)
+        return _html(await self._pages.done(action.view(), self.session(user)))
 
-    def outcome(self, key: str, user: str) -> ActionDone | None:
-        """What came of an action of this user's; `None`: it is not kept."""
-        whose, done = self._done.get(key, ("", None))
-        return done if whose == user else None
+    async def _stop_action(self, request: web.Request) -> web.StreamResponse:
+        user, form = request[_USER], await self._form(request)
+        if (refusal := await self._require_token(request, user, form.get("csrf"))) is not None:
+            return refusal
+        return await self._see_action(self._answers.stop_action(request.match_info["key"], user))
 
     async def _attempt(self, request: web.Request) -> web.StreamResponse:
         user, form = request[_USER], await self._form(request)
@@ -419,6 +439,14 @@ class Console:
         if form.get("as") == "scenario":
             return self._pages.scenario(text)
         return _html(await self._pages.attempted(text, self.session(user)))
+
+
+def _view_of(request: web.Request) -> ConsoleView | None:
+    """What somebody who was let in has asked for; `None`: it is not counted."""
+    resource = request.match_info.route.resource
+    if _USER not in request or resource is None:
+        return None
+    return "api" if resource.canonical.startswith("/api/") else _VIEWS.get(resource.canonical)
 
 
 def _away(answers: Answers) -> str:

@@ -29,7 +29,7 @@ from worker.web.console.answers import Answers, Site
 from worker.web.console.auth import Auth, Loopback
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
-from worker.web.console.operator import Letters
+from worker.web.console.operator import STOPPED, ActionProgress, Letters
 from worker.web.console.server import Console
 
 NOW_MS = 1_800_000_000_000
@@ -67,16 +67,28 @@ class Deeds:
         self.says: list[tuple[WorkerLine, StatusView | None]] = []
         self.views: dict[str, OrderView] = {}
         self.refuses: set[str] = set()
+        self.turns: asyncio.Semaphore | None = None
+        """Each order takes one of them, where there are such."""
 
     def why_not(self) -> str:
         return self.problem
 
-    async def submit(self, command: Command, subjects: Sequence[str], *, by: str, why: str) -> list[ActionLine]:
+    async def submit(
+        self, command: Command, subjects: Sequence[str], *, by: str, why: str, progress: ActionProgress
+    ) -> list[ActionLine]:
         self.done.append((command.name, tuple(subjects), by, why))
-        return [
-            ActionLine(subject, subject not in self.refuses, "nothing to do" if subject in self.refuses else "done")
-            for subject in subjects
-        ]
+        lines = []
+        for subject in subjects:
+            if self.turns is not None:
+                await self.turns.acquire()
+            can = subject not in self.refuses
+            line = ActionLine(subject, can, "done" if can else "nothing to do")
+            if progress.is_stopped:
+                line = ActionLine(subject, False, STOPPED)
+            else:
+                progress.tell(line)
+            lines.append(line)
+        return lines
 
     async def statuses(self) -> list[tuple[WorkerLine, StatusView | None]]:
         return self.says

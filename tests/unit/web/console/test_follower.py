@@ -202,3 +202,59 @@ async def test_progress(scene: Scene) -> None:
     follower._total = 10
     assert follower.progress() == (6, 10)
     index.close()
+
+
+async def test_how_far_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By topic, what was not read at the last look; and since when not all orders and dead letters were."""
+    monkeypatch.setattr(follower_module, "LAG_S", 0.02)
+    monkeypatch.setattr(follower_module, "TICK_S", 0.02)
+    reads, rests = asyncio.Event(), asyncio.Event()
+    reads.set()
+
+    class Slow(MemoryRecords):
+        async def read(self, within_s: float) -> list[Chunk]:
+            if not reads.is_set():
+                rests.set()
+                await asyncio.sleep(0.01)
+                return []
+            return await super().read(min(within_s, 0.01))
+
+    scene.records = Slow(scene.log, scene.records._clock)
+    scene.put("acme/1", settled())
+    async with scene.following() as answers:
+        follower = answers.site.follower
+        await until(lambda: not any(follower.behind().values()))
+        await until(lambda: follower.behind_s() < 0.5)
+        reads.clear()
+        await rests.wait()
+        read = scene.log.state_end(1)
+        scene.put("acme/2", settled(), 1)
+        scene.refuse(b"{}", "$: no")
+        scene.tell("acme/1", 1, status="settled")
+        written = scene.log.state_end(1) - read
+        await until(lambda: follower.behind() == {"state": written, "dead_letters": 1, "results": 1, "history": 0})
+        before = follower.behind_s()
+        await until(lambda: follower.behind_s() > before + 0.2)
+        reads.set()
+        await until(lambda: follower.behind_s() < 0.2)
+        assert not any(follower.behind().values())
+
+
+async def test_away_is_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing can be read, what is shown becomes older."""
+    monkeypatch.setattr(follower_module, "LAG_S", 0.02)
+    monkeypatch.setattr(follower_module, "TICK_S", 0.02)
+    is_away = False
+
+    class Broken(MemoryRecords):
+        async def read(self, within_s: float) -> list[Chunk]:
+            if is_away:
+                raise LogError("Kafka is away")
+            return await super().read(min(within_s, 0.01))
+
+    scene.records = Broken(scene.log, scene.records._clock)
+    async with scene.following() as answers:
+        follower = answers.site.follower
+        await until(lambda: follower.behind_s() < 0.2)
+        is_away = True
+        await until(lambda: follower.state == "away" and follower.behind_s() > 0.5)

@@ -21,7 +21,7 @@ from worker.tools.console.letters import AtTheDesk
 from worker.tools.demo.letters import MemoryDesk
 from worker.tools.letters import Writes
 from worker.web.console.auth import User
-from worker.web.console.operator import NoLetters
+from worker.web.console.operator import STOPPED, ActionProgress, NoLetters
 
 SECRET = "what-the-receiver-signs-with-0123456789"
 PAGE = {"Accept": "text/html"}
@@ -364,7 +364,7 @@ async def test_nobody_can(scene: Scene) -> None:
         headers = {"X-CSRF-Token": await csrf(scene.url)}
         for path in ("replay", "dismiss"):
             await post(scene, f"/api/dead-letters/0/0/{path}", 400, headers=headers, json={"why": "x"})
-    line = (await NoLetters().replay([(0, 1)], by="", why=""))[0]
+    line = (await NoLetters().replay([(0, 1)], by="", why="", progress=ActionProgress()))[0]
     assert (line.subject, line.done) == ("0/1", False)
 
 
@@ -375,12 +375,35 @@ async def test_kafka_refuses(scene: Scene) -> None:
     for number in range(60):
         scene.refuse(event(100 + number), "$: …", "unknown", key=b"k")
     places = [(0, 4 + number) for number in range(60)]
-    lines = await desk.replay(places, by="ana", why="")
+    lines = await desk.replay(places, by="ana", why="", progress=ActionProgress())
     assert [line.done for line in lines] == [True] * 50 + [False] * 10
     assert "somebody else replays" in lines[-1].detail
-    lines = await AtTheDesk(scene.desk.open).replay(places, by="ana", why="")
+    lines = await AtTheDesk(scene.desk.open).replay(places, by="ana", why="", progress=ActionProgress())
     assert [line.done for line in lines] == [False] * 50 + [True] * 10
     assert len(written(scene)) == 60
+
+
+async def test_stopped_between_two_transactions(scene: Scene) -> None:
+    """What is committed is done; nothing else is written, and each of the rest says why not. The next action has its
+    turn, and takes up the rest.
+    """
+    for number in range(130):
+        scene.refuse(event(100 + number), "$: …", "unknown", key=b"k")
+    places = [(0, 4 + number) for number in range(130)]
+    desk, progress = AtTheDesk(scene.desk.open), ActionProgress()
+
+    def stop() -> None:
+        progress.is_stopped = True
+
+    progress.told = stop
+    lines = await desk.replay([*places, (0, 999)], by="ana", why="", progress=progress)
+    assert [line.detail == STOPPED for line in lines] == [False] * 50 + [True] * 81
+    assert (len(written(scene)), progress.done) == (50, 50)
+    lines = await desk.replay(places, by="ana", why="", progress=progress)
+    assert {line.detail for line in lines} == {STOPPED}
+    lines = await desk.replay(places, by="ana", why="", progress=ActionProgress())
+    assert [line.done for line in lines] == [False] * 50 + [True] * 80
+    assert len(written(scene)) == 130
 
 
 async def test_description(scene: Scene) -> None:

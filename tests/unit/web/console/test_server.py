@@ -515,6 +515,44 @@ async def test_before_sign_in(scene: Scene, tmp_path: Path) -> None:
         assert (await get_json(f"{scene.url}/readyz", 503))["detail"] == "the index cannot be written"
 
 
+async def test_what_is_counted(scene: Scene, tmp_path: Path) -> None:
+    """Each view that somebody was let in to, each of those that were acted on, and whom nobody was let in for; neither
+    files, nor streams, nor addresses that there are not.
+    """
+    scene.refuse(b'{"subject":"acme/A15"}', "$.id: expected a member")
+    scene.deeds.refuses = {"acme/A14"}
+    users = tmp_path / "users"
+    write_user(users, "ana", "operator", "password of ana")
+    async with scene.open(Basic(users)) as answers:
+        ana = signed("ana", "password of ana")
+        seen = (
+            *("/", "/orders", "/orders.csv", "/orders/acme%2FA15", "/dead-letters", "/dead-letters/0/0", "/try"),
+            *("/api", "/api/index", "/confirm?command=resend&subject=acme/A15", "/static/console.css", "/none"),
+        )
+        for path in seen:
+            await get(scene.url + path, 404 if path == "/none" else 200, headers=ana)
+        token = await csrf(scene.url, headers=ana)
+        for subject in ("acme/A14", "acme/A15"):
+            await post(scene, "/act", {"csrf": token, "command": "resend", "subject": subject}, 303, **ana)
+        await get(scene.url, 401)
+        await get(scene.url, 401, headers=signed("ana", "another password"))
+        metrics = answers.site.metrics
+
+        def count(view: str) -> float | None:
+            return metrics.value("cartsync_console_request_seconds_count", view=view)
+
+        views = ("overview", "orders", "order", "export", "dead_letters", "dead_letter", "actions", "try", "api")
+        assert {view: count(view) for view in views} == dict.fromkeys(views, 1.0) | {"actions": 3.0, "api": 3.0}
+        acted = [
+            metrics.value("cartsync_console_actions_total", command="resend", result=r) for r in ("done", "refused")
+        ]
+        assert acted == [1.0, 1.0]
+        failures = [
+            metrics.value("cartsync_console_sign_in_failures_total", reason=reason) for reason in ("unnamed", "wrong")
+        ]
+        assert failures == [1.0, 1.0]
+
+
 async def test_outcomes_are_of_who_asked(scene: Scene, tmp_path: Path) -> None:
     """Another user does not see what somebody's action has led to."""
     users = tmp_path / "users"

@@ -29,6 +29,8 @@ async function refresh() {
   isStale = false;
   try {
     const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
+    // Of an action that went on, nothing is known any more: the page that says so takes its place.
+    if (response.status === 404 && document.querySelector("[data-running]")) location.reload();
     if (!response.ok) return;
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
@@ -57,7 +59,9 @@ function listen() {
   let due = 0;
   source.addEventListener("change", () => {
     live.hidden = false;
-    if (first) { first = false; return; }
+    // An action may have come further, or ended, between the page and its first event.
+    if (first && !document.querySelector("[data-running]")) { first = false; return; }
+    first = false;
     clearTimeout(due);
     due = setTimeout(refresh, 300);
   });
