@@ -116,6 +116,7 @@ async def test_console(tmp_path: Path) -> None:
         found = {path for path, methods in paths.items() if "post" in methods}
         assert found == {
             "/api/try",
+            "/api/actions/{key}/stop",
             *(f"/api/orders/{{subject}}/{name}" for name in names("order")),
             *(f"/api/accounts/{{account}}/{name}" for name in names("account")),
             *(f"/api/{name}" for name in of_many),
