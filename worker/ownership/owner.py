@@ -452,8 +452,9 @@ class Owner(Generic[WorkloadT]):
 
     def _next(self, offset: int, *, clean: bool) -> NextRecord:
         context = self._context
-        # Taken before it is written: whoever reads it counts from a later moment.
-        hold_s = max(0.0, self.workload.held_until() - context.clock.now()) if clean else 0.0
+        hold_ms = -1
+        if clean:  # taken before it is written: whoever reads it counts from a later moment
+            hold_ms = ceil(1000 * max(0.0, self.workload.held_until() - context.clock.now()))
         return NextRecord(
             state.SCHEMA,
             offset,
@@ -462,7 +463,7 @@ class Owner(Generic[WorkloadT]):
             context.version,
             self.position.taken,
             context.deployment,
-            hold_ms=ceil(1000 * hold_s) if clean else -1,
+            hold_ms=hold_ms,
         )
 
     # --- for the workload (`Host`) ---

@@ -255,18 +255,20 @@ def test_two_passwords_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @asynccontextmanager
-async def console(tmp_path: Path, **settings: Any) -> AsyncIterator[None]:
+async def console(tmp_path: Path, *, port_setting: str | None = None, **settings: Any) -> AsyncIterator[None]:
     """A console over an empty broker."""
+    options: dict[str, Any] = {} if port_setting is None else {"port_setting": port_setting}
     async with AsyncExitStack() as stack:
         await open_console(
             stack,
-            ConsoleSection(port=0, **settings),
+            ConsoleSection(**{"port": 0} | settings),
             records=MemoryRecords(MemoryLog(1, SystemClock()), SystemClock()),
             operator=Nobody(),
             workers=Nobody(),
             rules=DeliveryPolicy(),
             providers={},
             index=tmp_path / "index.sqlite",
+            **options,
         )
         yield
 
@@ -307,19 +309,8 @@ async def test_metrics_of_a_console(tmp_path: Path) -> None:
 )
 async def test_port_is_taken(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
     """It is said which setting to change: the demo's is an option."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        async with AsyncExitStack() as stack:
-            with pytest.raises(ConfigError) as found:
-                await open_console(
-                    stack,
-                    ConsoleSection(port=taken.getsockname()[1]),
-                    records=MemoryRecords(MemoryLog(1, SystemClock()), SystemClock()),
-                    operator=Nobody(),
-                    workers=Nobody(),
-                    rules=DeliveryPolicy(),
-                    providers={},
-                    index=tmp_path / "index.sqlite",
-                    **options,
-                )
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError) as found:
+        async with console(tmp_path, port=taken.getsockname()[1], **options):
+            pass
     assert str(found.value).startswith(expected)
     assert "cannot be used" in str(found.value)

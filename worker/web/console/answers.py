@@ -44,7 +44,7 @@ from worker.model.order import account_of
 from worker.ports import Records, StoredRecord
 from worker.web.console import asked, detail
 from worker.web.console.actions import Action, Actions
-from worker.web.console.auth import User
+from worker.web.console.auth import MAY_ONLY_LOOK, User
 from worker.web.console.follower import Follower
 from worker.web.console.index import Index
 from worker.web.console.letters import Line, masked_row, view_letter
@@ -104,6 +104,20 @@ class UnknownError(UsageError):
 
 class NotAllowedError(UsageError):
     """The role of who asks does not go so far."""
+
+
+def _check_operator(user: User) -> None:
+    if user.role != "operator":
+        raise NotAllowedError(MAY_ONLY_LOOK)
+
+
+def _check_may(what: Command | Doing, user: User, why: str, *, problem: str) -> None:
+    """`problem`: why nobody can do it; empty: somebody can."""
+    _check_operator(user)
+    if problem:
+        raise UsageError(problem)
+    if what.needs_why and not why:
+        raise UsageError(f"{what.name} needs a reason: say why")
 
 
 class Answers:
@@ -335,7 +349,8 @@ class Answers:
     ) -> list[ActionLine]:
         desk = self.site.letters
         act = desk.dismiss if doing.name == "dismiss" else desk.replay
-        return self._dealt(doing, await act(places, by=user.name, why=why, progress=progress), user, why).lines
+        lines = await act(places, by=user.name, why=why, progress=progress)
+        return self._acted(doing, f"{doing.name}_letter", lines, user, why)
 
     async def start_dealing(self, doing: Doing, reason: str, subject: str, user: User, why: str) -> Action:
         """Begins to do it to all that match now, the oldest first, up to a bound. Raises as `deal`."""
@@ -355,7 +370,8 @@ class Answers:
         `LogError`.
         """
         self._check_may_deal(doing, user, why)
-        return self._dealt(doing, [await self.site.letters.mend(place, event, by=user.name, why=why)], user, why)
+        line = await self.site.letters.mend(place, event, by=user.name, why=why)
+        return ActionDone(doing.name, self._acted(doing, f"{doing.name}_letter", [line], user, why))
 
     async def check_mended(self, doing: Doing, place: Place, event: str, user: User) -> str:
         """Why it would still be refused; empty: it would be taken. Raises `NotAllowedError`, `LogError`."""
@@ -367,19 +383,7 @@ class Answers:
         return ""
 
     def _check_may_deal(self, doing: Doing, user: User, why: str) -> None:
-        if user.role != "operator":
-            raise NotAllowedError("you may look; to act takes the role operator")
-        if problem := self.site.letters.why_not():
-            raise UsageError(problem)
-        if doing.needs_why and not why:
-            raise UsageError(f"{doing.name} needs a reason: say why")
-
-    def _dealt(self, doing: Doing, lines: list[ActionLine], user: User, why: str) -> ActionDone:
-        done = sum(line.done for line in lines)
-        log.info("console_action", command=f"{doing.name}_letter", by=user.name, why=why, asked=len(lines), done=done)
-        self.site.metrics.console_acted(doing.name, done, len(lines) - done)
-        self._overview_until = -inf
-        return ActionDone(doing.name, lines)
+        _check_may(doing, user, why, problem=self.site.letters.why_not())
 
     # --- what is done ---
 
@@ -389,20 +393,21 @@ class Answers:
         return ActionDone(command.name, await self._act(command, [subject], user, why, ActionProgress()))
 
     def _check_may_act(self, command: Command, user: User, why: str) -> None:
-        if user.role != "operator":
-            raise NotAllowedError("you may look; to act takes the role operator")
-        if problem := self.site.operator.why_not():
-            raise UsageError(problem)
-        if command.needs_why and not why:
-            raise UsageError(f"{command.name} needs a reason: say why")
+        _check_may(command, user, why, problem=self.site.operator.why_not())
 
     async def _act(
         self, command: Command, subjects: list[str], user: User, why: str, progress: ActionProgress
     ) -> list[ActionLine]:
         lines = await self.site.operator.submit(command, subjects, by=user.name, why=why, progress=progress)
+        return self._acted(command, command.name, lines, user, why)
+
+    def _acted(
+        self, what: Command | Doing, logged_as: str, lines: list[ActionLine], user: User, why: str
+    ) -> list[ActionLine]:
+        """Says what became of each, and that the overview is old."""
         done = sum(line.done for line in lines)
-        log.info("console_action", command=command.name, by=user.name, why=why, asked=len(subjects), done=done)
-        self.site.metrics.console_acted(command.name, done, len(lines) - done)
+        log.info("console_action", command=logged_as, by=user.name, why=why, asked=len(lines), done=done)
+        self.site.metrics.console_acted(what.name, done, len(lines) - done)
         self._overview_until = -inf
         return lines
 
@@ -439,8 +444,7 @@ class Answers:
 
     def stop_action(self, key: str, user: User) -> Action:
         """What is under way is waited for, the rest is not tried. Raises `NotAllowedError`, `UnknownError`."""
-        if user.role != "operator":
-            raise NotAllowedError("you may look; to act takes the role operator")
+        _check_operator(user)
         action = self.action(key, user)
         self.actions.stop(action)
         log.info("console_action_stopped", command=action.command, by=user.name)

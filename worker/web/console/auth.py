@@ -54,6 +54,9 @@ class User(Struct, frozen=True):
     role: Role
 
 
+MAY_ONLY_LOOK = "you may look; to act takes the role operator"
+
+
 class Denied(Struct, frozen=True):
     """Why nobody is let in."""
 

@@ -22,7 +22,7 @@ from worker.errors import UsageError
 from worker.web.console import asked, letters
 from worker.web.console.amounts import age, machine_time, money, utc
 from worker.web.console.answers import ACT_MAX, Answers
-from worker.web.console.auth import User
+from worker.web.console.auth import MAY_ONLY_LOOK, User
 from worker.web.console.operator import command_named
 from worker.web.console.queries import STATUSES, Filter
 from worker.web.names import between
@@ -133,7 +133,7 @@ class Pages:
     def _why_not_deal(self, session: Session) -> str:
         """Why who asks cannot deal with dead letters; empty: he can."""
         problem = self._answers.site.letters.why_not()
-        return problem or ("" if session.role == "operator" else "you may look; to act takes the role operator")
+        return problem or ("" if session.role == "operator" else MAY_ONLY_LOOK)
 
     async def confirm_letters(self, request: web.Request, session: Session) -> str:
         """What would be done with one letter, or with how many, before it is done. Raises `UsageError`."""

@@ -27,7 +27,7 @@ from worker.web.connections import Connection, Connections
 from worker.web.console import asked
 from worker.web.console.actions import Action
 from worker.web.console.answers import TRY_MAX_BYTES, Answers, NotAllowedError, UnknownError
-from worker.web.console.auth import Auth, Denied, Tokens, User
+from worker.web.console.auth import MAY_ONLY_LOOK, Auth, Denied, Tokens, User
 from worker.web.console.follower import INDEX_FAILED
 from worker.web.console.openapi import ANY, Route, describe, routes_of
 from worker.web.console.operator import command_named
@@ -136,7 +136,7 @@ class Console:
         """Who asks."""
         why_not = self._answers.site.operator.why_not()
         if not why_not and user.role != "operator":
-            why_not = "you may look; to act takes the role operator"
+            why_not = MAY_ONLY_LOOK
         return Session(user.name, user.role, self._tokens.of(user), not why_not, why_not)
 
     def _app(self) -> web.Application:
