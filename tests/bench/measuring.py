@@ -70,6 +70,7 @@ class Figure(Struct):
             "value": median(self.values),
             "limit": median(self.limits),
             "ratio": round(self.ratio, 4),
+            "by_cpu": round(median(self.cpu_ratios), 4) if self.cpu_ratios else None,
             "target": self.target,
             "ok": self.is_met,
         }
