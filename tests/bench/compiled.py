@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from rich.console import Console
+
 from tests.bench.processes import ROOT
 
 ROWS = ("reduce", "update")
@@ -59,17 +61,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Rows of the bench, compiled and not")
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
+    console = Console()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print(f"compiling {len(MODULES)} modules", flush=True)
+        console.print(f"compiling {len(MODULES)} modules")
         compiled_copy(folder)
         for row in ROWS:
-            pairs = []
+            pairs: list[tuple[float, float]] = []
             for _ in range(rounds):
-                pairs.append((measured(folder, row), measured(ROOT, row)))
-                print(f"{row}: compiled {pairs[-1][0]:.2f}, pure {pairs[-1][1]:.2f} of the limit by CPU", flush=True)
+                pairs += [(measured(folder, row), measured(ROOT, row))]
+                console.print(f"{row}: compiled {pairs[-1][0]:.2f}, pure {pairs[-1][1]:.2f} of the limit by CPU")
             gain = median(compiled / pure for compiled, pure in pairs)
-            print(f"{row}: compiled {gain:.2f} times as fast as pure, the median of {rounds}", flush=True)
+            console.print(f"{row}: compiled {gain:.2f} times as fast as pure, the median of {rounds}")
 
 
 if __name__ == "__main__":

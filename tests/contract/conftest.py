@@ -88,9 +88,9 @@ class MemoryWorld:
         """Uses up offsets."""
         self._log.skip(partition, 2)
 
-    def events(self, member: str) -> EventLog:
+    def events(self, member: str, name: str = "") -> EventLog:
         """The event topic for a process."""
-        return self._log.events(member)
+        return self._log.events(member, name)
 
     def states(self, member: str) -> StateLog:
         """The state topic for a process."""
@@ -201,9 +201,9 @@ class KafkaWorld:
             await shop.send_and_wait(self.settings.event_topic, b"aborted", partition=partition)
             await shop.abort_transaction()
 
-    def events(self, member: str) -> EventLog:
+    def events(self, member: str, name: str = "") -> EventLog:
         """The event topic for a process."""
-        return KafkaEventLog(replace(self.settings, client_id=member))
+        return KafkaEventLog(replace(self.settings, client_id=member, group_instance_id=name))
 
     def states(self, member: str) -> StateLog:
         """The state topic for a process."""
@@ -282,8 +282,8 @@ async def join(world: World) -> AsyncIterator[Join]:
     """Starts members of the group; those that are left leave at the end."""
     members: list[Member] = []
 
-    async def start(name: str) -> Member:
-        member = Member(world.events(name))
+    async def start(process: str, name: str = "") -> Member:
+        member = Member(world.events(process, name))
         members.append(member)
         await member.start()
         return member

@@ -8,6 +8,9 @@ import pytest
 from tests.contract.world import Join, Member, World, eventually
 from worker.ports import UndecodableRecord
 
+LEFT_S = 15.0
+"""Half of a session: so long it may take others at most to go on without a member that has left."""
+
 
 async def quiet(world: World, member: Member) -> None:
     """Gives the world time for a mistake."""
@@ -207,6 +210,40 @@ async def test_member_takes_over(world: World, join: Join) -> None:
     assert first.told == told
     second.read_from(partition, 0)
     await eventually(lambda: second.values(partition) == values)
+
+
+async def test_named_member_takes_a_place(world: World, join: Join) -> None:
+    """Who joins under the name of a member has all that it had, and the others hear nothing of it."""
+    first = await join("w1", "one")
+    second = await join("w2", "two")
+    await eventually(lambda: first.assigned_partitions and second.assigned_partitions)
+    had, told = set(first.assigned_partitions), list(second.told)
+    again = await join("w1, restarted", "one")
+    assert again.assigned_partitions == had
+    assert second.told == told
+
+
+async def test_two_members_of_one_name(world: World, join: Join) -> None:
+    """Each takes the place from the other, until the first to lose it twice goes on without a name: then they share."""
+    first = await join("w1", "one")
+    second = await join("w2", "one")
+    everything = set(range(world.partitions))
+
+    def share() -> bool:
+        shares = first.assigned_partitions, second.assigned_partitions
+        return all(shares) and shares[0] | shares[1] == everything and not shares[0] & shares[1]
+
+    await eventually(share)
+
+
+async def test_named_member_leaves_at_once(world: World, join: Join) -> None:
+    """Nobody waits for one that has left to come back."""
+    first = await join("w1", "one")
+    second = await join("w2", "two")
+    await eventually(lambda: first.assigned_partitions and second.assigned_partitions)
+    async with asyncio.timeout(LEFT_S):
+        await first.stop()
+        await eventually(lambda: second.assigned_partitions == set(range(world.partitions)))
 
 
 async def test_rebalance_forgets_positions(world: World, join: Join) -> None:

@@ -66,8 +66,8 @@ class World(Protocol):
         """Uses up offsets of a partition without an event, as an aborted transaction of the shop does."""
         ...
 
-    def events(self, member: str) -> EventLog:
-        """The event topic for a process, not started."""
+    def events(self, member: str, name: str = "") -> EventLog:
+        """The event topic for a process, not started. `name`: by which the group knows it again."""
         ...
 
     def states(self, member: str) -> StateLog:
@@ -182,8 +182,8 @@ class Member:
                 self.records[partition] += records
 
 
-Join = Callable[[str], Awaitable[Member]]
-"""The fixture `join`: a member that has started."""
+Join = Callable[..., Awaitable[Member]]
+"""The fixture `join`: a member that has started, of a process, and with the name by which the group knows it again."""
 Hold = Callable[..., Awaitable[PartitionWriter]]
 """The fixture `hold`: takes a partition (default 0), and `fence=False` for a hold that is not fenced yet."""
 

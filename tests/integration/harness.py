@@ -149,9 +149,9 @@ class Stage:
         return kept | ours | more
 
     def start(self, **environment: str) -> WorkerProcess:
-        """Starts one more worker; does not wait for it."""
+        """Starts one more worker, unless it says otherwise at any free port; does not wait for it."""
         name = f"worker {len(self.workers) + 1}"
-        (port,) = free_ports(1)
+        port = int(environment.get("CARTSYNC_HTTP__PORT") or free_ports(1)[0])
         log_file = self.folder / f"{name}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(

@@ -46,6 +46,7 @@ class WorkerProcess:
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log_file: Path, port: int) -> None:
         self.name = name
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._process = process
         self._log_file = log_file

@@ -34,6 +34,26 @@ async def test_a_killed_worker_is_replaced_by_the_other(open_stage: OpenStage) -
     stage.assert_monotone()
 
 
+async def test_a_killed_worker_that_comes_back_disturbs_nobody(open_stage: OpenStage) -> None:
+    """Its partitions are its own again before its session has ended; the other one keeps what it has, and goes on."""
+    stage = await open_stage(partitions=4)
+    first, second = stage.start(), stage.start()
+    await first.serving(2)
+    await second.serving(2)
+    had, revoked = await first.served(), second.log("partitions_revoked")
+    shop = stage.play(stream := make_history(7, 120, 6.0, account=ACCOUNT, began_at=utc_now()))
+    await asyncio.sleep(2.0)
+
+    first.kill()
+    again = stage.start(CARTSYNC_HTTP__PORT=str(first.port))
+    await again.serving(2, within_s=SESSION_S - 1)
+    assert await again.served() == had
+    await shop
+    await stage.agreed(wanted_of([stream]), within_s=TAKEOVER_S + 10)
+    assert second.log("partitions_revoked") == revoked
+    stage.assert_monotone()
+
+
 async def test_a_second_worker_takes_its_share_without_a_hold(open_stage: OpenStage) -> None:
     """A worker that joins gets half of the partitions in order: what was owed in them is told at once, by it."""
     stage = await open_stage(partitions=4)

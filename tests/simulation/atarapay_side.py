@@ -51,6 +51,8 @@ class AtaraPaySide:
         """Numbers of which a notification was lost: what it told, nobody may ever ask about."""
         self._guessed: dict[str, set[Request]] = {}
         """By number, words after Pending II without an answer: should Pending II come again, they seem not taken."""
+        self._taken: dict[str, list[HttpRequest]] = {}
+        """By number, words as they came: a second copy of one, late on its way, may pass for the next one."""
 
     def checkout(self, first: ShopOrder, shop: ShopOrder) -> None:
         """The buyer has paid: `first` is the order as it was then, `shop` as it will be in the end."""
@@ -98,6 +100,8 @@ class AtaraPaySide:
         form = _form(request.call)
         self._trace.add("taken", request.subject, form["status"])
         request.answer = self.sandbox.call(request.body)
+        if not request.about.is_read:
+            self._taken.setdefault(form["order"], []).append(request.call)
         self._check(form["order"])
         self._tell()
 
@@ -138,7 +142,9 @@ class AtaraPaySide:
     def _check(self, number: str) -> None:
         """One word, and one more for each second attempt, if there was a newer delivery for it."""
         words, shop = self.sandbox.escrows[number].words, self.known[number].shop
-        again = min(self._agreed.get(number, 0), shop.delivered_anew + len(self._guessed.get(number, ())))
+        taken = self._taken.get(number, [])
+        excused = shop.delivered_anew + len(self._guessed.get(number, ())) + len(taken) - len(set(map(id, taken)))
+        again = min(self._agreed.get(number, 0), excused)
         if words.count(DELIVERED) > 1 + again or len(words) > 2 + again:
             self._trace.violate(f"{self.known[number].subject} was told {words}", "one_word")
 

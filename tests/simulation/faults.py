@@ -59,6 +59,8 @@ class Plan:
     disk: DiskFaults | None = None
     """Of the disks that orders are on; `None`: they are in memory."""
     keeps_history: bool = True
+    has_names: bool = False
+    """Whether the group knows a worker again that comes back after a crash."""
 
 
 def draw_plan(random: Random) -> Plan:

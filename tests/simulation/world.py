@@ -149,7 +149,7 @@ class World:
         states = AuditedStateLog(name, self.log.states(name), self.auditor)
         ports = Ports(
             clock,
-            LateEvents(self.log.events(name), self.random),
+            LateEvents(self.log.events(name, f"slot-{slot}" if self.plan.has_names else ""), self.random),
             states,
             life.wire,
             tables=self._tables(slot, name, clock, states),

@@ -12,6 +12,7 @@ from worker.config.values import (
     Duration,
     Durations,
     HostNames,
+    InstanceName,
     KeepFor,
     Networks,
     NonEmpty,
@@ -25,6 +26,7 @@ from worker.config.values import (
     TokenUrl,
     private_url,
 )
+from worker.core.membership import AUTOMATIC
 from worker.core.placing import EventKey, PartitionerName
 from worker.core.policy import DeliveryPolicy
 from worker.core.trust import Trust
@@ -54,6 +56,9 @@ class KafkaSection(_TimedSection):
     """`host:port`; several separated by commas, or a list."""
     client_id: NonEmpty = "cartsync"
     group_id: NonEmpty = "cartsync"
+    group_instance_id: InstanceName = AUTOMATIC
+    """By which the group knows a worker again after a crash; `auto`: by its machine and private port, empty: by
+    nothing."""
     transactional_id_prefix: NonEmpty = "cartsync"
     event_topic: NonEmpty = "orders.events"
     state_topic: NonEmpty = "cartsync.state"

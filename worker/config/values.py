@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
 
 from worker import is_loopback
+from worker.core.membership import NAME_MAX, is_name
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s?(ms|s|m|h)", re.ASCII)
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
@@ -132,6 +133,12 @@ def private_url(value: str, info: ValidationInfo, hint: str) -> str:
     """A validator: returns the URL. Raises `ValueError` if it is http:// on another machine without `allow_http`."""
     if is_clear(value) and not info.data.get("allow_http"):
         raise ValueError(f"must start with https:// (http:// is for 127.0.0.1 and localhost; elsewhere {hint})")
+    return value
+
+
+def _instance_name(value: str) -> str:
+    if value and not is_name(value):
+        raise ValueError(f'must be "auto", "", or at most {NAME_MAX} letters, digits, dots, hyphens and underscores')
     return value
 
 
@@ -268,6 +275,7 @@ MerchantId = Annotated[str, AfterValidator(_merchant)]
 Username = Annotated[str, AfterValidator(_username)]
 Password = Annotated[Secret, AfterValidator(_password)]
 Proxy = Annotated[SecretStr, AfterValidator(_proxy), PlainSerializer(_proxy_shown, return_type=str)]
+InstanceName = Annotated[str, AfterValidator(_instance_name)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Texts = Annotated[tuple[NonEmpty, ...], BeforeValidator(_split)]

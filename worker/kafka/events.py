@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from worker.core.membership import MemberName
 from worker.errors import GapError, LogError
 from worker.kafka.client import (
     AIOKafkaAdminClient,
@@ -81,6 +82,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._suspects: list[int] = []
         """Partitions polled one by one, because one of them has undecodable records."""
         self._listener_error: Exception | None = None
+        self._name = MemberName(settings.group_instance_id)
+        self._is_member = False
         self._last_response_at: float | None = None
 
     async def start(self, listener: AssignmentListener) -> None:
@@ -94,6 +97,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._consumer = AIOKafkaConsumer(
             **connection.options(settings.group_request_timeout_s),
             group_id=settings.group_id,
+            group_instance_id=self._name.current or None,
             enable_auto_commit=False,
             auto_offset_reset="none",  # the default, latest, silently skips events that retention has removed
             isolation_level=settings.input_isolation,
@@ -211,6 +215,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         for tp in assigned:
             self._consumer.pause(tp)
             self._consumer.seek(tp, 0)  # a placeholder, never fetched; saves fetching the committed offset
+        self._is_member = True
         self._positions = {tp.partition: 0 for tp in assigned}
         self._sought.clear()
         self._suspects.clear()
@@ -226,6 +231,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         """Heartbeats continue meanwhile. Also called for lost partitions: the library has no other callback."""
         self._generation += 1
         self._is_rebalancing = True
+        if self._is_member and self._consumer is not None and not self._consumer._coordinator.member_id:  # noqa: SLF001
+            self._membership_lost(self._consumer._coordinator)  # noqa: SLF001 - the library tells nobody
         partitions = {tp.partition for tp in revoked}
         assert self._listener is not None
         try:
@@ -233,6 +240,14 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
                 await self._listener.revoked(partitions)
         except Exception as error:  # noqa: BLE001 - see above
             self._listener_error = error
+
+    def _membership_lost(self, coordinator: Any) -> None:
+        """Before the library joins again, as a new member."""
+        self._is_member = False
+        given_up, name = self._name.current, self._name
+        if name.lost(asyncio.get_running_loop().time()):
+            coordinator._group_instance_id = None  # noqa: SLF001 - no public way
+            log.warning("group_instance_id_given_up", group_instance_id=given_up, do="give each worker one of its own")
 
     # --- ports.EventLog again ---
 
@@ -371,6 +386,9 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         consumer, self._consumer = self._consumer, None
         self._positions = {}
         if consumer is not None:
+            if (coordinator := consumer._coordinator) is not None:  # noqa: SLF001 - no public way
+                # The library lets one with a name go without a word, and its partitions wait for the session's end.
+                coordinator._group_instance_id = None  # noqa: SLF001
             await stop_consumer(consumer, _STOP_WITHIN_S)
 
     def _assigned_tp(self, partition: int) -> Any:

@@ -45,6 +45,8 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     """`host:port`; several separated by commas."""
     client_id: str = "cartsync"
     group_id: str = "cartsync"
+    group_instance_id: str = ""
+    """By which the group knows this member again after a crash (`core.membership`); empty: by nothing."""
     transactional_id_prefix: str = "cartsync"
     """Owners of a partition are fenced by the transactional id `<prefix>.<event topic>.<partition>`."""
 

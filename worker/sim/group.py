@@ -3,7 +3,8 @@
 Every change of membership rebalances all members: each revokes its partitions, rejoins, and gets its assignment when
 all have joined or the rebalance timeout has removed the rest. Nothing is delivered between the two calls of the
 listener. An expelled member goes on reading its former partitions, notices at a poll, and rejoins after that poll has
-delivered once more, as a frozen process does when it thaws.
+delivered once more, as a frozen process does when it thaws. Who joins under the name of a member takes its place, and
+no other member notices.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker.core.membership import MemberName
 from worker.errors import GapError, LogError
 from worker.ports import AssignmentListener, Clock, InputRecord, TopicsSeen, UndecodableRecord, after
 from worker.sim.process import Broadcast, Process
@@ -123,10 +125,14 @@ class Group:
         self._clock = clock
         self._rebalance_timeout_s = rebalance_timeout_s
         self._round: _Round | None = None
+        self._shares: dict[MemoryEventLog, frozenset[int]] = {}
+        """Of the last round."""
 
     async def join(self, member: "MemoryEventLog") -> tuple[int, frozenset[int]]:
         """Joins; returns the generation and the member's assignment once all have joined."""
         while True:
+            if (share := self._place_of(member)) is not None:
+                return self.generation, share
             current = self._enter(member)
             while not current.is_done and member in current.joined:
                 if (left_s := current.give_up_at - self._clock.now()) > 0:
@@ -136,6 +142,26 @@ class Group:
                     self._complete()
             if member in current.shares:
                 return current.generation, current.shares[member]
+
+    def _place_of(self, member: "MemoryEventLog") -> frozenset[int] | None:
+        """Takes the place of another member of its name; its share, unless there is a rebalance to take part in."""
+        name = member.name.current
+        former = next(
+            (each for each in self.members if name and each is not member and each.name.current == name), None
+        )
+        if former is None:
+            return None
+        former.name.lost(self._clock.now())
+        self.members = {member if each is former else each: None for each in self.members}
+        share = self._shares.pop(former, None)
+        if self._round is not None:
+            self._round.joined.pop(former, None)
+            self._round.changed.notify_all()
+        elif share is not None:
+            self._shares[member] = share
+            member.called.clear()
+            return share
+        return None
 
     def remove(self, member: "MemoryEventLog") -> None:
         """A member leaves or is expelled: the others rebalance."""
@@ -183,6 +209,7 @@ class Group:
             last = first + size + (index < larger)
             current.shares[member] = frozenset(range(first, last))
             first = last
+        self._shares = dict(current.shares)
         current.is_done = True
         current.changed.notify_all()
 
@@ -198,9 +225,11 @@ class MemoryEventLog:
         clock: Clock,
         broker: Broker,
         states: Sequence[object],
+        name: str = "",
     ) -> None:
-        """`states`: the partitions of the state topic."""
+        """`states`: the partitions of the state topic. `name`: by which the group knows it again."""
         self.process = process
+        self.name = MemberName(name)
         self._broker = broker
         self._states = states
         self.generation = -1

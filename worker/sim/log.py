@@ -64,9 +64,12 @@ class MemoryLog:
 
     # For workers
 
-    def events(self, member: str) -> EventLog:
-        """The event topic for a process; after a crash, for the restarted process."""
-        log = MemoryEventLog(self._process(member), self._inputs, self._group, self._clock, self.broker, self._states)
+    def events(self, member: str, name: str = "") -> EventLog:
+        """The event topic for a process; after a crash, for the restarted process. `name`: by which the group knows it
+        again.
+        """
+        process = self._process(member)
+        log = MemoryEventLog(process, self._inputs, self._group, self._clock, self.broker, self._states, name)
         self._members = [each for each in self._members if not each.is_over]
         self._members.append(log)
         return log

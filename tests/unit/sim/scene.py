@@ -81,8 +81,8 @@ class Member:
         return {partition: [record.offset for record in records] for partition, records in polled.items()}
 
 
-async def join(log: MemoryLog, name: str, revoke_s: float = 0.0) -> Member:
-    """A member that has started."""
-    member = Member(log.events(name), revoke_s)
+async def join(log: MemoryLog, process: str, revoke_s: float = 0.0, name: str = "") -> Member:
+    """A member that has started. `name`: by which the group knows it again."""
+    member = Member(log.events(process, name), revoke_s)
     await member.events.start(member)
     return member

@@ -436,3 +436,56 @@ def test_same_seed_same_run() -> None:
 
     runs = [play(scene, seed=seed) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_named_member_takes_its_place_again() -> None:
+    """A process that crashed and joins under its name has its share at once; nobody else notices."""
+
+    async def scene(log: MemoryLog) -> None:
+        first, second = await join(log, "w1"), await join(log, "w2", name="two")
+        await asyncio.sleep(1)
+        log.crash("w2")
+        again = await join(log, "w2'", name="two")
+        assert again.told == [(1, "revoked", set()), (1, "assigned", {2, 3})]
+        log.expel("w2")  # its session would have ended now
+        await asyncio.sleep(1)
+        assert first.told[-1] == (0, "assigned", {0, 1})
+        assert second.told[-1] == (0, "assigned", {2, 3})
+        assert await again.events.commit_group({2: 1})
+
+    play(scene)
+
+
+def test_named_member_comes_back_while_others_share_anew() -> None:
+    """It takes part in the rebalance in place of the dead one, for which nobody waits."""
+
+    async def scene(log: MemoryLog) -> None:
+        await join(log, "w1", name="one", revoke_s=7)
+        joining = asyncio.create_task(join(log, "w2"))
+        await asyncio.sleep(1)
+        log.crash("w1")
+        again = await join(log, "w1'", name="one")
+        second = await joining
+        assert again.told[-1] == (1, "assigned", {0, 1})
+        assert second.told[-1] == (1, "assigned", {2, 3})
+
+    play(scene)
+
+
+def test_two_members_of_one_name() -> None:
+    """Each takes the place from the other, until the one that has lost it twice goes on without a name."""
+
+    async def scene(log: MemoryLog) -> None:
+        first = await join(log, "w1", name="one")
+        second = await join(log, "w2", name="one")
+        assert second.told[-1] == (0, "assigned", {0, 1, 2, 3})
+        for _ in range(4):
+            await asyncio.gather(first.offsets(), second.offsets())
+            await asyncio.sleep(1)
+        assert [first.told[-1][2], second.told[-1][2]] in ([{0, 1}, {2, 3}], [{2, 3}, {0, 1}])
+        told = [len(first.told), len(second.told)]
+        await asyncio.gather(first.offsets(), second.offsets())
+        await asyncio.sleep(1)
+        assert [len(first.told), len(second.told)] == told
+
+    play(scene)
