@@ -19,7 +19,7 @@ NODES ?= 1
 PORT ?= 9092
 SEEDS ?= 1000
 # Tests with Kafka mostly wait, so three processes share them; tests of what is not measured run beside those that are.
-FAULTS := $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
+FAULTS := tests/browser $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
 OPERATING := $(addprefix tests/integration/test_,console.py demo.py doctor.py history.py hostile.py operating.py \
 	operations.py orders_list.py outage.py receive.py reconcile.py refusals.py)
 UNMEASURED := $(addprefix tests/unit/,kafka publisher tools web)
@@ -58,7 +58,7 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 			$(addprefix --ignore=,tests/simulation tests/model $(UNMEASURED))'
 	@echo "test 2/3: coverage of worker.core, worker.model, worker.providers, schemas"
 	@$(BIN)/coverage report
-	@echo "test 3/3: integration, with a real Kafka; faults of brokers and processes, and operating it, beside the rest"
+	@echo "test 3/3: integration, with a real Kafka; faults of brokers and processes with the console in a browser, and operating it, beside the rest"
 	@.ci/together .cartsync/faults.log '$(PYTEST) $(FAULTS) -m "not slow" --durations=5 -q $(ARGS)' \
 		.cartsync/operating.log '$(PYTEST) $(OPERATING) -m "not slow" --durations=5 -q $(ARGS)' \
 		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(FAULTS) $(OPERATING)) --durations=5 -v $(ARGS)'
