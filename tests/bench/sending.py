@@ -36,7 +36,7 @@ UPDATE = Row(
     f"order updates to a local HTTP server, {CONCURRENCY} at once, embedded log",
     "updates/s",
     "aiohttp PUTs of the same bodies, as many at once",
-    0.75,
+    0.70,
 )
 _LOG_LIMIT = "the same worker, logging from `warning` on"
 LOG_FILE = Row(
