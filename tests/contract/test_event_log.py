@@ -18,6 +18,12 @@ async def quiet(world: World, member: Member) -> None:
     assert not member.failed()
 
 
+def share(world: World, first: Member, second: Member) -> bool:
+    """Whether both have some of the partitions, and all of them between them."""
+    shares = first.assigned_partitions, second.assigned_partitions
+    return all(shares) and shares[0] | shares[1] == set(range(world.partitions)) and not shares[0] & shares[1]
+
+
 async def fill(world: World, partition: int, count: int) -> list[bytes]:
     """Appends events `0`, `1`, …; their values."""
     values = [str(number).encode() for number in range(count)]
@@ -227,13 +233,13 @@ async def test_two_members_of_one_name(world: World, join: Join) -> None:
     """Each takes the place from the other, until the first to lose it twice goes on without a name: then they share."""
     first = await join("w1", "one")
     second = await join("w2", "one")
-    everything = set(range(world.partitions))
+    await eventually(lambda: share(world, first, second))
 
-    def share() -> bool:
-        shares = first.assigned_partitions, second.assigned_partitions
-        return all(shares) and shares[0] | shares[1] == everything and not shares[0] & shares[1]
 
-    await eventually(share)
+async def test_two_members_of_one_name_at_once(world: World, join: Join) -> None:
+    """The same for two that join at the same time: the one that is sent away while it waits joins again."""
+    first, second = await asyncio.gather(join("w1", "one"), join("w2", "one"))
+    await eventually(lambda: share(world, first, second))
 
 
 async def test_named_member_leaves_at_once(world: World, join: Join) -> None:

@@ -98,6 +98,41 @@ def account_problem(**members: Any) -> str:
     return str(caught.value)
 
 
+# --- the name in the group ---
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "pod-1-8080"),
+        ({"CARTSYNC_HTTP__PORT": "9000"}, "pod-1-9000"),
+        ({"CARTSYNC_HTTP__PORT": "0"}, ""),
+        ({"CARTSYNC_KAFKA__GROUP_INSTANCE_ID": "cart-0"}, "cart-0"),
+        ({"CARTSYNC_KAFKA__SESSION_TIMEOUT": "46s"}, ""),
+        ({"CARTSYNC_KAFKA__SESSION_TIMEOUT": "46s", "CARTSYNC_KAFKA__GROUP_INSTANCE_ID": "cart-0"}, "cart-0"),
+    ],
+)
+def test_name_in_the_group(write: Write, environ: dict[str, str], name: str) -> None:
+    """Of the machine and the port, unless it is set, or a group would wait longer for a dead worker that has one."""
+    write()
+    assert Config.load(environ=environ).member_name("pod-1") == name
+
+
+def test_no_name_in_the_group(write: Write) -> None:
+    """Who wants none says so in the file."""
+    write(MINIMAL.replace("[accounts", 'group_instance_id = ""\n[accounts', 1))
+    assert Config.load(environ={}).member_name("pod-1") == ""
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "ü", "..", "x" * 201])
+def test_names_that_kafka_would_refuse(write: Write, name: str) -> None:
+    """They are refused where they are set."""
+    write()
+    (problem,) = problems(CARTSYNC_KAFKA__GROUP_INSTANCE_ID=name)
+    assert "GROUP_INSTANCE_ID" in problem
+    assert 'must be "auto", "", or at most 200 letters, digits, dots, hyphens and underscores' in problem
+
+
 # --- durations ---
 
 
@@ -193,7 +228,8 @@ def test_defaults(write: Write) -> None:
     assert config.rules() == DeliveryPolicy()
     given = KafkaSettings(bootstrap_servers="broker:9092", history_topic="cartsync.state.history")
     assert replace(given, history_topic=None).history == given.history
-    assert KafkaSettings(**config.kafka.members()) == given
+    assert config.kafka.group_instance_id == "auto"  # which is up to the worker
+    assert KafkaSettings(**config.kafka.members() | {"group_instance_id": ""}) == given
     assert config.worker.commit_interval_s == BatchLimits().commit_interval_s
     assert config.worker.commits_per_second == BatchLimits().commits_per_s
     assert config.worker.max_batch_records == BatchLimits().batch_records_max

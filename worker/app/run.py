@@ -31,7 +31,6 @@ from worker.app.tracing import close_tracing, open_tracing
 from worker.app.worker import Ports, Worker
 from worker.backend import open_state_log
 from worker.config import Config, HttpSection, StoreSection
-from worker.core.membership import AUTOMATIC, name_of
 from worker.core.results import Reporting, source_of
 from worker.core.targets import TargetChoice
 from worker.errors import CartsyncError, ConfigError
@@ -82,7 +81,7 @@ async def _run(
     path: Path | None,
 ) -> int:
     silence_unretrieved_errors(asyncio.get_running_loop())
-    kafka = KafkaSettings(**config.kafka.members() | {"group_instance_id": _member_name(config)})
+    kafka = KafkaSettings(**config.kafka.members() | {"group_instance_id": config.member_name(socket.gethostname())})
     accounts = config.merchant_accounts()
     metrics = Metrics(process=True)
     rules = config.rules()
@@ -146,12 +145,6 @@ async def _run(
         await private_port.stop()
         await sender.close()
         await close_tracing(tracing)
-
-
-def _member_name(config: Config) -> str:
-    """By which the group is to know this worker again."""
-    name = config.kafka.group_instance_id
-    return name_of(socket.gethostname(), config.http.port) if name == AUTOMATIC else name
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from worker.config.sections import (
 )
 from worker.config.sources import Layer, SettingPath, Tree, Wanted, find_file, read_layers, read_secret
 from worker.config.values import format_duration, parse_duration
+from worker.core.membership import AUTOMATIC, name_of
 from worker.core.policy import DeliveryPolicy
 from worker.core.targets import TargetChoice, check_targets
 from worker.core.trust import Trust
@@ -140,6 +141,15 @@ class Config(BaseSettings):
         """
         kafka = self.kafka
         return kafka.rebalance_timeout_s - 2 * kafka.heartbeat_s - 5 - self.worker.attempt_deadline_s
+
+    def member_name(self, host: str) -> str:
+        """By which the group is to know a worker on this machine again; empty: by nothing."""
+        kafka = self.kafka
+        if kafka.group_instance_id != AUTOMATIC:
+            return kafka.group_instance_id
+        # A rebalance drops a dead member that has no name after the rebalance timeout, one that has a name only with
+        # its session: where that is longer, a name would cost more than it is worth.
+        return name_of(host, self.http.port) if kafka.session_timeout_s <= kafka.rebalance_timeout_s else ""
 
     def merchant_accounts(self) -> dict[str, Account]:
         """The accounts by name. They contain passwords: never print them."""

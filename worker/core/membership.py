@@ -43,8 +43,8 @@ def is_name(text: str) -> bool:
 
 
 def name_of(host: str, port: int) -> str:
-    """The name of a worker that was given none: of its machine and its private port, which no two processes of one
-    machine can have. Empty where that says nothing: any free port, or a machine that is called like all others.
+    """The name of a worker that was given none: of its machine and its private port, which two processes hardly ever
+    share. Empty where that says nothing: any free port, or a machine that is called like all others.
     """
     if not port or not host or host.partition(".")[0] == "localhost":
         return ""

@@ -150,6 +150,8 @@ class _HappyEyeballsConnection(AIOKafkaConnection):  # type: ignore[misc]  # the
 
 
 kafka_conn.AIOKafkaConnection = _HappyEyeballsConnection  # the class that `create_conn` instantiates, for every client
+# FENCED_INSTANCE_ID: somebody else has joined under the name. The library does not know it, and would end the consumer.
+kafka_errors.kafka_errors[82] = kafka_errors.UnknownMemberIdError
 # By default a metadata request for a deleted topic recreates it, with the broker's default settings.
 kafka_client.MetadataRequest = partial(kafka_client.MetadataRequest, allow_auto_topic_creation=False)
 

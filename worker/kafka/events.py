@@ -247,7 +247,8 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         given_up, name = self._name.current, self._name
         if name.lost(asyncio.get_running_loop().time()):
             coordinator._group_instance_id = None  # noqa: SLF001 - no public way
-            log.warning("group_instance_id_given_up", group_instance_id=given_up, do="give each worker one of its own")
+            do = "give each worker one of its own, unless this one stood still or was cut off from Kafka"
+            log.warning("group_instance_id_given_up", group_instance_id=given_up, do=do)
 
     # --- ports.EventLog again ---
 
@@ -387,7 +388,7 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         self._positions = {}
         if consumer is not None:
             if (coordinator := consumer._coordinator) is not None:  # noqa: SLF001 - no public way
-                # The library lets one with a name go without a word, and its partitions wait for the session's end.
+                # The library sends no LeaveGroup for a static member: its partitions would wait for the session's end.
                 coordinator._group_instance_id = None  # noqa: SLF001
             await stop_consumer(consumer, _STOP_WITHIN_S)
 
