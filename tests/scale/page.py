@@ -34,6 +34,7 @@ def write(folder: Path, axes: Sequence[Axis], figures: Figures) -> None:
     measured = [axis for axis in axes if axis.name in figures]
     figures = {axis.name: figures[axis.name] for axis in measured}
     (folder / FIGURES).write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+    figures = read(folder)  # as whoever draws it again has them
     for axis in measured:
         picture_of = folder / PICTURES / f"{axis.name}.svg"
         picture_of.write_text(draw(axis, figures[axis.name].points), encoding="utf-8")
