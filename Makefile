@@ -20,9 +20,9 @@ PORT ?= 9092
 SEEDS ?= 1000
 # Tests with Kafka mostly wait, so three processes share them; tests of what is not measured run beside those that are.
 FAULTS := tests/browser $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
-OPERATING := $(addprefix tests/integration/test_,console.py demo.py doctor.py history.py hostile.py operating.py \
-	operations.py orders_list.py outage.py receive.py reconcile.py refusals.py)
-UNMEASURED := $(addprefix tests/unit/,kafka publisher tools web)
+OPERATING := $(addprefix tests/integration/test_,console.py demo.py doctor.py history.py hostile.py local_kafka.py \
+	operating.py operations.py orders_list.py outage.py receive.py reconcile.py refusals.py)
+UNMEASURED := $(addprefix tests/unit/,chaos kafka publisher sandbox scale sim tools web test_cli.py test_deploy.py)
 HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=

@@ -6,7 +6,7 @@ from datetime import timedelta
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import HOLD_S, TAKEOVER_S, Stage
 from tests.integration.process import until, utc_now
-from tests.shops.by_hand import ACCOUNT, Carts, line, wanted_of
+from tests.shops.by_hand import ACCOUNT, Carts, line, wanted_after_a_kill, wanted_of
 from worker.sandbox.faults import FaultPlan
 from worker.tools.shop import History, make_history
 
@@ -138,10 +138,7 @@ async def test_sigkill_loses_nothing_and_what_was_owed_is_held(open_stage: OpenS
     await shop
     await asyncio.sleep(HOLD_S)
     stage.sandbox.faults.stop()
-    # A confirmation alone is not told. But an order that was owed when its worker died may have been sent, so it is told
-    # what it is: which orders these are depends on the moment of the kill.
-    told = {subject: carts for subject, carts in wanted_of([stream]).items() if carts is not None}
-    await stage.agreed(told | settled | owed)
+    await stage.agreed(wanted_after_a_kill([stream]) | settled | owed)
 
     for subject in owed:
         after = [attempt for attempt in stage.attempts(subject) if attempt.number > sent_before]

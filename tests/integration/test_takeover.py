@@ -5,7 +5,7 @@ import asyncio
 from tests.integration.conftest import OpenStage
 from tests.integration.harness import HOLD_S, SESSION_S, TAKEOVER_S
 from tests.integration.process import utc_now
-from tests.shops.by_hand import ACCOUNT, wanted_of
+from tests.shops.by_hand import ACCOUNT, wanted_after_a_kill, wanted_of
 from worker.sandbox.faults import FaultPlan
 from worker.tools.shop import make_history
 
@@ -30,7 +30,7 @@ async def test_a_killed_worker_is_replaced_by_the_other(open_stage: OpenStage) -
     assert not any(said["clean"] for said in taken), taken
     await shop
     stage.sandbox.faults.stop()
-    await stage.agreed(wanted_of([stream]), within_s=TAKEOVER_S + 10)
+    await stage.agreed(wanted_after_a_kill([stream]), within_s=TAKEOVER_S + 10)
     stage.assert_monotone()
 
 
@@ -49,7 +49,7 @@ async def test_a_killed_worker_that_comes_back_disturbs_nobody(open_stage: OpenS
     await again.serving(2, within_s=SESSION_S - 1)
     assert await again.served() == had
     await shop
-    await stage.agreed(wanted_of([stream]), within_s=TAKEOVER_S + 10)
+    await stage.agreed(wanted_after_a_kill([stream]), within_s=TAKEOVER_S + 10)
     assert second.log("partitions_revoked") == revoked
     stage.assert_monotone()
 

@@ -96,5 +96,12 @@ def wanted_of(histories: Sequence[History]) -> dict[str, Carts | None]:
     return {subject: order.carts_minor() for history in histories for subject, order in history.orders.items()}
 
 
+def wanted_after_a_kill(histories: Sequence[History]) -> dict[str, Carts | None]:
+    """The same of orders that are told in any case. A confirmation alone is not; but one that was owed when its worker
+    died may have been sent, so it is told what it is: which orders these are depends on the moment of the kill.
+    """
+    return {subject: carts for subject, carts in wanted_of(histories).items() if carts is not None}
+
+
 def _units(units: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"line_id": line_id, "quantity": quantity} for line_id, quantity in units.items()]

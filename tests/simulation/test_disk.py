@@ -24,7 +24,7 @@ SEEDS = {
     "rows_written_after_their_checkpoint": 0,
     "failed_write_forgotten": 0,
     "owed_orders_not_marked": 0,
-    "unreadable_order_taken_for_none": 19,
+    "unreadable_order_taken_for_none": 22,
     "unreadable_orders_fetched_for_none": 1,
     "position_beyond_the_copy": 0,
     "old_order_left_in_the_cache": 0,

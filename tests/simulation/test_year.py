@@ -16,14 +16,14 @@ SHOWN_BY = {
     "delivery_reported_again_after_its_page": (0, SPRING, "is told otherwise"),
     "page_made_anew_when_in_doubt": (1, SPRING, "is told otherwise"),
     "refused_page_taken_for_told": (2, SPRING, "seQura never had"),
-    "skipped_hour_skips_the_report": (0, SPRING, "no report for 03-29 01:00 UTC"),
+    "skipped_hour_skips_the_report": (4, SPRING, "no report for 03-29 01:00 UTC"),
     "repeated_hour_reports_twice": (0, AUTUMN, "none is due"),
     "missed_report_not_made_up": (6, SPRING, "no report for"),
     "report_without_its_statistics": (0, SPRING, "stands in no statistics"),
     "order_counted_for_a_day_only": (0, SPRING, "stands in no statistics"),
     "order_closed_that_is_owed": (0, SPRING, "something of it is pending"),
     "observed_order_forgotten_too_soon": (0, SPRING, "days after it was completed"),
-    "payment_known_by_its_reading": (0, SPRING, "were never paid for it"),
+    "payment_known_by_its_reading": (4, SPRING, "were never paid for it"),
 }
 """By break: the seed and the weeks that show it, and in which words."""
 OTHERS = (2, 4, 5, 7)
