@@ -141,3 +141,17 @@ def test_no_other_step() -> None:
     """A word that the table does not have is refused, with those that it has."""
     with pytest.raises(UsageError, match=", ".join(command.step for command in ALL)):
         read_step({"operator": {"praise": "acme/1"}}, "here")
+
+
+@pytest.mark.parametrize(
+    ("count", "is_filtered", "words"),
+    [
+        (2, False, "2 released"),
+        (1, True, "1 released"),
+        (0, False, "no order is parked"),
+        (0, True, "no order is parked whose reason contains that"),
+    ],
+)
+def test_words_of_all_parked_orders(count: int, is_filtered: bool, words: str) -> None:
+    """To how many it was done, or that there are none."""
+    assert COMMANDS["release"].words_of_parked(count, is_filtered=is_filtered) == words
