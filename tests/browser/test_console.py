@@ -317,6 +317,7 @@ def test_action_without_scripts(browser: Browser, site: Site) -> None:
     goes_on(site, 3)
     reads(browser, "#action", "3 of 6")
     browser.click("#stop button")
+    reads(browser, "#action", "It is being stopped")
     goes_on(site, 3)
     reads(browser, ".banner.bad", "2 done, 4 not: it was stopped.")
 
