@@ -41,6 +41,7 @@ from worker.kafka.oauth import TokenError, tokens_of
 from worker.kafka.settings import KafkaSettings
 
 __all__ = [
+    "REFUSED_ACCESS",
     "AIOKafkaAdminClient",
     "AIOKafkaClient",
     "AIOKafkaConsumer",
@@ -69,7 +70,7 @@ _REFUSED_CREDENTIALS = (
     kafka_errors.SaslAuthenticationFailed,
     kafka_errors.UnsupportedSaslMechanismError,
 )
-_REFUSED_ACCESS = (
+REFUSED_ACCESS = (
     kafka_errors.ClusterAuthorizationFailedError,
     kafka_errors.GroupAuthorizationFailedError,
     kafka_errors.TopicAuthorizationFailedError,
@@ -295,7 +296,7 @@ def as_log_error(error: BaseException, doing: str) -> LogError:
     text = f"{doing}: {type(error).__name__}"
     if isinstance(error, kafka_errors.KafkaError | AssertionError | TimeoutError) and str(error):
         text = f"{text}: {error}"
-    if isinstance(error, _REFUSED_ACCESS):
+    if isinstance(error, REFUSED_ACCESS):
         text = f"{text}: a permission (ACL) is missing"
     if isinstance(error, kafka_errors.ProducerFenced | kafka_errors.InvalidProducerEpoch):
         return FencedError(text)
@@ -305,7 +306,7 @@ def as_log_error(error: BaseException, doing: str) -> LogError:
 def as_cartsync_error(error: BaseException, doing: str) -> CartsyncError:
     """Like `as_log_error`, but a `ConfigError` for what only an operator can fix, so that it is not retried."""
     log_error = as_log_error(error, doing)
-    return ConfigError(str(log_error)) if isinstance(error, _REFUSED_ACCESS) else log_error
+    return ConfigError(str(log_error)) if isinstance(error, REFUSED_ACCESS) else log_error
 
 
 def silence_unretrieved_errors(loop: asyncio.AbstractEventLoop) -> None:

@@ -244,11 +244,10 @@ class KafkaEventLog(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     def _membership_lost(self, coordinator: Any) -> None:
         """Before the library joins again, as a new member."""
         self._is_member = False
-        given_up, name = self._name.current, self._name
-        if name.lost(asyncio.get_running_loop().time()):
+        if self._name.lost(asyncio.get_running_loop().time()):
             coordinator._group_instance_id = None  # noqa: SLF001 - no public way
             do = "give each worker one of its own, unless this one stood still or was cut off from Kafka"
-            log.warning("group_instance_id_given_up", group_instance_id=given_up, do=do)
+            log.warning("group_instance_id_given_up", group_instance_id=self._settings.group_instance_id, do=do)
 
     # --- ports.EventLog again ---
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from worker.errors import LogError, TopicError
 from worker.kafka.client import (
+    REFUSED_ACCESS,
     AIOKafkaAdminClient,
     ConfigResource,
     ConfigResourceType,
@@ -392,9 +393,6 @@ _COMPACT = {
 }
 
 
-_MAY_NOT_READ = (kafka_errors.TopicAuthorizationFailedError, kafka_errors.ClusterAuthorizationFailedError)
-
-
 def _raise_refused(answers: Iterable[tuple[Any, ...]]) -> None:
     """Raises the errors of single topics, which the library ignores."""
     refused = [
@@ -446,10 +444,10 @@ async def _describe(admin: Any, settings: KafkaSettings) -> dict[str, Topic]:
     if here:
         for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in here]):
             for error_code, _said, _kind, name, entries in answer.resources:
-                error = kafka_errors.for_code(error_code)
-                if error_code and error not in _MAY_NOT_READ:  # a broker that does not know a new topic yet, for one
-                    raise error
-                configs[name] = None if error_code else {entry[0]: entry[1] or "" for entry in entries}
+                if not error_code:
+                    configs[name] = {entry[0]: entry[1] or "" for entry in entries}
+                elif (error := kafka_errors.for_code(error_code)) not in REFUSED_ACCESS:
+                    raise error  # a broker that does not know a new topic yet, for one
     return {
         name: Topic(name, len(known[name]), min(len(part["replicas"]) for part in known[name]), configs[name])
         for name in here
