@@ -39,6 +39,7 @@ ROUNDS = 3
 ASKED = 40
 """Requests of each page."""
 KINDS, EVENTS, OWED_EACH = 400, 4, 10
+SLICE = 500
 MIB = 2**20
 
 INDEX = Row(
@@ -97,7 +98,8 @@ async def measure(brokers: Brokers, tell: Tell) -> list[Figure]:
 
     for number in range(ROUNDS):
         tell(f"round {number + 1} of {ROUNDS}: the index")
-        async with Process("console:ours", {"settings": settings}) as process:
+        # On all cores: while the index is built, a second process helps.
+        async with Process("console:ours", {"settings": settings}, on=os.sched_getaffinity(0)) as process:
             seconds, cpu_s, url = await process.hear(within_s=600)
             add("console-index", ORDERS / seconds, ORDERS / cpu_s)
             tell(f"round {number + 1} of {ROUNDS}: its pages")
@@ -114,7 +116,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
     calm()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        watch = Watch()
+        began, cpu_began_s = time.monotonic(), sum(os.times()[:4])
         nobody = Nobody()
         opened = await open_console(
             stack,
@@ -127,7 +129,8 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
             index=Path(folder) / "index.sqlite",
         )
         await until(lambda: opened.index.is_complete, 0.01)
-        line.say([*watch.read(), opened.url])
+        # With what its helper took, which has ended.
+        line.say([time.monotonic() - began, sum(os.times()[:4]) - cpu_began_s, opened.url])
         await line.wait()
         line.say(resident_bytes())
 
@@ -170,12 +173,12 @@ def chunks(orders: int) -> Iterator[Chunk]:
     values = []
     for number, record in records_of(KINDS, EVENTS, account_at("http://127.0.0.1")):
         values.append(state.encode(record if number % OWED_EACH == 0 else acknowledge(record, b"0123456789abcdef")))
-    for start in range(0, orders, 100):
+    for start in range(0, orders, SLICE):
         records = [
             StoredRecord(number, 0, f"{state.ORDER_PREFIX}{subject_of(number)}".encode(), values[number % KINDS])
-            for number in range(start, start + 100)
+            for number in range(start, start + SLICE)
         ]
-        yield Chunk("state", 0, records, start + 100)
+        yield Chunk("state", 0, records, start + SLICE)
 
 
 def say(text: str) -> None:
@@ -194,7 +197,7 @@ def main() -> None:
         index.begin(Topics({"state": "s"}, {"state": ""}, {"state": 1}), {("state", 0): (0, orders)})
         watch, said_at = Watch(), time.monotonic()
         for chunk in chunks(orders):
-            index.apply([chunk])
+            index.apply([chunk], more_follows=True)
             if time.monotonic() - said_at > 5:
                 said_at = time.monotonic()
                 sys.stderr.write(f"{chunk.next_offset:,} of {orders:,}\n")

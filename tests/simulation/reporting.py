@@ -146,6 +146,13 @@ class Life:
         self.is_frozen = False
 
 
+class _SharedProducer(MemoryEventProducer):
+    """Of all workers, as the brokers are: one that ends does not close it for the others."""
+
+    async def stop(self) -> None:
+        pass
+
+
 class World:
     """Brokers, provider, shop and workers."""
 
@@ -169,7 +176,8 @@ class World:
         """Errors in the log, once it is over."""
         self.accepted: Mapping[str, TargetChoice] = {}
         self.trust = Trust(("a secret of the tests' records, long enough",))
-        self.producer = MemoryEventProducer(put_into(self.log, PLACING), self.clock)
+        self.producer = _SharedProducer(put_into(self.log, PLACING), self.clock)
+        self.producer.start()
         self.settings: dict[str, Any] = {}
         """Of `[worker]`, besides."""
         self.configured: dict[str, SequraAccount] | None = None
@@ -210,7 +218,6 @@ class World:
             return
         self._numbers += 1
         name = f"w{slot}.{self._numbers}"
-        self.producer.start()
         ports = Ports(self.clock_of(name), self.log.events(name), self.log.states(name), self.provider, self.producer)
         settings = worker_settings_from(SETTINGS | self.settings)
         worker = Worker(

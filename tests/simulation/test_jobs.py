@@ -468,6 +468,19 @@ def test_brokers_that_do_not_take_events() -> None:
     assert paid(world) == 120
 
 
+def test_provider_is_spared_while_brokers_take_no_events() -> None:
+    """What it lists is asked for again less and less often, however often it answers."""
+
+    async def story(world: World) -> None:
+        world.provider.paid["/merchants/m1/disbursements/1"] = LINES
+        world.producer.is_failing = True
+        await sleep(1800.0)
+
+    world = told(story, delivery="update", disbursements=True, disbursements_every_s=20.0)
+    assert world.failures == []
+    assert 4 < sum("/disbursements/" in request.url for _, request in world.provider.requests) < 25
+
+
 def test_worker_that_dies_while_it_writes_events() -> None:
     """The next one reads the disbursement again, and writes the same events."""
 

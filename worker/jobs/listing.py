@@ -114,7 +114,6 @@ class ListJob(Job):
             remote = b"" if self.record is None else self.record.remote
             run.items = deque(self._lister.unread(remote, read.found))
         else:
-            self._failures = 0
             self._write_events(run, read.found)
 
     def _fail(self, run: Run, outcome: Outcome) -> None:
@@ -158,6 +157,7 @@ class ListJob(Job):
             self._not_before = self._means.clock.now() + self._backoff_s(self._failures, _NO_ANSWER)
             log.warning("job_events_not_written", account=self.account, job=self.job, error=str(error))
             return
+        self._failures = 0  # only now: while brokers refuse, the item is read again before each try
         item = run.items.popleft()
         run.tries, run.read, run.lines = 0, run.read + 1, run.lines + lines
         self._means.metrics.lines_read(self.account, self.job, lines)

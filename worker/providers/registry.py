@@ -1,6 +1,6 @@
 """Every provider, registered once: what there is of it, by the `provider` of an account (`ADDING.md`)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -42,3 +42,13 @@ PROVIDERS: Mapping[str, Provider[Any]] = {each.adapter.name: each.adapter for ea
 CALLBACKS: Mapping[str, Callbacks] = {each.adapter.name: each.callbacks for each in _REGISTERED}
 JOBS: Mapping[str, Jobs] = {each.adapter.name: each.jobs for each in _REGISTERED if each.jobs is not None}
 RECONCILERS: Mapping[str, Reconciler] = {each.adapter.name: each.reconciler for each in _REGISTERED}
+
+
+def describer(providers: Mapping[str, str]) -> Callable[[str, bytes], Mapping[str, Any] | None]:
+    """What adapters know of the provider's side. `providers`: by account."""
+
+    def describe(account: str, remote: bytes) -> Mapping[str, Any] | None:
+        provider = PROVIDERS.get(providers.get(account, ""))
+        return None if provider is None else provider.describe(remote)
+
+    return describe

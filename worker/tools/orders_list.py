@@ -16,7 +16,7 @@ from schemas.console import OrderRow
 from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.ports import StateScan
-from worker.tools.console.run import describer
+from worker.providers.registry import describer
 from worker.tools.control import printable
 from worker.tools.patience import for_a_person
 from worker.tools.walking import Walk

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
@@ -24,7 +23,8 @@ from worker.kafka.client import silence_unretrieved_errors
 from worker.kafka.settings import KafkaSettings
 from worker.metrics import Metrics
 from worker.ports import Records
-from worker.providers.registry import PROVIDERS
+from worker.providers.registry import describer
+from worker.tools.console.assistant import assistance
 from worker.tools.console.attempt import Attempts, read_events
 from worker.tools.console.events import ByEvents, Places
 from worker.tools.console.letters import AtTheDesk
@@ -176,7 +176,7 @@ async def open_console(
     stack.callback(kept.close)
     if acts is not None:
         operator = ByEvents(acts, places_in(kept, providers))
-    follower = Follower(records, kept)
+    follower = Follower(records, kept, assistance(rules, providers, wall_ms))
     site = Site(
         records=records,
         index=kept,
@@ -253,16 +253,6 @@ def auth_of(section: ConsoleSection) -> Auth:
     if section.auth == "proxy":
         return Proxied(section.proxy_header, section.proxy_from, section.proxy_operators)
     return Loopback()
-
-
-def describer(providers: Mapping[str, str]) -> Callable[[str, bytes], Mapping[str, Any] | None]:
-    """What adapters know of the provider's side."""
-
-    def describe(account: str, remote: bytes) -> Mapping[str, Any] | None:
-        provider = PROVIDERS.get(providers.get(account, ""))
-        return None if provider is None else provider.describe(remote)
-
-    return describe
 
 
 def wall_ms() -> int:

@@ -17,7 +17,7 @@ from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.core.policy import DeliveryPolicy
 from worker.core.view import view_order
-from worker.tools.console.run import describer
+from worker.providers.registry import describer
 from worker.tools.patience import for_a_person
 from worker.tools.walking import Walk
 from worker.web.console.rows import Describe, order_line, order_row

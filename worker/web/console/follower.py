@@ -7,14 +7,17 @@ made again meanwhile: the pages show what was read until then, and say so.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Mapping
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from typing import Literal, Protocol
 
 import structlog
 
 from worker.errors import CartsyncError, ConfigError, LogError
 from worker.ports import Chunk, Place, Records, TopicFound, TopicName
 from worker.web.console.index import Index, Topics
+from worker.web.console.rows import StateLines
 
 log = structlog.get_logger(__name__)
 
@@ -29,14 +32,29 @@ INDEX_FAILED = "the index cannot be written"
 _SLICE = 500
 """Records of one transaction, after which others have the loop: some 10 ms."""
 _FIRST: tuple[TopicName, ...] = ("state", "dead_letters")
+_AHEAD_MAX = 16
+"""Slices that were read and wait for rows of an older one."""
+
+
+class Assistant(Protocol):
+    """Computes rows beside us."""
+
+    def lines(self, chunk: Chunk) -> "asyncio.Future[StateLines | None] | None":
+        """What a chunk of the state topic comes to; `None`: it has enough to do, or could not do it."""
+
+
+Assistance = Callable[[], AbstractAsyncContextManager[Assistant | None]]
 
 
 class Follower:
-    """Reads along, from `run` on."""
+    """Reads along, from `run` on. `assistance`: whose help it has while the index is built."""
 
-    def __init__(self, records: Records, index: Index) -> None:
+    def __init__(self, records: Records, index: Index, assistance: Assistance = nullcontext) -> None:
         self._records = records
         self._index = index
+        self._assistance = assistance
+        self._ahead: deque[tuple[Chunk, asyncio.Future[StateLines | None] | StateLines | None]] = deque()
+        """Slices that are not in the index yet; of some, their rows are known, or on their way."""
         self._positions: dict[Place, int] = {}
         self._ends: dict[Place, tuple[int, int]] = {}
         self._total = 0
@@ -113,30 +131,46 @@ class Follower:
         self.detail = ""
         first = {place: at for place, at in self._positions.items() if place[0] in _FIRST}
         self._records.seek(first)
+        self._ahead.clear()
         has_all = False
         now = time.monotonic
         tick_at, lag_at, look_at = now() + TICK_S, now(), now() + LOOK_S
-        while True:
-            await self._take(await self._records.read(READ_WITHIN_S))
-            if not has_all and self._has_read(first):
-                has_all = True
-                self._index.caught_up()
-                log.info("console_index_ready", path=str(self._index.path))
-                self._records.seek(self._positions)
-            if now() >= tick_at:
-                tick_at = now() + TICK_S
-                self._tick()
-            if now() >= lag_at:
-                lag_at = now() + LAG_S
-                await self._look_at_input()
-                self._see(await self._records.topics())
-            if now() >= look_at:
-                look_at = now() + LOOK_S
-                found = await self._records.topics()
-                if _topics(found) != topics:
-                    return
-                begins = {(name, p): ends[0] for name, topic in found.items() for p, ends in topic.ends.items()}
-                self._index.forget_before(begins)
+        async with AsyncExitStack() as building:
+            assistant = None
+            if not self._index.is_complete:
+                assistant = await building.enter_async_context(self._assistance())
+            while True:
+                await self._take(await self._records.read(READ_WITHIN_S), assistant)
+                if not has_all and self._has(first, self._positions):
+                    has_all, assistant = True, None
+                    await building.aclose()
+                    await self._complete()
+                    log.info("console_index_ready", path=str(self._index.path))
+                    self._records.seek(self._positions)
+                if now() >= tick_at:
+                    tick_at = now() + TICK_S
+                    self._tick()
+                if now() >= lag_at:
+                    lag_at = now() + LAG_S
+                    await self._look_at_input()
+                    self._see(await self._records.topics())
+                if now() >= look_at:
+                    look_at = now() + LOOK_S
+                    found = await self._records.topics()
+                    if _topics(found) != topics:
+                        return
+                    begins = {(name, p): ends[0] for name, topic in found.items() for p, ends in topic.ends.items()}
+                    self._index.forget_before(begins)
+
+    async def _complete(self) -> None:
+        """Takes seconds with a million orders, in which pages are answered."""
+        completing = asyncio.ensure_future(asyncio.to_thread(self._index.caught_up))
+        try:
+            await asyncio.shield(completing)
+        except asyncio.CancelledError:
+            self._index.interrupt()
+            await asyncio.wait([completing])
+            raise
 
     def _see(self, found: Mapping[TopicName, TopicFound]) -> None:
         """What there is to be read now."""
@@ -147,19 +181,40 @@ class Follower:
                 {place: end for place, end in self._ends_seen.items() if place[0] in _FIRST},
             )
 
-    def _has_read(self, places: Mapping[Place, int]) -> bool:
-        return all(self._positions[place] >= self._ends[place][1] for place in places)
+    def _has(self, places: Mapping[Place, int], positions: Mapping[Place, int]) -> bool:
+        """Whether these are at least where the topics ended when reading began."""
+        return all(positions[place] >= self._ends[place][1] for place in places)
 
-    async def _take(self, chunks: list[Chunk]) -> None:
+    async def _take(self, chunks: list[Chunk], assistant: Assistant | None) -> None:
         for chunk in chunks:
-            records = chunk.records
-            for start in range(0, max(1, len(records)), _SLICE):
-                part = records[start : start + _SLICE]
-                is_last = start + _SLICE >= len(records)
-                until = chunk.next_offset if is_last else part[-1].offset + 1
-                self._index.apply([Chunk(chunk.topic, chunk.partition, part, until)])
-                self._positions[chunk.topic, chunk.partition] = until
+            for part in _slices(chunk):
+                self._ahead.append((part, self._lines(part, assistant)))
                 await asyncio.sleep(0)
+                await self._apply(_AHEAD_MAX)
+        read = {(part.topic, part.partition): part.next_offset for part, _ in self._ahead}
+        if not chunks or self._has(read, read):
+            await self._apply(0)
+
+    def _lines(
+        self, part: Chunk, assistant: Assistant | None
+    ) -> "asyncio.Future[StateLines | None] | StateLines | None":
+        if assistant is None or part.topic != "state":
+            return None
+        # Who has time: an assistant that is slow, or gone, delays nobody.
+        return assistant.lines(part) or self._index.lines_of(part)
+
+    async def _apply(self, left_max: int) -> None:
+        """In their order; waits for rows when more than so many slices are left."""
+        while self._ahead:
+            part, lines = self._ahead[0]
+            if isinstance(lines, asyncio.Future):
+                if not lines.done() and len(self._ahead) <= left_max:
+                    return
+                lines = await lines
+            self._index.apply([part], lines, more_follows=not self._index.is_complete)
+            self._ahead.popleft()
+            self._positions[part.topic, part.partition] = part.next_offset
+            await asyncio.sleep(0)
 
     def _tick(self) -> None:
         self._index.keep_time()
@@ -179,6 +234,14 @@ class Follower:
         except LogError as error:
             self.input_ends = None
             log.debug("console_lag_unknown", error=str(error))
+
+
+def _slices(chunk: Chunk) -> Iterator[Chunk]:
+    records = chunk.records
+    for start in range(0, max(1, len(records)), _SLICE):
+        part = records[start : start + _SLICE]
+        is_last = start + _SLICE >= len(records)
+        yield Chunk(chunk.topic, chunk.partition, part, chunk.next_offset if is_last else part[-1].offset + 1)
 
 
 def _topics(found: Mapping[TopicName, TopicFound]) -> Topics:

@@ -12,7 +12,8 @@ import fcntl
 import os
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, get_args
 
@@ -25,9 +26,9 @@ from worker.core.letters import read_marker
 from worker.core.masking import reason_family
 from worker.core.policy import DeliveryPolicy
 from worker.errors import ConfigError
-from worker.ports import Chunk, Place, StoredRecord, TopicName
+from worker.ports import Chunk, Place, TopicName
 from worker.web.console import rows
-from worker.web.console.rows import Describe
+from worker.web.console.rows import Describe, StateLines
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,15 @@ _ACTIVITY_MS = 2 * 3_600_000
 _MINUTE_MS = 60_000
 _CACHE_KIB, _READER_CACHE_KIB = 32_768, 4_096
 """Of pages of the file that a connection keeps; the system keeps what it has room for."""
+_COMMIT_ROWS = 20_000
+"""While an index is built, so many records are one transaction, or those of a second: to write pages anew for each
+slice takes twice as long.
+"""
+_PAGES_KEPT, _PAGES_KEPT_BUILDING = 1_000, 10_000
+"""In the file that SQLite writes ahead; then they are copied."""
+_AHEAD_FILE_MAX = 4 * 2**20
+_ANALYZED_MAX = 1_000
+"""Rows of each index that are looked at for what SQLite should expect of it."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -136,11 +146,17 @@ class Index:
         self.is_complete = False
         self.damaged = 0
         """Records of the state topic that were none."""
+        self._uncommitted = 0
+        """Records of the open transaction."""
 
     def close(self) -> None:
         """Ends it; what was committed stays."""
         self._db.close()
         self._lock.close()
+
+    def interrupt(self) -> None:
+        """Ends what another thread does with it."""
+        self._db.interrupt()
 
     def connect(self) -> sqlite3.Connection:
         """A connection for a reader, on whatever thread; to be closed by it."""
@@ -152,6 +168,7 @@ class Index:
         """Goes on, or begins again, with these topics: where each partition is to be read from. `ends`: the first
         offset of each partition, and the one after the last.
         """
+        self._roll_back()
         found = self._read_meta()
         if (why := self._why_anew(found, topics, ends)) is not None:
             if found is not None:
@@ -199,84 +216,91 @@ class Index:
 
     def _make(self, topics: Topics) -> None:
         """Everything anew."""
-        self._db.execute("BEGIN IMMEDIATE")
-        for kind, name in self._db.execute(
-            "SELECT type, name FROM sqlite_master WHERE type IN ('table', 'index') AND name NOT LIKE 'sqlite_%'"
-        ).fetchall():
-            self._db.execute(f'DROP {kind} IF EXISTS "{name}"')
-        for statement in filter(str.strip, _TABLES.split(";")):
-            self._db.execute(statement)
-        self._write_meta(_Meta(VERSION, topics, read_until_ms=self._now_ms()))
-        self._db.execute("COMMIT")
+        with self._writing():
+            for kind, name in self._db.execute(
+                "SELECT type, name FROM sqlite_master WHERE type IN ('table', 'index') AND name NOT LIKE 'sqlite_%'"
+            ).fetchall():
+                self._db.execute(f'DROP {kind} IF EXISTS "{name}"')
+            for statement in filter(str.strip, _TABLES.split(";")):
+                self._db.execute(statement)
+            self._write_meta(_Meta(VERSION, topics, read_until_ms=self._now_ms()))
+            self._commit()
         self._reasons = {}
         self.is_complete = False
         self.version += 1
+        self._keep_pages(_PAGES_KEPT_BUILDING)
 
     # --- what comes ---
 
-    def apply(self, chunks: Iterable[Chunk]) -> int:
-        """Takes what was read, and how far that is, in one transaction; how many records these were."""
+    def apply(self, chunks: Iterable[Chunk], lines: StateLines | None = None, *, more_follows: bool = False) -> int:
+        """Takes what was read, and how far that is, in one transaction; how many records these were. `lines`: what a
+        single chunk of the state topic comes to, where that is known. `more_follows`: the transaction may go on.
+        """
         count = 0
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._writing():
             for chunk in chunks:
                 count += len(chunk.records)
-                self._take[chunk.topic](self, chunk)
+                if lines is None:
+                    self._take[chunk.topic](self, chunk)
+                else:
+                    self._take_lines(chunk.partition, lines)
                 self._db.execute(
                     "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)",
                     (chunk.topic, chunk.partition, chunk.next_offset),
                 )
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self.version += bool(count)
+            self._uncommitted += count
+            if not more_follows or self._uncommitted >= _COMMIT_ROWS:
+                self._commit()
         return count
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Within a transaction, of which nothing stays when that fails."""
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _commit(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
+            self.version += bool(self._uncommitted)
+            self._uncommitted = 0
+
+    def _roll_back(self) -> None:
+        self._uncommitted = 0
+        if self._db.in_transaction:  # SQLite itself may have ended it: a disk that is full
+            self._db.execute("ROLLBACK")
+
+    def lines_of(self, chunk: Chunk) -> StateLines:
+        """What a chunk of the state topic comes to."""
+        return rows.state_lines(
+            chunk.partition, keyed(chunk), rules=self._rules, now_ms=self._now_ms(), describe=self._describe
+        )
+
     def _take_state(self, chunk: Chunk) -> None:
-        newest = {record.key: record for record in chunk.records}
-        changed: list[tuple[object, ...]] = []
-        gone: list[tuple[object, ...]] = []
-        now_ms = self._now_ms()
-        for key, record in newest.items():
-            subject = rows.subject_of(key or b"")
-            if subject is None:
-                self._take_other(chunk.partition, key or b"", record.value)
-            elif record.value is None:
-                gone.append((subject, chunk.partition))
-            else:
-                line = self._line(subject, chunk.partition, record, now_ms)
-                if line is None:
-                    gone.append((subject, chunk.partition))
-                    continue
-                changed.append((*line[:5], self._reason_id(line.kind), *line[6:]))
+        self._take_lines(chunk.partition, self.lines_of(chunk))
+
+    def _take_lines(self, partition: int, found: StateLines) -> None:
+        self.damaged += found.damaged
+        for key, value in found.others:
+            self._take_other(partition, key, value)
+        changed: list[tuple[object, ...]] = [(*line[:5], self._reason_id(line.kind), *line[6:]) for line in found.lines]
+        gone = [(subject, partition) for subject in found.gone]
         if changed:
             try:
                 self._db.executemany(_UPSERT, changed)
             except OverflowError:  # rare: to look at every number of every order takes longer than to write some twice
-                damaged = [line[:2] for line in changed if not _fits(line)]
+                damaged = [line for line in found.lines if not _fits(line)]
                 self.damaged += len(damaged)
-                gone += damaged
+                gone += [(line.subject, partition) for line in damaged]
                 self._db.executemany(_UPSERT, [line for line in changed if _fits(line)])
         if gone:
             self._db.executemany("DELETE FROM orders WHERE subject = ? AND partition = ?", gone)
             self._db.executemany("DELETE FROM results WHERE subject = ? AND ? >= 0", gone)
-
-    def _line(self, subject: str, partition: int, record: StoredRecord, now_ms: int) -> rows.OrderLine | None:
-        """The row of an order's record; `None`: it is none that cartsync wrote."""
-        try:
-            return rows.order_line(
-                subject,
-                partition,
-                record.offset,
-                record.value or b"",
-                rules=self._rules,
-                now_ms=now_ms,
-                describe=self._describe,
-            )
-        except (msgspec.MsgspecError, ValueError, ArithmeticError):
-            self.damaged += 1
-            return None
 
     def _reason_id(self, kind: str) -> int:
         if not kind:
@@ -379,19 +403,30 @@ class Index:
     # --- time ---
 
     def caught_up(self) -> None:
-        """All that was there when reading began was read: from now on it is kept as a whole."""
+        """All that was there when reading began was read: from now on it is kept as a whole. May take seconds, in which
+        another thread may `interrupt` it.
+        """
         assert self._meta is not None  # it has begun
+        self._commit()
         if not self.is_complete:
-            for name, columns in _ORDER_INDEXES.items():
-                self._db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON orders {columns}")
-            self._db.execute("ANALYZE")
+            with self._writing():
+                for name, columns in _ORDER_INDEXES.items():
+                    self._db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON orders {columns}")
+                self._db.execute(f"PRAGMA analysis_limit = {_ANALYZED_MAX}")
+                self._db.execute("ANALYZE")
+                self._commit()
+            self._keep_pages(_PAGES_KEPT)
             self.version += 1
         self.is_complete = True
         self.keep_time()
 
+    def _keep_pages(self, count: int) -> None:
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {count}")
+
     def keep_time(self) -> None:
-        """Notes that it is being read on, and what time alone changes: contradictions that last too long."""
+        """Commits, notes that it is being read on, and what time alone changes: contradictions that last too long."""
         assert self._meta is not None  # it has begun
+        self._commit()
         now_ms = self._now_ms()
         self._write_meta(msgspec.structs.replace(self._meta, is_complete=self.is_complete, read_until_ms=now_ms))
         overdue = self._db.execute(
@@ -426,6 +461,11 @@ class Index:
             return _writable(self.path)
 
 
+def keyed(chunk: Chunk) -> list[rows.Keyed]:
+    """Its records, without what rows do not need."""
+    return [(record.offset, record.key, record.value) for record in chunk.records]
+
+
 def _fits(line: tuple[object, ...]) -> bool:
     """Whether SQLite can hold it."""
     return all(not isinstance(each, int) or abs(each) < 2**63 for each in line)
@@ -454,9 +494,14 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _writable(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, isolation_level=None)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"cache_size = -{_CACHE_KIB}"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            f"cache_size = -{_CACHE_KIB}",
+            f"journal_size_limit = {_AHEAD_FILE_MAX}",
+        ):
             db.execute(f"PRAGMA {pragma}")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -147,7 +148,7 @@ async def test_index_cannot_be_written(scene: Scene, monkeypatch: pytest.MonkeyP
     follower = Follower(scene.records, index)
     with monkeypatch.context() as full:
 
-        def fail(_chunks: object) -> int:
+        def fail(*_given: object, **_options: object) -> int:
             raise sqlite3.OperationalError("database or disk is full")
 
         full.setattr(index, "apply", fail)
@@ -158,6 +159,28 @@ async def test_index_cannot_be_written(scene: Scene, monkeypatch: pytest.MonkeyP
     assert [*states, follower.state] == ["away", "following"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    index.close()
+
+
+async def test_stops_while_it_is_completed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SQLite does then takes seconds: it is interrupted, and the file is closed only afterwards."""
+    index = scene.index()
+    scene.put("acme/1", settled())
+    begun = threading.Event()
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    def never() -> None:
+        begun.set()
+        index._db.execute(endless)
+
+    monkeypatch.setattr(index, "caught_up", never)
+    task = asyncio.create_task(Follower(scene.records, index).run())
+    await until(begun.is_set)
+    await asyncio.sleep(0.05)  # until it is within SQLite
+    task.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
     index.close()
 
 

@@ -185,6 +185,30 @@ def test_records_and_position_are_one_transaction(index: Index, monkeypatch: pyt
     assert index.positions() == {("state", 0): 2}
 
 
+def test_more_follows(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What more is to follow is committed with it, with the tick, or when it is much; after a failure none of it is there."""
+    monkeypatch.setattr(index_module, "_COMMIT_ROWS", 3)
+    index.apply([put(1, "acme/A", settled())], more_follows=True)
+    assert (subjects(index), index.version) == ([], 1)
+    index.keep_time()
+    assert (subjects(index), index.version) == (["acme/A"], 2)
+    for number in range(2, 5):
+        index.apply([put(number, f"acme/{number}", settled())], more_follows=True)
+    assert subjects(index) == ["acme/2", "acme/3", "acme/4", "acme/A"]
+    index.apply([put(5, "acme/B", settled())], more_follows=True)
+    index.apply([put(6, "acme/C", settled())])
+    assert len(subjects(index)) == 6
+    index.apply([put(7, "acme/D", settled())], more_follows=True)
+    assert index.begin(TOPICS, ENDS)["state", 0] == 7
+    index.apply([put(7, "acme/E", settled())], more_follows=True)
+    monkeypatch.setattr(index_module, "_UPSERT", "INSERT INTO nothing VALUES (?)")
+    with pytest.raises(sqlite3.OperationalError):
+        index.apply([put(8, "acme/F", settled())], more_follows=True)
+    index.keep_time()
+    assert len(subjects(index)) == 6
+    assert index.positions()["state", 0] == 7
+
+
 @pytest.mark.parametrize(
     ("topics", "ends"),
     [
