@@ -22,7 +22,7 @@ SEEDS ?= 1000
 FAULTS := tests/browser $(addprefix tests/integration/test_,brokers.py chaos.py process.py)
 OPERATING := $(addprefix tests/integration/test_,console.py demo.py doctor.py history.py hostile.py local_kafka.py \
 	operating.py operations.py orders_list.py outage.py receive.py reconcile.py refusals.py)
-UNMEASURED := $(addprefix tests/unit/,chaos kafka publisher sandbox scale sim tools web test_cli.py test_deploy.py)
+UNMEASURED := tests/test_layout.py $(addprefix tests/unit/,chaos kafka publisher sandbox scale sim tools web test_deploy.py)
 HISTORIES ?= 100000
 PROCESSES ?= 1
 ARGS ?=
@@ -63,7 +63,7 @@ test: setup ## every test: the pure parts to 100 % coverage, then against a real
 		.cartsync/operating.log '$(PYTEST) $(OPERATING) -m "not slow" --durations=5 -q $(ARGS)' \
 		'$(PYTEST) -m "integration and not slow" $(addprefix --ignore=,$(FAULTS) $(OPERATING)) --durations=5 -v $(ARGS)'
 
-longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, the console beside a worker and in a browser
+longer: setup ## tests with a real Kafka that `make test` has no time for: migration, disks, dead letters, ACLs, clusters that lose brokers, the console beside a worker
 	@$(PYTEST) -m "integration and slow" -q $(ARGS)
 
 matrix: ## unit tests and scenarios under every other Python of 3.12 and newer on this machine

@@ -21,7 +21,7 @@ FOLDER_MARKERS = {
     "bench": ("integration", "slow"),
 }
 
-DEFAULT_SEEDS = "20"
+DEFAULT_SEEDS = "12"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

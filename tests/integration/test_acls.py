@@ -101,6 +101,7 @@ async def allow(kafka: LocalKafka, commands: list[list[str]]) -> None:
         await admin.close()
 
 
+@pytest.mark.slow
 async def test_the_permissions_of_the_page(guarded: tuple[LocalKafka, int], tmp_path: Path) -> None:
     """A worker that may do what the script grants takes events, refuses some, tells orders and leaves in order; before
     that it says what it lacks. An operator makes the topics and reads the state, and writes nothing.

@@ -246,6 +246,7 @@ async def test_balancer_that_forgets_idle_connections(kafka_jars: Path, monkeypa
             assert asyncio.get_running_loop().time() - began < 1.0
 
 
+@pytest.mark.slow
 async def test_brokers_that_move_are_found_again(kafka_jars: Path) -> None:
     """None of the known addresses answers any more, and `bootstrap_servers` leads to the new ones: reading and writing
     go on by themselves. Meanwhile the silence is told, and the lag is not known.
@@ -281,6 +282,7 @@ async def test_brokers_that_move_are_found_again(kafka_jars: Path) -> None:
         await asyncio.to_thread(kafka.stop)
 
 
+@pytest.mark.slow
 async def test_newest_entries_while_a_leader_is_missed(kafka_jars: Path) -> None:
     """A worker that starts while a broker has just died waits for the next leader, as it does for any broker: a request
     that nobody answers is not the end of it.
@@ -306,6 +308,7 @@ async def test_newest_entries_while_a_leader_is_missed(kafka_jars: Path) -> None
         await asyncio.to_thread(three.stop)
 
 
+@pytest.mark.slow
 async def test_too_few_replicas_in_sync(kafka_jars: Path, tmp_path: Path) -> None:
     """While a replica of the state is missing nothing is told, the log says how many there are and are needed, and it
     heals by itself.
@@ -413,6 +416,7 @@ async def test_foreign_record_in_the_state_topic(open_stage: OpenStage) -> None:
     await stage.agreed(dict.fromkeys(subjects, (2000, 0)))
 
 
+@pytest.mark.slow
 async def test_transactional_id_that_has_expired(kafka_jars: Path, tmp_path: Path) -> None:
     """Managed clusters forget quiet owners: their partition is taken anew with the next event, and nothing is lost."""
     forgetful = {

@@ -71,7 +71,9 @@ def test_the_demo_ends_in_agreement_on_kafka(ran: Ran, kafka_jars: Path, tmp_pat
     check(ran, "--kafka")
 
 
-@pytest.mark.parametrize("options", [(), ("--kafka",)], ids=["embedded", "kafka"])
+@pytest.mark.parametrize(
+    "options", [pytest.param((), id="embedded"), pytest.param(("--kafka",), id="kafka", marks=pytest.mark.slow)]
+)
 def test_the_demo_in_a_browser(tmp_path: Path, kafka_jars: Path, options: tuple[str, ...]) -> None:
     """Its address is printed; it shows the demo's orders while it runs and after it, acts, and ends with Ctrl-C."""
     if options:

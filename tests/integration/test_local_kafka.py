@@ -78,6 +78,7 @@ async def test_a_record_is_produced_and_consumed(kafka: LocalKafka) -> None:
     assert await _consume_one(kafka.bootstrap, "local-kafka-once") == b"here"
 
 
+@pytest.mark.slow
 async def test_a_killed_node_keeps_its_data(kafka_jars: Path) -> None:
     """What was acknowledged before SIGKILL is there after `restart`, at the same address."""
     soon = {"broker.session.timeout.ms": 3_000, "broker.heartbeat.interval.ms": 500}
@@ -96,6 +97,7 @@ async def test_a_killed_node_keeps_its_data(kafka_jars: Path) -> None:
         assert await _consume_one(kafka.bootstrap, "kept") == b"still here"
 
 
+@pytest.mark.slow
 async def test_three_nodes_replicate(kafka_jars: Path) -> None:
     """Three nodes know each other, and a write needs two of them."""
     with LocalKafka(nodes=3, jars=kafka_jars, settings={"log.retention.hours": 7}) as kafka:
@@ -108,6 +110,7 @@ async def test_three_nodes_replicate(kafka_jars: Path) -> None:
         assert await _consume_one(kafka.bootstrap, "replicated") == b"thrice"
 
 
+@pytest.mark.slow
 def test_a_frozen_node_is_silent_until_thawed(kafka_jars: Path) -> None:
     """`freeze` leaves the process and takes its answers; `stop` ends a frozen node too and leaves nothing."""
     kafka = LocalKafka(jars=kafka_jars)
@@ -142,6 +145,7 @@ def test_a_taken_port_is_reported(kafka: LocalKafka, kafka_jars: Path) -> None:
         LocalKafka(jars=kafka_jars, port=port).start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "exit_code"),
     [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 0)],

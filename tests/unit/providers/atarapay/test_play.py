@@ -173,7 +173,7 @@ def test_cancelled_there() -> None:
 
 def test_cancelled_there_while_goods_are_under_way() -> None:
     """Somebody has to look: the facts contradict each other."""
-    for seed in range(SEEDS):
+    for seed in range(SEEDS // 5):  # it is read again and again until somebody does: each takes long
         story = Story(seed)
         confirm(story)
         story.tell(shipped("s1", hat=2, shoe=1))
