@@ -26,7 +26,7 @@ def console_command(config: Path | None, host: str, port: int) -> list[str]:
     """How the console of a worker with this private port is started."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - connected to, not bound
     named = [] if config is None else ["--config", str(config)]
-    return [sys.executable, "-m", "worker", "console", "--beside", http_url(reached, port), *named]
+    return [sys.executable, "-P", "-m", "worker", "console", "--beside", http_url(reached, port), *named]
 
 
 async def keep_console(command: list[str]) -> None:

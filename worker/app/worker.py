@@ -53,6 +53,8 @@ _LOOP_STALL_S = 5.0
 _TICK_S = 60.0
 _SILENT_S = 60.0
 _LOST_S = 60.0
+_COUNTED_FOR_S = 1.0
+"""So long what was counted in slices is as good as new."""
 _COUNTED = tuple(name for name, rules in STATUS_RULES.items() if rules.is_counted)
 
 
@@ -142,6 +144,8 @@ class Worker:
         """By command: what it does at each worker to an account."""
         self._operators = Operators(ports.producer, placing, lambda: self._context.trust, ports.clock, self._act)
         self._ports = ports
+        self._counted: tuple[float, dict[Owner[OrderWorkload], dict[str, Figures]]] = (0.0, {})
+        """When, and what waited then."""
         self._rules = rules
         self._restore_budget_s = settings.restore_budget_s
         self._publisher = Publisher(
@@ -470,6 +474,16 @@ class Worker:
             known=None if destination is None else destination.provider.describe(record.remote),
         )
 
+    async def count_waiting(self) -> None:
+        """As `WorkerControl`."""
+        counted = {owner: await owner.workload.count() for owner in list(self._assignment.owners.values())}
+        self._counted = self._ports.clock.now(), counted
+
+    def _figures_of(self, owner: Owner[OrderWorkload]) -> dict[str, Figures]:
+        at, counted = self._counted
+        known = counted.get(owner) if self._ports.clock.now() - at <= _COUNTED_FOR_S else None
+        return owner.workload.figures() if known is None else known
+
     def status(self) -> StatusView:
         """The current state of the worker."""
         ready, why = self.readyz()
@@ -477,7 +491,7 @@ class Worker:
         partitions: list[PartitionView] = []
         waiting: dict[str, Figures] = {}
         for owner in self._assignment.owners.values():
-            counted = owner.workload.outbox.figures(self._destinations, now)
+            counted = self._figures_of(owner)
             partitions.append(self._partition_view(owner, counted.values(), now, now_ms))
             for account, count in counted.items():
                 waiting.setdefault(account, Figures()).add(count)

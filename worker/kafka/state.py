@@ -48,9 +48,9 @@ KEY_ROOM_BYTES = 8 * 1024
 """The part of `max.message.bytes` reserved for the key and the framing of its batch."""
 
 _BATCH_MAX_BYTES = 2**20
-_FETCH_MAX_BYTES = 8 * 2**20
-_READ_RECORDS_MAX = 3_000
-"""Blocks the event loop for about 6 ms; smaller lists read slower."""
+_FETCH_MAX_BYTES = 2 * 2**20
+_READ_RECORDS_MAX = 500
+"""Takes the event loop for about a millisecond."""
 _READ_WAIT_S = 0.5
 _HANGING_MARGIN_S = 15.0
 """How long after its timeout a broker may abort a transaction: it checks every 10 s."""

@@ -9,7 +9,7 @@ from msgspec import MsgspecError, Raw
 from schemas import state
 from schemas.state import Operated
 from worker.core.commands import Command
-from worker.core.figures import Figures
+from worker.core.figures import Figures, figures_of
 from worker.core.outbox import Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.retention import ClosedOrders
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 _ORDER_PREFIX = state.ORDER_PREFIX.encode()
 _NOTHING_SENT = Update(b"", None, Raw(b"null"))
+_COUNTED_AT_ONCE = 500
+"""Orders between two looks at the clock."""
 
 
 class OrderWorkload:
@@ -129,7 +131,7 @@ class OrderWorkload:
         return None
 
     def summary(self) -> dict[str, Any]:
-        return {"orders": len(self.orders), "owed": self.figures().owed}
+        return {"orders": len(self.orders), "owed": self.outbox.owed_count()}
 
     # --- serving ---
 
@@ -472,12 +474,21 @@ class OrderWorkload:
         """Orders of accounts that nobody has configured."""
         return self._state.unconfigured
 
-    def figures(self) -> Figures:
-        """How many of its orders wait, and for what."""
-        total = Figures()
-        for count in self.outbox.figures(self._context.destinations, self._context.clock.now()).values():
-            total.add(count)
-        return total
+    def figures(self) -> dict[str, Figures]:
+        """How many of its orders wait, and for what, by account."""
+        return self.outbox.figures(self._context.destinations, self._context.clock.now())
+
+    async def count(self) -> dict[str, Figures]:
+        """The same in slices: they may be hundreds of thousands, and change meanwhile."""
+        context, work, found = self._context, Slice(self._context), dict[str, Figures]()
+        entries = self.outbox.entries()
+        for begin in range(0, len(entries), _COUNTED_AT_ONCE):
+            if work.is_over():
+                await work.pause()
+            part = entries[begin : begin + _COUNTED_AT_ONCE]
+            for account, count in figures_of(part, context.destinations, context.clock.now()).items():
+                found.setdefault(account, Figures()).add(count)
+        return found
 
     # --- jobs (`ports.JobHost`) ---
 

@@ -33,7 +33,7 @@ class BatchLimits(Struct, frozen=True):
     """The same in bytes."""
     prepared_max: int = 256
     """Rendered updates kept until a lane takes them; beyond, they are rendered again."""
-    slice_s: float = 0.005
+    slice_s: float = 0.003
     """For how long anything is worked at before others get the loop. All that is worked at in slices shares it."""
     ahead_slice_s: float = 0.002
     """The same of what is done while a transaction is committed: that takes many turns of the loop."""

@@ -96,6 +96,10 @@ class Probed(Protocol):
 class WorkerControl(Probed, Protocol):
     """What a worker's private port serves. A provider's outage fails none of the probes."""
 
+    async def count_waiting(self) -> None:
+        """Counts the orders that wait, in slices, for `status` and `metrics_page`, which then hold nobody up."""
+        ...
+
     def status(self) -> StatusView:
         """The current state of partitions and accounts."""
         ...
@@ -280,10 +284,10 @@ def _create_app(control: Probed, guarded: Any, now: Callable[[], float]) -> web.
         ("/startupz", control.startupz),
     ):
         app.router.add_get(path, _probe(probe))
-    page = _Kept(control.metrics_page, now)
+    page = _Kept(control.metrics_page, now, control.count_waiting if isinstance(control, WorkerControl) else None)
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=page.get(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=await page.get(), headers={"Content-Type": CONTENT_TYPE})
 
     app.router.add_get("/metrics", metrics)
     if isinstance(control, WorkerControl):
@@ -306,20 +310,28 @@ def _add_worker(app: web.Application, control: WorkerControl, now: Callable[[], 
 class _Kept:
     """Caches an expensive page, so that rendering it takes a small share of the loop's time at any request rate."""
 
-    def __init__(self, make: Callable[[], bytes], now: Callable[[], float]) -> None:
+    def __init__(
+        self, make: Callable[[], bytes], now: Callable[[], float], prepare: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """`prepare`: comes first, and lets others have the loop."""
         self._make = make
         self._now = now
+        self._prepare = prepare
+        self._turn = asyncio.Lock()
         self._made = b""
         self._until = -inf
 
-    def get(self) -> bytes:
+    async def get(self) -> bytes:
         """The cached page, rendered again if it has expired."""
-        began = self._now()
-        if began >= self._until:
-            self._made = self._make()
-            made = self._now()
-            self._until = made + REST * (made - began)
-        return self._made
+        async with self._turn:
+            began = self._now()
+            if began >= self._until:
+                if self._prepare is not None:
+                    await self._prepare()
+                self._made = self._make()
+                made = self._now()
+                self._until = made + REST * (made - began)
+            return self._made
 
 
 class _Routes:
@@ -327,10 +339,10 @@ class _Routes:
 
     def __init__(self, control: WorkerControl, now: Callable[[], float]) -> None:
         self._control = control
-        self._status = _Kept(lambda: _encode(control.status()), now)
+        self._status = _Kept(lambda: _encode(control.status()), now, control.count_waiting)
 
     async def status(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._status.get(), headers=_JSON)
+        return web.Response(body=await self._status.get(), headers=_JSON)
 
     async def order(self, request: web.Request) -> web.Response:
         subject = between(request, "/orders/", "")

@@ -4,16 +4,24 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 
 import pytest
+import uvloop
+from msgspec.structs import replace
 
 from schemas import state
+from schemas.facts import Disbursement, ProviderFacts, seal_facts
+from schemas.state import OrderRecord
+from tests.shops.events import confirmed, facts_of, goods, shipped
 from tests.unit.web.console.scene import RULES, Scene, owed, parked, settled, until
 from worker.ports import Chunk, StoredRecord
 from worker.providers.registry import describer
 from worker.tools.console.assistant import assistance
-from worker.web.console.follower import Assistant, Follower
+from worker.web.console import follower as follower_module
+from worker.web.console.follower import Assistance, Assistant, Follower
 from worker.web.console.index import keyed
 from worker.web.console.rows import StateLines, state_lines
 
@@ -86,6 +94,78 @@ async def test_ends(is_asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: assistant.lines(CHUNK) is None)
 
 
+def test_ends_unheard() -> None:
+    """On the loop of `cartsync console`, a pipe that nobody reads is closed before the end is heard of."""
+
+    async def given() -> None:
+        pids: list[int] = []
+        many = Chunk("state", 3, [RECORDS[0]] * 500, 8)
+        async with watched(assistance(RULES, PROVIDERS, lambda: NOW_MS), pids)() as found:
+            assistant = await there(found)
+            os.kill(pids[0], signal.SIGKILL)
+            await asyncio.to_thread(os.waitid, os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+            for _ in range(6):
+                assistant.lines(many)
+                await asyncio.sleep(0)
+            await until(lambda: assistant.lines(CHUNK) is None)
+
+    uvloop.run(given())
+
+
+def watched(helped: Assistance, pids: list[int]) -> Assistance:
+    """Notes the processes that it starts."""
+
+    @asynccontextmanager
+    async def entered() -> AsyncIterator[Assistant | None]:
+        async with helped() as found:
+            assert found is not None
+            pids.append(found._process.pid)  # type: ignore[attr-defined]
+            yield found
+
+    return entered
+
+
+async def test_hangs(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+    """One that neither answers nor ends delays the index by what it was given, and no longer."""
+    monkeypatch.setattr(follower_module, "_WORTH_HELP", 1)
+    monkeypatch.setattr(follower_module, "_SLICE", 10)
+    monkeypatch.setattr(follower_module, "_HELP_WITHIN_S", 0.01)
+
+    class Hung:
+        given = 0
+
+        def lines(self, _chunk: Chunk) -> "asyncio.Future[StateLines | None] | None":
+            self.given += 1
+            return None if self.given > 6 else asyncio.get_running_loop().create_future()
+
+    index = scene.index()
+    following = asyncio.create_task(Follower(scene.records, index, lambda: nullcontext(Hung())).run())
+    await until(lambda: index.is_complete)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    with closing(index.connect()) as db:
+        assert db.execute("SELECT count(*) FROM orders").fetchone() == (2_000,)
+    index.close()
+
+
+async def test_number_that_no_message_holds() -> None:
+    """It says that it cannot do that one, and goes on."""
+    facts = replace(
+        facts_of(confirmed(goods("A", 1, 100)), shipped("s1", A=1)),
+        provider=ProviderFacts(
+            disbursed_before_minor=2**64 - 1, disbursed={b"12345678": Disbursement("2026-01-01", 1)}
+        ),
+    )
+    odd = state.encode(OrderRecord(sealed=seal_facts(facts), revision=2, event_ms=1))
+    async with assistance(RULES, PROVIDERS, lambda: NOW_MS)() as found:
+        assistant = await there(found)
+        answers = [
+            assistant.lines(Chunk("state", 3, [StoredRecord(1, 0, b"o:acme/1", odd)], 2)),
+            assistant.lines(CHUNK),
+        ]
+        assert [answer and await answer for answer in answers] == [None, expected()]
+
+
 async def test_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """The console builds alone."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -93,15 +173,28 @@ async def test_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found is None
 
 
-async def test_index_is_the_same(tmp_path: Path) -> None:
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """Two thousand orders, some told anew."""
+    return scene_with(tmp_path, 3_000)
+
+
+def scene_with(folder: Path, records: int) -> Scene:
+    """Of two partitions."""
+    scene = Scene(folder)
+    for order in range(records):
+        scene.put(f"acme/{order % 2_000}", (settled, owed, parked)[order % 3](), order % 2)
+    return scene
+
+
+async def test_index_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built with its help, from many slices of two partitions, and told anew meanwhile."""
+    monkeypatch.setattr(follower_module, "_WORTH_HELP", 1)
     built = []
     for number, helped in enumerate((True, False)):
         folder = tmp_path / f"{number}"
         folder.mkdir()
-        scene = Scene(folder)
-        for order in range(3_000):
-            scene.put(f"acme/{order % 2_000}", (settled, owed, parked)[order % 3](), order % 2)
+        scene = scene_with(folder, 3_000)
         index = scene.index()
         options = (assistance(RULES, PROVIDERS, lambda: NOW_MS),) if helped else ()
         follower = Follower(scene.records, index, *options)

@@ -22,6 +22,7 @@ class Worker:
         self.paused: str | None = "401"
         self.asked = ("", "")
         self.everywhere = False
+        self.counted = 0
 
     def livez(self) -> tuple[bool, str]:
         return self.state
@@ -31,6 +32,9 @@ class Worker:
 
     def startupz(self) -> tuple[bool, str]:
         return self.state
+
+    async def count_waiting(self) -> None:
+        self.counted += 1
 
     def status(self) -> StatusView:
         partition = PartitionView(0, "serving", "", 10, 0, 8, 1, 0, 1, 2.0, 19.0)

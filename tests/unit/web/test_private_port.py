@@ -92,6 +92,7 @@ async def test_what_is_costly_is_made_seldom(monkeypatch: pytest.MonkeyPatch, pa
         now += 0.2
         assert await port.ask("GET", path) == first
         assert made == 2
+    assert worker.counted == 2  # what waits, in slices, before each
     await private_port.stop()
 
 

@@ -10,7 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 
@@ -36,29 +36,49 @@ def assistance(rules: DeliveryPolicy, providers: Mapping[str, str], now_ms: Call
 
     @asynccontextmanager
     async def helped() -> AsyncIterator[_Helper | None]:
-        given, giving = os.pipe()
-        try:
-            with suppress(OSError):  # it works with less
-                fcntl.fcntl(giving, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            command = (sys.executable, "-m", computing.__name__)
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=given, stdout=PIPE, limit=_PIPE_BYTES, start_new_session=True
-            )
-        except OSError as error:
-            os.close(giving)
-            log.warning("console_builds_alone", error=error.strerror)
-            yield None
-            return
-        finally:
-            os.close(given)
-        pipe, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, os.fdopen(giving, "wb"))
-        helper = _Helper(process, pipe, Settings(rules, dict(providers)), now_ms)
-        try:
+        async with AsyncExitStack() as opened:
+            try:
+                helper = await _opened(opened, Settings(rules, dict(providers)), now_ms)
+            except OSError as error:
+                log.warning("console_builds_alone", error=error.strerror)
+                helper = None
             yield helper
-        finally:
-            await helper.close()
 
     return helped
+
+
+async def _opened(opened: AsyncExitStack, settings: Settings, now_ms: Callable[[], int]) -> "_Helper":
+    """Raises `OSError` when there can be none."""
+    given, giving = os.pipe()
+    pipe_end = os.fdopen(giving, "wb", buffering=0)
+    try:
+        with suppress(OSError):  # it works with less
+            fcntl.fcntl(giving, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        # -P: what lies in the working directory is not ours.
+        command = (sys.executable, "-P", "-m", computing.__name__)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=given, stdout=PIPE, limit=_PIPE_BYTES, start_new_session=True
+        )
+        opened.push_async_callback(_end, process)
+        pipe, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, pipe_end)
+    except BaseException:
+        pipe_end.close()
+        raise
+    finally:
+        os.close(given)
+    helper = _Helper(process, pipe, settings, now_ms)
+    opened.push_async_callback(helper.close)
+    return helper
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    try:
+        async with asyncio.timeout(_END_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        log.warning("console_builds_alone", error=f"the process {process.pid} that helped does not end")
 
 
 class _Helper:
@@ -78,7 +98,8 @@ class _Helper:
 
     def lines(self, chunk: Chunk) -> "asyncio.Future[StateLines | None] | None":
         """Of a chunk, unless it has enough to do."""
-        if not self._is_there or len(self._given) >= _GIVEN_MAX:
+        # The pipe may be closed already when the end of what it says has not been heard yet.
+        if not self._is_there or self._pipe.is_closing() or len(self._given) >= _GIVEN_MAX:
             return None
         answer: asyncio.Future[StateLines | None] = asyncio.get_running_loop().create_future()
         self._given.append(answer)
@@ -96,8 +117,8 @@ class _Helper:
             log.warning("console_builds_alone", error="the process that helped has ended")
         finally:
             self._is_there = False
-            for answer in self._given:
-                answer.set_result(None)
+            while self._given:
+                self._given.popleft().set_result(None)
 
     async def _next(self) -> bytes:
         assert self._process.stdout is not None  # we asked for a pipe
@@ -105,12 +126,8 @@ class _Helper:
         return await self._process.stdout.readexactly(size)
 
     async def close(self) -> None:
-        """Ends it."""
-        if not self._pipe.is_closing():  # it is when the process has died
+        """Neither gives nor hears any more."""
+        if not self._pipe.is_closing():
             self._pipe.abort()
         self._hearing.cancel()
         await asyncio.gather(self._hearing, return_exceptions=True)
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        async with asyncio.timeout(_END_WITHIN_S):
-            await self._process.wait()

@@ -77,7 +77,7 @@ class Attempts:
             return _nothing(str(error))
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", __spec__.name),
+                *(sys.executable, "-P", "-m", __spec__.name),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

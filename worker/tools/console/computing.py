@@ -4,6 +4,7 @@ It imports only what rows need: it should be there before the console has read i
 """
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -35,7 +36,7 @@ class Work(Struct, array_like=True):
 
 _settings = msgpack.Decoder(Settings).decode
 _work = msgpack.Decoder(Work).decode
-read_lines = msgpack.Decoder(StateLines).decode
+read_lines = msgpack.Decoder(StateLines | None).decode
 
 
 def message_of(content: object) -> bytes:
@@ -44,26 +45,37 @@ def message_of(content: object) -> bytes:
     return len(packed).to_bytes(PREFIX) + packed
 
 
-def _help(given: BinaryIO, answers: BinaryIO) -> None:
-    """Until what is given ends."""
+def _messages(given: BinaryIO) -> Iterator[bytes]:
+    """Until they end, be it in the middle of one."""
+    while len(prefix := given.read(PREFIX)) == PREFIX:
+        size = int.from_bytes(prefix)
+        if len(message := given.read(size)) < size:
+            return
+        yield message
 
-    def say(content: object) -> None:
-        answers.write(message_of(content))
+
+def _help(given: BinaryIO, answers: BinaryIO) -> None:
+    def say(content: StateLines | None) -> None:
+        try:
+            message = message_of(content)
+        except OverflowError:  # a number that no file can hold, either: the console counts and leaves it out
+            message = message_of(None)
+        answers.write(message)
         answers.flush()
 
-    def messages() -> Iterator[bytes]:
-        while prefix := given.read(PREFIX):
-            yield given.read(int.from_bytes(prefix))
-
-    waiting = messages()
-    settings = _settings(next(waiting))
-    describe = describer(settings.providers)
-    say(None)
-    for message in waiting:
-        work = _work(message)
-        say(state_lines(work.partition, work.records, rules=settings.rules, now_ms=work.now_ms, describe=describe))
+    messages = _messages(given)
+    for first in messages:
+        settings = _settings(first)
+        describe = describer(settings.providers)
+        say(None)
+        for message in messages:
+            work = _work(message)
+            say(state_lines(work.partition, work.records, rules=settings.rules, now_ms=work.now_ms, describe=describe))
 
 
 if __name__ == "__main__":
     gc.set_threshold(50_000)  # as `app.process.tune_gc`
-    _help(sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        _help(sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:  # the console has ended
+        os._exit(1)  # or what could not be said is tried once more, and that told

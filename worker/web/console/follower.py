@@ -30,10 +30,15 @@ AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 """After a failure; the last one again and again."""
 INDEX_FAILED = "the index cannot be written"
 _SLICE = 500
-"""Records of one transaction, after which others have the loop: some 10 ms."""
+"""Records after which others have the loop: some 10 ms."""
 _FIRST: tuple[TopicName, ...] = ("state", "dead_letters")
 _AHEAD_MAX = 16
 """Slices that were read and wait for rows of an older one."""
+_WORTH_HELP = 10_000
+"""Records to be read, from which on help is asked for."""
+_INTERRUPT_EACH_S = 0.1
+_HELP_WITHIN_S = 1.0
+"""Then we compute ourselves what was asked for."""
 
 
 class Assistant(Protocol):
@@ -137,7 +142,7 @@ class Follower:
         tick_at, lag_at, look_at = now() + TICK_S, now(), now() + LOOK_S
         async with AsyncExitStack() as building:
             assistant = None
-            if not self._index.is_complete:
+            if not self._index.is_complete and self._total >= _WORTH_HELP:
                 assistant = await building.enter_async_context(self._assistance())
             while True:
                 await self._take(await self._records.read(READ_WITHIN_S), assistant)
@@ -168,8 +173,10 @@ class Follower:
         try:
             await asyncio.shield(completing)
         except asyncio.CancelledError:
-            self._index.interrupt()
-            await asyncio.wait([completing])
+            while not completing.done():  # again: it ends only what SQLite is at just then
+                self._index.interrupt()
+                await asyncio.wait([completing], timeout=_INTERRUPT_EACH_S)
+            completing.exception()  # as was to be expected
             raise
 
     def _see(self, found: Mapping[TopicName, TopicFound]) -> None:
@@ -200,7 +207,7 @@ class Follower:
     ) -> "asyncio.Future[StateLines | None] | StateLines | None":
         if assistant is None or part.topic != "state":
             return None
-        # Who has time: an assistant that is slow, or gone, delays nobody.
+        # Who has time: one who is slow, or gone, has enough to do.
         return assistant.lines(part) or self._index.lines_of(part)
 
     async def _apply(self, left_max: int) -> None:
@@ -210,7 +217,8 @@ class Follower:
             if isinstance(lines, asyncio.Future):
                 if not lines.done() and len(self._ahead) <= left_max:
                     return
-                lines = await lines
+                done, _ = await asyncio.wait([lines], timeout=_HELP_WITHIN_S)
+                lines = lines.result() if done else None
             self._index.apply([part], lines, more_follows=not self._index.is_complete)
             self._ahead.popleft()
             self._positions[part.topic, part.partition] = part.next_offset

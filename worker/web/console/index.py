@@ -5,7 +5,7 @@ Rows and positions are written in one transaction, so a file that is opened agai
 It is thrown away when it is of another version, or of topics with other ids, or so old that tombstones may have been
 compacted away meanwhile. It holds nothing that the topics do not have: losing it costs the time of building it.
 
-One thread writes; readers have connections of their own (`connect`), and see what was committed.
+One thread at a time writes; readers have connections of their own (`connect`), and see what was committed.
 """
 
 import fcntl
@@ -47,7 +47,8 @@ slice takes twice as long.
 """
 _PAGES_KEPT, _PAGES_KEPT_BUILDING = 1_000, 10_000
 """In the file that SQLite writes ahead; then they are copied."""
-_AHEAD_FILE_MAX = 4 * 2**20
+_WAL_BYTES_KEPT = 4 * 2**20
+"""Of that file, once its pages are copied."""
 _ANALYZED_MAX = 1_000
 """Rows of each index that are looked at for what SQLite should expect of it."""
 
@@ -178,6 +179,7 @@ class Index:
             assert found is not None  # or it would be made
             self._meta, self.is_complete = found, found.is_complete
             self._reasons = {kind: number for number, kind in self._db.execute("SELECT id, kind FROM reasons")}
+        self._keep_pages(_PAGES_KEPT if self.is_complete else _PAGES_KEPT_BUILDING)
         known = self.positions()
         # What retention has taken is gone; compaction moves no beginning.
         return {place: max(first, known.get(place, first)) for place, (first, _) in ends.items()}
@@ -228,7 +230,6 @@ class Index:
         self._reasons = {}
         self.is_complete = False
         self.version += 1
-        self._keep_pages(_PAGES_KEPT_BUILDING)
 
     # --- what comes ---
 
@@ -255,7 +256,9 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Within a transaction, of which nothing stays when that fails."""
+        """Within a transaction, of which nothing stays when that fails: what was applied to it before is gone, too, and
+        the caller has to `begin` again.
+        """
         if not self._db.in_transaction:
             self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -500,7 +503,7 @@ def _writable(path: Path) -> sqlite3.Connection:
             "journal_mode = WAL",
             "synchronous = NORMAL",
             f"cache_size = -{_CACHE_KIB}",
-            f"journal_size_limit = {_AHEAD_FILE_MAX}",
+            f"journal_size_limit = {_WAL_BYTES_KEPT}",
         ):
             db.execute(f"PRAGMA {pragma}")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
