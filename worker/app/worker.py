@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import structlog
 from msgspec import Struct
@@ -35,7 +36,7 @@ from worker.orders.context import OrderContext
 from worker.orders.recalling import Recalling
 from worker.orders.workload import OrderWorkload
 from worker.ownership.assignment import Assignment
-from worker.ownership.context import BatchLimits
+from worker.ownership.context import BatchLimits, Slice
 from worker.ownership.owner import Owner
 from worker.ownership.settings import AssignmentSettings
 from worker.ports import Clock, CommandOutcome, EventLog, EventProducer, JobDesk, JobHost, OrderTables, Sender, StateLog
@@ -144,8 +145,8 @@ class Worker:
         """By command: what it does at each worker to an account."""
         self._operators = Operators(ports.producer, placing, lambda: self._context.trust, ports.clock, self._act)
         self._ports = ports
-        self._counted: tuple[float, dict[Owner[OrderWorkload], dict[str, Figures]]] = (0.0, {})
-        """When, and what waited then."""
+        self._counted = 0.0, WeakKeyDictionary[Owner[OrderWorkload], dict[str, Figures]]()
+        """When, and what waited then; of a partition that has left, nothing is kept."""
         self._rules = rules
         self._restore_budget_s = settings.restore_budget_s
         self._publisher = Publisher(
@@ -476,7 +477,10 @@ class Worker:
 
     async def count_waiting(self) -> None:
         """As `WorkerControl`."""
-        counted = {owner: await owner.workload.count() for owner in list(self._assignment.owners.values())}
+        work = Slice(self._context)
+        counted: WeakKeyDictionary[Owner[OrderWorkload], dict[str, Figures]] = WeakKeyDictionary()
+        for owner in list(self._assignment.owners.values()):
+            counted[owner] = await owner.workload.count(work)
         self._counted = self._ports.clock.now(), counted
 
     def _figures_of(self, owner: Owner[OrderWorkload]) -> dict[str, Figures]:

@@ -4,9 +4,8 @@ Theory of operation. Partitions *offer* orders. There are so many slots (the acc
 one asks for the next *turn*, and tells how it ended. Six rules, so that no order and no bad hour costs the others more
 than it must:
 
-1. the longest owed goes first (what is only to be asked about, as if it were owed since half a minute later), but
-   orders that failed before take at most half of the slots while others wait; where there is one slot, at most every
-   other turn and at most half of the time;
+1. the longest owed goes first, but orders that failed before take at most half of the slots while others wait; where
+   there is one slot, at most every other turn and at most half of the time;
 2. `Retry-After` of a 429 or 503 throttles the account; without it the account slows down: a short break that grows, and
    half of the slots, which come back bit by bit while requests are taken; both times the share of the last answers
    that were such ones (as in DCTCP, RFC 8257), for one 503 among a hundred is noise;

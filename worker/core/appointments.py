@@ -18,8 +18,6 @@ class Entry(Struct):
     owed_since_ms: int
     due: float
     """When to evaluate it; infinity: when something happens."""
-    is_only_heard: bool = False
-    """It was settled until its provider was heard of: nothing is known that the provider would have to be told."""
     hold_until: float = 0.0
     """Until then the last request may still land."""
     not_before: float = 0.0

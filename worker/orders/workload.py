@@ -478,14 +478,15 @@ class OrderWorkload:
         """How many of its orders wait, and for what, by account."""
         return self.outbox.figures(self._context.destinations, self._context.clock.now())
 
-    async def count(self) -> dict[str, Figures]:
+    async def count(self, work: Slice) -> dict[str, Figures]:
         """The same in slices: they may be hundreds of thousands, and change meanwhile."""
-        context, work, found = self._context, Slice(self._context), dict[str, Figures]()
-        entries = self.outbox.entries()
+        context, found = self._context, dict[str, Figures]()
+        subjects, entries = self.outbox.entries()
         for begin in range(0, len(entries), _COUNTED_AT_ONCE):
             if work.is_over():
                 await work.pause()
-            part = entries[begin : begin + _COUNTED_AT_ONCE]
+            end = begin + _COUNTED_AT_ONCE
+            part = zip(subjects[begin:end], entries[begin:end], strict=True)
             for account, count in figures_of(part, context.destinations, context.clock.now()).items():
                 found.setdefault(account, Figures()).add(count)
         return found

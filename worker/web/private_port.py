@@ -61,6 +61,8 @@ REST = 10
 """Status and metrics are cached for this multiple of the time that they took to render: with a million orders they cost
 a third of a second, and anybody may request them.
 """
+REST_MAX_S = 5.0
+"""What is counted in slices takes long where much else is done: pages must not be old then."""
 HEADER_WITHIN_S = 5.0
 """From the connection, or the end of a response, to the complete header of the next request."""
 CONNECTIONS_MAX = 64
@@ -330,7 +332,7 @@ class _Kept:
                     await self._prepare()
                 self._made = self._make()
                 made = self._now()
-                self._until = made + REST * (made - began)
+                self._until = made + min(REST * (made - began), REST_MAX_S)
             return self._made
 
 

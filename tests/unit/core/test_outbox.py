@@ -13,8 +13,8 @@ from schemas.state import Attempts, Delay, OrderRecord, Told
 from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment, shipped
 from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
 from worker.core.appointments import NEVER
-from worker.core.figures import UNCONFIGURED, Figures
-from worker.core.outbox import HEARD_LATER_MS, RECHECK_AFTER_S, Outbox
+from worker.core.figures import UNCONFIGURED, Figures, figures_of
+from worker.core.outbox import RECHECK_AFTER_S, Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order
@@ -157,44 +157,6 @@ def said(effects: Claim | Effects) -> list[str]:
 
 
 # --- evaluating ------------------------------------------------------------------------------------------------------
-
-HEARD = replace(OWED, revision=3, acked=2, heard=3, remote_unknown=True)
-"""It was settled, then its provider was heard of."""
-CHANGED = replace(HEARD, revision=4)
-"""Then the shop was."""
-HEARD_AGAIN = replace(HEARD, revision=5, heard=5)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "later_ms"),
-    [
-        pytest.param(None, HEARD, HEARD_LATER_MS, id="settled, and heard of"),
-        pytest.param(None, OWED, 0, id="never sent"),
-        pytest.param(HEARD, HEARD_AGAIN, HEARD_LATER_MS, id="heard of twice"),
-        pytest.param(HEARD, CHANGED, 0, id="heard of, then changed"),
-        pytest.param(CHANGED, HEARD_AGAIN, 0, id="changed, then heard of"),
-        pytest.param(replace(HEARD, acked=3, owed_since_ms=0), HEARD_AGAIN, HEARD_LATER_MS, id="held, and heard of"),
-    ],
-)
-def test_what_is_only_asked_about_comes_later(before: OrderRecord | None, after: OrderRecord, later_ms: int) -> None:
-    """What is to be told goes first."""
-    scene = Scene()
-    if before is not None:
-        scene.outbox.committed(ORDER, before, now=NOW, now_ms=START_MS, hold_until=NOW + 5.0)
-    scene.at = 10.0
-    scene.commit(after)
-    (offer,) = [each for each in scene.evaluate() if isinstance(each, Offer)]
-    assert offer.owed_since_ms == after.owed_since_ms + later_ms
-
-
-def test_nobody_knows_why_an_order_is_owed_that_was_taken_over() -> None:
-    """It may have been owed before its provider was heard of."""
-    scene = Scene()
-    scene.orders[ORDER] = state.encode(HEARD)
-    scene.outbox.restored(ORDER, HEARD, scene.orders[ORDER], now=NOW, now_ms=START_MS)
-    (offer,) = [each for each in scene.evaluate() if isinstance(each, Offer)]
-    assert offer.owed_since_ms == HEARD.owed_since_ms
-
 
 EVALUATED = [
     # What is committed, what follows at once, when it is evaluated again (seconds).
@@ -1000,6 +962,9 @@ def test_figures_by_account() -> None:
         scene.commit(record, order)
     scene.evaluate()
     found = scene.outbox.figures(scene.destinations, NOW)
+    assert scene.outbox.owed_count() == sum(each.owed for each in found.values())
+    subjects, entries = scene.outbox.entries()
+    assert figures_of(zip(subjects, entries, strict=True), scene.destinations, NOW) == found
     assert found == {
         "acme": Figures(owed=2, held=1, parked=2, unconfirmed=2, inconsistent=2, overdue=2, owed_since_ms=99),
         "beta": Figures(owed=1, owed_since_ms=92),

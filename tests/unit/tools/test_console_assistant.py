@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -164,6 +165,28 @@ async def test_number_that_no_message_holds() -> None:
             assistant.lines(CHUNK),
         ]
         assert [answer and await answer for answer in answers] == [None, expected()]
+
+
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+def test_stopped_while_it_starts(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    """Whatever had been opened by then is closed, and who was to be helped is stopped."""
+    opened = set(Path("/proc/self/fd").iterdir())
+
+    async def stop() -> None:
+        async def helped() -> None:
+            async with assistance(RULES, PROVIDERS, lambda: NOW_MS)():
+                await asyncio.Event().wait()
+
+        for turns in range(12):
+            task = asyncio.create_task(helped())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    run(stop())
+    assert len(set(Path("/proc/self/fd").iterdir()) - opened) <= 1  # the one that lists them
 
 
 async def test_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

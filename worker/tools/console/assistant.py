@@ -62,7 +62,8 @@ async def _opened(opened: AsyncExitStack, settings: Settings, now_ms: Callable[[
         opened.push_async_callback(_end, process)
         pipe, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, pipe_end)
     except BaseException:
-        pipe_end.close()
+        with suppress(OSError):  # uvloop has closed it, where it was cancelled while it took it over
+            pipe_end.close()
         raise
     finally:
         os.close(given)
@@ -78,7 +79,7 @@ async def _end(process: Process) -> None:
         async with asyncio.timeout(_END_WITHIN_S):
             await process.wait()
     except TimeoutError:
-        log.warning("console_builds_alone", error=f"the process {process.pid} that helped does not end")
+        log.warning("console_helper_remains", pid=process.pid)
 
 
 class _Helper:

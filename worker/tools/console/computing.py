@@ -78,4 +78,4 @@ if __name__ == "__main__":
     try:
         _help(sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:  # the console has ended
-        os._exit(1)  # or what could not be said is tried once more, and that told
+        os._exit(1)  # otherwise Python flushes once more at its exit, and prints that error
