@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,8 @@ class Scene:
         """Until everything that was written is in the index."""
 
         def is_read() -> bool:
-            at = answers.site.index.positions()
+            with closing(answers.site.index.connect()) as db:  # what is committed
+                at = {(t, p): n for t, p, n in db.execute("SELECT topic, partition, next_offset FROM positions")}
             ends: dict[Place, int] = {("state", partition): self.log.state_end(partition) for partition in range(2)}
             ends |= {("dead_letters", 0): len(self.log.dead_letters), ("results", 0): len(self.log.results)}
             ends |= {("history", partition): len(self.log.history(partition)) for partition in range(2)}
