@@ -120,7 +120,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
     calm()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        began, cpu_began_s = time.monotonic(), sum(os.times()[:4])
+        began, cpu_began_s = time.monotonic(), cpu_s()
         nobody = Nobody()
         opened = await open_console(
             stack,
@@ -133,8 +133,7 @@ async def ours(line: Line, settings: dict[str, Any]) -> None:
             index=Path(folder) / "index.sqlite",
         )
         await until(lambda: opened.index.is_complete, 0.01)
-        # With what its helper took, which has ended.
-        line.say([time.monotonic() - began, sum(os.times()[:4]) - cpu_began_s, opened.url])
+        line.say([time.monotonic() - began, cpu_s() - cpu_began_s, opened.url])
         await line.wait()
         line.say(resident_bytes())
 
@@ -161,6 +160,11 @@ def _cpu_ms(pid: int) -> float:
     """Of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s() -> float:
+    """Of this process so far, and of its helper, once that has ended."""
+    return sum(os.times()[:4])
 
 
 def resident_bytes() -> int:
@@ -248,12 +252,12 @@ def main() -> None:
     orders = parser.parse_args().orders
     with tempfile.TemporaryDirectory() as folder:
         index = Index(Path(folder) / "index.sqlite", DeliveryPolicy(), lambda _account, _remote: None, wall_ms)
-        cpu_began_s = sum(os.times()[:4])
+        cpu_began_s = cpu_s()
         seconds = uvloop.run(build(index, Given(orders), orders))
-        cpu_s = sum(os.times()[:4]) - cpu_began_s
+        cpu_us = 1e6 * (cpu_s() - cpu_began_s) / orders
         say(
             f"{orders:,} orders indexed in {seconds:.1f} s: {orders / seconds:,.0f} orders/s,"
-            f" {1e6 * cpu_s / orders:.1f} µs of CPU for each"
+            f" {cpu_us:.1f} µs of CPU for each"
         )
         reader = Reader(index.connect(), {"acme": "sequra"})
         owed, now_ms = Filter(status=("owed",)), wall_ms()

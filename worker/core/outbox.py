@@ -453,7 +453,3 @@ class Outbox:
     def entries(self) -> tuple[list[str], list[Entry]]:
         """All that is here now, for those who take their time with `figures_of`: subjects, and the entry of each."""
         return list(self._entries), list(self._entries.values())  # a seventh of the time that a list of pairs takes
-
-    def owed_count(self) -> int:
-        """How many orders a provider is to be told about; a sixth of the work of all figures."""
-        return sum([entry.waiting not in NOT_OWED for entry in self._entries.values()])

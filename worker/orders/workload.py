@@ -131,7 +131,7 @@ class OrderWorkload:
         return None
 
     def summary(self) -> dict[str, Any]:
-        return {"orders": len(self.orders), "owed": self.outbox.owed_count()}
+        return {"orders": len(self.orders), "owed": sum(1 for _ in self.outbox.owed())}
 
     # --- serving ---
 

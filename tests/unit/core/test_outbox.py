@@ -962,7 +962,7 @@ def test_figures_by_account() -> None:
         scene.commit(record, order)
     scene.evaluate()
     found = scene.outbox.figures(scene.destinations, NOW)
-    assert scene.outbox.owed_count() == sum(each.owed for each in found.values())
+    assert len(list(scene.outbox.owed())) == sum(each.owed for each in found.values())
     subjects, entries = scene.outbox.entries()
     assert figures_of(zip(subjects, entries, strict=True), scene.destinations, NOW) == found
     assert found == {

@@ -74,18 +74,10 @@ async def test_has_enough_to_do() -> None:
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-async def test_ends(is_asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ends(is_asked: bool) -> None:
     """What it was given has no answer, and it takes nothing more."""
     pids: list[int] = []
-    start = asyncio.create_subprocess_exec
-
-    async def started(*command: str, **options: object) -> asyncio.subprocess.Process:
-        process = await start(*command, **options)  # type: ignore[arg-type]
-        pids.append(process.pid)
-        return process
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
-    async with assistance(RULES, PROVIDERS, lambda: NOW_MS)() as found:
+    async with watched(assistance(RULES, PROVIDERS, lambda: NOW_MS), pids)() as found:
         assistant = await there(found)
         os.kill(pids[0], signal.SIGSTOP)
         answer = assistant.lines(CHUNK) if is_asked else None
@@ -139,14 +131,7 @@ async def test_hangs(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
             self.given += 1
             return None if self.given > 6 else asyncio.get_running_loop().create_future()
 
-    index = scene.index()
-    following = asyncio.create_task(Follower(scene.records, index, lambda: nullcontext(Hung())).run())
-    await until(lambda: index.is_complete)
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
-    with closing(index.connect()) as db:
-        assert db.execute("SELECT count(*) FROM orders").fetchone() == (2_000,)
-    index.close()
+    assert len(await built(scene, lambda: nullcontext(Hung()))) == 2_000
 
 
 async def test_number_that_no_message_holds() -> None:
@@ -198,36 +183,31 @@ async def test_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    """Two thousand orders, some told anew."""
-    return scene_with(tmp_path, 3_000)
-
-
-def scene_with(folder: Path, records: int) -> Scene:
-    """Of two partitions."""
-    scene = Scene(folder)
-    for order in range(records):
+    """Two thousand orders of two partitions, some told anew."""
+    scene = Scene(tmp_path)
+    for order in range(3_000):
         scene.put(f"acme/{order % 2_000}", (settled, owed, parked)[order % 3](), order % 2)
     return scene
 
 
-async def test_index_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def built(scene: Scene, helped: Assistance) -> list[tuple[Any, ...]]:
+    """The orders of an index that is built from nothing."""
+    scene.path.unlink(missing_ok=True)
+    index = scene.index()
+    following = asyncio.create_task(Follower(scene.records, index, helped).run())
+    await until(lambda: index.is_complete)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    columns = "subject, partition, offset, account, status, reason, shipped_minor, revision, acked"
+    with closing(index.connect()) as db:
+        found = db.execute(f"SELECT {columns} FROM orders ORDER BY subject").fetchall()
+    index.close()
+    return found
+
+
+async def test_index_is_the_same(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     """Built with its help, from many slices of two partitions, and told anew meanwhile."""
     monkeypatch.setattr(follower_module, "_WORTH_HELP", 1)
-    built = []
-    for number, helped in enumerate((True, False)):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        scene = scene_with(folder, 3_000)
-        index = scene.index()
-        options = (assistance(RULES, PROVIDERS, lambda: NOW_MS),) if helped else ()
-        follower = Follower(scene.records, index, *options)
-        following = asyncio.create_task(follower.run())
-        await until(lambda index=index: index.is_complete)
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        with index.connect() as db:
-            columns = "subject, partition, offset, account, status, reason, shipped_minor, revision, acked"
-            built.append(db.execute(f"SELECT {columns} FROM orders ORDER BY subject").fetchall())
-        index.close()
-    assert built[0] == built[1]
-    assert len(built[0]) == 2_000
+    found = [await built(scene, helped) for helped in (assistance(RULES, PROVIDERS, lambda: NOW_MS), nullcontext)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2_000
