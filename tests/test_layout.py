@@ -42,7 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"orders", "jobs", "kafka", "publisher", "store", "web", "sim", "sandbox"}),
     frozenset({"ownership"}),
     frozenset({"tracing"}),
-    frozenset({"ports", "metrics", "logs", "deadlines"}),
+    frozenset({"ports", "metrics", "logs", "deadlines", "own_process"}),
     frozenset({"providers"}),
     frozenset({"core"}),
     frozenset({"model"}),

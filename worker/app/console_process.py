@@ -5,7 +5,6 @@ at a lower priority, is started again when it ends, and never ends the worker.
 """
 
 import asyncio
-import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import structlog
 
 from worker import http_url
 from worker.errors import ConfigError
+from worker.own_process import own_command
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ def console_command(config: Path | None, host: str, port: int) -> list[str]:
     """How the console of a worker with this private port is started."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - connected to, not bound
     named = [] if config is None else ["--config", str(config)]
-    return [sys.executable, "-P", "-m", "worker", "console", "--beside", http_url(reached, port), *named]
+    return own_command("worker", "console", "--beside", http_url(reached, port), *named)
 
 
 async def keep_console(command: list[str]) -> None:

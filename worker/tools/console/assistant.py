@@ -6,7 +6,6 @@ What it cannot do, the console does itself. It may end at any time, and only tim
 import asyncio
 import fcntl
 import os
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import structlog
 
 from worker.core.policy import DeliveryPolicy
+from worker.own_process import own_command
 from worker.ports import Chunk
 from worker.tools.console import computing
 from worker.tools.console.computing import PREFIX, Settings, Work, message_of, read_lines
@@ -54,10 +54,8 @@ async def _opened(opened: AsyncExitStack, settings: Settings, now_ms: Callable[[
     try:
         with suppress(OSError):  # it works with less
             fcntl.fcntl(giving, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        # -P: what lies in the working directory is not ours.
-        command = (sys.executable, "-P", "-m", computing.__name__)
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=given, stdout=PIPE, limit=_PIPE_BYTES, start_new_session=True
+            *own_command(computing.__name__), stdin=given, stdout=PIPE, limit=_PIPE_BYTES, start_new_session=True
         )
         opened.push_async_callback(_end, process)
         pipe, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, pipe_end)

@@ -17,6 +17,7 @@ from worker import logs
 from worker.config import SCENARIO_PROVIDER, account_from
 from worker.errors import ConfigError, UsageError
 from worker.model.account import Account
+from worker.own_process import own_command
 from worker.providers.registry import PROVIDERS
 from worker.sim.loop import START_WALL_MS
 from worker.tools.replay import rehearse
@@ -77,7 +78,7 @@ class Attempts:
             return _nothing(str(error))
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", __spec__.name),
+                *own_command(__spec__.name),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
