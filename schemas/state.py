@@ -229,6 +229,15 @@ class OrderRecord(OrderProgress, array_like=True, gc=False):
     """`None`: it was not."""
     entries: int = 0
     """How many entries of its history were written (`schemas.history`); 0: none, or by a version that wrote none."""
+    to_tell: int = 0
+    """The newest revision of which there may be something to tell: those after it came of what was heard of the order
+    at the provider. 0: the newest one.
+    """
+
+    @property
+    def is_only_heard_of(self) -> bool:
+        """Whether there is nothing to tell the provider: it is owed to be asked about."""
+        return 0 < self.to_tell <= self.acked
 
     @property
     def facts(self) -> Facts:

@@ -39,8 +39,12 @@ class Entry(Struct):
     """The outcome of its attempt is what is committed next."""
     was_tried: bool = False
     """The newest that was committed of it is the outcome of an attempt with this revision."""
+    is_only_heard_of: bool = False
+    """There is nothing to tell: it is to be asked about."""
     queued: bool = False
     """Offered to the publisher, which will claim it when its turn comes."""
+    is_queued_behind: bool = False
+    """It was offered behind those that have something to tell."""
     waiting: str = ""
     """Why nothing can be sent, for the figures; empty: it can."""
     is_overdue: bool = False

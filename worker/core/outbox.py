@@ -70,6 +70,10 @@ PREPARED_MAX = 256
 """Rendered updates kept until they are claimed; beyond, they are rendered again."""
 ANNOUNCE_AFTER_S = 5.0
 """An order that is settled within this time is not announced as owed: most are, and readers would hear twice."""
+ASK_AFTER_MS = 30_000
+"""An order that is only to be asked about has its turn as if it had become owed so much later: where more is owed than
+can be sent, what is to be told goes first.
+"""
 RECHECK_AFTER_S = 60.0
 """When an order is evaluated that was offered without being read, should its turn not have come by then."""
 
@@ -139,6 +143,7 @@ class Outbox:
         entry.has_ended = False
         entry.revision = header.revision
         entry.owed_since_ms = header.owed_since_ms
+        entry.is_only_heard_of = isinstance(header, OrderRecord) and header.is_only_heard_of
         # An acknowledged one is here for its hold only. Of the others a record may have to change by being evaluated.
         entry.needs_reading = (
             header.revision == header.acked or header.inconsistent_since_ms > 0 or header.park is not None
@@ -164,7 +169,9 @@ class Outbox:
         entry = self._entries.get(subject)
         if entry is None or entry.waiting:
             return
-        if (payment := payment_now(state.decode_order(value).sealed)) is not None and payment.state != "approved":
+        record = state.decode_order(value)
+        entry.is_only_heard_of = record.is_only_heard_of
+        if (payment := payment_now(record.sealed)) is not None and payment.state != "approved":
             entry.waiting = payment.state
 
     def _follow_delay(self, entry: Entry, header: OrderHeader, now: float, now_ms: int) -> None:
@@ -292,10 +299,12 @@ class Outbox:
         if found is not None and has_room and entry.prepared is None:
             entry.prepared = found
             self._prepared += 1
-        if entry.queued:
+        is_behind = entry.is_only_heard_of
+        if entry.queued and (is_behind or not entry.is_queued_behind):
             return ()  # its offer still stands
-        entry.queued = True
-        return (Offer(subject, account, entry.owed_since_ms, entry.has_failed, entry.not_before),)
+        entry.queued, entry.is_queued_behind = True, is_behind
+        owed_since_ms = entry.owed_since_ms + (ASK_AFTER_MS if is_behind else 0)
+        return (Offer(subject, account, owed_since_ms, entry.has_failed, entry.not_before),)
 
     def _need_lease(self, subject: str) -> Effects:
         self._awaiting_lease.append(subject)
@@ -384,7 +393,7 @@ class Outbox:
         """
         entry = self._entries.get(subject)
         if entry is None or not entry.queued:
-            return ()  # settled meanwhile; or offered by an entry that is gone, and by its successor, too
+            return ()  # settled meanwhile; or offered twice: by an entry that is gone, or first as one to ask about
         entry.queued = False
         prepared = self._drop_plan(entry)
         if entry.hold_until > now or (entry.not_before > now and not entry.may_go_early):

@@ -101,6 +101,7 @@ def apply_event(
         after.key_digest = key_digest
     if kind in _APART and _takes_apart(record, after, event):
         return after
+    after.to_tell = record.to_tell or record.revision if after.heard == revision else 0
     after.event_ms = max(record.event_ms, event.time_us // 1000)
     if event.traceparent is not None:
         after.trace = event.traceparent

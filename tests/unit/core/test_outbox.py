@@ -14,7 +14,7 @@ from tests.shops.events import START_MS, cart_updated, confirmed, goods, payment
 from tests.unit.core.test_outbox_events import ACCOUNT, TO, OrderUnderTest
 from worker.core.appointments import NEVER
 from worker.core.figures import UNCONFIGURED, Figures, figures_of
-from worker.core.outbox import RECHECK_AFTER_S, Outbox
+from worker.core.outbox import ASK_AFTER_MS, RECHECK_AFTER_S, Outbox
 from worker.core.outbox_effects import Claim, Decide, Effects, NeedLease, Offer, Overdue
 from worker.core.plan import Acknowledge, Park, Send, Wait
 from worker.core.plan import plan as plan_order
@@ -111,10 +111,11 @@ class Scene:
         self.outbox.committed(order, record, now=self.now, now_ms=self.now_ms)
 
     def hold(self, record: OrderRecord, hold_s: float, order: str = ORDER) -> None:
-        """Its record is taken over, from an owner that may have it in flight."""
+        """Its record is taken over, from an owner that may have it in flight, or that has left in order."""
         value = self.orders[order] = state.encode(record)
         hold_until = self.now + hold_s if hold_s else 0.0
-        self.outbox.restored(order, record, value, now=self.now, now_ms=self.now_ms, hold_until=hold_until)
+        header = record if hold_s or record.not_before_ms else state.decode_header(value)
+        self.outbox.restored(order, header, value, now=self.now, now_ms=self.now_ms, hold_until=hold_until)
 
     def evaluate(self, at: float | None = None) -> Effects:
         """All that is due, at once or at so many seconds."""
@@ -243,6 +244,37 @@ def test_offer_stands_while_newer_revisions_come() -> None:
     assert isinstance(claim, Claim)
     assert claim.revision == 4
     assert scene.claim() == ()
+
+
+HEARD_OF = replace(OWED, revision=5, acked=4, to_tell=4, owed_since_ms=START_MS)
+"""It was settled; since then it was heard of at its provider."""
+
+
+def test_what_is_only_heard_of_is_behind() -> None:
+    """Where more is owed than can be sent, what is to be told goes first; a change gets it forward again, once."""
+    scene = Scene()
+    scene.commit(HEARD_OF)
+    behind = Offer(ORDER, "acme", START_MS + ASK_AFTER_MS, has_failed=False, not_before=NOW)
+    assert scene.evaluate() == (behind,)
+    scene.commit(replace(HEARD_OF, revision=6))
+    assert scene.evaluate() == ()
+    for revision, offers in ((7, (replace(behind, owed_since_ms=START_MS),)), (8, ())):
+        scene.commit(replace(HEARD_OF, revision=revision, to_tell=0))
+        assert scene.evaluate() == offers
+    assert isinstance(scene.claim(), Claim)
+    assert scene.claim() == ()  # the older offer, in its turn
+    scene.commit(replace(HEARD_OF, revision=9), hold_s=0.0)
+    assert scene.evaluate() == (behind,)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_is_taken_over_and_only_heard_of_is_behind(*, is_held: bool) -> None:
+    """As it would be where it was."""
+    scene = Scene()
+    scene.hold(HEARD_OF, 1.0 if is_held else 0.0)
+    (offer,) = scene.evaluate(2.0)
+    assert isinstance(offer, Offer)
+    assert offer.owed_since_ms == START_MS + ASK_AFTER_MS
 
 
 # --- holds and delays ------------------------------------------------------------------------------------------------

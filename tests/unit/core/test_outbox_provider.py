@@ -29,8 +29,9 @@ from tests.unit.core.test_outbox_events import ACCOUNT, CONFIRMED, TO, WARY, Ord
 from worker.core.order import assess
 from worker.core.plan import Acknowledge, Send, Wait
 from worker.core.policy import DeliveryPolicy
-from worker.core.record import inherit, may_change, park, resend
+from worker.core.record import inherit, may_change, park, resend, settle
 from worker.core.status import status
+from worker.model.exchange import Outcome, OutcomeKind
 from worker.model.provider import Destination
 from worker.providers.sequra import Sequra
 
@@ -147,6 +148,36 @@ def test_hint_releases_what_could_not_be_told() -> None:
         order = owed()
         order.record.park = parked = Parking("400", b"d", order.record.revision, START_MS, by_check=by_check)
         assert order.tell(HINTS[0]).park == parked
+
+
+@pytest.mark.parametrize("hint", HINTS, ids=by_type)
+def test_settled_order_that_is_heard_of_has_nothing_to_tell(hint: EventSpec) -> None:
+    """However often, and whatever else that is never told is said of it, until there is a change again."""
+    again, shown, change = hint.but(id="again", time=time_text(900)), SHOWN[1], shipped("s2", A=1)
+    order = settled()
+    assert [order.tell(each).is_only_heard_of for each in (hint, shown, again)] == [True] * 3
+    assert [order.tell(each).is_only_heard_of for each in (change, hint.but(id="late"), again.but(id="later"))] == [
+        False
+    ] * 3
+    order.send()
+    assert order.tell(hint.but(id="at last", time=time_text(950))).is_only_heard_of
+
+
+def test_heard_of_while_it_is_told() -> None:
+    """Once the provider has taken what there was to tell, it is only to be asked about."""
+    order = owed()
+    revision = order.record.revision
+    assert not order.tell(HINTS[0]).is_only_heard_of
+    applied = Outcome(OutcomeKind.APPLIED, "", 200)
+    after, _ = settle(order.record, revision, b"d", applied, now_ms=START_MS, chance=0.5, rules=DeliveryPolicy())
+    assert (after.revision != after.acked, after.is_only_heard_of) == (True, True)
+
+
+def test_resend_of_an_order_that_was_heard_of() -> None:
+    """An operator's word makes everything untold."""
+    order = settled()
+    assert order.tell(HINTS[0]).is_only_heard_of
+    assert not resend(order.record, START_MS).is_only_heard_of
 
 
 @pytest.mark.parametrize("shown", SHOWN[:-1], ids=by_type)

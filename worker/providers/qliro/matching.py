@@ -88,15 +88,17 @@ def _fill(
         return
     own: dict[str, set[int]] = {}
     for line in lines:
-        own.setdefault(line.reference, set()).add(line.unit_minor)
-    others: dict[str, list[Key]] = {}
+        own.setdefault(line.reference, set()).update(prices(line))
+    there: dict[str, list[Key]] = {}
     for key, count in free.items():
-        if count and key[1] == "Product" and key[2] not in own.get(key[0], ()):
-            others.setdefault(key[0], []).append(key)
+        if count and key[1] == "Product":
+            there.setdefault(key[0], []).append(key)
     for number, line in lacking:
-        keys = others.get(line.reference, [])
-        if line.is_repriced and odd is None:
-            keys = [key for key in keys if key[2] in prices(line)]
+        keys = [
+            key
+            for key in there.get(line.reference, [])
+            if key[2] in prices(line) or (key[2] not in own[key[0]] and not (line.is_repriced and odd is None))
+        ]
         for key in sorted(keys, key=lambda key: (abs(key[2] - line.unit_minor), key[2])):
             _take(number, line, key, wanted, free, into, odd)
 

@@ -449,6 +449,23 @@ def test_adjustment_beside_a_cart_that_refunds_have_emptied() -> None:
     assert [price for name, price in whole if name == "WELCOME"] == [-1_278]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_rounding_at_checkout_beside_another_line_of_the_article(*, at_once: bool) -> None:
+    """A cent from one line's price is that line's, whatever another line of the article still lacks: a unit of the
+    other line, captured later, is not found in it.
+    """
+    client = opened(item("lamp", 1, 33_333), item("lamp", 1, 33_334), item("lamp", 1, 21_333))
+    dear = goods("lamp", 2, 66_667, unit_price_minor=33_334, line_id="dear")
+    client.tell(confirm(dear, goods("lamp", 1, 21_333, line_id="cheap")), shipped("s1", dear=2))
+    client.work()
+    for event in (returned("r1", dear=1), shipped("s2", cheap=1), returned("r2", dear=1)):
+        client.tell(event)
+        if not at_once:
+            client.work()
+    assert client.work() == "settled"
+    assert (net(client), left(client)) == ({("lamp", 21_333): 1}, {})
+
+
 def test_rounding_at_checkout() -> None:
     """A price that did not divide lies there as two identities; whatever is nearest is taken, and no cent moves twice."""
     client = opened(item("hat", 2, 333), item("hat", 1, 334))
