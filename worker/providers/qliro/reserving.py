@@ -84,9 +84,12 @@ def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
 
 
 def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
-    """All remaining lines; adjustments with the totals of our carts."""
+    """All remaining lines; adjustments with the totals of our carts, or whole where that comes to more than may be."""
     left = at.left
-    lines = _with_shares(at, new + [_copied(at, key, count) for key, count in _as_reserved(at).items()])
+    whole = new + [_copied(at, key, count) for key, count in _as_reserved(at).items()]
+    lines = _with_shares(at, whole)
+    if worth(_units(lines)) > worth(left) and not at.there.is_own:
+        lines = whole
     wanted = _units(lines)
     total = worth(wanted)
     if total <= 0:

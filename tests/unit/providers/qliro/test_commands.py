@@ -466,6 +466,22 @@ def test_rounding_at_checkout_beside_another_line_of_the_article(*, at_once: boo
     assert (net(client), left(client)) == ({("lamp", 21_333): 1}, {})
 
 
+@pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
+def test_smaller_charge_of_an_order_whose_discount_is_lost(method: str) -> None:
+    """All goods are back, so nothing is left of the discount. A card does not take the reservation without it, which
+    comes to more; with the whole of it, the freight is changed all the same, and no more than that is kept.
+    """
+    freight = item("freight", 1, 3_950, "Shipping")
+    client = opened(item("coat", 1, 24_805), freight, item("WELCOME", 1, -6_789, "Discount"), method=method)
+    coat, off = goods("coat", 1, 24_805, vat_rate_bp=2500), other("discount", "WELCOME", -6_789, vat_rate_bp=2500)
+    before, now = (other("handling", "freight", minor, vat_rate_bp=2500) for minor in (3_950, 984))
+    client.tell(confirm(coat, before, off), cart_updated(coat, now, off))
+    client.tell(shipped("s1", coat=1), returned("r1", coat=1, fee=2_965))
+    assert client.work() == "settled"
+    assert names(client) == ["UpdateItems", "MarkItemsAsShipped", "ReturnItems"]
+    assert order_of(client).captured_minor == 984 + 2_965
+
+
 def test_rounding_at_checkout() -> None:
     """A price that did not divide lies there as two identities; whatever is nearest is taken, and no cent moves twice."""
     client = opened(item("hat", 2, 333), item("hat", 1, 334))
