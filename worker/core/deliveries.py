@@ -36,11 +36,12 @@ def deliveries_of(order: Order, told: Collection[str]) -> Deliveries:
 
 def _has_steps(facts: Facts, told: Collection[str], at_once: list[tuple[int, list[str]]]) -> bool:
     """Whether it can be said what each delivery alone brought. Before anything was told, what came back or was paid
-    back meanwhile cannot be taken off one of them; stated carts have no history.
+    back meanwhile cannot be taken off one of them (units that were never sent are in none); stated carts have no
+    history.
     """
     if facts.statements or len(at_once) > STEPS_MAX:
         return False
-    is_less = any(back.units for back in facts.returns.values()) or any(
+    is_less = any(back.units and back.origin != "unshipped" for back in facts.returns.values()) or any(
         refund.amount_minor for refund in facts.refunds.values()
     )
     return bool(told) or not is_less

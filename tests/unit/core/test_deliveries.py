@@ -95,6 +95,13 @@ def test_other_changes_have_steps() -> None:
     assert len(steps(found(THREE, shipped("s1", A=1), cancelled()))) == 1
 
 
+def test_units_that_were_never_sent_are_in_no_delivery() -> None:
+    """What was paid back of them is taken off none, so each delivery stays its own, with its own parcels."""
+    specs = (returned("r1", origin="unshipped", A=1), shipped("s1", A=1), shipped("s2", A=1, B=1))
+    assert steps(found(THREE, *specs)) == [[("A", 1, 100), ("H", 0, 27)], [("A", 2, 200), ("B", 1, 100), ("H", 0, 80)]]
+    assert steps(found(THREE, returned("r1", origin="any", A=1), *specs[1:])) == [None, None]
+
+
 def test_many_deliveries_are_not_told_apart() -> None:
     """Each step costs as much as the whole order: there is a limit to them."""
     line = confirmed(goods("A", STEPS_MAX + 1, 100 * (STEPS_MAX + 1)))
