@@ -46,7 +46,7 @@ def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Mat
     _fill(lines, kept, left, found.ship)
     extra = _spread(lines, ahead)
     _fill(lines, extra, found.net, found.back, odd=[])
-    _fill(lines, extra, left, found.ahead)
+    _fill(lines, extra, left, found.ahead, odd=[])
     pending = [one.pending for one in lines]
     _fill(lines, pending, left, found.stay)
     found.missing = [

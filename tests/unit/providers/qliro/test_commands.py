@@ -467,6 +467,23 @@ def test_rounding_at_checkout_beside_another_line_of_the_article(*, at_once: boo
 
 
 @pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_return_with_a_fee_of_units_that_have_become_cheaper(method: str, *, at_once: bool) -> None:
+    """They are to be captured first, so they stay reserved when the price is changed: a card's reservation could not
+    grow by them later.
+    """
+    client = opened(item("hat", 2, 5_743), item("hat", 2, 5_744), method=method)
+    before = goods("hat", 4, 22_974, unit_price_minor=5_744, vat_rate_bp=2500)
+    now = goods("hat", 4, 21_644, vat_rate_bp=2500)
+    for event in (confirm(before), cart_updated(now), shipped("s1", hat=2), returned("r1", hat=2, fee=251)):
+        client.tell(event)
+        if not at_once:
+            client.work()
+    assert client.work() == "settled"
+    assert (order_of(client).captured_minor, left(client)) == (251, {("hat", 5_411): 2})
+
+
+@pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
 def test_smaller_charge_of_an_order_whose_discount_is_lost(method: str) -> None:
     """All goods are back, so nothing is left of the discount. A card does not take the reservation without it, which
     comes to more; with the whole of it, the freight is changed all the same, and no more than that is kept.
