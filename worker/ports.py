@@ -656,7 +656,8 @@ class Dispatcher(Protocol):
         not_before: float = 0.0,
     ) -> None:
         """Queues an order that may be sent from `not_before` on (*now*), or earlier if its account recovers before. It
-        is claimed when its turn comes: the longest owed first, with a limit for those that have failed before.
+        is claimed when its turn comes: the longest owed first, with a limit for those that have failed before. Offered
+        again, it has its turn by the earlier moment; the later turn finds nothing to claim.
         """
         ...
 

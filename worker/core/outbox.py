@@ -26,10 +26,11 @@ it, so a new release or a changed setting makes no order of the past owed. A pay
 *parked* until its digest changes or an operator releases it.
 
 The outbox promises what client-go's workqueue promises of its items. *Fair*: due orders are evaluated in the order in
-which they became due, and the publisher is told since when each is owed. *Stingy*: an order is never in flight twice,
-and however many revisions are committed before its turn comes, it is sent once. And, since a record may have to wait:
-*patient*: nothing is claimed before its delay and its hold are over, or by an owner whose lease could end before the
-attempt does. It has three sets and a verb for each way between them:
+which they became due, and the publisher is told since when each is owed (30 s less for those that are only to be asked
+about). *Stingy*: an order is never in flight twice, and however many revisions are committed before its turn comes, it
+is sent once. And, since a record may have to wait: *patient*: nothing is claimed before its delay and its hold are
+over, or by an owner whose lease could end before the attempt does. It has three sets and a verb for each way between
+them:
 
                 committed            evaluate -> Offer            claim -> Claim
     (nothing) -------------> DUE -----------------------> OFFERED -----------------> IN FLIGHT
@@ -40,7 +41,8 @@ attempt does. It has three sets and a verb for each way between them:
 
 An order that waits for an event, for its payment or for an operator is in none of them until something is committed.
 An order may be due and offered at once: a newer revision of one that waits for its turn is evaluated again, and its
-offer stands. One in flight is neither: its outcome makes it due.
+offer stands, unless there was nothing to tell before: then it is offered once more, for an earlier turn. One in flight
+is neither: its outcome makes it due.
 
 Everything here is a function of its arguments: `now` is seconds on the monotonic clock, `now_ms` UTC, `lease_until` on
 the first. What is to be done comes back as *effects*, which the partition's owner obeys. Nothing of it is stored: an

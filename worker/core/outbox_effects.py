@@ -11,6 +11,7 @@ class Offer(Struct, frozen=True):
     subject: str
     account: str
     owed_since_ms: int
+    """What its turn goes by: later than since when it is owed, if it is only to be asked about."""
     has_failed: bool
     not_before: float
     """*now*; earlier only if its account finds that delays have become pointless."""

@@ -162,6 +162,11 @@ def names_order_anew(facts: Facts, event: OrderEvent) -> bool:
     return references is None or references.provider != data.provider_order
 
 
+def agrees_anew(data: Data) -> bool:
+    """Whether a provider says that it takes a word now that it would not take before: there may be one."""
+    return isinstance(data, p.DeliverySaidData) and data.state == "second_attempt"
+
+
 def as_kept(data: Data) -> Data:
     """The same without what goes no further."""
     unkept = KINDS[type(data)].unkept

@@ -24,7 +24,7 @@ from schemas.state import Attempts, Delay, MadeAt, OrderHeader, OrderRecord, Par
 from worker.core.intake import shown_id
 from worker.core.order import assess, baseline
 from worker.core.policy import DeliveryPolicy
-from worker.core.provider_facts import KINDS, found_cancelled, names_order_anew, without_words
+from worker.core.provider_facts import KINDS, agrees_anew, found_cancelled, names_order_anew, without_words
 from worker.core.reducer import reduce_sealed
 from worker.core.retry import awaits_change, backoff_s, hold_s
 from worker.core.status import is_only_shown, is_parked
@@ -101,7 +101,8 @@ def apply_event(
         after.key_digest = key_digest
     if kind in _APART and _takes_apart(record, after, event):
         return after
-    after.to_tell = record.to_tell or record.revision if after.heard == revision else 0
+    is_only_heard = after.heard == revision and not agrees_anew(data)
+    after.to_tell = record.to_tell or record.revision if is_only_heard else 0
     after.event_ms = max(record.event_ms, event.time_us // 1000)
     if event.traceparent is not None:
         after.trace = event.traceparent
@@ -375,6 +376,7 @@ def resend(record: OrderRecord, now_ms: int) -> OrderRecord:
     after = release(record)
     _end_wait(after)
     after.generation += 1
+    after.to_tell = 0
     after.made_at = None
     after.acked = 0
     after.echo = False

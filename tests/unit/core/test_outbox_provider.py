@@ -150,7 +150,7 @@ def test_hint_releases_what_could_not_be_told() -> None:
         assert order.tell(HINTS[0]).park == parked
 
 
-@pytest.mark.parametrize("hint", HINTS, ids=by_type)
+@pytest.mark.parametrize("hint", [*HINTS[:2], told("delivery", state="accepted"), HINTS[3]], ids=by_type)
 def test_settled_order_that_is_heard_of_has_nothing_to_tell(hint: EventSpec) -> None:
     """However often, and whatever else that is never told is said of it, until there is a change again."""
     again, shown, change = hint.but(id="again", time=time_text(900)), SHOWN[1], shipped("s2", A=1)
@@ -161,6 +161,14 @@ def test_settled_order_that_is_heard_of_has_nothing_to_tell(hint: EventSpec) -> 
     ] * 3
     order.send()
     assert order.tell(hint.but(id="at last", time=time_text(950))).is_only_heard_of
+
+
+def test_second_attempt_that_was_agreed_on_is_something_to_tell() -> None:
+    """A delivery may have been told already that the provider takes a word for now."""
+    order = settled()
+    assert not order.tell(told("delivery", state="second_attempt")).is_only_heard_of
+    order.send()
+    assert order.tell(told("delivery", state="accepted").but(id="2", time=time_text(900))).is_only_heard_of
 
 
 def test_heard_of_while_it_is_told() -> None:
@@ -177,7 +185,8 @@ def test_resend_of_an_order_that_was_heard_of() -> None:
     """An operator's word makes everything untold."""
     order = settled()
     assert order.tell(HINTS[0]).is_only_heard_of
-    assert not resend(order.record, START_MS).is_only_heard_of
+    again = resend(order.record, START_MS)
+    assert (again.is_only_heard_of, again.to_tell) == (False, 0)
 
 
 @pytest.mark.parametrize("shown", SHOWN[:-1], ids=by_type)

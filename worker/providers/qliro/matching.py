@@ -1,5 +1,7 @@
 """Matches our lines with Qliro's items: the units of each line, by Qliro's identity. Pure."""
 
+from collections.abc import Callable
+
 from msgspec import Struct, field
 
 from worker.providers.qliro.order import Key, Units
@@ -33,7 +35,7 @@ class Match(Struct):
 
 
 def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Match:
-    """Finds units for every line: those at its own price first, then the closest price.
+    """Finds units for every line: those at its own prices first, then the closest price.
 
     Captured units count as kept before reserved ones do, so that no unit is returned and captured again because of a
     cent. `ahead`: returned units, by reference, that have to be captured first.
@@ -41,14 +43,15 @@ def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Mat
     left = Units(left)
     found = Match(Units(net))
     lines = wanted.goods
+    filling = _Filling(lines)
     kept = [one.kept for one in lines]
-    _fill(lines, kept, found.net, found.kept, odd=found.odd)
-    _fill(lines, kept, left, found.ship)
+    filling.fill(kept, found.net, found.kept, odd=found.odd)
+    filling.fill(kept, left, found.ship)
     extra = _spread(lines, ahead)
-    _fill(lines, extra, found.net, found.back, odd=[])
-    _fill(lines, extra, left, found.ahead, odd=[])
+    filling.fill(extra, found.net, found.back, odd=[])
+    filling.fill(extra, left, found.ahead, odd=[])
     pending = [one.pending for one in lines]
-    _fill(lines, pending, left, found.stay)
+    filling.fill(pending, left, found.stay)
     found.missing = [
         (one, of_kept, of_pending)
         for one, of_kept, of_pending in zip(lines, kept, pending, strict=True)
@@ -68,58 +71,79 @@ def _spread(lines: list[Goods], counts: dict[str, int]) -> list[int]:
     return spread
 
 
-def _fill(
-    lines: list[Goods],
-    wanted: list[int],
-    free: Units,
-    into: Units,
-    odd: list[tuple[Goods, int, int]] | None = None,
-) -> None:
-    """Moves units from what is free, those at the lines' own prices first; the prices of others are not touched.
-
-    `wanted` is what each line still lacks, and lacks afterwards.
-
-    `odd`: where units at a price that the shop has changed are taken, too, and noted.
+class _Filling:
+    """Gives units to lines, in several rounds. What a line takes of the prices that its total divides into, it takes
+    once: of lines that share such a price, none takes the share of another.
     """
-    for number, line in enumerate(lines):
-        _take(number, line, (line.reference, "Product", line.unit_minor), wanted, free, into, odd)
-    lacking = [(number, line) for number, line in enumerate(lines) if wanted[number]]
-    if not lacking:
-        return
-    own: dict[str, set[int]] = {}
-    for line in lines:
-        own.setdefault(line.reference, set()).update(prices(line))
-    there: dict[str, list[Key]] = {}
-    for key, count in free.items():
-        if count and key[1] == "Product":
-            there.setdefault(key[0], []).append(key)
-    for number, line in lacking:
-        keys = [
-            key
-            for key in there.get(line.reference, [])
-            if key[2] in prices(line) or (key[2] not in own[key[0]] and not (line.is_repriced and odd is None))
-        ]
-        for key in sorted(keys, key=lambda key: (abs(key[2] - line.unit_minor), key[2])):
-            _take(number, line, key, wanted, free, into, odd)
+
+    def __init__(self, lines: list[Goods]) -> None:
+        self._lines = lines
+        self._alike: dict[str, list[Goods]] = {}
+        """By article."""
+        for line in lines:
+            self._alike.setdefault(line.reference, []).append(line)
+        self._shares = [dict(split(line.total_minor, line.quantity)) for line in lines]
+        """Units at each of its prices that a line has not taken yet."""
+
+    def fill(
+        self, wanted: list[int], free: Units, into: Units, odd: list[tuple[Goods, int, int]] | None = None
+    ) -> None:
+        """Moves units from what is free: those at the lines' own prices first, then the closest ones that are not
+        nearer to another line of the article: those are that line's, even if it lacks none.
+
+        `wanted` is what each line still lacks, and lacks afterwards. `odd`: where units at a price that the shop has
+        changed are taken, too, and noted.
+        """
+
+        def take(number: int, price: int, at_most: int) -> int:
+            line, key = self._lines[number], _key(self._lines[number], price)
+            count = min(wanted[number], free[key], at_most)
+            if count:
+                if odd is not None and line.is_repriced and price not in prices(line):
+                    odd.append((line, count, price))
+                free[key] -= count
+                into[key] += count
+                wanted[number] -= count
+            return count
+
+        for rank in (0, 1):  # first the price of each line that is closest to what it says
+            for number, line in enumerate(self._lines):
+                shares = self._shares[number]
+                for price in sorted(shares, key=_distance_to(line))[rank : rank + 1]:
+                    shares[price] -= take(number, price, shares[price])
+        for number, line in enumerate(self._lines):
+            take(number, line.unit_minor, wanted[number])
+        if not any(wanted):
+            return
+        there = self._prices_of(free)
+        for number, line in enumerate(self._lines):
+            for price in sorted(there.get(line.reference, []), key=_distance_to(line)):
+                is_foreign = line.is_repriced and odd is None and price not in prices(line)
+                if not is_foreign and not _is_of_another(price, line, self._alike[line.reference]):
+                    take(number, price, wanted[number])
+
+    def _prices_of(self, units: Units) -> dict[str, list[int]]:
+        """By article."""
+        found: dict[str, list[int]] = {}
+        for (reference, kind, price), count in units.items():
+            if count and kind == "Product" and reference in self._alike:
+                found.setdefault(reference, []).append(price)
+        return found
 
 
-def _take(
-    number: int,
-    line: Goods,
-    key: Key,
-    wanted: list[int],
-    free: Units,
-    into: Units,
-    odd: list[tuple[Goods, int, int]] | None,
-) -> None:
-    count = min(wanted[number], free[key])
-    if not count:
-        return
-    if odd is not None and line.is_repriced and key[2] not in prices(line):
-        odd.append((line, count, key[2]))
-    free[key] -= count
-    into[key] += count
-    wanted[number] -= count
+def _key(line: Goods, price: int) -> Key:
+    return line.reference, "Product", price
+
+
+def _distance_to(line: Goods) -> Callable[[int], tuple[int, int]]:
+    return lambda price: (abs(price - line.unit_minor), price)
+
+
+def _is_of_another(price: int, line: Goods, alike: list[Goods]) -> bool:
+    """Whether units at this price are those of another of the lines of an article."""
+    if any(one.is_repriced for one in alike):  # what they were reserved at is not near what they cost now
+        return any(price == one.unit_minor for one in alike if one is not line)
+    return any(abs(price - one.unit_minor) < abs(price - line.unit_minor) for one in alike)
 
 
 def prices(line: Goods) -> set[int]:

@@ -32,7 +32,7 @@ def update(at: Situation) -> Command | list[str]:
         return [f"{listed(_units(new))} beyond what is reserved: only Qliro's own methods can grow after a capture"]
     if is_fixed:
         return []  # a decrease waits for the end
-    return _restated(at, [*new, *extra])
+    return _restated(at, new)
 
 
 def _units(lines: list[Line]) -> Units:
@@ -62,14 +62,17 @@ def _is_as_told(at: Situation, key: Key) -> bool:
     return once.type == "Discount" and not once.is_changed and once.total_minor < key[2] < once.sent_minor
 
 
-def _new_once(at: Situation) -> list[Line]:
-    """Charges, adjustments and amounts that Qliro lacks, as lines of a reservation."""
+def _new_once(at: Situation, *, is_whole: bool = False) -> list[Line]:
+    """Charges, adjustments and amounts that Qliro lacks, as lines of a reservation. `is_whole`: adjustments not with
+    their shares in our carts.
+    """
     there = {(one.reference, one.type) for key in at.left if (one := at.once_of(key)) and _is_as_told(at, key)}
     lines = []
     for once in at.wanted.once:
         is_there = (once.reference, once.type) in there
-        if not is_there and not at.goes_back(once) and not at.went_back(once) and once.sent_minor:
-            key = (once.reference or once.type, once.type, once.sent_minor)
+        minor = once.total_minor if is_whole and once.type == "Discount" else once.sent_minor
+        if not is_there and not at.goes_back(once) and not at.went_back(once) and minor:
+            key = (once.reference or once.type, once.type, minor)
             lines.append(_line(at, key, once.vat_rate_bp, once.name))
     for due in at.dues if not at.has_captures else ():
         rest = at.rest(due)
@@ -86,19 +89,29 @@ def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
 def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
     """All remaining lines; adjustments with the totals of our carts, or whole where that comes to more than may be."""
     left = at.left
-    whole = new + [_copied(at, key, count) for key, count in _as_reserved(at).items()]
-    lines = _with_shares(at, whole)
-    if worth(_units(lines)) > worth(left) and not at.there.is_own:
-        lines = whole
+    new = new + [_copied(at, key, count) for key, count in _as_reserved(at).items()]
+    lines = _with_shares(at, new + _new_once(at))
     wanted = _units(lines)
     total = worth(wanted)
     if total <= 0:
         return CANCEL
     if total > worth(left) and not at.there.is_own:
-        return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
+        lines = new + _new_once(at, is_whole=True)
+        wanted = _units(lines)
+        if not _is_enough(at, wanted):
+            return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
     if len(wanted) > wire.LINES_MAX:
         return [f"{len(wanted)} lines: Qliro accepts at most {wire.LINES_MAX}"]
     return _of_one(at.there.reservations, _merged(lines))
+
+
+def _is_enough(at: Situation, wanted: Units) -> bool:
+    """Whether a reservation that must not grow may become this, and what is to be captured now is no more than it."""
+    captured = worth(at.match.leaves)
+    for key in sorted((key for key in wanted if key[1] != "Product"), key=lambda key: -key[2]):
+        more = key[2] * wanted[key]
+        captured += more if captured + more > 0 else 0
+    return 0 < worth(wanted) <= worth(at.left) and captured <= worth(wanted)
 
 
 def _copied(at: Situation, key: Key, count: int) -> Line:

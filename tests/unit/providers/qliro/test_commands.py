@@ -484,19 +484,69 @@ def test_return_with_a_fee_of_units_that_have_become_cheaper(method: str, *, at_
 
 
 @pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
-def test_smaller_charge_of_an_order_whose_discount_is_lost(method: str) -> None:
+@pytest.mark.parametrize("discount", [6_789, 7_000])
+def test_smaller_charge_of_an_order_whose_discount_is_lost(method: str, discount: int) -> None:
     """All goods are back, so nothing is left of the discount. A card does not take the reservation without it, which
     comes to more; with the whole of it, the freight is changed all the same, and no more than that is kept.
     """
     freight = item("freight", 1, 3_950, "Shipping")
     client = opened(item("coat", 1, 24_805), freight, item("WELCOME", 1, -6_789, "Discount"), method=method)
-    coat, off = goods("coat", 1, 24_805, vat_rate_bp=2500), other("discount", "WELCOME", -6_789, vat_rate_bp=2500)
+    coat = goods("coat", 1, 24_805, vat_rate_bp=2500)
     before, now = (other("handling", "freight", minor, vat_rate_bp=2500) for minor in (3_950, 984))
-    client.tell(confirm(coat, before, off), cart_updated(coat, now, off))
+    off, more = (other("discount", "WELCOME", -minor, vat_rate_bp=2500) for minor in (6_789, discount))
+    client.tell(confirm(coat, before, off), cart_updated(coat, now, more))
     client.tell(shipped("s1", coat=1), returned("r1", coat=1, fee=2_965))
     assert client.work() == "settled"
     assert names(client) == ["UpdateItems", "MarkItemsAsShipped", "ReturnItems"]
     assert order_of(client).captured_minor == 984 + 2_965
+
+
+def test_whole_discount_that_leaves_too_little() -> None:
+    """A card's reservation that could neither grow nor pay what is pending, or be captured, stays as it is, and says so
+    with what our carts come to; it is not cancelled for that.
+    """
+    client = opened(
+        *(item(name, 1, minor) for name, minor in (("a", 10_000), ("b", 5_000))),
+        item("gift", 1, -12_000, "Discount"),
+        method="CREDITCARDS",
+    )
+    gift = other("discount", "gift", -12_000, vat_rate_bp=2500)
+    a, b = goods("a", 1, 10_000, vat_rate_bp=2500), goods("b", 1, 5_000, vat_rate_bp=2500)
+    client.tell(confirm(a, b, gift), cart_updated(goods("a", 2, 20_000, vat_rate_bp=2500), b, gift))
+    client.tell(items_cancelled("c1", a=1, b=1))
+    assert (
+        client.work()
+        == "parked: unsupported: reserved 3000, the order comes to 5200: only Qliro's own methods can grow"
+    )
+    assert names(client) == []
+    client = opened(
+        *(item(name, 1, 10_000) for name in "abc"), item("gift", 1, -16_000, "Discount"), method="CREDITCARDS"
+    )
+    gift = other("discount", "gift", -16_000, vat_rate_bp=2500)
+    client.tell(confirm(*(goods(name, 1, 10_000, vat_rate_bp=2500) for name in "abc"), gift), shipped("s1", a=1))
+    client.tell(items_cancelled("c1", b=1), returned("r1", a=1, fee=500))
+    assert client.work() == "settled"
+    assert (names(client), order_of(client).captured_minor) == (["MarkItemsAsShipped", "ReturnItems"], 500)
+
+
+@pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
+def test_lines_of_an_article_that_share_a_price(method: str) -> None:
+    """Each takes its own share of what its total divides into, so that all that was shipped is captured, to the cent."""
+    client = opened(item("hat", 1, 334), item("hat", 2, 335), method=method)
+    one, two = goods("hat", 2, 669, unit_price_minor=335, line_id="a"), goods("hat", 1, 335, line_id="b")
+    client.tell(confirm(one, two), shipped("s1", a=2, b=1))
+    assert client.work() == "settled"
+    assert (names(client), order_of(client).captured_minor) == (["MarkItemsAsShipped"], 1_004)
+
+
+def test_unit_of_a_line_that_is_a_cent_dearer() -> None:
+    """It goes back, and the cheaper ones are captured, each at its own line's price."""
+    client = opened(item("hat", 3, 100), item("hat", 1, 101))
+    client.tell(confirm(goods("hat", 3, 300, line_id="a"), goods("hat", 1, 101, line_id="b")), shipped("s1", b=1))
+    client.work()
+    client.tell(returned("r1", b=1), shipped("s2", a=3))
+    assert client.work() == "settled"
+    assert net(client) == {("hat", 100): 3}
 
 
 def test_rounding_at_checkout() -> None:
