@@ -377,6 +377,11 @@ class Providers:
 
     async def ask(self, question: Question | None = None) -> Report:
         """Sets what the question says, and returns how things are."""
+        # Who asks may be cancelled, but the answer comes all the same: left unread, it would be taken for the next one's.
+        self._exchange = asyncio.create_task(self._answered(question), name="ask")
+        return await asyncio.shield(self._exchange)
+
+    async def _answered(self, question: Question | None) -> Report:
         assert self._child.stdin is not None
         async with self._asking:
             self._child.stdin.write(msgspec.json.encode(question or Question()) + b"\n")

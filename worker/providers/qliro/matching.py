@@ -1,10 +1,11 @@
 """Matches our lines with Qliro's items: the units of each line, by Qliro's identity. Pure."""
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field
 
-from worker.providers.qliro.order import Key, Units
+from worker.providers.qliro.order import Units
 from worker.providers.qliro.wanted import Goods, Wanted
 
 
@@ -44,14 +45,17 @@ def match(wanted: Wanted, net: Units, left: Units, ahead: dict[str, int]) -> Mat
     found = Match(Units(net))
     lines = wanted.goods
     filling = _Filling(lines)
-    kept = [one.kept for one in lines]
-    filling.fill(kept, found.net, found.kept, odd=found.odd)
-    filling.fill(kept, left, found.ship)
-    extra = _spread(lines, ahead)
-    filling.fill(extra, found.net, found.back, odd=[])
-    filling.fill(extra, left, found.ahead, odd=[])
-    pending = [one.pending for one in lines]
-    filling.fill(pending, left, found.stay)
+    kept, pending, extra = [one.kept for one in lines], [one.pending for one in lines], _spread(lines, ahead)
+    rounds = [
+        _Round(kept, found.net, found.kept, found.odd),
+        _Round(kept, left, found.ship),
+        _Round(extra, found.net, found.back, []),
+        _Round(extra, left, found.ahead, []),
+        _Round(pending, left, found.stay),
+    ]
+    for loosely in (False, True):
+        for each in rounds:
+            filling.fill(each, loosely=loosely)
     found.missing = [
         (one, of_kept, of_pending)
         for one, of_kept, of_pending in zip(lines, kept, pending, strict=True)
@@ -71,85 +75,129 @@ def _spread(lines: list[Goods], counts: dict[str, int]) -> list[int]:
     return spread
 
 
+class _Round(Struct):
+    """Units that lines may take for one purpose."""
+
+    wanted: list[int]
+    """What each line still lacks, and lacks afterwards."""
+    free: Units
+    into: Units
+    odd: list[tuple[Goods, int, int]] | None = None
+    """Where units at a price that the shop has changed are taken, too, and noted."""
+
+    def take(self, number: int, line: Goods, price: int, at_most: int) -> int:
+        """Moves units at this price; how many."""
+        key = (line.reference, "Product", price)
+        count = min(self.wanted[number], self.free[key], at_most)
+        if count:
+            if self.odd is not None and line.is_repriced and price not in prices(line):
+                self.odd.append((line, count, price))
+            self.free[key] -= count
+            self.into[key] += count
+            self.wanted[number] -= count
+        return count
+
+
 class _Filling:
-    """Gives units to lines, in several rounds. What a line takes of the prices that its total divides into, it takes
-    once: of lines that share such a price, none takes the share of another.
+    """Gives units to lines, in several rounds. Of each price that its total divides into, a line takes no more than its
+    share before other lines had theirs.
     """
 
     def __init__(self, lines: list[Goods]) -> None:
         self._lines = lines
-        self._alike: dict[str, list[Goods]] = {}
-        """By article."""
-        for line in lines:
-            self._alike.setdefault(line.reference, []).append(line)
+        self._alike: dict[str, list[int]] = {}
+        """Numbers of lines, by article."""
+        for number, line in enumerate(lines):
+            self._alike.setdefault(line.reference, []).append(number)
         self._shares = [dict(split(line.total_minor, line.quantity)) for line in lines]
         """Units at each of its prices that a line has not taken yet."""
+        self._own = list(_own_prices(lines))
 
-    def fill(
-        self, wanted: list[int], free: Units, into: Units, odd: list[tuple[Goods, int, int]] | None = None
-    ) -> None:
-        """Moves units from what is free: those at the lines' own prices first, then the closest ones that are not
-        nearer to another line of the article: those are that line's, even if it lacks none.
-
-        `wanted` is what each line still lacks, and lacks afterwards. `odd`: where units at a price that the shop has
-        changed are taken, too, and noted.
+    def fill(self, a_round: _Round, *, loosely: bool) -> None:
+        """Moves units at the lines' own prices first, then the closest ones that are not nearer to another line of the
+        article: those are that line's, even if it lacks none. `loosely`: also these, if no line says just their price;
+        for lines that have found nothing else.
         """
-
-        def take(number: int, price: int, at_most: int) -> int:
-            line, key = self._lines[number], _key(self._lines[number], price)
-            count = min(wanted[number], free[key], at_most)
-            if count:
-                if odd is not None and line.is_repriced and price not in prices(line):
-                    odd.append((line, count, price))
-                free[key] -= count
-                into[key] += count
-                wanted[number] -= count
-            return count
-
-        for rank in (0, 1):  # first the price of each line that is closest to what it says
-            for number, line in enumerate(self._lines):
-                shares = self._shares[number]
-                for price in sorted(shares, key=_distance_to(line))[rank : rank + 1]:
-                    shares[price] -= take(number, price, shares[price])
-        for number, line in enumerate(self._lines):
-            take(number, line.unit_minor, wanted[number])
-        if not any(wanted):
+        for number, price, is_share in self._own:
+            shares = self._shares[number]
+            at_most = shares[price] if is_share else a_round.wanted[number]
+            taken = a_round.take(number, self._lines[number], price, at_most)
+            if price in shares:
+                shares[price] = max(0, shares[price] - taken)
+        if not any(a_round.wanted):
             return
-        there = self._prices_of(free)
-        for number, line in enumerate(self._lines):
-            for price in sorted(there.get(line.reference, []), key=_distance_to(line)):
-                is_foreign = line.is_repriced and odd is None and price not in prices(line)
-                if not is_foreign and not _is_of_another(price, line, self._alike[line.reference]):
-                    take(number, price, wanted[number])
+        others: dict[str, list[int]] = {}
+        for (reference, kind, price), count in a_round.free.items():
+            if count and kind == "Product":
+                others.setdefault(reference, []).append(price)
+        for reference, numbers in self._alike.items():
+            if reference in others and any(a_round.wanted[number] for number in numbers):
+                self._fill_closest(a_round, numbers, sorted(others[reference]), loosely=loosely)
 
-    def _prices_of(self, units: Units) -> dict[str, list[int]]:
-        """By article."""
-        found: dict[str, list[int]] = {}
-        for (reference, kind, price), count in units.items():
-            if count and kind == "Product" and reference in self._alike:
-                found.setdefault(reference, []).append(price)
-        return found
+    def _fill_closest(self, a_round: _Round, numbers: list[int], others: list[int], *, loosely: bool) -> None:
+        """Linear in lines and prices but for the search: what is exhausted is not looked at again."""
+        lines = self._lines
+        said = {lines[number].unit_minor for number in numbers}
+        units, free = sorted(said), [price for price in others if price not in said]
+        near: dict[int, list[int]] = {}
+        # What repriced ones were reserved at is not near what they cost now.
+        if loosely or any(lines[number].is_repriced for number in numbers):
+            near = dict.fromkeys(units, free)
+        else:
+            for price in free:
+                for unit in _nearest(units, price):
+                    near.setdefault(unit, []).append(price)
+        for number in numbers:
+            line = lines[number]
+            there = near.get(line.unit_minor, [])
+            if line.is_repriced and a_round.odd is None:
+                there = [price for price in split_prices(line) if price in there]
+            while a_round.wanted[number] and there:
+                price = _nearest(there, line.unit_minor)[0]
+                a_round.take(number, line, price, a_round.wanted[number])
+                if a_round.wanted[number] or not a_round.free[line.reference, "Product", price]:
+                    del there[bisect_left(there, price)]
 
 
-def _key(line: Goods, price: int) -> Key:
-    return line.reference, "Product", price
+def _nearest(sorted_prices: list[int], price: int) -> list[int]:
+    """The closest of these, of which there is at least one; two, if they are equally close."""
+    at = bisect_left(sorted_prices, price)
+    around = sorted_prices[max(0, at - 1) : at + 1]
+    distance = min(abs(each - price) for each in around)
+    return [each for each in around if abs(each - price) == distance]
+
+
+def _own_prices(lines: list[Goods]) -> Iterator[tuple[int, int, bool]]:
+    """The lines' own prices, in the order in which units are looked for at them: the line's number, the price, and
+    whether no more than its share is taken of it. What a line says goes before what its total divides into.
+    """
+    shares = [dict(split(line.total_minor, line.quantity)) for line in lines]
+    for number, line in enumerate(lines):
+        if line.unit_minor in shares[number]:
+            yield number, line.unit_minor, True
+    for number, line in enumerate(lines):
+        if line.unit_minor not in shares[number]:
+            yield number, line.unit_minor, False
+    for number, line in enumerate(lines):
+        for price in sorted(shares[number], key=_distance_to(line)):
+            yield number, price, True
+    for number, line in enumerate(lines):
+        yield number, line.unit_minor, False
 
 
 def _distance_to(line: Goods) -> Callable[[int], tuple[int, int]]:
     return lambda price: (abs(price - line.unit_minor), price)
 
 
-def _is_of_another(price: int, line: Goods, alike: list[Goods]) -> bool:
-    """Whether units at this price are those of another of the lines of an article."""
-    if any(one.is_repriced for one in alike):  # what they were reserved at is not near what they cost now
-        return any(price == one.unit_minor for one in alike if one is not line)
-    return any(abs(price - one.unit_minor) < abs(price - line.unit_minor) for one in alike)
-
-
 def prices(line: Goods) -> set[int]:
     """The prices of a line whose total may not be divisible by its quantity: two, a cent apart."""
+    return {line.unit_minor, *split_prices(line)}
+
+
+def split_prices(line: Goods) -> tuple[int, int]:
+    """The two prices, in minor units, that a total which is not divisible comes to."""
     low = line.total_minor // line.quantity
-    return {line.unit_minor, low, low + 1}
+    return low, low + 1
 
 
 def split(total_minor: int, count: int) -> list[tuple[int, int]]:

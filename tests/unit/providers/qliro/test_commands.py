@@ -539,6 +539,39 @@ def test_lines_of_an_article_that_share_a_price(method: str) -> None:
     assert (names(client), order_of(client).captured_minor) == (["MarkItemsAsShipped"], 1_004)
 
 
+@pytest.mark.parametrize("method", ["QLIRO_INVOICE", "CREDITCARDS"])
+@pytest.mark.parametrize(
+    ("reserved", "totals", "captured"),
+    [
+        pytest.param([(2, 83), (1, 84)], [(2, 200), (1, 50)], 250, id="the total was spread evenly"),
+        pytest.param([(4, 75)], [(3, 300), (1, 0)], 300, id="one is free"),
+        pytest.param([(2, 332)], [(1, 333), (1, 335)], 664, id="rounded by the checkout"),
+        pytest.param([(2, 99), (1, 101)], [(1, 100), (2, 202)], 299, id="rounded both ways"),
+    ],
+)
+def test_article_whose_prices_no_line_has(
+    method: str, reserved: list[tuple[int, int]], totals: list[tuple[int, int]], captured: int
+) -> None:
+    """What nobody else takes is good enough, however far from a line's price: all that was shipped is captured once."""
+    client = opened(*(item("hat", count, price) for count, price in reserved), method=method)
+    lines = [goods("hat", count, total, line_id=name) for name, (count, total) in zip("ab", totals, strict=True)]
+    client.tell(confirm(*lines), shipped("s1", a=totals[0][0], b=totals[1][0]))
+    assert client.work() == "settled"
+    assert (names(client), order_of(client).captured_minor) == (["MarkItemsAsShipped"], captured)
+
+
+def test_less_of_a_line_whose_total_did_not_divide() -> None:
+    """What was captured of it at the price that it says stays its own, though what is left of its total divides."""
+    client = opened(item("hat", 4, 1_002), item("hat", 1, 1_003))
+    rest = goods("hat", 2, 2_004, line_id="b")
+    client.tell(confirm(goods("hat", 3, 3_007, unit_price_minor=1_003, line_id="a"), rest), shipped("s1", a=1, b=2))
+    client.work()
+    client.tell(cart_updated(goods("hat", 2, 2_004, unit_price_minor=1_003, line_id="a"), rest), returned("r1", b=1))
+    assert client.work() == "settled"
+    assert sorted(names(client)) == ["MarkItemsAsShipped", "ReturnItems", "UpdateItems"]
+    assert net(client) == {("hat", 1_002): 1, ("hat", 1_003): 1}
+
+
 def test_unit_of_a_line_that_is_a_cent_dearer() -> None:
     """It goes back, and the cheaper ones are captured, each at its own line's price."""
     client = opened(item("hat", 3, 100), item("hat", 1, 101))
