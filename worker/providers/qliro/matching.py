@@ -111,7 +111,7 @@ class _Filling:
             self._alike.setdefault(line.reference, []).append(number)
         self._shares = [dict(split(line.total_minor, line.quantity)) for line in lines]
         """Units at each of its prices that a line has not taken yet."""
-        self._own = list(_own_prices(lines))
+        self._own = list(_own_prices(lines, self._shares))
 
     def fill(self, a_round: _Round, *, loosely: bool) -> None:
         """Moves units at the lines' own prices first, then the closest ones that are not nearer to another line of the
@@ -151,7 +151,7 @@ class _Filling:
             line = lines[number]
             there = near.get(line.unit_minor, [])
             if line.is_repriced and a_round.odd is None:
-                there = [price for price in split_prices(line) if price in there]
+                there = [price for price in sorted(prices(line)) if price in there]
             while a_round.wanted[number] and there:
                 price = _nearest(there, line.unit_minor)[0]
                 a_round.take(number, line, price, a_round.wanted[number])
@@ -167,11 +167,10 @@ def _nearest(sorted_prices: list[int], price: int) -> list[int]:
     return [each for each in around if abs(each - price) == distance]
 
 
-def _own_prices(lines: list[Goods]) -> Iterator[tuple[int, int, bool]]:
+def _own_prices(lines: list[Goods], shares: list[dict[int, int]]) -> Iterator[tuple[int, int, bool]]:
     """The lines' own prices, in the order in which units are looked for at them: the line's number, the price, and
     whether no more than its share is taken of it. What a line says goes before what its total divides into.
     """
-    shares = [dict(split(line.total_minor, line.quantity)) for line in lines]
     for number, line in enumerate(lines):
         if line.unit_minor in shares[number]:
             yield number, line.unit_minor, True
@@ -191,13 +190,8 @@ def _distance_to(line: Goods) -> Callable[[int], tuple[int, int]]:
 
 def prices(line: Goods) -> set[int]:
     """The prices of a line whose total may not be divisible by its quantity: two, a cent apart."""
-    return {line.unit_minor, *split_prices(line)}
-
-
-def split_prices(line: Goods) -> tuple[int, int]:
-    """The two prices, in minor units, that a total which is not divisible comes to."""
     low = line.total_minor // line.quantity
-    return low, low + 1
+    return {line.unit_minor, low, low + 1}
 
 
 def split(total_minor: int, count: int) -> list[tuple[int, int]]:

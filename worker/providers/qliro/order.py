@@ -107,6 +107,18 @@ def worth(units: Units) -> int:
     return sum(key[2] * count for key, count in units.items())
 
 
+def above_zero(units: Units, once: Units) -> Units:
+    """The units, with those of the lines that are captured once that leave the total above 0; the dearest first."""
+    found = Units(units)
+    total = worth(found)
+    for key in sorted(once, key=lambda key: (-key[2], key)):
+        more = key[2] * once[key]
+        if total + more > 0:
+            found[key] = once[key]
+            total += more
+    return found
+
+
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?")
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from worker.providers.qliro import money, reserving, returning
 from worker.providers.qliro.command import Command, Line, of
 from worker.providers.qliro.memory import Memory, Note
-from worker.providers.qliro.order import QliroOrder, Reservation, Units, worth
+from worker.providers.qliro.order import QliroOrder, Reservation, Units, above_zero, worth
 from worker.providers.qliro.situation import Situation, listed
 from worker.providers.qliro.wanted import Wanted
 
@@ -74,18 +74,13 @@ def _ship(at: Situation, indivisible: Literal["first", "last"]) -> Command | lis
 
 def _with_once(at: Situation, reservation: Reservation, units: Units) -> Units:
     """With the lines that are captured once, as long as the total stays above 0; charges even if no goods are left."""
-    units = Units(units)
-    total = worth(units)
-    rest = [key for key in reservation.items if key[1] != "Product" and at.is_wanted(key)]
-    for key in sorted(rest, key=lambda key: (-key[2], key)):
-        once = at.once_of(key)
-        if not at.stays and once is not None and not once.sent_minor:
-            continue
-        more = key[2] * reservation.items[key]
-        if total + more > 0:
-            units[key] = reservation.items[key]
-            total += more
-    return units
+    once = Units()
+    for key, count in reservation.items.items():
+        if key[1] != "Product" and at.is_wanted(key):
+            of = at.once_of(key)
+            if at.stays or of is None or of.sent_minor:
+                once[key] = count
+    return above_zero(units, once)
 
 
 def _add(at: Situation) -> Command | list[str]:

@@ -4,7 +4,7 @@ import msgspec
 
 from worker.providers.qliro import money, wire
 from worker.providers.qliro.command import Command, Line
-from worker.providers.qliro.order import Key, Reservation, Units, worth
+from worker.providers.qliro.order import Key, Reservation, Units, above_zero, worth
 from worker.providers.qliro.situation import Situation, listed
 
 CANCEL = Command("cancelOrder")
@@ -32,7 +32,7 @@ def update(at: Situation) -> Command | list[str]:
         return [f"{listed(_units(new))} beyond what is reserved: only Qliro's own methods can grow after a capture"]
     if is_fixed:
         return []  # a decrease waits for the end
-    return _restated(at, new)
+    return _restated(at, new, extra)
 
 
 def _units(lines: list[Line]) -> Units:
@@ -86,17 +86,17 @@ def _line(at: Situation, key: Key, rate_bp: int | None, text: str) -> Line:
     return Line(key, 1, money.without_tax(key[2], 0) if ex_minor is None else ex_minor, text)
 
 
-def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
+def _restated(at: Situation, new: list[Line], extra: list[Line]) -> Command | list[str]:
     """All remaining lines; adjustments with the totals of our carts, or whole where that comes to more than may be."""
     left = at.left
-    new = new + [_copied(at, key, count) for key, count in _as_reserved(at).items()]
-    lines = _with_shares(at, new + _new_once(at))
+    rest = new + [_copied(at, key, count) for key, count in _as_reserved(at).items()]
+    lines = _with_shares(at, rest + extra)
     wanted = _units(lines)
     total = worth(wanted)
     if total <= 0:
         return CANCEL
     if total > worth(left) and not at.there.is_own:
-        lines = new + _new_once(at, is_whole=True)
+        lines = rest + _new_once(at, is_whole=True)
         wanted = _units(lines)
         if not _is_enough(at, wanted):
             return [f"reserved {worth(left)}, the order comes to {total}: only Qliro's own methods can grow"]
@@ -107,11 +107,8 @@ def _restated(at: Situation, new: list[Line]) -> Command | list[str]:
 
 def _is_enough(at: Situation, wanted: Units) -> bool:
     """Whether a reservation that must not grow may become this, and what is to be captured now is no more than it."""
-    captured = worth(at.match.leaves)
-    for key in sorted((key for key in wanted if key[1] != "Product"), key=lambda key: -key[2]):
-        more = key[2] * wanted[key]
-        captured += more if captured + more > 0 else 0
-    return 0 < worth(wanted) <= worth(at.left) and captured <= worth(wanted)
+    once = Units({key: count for key, count in wanted.items() if key[1] != "Product"})
+    return 0 < worth(wanted) <= worth(at.left) and worth(above_zero(at.match.leaves, once)) <= worth(wanted)
 
 
 def _copied(at: Situation, key: Key, count: int) -> Line:
