@@ -96,7 +96,8 @@ def test_ends_unheard() -> None:
         async with watched(assistance(RULES, PROVIDERS, lambda: NOW_MS), pids)() as found:
             assistant = await there(found)
             os.kill(pids[0], signal.SIGKILL)
-            await asyncio.to_thread(os.waitid, os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+            # Waited for on the loop itself, which would otherwise hear of the end, and collect the process, before us.
+            os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
             for _ in range(6):
                 assistant.lines(many)
                 await asyncio.sleep(0)
