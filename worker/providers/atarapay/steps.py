@@ -113,12 +113,16 @@ def _before_any_call(wanted: Wanted, known: Known) -> Step | None:
 
 
 def _must_read(wanted: Wanted, known: Known, *, is_uncertain: bool) -> bool:
-    if known.is_open or wanted.claims != known.checked:
+    if wanted.claims != known.checked:
         return True
     is_touched = bool(known.word or known.accepted or known.state)
-    if is_uncertain and is_touched:
+    in_doubt = is_uncertain or known.is_open
+    if in_doubt and is_touched:
         return True  # a resend, or another account: a word accepted before may be unknown there
-    return is_due(wanted, known) and (is_uncertain or is_touched)
+    if known.is_open and wanted.lack is not None:
+        return True  # what cannot be expressed may have had a word that we do not know of
+    # All that is owed at a takeover is in doubt, and most of it has no word yet: it is read before its first one.
+    return is_due(wanted, known) and (in_doubt or is_touched)
 
 
 def _waits_for_number(known: Known) -> AwaitResult:

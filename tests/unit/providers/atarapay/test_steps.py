@@ -71,7 +71,8 @@ FIRST: dict[str, tuple[str, Sequence[EventSpec], Known, dict[str, Any]]] = {
     "first word after doubt": ("order", ALL_DELIVERED, Known(), {"remote_unknown": True}),
     "nothing to tell after doubt": ("settled", [SAID], Known(), {"remote_unknown": True}),
     "an unclean stop": ("order", ALL_DELIVERED, Known(), {"may_land_late": True}),
-    "an unclean stop, nothing to tell": ("order", [SAID], Known(), {"may_land_late": True}),
+    "an unclean stop, nothing to tell": ("settled", [SAID], Known(), {"may_land_late": True}),
+    "an unclean stop, no word for it": ("order", [SAID, refunded("f1", 1)], Known(), {"may_land_late": True}),
     "a word in doubt": ("order", ALL_DELIVERED, OPEN, {}),
     "a word in doubt, nothing to tell now": ("order", [SAID], OPEN, {}),
     "a word that was refused": ("order", ALL_DELIVERED, replace(OPEN, is_open=False), {}),
@@ -104,6 +105,14 @@ def test_first_step(expected: str, specs: Sequence[EventSpec], known: Known, mem
     assert kind_of(step_of(*specs, known=remote, **members)) == expected
 
 
+def test_doubt_of_takeover_lasts_until_first_word() -> None:
+    """An order that has nothing to tell yet is not read; before its first word it is, however long after."""
+    then = step_of(SAID, known=b"", may_land_late=True, remote_unknown=True)
+    assert isinstance(then, Settled)
+    assert kept(then).is_open
+    assert kind_of(step_of(*ALL_DELIVERED, known=kept(then))) == "order"
+
+
 def test_remote_stays() -> None:
     """A step that tells nothing keeps what is known."""
     assert kept(step_of(*ALL_DELIVERED, known=TAKEN)) == TAKEN
@@ -131,6 +140,8 @@ def test_no_phone() -> None:
             assert isinstance(step, Unsendable)
             assert "phone" in step.why
     assert kept(step_of(*untold, may_land_late=True)).is_open  # so that it is asked once there is a number
+    for count in range(1, len(untold)):  # nor is it asked about while there is no word for it, whatever was in flight
+        assert kind_of(step_of(*untold[:count], may_land_late=True, remote_unknown=True)) == "settled"
 
 
 def test_no_phone_once_it_was_told() -> None:
