@@ -21,7 +21,7 @@ async def test_workers_and_partitions(open_stage: OpenStage) -> None:
     await order.confirm(line("mug", 1000))
     await order.ship("s1", mug=1)
     await worker.shown(order.subject, "parked")
-    desk = Desk(stage.settings, stage.folder)
+    desk = Desk(stage.settings, stage.folder, **{f"accounts.{ACCOUNT}": {"provider": "sequra"}})
     (found,) = await desk.json("status", "--url", worker.url, schema="status")
     assert (found["group_state"], [member["partitions"] for member in found["members"]]) == ("Stable", [[0, 1]])
     assert [(each["phase"], each["served_by"], each["lag"]) for each in found["partitions"]] == [
@@ -30,6 +30,17 @@ async def test_workers_and_partitions(open_stage: OpenStage) -> None:
     assert all(each["lease_left_s"] <= 4 and each["owner"] for each in found["partitions"])
     assert sum(each["by_status"].get("parked", 0) for each in found["partitions"]) == 1
     assert found["problems"] == ["1 order is parked: `cartsync orders list --status parked` says why"]
+    stranger = stage.order("amce/A2")
+    await stranger.confirm(line("mug", 1000))
+    await stranger.ship("s1", mug=1)
+    await stage.write(stranger.subject.encode(), b"not JSON")
+    await stage.dead_letters(1)
+    await worker.shown(stranger.subject, "owed")
+    (found,) = await desk.json("status", "--url", worker.url, schema="status")
+    assert [text.split(":")[0] for text in found["problems"][1:]] == [
+        "account amce is not configured, and has 1 order",
+        "1 dead letter of the last 24 hours that nobody has dealt with",
+    ]
     worker.kill()
     ran = await desk.run("status", "--no-orders")
     assert ran.code == 0

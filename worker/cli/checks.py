@@ -79,7 +79,7 @@ def status(
         ),
     ] = None,
     orders: Annotated[
-        bool, typer.Option("--orders/--no-orders", help="Count the orders, which reads the whole state topic.")
+        bool, typer.Option("--orders/--no-orders", help="Count orders and dead letters, which reads both topics.")
     ] = True,
     config: ConfigPath = None,
     as_json: AsJson = False,

@@ -1,6 +1,7 @@
 """`cartsync status`: all workers and partitions, whoever serves them and wherever they run.
 
-From the consumer group, the state topic and, where they can be reached, the workers' private ports; joins no group.
+From the consumer group, the state and dead-letter topics and, where they can be reached, the workers' private ports;
+joins no group.
 """
 
 import asyncio
@@ -16,7 +17,6 @@ from schemas.commands import FleetStatus
 from worker import http_url
 from worker.backend import newest_entries, open_records, open_state_scan
 from worker.config.console import ConsoleConfig
-from worker.core.policy import DeliveryPolicy
 from worker.core.view import brief_view
 from worker.kafka.client import Connection
 from worker.kafka.group import describe_group
@@ -24,6 +24,7 @@ from worker.kafka.settings import KafkaSettings
 from worker.kafka.topics import require_topics
 from worker.tools.console.workers import PrivatePorts
 from worker.tools.fleet.picture import Counts, lines_of, picture
+from worker.tools.letters import open_desk
 from worker.tools.patience import for_a_person
 from worker.tools.progress import Progress
 
@@ -48,7 +49,7 @@ async def _status(config: ConsoleConfig, urls: Sequence[str], with_orders: bool)
     if not asked:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.http.host, config.http.host)  # noqa: S104 - connected to
         asked = [http_url(host, config.http.port)]
-    counts = await (_counted if with_orders else _newest)(settings, config.worker.rules())
+    counts = await (_counted(config, settings) if with_orders else _newest(settings))
     ports = PrivatePorts(asked, config.http.token.get_secret_value())
     group, ends, statuses = await asyncio.gather(describe_group(settings), _ends(settings), ports.statuses())
     if not are_named:
@@ -65,16 +66,16 @@ async def _ends(settings: KafkaSettings) -> dict[int, int]:
         await records.stop()
 
 
-async def _counted(settings: KafkaSettings, rules: DeliveryPolicy) -> Counts:
-    """Everything that the state topic has."""
-    counts = Counts(with_orders=True)
+async def _counted(config: ConsoleConfig, settings: KafkaSettings) -> Counts:
+    """Everything that the state topic has, and the dead letters."""
+    rules, counts = config.worker.rules(), Counts(with_orders=True, accounts=config.providers)
     scan = open_state_scan(settings, lambda _subject: True, counts.note)
     await scan.start()
     now_ms, progress, read = time.time_ns() // 1_000_000, Progress(), 0
     for partition in range(scan.partitions):
         counts.met(partition)
         async with aclosing(scan.orders(partition)) as orders:
-            async for _subject, value in orders:
+            async for subject, value in orders:
                 read += 1
                 progress.say(lambda: f"partition {partition + 1} of {scan.partitions}: {read} orders read")  # noqa: B023
                 try:
@@ -83,11 +84,15 @@ async def _counted(settings: KafkaSettings, rules: DeliveryPolicy) -> Counts:
                 except (msgspec.MsgspecError, ValueError, ArithmeticError):
                     sys.stderr.write(f"partition {partition}: a record that cartsync did not write was left out\n")
                     continue
-                counts.order(partition, brief.status, record.owed_since_ms)
+                counts.order(partition, subject, brief.status, record.owed_since_ms)
+    desk = await open_desk(config, None)
+    async with aclosing(desk.walk(progress)) as letters:
+        async for letter in letters:
+            counts.letter(letter.row, now_ms)
     return counts
 
 
-async def _newest(settings: KafkaSettings, _rules: DeliveryPolicy) -> Counts:
+async def _newest(settings: KafkaSettings) -> Counts:
     """What the last records of each partition have: quick, however many orders there are."""
     counts = Counts(with_orders=False)
     connection = Connection(settings)

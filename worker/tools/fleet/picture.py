@@ -1,18 +1,20 @@
 """What `cartsync status` says, made of what the group, the state topic and the workers say. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from schemas import state
 from schemas.commands import FleetStatus, GroupMember, PartitionStatus
-from schemas.console import WorkerLine
+from schemas.console import LetterRow, WorkerLine
 from schemas.views import STATUS_RULES, PartitionView, StatusView
 from worker.kafka.group import Group
+from worker.model.order import account_of
 from worker.tools.columns import columns
 from worker.tools.control import printable
 from worker.web.console.amounts import age
+from worker.web.console.overview import OLD_MS
 
 _SHOWN = tuple(name for name, rules in STATUS_RULES.items() if rules.in_overview)
 """Statuses with a column of their own, as in the console."""
@@ -29,11 +31,24 @@ class _Part(Struct):
     oldest_owed_ms: int | None = None
 
 
-class Counts:
-    """What the state topic says."""
+_DAY_MS = 86_400_000
+_STRANGERS_MAX = 5
+"""Accounts that are not configured, one by one: an event may name any."""
 
-    def __init__(self, *, with_orders: bool) -> None:
+
+class Counts:
+    """What our topics say."""
+
+    def __init__(self, *, with_orders: bool, accounts: Collection[str] = ()) -> None:
+        """`with_orders`: whether orders and dead letters are counted. `accounts`: all that are configured; empty: that
+        is not known here.
+        """
         self.with_orders = with_orders
+        self.of_strangers: dict[str, int] = {}
+        """Orders by account, of those that are not configured."""
+        self.letters = 0
+        """Of the last day, and nobody has dealt with them."""
+        self._accounts = accounts
         self._parts: dict[int, _Part] = {}
 
     def met(self, partition: int) -> None:
@@ -55,9 +70,15 @@ class Counts:
         except msgspec.MsgspecError:
             return  # the worker that serves it says what is wrong
 
-    def order(self, partition: int, status: str, owed_since_ms: int) -> None:
+    def letter(self, row: LetterRow, now_ms: int) -> None:
+        """A dead letter."""
+        self.letters += not row.handled and now_ms - row.at_ms < _DAY_MS
+
+    def order(self, partition: int, subject: str, status: str, owed_since_ms: int) -> None:
         """An order."""
-        part = self._part(partition)
+        part, account = self._part(partition), account_of(subject)
+        if self._accounts and account not in self._accounts:
+            self.of_strangers[account] = self.of_strangers.get(account, 0) + 1
         part.by_status[status] = part.by_status.get(status, 0) + 1
         if status == "owed" and owed_since_ms:
             part.oldest_owed_ms = min(part.oldest_owed_ms or owed_since_ms, owed_since_ms)
@@ -98,7 +119,7 @@ def picture(
     ]
     workers = [line for line, _ in statuses]
     problems = [*_of_group(group, partitions), *_of_partitions(partitions), *_of_workers(statuses)]
-    problems += _of_orders(partitions, now_ms)
+    problems += [*_of_orders(partitions, counts, now_ms), *_of_letters(counts)]
     found = [GroupMember(each.client, each.host, list(each.partitions)) for each in group.members]
     return FleetStatus(group_id, group.state, found, workers, partitions, problems)
 
@@ -127,10 +148,6 @@ def _partition(
 
 
 # --- what needs somebody ---
-
-_OLD_MS = 15 * 60_000
-"""An owed order that has waited for longer needs a look."""
-
 
 def _of_group(group: Group, partitions: Sequence[PartitionStatus]) -> Iterator[str]:
     if not group.members:
@@ -161,15 +178,38 @@ def _of_workers(statuses: Sequence[tuple[WorkerLine, StatusView | None]]) -> Ite
                 yield f"account {account.name} is paused at {line.url}: {account.paused}"
 
 
-def _of_orders(partitions: Sequence[PartitionStatus], now_ms: int) -> Iterator[str]:
-    parked = sum((line.by_status or {}).get("parked", 0) for line in partitions)
-    if parked:
+def _of_orders(partitions: Sequence[PartitionStatus], counts: Counts, now_ms: int) -> Iterator[str]:
+    def of(status: str) -> int:
+        return sum((line.by_status or {}).get(status, 0) for line in partitions)
+
+    if parked := of("parked"):
         are = "order is" if parked == 1 else "orders are"
         yield f"{parked} {are} parked: `cartsync orders list --status parked` says why"
+    if inconsistent := of("inconsistent"):
+        do = "order contradicts itself" if inconsistent == 1 else "orders contradict themselves"
+        yield f"{inconsistent} {do}: `cartsync orders list --status inconsistent` says how"
+    strangers = sorted(counts.of_strangers.items(), key=lambda each: (-each[1], each[0]))
+    for account, count in strangers[:_STRANGERS_MAX]:
+        orders = "order" if count == 1 else "orders"
+        yield (
+            f"account {account} is not configured, and has {count} {orders}: configure it in [accounts], or find the "
+            "producer that writes this name"
+        )
+    if more := strangers[_STRANGERS_MAX:]:
+        yield f"{len(more)} more such accounts with {sum(count for _, count in more)} orders: `cartsync account list`"
     oldest = min((line.oldest_owed_ms for line in partitions if line.oldest_owed_ms is not None), default=now_ms)
-    if now_ms - oldest > _OLD_MS:
+    if now_ms - oldest > OLD_MS:
         waits = age((now_ms - oldest) / 1000)
         yield f"the oldest owed order has waited for {waits}: `cartsync orders list --status owed --older 15m`"
+
+
+def _of_letters(counts: Counts) -> Iterator[str]:
+    if counts.letters:
+        letters = "dead letter" if counts.letters == 1 else "dead letters"
+        yield (
+            f"{counts.letters} {letters} of the last 24 hours that nobody has dealt with: `cartsync dlq list --filter "
+            "handled=no --filter newer=24h` says what is wrong"
+        )
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -196,7 +236,7 @@ def lines_of(status: FleetStatus, now_ms: int) -> Iterator[str]:
     for problem in status.problems:
         yield f"! {printable(problem)}"
     if not status.problems:
-        yield "nothing needs a person"
+        yield "nothing needs a person" if with_orders else "nothing seen needs a person (orders were not counted)"
 
 
 def _row(line: PartitionStatus, now_ms: int, with_orders: bool) -> list[str]:
