@@ -509,7 +509,7 @@ def test_tables() -> None:
     assert "→ cartsync order resend hats/1" in text
     assert "\\x1b[31m" in text
     assert "1 of 4 orders differ" in text
-    assert "1 orders were not compared; --all names them" in text
+    assert "1 of 4 orders were not compared; --all names them" in text
     assert "hats/3" not in text
     everything = printed(order_of(), AGREES, WAITS, HELD, is_all=True)
     assert "hats/3" in everything
@@ -521,11 +521,11 @@ def test_tables() -> None:
     ("orders", "problem", "last"),
     [
         ([], "", "there are no orders to compare"),
-        ([AGREES], "", "all agree: 1 orders"),
-        ([AGREES, WAITS], "", "all agree: 1 orders; 1 are not final yet"),
+        ([AGREES], "", "1 of 1 orders agree, 0 differ"),
+        ([AGREES, WAITS], "", "1 of 2 orders agree, 0 differ, 1 are not final yet"),
         ([AGREES], "interrupted", "none of the 1 orders that were looked at differs; that is not all of them"),
         ([order_of()], "interrupted", "1 of 1 orders differ"),
-        ([AGREES, HELD], "account x: down", "1 orders were not compared"),
+        ([AGREES, HELD], "account x: down", "1 of 2 orders were not compared"),
     ],
     ids=["nothing", "all", "some wait", "a part", "a part that differs", "not compared"],
 )
@@ -534,6 +534,17 @@ def test_last_words(orders: list[ComparedOrder], problem: str, last: str) -> Non
     text = printed(*orders, problem=problem)
     assert last in text
     assert (f"partial: {problem}" in text) is bool(problem)
+
+
+def test_account_that_is_not_configured() -> None:
+    """Its orders cannot be compared: that is no agreement, and no difference."""
+    tally = Tally()
+    for each in (AGREES, replace(HELD, subject="nope/1", verdict="no_account", provider="")):
+        tally.add(each)
+    assert tally.note_not_asked() == 64
+    assert tally.problems == ["account nope is not configured: its 1 order was not compared"]
+    assert not tally.summary(64).is_complete
+    assert tally.note_not_asked() == 0  # it is said once
 
 
 def test_many_rows() -> None:

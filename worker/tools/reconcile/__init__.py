@@ -96,11 +96,7 @@ async def _reconcile(
             tally.account(name, asking.account.provider).problem = asking.problem.text
             tally.problems.append(asking.problem.text)
             exit_code = exit_code or asking.problem.exit_code
-    for name, found in tally.accounts.items():
-        if (count := found.verdicts["not_read"]) and not found.problem:
-            found.problem = f"account {name}: {count} orders could not be read; --json says of each why"
-            tally.problems.append(found.problem)
-            exit_code = exit_code or CartsyncError.exit_code
+    exit_code = exit_code or tally.note_not_asked()
     exit_code = exit_code or (1 if tally.of("differs") else 0)
     out.conclude(tally, exit_code)
     return exit_code

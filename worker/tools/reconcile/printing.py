@@ -154,7 +154,8 @@ def _last_words(tally: Tally) -> Iterator[str]:
     elif tally.problems:
         yield f"none of the {tally.orders} orders that were looked at differs; that is not all of them"
     else:
-        waiting = tally.of("not_final")
-        yield f"all agree: {tally.of('agrees')} orders" + (f"; {waiting} are not final yet" if waiting else "")
+        waiting, agree = tally.of("not_final"), tally.of("agrees")
+        waits = f", {waiting} are not final yet" if waiting else ""
+        yield f"{agree} of {tally.orders} orders agree, 0 differ{waits}"
     if others:
-        yield f"{others} orders were not compared" + ("" if tally.problems else "; --all names them")
+        yield f"{others} of {tally.orders} orders were not compared; --all names them"

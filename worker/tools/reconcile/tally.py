@@ -5,6 +5,8 @@ from collections import Counter
 from msgspec import Struct, field
 
 from schemas.reconciliation import AccountSummary, ComparedOrder, Reconciliation
+from worker.core.view import not_configured
+from worker.errors import CartsyncError, ConfigError
 
 
 class AccountTally(Struct):
@@ -47,6 +49,24 @@ class Tally:
     def orders(self) -> int:
         """All of them."""
         return sum(each.categories.total() for each in self.accounts.values())
+
+    def note_not_asked(self) -> int:
+        """Says of each account that could not be asked about its orders why; the exit code, 0: there is none."""
+        exit_code = 0
+        for name, found in self.accounts.items():
+            if found.problem:
+                continue
+            if count := found.verdicts["no_account"]:
+                orders = "order was" if count == 1 else "orders were"
+                found.problem = f"{not_configured(name)}: its {count} {orders} not compared"
+                exit_code = exit_code or ConfigError.exit_code
+            elif count := found.verdicts["not_read"]:
+                found.problem = f"account {name}: {count} orders could not be read; --json says of each why"
+                exit_code = exit_code or CartsyncError.exit_code
+            else:
+                continue
+            self.problems.append(found.problem)
+        return exit_code
 
     def summary(self, exit_code: int) -> Reconciliation:
         """As it is printed."""
