@@ -390,10 +390,10 @@ async def test_order_show(cli: Cli, worker: Worker, url: str) -> None:
     assert out.splitlines() == [
         "acme/1: parked",
         "  why        422: no\\x1b[2J",
-        "  shipped    7100 EUR (minor units)",
-        "                   7100  1 × jacket (Jacket\\n)",
-        "  unshipped  1250 EUR (minor units)",
-        "                   1250  handling",
+        "  shipped    71.00 EUR",
+        "                  71.00  1 × jacket (Jacket\\n)",
+        "  unshipped  12.50 EUR",
+        "                  12.50  handling",
         "  revision   12, acknowledged 9",
         "  next       in 2.2 s",
         "  partition  3",
@@ -405,9 +405,9 @@ async def test_order_show(cli: Cli, worker: Worker, url: str) -> None:
 async def test_order_whose_money_ends_different(cli: Cli, worker: Worker, url: str) -> None:
     """It says what the provider has more, or less, than the carts come to, where it knows."""
     known = {"order_id": "7", "differs_minor": {"shipped": -120, "unshipped": 0}}
-    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known=known))
+    worker.orders["acme/1"] = OrderView("acme/1", "settled", "", currency="EUR", provider=ProviderView(known=known))
     _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)
-    assert "  differs    the provider has 120 less shipped than the carts (minor units)" in out.splitlines()
+    assert "  differs    the provider has 1.20 EUR less shipped than the carts" in out.splitlines()
     assert out.count("differs") == 1
     worker.orders["acme/1"] = OrderView("acme/1", "settled", "", provider=ProviderView(known={"order_id": "7"}))
     _, out, _ = await asyncio.to_thread(cli, "order", "show", "acme/1", "--url", url)

@@ -1,18 +1,22 @@
 """Amounts as people write them. Pure."""
 
-from collections.abc import Mapping
-
-_DIGITS: Mapping[str, int] = {
-    **dict.fromkeys(("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF", "XPF"), 0),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+_DECIMALS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
 }
-"""Decimals of a currency's minor unit where they are not two (ISO 4217, 2026-08)."""
+"""ISO 4217 (2026-01), currencies whose minor unit is not the hundredth."""
+_PLACES = {currency: places for places, names in _DECIMALS.items() for currency in names.split()}
+
+
+def number_text(minor: int, currency: str, *, minus: str = "-", thousands: str = ",") -> str:
+    """`-1,234.50` of minor units."""
+    places = _PLACES.get(currency, 2)
+    whole, rest = divmod(abs(minor), 10**places)
+    text = f"{whole:,}".replace(",", thousands) + (f".{rest:0{places}}" if places else "")
+    return f"{minus if minor < 0 else ''}{text}"
 
 
 def amount_text(minor: int, currency: str) -> str:
     """`-1,234.50 SEK` of minor units."""
-    digits = _DIGITS.get(currency, 2)
-    sign = "-" if minor < 0 else ""
-    whole, part = divmod(abs(minor), 10**digits)
-    decimals = f".{part:0{digits}}" if digits else ""
-    return f"{sign}{whole:,}{decimals} {currency}"
+    return f"{number_text(minor, currency)} {currency}"

@@ -18,6 +18,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 
 from schemas.views import ItemView, OrderView, StatusView
+from worker.core.amounts import amount_text, number_text
 from worker.core.commands import Command
 from worker.errors import CartsyncError, InvariantError, LogError, UsageError
 
@@ -292,9 +293,9 @@ def _lines(view: OrderView) -> Iterator[str]:
         ("unshipped", view.unshipped_minor, view.unshipped),
     ):
         if total is not None:
-            yield f"  {title:<10} {total} {view.currency or ''} (minor units)"
+            yield f"  {title:<10} {amount_text(total, view.currency or '')}".rstrip()
         for item in items or ():
-            yield f"  {'':<10} {_item(item)}"
+            yield f"  {'':<10} {_item(item, view.currency or '')}"
     yield from _apart(view)
     for note in view.notes:
         yield f"  note       {printable(note)}"
@@ -313,14 +314,15 @@ def _apart(view: OrderView) -> Iterator[str]:
     for cart, minor in (known or {}).get("differs_minor", {}).items():
         if minor:
             more = "more" if minor > 0 else "less"
-            yield f"  differs    the provider has {abs(minor)} {more} {cart} than the carts (minor units)"
+            amount = amount_text(abs(minor), view.currency or "").rstrip()
+            yield f"  differs    the provider has {amount} {more} {cart} than the carts"
 
 
-def _item(item: ItemView) -> str:
+def _item(item: ItemView, currency: str) -> str:
     what = printable(item.reference or item.type)
     count = f"{item.quantity} × " if item.quantity else ""
     name = f" ({printable(item.name)})" if item.name else ""
-    return f"{item.total_minor:>10}  {count}{what}{name}"
+    return f"{number_text(item.total_minor, currency):>10}  {count}{what}{name}"
 
 
 def printable(text: str) -> str:

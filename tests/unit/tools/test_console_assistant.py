@@ -97,7 +97,7 @@ def test_ends_unheard() -> None:
             assistant = await there(found)
             os.kill(pids[0], signal.SIGKILL)
             # Waited for on the loop itself, which would otherwise hear of the end, and collect the process, before us.
-            os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - see above
             for _ in range(6):
                 assistant.lines(many)
                 await asyncio.sleep(0)

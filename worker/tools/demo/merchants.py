@@ -23,7 +23,7 @@ from worker.providers.atarapay.wire import State
 from worker.providers.qliro.options import QliroAccount
 from worker.providers.sequra.options import SequraAccount
 from worker.sandbox.atarapay.escrow import Act, Escrow
-from worker.sandbox.atarapay.sandbox import AtaraPaySandbox
+from worker.sandbox.atarapay.sandbox import SELLER, AtaraPaySandbox
 from worker.sandbox.faults import FaultPlan
 from worker.sandbox.pushes import Send
 from worker.sandbox.qliro.orders import without_tax
@@ -67,6 +67,8 @@ ESCROW = AtaraPayAccount(
 _REVIEWED = 0.15
 """Share of the orders whose payment is looked at first."""
 _REVIEW_S = 1.0
+_UNHURT = 5
+"""Requests that meet no fault, about an order whose story is told step by step."""
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -287,6 +289,9 @@ class AtAtaraPay(Merchant):
         )
         super().__init__(account, history, sandbox, plot.seed)
         self._keys = (account.public_key, account.private_key)
+        for order in history.orders.values():
+            if order.is_unsupported:  # it is told as delivered before a part of it comes back, as the README tells it
+                sandbox.faults.script(SELLER, order.number, *["ok"] * _UNHURT)
 
     def caller(self) -> Caller:
         public_key, private_key = self._keys

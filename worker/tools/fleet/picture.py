@@ -149,6 +149,7 @@ def _partition(
 
 # --- what needs somebody ---
 
+
 def _of_group(group: Group, partitions: Sequence[PartitionStatus]) -> Iterator[str]:
     if not group.members:
         waiting = sum(line.lag for line in partitions)

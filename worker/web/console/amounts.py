@@ -2,13 +2,8 @@
 
 from datetime import UTC, datetime
 
-_DECIMALS = {
-    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
-    3: "BHD IQD JOD KWD LYD OMR TND",
-    4: "CLF UYW",
-}
-"""ISO 4217 (2026-01), currencies whose minor unit is not the hundredth."""
-_PLACES = {currency: places for places, names in _DECIMALS.items() for currency in names.split()}
+from worker.core.amounts import number_text
+
 _NARROW = "\u202f"
 _MINUS = "−"
 
@@ -17,10 +12,7 @@ def money(minor: int | None, currency: str | None) -> str:
     """`1 234.50 EUR` of 123450 minor units; empty when it is not known."""
     if minor is None or currency is None:
         return ""
-    places = _PLACES.get(currency, 2)
-    whole, rest = divmod(abs(minor), 10**places)
-    text = f"{whole:,}".replace(",", _NARROW) + (f".{rest:0{places}}" if places else "")
-    return f"{_MINUS if minor < 0 else ''}{text}\u00a0{currency}"
+    return f"{number_text(minor, currency, minus=_MINUS, thousands=_NARROW)}\u00a0{currency}"
 
 
 def age(seconds: float) -> str:
