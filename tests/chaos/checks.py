@@ -67,6 +67,7 @@ _WANTED = tuple(
             "order_parked",
             "task_failed",
             "slot_failed",
+            "adapter_failed",
             "worker_start_failed",
             "worker_failed",
             "stuck",
@@ -254,7 +255,7 @@ def check_workers(logs: Sequence[Log], endings: Sequence[Ending], borne: frozens
     return shortened(wrong)
 
 
-_FAILURES = ("task_failed", "slot_failed", "partition_unusable", "partition_halted")
+_FAILURES = ("task_failed", "slot_failed", "adapter_failed", "partition_unusable", "partition_halted")
 
 
 def _failures(log: Log) -> Iterator[str]:

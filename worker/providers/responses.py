@@ -103,8 +103,12 @@ def _errors(text: str) -> str:
 
 _UNSEEN = re.compile(r"<(script|style|title)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>?")
+_NO_CHARACTER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")
+"""A reference to no character: `html.unescape` fails at one of thousands of digits."""
 
 
 def _visible(text: str) -> str:
     """The visible text of a page; plain text unchanged."""
-    return html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", text))) if "<" in text else text
+    if "<" not in text:
+        return text
+    return html.unescape(_NO_CHARACTER.sub(" ", _TAG.sub(" ", _UNSEEN.sub(" ", text))))

@@ -10,7 +10,7 @@ class Gate:
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: deque[asyncio.Future[None]] = deque()
-        """Nobody waits while there is room."""
+        """Nobody waits while there is room; some may have given up."""
 
     def enter_now(self) -> bool:
         """Takes a place; false: there is none, and `enter` waits for one."""
@@ -26,15 +26,15 @@ class Gate:
         try:
             await place
         except asyncio.CancelledError:
-            if place.cancelled():
-                self._waiting.remove(place)
-            else:  # it was handed over in the same moment
+            if not place.cancelled():  # it was handed over in the same moment
                 self.leave()
             raise
 
     def leave(self) -> None:
         """Hands the place over."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        else:
-            self._free += 1
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():  # whoever waited there has not given up
+                place.set_result(None)
+                return
+        self._free += 1

@@ -10,8 +10,10 @@ each, however many orders or slots one of them has.
 
 import asyncio
 import itertools
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
@@ -35,10 +37,11 @@ from worker.model.exchange import (
     Outcome,
     OutcomeKind,
     Settled,
+    Step,
     Unsendable,
 )
 from worker.model.order import quoted, reference_of
-from worker.model.provider import Provider, Question
+from worker.model.provider import Answered, Provider, Question
 from worker.ports import Attempt, AttemptSource, Clock, Errand, Sender
 from worker.publisher.gate import Gate
 
@@ -69,6 +72,39 @@ def _idempotency_key(attempt: Attempt, account: str, reference: str) -> str:
 def _of_read(outcome: Outcome) -> Outcome:
     """A failed read leaves nothing behind that might land late."""
     return replace(outcome, kind=OutcomeKind.REJECTED) if outcome.kind is OutcomeKind.UNKNOWN else outcome
+
+
+def _next_step(provider: Provider[Any], asked: Question, attempt: Attempt, status: int | None) -> Step | Outcome:
+    """The adapter's next step, or what its failure comes to."""
+    try:
+        return provider.next_step(asked)
+    except Exception as error:  # noqa: BLE001 - see `_failed`
+        return _failed(attempt, error, OutcomeKind.REJECTED, status)
+
+
+def _read_response(
+    provider: Provider[Any], asked: Question, sent: Exchange, response: HttpResponse, attempt: Attempt
+) -> Answered:
+    """What the adapter makes of a response, or what its failure comes to."""
+    try:
+        return provider.read_response(asked, sent, response)
+    except Exception as error:  # noqa: BLE001 - see `_failed`
+        kind = OutcomeKind.REJECTED if sent.is_read else OutcomeKind.UNKNOWN
+        return Answered(_failed(attempt, error, kind, response.status, None if sent.is_read else sent.remote))
+
+
+def _failed(
+    attempt: Attempt, error: Exception, kind: OutcomeKind, status: int | None, remote: bytes | None = None
+) -> Outcome:
+    """The outcome when an adapter fails, mostly at what its provider has said: a defect of ours, which must cost one
+    order, not the worker and, as the same response would come again, the one that takes over. What it fails at may be
+    personal.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    name = type(error).__name__
+    log.critical("adapter_failed", order=attempt.subject, status=status, error=name, at=at)
+    return Outcome(kind, f"the adapter failed ({name} at {at}), a defect of cartsync: report it", status, remote=remote)
 
 
 class _Unanswered:
@@ -298,7 +334,7 @@ class Publisher:
             attempt = turn.owner.claim(turn.subject)
             if attempt is not None:  # `None`: the order has been acknowledged, parked or put on hold since the offer
                 slots.queue.begin(turn, now)
-                if slots.queue.opens_at(now) <= now:  # there is more to send
+                if slots.queue.opens_at(now) != NEVER:  # there is more to send, now or later: this slot has no alarm
                     self._call_slot(slots)
                 return turn, attempt
             if count % _CLAIMS_IN_A_ROW == 0:
@@ -398,7 +434,7 @@ class Publisher:
         )
         status, provider = None, slots.provider
         for count in range(_EXCHANGES_MAX):
-            step = provider.next_step(asked)
+            step = _next_step(provider, asked, attempt, status)
             match step:
                 case Exchange():
                     pass
@@ -406,6 +442,8 @@ class Publisher:
                     return Outcome(OutcomeKind.PENDING, why, status, poll_s, remote=remote, is_overdue=is_overdue)
                 case Settled(remote, found):
                     return Outcome(OutcomeKind.APPLIED, "", status, remote=remote, found=found)
+                case Outcome():
+                    return step
                 case Unsendable():
                     return Outcome(OutcomeKind.UNSUPPORTED, step.reason, status, remote=step.remote, found=step.found)
             if count and slots.limiter is not None:  # `_ready` has acquired the first
@@ -414,7 +452,7 @@ class Publisher:
             response = await self._exchange(slots, step.request, attempt)
             if isinstance(response, Fault):
                 return unanswered.failed(response)
-            result = provider.read_response(asked, step, response)
+            result = _read_response(provider, asked, step, response, attempt)
             if not step.is_read:
                 return result.outcome
             if result.outcome.kind is not OutcomeKind.APPLIED:
@@ -446,7 +484,11 @@ class Publisher:
         if isinstance(response, Fault):
             return unanswered.failed(response)
         errand.answer = response
-        outcome = errand.read(response, self._clock.wall_ms())
+        try:
+            outcome = errand.read(response, self._clock.wall_ms())
+        except Exception as error:  # noqa: BLE001 - see `_failed`
+            kind = OutcomeKind.REJECTED if errand.is_read else OutcomeKind.UNKNOWN
+            return _failed(attempt, error, kind, response.status)
         return _of_read(outcome) if errand.is_read else outcome
 
     def _end(

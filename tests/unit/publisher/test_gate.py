@@ -50,3 +50,21 @@ def test_place_of_one_that_gives_up_is_not_lost() -> None:
         assert inside == ["c"]
 
     run(main())
+
+
+def test_all_give_up_at_once() -> None:
+    """Who is inside leaves in the same moment as those give up who wait: nobody gets the place, and it is free."""
+
+    async def main() -> None:
+        gate = Gate(1)
+        assert gate.enter_now()
+        tasks = [asyncio.create_task(enter(gate, name, [])) for name in "ab"]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        gate.leave()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+        assert gate.enter_now()
+
+    run(main())

@@ -1,4 +1,4 @@
-"""Lanes: who is sent when, within which limits. Under virtual time, with a sender that answers as it is told."""
+"""Slots: who is sent when, within which limits. Under virtual time, with a sender that answers as it is told."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.facts import Facts, OrderDetails
 from schemas.state import Operated
@@ -14,8 +15,9 @@ from worker.errors import CartsyncError
 from worker.logs import capture
 from worker.metrics import Metrics
 from worker.model.account import Account
-from worker.model.exchange import Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind
+from worker.model.exchange import Exchange, Fault, HttpRequest, HttpResponse, Outcome, OutcomeKind, Step
 from worker.model.order import Cart, Order
+from worker.model.provider import Answered, Question
 from worker.ports import Attempt
 from worker.providers.sequra import Sequra
 from worker.providers.sequra.options import SequraAccount
@@ -52,7 +54,7 @@ class Answers:
 
 
 class Book:
-    """An source whose orders are all owed."""
+    """A source whose orders are all owed."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
@@ -81,7 +83,7 @@ def account(name: str = "acme", **members: Any) -> Account:
 class Scene:
     """A publisher, its sender and one source."""
 
-    def __init__(self, *accounts: Account, rules: DeliveryPolicy = RULES) -> None:
+    def __init__(self, *accounts: Account, rules: DeliveryPolicy = RULES, adapter: Sequra | None = None) -> None:
         self.clock = VirtualClock(asyncio.get_running_loop())
         self.sender = Answers()
         self.metrics = Metrics()
@@ -89,7 +91,7 @@ class Scene:
         self.book = Book(self.clock)
         self.publisher = Publisher(
             {each.name: each for each in accounts},
-            {"sequra": Sequra()},
+            {"sequra": adapter or Sequra()},
             self.sender,
             self.clock,
             rules=rules,
@@ -410,7 +412,7 @@ def test_retry_after_of_429_holds_the_account() -> None:
     played(main)
 
 
-def test_cut_gives_up_what_is_under_way_and_the_lane_lives_on() -> None:
+def test_cut_gives_up_what_is_under_way_and_the_slot_lives_on() -> None:
     """The outcome is unknown, and is told once; other outlets' attempts go on in the same slots."""
 
     async def main() -> None:
@@ -480,20 +482,93 @@ def test_suspended_begins_nothing() -> None:
     played(main)
 
 
-def test_lane_that_fails_is_told() -> None:
-    """A defect in an adapter stops the worker instead of stopping an account silently."""
+def test_retries_wait_for_no_busy_slot() -> None:
+    """Each goes when it is due, as long as a slot is idle, though whoever waited for the first one is busy with it."""
+
+    async def main() -> None:
+        scene = Scene(account(concurrency=4))
+        scene.sender.took_s = 8.0
+        scene.offer(*[f"acme/w{number}" for number in range(4)])
+        await asyncio.sleep(400)  # by then nothing goes early any more
+        scene.sender.sent.clear()
+        now = scene.clock.now()
+        due = [5.0, 5.5, 6.0, 6.5]
+        for number, after_s in enumerate(due):
+            subject = f"acme/{number}"
+            scene.publisher.offer("acme", 0, subject, scene.book, has_failed=True, not_before=now + after_s)
+            await asyncio.sleep(0)
+        await asyncio.sleep(60)
+        assert [at - now for at, _ in scene.sender.sent] == pytest.approx(due)
+        await scene.publisher.stop()
+
+    played(main)
+
+
+class Puzzled(Sequra):
+    """An adapter that fails at what the provider has said."""
+
+    def __init__(self, *, is_read: bool, fails_in: str) -> None:
+        self.is_read = is_read
+        self.fails_in = fails_in
+
+    def next_step(self, asked: Question) -> Step:
+        if self.fails_in == "next_step" and asked.seen is not None:
+            raise OverflowError("somebody@example.com")
+        step = super().next_step(asked)
+        return replace(step, is_read=self.is_read) if isinstance(step, Exchange) else step
+
+    def read_response(self, asked: Question, sent: Exchange, response: HttpResponse) -> Answered:  # noqa: ARG002
+        if self.fails_in == "read_response":
+            raise OverflowError("somebody@example.com")
+        return Answered(Outcome(OutcomeKind.APPLIED, "", response.status), "seen")
+
+
+@pytest.mark.parametrize(
+    ("is_read", "fails_in", "expected"),
+    [
+        (False, "read_response", OutcomeKind.UNKNOWN),
+        (True, "read_response", OutcomeKind.REJECTED),
+        (True, "next_step", OutcomeKind.REJECTED),
+    ],
+)
+def test_adapter_that_fails_at_a_response(is_read: bool, fails_in: str, expected: OutcomeKind) -> None:
+    """It costs that order alone: the same response would come again, to whoever has the partition then. What the
+    provider has said is told to nobody.
+    """
+
+    async def main() -> None:
+        scene = Scene(account(), adapter=Puzzled(is_read=is_read, fails_in=fails_in))
+        lines: list[str] = []
+        with capture(lines, "critical"):
+            scene.offer("acme/a")
+            await asyncio.sleep(5)
+        assert not scene.failures
+        assert scene.kinds() == [expected]
+        ((_, outcome),) = scene.book.outcomes
+        assert "OverflowError at test_publisher.py:" in outcome.reason
+        assert (outcome.remote is None) is is_read
+        (line,) = map(json.loads, lines)
+        assert (line["event"], line["order"], line["error"]) == ("adapter_failed", "acme/a", "OverflowError")
+        assert line["status"] == 204
+        assert "somebody" not in str(lines) + outcome.reason
+        await scene.publisher.stop()
+
+    played(main)
+
+
+def test_slot_that_fails_is_told() -> None:
+    """A defect outside the adapters stops the worker instead of stopping an account silently."""
 
     async def main() -> None:
         scene = Scene(account())
 
         def broken(subject: str) -> Attempt | None:
-            return Attempt(subject, 1, None, 0.0, lambda: True)  # type: ignore[arg-type]
+            raise RuntimeError(subject)
 
         scene.book.claim = broken  # type: ignore[method-assign]
         scene.offer("acme/a")
         await asyncio.sleep(1)
         assert len(scene.failures) == 1
-        assert scene.kinds() == [OutcomeKind.UNKNOWN]
         await scene.publisher.stop()
 
     played(main)

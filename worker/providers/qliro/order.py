@@ -119,6 +119,7 @@ def above_zero(units: Units, once: Units) -> Units:
     return found
 
 
+_ID = re.compile(r"[0-9]{1,18}")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?")
 
 
@@ -203,7 +204,7 @@ def _seen(one: wire.Transaction) -> _Seen:
     status = wire.word(one.status, wire.STATUSES)
     original = one.original_payment_transaction_id
     if isinstance(original, str):
-        original = int(original) if original.isascii() and original.isdigit() else None
+        original = int(original) if _ID.fullmatch(original) else None
     kind = wire.word(one.type, wire.KINDS)
     said = _words(one)
     return _Seen(

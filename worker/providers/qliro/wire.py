@@ -9,9 +9,10 @@ import re
 from base64 import b64encode
 from decimal import Decimal
 from hashlib import sha256
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 ORDER_REFERENCE = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_-]{1,25}")
 """References that an order can be read by: one of digits alone would be treated as an OrderId."""
@@ -47,14 +48,20 @@ def word(value: Word, words: tuple[str, ...]) -> str:
     return words[value] if isinstance(value, int) and 0 <= value < len(words) else str(value)
 
 
+Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""Of an order or a transaction; what is kept of them has 64 bits."""
+Count = Annotated[int, Meta(gt=-(2**31), lt=2**31)]
+"""Of units."""
+
+
 class Action(Struct, rename="pascal", frozen=True, gc=False):
     """What happened to an item."""
 
     action_type: Word
-    payment_transaction_id: int | None = None
+    payment_transaction_id: Id | None = None
     merchant_reference: str = ""
     type: Word = "Product"
-    quantity: int = 0
+    quantity: Count = 0
     price_per_item_inc_vat: Decimal = Decimal(0)
     price_per_item_ex_vat: Decimal | None = None
     description: str | None = None
@@ -63,11 +70,11 @@ class Action(Struct, rename="pascal", frozen=True, gc=False):
 class Transaction(Struct, rename="pascal", frozen=True, gc=False):
     """A movement of money, or of what is reserved."""
 
-    payment_transaction_id: int
+    payment_transaction_id: Id
     type: Word
     status: Word
     amount: Decimal = Decimal(0)
-    original_payment_transaction_id: int | str | None = None
+    original_payment_transaction_id: Id | str | None = None
     timestamp: str | None = None
     payment_method_name: str | None = None
     provider_result_description: str | None = None
@@ -78,7 +85,7 @@ class Transaction(Struct, rename="pascal", frozen=True, gc=False):
 class Order(Struct, rename="pascal", frozen=True, gc=False):
     """`GetOrder`, without everything about the shopper."""
 
-    order_id: int
+    order_id: Id
     merchant_reference: str
     currency: str
     order_item_actions: list[Action]
@@ -89,14 +96,14 @@ class Accepted(Struct, rename="pascal", frozen=True, gc=False):
     """The response to a command, in the form of the OpenAPI and in the older forms of UpdateItems."""
 
     payment_transactions: list[msgspec.Raw] | None = None
-    payment_transaction_id: int | None = None
-    reversal_payment_transaction_id: int | None = None
+    payment_transaction_id: Id | None = None
+    reversal_payment_transaction_id: Id | None = None
 
 
 class AcceptedTransaction(Struct, rename="pascal", frozen=True, gc=False):
     """One of its transactions."""
 
-    payment_transaction_id: int
+    payment_transaction_id: Id
 
 
 class Refusal(Struct, rename="pascal", frozen=True, gc=False):
@@ -201,9 +208,15 @@ def money(minor: int) -> Decimal:
     return Decimal(minor).scaleb(-2)
 
 
+_MAGNITUDE_MAX = 15
+"""Digits of an amount before the point, less one: with the minor unit's two it is within 64 bits."""
+
+
 def minor(amount: Decimal) -> int:
-    """Raises `ValueError` if it is not a whole number of minor units."""
-    cents = amount.scaleb(2) if amount.is_finite() else amount
-    if not amount.is_finite() or cents != cents.to_integral_value():
+    """Raises `ValueError` if it is not a whole number of minor units, or beyond all reason."""
+    if not amount.is_finite() or amount.adjusted() > _MAGNITUDE_MAX:
+        raise ValueError("no amount, or one with more than two decimals")
+    cents = amount.scaleb(2)
+    if cents != cents.to_integral_value():
         raise ValueError("an amount with more than two decimals")
     return int(cents)
