@@ -107,14 +107,25 @@ class Operators:
         return uuid.UUID(int=(high << 64 | low << 11) & (2**128 - 1), version=4)
 
     async def write_all(self, command: Command, targets: Iterable[tuple[str, int]], by: str, why: str) -> int:
-        """The same for many orders, each with its partition; to how many there was something to do."""
-        slots = asyncio.Semaphore(_AT_ONCE_MAX)
+        """The same for many orders, each with its partition; to how many there was something to do. With the first
+        failure it ends: nothing more is written once the caller has been told.
+        """
+        left, done = iter(targets), 0
 
-        async def one(subject: str, partition: int) -> bool:
-            async with slots:
-                return (await self.write(command, subject, [partition], [partition], by, why)).done
+        async def one_by_one() -> None:
+            nonlocal done
+            for subject, partition in left:
+                outcome = await self.write(command, subject, [partition], [partition], by, why)
+                done += outcome.done
 
-        return sum(await asyncio.gather(*(one(*target) for target in targets)))
+        writing = [asyncio.create_task(one_by_one(), name="operator of many") for _ in range(_AT_ONCE_MAX)]
+        try:
+            await asyncio.gather(*writing)
+        finally:
+            for task in writing:
+                task.cancel()
+            await asyncio.gather(*writing, return_exceptions=True)
+        return done
 
     async def stop(self) -> None:
         """What is being done ends."""
