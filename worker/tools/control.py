@@ -254,15 +254,17 @@ def ask(url: str, method: str, path: str, body: bytes = b"", *, within_s: float 
     if isinstance(url, Port) and url.token:
         request.add_unredirected_header("Authorization", f"Bearer {url.token}")
     try:
-        with _open(request, timeout=within_s) as response:
-            content: bytes = response.read()
-            return content
-    except HTTPError as error:
-        with error:
-            raise _refusal(error.code, error.read()) from None
+        try:
+            with _open(request, timeout=within_s) as response:
+                content: bytes = response.read()
+                return content
+        except HTTPError as error:
+            with error:
+                refused = error.code, error.read()  # which the worker may not live to send
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise NoAnswerError(f"no worker responds at {url}: {reason}") from None
+    raise _refusal(*refused)
 
 
 def _check(url: str) -> None:

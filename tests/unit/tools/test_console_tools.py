@@ -217,6 +217,20 @@ async def test_statuses() -> None:
     assert "no worker responds" in other.detail
 
 
+async def test_worker_that_dies_in_the_middle_of_an_answer() -> None:
+    """It does not answer, whatever it had begun to say."""
+
+    async def die(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\n{")
+        writer.close()
+
+    async with await asyncio.start_server(die, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ((line, status),) = await PrivatePorts([f"http://127.0.0.1:{port}"], "").statuses()
+    assert (line.ok, status) == (False, None)
+    assert "no worker responds" in line.detail
+
+
 # --- users ---
 
 

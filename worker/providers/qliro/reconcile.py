@@ -18,6 +18,7 @@ from schemas.reconciliation import ProviderSide, Verdict
 from worker.core.amounts import amount_text
 from worker.model.exchange import AwaitResult, Exchange, HttpRequest, HttpResponse, Outcome, OutcomeKind
 from worker.model.reconcile import PROBED, Case, Finding, Terms
+from worker.providers.qliro import reserving
 from worker.providers.qliro import wanted as w
 from worker.providers.qliro.memory import Memory, recall
 from worker.providers.qliro.options import QliroAccount
@@ -115,7 +116,7 @@ class _Apart(Struct):
 
 def _apart(at: Situation) -> _Apart:
     missing, missing_kept = Units(), Units()
-    for goods, kept, pending in at.match.missing:
+    for goods, kept, pending in () if reserving.costs_nothing(at) else at.match.missing:
         key = (goods.reference, "Product", goods.unit_minor)
         missing[key] += kept + pending
         missing_kept[key] += kept

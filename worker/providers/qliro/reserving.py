@@ -14,7 +14,9 @@ def update(at: Situation) -> Command | list[str]:
     """Changes the reservation to the remaining lines, or returns why that is impossible."""
     if not at.stays:
         return []
-    left = at.left
+    if costs_nothing(at):
+        return []
+    left, extra = at.left, _new_once(at)
     new = at.new_lines()
     if isinstance(new, str):
         return [new]
@@ -22,7 +24,6 @@ def update(at: Situation) -> Command | list[str]:
         why = f"{listed(_units(new))} neither captured nor reserved at Qliro, where nothing is reserved any more"
         return [why] if new else []
     wanted = _as_reserved(at) + _units(new)
-    extra = _new_once(at)
     if wanted == left and not extra:
         return []
     if at.changed_there:
@@ -33,6 +34,16 @@ def update(at: Situation) -> Command | list[str]:
     if is_fixed:
         return []  # a decrease waits for the end
     return _restated(at, new, extra)
+
+
+def costs_nothing(at: Situation) -> bool:
+    """Whether nothing is reserved, and nothing should be, though units are still to be sent: they are free, or were
+    refunded before. Qliro has no reservation of a total that is not above 0, so the last one was cancelled.
+    """
+    if at.left:
+        return False
+    total = at.missing_minor + worth(_units(_new_once(at)))
+    return total == 0 or (total < 0 and not at.has_captures)  # what is below 0 would have to come off a capture
 
 
 def _units(lines: list[Line]) -> Units:

@@ -174,6 +174,11 @@ class Situation:
                 lines.append(Line(key, count, ex_minor, goods.name))
         return lines
 
+    @property
+    def missing_minor(self) -> int:
+        """What the units come to that Qliro does not have."""
+        return sum(self._worth_of_missing(goods, kept + pending) for goods, kept, pending in self.match.missing)
+
     def _worth_of_missing(self, goods: Goods, count: int) -> int:
         """For an article with one line, the rest of its total; otherwise at the line's price."""
         if self._references[goods.reference] > 1:

@@ -138,7 +138,11 @@ class Answers:
     async def watch_workers(self) -> None:
         """Asks the workers again and again, until it is cancelled."""
         while True:
-            self._statuses = await self.site.workers.statuses()
+            try:
+                self._statuses = await self.site.workers.statuses()
+            except Exception:  # a defect, by which pages would say for ever how workers were
+                log.exception("console_workers_unknown")
+                self._statuses = []
             await asyncio.sleep(_STATUS_EVERY_S)
 
     def close(self) -> None:

@@ -70,6 +70,8 @@ class Follower:
         self._wanted: tuple[float, dict[Place, int]] | None = None
         """A look whose ends have not all been read yet, and when it was."""
         self._read_until = time.monotonic()
+        self._failures = 0
+        """In a row, with nothing read between them."""
         self.detail = "connecting to Kafka"
         """Why nothing is read now; empty: something is."""
         self.input_ends: Mapping[int, int] | None = None
@@ -100,20 +102,18 @@ class Follower:
 
     async def run(self) -> None:
         """Until it is cancelled. Raises `ConfigError` when Kafka refuses us."""
-        failures = 0
         while True:
             try:
                 await self._records.start()
                 await self._follow()
-                failures = 0  # the topics are other ones
             except ConfigError:
                 raise
             except (CartsyncError, sqlite3.Error) as error:
                 # A full disk, or a file that is damaged: as with Kafka, what was read is shown until it is mended.
                 is_index = isinstance(error, sqlite3.Error)
                 self._away(f"{INDEX_FAILED}: {error}" if is_index else str(error))
-                await asyncio.sleep(AGAIN_S[min(failures, len(AGAIN_S) - 1)])
-                failures += 1
+                await asyncio.sleep(AGAIN_S[min(self._failures, len(AGAIN_S) - 1)])
+                self._failures += 1
             finally:
                 await self._records.stop()
 
@@ -146,6 +146,7 @@ class Follower:
                 assistant = await building.enter_async_context(self._assistance())
             while True:
                 await self._take(await self._records.read(READ_WITHIN_S), assistant)
+                self._failures = 0
                 if not has_all and self._has(first, self._positions):
                     has_all, assistant = True, None
                     await building.aclose()

@@ -976,10 +976,32 @@ def test_refunds() -> None:
 
 
 def test_refund_of_all_that_is_reserved() -> None:
-    """A reservation of nothing is none: it is cancelled, and somebody is told that goods are still to be sent."""
+    """A reservation of nothing is none: it is cancelled, and that is the end, also once the goods are sent as a present.
+    A refund that is lowered afterwards has nothing left to be charged from.
+    """
     client = opened(item("hat", 1, 10_000)).tell(confirm(goods("hat", 1, 10_000)), refunded("f1", 10_000))
-    assert client.work().startswith("parked: unsupported: 1 × hat at 10000 neither captured nor reserved")
+    assert client.work() == "settled"
     assert names(client) == ["cancelOrder"]
+    client.tell(shipped("s1", hat=1))
+    assert client.work() == "settled"
+    assert names(client) == ["cancelOrder"]
+    client.tell(refunded("f1", 9_000))
+    assert client.work().startswith("parked: unsupported: 1 × hat at 10000 neither captured nor reserved")
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_only_free_goods_are_left(is_captured: bool) -> None:
+    """What is left costs nothing: the reservation is cancelled, and nobody has to look at it."""
+    client = opened(item("hat", 2, 10_000), item("gift", 1, 0))
+    client.tell(confirm(goods("hat", 2, 20_000), goods("gift", 1, 0)))
+    if is_captured:
+        client.tell(shipped("s1", hat=1))
+        assert client.work() == "settled"
+    client.tell(items_cancelled("c1", hat=1 if is_captured else 2))
+    assert client.work() == "settled"
+    assert names(client)[-1] == "cancelOrder"
+    client.tell(shipped("s2", gift=1))
+    assert client.work() == "settled"
 
 
 def test_refund_that_was_lowered() -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,39 @@ async def test_kafka_is_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
     records.fails = None
     await until(lambda: follower.state == "following")
     assert states == ["away"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    index.close()
+
+
+def has(waits: list[float], count: int) -> bool:
+    """Whether there were so many first waits."""
+    return waits.count(1.0) >= count
+
+
+async def test_outages_are_counted_in_a_row(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once something was read the next outage is the first one again: it does not cost the longest wait."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(delay_s: float) -> None:
+        if delay_s in follower_module.AGAIN_S:
+            waits.append(delay_s)
+            delay_s = 0
+        await sleep(delay_s)
+
+    monkeypatch.setattr(follower_module, "LAG_S", 0.0)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    records = Away(scene.log, scene.records._clock)
+    index = scene.index()
+    follower = Follower(records, index)
+    task = asyncio.create_task(follower.run())
+    for outages in range(1, 4):
+        records.fails = LogError("no Kafka broker answers")
+        await until(partial(has, waits, outages))
+        records.fails = None
+        await until(lambda: follower.state == "following" and not follower._failures)
+    assert waits.count(1.0) == 3
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     index.close()
