@@ -65,7 +65,8 @@ def config_init(
         raise UsageError(f"{path}: already exists and was not changed; name another file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
-    print(json.dumps({"written": str(path)}) if as_json else f"written: {path}; then `cartsync config check`")
+    named = "" if path == Path("cartsync.toml") else f" --config {path}"
+    print(json.dumps({"written": str(path)}) if as_json else f"written: {path}; then `cartsync config check{named}`")
 
 
 @callback_app.command("url")

@@ -16,8 +16,8 @@ _CONTENT_TYPE = ("content-type", b"application/cloudevents+json")
 _encode = msgspec.json.Encoder().encode
 
 WITHOUT_SECRETS = (
-    "operators' events need [callbacks] record_secrets, by which workers believe them: set the same secrets for all "
-    "workers, the receiver and this command"
+    "operators' events need [callbacks] record_secrets, by which workers believe them: set the same ones "
+    "(`openssl rand -hex 32`) for all workers, the receiver and this command"
 )
 
 

@@ -57,6 +57,9 @@ async def _list(config: ConsoleConfig, wanted: Filter, form: Form, scan: StateSc
     out.flush()
     if form == "text":
         sys.stderr.write(f"{found} {'order' if found == 1 else 'orders'}\n")
+    if not found and config.providers and (strange := sorted(set(wanted.accounts) - config.providers.keys())):
+        known = ", ".join(sorted(config.providers))
+        sys.stderr.write(f"account {', '.join(map(printable, strange))} is not configured; configured are: {known}\n")
     return walk.exit_code
 
 

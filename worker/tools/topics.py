@@ -58,6 +58,11 @@ def run_create(config: Config, *, partitions: int | None = None, as_json: bool =
                 f"{PARTITIONS_DEFAULT} partitions are the default: at most that many workers can share the work, and "
                 "another number later takes `cartsync migrate partitions` (--partitions N for another one now)"
             )
+        if partitions is not None and settings.event_topic not in created:
+            print(
+                f"{settings.event_topic} exists and keeps its number of partitions: `cartsync migrate partitions "
+                f"--to {partitions}` changes it"
+            )
         if not created:
             print("no topic was missing")
     return run_check(config, as_json=as_json)

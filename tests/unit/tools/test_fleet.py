@@ -47,7 +47,7 @@ def test_all_is_well() -> None:
     status = picture("cartsync", GROUP, [(WORKER, STATUS)], {0: 0}, counts(settled=3), now_ms=NOW_MS)
     assert status.problems == []
     lines = list(lines_of(status, NOW_MS))
-    assert lines[0] == "group cartsync: Stable, 1 members"
+    assert lines[0] == "group cartsync: Stable, 1 member"
     assert lines[-1] == "nothing needs a person"
     (row,) = [line.split() for line in lines if line.strip().startswith("0  ")]
     assert row == ["0", "serving", "20", "s", "0", "3", *["0"] * 6]

@@ -134,10 +134,10 @@ def test_a_worker_that_breaks():
     """An exception in the worker is a failure of the scenario, with the end of its traceback."""
     steps = [EventStep(CONFIRMED["event"]), EventStep(SHIPPED["event"]), RunStep("1s"), RunStep("1s")]
     scenario = Scenario("S1", steps)
-    [failure] = play(scenario, {"acme": account(merchant_id=5)}, worker_settings_from({}), 1)
+    [failure] = play(scenario, {"acme": account(concurrency="8")}, worker_settings_from({}), 1)
     assert (failure.step, failure.kind) == (3, "run")
     assert failure.differences[0].startswith("the worker crashed: InvariantError")
-    assert failure.differences[-1] == "TypeError: quote_from_bytes() expected bytes"
+    assert failure.differences[-1] == "TypeError: '<' not supported between instances of 'int' and 'str'"
 
 
 def test_a_worker_that_does_not_start():

@@ -222,7 +222,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def lines_of(status: FleetStatus, now_ms: int) -> Iterator[str]:
     """For people."""
-    yield f"group {status.group}: {status.group_state}, {len(status.members)} members"
+    yield f"group {status.group}: {status.group_state}, {_members(len(status.members))}"
     for member in status.members:
         yield f"  {printable(member.client)} at {member.host}: partitions {_listed(member.partitions) or 'none'}"
     for worker in status.workers:
@@ -238,6 +238,10 @@ def lines_of(status: FleetStatus, now_ms: int) -> Iterator[str]:
         yield f"! {printable(problem)}"
     if not status.problems:
         yield "nothing needs a person" if with_orders else "nothing seen needs a person (orders were not counted)"
+
+
+def _members(count: int) -> str:
+    return "1 member" if count == 1 else f"{count} members"
 
 
 def _row(line: PartitionStatus, now_ms: int, with_orders: bool) -> list[str]:
