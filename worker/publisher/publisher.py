@@ -101,7 +101,8 @@ def _failed(
     personal.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    ours = [frame for frame in frames if "worker" in Path(frame.filename).parts]  # not a library that it called
+    at = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
     name = type(error).__name__
     log.critical("adapter_failed", order=attempt.subject, status=status, error=name, at=at)
     return Outcome(kind, f"the adapter failed ({name} at {at}), a defect of cartsync: report it", status, remote=remote)

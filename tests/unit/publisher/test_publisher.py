@@ -545,7 +545,7 @@ def test_adapter_that_fails_at_a_response(is_read: bool, fails_in: str, expected
         assert not scene.failures
         assert scene.kinds() == [expected]
         ((_, outcome),) = scene.book.outcomes
-        assert "OverflowError at test_publisher.py:" in outcome.reason
+        assert "OverflowError at publisher.py:" in outcome.reason
         assert (outcome.remote is None) is is_read
         (line,) = map(json.loads, lines)
         assert (line["event"], line["order"], line["error"]) == ("adapter_failed", "acme/a", "OverflowError")

@@ -115,3 +115,11 @@ def test_not_counted() -> None:
     quick.met(0)
     status = picture("cartsync", GROUP, [(WORKER, STATUS)], {0: 0}, quick, now_ms=NOW_MS)
     assert list(lines_of(status, NOW_MS))[-1] == "nothing seen needs a person (orders were not counted)"
+
+
+def test_letters_that_cannot_be_counted() -> None:
+    """All else is said all the same."""
+    found = counts(settled=1)
+    found.letters_unread = "topic dlq does not exist"
+    status = picture("cartsync", GROUP, [(WORKER, STATUS)], {0: 0}, found, now_ms=NOW_MS)
+    assert status.problems == ["dead letters could not be counted: topic dlq does not exist"]

@@ -3,6 +3,7 @@
 from hashlib import blake2b
 
 from msgspec import UNSET, Struct, UnsetType, msgpack
+from msgspec.structs import astuple
 
 from schemas.events import Address
 from schemas.facts import Facts, Moment, Packed, Stamp, unpack_lines
@@ -36,6 +37,8 @@ class Wanted(Struct, array_like=True, frozen=True, gc=False):
     """When AtaraPay last reported an agreed second attempt, since 1970 UTC; 0: never. Only with `delivered`."""
     claims: bytes = b""
     """A digest of everything that notifications have reported about the order; empty: nothing."""
+    is_revised: bool = False
+    """Something was cancelled, returned, changed or taken back: it may have had a word that it has no more."""
 
 
 _decoder = msgpack.Decoder(Wanted)
@@ -47,8 +50,10 @@ def decode(body: bytes) -> Wanted:
 
 
 def encode(wanted: Wanted) -> bytes:
-    """Encodes it as an update's body."""
-    return _encoder.encode(wanted)
+    """Encodes it as an update's body. A last member that says nothing is left out: the digest is that of versions that
+    had none.
+    """
+    return _encoder.encode(wanted if wanted.is_revised else astuple(wanted)[:-1])
 
 
 def digest_of(encoded: bytes) -> bytes:
@@ -72,6 +77,17 @@ def wanted(order: Order) -> Wanted:
         delivery,
         _second_attempt_us(order) if is_delivered else 0,
         _claims(order, number if is_unverified else ""),
+        _is_revised(order.facts),
+    )
+
+
+def _is_revised(facts: Facts) -> bool:
+    content, confirmation = facts.content, facts.confirmation
+    return (
+        facts.cancellation is not None
+        or bool(facts.item_cancellations or facts.returns or facts.statements)
+        or (content is not None and confirmation is not None and content.stamp != confirmation.stamp)
+        or any(shipment.is_retracted for shipment in facts.shipments.values())
     )
 
 

@@ -119,8 +119,8 @@ def _must_read(wanted: Wanted, known: Known, *, is_uncertain: bool) -> bool:
     in_doubt = is_uncertain or known.is_open
     if in_doubt and is_touched:
         return True  # a resend, or another account: a word accepted before may be unknown there
-    if known.is_open and wanted.lack is not None:
-        return True  # what cannot be expressed may have had a word that we do not know of
+    if known.is_open and (wanted.lack is not None or wanted.is_revised):
+        return True  # it may have had a word before, which we do not know of
     # All that is owed at a takeover is in doubt, and most of it has no word yet: it is read before its first one.
     return is_due(wanted, known) and (in_doubt or is_touched)
 

@@ -18,6 +18,7 @@ from worker import http_url
 from worker.backend import newest_entries, open_records, open_state_scan
 from worker.config.console import ConsoleConfig
 from worker.core.view import brief_view
+from worker.errors import UsageError
 from worker.kafka.client import Connection
 from worker.kafka.group import describe_group
 from worker.kafka.settings import KafkaSettings
@@ -85,7 +86,11 @@ async def _counted(config: ConsoleConfig, settings: KafkaSettings) -> Counts:
                     sys.stderr.write(f"partition {partition}: a record that cartsync did not write was left out\n")
                     continue
                 counts.order(partition, subject, brief.status, record.owed_since_ms)
-    desk = await open_desk(config, None)
+    try:
+        desk = await open_desk(config, None)
+    except UsageError as error:
+        counts.letters_unread = str(error)
+        return counts
     async with aclosing(desk.walk(progress)) as letters:
         async for letter in letters:
             counts.letter(letter.row, now_ms)

@@ -48,6 +48,8 @@ class Counts:
         """Orders by account, of those that are not configured."""
         self.letters = 0
         """Of the last day, and nobody has dealt with them."""
+        self.letters_unread = ""
+        """Why they could not be counted."""
         self._accounts = accounts
         self._parts: dict[int, _Part] = {}
 
@@ -205,6 +207,8 @@ def _of_orders(partitions: Sequence[PartitionStatus], counts: Counts, now_ms: in
 
 
 def _of_letters(counts: Counts) -> Iterator[str]:
+    if counts.letters_unread:
+        yield f"dead letters could not be counted: {counts.letters_unread}"
     if counts.letters:
         letters = "dead letter" if counts.letters == 1 else "dead letters"
         yield (

@@ -96,7 +96,8 @@ async def _reconcile(
             tally.account(name, asking.account.provider).problem = asking.problem.text
             tally.problems.append(asking.problem.text)
             exit_code = exit_code or asking.problem.exit_code
-    exit_code = exit_code or tally.note_not_asked()
+    not_asked = tally.note_not_asked()  # said of each account, whatever happened before
+    exit_code = exit_code or not_asked
     exit_code = exit_code or (1 if tally.of("differs") else 0)
     out.conclude(tally, exit_code)
     return exit_code

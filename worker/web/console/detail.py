@@ -47,8 +47,6 @@ def _there(
         made_at = record.made_at
         if made_at is not None and made_at.revision == record.revision:
             return f"the newest state, which came from {made_at.provider} itself", order
-        if _is_adopted(record):
-            return "the newest state, as an operator has adopted it: it has not acknowledged that itself", order
         return "the newest state: it has acknowledged it", order
     if not record.acked_digest:
         confirmed = baseline(record.facts, reference_of(subject))
@@ -59,12 +57,6 @@ def _there(
         if line.acked == line.revision == record.acked and line.shipped_minor is not None:
             return "an older state, which it has acknowledged; of that one only the amounts are kept", line
     return "an older state, which it has acknowledged; what was in it is not kept", None
-
-
-def _is_adopted(record: OrderRecord) -> bool:
-    """Whether its newest state was not told, but adopted by an operator: nothing was owed since."""
-    deeds = [deed for deed in record.operated if deed.done and deed.command in ("adopt", "release", "resend")]
-    return bool(deeds) and deeds[-1].command == "adopt" and deeds[-1].at_ms >= record.owed_since_ms
 
 
 def _compared(name: Literal["shipped", "unshipped"], ours: Cart, theirs: Cart) -> CartSides:

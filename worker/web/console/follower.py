@@ -145,8 +145,10 @@ class Follower:
             if not self._index.is_complete and self._total >= _WORTH_HELP:
                 assistant = await building.enter_async_context(self._assistance())
             while True:
-                await self._take(await self._records.read(READ_WITHIN_S), assistant)
-                self._failures = 0
+                found_now = await self._records.read(READ_WITHIN_S)
+                await self._take(found_now, assistant)
+                if found_now:
+                    self._failures = 0
                 if not has_all and self._has(first, self._positions):
                     has_all, assistant = True, None
                     await building.aclose()
@@ -160,6 +162,7 @@ class Follower:
                     lag_at = now() + LAG_S
                     await self._look_at_input()
                     self._see(await self._records.topics())
+                    self._failures = 0
                 if now() >= look_at:
                     look_at = now() + LOOK_S
                     found = await self._records.topics()

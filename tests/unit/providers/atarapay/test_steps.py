@@ -10,12 +10,26 @@ from msgspec.structs import replace
 
 from schemas.events import CancelledData
 from schemas.facts import Moment
-from tests.shops.events import EventSpec, cancelled, delivered, details, order, refunded, retracted, returned, shipped
+from tests.shops.events import (
+    EventSpec,
+    cancelled,
+    cart_updated,
+    delivered,
+    details,
+    items_cancelled,
+    order,
+    refunded,
+    retracted,
+    returned,
+    shipped,
+)
 from tests.unit.providers.atarapay.reported import (
     ALL_DELIVERED,
     ALL_SHIPPED,
     ATARAPAY,
+    HAT,
     NUMBER,
+    SHOE,
     asked,
     call_of,
     confirmation,
@@ -65,6 +79,7 @@ def kept(step: Step) -> Known:
 
 # --- without an answer of Order Status ---------------------------------------------------------------------------
 
+LATE = {"may_land_late": True, "remote_unknown": True}
 FIRST: dict[str, tuple[str, Sequence[EventSpec], Known, dict[str, Any]]] = {
     "nothing yet": ("settled", [SAID], Known(), {}),
     "first word": ("delivered", ALL_DELIVERED, Known(), {}),
@@ -72,6 +87,13 @@ FIRST: dict[str, tuple[str, Sequence[EventSpec], Known, dict[str, Any]]] = {
     "nothing to tell after doubt": ("settled", [SAID], Known(), {"remote_unknown": True}),
     "an unclean stop": ("order", ALL_DELIVERED, Known(), {"may_land_late": True}),
     "an unclean stop, nothing to tell": ("settled", [SAID], Known(), {"may_land_late": True}),
+    "an unclean stop, a word taken back": ("order", [*CANCELLED, retracted(cancelled=True)], Known(), LATE),
+    "an unclean stop, units taken back": (
+        "order",
+        [confirmation(), items_cancelled("c1", hat=2, shoe=1), cart_updated(HAT, SHOE, currency="NGN")],
+        Known(),
+        LATE,
+    ),
     "an unclean stop, no word for it": ("order", [SAID, refunded("f1", 1)], Known(), {"may_land_late": True}),
     "a word in doubt": ("order", ALL_DELIVERED, OPEN, {}),
     "a word in doubt, nothing to tell now": ("order", [SAID], OPEN, {}),

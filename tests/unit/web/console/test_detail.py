@@ -1,12 +1,9 @@
 """One order: both sides of its carts, and what comes next."""
 
-from typing import Any
-
 import pytest
-from msgspec.structs import replace
 
 from schemas.console import CartSides, HistoryLine
-from schemas.state import MadeAt, Operated, OrderRecord
+from schemas.state import MadeAt, OrderRecord
 from schemas.views import OrderView
 from tests.shops.events import EventSpec, confirmed, goods, payment, shipped
 from tests.unit.web.console.scene import NOW_MS, RULES, owed, parked, record, settled
@@ -33,21 +30,6 @@ def test_change_of_the_provider() -> None:
     """What was made there is said to be."""
     words, _ = sides(settled(made_at=MadeAt("sequra", 2)))
     assert words == "the newest state, which came from sequra itself"
-
-
-def test_adopted_by_an_operator() -> None:
-    """The provider never said so; until it is told the next change, or the same again."""
-    adopted = Operated("adopt", "ana", "paid back by hand", 2_000, True, "adopted", b"1")
-    words, _ = sides(settled(owed_since_ms=1_000, operated=(adopted,)))
-    assert words == "the newest state, as an operator has adopted it: it has not acknowledged that itself"
-    resent = replace(adopted, command="resend", at_ms=3_000)
-    laters: tuple[dict[str, Any], ...] = (
-        {"owed_since_ms": 1_000, "operated": (adopted, resent)},
-        {"owed_since_ms": 2_500, "operated": (adopted,)},
-        {"owed_since_ms": 1_000, "operated": (replace(adopted, done=False),)},
-    )
-    for later in laters:
-        assert sides(settled(**later))[0] == "the newest state: it has acknowledged it"
 
 
 def test_nothing_was_sent_yet() -> None:
