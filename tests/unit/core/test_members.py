@@ -101,9 +101,7 @@ READERS: dict[str, dict[str, str]] = {
         "fees": MONEY,
     },
     "worker/providers/atarapay/meaning.py": {
-        "shipments": "by parcels.py",
         "deliveries": "by parcels.py",
-        "returns": "by parcels.py",
         "refunds": "by checks.py",
         "fees": "by checks.py",
     },
