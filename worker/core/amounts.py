@@ -17,6 +17,11 @@ def number_text(minor: int, currency: str, *, minus: str = "-", thousands: str =
     return f"{minus if minor < 0 else ''}{text}"
 
 
+def count_text(count: int, noun: str) -> str:
+    """`1 order`, `2 orders`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def amount_text(minor: int, currency: str) -> str:
     """`-1,234.50 SEK` of minor units."""
     return f"{number_text(minor, currency)} {currency}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from schemas.history import HistoryEntry, place_of
-from worker.core.amounts import amount_text
+from worker.core.amounts import amount_text, count_text
 
 _OUTCOMES = {
     "applied": "the provider took it",
@@ -52,7 +52,7 @@ def _what(entry: HistoryEntry) -> str:
 def _details(entry: HistoryEntry, currency: str) -> Iterator[str]:
     yield entry.word
     if entry.units is not None:
-        yield "1 unit" if entry.units == 1 else f"{entry.units} units"
+        yield count_text(entry.units, "unit")
     if entry.amount_minor is not None:
         yield amount_text(entry.amount_minor, currency) if currency else f"{entry.amount_minor} minor units"
     if entry.origin:

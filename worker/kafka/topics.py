@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker.core.amounts import count_text
 from worker.errors import LogError, TopicError
 from worker.kafka.client import (
     REFUSED_ACCESS,
@@ -281,7 +282,7 @@ def _may_not_write(name: str, settings: KafkaSettings, instead: str) -> str:
 def _judge_safety(state: Topic) -> Iterator[Finding]:
     """Warns if losing one broker could lose committed orders. Not an error: a laptop has a single broker."""
     if state.replicas < 3:
-        replicas = "1 replica" if state.replicas == 1 else f"{state.replicas} replicas"
+        replicas = count_text(state.replicas, "replica")
         yield Finding("warning", state.name, f"{state.name} has {replicas}: with 3 it survives the loss of a broker")
     elif (state.number("min.insync.replicas") or 2) < 2:
         yield Finding(

@@ -79,7 +79,7 @@ def _next_step(provider: Provider[Any], asked: Question, attempt: Attempt, statu
     try:
         return provider.next_step(asked)
     except Exception as error:  # noqa: BLE001 - see `_failed`
-        return _failed(attempt, error, OutcomeKind.REJECTED, status)
+        return _failed(attempt, error, status)
 
 
 def _read_response(
@@ -89,12 +89,12 @@ def _read_response(
     try:
         return provider.read_response(asked, sent, response)
     except Exception as error:  # noqa: BLE001 - see `_failed`
-        kind = OutcomeKind.REJECTED if sent.is_read else OutcomeKind.UNKNOWN
-        return Answered(_failed(attempt, error, kind, response.status, None if sent.is_read else sent.remote))
+        remote = None if sent.is_read else sent.remote
+        return Answered(_failed(attempt, error, response.status, is_command=not sent.is_read, remote=remote))
 
 
 def _failed(
-    attempt: Attempt, error: Exception, kind: OutcomeKind, status: int | None, remote: bytes | None = None
+    attempt: Attempt, error: Exception, status: int | None, *, is_command: bool = False, remote: bytes | None = None
 ) -> Outcome:
     """The outcome when an adapter fails, mostly at what its provider has said: a defect of ours, which must cost one
     order, not the worker and, as the same response would come again, the one that takes over. What it fails at may be
@@ -105,6 +105,7 @@ def _failed(
     at = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
     name = type(error).__name__
     log.critical("adapter_failed", order=attempt.subject, status=status, error=name, at=at)
+    kind = OutcomeKind.UNKNOWN if is_command else OutcomeKind.REJECTED
     return Outcome(kind, f"the adapter failed ({name} at {at}), a defect of cartsync: report it", status, remote=remote)
 
 
@@ -488,8 +489,7 @@ class Publisher:
         try:
             outcome = errand.read(response, self._clock.wall_ms())
         except Exception as error:  # noqa: BLE001 - see `_failed`
-            kind = OutcomeKind.REJECTED if errand.is_read else OutcomeKind.UNKNOWN
-            return _failed(attempt, error, kind, response.status)
+            return _failed(attempt, error, response.status, is_command=not errand.is_read)
         return _of_read(outcome) if errand.is_read else outcome
 
     def _end(

@@ -15,6 +15,7 @@ import msgspec
 from schemas.console import OrderRow
 from worker.backend import open_state_scan
 from worker.config.console import ConsoleConfig
+from worker.core.amounts import count_text
 from worker.ports import StateScan
 from worker.providers.registry import describer
 from worker.tools.control import printable
@@ -56,7 +57,7 @@ async def _list(config: ConsoleConfig, wanted: Filter, form: Form, scan: StateSc
                 out.write(write(order_row(line), now_ms))
     out.flush()
     if form == "text":
-        sys.stderr.write(f"{found} {'order' if found == 1 else 'orders'}\n")
+        sys.stderr.write(f"{count_text(found, 'order')}\n")
     if not found and config.providers and (strange := sorted(set(wanted.accounts) - config.providers.keys())):
         known = ", ".join(sorted(config.providers))
         sys.stderr.write(f"account {', '.join(map(printable, strange))} is not configured; configured are: {known}\n")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from worker.config.console import ConsoleConfig
+from worker.core.amounts import count_text
 from worker.errors import CartsyncError
 from worker.tools.control import means, printable
 from worker.tools.letters import open_desk
@@ -41,7 +42,7 @@ def words(ref: str, refused: Mapping[str, int], accounts: Mapping[str, str]) -> 
     """`refused`: by order, how many of its events. `accounts`: those that are configured."""
     if refused:
         return "; " + "; ".join(
-            f"{count} {'event' if count == 1 else 'events'} of {printable(subject)} "
+            f"{count_text(count, 'event')} of {printable(subject)} "
             f"{'was' if count == 1 else 'were'} refused: `cartsync dlq list --filter order={printable(subject)}`"
             for subject, count in sorted(refused.items())
         )

@@ -68,7 +68,6 @@ HEADER_WITHIN_S = 5.0
 CONNECTIONS_MAX = 64
 _OPEN = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 """Reveals nothing about orders, and is requested by programs that know neither our host name nor a token."""
-_UNAUTHORIZED = "this needs the token from [http] token_file: Authorization: Bearer …"
 _UNGUARDED = _OPEN | {"/status"}
 _ANY = r"{name:[\s\S]+}"
 """A reference may contain newlines."""
@@ -271,11 +270,12 @@ class PrivatePort:
                 403, "orders and commands are available on loopback only, unless [http] token_file is set"
             )
         given = request.headers.get("Authorization", "")
-        problem = "the token was refused: it is not the one in [http] token_file" if given else _UNAUTHORIZED
         # As bytes, because `compare_digest` accepts only ASCII strings.
         if hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.access.token}".encode()):
             return None
-        response = problem_response(401, problem)
+        needed = "this needs the token from [http] token_file: Authorization: Bearer …"
+        refused = "the token was refused: it is not the one in [http] token_file"
+        response = problem_response(401, refused if given else needed)
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
 

@@ -12,11 +12,9 @@ CANCEL = Command("cancelOrder")
 
 def update(at: Situation) -> Command | list[str]:
     """Changes the reservation to the remaining lines, or returns why that is impossible."""
-    if not at.stays:
+    if not at.stays or costs_nothing(at):
         return []
-    if costs_nothing(at):
-        return []
-    left, extra = at.left, _new_once(at)
+    left = at.left
     new = at.new_lines()
     if isinstance(new, str):
         return [new]
@@ -24,6 +22,7 @@ def update(at: Situation) -> Command | list[str]:
         why = f"{listed(_units(new))} neither captured nor reserved at Qliro, where nothing is reserved any more"
         return [why] if new else []
     wanted = _as_reserved(at) + _units(new)
+    extra = _new_once(at)
     if wanted == left and not extra:
         return []
     if at.changed_there:

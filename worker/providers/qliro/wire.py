@@ -214,9 +214,8 @@ _MAGNITUDE_MAX = 15
 
 def minor(amount: Decimal) -> int:
     """Raises `ValueError` if it is not a whole number of minor units, or beyond all reason."""
-    if not amount.is_finite() or amount.adjusted() > _MAGNITUDE_MAX:
-        raise ValueError("no amount, or one with more than two decimals")
-    cents = amount.scaleb(2)
-    if cents != cents.to_integral_value():
-        raise ValueError("an amount with more than two decimals")
-    return int(cents)
+    if amount.is_finite() and amount.adjusted() <= _MAGNITUDE_MAX:
+        cents = amount.scaleb(2)
+        if cents == cents.to_integral_value():
+            return int(cents)
+    raise ValueError("no amount, or one with more than two decimals")

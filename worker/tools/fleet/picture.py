@@ -9,6 +9,9 @@ from schemas import state
 from schemas.commands import FleetStatus, GroupMember, PartitionStatus
 from schemas.console import LetterRow, WorkerLine
 from schemas.views import STATUS_RULES, PartitionView, StatusView
+from worker.core.amounts import count_text
+from worker.core.retention import DAY_MS
+from worker.core.view import not_configured
 from worker.kafka.group import Group
 from worker.model.order import account_of
 from worker.tools.columns import columns
@@ -31,7 +34,6 @@ class _Part(Struct):
     oldest_owed_ms: int | None = None
 
 
-_DAY_MS = 86_400_000
 _STRANGERS_MAX = 5
 """Accounts that are not configured, one by one: an event may name any."""
 
@@ -74,7 +76,7 @@ class Counts:
 
     def letter(self, row: LetterRow, now_ms: int) -> None:
         """A dead letter."""
-        self.letters += not row.handled and now_ms - row.at_ms < _DAY_MS
+        self.letters += not row.handled and now_ms - row.at_ms < DAY_MS
 
     def order(self, partition: int, subject: str, status: str, owed_since_ms: int) -> None:
         """An order."""
@@ -193,9 +195,8 @@ def _of_orders(partitions: Sequence[PartitionStatus], counts: Counts, now_ms: in
         yield f"{inconsistent} {do}: `cartsync orders list --status inconsistent` says how"
     strangers = sorted(counts.of_strangers.items(), key=lambda each: (-each[1], each[0]))
     for account, count in strangers[:_STRANGERS_MAX]:
-        orders = "order" if count == 1 else "orders"
         yield (
-            f"account {account} is not configured, and has {count} {orders}: configure it in [accounts], or find the "
+            f"{not_configured(account)}, and has {count_text(count, 'order')}: configure it in [accounts], or find the "
             "producer that writes this name"
         )
     if more := strangers[_STRANGERS_MAX:]:
@@ -210,9 +211,9 @@ def _of_letters(counts: Counts) -> Iterator[str]:
     if counts.letters_unread:
         yield f"dead letters could not be counted: {counts.letters_unread}"
     if counts.letters:
-        letters = "dead letter" if counts.letters == 1 else "dead letters"
+        letters = count_text(counts.letters, "dead letter")
         yield (
-            f"{counts.letters} {letters} of the last 24 hours that nobody has dealt with: `cartsync dlq list --filter "
+            f"{letters} of the last 24 hours that nobody has dealt with: `cartsync dlq list --filter "
             "handled=no --filter newer=24h` says what is wrong"
         )
 
@@ -226,7 +227,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def lines_of(status: FleetStatus, now_ms: int) -> Iterator[str]:
     """For people."""
-    yield f"group {status.group}: {status.group_state}, {_members(len(status.members))}"
+    yield f"group {status.group}: {status.group_state}, {count_text(len(status.members), 'member')}"
     for member in status.members:
         yield f"  {printable(member.client)} at {member.host}: partitions {_listed(member.partitions) or 'none'}"
     for worker in status.workers:
@@ -242,10 +243,6 @@ def lines_of(status: FleetStatus, now_ms: int) -> Iterator[str]:
         yield f"! {printable(problem)}"
     if not status.problems:
         yield "nothing needs a person" if with_orders else "nothing seen needs a person (orders were not counted)"
-
-
-def _members(count: int) -> str:
-    return "1 member" if count == 1 else f"{count} members"
 
 
 def _row(line: PartitionStatus, now_ms: int, with_orders: bool) -> list[str]:

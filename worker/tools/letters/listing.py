@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.console import LetterRow
 from worker.config.console import ConsoleConfig
+from worker.core.amounts import count_text
 from worker.tools.control import printable
 from worker.tools.letters import Letter, Place, open_desk
 from worker.tools.letters.choosing import Choice
@@ -34,7 +35,7 @@ async def _list(config: ConsoleConfig, choice: Choice, as_json: bool) -> int:
                 sys.stdout.write(msgspec.json.encode(row).decode() + "\n" if as_json else _line(row, now_ms))
     sys.stdout.flush()
     if not as_json:
-        sys.stderr.write(f"{count} {'dead letter' if count == 1 else 'dead letters'}\n")
+        sys.stderr.write(f"{count_text(count, 'dead letter')}\n")
     return 0
 
 

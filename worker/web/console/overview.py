@@ -16,6 +16,7 @@ from schemas.console import (
     WorkerLine,
 )
 from schemas.views import StatusView
+from worker.core.amounts import count_text
 from worker.web.console.amounts import age
 
 OLD_MS = 15 * 60_000
@@ -55,7 +56,7 @@ def make_overview(
     problems = [*_of_workers(partitions, workers), *_of_accounts(accounts, providers, now_ms)]
     if dead := counted.dead_letters_day:
         do = "See what is wrong with them; their producer has to be mended"
-        problems.append(NeedsPerson(f"{dead} dead {_s('letter', dead)} in the last 24 hours", do, "/dead-letters"))
+        problems.append(NeedsPerson(f"{count_text(dead, 'dead letter')} in the last 24 hours", do, "/dead-letters"))
     problems.sort(key=lambda problem: _SEVERITIES.index(problem.severity))
     return Overview(problems, accounts, partitions, workers, list(counted.activity), counted.dead_letters_day, index)
 
@@ -127,7 +128,7 @@ def _of_accounts(accounts: Sequence[AccountLine], providers: Mapping[str, str], 
             yield NeedsPerson(f"Account {name} is paused: {account.paused}", do, link, "page")
         if account.provider is None and account.orders and providers:
             do = "Configure [accounts.NAME], or find the producer that writes this name"
-            said = f"Account {name} is not configured, and has {account.orders} {_s('order', account.orders)}"
+            said = f"Account {name} is not configured, and has {count_text(account.orders, 'order')}"
             yield NeedsPerson(said, do, _orders(name))
         if account.oldest_owed_ms is not None and now_ms - account.oldest_owed_ms > OLD_MS:
             waits = age((now_ms - account.oldest_owed_ms) / 1000)
@@ -139,16 +140,16 @@ def _of_accounts(accounts: Sequence[AccountLine], providers: Mapping[str, str], 
             most = f", most of them: {kinds[0].reason}" if kinds and len(account.parked) > 1 else ""
             most = most or (f": {kinds[0].reason}" if kinds else "")
             do = "Mend the cause, then release them; or settle them by hand, then adopt them"
-            said = f"{name}: {parked} {_s('order', parked)} parked{most}"
+            said = f"{name}: {count_text(parked, 'order')} parked{most}"
             yield NeedsPerson(said, do, _orders(name, status="parked", sort="age"))
         if count := account.by_status.get("inconsistent"):
             verb = "contradicts itself" if count == 1 else "contradict themselves"
             do = "An event of the shop is missing or wrong: see which"
-            said = f"{name}: {count} {_s('order', count)} {verb}"
+            said = f"{name}: {count_text(count, 'order')} {verb}"
             yield NeedsPerson(said, do, _orders(name, status="inconsistent", sort="age"), "info")
         if account.differs:
             do = "Compare them with the provider"
-            said = f"{name}: the amounts of {account.differs} {_s('order', account.differs)} differ from the provider's"
+            said = f"{name}: the amounts of {count_text(account.differs, 'order')} differ from the provider's"
             yield NeedsPerson(said, do, _orders(name, differs="1"))
 
 
@@ -159,7 +160,3 @@ def _orders(account: str, **query: str) -> str:
 def _named(partitions: Sequence[int]) -> str:
     numbers = ", ".join(map(str, partitions))
     return f"Partition {numbers} is" if len(partitions) == 1 else f"Partitions {numbers} are"
-
-
-def _s(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
